@@ -1,0 +1,62 @@
+"""mmsr, multimodal sentiment reasoning: speech and its transcript in, a sentiment and the reason for it out.
+
+After `import mmsr`, transformers knows the model: `AutoConfig`, `AutoProcessor`, `AutoModel` and
+`pipeline("sentiment-reasoning", model=...)`. The import is light: neither torch nor transformers is loaded until one
+of them is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+import wrapt
+
+if TYPE_CHECKING:
+    from mmsr.data.audio import Audio
+    from mmsr.model.configuration import MmsrConfig
+    from mmsr.model.modeling import MmsrForSentimentReasoning
+    from mmsr.model.pipeline import SentimentReasoningPipeline
+    from mmsr.model.processing import MmsrProcessor
+
+__all__ = ["Audio", "MmsrConfig", "MmsrForSentimentReasoning", "MmsrProcessor", "SentimentReasoningPipeline"]
+
+_HOMES = {
+    "Audio": "mmsr.data.audio",
+    "MmsrConfig": "mmsr.model.configuration",
+    "MmsrForSentimentReasoning": "mmsr.model.modeling",
+    "MmsrProcessor": "mmsr.model.processing",
+    "SentimentReasoningPipeline": "mmsr.model.pipeline",
+}
+
+# Each of our modules registers its own class with transformers when it is imported. It is imported as soon as the
+# transformers module that keeps the register is, and not before: `import mmsr` would otherwise cost all of torch.
+_REGISTERS = {
+    "transformers.models.auto.configuration_auto": "mmsr.model.configuration",
+    "transformers.models.auto.processing_auto": "mmsr.model.processing",
+    "transformers.models.auto.modeling_auto": "mmsr.model.modeling",
+    "transformers.pipelines": "mmsr.model.pipeline",
+}
+
+
+def _register(module: Any) -> None:
+    importlib.import_module(_REGISTERS[module.__name__])
+
+
+for _name in _REGISTERS:
+    wrapt.register_post_import_hook(_register, _name)
+
+
+def _give_audio_loader(module: Any) -> None:
+    module.SentimentReasoningPipeline.default_load_audio = staticmethod(__getattr__("Audio")())
+
+
+wrapt.register_post_import_hook(_give_audio_loader, "mmsr.model.pipeline")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("mmsr")
+    raise AttributeError(f"module 'mmsr' has no attribute {name!r}")

@@ -1,0 +1,313 @@
+"""Configuration of the joint audio-text model: architecture only, never how a run trains.
+
+One `MmsrConfig` holds three sub-configs (`audio_encoder`, `text_encoder`, `decoder`), each the transformers config of
+that part, so that a checkpoint reloads offline. `from_preset` gives named sizes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+FORMAT_VERSION = 1
+"""Version of the checkpoint layout; a checkpoint of a later version is refused."""
+
+FUSIONS = ("cross_attention", "text_only", "audio_only")
+POOLINGS = ("mean", "attention", "statistics")
+DECODERS = ("cross_attention", "none")
+RATIONALE_FORMATS = ("none", "multitask")
+PRESETS = ("tiny", "small", "base")
+
+DEFAULT_LABELS = {0: "negative", 1: "neutral", 2: "positive"}
+
+
+def check_choice(field: str, value: str, accepted: tuple[str, ...]) -> None:
+    """Raise `ValueError` naming the field, the value and what would be accepted."""
+    if value not in accepted:
+        raise ValueError(f"{field}={value!r} does not exist; accepted: {', '.join(accepted)}")
+
+
+class MmsrConfig(PreTrainedConfig):
+    """Architecture of `MmsrForSentimentReasoning`.
+
+    Args:
+        audio_encoder: config (or its dict with `model_type`) of a transformers speech encoder; None with
+            `fusion="text_only"`.
+        text_encoder: config of a transformers text encoder; None with `fusion="audio_only"`.
+        decoder: config of a causal language model with cross-attention that writes the rationale; None with
+            `decoder_type="none"`.
+        hidden_size: width d of the fused memory.
+        fusion: how the two modalities meet, one of `FUSIONS`.
+        fusion_layers: number of fusion layers.
+        fusion_heads: attention heads of the fusion and of the attention pooling; divides `hidden_size`.
+        fusion_intermediate_size: width of the fusion's feed-forward blocks.
+        dropout: dropout probability in fusion and head.
+        pooling: how the memory becomes one vector for the head, one of `POOLINGS`.
+        audio_layer_mix: learn a weighted sum of all the audio encoder's layers (else its last layer alone).
+        text_layer_mix: the same for the text encoder.
+        decoder_type: one of `DECODERS`.
+        rationale_format: `multitask` (the head gives the label, the decoder starts from the label's token and
+            explains it) or `none` (label only; goes with `decoder_type="none"`).
+        shared_vocabulary: the decoder reads the same tokenizer as the text encoder.
+        label_token_ids: the decoder's token of each label, in the order of `id2label`.
+        decoder_start_token_id: the decoder's first token.
+        rationale_loss_weight: λ in loss = sentiment cross-entropy + λ · rationale cross-entropy.
+        label_smoothing: smoothing of the sentiment cross-entropy, 0 to 1.
+        class_weights: one weight per label for the sentiment cross-entropy.
+        temperature: divides the sentiment logits before the softmax of the reported probabilities.
+        sampling_rate: of `input_values`, Hz.
+
+    Raises:
+        ValueError: an unknown name, or settings that contradict each other, named together.
+    """
+
+    model_type = "mmsr"
+    sub_configs: ClassVar[dict[str, Any]] = {
+        "audio_encoder": AutoConfig,
+        "text_encoder": AutoConfig,
+        "decoder": AutoConfig,
+    }
+
+    # parts
+    audio_encoder: PreTrainedConfig | dict[str, Any] | None = None
+    text_encoder: PreTrainedConfig | dict[str, Any] | None = None
+    decoder: PreTrainedConfig | dict[str, Any] | None = None
+    # structure
+    hidden_size: int = 128
+    fusion: str = "cross_attention"
+    fusion_layers: int = 1
+    fusion_heads: int = 4
+    fusion_intermediate_size: int = 256
+    dropout: float = 0.1
+    pooling: str = "attention"
+    audio_layer_mix: bool = False
+    text_layer_mix: bool = False
+    decoder_type: str = "cross_attention"
+    rationale_format: str = "multitask"
+    shared_vocabulary: bool = True
+    initializer_range: float = 0.02
+    # tokens
+    label_token_ids: list[int] | None = None
+    pad_token_id: int | None = 1
+    bos_token_id: int | None = 0
+    eos_token_id: int | None = 2
+    decoder_start_token_id: int | None = 0
+    # loss
+    rationale_loss_weight: float = 1.0
+    label_smoothing: float = 0.0
+    class_weights: list[float] | None = None
+    # inference
+    temperature: float = 1.0
+    sampling_rate: int = 16_000
+    is_encoder_decoder: bool = True
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        """Build the sub-configs from their dicts, fill what is derived, and check the whole."""
+        for name in self.sub_configs:
+            part = getattr(self, name)
+            if isinstance(part, dict):
+                part = dict(part)
+                setattr(self, name, CONFIG_MAPPING[part.pop("model_type")](**part))
+        if self.id2label is None and kwargs.get("num_labels") in (None, len(DEFAULT_LABELS)):
+            self.id2label = dict(DEFAULT_LABELS)
+            kwargs.pop("num_labels", None)
+        super().__post_init__(**kwargs)
+        self.label2id = {label: int(index) for index, label in self.id2label.items()}
+        self._check()
+
+    def _check(self) -> None:
+        check_choice("fusion", self.fusion, FUSIONS)
+        check_choice("pooling", self.pooling, POOLINGS)
+        check_choice("decoder_type", self.decoder_type, DECODERS)
+        check_choice("rationale_format", self.rationale_format, RATIONALE_FORMATS)
+        if self.format_version > FORMAT_VERSION:
+            raise ValueError(
+                f"this checkpoint has format_version={self.format_version}; this mmsr reads up to {FORMAT_VERSION}: "
+                "install a later mmsr"
+            )
+        if (self.decoder_type == "none") != (self.rationale_format == "none"):
+            raise ValueError(
+                f"decoder_type={self.decoder_type!r} contradicts rationale_format={self.rationale_format!r}: "
+                "set both to 'none' for a label only, or neither"
+            )
+        if self.hidden_size % self.fusion_heads:
+            raise ValueError(f"hidden_size={self.hidden_size} is not divisible by fusion_heads={self.fusion_heads}")
+        for field, expected in (("label_token_ids", True), ("class_weights", False)):
+            value = getattr(self, field)
+            needed = expected and self.rationale_format == "multitask" and self.decoder is not None
+            if value is None and needed:
+                raise ValueError(f"rationale_format='multitask' needs {field}: one token id per label")
+            if value is not None and len(value) != self.num_labels:
+                raise ValueError(f"{field} has {len(value)} entries for {self.num_labels} labels in id2label")
+
+    @property
+    def uses_audio(self) -> bool:
+        """Whether the fusion reads the audio."""
+        return self.fusion != "text_only"
+
+    @property
+    def uses_text(self) -> bool:
+        """Whether the fusion reads the transcript."""
+        return self.fusion != "audio_only"
+
+    @property
+    def labels(self) -> list[str]:
+        """Label names in the order of their ids."""
+        return [self.id2label[index] for index in range(self.num_labels)]
+
+    def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
+        """The decoder's config, which sizes generation's cache and vocabulary; with `encoder=True` the text encoder's.
+
+        Returns this config itself where the model lacks that part.
+        """
+        if encoder and not decoder:
+            return self.text_encoder or self
+        return self.decoder or self.text_encoder or self
+
+    @classmethod
+    def from_preset(cls, preset: str, *, vocab_size: int | None = None, **overrides: Any) -> MmsrConfig:
+        """Named sizes: `tiny` for tests (< 1 M), `small` for the demo, `base` = wav2vec2-base + XLM-R-base shapes.
+
+        Args:
+            preset: one of `PRESETS`.
+            vocab_size: pieces of the tokenizer (default 256 for tiny, 4,000 for small, 250,002 for base).
+            **overrides: any argument of `MmsrConfig`, such as `fusion` or `id2label`.
+
+        Raises:
+            ValueError: `preset` is unknown.
+        """
+        check_choice("preset", preset, PRESETS)
+        shape = _PRESETS[preset]
+        vocab_size = vocab_size or shape["vocab_size"]
+        special = {
+            name: overrides.get(name, default)
+            for name, default in (("pad_token_id", 1), ("bos_token_id", 0), ("eos_token_id", 2))
+        }
+        fusion = overrides.get("fusion", "cross_attention")
+        check_choice("fusion", fusion, FUSIONS)
+        rationale_format = overrides.get("rationale_format", "multitask")
+        decoder_type = overrides.get("decoder_type", "none" if rationale_format == "none" else "cross_attention")
+        num_labels = len(overrides.get("id2label") or DEFAULT_LABELS)
+        parts: dict[str, Any] = {}
+        if fusion != "text_only":
+            parts["audio_encoder"] = CONFIG_MAPPING["wav2vec2"](**shape["audio_encoder"])
+        if fusion != "audio_only":
+            parts["text_encoder"] = CONFIG_MAPPING["xlm-roberta"](
+                vocab_size=vocab_size, **shape["text_encoder"], **special
+            )
+        if decoder_type != "none":
+            parts["decoder"] = decoder_config(
+                vocab_size=vocab_size, decoder_start_token_id=overrides.get("decoder_start_token_id", 0),
+                **shape["decoder"], **special
+            )  # fmt: skip
+            parts["label_token_ids"] = list(range(5, 5 + num_labels))
+        return cls(**{**shape["fusion"], **parts, **special, **overrides, "decoder_type": decoder_type})
+
+
+def decoder_config(*, width: int, layers: int, heads: int, intermediate_size: int, **kwargs: Any) -> PreTrainedConfig:
+    """Config of a rationale decoder from scratch: the pre-norm decoder half of MBart, with tied embeddings.
+
+    `encoder_layers` is set to `layers` too, because generation sizes its cache from `num_hidden_layers`, which
+    MBart maps to the encoder's count.
+    """
+    return CONFIG_MAPPING["mbart"](
+        d_model=width,
+        decoder_layers=layers,
+        encoder_layers=layers,
+        decoder_attention_heads=heads,
+        encoder_attention_heads=heads,
+        decoder_ffn_dim=intermediate_size,
+        encoder_ffn_dim=intermediate_size,
+        scale_embedding=True,
+        is_decoder=True,
+        is_encoder_decoder=False,
+        add_cross_attention=True,
+        tie_word_embeddings=True,
+        **{"max_position_embeddings": 128, "dropout": 0.1, **kwargs},
+    )
+
+
+def _wav2vec2(width: int, layers: int, heads: int, intermediate_size: int, conv: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "intermediate_size": intermediate_size,
+        "feat_extract_norm": "layer",
+        "do_stable_layer_norm": True,
+        "mask_time_prob": 0.0,
+        "layerdrop": 0.0,
+        "hidden_dropout": 0.1,
+        "feat_proj_dropout": 0.1,
+        "attention_dropout": 0.1,
+        "activation_dropout": 0.0,
+        **conv,
+    }
+
+
+def _xlm_roberta(width: int, layers: int, heads: int, intermediate_size: int) -> dict[str, Any]:
+    return {
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "intermediate_size": intermediate_size,
+        "max_position_embeddings": 514,
+        "type_vocab_size": 1,
+        "layer_norm_eps": 1e-5,
+    }
+
+
+_PRESETS: dict[str, dict[str, Any]] = {
+    "tiny": {
+        "vocab_size": 256,
+        "audio_encoder": _wav2vec2(
+            32,
+            2,
+            4,
+            37,
+            {
+                "conv_dim": (16, 16, 16),
+                "conv_kernel": (20, 8, 4),
+                "conv_stride": (10, 8, 4),
+                "num_conv_pos_embeddings": 16,
+                "num_conv_pos_embedding_groups": 2,
+            },
+        ),
+        "text_encoder": _xlm_roberta(32, 2, 4, 37),
+        "decoder": {"width": 32, "layers": 2, "heads": 4, "intermediate_size": 37},
+        "fusion": {"hidden_size": 32, "fusion_layers": 1, "fusion_heads": 4, "fusion_intermediate_size": 37},
+    },
+    "small": {
+        "vocab_size": 4000,
+        # The five-layer front end steps 20 ms like wav2vec2's seven layers, at half the cost.
+        "audio_encoder": _wav2vec2(
+            128,
+            2,
+            4,
+            512,
+            {
+                "conv_dim": (32, 64, 96, 128, 128),
+                "conv_kernel": (20, 8, 4, 4, 2),
+                "conv_stride": (10, 4, 2, 2, 2),
+                "num_conv_pos_embeddings": 32,
+                "num_conv_pos_embedding_groups": 4,
+            },
+        ),
+        "text_encoder": _xlm_roberta(128, 2, 4, 512),
+        "decoder": {"width": 128, "layers": 2, "heads": 4, "intermediate_size": 512},
+        "fusion": {"hidden_size": 128, "fusion_layers": 1, "fusion_heads": 4, "fusion_intermediate_size": 512},
+    },
+    "base": {
+        "vocab_size": 250_002,
+        "audio_encoder": {"mask_time_prob": 0.0, "layerdrop": 0.0},
+        "text_encoder": _xlm_roberta(768, 12, 12, 3072),
+        "decoder": {"width": 768, "layers": 6, "heads": 12, "intermediate_size": 3072},
+        "fusion": {"hidden_size": 768, "fusion_layers": 2, "fusion_heads": 12, "fusion_intermediate_size": 3072},
+    },
+}
+
+
+AutoConfig.register(MmsrConfig.model_type, MmsrConfig)

@@ -1,0 +1,654 @@
+"""The joint audio-text model: two encoders, a fusion, a classification head and a rationale decoder.
+
+    input_values [b, s] ─► audio encoder ─► layer mix ─► projection ─► A [b, f, d] ─┐
+                                                                                    ├─► fusion ─► memory [b, m, d]
+    input_ids    [b, t] ─► text encoder  ─► layer mix ─► projection ─► T [b, t, d] ─┘                   │
+                                                  ┌───────────────────────────────────────────────────┤
+                                                  ▼                                                     ▼
+                                 pooling ─► head ─► sentiment_logits [b, c]      decoder ─► logits [b, r, v]
+
+Notation: b batch, s samples, f audio frames, t text tokens, m memory, r rationale tokens, v vocabulary, c labels,
+d width. Masks: 1 = real. A modality is absent in a row where its mask is all zero (or where it is not given at all):
+its stream is then one learned vector, put in after encoding, so whatever stands in the row changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, Cache, GenerationMixin, PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_outputs import ModelOutput
+from transformers.utils import can_return_tuple
+
+from mmsr.model.configuration import MmsrConfig
+from mmsr.model.decoders import build_decoder, cross_attention_width
+from mmsr.model.encoders import Encoded, LayerMix, TextEncoder, audio_encoder_class
+from mmsr.model.fusion import FUSION_CLASSES, POOLING_CLASSES, AttentionPooling
+
+
+@dataclass
+class MmsrEncoderOutput(ModelOutput):
+    """The fused memory, once per utterance; beams share it.
+
+    Attributes:
+        last_hidden_state: the memory `[b, m, d]`.
+        attention_mask: its mask `[b, m]`.
+        hidden_states: of the text encoder (of the audio encoder with `audio_only`), `[b, t, d]` per layer.
+        attentions: of the same encoder, `[b, h, t, t]` per layer.
+        audio_hidden_states: of the audio encoder, `[b, f, d]` per layer.
+        audio_attentions: of the audio encoder, `[b, h, f, f]` per layer.
+        fusion_attentions: per fusion layer; see the fusion's class for what each entry is.
+    """
+
+    last_hidden_state: Tensor | None = None
+    attention_mask: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+    audio_hidden_states: tuple[Tensor, ...] | None = None
+    audio_attentions: tuple[Tensor, ...] | None = None
+    fusion_attentions: tuple[tuple[Tensor, ...], ...] | None = None
+
+
+@dataclass
+class MmsrOutput(ModelOutput):
+    """What `MmsrForSentimentReasoning` returns.
+
+    Attributes:
+        loss: sentiment loss + λ · rationale loss, of those whose targets were given.
+        sentiment_loss: cross-entropy of the head.
+        rationale_loss: cross-entropy of the decoder, a mean over target tokens.
+        logits: of the decoder `[b, r, v]`; None without a decoder.
+        sentiment_logits: of the head `[b, c]`.
+        past_key_values: the decoder's cache.
+        decoder_hidden_states: `[b, r, d]` per layer.
+        decoder_attentions: `[b, h, r, r]` per layer.
+        cross_attentions: of the decoder over the memory, `[b, h, r, m]` per layer.
+        encoder_last_hidden_state: the memory `[b, m, d]`.
+        encoder_hidden_states: of the text encoder, `[b, t, d]` per layer.
+        encoder_attentions: of the text encoder, `[b, h, t, t]` per layer.
+        audio_hidden_states: of the audio encoder, `[b, f, d]` per layer.
+        audio_attentions: of the audio encoder, `[b, h, f, f]` per layer.
+        fusion_attentions: per fusion layer.
+        memory_mask: mask of the memory `[b, m]`.
+    """
+
+    loss: Tensor | None = None
+    sentiment_loss: Tensor | None = None
+    rationale_loss: Tensor | None = None
+    logits: Tensor | None = None
+    sentiment_logits: Tensor | None = None
+    past_key_values: Cache | None = None
+    decoder_hidden_states: tuple[Tensor, ...] | None = None
+    decoder_attentions: tuple[Tensor, ...] | None = None
+    cross_attentions: tuple[Tensor, ...] | None = None
+    encoder_last_hidden_state: Tensor | None = None
+    encoder_hidden_states: tuple[Tensor, ...] | None = None
+    encoder_attentions: tuple[Tensor, ...] | None = None
+    audio_hidden_states: tuple[Tensor, ...] | None = None
+    audio_attentions: tuple[Tensor, ...] | None = None
+    fusion_attentions: tuple[tuple[Tensor, ...], ...] | None = None
+    memory_mask: Tensor | None = None
+
+
+class Stream(nn.Module):
+    """One modality on its way into the fusion: layer mix, projection to the memory's width, absent state.
+
+    `states [b, n, l, e]`, `mask [b, n]` -> `[b, n, d]`, `[b, n]`. Where a row's mask is all zero, the learned absent
+    state stands at its first position, alone.
+    """
+
+    def __init__(self, layers: int, width: int, config: MmsrConfig) -> None:
+        super().__init__()
+        self.layer_mix = LayerMix(layers)
+        self.projection = nn.Linear(width, config.hidden_size)
+        self.norm = nn.LayerNorm(config.hidden_size)
+        self.absent = nn.Parameter(torch.zeros(config.hidden_size))
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Mix, project and put the absent state in."""
+        stream = self.dropout(self.norm(self.projection(self.layer_mix(states))))
+        present = mask.any(-1)
+        first = torch.zeros_like(mask).index_fill(1, torch.zeros(1, dtype=torch.long, device=mask.device), 1)
+        stream = torch.where(present[:, None, None], stream, self.absent.to(stream.dtype))
+        return stream, torch.where(present[:, None], mask, first)
+
+    def missing(self, batch: int) -> tuple[Tensor, Tensor]:
+        """The stream of a batch in which no row has this modality: `[b, 1, d]`, `[b, 1]`."""
+        mask = torch.ones(batch, 1, dtype=torch.long, device=self.absent.device)
+        return self.absent.expand(batch, 1, -1), mask
+
+
+class MmsrPreTrainedModel(PreTrainedModel):
+    """Weights' initialisation and loading, shared by the encoder and the whole model."""
+
+    config_class = MmsrConfig
+    config: MmsrConfig
+    base_model_prefix = "encoder"
+    main_input_name = "input_ids"
+    input_modalities = ("audio", "text")
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+    _no_split_modules = ["CrossAttentionLayer"]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, Stream):
+            init.normal_(module.absent, std=self.config.initializer_range)
+        elif isinstance(module, AttentionPooling):
+            init.normal_(module.query, std=self.config.initializer_range)
+        elif isinstance(module, LayerMix) and module.weights is not None:
+            init.zeros_(module.weights)
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], *model_args: Any, **kwargs: Any
+    ) -> Any:
+        """Load a checkpoint, and refuse one that does not hold exactly this model's weights.
+
+        As `PreTrainedModel.from_pretrained`, with one difference: unless `output_loading_info` or
+        `ignore_mismatched_sizes` is passed, a weight that is missing or unknown raises, so that no part is ever
+        filled with random numbers unasked.
+
+        Raises:
+            ValueError: weights are missing or unknown; the message names them.
+        """
+        if kwargs.get("output_loading_info") or kwargs.get("ignore_mismatched_sizes"):
+            return super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
+        model, info = super().from_pretrained(
+            pretrained_model_name_or_path, *model_args, output_loading_info=True, **kwargs
+        )
+        faults = [
+            f"{what}: {', '.join(sorted(map(str, info[key]))[:5])}{' ...' if len(info[key]) > 5 else ''}"
+            for key, what in (("missing_keys", "it lacks"), ("unexpected_keys", "it brings unknown"))
+            if info.get(key)
+        ]
+        if faults:
+            raise ValueError(
+                f"checkpoint {pretrained_model_name_or_path} does not fit {cls.__name__}: {'; '.join(faults)} "
+                "(pass output_loading_info=True to load it all the same, with random weights for what is missing)"
+            )
+        return model
+
+
+class MmsrEncoder(MmsrPreTrainedModel):
+    """Both encoders and the fusion: utterance in, memory out. `generate` calls it once per utterance."""
+
+    def __init__(self, config: MmsrConfig) -> None:
+        super().__init__(config)
+        if config.uses_audio:
+            self.audio_encoder = audio_encoder_class(config.audio_encoder)(config)
+            self.audio_stream = Stream(self.audio_encoder.num_states, config.audio_encoder.hidden_size, config)
+        if config.uses_text:
+            self.text_encoder = TextEncoder(config)
+            self.text_stream = Stream(self.text_encoder.num_states, config.text_encoder.hidden_size, config)
+        self.fusion = FUSION_CLASSES[config.fusion](config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The text encoder's word embeddings."""
+        if not self.config.uses_text:
+            raise NotImplementedError("a model with fusion='audio_only' has no text encoder, hence no word embeddings")
+        return self.text_encoder.model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the text encoder's word embeddings."""
+        self.text_encoder.model.set_input_embeddings(value)
+
+    def encode_audio(self, input_values: Tensor, input_values_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """The audio encoder alone, as a feature store keeps it.
+
+        Args:
+            input_values: waveform `[b, s]` at `config.sampling_rate` Hz.
+            input_values_mask: `[b, s]`.
+
+        Returns:
+            features `[b, f, l, e]` of the kept layers and their mask `[b, f]`: what `forward` takes as
+            `audio_features` and `audio_features_mask` in place of `input_values`.
+        """
+        encoded = self.audio_encoder(input_values, input_values_mask)
+        return encoded.states, encoded.mask
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        input_values: Tensor | None = None,
+        input_values_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        audio_features: Tensor | None = None,
+        audio_features_mask: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        **kwargs: Any,
+    ) -> MmsrEncoderOutput:
+        """Encode and fuse; the arguments are those of `MmsrForSentimentReasoning.forward`."""
+        given = [value for value in (input_ids, inputs_embeds, input_values, audio_features) if value is not None]
+        if not given:
+            raise ValueError("no utterance: pass input_values (audio), input_ids (transcript), or both")
+        batch = given[0].shape[0]
+        outputs = {
+            "output_attentions": _or_config(output_attentions, self.config.output_attentions),
+            "output_hidden_states": _or_config(output_hidden_states, self.config.output_hidden_states),
+        }
+        audio = text = audio_encoded = text_encoded = None
+        audio_mask = text_mask = None
+        if self.config.uses_audio:
+            audio_encoded = self._encode_audio(
+                input_values, input_values_mask, audio_features, audio_features_mask, outputs
+            )
+            audio, audio_mask = (
+                self.audio_stream.missing(batch)
+                if audio_encoded is None
+                else self.audio_stream(audio_encoded.states, audio_encoded.mask)
+            )
+        if self.config.uses_text:
+            if input_ids is not None or inputs_embeds is not None:
+                tokens = (input_ids if input_ids is not None else inputs_embeds).shape[:2]  # type: ignore[union-attr]
+                text_mask = _ones_unless_given(attention_mask, tokens, self.device)
+                text_encoded = self.text_encoder(input_ids, text_mask, inputs_embeds, **outputs)
+            text, text_mask = (
+                self.text_stream.missing(batch)
+                if text_encoded is None
+                else self.text_stream(text_encoded.states, text_encoded.mask)
+            )
+        memory, memory_mask, attentions = self.fusion(audio, audio_mask, text, text_mask)
+        named = (text_encoded if self.config.uses_text else audio_encoded) or Encoded(memory, memory_mask)
+        heard = audio_encoded or Encoded(memory, memory_mask)
+        return MmsrEncoderOutput(
+            last_hidden_state=memory,
+            attention_mask=memory_mask,
+            hidden_states=named.hidden_states,
+            attentions=named.attentions,
+            audio_hidden_states=heard.hidden_states,
+            audio_attentions=heard.attentions,
+            fusion_attentions=attentions if outputs["output_attentions"] and attentions else None,
+        )
+
+    def _encode_audio(
+        self,
+        input_values: Tensor | None,
+        input_values_mask: Tensor | None,
+        audio_features: Tensor | None,
+        audio_features_mask: Tensor | None,
+        outputs: dict[str, bool],
+    ) -> Encoded | None:
+        if audio_features is not None:
+            mask = _ones_unless_given(audio_features_mask, audio_features.shape[:2], self.device)
+            return Encoded(audio_features.to(self.dtype), mask)
+        if input_values is None:
+            return None
+        if input_values.ndim != 2:
+            raise ValueError(f"input_values has shape {tuple(input_values.shape)}; accepted: [batch, samples]")
+        mask = _ones_unless_given(input_values_mask, input_values.shape, self.device)
+        return self.audio_encoder(input_values.to(self.dtype), mask, **outputs)
+
+
+def _or_config(value: bool | None, default: bool) -> bool:
+    return default if value is None else value
+
+
+def _ones_unless_given(mask: Tensor | None, shape: torch.Size, device: torch.device) -> Tensor:
+    return torch.ones(shape, dtype=torch.long, device=device) if mask is None else mask.long()
+
+
+class SentimentHead(nn.Module):
+    """Pooling and a two-layer classifier: memory `[b, m, d]` -> logits `[b, c]`."""
+
+    def __init__(self, config: MmsrConfig) -> None:
+        super().__init__()
+        pooling = POOLING_CLASSES[config.pooling]
+        self.pooling = pooling(config)
+        self.dense = nn.Linear(config.hidden_size * pooling.widths, config.hidden_size)  # type: ignore[operator]
+        self.dropout = nn.Dropout(config.dropout)
+        self.out = nn.Linear(config.hidden_size, config.num_labels)
+
+    def forward(self, memory: Tensor, memory_mask: Tensor) -> Tensor:
+        """Classify the memory."""
+        pooled = self.dropout(self.pooling(memory, memory_mask))
+        return self.out(self.dropout(torch.tanh(self.dense(pooled))))
+
+
+class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
+    """Audio and transcript in, sentiment and a rationale out (see the module's docstring for the data flow).
+
+    Differs from the paper (arXiv 2407.21054), which feeds an ASR transcript to a text model, in that the audio is an
+    input of the joint model.
+    """
+
+    def __init__(self, config: MmsrConfig) -> None:
+        super().__init__(config)
+        self.encoder = MmsrEncoder(config)
+        self.head = SentimentHead(config)
+        self.decoder = build_decoder(config)
+        if self.decoder is not None and cross_attention_width(self.decoder) != config.hidden_size:
+            self.memory_projection: nn.Module = nn.Linear(config.hidden_size, cross_attention_width(self.decoder))
+        else:
+            self.memory_projection = nn.Identity()
+        self.post_init()
+
+    @classmethod
+    def from_encoders(
+        cls,
+        *,
+        audio: str | os.PathLike[str] | None = None,
+        text: str | os.PathLike[str] | None = None,
+        decoder: str | None = None,
+        processor: Any = None,
+        **overrides: Any,
+    ) -> MmsrForSentimentReasoning:
+        """Build a model from pretrained encoders; what joins them starts from random numbers.
+
+        Args:
+            audio: Hub id or folder of a transformers speech encoder; None with `fusion="text_only"`.
+            text: Hub id or folder of a transformers text encoder; None with `fusion="audio_only"`.
+            decoder: None for a label only, or the name of a preset, whose decoder is built from scratch.
+            processor: `MmsrProcessor.from_encoders` of the same parts; needed with a decoder, whose label tokens it
+                holds.
+            **overrides: any argument of `MmsrConfig`, such as `fusion`, `hidden_size` or `audio_layer_mix`.
+
+        Raises:
+            ValueError: a part that the fusion needs is not given, or a decoder without a processor.
+        """
+        fusion = overrides.get("fusion", "cross_attention")
+        for modality, name in (("audio", audio), ("text", text)):
+            if name is None and fusion != f"{'text' if modality == 'audio' else 'audio'}_only":
+                raise ValueError(f"fusion={fusion!r} needs {modality}=: Hub id or folder of a pretrained encoder")
+        parts: dict[str, PreTrainedModel] = {}
+        if fusion != "text_only":
+            parts["audio_encoder"] = audio_encoder_class(AutoConfig.from_pretrained(audio)).load(audio)  # type: ignore
+        if fusion != "audio_only":
+            parts["text_encoder"] = TextEncoder.load(text)  # type: ignore[arg-type]
+        if processor is not None:
+            overrides = {**processor.config_kwargs(), **overrides}
+        if decoder is None:
+            overrides = {"decoder_type": "none", "rationale_format": "none", **overrides}
+        else:
+            if processor is None:
+                raise ValueError(f"decoder={decoder!r} needs processor=MmsrProcessor.from_encoders(...)")
+            preset = MmsrConfig.from_preset(
+                decoder, vocab_size=len(processor.tokenizer), **processor.config_kwargs()
+            )
+            overrides = {"decoder": preset.decoder, "label_token_ids": processor.label_token_ids, **overrides}
+        model = cls(MmsrConfig(**{name: part.config for name, part in parts.items()}, **overrides))
+        for name, part in parts.items():
+            getattr(model.encoder, name).model.load_state_dict(part.state_dict())
+        if processor is not None and model.config.uses_text:
+            vocabulary = len(processor.tokenizer)
+            if vocabulary > model.config.text_encoder.vocab_size:
+                model.encoder.text_encoder.model.resize_token_embeddings(vocabulary)
+                model.config.text_encoder.vocab_size = vocabulary
+        return model
+
+    # ------------------------------------------------------------------ parts, as transformers asks for them
+
+    def get_encoder(self, modality: str | None = None) -> nn.Module:
+        """The fused encoder; with `modality` "audio" or "text", that encoder alone."""
+        if modality is None:
+            return self.encoder
+        return {"audio": self.encoder.audio_encoder.model, "text": self.encoder.text_encoder.model}[modality]
+
+    def get_decoder(self) -> nn.Module | None:
+        """The rationale decoder."""
+        return self.decoder
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The text encoder's word embeddings (the decoder's, where there is no text encoder)."""
+        if self.config.uses_text or self.decoder is None:
+            return self.encoder.get_input_embeddings()
+        return self.decoder.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace what `get_input_embeddings` returns."""
+        if self.config.uses_text:
+            self.encoder.set_input_embeddings(value)
+        elif self.decoder is not None:
+            self.decoder.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module | None:
+        """The decoder's output layer."""
+        return None if self.decoder is None else self.decoder.get_output_embeddings()
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        """Replace the decoder's output layer."""
+        if self.decoder is not None:
+            self.decoder.set_output_embeddings(new_embeddings)
+
+    def resize_token_embeddings(
+        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
+    ) -> nn.Module:
+        """Resize the text encoder's vocabulary, and the decoder's with it where both share one tokenizer.
+
+        A decoder with a tokenizer of its own is resized by `model.decoder.resize_token_embeddings`.
+        """
+        resized = [
+            part
+            for part, concerned in (
+                (self.encoder.text_encoder.model if self.config.uses_text else None, self.config.uses_text),
+                (self.decoder, self.config.shared_vocabulary or not self.config.uses_text),
+            )
+            if part is not None and concerned
+        ]
+        for part in resized:
+            part.resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
+        if self.config.uses_text:
+            self.config.text_encoder.vocab_size = self.get_input_embeddings().weight.shape[0]
+        if self.decoder is not None:
+            self.config.decoder.vocab_size = self.decoder.get_input_embeddings().weight.shape[0]
+        self.vocab_size = self.get_input_embeddings().weight.shape[0]
+        return self.get_input_embeddings()
+
+    # ------------------------------------------------------------------ forward
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        input_values: Tensor | None = None,
+        input_values_mask: Tensor | None = None,
+        decoder_input_ids: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        sentiment_labels: Tensor | None = None,
+        forced_sentiment: Tensor | None = None,
+        encoder_outputs: MmsrEncoderOutput | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        decoder_inputs_embeds: Tensor | None = None,
+        audio_features: Tensor | None = None,
+        audio_features_mask: Tensor | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        **kwargs: Any,
+    ) -> MmsrOutput:
+        """Classify an utterance and score (or start) its rationale.
+
+        Args:
+            input_ids: transcript `[b, t]`; None when no row has one.
+            attention_mask: `[b, t]`; a row of zeros has no transcript.
+            input_values: raw waveform `[b, s]` at `config.sampling_rate` Hz; None when no row has audio.
+            input_values_mask: `[b, s]`; a row of zeros has no audio.
+            decoder_input_ids: `[b, r]`; by default `labels` shifted right, or the start token and the label's token.
+            decoder_attention_mask: `[b, r]`.
+            labels: rationale targets `[b, r]` = label token, rationale, end; -100 where there is nothing to learn.
+                With `multitask` the label's position never enters the loss.
+            sentiment_labels: `[b]`, -100 where unknown.
+            forced_sentiment: `[b]`, the label that the rationale explains, in place of the head's; also in `generate`.
+            encoder_outputs: the memory, where it is known already.
+            past_key_values: the decoder's cache.
+            inputs_embeds: `[b, t, e]` in place of `input_ids`.
+            decoder_inputs_embeds: `[b, r, e]` in place of `decoder_input_ids`.
+            audio_features: `[b, f, l, e]` from `encoder.encode_audio`, in place of `input_values`.
+            audio_features_mask: `[b, f]`; a row of zeros has no audio.
+            use_cache: return `past_key_values`.
+            output_attentions: return attentions (needs eager attention).
+            output_hidden_states: return hidden states.
+            **kwargs: passed on to the decoder.
+
+        Raises:
+            ValueError: neither audio nor transcript is given, or `labels` without a decoder.
+        """
+        if encoder_outputs is None:
+            encoder_outputs = self.encoder(
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                input_values=input_values,
+                input_values_mask=input_values_mask,
+                inputs_embeds=inputs_embeds,
+                audio_features=audio_features,
+                audio_features_mask=audio_features_mask,
+                output_attentions=output_attentions,
+                output_hidden_states=output_hidden_states,
+                return_dict=True,
+            )
+        elif not isinstance(encoder_outputs, ModelOutput):
+            encoder_outputs = MmsrEncoderOutput(*encoder_outputs)
+        memory, memory_mask = encoder_outputs.last_hidden_state, encoder_outputs.attention_mask
+        sentiment_logits = self.head(memory, memory_mask)
+        output = MmsrOutput(
+            sentiment_logits=sentiment_logits,
+            encoder_last_hidden_state=memory,
+            encoder_hidden_states=encoder_outputs.hidden_states,
+            encoder_attentions=encoder_outputs.attentions,
+            audio_hidden_states=encoder_outputs.audio_hidden_states,
+            audio_attentions=encoder_outputs.audio_attentions,
+            fusion_attentions=encoder_outputs.fusion_attentions,
+            memory_mask=memory_mask,
+        )
+        if self.decoder is not None:
+            if decoder_input_ids is None and decoder_inputs_embeds is None:
+                decoder_input_ids = (
+                    self.rationale_prompt(sentiment_logits, forced_sentiment)
+                    if labels is None
+                    else self.shift_right(labels)
+                )
+            decoded = self.decoder(
+                input_ids=decoder_input_ids,
+                attention_mask=decoder_attention_mask,
+                inputs_embeds=decoder_inputs_embeds,
+                encoder_hidden_states=self.memory_projection(memory),
+                encoder_attention_mask=memory_mask,
+                past_key_values=past_key_values,
+                use_cache=use_cache,
+                output_attentions=_or_config(output_attentions, self.config.output_attentions),
+                output_hidden_states=_or_config(output_hidden_states, self.config.output_hidden_states),
+                return_dict=True,
+                **kwargs,
+            )
+            output["logits"] = decoded.logits
+            output["past_key_values"] = decoded.past_key_values
+            output["decoder_hidden_states"] = decoded.hidden_states
+            output["decoder_attentions"] = decoded.attentions
+            output["cross_attentions"] = decoded.cross_attentions
+        elif labels is not None:
+            raise ValueError("labels (a rationale) were given to a model with decoder_type='none'")
+        return self._add_losses(output, labels, sentiment_labels)
+
+    def _add_losses(self, output: MmsrOutput, labels: Tensor | None, sentiment_labels: Tensor | None) -> MmsrOutput:
+        losses = {}
+        if sentiment_labels is not None:
+            weight = self.config.class_weights
+            losses["sentiment_loss"] = _mean_cross_entropy(
+                output.sentiment_logits,
+                sentiment_labels,
+                weight=None if weight is None else torch.tensor(weight, device=sentiment_labels.device),
+                label_smoothing=self.config.label_smoothing,
+            )
+        if labels is not None and output.logits is not None:
+            if self.config.rationale_format == "multitask":
+                labels = torch.cat([torch.full_like(labels[:, :1], -100), labels[:, 1:]], dim=1)
+            losses["rationale_loss"] = _mean_cross_entropy(output.logits.flatten(0, 1), labels.flatten())
+        if losses:
+            weights = {"sentiment_loss": 1.0, "rationale_loss": self.config.rationale_loss_weight}
+            losses["loss"] = sum(weights[name] * loss for name, loss in losses.items())  # type: ignore[assignment]
+        # rebuilt, because the order of an output's keys is part of its contract (loss first)
+        return MmsrOutput(**{**dict(output), **losses})
+
+    # ------------------------------------------------------------------ the rationale's frame
+
+    def shift_right(self, labels: Tensor) -> Tensor:
+        """Decoder inputs of rationale targets: start token, then the targets without their last, `[b, r]`."""
+        shifted = labels.new_full(labels.shape, self.config.decoder_start_token_id)
+        shifted[:, 1:] = labels[:, :-1]
+        return shifted.masked_fill(shifted == -100, self.config.pad_token_id)
+
+    def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
+        """The name under which transformers' collators look for `shift_right`."""
+        return self.shift_right(labels)
+
+    def rationale_prompt(self, sentiment_logits: Tensor, forced_sentiment: Tensor | None = None) -> Tensor:
+        """What a rationale starts from: the start token and the token of the label to explain, `[b, 2]`.
+
+        The label is the head's, unless `forced_sentiment [b]` names another (a counterfactual rationale).
+
+        Raises:
+            ValueError: a forced label is no label of the model.
+        """
+        sentiment = sentiment_logits.argmax(-1)
+        if forced_sentiment is not None:
+            forced_sentiment = forced_sentiment.to(sentiment)
+            if forced_sentiment.shape != sentiment.shape or not (
+                ((forced_sentiment >= 0) & (forced_sentiment < self.config.num_labels)).all()
+            ):
+                raise ValueError(
+                    f"forced_sentiment={forced_sentiment.tolist()}; accepted: one label id per row, of {self.config.id2label}"
+                )
+            sentiment = forced_sentiment
+        label_tokens = torch.tensor(self.config.label_token_ids, device=sentiment.device)[sentiment]
+        return torch.stack([torch.full_like(label_tokens, self.config.decoder_start_token_id), label_tokens], dim=1)
+
+    # ------------------------------------------------------------------ generation
+
+    def _maybe_initialize_input_ids_for_generation(
+        self, inputs: Tensor | None, bos_token_id: Tensor | None, model_kwargs: dict[str, Any]
+    ) -> Tensor:
+        """Audio alone: the transcript that `generate` invents is masked as absent."""
+        if inputs is None and model_kwargs.get("encoder_outputs") is None and "inputs_embeds" not in model_kwargs:
+            heard = next((model_kwargs[k] for k in ("input_values", "audio_features") if k in model_kwargs), None)
+            if heard is not None:
+                inputs = torch.full((len(heard), 1), self.config.pad_token_id, device=self.device)
+                model_kwargs["attention_mask"] = torch.zeros_like(inputs)
+                return inputs
+        return super()._maybe_initialize_input_ids_for_generation(inputs, bos_token_id, model_kwargs)
+
+    def _prepare_decoder_input_ids_for_generation(
+        self,
+        batch_size: int,
+        model_input_name: str,
+        model_kwargs: dict[str, Any],
+        decoder_start_token_id: Tensor,
+        device: torch.device | None = None,
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Start every row from the label's token, unless the caller gives `decoder_input_ids`."""
+        if self.decoder is None:
+            raise ValueError("this model gives a label only (decoder_type='none'): there is no rationale to generate")
+        forced = model_kwargs.pop("forced_sentiment", None)
+        if model_kwargs.get("decoder_input_ids") is None:
+            memory: MmsrEncoderOutput = model_kwargs["encoder_outputs"]
+            logits = self.head(memory.last_hidden_state, memory.attention_mask)
+            model_kwargs["decoder_input_ids"] = self.rationale_prompt(logits, forced)
+        return super()._prepare_decoder_input_ids_for_generation(
+            batch_size, model_input_name, model_kwargs, decoder_start_token_id, device
+        )
+
+
+def _mean_cross_entropy(logits: Tensor, targets: Tensor, **options: Any) -> Tensor:
+    """Mean cross-entropy over the known targets, in float32; zero (with a gradient) where none is known."""
+    logits = logits.float()
+    if not (targets != -100).any():
+        return logits.sum() * 0.0
+    return nn.functional.cross_entropy(logits, targets.to(logits.device), **options)
+
+
+AutoModel.register(MmsrConfig, MmsrForSentimentReasoning)

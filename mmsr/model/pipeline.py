@@ -1,0 +1,183 @@
+"""`pipeline("sentiment-reasoning")`: audio file or waveform, transcript, or both in; label, scores and rationale out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+from transformers import Pipeline
+from transformers.pipelines import PIPELINE_REGISTRY
+from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
+
+from mmsr.model.modeling import MmsrForSentimentReasoning
+from mmsr.model.processing import MmsrProcessor
+
+TASK = "sentiment-reasoning"
+
+
+class SentimentReasoningPipeline(Pipeline):
+    """Sentiment and rationale of an utterance, or of many.
+
+    An input is an audio path, `bytes`, a mono waveform at 16 kHz (numpy), or a mapping with `audio` and / or `text`
+    (`text` the transcript; `sampling_rate` in Hz where `audio` is a waveform of another rate). A list, generator or
+    dataset of them is answered in order, `batch_size` at a time.
+
+    Keyword arguments, of the pipeline or of a call:
+        forced_label: explain this label instead of the predicted one (a counterfactual rationale).
+        rationale: whether to write one (default: where the model has a decoder).
+        num_beams, max_new_tokens: of the rationale's generation.
+        load_audio: callable that turns a path or bytes into a mono 16 kHz waveform (default: `mmsr.Audio`).
+
+    Returns:
+        for each input `{"label", "score", "scores": {label: probability}, "rationale": str or None}`. With
+        `forced_label`, `label` and `scores` stay the predicted ones and `forced_label` is added.
+    """
+
+    _load_processor = True
+    _load_tokenizer = False
+    _load_feature_extractor = False
+    _load_image_processor = False
+    _pipeline_calls_generate = True
+
+    default_load_audio: ClassVar[Callable[[Any], np.ndarray] | None] = None
+    """Set by `mmsr/__init__.py`, since the model's room does not know the data's."""
+
+    model: MmsrForSentimentReasoning
+    processor: MmsrProcessor
+
+    def _sanitize_parameters(  # type: ignore[override]
+        self,
+        *,
+        load_audio: Callable[[Any], np.ndarray] | None = None,
+        forced_label: str | None = None,
+        rationale: bool | None = None,
+        num_beams: int | None = None,
+        max_new_tokens: int | None = None,
+        **unknown: Any,
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        if unknown:
+            raise ValueError(
+                f"unknown argument(s) {', '.join(unknown)}; accepted: load_audio, forced_label, rationale, num_beams, "
+                "max_new_tokens"
+            )
+        forward = {
+            "forced_label": forced_label,
+            "rationale": rationale,
+            "num_beams": num_beams,
+            "max_new_tokens": max_new_tokens,
+        }
+        given = {name: value for name, value in forward.items() if value is not None}
+        return ({} if load_audio is None else {"load_audio": load_audio}), given, {}
+
+    def get_iterator(  # type: ignore[override]
+        self,
+        inputs: Iterable[Any],
+        num_workers: int,
+        batch_size: int,
+        preprocess_params: dict[str, Any],
+        forward_params: dict[str, Any],
+        postprocess_params: dict[str, Any],
+    ) -> Iterable[dict[str, Any]]:
+        """As the base class, but a batch is collated by the processor, which pads both modalities."""
+        if hasattr(inputs, "__len__"):
+            dataset: Any = PipelineDataset(inputs, self.preprocess, preprocess_params)
+        else:
+            dataset, num_workers = PipelineIterator(inputs, self.preprocess, preprocess_params), 0
+        loader = DataLoader(dataset, num_workers=num_workers, batch_size=batch_size, collate_fn=list)
+        for batch in loader:
+            answers = self.forward({"utterances": batch}, **forward_params)
+            yield from self.postprocess(answers, **postprocess_params)
+
+    def run_single(
+        self,
+        inputs: Any,
+        preprocess_params: dict[str, Any],
+        forward_params: dict[str, Any],
+        postprocess_params: dict[str, Any],
+    ) -> dict[str, Any]:
+        """Answer one utterance."""
+        return next(iter(self.get_iterator([inputs], 0, 1, preprocess_params, forward_params, postprocess_params)))
+
+    def preprocess(self, input_: Any, load_audio: Callable[[Any], np.ndarray] | None = None) -> dict[str, Any]:
+        """Any accepted input -> `{"audio": waveform or None, "text": str or None}`.
+
+        Raises:
+            ValueError: no audio and no text, or an input of another kind.
+        """
+        record = dict(input_) if isinstance(input_, dict) else {"audio": input_}
+        audio, text = record.get("audio"), record.get("text")
+        if audio is None and text is None:
+            raise ValueError(
+                f"an utterance needs audio or text, got {sorted(record)}; accepted: a path, bytes, a waveform, or a "
+                "mapping with 'audio' and / or 'text'"
+            )
+        load = load_audio or self.default_load_audio
+        if load is None and audio is not None:
+            raise ValueError("no audio loader: pass load_audio=, or `import mmsr`, which provides one")
+        if isinstance(audio, str | bytes | os.PathLike):
+            audio = load(audio)
+        elif isinstance(audio, dict):  # the audio column of a dataset
+            audio = load((audio["array"], audio["sampling_rate"]))
+        elif audio is not None:
+            rate = record.get("sampling_rate", self.processor.feature_extractor.sampling_rate)
+            audio = load((np.asarray(audio), rate))
+        return {"audio": audio, "text": text}
+
+    def _forward(
+        self,
+        input_tensors: dict[str, Any],
+        forced_label: str | None = None,
+        rationale: bool | None = None,
+        num_beams: int = 1,
+        max_new_tokens: int | None = None,
+    ) -> dict[str, Any]:
+        rows = input_tensors["utterances"]
+        audio, text = ([row[name] for row in rows] for name in ("audio", "text"))
+        inputs = self.processor(
+            audio=None if all(value is None for value in audio) else audio,
+            text=None if all(value is None for value in text) else text,
+            return_tensors="pt",
+        ).to(self.device)
+        memory = self.model.encoder(**inputs, return_dict=True)
+        logits = self.model.head(memory.last_hidden_state, memory.attention_mask)
+        answers: dict[str, Any] = {"logits": logits.float() / self.model.config.temperature, "forced_label": forced_label}
+        if rationale is True and self.model.decoder is None:
+            raise ValueError("rationale=True, but this model gives a label only (decoder_type='none')")
+        if self.model.decoder is not None and rationale is not False:
+            forced = None
+            if forced_label is not None:
+                forced = torch.full((len(rows),), self.processor.label_id(forced_label), device=self.device)
+            answers["sequences"] = self.model.generate(
+                encoder_outputs=memory,
+                forced_sentiment=forced,
+                num_beams=num_beams,
+                do_sample=False,
+                max_new_tokens=max_new_tokens or self.processor.max_rationale_tokens,
+            )
+        return answers
+
+    def postprocess(self, model_outputs: dict[str, Any]) -> list[dict[str, Any]]:  # type: ignore[override]
+        """Logits and token ids -> one answer a row."""
+        probabilities = model_outputs["logits"].softmax(-1).tolist()
+        labels = self.model.config.labels
+        rationales: list[str | None] = [None] * len(probabilities)
+        if "sequences" in model_outputs:
+            rationales = list(self.processor.decode_rationales(model_outputs["sequences"]))
+        answers = []
+        for row, rationale in zip(probabilities, rationales, strict=True):
+            scores = dict(zip(labels, row, strict=True))
+            label = max(scores, key=scores.__getitem__)
+            answer = {"label": label, "score": scores[label], "scores": scores, "rationale": rationale}
+            if model_outputs["forced_label"] is not None:
+                answer["forced_label"] = model_outputs["forced_label"]
+            answers.append(answer)
+        return answers
+
+
+PIPELINE_REGISTRY.register_pipeline(
+    TASK, pipeline_class=SentimentReasoningPipeline, pt_model=MmsrForSentimentReasoning, type="multimodal"
+)

@@ -1,0 +1,367 @@
+"""The processor: waveforms, transcripts, labels and rationales in, tensors for `MmsrForSentimentReasoning` out.
+
+    audio      ─► input_values, input_values_mask          text  ─► input_ids, attention_mask
+    rationale + sentiment ─► labels (label token, rationale, end)     sentiment ─► sentiment_labels
+
+A row whose audio or text is None has a mask of zeros there: the model then uses its learned absent state.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoProcessor, AutoTokenizer, BatchFeature, Wav2Vec2FeatureExtractor
+from transformers.processing_utils import ProcessingKwargs, ProcessorMixin
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from mmsr.model.configuration import DEFAULT_LABELS, MmsrConfig
+
+logger = logging.get_logger(__name__)
+
+SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+"""The first pieces of a tokenizer trained here, in the order of their ids (XLM-R's, padding and start swapped)."""
+
+
+def label_token(label: str) -> str:
+    """The decoder's special token of a label."""
+    return f"<|{label}|>"
+
+
+class MmsrProcessorKwargs(ProcessingKwargs, total=False):
+    """Defaults of the two sub-processors; any of their keyword arguments can be passed to the processor."""
+
+    _defaults = {
+        "text_kwargs": {"padding": True, "return_attention_mask": True},
+        "audio_kwargs": {"padding": True, "return_attention_mask": True, "sampling_rate": 16_000},
+    }
+
+
+class MmsrProcessor(ProcessorMixin):
+    """Feature extractor for the waveform and tokenizer for transcript and rationale, in one.
+
+    Args:
+        feature_extractor: a `Wav2Vec2FeatureExtractor`. With `do_normalize=False` (the default of `train`) the level
+            of each utterance is kept, because loudness is evidence.
+        tokenizer: of the text encoder, which is also the decoder's; with a decoder it holds each label's token.
+        labels: label names in the order of their ids; negative, neutral, positive by default.
+        text_prefix: put before every transcript, such as `query: ` for e5 encoders.
+        max_rationale_tokens: longer rationales are cut, which is logged with a count.
+    """
+
+    valid_processor_kwargs = MmsrProcessorKwargs
+
+    def __init__(
+        self,
+        feature_extractor: Wav2Vec2FeatureExtractor,
+        tokenizer: PreTrainedTokenizerBase,
+        labels: list[str] | None = None,
+        text_prefix: str = "",
+        max_rationale_tokens: int = 96,
+    ) -> None:
+        super().__init__(feature_extractor, tokenizer)
+        self.labels = list(labels or DEFAULT_LABELS.values())
+        self.text_prefix = text_prefix
+        self.max_rationale_tokens = max_rationale_tokens
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """What `__call__` returns for an utterance."""
+        return ["input_ids", "attention_mask", "input_values", "input_values_mask"]
+
+    def __call__(  # type: ignore[override]
+        self,
+        text: str | Sequence[str | None] | None = None,
+        audio: Any = None,
+        rationale: Sequence[str | None] | None = None,
+        sentiment: Sequence[str | int | None] | None = None,
+        **kwargs: Any,
+    ) -> BatchFeature:
+        """Turn a batch of utterances into tensors.
+
+        Args:
+            text: one transcript, or one per row; None where a row has none.
+            audio: one waveform `[s]`, or one per row (numpy, torch or list, mono, -1 to 1); None where a row has none.
+            rationale: one per row; needs `sentiment`, whose token it starts from.
+            sentiment: label name or id per row; None where unknown.
+            **kwargs: of the feature extractor or the tokenizer, such as `sampling_rate` (Hz, checked) or
+                `return_tensors`.
+
+        Returns:
+            `input_ids`, `attention_mask` `[b, t]`; `input_values`, `input_values_mask` `[b, s]`; `labels` `[b, r]`;
+            `sentiment_labels` `[b]`: those whose source was given.
+
+        Raises:
+            ValueError: nothing to process, rows that do not match in number, a row without audio and text, empty
+                text, audio that is empty, not mono or not finite, another sampling rate, an unknown label.
+        """
+        texts = [text] if isinstance(text, str) else None if text is None else list(text)
+        waveforms = _rows_of_audio(audio)
+        if texts is None and waveforms is None:
+            raise ValueError("nothing to process: pass text, audio, or both")
+        counts = {
+            name: len(rows)
+            for name, rows in (("text", texts), ("audio", waveforms), ("rationale", rationale), ("sentiment", sentiment))
+            if rows is not None
+        }
+        if len(set(counts.values())) > 1:
+            raise ValueError(f"rows do not match in number: {counts}")
+        _check_rows(texts, waveforms)
+
+        merged = self._merge_kwargs(
+            self.valid_processor_kwargs, tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs
+        )
+        text_kwargs, audio_kwargs = merged["text_kwargs"], merged["audio_kwargs"]
+        tensors = text_kwargs.pop("return_tensors", None)
+        audio_kwargs.pop("return_tensors", None)
+        data: dict[str, Any] = {}
+        if texts is not None:
+            data.update(self._encode_text(texts, text_kwargs))
+        if waveforms is not None:
+            data.update(self._encode_audio(waveforms, audio_kwargs))
+        if sentiment is not None:
+            data["sentiment_labels"] = [self.label_id(value) for value in sentiment]
+        if rationale is not None:
+            if sentiment is None:
+                raise ValueError("rationale was given without sentiment: a rationale starts from its label's token")
+            data["labels"] = self._encode_rationales(list(rationale), data["sentiment_labels"])
+        return BatchFeature(data, tensor_type=tensors)
+
+    # ------------------------------------------------------------------ one modality each
+
+    def _encode_text(self, texts: list[str | None], kwargs: dict[str, Any]) -> dict[str, Any]:
+        prefixed = [self.text_prefix + (text or "") for text in texts]
+        limit = kwargs.pop("max_length", None) or self.tokenizer.model_max_length
+        kwargs.pop("truncation", None)
+        encoded = self.tokenizer(prefixed, **{**kwargs, "padding": False})
+        too_long = sum(len(ids) > limit for ids in encoded["input_ids"])
+        if too_long:
+            logger.warning("%d transcript(s) of %d were cut to %d tokens", too_long, len(texts), limit)
+        encoded = self.tokenizer(prefixed, truncation=too_long > 0, max_length=limit if too_long else None, **kwargs)
+        for row, text in enumerate(texts):
+            if text is None:
+                encoded["attention_mask"][row] = [0] * len(encoded["attention_mask"][row])
+        return {name: encoded[name] for name in ("input_ids", "attention_mask")}
+
+    def _encode_audio(self, waveforms: list[np.ndarray | None], kwargs: dict[str, Any]) -> dict[str, Any]:
+        silence = np.zeros(1, dtype=np.float32)
+        encoded = self.feature_extractor([silence if audio is None else audio for audio in waveforms], **kwargs)
+        values, mask = np.stack(encoded["input_values"]), np.stack(encoded["attention_mask"]).astype(np.int64)
+        absent = [row for row, audio in enumerate(waveforms) if audio is None]
+        values[absent], mask[absent] = 0.0, 0
+        return {"input_values": values.astype(np.float32), "input_values_mask": mask}
+
+    def _encode_rationales(self, rationales: list[str | None], sentiments: list[int]) -> list[list[int]]:
+        """Targets `[b, r]`: label token, rationale, end; -100 beyond, and in rows without rationale or label."""
+        eos = self.tokenizer.eos_token_id
+        rows: list[list[int]] = []
+        cut = 0
+        for rationale, sentiment in zip(rationales, sentiments, strict=True):
+            if not rationale or sentiment < 0:
+                rows.append([])
+                continue
+            ids = self.tokenizer(rationale, add_special_tokens=False)["input_ids"]
+            cut += len(ids) > self.max_rationale_tokens
+            rows.append([self.label_token_ids[sentiment], *ids[: self.max_rationale_tokens], eos])
+        if cut:
+            logger.warning("%d rationale(s) of %d were cut to %d tokens", cut, len(rows), self.max_rationale_tokens)
+        width = max([len(row) for row in rows] + [2])
+        return [row + [-100] * (width - len(row)) for row in rows]
+
+    # ------------------------------------------------------------------ labels and rationales
+
+    @property
+    def label_token_ids(self) -> list[int]:
+        """The tokenizer's id of each label's token, in the order of `labels`.
+
+        Raises:
+            ValueError: the tokenizer lacks one.
+        """
+        ids = [self.tokenizer.convert_tokens_to_ids(label_token(label)) for label in self.labels]
+        missing = [label for label, index in zip(self.labels, ids, strict=True) if index in (None, self.unk_token_id)]
+        if missing:
+            raise ValueError(f"the tokenizer has no token for label(s) {', '.join(missing)}: see `add_label_tokens`")
+        return ids
+
+    @property
+    def unk_token_id(self) -> int | None:
+        """The tokenizer's id of unknown pieces."""
+        return self.tokenizer.unk_token_id
+
+    def add_label_tokens(self) -> int:
+        """Give each label its special token; return how many were new (then resize the model's embeddings)."""
+        tokens = [label_token(label) for label in self.labels]
+        known = self.tokenizer.get_vocab()
+        return self.tokenizer.add_tokens([token for token in tokens if token not in known], special_tokens=True)
+
+    def label_id(self, value: str | int | None) -> int:
+        """The id of a label given by name or id; -100 for None.
+
+        Raises:
+            ValueError: the label is unknown.
+        """
+        if value is None:
+            return -100
+        if isinstance(value, str):
+            if value in self.labels:
+                return self.labels.index(value)
+        elif 0 <= int(value) < len(self.labels):
+            return int(value)
+        raise ValueError(f"unknown label {value!r}; accepted: {', '.join(self.labels)} or 0 to {len(self.labels) - 1}")
+
+    def decode_rationales(self, sequences: torch.Tensor) -> list[str]:
+        """Generated token ids `[b, r]` -> one rationale a row, without label and special tokens."""
+        return [text.strip() for text in self.tokenizer.batch_decode(sequences, skip_special_tokens=True)]
+
+    def config_kwargs(self) -> dict[str, Any]:
+        """What an `MmsrConfig` needs to know of this processor."""
+        tokenizer = self.tokenizer
+        bos = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.cls_token_id
+        eos = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
+        return {
+            "id2label": dict(enumerate(self.labels)),
+            "pad_token_id": tokenizer.pad_token_id,
+            "bos_token_id": bos,
+            "eos_token_id": eos,
+            "decoder_start_token_id": bos,
+            "sampling_rate": self.feature_extractor.sampling_rate,
+        }
+
+    # ------------------------------------------------------------------ making one
+
+    @classmethod
+    def train(
+        cls,
+        texts: Iterable[str],
+        *,
+        labels: Sequence[str] | None = None,
+        vocab_size: int = 4000,
+        max_text_tokens: int = 256,
+    ) -> MmsrProcessor:
+        """A processor whose Unigram tokenizer is trained on `texts` (transcripts and rationales of the training split).
+
+        Unigram with byte fallback, so any script survives; Unicode NFC. The waveform's level is kept.
+
+        Args:
+            texts: what to learn the pieces from.
+            labels: label names in the order of their ids.
+            vocab_size: pieces at most, special tokens included.
+            max_text_tokens: longer transcripts are cut, which is logged with a count.
+        """
+        from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+        from transformers import PreTrainedTokenizerFast
+
+        labels = list(labels or DEFAULT_LABELS.values())
+        special = [*SPECIAL_TOKENS, *map(label_token, labels)]
+        tokenizer = Tokenizer(models.Unigram())
+        tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Strip()])
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+        trainer = trainers.UnigramTrainer(
+            vocab_size=vocab_size - 256, special_tokens=special, unk_token="<unk>", show_progress=False
+        )
+        tokenizer.train_from_iterator(texts, trainer)
+        # The trainer knows no byte fallback: its pieces go into a model that has it, after the 256 bytes.
+        pieces = [(piece, score) for piece, score in json.loads(tokenizer.to_str())["model"]["vocab"]]
+        floor = min(score for _, score in pieces) - 10.0
+        byte_pieces = [(f"<0x{byte:02X}>", floor) for byte in range(256)]
+        pieces = [*pieces[: len(special)], *byte_pieces, *pieces[len(special) :]]
+        tokenizer.model = models.Unigram(pieces, unk_id=SPECIAL_TOKENS.index("<unk>"), byte_fallback=True)
+        tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace()])
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="<s> $A </s>",
+            pair="<s> $A </s> $B </s>",
+            special_tokens=[("<s>", 0), ("</s>", 2)],
+        )
+        fast = PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer,
+            model_max_length=max_text_tokens,
+            bos_token="<s>",
+            pad_token="<pad>",
+            eos_token="</s>",
+            unk_token="<unk>",
+            mask_token="<mask>",
+            cls_token="<s>",
+            sep_token="</s>",
+            extra_special_tokens=[label_token(label) for label in labels],
+        )
+        return cls(_feature_extractor(do_normalize=False), fast, labels=labels)
+
+    @classmethod
+    def from_encoders(
+        cls,
+        *,
+        audio: str | os.PathLike[str] | None = None,
+        text: str | os.PathLike[str],
+        labels: Sequence[str] | None = None,
+        text_prefix: str = "",
+        label_tokens: bool = True,
+    ) -> MmsrProcessor:
+        """The processor that goes with `MmsrForSentimentReasoning.from_encoders`.
+
+        Args:
+            audio: Hub id or folder of the speech encoder; its own preprocessor says whether each utterance's level
+                is normalised away. None = the level is kept.
+            text: Hub id or folder of the text encoder, whose tokenizer is taken.
+            labels: label names in the order of their ids.
+            text_prefix: put before every transcript.
+            label_tokens: add each label's token to the tokenizer, for a decoder that shares it.
+        """
+        do_normalize = False
+        if audio is not None:
+            preprocessor = Wav2Vec2FeatureExtractor.get_feature_extractor_dict(audio)[0]
+            reads_waveform = preprocessor.get("feature_extractor_type") == "Wav2Vec2FeatureExtractor"
+            do_normalize = bool(reads_waveform and preprocessor.get("do_normalize", True))
+        tokenizer = AutoTokenizer.from_pretrained(text)
+        processor = cls(
+            _feature_extractor(do_normalize=do_normalize),
+            tokenizer,
+            labels=list(labels) if labels else None,
+            text_prefix=text_prefix,
+        )
+        if label_tokens:
+            processor.add_label_tokens()
+        return processor
+
+
+def _feature_extractor(*, do_normalize: bool) -> Wav2Vec2FeatureExtractor:
+    return Wav2Vec2FeatureExtractor(
+        feature_size=1, sampling_rate=16_000, padding_value=0.0, do_normalize=do_normalize, return_attention_mask=True
+    )
+
+
+def _rows_of_audio(audio: Any) -> list[np.ndarray | None] | None:
+    """One waveform or many -> a list of float32 arrays, None where a row has none."""
+    if audio is None:
+        return None
+    if isinstance(audio, np.ndarray | torch.Tensor):
+        audio = [audio] if audio.ndim == 1 else list(audio)
+    elif audio and isinstance(audio[0], int | float):
+        audio = [audio]
+    return [None if row is None else np.asarray(row, dtype=np.float32) for row in audio]
+
+
+def _check_rows(texts: list[str | None] | None, waveforms: list[np.ndarray | None] | None) -> None:
+    rows = len(texts if texts is not None else waveforms or [])
+    for row in range(rows):
+        text = None if texts is None else texts[row]
+        audio = None if waveforms is None else waveforms[row]
+        if text is None and audio is None:
+            raise ValueError(f"row {row} has neither audio nor text; accepted: at least one of them")
+        if text is not None and not text.strip():
+            raise ValueError(f"row {row}: text is empty; accepted: words, or None for an absent transcript")
+        if audio is None:
+            continue
+        if audio.ndim != 1:
+            raise ValueError(f"row {row}: audio has shape {audio.shape}; accepted: one channel, [samples]")
+        if not len(audio):
+            raise ValueError(f"row {row}: audio has no samples; accepted: a waveform, or None for absent audio")
+        if not np.isfinite(audio).all():
+            raise ValueError(f"row {row}: audio holds NaN or infinite samples; accepted: finite numbers, -1 to 1")
+
+
+AutoProcessor.register(MmsrConfig, MmsrProcessor)
