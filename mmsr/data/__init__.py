@@ -1,0 +1,1 @@
+"""Manifests, audio, batches, stored features and corpora."""

@@ -1,0 +1,195 @@
+"""The one door for audio: a path, bytes, a file object or samples go in, 16 kHz mono comes out.
+
+    path | bytes | file object ─► soundfile ─┐
+                                             ├─► checks ─► mean of channels ─► soxr ─► float32 [s] in [-1, 1]
+    (samples, rate) ─────────────────────────┘
+
+Only numpy, soundfile and soxr are imported, so that inference needs nothing else to hear a file.
+"""
+
+import io
+import logging
+import os
+from typing import BinaryIO
+
+import numpy as np
+import soundfile
+import soxr
+
+logger = logging.getLogger(__name__)
+
+AudioSource = str | os.PathLike[str] | bytes | BinaryIO | tuple[np.ndarray, int]
+
+# Lossy codecs, resampling and recorders that write float overshoot full scale a little, and are clipped.
+# What lies further out is a scale error, mostly integer samples that were cast to float.
+_OVERSHOOT = 1.1
+_SCALE_ERROR = 4.0
+# A header may round; a file that ends this many seconds before its header says was cut off.
+_CUT_OFF = 0.1
+
+
+class AudioError(ValueError):
+    """Audio that cannot be used; the message is one line that names the source and what is accepted."""
+
+
+class Audio:
+    """Reads audio from anywhere as mono samples of one rate.
+
+    Accepted is any rate, any number of channels (their mean is taken) and any format that libsndfile reads,
+    as a path, bytes, a binary file object (read from where it stands), or samples with their rate. Samples
+    are `[s]`, `[channels, s]` or `[s, channels]` (the shorter axis is the channels), floats in [-1, 1] or
+    integers, which are divided by their full scale. The level is left as it is: loudness is evidence.
+
+    Args:
+        sampling_rate: Rate of what comes out, in Hz.
+    """
+
+    def __init__(self, sampling_rate: int = 16000):
+        if sampling_rate < 1:
+            raise AudioError(f"sampling_rate is {sampling_rate}; accepted: a positive number of Hz")
+        self.sampling_rate = sampling_rate
+        self._told_of_clipping = False
+
+    def __call__(self, source: AudioSource) -> np.ndarray:
+        """Decode, mix to mono and resample one source.
+
+        Returns:
+            `[s]` float32 in [-1, 1] at `sampling_rate`.
+
+        Raises:
+            AudioError: The file is missing, holds no audio that libsndfile reads, ends before its header
+                says, has no samples, or has NaN, infinite or wrongly scaled samples.
+        """
+        name = _name(source)
+        samples, rate = _from_array(source, name) if isinstance(source, tuple) else _decode(source, name)
+        _check_samples(samples, name)
+        mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
+        if rate != self.sampling_rate:
+            mono = soxr.resample(mono, rate, self.sampling_rate, quality="HQ")
+            if not len(mono):
+                raise AudioError(
+                    f"{name}: has {len(samples)} samples at {rate} Hz;"
+                    f" accepted: enough for one sample at {self.sampling_rate} Hz"
+                )
+        return self._clip(np.ascontiguousarray(mono, dtype=np.float32), name)
+
+    @staticmethod
+    def duration(source: AudioSource) -> float:
+        """Length of a source in seconds, from its header, without decoding it.
+
+        Raises:
+            AudioError: The file is missing or holds no audio that libsndfile reads.
+        """
+        name = _name(source)
+        if isinstance(source, tuple):
+            samples, rate = _from_array(source, name)
+            return len(samples) / rate
+        with _open(source, name) as file:
+            return file.frames / file.samplerate
+
+    def _clip(self, mono: np.ndarray, name: str) -> np.ndarray:
+        peak = float(np.abs(mono).max())
+        if peak > _OVERSHOOT and not self._told_of_clipping:
+            self._told_of_clipping = True
+            logger.warning(
+                "%s: peak %.2f is clipped to 1; so is any later file beyond full scale", name, peak
+            )
+        return mono if peak <= 1 else np.clip(mono, -1, 1)
+
+
+def _name(source: AudioSource) -> str:
+    """How a message calls the source."""
+    if isinstance(source, tuple):
+        return "samples"
+    if isinstance(source, bytes):
+        return f"{len(source)} bytes of audio"
+    if isinstance(source, (str, os.PathLike)):
+        return os.fspath(source)
+    if hasattr(source, "read"):
+        return str(getattr(source, "name", "audio file object"))
+    raise AudioError(
+        f"a {type(source).__name__} is no audio source;"
+        " accepted: a path, bytes, a binary file object, or (samples, rate)"
+    )
+
+
+def _open(source: str | os.PathLike[str] | bytes | BinaryIO, name: str) -> soundfile.SoundFile:
+    """Open a source with libsndfile, its header read."""
+    file: str | BinaryIO
+    if isinstance(source, (str, os.PathLike)):
+        if not os.path.isfile(source):
+            state = "is a folder" if os.path.isdir(source) else "does not exist"
+            raise AudioError(f"{name}: {state}; accepted: a path to an audio file")
+        if not os.path.getsize(source):
+            raise AudioError(f"{name}: is empty (0 bytes); accepted: at least one sample")
+        file = os.fspath(source)
+    elif isinstance(source, bytes):
+        if not source:
+            raise AudioError(f"{name}: nothing to read; accepted: an audio file's bytes")
+        file = io.BytesIO(source)
+    else:
+        file = source if source.seekable() else io.BytesIO(source.read())
+    try:
+        return soundfile.SoundFile(file)
+    except (OSError, RuntimeError, TypeError, ValueError) as error:  # TypeError: headerless .raw
+        formats = ", ".join(sorted(form.lower() for form in soundfile.available_formats() if form != "RAW"))
+        # libsndfile repeats the source in front of what it has to say.
+        reason = getattr(error, "error_string", str(error)).rstrip(".")
+        raise AudioError(
+            f"{name}: holds no audio that can be read ({reason}); accepted: {formats};"
+            " convert others (m4a, mp4, webm), for example: ffmpeg -i FILE FILE.wav"
+        ) from error
+
+
+def _decode(source: str | os.PathLike[str] | bytes | BinaryIO, name: str) -> tuple[np.ndarray, int]:
+    """Samples `[s, channels]` float32 and their rate."""
+    with _open(source, name) as file:
+        try:
+            samples = file.read(dtype="float32", always_2d=True)
+        except RuntimeError as error:
+            raise AudioError(f"{name}: cannot be decoded ({error}); accepted: a whole audio file") from error
+        missing = (file.frames - len(samples)) / file.samplerate
+        if missing > _CUT_OFF:
+            raise AudioError(
+                f"{name}: ends {missing:.2f} s before the {file.frames / file.samplerate:.2f} s"
+                " of its header; accepted: a whole audio file"
+            )
+        return samples, file.samplerate
+
+
+def _from_array(source: tuple[np.ndarray, int], name: str) -> tuple[np.ndarray, int]:
+    """Samples `[s, channels]` float32 and their rate."""
+    if len(source) != 2 or not isinstance(source[1], (int, np.integer)) or source[1] < 1:
+        raise AudioError(f"{name}: rate is missing or no positive integer; accepted: (samples, rate in Hz)")
+    samples, rate = np.asarray(source[0]), int(source[1])
+    if samples.ndim not in (1, 2):
+        raise AudioError(f"{name}: have shape {samples.shape}; accepted: [s], [channels, s] or [s, channels]")
+    if np.issubdtype(samples.dtype, np.unsignedinteger):
+        half = 2.0 ** (8 * samples.dtype.itemsize - 1)
+        samples = (samples - half) / half
+    elif np.issubdtype(samples.dtype, np.signedinteger):
+        samples = samples / 2.0 ** (8 * samples.dtype.itemsize - 1)
+    elif not np.issubdtype(samples.dtype, np.floating):
+        raise AudioError(f"{name}: have type {samples.dtype}; accepted: floats in [-1, 1], or integers")
+    if samples.ndim == 1:
+        samples = samples[:, None]
+    elif samples.shape[0] < samples.shape[1]:
+        samples = samples.T
+    return samples.astype(np.float32), rate
+
+
+def _check_samples(samples: np.ndarray, name: str) -> None:
+    if not samples.size:
+        raise AudioError(f"{name}: has length zero; accepted: at least one sample")
+    finite = np.isfinite(samples)
+    if not finite.all():
+        count = int(samples.size - finite.sum())
+        raise AudioError(
+            f"{name}: {count} of {samples.size} samples are NaN or infinite; accepted: finite samples"
+        )
+    peak = float(np.abs(samples).max())
+    if peak > _SCALE_ERROR:
+        raise AudioError(
+            f"{name}: peak {peak:.6g} is far beyond full scale;"
+            " accepted: floats in [-1, 1], or samples of an integer type"
+        )

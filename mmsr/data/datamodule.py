@@ -1,0 +1,438 @@
+"""The Lightning data module: a manifest's splits as batches of the processor's tensors.
+
+    manifest ─► splits (column `split`, or folds by speaker) ─► lengths ─► batches of row numbers
+    row ─► Audio ─► waveform [s]              ─┐
+           or audio_features ─► [f, l, d]      ├─► processor ─► batch
+           transcript, label, rationale       ─┘
+
+Notation used for tensor shapes: `b` batch, `s` samples, `f` audio frames, `l` encoder layers, `d` width.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import datasets
+import numpy as np
+import torch
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader, Dataset
+
+from mmsr.data.audio import Audio, AudioError
+from mmsr.data.batching import BudgetBatchSampler, ResumableLoader
+from mmsr.data.manifest import Fault, ManifestError, load_manifest
+
+if TYPE_CHECKING:
+    from mmsr.model.processing import MmsrProcessor
+
+logger = logging.getLogger(__name__)
+
+Split = Literal["train", "dev", "test"]
+AudioFeatures = Callable[[str], torch.Tensor]
+"""Path of an audio file to a frozen encoder's states `[f, l, d]`."""
+
+_CACHED_SECONDS = 4 * 3600.0  # 460 MB of 16 kHz int16
+
+
+class MmsrDataModule(LightningDataModule):
+    """Batches of utterances from a manifest.
+
+    Before a loader is asked for, the training program calls `attach(processor)`, whose labels are the label
+    set; it may set `audio_features`, which then takes the waveforms' place. The rows of each split can be
+    read before that, as training a tokenizer wants.
+
+    Under DDP, use `Trainer(use_distributed_sampler=False)`: the ranks are dealt out by the batch sampler.
+
+    Args:
+        manifest: The manifest, a csv, tsv, jsonl, parquet or xlsx file.
+        text_column: Which transcript the model reads, the human one or the ASR's.
+        train_split: Value of the manifest's column `split` in training rows.
+        dev_split: Value of `split` in development rows, on which models are selected.
+        test_split: Value of `split` in test rows.
+        columns: Names that columns have in this manifest, such as `{rationale: human_justification}`.
+        batch_seconds: Most seconds of audio in a batch, padding included.
+        batch_tokens: Most transcript tokens in a batch, padding included.
+        batch_rows: Most rows in a batch. Without it the other two limits decide.
+        num_workers: Processes that decode audio; 0 decodes in the training process.
+        seed: Seed of the order of the batches.
+        cache_audio: Keep decoded audio in memory as 16-bit samples, up to 4 hours (14,400 s) in all, so that
+            it is decoded once. Without effect when `num_workers` is above 0.
+        fold: Ignore the column `split` and split by speaker: this fold's speakers are the test split.
+        folds: Into how many folds the sorted speakers are cut.
+        dev_speakers: How many speakers after the fold's own, cyclically, are the development split. The
+            others are the training split.
+    """
+
+    audio_features: AudioFeatures | None = None
+
+    def __init__(
+        self,
+        manifest: str,
+        *,
+        text_column: Literal["text", "asr_text"] = "text",
+        train_split: str = "train",
+        dev_split: str = "dev",
+        test_split: str = "test",
+        columns: dict[str, str] | None = None,
+        batch_seconds: float = 48.0,
+        batch_tokens: int = 4096,
+        batch_rows: int | None = None,
+        num_workers: int = 0,
+        seed: int = 0,
+        cache_audio: bool = True,
+        fold: int | None = None,
+        folds: int = 4,
+        dev_speakers: int = 2,
+    ):
+        super().__init__()
+        for name, value, least in (
+            ("batch_tokens", batch_tokens, 1),
+            ("batch_rows", batch_rows, 1),
+            ("num_workers", num_workers, 0),
+            ("seed", seed, 0),
+            ("folds", folds, 2),
+            ("dev_speakers", dev_speakers, 1),
+        ):
+            if value is not None and value < least:
+                raise ValueError(f"{name} is {value}; accepted: {least} or more")
+        if batch_seconds <= 0:
+            raise ValueError(f"batch_seconds is {batch_seconds}; accepted: a positive number of seconds")
+        if fold is not None and not 0 <= fold < folds:
+            raise ValueError(f"fold is {fold}; accepted: 0 to {folds - 1}, since folds is {folds}")
+        self.manifest = manifest
+        self.text_column = text_column
+        self.split_names: dict[Split, str] = {"train": train_split, "dev": dev_split, "test": test_split}
+        self.columns = columns
+        self.batch_seconds, self.batch_tokens, self.batch_rows = batch_seconds, batch_tokens, batch_rows
+        self.num_workers = num_workers
+        self.seed = seed
+        self.cache_audio = cache_audio
+        self.fold, self.folds, self.dev_speakers = fold, folds, dev_speakers
+
+        self.processor: MmsrProcessor | None = None
+        self._rationales = True
+        self._rows: dict[Split, datasets.Dataset] = {}
+        self._datasets: dict[Split, UtteranceDataset] = {}
+        self._cached_seconds = 0.0
+
+    def attach(self, processor: "MmsrProcessor", *, rationales: bool = True) -> None:
+        """Set the processor that makes the tensors, and whose labels are the label set.
+
+        Args:
+            processor: The model's processor.
+            rationales: Whether the model writes rationales; without, batches have no `labels`.
+        """
+        self.processor = processor
+        self._rationales = rationales
+        known = {None, *processor.labels}
+        if not all(known.issuperset(rows["label"]) for rows in self._rows.values()):
+            self._rows.clear()  # read again: indices become labels, unknown ones raise
+        self._datasets.clear()
+        self._cached_seconds = 0.0
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the manifest and find what is wrong with the stage's splits before anything runs.
+
+        Raises:
+            ManifestError: The manifest has faults, a split is empty, or there are too few speakers to fold.
+        """
+        needed: dict[str | None, tuple[Split, ...]] = {
+            "fit": ("train", "dev"),
+            "validate": ("dev",),
+            "test": ("test",),
+        }
+        for split in needed.get(stage, ()):
+            self._split_rows(split)
+
+    @property
+    def train_rows(self) -> datasets.Dataset:
+        """Rows of the training split."""
+        return self._split_rows("train")
+
+    @property
+    def dev_rows(self) -> datasets.Dataset:
+        """Rows of the development split."""
+        return self._split_rows("dev")
+
+    @property
+    def test_rows(self) -> datasets.Dataset:
+        """Rows of the test split."""
+        return self._split_rows("test")
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Shuffled batches that can be gone on with from the middle of an epoch."""
+        return self._loader("train")
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Batches of the development split, short rows first."""
+        return self._loader("dev")
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """Batches of the test split, short rows first."""
+        return self._loader("test")
+
+    # ------------------------------------------------------------------ rows
+
+    def _split_rows(self, split: Split) -> datasets.Dataset:
+        if not self._rows:
+            labels = None if self.processor is None else self.processor.labels
+            rows = load_manifest(self.manifest, labels=labels, columns=self.columns)
+            self._check_utterances(rows)
+            groups = self._by_split(rows) if self.fold is None else self._by_speaker(rows)
+            self._rows = {name: rows.select(indices) for name, indices in groups.items() if indices}
+        if split not in self._rows:
+            raise self._error("split", self._missing_split(split))
+        return self._rows[split]
+
+    def _check_utterances(self, rows: datasets.Dataset) -> None:
+        pairs = zip(rows["id"], rows["audio"], rows[self.text_column], strict=True)
+        problem = f"no audio and no {self.text_column}; accepted: at least one of the two"
+        if empty := [identity for identity, audio, text in pairs if audio is None and text is None]:
+            raise self._error(
+                self.text_column, *(f"row with id {identity!r}: {problem}" for identity in empty)
+            )
+        if self.text_column == "asr_text" and not any(rows["asr_text"]):
+            raise self._error("asr_text", "is empty in all rows; accepted: transcripts, or text_column text")
+
+    def _by_split(self, rows: datasets.Dataset) -> dict[Split, list[int]]:
+        column = rows["split"]
+        return {
+            split: [row for row, value in enumerate(column) if value == name]
+            for split, name in self.split_names.items()
+        }
+
+    def _by_speaker(self, rows: datasets.Dataset) -> dict[Split, list[int]]:
+        assert self.fold is not None
+        column = rows["speaker"]
+        if nameless := sum(speaker is None for speaker in column):
+            raise self._error(
+                "speaker", f"is missing in {nameless} rows; accepted: a speaker in each, for folds"
+            )
+        speakers = sorted(set(column))
+        start, stop = (len(speakers) * fold // self.folds for fold in (self.fold, self.fold + 1))
+        others = speakers[stop:] + speakers[:start]  # from the fold's end on, around
+        if len(speakers) < self.folds or len(others) <= self.dev_speakers:
+            raise self._error(
+                "speaker",
+                f"has {len(speakers)} speakers; accepted: enough for {self.folds} folds,"
+                f" {self.dev_speakers} development speakers and one to train on",
+            )
+        chosen: dict[Split, list[str]] = {
+            "train": others[self.dev_speakers :],
+            "dev": others[: self.dev_speakers],
+            "test": speakers[start:stop],
+        }
+        return {
+            split: [row for row, speaker in enumerate(column) if speaker in names]
+            for split, names in chosen.items()
+        }
+
+    def _missing_split(self, split: Split) -> str:
+        found = ", ".join(self.split_names[name] for name in self._rows) or "none of the three"
+        return (
+            f"no row is in {self.split_names[split]!r}; found: {found};"
+            f" accepted: a column `split` with this value, another {split}_split, or a fold (by speaker)"
+        )
+
+    def _error(self, column: str, *problems: str) -> ManifestError:
+        return ManifestError([Fault(Path(self.manifest).name, None, column, problem) for problem in problems])
+
+    # ------------------------------------------------------------------ batches
+
+    def _loader(self, split: Split) -> DataLoader[Any]:
+        if self.processor is None:
+            raise RuntimeError(
+                "no processor yet; call datamodule.attach(processor) before its loaders are used"
+            )
+        dataset = self._dataset(split)
+        trainer = self.trainer
+        sampler = BudgetBatchSampler(
+            dataset.seconds,
+            dataset.tokens,
+            max_seconds=self.batch_seconds,
+            max_tokens=self.batch_tokens,
+            max_rows=self.batch_rows,
+            shuffle=split == "train",
+            seed=self.seed,
+            rank=0 if trainer is None else trainer.global_rank,
+            world_size=1 if trainer is None else trainer.world_size,
+        )
+        loader: type[DataLoader[Any]] = ResumableLoader if split == "train" else DataLoader
+        return loader(
+            dataset,
+            batch_sampler=sampler,
+            collate_fn=Collator(self.processor, rationales=self._rationales),
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def _dataset(self, split: Split) -> "UtteranceDataset":
+        """The split's dataset, measured once and kept, so that its cache outlives a loader."""
+        dataset = self._datasets.get(split)
+        if dataset is None or dataset.audio_features is not self.audio_features:
+            rows = self._split_rows(split)
+            seconds, tokens = self._seconds(rows), self._tokens(rows)
+            dataset = UtteranceDataset(
+                rows,
+                seconds=seconds,
+                tokens=tokens,
+                text_column=self.text_column,
+                audio_features=self.audio_features,
+                cache=self.audio_features is None and self._may_cache(sum(seconds)),
+            )
+            self._datasets[split] = dataset
+        return dataset
+
+    def _may_cache(self, seconds: float) -> bool:
+        if not self.cache_audio or self.num_workers:
+            return False
+        if self._cached_seconds + seconds > _CACHED_SECONDS:
+            hours = (self._cached_seconds + seconds) / 3600
+            logger.warning(
+                "audio is decoded in each epoch: %.1f h is more than the 4 h that are cached", hours
+            )
+            return False
+        self._cached_seconds += seconds
+        return True
+
+    def _seconds(self, rows: datasets.Dataset) -> list[float]:
+        """Length of each row's audio from its header; 0 without audio."""
+
+        def measure(path: str | None) -> float | AudioError:
+            if path is None:
+                return 0.0
+            try:
+                seconds = Audio.duration(path)
+            except AudioError as error:
+                return error
+            return seconds or AudioError(f"{path}: has length zero; accepted: at least one sample")
+
+        with ThreadPoolExecutor() as pool:
+            lengths = list(pool.map(measure, rows["audio"]))
+        faults = [
+            f"row with id {name!r}: {length}"
+            for name, length in zip(rows["id"], lengths, strict=True)
+            if isinstance(length, AudioError)
+        ]
+        if faults:
+            raise self._error("audio", *faults)
+        return [length for length in lengths if not isinstance(length, AudioError)]
+
+    def _tokens(self, rows: datasets.Dataset) -> list[int]:
+        """Transcript tokens of each row; 0 without transcript."""
+        assert self.processor is not None
+        texts = [text or "" for text in rows[self.text_column]]
+        lengths = [len(ids) for ids in self.processor.tokenizer(texts)["input_ids"]]
+        return [length if text else 0 for length, text in zip(lengths, texts, strict=True)]
+
+
+class UtteranceDataset(Dataset[dict[str, Any]]):
+    """Rows with their audio decoded, or in its place a frozen encoder's states.
+
+    A row is `id`, `text`, `rationale`, `sentiment` (text or None), and either `audio` (`[s]` float32 at
+    16 kHz, or None) or `audio_features` (`[f, l, d]`, or None).
+
+    Args:
+        rows: A split of a manifest.
+        seconds: Length of each row's audio.
+        tokens: Length of each row's transcript.
+        text_column: Which column is `text`.
+        audio_features: Gives the encoder's states of a path.
+        cache: Keep decoded audio, rounded to 16 bits (the first time too, so that all epochs are alike).
+    """
+
+    def __init__(
+        self,
+        rows: datasets.Dataset,
+        *,
+        seconds: Sequence[float],
+        tokens: Sequence[int],
+        text_column: str = "text",
+        audio_features: AudioFeatures | None = None,
+        cache: bool = False,
+    ):
+        self.rows = rows
+        self.seconds, self.tokens = seconds, tokens
+        self.text_column = text_column
+        self.audio_features = audio_features
+        self._audio = Audio()
+        self._cache: dict[int, np.ndarray] | None = {} if cache else None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        row = self.rows[index]
+        utterance = {"id": row["id"], "text": row[self.text_column], "rationale": row["rationale"]}
+        utterance["sentiment"] = row["label"]
+        path = row["audio"]
+        try:
+            if self.audio_features is not None:
+                return {**utterance, "audio_features": None if path is None else self.audio_features(path)}
+            return {**utterance, "audio": None if path is None else self._waveform(index, path)}
+        except AudioError as error:
+            raise AudioError(f"row with id {row['id']!r}, column audio: {error}") from error
+
+    def _waveform(self, index: int, path: str) -> np.ndarray:
+        if self._cache is None:
+            return self._audio(path)
+        if index not in self._cache:
+            self._cache[index] = np.clip(np.round(self._audio(path) * 32768), -32768, 32767).astype(np.int16)
+        return self._cache[index].astype(np.float32) / 32768
+
+
+class Collator:
+    """Turns rows into one batch: the processor's tensors, and the audio features where rows have those.
+
+    A modality that no row of a batch has is not given to the processor.
+
+    Args:
+        processor: Makes `input_values`, `input_ids`, `labels`, `sentiment_labels` and their masks.
+        rationales: Whether to make `labels`.
+    """
+
+    def __init__(self, processor: "MmsrProcessor", *, rationales: bool = True):
+        self.processor = processor
+        self.rationales = rationales
+
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Make a batch.
+
+        Returns:
+            The processor's tensors; with features, `audio_features` `[b, f, l, d]` float32 and
+            `audio_features_mask` `[b, f]`, where a row without audio is all zero, and no waveform.
+        """
+        features = [row.get("audio_features") for row in rows]
+        inputs = {name: [row.get(name) for row in rows] for name in ("audio", "text", "rationale")}
+        heard = [feature is not None for feature in features]
+        if any(heard) and None in inputs["text"]:
+            # The processor wants audio or text in every row. These rows' audio is their features: one sample
+            # stands for it, and goes away again.
+            inputs["audio"] = [np.zeros(1, dtype=np.float32) if there else None for there in heard]
+        if not self.rationales:
+            del inputs["rationale"]
+        given = {
+            name: values for name, values in inputs.items() if any(value is not None for value in values)
+        }
+        sentiment = [row["sentiment"] for row in rows]
+        batch = dict(self.processor(**given, sentiment=sentiment, sampling_rate=16000, return_tensors="pt"))
+        if any(heard):
+            batch.pop("input_values", None)
+            batch.pop("input_values_mask", None)
+            batch["audio_features"], batch["audio_features_mask"] = _pad(features)
+        return batch
+
+
+def _pad(features: Sequence[torch.Tensor | None]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features `[f, l, d]`, None where there is no audio -> `[b, f, l, d]` float32 and its mask `[b, f]`."""
+    longest = max((feature for feature in features if feature is not None), key=len)
+    padded = torch.zeros(len(features), *longest.shape)
+    mask = torch.zeros(len(features), len(longest), dtype=torch.long)
+    for row, feature in enumerate(features):
+        if feature is not None:
+            padded[row, : len(feature)] = feature
+            mask[row, : len(feature)] = 1
+    return padded, mask

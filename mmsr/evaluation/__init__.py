@@ -1,0 +1,1 @@
+"""Figures, baselines, the evaluation run and its report; knows models only as a `predict` callable."""

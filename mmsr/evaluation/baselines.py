@@ -1,0 +1,98 @@
+"""Trivial baselines, the rows that every table of results carries (DESIGN.md §6).
+
+`majority` says the training split's most frequent label. `tfidf` knows the transcript's words only.
+`constant_rationale` repeats the training split's most frequent rationale, so a rationale model must beat it
+to have explained anything.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from mmsr.evaluation.metrics import Row, UnicodeTokenizer, check_labels, evaluate_rows, has_text
+
+
+def baselines(
+    train_rows: Sequence[Row],
+    test_rows: Sequence[Row],
+    *,
+    labels: Sequence[str],
+    predicted_labels: Mapping[str, str] | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Returns an entry of figures (see `metrics.evaluate_rows`) for each baseline that can be had.
+
+    - `majority`: the most frequent label of `train_rows`.
+    - `constant_rationale`: for each row of `predicted_labels` ({id: label the evaluated model predicts}), the
+      most frequent rationale of `train_rows` for that label in the row's language (in any language where
+      there is none, an empty text where the label has none); its label figures are the model's own.
+    - `constant_rationale_oracle`: the same for the true label; it has no label figures.
+    - `tfidf`: TF-IDF over words (1 to 3) and characters within words (2 to 5), with logistic regression, on
+      `text`; left out where the training rows have no text or fewer than two labels.
+
+    Ties go to the alphabetically first. An entry's `n` is the number of test rows that the baseline can
+    answer. Texts are split by `metrics.UnicodeTokenizer`.
+
+    Raises:
+        ValueError: Where a label is not in `labels`; names the row.
+    """
+    check_labels(((str(row["id"]), row["label"]) for row in train_rows), field="label", labels=labels)
+    entries = {}
+    known = [row["label"] for row in train_rows if row["label"] is not None]
+    if known:
+        majority = _most_frequent(known)
+        entries["majority"] = evaluate_rows([_answer(row, majority) for row in test_rows], labels)
+    constants = _constant_rationales(train_rows)
+    if constants and predicted_labels is not None:
+        answered = [(row, predicted_labels[row["id"]]) for row in test_rows if row["id"] in predicted_labels]
+        rows = [_answer(row, label, _constant(constants, label, row["language"])) for row, label in answered]
+        entries["constant_rationale"] = evaluate_rows(rows, labels)
+    if constants:
+        labelled = [row for row in test_rows if row["label"] is not None]
+        rows = [_answer(row, None, _constant(constants, row["label"], row["language"])) for row in labelled]
+        entries["constant_rationale_oracle"] = evaluate_rows(rows, labels)
+    tfidf = _tfidf(train_rows, test_rows)
+    if tfidf:
+        entries["tfidf"] = evaluate_rows(tfidf, labels)
+    return entries
+
+
+def _constant_rationales(rows: Sequence[Row]) -> dict[tuple[str | None, ...], str]:
+    groups: dict[tuple[str | None, ...], list[str]] = {}
+    for row in rows:
+        if row["label"] is not None and has_text(row["rationale"]):
+            groups.setdefault((row["label"], row["language"]), []).append(row["rationale"])
+            groups.setdefault((row["label"],), []).append(row["rationale"])  # in any language
+    return {key: _most_frequent(rationales) for key, rationales in groups.items()}
+
+
+def _constant(constants: Mapping[tuple[str | None, ...], str], label: str, language: str | None) -> str:
+    return constants.get((label, language), constants.get((label,), ""))
+
+
+def _tfidf(train_rows: Sequence[Row], test_rows: Sequence[Row]) -> list[dict[str, Any]]:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline, make_union
+
+    train = [row for row in train_rows if row["label"] is not None and _words(row["text"])]
+    test = [row for row in test_rows if _words(row["text"])]
+    if len({row["label"] for row in train}) < 2 or not test:
+        return []
+    words = TfidfVectorizer(analyzer="word", ngram_range=(1, 3), tokenizer=str.split, token_pattern=None)
+    characters = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5))
+    model = make_pipeline(make_union(words, characters), LogisticRegression(max_iter=1000))
+    model.fit([_words(row["text"]) for row in train], [row["label"] for row in train])
+    predicted = model.predict([_words(row["text"]) for row in test])
+    return [_answer(row, str(label)) for row, label in zip(test, predicted, strict=True)]
+
+
+def _words(text: str | None) -> str:
+    return " ".join(UnicodeTokenizer().tokenize(text or ""))
+
+
+def _most_frequent(values: Iterable[str]) -> str:
+    return min(Counter(values).items(), key=lambda item: (-item[1], item[0]))[0]
+
+
+def _answer(row: Row, label: str | None, rationale: str | None = None) -> dict[str, Any]:
+    return {**row, "predicted_label": label, "predicted_rationale": rationale}

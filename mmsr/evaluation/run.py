@@ -1,0 +1,310 @@
+"""The evaluation run: a `predict` callable over the rows of a split, and the files that it leaves.
+
+rows ─► records per condition ─► predict ─► predictions ─► figures, baselines ─► metrics.json,
+predictions.jsonl
+"""
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, TypedDict
+
+import numpy as np
+
+from mmsr.evaluation.baselines import baselines
+from mmsr.evaluation.metrics import Row, check_labels, evaluate_rows, has_text
+
+
+class Record(TypedDict):
+    """What a model is given: the path of a recording, a transcript, or both."""
+
+    audio: str | None
+    text: str | None
+    language: str | None
+
+
+class Answer(TypedDict):
+    """What a model answers; `rationale` is null where the model writes none."""
+
+    label: str
+    score: float
+    scores: dict[str, float]
+    rationale: str | None
+
+
+Predict = Callable[[Sequence[Record]], list[Answer]]
+"""Answers records, one answer each, in their order."""
+
+Progress = Callable[[str, int, int], None]
+"""Is told the condition, the rows answered so far and the rows of the condition."""
+
+CONDITIONS: dict[str, tuple[str | None, str | None]] = {  # the columns that serve as audio and as text
+    "audio+text": ("audio", "text"),
+    "text": (None, "text"),
+    "audio": ("audio", None),
+    "shuffled_audio": ("audio", "text"),
+    "asr": (None, "asr_text"),
+    "audio+asr": ("audio", "asr_text"),
+}
+
+VERSIONED = (
+    "mmsr",
+    "torch",
+    "transformers",
+    "lightning",
+    "datasets",
+    "numpy",
+    "scikit-learn",
+    "rouge-score",
+    "sacrebleu",
+)
+
+
+def evaluate(
+    predict: Predict,
+    rows: Iterable[Row],
+    *,
+    labels: Sequence[str],
+    train_rows: Iterable[Row] = (),
+    conditions: Sequence[str] | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+    chunk: int = 128,
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Returns a split's figures ({condition: entry, "baselines": {…}}) and its rows of predictions.jsonl.
+
+    `rows` are manifest rows. A row that lacks a modality is left out of the conditions that need it (`n`
+    tells), and a condition without rows is left out, unless `conditions` asks for it. In `shuffled_audio`
+    each row keeps its text and hears the audio of another row (see `shuffle`). `train_rows` feed the
+    baselines; without them there are none. The labels that `constant_rationale` explains are those of the
+    first condition. `predict` gets at most `chunk` records at a time.
+
+    Raises:
+        ValueError: Where an id is missing or repeated, a label is not in `labels`, a condition is unknown or
+            has no rows, or `predict` gives another number of answers than records.
+    """
+    rows, train_rows = list(rows), list(train_rows)
+    _check_rows(rows, labels)
+    examined = {name: _records(rows, name, seed=seed) for name in _conditions(conditions)}
+    for name, (kept, _) in examined.items():
+        if not kept and conditions is not None:
+            raise ValueError(f"condition {name!r}: no row has what it needs ({_needs(name)})")
+    examined = {name: pair for name, pair in examined.items() if pair[0]}
+    if not examined:
+        raise ValueError("no rows to evaluate: none has audio, text or asr_text")
+
+    metrics: dict[str, Any] = {}
+    predictions: list[dict[str, Any]] = []
+    for name, (kept, records) in examined.items():
+        answers = _answer(predict, records, condition=name, progress=progress, chunk=chunk)
+        answered = [_prediction(row, answer, name) for row, answer in zip(kept, answers, strict=True)]
+        metrics[name] = evaluate_rows(answered, labels)
+        predictions += answered
+    if train_rows:
+        first = next(iter(examined))
+        predicted = {row["id"]: row["predicted_label"] for row in predictions if row["condition"] == first}
+        metrics["baselines"] = baselines(train_rows, rows, labels=labels, predicted_labels=predicted)
+    return metrics, predictions
+
+
+def predict_rows(
+    predict: Predict, rows: Sequence[Row], *, progress: Progress | None = None, chunk: int = 128
+) -> list[dict[str, Any]]:
+    """Returns rows of predictions.jsonl for manifest rows, each answered from all it has (audio, text, or both)."""
+    conditions = [
+        "+".join(column for column in ("audio", "text") if has_text(row[column])) for row in rows
+    ]
+    records = [
+        Record(audio=row["audio"], text=row["text"], language=row["language"]) for row in rows
+    ]
+    answers = _answer(predict, records, condition="predict", progress=progress, chunk=chunk)
+    return [_prediction(*row) for row in zip(rows, answers, conditions, strict=True)]
+
+
+def shuffle(languages: Sequence[str | None], *, seed: int) -> list[int]:
+    """Returns for each row the row whose audio it hears: never itself, and each row once.
+
+    The rows of a language are put in a random order and each hears the next, the last the first. Rows that
+    are alone in their language form a group of their own, and a single such row joins the largest language.
+
+    Raises:
+        ValueError: Where there are fewer than two rows.
+    """
+    if len(languages) < 2:
+        raise ValueError("audio can only be shuffled between two rows or more")
+    groups: dict[str | None, list[int]] = {}
+    for i, language in enumerate(languages):
+        groups.setdefault(language, []).append(i)
+    circles = [group for group in groups.values() if len(group) > 1]
+    alone = [group[0] for group in groups.values() if len(group) == 1]
+    if len(alone) == 1:
+        max(circles, key=len).extend(alone)
+    elif alone:
+        circles.append(alone)
+    generator = np.random.default_rng(seed)
+    donor = [0] * len(languages)
+    for circle in circles:
+        order = generator.permutation(circle)
+        for i, other in zip(order, np.roll(order, -1), strict=True):
+            donor[i] = int(other)
+    return donor
+
+
+def write_run(
+    out_dir: Path | str,
+    split_metrics: Mapping[str, Mapping[str, Any]],
+    predictions: Iterable[Row],
+    *,
+    seed: int,
+    data_fingerprint: str,
+    command: str,
+    seconds: float,
+    extra: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Writes metrics.json and predictions.jsonl to `out_dir` and returns the content of metrics.json.
+
+    `split_metrics` is {split: metrics of `evaluate`}; `extra` adds keys of its own to metrics.json. Each file
+    appears whole, by rename.
+
+    Raises:
+        ValueError: Where a figure is not a finite number, or `extra` repeats a key.
+    """
+    document = {
+        **split_metrics,
+        "seed": seed,
+        "data_fingerprint": data_fingerprint,
+        "command": command,
+        "versions": versions(),
+        "machine": machine(),
+        "seconds": round(seconds, 3),
+    }
+    repeated = set(document) & set(extra or {})
+    if repeated:
+        raise ValueError(f"extra may not repeat the keys {sorted(repeated)} of metrics.json")
+    document |= extra or {}
+    lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in predictions]
+    text = json.dumps(document, ensure_ascii=False, allow_nan=False, indent=2) + "\n"
+    write_file(Path(out_dir) / "predictions.jsonl", "".join(lines).encode())
+    write_file(Path(out_dir) / "metrics.json", text.encode())
+    return document
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Writes a file, and its folder where missing, so that it appears whole, by rename, or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    half = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        half.write_bytes(content)
+        os.replace(half, path)
+    finally:
+        half.unlink(missing_ok=True)
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of Python and of the installed packages that figures depend on."""
+    found = {"python": platform.python_version()}
+    for name in VERSIONED:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """Returns the platform, `cpu`, usable `cores`, `memory_gb` (GiB) and, where there is one, the `gpu`."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    found: dict[str, Any] = {"platform": platform.platform(), "cpu": _cpu(), "cores": cores}
+    if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
+        found["memory_gb"] = round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
+    if shutil.which("nvidia-smi"):
+        query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)
+        if answer.returncode == 0 and answer.stdout.strip():
+            found["gpu"] = ", ".join(answer.stdout.strip().splitlines())
+    return found
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _check_rows(rows: Sequence[Row], labels: Sequence[str]) -> None:
+    seen = set()
+    for i, row in enumerate(rows):
+        if row["id"] is None or row["id"] in seen:
+            raise ValueError(
+                f"row {i}: id {row['id']!r} is missing or repeated; each row needs an id of its own"
+            )
+        seen.add(row["id"])
+    check_labels(((row["id"], row["label"]) for row in rows), field="label", labels=labels)
+
+
+def _conditions(names: Sequence[str] | None) -> list[str]:
+    for name in names or ():
+        if name not in CONDITIONS:
+            raise ValueError(f"condition {name!r} is not one of {', '.join(map(repr, CONDITIONS))}")
+    return [name for name in CONDITIONS if names is None or name in names]
+
+
+def _needs(condition: str) -> str:
+    columns = " and ".join(column for column in CONDITIONS[condition] if column)
+    return f"{columns}, in two rows or more" if condition == "shuffled_audio" else columns
+
+
+def _records(rows: Sequence[Row], condition: str, *, seed: int) -> tuple[list[Row], list[Record]]:
+    """Returns the rows that have the condition's modalities, and what the model is given of each."""
+    audio, text = CONDITIONS[condition]
+    kept = [row for row in rows if all(has_text(row[column]) for column in (audio, text) if column)]
+    heard = kept
+    if condition == "shuffled_audio":
+        if len(kept) < 2:
+            return [], []
+        heard = [kept[i] for i in shuffle([row["language"] for row in kept], seed=seed)]
+    records = [
+        Record(
+            audio=other[audio] if audio else None, text=row[text] if text else None, language=row["language"]
+        )
+        for row, other in zip(kept, heard, strict=True)
+    ]
+    return kept, records
+
+
+def _answer(
+    predict: Predict, records: Sequence[Record], *, condition: str, progress: Progress | None, chunk: int
+) -> list[Answer]:
+    answers: list[Answer] = []
+    for start in range(0, len(records), chunk):
+        asked = records[start : start + chunk]
+        given = predict(asked)
+        if len(given) != len(asked):
+            raise ValueError(
+                f"condition {condition!r}: predict gave {len(given)} answers to {len(asked)} records"
+            )
+        answers += given
+        if progress:
+            progress(condition, len(answers), len(records))
+    return answers
+
+
+def _prediction(row: Row, answer: Answer, condition: str) -> dict[str, Any]:
+    return {
+        "id": row["id"],
+        "label": row["label"],
+        "rationale": row["rationale"],
+        "predicted_label": answer["label"],
+        "scores": {label: float(score) for label, score in answer["scores"].items()},
+        "predicted_rationale": answer["rationale"],
+        "language": row["language"],
+        "speaker": row["speaker"],
+        "kind": row["kind"],
+        "condition": condition,
+    }

@@ -1,0 +1,64 @@
+"""What every test gets: no network, one thread, fixed seeds, and shared material only where it is there."""
+
+import os
+import random
+import tempfile
+from pathlib import Path
+
+# Before any library reads them. The caches are this run's own, so that no earlier run can answer for it.
+_HF_HOME = tempfile.TemporaryDirectory(prefix="mmsr-tests-", ignore_cleanup_errors=True)
+os.environ.update(
+    HF_HOME=_HF_HOME.name,
+    HF_HUB_OFFLINE="1",
+    HF_DATASETS_OFFLINE="1",
+    MPLBACKEND="Agg",
+    TOKENIZERS_PARALLELISM="false",
+)
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+torch.set_num_threads(1)
+
+
+def pytest_unconfigure() -> None:
+    _HF_HOME.cleanup()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(autouse=True)
+def seed() -> int:
+    """Seed every generator before each test, so that no test depends on those before it."""
+    value = 0
+    random.seed(value)
+    np.random.seed(value)
+    torch.manual_seed(value)
+    return value
+
+
+def _shared(name: str) -> Path:
+    root = Path(os.environ.get("MMSR_SHARED") or Path(__file__).resolve().parents[2] / "shared")
+    folder = root / name
+    if not folder.is_dir():
+        pytest.skip(f"no folder {name!r} in {root} (set MMSR_SHARED to the folder of shared models and data)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_models() -> Path:
+    """Folder of pretrained models; its tests are skipped where it is absent."""
+    return _shared("models")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of real speech; its tests are skipped where it is absent."""
+    return _shared("data")

@@ -1,0 +1,388 @@
+import csv
+import logging
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from jsonargparse import ArgumentParser
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from mmsr.data.audio import Audio, AudioError
+from mmsr.data.datamodule import MmsrDataModule
+from mmsr.data.manifest import ManifestError
+
+LABELS = ["negative", "neutral", "positive"]
+
+
+class StandInProcessor:
+    """What the data module asks of a processor, with a token for each word."""
+
+    labels = LABELS
+
+    def __init__(self) -> None:
+        self.calls: list[dict[str, Any]] = []
+
+    def tokenizer(self, texts: list[str]) -> dict[str, list[list[int]]]:
+        return {"input_ids": [[len(word) for word in text.split()] for text in texts]}
+
+    def __call__(self, **inputs: Any) -> dict[str, torch.Tensor]:
+        self.calls.append(inputs)
+        assert inputs.pop("sampling_rate") == 16000 and inputs.pop("return_tensors") == "pt"
+        sentiment = inputs.pop("sentiment")
+        tensors = {"sentiment_labels": [-100 if name is None else LABELS.index(name) for name in sentiment]}
+        batch = {name: torch.tensor(values) for name, values in tensors.items()}
+        names = {"audio": "input_values", "text": "input_ids", "rationale": "labels"}
+        for name, values in inputs.items():
+            if name != "audio":
+                values = self.tokenizer([value or "" for value in values])["input_ids"]
+            rows = [torch.as_tensor([] if value is None else value, dtype=torch.float) for value in values]
+            batch[names[name]] = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        return batch
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Path:
+    """48 rows of 8 speakers: a level for each row, so that a waveform tells its row."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for row in range(48):
+        name = f"{row}.wav"
+        soundfile.write(tmp_path / name, np.full(rng.integers(1600, 8000), (row + 1) / 100), 16000)
+        rows.append(
+            {
+                "id": f"u{row}",
+                "audio": name,
+                "text": " ".join(["word"] * rng.integers(1, 9)),
+                "asr_text": "heard this",
+                "label": LABELS[row % 3],
+                "rationale": "because of the voice",
+                "speaker": f"s{row % 8:02d}",
+                "split": ("train", "train", "dev", "test")[row % 4],
+            }
+        )
+    return write(tmp_path / "m.csv", rows)
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def change(path: Path, edit: Callable[[int, dict[str, str]], None]) -> Path:
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    for number, row in enumerate(rows):
+        edit(number, row)
+    return write(path, rows)
+
+
+def module(path: Path, **options: Any) -> MmsrDataModule:
+    data = MmsrDataModule(str(path), **{"batch_seconds": 2.0, **options})
+    data.attach(StandInProcessor())  # type: ignore[arg-type]
+    return data
+
+
+def rows_of(batch: dict[str, torch.Tensor]) -> list[int]:
+    return [round(float(level) * 100) - 1 for level in batch["input_values"][:, 0]]
+
+
+def test_splits_come_from_the_column_and_batches_cover_them(manifest: Path):
+    data = module(manifest)
+    data.setup("fit")
+    assert [len(rows) for rows in (data.train_rows, data.dev_rows, data.test_rows)] == [24, 12, 12]
+    for loader, residues in (
+        (data.train_dataloader(), {0, 1}),
+        (data.val_dataloader(), {2}),
+        (data.test_dataloader(), {3}),
+    ):
+        batches = list(loader)
+        assert len(batches) == len(loader)
+        rows = [row for batch in batches for row in rows_of(batch)]
+        assert sorted(rows) == [row for row in range(48) if row % 4 in residues]
+        for batch in batches:
+            assert set(batch) == {"input_values", "input_ids", "labels", "sentiment_labels"}
+            assert batch["sentiment_labels"].tolist() == [row % 3 for row in rows_of(batch)]
+            assert batch["input_values"].numel() <= 2.0 * 16000
+
+
+def test_rows_can_be_read_before_a_processor_is_there_but_not_batches(manifest: Path):
+    data = MmsrDataModule(str(manifest))
+    assert set(data.train_rows["label"]) == set(LABELS)
+    with pytest.raises(RuntimeError, match="no processor yet; call datamodule.attach"):
+        data.train_dataloader()
+
+
+def test_the_processor_s_labels_are_the_label_set(manifest: Path):
+    change(manifest, lambda number, row: row.update(label="2" if number % 2 else "neutral"))
+    data = MmsrDataModule(str(manifest))
+    assert set(data.train_rows["label"]) == {"2", "neutral"}
+    data.attach(StandInProcessor())  # type: ignore[arg-type]
+    assert set(data.train_rows["label"]) == {"positive", "neutral"}
+    rows = data.train_rows
+    data.attach(StandInProcessor())  # type: ignore[arg-type]
+    assert data.train_rows is rows
+    change(manifest, lambda number, row: row.update(label="cheerful"))
+    with pytest.raises(
+        ManifestError, match="row 2, column label: 'cheerful' is unknown; accepted: negative,"
+    ):
+        module(manifest).setup("fit")
+
+
+def test_split_names_and_columns_can_differ(manifest: Path):
+    change(manifest, lambda _, row: row.update(split={"dev": "valid"}.get(row["split"], row["split"])))
+    data = module(manifest, dev_split="valid", columns={"text": "asr_text"})
+    assert len(data.dev_rows) == 12 and set(data.dev_rows["text"]) == {"heard this"}
+    data = module(manifest)
+    text = "m.csv, column split: no row is in 'dev'; found: train, test; accepted: a column `split` with this"
+    with pytest.raises(ManifestError, match=text):
+        data.setup("fit")
+    data.setup("test")
+
+
+def test_the_asr_transcript_can_be_read(manifest: Path):
+    batch = next(iter(module(manifest, text_column="asr_text").val_dataloader()))
+    assert batch["input_ids"].shape[1] == 2
+    change(manifest, lambda _, row: row.update(asr_text=""))
+    with pytest.raises(
+        ManifestError, match="column asr_text: is empty in all rows; accepted: transcripts, or"
+    ):
+        module(manifest, text_column="asr_text").setup("fit")
+    change(manifest, lambda number, row: row.update(audio="" if number == 1 else row["audio"], asr_text=""))
+    text = "column asr_text: row with id 'u1': no audio and no asr_text; accepted: at least one of the two"
+    with pytest.raises(ManifestError, match=text):
+        module(manifest, text_column="asr_text").setup("fit")
+
+
+def test_folds_are_by_speaker_and_each_speaker_is_tested_once(manifest: Path):
+    tested = []
+    for fold in range(4):
+        data = module(manifest, fold=fold)
+        splits = [set(rows["speaker"]) for rows in (data.train_rows, data.dev_rows, data.test_rows)]
+        assert [len(speakers) for speakers in splits] == [4, 2, 2]
+        assert not splits[0] & splits[1] and not splits[1] & splits[2] and not splits[0] & splits[2]
+        assert len(data.train_rows) + len(data.dev_rows) + len(data.test_rows) == 48
+        tested += sorted(splits[2])
+    assert tested == [f"s{speaker:02d}" for speaker in range(8)]
+    last = module(manifest, fold=3)
+    assert set(last.test_rows["speaker"]) == {"s06", "s07"}
+    assert set(last.dev_rows["speaker"]) == {"s00", "s01"}
+
+
+def test_folds_need_speakers(manifest: Path):
+    with pytest.raises(
+        ManifestError, match="column speaker: has 8 speakers; accepted: enough for 9 folds, 2 dev"
+    ):
+        module(manifest, fold=0, folds=9).setup("fit")
+    with pytest.raises(ManifestError, match="accepted: enough for 4 folds, 6 development speakers and one"):
+        module(manifest, fold=0, dev_speakers=6).setup("fit")
+    change(manifest, lambda number, row: row.update(speaker="" if number < 3 else row["speaker"]))
+    with pytest.raises(
+        ManifestError, match="speaker: is missing in 3 rows; accepted: a speaker in each, for"
+    ):
+        module(manifest, fold=0).setup("fit")
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"batch_seconds": 0}, "batch_seconds is 0; accepted: a positive number of seconds"),
+        ({"batch_tokens": 0}, "batch_tokens is 0; accepted: 1 or more"),
+        ({"batch_rows": 0}, "batch_rows is 0; accepted: 1 or more"),
+        ({"num_workers": -1}, "num_workers is -1; accepted: 0 or more"),
+        ({"fold": 4}, "fold is 4; accepted: 0 to 3, since folds is 4"),
+        ({"dev_speakers": 0}, "dev_speakers is 0; accepted: 1 or more"),
+    ],
+)
+def test_bad_options_are_named(options: dict[str, Any], text: str):
+    with pytest.raises(ValueError, match=text):
+        MmsrDataModule("m.csv", **options)
+
+
+def test_unusable_audio_is_told_with_its_row(manifest: Path, tmp_path: Path):
+    (tmp_path / "0.wav").write_text("words")
+    soundfile.write(tmp_path / "5.wav", np.zeros(0), 16000)
+    with pytest.raises(ManifestError) as error:
+        module(manifest).train_dataloader()
+    first, second = str(error.value).split("\n")
+    assert first.startswith(f"m.csv, column audio: row with id 'u0': {tmp_path}/0.wav: holds no audio")
+    assert second == (
+        f"m.csv, column audio: row with id 'u5': {tmp_path}/5.wav: has length zero;"
+        " accepted: at least one sample"
+    )
+
+
+def test_nan_audio_is_told_with_its_row(manifest: Path, tmp_path: Path):
+    soundfile.write(tmp_path / "4.wav", np.full(1600, np.nan), 16000, subtype="FLOAT")
+    text = r"row with id 'u4', column audio: .*4\.wav: 1600 of 1600 samples are NaN or infinite"
+    with pytest.raises(AudioError, match=text):
+        list(module(manifest).train_dataloader())
+    data = module(manifest)
+    data.audio_features = lambda path: torch.as_tensor(Audio()(path))[:, None, None]
+    with pytest.raises(AudioError, match=text):
+        list(data.train_dataloader())
+
+
+def test_a_missing_modality_is_left_to_the_processor(manifest: Path):
+    def edit(number: int, row: dict[str, str]) -> None:
+        if number % 4 == 2:  # development rows without audio
+            row["audio"] = ""
+        elif number % 8 == 0:
+            row["text"] = row["rationale"] = row["label"] = ""
+
+    data = module(change(manifest, edit))
+    for batch in data.val_dataloader():
+        assert set(batch) == {"input_ids", "labels", "sentiment_labels"}
+    assert sum((batch["sentiment_labels"] == -100).sum() for batch in data.train_dataloader()) == 6
+    calls: list[dict[str, Any]] = data.processor.calls  # type: ignore[union-attr]
+    assert any(None in call["text"] for call in calls if "text" in call)
+
+
+def test_a_model_without_rationales_gets_none(manifest: Path):
+    data = module(manifest)
+    data.attach(StandInProcessor(), rationales=False)  # type: ignore[arg-type]
+    assert set(next(iter(data.train_dataloader()))) == {"input_values", "input_ids", "sentiment_labels"}
+
+
+def test_cached_audio_is_decoded_once_and_the_same(manifest: Path, monkeypatch: pytest.MonkeyPatch):
+    data = module(manifest)
+    first = list(data.val_dataloader())
+    plain = list(module(manifest, cache_audio=False).val_dataloader())
+    monkeypatch.setattr("mmsr.data.audio.soundfile.SoundFile", None)
+    again = list(data.val_dataloader())
+    for one, other, uncached in zip(first, again, plain, strict=True):
+        assert torch.equal(one["input_values"], other["input_values"])
+        torch.testing.assert_close(one["input_values"], uncached["input_values"], atol=2e-5, rtol=0)
+
+
+def test_a_large_corpus_is_not_cached(
+    manifest: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr("mmsr.data.datamodule._CACHED_SECONDS", 5.0)
+    data = module(manifest)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            data.train_dataloader()
+    assert data._datasets["train"]._cache is None
+    assert [record.getMessage() for record in caplog.records] == [
+        "audio is decoded in each epoch: 0.0 h is more than the 4 h that are cached"
+    ]
+
+
+def test_workers_give_the_same_batches(manifest: Path):
+    alone = list(module(manifest, cache_audio=False).train_dataloader())
+    shared = list(module(manifest, num_workers=2).train_dataloader())
+    for one, other in zip(alone, shared, strict=True):
+        assert torch.equal(one["input_values"], other["input_values"])
+
+
+def test_features_take_the_place_of_waveforms(manifest: Path, tmp_path: Path):
+    def edit(number: int, row: dict[str, str]) -> None:
+        if number % 8 == 0:
+            row["audio"] = ""
+        elif number % 8 == 1:
+            row["text"] = ""
+
+    def features(path: str) -> torch.Tensor:
+        row = int(Path(path).stem)
+        return torch.full((row + 1, 2, 3), float(row), dtype=torch.float16)
+
+    data = module(change(manifest, edit))
+    data.audio_features = features
+    seen = 0
+    for batch in data.train_dataloader():
+        assert "input_values" not in batch
+        states, mask = batch["audio_features"], batch["audio_features_mask"]
+        assert states.dtype == torch.float32 and states.shape[2:] == (2, 3) and states.shape[:2] == mask.shape
+        for values, real in zip(states, mask, strict=True):
+            frames = int(real.sum())
+            row = frames - 1
+            assert real.tolist() == [1] * frames + [0] * (len(real) - frames)
+            assert frames == 0 or (values[:frames] == row).all()
+            assert not values[frames:].any()
+            seen += frames > 0
+    assert seen == 18  # 24 training rows, 6 of them without audio
+
+
+def test_a_command_line_can_be_built_from_it():
+    parser = ArgumentParser()
+    parser.add_class_arguments(MmsrDataModule, "data")
+    options = parser.parse_args(
+        [
+            "--data.manifest=m.csv",
+            "--data.text_column=asr_text",
+            "--data.fold=1",
+            "--data.columns={text: asr}",
+        ]
+    )
+    assert options.data.fold == 1 and options.data.columns == {"text": "asr"}
+    help_text = re.sub(r"\s+", " ", parser.format_help())
+    assert "How many speakers after the fold's own, cyclically, are the development split." in help_text
+    assert "Most seconds of audio in a batch, padding included." in help_text
+
+
+class Recorder(LightningModule):
+    """Writes down the rows of every training batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.steps: list[tuple[int, list[int]]] = []
+
+    def training_step(self, batch: dict[str, torch.Tensor], index: int) -> torch.Tensor:
+        self.steps.append((self.current_epoch, rows_of(batch)))
+        return self.weight.sum()
+
+    def validation_step(self, batch: dict[str, torch.Tensor], index: int) -> None:
+        assert rows_of(batch)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def fit(path: Path, folder: Path, *, workers: int, resume: Path | None = None) -> Recorder:
+    recorder = Recorder()
+    checkpoints = ModelCheckpoint(folder, filename="{step}", every_n_train_steps=1, save_top_k=-1)
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=3,
+        logger=False,
+        callbacks=[checkpoints],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    trainer.fit(recorder, datamodule=module(path, num_workers=workers), ckpt_path=resume, weights_only=True)
+    return recorder
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_lightning_changes_the_epoch_and_goes_on_from_any_checkpoint(manifest: Path, tmp_path: Path):
+    whole = fit(manifest, tmp_path / "whole", workers=0).steps
+    steps = len(whole) // 3
+    assert [number for number, _ in whole] == sorted([0, 1, 2] * steps)
+    epochs = [[rows for number, rows in whole if number == epoch] for epoch in range(3)]
+    assert epochs[0] != epochs[1] != epochs[2]
+    for batches in epochs:
+        assert sorted(sum(batches, [])) == [row for row in range(48) if row % 4 < 2]
+    for step in range(1, len(whole)):
+        resumed = fit(
+            manifest, tmp_path / "resumed", workers=0, resume=tmp_path / "whole" / f"step={step}.ckpt"
+        )
+        assert resumed.steps == whole[step:], step
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_lightning_goes_on_with_workers(manifest: Path, tmp_path: Path):
+    whole = fit(manifest, tmp_path / "whole", workers=0).steps
+    step = len(whole) // 3 + 2
+    checkpoint = tmp_path / "whole" / f"step={step}.ckpt"
+    assert fit(manifest, tmp_path / "resumed", workers=2, resume=checkpoint).steps == whole[step:]

@@ -1,0 +1,346 @@
+import json
+import logging
+import os
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import openpyxl
+import pandas
+import pytest
+import soundfile
+
+from mmsr.data.manifest import COLUMNS, ManifestError, fingerprint, load_manifest
+
+LABELS = ["negative", "neutral", "positive"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "audio").mkdir()
+    for name, level in (("a", 0.1), ("b", 0.2)):
+        soundfile.write(tmp_path / "audio" / f"{name}.wav", np.full(160, level), 16000)
+    return tmp_path
+
+
+def write(path: Path, text: str, **options: Any) -> Path:
+    path.write_text(text, **{"encoding": "utf-8", **options})
+    return path
+
+
+def faults(path: Path, **options: Any) -> list[str]:
+    with pytest.raises(ManifestError) as error:
+        load_manifest(path, **options)
+    return str(error.value).split("\n")
+
+
+ROWS: list[dict[str, Any]] = [
+    {"id": "007", "audio": "audio/a.wav", "text": "NA", "label": "2", "speaker": "1.0"},
+    {"id": "null", "audio": "audio/b.wav", "text": "2024-01-31", "label": "negative", "speaker": "nan"},
+    {"id": "1e5", "audio": None, "text": 'đa "dạng", ja', "label": None, "speaker": "None"},
+]
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
+    frame = pandas.DataFrame(rows, dtype=object)
+    if path.suffix in (".csv", ".tsv"):
+        frame.to_csv(path, index=False, sep="," if path.suffix == ".csv" else "\t")
+    elif path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    elif path.suffix == ".parquet":
+        frame.to_parquet(path)
+    else:
+        frame.to_excel(path, index=False)
+    return path
+
+
+ENDINGS = ["csv", "tsv", "jsonl", "parquet", "xlsx"]
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_every_format_reads_the_same_and_guesses_nothing(folder: Path, ending: str):
+    dataset = load_manifest(write_rows(folder / f"m.{ending}", ROWS), labels=LABELS)
+    assert isinstance(dataset, datasets.Dataset)
+    assert tuple(dataset.column_names) == COLUMNS
+    assert all(feature.dtype == "string" for feature in dataset.features.values())
+    assert dataset["id"][:] == ["007", "null", "1e5"]
+    assert dataset["text"][:] == ["NA", "2024-01-31", 'đa "dạng", ja']
+    assert dataset["label"][:] == ["positive", "negative", None]
+    assert dataset["speaker"][:] == ["1.0", "nan", "None"]
+    assert dataset["audio"][:] == [str(folder / "audio/a.wav"), str(folder / "audio/b.wav"), None]
+    assert dataset["rationale"][:] == [None, None, None]
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet", "xlsx"])
+def test_numbers_are_text_as_a_person_writes_them(tmp_path: Path, ending: str):
+    rows = [{"id": 7, "text": "x", "label": 0}, {"id": 8, "text": "y", "label": 1}]
+    dataset = load_manifest(write_rows(tmp_path / f"m.{ending}", rows), labels=LABELS)
+    assert dataset["id"][:] == ["7", "8"]
+    assert dataset["label"][:] == ["negative", "neutral"]
+
+
+def test_numbers_with_gaps_in_a_float_column_are_still_indices(tmp_path: Path):
+    frame = pandas.DataFrame({"text": ["a", "b"], "label": [1, None]})
+    assert frame["label"].dtype == float
+    frame.to_parquet(tmp_path / "m.parquet")
+    assert load_manifest(tmp_path / "m.parquet", labels=LABELS)["label"][:] == ["neutral", None]
+
+
+def test_a_label_that_is_a_number_stays_itself(tmp_path: Path):
+    path = write(tmp_path / "m.csv", "text,label\na,1\nb,2\n")
+    assert load_manifest(path, labels=["1", "2"])["label"][:] == ["1", "2"]
+    assert load_manifest(path)["label"][:] == ["1", "2"]
+    assert faults(path, labels=["only", "two"]) == [
+        "m.csv, row 3, column label: '2' is unknown; accepted: only, two, or their indices 0 to 1"
+    ]
+
+
+def test_blank_values_are_none_and_missing_ids_are_made(tmp_path: Path):
+    dataset = load_manifest(write(tmp_path / "mine.csv", 'id,text,label\n,a,\nx,"  b ", \n'))
+    assert dataset["id"][:] == ["mine-2", "x"]
+    assert dataset["text"][:] == ["a", "  b "]
+    assert dataset["label"][:] == [None, None]
+
+
+def test_a_byte_order_mark_quoted_line_breaks_and_any_line_end_are_read(tmp_path: Path):
+    path = write(tmp_path / "m.csv", '\ufeffid,text\r\n1,"two\nlines"\r\n2,"a ""word"", no"\r\n', newline="")
+    assert load_manifest(path)["text"][:] == ["two\nlines", 'a "word", no']
+
+
+def test_absolute_audio_paths_stay(folder: Path):
+    path = write(folder / "m.csv", f"audio\n{folder}/audio/a.wav\n./audio/../audio/b.wav\n")
+    dataset = load_manifest(path)
+    assert dataset["audio"][:] == [str(folder / "audio/a.wav"), str(folder / "audio/b.wav")]
+
+
+def test_a_relative_manifest_gives_absolute_audio(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    write(folder / "m.csv", "audio\naudio/a.wav\n")
+    monkeypatch.chdir(folder)
+    assert load_manifest("m.csv")["audio"][:] == [str(folder / "audio/a.wav")]
+
+
+def test_faults_are_all_told_at_once(folder: Path):
+    text = "id,audio,text,label\nu1,audio/a.wav,a,happy\nu2,x.wav,b,neutral\nu1,,,3\nu3,audio,c,\n"
+    assert faults(write(folder / "manifest.csv", text), labels=LABELS) == [
+        "manifest.csv, row 2, column label: 'happy' is unknown; accepted: negative, neutral, positive,"
+        " or their indices 0 to 2",
+        "manifest.csv, row 3, column audio: 'x.wav' does not exist;"
+        " accepted: a path relative to the manifest's folder",
+        "manifest.csv, row 4, column audio: no audio and no text; accepted: at least one of the two",
+        "manifest.csv, row 4, column id: 'u1' is the id of row 2 too; accepted: each id once",
+        "manifest.csv, row 4, column label: '3' is unknown; accepted: negative, neutral, positive,"
+        " or their indices 0 to 2",
+        "manifest.csv, row 5, column audio: 'audio' is not a file;"
+        " accepted: a path relative to the manifest's folder",
+    ]
+
+
+def test_many_faults_are_counted(tmp_path: Path):
+    path = write(tmp_path / "m.csv", "audio\n" + "".join(f"{i}.wav\n" for i in range(50)))
+    with pytest.raises(ManifestError) as error:
+        load_manifest(path)
+    lines = str(error.value).split("\n")
+    assert len(lines) == 21
+    assert lines[19].startswith("m.csv, row 21, column audio: '19.wav' does not exist")
+    assert lines[20] == "m.csv: 30 more faults, 50 in all"
+    assert len(error.value.faults) == 50 and error.value.faults[49].row == 51
+    again = pickle.loads(pickle.dumps(error.value))
+    assert str(again) == str(error.value) and again.faults == error.value.faults
+
+
+def test_audio_need_not_be_there_if_it_is_not_asked_for(tmp_path: Path):
+    path = write(tmp_path / "m.csv", "audio\nno.wav\n")
+    assert load_manifest(path, check_audio=False)["audio"][:] == [str(tmp_path / "no.wav")]
+
+
+def test_a_url_is_no_path(tmp_path: Path):
+    path = write(tmp_path / "m.csv", "audio\nhttps://host/a.wav\n")
+    assert faults(path) == [
+        "m.csv, row 2, column audio: 'https://host/a.wav' is a URL;"
+        " accepted: a path relative to the manifest's folder"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ending", "row"), [("csv", 3), ("tsv", 3), ("xlsx", 3), ("jsonl", 2), ("parquet", 2)]
+)
+def test_row_numbers_are_those_seen_in_the_file(tmp_path: Path, ending: str, row: int):
+    path = write_rows(
+        tmp_path / f"m.{ending}", [{"text": "a", "audio": None}, {"text": "b", "audio": "x.wav"}]
+    )
+    assert faults(path) == [
+        f"m.{ending}, row {row}, column audio: 'x.wav' does not exist;"
+        " accepted: a path relative to the manifest's folder"
+    ]
+
+
+def test_blank_rows_are_counted_and_keep_the_numbering(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    path = write(tmp_path / "m.csv", "id,text\n1,a\n\n,\n1,b\n")
+    assert faults(path) == ["m.csv, row 5, column id: '1' is the id of row 2 too; accepted: each id once"]
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        assert len(load_manifest(write(tmp_path / "m.jsonl", '{"text": "a"}\n\n{"text": "b"}\n'))) == 2
+    assert [record.getMessage() for record in caplog.records] == ["m.jsonl: 1 blank rows left out"]
+
+
+def test_columns_can_be_renamed_and_others_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    path = write(tmp_path / "m.csv", "text,human_justification,label,note\na,because,0,n\n")
+    with caplog.at_level(logging.WARNING):
+        dataset = load_manifest(path, labels=LABELS, columns={"rationale": "human_justification"})
+    assert dataset["rationale"][:] == ["because"]
+    assert [record.getMessage() for record in caplog.records] == ["m.csv: columns not used: note"]
+    assert faults(path, columns={"rationale": "why"}) == [
+        "m.csv, column rationale: 'why' is not in the file; found: text, human_justification, label, note"
+    ]
+    assert faults(path, columns={"human_justification": "rationale"}) == [
+        f"m.csv, column human_justification: is no manifest column; accepted: {', '.join(COLUMNS)}"
+    ]
+
+
+@pytest.mark.parametrize("ending", ["csv", "xlsx"])
+def test_a_data_frame_s_index_is_a_column_not_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, ending: str
+):
+    path = tmp_path / f"m.{ending}"
+    frame = pandas.DataFrame({"text": ["a", "b"]})
+    frame.to_csv(path) if ending == "csv" else frame.to_excel(path)
+    with caplog.at_level(logging.WARNING):
+        assert load_manifest(path)["text"][:] == ["a", "b"]
+    assert [record.getMessage() for record in caplog.records] == [f"m.{ending}: columns not used: column 1"]
+
+
+def test_one_column_may_serve_twice(tmp_path: Path):
+    path = write(tmp_path / "m.csv", "asr\na\n")
+    dataset = load_manifest(path, columns={"text": "asr", "asr_text": "asr"})
+    assert dataset["text"][:] == dataset["asr_text"][:] == ["a"]
+
+
+def test_a_table_without_utterances_names_the_columns(tmp_path: Path):
+    path = write(tmp_path / "m.csv", "sentence;label\n" + "a;0\n" * 30)
+    assert faults(path) == [
+        "m.csv: none of audio, text, asr_text is in the file; found: sentence;label;"
+        f" accepted: {', '.join(COLUMNS)}"
+    ]
+
+
+def test_required_columns(tmp_path: Path):
+    path = write(tmp_path / "m.csv", "text,label\na,0\nb,\n")
+    assert faults(path, labels=LABELS, require=("label",)) == [
+        "m.csv, row 3, column label: is missing;"
+        " accepted: negative, neutral, positive, or their indices 0 to 2"
+    ]
+    assert faults(path, require=("speaker",)) == [
+        "m.csv, column speaker: 'speaker' is not in the file; found: text, label"
+    ]
+    assert faults(path, require=("mood",)) == [
+        f"m.csv, column mood: is no manifest column; accepted: {', '.join(COLUMNS)}"
+    ]
+    path = write(tmp_path / "m.jsonl", '{"text": "a"}\n{"text": "b", "label": "x"}\n')
+    assert faults(path, require=("label",)) == ["m.jsonl, row 1, column label: is missing; accepted: text"]
+
+
+def test_splits(tmp_path: Path):
+    path = write(tmp_path / "m.csv", "text,split\na,train\nb,test\nc,\nd,train\n")
+    assert load_manifest(path, split="train")["text"][:] == ["a", "d"]
+    assert len(load_manifest(path)) == 4
+    assert faults(path, split="dev") == ["m.csv, column split: no row is in 'dev'; accepted: test, train"]
+    path = write(tmp_path / "n.csv", "text\na\n")
+    assert faults(path, split="dev") == [
+        "n.csv, column split: no row is in 'dev'; accepted: none, since no row names a split"
+    ]
+
+
+def test_files_that_cannot_be_read(tmp_path: Path):
+    accepted = ".csv, .tsv, .jsonl, .parquet, .xlsx"
+    path = tmp_path / "no.csv"
+    assert faults(path) == [f"{path}: does not exist; accepted: a manifest file ({accepted})"]
+    path = write(tmp_path / "m.yaml", "a: 1")
+    assert faults(path) == [f"{path}: has the ending '.yaml'; accepted: {accepted}"]
+    (path := tmp_path / "f.csv").mkdir()
+    assert faults(path) == [f"{path}: is a folder; accepted: a manifest file ({accepted})"]
+    path = write(tmp_path / "e.csv", "")
+    assert faults(path) == [f"{path}: is empty; accepted: a header and at least one row"]
+    path = write(tmp_path / "h.csv", "text,label\n")
+    assert faults(path, require=("label",)) == ["h.csv: has no rows; accepted: at least one"]
+    path = write(tmp_path / "latin.csv", "text\ncafé\n", encoding="latin-1")
+    assert faults(path) == [f"{path}: is not UTF-8 (byte 0xe9); accepted: text saved as UTF-8"]
+    for ending in ("parquet", "xlsx"):
+        path = write(tmp_path / f"broken.{ending}", "no such thing")
+        (line,) = faults(path)
+        assert line.startswith(f"{path}: is no {ending} file (")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_a_file_without_permission(tmp_path: Path):
+    path = write(tmp_path / "m.csv", "text\na\n")
+    path.chmod(0)
+    assert faults(path) == [f"{path}: cannot be read: Permission denied"]
+
+
+def test_headers_and_rows_must_fit(tmp_path: Path):
+    path = write(tmp_path / "m.csv", "id,text\n1\n2,b,c\n3,d\n")
+    assert faults(path) == [
+        "m.csv, row 2: has 1 values; accepted: 2, as the header has",
+        "m.csv, row 3: has 3 values; accepted: 2, as the header has",
+    ]
+    assert faults(write(tmp_path / "m.csv", "text,text\na,b\n")) == [
+        "m.csv, row 1, column text: is in the header twice; accepted: each column once"
+    ]
+    path = write(tmp_path / "m.csv", 'text\n"open\n')
+    assert faults(path) == [f"{path}: line 2 cannot be read (unexpected end of data); accepted: valid csv"]
+
+
+def test_jsonl_faults(tmp_path: Path):
+    path = write(tmp_path / "m.jsonl", '{"text": \n["a"]\n{"text": "a", "speaker": ["b"]}\n')
+    assert faults(path) == [
+        "m.jsonl, row 1: is not JSON (Expecting value); accepted: one object a line",
+        "m.jsonl, row 2: holds a list; accepted: one JSON object a line",
+        "m.jsonl, row 3, column speaker: holds a list; accepted: text",
+    ]
+
+
+def test_xlsx_sheets_and_stray_values(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    book = openpyxl.Workbook()
+    for row in (["text", "label", None], ["a", 0.0, None], [None, None, None], ["b", 1, "stray"]):
+        book.active.append(row)
+    book.create_sheet("notes")
+    book.save(tmp_path / "m.xlsx")
+    with caplog.at_level(logging.WARNING):
+        assert faults(tmp_path / "m.xlsx", labels=LABELS) == [
+            "m.xlsx, row 4: has values beyond the header; accepted: 2 values"
+        ]
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages == ["m.xlsx: of 2 sheets, only 'Sheet' is read", "m.xlsx: 1 blank rows left out"]
+
+
+def test_a_changed_file_is_read_again_and_nothing_is_written(tmp_path: Path):
+    path = write(tmp_path / "m.csv", "text\nold\n")
+    stat = path.stat()
+    assert load_manifest(path)["text"][:] == ["old"]
+    write(path, "text\nnew\n")
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # same name, size and time
+    assert load_manifest(path)["text"][:] == ["new"]
+    assert os.listdir(tmp_path) == ["m.csv"]
+
+
+def test_reading_is_quiet(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    load_manifest(write(tmp_path / "m.csv", "text,split\na,x\n"), split="x")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_fingerprint_is_of_the_content(folder: Path, tmp_path_factory: pytest.TempPathFactory):
+    text = "id,audio,text\n1,audio/a.wav,x\n2,audio/b.wav,\n3,,y\n"
+    here = fingerprint(load_manifest(write(folder / "m.csv", text)))
+    assert len(here) == 16 and int(here, 16) >= 0
+    elsewhere = tmp_path_factory.mktemp("other")
+    shutil.copytree(folder / "audio", elsewhere / "sound")
+    path = write(elsewhere / "n.csv", text.replace("audio/", "sound/"))
+    assert fingerprint(load_manifest(path)) == here
+    soundfile.write(elsewhere / "sound" / "a.wav", np.zeros(160), 16000)
+    assert fingerprint(load_manifest(path)) != here
+    assert fingerprint(load_manifest(write(folder / "m.csv", text.replace("y", "z")))) != here
+    swapped = "id,audio,text\n1,audio/b.wav,x\n2,audio/a.wav,\n3,,y\n"
+    assert fingerprint(load_manifest(write(folder / "m.csv", swapped))) != here

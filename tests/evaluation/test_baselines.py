@@ -1,0 +1,83 @@
+import pytest
+
+from mmsr.evaluation.baselines import baselines
+
+LABELS = ["negative", "neutral", "positive"]
+
+
+@pytest.fixture
+def train(row):
+    cells = [
+        ("negative", "en", "terrible pain", "pain is named"),
+        ("negative", "en", "terrible night", "pain is named"),
+        ("negative", "vi", "đau quá", "nói về cơn đau"),
+        ("positive", "en", "wonderful doctor", "praise"),
+        ("positive", "vi", "tuyệt vời", "khen ngợi"),
+        ("positive", "vi", "rất tuyệt vời", "cảm ơn"),
+        ("neutral", "en", "the room is white", "description"),
+    ]
+    return [
+        row(f"train{i}", label=label, language=language, text=text, rationale=rationale)
+        for i, (label, language, text, rationale) in enumerate(cells)
+    ]
+
+
+@pytest.fixture
+def unseen(row):
+    return [
+        row("a", label="negative", language="en", text="a terrible pain", rationale="pain is named"),
+        row("b", label="positive", language="vi", text="tuyệt vời", rationale="khen ngợi"),
+        row("c", label="neutral", language="de", text=None, rationale="description"),
+    ]
+
+
+def test_majority_takes_the_alphabetically_first_of_the_most_frequent(train, unseen) -> None:
+    entry = baselines(train, unseen, labels=LABELS)["majority"]  # three negative, three positive
+    assert entry["confusion"]["positive"] == {"negative": 1, "neutral": 0, "positive": 0}
+    assert entry["accuracy"] == pytest.approx(1 / 3)
+    assert entry["n"] == 3
+    assert "rougeL" not in entry
+
+
+def test_constant_rationale_explains_the_predicted_label_in_the_language(train, unseen) -> None:
+    predicted = {"a": "negative", "b": "negative", "c": "neutral"}
+    entry = baselines(train, unseen, labels=LABELS, predicted_labels=predicted)["constant_rationale"]
+    # a: the same; b: "nói về cơn đau" against "khen ngợi"; c: German falls back on the English "description"
+    assert entry["rationale_exact"] == entry["rouge1"] == pytest.approx(2 / 3)
+    assert entry["accuracy"] == pytest.approx(2 / 3)
+    assert entry["by_language"]["vi"]["rouge1"] == 0.0
+
+
+def test_constant_rationale_leaves_out_rows_without_a_prediction(train, unseen) -> None:
+    entry = baselines(train, unseen, labels=LABELS, predicted_labels={"a": "negative"})["constant_rationale"]
+    assert entry["n"] == 1
+
+
+def test_oracle_explains_the_true_label_and_has_no_label_figures(train, unseen) -> None:
+    entries = baselines(train, unseen, labels=LABELS)
+    assert "constant_rationale" not in entries
+    entry = entries["constant_rationale_oracle"]
+    # of "cảm ơn" and "khen ngợi", once each, the alphabetically first is said: b is missed
+    assert entry["rationale_exact"] == pytest.approx(2 / 3)
+    assert entry["n_label"] == 0 and "accuracy" not in entry
+
+
+def test_tfidf_learns_from_words_and_answers_rows_with_text(train, unseen) -> None:
+    entry = baselines(train, unseen, labels=LABELS)["tfidf"]
+    assert entry["n"] == 2
+    assert entry["accuracy"] == 1.0
+
+
+def test_what_cannot_be_had_is_left_out(row, unseen) -> None:
+    train = [row("t1", label="negative"), row("t2", label="positive")]
+    assert list(baselines(train, unseen, labels=LABELS)) == ["majority"]
+    train = [row("t1", label="negative", text="only one label")]
+    assert list(baselines(train, unseen, labels=LABELS)) == ["majority"]
+    assert baselines([row("t1", label=None)], unseen, labels=LABELS) == {}
+
+
+def test_a_training_label_outside_the_set_names_its_row(row, unseen) -> None:
+    with pytest.raises(
+        ValueError, match="row 't1': label 'sad' is not one of 'negative', 'neutral', 'positive'"
+    ):
+        baselines([row("t1", label="sad")], unseen, labels=LABELS)

@@ -1,0 +1,201 @@
+import subprocess
+import sys
+import unicodedata
+
+import pytest
+from rouge_score.rouge_scorer import RougeScorer
+from sacrebleu.metrics import CHRF
+from sklearn.metrics import balanced_accuracy_score, f1_score
+
+from mmsr.evaluation.metrics import (
+    UnicodeTokenizer,
+    bootstrap_intervals,
+    evaluate_rows,
+    rationale_metrics,
+    sentiment_metrics,
+)
+
+LABELS = ["negative", "neutral", "positive"]
+ROUGE = ["rouge1", "rouge2", "rougeL", "rougeLsum"]
+
+
+def test_sentiment_metrics_by_hand() -> None:
+    gold = ["negative", "negative", "neutral", "positive"]
+    predicted = ["negative", "neutral", "neutral", "positive"]
+    figures = sentiment_metrics(gold, predicted, LABELS)
+    assert figures["n"] == 4
+    assert figures["accuracy"] == 0.75
+    assert figures["f1"] == pytest.approx({"negative": 2 / 3, "neutral": 2 / 3, "positive": 1.0})
+    assert figures["macro_f1"] == pytest.approx(7 / 9)
+    assert figures["uar"] == pytest.approx((0.5 + 1 + 1) / 3)
+
+
+def test_macro_f1_is_over_the_labels_that_occur_and_uar_over_the_gold_ones() -> None:
+    gold, predicted = ["negative", "negative"], ["negative", "neutral"]
+    figures = sentiment_metrics(gold, predicted, LABELS)
+    assert figures["f1"] == pytest.approx({"negative": 2 / 3, "neutral": 0.0})
+    assert (
+        figures["macro_f1"]
+        == pytest.approx(f1_score(gold, predicted, average="macro"))
+        == pytest.approx(1 / 3)
+    )
+    assert figures["uar"] == 0.5
+    gold, predicted = [*gold, "neutral"], [*predicted, "neutral"]
+    assert sentiment_metrics(gold, predicted, LABELS)["uar"] == balanced_accuracy_score(gold, predicted)
+
+
+def test_sentiment_metrics_of_nothing_are_only_n() -> None:
+    assert sentiment_metrics([], [], LABELS) == {"n": 0}
+
+
+def test_lengths_that_differ_raise() -> None:
+    with pytest.raises(ValueError, match="1 gold labels but 2 predicted labels"):
+        sentiment_metrics(["neutral"], ["neutral"] * 2, LABELS)
+    with pytest.raises(ValueError, match="2 reference rationales but 1 predicted ones"):
+        rationale_metrics(["a", "b"], ["a"])
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("Mô tả KHÁCH quan!", ["mô", "tả", "khách", "quan"]),
+        (unicodedata.normalize("NFD", "Mô tả"), ["mô", "tả"]),
+        ("语气很失望。", ["语", "气", "很", "失", "望"]),
+        ("voice 语气calm, 2 mg", ["voice", "语", "气", "calm", "2", "mg"]),
+        ("ひどいカゼ", ["ひ", "ど", "い", "カ", "ゼ"]),
+        ("Die Straße, l'été", ["die", "strasse", "l", "été"]),
+        ("हिन्दी में", ["हिन्दी", "में"]),
+        ("한국어 음성", ["한국어", "음성"]),
+        ("… !", []),
+    ],
+)
+def test_tokens(text: str, tokens: list[str]) -> None:
+    assert UnicodeTokenizer().tokenize(text) == tokens
+
+
+@pytest.mark.parametrize("text", ["mô tả khách quan", "语气很失望", "la voix est gaie"])
+def test_equal_rationales_score_one(text: str) -> None:
+    figures = rationale_metrics([text], [unicodedata.normalize("NFD", text)])
+    assert {name: figures[name] for name in [*ROUGE, "chrf", "rationale_exact"]} == dict.fromkeys(
+        [*ROUGE, "chrf", "rationale_exact"], 1.0
+    )
+
+
+def test_the_ascii_code_reads_fragments_of_vietnamese_and_nothing_of_chinese() -> None:
+    different = rationale_metrics(["giọng tệ"], ["giống tả"])  # both are "gi ng t" to the ASCII code
+    assert different["rouge1"] == 0.0
+    assert different["rouge1_ascii"] == 1.0
+    constant = rationale_metrics(["mô tả triệu chứng"], ["mô tả khách quan"])
+    assert constant["rouge1"] == constant["rougeL"] == 0.5
+    assert constant["rouge2"] == pytest.approx(1 / 3)
+    assert constant["rouge1_ascii"] == pytest.approx(
+        6 / 11
+    )  # m t ch of "m t tri u ch ng" and "m t kh ch quan"
+    assert rationale_metrics(["很好"], ["很好"])["rougeL_ascii"] == 0.0
+
+
+def test_chinese_is_scored_by_characters() -> None:
+    figures = rationale_metrics(["语气失望"], ["语气高兴"])
+    assert figures["rouge1"] == 0.5
+    assert figures["rouge2"] == pytest.approx(1 / 3)
+
+
+def test_rationale_figures_are_means_of_rows_and_corpus_chrf() -> None:
+    references = ["the words are kind", "the voice is upset"]
+    hypotheses = ["the words are harsh", "the voice is upset"]
+    figures = rationale_metrics(references, hypotheses)
+    assert figures["rouge1"] == figures["rougeL"] == pytest.approx((0.75 + 1) / 2)
+    assert figures["rationale_exact"] == 0.5
+    assert figures["chrf"] == pytest.approx(CHRF().corpus_score(hypotheses, [references]).score / 100)
+    scorer = RougeScorer(ROUGE)
+    for name in ROUGE:
+        rows = [scorer.score(r, h)[name].fmeasure for r, h in zip(references, hypotheses, strict=True)]
+        assert figures[f"{name}_ascii"] == pytest.approx(sum(rows) / 2) == pytest.approx(figures[name])
+
+
+def test_evaluate_rows_counts_only_what_can_be_scored(row) -> None:
+    rows = [
+        row(
+            "a",
+            label="negative",
+            predicted_label="negative",
+            rationale="sad voice",
+            predicted_rationale="sad",
+        ),
+        row("b", label=None, predicted_label="neutral", rationale="even voice", predicted_rationale=None),
+        row("c", label="positive", predicted_label="negative", rationale=" ", predicted_rationale="gay"),
+    ]
+    entry = evaluate_rows(rows, LABELS)
+    assert (entry["n"], entry["n_label"], entry["n_rationale"]) == (3, 2, 2)
+    assert entry["accuracy"] == 0.5
+    assert entry["rouge1"] == pytest.approx((2 / 3 + 0) / 2)
+    assert entry["confusion"]["positive"] == {"negative": 1, "neutral": 0, "positive": 0}
+    assert "by_language" not in entry and "by_kind" not in entry
+
+
+def test_figures_that_cannot_be_had_have_no_key(row) -> None:
+    entry = evaluate_rows([row("a", label=None, predicted_rationale="calm")], LABELS)
+    assert entry == {"n": 1, "n_label": 0, "n_rationale": 0}
+    silent = evaluate_rows([row("a", rationale="calm")], LABELS)  # a model without a rationale decoder
+    assert "rougeL" not in silent and silent["n_rationale"] == 0 and silent["accuracy"] == 1.0
+
+
+def test_groups_have_the_same_figures_without_groups_of_their_own(row) -> None:
+    rows = [
+        row("a", language="vi", kind="voice"),
+        row("b", language="vi", kind="words", predicted_label="positive"),
+        row("c", language=None, kind="words"),
+    ]
+    entry = evaluate_rows(rows, LABELS)
+    assert entry["by_language"]["vi"]["accuracy"] == 0.5
+    assert list(entry["by_language"]) == ["unknown", "vi"]
+    assert {kind: figures["n"] for kind, figures in entry["by_kind"].items()} == {"voice": 1, "words": 2}
+    assert set(entry) - set(entry["by_kind"]["words"]) == {"by_language", "by_kind"}
+
+
+@pytest.mark.parametrize("field", ["label", "predicted_label"])
+def test_a_label_outside_the_set_names_row_value_and_what_is_accepted(row, field: str) -> None:
+    with pytest.raises(ValueError) as error:
+        evaluate_rows([row("a"), row("utt-7", **{field: "angry"})], LABELS)
+    assert str(error.value) == f"row 'utt-7': {field} 'angry' is not one of 'negative', 'neutral', 'positive'"
+
+
+def test_interval_over_rows_is_near_the_normal_one_and_repeats() -> None:
+    gold = ["negative"] * 200 + ["positive"] * 200
+    predicted = ["negative"] * 160 + ["positive"] * 200 + ["negative"] * 40
+    interval = bootstrap_intervals(gold, predicted, LABELS)
+    half = 1.96 * (0.8 * 0.2 / 400) ** 0.5
+    assert interval["accuracy"] == pytest.approx([0.8 - half, 0.8 + half], abs=0.008)
+    assert interval["macro_f1"] == pytest.approx([0.8 - half, 0.8 + half], abs=0.008)
+    assert interval == bootstrap_intervals(gold, predicted, LABELS)
+    assert bootstrap_intervals(gold, gold, LABELS) == {"accuracy": [1.0, 1.0], "macro_f1": [1.0, 1.0]}
+
+
+@pytest.mark.parametrize(("speakers", "over"), [(20, "speakers"), (6, "speakers"), (5, "rows"), (0, "rows")])
+def test_interval_is_over_speakers_where_there_are_more_than_five(row, speakers: int, over: str) -> None:
+    rows = [
+        row(str(i), predicted_label="neutral", speaker=f"s{i % speakers}" if speakers else None)
+        for i in range(120)
+    ]
+    assert evaluate_rows(rows, LABELS)["interval_over"] == over
+
+
+def test_speakers_who_are_right_or_wrong_as_a_whole_widen_the_interval() -> None:
+    gold = ["neutral"] * 200
+    predicted = ["neutral" if i % 20 < 10 else "negative" for i in range(200)]
+    speakers = [str(i % 20) for i in range(200)]
+    (low, high) = bootstrap_intervals(gold, predicted, LABELS)["accuracy"]
+    (wide_low, wide_high) = bootstrap_intervals(gold, predicted, LABELS, speakers=speakers)["accuracy"]
+    assert wide_high - wide_low > 2.5 * (high - low)
+
+
+def test_importing_the_package_is_light() -> None:
+    code = (
+        "import sys, mmsr\n"
+        "before = set(sys.modules)\n"
+        "import mmsr.evaluation.metrics, mmsr.evaluation.report\n"
+        "heavy = {'torch', 'lightning', 'matplotlib', 'librosa', 'jinja2', 'mmsr.model', 'mmsr.data'}\n"
+        "print(sorted(heavy & (set(sys.modules) - before)))"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"

@@ -1,0 +1,174 @@
+import io
+import re
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmsr.evaluation.report import _drawable, draw_attention, markdown_table, write_report
+from mmsr.evaluation.run import evaluate, write_run
+
+LABELS = ["negative", "neutral", "positive"]
+RATE = 16_000
+
+
+def sound() -> np.ndarray:
+    return (0.1 * np.sin(2 * np.pi * 220 * np.arange(RATE // 2) / RATE)).astype(np.float32)
+
+
+def wav() -> bytes:
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setparams((1, 2, RATE, 0, "NONE", ""))
+        file.writeframes((sound() * 32767).astype("<i2").tobytes())
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def run(tmp_path: Path, row):
+    rows = [
+        row(
+            f"r{i}",
+            label=LABELS[i % 3],
+            audio=f"/{i}.wav",
+            text=f"words {i} {LABELS[i % 3]}",
+            rationale="it is said",
+            language=["en", "zh"][i % 2],
+            kind=["voice", "words"][i % 2],
+        )
+        for i in range(12)
+    ]
+
+    def predict(records):
+        label = "neutral"
+        scores = {"negative": 0.1, "neutral": 0.7, "positive": 0.2}
+        return [
+            {"label": label, "score": 0.7, "scores": scores, "rationale": "it <b>is</b> said"}
+            for _ in records
+        ]
+
+    metrics, predictions = evaluate(predict, rows, labels=LABELS, train_rows=rows)
+    document = write_run(
+        tmp_path,
+        {"test": metrics},
+        predictions,
+        seed=5,
+        data_fingerprint="f00d",
+        command="mmsr demo",
+        seconds=2,
+    )
+    return document, predictions
+
+
+@pytest.fixture
+def example():
+    return {
+        "id": "r0",
+        "audio_bytes": wav(),
+        "mime": "audio/wav",
+        "text": "Từ đó <script>alert(1)</script>",
+        "label": "negative",
+        "rationale": "reference words",
+        "predicted_label": "neutral",
+        "scores": {"negative": 0.25, "neutral": 0.75, "positive": 0.0},
+        "predicted_rationale": "predicted words",
+        "kind": "voice",
+        "language": "vi",
+        "counterfactuals": {"positive": "forced words"},
+        "attention": {
+            "weights": np.full((3, 20), 0.05),
+            "tokens": ["<s>", "▁a", "$x$"],
+            "waveform": sound(),
+            "rate": RATE,
+        },
+    }
+
+
+@pytest.mark.filterwarnings("error:Glyph")
+def test_report_is_whole_escaped_and_offline(tmp_path: Path, run, example) -> None:
+    document, predictions = run
+    history = [{"epoch": i, "train_loss": 2.0 - i, "dev_loss": None, "dev_macro_f1": 0.5} for i in range(2)]
+    path = write_report(
+        tmp_path / "report",
+        title="A <report>",
+        metrics=document,
+        predictions=predictions,
+        labels=LABELS,
+        history=history,
+        examples=[example],
+    )
+    names = ["attention.png", "confusion.png", "modalities.png", "report.html", "training.png"]
+    assert sorted(file.name for file in path.parent.iterdir()) == names
+    for file in path.parent.glob("*.png"):
+        assert min(Image.open(file).size) > 300
+    html = path.read_text("utf-8")
+    assert "<h1>A &lt;report&gt;</h1>" in html and "<script" not in html and "it &lt;b&gt;is" in html
+    assert not re.search(r"https?://|<link|@import", html)
+    assert html.count("data:image/png;base64,") == 4 and html.count("data:audio/wav;base64,") == 1
+    assert all('alt="' in image for image in re.findall(r"<img[^>]+>", html))
+    assert html.count("<table") == html.count("<caption>") == 4
+    for shown in (
+        "0.750",
+        "forced words",
+        "reference words",
+        "predicted words",
+        "true: negative",
+        "f00d",
+        "mmsr demo",
+    ):
+        assert shown in html
+    assert "ROUGE-L (Unicode)" in html and "ROUGE-L (ASCII)" in html and "Surest mistakes" in html
+    assert '<q lang="vi">Từ đó' in html
+
+
+def test_report_of_labels_alone(tmp_path: Path) -> None:
+    entry = {"n": 4, "accuracy": 0.5, "macro_f1": 0.5, "uar": 0.5, "f1": {"neutral": 0.5}}
+    path = write_report(
+        tmp_path, title="t", metrics={"test": {"audio": entry}}, predictions=[], labels=LABELS
+    )
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["modalities.png", "report.html"]
+    assert "audio alone" in path.read_text("utf-8")
+
+
+def test_report_without_any_gold(tmp_path: Path) -> None:
+    metrics = {"test": {"text": {"n": 4, "n_label": 0, "n_rationale": 0}}}
+    write_report(tmp_path, title="t", metrics=metrics, predictions=[], labels=LABELS)
+    assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_markdown_table(run) -> None:
+    document, _ = run
+    lines = markdown_table(document).splitlines()
+    assert lines[0] == (
+        "| condition | n | accuracy | macro-F1 | UAR | ROUGE-L (Unicode) | ROUGE-L (ASCII) | chrF | exact |"
+    )
+    assert len({line.count("|") for line in lines}) == 1
+    figures = document["test"]["audio+text"]
+    low, high = figures["interval"]["accuracy"]
+    assert lines[2].startswith(f"| audio + text | 12 | {figures['accuracy']:.3f} [{low:.3f}, {high:.3f}] | ")
+    assert any(line.startswith("| baseline: majority label | 12 | 0.333 [") for line in lines)
+    constant = next(line for line in lines if "rationale of the predicted label" in line)
+    assert constant.startswith(
+        "| baseline: constant rationale of the predicted label | 12 | – | – | – | 1.000 | "
+    )
+
+
+def test_a_split_that_is_missing_or_empty_raises() -> None:
+    with pytest.raises(ValueError, match="metrics have no split 'dev'; their keys are 'test', 'seed'"):
+        markdown_table({"test": {}, "seed": 0}, split="dev")
+    with pytest.raises(ValueError, match="metrics of split 'test' have no condition"):
+        markdown_table({"test": {"baselines": {}}})
+
+
+def test_an_attention_map_that_does_not_fit_its_tokens_raises(example) -> None:
+    example["attention"]["tokens"] = ["a", "b"]
+    with pytest.raises(ValueError, match=r"attention of shape \(3, 20\) does not fit 2 tokens"):
+        draw_attention(example["attention"])
+
+
+def test_letters_that_no_font_has_become_a_number() -> None:
+    assert _drawable("▁đau", 0) == "đau"
+    assert _drawable("$5$", 0) == r"\$5\$"
+    assert _drawable("\U000e0001", 3) == "#4"

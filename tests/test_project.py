@@ -1,0 +1,190 @@
+"""The project as a whole: its pins agree, its imports run one way, and it starts light."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+CORE = [Requirement(line) for line in PROJECT["dependencies"]]
+EXTRAS = [
+    requirement
+    for lines in PROJECT["optional-dependencies"].values()
+    for requirement in map(Requirement, lines)
+    if requirement.name != PROJECT["name"]
+]
+
+# conda-forge's name for a package, where it differs from the one on the Python package index.
+PYPI_NAMES = {"pytorch-gpu": "torch"}
+
+# What each room may import beside itself (the design's import order); modules above the rooms may import all.
+MAY_IMPORT = {
+    "evaluation": (),
+    "model": (),
+    "data": ("mmsr.model.processing",),
+    "training": ("mmsr.evaluation", "mmsr.model", "mmsr.data"),
+}
+MODULES = sorted((ROOT / "mmsr").rglob("*.py"))
+EXPERIMENTS = sorted((ROOT / "experiments").rglob("*.yaml"))
+
+
+def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=100
+    )
+
+
+def committed_files() -> list[Path]:
+    """Tracked files, and those that the next commit could add."""
+    listing = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True
+    )
+    if listing.returncode:
+        pytest.skip("not a git checkout")
+    return [path for name in listing.stdout.decode().split("\0") if name and (path := ROOT / name).is_file()]
+
+
+def imported_modules(path: Path) -> Iterator[str]:
+    """Dotted names that a file imports anywhere, lazily or for type checking too."""
+    package = path.relative_to(ROOT).parts[:-1]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), filename=str(path))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parents = package[: len(package) - node.level + 1] if node.level else ()
+            source = ".".join([*parents, *filter(None, [node.module])])
+            for alias in node.names:
+                name = f"{source}.{alias.name}"
+                file = ROOT / name.replace(".", "/")
+                yield name if file.is_dir() or file.with_suffix(".py").is_file() else source
+
+
+def is_within(name: str, module: str) -> bool:
+    return name == module or name.startswith(f"{module}.")
+
+
+def has_lower_bound(requirement: Requirement) -> bool:
+    return any(specifier.operator in (">=", "==", "~=") for specifier in requirement.specifier)
+
+
+@pytest.mark.parametrize("requirement", CORE + EXTRAS, ids=str)
+def test_every_dependency_has_a_lower_bound(requirement: Requirement) -> None:
+    assert has_lower_bound(requirement), f"{requirement} names no lowest version"
+
+
+def test_each_package_is_pinned_once() -> None:
+    names = [canonicalize_name(requirement.name) for requirement in CORE + EXTRAS]
+    assert sorted(names) == sorted(set(names))
+
+
+def test_conda_environment_has_the_pins_of_the_project() -> None:
+    dependencies = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
+    pip_lines = next(entry["pip"] for entry in dependencies if isinstance(entry, dict))
+    assert pip_lines == ["-e .[all]"]
+
+    pins = {canonicalize_name(requirement.name): requirement.specifier for requirement in CORE + EXTRAS}
+    conda = dict((line.split(maxsplit=1) + [""])[:2] for line in dependencies if isinstance(line, str))
+    del conda["pip"]
+    python = SpecifierSet(conda.pop("python"))
+    assert conda, "the conda environment names no package of the project"
+    for name, pin in conda.items():
+        assert SpecifierSet(pin) == pins[PYPI_NAMES.get(name, name)], f"{name}: pyproject.toml differs"
+
+    supported = SpecifierSet(PROJECT["requires-python"])
+    allowed = [f"3.{minor}" for minor in range(30) if f"3.{minor}" in python]
+    assert allowed and all(version in supported for version in allowed)
+
+
+def test_citation_names_the_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (citation["version"], citation["license"]) == (PROJECT["version"], PROJECT["license"])
+
+
+def test_no_committed_file_names_a_machine_or_a_registry() -> None:
+    # Written in pieces, so that this file does not name them itself.
+    folders = "|".join(["work", "root", "Users/[a-z]+", "home/[a-z]+", "tmp/" + "venv"])
+    indexes = "|".join(["pypi.org" + "/simple", "--(?:extra-)?index" + "-url", "--find" + "-links"])
+    forbidden = re.compile(rf"(?<![\w.}}/-])/(?:{folders})\b|{indexes}".encode())
+    found = [
+        f"{path.relative_to(ROOT)}: {match.group().decode()}"
+        for path in committed_files()
+        for match in forbidden.finditer(path.read_bytes())
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_run_one_way(path: Path) -> None:
+    room = path.relative_to(ROOT / "mmsr").parts[0]
+    if room not in MAY_IMPORT:
+        assert path.parent == ROOT / "mmsr", f"{room}/ has no place in the import order"
+        return
+    allowed = (f"mmsr.{room}", *MAY_IMPORT[room])
+    for name in imported_modules(path):
+        if name != "mmsr" and is_within(name, "mmsr"):
+            assert any(is_within(name, module) for module in allowed), f"{room} must not import {name}"
+        if room == "model":
+            assert not re.match(r"(pytorch_)?lightning", name), f"model must not import {name}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_imported_package_is_a_declared_dependency(path: Path) -> None:
+    declared = {canonicalize_name(requirement.name) for requirement in CORE + EXTRAS}
+    distributions = packages_distributions()
+    for name in {module.partition(".")[0] for module in imported_modules(path)}:
+        if name != "mmsr" and name not in sys.stdlib_module_names:
+            providers = {canonicalize_name(provider) for provider in distributions.get(name, [name])}
+            assert providers & declared, f"{name} is imported, yet no declared dependency provides it"
+
+
+def test_import_leaves_torch_alone() -> None:
+    done = run_python("import sys, mmsr; assert 'torch' not in sys.modules, 'import mmsr brought torch'")
+    assert done.returncode == 0, done.stderr
+
+
+def test_help_leaves_torch_alone() -> None:
+    code = """
+import atexit, sys
+atexit.register(lambda: print("torch" in sys.modules, file=sys.stderr))
+from mmsr.cli import main
+sys.argv = ["mmsr", "--help"]
+main()
+"""
+    done = run_python(code)
+    assert done.returncode == 0, done.stderr
+    assert "usage: mmsr" in done.stdout
+    assert done.stderr.splitlines() == ["False"]
+
+
+def test_prediction_needs_no_extra() -> None:
+    code = """
+import importlib, pkgutil, sys
+absent = "lightning pytorch_lightning librosa timm torchaudio torchvision sklearn matplotlib espeakng_loader"
+sys.modules.update(dict.fromkeys(absent.split()))
+import mmsr.cli, mmsr.data.audio, mmsr.data.manifest, mmsr.model
+for module in pkgutil.walk_packages(mmsr.model.__path__, "mmsr.model."):
+    importlib.import_module(module.name)
+"""
+    done = run_python(code)
+    assert done.returncode == 0, done.stderr
+
+
+def test_there_are_experiments() -> None:
+    assert ROOT / "experiments" / "demo.yaml" in EXPERIMENTS
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_experiment_parses(path: Path) -> None:
+    experiment = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert isinstance(experiment, dict) and experiment, f"{path.name} holds no settings"
