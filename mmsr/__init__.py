@@ -1,8 +1,8 @@
 """mmsr, multimodal sentiment reasoning: speech and its transcript in, a sentiment and the reason for it out.
 
 After `import mmsr`, transformers knows the model: `AutoConfig`, `AutoProcessor`, `AutoModel` and
-`pipeline("sentiment-reasoning", model=...)`. The import is light: neither torch nor transformers is loaded until one
-of them is used.
+`pipeline("sentiment-reasoning", model=...)`. The import is light: neither torch nor transformers is loaded
+until one of them is used.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ _HOMES = {
     "SentimentReasoningPipeline": "mmsr.model.pipeline",
 }
 
-# Each of our modules registers its own class with transformers when it is imported. It is imported as soon as the
-# transformers module that keeps the register is, and not before: `import mmsr` would otherwise cost all of torch.
+# Each of our modules registers its own class with transformers when it is imported. It is imported as soon as
+# the transformers module that keeps the register is, and not before: `import mmsr` would otherwise cost all
+# of torch.
 _REGISTERS = {
     "transformers.models.auto.configuration_auto": "mmsr.model.configuration",
     "transformers.models.auto.processing_auto": "mmsr.model.processing",
@@ -48,7 +49,8 @@ for _name in _REGISTERS:
 
 
 def _give_audio_loader(module: Any) -> None:
-    module.SentimentReasoningPipeline.default_load_audio = staticmethod(__getattr__("Audio")())
+    load = importlib.import_module("mmsr.data.audio").Audio()
+    module.SentimentReasoningPipeline.default_load_audio = staticmethod(load)
 
 
 wrapt.register_post_import_hook(_give_audio_loader, "mmsr.model.pipeline")

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mmsr.data.audio import Audio, AudioError
 from mmsr.data.batching import BudgetBatchSampler, ResumableLoader
-from mmsr.data.manifest import Fault, ManifestError, load_manifest
+from mmsr.data.manifest import Fault, ManifestError, load_manifest, speaker_fold
 
 if TYPE_CHECKING:
     from mmsr.model.processing import MmsrProcessor
@@ -205,29 +205,14 @@ class MmsrDataModule(LightningDataModule):
 
     def _by_speaker(self, rows: datasets.Dataset) -> dict[Split, list[int]]:
         assert self.fold is not None
-        column = rows["speaker"]
-        if nameless := sum(speaker is None for speaker in column):
-            raise self._error(
-                "speaker", f"is missing in {nameless} rows; accepted: a speaker in each, for folds"
-            )
-        speakers = sorted(set(column))
-        start, stop = (len(speakers) * fold // self.folds for fold in (self.fold, self.fold + 1))
-        others = speakers[stop:] + speakers[:start]  # from the fold's end on, around
-        if len(speakers) < self.folds or len(others) <= self.dev_speakers:
-            raise self._error(
-                "speaker",
-                f"has {len(speakers)} speakers; accepted: enough for {self.folds} folds,"
-                f" {self.dev_speakers} development speakers and one to train on",
-            )
-        chosen: dict[Split, list[str]] = {
-            "train": others[self.dev_speakers :],
-            "dev": others[: self.dev_speakers],
-            "test": speakers[start:stop],
-        }
-        return {
-            split: [row for row, speaker in enumerate(column) if speaker in names]
-            for split, names in chosen.items()
-        }
+        parts = speaker_fold(
+            rows,
+            fold=self.fold,
+            folds=self.folds,
+            dev_speakers=self.dev_speakers,
+            source=Path(self.manifest).name,
+        )
+        return {"train": parts["train"], "dev": parts["dev"], "test": parts["test"]}
 
     def _missing_split(self, split: Split) -> str:
         found = ", ".join(self.split_names[name] for name in self._rows) or "none of the three"

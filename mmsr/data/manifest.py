@@ -115,6 +115,43 @@ def load_manifest(
     )
 
 
+def speaker_fold(
+    rows: datasets.Dataset, *, fold: int, folds: int = 4, dev_speakers: int = 2, source: str = "manifest"
+) -> dict[str, list[int]]:
+    """Split rows by speaker: the sorted speakers are cut into `folds` runs, of which one is the test split.
+
+    The `dev_speakers` speakers after it, cyclically, are the development split, the others the training split.
+
+    `source` is the manifest's name in errors.
+
+    Returns:
+        Row numbers of `train`, `dev` and `test`.
+
+    Raises:
+        ManifestError: A row has no speaker, or there are too few speakers.
+        ValueError: There is no such fold.
+    """
+    if not 0 <= fold < folds:
+        raise ValueError(f"fold is {fold}; accepted: 0 to {folds - 1}, since folds is {folds}")
+    column = rows["speaker"]
+    if nameless := sum(speaker is None for speaker in column):
+        problem = f"is missing in {nameless} rows; accepted: a speaker in each, for folds"
+        raise ManifestError([Fault(source, None, "speaker", problem)])
+    speakers = sorted(set(column))
+    start, stop = (len(speakers) * part // folds for part in (fold, fold + 1))
+    others = speakers[stop:] + speakers[:start]  # from the fold's end on, around
+    if len(speakers) < folds or len(others) <= dev_speakers:
+        problem = (
+            f"has {len(speakers)} speakers; accepted: enough for {folds} folds, {dev_speakers} development speakers"
+            " and one to train on"
+        )
+        raise ManifestError([Fault(source, None, "speaker", problem)])
+    chosen = {"train": others[dev_speakers:], "dev": others[:dev_speakers], "test": speakers[start:stop]}
+    return {
+        split: [row for row, speaker in enumerate(column) if speaker in names] for split, names in chosen.items()
+    }
+
+
 def fingerprint(dataset: datasets.Dataset) -> str:
     """Identify data by their content: 16 hex digits over the rows, in order, and their audio files' bytes.
 

@@ -1,7 +1,7 @@
 """Configuration of the joint audio-text model: architecture only, never how a run trains.
 
-One `MmsrConfig` holds three sub-configs (`audio_encoder`, `text_encoder`, `decoder`), each the transformers config of
-that part, so that a checkpoint reloads offline. `from_preset` gives named sizes.
+One `MmsrConfig` holds three sub-configs (`audio_encoder`, `text_encoder`, `decoder`), each the transformers
+config of that part, so that a checkpoint reloads offline. `from_preset` gives named sizes.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from transformers import AutoConfig, PreTrainedConfig
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 FORMAT_VERSION = 1
 """Version of the checkpoint layout; a checkpoint of a later version is refused."""
@@ -90,10 +89,10 @@ class MmsrConfig(PreTrainedConfig):
     initializer_range: float = 0.02
     # tokens
     label_token_ids: list[int] | None = None
-    pad_token_id: int | None = 1
+    pad_token_id: int = 1
     bos_token_id: int | None = 0
     eos_token_id: int | None = 2
-    decoder_start_token_id: int | None = 0
+    decoder_start_token_id: int = 0
     # loss
     rationale_loss_weight: float = 1.0
     label_smoothing: float = 0.0
@@ -109,13 +108,12 @@ class MmsrConfig(PreTrainedConfig):
         for name in self.sub_configs:
             part = getattr(self, name)
             if isinstance(part, dict):
-                part = dict(part)
-                setattr(self, name, CONFIG_MAPPING[part.pop("model_type")](**part))
+                setattr(self, name, AutoConfig.for_model(**part))
         if self.id2label is None and kwargs.get("num_labels") in (None, len(DEFAULT_LABELS)):
             self.id2label = dict(DEFAULT_LABELS)
             kwargs.pop("num_labels", None)
         super().__post_init__(**kwargs)
-        self.label2id = {label: int(index) for index, label in self.id2label.items()}
+        self.label2id = {label: index for index, label in enumerate(self.labels)}
         self._check()
 
     def _check(self) -> None:
@@ -125,8 +123,8 @@ class MmsrConfig(PreTrainedConfig):
         check_choice("rationale_format", self.rationale_format, RATIONALE_FORMATS)
         if self.format_version > FORMAT_VERSION:
             raise ValueError(
-                f"this checkpoint has format_version={self.format_version}; this mmsr reads up to {FORMAT_VERSION}: "
-                "install a later mmsr"
+                f"this checkpoint has format_version={self.format_version}; this mmsr reads up to "
+                f"{FORMAT_VERSION}: install a later mmsr"
             )
         if (self.decoder_type == "none") != (self.rationale_format == "none"):
             raise ValueError(
@@ -134,7 +132,9 @@ class MmsrConfig(PreTrainedConfig):
                 "set both to 'none' for a label only, or neither"
             )
         if self.hidden_size % self.fusion_heads:
-            raise ValueError(f"hidden_size={self.hidden_size} is not divisible by fusion_heads={self.fusion_heads}")
+            raise ValueError(
+                f"hidden_size={self.hidden_size} is not divisible by fusion_heads={self.fusion_heads}"
+            )
         for field, expected in (("label_token_ids", True), ("class_weights", False)):
             value = getattr(self, field)
             needed = expected and self.rationale_format == "multitask" and self.decoder is not None
@@ -156,20 +156,35 @@ class MmsrConfig(PreTrainedConfig):
     @property
     def labels(self) -> list[str]:
         """Label names in the order of their ids."""
-        return [self.id2label[index] for index in range(self.num_labels)]
+        return [label for _, label in sorted((self.id2label or {}).items())]
+
+    def part(self, name: str) -> PreTrainedConfig:
+        """The sub-config `audio_encoder`, `text_encoder` or `decoder`.
+
+        Raises:
+            ValueError: this config has none.
+        """
+        part = getattr(self, name)
+        if part is None:
+            raise ValueError(
+                f"fusion={self.fusion!r}, decoder_type={self.decoder_type!r}: {name} is needed but None; "
+                "accepted: the transformers config of that part, or its dict with model_type"
+            )
+        return part
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
-        """The decoder's config, which sizes generation's cache and vocabulary; with `encoder=True` the text encoder's.
+        """The decoder's config, which sizes generation's cache (with `encoder=True` the text encoder's).
 
         Returns this config itself where the model lacks that part.
         """
-        if encoder and not decoder:
-            return self.text_encoder or self
-        return self.decoder or self.text_encoder or self
+        order = ("text_encoder",) if encoder and not decoder else ("decoder", "text_encoder")
+        return next((self.part(name) for name in order if getattr(self, name) is not None), self)
 
     @classmethod
     def from_preset(cls, preset: str, *, vocab_size: int | None = None, **overrides: Any) -> MmsrConfig:
-        """Named sizes: `tiny` for tests (< 1 M), `small` for the demo, `base` = wav2vec2-base + XLM-R-base shapes.
+        """Named sizes.
+
+        `tiny` is for tests (< 1 M), `small` for the demo, `base` has wav2vec2-base's and XLM-R-base's shapes.
 
         Args:
             preset: one of `PRESETS`.
@@ -189,14 +204,16 @@ class MmsrConfig(PreTrainedConfig):
         fusion = overrides.get("fusion", "cross_attention")
         check_choice("fusion", fusion, FUSIONS)
         rationale_format = overrides.get("rationale_format", "multitask")
-        decoder_type = overrides.get("decoder_type", "none" if rationale_format == "none" else "cross_attention")
+        decoder_type = overrides.get(
+            "decoder_type", "none" if rationale_format == "none" else "cross_attention"
+        )
         num_labels = len(overrides.get("id2label") or DEFAULT_LABELS)
         parts: dict[str, Any] = {}
         if fusion != "text_only":
-            parts["audio_encoder"] = CONFIG_MAPPING["wav2vec2"](**shape["audio_encoder"])
+            parts["audio_encoder"] = AutoConfig.for_model("wav2vec2", **shape["audio_encoder"])
         if fusion != "audio_only":
-            parts["text_encoder"] = CONFIG_MAPPING["xlm-roberta"](
-                vocab_size=vocab_size, **shape["text_encoder"], **special
+            parts["text_encoder"] = AutoConfig.for_model(
+                "xlm-roberta", vocab_size=vocab_size, **shape["text_encoder"], **special
             )
         if decoder_type != "none":
             parts["decoder"] = decoder_config(
@@ -207,13 +224,16 @@ class MmsrConfig(PreTrainedConfig):
         return cls(**{**shape["fusion"], **parts, **special, **overrides, "decoder_type": decoder_type})
 
 
-def decoder_config(*, width: int, layers: int, heads: int, intermediate_size: int, **kwargs: Any) -> PreTrainedConfig:
+def decoder_config(
+    *, width: int, layers: int, heads: int, intermediate_size: int, **kwargs: Any
+) -> PreTrainedConfig:
     """Config of a rationale decoder from scratch: the pre-norm decoder half of MBart, with tied embeddings.
 
-    `encoder_layers` is set to `layers` too, because generation sizes its cache from `num_hidden_layers`, which
-    MBart maps to the encoder's count.
+    `encoder_layers` is set to `layers` too, because generation sizes its cache from `num_hidden_layers`,
+    which MBart maps to the encoder's count.
     """
-    return CONFIG_MAPPING["mbart"](
+    return AutoConfig.for_model(
+        "mbart",
         d_model=width,
         decoder_layers=layers,
         encoder_layers=layers,
@@ -230,7 +250,9 @@ def decoder_config(*, width: int, layers: int, heads: int, intermediate_size: in
     )
 
 
-def _wav2vec2(width: int, layers: int, heads: int, intermediate_size: int, conv: dict[str, Any]) -> dict[str, Any]:
+def _wav2vec2(
+    width: int, layers: int, heads: int, intermediate_size: int, conv: dict[str, Any]
+) -> dict[str, Any]:
     return {
         "hidden_size": width,
         "num_hidden_layers": layers,
@@ -242,7 +264,7 @@ def _wav2vec2(width: int, layers: int, heads: int, intermediate_size: int, conv:
         "layerdrop": 0.0,
         "hidden_dropout": 0.1,
         "feat_proj_dropout": 0.1,
-        "attention_dropout": 0.1,
+        "attention_dropout": 0.0,
         "activation_dropout": 0.0,
         **conv,
     }
@@ -255,6 +277,7 @@ def _xlm_roberta(width: int, layers: int, heads: int, intermediate_size: int) ->
         "num_attention_heads": heads,
         "intermediate_size": intermediate_size,
         "max_position_embeddings": 514,
+        "attention_probs_dropout_prob": 0.0,
         "type_vocab_size": 1,
         "layer_norm_eps": 1e-5,
     }
@@ -298,14 +321,24 @@ _PRESETS: dict[str, dict[str, Any]] = {
         ),
         "text_encoder": _xlm_roberta(128, 2, 4, 512),
         "decoder": {"width": 128, "layers": 2, "heads": 4, "intermediate_size": 512},
-        "fusion": {"hidden_size": 128, "fusion_layers": 1, "fusion_heads": 4, "fusion_intermediate_size": 512},
+        "fusion": {
+            "hidden_size": 128,
+            "fusion_layers": 1,
+            "fusion_heads": 4,
+            "fusion_intermediate_size": 512,
+        },
     },
     "base": {
         "vocab_size": 250_002,
         "audio_encoder": {"mask_time_prob": 0.0, "layerdrop": 0.0},
         "text_encoder": _xlm_roberta(768, 12, 12, 3072),
         "decoder": {"width": 768, "layers": 6, "heads": 12, "intermediate_size": 3072},
-        "fusion": {"hidden_size": 768, "fusion_layers": 2, "fusion_heads": 12, "fusion_intermediate_size": 3072},
+        "fusion": {
+            "hidden_size": 768,
+            "fusion_layers": 2,
+            "fusion_heads": 12,
+            "fusion_intermediate_size": 3072,
+        },
     },
 }
 

@@ -1,13 +1,15 @@
 """Rationale decoders: language models that read the fused memory through cross-attention.
 
-A decoder is a transformers causal language model whose `forward` takes `encoder_hidden_states`; it is built as a
-`PreTrainedModel`, never as a bare module, because only then does its causal mask exist (a bare one leaks the future).
+A decoder is a transformers causal language model whose `forward` takes `encoder_hidden_states`; it is built
+as a `PreTrainedModel`, never as a bare module, because only then does its causal mask exist (a bare one leaks
+the future).
 """
 
 from __future__ import annotations
 
 import inspect
 
+import torch
 from transformers import PreTrainedModel
 
 from mmsr.model.configuration import MmsrConfig
@@ -23,13 +25,11 @@ def build_decoder(config: MmsrConfig) -> PreTrainedModel | None:
 
     if config.decoder_type == "none":
         return None
-    if config.decoder is None:
-        raise ValueError(f"decoder_type={config.decoder_type!r} needs config.decoder, which is None")
-    decoder = AutoModelForCausalLM.from_config(config.decoder)
+    decoder = AutoModelForCausalLM.from_config(config.part("decoder"), dtype=torch.get_default_dtype())
     if "encoder_hidden_states" not in inspect.signature(decoder.forward).parameters:
         raise ValueError(
-            f"decoder has model_type={config.decoder.model_type!r}, which has no cross-attention; accepted: a causal "
-            "language model whose forward takes encoder_hidden_states (mbart, bart, gpt2, bert, xlm-roberta ...)"
+            f"decoder has model_type={decoder.config.model_type!r}, which has no cross-attention; accepted: "
+            "a causal language model whose forward takes encoder_hidden_states (mbart, bart, gpt2, bert ...)"
         )
     return decoder
 

@@ -1,14 +1,15 @@
 """Encoders: waveform or transcript in, states of every kept layer out, with a mask of the real positions.
 
     input_values [b, s] ──► AudioEncoder ──► states [b, f, l, d], mask [b, f]
-    input_ids    [b, t] ──► TextEncoder  ──► states [b, t, l, d], mask [b, t]      l = kept layers (1 without a layer mix)
+    input_ids    [b, t] ──► TextEncoder  ──► states [b, t, l, d], mask [b, t]
 
-Both wrap a transformers model unchanged. What they add is the handling of padding that those models lack: a row's
-states do not depend on what it is batched with, nor on the side that padding stands on, nor on what stands in it.
-`LayerMix` then turns l layers into one.
+with l the kept layers (1 without a layer mix). Both wrap a transformers model unchanged. What they add is the
+handling of padding that those models lack: a row's states do not depend on what it is batched with, nor on
+the side that padding stands on, nor on what stands in it. `LayerMix` then turns l layers into one.
 
-Transformers' Auto classes are imported inside functions: their import makes transformers import `mmsr.model.modeling`
-(see `mmsr/__init__.py`), which needs this module whole.
+Transformers' Auto classes are imported inside functions: their import makes transformers import
+`mmsr.model.modeling` (see `mmsr/__init__.py`), which needs this module whole. A part is built in the whole
+model's dtype, not in the one that its own config was saved with (Whisper's says float16).
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ import functools
 import inspect
 import os
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
@@ -31,8 +34,8 @@ from mmsr.model.configuration import MmsrConfig
 class Encoded:
     """What an encoder returns.
 
-    `states [b, n, l, d]` of the kept layers, `mask [b, n]` (1 = real), and, where asked for, all the transformers
-    model's `hidden_states` (`[b, n, d]` each, embeddings first) and `attentions` (`[b, h, n, n]` each).
+    `states [b, n, l, d]` of the kept layers, `mask [b, n]` (1 = real), and, where asked for, all the model's
+    `hidden_states` (`[b, n, d]` each, embeddings first) and `attentions` (`[b, h, n, n]` each).
     """
 
     states: Tensor
@@ -42,9 +45,10 @@ class Encoded:
 
 
 class LayerMix(nn.Module):
-    """Learned softmax-weighted sum over layers, each layer-normed first (SUPERB, Yang et al. 2021, arXiv 2105.01051).
+    """Learned softmax-weighted sum over layers, each layer-normed first.
 
-    `states [b, n, l, d] -> [b, n, d]`. With one layer it is the identity.
+    `states [b, n, l, d] -> [b, n, d]`. With one layer it is the identity. After SUPERB (Yang et al. 2021,
+    arXiv 2105.01051).
     """
 
     def __init__(self, layers: int) -> None:
@@ -62,8 +66,8 @@ class LayerMix(nn.Module):
 def to_front(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Turn left padding into right padding and zero what stands in it (NaN included).
 
-    `values [b, n]` or `[b, n, d]`, `mask [b, n]` -> the same shapes, each row rolled so that its first real position
-    comes first.
+    `values [b, n]` or `[b, n, d]`, `mask [b, n]` -> the same shapes, each row rolled so that its first real
+    position comes first.
     """
     start = mask.argmax(-1, keepdim=True)
     order = (torch.arange(mask.shape[1], device=mask.device) + start) % mask.shape[1]
@@ -74,15 +78,25 @@ def to_front(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     return values.gather(1, order).masked_fill(mask == 0, 0), mask
 
 
+def kept_layers(output: Any, *, all_layers: bool) -> Tensor:
+    """All layers of a transformers output, or its last, `[b, n, l, d]`.
+
+    The last is always the model's output, whose final layer norm some models leave out of `hidden_states`.
+    """
+    below = output.hidden_states[:-1] if all_layers else ()
+    return torch.stack((*below, output.last_hidden_state), dim=2)
+
+
 class AudioEncoder(nn.Module):
     """Base of the speech encoders: a transformers model under `self.model`, fed with the raw waveform.
 
-    A row whose mask is all zero still gets states; the caller replaces them. Sample rate: `config.sampling_rate` Hz.
+    A row whose mask is all zero still gets states; the caller replaces them. Sample rate:
+    `config.sampling_rate` Hz.
     """
 
     def __init__(self, config: MmsrConfig) -> None:
         super().__init__()
-        self.config = config.audio_encoder
+        self.config = config.part("audio_encoder")
         self.keeps_all_layers = config.audio_layer_mix
         self.model = self.build(self.config)
 
@@ -96,7 +110,7 @@ class AudioEncoder(nn.Module):
         """The transformers model of this config, weights not loaded."""
         from transformers import AutoModel
 
-        return AutoModel.from_config(config)
+        return AutoModel.from_config(config, dtype=torch.get_default_dtype())
 
     @classmethod
     def load(cls, name: str | os.PathLike[str]) -> PreTrainedModel:
@@ -108,17 +122,20 @@ class AudioEncoder(nn.Module):
     def forward(self, input_values: Tensor, mask: Tensor, **outputs: bool) -> Encoded:
         """Encode `input_values [b, s]` whose real samples `mask [b, s]` marks."""
         input_values, mask = to_front(input_values, mask.long())
-        return self.encode(input_values, mask, **outputs)
+        encoded = self.encode(input_values, mask, **outputs)
+        encoded.mask = encoded.mask * mask.any(-1, keepdim=True)  # an absent row has no real frame
+        return encoded
 
-    def encode(self, input_values: Tensor, mask: Tensor, **outputs: bool) -> Encoded:
+    def encode(
+        self,
+        input_values: Tensor,
+        mask: Tensor,
+        *,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+    ) -> Encoded:
         """Encode a waveform whose padding stands at the right and is silent."""
         raise NotImplementedError
-
-    def kept(self, output: object) -> Tensor:
-        """The kept layers of a transformers output, `[b, n, l, d]`."""
-        if self.keeps_all_layers:
-            return torch.stack(output.hidden_states, dim=2)  # type: ignore[attr-defined]
-        return output.last_hidden_state[:, :, None]  # type: ignore[attr-defined]
 
     def flags(self, output_attentions: bool, output_hidden_states: bool) -> dict[str, bool]:
         """Keyword arguments that make the transformers model return what is needed."""
@@ -129,43 +146,80 @@ class AudioEncoder(nn.Module):
 
 
 class WaveformEncoder(AudioEncoder):
-    """wav2vec2, XLS-R, HuBERT, WavLM, data2vec-audio and their kin: transformers models that read the waveform.
+    """Models that read the waveform: wav2vec2, XLS-R, HuBERT, WavLM, data2vec-audio and their kin.
 
-    A front end with group norm (wav2vec2-base, HuBERT-base) normalises over the whole row, padding included, so its
-    rows are encoded one length at a time; layer-norm front ends run as one padded batch.
+    Where padding would leak into a row (see `reads_padding`), rows are encoded one length at a time; the
+    others run as one padded batch.
     """
 
     def encode(self, input_values: Tensor, mask: Tensor, **outputs: bool) -> Encoded:
-        """Encode; a row shorter than one frame is filled up with silence, an empty row is encoded as silence."""
+        """Encode; a row shorter than one frame is filled up with silence, an empty row is silence."""
         lengths = mask.sum(-1).clamp(min=self.receptive_field)
         samples = max(input_values.shape[1], self.receptive_field)
         input_values = nn.functional.pad(input_values, (0, samples - input_values.shape[1]))
-        if self.config.feat_extract_norm == "group" and (lengths != samples).any():
+        if self.reads_padding and (lengths != samples).any():
             return self._encode_by_length(input_values, lengths, **outputs)
         mask = (torch.arange(samples, device=lengths.device) < lengths[:, None]).long()
         return self._encode_batch(input_values, mask, **outputs)
 
     @functools.cached_property
+    def reads_padding(self) -> bool:
+        """Whether a row's states depend on the padding beside it.
+
+        A front end with group norm (wav2vec2-base, HuBERT-base) normalises over the whole row, padding
+        included; data2vec's stacked positional convolutions and the conformer's convolutions look across its
+        edge.
+        """
+        return (
+            self.config.model_type in ("data2vec-audio", "wav2vec2-conformer")
+            or self.config.feat_extract_norm == "group"
+        )
+
+    @functools.cached_property
     def receptive_field(self) -> int:
         """Samples that the first frame needs."""
         field = 1
-        for kernel, stride in zip(reversed(self.config.conv_kernel), reversed(self.config.conv_stride), strict=True):
+        for kernel, stride in zip(
+            reversed(self.config.conv_kernel), reversed(self.config.conv_stride), strict=True
+        ):
             field = (field - 1) * stride + kernel
         return field
 
     def _encode_batch(
-        self, input_values: Tensor, mask: Tensor, output_attentions: bool = False, output_hidden_states: bool = False
+        self,
+        input_values: Tensor,
+        mask: Tensor,
+        *,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
     ) -> Encoded:
         output = self.model(
-            input_values, attention_mask=mask, **self.flags(output_attentions, output_hidden_states), return_dict=True
+            input_values,
+            attention_mask=mask,
+            mask_time_indices=self._no_masking(input_values),
+            **self.flags(output_attentions, output_hidden_states),
+            return_dict=True,
         )
-        states = self.kept(output)
-        frames = self.model._get_feature_vector_attention_mask(states.shape[1], mask).long()
+        states = kept_layers(output, all_layers=self.keeps_all_layers)
+        model: Any = self.model
+        frames = model._get_feature_vector_attention_mask(states.shape[1], mask).long()
         hidden_states = output.hidden_states if output_hidden_states else None
         return Encoded(states, frames, hidden_states, output.attentions if output_attentions else None)
 
+    def _frames(self, samples: int) -> int:
+        model: Any = self.model
+        return int(model._get_feat_extract_output_lengths(torch.tensor(samples)))
+
+    def _no_masking(self, input_values: Tensor) -> Tensor | None:
+        """SpecAugment raises on a batch shorter than its mask: such a batch is trained on as it is."""
+        batch, samples = input_values.shape
+        frames = self._frames(samples)
+        if not self.training or self.config.mask_time_prob == 0 or frames >= self.config.mask_time_length:
+            return None
+        return torch.zeros(batch, frames, dtype=torch.bool, device=input_values.device)
+
     def _encode_by_length(self, input_values: Tensor, lengths: Tensor, **outputs: bool) -> Encoded:
-        frames = int(self.model._get_feat_extract_output_lengths(torch.tensor(input_values.shape[1])))
+        frames = self._frames(input_values.shape[1])
         rows: dict[int, Encoded] = {}
         for length in lengths.unique().tolist():
             which = (lengths == length).nonzero()[:, 0]
@@ -212,10 +266,11 @@ def _stack(rows: list[Encoded]) -> Encoded:
 
 
 class WhisperAudioEncoder(AudioEncoder):
-    """Whisper's encoder at its full 30 s window; longer audio is cut into windows of 30 s, each encoded by itself.
+    """Whisper's encoder at its full 30 s window; longer audio is cut into windows, each encoded by itself.
 
-    The log-mel spectrogram is made here, in float32, as `WhisperFeatureExtractor` makes it. Frames past the end of
-    the audio are masked (and cut off where no row of the batch needs them); one frame lasts 20 ms.
+    The log-mel spectrogram is made here, in float32, as `WhisperFeatureExtractor` makes it. Frames past the
+    end of the audio are masked (and cut off where no row of the batch needs them); one frame lasts 20 ms.
+    `attentions` are Whisper's own, one square of 1,500 positions per window: `[b * windows, h, n, n]`.
     """
 
     n_fft = 400
@@ -226,7 +281,7 @@ class WhisperAudioEncoder(AudioEncoder):
         """Whisper's encoder without its decoder."""
         from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-        return WhisperEncoder._from_config(config)
+        return WhisperEncoder._from_config(config, dtype=torch.get_default_dtype())
 
     @classmethod
     def load(cls, name: str | os.PathLike[str]) -> PreTrainedModel:
@@ -234,7 +289,12 @@ class WhisperAudioEncoder(AudioEncoder):
         return super().load(name).get_encoder()
 
     def encode(
-        self, input_values: Tensor, mask: Tensor, output_attentions: bool = False, output_hidden_states: bool = False
+        self,
+        input_values: Tensor,
+        mask: Tensor,
+        *,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
     ) -> Encoded:
         """Encode window by window and put the frames back in a row."""
         window = self.config.max_source_positions * 2 * self.hop
@@ -256,7 +316,10 @@ class WhisperAudioEncoder(AudioEncoder):
 
         hidden_states = tuple(map(in_a_row, output.hidden_states)) if output_hidden_states else None
         return Encoded(
-            in_a_row(self.kept(output)), frames, hidden_states, output.attentions if output_attentions else None
+            in_a_row(kept_layers(output, all_layers=self.keeps_all_layers)),
+            frames,
+            hidden_states,
+            output.attentions if output_attentions else None,
         )
 
     @torch.autocast("cpu", enabled=False)
@@ -272,7 +335,7 @@ class WhisperAudioEncoder(AudioEncoder):
 
 
 @functools.cache
-def _whisper_filters(mels: int):  # type: ignore[no-untyped-def]  # a numpy array [201, mels], float32
+def _whisper_filters(mels: int) -> np.ndarray:  # [201, mels], float32
     return mel_filter_bank(
         num_frequency_bins=1 + WhisperAudioEncoder.n_fft // 2,
         num_mel_filters=mels,
@@ -302,7 +365,7 @@ def audio_encoder_class(config: PreTrainedConfig) -> type[AudioEncoder]:
     """
     if config.model_type not in AUDIO_ENCODERS:
         raise ValueError(
-            f"audio_encoder has model_type={config.model_type!r}, which is no speech encoder that mmsr knows; "
+            f"audio_encoder has model_type={config.model_type!r}, which is no known speech encoder; "
             f"accepted: {', '.join(AUDIO_ENCODERS)}"
         )
     return AUDIO_ENCODERS[config.model_type]
@@ -316,7 +379,7 @@ class TextEncoder(nn.Module):
 
     def __init__(self, config: MmsrConfig) -> None:
         super().__init__()
-        self.config = config.text_encoder
+        self.config = config.part("text_encoder")
         self.keeps_all_layers = config.text_layer_mix
         self.pad_token_id = config.pad_token_id
         self.model = self.build(self.config)
@@ -326,7 +389,7 @@ class TextEncoder(nn.Module):
         """The transformers model of this config, weights not loaded."""
         from transformers import AutoModel
 
-        return AutoModel.from_config(config, **TextEncoder.options(config))
+        return AutoModel.from_config(config, dtype=torch.get_default_dtype(), **TextEncoder.options(config))
 
     @classmethod
     def load(cls, name: str | os.PathLike[str]) -> PreTrainedModel:
@@ -341,8 +404,8 @@ class TextEncoder(nn.Module):
         """Arguments of the transformers model: a pooler would get no gradient, so none is added."""
         from transformers import AutoModel
 
-        model_class = AutoModel._model_mapping[type(config)]
-        pooler = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
+        model_class: Any = AutoModel._model_mapping[type(config)]
+        pooler = "add_pooling_layer" in inspect.signature(model_class).parameters
         return {"add_pooling_layer": False} if pooler else {}
 
     @property
@@ -374,9 +437,8 @@ class TextEncoder(nn.Module):
             output_hidden_states=output_hidden_states or self.keeps_all_layers,
             return_dict=True,
         )
-        kept = output.hidden_states if self.keeps_all_layers else (output.last_hidden_state,)
         return Encoded(
-            torch.stack(tuple(kept), dim=2),
+            kept_layers(output, all_layers=self.keeps_all_layers),
             mask,
             output.hidden_states if output_hidden_states else None,
             output.attentions if output_attentions else None,

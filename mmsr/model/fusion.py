@@ -42,7 +42,7 @@ def eager_attention(
 
 
 class Attention(nn.Module):
-    """Multi-head attention from `query [b, q, d]` to `memory [b, k, d]`, on transformers' attention interface.
+    """Multi-head attention from `query [b, q, d]` to `memory [b, k, d]`, by transformers' functions.
 
     Returns the attended states `[b, q, d]` and, with eager attention, the weights `[b, h, q, k]` (else None).
     """
@@ -109,7 +109,7 @@ class CrossAttentionLayer(nn.Module):
 class CrossAttentionFusion(nn.Module):
     """Cross-attention in both directions; the memory is both enriched streams, audio first.
 
-    Follows the crossmodal transformer of MulT (Tsai et al. 2019, arXiv 1906.00295) with the streams concatenated
+    Follows the crossmodal transformer of MulT (Tsai et al. 2019, arXiv 1906.00295) with the streams joined
     along time rather than along width, so that the rationale decoder can look at frames and words alike.
 
         A ──► A attends T ──► A' ─┐
@@ -117,7 +117,8 @@ class CrossAttentionFusion(nn.Module):
                ╱ ╲                │
         T ──► T attends A ──► T' ─┘
 
-    `attentions`: per layer (text to audio `[b, h, t, f]`, audio to text `[b, h, f, t]`), the querying stream first.
+    `attentions`: per layer (text to audio `[b, h, t, f]`, audio to text `[b, h, f, t]`), querying stream
+        first.
     """
 
     def __init__(self, config: MmsrConfig) -> None:
@@ -138,30 +139,39 @@ class CrossAttentionFusion(nn.Module):
         return memory, torch.cat([audio_mask, text_mask], dim=1), tuple(attentions)
 
 
-class TextOnly(nn.Module):
-    """The transcript alone: memory = T. The control row of every ablation; audio changes nothing."""
+class OneStream(nn.Module):
+    """What the controls share: feed-forward layers over one stream, so that depth matches the fusions'."""
 
     def __init__(self, config: MmsrConfig) -> None:
         super().__init__()
         self.layers = nn.ModuleList(FeedForward(config) for _ in range(config.fusion_layers))
         self.norm = nn.LayerNorm(config.hidden_size)
 
-    def forward(self, audio: Tensor | None, audio_mask: Tensor | None, text: Tensor, text_mask: Tensor) -> Fused:
-        """Refine the transcript's states."""
-        return self._refine(text), text_mask, ()
-
-    def _refine(self, stream: Tensor) -> Tensor:
+    def refine(self, stream: Tensor) -> Tensor:
+        """Feed-forward layers with residuals, `[b, n, d] -> [b, n, d]`."""
         for layer in self.layers:
             stream = stream + layer(stream)
         return self.norm(stream)
 
 
-class AudioOnly(TextOnly):
+class TextOnly(OneStream):
+    """The transcript alone: memory = T. The control row of every ablation; audio changes nothing."""
+
+    def forward(
+        self, audio: Tensor | None, audio_mask: Tensor | None, text: Tensor, text_mask: Tensor
+    ) -> Fused:
+        """Refine the transcript's states."""
+        return self.refine(text), text_mask, ()
+
+
+class AudioOnly(OneStream):
     """The audio alone: memory = A. The control row of every ablation; the transcript changes nothing."""
 
-    def forward(self, audio: Tensor, audio_mask: Tensor, text: Tensor | None, text_mask: Tensor | None) -> Fused:
+    def forward(
+        self, audio: Tensor, audio_mask: Tensor, text: Tensor | None, text_mask: Tensor | None
+    ) -> Fused:
         """Refine the audio's states."""
-        return self._refine(audio), audio_mask, ()
+        return self.refine(audio), audio_mask, ()
 
 
 FUSION_CLASSES: dict[str, type[nn.Module]] = {
@@ -186,7 +196,7 @@ class MeanPooling(nn.Module):
 
 
 class StatisticsPooling(MeanPooling):
-    """Mean and standard deviation of the real memory positions, `[b, m, d] -> [b, 2d]` (x-vectors, Snyder 2018)."""
+    """Mean and deviation of the real positions, `[b, m, d] -> [b, 2d]` (x-vectors, Snyder et al. 2018)."""
 
     widths = 2
 
@@ -198,7 +208,7 @@ class StatisticsPooling(MeanPooling):
 
 
 class AttentionPooling(nn.Module):
-    """A learned query attends to the memory, `[b, m, d] -> [b, d]` (multi-head attention pooling, Lee et al. 2019)."""
+    """A learned query attends to the memory, `[b, m, d] -> [b, d]` (Lee et al. 2019, arXiv 1810.00825)."""
 
     widths = 1
 
@@ -213,7 +223,7 @@ class AttentionPooling(nn.Module):
         return pooled[:, 0]
 
 
-POOLING_CLASSES: dict[str, type[nn.Module]] = {
+POOLING_CLASSES: dict[str, type[MeanPooling | AttentionPooling]] = {
     "mean": MeanPooling,
     "attention": AttentionPooling,
     "statistics": StatisticsPooling,

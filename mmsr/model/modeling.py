@@ -1,22 +1,24 @@
 """The joint audio-text model: two encoders, a fusion, a classification head and a rationale decoder.
 
     input_values [b, s] ─► audio encoder ─► layer mix ─► projection ─► A [b, f, d] ─┐
-                                                                                    ├─► fusion ─► memory [b, m, d]
-    input_ids    [b, t] ─► text encoder  ─► layer mix ─► projection ─► T [b, t, d] ─┘                   │
-                                                  ┌───────────────────────────────────────────────────┤
-                                                  ▼                                                     ▼
-                                 pooling ─► head ─► sentiment_logits [b, c]      decoder ─► logits [b, r, v]
+                                                                                    ├─► fusion
+    input_ids    [b, t] ─► text encoder  ─► layer mix ─► projection ─► T [b, t, d] ─┘     │
+                                                                                          ▼
+                                                                                   memory [b, m, d]
+                                        sentiment_logits [b, c] ◄─ head ◄─ pooling ◄──────┤
+                                                       logits [b, r, v] ◄─ decoder ◄──────┘
 
-Notation: b batch, s samples, f audio frames, t text tokens, m memory, r rationale tokens, v vocabulary, c labels,
-d width. Masks: 1 = real. A modality is absent in a row where its mask is all zero (or where it is not given at all):
-its stream is then one learned vector, put in after encoding, so whatever stands in the row changes nothing.
+Notation: b batch, s samples, f audio frames, t text tokens, m memory, r rationale tokens, v vocabulary,
+c labels, d width. Masks: 1 = real. A modality is absent in a row where its mask is all zero (or where it is
+not given at all): its stream is then one learned vector, put in after encoding, so whatever stands in the row
+changes nothing.
 """
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -98,8 +100,8 @@ class MmsrOutput(ModelOutput):
 class Stream(nn.Module):
     """One modality on its way into the fusion: layer mix, projection to the memory's width, absent state.
 
-    `states [b, n, l, e]`, `mask [b, n]` -> `[b, n, d]`, `[b, n]`. Where a row's mask is all zero, the learned absent
-    state stands at its first position, alone.
+    `states [b, n, l, e]`, `mask [b, n]` -> `[b, n, d]`, `[b, n]`. Where a row's mask is all zero, the learned
+    absent state stands at its first position, alone.
     """
 
     def __init__(self, layers: int, width: int, config: MmsrConfig) -> None:
@@ -131,7 +133,7 @@ class MmsrPreTrainedModel(PreTrainedModel):
     config: MmsrConfig
     base_model_prefix = "encoder"
     main_input_name = "input_ids"
-    input_modalities = ("audio", "text")
+    input_modalities = ["audio", "text"]
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -141,7 +143,10 @@ class MmsrPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, Stream):
+        if isinstance(module, nn.Linear):
+            # transformers' normal(0, .02) starves a narrow fusion: its head then learns nothing for epochs
+            init.xavier_uniform_(module.weight)
+        elif isinstance(module, Stream):
             init.normal_(module.absent, std=self.config.initializer_range)
         elif isinstance(module, AttentionPooling):
             init.normal_(module.query, std=self.config.initializer_range)
@@ -155,26 +160,35 @@ class MmsrPreTrainedModel(PreTrainedModel):
         """Load a checkpoint, and refuse one that does not hold exactly this model's weights.
 
         As `PreTrainedModel.from_pretrained`, with one difference: unless `output_loading_info` or
-        `ignore_mismatched_sizes` is passed, a weight that is missing or unknown raises, so that no part is ever
-        filled with random numbers unasked.
+        `ignore_mismatched_sizes` is passed, a weight that is missing, unknown or of another shape raises, so
+        that no part is ever filled with random numbers unasked.
 
         Raises:
-            ValueError: weights are missing or unknown; the message names them.
+            ValueError: weights are missing, unknown or of another shape; the message names them.
         """
         if kwargs.get("output_loading_info") or kwargs.get("ignore_mismatched_sizes"):
             return super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
-        model, info = super().from_pretrained(
-            pretrained_model_name_or_path, *model_args, output_loading_info=True, **kwargs
-        )
+        kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
+        loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
+        model, info = loaded
+        other_shapes = [
+            f"{name} ({list(saved)} where the model has {list(built)})"
+            for name, saved, built in info["mismatched_keys"]
+        ]
         faults = [
-            f"{what}: {', '.join(sorted(map(str, info[key]))[:5])}{' ...' if len(info[key]) > 5 else ''}"
-            for key, what in (("missing_keys", "it lacks"), ("unexpected_keys", "it brings unknown"))
-            if info.get(key)
+            f"{what}: {', '.join(sorted(names)[:5])}{' ...' if len(names) > 5 else ''}"
+            for what, names in (
+                ("it lacks", info["missing_keys"]),
+                ("it brings unknown", info["unexpected_keys"]),
+                ("of another shape", other_shapes),
+            )
+            if names
         ]
         if faults:
             raise ValueError(
-                f"checkpoint {pretrained_model_name_or_path} does not fit {cls.__name__}: {'; '.join(faults)} "
-                "(pass output_loading_info=True to load it all the same, with random weights for what is missing)"
+                f"checkpoint {pretrained_model_name_or_path} does not fit {cls.__name__}: "
+                f"{'; '.join(faults)} (pass output_loading_info=True to load it all the same, with random "
+                "weights for what is missing)"
             )
         return model
 
@@ -185,18 +199,22 @@ class MmsrEncoder(MmsrPreTrainedModel):
     def __init__(self, config: MmsrConfig) -> None:
         super().__init__(config)
         if config.uses_audio:
-            self.audio_encoder = audio_encoder_class(config.audio_encoder)(config)
-            self.audio_stream = Stream(self.audio_encoder.num_states, config.audio_encoder.hidden_size, config)
+            audio = config.part("audio_encoder")
+            self.audio_encoder = audio_encoder_class(audio)(config)
+            self.audio_stream = Stream(self.audio_encoder.num_states, audio.hidden_size, config)
         if config.uses_text:
+            text = config.part("text_encoder")
             self.text_encoder = TextEncoder(config)
-            self.text_stream = Stream(self.text_encoder.num_states, config.text_encoder.hidden_size, config)
+            self.text_stream = Stream(self.text_encoder.num_states, text.hidden_size, config)
         self.fusion = FUSION_CLASSES[config.fusion](config)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
         """The text encoder's word embeddings."""
         if not self.config.uses_text:
-            raise NotImplementedError("a model with fusion='audio_only' has no text encoder, hence no word embeddings")
+            raise NotImplementedError(
+                "a model with fusion='audio_only' has no text encoder, hence no word embeddings"
+            )
         return self.text_encoder.model.get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Module) -> None:
@@ -232,7 +250,9 @@ class MmsrEncoder(MmsrPreTrainedModel):
         **kwargs: Any,
     ) -> MmsrEncoderOutput:
         """Encode and fuse; the arguments are those of `MmsrForSentimentReasoning.forward`."""
-        given = [value for value in (input_ids, inputs_embeds, input_values, audio_features) if value is not None]
+        given = [
+            value for value in (input_ids, inputs_embeds, input_values, audio_features) if value is not None
+        ]
         if not given:
             raise ValueError("no utterance: pass input_values (audio), input_ids (transcript), or both")
         batch = given[0].shape[0]
@@ -252,9 +272,9 @@ class MmsrEncoder(MmsrPreTrainedModel):
                 else self.audio_stream(audio_encoded.states, audio_encoded.mask)
             )
         if self.config.uses_text:
-            if input_ids is not None or inputs_embeds is not None:
-                tokens = (input_ids if input_ids is not None else inputs_embeds).shape[:2]  # type: ignore[union-attr]
-                text_mask = _ones_unless_given(attention_mask, tokens, self.device)
+            tokens = inputs_embeds if input_ids is None else input_ids
+            if tokens is not None:
+                text_mask = _ones_unless_given(attention_mask, tokens.shape[:2], self.device)
                 text_encoded = self.text_encoder(input_ids, text_mask, inputs_embeds, **outputs)
             text, text_mask = (
                 self.text_stream.missing(batch)
@@ -284,17 +304,19 @@ class MmsrEncoder(MmsrPreTrainedModel):
     ) -> Encoded | None:
         if audio_features is not None:
             mask = _ones_unless_given(audio_features_mask, audio_features.shape[:2], self.device)
-            return Encoded(audio_features.to(self.dtype), mask)
+            return Encoded(audio_features.to(self.dtype).masked_fill(mask[:, :, None, None] == 0, 0.0), mask)
         if input_values is None:
             return None
         if input_values.ndim != 2:
-            raise ValueError(f"input_values has shape {tuple(input_values.shape)}; accepted: [batch, samples]")
+            raise ValueError(
+                f"input_values has shape {tuple(input_values.shape)}; accepted: [batch, samples]"
+            )
         mask = _ones_unless_given(input_values_mask, input_values.shape, self.device)
         return self.audio_encoder(input_values.to(self.dtype), mask, **outputs)
 
 
-def _or_config(value: bool | None, default: bool) -> bool:
-    return default if value is None else value
+def _or_config(value: bool | None, default: bool | None) -> bool:
+    return bool(default if value is None else value)
 
 
 def _ones_unless_given(mask: Tensor | None, shape: torch.Size, device: torch.device) -> Tensor:
@@ -308,9 +330,9 @@ class SentimentHead(nn.Module):
         super().__init__()
         pooling = POOLING_CLASSES[config.pooling]
         self.pooling = pooling(config)
-        self.dense = nn.Linear(config.hidden_size * pooling.widths, config.hidden_size)  # type: ignore[operator]
+        self.dense = nn.Linear(config.hidden_size * pooling.widths, config.hidden_size)
         self.dropout = nn.Dropout(config.dropout)
-        self.out = nn.Linear(config.hidden_size, config.num_labels)
+        self.out = nn.Linear(config.hidden_size, len(config.labels))
 
     def forward(self, memory: Tensor, memory_mask: Tensor) -> Tensor:
         """Classify the memory."""
@@ -321,8 +343,8 @@ class SentimentHead(nn.Module):
 class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
     """Audio and transcript in, sentiment and a rationale out (see the module's docstring for the data flow).
 
-    Differs from the paper (arXiv 2407.21054), which feeds an ASR transcript to a text model, in that the audio is an
-    input of the joint model.
+    Differs from the paper (arXiv 2407.21054), which feeds an ASR transcript to a text model, in that the
+    audio is an input of the joint model.
     """
 
     def __init__(self, config: MmsrConfig) -> None:
@@ -331,7 +353,9 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         self.head = SentimentHead(config)
         self.decoder = build_decoder(config)
         if self.decoder is not None and cross_attention_width(self.decoder) != config.hidden_size:
-            self.memory_projection: nn.Module = nn.Linear(config.hidden_size, cross_attention_width(self.decoder))
+            self.memory_projection: nn.Module = nn.Linear(
+                config.hidden_size, cross_attention_width(self.decoder)
+            )
         else:
             self.memory_projection = nn.Identity()
         self.post_init()
@@ -352,22 +376,20 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
             audio: Hub id or folder of a transformers speech encoder; None with `fusion="text_only"`.
             text: Hub id or folder of a transformers text encoder; None with `fusion="audio_only"`.
             decoder: None for a label only, or the name of a preset, whose decoder is built from scratch.
-            processor: `MmsrProcessor.from_encoders` of the same parts; needed with a decoder, whose label tokens it
-                holds.
+            processor: `MmsrProcessor.from_encoders` of the same parts; needed with a decoder, whose label
+                tokens it holds.
             **overrides: any argument of `MmsrConfig`, such as `fusion`, `hidden_size` or `audio_layer_mix`.
 
         Raises:
             ValueError: a part that the fusion needs is not given, or a decoder without a processor.
         """
         fusion = overrides.get("fusion", "cross_attention")
-        for modality, name in (("audio", audio), ("text", text)):
-            if name is None and fusion != f"{'text' if modality == 'audio' else 'audio'}_only":
-                raise ValueError(f"fusion={fusion!r} needs {modality}=: Hub id or folder of a pretrained encoder")
         parts: dict[str, PreTrainedModel] = {}
         if fusion != "text_only":
-            parts["audio_encoder"] = audio_encoder_class(AutoConfig.from_pretrained(audio)).load(audio)  # type: ignore
+            audio = _given("audio", audio, fusion)
+            parts["audio_encoder"] = audio_encoder_class(AutoConfig.from_pretrained(audio)).load(audio)
         if fusion != "audio_only":
-            parts["text_encoder"] = TextEncoder.load(text)  # type: ignore[arg-type]
+            parts["text_encoder"] = TextEncoder.load(_given("text", text, fusion))
         if processor is not None:
             overrides = {**processor.config_kwargs(), **overrides}
         if decoder is None:
@@ -379,14 +401,15 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
                 decoder, vocab_size=len(processor.tokenizer), **processor.config_kwargs()
             )
             overrides = {"decoder": preset.decoder, "label_token_ids": processor.label_token_ids, **overrides}
-        model = cls(MmsrConfig(**{name: part.config for name, part in parts.items()}, **overrides))
+        configs: dict[str, Any] = {name: part.config for name, part in parts.items()}
+        model = cls(MmsrConfig(**configs, **overrides))
         for name, part in parts.items():
             getattr(model.encoder, name).model.load_state_dict(part.state_dict())
         if processor is not None and model.config.uses_text:
-            vocabulary = len(processor.tokenizer)
-            if vocabulary > model.config.text_encoder.vocab_size:
+            vocabulary, text_config = len(processor.tokenizer), model.config.part("text_encoder")
+            if vocabulary > text_config.vocab_size:
                 model.encoder.text_encoder.model.resize_token_embeddings(vocabulary)
-                model.config.text_encoder.vocab_size = vocabulary
+                text_config.vocab_size = vocabulary
         return model
 
     # ------------------------------------------------------------------ parts, as transformers asks for them
@@ -424,28 +447,26 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
             self.decoder.set_output_embeddings(new_embeddings)
 
     def resize_token_embeddings(
-        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
-    ) -> nn.Module:
+        self,
+        new_num_tokens: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        mean_resizing: bool = True,
+    ) -> nn.Embedding:
         """Resize the text encoder's vocabulary, and the decoder's with it where both share one tokenizer.
 
         A decoder with a tokenizer of its own is resized by `model.decoder.resize_token_embeddings`.
         """
-        resized = [
-            part
-            for part, concerned in (
-                (self.encoder.text_encoder.model if self.config.uses_text else None, self.config.uses_text),
-                (self.decoder, self.config.shared_vocabulary or not self.config.uses_text),
-            )
-            if part is not None and concerned
-        ]
-        for part in resized:
-            part.resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
+        concerned: dict[str, PreTrainedModel] = {}
         if self.config.uses_text:
-            self.config.text_encoder.vocab_size = self.get_input_embeddings().weight.shape[0]
-        if self.decoder is not None:
-            self.config.decoder.vocab_size = self.decoder.get_input_embeddings().weight.shape[0]
-        self.vocab_size = self.get_input_embeddings().weight.shape[0]
-        return self.get_input_embeddings()
+            concerned["text_encoder"] = self.encoder.text_encoder.model
+        if self.decoder is not None and (self.config.shared_vocabulary or not self.config.uses_text):
+            concerned["decoder"] = self.decoder
+        for name, part in concerned.items():
+            resized = part.resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
+            self.config.part(name).vocab_size = resized.num_embeddings
+        embeddings = cast(nn.Embedding, self.get_input_embeddings())
+        self.vocab_size = embeddings.num_embeddings
+        return embeddings
 
     # ------------------------------------------------------------------ forward
 
@@ -479,12 +500,14 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
             attention_mask: `[b, t]`; a row of zeros has no transcript.
             input_values: raw waveform `[b, s]` at `config.sampling_rate` Hz; None when no row has audio.
             input_values_mask: `[b, s]`; a row of zeros has no audio.
-            decoder_input_ids: `[b, r]`; by default `labels` shifted right, or the start token and the label's token.
+            decoder_input_ids: `[b, r]`; by default `labels` shifted right, or the start token and the label's
+                token.
             decoder_attention_mask: `[b, r]`.
-            labels: rationale targets `[b, r]` = label token, rationale, end; -100 where there is nothing to learn.
-                With `multitask` the label's position never enters the loss.
+            labels: rationale targets `[b, r]` = label token, rationale, end; -100 where there is nothing to
+                learn. With `multitask` the label's position never enters the loss.
             sentiment_labels: `[b]`, -100 where unknown.
-            forced_sentiment: `[b]`, the label that the rationale explains, in place of the head's; also in `generate`.
+            forced_sentiment: `[b]`, the label that the rationale explains, in place of the head's; also in
+                `generate`.
             encoder_outputs: the memory, where it is known already.
             past_key_values: the decoder's cache.
             inputs_embeds: `[b, t, e]` in place of `input_ids`.
@@ -555,14 +578,16 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
             raise ValueError("labels (a rationale) were given to a model with decoder_type='none'")
         return self._add_losses(output, labels, sentiment_labels)
 
-    def _add_losses(self, output: MmsrOutput, labels: Tensor | None, sentiment_labels: Tensor | None) -> MmsrOutput:
+    def _add_losses(
+        self, output: MmsrOutput, labels: Tensor | None, sentiment_labels: Tensor | None
+    ) -> MmsrOutput:
         losses = {}
-        if sentiment_labels is not None:
+        if sentiment_labels is not None and output.sentiment_logits is not None:
             weight = self.config.class_weights
             losses["sentiment_loss"] = _mean_cross_entropy(
                 output.sentiment_logits,
                 sentiment_labels,
-                weight=None if weight is None else torch.tensor(weight, device=sentiment_labels.device),
+                weight=None if weight is None else output.sentiment_logits.new_tensor(weight).float(),
                 label_smoothing=self.config.label_smoothing,
             )
         if labels is not None and output.logits is not None:
@@ -599,28 +624,39 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         if forced_sentiment is not None:
             forced_sentiment = forced_sentiment.to(sentiment)
             if forced_sentiment.shape != sentiment.shape or not (
-                ((forced_sentiment >= 0) & (forced_sentiment < self.config.num_labels)).all()
+                ((forced_sentiment >= 0) & (forced_sentiment < len(self.config.labels))).all()
             ):
                 raise ValueError(
-                    f"forced_sentiment={forced_sentiment.tolist()}; accepted: one label id per row, of {self.config.id2label}"
+                    f"forced_sentiment={forced_sentiment.tolist()}; accepted: one label id per row, of "
+                    f"{self.config.id2label}"
                 )
             sentiment = forced_sentiment
         label_tokens = torch.tensor(self.config.label_token_ids, device=sentiment.device)[sentiment]
-        return torch.stack([torch.full_like(label_tokens, self.config.decoder_start_token_id), label_tokens], dim=1)
+        return torch.stack(
+            [torch.full_like(label_tokens, self.config.decoder_start_token_id), label_tokens], dim=1
+        )
 
     # ------------------------------------------------------------------ generation
 
     def _maybe_initialize_input_ids_for_generation(
         self, inputs: Tensor | None, bos_token_id: Tensor | None, model_kwargs: dict[str, Any]
-    ) -> Tensor:
+    ) -> Any:
         """Audio alone: the transcript that `generate` invents is masked as absent."""
-        if inputs is None and model_kwargs.get("encoder_outputs") is None and "inputs_embeds" not in model_kwargs:
-            heard = next((model_kwargs[k] for k in ("input_values", "audio_features") if k in model_kwargs), None)
+        if (
+            inputs is None
+            and model_kwargs.get("encoder_outputs") is None
+            and "inputs_embeds" not in model_kwargs
+        ):
+            heard = next(
+                (model_kwargs[k] for k in ("input_values", "audio_features") if k in model_kwargs), None
+            )
             if heard is not None:
                 inputs = torch.full((len(heard), 1), self.config.pad_token_id, device=self.device)
                 model_kwargs["attention_mask"] = torch.zeros_like(inputs)
                 return inputs
-        return super()._maybe_initialize_input_ids_for_generation(inputs, bos_token_id, model_kwargs)
+        return super()._maybe_initialize_input_ids_for_generation(  # type: ignore[misc]  # its self is a Protocol
+            inputs, bos_token_id, model_kwargs
+        )
 
     def _prepare_decoder_input_ids_for_generation(
         self,
@@ -629,18 +665,26 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         model_kwargs: dict[str, Any],
         decoder_start_token_id: Tensor,
         device: torch.device | None = None,
-    ) -> tuple[Tensor, dict[str, Any]]:
+    ) -> Any:
         """Start every row from the label's token, unless the caller gives `decoder_input_ids`."""
         if self.decoder is None:
-            raise ValueError("this model gives a label only (decoder_type='none'): there is no rationale to generate")
+            raise ValueError(
+                "this model gives a label only (decoder_type='none'): there is no rationale to generate"
+            )
         forced = model_kwargs.pop("forced_sentiment", None)
         if model_kwargs.get("decoder_input_ids") is None:
             memory: MmsrEncoderOutput = model_kwargs["encoder_outputs"]
             logits = self.head(memory.last_hidden_state, memory.attention_mask)
             model_kwargs["decoder_input_ids"] = self.rationale_prompt(logits, forced)
-        return super()._prepare_decoder_input_ids_for_generation(
+        return super()._prepare_decoder_input_ids_for_generation(  # type: ignore[misc]  # its self is a Protocol
             batch_size, model_input_name, model_kwargs, decoder_start_token_id, device
         )
+
+
+def _given(modality: str, name: str | os.PathLike[str] | None, fusion: str) -> str | os.PathLike[str]:
+    if name is None:
+        raise ValueError(f"fusion={fusion!r} needs {modality}=: Hub id or folder of a pretrained encoder")
+    return name
 
 
 def _mean_cross_entropy(logits: Tensor, targets: Tensor, **options: Any) -> Tensor:

@@ -1,4 +1,4 @@
-"""`pipeline("sentiment-reasoning")`: audio file or waveform, transcript, or both in; label, scores and rationale out."""
+"""`pipeline("sentiment-reasoning")`: audio, transcript, or both in; label, scores and rationale out."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ TASK = "sentiment-reasoning"
 class SentimentReasoningPipeline(Pipeline):
     """Sentiment and rationale of an utterance, or of many.
 
-    An input is an audio path, `bytes`, a mono waveform at 16 kHz (numpy), or a mapping with `audio` and / or `text`
-    (`text` the transcript; `sampling_rate` in Hz where `audio` is a waveform of another rate). A list, generator or
-    dataset of them is answered in order, `batch_size` at a time.
+    An input is an audio path, `bytes`, a mono waveform at 16 kHz (numpy), or a mapping with `audio` and / or
+    `text` (`text` the transcript; `sampling_rate` in Hz where `audio` is a waveform of another rate). A list,
+    generator or dataset of them is answered in order, `batch_size` at a time.
 
     Keyword arguments, of the pipeline or of a call:
         forced_label: explain this label instead of the predicted one (a counterfactual rationale).
@@ -37,11 +37,11 @@ class SentimentReasoningPipeline(Pipeline):
         `forced_label`, `label` and `scores` stay the predicted ones and `forced_label` is added.
     """
 
-    _load_processor = True
-    _load_tokenizer = False
-    _load_feature_extractor = False
-    _load_image_processor = False
-    _pipeline_calls_generate = True
+    # Any: the base class declares them as None
+    _load_processor: Any = True
+    _load_tokenizer: Any = False
+    _load_feature_extractor: Any = False
+    _load_image_processor: Any = False
 
     default_load_audio: ClassVar[Callable[[Any], np.ndarray] | None] = None
     """Set by `mmsr/__init__.py`, since the model's room does not know the data's."""
@@ -49,7 +49,7 @@ class SentimentReasoningPipeline(Pipeline):
     model: MmsrForSentimentReasoning
     processor: MmsrProcessor
 
-    def _sanitize_parameters(  # type: ignore[override]
+    def _sanitize_parameters(
         self,
         *,
         load_audio: Callable[[Any], np.ndarray] | None = None,
@@ -61,8 +61,8 @@ class SentimentReasoningPipeline(Pipeline):
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         if unknown:
             raise ValueError(
-                f"unknown argument(s) {', '.join(unknown)}; accepted: load_audio, forced_label, rationale, num_beams, "
-                "max_new_tokens"
+                f"unknown argument(s) {', '.join(unknown)}; accepted: load_audio, forced_label, rationale, "
+                "num_beams, max_new_tokens"
             )
         forward = {
             "forced_label": forced_label,
@@ -73,7 +73,7 @@ class SentimentReasoningPipeline(Pipeline):
         given = {name: value for name, value in forward.items() if value is not None}
         return ({} if load_audio is None else {"load_audio": load_audio}), given, {}
 
-    def get_iterator(  # type: ignore[override]
+    def get_iterator(
         self,
         inputs: Iterable[Any],
         num_workers: int,
@@ -100,9 +100,18 @@ class SentimentReasoningPipeline(Pipeline):
         postprocess_params: dict[str, Any],
     ) -> dict[str, Any]:
         """Answer one utterance."""
-        return next(iter(self.get_iterator([inputs], 0, 1, preprocess_params, forward_params, postprocess_params)))
+        return next(
+            iter(self.get_iterator([inputs], 0, 1, preprocess_params, forward_params, postprocess_params))
+        )
 
-    def preprocess(self, input_: Any, load_audio: Callable[[Any], np.ndarray] | None = None) -> dict[str, Any]:
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
+        """Save model and processor (the base class leaves the processor out and ships this file's code)."""
+        self.model.save_pretrained(save_directory, **kwargs)
+        self.processor.save_pretrained(save_directory, **kwargs)
+
+    def preprocess(  # type: ignore[override]
+        self, input_: Any, load_audio: Callable[[Any], np.ndarray] | None = None
+    ) -> dict[str, Any]:
         """Any accepted input -> `{"audio": waveform or None, "text": str or None}`.
 
         Raises:
@@ -112,22 +121,22 @@ class SentimentReasoningPipeline(Pipeline):
         audio, text = record.get("audio"), record.get("text")
         if audio is None and text is None:
             raise ValueError(
-                f"an utterance needs audio or text, got {sorted(record)}; accepted: a path, bytes, a waveform, or a "
-                "mapping with 'audio' and / or 'text'"
+                f"an utterance needs audio or text, got {sorted(record)}; accepted: a path, bytes, a "
+                "waveform, or a mapping with 'audio' and / or 'text'"
             )
-        load = load_audio or self.default_load_audio
-        if load is None and audio is not None:
+        if audio is None:
+            return {"audio": None, "text": text}
+        load = load_audio or type(self).default_load_audio
+        if load is None:
             raise ValueError("no audio loader: pass load_audio=, or `import mmsr`, which provides one")
-        if isinstance(audio, str | bytes | os.PathLike):
-            audio = load(audio)
-        elif isinstance(audio, dict):  # the audio column of a dataset
-            audio = load((audio["array"], audio["sampling_rate"]))
-        elif audio is not None:
+        if isinstance(audio, dict):  # the audio column of a dataset
+            audio = (audio["array"], audio["sampling_rate"])
+        elif not isinstance(audio, str | bytes | os.PathLike):
             rate = record.get("sampling_rate", self.processor.feature_extractor.sampling_rate)
-            audio = load((np.asarray(audio), rate))
-        return {"audio": audio, "text": text}
+            audio = (np.asarray(audio), rate)
+        return {"audio": load(audio), "text": text}
 
-    def _forward(
+    def _forward(  # type: ignore[override]
         self,
         input_tensors: dict[str, Any],
         forced_label: str | None = None,
@@ -144,14 +153,22 @@ class SentimentReasoningPipeline(Pipeline):
         ).to(self.device)
         memory = self.model.encoder(**inputs, return_dict=True)
         logits = self.model.head(memory.last_hidden_state, memory.attention_mask)
-        answers: dict[str, Any] = {"logits": logits.float() / self.model.config.temperature, "forced_label": forced_label}
-        if rationale is True and self.model.decoder is None:
-            raise ValueError("rationale=True, but this model gives a label only (decoder_type='none')")
+        answers: dict[str, Any] = {
+            "logits": logits.float() / self.model.config.temperature,
+            "forced_label": forced_label,
+        }
+        asked = "rationale=True" if rationale else f"forced_label={forced_label!r}" if forced_label else None
+        if asked and self.model.decoder is None:
+            raise ValueError(f"{asked}, but this model gives a label only (decoder_type='none')")
+        if forced_label is not None and rationale is False:
+            raise ValueError(
+                f"forced_label={forced_label!r} contradicts rationale=False: it changes nothing else"
+            )
         if self.model.decoder is not None and rationale is not False:
             forced = None
             if forced_label is not None:
                 forced = torch.full((len(rows),), self.processor.label_id(forced_label), device=self.device)
-            answers["sequences"] = self.model.generate(
+            answers["sequences"] = self.model.generate(  # type: ignore[misc]  # its self is a Protocol
                 encoder_outputs=memory,
                 forced_sentiment=forced,
                 num_beams=num_beams,

@@ -1,4 +1,4 @@
-"""The processor: waveforms, transcripts, labels and rationales in, tensors for `MmsrForSentimentReasoning` out.
+"""The processor: waveforms, transcripts, labels and rationales in, the model's tensors out.
 
     audio      ─► input_values, input_values_mask          text  ─► input_ids, attention_mask
     rationale + sentiment ─► labels (label token, rationale, end)     sentiment ─► sentiment_labels
@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import json
 import os
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import AutoProcessor, AutoTokenizer, BatchFeature, Wav2Vec2FeatureExtractor
-from transformers.processing_utils import ProcessingKwargs, ProcessorMixin
+from transformers.processing_utils import AudioKwargs, ProcessorMixin, TextKwargs
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils import logging
 
@@ -25,7 +26,7 @@ from mmsr.model.configuration import DEFAULT_LABELS, MmsrConfig
 logger = logging.get_logger(__name__)
 
 SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
-"""The first pieces of a tokenizer trained here, in the order of their ids (XLM-R's, padding and start swapped)."""
+"""The first pieces of a tokenizer trained here, in the order of their ids (XLM-R's order)."""
 
 
 def label_token(label: str) -> str:
@@ -33,28 +34,22 @@ def label_token(label: str) -> str:
     return f"<|{label}|>"
 
 
-class MmsrProcessorKwargs(ProcessingKwargs, total=False):
-    """Defaults of the two sub-processors; any of their keyword arguments can be passed to the processor."""
-
-    _defaults = {
-        "text_kwargs": {"padding": True, "return_attention_mask": True},
-        "audio_kwargs": {"padding": True, "return_attention_mask": True, "sampling_rate": 16_000},
-    }
-
-
 class MmsrProcessor(ProcessorMixin):
     """Feature extractor for the waveform and tokenizer for transcript and rationale, in one.
 
     Args:
-        feature_extractor: a `Wav2Vec2FeatureExtractor`. With `do_normalize=False` (the default of `train`) the level
-            of each utterance is kept, because loudness is evidence.
-        tokenizer: of the text encoder, which is also the decoder's; with a decoder it holds each label's token.
+        feature_extractor: a `Wav2Vec2FeatureExtractor`. With `do_normalize=False` (the default of `train`)
+            the level of each utterance is kept, because loudness is evidence.
+        tokenizer: of the text encoder, which is also the decoder's; with a decoder it holds each label's
+            token.
         labels: label names in the order of their ids; negative, neutral, positive by default.
         text_prefix: put before every transcript, such as `query: ` for e5 encoders.
         max_rationale_tokens: longer rationales are cut, which is logged with a count.
     """
 
-    valid_processor_kwargs = MmsrProcessorKwargs
+    # Defaults of the two sub-processors, under the names that transformers looks for.
+    text_kwargs: TextKwargs = {"padding": True, "return_attention_mask": True}
+    audio_kwargs: AudioKwargs = {"padding": True, "return_attention_mask": True, "sampling_rate": 16_000}
 
     def __init__(
         self,
@@ -74,49 +69,58 @@ class MmsrProcessor(ProcessorMixin):
         """What `__call__` returns for an utterance."""
         return ["input_ids", "attention_mask", "input_values", "input_values_mask"]
 
-    def __call__(  # type: ignore[override]
+    def __call__(
         self,
         text: str | Sequence[str | None] | None = None,
         audio: Any = None,
-        rationale: Sequence[str | None] | None = None,
-        sentiment: Sequence[str | int | None] | None = None,
+        rationale: str | Sequence[str | None] | None = None,
+        sentiment: str | int | Sequence[str | int | None] | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
         """Turn a batch of utterances into tensors.
 
         Args:
             text: one transcript, or one per row; None where a row has none.
-            audio: one waveform `[s]`, or one per row (numpy, torch or list, mono, -1 to 1); None where a row has none.
-            rationale: one per row; needs `sentiment`, whose token it starts from.
-            sentiment: label name or id per row; None where unknown.
+            audio: one waveform `[s]`, or one per row (numpy, torch or list, mono, -1 to 1); None where a row
+                has none.
+            rationale: one, or one per row; needs `sentiment`, whose token it starts from.
+            sentiment: label name or id, or one per row; None where unknown.
             **kwargs: of the feature extractor or the tokenizer, such as `sampling_rate` (Hz, checked) or
-                `return_tensors`.
+                `return_tensors`. Beside a text, `padding`, `truncation` and `max_length` are the text's: a
+                length in tokens is no length in samples. Lengths of audio go into `audio_kwargs`.
 
         Returns:
-            `input_ids`, `attention_mask` `[b, t]`; `input_values`, `input_values_mask` `[b, s]`; `labels` `[b, r]`;
-            `sentiment_labels` `[b]`: those whose source was given.
+            `input_ids`, `attention_mask` `[b, t]`; `input_values`, `input_values_mask` `[b, s]`; `labels`
+            `[b, r]`; `sentiment_labels` `[b]`: those whose source was given.
 
         Raises:
-            ValueError: nothing to process, rows that do not match in number, a row without audio and text, empty
-                text, audio that is empty, not mono or not finite, another sampling rate, an unknown label.
+            ValueError: nothing to process, rows that do not match in number, a row without audio and text,
+                empty text, audio that is empty, not mono or not finite, another sampling rate, an unknown
+                label.
         """
-        texts = [text] if isinstance(text, str) else None if text is None else list(text)
+        texts, rationales, sentiments = _rows(text), _rows(rationale), _rows(sentiment)
         waveforms = _rows_of_audio(audio)
         if texts is None and waveforms is None:
             raise ValueError("nothing to process: pass text, audio, or both")
         counts = {
             name: len(rows)
-            for name, rows in (("text", texts), ("audio", waveforms), ("rationale", rationale), ("sentiment", sentiment))
+            for name, rows in (
+                ("text", texts),
+                ("audio", waveforms),
+                ("rationale", rationales),
+                ("sentiment", sentiments),
+            )
             if rows is not None
         }
         if len(set(counts.values())) > 1:
             raise ValueError(f"rows do not match in number: {counts}")
         _check_rows(texts, waveforms)
 
-        merged = self._merge_kwargs(
-            self.valid_processor_kwargs, tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs
-        )
+        merged = self._merge_kwargs(tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs)
         text_kwargs, audio_kwargs = merged["text_kwargs"], merged["audio_kwargs"]
+        if texts is not None:
+            lengths = {"padding": True, "truncation": False, "max_length": None}
+            audio_kwargs.update({name: lengths[name] for name in lengths.keys() & kwargs.keys()})
         tensors = text_kwargs.pop("return_tensors", None)
         audio_kwargs.pop("return_tensors", None)
         data: dict[str, Any] = {}
@@ -124,25 +128,28 @@ class MmsrProcessor(ProcessorMixin):
             data.update(self._encode_text(texts, text_kwargs))
         if waveforms is not None:
             data.update(self._encode_audio(waveforms, audio_kwargs))
-        if sentiment is not None:
-            data["sentiment_labels"] = [self.label_id(value) for value in sentiment]
-        if rationale is not None:
-            if sentiment is None:
-                raise ValueError("rationale was given without sentiment: a rationale starts from its label's token")
-            data["labels"] = self._encode_rationales(list(rationale), data["sentiment_labels"])
+        if sentiments is not None:
+            data["sentiment_labels"] = [self.label_id(value) for value in sentiments]
+        if rationales is not None:
+            if sentiments is None:
+                raise ValueError(
+                    "rationale was given without sentiment: a rationale starts from its label's token"
+                )
+            data["labels"] = self._encode_rationales(rationales, data["sentiment_labels"])
         return BatchFeature(data, tensor_type=tensors)
 
     # ------------------------------------------------------------------ one modality each
 
     def _encode_text(self, texts: list[str | None], kwargs: dict[str, Any]) -> dict[str, Any]:
         prefixed = [self.text_prefix + (text or "") for text in texts]
-        limit = kwargs.pop("max_length", None) or self.tokenizer.model_max_length
-        kwargs.pop("truncation", None)
-        encoded = self.tokenizer(prefixed, **{**kwargs, "padding": False})
+        limit = kwargs.get("max_length") or self.tokenizer.model_max_length
+        kwargs["truncation"] = False
+        encoded = self.tokenizer(prefixed, **{**kwargs, "padding": False, "verbose": False})
         too_long = sum(len(ids) > limit for ids in encoded["input_ids"])
         if too_long:
             logger.warning("%d transcript(s) of %d were cut to %d tokens", too_long, len(texts), limit)
-        encoded = self.tokenizer(prefixed, truncation=too_long > 0, max_length=limit if too_long else None, **kwargs)
+            kwargs |= {"truncation": True, "max_length": limit}
+        encoded = self.tokenizer(prefixed, **kwargs)
         for row, text in enumerate(texts):
             if text is None:
                 encoded["attention_mask"][row] = [0] * len(encoded["attention_mask"][row])
@@ -150,14 +157,16 @@ class MmsrProcessor(ProcessorMixin):
 
     def _encode_audio(self, waveforms: list[np.ndarray | None], kwargs: dict[str, Any]) -> dict[str, Any]:
         silence = np.zeros(1, dtype=np.float32)
-        encoded = self.feature_extractor([silence if audio is None else audio for audio in waveforms], **kwargs)
+        encoded = self.feature_extractor(
+            [silence if audio is None else audio for audio in waveforms], **kwargs
+        )
         values, mask = np.stack(encoded["input_values"]), np.stack(encoded["attention_mask"]).astype(np.int64)
         absent = [row for row, audio in enumerate(waveforms) if audio is None]
         values[absent], mask[absent] = 0.0, 0
         return {"input_values": values.astype(np.float32), "input_values_mask": mask}
 
     def _encode_rationales(self, rationales: list[str | None], sentiments: list[int]) -> list[list[int]]:
-        """Targets `[b, r]`: label token, rationale, end; -100 beyond, and in rows without rationale or label."""
+        """Targets `[b, r]`: label token, rationale, end; -100 beyond, and in rows that lack one."""
         eos = self.tokenizer.eos_token_id
         rows: list[list[int]] = []
         cut = 0
@@ -165,11 +174,13 @@ class MmsrProcessor(ProcessorMixin):
             if not rationale or sentiment < 0:
                 rows.append([])
                 continue
-            ids = self.tokenizer(rationale, add_special_tokens=False)["input_ids"]
+            ids = self.tokenizer(rationale, add_special_tokens=False, verbose=False)["input_ids"]
             cut += len(ids) > self.max_rationale_tokens
             rows.append([self.label_token_ids[sentiment], *ids[: self.max_rationale_tokens], eos])
         if cut:
-            logger.warning("%d rationale(s) of %d were cut to %d tokens", cut, len(rows), self.max_rationale_tokens)
+            logger.warning(
+                "%d rationale(s) of %d were cut to %d tokens", cut, len(rows), self.max_rationale_tokens
+            )
         width = max([len(row) for row in rows] + [2])
         return [row + [-100] * (width - len(row)) for row in rows]
 
@@ -183,9 +194,13 @@ class MmsrProcessor(ProcessorMixin):
             ValueError: the tokenizer lacks one.
         """
         ids = [self.tokenizer.convert_tokens_to_ids(label_token(label)) for label in self.labels]
-        missing = [label for label, index in zip(self.labels, ids, strict=True) if index in (None, self.unk_token_id)]
+        missing = [
+            label for label, index in zip(self.labels, ids, strict=True) if index in (None, self.unk_token_id)
+        ]
         if missing:
-            raise ValueError(f"the tokenizer has no token for label(s) {', '.join(missing)}: see `add_label_tokens`")
+            raise ValueError(
+                f"the tokenizer has no token for label(s) {', '.join(missing)}: see `add_label_tokens`"
+            )
         return ids
 
     @property
@@ -194,10 +209,12 @@ class MmsrProcessor(ProcessorMixin):
         return self.tokenizer.unk_token_id
 
     def add_label_tokens(self) -> int:
-        """Give each label its special token; return how many were new (then resize the model's embeddings)."""
+        """Give each label its special token; return how many were new (then resize the embeddings)."""
         tokens = [label_token(label) for label in self.labels]
         known = self.tokenizer.get_vocab()
-        return self.tokenizer.add_tokens([token for token in tokens if token not in known], special_tokens=True)
+        return self.tokenizer.add_tokens(
+            [token for token in tokens if token not in known], special_tokens=True
+        )
 
     def label_id(self, value: str | int | None) -> int:
         """The id of a label given by name or id; -100 for None.
@@ -212,7 +229,9 @@ class MmsrProcessor(ProcessorMixin):
                 return self.labels.index(value)
         elif 0 <= int(value) < len(self.labels):
             return int(value)
-        raise ValueError(f"unknown label {value!r}; accepted: {', '.join(self.labels)} or 0 to {len(self.labels) - 1}")
+        raise ValueError(
+            f"unknown label {value!r}; accepted: {', '.join(self.labels)} or 0 to {len(self.labels) - 1}"
+        )
 
     def decode_rationales(self, sequences: torch.Tensor) -> list[str]:
         """Generated token ids `[b, r]` -> one rationale a row, without label and special tokens."""
@@ -243,15 +262,20 @@ class MmsrProcessor(ProcessorMixin):
         vocab_size: int = 4000,
         max_text_tokens: int = 256,
     ) -> MmsrProcessor:
-        """A processor whose Unigram tokenizer is trained on `texts` (transcripts and rationales of the training split).
+        """A processor whose Unigram tokenizer is trained on `texts`, the training split's.
 
-        Unigram with byte fallback, so any script survives; Unicode NFC. The waveform's level is kept.
+        Unigram with byte fallback, so any script survives; Unicode NFC. Equal texts give equal tokenizers.
+        The waveform's level is kept.
 
         Args:
-            texts: what to learn the pieces from.
+            texts: what to learn the pieces from: transcripts and rationales.
             labels: label names in the order of their ids.
             vocab_size: pieces at most, special tokens included.
             max_text_tokens: longer transcripts are cut, which is logged with a count.
+
+        Raises:
+            ValueError: the texts are empty, or `vocab_size` does not hold the bytes, the special tokens and
+                every character of the texts.
         """
         from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
         from transformers import PreTrainedTokenizerFast
@@ -261,15 +285,25 @@ class MmsrProcessor(ProcessorMixin):
         tokenizer = Tokenizer(models.Unigram())
         tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Strip()])
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+        texts = list(texts)
+        characters = {c for text in texts for c in unicodedata.normalize("NFC", text) if not c.isspace()}
+        if not characters:
+            raise ValueError("no text to train the tokenizer on: every text is empty")
+        least = 256 + len(special) + len(characters) + 2
+        if vocab_size < least:
+            raise ValueError(
+                f"vocab_size={vocab_size} does not hold 256 bytes, {len(special)} special tokens and the "
+                f"texts' {len(characters)} characters; accepted: at least {least}"
+            )
         trainer = trainers.UnigramTrainer(
             vocab_size=vocab_size - 256, special_tokens=special, unk_token="<unk>", show_progress=False
         )
         tokenizer.train_from_iterator(texts, trainer)
         # The trainer knows no byte fallback: its pieces go into a model that has it, after the 256 bytes.
-        pieces = [(piece, score) for piece, score in json.loads(tokenizer.to_str())["model"]["vocab"]]
-        floor = min(score for _, score in pieces) - 10.0
+        learned = _in_one_order(json.loads(tokenizer.to_str())["model"]["vocab"][len(special) :])
+        floor = learned[-1][1] - 10.0
         byte_pieces = [(f"<0x{byte:02X}>", floor) for byte in range(256)]
-        pieces = [*pieces[: len(special)], *byte_pieces, *pieces[len(special) :]]
+        pieces = [*((token, 0.0) for token in special), *byte_pieces, *learned]
         tokenizer.model = models.Unigram(pieces, unk_id=SPECIAL_TOKENS.index("<unk>"), byte_fallback=True)
         tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace()])
         tokenizer.post_processor = processors.TemplateProcessing(
@@ -304,8 +338,8 @@ class MmsrProcessor(ProcessorMixin):
         """The processor that goes with `MmsrForSentimentReasoning.from_encoders`.
 
         Args:
-            audio: Hub id or folder of the speech encoder; its own preprocessor says whether each utterance's level
-                is normalised away. None = the level is kept.
+            audio: Hub id or folder of the speech encoder; its own preprocessor says whether each utterance's
+                level is normalised away. None = the level is kept.
             text: Hub id or folder of the text encoder, whose tokenizer is taken.
             labels: label names in the order of their ids.
             text_prefix: put before every transcript.
@@ -328,10 +362,33 @@ class MmsrProcessor(ProcessorMixin):
         return processor
 
 
+def _in_one_order(learned: list[tuple[str, float]]) -> list[tuple[str, float]]:
+    """The trainer's pieces, the same for the same texts.
+
+    Its order and the last digits of its scores follow a hash table's, as do those scores which it gives to
+    rare characters: the lowest one, raised by 1e-4 from one character to the next.
+    """
+    lowest = min(score for _, score in learned)
+    rare = lowest + 1e-4 * sum(len(piece) == 1 for piece, _ in learned)
+    settled = [
+        (piece, round(lowest if len(piece) == 1 and score < rare else score, 6)) for piece, score in learned
+    ]
+    return sorted(settled, key=lambda entry: (-entry[1], entry[0]))
+
+
 def _feature_extractor(*, do_normalize: bool) -> Wav2Vec2FeatureExtractor:
     return Wav2Vec2FeatureExtractor(
-        feature_size=1, sampling_rate=16_000, padding_value=0.0, do_normalize=do_normalize, return_attention_mask=True
+        feature_size=1,
+        sampling_rate=16_000,
+        padding_value=0.0,
+        do_normalize=do_normalize,
+        return_attention_mask=True,
     )
+
+
+def _rows(values: Any) -> list[Any] | None:
+    """One value or many -> a list, None where nothing is given."""
+    return None if values is None else [values] if isinstance(values, str | int) else list(values)
 
 
 def _rows_of_audio(audio: Any) -> list[np.ndarray | None] | None:
@@ -359,9 +416,13 @@ def _check_rows(texts: list[str | None] | None, waveforms: list[np.ndarray | Non
         if audio.ndim != 1:
             raise ValueError(f"row {row}: audio has shape {audio.shape}; accepted: one channel, [samples]")
         if not len(audio):
-            raise ValueError(f"row {row}: audio has no samples; accepted: a waveform, or None for absent audio")
+            raise ValueError(
+                f"row {row}: audio has no samples; accepted: a waveform, or None for absent audio"
+            )
         if not np.isfinite(audio).all():
-            raise ValueError(f"row {row}: audio holds NaN or infinite samples; accepted: finite numbers, -1 to 1")
+            raise ValueError(
+                f"row {row}: audio holds NaN or infinite samples; accepted: finite numbers, -1 to 1"
+            )
 
 
 AutoProcessor.register(MmsrConfig, MmsrProcessor)

@@ -1,0 +1,126 @@
+"""A checkpoint at work: loading it with clear errors, answering many utterances, and looking inside one.
+
+This stands above the rooms `model`, `data` and `evaluation`, which do not know each other.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmsr.data.audio import Audio
+from mmsr.evaluation.run import Answer, Predict, Record
+from mmsr.model.modeling import MmsrForSentimentReasoning
+from mmsr.model.pipeline import TASK, SentimentReasoningPipeline
+from mmsr.model.processing import MmsrProcessor
+
+
+def load_pipeline(model: str | os.PathLike[str], *, device: str | None = None) -> SentimentReasoningPipeline:
+    """The sentiment-reasoning pipeline of a checkpoint.
+
+    Args:
+        model: folder, or Hub id, of an mmsr checkpoint.
+        device: such as `cpu` or `cuda:0`; by default the first accelerator.
+
+    Raises:
+        ValueError: the checkpoint cannot be read; the message names it and what is accepted.
+    """
+    from transformers import pipeline
+
+    if os.path.exists(model) and not (Path(model) / "config.json").is_file():
+        raise ValueError(f"{model} has no config.json; accepted: a folder that `mmsr fit` or save_pretrained wrote")
+    try:
+        network = MmsrForSentimentReasoning.from_pretrained(model)
+        processor = MmsrProcessor.from_pretrained(model)
+    except ValueError:
+        raise
+    except Exception as error:  # what transformers, safetensors and json raise for a damaged folder has no one type
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"checkpoint {model} cannot be read ({reason}); accepted: a folder that `mmsr fit` or save_pretrained wrote"
+        ) from error
+    return pipeline(TASK, model=network, processor=processor, device=device)
+
+
+def predictor(
+    pipe: SentimentReasoningPipeline, *, batch_size: int = 32, **options: Any
+) -> Predict:
+    """The pipeline as evaluation sees a model: records in, answers out, in order.
+
+    Rows of like length are answered together. `options` are the pipeline's, such as `num_beams`.
+    """
+
+    def predict(records: Sequence[Record]) -> list[Answer]:
+        seconds = [0.0 if record["audio"] is None else Audio.duration(record["audio"]) for record in records]
+        order = sorted(range(len(records)), key=seconds.__getitem__)
+        inputs = [{name: records[row][name] for name in ("audio", "text")} for row in order]  # type: ignore
+        answers = pipe(inputs, batch_size=batch_size, **options)
+        ranked = sorted(zip(order, answers, strict=True), key=lambda pair: pair[0])
+        return [answer for _, answer in ranked]
+
+    return predict
+
+
+def look_inside(pipe: SentimentReasoningPipeline, record: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Where the words look in the audio: attention of the fusion's last layer, mean over heads.
+
+    Returns:
+        `weights [t, f]`, `tokens`, `waveform [s]` and `rate` (Hz); None where the model's fusion has no attention
+        from text to audio, or the record lacks one of the two.
+    """
+    if not record.get("audio") or not record.get("text") or pipe.model.config.fusion != "cross_attention":
+        return None
+    processor, model = pipe.processor, pipe.model
+    utterance = pipe.preprocess(dict(record))
+    inputs = processor(audio=[utterance["audio"]], text=[utterance["text"]], return_tensors="pt").to(model.device)
+    implementation = model.config._attn_implementation
+    model.set_attn_implementation("eager")  # the only one that returns its weights
+    try:
+        with torch.inference_mode():
+            memory = model.encoder(**inputs, output_attentions=True, return_dict=True)
+    finally:
+        model.set_attn_implementation(implementation)
+    ids = inputs["input_ids"][0].tolist()
+    kept = [position for position, token in enumerate(ids) if token not in processor.tokenizer.all_special_ids]
+    weights = memory.fusion_attentions[-1][0][0].float().mean(0)[kept]
+    tokens = [processor.tokenizer.convert_ids_to_tokens(ids[position]).lstrip("▁") or "▁" for position in kept]
+    return {
+        "weights": weights.cpu().numpy(),
+        "tokens": tokens,
+        "waveform": utterance["audio"],
+        "rate": processor.feature_extractor.sampling_rate,
+    }
+
+
+def examples(
+    pipe: SentimentReasoningPipeline, rows: Sequence[Mapping[str, Any]], *, progress: Callable[[], None] | None = None
+) -> list[dict[str, Any]]:
+    """Rows of a manifest with the model's answer, its counterfactual rationales and, where there is one, attention."""
+    shown = []
+    for row in rows:
+        record = {"audio": row["audio"], "text": row["text"]}
+        answer = pipe(record)
+        counterfactuals = {}
+        if answer["rationale"] is not None:
+            counterfactuals = {
+                label: pipe(record, forced_label=label)["rationale"]
+                for label in pipe.model.config.labels
+                if label != answer["label"]
+            }
+        shown.append(
+            {
+                **{name: row[name] for name in ("id", "audio", "text", "label", "rationale", "kind", "language")},
+                "predicted_label": answer["label"],
+                "scores": answer["scores"],
+                "predicted_rationale": answer["rationale"],
+                "counterfactuals": counterfactuals,
+                "attention": look_inside(pipe, record),
+            }
+        )
+        if progress:
+            progress()
+    return shown

@@ -1,0 +1,1 @@
+"""Training: the Lightning module, its callbacks, and one run in a folder."""

@@ -1,0 +1,73 @@
+"""Callbacks of a run: the curve of each epoch, and the best model written as a Hugging Face folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+
+from mmsr.model.modeling import MmsrForSentimentReasoning
+from mmsr.model.processing import MmsrProcessor
+
+
+class History(Callback):
+    """Figures of every epoch, kept in the checkpoint and written to `history.json` in the run's folder."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take down the epoch's losses and development figures."""
+        if trainer.sanity_checking:
+            return
+        figures = {
+            name: float(value)
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith(("train_", "dev_"))
+        }
+        self.rows = [row for row in self.rows if row["epoch"] < trainer.current_epoch]
+        self.rows.append({"epoch": trainer.current_epoch, **figures})
+        if trainer.is_global_zero:
+            path = Path(trainer.default_root_dir) / "history.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            half = path.with_suffix(".tmp")
+            half.write_text(json.dumps(self.rows, indent=1), encoding="utf-8")
+            os.replace(half, path)
+
+    def state_dict(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """From the checkpoint."""
+        self.rows = state_dict["rows"]
+
+
+class SaveModel(Callback):
+    """Writes the best epoch's model (by the checkpoint callback's monitor) to `model/` in the run's folder."""
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Load the best weights and save model and processor."""
+        checkpoints = trainer.checkpoint_callback
+        if trainer.interrupted or not trainer.is_global_zero or not isinstance(checkpoints, ModelCheckpoint):
+            return
+        if best := checkpoints.best_model_path:
+            state = torch.load(best, map_location="cpu", weights_only=False)["state_dict"]
+            pl_module.load_state_dict(state)
+        save_model(pl_module.model, pl_module.processor, Path(trainer.default_root_dir) / "model")
+
+
+def save_model(model: MmsrForSentimentReasoning, processor: MmsrProcessor, folder: Path) -> None:
+    """Write a Hugging Face folder that appears whole, by rename, in place of what stood there."""
+    half = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(half, ignore_errors=True)
+    model.save_pretrained(half)
+    processor.save_pretrained(half)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(half, folder)

@@ -1,0 +1,175 @@
+"""One training run in one folder: started, gone on with, or found finished by the same command.
+
+D/run.yaml     what the run is (its configuration and the fingerprint of its data)
+D/checkpoints/ last.ckpt, from which an interrupted run goes on, and the best epoch's
+D/history.json figures of every epoch
+D/model/       the best epoch as a Hugging Face folder; its presence says that the run is finished
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger
+
+from mmsr.data.datamodule import MmsrDataModule
+from mmsr.data.manifest import fingerprint, load_manifest
+from mmsr.training.callbacks import History, SaveModel
+from mmsr.training.module import MmsrModule
+
+# Settings that do not change what is learned: a run may go on with others.
+_BESIDE_THE_POINT = (
+    "default_root_dir",
+    "enable_progress_bar",
+    "logger",
+    "accelerator",
+    "devices",
+    "callbacks",
+)
+
+
+class MmsrCLI(LightningCLI):
+    """LightningCLI of the training program: `trainer`, `model` and `data` from one YAML and flags."""
+
+    def __init__(self, args: Sequence[str], **kwargs: Any) -> None:
+        super().__init__(
+            MmsrModule,
+            MmsrDataModule,
+            args=list(args),
+            run=False,
+            seed_everything_default=0,
+            save_config_callback=None,
+            trainer_defaults={
+                "default_root_dir": "runs/fit",
+                "max_epochs": 10,
+                "gradient_clip_val": 1.0,
+                "enable_model_summary": False,
+                "num_sanity_val_steps": 0,
+                "log_every_n_steps": 10,
+            },
+            parser_kwargs={"prog": "mmsr fit", "default_env": False},
+            **kwargs,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """One seed for all, and early stopping on the development split."""
+        parser.link_arguments("seed_everything", "model.seed")
+        parser.link_arguments("seed_everything", "data.seed")
+        parser.add_lightning_class_args(EarlyStopping, "early_stopping")
+        parser.set_defaults(
+            {"early_stopping.monitor": "dev_loss", "early_stopping.mode": "min", "early_stopping.patience": 5}
+        )
+        parser.add_argument(
+            "--monitor", type=str, default="dev_loss", help="What the best epoch is chosen by."
+        )
+        parser.add_argument("--monitor_mode", type=str, default="min", help="min or max of `monitor`.")
+
+    def instantiate_trainer(self, **kwargs: Any) -> Any:
+        """The trainer, with this program's checkpoints, logger and precision."""
+        trainer = self.config_init["trainer"]
+        folder = Path(trainer["default_root_dir"])
+        checkpoints = ModelCheckpoint(
+            folder / "checkpoints",
+            filename="best",
+            monitor=self.config["monitor"],
+            mode=self.config["monitor_mode"],
+            save_last=True,
+            enable_version_counter=False,
+        )
+        return super().instantiate_trainer(
+            precision=trainer["precision"] or mixed_precision(),
+            logger=CSVLogger(folder, name="logs", version="")
+            if trainer["logger"] is None
+            else trainer["logger"],
+            callbacks=[*(trainer["callbacks"] or []), checkpoints, History(), SaveModel()],
+            use_distributed_sampler=False,
+            **kwargs,
+        )
+
+
+def mixed_precision() -> str:
+    """`bf16-mixed` where the accelerator computes in it, else `32-true`.
+
+    On a CPU that is AVX-512 BF16 or AMX; elsewhere bf16 would be emulated, and slower than float32.
+    """
+    if torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
+    able = torch.cpu.get_capabilities()
+    return "bf16-mixed" if able.get("avx512_bf16") or able.get("amx_bf16") else "32-true"
+
+
+def fit(args: Sequence[str]) -> Path:
+    """Train as the arguments of `mmsr fit` say; return the folder of the finished model.
+
+    The same arguments go on from `checkpoints/last.ckpt` where a run was interrupted, and do nothing where it is
+    finished.
+
+    Raises:
+        ValueError: the folder holds another run.
+    """
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its hints are not ours
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+    cli = MmsrCLI(args)
+    folder = Path(cli.trainer.default_root_dir)
+    model = folder / "model"
+    _claim(folder, _identity(cli))
+    if model.exists():
+        print(f"{model}: this run is finished; delete {folder} to train it again", file=sys.stderr)
+        return model
+    last = folder / "checkpoints" / "last.ckpt"
+    if last.exists():
+        print(f"going on from {last}", file=sys.stderr)
+    cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=str(last) if last.exists() else None)
+    if cli.trainer.interrupted:
+        raise KeyboardInterrupt
+    return model
+
+
+def _identity(cli: MmsrCLI) -> dict[str, Any]:
+    """What makes this run this run: its settings, and the rows and sounds that it learns from."""
+    settings = yaml.safe_load(cli.parser.dump(cli.config, skip_none=False))
+    for name in _BESIDE_THE_POINT:
+        settings["trainer"].pop(name, None)
+    settings.pop("config", None)
+    rows = load_manifest(
+        cli.datamodule.manifest, labels=cli.model.hparams["labels"], columns=cli.datamodule.columns
+    )
+    return {**settings, "data_fingerprint": fingerprint(rows)}
+
+
+def _claim(folder: Path, identity: dict[str, Any]) -> None:
+    """Write down whose folder this is, or check that it is ours."""
+    path = folder / "run.yaml"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(yaml.safe_dump(identity, allow_unicode=True), encoding="utf-8")
+        return
+    found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    flat_found, flat = _flat(found), _flat(identity)
+    differing = sorted(name for name in flat | flat_found if flat.get(name) != flat_found.get(name))
+    if differing:
+        shown = ", ".join(f"{name} {flat_found.get(name)!r} -> {flat.get(name)!r}" for name in differing[:5])
+        raise ValueError(
+            f"{folder} holds another run ({shown}{' ...' if len(differing) > 5 else ''}); accepted: another "
+            "--trainer.default_root_dir, or delete that folder"
+        )
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat

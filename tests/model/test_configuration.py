@@ -1,0 +1,137 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoConfig
+
+from mmsr.model.configuration import FORMAT_VERSION, FUSIONS, PRESETS, MmsrConfig, check_choice
+from mmsr.model.modeling import MmsrForSentimentReasoning
+
+EMOTIONS = {i: name for i, name in enumerate("anger disgust fear joy neutral sadness surprise".split())}
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("rationale_format", ["none", "multitask"])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_has_the_parts_that_it_needs(preset: str, rationale_format: str, fusion: str):
+    config = MmsrConfig.from_preset(preset, fusion=fusion, rationale_format=rationale_format)
+    assert (config.audio_encoder is not None) == config.uses_audio == (fusion != "text_only")
+    assert (config.text_encoder is not None) == config.uses_text == (fusion != "audio_only")
+    assert (config.decoder is not None) == (config.decoder_type != "none") == (rationale_format != "none")
+    assert config.labels == ["negative", "neutral", "positive"] and config.num_labels == 3
+
+
+def test_tiny_is_tiny_and_small_is_small():
+    def size(preset: str) -> int:
+        return MmsrForSentimentReasoning(MmsrConfig.from_preset(preset)).num_parameters()
+
+    assert size("tiny") < 1_000_000 < size("small") < 5_000_000
+
+
+def test_base_has_the_shapes_of_the_published_encoders():
+    config = MmsrConfig.from_preset("base")
+    for part in (config.part("audio_encoder"), config.part("text_encoder")):
+        assert (part.hidden_size, part.num_hidden_layers, part.num_attention_heads) == (768, 12, 12)
+    assert config.part("text_encoder").vocab_size == 250_002
+    assert config.part("audio_encoder").conv_stride == (5, 2, 2, 2, 2, 2, 2)
+
+
+def test_settings_and_vocabulary_override_a_preset():
+    config = MmsrConfig.from_preset("tiny", vocab_size=77, pooling="mean", pad_token_id=3, id2label=EMOTIONS)
+    assert config.part("text_encoder").vocab_size == config.part("decoder").vocab_size == 77
+    assert config.part("text_encoder").pad_token_id == config.part("decoder").pad_token_id == 3
+    assert config.pooling == "mean"
+    assert config.labels == list(EMOTIONS.values()) and config.num_labels == len(config.label_token_ids) == 7
+    assert config.label2id == {name: index for index, name in EMOTIONS.items()}
+
+
+def test_labels_follow_their_ids_and_not_their_order_in_the_file():
+    names = {str(index): f"label-{index}" for index in reversed(range(12))}
+    assert MmsrConfig(id2label=names).labels == [f"label-{index}" for index in range(12)]
+
+
+def test_a_saved_config_comes_back_whole(tmp_path: Path):
+    config = MmsrConfig.from_preset(
+        "tiny",
+        fusion_layers=2,
+        class_weights=[1.0, 2.0, 3.0],
+        temperature=1.7,
+        id2label={0: "a", 1: "b", 2: "c"},
+    )
+    config.save_pretrained(tmp_path)
+    loaded = AutoConfig.from_pretrained(tmp_path)
+    assert isinstance(loaded, MmsrConfig)
+    assert json.loads(loaded.to_json_string()) == json.loads(config.to_json_string())
+    assert [type(loaded.part(name)).model_type for name in loaded.sub_configs] == [
+        "wav2vec2",
+        "xlm-roberta",
+        "mbart",
+    ]
+    assert loaded.format_version == FORMAT_VERSION == json.loads((tmp_path / "config.json").read_text())[
+        "format_version"
+    ]  # fmt: skip
+
+
+def test_parts_may_be_dicts():
+    audio = {"model_type": "hubert", "hidden_size": 24, "num_attention_heads": 2}
+    config = MmsrConfig(audio_encoder=audio)
+    assert config.part("audio_encoder").model_type == "hubert"
+    assert config.part("audio_encoder").hidden_size == 24
+    assert audio["model_type"] == "hubert", "the caller's dict is left alone"
+
+
+def test_the_text_config_is_the_decoders():
+    """Generation takes the cache's size from it."""
+    config = MmsrConfig.from_preset("tiny")
+    for asked in ({}, {"decoder": True}, {"decoder": True, "encoder": True}):
+        assert config.get_text_config(**asked) is config.decoder
+    assert config.get_text_config(encoder=True) is config.text_encoder
+    label_only = MmsrConfig.from_preset("tiny", rationale_format="none")
+    assert label_only.get_text_config() is label_only.text_encoder
+    silent = MmsrConfig.from_preset("tiny", rationale_format="none", fusion="audio_only")
+    assert silent.get_text_config() is silent.get_text_config(encoder=True) is silent
+    assert config.decoder.num_hidden_layers == config.decoder.decoder_layers
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"fusion": "fision"},
+            "fusion='fision' does not exist; accepted: cross_attention, text_only, audio_only",
+        ),
+        ({"pooling": "max"}, "pooling='max' does not exist; accepted: mean, attention, statistics"),
+        ({"decoder_type": "rnn"}, "decoder_type='rnn' does not exist; accepted: cross_attention, none"),
+        ({"rationale_format": "poem"}, "rationale_format='poem' does not exist; accepted: none, multitask"),
+        (
+            {"decoder_type": "none"},
+            "decoder_type='none' contradicts rationale_format='multitask': set both to 'none' for a label",
+        ),
+        ({"hidden_size": 30}, "hidden_size=30 is not divisible by fusion_heads=4"),
+        ({"class_weights": [1.0, 2.0]}, "class_weights has 2 entries for 3 labels in id2label"),
+        ({"label_token_ids": [5, 6]}, "label_token_ids has 2 entries for 3 labels in id2label"),
+        (
+            {"label_token_ids": None},
+            "rationale_format='multitask' needs label_token_ids: one token id per label",
+        ),
+        ({"format_version": 99}, "has format_version=99; this mmsr reads up to 1: install a later mmsr"),
+    ],
+)
+def test_settings_that_cannot_be_raise_by_name(settings: dict[str, Any], message: str):
+    with pytest.raises(ValueError, match=message):
+        MmsrConfig.from_preset("tiny", **settings)
+
+
+def test_an_unknown_preset_raises():
+    with pytest.raises(ValueError, match="preset='huge' does not exist; accepted: tiny, small, base"):
+        MmsrConfig.from_preset("huge")
+    with pytest.raises(ValueError, match="colour='red' does not exist; accepted: blue"):
+        check_choice("colour", "red", ("blue",))
+
+
+def test_a_part_that_is_missing_is_asked_for_by_name():
+    with pytest.raises(
+        ValueError, match="fusion='cross_attention', .*: audio_encoder is needed but None; accepted"
+    ):
+        MmsrForSentimentReasoning(MmsrConfig())

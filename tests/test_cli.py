@@ -1,0 +1,175 @@
+"""The command `mmsr` as a person calls it: answers, and one clear line with exit code 2 on bad input."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from mmsr.cli import main, packaged_config
+
+
+@pytest.fixture(scope="module")
+def model(demo_corpus, tmp_path_factory):
+    """A tiny model trained for one epoch through the command line."""
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    main(
+        ["fit", "--model.preset", "tiny", "--model.vocab_size", "600", "--data.manifest", str(demo_corpus)]
+        + ["--trainer.max_epochs", "1", "--trainer.default_root_dir", str(folder)]
+        + ["--trainer.enable_progress_bar", "false"]
+    )
+    return folder / "model"
+
+
+@pytest.fixture
+def clip(demo_corpus):
+    return next((demo_corpus.parent / "audio").glob("*.flac"))
+
+
+def refused(capsys, *arguments: str) -> str:
+    """Run a command that must fail; return its one line."""
+    with pytest.raises(SystemExit) as exit_:
+        main(list(arguments))
+    assert exit_.value.code == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def test_predict_answers_in_words_and_in_json(model, clip, capsys):
+    main(["predict", "--model", str(model), "--audio", str(clip), "--text", "thank you doctor"])
+    out = capsys.readouterr().out
+    assert "label:" in out and "rationale:" in out
+    main(["predict", "--model", str(model), "--audio", str(clip), "--json"])
+    answer = json.loads(capsys.readouterr().out)
+    assert set(answer) == {"label", "score", "scores", "rationale"}
+    assert sum(answer["scores"].values()) == pytest.approx(1, abs=1e-5)
+    main(["predict", "--model", str(model), "--text", "thank you", "--force_label", "negative", "--json"])
+    assert json.loads(capsys.readouterr().out)["forced_label"] == "negative"
+
+
+def test_predict_over_a_manifest_writes_the_contract_s_rows(model, demo_corpus, tmp_path):
+    out = tmp_path / "p.jsonl"
+    main(["predict", "--model", str(model), "--manifest", str(demo_corpus), "--out", str(out)])
+    rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    assert len(rows) == 60
+    assert set(rows[0]) == {
+        *("id", "label", "rationale", "predicted_label", "scores", "predicted_rationale"),
+        *("language", "speaker", "kind", "condition"),
+    }
+    assert {row["condition"] for row in rows} == {"audio+text"}
+
+
+def test_evaluate_leaves_metrics_predictions_and_a_report(model, demo_corpus, tmp_path):
+    main(
+        ["evaluate", "--model", str(model), "--manifest", str(demo_corpus), "--out", str(tmp_path / "e")]
+        + ["--examples", "2"]
+    )
+    metrics = json.loads((tmp_path / "e" / "metrics.json").read_text(encoding="utf-8"))
+    assert {"test", "seed", "data_fingerprint", "command", "versions", "machine", "seconds"} <= set(metrics)
+    assert set(metrics["test"]) == {
+        *("audio+text", "text", "audio", "asr", "audio+asr", "shuffled_audio", "baselines"),
+    }
+    assert {"majority", "constant_rationale", "tfidf"} <= set(metrics["test"]["baselines"])
+    entry = metrics["test"]["audio+text"]
+    assert {"n", "accuracy", "macro_f1", "uar", "f1", "rouge1", "rougeL", "rougeL_ascii", "chrf"} <= set(entry)
+    assert {"by_language", "by_kind"} <= set(entry)
+    html = (tmp_path / "e" / "report.html").read_text(encoding="utf-8")
+    assert html.count("<audio") >= 2
+    assert (tmp_path / "e" / "attention.png").stat().st_size > 10_000
+
+
+def test_export_turns_a_checkpoint_into_a_folder(model, tmp_path, capsys):
+    checkpoint = model.parent / "checkpoints" / "last.ckpt"
+    main(["export", "--checkpoint", str(checkpoint), "--out", str(tmp_path / "m")])
+    main(["predict", "--model", str(tmp_path / "m"), "--text", "good", "--json"])
+    assert "already" in refused(capsys, "export", "--checkpoint", str(checkpoint), "--out", str(tmp_path / "m"))
+
+
+def test_bad_input_to_predict_is_one_line(model, clip, tmp_path, capsys):
+    predict = ["predict", "--model", str(model)]
+    assert "give either --audio" in refused(capsys, *predict)
+    line = refused(capsys, *predict, "--audio", str(tmp_path / "no.wav"))
+    assert "no.wav" in line and "no such file" in line
+    assert "--text" in refused(capsys, *predict, "--text", "  ")
+    (tmp_path / "text.wav").write_text("this is no sound")
+    line = refused(capsys, *predict, "--audio", str(tmp_path / "text.wav"))
+    assert "text.wav" in line and "accepted" in line
+    soundfile.write(tmp_path / "empty.wav", np.zeros(0), 16_000)
+    line = refused(capsys, *predict, "--audio", str(tmp_path / "empty.wav"))
+    assert "empty.wav" in line and "accepted" in line
+    soundfile.write(tmp_path / "nan.wav", np.full(16_000, np.nan), 16_000, subtype="FLOAT")
+    line = refused(capsys, *predict, "--audio", str(tmp_path / "nan.wav"))
+    assert "nan.wav" in line and "NaN" in line
+    line = refused(capsys, *predict, "--audio", str(clip), "--force_label", "angry")
+    assert "'angry'" in line and "negative, neutral, positive" in line
+
+
+def test_unreadable_checkpoints_are_named(model, tmp_path, capsys):
+    def broken(name: str) -> Path:
+        return Path(shutil.copytree(model, tmp_path / name))
+
+    (broken("cut") / "model.safetensors").write_bytes((model / "model.safetensors").read_bytes()[:1000])
+    (broken("json") / "config.json").write_text("{")
+    (broken("none") / "config.json").unlink()
+    (broken("weightless") / "model.safetensors").unlink()
+    (broken("wordless") / "tokenizer.json").unlink()
+    for name in ("cut", "json", "none", "weightless", "wordless"):
+        line = refused(capsys, "predict", "--model", str(tmp_path / name), "--text", "good")
+        assert str(tmp_path / name) in line and "accepted" in line, line
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "expected"),
+    [
+        ("audio,text,label", "gone.wav,hello,neutral", ("row 2", "audio", "gone.wav", "accepted")),
+        ("text,label", "hello,angry", ("row 2", "label", "angry", "negative, neutral, positive")),
+        ("sentence,label", "hello,neutral", ("sentence", "accepted")),
+        ("audio,text,label", ",,neutral", ("row 2", "audio", "text")),
+    ],
+)
+def test_bad_manifests_name_file_row_column_and_value(model, tmp_path, capsys, header, row, expected):
+    manifest = tmp_path / "m.csv"
+    manifest.write_text(f"{header}\n{row}\n")
+    out = tmp_path / "out.jsonl"
+    line = refused(capsys, "predict", "--model", str(model), "--manifest", str(manifest), "--out", str(out))
+    assert all(part in line for part in ("m.csv", *expected)), line
+    assert sorted(os.listdir(tmp_path)) == ["m.csv"]  # nothing half-written
+    line = refused(capsys, "data", "check", "--manifest", str(manifest))
+    assert all(part in line for part in expected)
+
+
+def test_fit_refuses_what_it_cannot_train_on(demo_corpus, tmp_path, capsys):
+    folder = ["--trainer.default_root_dir", str(tmp_path / "run")]
+    assert "no such file" in refused(capsys, "fit", "-c", str(tmp_path / "no.yaml"), *folder)
+    line = refused(capsys, "fit", "--data.manifest", str(tmp_path / "no.csv"), *folder)
+    assert "no.csv" in line
+    line = refused(capsys, "fit", "--data.manifest", str(demo_corpus), "--model.fusion", "nosuch", *folder)
+    assert "cross_attention" in line
+    line = refused(capsys, "fit", "--data.manifest", str(demo_corpus), "--data.train_split", "nosuch", *folder)
+    assert "nosuch" in line and "train" in line
+
+
+def test_the_packaged_configuration_is_found_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert packaged_config("demo.yaml").is_file()
+
+
+@pytest.mark.parametrize("command", ["", "demo", "fit", "predict", "evaluate", "export", "data make-demo", "data check"])
+def test_help_answers_without_torch(command):
+    code = (
+        "import sys; from mmsr.cli import main\n"
+        "try: main()\n"
+        "finally: assert not {'torch', 'transformers', 'lightning'} & set(sys.modules)\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, *command.split(), "--help"], capture_output=True, text=True, timeout=60
+    )
+    assert run.returncode == 0, run.stderr
+    assert "usage: mmsr" in run.stdout
+    assert command in ("", "data make-demo") or "Example: mmsr" in run.stdout or command == ""
