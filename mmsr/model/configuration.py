@@ -262,7 +262,7 @@ def _wav2vec2(
         "do_stable_layer_norm": True,
         "mask_time_prob": 0.0,
         "layerdrop": 0.0,
-        "hidden_dropout": 0.1,
+        "hidden_dropout": 0.0,
         "feat_proj_dropout": 0.1,
         "attention_dropout": 0.0,
         "activation_dropout": 0.0,
@@ -305,17 +305,18 @@ _PRESETS: dict[str, dict[str, Any]] = {
     },
     "small": {
         "vocab_size": 4000,
-        # The five-layer front end steps 20 ms like wav2vec2's seven layers, at half the cost.
+        # Four front-end layers that step 40 ms: a third of the cost of wav2vec2's seven at 20 ms, and enough
+        # for prosody.
         "audio_encoder": _wav2vec2(
             128,
             2,
             4,
             512,
             {
-                "conv_dim": (32, 64, 96, 128, 128),
-                "conv_kernel": (20, 8, 4, 4, 2),
-                "conv_stride": (10, 4, 2, 2, 2),
-                "num_conv_pos_embeddings": 32,
+                "conv_dim": (48, 96, 128, 128),
+                "conv_kernel": (40, 8, 8, 4),
+                "conv_stride": (20, 4, 4, 2),
+                "num_conv_pos_embeddings": 16,
                 "num_conv_pos_embedding_groups": 4,
             },
         ),

@@ -224,7 +224,7 @@ def test_labels_without_tokens_raise_until_they_have_some(trained_processor: Mms
 
 @pytest.mark.parametrize("text", SCRIPTS)
 def test_any_script_survives_the_round_trip(processor: MmsrProcessor, text: str):
-    """Also scripts that the tokenizer was not trained on, as bytes; what is decomposed comes back composed."""
+    """Also scripts that the tokenizer has not seen, as bytes; what is decomposed comes back composed."""
     for written in (text, unicodedata.normalize("NFD", text)):
         targets = processor(text=[written], rationale=[written], sentiment=[1], return_tensors="pt")
         assert processor.tokenizer.unk_token_id not in targets["labels"]
