@@ -1,11 +1,12 @@
 """The command `mmsr`: one dict of command -> function, whose signature is the command's flags.
 
-Functions import what they need when they run, so that `mmsr --help` answers without torch. Bad input ends with one
-line on stderr and exit code 2, an interruption with 130; nothing half-written stays.
+Functions import what they need when they run, so that `mmsr --help` answers without torch. Bad input ends
+with one line on stderr and exit code 2, an interruption with 130; nothing half-written stays.
 """
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 import time
@@ -31,7 +32,9 @@ def demo(out: str = "runs/demo", utterances: int = 2400, seed: int = 0, epochs: 
     from mmsr.data.demo import make_demo
 
     folder = Path(out)
-    say(f"1/4 corpus: {utterances:,} utterances in five languages, spoken by espeak-ng -> {folder / 'corpus'}")
+    say(
+        f"1/4 corpus: {utterances:,} utterances in five languages, spoken by espeak-ng -> {folder / 'corpus'}"
+    )
     manifest = make_demo(folder / "corpus", utterances=utterances, seed=seed)
     say(f"2/4 joint training on audio and transcript -> {folder / 'model'}")
     args = ["-c", str(packaged_config("demo.yaml")), "--data.manifest", str(manifest)]
@@ -54,9 +57,12 @@ def demo(out: str = "runs/demo", utterances: int = 2400, seed: int = 0, epochs: 
     for kind in ("words", "voice", "conflict"):
         row = next(row for row in rows if row["kind"] == kind and row["language"] == "en")
         answer = pipe({"audio": row["audio"], "text": row["text"]})
-        print(f"\n{row['audio']}\n  said ({kind} decide): {row['text']}\n  true: {row['label']} - {row['rationale']}")
+        print(
+            f"\n{row['audio']}\n  said ({kind}): {row['text']}\n  true: {row['label']} - {row['rationale']}"
+        )
         print(format_answer(answer))
-    say(f"open {folder / 'report.html'}; predict: mmsr predict --model {folder / 'model'} --audio FILE --text WORDS")
+    say(f"open {folder / 'report.html'}")
+    say(f"your own: mmsr predict --model {folder / 'model'} --audio FILE --text WORDS")
 
 
 def fit(config: str, **flags: Any) -> None:
@@ -71,7 +77,7 @@ def fit(config: str, **flags: Any) -> None:
 
     Args:
         config: YAML file (-c FILE); demo.yaml is found from anywhere.
-        flags: Settings such as --data.manifest M, --model.learning_rate R, --trainer.default_root_dir D.
+        **flags: Settings such as --data.manifest M, --model.learning_rate R, --trainer.default_root_dir D.
     """
     raise AssertionError("main() hands `fit` to LightningCLI")
 
@@ -147,7 +153,9 @@ def evaluate(
     examples: int = 6,
     seed: int = 0,
 ) -> None:
-    """Figures, controls and baselines of a model on a split; writes metrics.json, predictions.jsonl and report.html.
+    """Figures, controls and baselines of a model on a split, and a report.
+
+    Writes metrics.json, predictions.jsonl and report.html with its pictures.
 
     Example: mmsr evaluate --model runs/demo/model --manifest runs/demo/corpus/manifest.csv --out runs/demo
 
@@ -179,7 +187,10 @@ def evaluate(
     labels = pipe.model.config.labels
     table = load_manifest(manifest, labels=labels)
     if fold is None:
-        rows, train_rows = rows_of(table, split, manifest), [row for row in table if row["split"] == train_split]
+        rows, train_rows = (
+            rows_of(table, split, manifest),
+            [row for row in table if row["split"] == train_split],
+        )
     else:
         parts = speaker_fold(table, fold=fold, folds=folds)
         rows, train_rows = (table.select(parts[name]).to_list() for name in ("test", "train"))
@@ -330,7 +341,7 @@ def rows_of(table: Any, split: str, manifest: str) -> list[dict[str, Any]]:
 
 
 def spread(rows: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
-    """Some rows of each kind and language, English first since its attention picture needs no special font."""
+    """Some rows of each kind, English first since its attention picture needs no special font."""
     groups: dict[tuple[Any, Any], list[dict[str, Any]]] = {}
     for row in rows:
         if row["audio"] or row["text"]:
@@ -373,16 +384,67 @@ def packaged_or_missing(name: str) -> Path:
         raise ValueError(f"-c {name}: no such file") from None
 
 
+def fill_parser(parser: Any, commands: dict[str, Any]) -> None:
+    """Give a parser one subcommand for each function (its signature are the flags) or dict of functions."""
+    subcommands = parser.add_subcommands(dest="command", metavar="COMMAND")
+    for name, command in commands.items():
+        nested = isinstance(command, dict)
+        doc = command["_help"] if nested else (inspect.getdoc(command) or "").split("\n\nArgs:")[0]
+        subparser = type(parser)(description=doc, formatter_class=parser.formatter_class)
+        subcommands.add_subcommand(name, subparser, help=doc.splitlines()[0])
+        if nested:
+            fill_parser(subparser, {key: value for key, value in command.items() if key != "_help"})
+        else:
+            subparser.add_function_arguments(command, as_group=False)
+
+
+def make_parser() -> Any:
+    """The parser of the command `mmsr`."""
+    from argparse import RawDescriptionHelpFormatter
+
+    from jsonargparse import ArgumentParser, DefaultHelpFormatter
+
+    class Formatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
+        """Keeps a docstring's lines, and shows types and defaults."""
+
+    parser = ArgumentParser(
+        prog="mmsr",
+        description="Multimodal sentiment reasoning: a sentiment and its reason, from speech and transcript.",
+        formatter_class=Formatter,
+    )
+    fill_parser(parser, COMMANDS)
+    return parser
+
+
+def call(commands: dict[str, Any], settings: Any) -> None:
+    """Call the function that the parsed settings chose."""
+    command = commands[settings["command"]]
+    chosen = settings[settings["command"]]
+    if isinstance(command, dict):
+        call(command, chosen)
+    else:
+        command(**chosen.as_dict())
+
+
+def as_flags(argv: Sequence[str]) -> list[str]:
+    """Flags as the parser knows them: `--force_label` for `--force-label`, `--json=true` for `--json`."""
+    flags = []
+    for value in argv:
+        if value.startswith("--"):
+            name, equals, rest = value.partition("=")
+            value = "--" + name[2:].replace("-", "_") + equals + rest
+        flags.append("--json=true" if value == "--json" else value)
+    return flags
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the command `mmsr`."""
-    argv = ["--json=true" if value == "--json" else value for value in (sys.argv[1:] if argv is None else argv)]
+    argv = list(sys.argv[1:] if argv is None else argv)
     try:
         if argv[:1] == ["fit"] and "--help" not in argv and "-h" not in argv:
             run_fit(["--help" if value == "--help_all" else value for value in argv[1:]])
         else:
-            from jsonargparse import auto_cli
-
-            auto_cli(COMMANDS, args=argv, prog="mmsr", as_positional=False)
+            call(COMMANDS, make_parser().parse_args(as_flags(argv)))
     except KeyboardInterrupt:
         say("interrupted")
         sys.exit(130)

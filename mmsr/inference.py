@@ -29,26 +29,32 @@ def load_pipeline(model: str | os.PathLike[str], *, device: str | None = None) -
     Raises:
         ValueError: the checkpoint cannot be read; the message names it and what is accepted.
     """
-    from transformers import pipeline
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
+    if not os.path.exists(model) and (
+        Path(model).is_absolute() or str(model).startswith(".") or str(model).count("/") > 1
+    ):
+        raise ValueError(
+            f"{model}: no such folder; accepted: a folder that `mmsr fit` or save_pretrained wrote"
+        )
     if os.path.exists(model) and not (Path(model) / "config.json").is_file():
-        raise ValueError(f"{model} has no config.json; accepted: a folder that `mmsr fit` or save_pretrained wrote")
+        raise ValueError(
+            f"{model} has no config.json; accepted: a folder that `mmsr fit` or save_pretrained wrote"
+        )
     try:
         network = MmsrForSentimentReasoning.from_pretrained(model)
         processor = MmsrProcessor.from_pretrained(model)
-    except ValueError:
-        raise
-    except Exception as error:  # what transformers, safetensors and json raise for a damaged folder has no one type
+    except Exception as error:  # a damaged folder makes transformers, safetensors and json raise all kinds
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
-            f"checkpoint {model} cannot be read ({reason}); accepted: a folder that `mmsr fit` or save_pretrained wrote"
+            f"checkpoint {model} cannot be read ({reason}); accepted: a folder that `mmsr fit` wrote"
         ) from error
-    return pipeline(TASK, model=network, processor=processor, device=device)
+    place = None if device is None else torch.device(device)
+    return SentimentReasoningPipeline(model=network, processor=processor, device=place, task=TASK)
 
 
-def predictor(
-    pipe: SentimentReasoningPipeline, *, batch_size: int = 32, **options: Any
-) -> Predict:
+def predictor(pipe: SentimentReasoningPipeline, *, batch_size: int = 32, **options: Any) -> Predict:
     """The pipeline as evaluation sees a model: records in, answers out, in order.
 
     Rows of like length are answered together. `options` are the pipeline's, such as `num_beams`.
@@ -57,7 +63,7 @@ def predictor(
     def predict(records: Sequence[Record]) -> list[Answer]:
         seconds = [0.0 if record["audio"] is None else Audio.duration(record["audio"]) for record in records]
         order = sorted(range(len(records)), key=seconds.__getitem__)
-        inputs = [{name: records[row][name] for name in ("audio", "text")} for row in order]  # type: ignore
+        inputs = [{name: records[row][name] for name in ("audio", "text")} for row in order]
         answers = pipe(inputs, batch_size=batch_size, **options)
         ranked = sorted(zip(order, answers, strict=True), key=lambda pair: pair[0])
         return [answer for _, answer in ranked]
@@ -69,14 +75,16 @@ def look_inside(pipe: SentimentReasoningPipeline, record: Mapping[str, Any]) -> 
     """Where the words look in the audio: attention of the fusion's last layer, mean over heads.
 
     Returns:
-        `weights [t, f]`, `tokens`, `waveform [s]` and `rate` (Hz); None where the model's fusion has no attention
-        from text to audio, or the record lacks one of the two.
+        `weights [t, f]`, `tokens`, `waveform [s]` and `rate` (Hz); None where the model's fusion has no
+        attention from text to audio, or the record lacks one of the two.
     """
     if not record.get("audio") or not record.get("text") or pipe.model.config.fusion != "cross_attention":
         return None
     processor, model = pipe.processor, pipe.model
     utterance = pipe.preprocess(dict(record))
-    inputs = processor(audio=[utterance["audio"]], text=[utterance["text"]], return_tensors="pt").to(model.device)
+    inputs = processor(audio=[utterance["audio"]], text=[utterance["text"]], return_tensors="pt").to(
+        model.device
+    )
     implementation = model.config._attn_implementation
     model.set_attn_implementation("eager")  # the only one that returns its weights
     try:
@@ -85,9 +93,13 @@ def look_inside(pipe: SentimentReasoningPipeline, record: Mapping[str, Any]) -> 
     finally:
         model.set_attn_implementation(implementation)
     ids = inputs["input_ids"][0].tolist()
-    kept = [position for position, token in enumerate(ids) if token not in processor.tokenizer.all_special_ids]
+    kept = [
+        position for position, token in enumerate(ids) if token not in processor.tokenizer.all_special_ids
+    ]
     weights = memory.fusion_attentions[-1][0][0].float().mean(0)[kept]
-    tokens = [processor.tokenizer.convert_ids_to_tokens(ids[position]).lstrip("▁") or "▁" for position in kept]
+    tokens = [
+        processor.tokenizer.convert_ids_to_tokens(ids[position]).lstrip("▁") or "▁" for position in kept
+    ]
     return {
         "weights": weights.cpu().numpy(),
         "tokens": tokens,
@@ -97,9 +109,12 @@ def look_inside(pipe: SentimentReasoningPipeline, record: Mapping[str, Any]) -> 
 
 
 def examples(
-    pipe: SentimentReasoningPipeline, rows: Sequence[Mapping[str, Any]], *, progress: Callable[[], None] | None = None
+    pipe: SentimentReasoningPipeline,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    progress: Callable[[], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """Rows of a manifest with the model's answer, its counterfactual rationales and, where there is one, attention."""
+    """Rows of a manifest with the model's answer, counterfactual rationales and attention."""
     shown = []
     for row in rows:
         record = {"audio": row["audio"], "text": row["text"]}
@@ -113,7 +128,10 @@ def examples(
             }
         shown.append(
             {
-                **{name: row[name] for name in ("id", "audio", "text", "label", "rationale", "kind", "language")},
+                **{
+                    name: row[name]
+                    for name in ("id", "audio", "text", "label", "rationale", "kind", "language")
+                },
                 "predicted_label": answer["label"],
                 "scores": answer["scores"],
                 "predicted_rationale": answer["rationale"],

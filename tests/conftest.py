@@ -67,7 +67,9 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def demo_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Manifest of a small spoken corpus, 60 utterances; its tests are skipped without the `demo` extra."""
-    pytest.importorskip("espeakng_loader", reason="the demo corpus is spoken by espeak-ng: pip install 'mmsr[demo]'")
+    pytest.importorskip(
+        "espeakng_loader", reason="the demo corpus is spoken by espeak-ng: pip install 'mmsr[demo]'"
+    )
     from mmsr.data.demo import make_demo
 
     return make_demo(tmp_path_factory.mktemp("corpus") / "demo", utterances=60, progress=False)

@@ -120,7 +120,8 @@ def speaker_fold(
 ) -> dict[str, list[int]]:
     """Split rows by speaker: the sorted speakers are cut into `folds` runs, of which one is the test split.
 
-    The `dev_speakers` speakers after it, cyclically, are the development split, the others the training split.
+    The `dev_speakers` speakers after it, cyclically, are the development split, the others the training
+    split.
 
     `source` is the manifest's name in errors.
 
@@ -142,13 +143,14 @@ def speaker_fold(
     others = speakers[stop:] + speakers[:start]  # from the fold's end on, around
     if len(speakers) < folds or len(others) <= dev_speakers:
         problem = (
-            f"has {len(speakers)} speakers; accepted: enough for {folds} folds, {dev_speakers} development speakers"
-            " and one to train on"
+            f"has {len(speakers)} speakers; accepted: enough for {folds} folds, {dev_speakers} to develop"
+            " on and one to train on"
         )
         raise ManifestError([Fault(source, None, "speaker", problem)])
     chosen = {"train": others[dev_speakers:], "dev": others[:dev_speakers], "test": speakers[start:stop]}
     return {
-        split: [row for row, speaker in enumerate(column) if speaker in names] for split, names in chosen.items()
+        split: [row for row, speaker in enumerate(column) if speaker in names]
+        for split, names in chosen.items()
     }
 
 

@@ -115,13 +115,9 @@ def evaluate(
 def predict_rows(
     predict: Predict, rows: Sequence[Row], *, progress: Progress | None = None, chunk: int = 128
 ) -> list[dict[str, Any]]:
-    """Returns rows of predictions.jsonl for manifest rows, each answered from all it has (audio, text, or both)."""
-    conditions = [
-        "+".join(column for column in ("audio", "text") if has_text(row[column])) for row in rows
-    ]
-    records = [
-        Record(audio=row["audio"], text=row["text"], language=row["language"]) for row in rows
-    ]
+    """Returns rows of predictions.jsonl for manifest rows, each answered from all that it has."""
+    conditions = ["+".join(column for column in ("audio", "text") if has_text(row[column])) for row in rows]
+    records = [Record(audio=row["audio"], text=row["text"], language=row["language"]) for row in rows]
     answers = _answer(predict, records, condition="predict", progress=progress, chunk=chunk)
     return [_prediction(*row) for row in zip(rows, answers, conditions, strict=True)]
 

@@ -316,6 +316,8 @@ _PRESETS: dict[str, dict[str, Any]] = {
                 "conv_dim": (48, 96, 128, 128),
                 "conv_kernel": (40, 8, 8, 4),
                 "conv_stride": (20, 4, 4, 2),
+                # Without a bias the layer norm after a convolution takes the level, which is evidence, away.
+                "conv_bias": True,
                 "num_conv_pos_embeddings": 16,
                 "num_conv_pos_embedding_groups": 4,
             },

@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor
+from mmsr.training.module import MmsrModule
 
 
 class History(Callback):
@@ -50,17 +51,18 @@ class History(Callback):
 
 
 class SaveModel(Callback):
-    """Writes the best epoch's model (by the checkpoint callback's monitor) to `model/` in the run's folder."""
+    """Writes the best epoch's model, by the checkpoint callback's monitor, to the run's `model/`."""
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Load the best weights and save model and processor."""
         checkpoints = trainer.checkpoint_callback
-        if trainer.interrupted or not trainer.is_global_zero or not isinstance(checkpoints, ModelCheckpoint):
+        if trainer.interrupted or not trainer.is_global_zero:
             return
+        assert isinstance(checkpoints, ModelCheckpoint) and isinstance(pl_module, MmsrModule)
         if best := checkpoints.best_model_path:
             state = torch.load(best, map_location="cpu", weights_only=False)["state_dict"]
             pl_module.load_state_dict(state)
-        save_model(pl_module.model, pl_module.processor, Path(trainer.default_root_dir) / "model")
+        save_model(*pl_module.parts(), Path(trainer.default_root_dir) / "model")
 
 
 def save_model(model: MmsrForSentimentReasoning, processor: MmsrProcessor, folder: Path) -> None:

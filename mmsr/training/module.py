@@ -7,6 +7,7 @@ batch ─► modality dropout ─► model ─► loss; development rows ─► 
 from __future__ import annotations
 
 import math
+import pickle
 import tempfile
 from pathlib import Path
 from typing import Any, Literal
@@ -30,8 +31,8 @@ FREEZABLE = ("audio_encoder", "text_encoder")
 class MmsrModule(L.LightningModule):
     """Joint training of classification and rationale.
 
-    The model is one of three: a fresh one of a `preset`; one built from pretrained encoders (`audio` and `text`); or
-    a checkpoint to go on from (`pretrained`).
+    The model is one of three: a fresh one of a `preset`; one built from pretrained encoders (`audio` and
+    `text`); or a checkpoint to go on from (`pretrained`).
 
     Args:
         preset: Size of a fresh model, and of a fresh decoder beside pretrained encoders.
@@ -45,15 +46,17 @@ class MmsrModule(L.LightningModule):
         vocab_size: Most pieces of the tokenizer that a fresh model trains on the training split.
         config: Further settings of `MmsrConfig`, such as `{hidden_size: 256, pooling: statistics}`.
         freeze: Parts that are not trained: audio_encoder, text_encoder.
-        feature_store: Folder in which a frozen audio encoder's states are kept, so that it hears each file once, for
-            all epochs and all runs that use the folder.
+        feature_store: Folder in which a frozen audio encoder's states are kept, so that it hears each file
+            once, for all epochs and all runs that use the folder.
         learning_rate: Peak learning rate of what is trained from scratch.
         encoder_learning_rate: Peak learning rate of the encoders; by default `learning_rate`.
         weight_decay: AdamW's, on matrices alone.
-        warmup_ratio: Share of all steps in which the learning rate rises; it then falls along a cosine to zero.
+        warmup_ratio: Share of all steps in which the learning rate rises; it then falls along a cosine to
+            zero.
         audio_dropout: Probability that a training row with both modalities loses its audio.
         text_dropout: Probability that it loses its transcript instead.
-        seed: Of the weights and, with the epoch's number, of dropout, so that a resumed run equals an unbroken one.
+        seed: Of the weights and, with the epoch's number, of dropout, so that a resumed run equals an
+            unbroken one.
     """
 
     def __init__(
@@ -94,7 +97,9 @@ class MmsrModule(L.LightningModule):
                 "pretrained= (a checkpoint) contradicts audio= and text= (encoders): give one or the other"
             )
         if feature_store and "audio_encoder" not in (freeze or []):
-            raise ValueError("feature_store= keeps what a frozen encoder answers; add audio_encoder to freeze=")
+            raise ValueError(
+                "feature_store= keeps what a frozen encoder answers; add audio_encoder to freeze="
+            )
         self.save_hyperparameters()
         self.model: MmsrForSentimentReasoning | None = None
         self.processor: MmsrProcessor | None = None
@@ -114,7 +119,12 @@ class MmsrModule(L.LightningModule):
         self.trainer.datamodule.attach(self.processor, rationales=self.model.decoder is not None)  # type: ignore
         if self.hparams["feature_store"]:
             self._use_feature_store()
-        self.dev_macro_f1 = MulticlassF1Score(self.model.config.num_labels, average="macro")
+        self.dev_macro_f1 = MulticlassF1Score(len(self.model.config.labels), average="macro")
+
+    def parts(self) -> tuple[MmsrForSentimentReasoning, MmsrProcessor]:
+        """Model and processor, once `configure_model` has made them."""
+        assert self.model is not None and self.processor is not None
+        return self.model, self.processor
 
     def _build(self) -> None:
         p = self.hparams
@@ -165,30 +175,10 @@ class MmsrModule(L.LightningModule):
         return processor, model
 
     def _use_feature_store(self) -> None:
-        """Let the data module read the frozen audio encoder's states, and encode what is not in the store yet."""
+        """Let the data module read the frozen audio encoder's states; encode what is not in the store yet."""
         assert self.model is not None and self.processor is not None
-        encoder = self.model.encoder
         bf16 = self.trainer.precision == "bf16-mixed"
-
-        @torch.inference_mode()
-        def encode(waveform: np.ndarray) -> Tensor:
-            inputs = self.processor(audio=[waveform], return_tensors="pt").to(self.device)  # type: ignore[misc]
-            with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16):
-                states, mask = encoder.encode_audio(inputs["input_values"], inputs["input_values_mask"])
-            return states[0, : int(mask.sum())]
-
-        encoder.audio_encoder.eval()
-        features = StoredFeatures(
-            FeatureStore(self.hparams["feature_store"]),
-            encode,
-            encoder=encoder_fingerprint(encoder.audio_encoder.model),
-            processing={
-                "config": encoder.audio_encoder.config.to_json_string(use_diff=False),
-                "layers": encoder.audio_encoder.num_states,
-                "feature_extractor": self.processor.feature_extractor.to_dict(),
-                "bf16": bf16,
-            },
-        )
+        features = stored_audio(self.model, self.processor, self.hparams["feature_store"], bf16=bf16)
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         paths = [path for rows in (data.train_rows, data.dev_rows) for path in rows["audio"] if path]
         for path in track(paths, description="audio features", disable=len(paths) < 10):
@@ -288,6 +278,40 @@ class MmsrModule(L.LightningModule):
             getattr(self.model.encoder, part).requires_grad_(False)
 
 
+def stored_audio(
+    model: MmsrForSentimentReasoning, processor: MmsrProcessor, folder: str | Path, *, bf16: bool
+) -> StoredFeatures:
+    """The model's frozen audio encoder behind a feature store: path of an audio file -> states `[f, l, d]`.
+
+    Args:
+        model: Whose audio encoder is meant.
+        processor: What it hears through.
+        folder: Of the store.
+        bf16: Encode under bfloat16 autocast, as training in mixed precision does.
+    """
+    encoder = model.encoder
+    encoder.audio_encoder.eval()
+
+    @torch.inference_mode()
+    def encode(waveform: np.ndarray) -> Tensor:
+        inputs = processor(audio=[waveform], return_tensors="pt").to(model.device)
+        with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=bf16):
+            states, mask = encoder.encode_audio(inputs["input_values"], inputs["input_values_mask"])
+        return states[0, : int(mask.sum())]
+
+    return StoredFeatures(
+        FeatureStore(folder),
+        encode,
+        encoder=encoder_fingerprint(encoder.audio_encoder.model),
+        processing={
+            "config": encoder.audio_encoder.config.to_json_string(use_diff=False),
+            "layers": encoder.audio_encoder.num_states,
+            "feature_extractor": processor.feature_extractor.to_dict(),
+            "bf16": bf16,
+        },
+    )
+
+
 def unpack(saved: dict[str, Any]) -> tuple[MmsrProcessor, MmsrConfig]:
     """Processor and config that `MmsrModule` put into a Lightning checkpoint."""
     with tempfile.TemporaryDirectory() as folder:
@@ -310,7 +334,15 @@ def load_lightning_checkpoint(
         processor, config = unpack(checkpoint["mmsr"])
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist; accepted: a .ckpt file that `mmsr fit` wrote") from None
-    except (KeyError, TypeError, RuntimeError, EOFError, ValueError, ModuleNotFoundError) as error:
+    except (
+        pickle.UnpicklingError,
+        KeyError,
+        TypeError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        ImportError,
+    ) as error:
         raise ValueError(f"{path} is no checkpoint of `mmsr fit` ({error})") from error
     model = MmsrForSentimentReasoning(config)
     prefix = "model."

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers.utils.logging
 import yaml
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -110,14 +111,21 @@ def mixed_precision() -> str:
 def fit(args: Sequence[str]) -> Path:
     """Train as the arguments of `mmsr fit` say; return the folder of the finished model.
 
-    The same arguments go on from `checkpoints/last.ckpt` where a run was interrupted, and do nothing where it is
-    finished.
+    The same arguments go on from `checkpoints/last.ckpt` where a run was interrupted, and do nothing where it
+    is finished.
 
     Raises:
         ValueError: the folder holds another run.
     """
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its hints are not ours
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # their hints are not ours
+    transformers.utils.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*args parameter is intended to run from within Python.*")
+    warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty")
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
     cli = MmsrCLI(args)
     folder = Path(cli.trainer.default_root_dir)
@@ -137,7 +145,7 @@ def fit(args: Sequence[str]) -> Path:
 
 def _identity(cli: MmsrCLI) -> dict[str, Any]:
     """What makes this run this run: its settings, and the rows and sounds that it learns from."""
-    settings = yaml.safe_load(cli.parser.dump(cli.config, skip_none=False))
+    settings = yaml.safe_load(cli.parser.dump(cli.config))
     for name in _BESIDE_THE_POINT:
         settings["trainer"].pop(name, None)
     settings.pop("config", None)

@@ -41,7 +41,9 @@ def finished(demo_corpus, tmp_path_factory):
 def test_a_run_leaves_model_history_and_checkpoints(finished):
     processor = MmsrProcessor.from_pretrained(finished / "model")
     model = MmsrForSentimentReasoning.from_pretrained(finished / "model")
-    assert model.config.vocab_size == len(processor.tokenizer) if hasattr(model.config, "vocab_size") else True
+    assert (
+        model.config.vocab_size == len(processor.tokenizer) if hasattr(model.config, "vocab_size") else True
+    )
     assert model.config.label_token_ids == processor.label_token_ids
     assert (finished / "checkpoints" / "last.ckpt").exists()
     history = json.loads((finished / "history.json").read_text())
@@ -62,7 +64,9 @@ def test_another_run_in_the_same_folder_is_refused(finished, demo_corpus):
         fit(arguments(demo_corpus, finished, "--model.learning_rate", "0.01"))
 
 
-def test_an_interrupted_run_goes_on_and_ends_like_an_unbroken_one(finished, demo_corpus, tmp_path, monkeypatch, capsys):
+def test_an_interrupted_run_goes_on_and_ends_like_an_unbroken_one(
+    finished, demo_corpus, tmp_path, monkeypatch, capsys
+):
     class Pull(Callback):
         """Pulls the plug in the second epoch."""
 
@@ -107,12 +111,21 @@ def test_what_is_no_checkpoint_is_named(tmp_path):
 
 
 def test_frozen_encoder_with_feature_store_trains_like_without(demo_corpus, tmp_path):
-    frozen = ("--model.freeze", "[audio_encoder]", "--trainer.max_epochs", "1", "--model.audio_dropout", "0.3")
+    frozen = (
+        "--model.freeze",
+        "[audio_encoder]",
+        "--trainer.max_epochs",
+        "1",
+        "--model.audio_dropout",
+        "0.3",
+    )
     fit(arguments(demo_corpus, tmp_path / "plain", *frozen))
     stored = (*frozen, "--model.feature_store", str(tmp_path / "store"))
     fit(arguments(demo_corpus, tmp_path / "stored", *stored))
     assert list((tmp_path / "store").rglob("*.safetensors"))
-    plain, cached = (json.loads((tmp_path / name / "history.json").read_text())[0] for name in ("plain", "stored"))
+    plain, cached = (
+        json.loads((tmp_path / name / "history.json").read_text())[0] for name in ("plain", "stored")
+    )
     for name in ("train_loss", "dev_loss"):
         assert plain[name] == pytest.approx(cached[name], rel=2e-3), name  # the store keeps float16
     trained = weights(tmp_path / "stored" / "model")

@@ -1,0 +1,181 @@
+"""RAVDESS with speakers held out: our model against a linear probe on the same encoder, in the same folds.
+
+    python experiments/benchmarks/ravdess.py --folds 0 1 2 3 --seeds 0 1 2
+
+Trains `experiments/ravdess.yaml` for every fold and seed (finished runs are found again), predicts each
+fold's test
+speakers, and compares macro-F1 over all test rows with a logistic regression on whisper's mean last state
+over the
+full 30 s window, whose strength is chosen on the fold's development speakers. The interval is a bootstrap
+over speakers of the paired difference, the seeds' mean taken inside each replicate. Writes
+runs/ravdess/summary.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import yaml
+from rich.progress import track
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import f1_score, recall_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+import mmsr  # noqa: F401  (makes the model known to transformers)
+from mmsr.data.datamodule import MmsrDataModule
+from mmsr.data.features import FeatureStore, StoredFeatures, encoder_fingerprint
+from mmsr.data.manifest import load_manifest, speaker_fold
+from mmsr.model.modeling import MmsrForSentimentReasoning
+from mmsr.model.processing import MmsrProcessor
+from mmsr.training.module import stored_audio
+from mmsr.training.run import fit, mixed_precision
+
+CONFIG = Path(__file__).parents[1] / "ravdess.yaml"
+WINDOW = 480_000  # samples of whisper's 30 s
+
+
+def train_and_predict(settings: dict, fold: int, seed: int, out: Path, extra: list[str]) -> list[str]:
+    """Predicted label of each test row of a fold."""
+    folder = out / f"fold{fold}-seed{seed}"
+    fit(
+        ["-c", str(CONFIG), "--seed_everything", str(seed), "--data.fold", str(fold)]
+        + ["--trainer.default_root_dir", str(folder), *extra]
+    )
+    model = MmsrForSentimentReasoning.from_pretrained(folder / "model").eval()
+    processor = MmsrProcessor.from_pretrained(folder / "model")
+    bf16 = mixed_precision() == "bf16-mixed"
+    data = MmsrDataModule(settings["data"]["manifest"], fold=fold, batch_rows=32, batch_seconds=160)
+    data.attach(processor, rationales=False)
+    data.audio_features = stored_audio(model, processor, settings["model"]["feature_store"], bf16=bf16)
+    loader = data.test_dataloader()
+    order = [row for batch in loader.batch_sampler for row in batch]
+    predicted: dict[int, str] = {}
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+        logits = torch.cat([model(**batch).sentiment_logits.float() for batch in loader])
+    for row, label in zip(order, logits.argmax(-1).tolist(), strict=True):
+        predicted[row] = model.config.labels[label]
+    return [predicted[row] for row in range(len(predicted))]
+
+
+def mean_states(settings: dict, paths: list[str]) -> np.ndarray:
+    """Whisper's mean last state over the full window, `[n, d]`, kept in the feature store."""
+    model = MmsrForSentimentReasoning.from_encoders(
+        audio=settings["model"]["audio"], fusion="audio_only"
+    ).eval()
+    encoder = model.encoder.audio_encoder
+
+    @torch.inference_mode()
+    def encode(waveform: np.ndarray) -> torch.Tensor:
+        full = F.pad(torch.from_numpy(waveform), (0, WINDOW - len(waveform)))[None]
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed_precision() == "bf16-mixed"):
+            states, _ = model.encoder.encode_audio(full, torch.ones_like(full).long())
+        return states[0, :, -1:].float().mean(0, keepdim=True)
+
+    features = StoredFeatures(
+        FeatureStore(settings["model"]["feature_store"], dtype="float32"),
+        encode,
+        encoder=encoder_fingerprint(encoder.model),
+        processing={"what": "mean of the last state over the full window", "precision": mixed_precision()},
+    )
+    return np.stack([features(path)[0, 0].numpy() for path in track(paths, description="probe features")])
+
+
+def probe(states: np.ndarray, labels: np.ndarray, parts: dict[str, list[int]]) -> np.ndarray:
+    """Test predictions of the logistic regression that does best on the development speakers."""
+
+    def fitted(strength: float):
+        classifier = LogisticRegression(C=strength, max_iter=2000)
+        return make_pipeline(StandardScaler(), classifier).fit(states[parts["train"]], labels[parts["train"]])
+
+    def dev_f1(strength: float) -> float:
+        return f1_score(labels[parts["dev"]], fitted(strength).predict(states[parts["dev"]]), average="macro")
+
+    return fitted(max((1e-4, 1e-3, 1e-2, 1e-1, 1.0), key=dev_f1)).predict(states[parts["test"]])
+
+
+def paired_interval(
+    labels: np.ndarray,
+    ours: list[np.ndarray],
+    theirs: np.ndarray,
+    speakers: np.ndarray,
+    *,
+    replicates: int = 2000,
+) -> tuple[float, float]:
+    """95 % bootstrap interval, over speakers, of mean macro-F1 of `ours` minus macro-F1 of `theirs`."""
+    rng = np.random.default_rng(0)
+    rows = [np.flatnonzero(speakers == name) for name in np.unique(speakers)]
+    differences = []
+    for _ in range(replicates):
+        drawn = np.concatenate([rows[i] for i in rng.integers(len(rows), size=len(rows))])
+        mean = np.mean([f1_score(labels[drawn], one[drawn], average="macro") for one in ours])
+        differences.append(mean - f1_score(labels[drawn], theirs[drawn], average="macro"))
+    return tuple(np.quantile(differences, (0.025, 0.975)))
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2, 3])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--out", type=Path, default=Path("runs/ravdess"))
+    args, extra = parser.parse_known_args()
+    settings = yaml.safe_load(CONFIG.read_text())
+    table = load_manifest(settings["data"]["manifest"])
+    labels, speakers = np.array(table["label"]), np.array(table["speaker"])
+    parts = {fold: speaker_fold(table, fold=fold, folds=4) for fold in args.folds}
+    held_out = np.concatenate([parts[fold]["test"] for fold in args.folds])
+
+    ours = [
+        np.concatenate([train_and_predict(settings, fold, seed, args.out, extra) for fold in args.folds])
+        for seed in args.seeds
+    ]
+    states = mean_states(settings, table["audio"])
+    theirs = np.concatenate([probe(states, labels, parts[fold]) for fold in args.folds])
+    gold = labels[held_out]
+    low, high = paired_interval(gold, ours, theirs, speakers[held_out])
+    f1 = [f1_score(gold, one, average="macro") for one in ours]
+    theirs_f1 = f1_score(gold, theirs, average="macro")
+    summary = {
+        "rows": len(gold),
+        "speakers": len(set(speakers[held_out])),
+        "folds": args.folds,
+        "seeds": args.seeds,
+        "macro_f1": f1,
+        "macro_f1_mean": float(np.mean(f1)),
+        "uar": [recall_score(gold, one, average="macro") for one in ours],
+        "probe_macro_f1": theirs_f1,
+        "difference": float(np.mean(f1)) - theirs_f1,
+        "interval": [low, high],
+        "by_fold": {
+            fold: {
+                "ours": [
+                    f1_score(
+                        labels[parts[fold]["test"]],
+                        one[np.isin(held_out, parts[fold]["test"])],
+                        average="macro",
+                    )
+                    for one in ours
+                ],
+                "probe": f1_score(
+                    labels[parts[fold]["test"]],
+                    theirs[np.isin(held_out, parts[fold]["test"])],
+                    average="macro",
+                ),
+            }
+            for fold in args.folds
+        },
+    }
+    (args.out / "summary.json").write_text(json.dumps(summary, indent=1, default=float))
+    print(json.dumps(summary, indent=1, default=float))
+
+
+if __name__ == "__main__":
+    main()
