@@ -80,7 +80,7 @@ class MmsrConfig(PreTrainedConfig):
     fusion_heads: int = 4
     fusion_intermediate_size: int = 256
     dropout: float = 0.1
-    pooling: str = "attention"
+    pooling: str = "statistics"
     audio_layer_mix: bool = False
     text_layer_mix: bool = False
     decoder_type: str = "cross_attention"

@@ -1,0 +1,60 @@
+"""A checkpoint at work: order of answers, and the picture of where the words look."""
+
+import numpy as np
+import pytest
+import torch
+
+from mmsr.data.manifest import load_manifest
+from mmsr.inference import examples, load_pipeline, look_inside, predictor
+from mmsr.model.configuration import MmsrConfig
+from mmsr.model.modeling import MmsrForSentimentReasoning
+from mmsr.model.processing import MmsrProcessor
+
+
+@pytest.fixture(scope="module")
+def rows(demo_corpus):
+    return load_manifest(demo_corpus).to_list()[:7]
+
+
+@pytest.fixture(scope="module")
+def pipe(rows, tmp_path_factory):
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("model")
+    processor = MmsrProcessor.train([row["text"] for row in rows], vocab_size=500)
+    config = MmsrConfig.from_preset(
+        "tiny",
+        vocab_size=len(processor.tokenizer),
+        label_token_ids=processor.label_token_ids,
+        **processor.config_kwargs(),
+    )
+    MmsrForSentimentReasoning(config).save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return load_pipeline(folder, device="cpu")
+
+
+def test_answers_come_in_the_order_of_the_records_whatever_their_length(pipe, rows):
+    records = [{"audio": row["audio"], "text": row["text"], "language": None} for row in rows]
+    records[3]["audio"] = None
+    together = predictor(pipe, batch_size=3, max_new_tokens=4)(records)
+    for record, answer in zip(records, together, strict=True):
+        alone = pipe({"audio": record["audio"], "text": record["text"]}, max_new_tokens=4)
+        assert answer["scores"] == pytest.approx(alone["scores"], abs=1e-5)
+        assert answer["rationale"] == alone["rationale"]
+
+
+def test_look_inside_gives_a_distribution_over_frames_for_each_word_piece(pipe, rows):
+    implementation = pipe.model.config._attn_implementation
+    seen = look_inside(pipe, rows[0])
+    assert seen["weights"].shape[0] == len(seen["tokens"])
+    np.testing.assert_allclose(seen["weights"].sum(1), 1, atol=1e-4)
+    assert "".join(seen["tokens"]).replace("▁", "") == rows[0]["text"].replace(" ", "")
+    assert pipe.model.config._attn_implementation == implementation
+    assert look_inside(pipe, {"audio": None, "text": "x"}) is None
+
+
+def test_examples_hold_what_the_report_shows(pipe, rows):
+    shown = examples(pipe, rows[:2])
+    assert [example["id"] for example in shown] == [row["id"] for row in rows[:2]]
+    assert set(shown[0]["counterfactuals"]) == {"negative", "neutral", "positive"} - {
+        shown[0]["predicted_label"]
+    }
