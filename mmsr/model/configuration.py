@@ -46,6 +46,9 @@ class MmsrConfig(PreTrainedConfig):
         pooling: how the memory becomes one vector for the head, one of `POOLINGS`.
         audio_layer_mix: learn a weighted sum of all the audio encoder's layers (else its last layer alone).
         text_layer_mix: the same for the text encoder.
+        audio_standardize: shift and scale each dimension of the audio encoder's states by fixed statistics, which
+            training on a feature store takes from the training split. Whisper's states need it: a few of their
+            dimensions are a hundred times larger than the others.
         decoder_type: one of `DECODERS`.
         rationale_format: `multitask` (the head gives the label, the decoder starts from the label's token and
             explains it) or `none` (label only; goes with `decoder_type="none"`).
@@ -83,6 +86,7 @@ class MmsrConfig(PreTrainedConfig):
     pooling: str = "statistics"
     audio_layer_mix: bool = False
     text_layer_mix: bool = False
+    audio_standardize: bool = False
     decoder_type: str = "cross_attention"
     rationale_format: str = "multitask"
     shared_vocabulary: bool = True
@@ -224,6 +228,14 @@ class MmsrConfig(PreTrainedConfig):
         return cls(**{**shape["fusion"], **parts, **special, **overrides, "decoder_type": decoder_type})
 
 
+def _initializer_range(width: int) -> float:
+    """Deviation of initial weights that keeps the size of what flows through a layer of this width.
+
+    transformers' .02 is meant for widths around 1,000; in a narrow model it leaves attention uniform for epochs.
+    """
+    return min(width**-0.5, 0.1)
+
+
 def decoder_config(
     *, width: int, layers: int, heads: int, intermediate_size: int, **kwargs: Any
 ) -> PreTrainedConfig:
@@ -242,6 +254,7 @@ def decoder_config(
         decoder_ffn_dim=intermediate_size,
         encoder_ffn_dim=intermediate_size,
         scale_embedding=True,
+        init_std=_initializer_range(width),
         is_decoder=True,
         is_encoder_decoder=False,
         add_cross_attention=True,
@@ -278,6 +291,7 @@ def _xlm_roberta(width: int, layers: int, heads: int, intermediate_size: int) ->
         "intermediate_size": intermediate_size,
         "max_position_embeddings": 514,
         "attention_probs_dropout_prob": 0.0,
+        "initializer_range": _initializer_range(width),
         "type_vocab_size": 1,
         "layer_norm_eps": 1e-5,
     }

@@ -98,14 +98,18 @@ class MmsrOutput(ModelOutput):
 
 
 class Stream(nn.Module):
-    """One modality on its way into the fusion: layer mix, projection to the memory's width, absent state.
+    """One modality on its way into the fusion: statistics, layer mix, projection to the memory's width, absent state.
 
     `states [b, n, l, e]`, `mask [b, n]` -> `[b, n, d]`, `[b, n]`. Where a row's mask is all zero, the learned
     absent state stands at its first position, alone.
     """
 
-    def __init__(self, layers: int, width: int, config: MmsrConfig) -> None:
+    def __init__(self, layers: int, width: int, config: MmsrConfig, *, standardize: bool = False) -> None:
         super().__init__()
+        self.standardize = standardize
+        if standardize:
+            self.register_buffer("mean", torch.zeros(layers, width))
+            self.register_buffer("deviation", torch.ones(layers, width))
         self.layer_mix = LayerMix(layers)
         self.projection = nn.Linear(width, config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size)
@@ -114,6 +118,8 @@ class Stream(nn.Module):
 
     def forward(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Mix, project and put the absent state in."""
+        if self.standardize:
+            states = (states - self.mean) / self.deviation
         stream = self.dropout(self.norm(self.projection(self.layer_mix(states))))
         present = mask.any(-1)
         first = torch.zeros_like(mask).index_fill(1, torch.zeros(1, dtype=torch.long, device=mask.device), 1)
@@ -148,6 +154,9 @@ class MmsrPreTrainedModel(PreTrainedModel):
             init.xavier_uniform_(module.weight)
         elif isinstance(module, Stream):
             init.normal_(module.absent, std=self.config.initializer_range)
+            if module.standardize:
+                init.zeros_(module.mean)
+                init.ones_(module.deviation)
         elif isinstance(module, AttentionPooling):
             init.normal_(module.query, std=self.config.initializer_range)
         elif isinstance(module, LayerMix) and module.weights is not None:
@@ -201,7 +210,12 @@ class MmsrEncoder(MmsrPreTrainedModel):
         if config.uses_audio:
             audio = config.part("audio_encoder")
             self.audio_encoder = audio_encoder_class(audio)(config)
-            self.audio_stream = Stream(self.audio_encoder.num_states, audio.hidden_size, config)
+            self.audio_stream = Stream(
+                self.audio_encoder.num_states,
+                audio.hidden_size,
+                config,
+                standardize=config.audio_standardize,
+            )
         if config.uses_text:
             text = config.part("text_encoder")
             self.text_encoder = TextEncoder(config)

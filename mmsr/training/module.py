@@ -26,6 +26,7 @@ from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor
 
 FREEZABLE = ("audio_encoder", "text_encoder")
+_STANDARDIZED_ON = 128  # training files, spread evenly; some 20,000 frames
 
 
 class MmsrModule(L.LightningModule):
@@ -119,6 +120,8 @@ class MmsrModule(L.LightningModule):
         self.trainer.datamodule.attach(self.processor, rationales=self.model.decoder is not None)  # type: ignore
         if self.hparams["feature_store"]:
             self._use_feature_store()
+        elif self.model.config.audio_standardize and not self.hparams["pretrained"]:
+            raise ValueError("config audio_standardize takes its statistics from features: give feature_store=")
         self.dev_macro_f1 = MulticlassF1Score(len(self.model.config.labels), average="macro")
 
     def parts(self) -> tuple[MmsrForSentimentReasoning, MmsrProcessor]:
@@ -184,6 +187,14 @@ class MmsrModule(L.LightningModule):
         for path in track(paths, description="audio features", disable=len(paths) < 10):
             features(path)
         data.audio_features = features
+        stream = self.model.encoder.audio_stream
+        if stream.standardize and not self.trainer.ckpt_path and not self.hparams["pretrained"]:
+            heard = [path for path in data.train_rows["audio"] if path]
+            sample = heard[:: math.ceil(len(heard) / _STANDARDIZED_ON)]
+            states = torch.cat([features(path).float() for path in sample])  # [f, l, d]
+            deviation, mean = torch.std_mean(states, dim=0)
+            stream.mean.copy_(mean)
+            stream.deviation.copy_(deviation.clamp(min=1e-5))
 
     # ------------------------------------------------------------------ steps
 
