@@ -46,13 +46,15 @@ class MmsrConfig(PreTrainedConfig):
         pooling: how the memory becomes one vector for the head, one of `POOLINGS`.
         audio_layer_mix: learn a weighted sum of all the audio encoder's layers (else its last layer alone).
         text_layer_mix: the same for the text encoder.
-        audio_standardize: shift and scale each dimension of the audio encoder's states by fixed statistics, which
-            training on a feature store takes from the training split. Whisper's states need it: a few of their
-            dimensions are a hundred times larger than the others.
+        audio_standardize: shift and scale each dimension of the audio encoder's states by fixed statistics,
+            which a training run takes from its training split. Whisper's states need it: a few of
+            their dimensions are far larger than the others.
         decoder_type: one of `DECODERS`.
         rationale_format: `multitask` (the head gives the label, the decoder starts from the label's token and
             explains it) or `none` (label only; goes with `decoder_type="none"`).
         shared_vocabulary: the decoder reads the same tokenizer as the text encoder.
+        tie_word_embeddings: text encoder and decoder share one table of word embeddings, which is the
+            decoder's output layer too, as in BART and T5.
         label_token_ids: the decoder's token of each label, in the order of `id2label`.
         decoder_start_token_id: the decoder's first token.
         rationale_loss_weight: λ in loss = sentiment cross-entropy + λ · rationale cross-entropy.
@@ -90,6 +92,7 @@ class MmsrConfig(PreTrainedConfig):
     decoder_type: str = "cross_attention"
     rationale_format: str = "multitask"
     shared_vocabulary: bool = True
+    tie_word_embeddings: bool = False
     initializer_range: float = 0.02
     # tokens
     label_token_ids: list[int] | None = None
@@ -119,12 +122,24 @@ class MmsrConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
         self.label2id = {label: index for index, label in enumerate(self.labels)}
         self._check()
+        if self.tie_word_embeddings:
+            # its output layer is tied to the shared table, one level above it
+            self.part("decoder").tie_word_embeddings = False
 
     def _check(self) -> None:
         check_choice("fusion", self.fusion, FUSIONS)
         check_choice("pooling", self.pooling, POOLINGS)
         check_choice("decoder_type", self.decoder_type, DECODERS)
         check_choice("rationale_format", self.rationale_format, RATIONALE_FORMATS)
+        if self.tie_word_embeddings:
+            text, decoder = self.text_encoder, self.decoder
+            if text is None or decoder is None or not self.shared_vocabulary:
+                raise ValueError("tie_word_embeddings needs a text encoder and a decoder with one vocabulary")
+            shapes = [(part.vocab_size, part.hidden_size) for part in (text, decoder)]  # type: ignore[union-attr]
+            if shapes[0] != shapes[1]:
+                raise ValueError(
+                    f"tie_word_embeddings: word embeddings of {shapes[0]} and {shapes[1]} cannot be one table"
+                )
         if self.format_version > FORMAT_VERSION:
             raise ValueError(
                 f"this checkpoint has format_version={self.format_version}; this mmsr reads up to "
@@ -225,13 +240,15 @@ class MmsrConfig(PreTrainedConfig):
                 **shape["decoder"], **special
             )  # fmt: skip
             parts["label_token_ids"] = list(range(5, 5 + num_labels))
+            own = {"text_encoder", "decoder"} & set(overrides) or not overrides.get("shared_vocabulary", True)
+            parts["tie_word_embeddings"] = fusion != "audio_only" and not own
         return cls(**{**shape["fusion"], **parts, **special, **overrides, "decoder_type": decoder_type})
 
 
 def _initializer_range(width: int) -> float:
     """Deviation of initial weights that keeps the size of what flows through a layer of this width.
 
-    transformers' .02 is meant for widths around 1,000; in a narrow model it leaves attention uniform for epochs.
+    transformers' .02 is meant for widths around 1,000; in a narrow one attention stays uniform for epochs.
     """
     return min(width**-0.5, 0.1)
 

@@ -98,7 +98,7 @@ class MmsrOutput(ModelOutput):
 
 
 class Stream(nn.Module):
-    """One modality on its way into the fusion: statistics, layer mix, projection to the memory's width, absent state.
+    """One modality on its way into the fusion: layer mix, projection to the memory's width, absent state.
 
     `states [b, n, l, e]`, `mask [b, n]` -> `[b, n, d]`, `[b, n]`. Where a row's mask is all zero, the learned
     absent state stands at its first position, alone.
@@ -107,6 +107,8 @@ class Stream(nn.Module):
     def __init__(self, layers: int, width: int, config: MmsrConfig, *, standardize: bool = False) -> None:
         super().__init__()
         self.standardize = standardize
+        self.mean: Tensor
+        self.deviation: Tensor
         if standardize:
             self.register_buffer("mean", torch.zeros(layers, width))
             self.register_buffer("deviation", torch.ones(layers, width))
@@ -372,6 +374,12 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
             )
         else:
             self.memory_projection = nn.Identity()
+        if config.tie_word_embeddings:
+            assert self.decoder is not None
+            names = {id(weight): name for name, weight in self.named_parameters()}
+            shared = names[id(self.get_input_embeddings().weight)]
+            tied = (self.decoder.get_input_embeddings(), self.decoder.get_output_embeddings())
+            self._tied_weights_keys = {names[id(part.weight)]: shared for part in tied}
         self.post_init()
 
     @classmethod
@@ -478,6 +486,7 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         for name, part in concerned.items():
             resized = part.resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
             self.config.part(name).vocab_size = resized.num_embeddings
+        self.tie_weights()
         embeddings = cast(nn.Embedding, self.get_input_embeddings())
         self.vocab_size = embeddings.num_embeddings
         return embeddings

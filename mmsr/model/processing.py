@@ -262,9 +262,10 @@ class MmsrProcessor(ProcessorMixin):
         vocab_size: int = 4000,
         max_text_tokens: int = 256,
     ) -> MmsrProcessor:
-        """A processor whose Unigram tokenizer is trained on `texts`, the training split's.
+        """A processor whose BPE tokenizer is trained on `texts`, the training split's.
 
-        Unigram with byte fallback, so any script survives; Unicode NFC. Equal texts give equal tokenizers.
+        BPE, so that the words of a small corpus become whole pieces, which a decoder quotes sooner than
+        fragments; byte fallback, so any script survives; Unicode NFC. Equal texts give equal tokenizers.
         The waveform's level is kept.
 
         Args:
@@ -282,9 +283,11 @@ class MmsrProcessor(ProcessorMixin):
 
         labels = list(labels or DEFAULT_LABELS.values())
         special = [*SPECIAL_TOKENS, *map(label_token, labels)]
-        tokenizer = Tokenizer(models.Unigram())
+        tokenizer = Tokenizer(models.BPE())
         tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Strip()])
-        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation("isolated")]
+        )
         texts = list(texts)
         characters = {c for text in texts for c in unicodedata.normalize("NFC", text) if not c.isspace()}
         if not characters:
@@ -295,16 +298,21 @@ class MmsrProcessor(ProcessorMixin):
                 f"vocab_size={vocab_size} does not hold 256 bytes, {len(special)} special tokens and the "
                 f"texts' {len(characters)} characters; accepted: at least {least}"
             )
-        trainer = trainers.UnigramTrainer(
-            vocab_size=vocab_size - 256, special_tokens=special, unk_token="<unk>", show_progress=False
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size - 256, special_tokens=special, min_frequency=2, show_progress=False
         )
         tokenizer.train_from_iterator(texts, trainer)
-        # The trainer knows no byte fallback: its pieces go into a model that has it, after the 256 bytes.
-        learned = _in_one_order(json.loads(tokenizer.to_str())["model"]["vocab"][len(special) :])
-        floor = learned[-1][1] - 10.0
-        byte_pieces = [(f"<0x{byte:02X}>", floor) for byte in range(256)]
-        pieces = [*((token, 0.0) for token in special), *byte_pieces, *learned]
-        tokenizer.model = models.Unigram(pieces, unk_id=SPECIAL_TOKENS.index("<unk>"), byte_fallback=True)
+        # The trainer knows no byte fallback: what it learned goes into a model that does, with 256 bytes.
+        learned = json.loads(tokenizer.to_str())["model"]
+        vocab = dict(learned["vocab"])
+        for byte in range(256):
+            vocab.setdefault(f"<0x{byte:02X}>", len(vocab))
+        tokenizer.model = models.BPE(
+            vocab=vocab,
+            merges=[tuple(pair) for pair in learned["merges"]],
+            unk_token="<unk>",
+            byte_fallback=True,
+        )
         tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace()])
         tokenizer.post_processor = processors.TemplateProcessing(
             single="<s> $A </s>",
@@ -360,20 +368,6 @@ class MmsrProcessor(ProcessorMixin):
         if label_tokens:
             processor.add_label_tokens()
         return processor
-
-
-def _in_one_order(learned: list[tuple[str, float]]) -> list[tuple[str, float]]:
-    """The trainer's pieces, the same for the same texts.
-
-    Its order and the last digits of its scores follow a hash table's, as do those scores which it gives to
-    rare characters: the lowest one, raised by 1e-4 from one character to the next.
-    """
-    lowest = min(score for _, score in learned)
-    rare = lowest + 1e-4 * sum(len(piece) == 1 for piece, _ in learned)
-    settled = [
-        (piece, round(lowest if len(piece) == 1 and score < rare else score, 6)) for piece, score in learned
-    ]
-    return sorted(settled, key=lambda entry: (-entry[1], entry[0]))
 
 
 def _feature_extractor(*, do_normalize: bool) -> Wav2Vec2FeatureExtractor:

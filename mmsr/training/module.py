@@ -121,7 +121,7 @@ class MmsrModule(L.LightningModule):
         if self.hparams["feature_store"]:
             self._use_feature_store()
         elif self.model.config.audio_standardize and not self.hparams["pretrained"]:
-            raise ValueError("config audio_standardize takes its statistics from features: give feature_store=")
+            raise ValueError("config audio_standardize takes its statistics from a feature_store=: name one")
         self.dev_macro_f1 = MulticlassF1Score(len(self.model.config.labels), average="macro")
 
     def parts(self) -> tuple[MmsrForSentimentReasoning, MmsrProcessor]:
