@@ -28,7 +28,8 @@ def fitting(processor: MmsrProcessor) -> dict[str, Any]:
 def pipe(
     make_model: Callable[..., MmsrForSentimentReasoning], processor: MmsrProcessor, fitting: dict[str, Any]
 ) -> SentimentReasoningPipeline:
-    model = make_model(**fitting)
+    # An untrained decoder that shares the text encoder's word table heeds its first tokens too little.
+    model = make_model(**fitting, tie_word_embeddings=False)
     # Not trained, it would repeat one byte.
     model.generation_config.no_repeat_ngram_size = 1
     model.generation_config.suppress_tokens = processor.tokenizer.convert_tokens_to_ids(
