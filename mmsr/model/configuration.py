@@ -360,8 +360,8 @@ _PRESETS: dict[str, dict[str, Any]] = {
             "fusion_layers": 1,
             "fusion_heads": 4,
             "fusion_intermediate_size": 512,
-            # Trained from scratch, the text encoder's last layer soon says the same at every token; the mix keeps
-            # its embeddings, which the decoder quotes from.
+            # Trained from scratch, the text encoder's last layer soon says the same at every token; the mix
+            # keeps its embeddings, which the decoder quotes from.
             "text_layer_mix": True,
         },
     },
