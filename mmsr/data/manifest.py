@@ -143,8 +143,8 @@ def speaker_fold(
     others = speakers[stop:] + speakers[:start]  # from the fold's end on, around
     if len(speakers) < folds or len(others) <= dev_speakers:
         problem = (
-            f"has {len(speakers)} speakers; accepted: enough for {folds} folds, {dev_speakers} to develop"
-            " on and one to train on"
+            f"has {len(speakers)} speakers; accepted: enough for {folds} folds,"
+            f" {dev_speakers} development speakers and one to train on"
         )
         raise ManifestError([Fault(source, None, "speaker", problem)])
     chosen = {"train": others[dev_speakers:], "dev": others[:dev_speakers], "test": speakers[start:stop]}
