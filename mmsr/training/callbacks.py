@@ -12,6 +12,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
+from mmsr.evaluation.run import write_file
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor
 from mmsr.training.module import MmsrModule
@@ -36,10 +37,7 @@ class History(Callback):
         self.rows.append({"epoch": trainer.current_epoch, **figures})
         if trainer.is_global_zero:
             path = Path(trainer.default_root_dir) / "history.json"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            half = path.with_suffix(".tmp")
-            half.write_text(json.dumps(self.rows, indent=1), encoding="utf-8")
-            os.replace(half, path)
+            write_file(path, json.dumps(self.rows, indent=1).encode())
 
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint."""

@@ -117,6 +117,8 @@ class MmsrModule(L.LightningModule):
                 L.seed_everything(self.hparams["seed"], verbose=False)
                 self._build()
         assert self.model is not None and self.processor is not None
+        for part in self.hparams["freeze"] or []:
+            getattr(self.model.encoder, part).requires_grad_(False)
         self.trainer.datamodule.attach(self.processor, rationales=self.model.decoder is not None)  # type: ignore
         if self.hparams["feature_store"]:
             self._use_feature_store()
@@ -138,8 +140,6 @@ class MmsrModule(L.LightningModule):
             self.processor, self.model = self._from_encoders()
         else:
             self.processor, self.model = self._from_preset()
-        for part in p["freeze"] or []:
-            getattr(self.model.encoder, part).requires_grad_(False)
 
     def _from_preset(self) -> tuple[MmsrProcessor, MmsrForSentimentReasoning]:
         p = self.hparams
@@ -285,8 +285,6 @@ class MmsrModule(L.LightningModule):
     def _restore(self, saved: dict[str, Any]) -> None:
         self.processor, config = unpack(saved)
         self.model = MmsrForSentimentReasoning(config)
-        for part in self.hparams["freeze"] or []:
-            getattr(self.model.encoder, part).requires_grad_(False)
 
 
 def stored_audio(
