@@ -49,6 +49,8 @@ class MmsrConfig(PreTrainedConfig):
         audio_standardize: shift and scale each dimension of the audio encoder's states by fixed statistics,
             which a training run takes from its training split. Whisper's states need it: a few of
             their dimensions are far larger than the others.
+        audio_stride: neighbouring frames of the audio encoder that are stacked into one position of the
+            fusion (frame-rate reduction): of some 50 frames a second, fewer outnumber the words less.
         decoder_type: one of `DECODERS`.
         rationale_format: `multitask` (the head gives the label, the decoder starts from the label's token and
             explains it) or `none` (label only; goes with `decoder_type="none"`).
@@ -89,6 +91,7 @@ class MmsrConfig(PreTrainedConfig):
     audio_layer_mix: bool = False
     text_layer_mix: bool = False
     audio_standardize: bool = False
+    audio_stride: int = 1
     decoder_type: str = "cross_attention"
     rationale_format: str = "multitask"
     shared_vocabulary: bool = True

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
+from einops import rearrange, reduce
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, Cache, GenerationMixin, PreTrainedModel
 from transformers import initialization as init
@@ -100,20 +101,24 @@ class MmsrOutput(ModelOutput):
 class Stream(nn.Module):
     """One modality on its way into the fusion: layer mix, projection to the memory's width, absent state.
 
-    `states [b, n, l, e]`, `mask [b, n]` -> `[b, n, d]`, `[b, n]`. Where a row's mask is all zero, the learned
-    absent state stands at its first position, alone.
+    `states [b, n, l, e]`, `mask [b, n]` -> `[b, n / stride, d]`, `[b, n / stride]`. `stride` neighbouring
+    positions are stacked into one before the projection (a strided adapter). Where a row's mask is all zero,
+    the learned absent state stands at its first position, alone.
     """
 
-    def __init__(self, layers: int, width: int, config: MmsrConfig, *, standardize: bool = False) -> None:
+    def __init__(
+        self, layers: int, width: int, config: MmsrConfig, *, standardize: bool = False, stride: int = 1
+    ) -> None:
         super().__init__()
         self.standardize = standardize
+        self.stride = stride
         self.mean: Tensor
         self.deviation: Tensor
         if standardize:
             self.register_buffer("mean", torch.zeros(layers, width))
             self.register_buffer("deviation", torch.ones(layers, width))
         self.layer_mix = LayerMix(layers)
-        self.projection = nn.Linear(width, config.hidden_size)
+        self.projection = nn.Linear(stride * width, config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size)
         self.absent = nn.Parameter(torch.zeros(config.hidden_size))
         self.dropout = nn.Dropout(config.dropout)
@@ -122,11 +127,24 @@ class Stream(nn.Module):
         """Mix, project and put the absent state in."""
         if self.standardize:
             states = (states - self.mean) / self.deviation
-        stream = self.dropout(self.norm(self.projection(self.layer_mix(states))))
+        states = self.layer_mix(states)
+        if self.stride > 1:
+            states, mask = self._stacked(states, mask)
+        stream = self.dropout(self.norm(self.projection(states)))
         present = mask.any(-1)
         first = torch.zeros_like(mask).index_fill(1, torch.zeros(1, dtype=torch.long, device=mask.device), 1)
         stream = torch.where(present[:, None, None], stream, self.absent.to(stream.dtype))
         return stream, torch.where(present[:, None], mask, first)
+
+    def _stacked(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Stack `stride` positions into one; it is real where one of them is, and padding in it is zero."""
+        missing = -states.shape[1] % self.stride
+        states = nn.functional.pad(states.masked_fill(mask[:, :, None] == 0, 0.0), (0, 0, 0, missing))
+        mask = nn.functional.pad(mask, (0, missing))
+        return (
+            rearrange(states, "b (n k) e -> b n (k e)", k=self.stride),
+            reduce(mask, "b (n k) -> b n", "max", k=self.stride),
+        )
 
     def missing(self, batch: int) -> tuple[Tensor, Tensor]:
         """The stream of a batch in which no row has this modality: `[b, 1, d]`, `[b, 1]`."""
@@ -217,6 +235,7 @@ class MmsrEncoder(MmsrPreTrainedModel):
                 audio.hidden_size,
                 config,
                 standardize=config.audio_standardize,
+                stride=config.audio_stride,
             )
         if config.uses_text:
             text = config.part("text_encoder")
