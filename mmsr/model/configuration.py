@@ -6,20 +6,36 @@ config of that part, so that a checkpoint reloads offline. `from_preset` gives n
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from transformers import AutoConfig, PreTrainedConfig
 
 FORMAT_VERSION = 1
 """Version of the checkpoint layout; a checkpoint of a later version is refused."""
 
-FUSIONS = ("cross_attention", "text_only", "audio_only")
 POOLINGS = ("mean", "attention", "statistics")
 DECODERS = ("cross_attention", "none")
 RATIONALE_FORMATS = ("none", "multitask")
 PRESETS = ("tiny", "small", "base")
 
 DEFAULT_LABELS = {0: "negative", 1: "neutral", 2: "positive"}
+
+
+def _fusions() -> tuple[str, ...]:
+    from mmsr.model.fusion import FUSION_CLASSES  # not above, because fusion.py imports this module
+
+    return tuple(FUSION_CLASSES)
+
+
+if TYPE_CHECKING:
+    FUSIONS: tuple[str, ...]
+else:
+
+    def __getattr__(name: str) -> tuple[str, ...]:
+        """`FUSIONS`: the names in `fusion.FUSION_CLASSES`, so that a new fusion is listed in one place."""
+        if name == "FUSIONS":
+            return _fusions()
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def check_choice(field: str, value: str, accepted: tuple[str, ...]) -> None:
@@ -38,10 +54,12 @@ class MmsrConfig(PreTrainedConfig):
         decoder: config of a causal language model with cross-attention that writes the rationale; None with
             `decoder_type="none"`.
         hidden_size: width d of the fused memory.
-        fusion: how the two modalities meet, one of `FUSIONS`.
+        fusion: how the two modalities meet, one of `FUSIONS`, which fusion.py's docstring explains.
         fusion_layers: number of fusion layers.
         fusion_heads: attention heads of the fusion and of the attention pooling; divides `hidden_size`.
         fusion_intermediate_size: width of the fusion's feed-forward blocks.
+        fusion_bottlenecks: latent tokens through which the streams meet, with `fusion="bottleneck"`.
+        fusion_rank: number of rank-one terms, with `fusion="low_rank"`.
         dropout: dropout probability in fusion and head.
         pooling: how the memory becomes one vector for the head, one of `POOLINGS`.
         audio_layer_mix: learn a weighted sum of all the audio encoder's layers (else its last layer alone).
@@ -86,6 +104,8 @@ class MmsrConfig(PreTrainedConfig):
     fusion_layers: int = 1
     fusion_heads: int = 4
     fusion_intermediate_size: int = 256
+    fusion_bottlenecks: int = 4
+    fusion_rank: int = 4
     dropout: float = 0.1
     pooling: str = "statistics"
     audio_layer_mix: bool = False
@@ -130,7 +150,7 @@ class MmsrConfig(PreTrainedConfig):
             self.part("decoder").tie_word_embeddings = False
 
     def _check(self) -> None:
-        check_choice("fusion", self.fusion, FUSIONS)
+        check_choice("fusion", self.fusion, _fusions())
         check_choice("pooling", self.pooling, POOLINGS)
         check_choice("decoder_type", self.decoder_type, DECODERS)
         check_choice("rationale_format", self.rationale_format, RATIONALE_FORMATS)
@@ -157,6 +177,9 @@ class MmsrConfig(PreTrainedConfig):
             raise ValueError(
                 f"hidden_size={self.hidden_size} is not divisible by fusion_heads={self.fusion_heads}"
             )
+        for field in ("fusion_bottlenecks", "fusion_rank"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field}={getattr(self, field)}; accepted: 1 or more")
         for field, expected in (("label_token_ids", True), ("class_weights", False)):
             value = getattr(self, field)
             needed = expected and self.rationale_format == "multitask" and self.decoder is not None
@@ -224,7 +247,7 @@ class MmsrConfig(PreTrainedConfig):
             for name, default in (("pad_token_id", 1), ("bos_token_id", 0), ("eos_token_id", 2))
         }
         fusion = overrides.get("fusion", "cross_attention")
-        check_choice("fusion", fusion, FUSIONS)
+        check_choice("fusion", fusion, _fusions())
         rationale_format = overrides.get("rationale_format", "multitask")
         decoder_type = overrides.get(
             "decoder_type", "none" if rationale_format == "none" else "cross_attention"

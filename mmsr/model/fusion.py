@@ -1,25 +1,49 @@
 """Fusion: how the audio frames and the transcript's tokens become one memory.
 
-Every fusion is one class with one signature and one line in `FUSION_CLASSES`; its name is also listed in
-`configuration.FUSIONS`, which a test holds equal:
+Every fusion is one class with one signature and one line in `FUSION_CLASSES`, from which the configuration
+takes the names that it accepts:
 
     (audio [b, f, d], audio_mask [b, f], text [b, t, d], text_mask [b, t])
         -> (memory [b, m, d], memory_mask [b, m], attentions: tuple with one entry per layer)
 
-Masks: 1 = real. Shapes: b batch, f audio frames, t text tokens, m memory, h heads, d width.
+Masks: 1 = real. Shapes: b batch, f audio frames, t text tokens, m memory, h heads, k bottleneck tokens,
+r rank, d width. A modality that a row lacks comes as one learned vector, so every row has both.
+
+| name | idea | memory | paper |
+|---|---|---|---|
+| `cross_attention` | each stream attends to the other | [A; T] | MulT, Tsai et al. 2019, arXiv 1906.00295 |
+| `audio_to_text` | text attends to audio | T | one direction of MulT |
+| `text_to_audio` | audio attends to text | A | one direction of MulT |
+| `merged` | self-attention over both as one sequence | [A; T] | METER, Dou et al. 2022, arXiv 2111.02387 |
+| `bottleneck` | streams meet in few latent tokens | [A; T; k] | MBT, Nagrani et al. 2021, arXiv 2107.00135 |
+| `gated` | a gate weighs one against the other | [A; T] | GMU, Arevalo et al. 2017, arXiv 1702.01992 |
+| `low_rank` | products of the two, of low rank | [A; T] | LMF, Liu et al. 2018, arXiv 1806.00064 |
+| `film` | text scales and shifts audio | [A; T] | FiLM, Perez et al. 2018, arXiv 1709.07871 |
+| `concat` | one linear layer over both | [A; T] | late fusion, Baltrušaitis et al. 2019, arXiv 1705.09406 |
+| `text_only`, `audio_only` | controls | T, A | |
+
+`gated`, `low_rank`, `film` and `concat` are formulas F(a, t) over one vector per modality, while the
+rationale decoder wants positions to look at. All four therefore evaluate F at every position, against the
+mean of the other stream: the memory is [F(A_i, mean T); F(mean A, T_j)] (see `PairFusion`). So the head's
+pooling meets nothing that has not passed through F, as it would with a residual, or with the raw streams
+beside a fused token. And since F (but for `gated`) is affine in each argument, the mean over either half is,
+up to the closing norm, F(mean A, mean T): the paper's formula over the utterance.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
-from einops import rearrange
+from einops import rearrange, reduce
 from torch import Tensor, nn
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from mmsr.model.configuration import MmsrConfig
 
-Fused = tuple[Tensor, Tensor, tuple[tuple[Tensor | None, ...], ...]]
+Attentions = tuple[tuple[Tensor | None, ...], ...]
+Fused = tuple[Tensor, Tensor, Attentions]
 
 
 def eager_attention(
@@ -139,8 +163,155 @@ class CrossAttentionFusion(nn.Module):
         return memory, torch.cat([audio_mask, text_mask], dim=1), tuple(attentions)
 
 
+class OneDirection(nn.Module):
+    """What both directions of cross-attention share: layers in which one stream attends to the other."""
+
+    def __init__(self, config: MmsrConfig) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(CrossAttentionLayer(config) for _ in range(config.fusion_layers))
+        self.norm = nn.LayerNorm(config.hidden_size)
+
+    def enrich(self, stream: Tensor, other: Tensor, other_mask: Tensor) -> tuple[Tensor, Attentions]:
+        """Return `stream [b, n, d]` enriched by `other [b, o, d]`, and per layer weights `[b, h, n, o]`."""
+        attentions = []
+        for layer in self.layers:
+            stream, weights = layer(stream, other, other_mask)
+            attentions.append((weights,))
+        return self.norm(stream), tuple(attentions)
+
+
+class AudioToText(OneDirection):
+    """Audio informs text: the text queries, the audio is attended to, the memory is the enriched text.
+
+    Named after the way that information takes, not after the query. It is MulT's crossmodal transformer A → T
+    (Tsai et al. 2019, arXiv 1906.00295), whose target, the text, gives the queries; all layers read the same
+    audio.
+
+        A ────────┐ keys, values
+                  ▼
+        T ──► T attends A ──► T' = memory
+
+    `attentions`: per layer (weights of the text's queries over the audio `[b, h, t, f]`,).
+    """
+
+    def forward(self, audio: Tensor, audio_mask: Tensor, text: Tensor, text_mask: Tensor) -> Fused:
+        """Enrich the text by the audio; see the module's docstring for shapes."""
+        memory, attentions = self.enrich(text, audio, audio_mask)
+        return memory, text_mask, attentions
+
+
+class TextToAudio(OneDirection):
+    """Text informs audio: the audio queries, the text is attended to, the memory is the enriched audio.
+
+    The mirror image of `AudioToText`: MulT's crossmodal transformer T → A (arXiv 1906.00295).
+
+        A ──► A attends T ──► A' = memory
+                  ▲
+        T ────────┘ keys, values
+
+    `attentions`: per layer (weights of the audio's queries over the text `[b, h, f, t]`,).
+    """
+
+    def forward(self, audio: Tensor, audio_mask: Tensor, text: Tensor, text_mask: Tensor) -> Fused:
+        """Enrich the audio by the text; see the module's docstring for shapes."""
+        memory, attentions = self.enrich(audio, text, text_mask)
+        return memory, audio_mask, attentions
+
+
+class SelfAttentionLayer(nn.Module):
+    """A sequence attends to itself, then a feed-forward block; pre-norm, residual."""
+
+    def __init__(self, config: MmsrConfig) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(config.hidden_size)
+        self.attention = Attention(config)
+        self.dropout = nn.Dropout(config.dropout)
+        self.feed_forward = FeedForward(config)
+
+    def forward(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the sequence's new states `[b, n, d]` and the weights `[b, h, n, n]`."""
+        normed = self.norm(states)
+        attended, weights = self.attention(normed, normed, mask)
+        states = states + self.dropout(attended)
+        return states + self.feed_forward(states), weights
+
+
+class MergedFusion(nn.Module):
+    """Self-attention over both streams as one sequence, audio first; a learned vector says which is which.
+
+    The merged attention of METER (Dou et al. 2022, arXiv 2111.02387), also called single-stream: audio and
+    text share all weights, and every position may attend to every other of either modality.
+
+        A + e_audio ─┐
+                     ├─► [A; T] ──► self-attention ──► memory = [A'; T']
+        T + e_text ──┘
+
+    `attentions`: per layer (weights `[b, h, f + t, f + t]`,).
+    """
+
+    def __init__(self, config: MmsrConfig) -> None:
+        super().__init__()
+        self.modality = nn.Embedding(2, config.hidden_size)
+        self.layers = nn.ModuleList(SelfAttentionLayer(config) for _ in range(config.fusion_layers))
+        self.norm = nn.LayerNorm(config.hidden_size)
+
+    def forward(self, audio: Tensor, audio_mask: Tensor, text: Tensor, text_mask: Tensor) -> Fused:
+        """Fuse both streams; see the module's docstring for shapes."""
+        is_audio, is_text = self.modality.weight
+        memory = torch.cat([audio + is_audio, text + is_text], dim=1)
+        mask = torch.cat([audio_mask, text_mask], dim=1)
+        attentions = []
+        for layer in self.layers:
+            memory, weights = layer(memory, mask)
+            attentions.append((weights,))
+        return self.norm(memory), mask, tuple(attentions)
+
+
+class BottleneckFusion(nn.Module):
+    """Each stream attends to itself and to a few latent tokens, through which alone it learns of the other.
+
+    MBT (Nagrani et al. 2021, arXiv 2107.00135): every stream has its own layers and updates its own copy of
+    the k bottleneck tokens; the mean of both copies goes into the next layer.
+
+        A ─► [A; B] self-attention ─► A', B_audio ─┐
+              ▲                                    ├─► B' = mean ─► next layer ─► memory = [A'; T'; B']
+              B (k tokens)                         │
+              ▼                                    │
+        T ─► [T; B] self-attention ─► T', B_text ──┘
+
+    Deviation: the memory ends with the bottleneck tokens. MBT classifies from one CLS token per modality and
+    drops them; here the streams have no such token, and with one layer nothing else would be fused.
+
+    `attentions`: per layer (weights in the text with its tokens `[b, h, t + k, t + k]`, in the audio
+        `[b, h, f + k, f + k]`).
+    """
+
+    def __init__(self, config: MmsrConfig) -> None:
+        super().__init__()
+        self.bottlenecks = nn.Embedding(config.fusion_bottlenecks, config.hidden_size)
+        self.text_layers = nn.ModuleList(SelfAttentionLayer(config) for _ in range(config.fusion_layers))
+        self.audio_layers = nn.ModuleList(SelfAttentionLayer(config) for _ in range(config.fusion_layers))
+        self.norm = nn.LayerNorm(config.hidden_size)
+
+    def forward(self, audio: Tensor, audio_mask: Tensor, text: Tensor, text_mask: Tensor) -> Fused:
+        """Fuse both streams; see the module's docstring for shapes."""
+        frames, tokens = audio.shape[1], text.shape[1]
+        shared = self.bottlenecks.weight.expand(len(audio), -1, -1)
+        shared_mask = audio_mask.new_ones(shared.shape[:2])
+        audio_keys, text_keys = (torch.cat([mask, shared_mask], dim=1) for mask in (audio_mask, text_mask))
+        attentions = []
+        for text_layer, audio_layer in zip(self.text_layers, self.audio_layers, strict=True):
+            text_states, text_weights = text_layer(torch.cat([text, shared], dim=1), text_keys)
+            audio_states, audio_weights = audio_layer(torch.cat([audio, shared], dim=1), audio_keys)
+            text, audio = text_states[:, :tokens], audio_states[:, :frames]
+            shared = (text_states[:, tokens:] + audio_states[:, frames:]) / 2
+            attentions.append((text_weights, audio_weights))
+        memory = self.norm(torch.cat([audio, text, shared], dim=1))
+        return memory, torch.cat([audio_mask, text_mask, shared_mask], dim=1), tuple(attentions)
+
+
 class OneStream(nn.Module):
-    """What the controls share: feed-forward layers over one stream, so that depth matches the fusions'."""
+    """Feed-forward layers over one stream, so that the depth of what has no attention matches the others'."""
 
     def __init__(self, config: MmsrConfig) -> None:
         super().__init__()
@@ -174,8 +345,139 @@ class AudioOnly(OneStream):
         return self.refine(audio), audio_mask, ()
 
 
+class PairFusion(nn.Module, ABC):
+    """What the formulas over two vectors share: F at every position, against the mean of the other stream.
+
+        A ─► layers ─► A_i ─────┬───────► F(A_i, mean T) ─┐
+                                └► mean A ─┐              ├─► norm ─► memory
+                                ┌► mean T  ▼              │
+        T ─► layers ─► T_j ─────┴───────► F(mean A, T_j) ─┘
+
+    There is no way around F; the module's docstring says why. The layers before it are feed-forward, each
+    modality's own (LMF's unimodal subnetworks). No attention, so `attentions` is empty.
+    """
+
+    def __init__(self, config: MmsrConfig) -> None:
+        super().__init__()
+        self.text_stream = OneStream(config)
+        self.audio_stream = OneStream(config)
+        self.pooling = MeanPooling(config)
+        self.norm = nn.LayerNorm(config.hidden_size)
+
+    @abstractmethod
+    def fuse(self, audio: Tensor, text: Tensor) -> Tensor:
+        """The formula F over the last axis, `[..., d]` and `[..., d]` -> `[..., d]`."""
+
+    def forward(self, audio: Tensor, audio_mask: Tensor, text: Tensor, text_mask: Tensor) -> Fused:
+        """Fuse both streams; see the module's docstring for shapes."""
+        audio, text = self.audio_stream.refine(audio), self.text_stream.refine(text)
+        mean_audio = self.pooling(audio, audio_mask)[:, None]
+        mean_text = self.pooling(text, text_mask)[:, None]
+        at_audio = self.fuse(audio, mean_text.expand_as(audio))
+        at_text = self.fuse(mean_audio.expand_as(text), text)
+        memory = self.norm(torch.cat([at_audio, at_text], dim=1))
+        return memory, torch.cat([audio_mask, text_mask], dim=1), ()
+
+
+class GatedFusion(PairFusion):
+    """Gated multimodal unit (GMU, Arevalo et al. 2017, arXiv 1702.01992).
+
+        a ─► tanh W_a a ───────────────► * z ──────┐
+        [a; t] ─► z = sigmoid W_z [a; t]           + ─► F(a, t)
+        t ─► tanh W_t t ───────────────► * (1 - z) ┘
+
+    Without biases, as in the paper; each element of F is a mixture of one of the audio and one of the text.
+    """
+
+    def __init__(self, config: MmsrConfig) -> None:
+        super().__init__(config)
+        self.audio_projection = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+        self.text_projection = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+        self.gate = nn.Linear(2 * config.hidden_size, config.hidden_size, bias=False)
+
+    def fuse(self, audio: Tensor, text: Tensor) -> Tensor:
+        """F = z * tanh(W_a a) + (1 - z) * tanh(W_t t)."""
+        gate = torch.sigmoid(self.gate(torch.cat([audio, text], dim=-1)))
+        heard, read = torch.tanh(self.audio_projection(audio)), torch.tanh(self.text_projection(text))
+        return gate * heard + (1 - gate) * read
+
+
+class LowRankFusion(PairFusion):
+    """Low-rank multimodal fusion (LMF, Liu et al. 2018, arXiv 1806.00064) of rank `config.fusion_rank`.
+
+        [a; 1] ─► r projections ─┐
+                                 * ─► sum over r ─► F(a, t)
+        [t; 1] ─► r projections ─┘
+
+    Products of every element of the audio with every one of the text, weighted by a tensor of low rank that
+    is never built; through the appended 1, each modality alone is among them. The paper's output bias is left
+    out, since the product of the two 1s is one.
+    """
+
+    def __init__(self, config: MmsrConfig) -> None:
+        super().__init__(config)
+        self.rank = config.fusion_rank
+        size = config.hidden_size
+        self.audio_factors = nn.Linear(size + 1, self.rank * size, bias=False)
+        self.text_factors = nn.Linear(size + 1, self.rank * size, bias=False)
+
+    def fuse(self, audio: Tensor, text: Tensor) -> Tensor:
+        """F = sum over r of (W_a^r [a; 1]) * (W_t^r [t; 1])."""
+        heard = self.audio_factors(nn.functional.pad(audio, (0, 1), value=1.0))
+        read = self.text_factors(nn.functional.pad(text, (0, 1), value=1.0))
+        return reduce(heard * read, "... (r d) -> ... d", "sum", r=self.rank)
+
+
+class FilmFusion(PairFusion):
+    """Feature-wise linear modulation (FiLM, Perez et al. 2018, arXiv 1709.07871): text modulates audio.
+
+        a ──────────────────────► * γ ─► + β ─► F(a, t)
+                                  ▲      ▲
+        t ─► linear ─► 1 + Δγ, β ─┴──────┘
+
+    One direction, the paper's: what is said conditions what is heard, as its question does the picture. The
+    paper too learns the difference Δγ of the scale from 1.
+    """
+
+    def __init__(self, config: MmsrConfig) -> None:
+        super().__init__(config)
+        self.modulation = nn.Linear(config.hidden_size, 2 * config.hidden_size)
+
+    def fuse(self, audio: Tensor, text: Tensor) -> Tensor:
+        """F = γ(t) * a + β(t)."""
+        scale, shift = self.modulation(text).chunk(2, dim=-1)
+        return (1 + scale) * audio + shift
+
+
+class ConcatFusion(PairFusion):
+    """Late fusion by concatenation, the plain baseline (survey: Baltrušaitis et al. 2019, arXiv 1705.09406).
+
+        a ─┐
+           ├─► W [a; t] + b ─► F(a, t)
+        t ─┘
+
+    The modalities add up and never multiply; what they say together is left to the head.
+    """
+
+    def __init__(self, config: MmsrConfig) -> None:
+        super().__init__(config)
+        self.projection = nn.Linear(2 * config.hidden_size, config.hidden_size)
+
+    def fuse(self, audio: Tensor, text: Tensor) -> Tensor:
+        """F = W [a; t] + b."""
+        return self.projection(torch.cat([audio, text], dim=-1))
+
+
 FUSION_CLASSES: dict[str, type[nn.Module]] = {
     "cross_attention": CrossAttentionFusion,
+    "audio_to_text": AudioToText,
+    "text_to_audio": TextToAudio,
+    "merged": MergedFusion,
+    "bottleneck": BottleneckFusion,
+    "gated": GatedFusion,
+    "low_rank": LowRankFusion,
+    "film": FilmFusion,
+    "concat": ConcatFusion,
     "text_only": TextOnly,
     "audio_only": AudioOnly,
 }

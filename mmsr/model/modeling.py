@@ -164,7 +164,7 @@ class MmsrPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_attention_backend = True
-    _no_split_modules = ["CrossAttentionLayer"]
+    _no_split_modules = ["CrossAttentionLayer", "SelfAttentionLayer"]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

@@ -99,7 +99,7 @@ def test_the_text_config_is_the_decoders():
     [
         (
             {"fusion": "fision"},
-            "fusion='fision' does not exist; accepted: cross_attention, text_only, audio_only",
+            "fusion='fision' does not exist; accepted: cross_attention, audio_to_text, .*, audio_only$",
         ),
         ({"pooling": "max"}, "pooling='max' does not exist; accepted: mean, attention, statistics"),
         ({"decoder_type": "rnn"}, "decoder_type='rnn' does not exist; accepted: cross_attention, none"),
@@ -108,6 +108,8 @@ def test_the_text_config_is_the_decoders():
             {"decoder_type": "none"},
             "decoder_type='none' contradicts rationale_format='multitask': set both to 'none' for a label",
         ),
+        ({"fusion_bottlenecks": 0}, "fusion_bottlenecks=0; accepted: 1 or more"),
+        ({"fusion_rank": -1}, "fusion_rank=-1; accepted: 1 or more"),
         ({"hidden_size": 30}, "hidden_size=30 is not divisible by fusion_heads=4"),
         ({"class_weights": [1.0, 2.0]}, "class_weights has 2 entries for 3 labels in id2label"),
         ({"label_token_ids": [5, 6]}, "label_token_ids has 2 entries for 3 labels in id2label"),
