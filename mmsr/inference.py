@@ -78,7 +78,8 @@ def look_inside(pipe: SentimentReasoningPipeline, record: Mapping[str, Any]) -> 
         `weights [t, f]`, `tokens`, `waveform [s]` and `rate` (Hz); None where the model's fusion has no
         attention from text to audio, or the record lacks one of the two.
     """
-    if not record.get("audio") or not record.get("text") or pipe.model.config.fusion != "cross_attention":
+    looks = pipe.model.config.fusion in ("cross_attention", "audio_to_text")
+    if not record.get("audio") or not record.get("text") or not looks:
         return None
     processor, model = pipe.processor, pipe.model
     utterance = pipe.preprocess(dict(record))

@@ -52,6 +52,16 @@ def test_look_inside_gives_a_distribution_over_frames_for_each_word_piece(pipe, 
     assert look_inside(pipe, {"audio": None, "text": "x"}) is None
 
 
+@pytest.mark.parametrize(("fusion", "looks"), [("audio_to_text", True), ("text_to_audio", False)])
+def test_words_look_in_the_audio_where_the_text_queries(pipe, rows, monkeypatch, fusion, looks):
+    config = MmsrConfig.from_dict({**pipe.model.config.to_dict(), "fusion": fusion})
+    monkeypatch.setattr(pipe, "model", MmsrForSentimentReasoning(config).eval())
+    seen = look_inside(pipe, rows[0])
+    assert (seen is not None) == looks
+    if looks:
+        np.testing.assert_allclose(seen["weights"].sum(1), 1, atol=1e-4)
+
+
 def test_examples_hold_what_the_report_shows(pipe, rows):
     shown = examples(pipe, rows[:2])
     assert [example["id"] for example in shown] == [row["id"] for row in rows[:2]]

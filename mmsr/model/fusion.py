@@ -6,8 +6,8 @@ takes the names that it accepts:
     (audio [b, f, d], audio_mask [b, f], text [b, t, d], text_mask [b, t])
         -> (memory [b, m, d], memory_mask [b, m], attentions: tuple with one entry per layer)
 
-Masks: 1 = real. Shapes: b batch, f audio frames, t text tokens, m memory, h heads, k bottleneck tokens,
-r rank, d width. A modality that a row lacks comes as one learned vector, so every row has both.
+Masks: 1 = real. Shapes: b batch, f audio frames, t text tokens, m memory, h heads, l latent (bottleneck)
+tokens, r rank, d width. A modality that a row lacks comes as one learned vector, so every row has both.
 
 | name | idea | memory | paper |
 |---|---|---|---|
@@ -15,7 +15,7 @@ r rank, d width. A modality that a row lacks comes as one learned vector, so eve
 | `audio_to_text` | text attends to audio | T | one direction of MulT |
 | `text_to_audio` | audio attends to text | A | one direction of MulT |
 | `merged` | self-attention over both as one sequence | [A; T] | METER, Dou et al. 2022, arXiv 2111.02387 |
-| `bottleneck` | streams meet in few latent tokens | [A; T; k] | MBT, Nagrani et al. 2021, arXiv 2107.00135 |
+| `bottleneck` | streams meet in few latent tokens | [A; T; L] | MBT, Nagrani et al. 2021, arXiv 2107.00135 |
 | `gated` | a gate weighs one against the other | [A; T] | GMU, Arevalo et al. 2017, arXiv 1702.01992 |
 | `low_rank` | products of the two, of low rank | [A; T] | LMF, Liu et al. 2018, arXiv 1806.00064 |
 | `film` | text scales and shifts audio | [A; T] | FiLM, Perez et al. 2018, arXiv 1709.07871 |
@@ -172,7 +172,7 @@ class OneDirection(nn.Module):
         self.norm = nn.LayerNorm(config.hidden_size)
 
     def enrich(self, stream: Tensor, other: Tensor, other_mask: Tensor) -> tuple[Tensor, Attentions]:
-        """Return `stream [b, n, d]` enriched by `other [b, o, d]`, and per layer weights `[b, h, n, o]`."""
+        """Return `stream [b, n, d]` enriched by `other [b, k, d]`, and per layer weights `[b, h, n, k]`."""
         attentions = []
         for layer in self.layers:
             stream, weights = layer(stream, other, other_mask)
@@ -271,19 +271,19 @@ class BottleneckFusion(nn.Module):
     """Each stream attends to itself and to a few latent tokens, through which alone it learns of the other.
 
     MBT (Nagrani et al. 2021, arXiv 2107.00135): every stream has its own layers and updates its own copy of
-    the k bottleneck tokens; the mean of both copies goes into the next layer.
+    the bottleneck tokens L; the mean of both copies goes into the next layer.
 
-        A ─► [A; B] self-attention ─► A', B_audio ─┐
-              ▲                                    ├─► B' = mean ─► next layer ─► memory = [A'; T'; B']
-              B (k tokens)                         │
-              ▼                                    │
-        T ─► [T; B] self-attention ─► T', B_text ──┘
+        A ─► [A; L] ─► self-attention ─► A', L_audio ─┐
+                 ▲                                    ├─► L' = mean ─► next layer ─► memory = [A'; T'; L']
+                 L                                    │
+                 ▼                                    │
+        T ─► [T; L] ─► self-attention ─► T', L_text ──┘
 
     Deviation: the memory ends with the bottleneck tokens. MBT classifies from one CLS token per modality and
     drops them; here the streams have no such token, and with one layer nothing else would be fused.
 
-    `attentions`: per layer (weights in the text with its tokens `[b, h, t + k, t + k]`, in the audio
-        `[b, h, f + k, f + k]`).
+    `attentions`: per layer (weights in the text with its tokens `[b, h, t + l, t + l]`, in the audio
+        `[b, h, f + l, f + l]`).
     """
 
     def __init__(self, config: MmsrConfig) -> None:
