@@ -141,8 +141,8 @@ class CrossAttentionFusion(nn.Module):
                ╱ ╲                │
         T ──► T attends A ──► T' ─┘
 
-    `attentions`: per layer (text to audio `[b, h, t, f]`, audio to text `[b, h, f, t]`), querying stream
-        first.
+    `attentions`: per layer (weights of the text's queries over the audio `[b, h, t, f]`, of the audio's over
+        the text `[b, h, f, t]`).
     """
 
     def __init__(self, config: MmsrConfig) -> None:
@@ -155,10 +155,10 @@ class CrossAttentionFusion(nn.Module):
         """Fuse both streams; see the module's docstring for shapes."""
         attentions = []
         for text_layer, audio_layer in zip(self.text_layers, self.audio_layers, strict=True):
-            enriched_text, text_to_audio = text_layer(text, audio, audio_mask)
-            audio, audio_to_text = audio_layer(audio, text, text_mask)
+            enriched_text, text_weights = text_layer(text, audio, audio_mask)
+            audio, audio_weights = audio_layer(audio, text, text_mask)
             text = enriched_text
-            attentions.append((text_to_audio, audio_to_text))
+            attentions.append((text_weights, audio_weights))
         memory = self.norm(torch.cat([audio, text], dim=1))
         return memory, torch.cat([audio_mask, text_mask], dim=1), tuple(attentions)
 
