@@ -6,6 +6,7 @@ config of that part, so that a checkpoint reloads offline. `from_preset` gives n
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from transformers import AutoConfig, PreTrainedConfig
@@ -14,11 +15,32 @@ FORMAT_VERSION = 1
 """Version of the checkpoint layout; a checkpoint of a later version is refused."""
 
 POOLINGS = ("mean", "attention", "statistics")
-DECODERS = ("cross_attention", "none")
-RATIONALE_FORMATS = ("none", "multitask")
+DECODERS = ("cross_attention", "prefix", "none")
 PRESETS = ("tiny", "small", "base")
 
 DEFAULT_LABELS = {0: "negative", 1: "neutral", 2: "positive"}
+
+
+@dataclass(frozen=True)
+class RationaleFormat:
+    """Where the label stands in what the decoder writes, and whether the decoder learns to give it.
+
+    Attributes:
+        label_first: label, then rationale (else rationale, then label).
+        label_learned: the label's position enters the rationale's loss, so that the decoder answers with a
+            label of its own, beside the head's.
+    """
+
+    label_first: bool
+    label_learned: bool
+
+
+RATIONALE_FORMATS: dict[str, RationaleFormat | None] = {
+    "none": None,
+    "multitask": RationaleFormat(label_first=True, label_learned=False),
+    "post_thinking": RationaleFormat(label_first=True, label_learned=True),
+    "pre_thinking": RationaleFormat(label_first=False, label_learned=True),
+}
 
 
 def _fusions() -> tuple[str, ...]:
@@ -51,8 +73,9 @@ class MmsrConfig(PreTrainedConfig):
         audio_encoder: config (or its dict with `model_type`) of a transformers speech encoder; None with
             `fusion="text_only"`.
         text_encoder: config of a transformers text encoder; None with `fusion="audio_only"`.
-        decoder: config of a causal language model with cross-attention that writes the rationale; None with
-            `decoder_type="none"`.
+        decoder: config of the language model that writes the rationale: with `cross_attention` a causal one
+            with cross-attention or an encoder-decoder (whose encoder is left out), with `prefix` any causal
+            one; None with `decoder_type="none"`.
         hidden_size: width d of the fused memory.
         fusion: how the two modalities meet, one of `FUSIONS`, which fusion.py's docstring explains.
         fusion_layers: number of fusion layers.
@@ -69,9 +92,15 @@ class MmsrConfig(PreTrainedConfig):
             their dimensions are far larger than the others.
         audio_stride: neighbouring frames of the audio encoder that are stacked into one position of the
             fusion (frame-rate reduction): of some 50 frames a second, fewer outnumber the words less.
-        decoder_type: one of `DECODERS`.
+        decoder_type: how the decoder reads the memory: through `cross_attention`, as a soft `prefix`, or
+            `none` (a label only).
+        prompt_transcript: the decoder reads the transcript's tokens after the memory's soft prefix, and the
+            fusion hears the audio alone: the shape of an audio-language model. Goes with
+            `decoder_type="prefix"` and `fusion="audio_only"`.
         rationale_format: `multitask` (the head gives the label, the decoder starts from the label's token and
-            explains it) or `none` (label only; goes with `decoder_type="none"`).
+            explains it), `post_thinking` (the decoder writes label, then rationale), `pre_thinking`
+            (rationale, then label), or `none` (label only; goes with `decoder_type="none"`). The head is
+            trained in every format.
         shared_vocabulary: the decoder reads the same tokenizer as the text encoder.
         tie_word_embeddings: text encoder and decoder share one table of word embeddings, which is the
             decoder's output layer too, as in BART and T5.
@@ -113,6 +142,7 @@ class MmsrConfig(PreTrainedConfig):
     audio_standardize: bool = False
     audio_stride: int = 1
     decoder_type: str = "cross_attention"
+    prompt_transcript: bool = False
     rationale_format: str = "multitask"
     shared_vocabulary: bool = True
     tie_word_embeddings: bool = False
@@ -153,7 +183,7 @@ class MmsrConfig(PreTrainedConfig):
         check_choice("fusion", self.fusion, _fusions())
         check_choice("pooling", self.pooling, POOLINGS)
         check_choice("decoder_type", self.decoder_type, DECODERS)
-        check_choice("rationale_format", self.rationale_format, RATIONALE_FORMATS)
+        check_choice("rationale_format", self.rationale_format, tuple(RATIONALE_FORMATS))
         if self.tie_word_embeddings:
             text, decoder = self.text_encoder, self.decoder
             if text is None or decoder is None or not self.shared_vocabulary:
@@ -173,6 +203,11 @@ class MmsrConfig(PreTrainedConfig):
                 f"decoder_type={self.decoder_type!r} contradicts rationale_format={self.rationale_format!r}: "
                 "set both to 'none' for a label only, or neither"
             )
+        if self.prompt_transcript and (self.decoder_type, self.fusion) != ("prefix", "audio_only"):
+            raise ValueError(
+                f"prompt_transcript=True contradicts decoder_type={self.decoder_type!r} and "
+                f"fusion={self.fusion!r}; accepted: decoder_type='prefix' with fusion='audio_only'"
+            )
         if self.hidden_size % self.fusion_heads:
             raise ValueError(
                 f"hidden_size={self.hidden_size} is not divisible by fusion_heads={self.fusion_heads}"
@@ -182,11 +217,18 @@ class MmsrConfig(PreTrainedConfig):
                 raise ValueError(f"{field}={getattr(self, field)}; accepted: 1 or more")
         for field, expected in (("label_token_ids", True), ("class_weights", False)):
             value = getattr(self, field)
-            needed = expected and self.rationale_format == "multitask" and self.decoder is not None
+            needed = expected and self.format is not None and self.decoder is not None
             if value is None and needed:
-                raise ValueError(f"rationale_format='multitask' needs {field}: one token id per label")
+                raise ValueError(
+                    f"rationale_format={self.rationale_format!r} needs {field}: one token id per label"
+                )
             if value is not None and len(value) != self.num_labels:
                 raise ValueError(f"{field} has {len(value)} entries for {self.num_labels} labels in id2label")
+
+    @property
+    def format(self) -> RationaleFormat | None:
+        """The layout of what the decoder writes; None for a label only."""
+        return RATIONALE_FORMATS[self.rationale_format]
 
     @property
     def uses_audio(self) -> bool:
@@ -223,7 +265,8 @@ class MmsrConfig(PreTrainedConfig):
         Returns this config itself where the model lacks that part.
         """
         order = ("text_encoder",) if encoder and not decoder else ("decoder", "text_encoder")
-        return next((self.part(name) for name in order if getattr(self, name) is not None), self)
+        part = next((self.part(name) for name in order if getattr(self, name) is not None), None)
+        return self if part is None else part.get_text_config(decoder=part is self.decoder or None)
 
     @classmethod
     def from_preset(cls, preset: str, *, vocab_size: int | None = None, **overrides: Any) -> MmsrConfig:
@@ -261,10 +304,11 @@ class MmsrConfig(PreTrainedConfig):
                 "xlm-roberta", vocab_size=vocab_size, **shape["text_encoder"], **special
             )
         if decoder_type != "none":
-            parts["decoder"] = decoder_config(
-                vocab_size=vocab_size, decoder_start_token_id=overrides.get("decoder_start_token_id", 0),
-                **shape["decoder"], **special
-            )  # fmt: skip
+            start = overrides.get("decoder_start_token_id", 0)
+            make = prefix_config if decoder_type == "prefix" else decoder_config
+            parts["decoder"] = make(
+                vocab_size=vocab_size, decoder_start_token_id=start, **shape["decoder"], **special
+            )
             parts["label_token_ids"] = list(range(5, 5 + num_labels))
             own = {"text_encoder", "decoder"} & set(overrides) or not overrides.get("shared_vocabulary", True)
             parts["tie_word_embeddings"] = fusion != "audio_only" and not own
@@ -303,6 +347,22 @@ def decoder_config(
         add_cross_attention=True,
         tie_word_embeddings=True,
         **{"max_position_embeddings": 128, "dropout": 0.1, **kwargs},
+    )
+
+
+def prefix_config(
+    *, width: int, layers: int, heads: int, intermediate_size: int, **kwargs: Any
+) -> PreTrainedConfig:
+    """Config of a causal language model from scratch (Llama's), for `decoder_type="prefix"`."""
+    return AutoConfig.for_model(
+        "llama",
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=intermediate_size,
+        initializer_range=_initializer_range(width),
+        tie_word_embeddings=True,
+        **{"max_position_embeddings": 4096, **kwargs},
     )
 
 

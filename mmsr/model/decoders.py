@@ -1,39 +1,403 @@
-"""Rationale decoders: language models that read the fused memory through cross-attention.
+"""Rationale decoders: language models that read the fused memory, and what a rationale's text looks like.
 
-A decoder is a transformers causal language model whose `forward` takes `encoder_hidden_states`; it is built
-as a `PreTrainedModel`, never as a bare module, because only then does its causal mask exist (a bare one leaks
-the future).
+    memory [b, m, d] ──► projection ──► cross-attention of every layer ──► logits [b, r, v]    cross_attention
+    memory [b, m, d] ──► projection ──► soft tokens in front of the text ──► logits [b, r, v]  prefix
+
+Both wrap a transformers model under `self.model`, unchanged but for what is named below, and are called
+alike. Adding one = one class and one line in `DECODER_CLASSES`. Any model is built as a `PreTrainedModel`, never
+as a bare module, because only then does its causal mask exist (a bare one leaks the future).
+
+`RATIONALE_FORMATS` in `configuration` says where the label stands in the text. `LabelGrammar` keeps
+generation to it, so that a label can always be read from what is generated.
+
+Shapes: b batch, m memory, p prompt, r rationale tokens, v vocabulary, d width, h heads.
 """
 
 from __future__ import annotations
 
 import inspect
+import os
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from torch import Tensor, nn
+from transformers import Cache, LogitsProcessor, PreTrainedConfig, PreTrainedModel
+from transformers.cache_utils import DynamicCache, EncoderDecoderCache
+from transformers.modeling_outputs import BaseModelOutput
+from transformers.utils import logging
 
-from mmsr.model.configuration import MmsrConfig
+from mmsr.model.configuration import MmsrConfig, RationaleFormat
+
+logger = logging.get_logger(__name__)
+
+# Transformers' Auto classes are imported inside functions: see the docstring of `encoders`.
 
 
-def build_decoder(config: MmsrConfig) -> PreTrainedModel | None:
-    """The decoder of `config.decoder`, weights not loaded, or None with `decoder_type="none"`.
+@dataclass
+class Decoded:
+    """What a decoder returns.
 
-    Raises:
-        ValueError: `config.decoder` is missing, or its model has no cross-attention.
+    `logits [b, r, v]` of the rationale's positions alone; the cache; per layer `hidden_states [b, n, d]`,
+    `attentions [b, h, n, n]` (n = r, or prefix + r with `prefix`) and `cross_attentions [b, h, r, m]`.
     """
-    from transformers import AutoModelForCausalLM  # not above: see the docstring of `encoders`
 
-    if config.decoder_type == "none":
-        return None
-    decoder = AutoModelForCausalLM.from_config(config.part("decoder"), dtype=torch.get_default_dtype())
-    if "encoder_hidden_states" not in inspect.signature(decoder.forward).parameters:
-        raise ValueError(
-            f"decoder has model_type={decoder.config.model_type!r}, which has no cross-attention; accepted: "
-            "a causal language model whose forward takes encoder_hidden_states (mbart, bart, gpt2, bert ...)"
+    logits: Tensor
+    past_key_values: Cache | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+    cross_attentions: tuple[Tensor, ...] | None = None
+
+
+class RationaleDecoder(nn.Module):
+    """Base of the decoders: a transformers model under `self.model` and the memory's way into it."""
+
+    def __init__(self, config: MmsrConfig) -> None:
+        super().__init__()
+        self.model = self.build(config.part("decoder"))
+        width = self.memory_width(self.model)
+        same = width == config.hidden_size
+        self.projection: nn.Module = nn.Identity() if same else nn.Linear(config.hidden_size, width)
+
+    @staticmethod
+    def build(config: PreTrainedConfig) -> PreTrainedModel:
+        """The transformers model of this config, weights not loaded."""
+        raise NotImplementedError
+
+    @classmethod
+    def load(cls, name: str | os.PathLike[str]) -> PreTrainedModel:
+        """The pretrained model of a Hub id or folder, as `build` builds it, in float32."""
+        raise NotImplementedError
+
+    @staticmethod
+    def memory_width(model: PreTrainedModel) -> int:
+        """Width of the states that the model reads as memory."""
+        raise NotImplementedError
+
+    def forward(
+        self,
+        memory: Tensor,
+        memory_mask: Tensor,
+        *,
+        input_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        prompt_ids: Tensor | None = None,
+        prompt_mask: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Any,
+    ) -> Decoded:
+        """Score the next token at every position of the rationale.
+
+        Args:
+            memory: `[b, m, d]`; `memory_mask` `[b, m]` marks what is real in it.
+            memory_mask: as above.
+            input_ids: rationale so far `[b, r]`; with a filled cache, what is new of it.
+            inputs_embeds: `[b, r, d]` in its place.
+            attention_mask: `[b, r]`; everything by default.
+            prompt_ids: tokens in front of the rationale `[b, p]`, `prompt` models alone.
+            prompt_mask: `[b, p]`.
+            past_key_values: the cache.
+            use_cache: whether to return it.
+            **kwargs: of the transformers model, such as `output_attentions`.
+        """
+        raise NotImplementedError
+
+
+class CrossAttentionDecoder(RationaleDecoder):
+    """A decoder each of whose layers attends to the memory.
+
+    From scratch or pretrained, and of two kinds: a causal language model with cross-attention (MBart's
+    decoder half, GPT-2, BERT, XLM-R ...), or an encoder-decoder (BART, mBART, T5, mT5 ...), whose own encoder
+    is taken out. The first kind has no pretrained cross-attention: it starts from random numbers, which is
+    logged.
+    """
+
+    @staticmethod
+    def build(config: PreTrainedConfig) -> PreTrainedModel:
+        """The model of `config`.
+
+        Raises:
+            ValueError: it has no cross-attention.
+        """
+        from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+        dtype = torch.get_default_dtype()
+        if config.is_encoder_decoder:
+            return without_encoder(AutoModelForSeq2SeqLM.from_config(config, dtype=dtype))
+        decoder = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        return CrossAttentionDecoder._checked(decoder)
+
+    @classmethod
+    def load(cls, name: str | os.PathLike[str]) -> PreTrainedModel:
+        """The pretrained decoder; names in the log what of it is new."""
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+        if AutoConfig.from_pretrained(name).is_encoder_decoder:
+            model = AutoModelForSeq2SeqLM.from_pretrained(name, dtype=torch.float32)
+            return without_encoder(model)
+        model, info = AutoModelForCausalLM.from_pretrained(
+            name,
+            dtype=torch.float32,
+            output_loading_info=True,
+            **({"is_decoder": True, "add_cross_attention": True}),
         )
-    return decoder
+        if new := sorted(info["missing_keys"]):
+            logger.warning(
+                "decoder %s brings no weights for %s%s: they start from random numbers",
+                name,
+                ", ".join(new[:6]),
+                f" and {len(new) - 6} more" if len(new) > 6 else "",
+            )
+        return cls._checked(model)
+
+    @staticmethod
+    def _checked(model: PreTrainedModel) -> PreTrainedModel:
+        reads = "encoder_hidden_states" in inspect.signature(model.forward).parameters
+        if not reads or not getattr(model.config, "add_cross_attention", False):
+            raise ValueError(
+                f"decoder has model_type={model.config.model_type!r}, which has no cross-attention; accepted: "
+                "an encoder-decoder (bart, t5 ...), a causal language model with add_cross_attention=True "
+                "(mbart, gpt2, bert, xlm-roberta ...), or decoder_type='prefix' for any other"
+            )
+        return model
+
+    @staticmethod
+    def memory_width(model: PreTrainedModel) -> int:
+        """Width of the states that the model's cross-attention reads."""
+        return getattr(model.config, "cross_attention_hidden_size", None) or model.config.hidden_size
+
+    def forward(
+        self,
+        memory: Tensor,
+        memory_mask: Tensor,
+        *,
+        input_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        prompt_ids: Tensor | None = None,
+        prompt_mask: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Any,
+    ) -> Decoded:
+        """Decode; see `RationaleDecoder.forward`."""
+        memory = self.projection(memory)
+        if self.model.config.is_encoder_decoder:
+            output = self.model(
+                encoder_outputs=BaseModelOutput(last_hidden_state=memory),
+                attention_mask=memory_mask,
+                decoder_input_ids=input_ids,
+                decoder_inputs_embeds=inputs_embeds,
+                decoder_attention_mask=attention_mask,
+                past_key_values=past_key_values,
+                use_cache=use_cache,
+                return_dict=True,
+                **kwargs,
+            )
+            hidden_states, attentions = output.decoder_hidden_states, output.decoder_attentions
+        else:
+            output = self.model(
+                input_ids=input_ids,
+                inputs_embeds=inputs_embeds,
+                attention_mask=attention_mask,
+                encoder_hidden_states=memory,
+                encoder_attention_mask=memory_mask,
+                past_key_values=past_key_values,
+                use_cache=use_cache,
+                return_dict=True,
+                **kwargs,
+            )
+            hidden_states, attentions = output.hidden_states, output.attentions
+        return Decoded(
+            output.logits, output.past_key_values, hidden_states, attentions, output.cross_attentions
+        )
 
 
-def cross_attention_width(decoder: PreTrainedModel) -> int:
-    """Width of the states that the decoder's cross-attention reads."""
-    return getattr(decoder.config, "cross_attention_hidden_size", None) or decoder.config.hidden_size
+def without_encoder(model: PreTrainedModel) -> PreTrainedModel:
+    """An encoder-decoder language model with its encoder taken out; our memory stands in its place."""
+    encoder = model.get_encoder()
+    owner, name = next(
+        (module, name)
+        for module in model.modules()
+        for name, child in module.named_children()
+        if child is encoder
+    )
+    setattr(owner, name, None)
+    gone = f"{name}."
+    for module in (owner, model):
+        # which weights are tied is read from the class and then kept on the instance: forget the encoder's
+        kept = {
+            target: source
+            for target, source in (module._tied_weights_keys or {}).items()
+            if not target.startswith(gone) and f".{gone}" not in target
+        }
+        module._tied_weights_keys = kept
+        module.all_tied_weights_keys = {
+            target: source
+            for target, source in module.all_tied_weights_keys.items()
+            if not target.startswith(gone) and f".{gone}" not in target
+        }
+    return model
+
+
+class PrefixDecoder(RationaleDecoder):
+    """Any causal language model: the memory stands in front of the text as soft tokens.
+
+    The shape of the paper's decoder row, and, with a `prompt` (the transcript in the language model's own
+    tokens, between memory and rationale), of audio-language models such as Qwen2-Audio (Chu et al. 2024,
+    arXiv 2407.10759). Prefix tuning (Li & Liang 2021, arXiv 2101.00190) in that the prefix is continuous; it
+    differs in that the prefix is computed from the utterance.
+
+        [ memory_1 ... memory_m | prompt_1 ... prompt_p | start label rationale ... ]
+
+    Padding inside the prefix is masked and takes no position, so it changes nothing.
+    """
+
+    @staticmethod
+    def build(config: PreTrainedConfig) -> PreTrainedModel:
+        """The causal language model of `config`.
+
+        Raises:
+            ValueError: it is an encoder-decoder.
+        """
+        from transformers import AutoModelForCausalLM
+
+        if config.is_encoder_decoder:
+            raise ValueError(
+                f"decoder_type='prefix' wants a causal language model, not model_type={config.model_type!r}, "
+                "an encoder-decoder; accepted: gpt2, llama, qwen2 ..., or decoder_type='cross_attention'"
+            )
+        return AutoModelForCausalLM.from_config(config, dtype=torch.get_default_dtype())
+
+    @classmethod
+    def load(cls, name: str | os.PathLike[str]) -> PreTrainedModel:
+        """The pretrained language model."""
+        from transformers import AutoModelForCausalLM
+
+        return AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
+
+    @staticmethod
+    def memory_width(model: PreTrainedModel) -> int:
+        """Width of the language model's word embeddings."""
+        return model.get_input_embeddings().weight.shape[1]  # type: ignore[return-value]
+
+    def forward(
+        self,
+        memory: Tensor,
+        memory_mask: Tensor,
+        *,
+        input_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        prompt_ids: Tensor | None = None,
+        prompt_mask: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Any,
+    ) -> Decoded:
+        """Decode; see `RationaleDecoder.forward`."""
+        embed = self.model.get_input_embeddings()
+        if inputs_embeds is None:
+            inputs_embeds = embed(input_ids)
+        mask = memory_mask.long()
+        if prompt_ids is not None:
+            mask = torch.cat([mask, torch.ones_like(prompt_ids) if prompt_mask is None else prompt_mask], 1)
+        cache = past_key_values
+        if isinstance(cache, EncoderDecoderCache):
+            cache = cache.self_attention_cache
+        elif cache is None and use_cache:
+            cache = DynamicCache(config=self.model.config)
+        past = 0 if cache is None else cache.get_seq_length()
+        new = inputs_embeds.shape[1]
+        if past == 0:
+            soft = [self.projection(memory)]
+            if prompt_ids is not None:
+                soft.append(embed(prompt_ids))
+            inputs_embeds = torch.cat([*(part.to(inputs_embeds.dtype) for part in soft), inputs_embeds], dim=1)
+        written = max(past - mask.shape[1], 0) + new
+        if attention_mask is None or attention_mask.ndim != 2:
+            attention_mask = mask.new_ones(len(mask), written)
+        mask = torch.cat([mask, attention_mask.to(mask)], dim=1)
+        options: dict[str, Any] = {}
+        accepted = inspect.signature(self.model.forward).parameters
+        if "position_ids" in accepted:
+            options["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)[:, -inputs_embeds.shape[1] :]
+        if "logits_to_keep" in accepted:
+            options["logits_to_keep"] = new
+        output = self.model(
+            inputs_embeds=inputs_embeds,
+            attention_mask=mask,
+            past_key_values=cache,
+            use_cache=use_cache,
+            return_dict=True,
+            **options,
+            **kwargs,
+        )
+        if cache is not None and not isinstance(past_key_values, EncoderDecoderCache):
+            past_key_values = EncoderDecoderCache(cache, DynamicCache())
+        return Decoded(
+            output.logits[:, -new:],
+            past_key_values if use_cache else None,
+            output.hidden_states,
+            output.attentions,
+        )
+
+
+DECODER_CLASSES: dict[str, type[RationaleDecoder]] = {
+    "cross_attention": CrossAttentionDecoder,
+    "prefix": PrefixDecoder,
+}
+
+
+class LabelGrammar(LogitsProcessor):
+    """Keeps generated text to its format, so that its label can always be read.
+
+    With the label first: start, label, words, end. With the label last: start, words, label, end; the label
+    comes at the latest where the length allows no more words.
+
+    Args:
+        layout: the format.
+        label_tokens: token id of each label.
+        eos_token_id: the token that ends a text.
+        max_length: longest text in tokens, start included.
+        forced: label to end on `[b]`, one per row (beams of a row stand together), with the label last.
+    """
+
+    def __init__(
+        self,
+        layout: RationaleFormat,
+        *,
+        label_tokens: list[int],
+        eos_token_id: int,
+        max_length: int,
+        forced: Tensor | None = None,
+    ) -> None:
+        self.layout = layout
+        self.label_tokens = label_tokens
+        self.eos_token_id = eos_token_id
+        self.max_length = max_length
+        self.forced = forced
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Scores `[n, v]` of what may follow `input_ids [n, written]`, the rest at minus infinity."""
+        labels = torch.tensor(self.label_tokens, device=scores.device)
+        written = input_ids.shape[1]
+        ruled_out = torch.zeros_like(scores, dtype=torch.bool)
+        if self.layout.label_first:
+            ruled_out[:, labels] = True
+            if written == 1:
+                ruled_out = ~ruled_out
+            return scores.masked_fill(ruled_out, -torch.inf)
+        closed = torch.isin(input_ids[:, -1], labels)
+        ruled_out[:, self.eos_token_id] = True
+        if written >= self.max_length - 2:
+            ruled_out[:] = True
+            ruled_out[:, labels] = False
+        if self.forced is not None:
+            wanted = labels[self.forced.repeat_interleave(len(scores) // len(self.forced))]
+            ruled_out[:, labels] |= labels[None] != wanted[:, None]
+        ruled_out[closed] = True
+        ruled_out[closed, self.eos_token_id] = False
+        return scores.masked_fill(ruled_out, -torch.inf)

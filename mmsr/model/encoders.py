@@ -381,7 +381,7 @@ class TextEncoder(nn.Module):
         super().__init__()
         self.config = config.part("text_encoder")
         self.keeps_all_layers = config.text_layer_mix
-        self.pad_token_id = config.pad_token_id
+        self.pad_token_id = self.config.pad_token_id or 0
         self.model = self.build(self.config)
 
     @staticmethod

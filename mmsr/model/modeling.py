@@ -28,9 +28,9 @@ from transformers import initialization as init
 from transformers.modeling_outputs import ModelOutput
 from transformers.utils import can_return_tuple
 
-from mmsr.model.configuration import MmsrConfig
-from mmsr.model.decoders import build_decoder, cross_attention_width
-from mmsr.model.encoders import Encoded, LayerMix, TextEncoder, audio_encoder_class
+from mmsr.model.configuration import PRESETS, MmsrConfig, check_choice
+from mmsr.model.decoders import DECODER_CLASSES, LabelGrammar, RationaleDecoder
+from mmsr.model.encoders import Encoded, LayerMix, TextEncoder, audio_encoder_class, to_front
 from mmsr.model.fusion import FUSION_CLASSES, POOLING_CLASSES, AttentionPooling
 
 
@@ -46,6 +46,8 @@ class MmsrEncoderOutput(ModelOutput):
         audio_hidden_states: of the audio encoder, `[b, f, d]` per layer.
         audio_attentions: of the audio encoder, `[b, h, f, f]` per layer.
         fusion_attentions: per fusion layer; see the fusion's class for what each entry is.
+        prompt_ids: the transcript's tokens `[b, t]`, with `prompt_transcript`: the decoder reads them itself.
+        prompt_mask: their mask `[b, t]`.
     """
 
     last_hidden_state: Tensor | None = None
@@ -55,6 +57,8 @@ class MmsrEncoderOutput(ModelOutput):
     audio_hidden_states: tuple[Tensor, ...] | None = None
     audio_attentions: tuple[Tensor, ...] | None = None
     fusion_attentions: tuple[tuple[Tensor, ...], ...] | None = None
+    prompt_ids: Tensor | None = None
+    prompt_mask: Tensor | None = None
 
 
 @dataclass
@@ -67,6 +71,9 @@ class MmsrOutput(ModelOutput):
         rationale_loss: cross-entropy of the decoder, a mean over target tokens.
         logits: of the decoder `[b, r, v]`; None without a decoder.
         sentiment_logits: of the head `[b, c]`.
+        decoder_sentiment_logits: of the decoder `[b, c]`, where `labels` were given and the format makes the
+            decoder give a label (`post_thinking`, `pre_thinking`): its scores of the label tokens at the
+            label's place.
         past_key_values: the decoder's cache.
         decoder_hidden_states: `[b, r, d]` per layer.
         decoder_attentions: `[b, h, r, r]` per layer.
@@ -85,6 +92,7 @@ class MmsrOutput(ModelOutput):
     rationale_loss: Tensor | None = None
     logits: Tensor | None = None
     sentiment_logits: Tensor | None = None
+    decoder_sentiment_logits: Tensor | None = None
     past_key_values: Cache | None = None
     decoder_hidden_states: tuple[Tensor, ...] | None = None
     decoder_attentions: tuple[Tensor, ...] | None = None
@@ -327,7 +335,15 @@ class MmsrEncoder(MmsrPreTrainedModel):
             audio_hidden_states=heard.hidden_states,
             audio_attentions=heard.attentions,
             fusion_attentions=attentions if outputs["output_attentions"] and attentions else None,
+            **self._prompt(input_ids, attention_mask),
         )
+
+    def _prompt(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> dict[str, Tensor]:
+        """The transcript for a decoder that reads it itself: padding at the right, as tokens and mask."""
+        if not self.config.prompt_transcript or input_ids is None:
+            return {}
+        mask = _ones_unless_given(attention_mask, input_ids.shape, self.device)
+        return dict(zip(("prompt_ids", "prompt_mask"), to_front(input_ids, mask), strict=True))
 
     def _encode_audio(
         self,
@@ -386,20 +402,20 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         super().__init__(config)
         self.encoder = MmsrEncoder(config)
         self.head = SentimentHead(config)
-        self.decoder = build_decoder(config)
-        if self.decoder is not None and cross_attention_width(self.decoder) != config.hidden_size:
-            self.memory_projection: nn.Module = nn.Linear(
-                config.hidden_size, cross_attention_width(self.decoder)
-            )
-        else:
-            self.memory_projection = nn.Identity()
+        self.decoder: RationaleDecoder | None = None
+        if config.decoder_type != "none":
+            self.decoder = DECODER_CLASSES[config.decoder_type](config)
         if config.tie_word_embeddings:
             assert self.decoder is not None
             names = {id(weight): name for name, weight in self.named_parameters()}
             shared = names[id(self.get_input_embeddings().weight)]
-            tied = (self.decoder.get_input_embeddings(), self.decoder.get_output_embeddings())
+            tied = (self.decoder.model.get_input_embeddings(), self.decoder.model.get_output_embeddings())
             self._tied_weights_keys = {names[id(part.weight)]: shared for part in tied}
         self.post_init()
+        if self.decoder is not None:  # transformers collects the tied weights of direct children alone
+            tied = self.decoder.model.all_tied_weights_keys
+            prefix = "decoder.model."
+            self.all_tied_weights_keys |= {prefix + target: prefix + source for target, source in tied.items()}
 
     @classmethod
     def from_encoders(
@@ -407,16 +423,17 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         *,
         audio: str | os.PathLike[str] | None = None,
         text: str | os.PathLike[str] | None = None,
-        decoder: str | None = None,
+        decoder: str | os.PathLike[str] | None = None,
         processor: Any = None,
         **overrides: Any,
     ) -> MmsrForSentimentReasoning:
-        """Build a model from pretrained encoders; what joins them starts from random numbers.
+        """Build a model from pretrained parts; what joins them starts from random numbers.
 
         Args:
             audio: Hub id or folder of a transformers speech encoder; None with `fusion="text_only"`.
             text: Hub id or folder of a transformers text encoder; None with `fusion="audio_only"`.
-            decoder: None for a label only, or the name of a preset, whose decoder is built from scratch.
+            decoder: None for a label only; the name of a preset, whose decoder is built from scratch; or the
+                Hub id or folder of a pretrained language model, which `decoder_type` says how to use.
             processor: `MmsrProcessor.from_encoders` of the same parts; needed with a decoder, whose label
                 tokens it holds.
             **overrides: any argument of `MmsrConfig`, such as `fusion`, `hidden_size` or `audio_layer_mix`.
@@ -434,23 +451,32 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         if processor is not None:
             overrides = {**processor.config_kwargs(), **overrides}
         if decoder is None:
-            overrides = {"decoder_type": "none", "rationale_format": "none", **overrides}
+            overrides |= {"decoder_type": "none", "rationale_format": "none"}
         else:
             if processor is None:
                 raise ValueError(f"decoder={decoder!r} needs processor=MmsrProcessor.from_encoders(...)")
-            preset = MmsrConfig.from_preset(
-                decoder, vocab_size=len(processor.tokenizer), **processor.config_kwargs()
-            )
-            overrides = {"decoder": preset.decoder, "label_token_ids": processor.label_token_ids, **overrides}
+            overrides = {"label_token_ids": processor.label_token_ids, **overrides}
+            if decoder in PRESETS:
+                overrides = {"decoder": _preset_decoder(str(decoder), processor, overrides), **overrides}
+            else:
+                kind = overrides.setdefault("decoder_type", "cross_attention")
+                check_choice("decoder_type", kind, tuple(DECODER_CLASSES))
+                parts["decoder"] = DECODER_CLASSES[kind].load(decoder)
+                start = getattr(parts["decoder"].config, "decoder_start_token_id", None)
+                if start is not None:
+                    overrides["decoder_start_token_id"] = start
         configs: dict[str, Any] = {name: part.config for name, part in parts.items()}
         model = cls(MmsrConfig(**configs, **overrides))
+        tokenizers = {} if processor is None else {
+            "text_encoder": processor.tokenizer, "decoder": processor.rationale_tokenizer
+        }  # fmt: skip
         for name, part in parts.items():
-            getattr(model.encoder, name).model.load_state_dict(part.state_dict())
-        if processor is not None and model.config.uses_text:
-            vocabulary, text_config = len(processor.tokenizer), model.config.part("text_encoder")
-            if vocabulary > text_config.vocab_size:
-                model.encoder.text_encoder.model.resize_token_embeddings(vocabulary)
-                text_config.vocab_size = vocabulary
+            owner: Any = model.decoder if name == "decoder" else getattr(model.encoder, name)
+            owner.model.load_state_dict(part.state_dict())
+            vocabulary = len(tokenizers.get(name, ()))
+            if vocabulary > getattr(part.config, "vocab_size", vocabulary):
+                owner.model.resize_token_embeddings(vocabulary)
+                model.config.part(name).vocab_size = vocabulary
         return model
 
     # ------------------------------------------------------------------ parts, as transformers asks for them
@@ -462,30 +488,30 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         return {"audio": self.encoder.audio_encoder.model, "text": self.encoder.text_encoder.model}[modality]
 
     def get_decoder(self) -> nn.Module | None:
-        """The rationale decoder."""
-        return self.decoder
+        """The language model that writes rationales."""
+        return None if self.decoder is None else self.decoder.model
 
     def get_input_embeddings(self) -> nn.Module:
         """The text encoder's word embeddings (the decoder's, where there is no text encoder)."""
         if self.config.uses_text or self.decoder is None:
             return self.encoder.get_input_embeddings()
-        return self.decoder.get_input_embeddings()
+        return self.decoder.model.get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         """Replace what `get_input_embeddings` returns."""
         if self.config.uses_text:
             self.encoder.set_input_embeddings(value)
         elif self.decoder is not None:
-            self.decoder.set_input_embeddings(value)
+            self.decoder.model.set_input_embeddings(value)
 
     def get_output_embeddings(self) -> nn.Module | None:
         """The decoder's output layer."""
-        return None if self.decoder is None else self.decoder.get_output_embeddings()
+        return None if self.decoder is None else self.decoder.model.get_output_embeddings()
 
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
         """Replace the decoder's output layer."""
         if self.decoder is not None:
-            self.decoder.set_output_embeddings(new_embeddings)
+            self.decoder.model.set_output_embeddings(new_embeddings)
 
     def resize_token_embeddings(
         self,
@@ -495,13 +521,13 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
     ) -> nn.Embedding:
         """Resize the text encoder's vocabulary, and the decoder's with it where both share one tokenizer.
 
-        A decoder with a tokenizer of its own is resized by `model.decoder.resize_token_embeddings`.
+        A decoder with a tokenizer of its own is resized by `model.decoder.model.resize_token_embeddings`.
         """
         concerned: dict[str, PreTrainedModel] = {}
         if self.config.uses_text:
             concerned["text_encoder"] = self.encoder.text_encoder.model
         if self.decoder is not None and (self.config.shared_vocabulary or not self.config.uses_text):
-            concerned["decoder"] = self.decoder
+            concerned["decoder"] = self.decoder.model
         for name, part in concerned.items():
             resized = part.resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
             self.config.part(name).vocab_size = resized.num_embeddings
@@ -599,16 +625,17 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
                     else self.shift_right(labels)
                 )
             decoded = self.decoder(
+                memory,
+                memory_mask,
                 input_ids=decoder_input_ids,
-                attention_mask=decoder_attention_mask,
                 inputs_embeds=decoder_inputs_embeds,
-                encoder_hidden_states=self.memory_projection(memory),
-                encoder_attention_mask=memory_mask,
+                attention_mask=decoder_attention_mask,
+                prompt_ids=encoder_outputs.prompt_ids,
+                prompt_mask=encoder_outputs.prompt_mask,
                 past_key_values=past_key_values,
                 use_cache=use_cache,
                 output_attentions=_or_config(output_attentions, self.config.output_attentions),
                 output_hidden_states=_or_config(output_hidden_states, self.config.output_hidden_states),
-                return_dict=True,
                 **kwargs,
             )
             output["logits"] = decoded.logits
@@ -624,6 +651,7 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         self, output: MmsrOutput, labels: Tensor | None, sentiment_labels: Tensor | None
     ) -> MmsrOutput:
         losses = {}
+        layout = self.config.format
         if sentiment_labels is not None and output.sentiment_logits is not None:
             weight = self.config.class_weights
             losses["sentiment_loss"] = _mean_cross_entropy(
@@ -633,7 +661,10 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
                 label_smoothing=self.config.label_smoothing,
             )
         if labels is not None and output.logits is not None:
-            if self.config.rationale_format == "multitask":
+            assert layout is not None
+            if layout.label_learned:
+                output["decoder_sentiment_logits"] = self._logits_of_labels(output.logits, labels)
+            else:
                 labels = torch.cat([torch.full_like(labels[:, :1], -100), labels[:, 1:]], dim=1)
             losses["rationale_loss"] = _mean_cross_entropy(output.logits.flatten(0, 1), labels.flatten())
         if losses:
@@ -641,6 +672,13 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
             losses["loss"] = sum(weights[name] * loss for name, loss in losses.items())  # type: ignore[assignment]
         # rebuilt, because the order of an output's keys is part of its contract (loss first)
         return MmsrOutput(**{**dict(output), **losses})
+
+    def _logits_of_labels(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Scores `[b, c]` of the label tokens where a label token stands in the targets (zero where none does)."""
+        tokens = torch.tensor(self.config.label_token_ids, device=logits.device)
+        place = torch.isin(labels, tokens).long()
+        chosen = logits[torch.arange(len(logits), device=logits.device), place.argmax(-1)][:, tokens]
+        return chosen * place.any(-1, keepdim=True)
 
     # ------------------------------------------------------------------ the rationale's frame
 
@@ -655,28 +693,37 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         return self.shift_right(labels)
 
     def rationale_prompt(self, sentiment_logits: Tensor, forced_sentiment: Tensor | None = None) -> Tensor:
-        """What a rationale starts from: the start token and the token of the label to explain, `[b, 2]`.
+        """What a rationale starts from, `[b, 1]` or `[b, 2]`.
 
-        The label is the head's, unless `forced_sentiment [b]` names another (a counterfactual rationale).
+        With `multitask` the start token and the token of the label to explain: the head's, unless
+        `forced_sentiment [b]` names another (a counterfactual rationale). With `post_thinking` the decoder
+        writes the label itself, unless it is forced; with `pre_thinking` a forced label comes at the end
+        (see `LabelGrammar`).
 
         Raises:
             ValueError: a forced label is no label of the model.
         """
+        layout = self.config.format
+        assert layout is not None
         sentiment = sentiment_logits.argmax(-1)
+        start = torch.full_like(sentiment, self.config.decoder_start_token_id)
         if forced_sentiment is not None:
-            forced_sentiment = forced_sentiment.to(sentiment)
-            if forced_sentiment.shape != sentiment.shape or not (
-                ((forced_sentiment >= 0) & (forced_sentiment < len(self.config.labels))).all()
-            ):
-                raise ValueError(
-                    f"forced_sentiment={forced_sentiment.tolist()}; accepted: one label id per row, of "
-                    f"{self.config.id2label}"
-                )
-            sentiment = forced_sentiment
+            sentiment = self._checked_labels(forced_sentiment, sentiment)
+        if not layout.label_first or (layout.label_learned and forced_sentiment is None):
+            return start[:, None]
         label_tokens = torch.tensor(self.config.label_token_ids, device=sentiment.device)[sentiment]
-        return torch.stack(
-            [torch.full_like(label_tokens, self.config.decoder_start_token_id), label_tokens], dim=1
-        )
+        return torch.stack([start, label_tokens], dim=1)
+
+    def _checked_labels(self, forced_sentiment: Tensor, like: Tensor) -> Tensor:
+        forced_sentiment = forced_sentiment.to(like)
+        if forced_sentiment.shape != like.shape or not (
+            ((forced_sentiment >= 0) & (forced_sentiment < len(self.config.labels))).all()
+        ):
+            raise ValueError(
+                f"forced_sentiment={forced_sentiment.tolist()}; accepted: one label id per row, of "
+                f"{self.config.id2label}"
+            )
+        return forced_sentiment
 
     # ------------------------------------------------------------------ generation
 
@@ -708,12 +755,12 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         decoder_start_token_id: Tensor,
         device: torch.device | None = None,
     ) -> Any:
-        """Start every row from the label's token, unless the caller gives `decoder_input_ids`."""
+        """Start every row as its format wants it, unless the caller gives `decoder_input_ids`."""
         if self.decoder is None:
             raise ValueError(
                 "this model gives a label only (decoder_type='none'): there is no rationale to generate"
             )
-        forced = model_kwargs.pop("forced_sentiment", None)
+        forced = model_kwargs.get("forced_sentiment")
         if model_kwargs.get("decoder_input_ids") is None:
             memory: MmsrEncoderOutput = model_kwargs["encoder_outputs"]
             logits = self.head(memory.last_hidden_state, memory.attention_mask)
@@ -721,6 +768,31 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         return super()._prepare_decoder_input_ids_for_generation(  # type: ignore[misc]  # its self is a Protocol
             batch_size, model_input_name, model_kwargs, decoder_start_token_id, device
         )
+
+
+    def _get_logits_processor(self, generation_config: Any, *args: Any, **kwargs: Any) -> Any:
+        """Every text keeps to its format, so that its label can be read."""
+        processors = super()._get_logits_processor(generation_config, *args, **kwargs)  # type: ignore[misc]  # its self is a Protocol
+        layout = self.config.format
+        assert layout is not None and self.config.label_token_ids is not None
+        processors.append(
+            LabelGrammar(
+                layout,
+                label_tokens=self.config.label_token_ids,
+                eos_token_id=self.config.eos_token_id,
+                max_length=generation_config.max_length,
+                forced=(kwargs.get("model_kwargs") or {}).get("forced_sentiment"),
+            )
+        )
+        return processors
+
+
+def _preset_decoder(preset: str, processor: Any, overrides: dict[str, Any]) -> Any:
+    """Config of a preset's decoder over the processor's vocabulary."""
+    kind = {"decoder_type": overrides["decoder_type"]} if "decoder_type" in overrides else {}
+    return MmsrConfig.from_preset(
+        preset, vocab_size=len(processor.rationale_tokenizer), **processor.config_kwargs(), **kind
+    ).decoder
 
 
 def _given(modality: str, name: str | os.PathLike[str] | None, fusion: str) -> str | os.PathLike[str]:

@@ -2,6 +2,7 @@
 
     audio      ─► input_values, input_values_mask          text  ─► input_ids, attention_mask
     rationale + sentiment ─► labels (label token, rationale, end)     sentiment ─► sentiment_labels
+                             (rationale, label token, end with pre_thinking)
 
 A row whose audio or text is None has a mask of zeros there: the model then uses its learned absent state.
 """
@@ -21,7 +22,13 @@ from transformers.processing_utils import AudioKwargs, ProcessorMixin, TextKwarg
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from mmsr.model.configuration import DEFAULT_LABELS, MmsrConfig
+from mmsr.model.configuration import (
+    DEFAULT_LABELS,
+    PRESETS,
+    RATIONALE_FORMATS,
+    MmsrConfig,
+    check_choice,
+)
 
 logger = logging.get_logger(__name__)
 
@@ -40,11 +47,13 @@ class MmsrProcessor(ProcessorMixin):
     Args:
         feature_extractor: a `Wav2Vec2FeatureExtractor`. With `do_normalize=False` (the default of `train`)
             the level of each utterance is kept, because loudness is evidence.
-        tokenizer: of the text encoder, which is also the decoder's; with a decoder it holds each label's
-            token.
+        tokenizer: of the text encoder, which is also the decoder's unless `decoder_tokenizer` is given.
+        decoder_tokenizer: of a pretrained decoder that brings its own. The decoder's tokenizer holds each
+            label's token.
         labels: label names in the order of their ids; negative, neutral, positive by default.
         text_prefix: put before every transcript, such as `query: ` for e5 encoders.
         max_rationale_tokens: longer rationales are cut, which is logged with a count.
+        rationale_format: says where the label stands in the targets; the model's.
     """
 
     # Defaults of the two sub-processors, under the names that transformers looks for.
@@ -55,14 +64,24 @@ class MmsrProcessor(ProcessorMixin):
         self,
         feature_extractor: Wav2Vec2FeatureExtractor,
         tokenizer: PreTrainedTokenizerBase,
+        decoder_tokenizer: PreTrainedTokenizerBase | None = None,
         labels: list[str] | None = None,
         text_prefix: str = "",
         max_rationale_tokens: int = 96,
+        rationale_format: str = "multitask",
     ) -> None:
+        check_choice("rationale_format", rationale_format, tuple(RATIONALE_FORMATS))
         super().__init__(feature_extractor, tokenizer)
+        self.decoder_tokenizer = decoder_tokenizer
+        self.rationale_format = rationale_format
         self.labels = list(labels or DEFAULT_LABELS.values())
         self.text_prefix = text_prefix
         self.max_rationale_tokens = max_rationale_tokens
+
+    @property
+    def rationale_tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer of what the decoder writes."""
+        return self.decoder_tokenizer or self.tokenizer
 
     @property
     def model_input_names(self) -> list[str]:
@@ -166,17 +185,20 @@ class MmsrProcessor(ProcessorMixin):
         return {"input_values": values.astype(np.float32), "input_values_mask": mask}
 
     def _encode_rationales(self, rationales: list[str | None], sentiments: list[int]) -> list[list[int]]:
-        """Targets `[b, r]`: label token, rationale, end; -100 beyond, and in rows that lack one."""
-        eos = self.tokenizer.eos_token_id
+        """Targets `[b, r]` in the order of the format; -100 beyond, and in rows that lack one."""
+        tokenizer, layout = self.rationale_tokenizer, RATIONALE_FORMATS[self.rationale_format]
+        if layout is None:
+            raise ValueError("rationale was given to a processor with rationale_format='none'")
         rows: list[list[int]] = []
         cut = 0
         for rationale, sentiment in zip(rationales, sentiments, strict=True):
             if not rationale or sentiment < 0:
                 rows.append([])
                 continue
-            ids = self.tokenizer(rationale, add_special_tokens=False, verbose=False)["input_ids"]
+            ids = tokenizer(rationale, add_special_tokens=False, verbose=False)["input_ids"]
             cut += len(ids) > self.max_rationale_tokens
-            rows.append([self.label_token_ids[sentiment], *ids[: self.max_rationale_tokens], eos])
+            words, label = ids[: self.max_rationale_tokens], [self.label_token_ids[sentiment]]
+            rows.append([*(label + words if layout.label_first else words + label), self.eos_token_id])
         if cut:
             logger.warning(
                 "%d rationale(s) of %d were cut to %d tokens", cut, len(rows), self.max_rationale_tokens
@@ -188,14 +210,17 @@ class MmsrProcessor(ProcessorMixin):
 
     @property
     def label_token_ids(self) -> list[int]:
-        """The tokenizer's id of each label's token, in the order of `labels`.
+        """The decoder's id of each label's token, in the order of `labels`.
 
         Raises:
             ValueError: the tokenizer lacks one.
         """
-        ids = [self.tokenizer.convert_tokens_to_ids(label_token(label)) for label in self.labels]
+        tokenizer = self.rationale_tokenizer
+        ids = [tokenizer.convert_tokens_to_ids(label_token(label)) for label in self.labels]
         missing = [
-            label for label, index in zip(self.labels, ids, strict=True) if index in (None, self.unk_token_id)
+            label
+            for label, index in zip(self.labels, ids, strict=True)
+            if index in (None, tokenizer.unk_token_id)
         ]
         if missing:
             raise ValueError(
@@ -204,15 +229,16 @@ class MmsrProcessor(ProcessorMixin):
         return ids
 
     @property
-    def unk_token_id(self) -> int | None:
-        """The tokenizer's id of unknown pieces."""
-        return self.tokenizer.unk_token_id
+    def eos_token_id(self) -> int:
+        """The token that ends what the decoder writes."""
+        tokenizer = self.rationale_tokenizer
+        return tokenizer.sep_token_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id
 
     def add_label_tokens(self) -> int:
         """Give each label its special token; return how many were new (then resize the embeddings)."""
         tokens = [label_token(label) for label in self.labels]
-        known = self.tokenizer.get_vocab()
-        return self.tokenizer.add_tokens(
+        known = self.rationale_tokenizer.get_vocab()
+        return self.rationale_tokenizer.add_tokens(
             [token for token in tokens if token not in known], special_tokens=True
         )
 
@@ -235,21 +261,63 @@ class MmsrProcessor(ProcessorMixin):
 
     def decode_rationales(self, sequences: torch.Tensor) -> list[str]:
         """Generated token ids `[b, r]` -> one rationale a row, without label and special tokens."""
-        return [text.strip() for text in self.tokenizer.batch_decode(sequences, skip_special_tokens=True)]
+        return [
+            text.strip()
+            for text in self.rationale_tokenizer.batch_decode(sequences, skip_special_tokens=True)
+        ]
 
     def config_kwargs(self) -> dict[str, Any]:
         """What an `MmsrConfig` needs to know of this processor."""
-        tokenizer = self.tokenizer
+        tokenizer, eos = self.rationale_tokenizer, self.eos_token_id
         bos = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.cls_token_id
-        eos = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
         return {
             "id2label": dict(enumerate(self.labels)),
-            "pad_token_id": tokenizer.pad_token_id,
+            "rationale_format": self.rationale_format,
+            "shared_vocabulary": self.decoder_tokenizer is None,
+            "pad_token_id": eos if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
             "bos_token_id": bos,
             "eos_token_id": eos,
-            "decoder_start_token_id": bos,
+            "decoder_start_token_id": eos if bos is None else bos,
             "sampling_rate": self.feature_extractor.sampling_rate,
         }
+
+    # ------------------------------------------------------------------ saving and loading
+
+    @classmethod
+    def get_attributes(cls) -> list[str]:
+        """The parts that every processor has; `decoder_tokenizer`, which may be None, is saved beside them."""
+        return ["feature_extractor", "tokenizer"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What is saved as processor_config.json."""
+        tokenizer, self.decoder_tokenizer = self.decoder_tokenizer, None
+        try:
+            saved = super().to_dict()
+        finally:
+            self.decoder_tokenizer = tokenizer
+        saved.pop("decoder_tokenizer", None)
+        return saved | ({} if tokenizer is None else {"has_decoder_tokenizer": True})
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> list[str]:
+        """As transformers', with a decoder's own tokenizer in the folder `decoder_tokenizer`."""
+        if self.decoder_tokenizer is not None:
+            self.decoder_tokenizer.save_pretrained(os.path.join(save_directory, "decoder_tokenizer"))
+        return super().save_pretrained(save_directory, **kwargs)
+
+    @classmethod
+    def _get_arguments_from_pretrained(
+        cls, pretrained_model_name_or_path: str, processor_dict: dict[str, Any] | None = None, **kwargs: Any
+    ) -> list[Any]:
+        """The parts, and a decoder's own tokenizer where the checkpoint has one."""
+        parts = super()._get_arguments_from_pretrained(
+            pretrained_model_name_or_path, processor_dict, **kwargs
+        )
+        if (processor_dict or {}).get("has_decoder_tokenizer"):
+            folder = os.path.join(kwargs.pop("subfolder", ""), "decoder_tokenizer")
+            parts.append(
+                AutoTokenizer.from_pretrained(pretrained_model_name_or_path, subfolder=folder, **kwargs)
+            )
+        return parts
 
     # ------------------------------------------------------------------ making one
 
@@ -261,6 +329,7 @@ class MmsrProcessor(ProcessorMixin):
         labels: Sequence[str] | None = None,
         vocab_size: int = 4000,
         max_text_tokens: int = 256,
+        rationale_format: str = "multitask",
     ) -> MmsrProcessor:
         """A processor whose BPE tokenizer is trained on `texts`, the training split's.
 
@@ -273,6 +342,7 @@ class MmsrProcessor(ProcessorMixin):
             labels: label names in the order of their ids.
             vocab_size: pieces at most, special tokens included.
             max_text_tokens: longer transcripts are cut, which is logged with a count.
+            rationale_format: the model's.
 
         Raises:
             ValueError: the texts are empty, or `vocab_size` does not hold the bytes, the special tokens and
@@ -331,41 +401,55 @@ class MmsrProcessor(ProcessorMixin):
             sep_token="</s>",
             extra_special_tokens=[label_token(label) for label in labels],
         )
-        return cls(_feature_extractor(do_normalize=False), fast, labels=labels)
+        return cls(_feature_extractor(do_normalize=False), fast, labels=labels, rationale_format=rationale_format)
 
     @classmethod
     def from_encoders(
         cls,
         *,
         audio: str | os.PathLike[str] | None = None,
-        text: str | os.PathLike[str],
+        text: str | os.PathLike[str] | None = None,
+        decoder: str | os.PathLike[str] | None = None,
         labels: Sequence[str] | None = None,
         text_prefix: str = "",
-        label_tokens: bool = True,
+        rationale_format: str = "multitask",
     ) -> MmsrProcessor:
         """The processor that goes with `MmsrForSentimentReasoning.from_encoders`.
 
         Args:
             audio: Hub id or folder of the speech encoder; its own preprocessor says whether each utterance's
                 level is normalised away. None = the level is kept.
-            text: Hub id or folder of the text encoder, whose tokenizer is taken.
+            text: Hub id or folder of the text encoder, whose tokenizer is taken; None without one
+                (`fusion="audio_only"`): the decoder's tokenizer then reads transcripts, if there are any.
+            decoder: Hub id or folder of a pretrained decoder, whose own tokenizer is kept beside the text
+                encoder's; None, or the name of a preset, for a decoder that shares the text encoder's.
             labels: label names in the order of their ids.
             text_prefix: put before every transcript.
-            label_tokens: add each label's token to the tokenizer, for a decoder that shares it.
+            rationale_format: the model's; unless it is `none`, each label's token is added to the decoder's
+                tokenizer.
+
+        Raises:
+            ValueError: neither a text encoder nor a pretrained decoder, hence no tokenizer.
         """
+        decoder = None if decoder in PRESETS else decoder
+        if text is None and decoder is None:
+            raise ValueError("no tokenizer: pass text= (a text encoder) or decoder= (a pretrained decoder)")
         do_normalize = False
         if audio is not None:
             preprocessor = Wav2Vec2FeatureExtractor.get_feature_extractor_dict(audio)[0]
             reads_waveform = preprocessor.get("feature_extractor_type") == "Wav2Vec2FeatureExtractor"
             do_normalize = bool(reads_waveform and preprocessor.get("do_normalize", True))
-        tokenizer = AutoTokenizer.from_pretrained(text)
+        tokenizers = [AutoTokenizer.from_pretrained(part) for part in (text, decoder) if part is not None]
+        if tokenizers[-1].pad_token is None:
+            tokenizers[-1].pad_token = tokenizers[-1].eos_token  # GPT-2 and Llama have none
         processor = cls(
             _feature_extractor(do_normalize=do_normalize),
-            tokenizer,
+            *tokenizers,
             labels=list(labels) if labels else None,
             text_prefix=text_prefix,
+            rationale_format=rationale_format,
         )
-        if label_tokens:
+        if rationale_format != "none":
             processor.add_label_tokens()
         return processor
 

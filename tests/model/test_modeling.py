@@ -404,7 +404,7 @@ def test_embeddings_in_place_of_ids_give_the_same(make_model: MakeModel, batch: 
     ids = torch.randint(8, 256, (3, 4))
     expected = model(**batch, decoder_input_ids=ids)
     batch["inputs_embeds"] = model.get_input_embeddings()(batch.pop("input_ids"))
-    scale = model.decoder.get_input_embeddings()(ids)
+    scale = model.decoder.model.get_input_embeddings()(ids)
     output = model(**batch, decoder_inputs_embeds=scale)
     assert_close(output.sentiment_logits, expected.sentiment_logits)
     assert_close(output.logits, expected.logits)
@@ -421,7 +421,7 @@ def test_resizing_keeps_text_encoder_and_decoder_in_step(make_model: MakeModel, 
     assert_close(after.sentiment_logits, before.sentiment_logits)
     assert_close(after.logits[..., :256], before.logits)
     assert after.logits.shape[-1] == model.config.decoder.vocab_size == 300
-    assert model.get_output_embeddings().weight is model.decoder.get_input_embeddings().weight
+    assert model.get_output_embeddings().weight is model.decoder.model.get_input_embeddings().weight
     if model.config.uses_text:
         assert model.config.text_encoder.vocab_size == 300
         assert model.encoder.text_encoder.model.get_input_embeddings().weight.shape[0] == 300
@@ -436,12 +436,12 @@ def test_a_decoder_with_its_own_tokenizer_is_not_resized(make_model: MakeModel):
 
 def test_parts_are_found_where_transformers_looks(make_model: MakeModel):
     model = make_model()
-    assert model.get_encoder() is model.encoder and model.get_decoder() is model.decoder
+    assert model.get_encoder() is model.encoder and model.get_decoder() is model.decoder.model
     assert model.get_encoder("audio") is model.encoder.audio_encoder.model
     assert model.get_encoder("text") is model.encoder.text_encoder.model
     assert model.can_generate()
     silent = make_model(fusion="audio_only")
-    assert silent.get_input_embeddings() is silent.decoder.get_input_embeddings()
+    assert silent.get_input_embeddings() is silent.decoder.model.get_input_embeddings()
     with pytest.raises(NotImplementedError, match="fusion='audio_only' has no text encoder"):
         make_model(fusion="audio_only", rationale_format="none").get_input_embeddings()
 
