@@ -23,14 +23,14 @@ from typing import Any, cast
 import torch
 from einops import rearrange, reduce
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, Cache, GenerationMixin, PreTrainedModel
+from transformers import AutoModel, Cache, GenerationMixin, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import ModelOutput
 from transformers.utils import can_return_tuple
 
 from mmsr.model.configuration import MmsrConfig
 from mmsr.model.decoders import build_decoder, cross_attention_width
-from mmsr.model.encoders import Encoded, LayerMix, TextEncoder, audio_encoder_class
+from mmsr.model.encoders import Encoded, LayerMix, TextEncoder, audio_encoder_class, load_audio_encoder
 from mmsr.model.fusion import FUSION_CLASSES, POOLING_CLASSES, AttentionPooling
 
 
@@ -232,7 +232,7 @@ class MmsrEncoder(MmsrPreTrainedModel):
             self.audio_encoder = audio_encoder_class(audio)(config)
             self.audio_stream = Stream(
                 self.audio_encoder.num_states,
-                audio.hidden_size,
+                self.audio_encoder.width,
                 config,
                 standardize=config.audio_standardize,
                 stride=config.audio_stride,
@@ -405,7 +405,7 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
     def from_encoders(
         cls,
         *,
-        audio: str | os.PathLike[str] | None = None,
+        audio: str | os.PathLike[str] | PreTrainedModel | None = None,
         text: str | os.PathLike[str] | None = None,
         decoder: str | None = None,
         processor: Any = None,
@@ -414,7 +414,9 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         """Build a model from pretrained encoders; what joins them starts from random numbers.
 
         Args:
-            audio: Hub id or folder of a transformers speech encoder; None with `fusion="text_only"`.
+            audio: Hub id or folder of a transformers speech encoder, or `timm/<model>`; also one that an
+                audio encoder's `load` or `build` made, with settings of its own; None with
+                `fusion="text_only"`.
             text: Hub id or folder of a transformers text encoder; None with `fusion="audio_only"`.
             decoder: None for a label only, or the name of a preset, whose decoder is built from scratch.
             processor: `MmsrProcessor.from_encoders` of the same parts; needed with a decoder, whose label
@@ -428,7 +430,8 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         parts: dict[str, PreTrainedModel] = {}
         if fusion != "text_only":
             audio = _given("audio", audio, fusion)
-            parts["audio_encoder"] = audio_encoder_class(AutoConfig.from_pretrained(audio)).load(audio)
+            loaded = isinstance(audio, PreTrainedModel)
+            parts["audio_encoder"] = audio if loaded else load_audio_encoder(audio)
         if fusion != "audio_only":
             parts["text_encoder"] = TextEncoder.load(_given("text", text, fusion))
         if processor is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -141,9 +142,9 @@ class MmsrProcessor(ProcessorMixin):
     # ------------------------------------------------------------------ one modality each
 
     def _encode_text(self, texts: list[str | None], kwargs: dict[str, Any]) -> dict[str, Any]:
-        prefixed = [self.text_prefix + (text or "") for text in texts]
+        prefixed = [self._plain(self.text_prefix + (text or "")) for text in texts]
         limit = kwargs.get("max_length") or self.tokenizer.model_max_length
-        kwargs["truncation"] = False
+        kwargs |= {"truncation": False, "split_special_tokens": True}
         encoded = self.tokenizer(prefixed, **{**kwargs, "padding": False, "verbose": False})
         too_long = sum(len(ids) > limit for ids in encoded["input_ids"])
         if too_long:
@@ -174,7 +175,9 @@ class MmsrProcessor(ProcessorMixin):
             if not rationale or sentiment < 0:
                 rows.append([])
                 continue
-            ids = self.tokenizer(rationale, add_special_tokens=False, verbose=False)["input_ids"]
+            ids = self.tokenizer(
+                self._plain(rationale), add_special_tokens=False, split_special_tokens=True, verbose=False
+            )["input_ids"]
             cut += len(ids) > self.max_rationale_tokens
             rows.append([self.label_token_ids[sentiment], *ids[: self.max_rationale_tokens], eos])
         if cut:
@@ -183,6 +186,21 @@ class MmsrProcessor(ProcessorMixin):
             )
         width = max([len(row) for row in rows] + [2])
         return [row + [-100] * (width - len(row)) for row in rows]
+
+    def _plain(self, text: str) -> str:
+        """`text` without the spelling of a special token: a space after its first letter breaks it.
+
+        Nobody's words may put a label's token, or an end, into the sequence. `split_special_tokens` keeps
+        the tokenizer from reading them as such in the text as written; but the text as normalised may hold
+        them as well, and the pieces of an XLM-R vocabulary hold `</s>` itself.
+        """
+        added = [token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special]
+        special = re.compile("|".join(map(re.escape, {*added, *self.tokenizer.all_special_tokens})))
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        read = backend.normalizer.normalize_str(text) if backend and backend.normalizer else text
+        if not special.search(read):
+            return text
+        return special.sub(lambda spelled: f"{spelled[0][0]} {spelled[0][1:]}", read)
 
     # ------------------------------------------------------------------ labels and rationales
 
@@ -347,14 +365,14 @@ class MmsrProcessor(ProcessorMixin):
 
         Args:
             audio: Hub id or folder of the speech encoder; its own preprocessor says whether each utterance's
-                level is normalised away. None = the level is kept.
+                level is normalised away. None or `timm/<model>` = the level is kept.
             text: Hub id or folder of the text encoder, whose tokenizer is taken.
             labels: label names in the order of their ids.
             text_prefix: put before every transcript.
             label_tokens: add each label's token to the tokenizer, for a decoder that shares it.
         """
         do_normalize = False
-        if audio is not None:
+        if audio is not None and not str(audio).startswith("timm/"):
             preprocessor = Wav2Vec2FeatureExtractor.get_feature_extractor_dict(audio)[0]
             reads_waveform = preprocessor.get("feature_extractor_type") == "Wav2Vec2FeatureExtractor"
             do_normalize = bool(reads_waveform and preprocessor.get("do_normalize", True))
