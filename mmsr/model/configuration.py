@@ -442,8 +442,11 @@ class TimmAudioConfig(PreTrainedConfig):
 
     @property
     def model_args(self) -> dict[str, Any]:
-        """Arguments of `timm.create_model`: it sizes the model for this picture by itself."""
-        picture = {"input_size": (1, self.num_mel_bins, self.window_frames)}
+        """Arguments of `timm.create_model`, which sizes the model for this picture and one channel.
+
+        The 3 are the channels that its pretrained weights have, which it then sums.
+        """
+        picture = {"input_size": (3, self.num_mel_bins, self.window_frames)}
         return {"in_chans": 1, "pretrained_cfg_overlay": picture, **(self.timm_args or {})}
 
 

@@ -16,9 +16,11 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
 import math
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -474,15 +476,28 @@ class TimmAudioEncoder(SpectrogramEncoder):
     def load(cls, name: str | os.PathLike[str], **settings: Any) -> PreTrainedModel:
         """The pretrained model of `timm/<model>`, or of `timm/local-dir:<folder>`, in float32.
 
-        `settings` are `TimmAudioConfig`'s, such as `window_seconds`.
+        `settings` are `TimmAudioConfig`'s, such as `window_seconds`. The config keeps the architecture's
+        name and not where the weights came from, so that a checkpoint reloads offline.
+
+        Raises:
+            ValueError: the weights are to come from elsewhere.
         """
         import timm
 
-        config = TimmAudioConfig(architecture=str(name).removeprefix("timm/"), **settings)
-        source = timm.create_model(config.architecture, pretrained=True, num_classes=0, **config.model_args)
-        config.architecture = source.pretrained_cfg["architecture"]
+        source = str(name).removeprefix("timm/")
+        scheme, _, folder = source.rpartition(":")
+        if scheme not in ("", "local-dir"):
+            raise ValueError(f"audio={str(name)!r}; accepted: timm/<model> or timm/local-dir:<folder>")
+        architecture = source
+        if scheme:
+            architecture = json.loads((Path(folder) / "config.json").read_text("utf-8"))["architecture"]
+        config = TimmAudioConfig(architecture=architecture, **settings)
         model: Any = cls.build(config)
-        model.timm_model.load_state_dict(source.state_dict())
+        picture = (config.num_mel_bins, config.window_frames)
+        # Said twice: a folder's own size would otherwise win over the overlay in `model_args`.
+        size = {"img_size": picture} if model.timm_model.pretrained_cfg.get("fixed_input_size") else {}
+        pretrained = timm.create_model(source, pretrained=True, num_classes=0, **config.model_args, **size)
+        model.timm_model.load_state_dict(pretrained.state_dict())
         return model
 
     @property
