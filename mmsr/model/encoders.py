@@ -467,10 +467,17 @@ class TimmAudioEncoder(SpectrogramEncoder):
 
     @staticmethod
     def build(config: PreTrainedConfig) -> PreTrainedModel:
-        """The timm model of this config, with random weights."""
+        """The timm model of this config, with random weights, without what follows its last stage."""
         from transformers import TimmWrapperModel
 
-        return TimmWrapperModel._from_config(config, dtype=torch.get_default_dtype())
+        model: Any = TimmWrapperModel._from_config(config, dtype=torch.get_default_dtype())
+        TimmAudioEncoder._prune(model.timm_model)
+        return model
+
+    @staticmethod
+    def _prune(model: Any) -> None:
+        """Take a convolutional head away, which would get no gradient."""
+        model.prune_intermediate_layers([len(model.feature_info) - 1], prune_head=True)
 
     @classmethod
     def load(cls, name: str | os.PathLike[str], **settings: Any) -> PreTrainedModel:
@@ -497,6 +504,7 @@ class TimmAudioEncoder(SpectrogramEncoder):
         # Said twice: a folder's own size would otherwise win over the overlay in `model_args`.
         size = {"img_size": picture} if model.timm_model.pretrained_cfg.get("fixed_input_size") else {}
         pretrained = timm.create_model(source, pretrained=True, num_classes=0, **config.model_args, **size)
+        cls._prune(pretrained)
         model.timm_model.load_state_dict(pretrained.state_dict())
         return model
 
