@@ -3,9 +3,10 @@
     input_values [b, s] ──► AudioEncoder ──► states [b, f, l, d], mask [b, f]
     input_ids    [b, t] ──► TextEncoder  ──► states [b, t, l, d], mask [b, t]
 
-with l the kept layers (1 without a layer mix). Both wrap a transformers model unchanged. What they add is the
-handling of padding that those models lack: a row's states do not depend on what it is batched with, nor on
-the side that padding stands on, nor on what stands in it. `LayerMix` then turns l layers into one.
+with l the kept layers (1 without a layer mix). Both wrap a transformers model (timm's through transformers'
+own wrapper). What they add is the handling of padding that those models lack: a row's states do not depend on
+what it is batched with, nor on the side that padding stands on, nor on what stands in it. `LayerMix` then
+turns l layers into one.
 
 Transformers' Auto classes are imported inside functions: their import makes transformers import
 `mmsr.model.modeling` (see `mmsr/__init__.py`), which needs this module whole. A part is built in the whole
@@ -500,10 +501,11 @@ class TimmAudioEncoder(SpectrogramEncoder):
             architecture = json.loads((Path(folder) / "config.json").read_text("utf-8"))["architecture"]
         config = TimmAudioConfig(architecture=architecture, **settings)
         model: Any = cls.build(config)
-        picture = (config.num_mel_bins, config.window_frames)
-        # Said twice: a folder's own size would otherwise win over the overlay in `model_args`.
-        size = {"img_size": picture} if model.timm_model.pretrained_cfg.get("fixed_input_size") else {}
-        pretrained = timm.create_model(source, pretrained=True, num_classes=0, **config.model_args, **size)
+        arguments = {"pretrained": True, "num_classes": 0, **config.model_args}
+        if model.timm_model.pretrained_cfg.get("fixed_input_size"):
+            # Said twice: a folder's own size would otherwise win over the overlay in `model_args`.
+            arguments["img_size"] = (config.num_mel_bins, config.window_frames)
+        pretrained: Any = timm.create_model(source, **arguments)
         cls._prune(pretrained)
         model.timm_model.load_state_dict(pretrained.state_dict())
         return model

@@ -429,9 +429,9 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         fusion = overrides.get("fusion", "cross_attention")
         parts: dict[str, PreTrainedModel] = {}
         if fusion != "text_only":
-            audio = _given("audio", audio, fusion)
-            loaded = isinstance(audio, PreTrainedModel)
-            parts["audio_encoder"] = audio if loaded else load_audio_encoder(audio)
+            if not isinstance(audio, PreTrainedModel):
+                audio = load_audio_encoder(_given("audio", audio, fusion))
+            parts["audio_encoder"] = audio
         if fusion != "audio_only":
             parts["text_encoder"] = TextEncoder.load(_given("text", text, fusion))
         if processor is not None:
