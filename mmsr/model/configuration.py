@@ -6,6 +6,7 @@ config of that part, so that a checkpoint reloads offline. `from_preset` gives n
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -92,6 +93,8 @@ class MmsrConfig(PreTrainedConfig):
             their dimensions are far larger than the others.
         audio_stride: neighbouring frames of the audio encoder that are stacked into one position of the
             fusion (frame-rate reduction): of some 50 frames a second, fewer outnumber the words less.
+        audio_window_seconds: length of the windows in which a Whisper encoder hears, up to its full window
+            (30 s, None), to which every clip is otherwise filled up.
         decoder_type: how the decoder reads the memory: through `cross_attention`, as a soft `prefix`, or
             `none` (a label only).
         prompt_transcript: the decoder reads the transcript's tokens after the memory's soft prefix, and the
@@ -141,6 +144,7 @@ class MmsrConfig(PreTrainedConfig):
     text_layer_mix: bool = False
     audio_standardize: bool = False
     audio_stride: int = 1
+    audio_window_seconds: float | None = None
     decoder_type: str = "cross_attention"
     prompt_transcript: bool = False
     rationale_format: str = "multitask"
@@ -184,6 +188,15 @@ class MmsrConfig(PreTrainedConfig):
         check_choice("pooling", self.pooling, POOLINGS)
         check_choice("decoder_type", self.decoder_type, DECODERS)
         check_choice("rationale_format", self.rationale_format, tuple(RATIONALE_FORMATS))
+        if self.audio_stride < 1:
+            raise ValueError(f"audio_stride={self.audio_stride}; accepted: 1 (every frame) or more")
+        if self.audio_window_seconds is not None:
+            positions = getattr(self.audio_encoder, "max_source_positions", 0)
+            if not 0 < self.audio_window_seconds <= positions / 50:
+                raise ValueError(
+                    f"audio_window_seconds={self.audio_window_seconds}; accepted: with a Whisper encoder, "
+                    f"more than 0 and at most its {positions / 50:g} s; None otherwise"
+                )
         if self.tie_word_embeddings:
             text, decoder = self.text_encoder, self.decoder
             if text is None or decoder is None or not self.shared_vocabulary:
@@ -466,4 +479,59 @@ _PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
+class TimmAudioConfig(PreTrainedConfig):
+    """A timm image model that reads log-mel spectrograms, as `audio_encoder` of an `MmsrConfig`.
+
+    transformers' own `TimmWrapperConfig` imports timm and carries ImageNet's labels; its model reads this one
+    as well.
+
+    Args:
+        architecture: name of the timm model, such as `resnet18` or `vit_tiny_patch16_224`.
+        window_seconds: length of the windows in which it hears, rounded up to a multiple of 32 spectrogram
+            frames, the coarsest step of most image models.
+        num_mel_bins: mel bands; for a model of fixed patches or stages, a multiple of their size.
+        n_fft: samples of one spectrum (25 ms).
+        hop_length: samples from one spectrum to the next (10 ms).
+        sampling_rate: of the waveform, Hz.
+        timm_args: further arguments of `timm.create_model`, such as `{"drop_path_rate": 0.1}`.
+
+    Raises:
+        ValueError: a window, hop or number of mel bands that is not positive.
+    """
+
+    model_type = "mmsr-timm-audio"
+
+    architecture: str = "resnet18"
+    window_seconds: float = 5.12
+    num_mel_bins: int = 128
+    n_fft: int = 400
+    hop_length: int = 160
+    sampling_rate: int = 16_000
+    timm_args: dict[str, Any] | None = None
+    do_pooling: bool = False
+    initializer_range: float = 0.02
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        """Check what cannot be."""
+        super().__post_init__(**kwargs)
+        for name in ("window_seconds", "num_mel_bins", "n_fft", "hop_length", "sampling_rate"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name}={getattr(self, name)}; accepted: more than 0")
+
+    @property
+    def window_frames(self) -> int:
+        """Spectrogram frames of one window."""
+        return 32 * math.ceil(self.window_seconds * self.sampling_rate / self.hop_length / 32)
+
+    @property
+    def model_args(self) -> dict[str, Any]:
+        """Arguments of `timm.create_model`, which sizes the model for this picture and one channel.
+
+        The 3 are the channels that its pretrained weights have, which it then sums.
+        """
+        picture = {"input_size": (3, self.num_mel_bins, self.window_frames)}
+        return {"in_chans": 1, "pretrained_cfg_overlay": picture, **(self.timm_args or {})}
+
+
+AutoConfig.register(TimmAudioConfig.model_type, TimmAudioConfig)
 AutoConfig.register(MmsrConfig.model_type, MmsrConfig)

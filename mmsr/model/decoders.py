@@ -4,8 +4,8 @@
     memory [b, m, d] ──► projection ──► soft tokens in front of the text ──► logits [b, r, v]  prefix
 
 Both wrap a transformers model under `self.model`, unchanged but for what is named below, and are called
-alike. Adding one = one class and one line in `DECODER_CLASSES`. Any model is built as a `PreTrainedModel`, never
-as a bare module, because only then does its causal mask exist (a bare one leaks the future).
+alike. Adding one = one class and one line in `DECODER_CLASSES`. Any model is built as a `PreTrainedModel`,
+never as a bare module, because only then does its causal mask exist (a bare one leaks the future).
 
 `RATIONALE_FORMATS` in `configuration` says where the label stands in the text. `LabelGrammar` keeps
 generation to it, so that a label can always be read from what is generated.
@@ -18,7 +18,7 @@ from __future__ import annotations
 import inspect
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -137,12 +137,10 @@ class CrossAttentionDecoder(RationaleDecoder):
         if AutoConfig.from_pretrained(name).is_encoder_decoder:
             model = AutoModelForSeq2SeqLM.from_pretrained(name, dtype=torch.float32)
             return without_encoder(model)
-        model, info = AutoModelForCausalLM.from_pretrained(
-            name,
-            dtype=torch.float32,
-            output_loading_info=True,
-            **({"is_decoder": True, "add_cross_attention": True}),
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            name, dtype=torch.float32, is_decoder=True, add_cross_attention=True, output_loading_info=True
         )
+        model, info = loaded
         if new := sorted(info["missing_keys"]):
             logger.warning(
                 "decoder %s brings no weights for %s%s: they start from random numbers",
@@ -157,8 +155,8 @@ class CrossAttentionDecoder(RationaleDecoder):
         reads = "encoder_hidden_states" in inspect.signature(model.forward).parameters
         if not reads or not getattr(model.config, "add_cross_attention", False):
             raise ValueError(
-                f"decoder has model_type={model.config.model_type!r}, which has no cross-attention; accepted: "
-                "an encoder-decoder (bart, t5 ...), a causal language model with add_cross_attention=True "
+                f"decoder has model_type={model.config.model_type!r}, which has no cross-attention; "
+                "accepted: an encoder-decoder (bart, t5 ...), a causal language model with add_cross_attention=True "
                 "(mbart, gpt2, bert, xlm-roberta ...), or decoder_type='prefix' for any other"
             )
         return model
@@ -225,20 +223,15 @@ def without_encoder(model: PreTrainedModel) -> PreTrainedModel:
         if child is encoder
     )
     setattr(owner, name, None)
-    gone = f"{name}."
-    for module in (owner, model):
+
+    def without(tied: dict[str, str] | None) -> dict[str, str]:
+        return {target: source for target, source in (tied or {}).items() if name not in target.split(".")}
+
+    part: Any
+    for part in (owner, model):
         # which weights are tied is read from the class and then kept on the instance: forget the encoder's
-        kept = {
-            target: source
-            for target, source in (module._tied_weights_keys or {}).items()
-            if not target.startswith(gone) and f".{gone}" not in target
-        }
-        module._tied_weights_keys = kept
-        module.all_tied_weights_keys = {
-            target: source
-            for target, source in module.all_tied_weights_keys.items()
-            if not target.startswith(gone) and f".{gone}" not in target
-        }
+        part._tied_weights_keys = without(part._tied_weights_keys)
+        part.all_tied_weights_keys = without(part.all_tied_weights_keys)
     return model
 
 
@@ -281,7 +274,7 @@ class PrefixDecoder(RationaleDecoder):
     @staticmethod
     def memory_width(model: PreTrainedModel) -> int:
         """Width of the language model's word embeddings."""
-        return model.get_input_embeddings().weight.shape[1]  # type: ignore[return-value]
+        return cast(nn.Embedding, model.get_input_embeddings()).embedding_dim
 
     def forward(
         self,
@@ -315,7 +308,9 @@ class PrefixDecoder(RationaleDecoder):
             soft = [self.projection(memory)]
             if prompt_ids is not None:
                 soft.append(embed(prompt_ids))
-            inputs_embeds = torch.cat([*(part.to(inputs_embeds.dtype) for part in soft), inputs_embeds], dim=1)
+            inputs_embeds = torch.cat(
+                [*(part.to(inputs_embeds.dtype) for part in soft), inputs_embeds], dim=1
+            )
         written = max(past - mask.shape[1], 0) + new
         if attention_mask is None or attention_mask.ndim != 2:
             attention_mask = mask.new_ones(len(mask), written)

@@ -3,9 +3,10 @@
     input_values [b, s] ──► AudioEncoder ──► states [b, f, l, d], mask [b, f]
     input_ids    [b, t] ──► TextEncoder  ──► states [b, t, l, d], mask [b, t]
 
-with l the kept layers (1 without a layer mix). Both wrap a transformers model unchanged. What they add is the
-handling of padding that those models lack: a row's states do not depend on what it is batched with, nor on
-the side that padding stands on, nor on what stands in it. `LayerMix` then turns l layers into one.
+with l the kept layers (1 without a layer mix). Both wrap a transformers model (timm's through transformers'
+own wrapper). What they add is the handling of padding that those models lack: a row's states do not depend on
+what it is batched with, nor on the side that padding stands on, nor on what stands in it. `LayerMix` then
+turns l layers into one.
 
 Transformers' Auto classes are imported inside functions: their import makes transformers import
 `mmsr.model.modeling` (see `mmsr/__init__.py`), which needs this module whole. A part is built in the whole
@@ -16,18 +17,23 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
+import math
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from einops import rearrange, repeat
+from einops import rearrange, reduce, repeat
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.audio_utils import mel_filter_bank
+from transformers.modeling_outputs import BaseModelOutput
+from transformers.utils.output_capturing import capture_outputs
 
-from mmsr.model.configuration import MmsrConfig
+from mmsr.model.configuration import MmsrConfig, TimmAudioConfig
 
 
 @dataclass
@@ -42,6 +48,17 @@ class Encoded:
     mask: Tensor
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
+
+    @classmethod
+    def of(cls, output: Any, mask: Tensor, *, all_layers: bool) -> Encoded:
+        """A transformers output with all its layers, or its last.
+
+        The last is always the model's output, whose final layer norm some models leave out of
+        `hidden_states`.
+        """
+        below = output.hidden_states[:-1] if all_layers else ()
+        states = torch.stack((*below, output.last_hidden_state), dim=2)
+        return cls(states, mask, output.hidden_states, output.attentions)
 
 
 class LayerMix(nn.Module):
@@ -78,15 +95,6 @@ def to_front(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     return values.gather(1, order).masked_fill(mask == 0, 0), mask
 
 
-def kept_layers(output: Any, *, all_layers: bool) -> Tensor:
-    """All layers of a transformers output, or its last, `[b, n, l, d]`.
-
-    The last is always the model's output, whose final layer norm some models leave out of `hidden_states`.
-    """
-    below = output.hidden_states[:-1] if all_layers else ()
-    return torch.stack((*below, output.last_hidden_state), dim=2)
-
-
 class AudioEncoder(nn.Module):
     """Base of the speech encoders: a transformers model under `self.model`, fed with the raw waveform.
 
@@ -105,6 +113,11 @@ class AudioEncoder(nn.Module):
         """Number of layers kept: all (embeddings included) with a layer mix, else the last."""
         return self.config.num_hidden_layers + 1 if self.keeps_all_layers else 1
 
+    @property
+    def width(self) -> int:
+        """Width d of its states."""
+        return self.config.hidden_size
+
     @staticmethod
     def build(config: PreTrainedConfig) -> PreTrainedModel:
         """The transformers model of this config, weights not loaded."""
@@ -119,14 +132,7 @@ class AudioEncoder(nn.Module):
 
         return AutoModel.from_pretrained(name, dtype=torch.float32)
 
-    def forward(self, input_values: Tensor, mask: Tensor, **outputs: bool) -> Encoded:
-        """Encode `input_values [b, s]` whose real samples `mask [b, s]` marks."""
-        input_values, mask = to_front(input_values, mask.long())
-        encoded = self.encode(input_values, mask, **outputs)
-        encoded.mask = encoded.mask * mask.any(-1, keepdim=True)  # an absent row has no real frame
-        return encoded
-
-    def encode(
+    def forward(
         self,
         input_values: Tensor,
         mask: Tensor,
@@ -134,15 +140,25 @@ class AudioEncoder(nn.Module):
         output_attentions: bool = False,
         output_hidden_states: bool = False,
     ) -> Encoded:
-        """Encode a waveform whose padding stands at the right and is silent."""
-        raise NotImplementedError
+        """Encode `input_values [b, s]` whose real samples `mask [b, s]` marks."""
+        input_values, mask = to_front(input_values, mask.long())
+        encoded = self.encode(
+            input_values,
+            mask,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states or self.keeps_all_layers,
+        )
+        encoded.mask = encoded.mask * mask.any(-1, keepdim=True)  # an absent row has no real frame
+        if not output_hidden_states:
+            encoded.hidden_states = None
+        return encoded
 
-    def flags(self, output_attentions: bool, output_hidden_states: bool) -> dict[str, bool]:
-        """Keyword arguments that make the transformers model return what is needed."""
-        return {
-            "output_attentions": output_attentions,
-            "output_hidden_states": output_hidden_states or self.keeps_all_layers,
-        }
+    def encode(self, input_values: Tensor, mask: Tensor, **outputs: bool) -> Encoded:
+        """Encode a waveform whose padding stands at the right and is silent.
+
+        `outputs` are the flags that make the transformers model return what is needed.
+        """
+        raise NotImplementedError
 
 
 class WaveformEncoder(AudioEncoder):
@@ -175,36 +191,30 @@ class WaveformEncoder(AudioEncoder):
             or self.config.feat_extract_norm == "group"
         )
 
+    @property
+    def convolutions(self) -> list[tuple[int, int]]:
+        """Kernel and stride of each convolution of the front end, in samples of its input."""
+        return list(zip(self.config.conv_kernel, self.config.conv_stride, strict=True))
+
     @functools.cached_property
     def receptive_field(self) -> int:
         """Samples that the first frame needs."""
         field = 1
-        for kernel, stride in zip(
-            reversed(self.config.conv_kernel), reversed(self.config.conv_stride), strict=True
-        ):
+        for kernel, stride in reversed(self.convolutions):
             field = (field - 1) * stride + kernel
         return field
 
-    def _encode_batch(
-        self,
-        input_values: Tensor,
-        mask: Tensor,
-        *,
-        output_attentions: bool = False,
-        output_hidden_states: bool = False,
-    ) -> Encoded:
+    def _encode_batch(self, input_values: Tensor, mask: Tensor, **outputs: bool) -> Encoded:
         output = self.model(
             input_values,
             attention_mask=mask,
             mask_time_indices=self._no_masking(input_values),
-            **self.flags(output_attentions, output_hidden_states),
+            **outputs,
             return_dict=True,
         )
-        states = kept_layers(output, all_layers=self.keeps_all_layers)
         model: Any = self.model
-        frames = model._get_feature_vector_attention_mask(states.shape[1], mask).long()
-        hidden_states = output.hidden_states if output_hidden_states else None
-        return Encoded(states, frames, hidden_states, output.attentions if output_attentions else None)
+        frames = model._get_feature_vector_attention_mask(output.last_hidden_state.shape[1], mask).long()
+        return Encoded.of(output, frames, all_layers=self.keeps_all_layers)
 
     def _frames(self, samples: int) -> int:
         model: Any = self.model
@@ -265,16 +275,108 @@ def _stack(rows: list[Encoded]) -> Encoded:
     )
 
 
-class WhisperAudioEncoder(AudioEncoder):
-    """Whisper's encoder at its full 30 s window; longer audio is cut into windows, each encoded by itself.
+class MoonshineAudioEncoder(WaveformEncoder):
+    """Moonshine's encoder, without its decoder, on the raw waveform.
 
-    The log-mel spectrogram is made here, in float32, as `WhisperFeatureExtractor` makes it. Frames past the
-    end of the audio are masked (and cut off where no row of the batch needs them); one frame lasts 20 ms.
-    `attentions` are Whisper's own, one square of 1,500 positions per window: `[b * windows, h, n, n]`.
+    Its front end normalises over the whole row (group norm with one group), padding included, and its mask
+    marks a frame by the first of its 895 samples alone: rows are encoded one length at a time, without a
+    mask. One frame steps 24 ms.
+    """
+
+    reads_padding = True
+
+    @property
+    def num_states(self) -> int:
+        """As for the others; `num_hidden_layers` would be the decoder's."""
+        return self.config.encoder_num_hidden_layers + 1 if self.keeps_all_layers else 1
+
+    @staticmethod
+    def build(config: PreTrainedConfig) -> PreTrainedModel:
+        """Moonshine's encoder without its decoder."""
+        from transformers.models.moonshine.modeling_moonshine import MoonshineEncoder
+
+        return MoonshineEncoder._from_config(config, dtype=torch.get_default_dtype())
+
+    @classmethod
+    def load(cls, name: str | os.PathLike[str]) -> PreTrainedModel:
+        """The encoder of a pretrained Moonshine."""
+        return super().load(name).get_encoder()
+
+    @property
+    def convolutions(self) -> list[tuple[int, int]]:
+        """Kernel and stride of each convolution of the front end, which the config does not hold."""
+        model: Any = self.model
+        return [(conv.kernel_size[0], conv.stride[0]) for conv in (model.conv1, model.conv2, model.conv3)]
+
+    def _encode_batch(self, input_values: Tensor, mask: Tensor, **outputs: bool) -> Encoded:
+        output = self.model(input_values, **outputs, return_dict=True)
+        frames = torch.ones(output.last_hidden_state.shape[:2], dtype=torch.long, device=mask.device)
+        return Encoded.of(output, frames, all_layers=self.keeps_all_layers)
+
+
+class SpectrogramEncoder(AudioEncoder):
+    """Base of the encoders that read a log-mel spectrogram, window by window, each by itself.
+
+    They know no mask: a window's end is filled with silence, and frames that hear no real sample are masked.
+    Windows past a row's end are not encoded; their states are zero. Hence a row does not depend on its batch.
+    `attentions` are one square per window, `[b * windows, h, n, n]`.
+    """
+
+    @property
+    def window(self) -> int:
+        """Samples of one window."""
+        raise NotImplementedError
+
+    def log_mel(self, input_values: Tensor) -> Tensor:
+        """Log-mel spectrogram `[w, mels, frames]` of whole windows `[w, s]`, in float32."""
+        raise NotImplementedError
+
+    def encode_windows(self, features: Tensor, **outputs: bool) -> Any:
+        """Encode `log_mel` windows into a transformers output, its states `[w, n, d]`."""
+        raise NotImplementedError
+
+    def encode(self, input_values: Tensor, mask: Tensor, **outputs: bool) -> Encoded:
+        """Encode the windows that hear something and put their frames in a row."""
+        batch, samples = input_values.shape
+        lengths = mask.sum(-1, keepdim=True).clamp(min=1)
+        windows = -(-samples // self.window)
+        input_values = nn.functional.pad(input_values, (0, windows * self.window - samples))
+        cut = rearrange(input_values, "b (w s) -> (b w) s", w=windows)
+        heard = (torch.arange(windows, device=lengths.device) * self.window < lengths).flatten()
+        output = self.encode_windows(self.log_mel(cut[heard]).to(self.model.dtype), **outputs)
+        frames = output.last_hidden_state.shape[1]
+        starts = torch.arange(windows * frames, device=lengths.device) * self.window // frames
+
+        def all_windows(states: Tensor) -> Tensor:
+            return states.new_zeros(len(heard), *states.shape[1:]).index_put((heard,), states)
+
+        def in_a_row(states: Tensor) -> Tensor:
+            longest = -(-samples * states.shape[1] // self.window)
+            return rearrange(all_windows(states), "(b w) n ... -> b (w n) ...", b=batch)[:, :longest]
+
+        encoded = Encoded.of(output, (starts < lengths).long(), all_layers=self.keeps_all_layers)
+        return Encoded(
+            in_a_row(encoded.states),
+            encoded.mask[:, : -(-samples * frames // self.window)],
+            encoded.hidden_states and tuple(map(in_a_row, encoded.hidden_states)),
+            encoded.attentions and tuple(map(all_windows, encoded.attentions)),
+        )
+
+
+class WhisperAudioEncoder(SpectrogramEncoder):
+    """Whisper's encoder, at its full 30 s window or at a shorter one (`audio_window_seconds`).
+
+    A shorter window cuts the spectrogram and the position embeddings alike: short clips cost less, but their
+    states are not those of the full window, whose silence is heard too. The log-mel spectrogram is made here,
+    in float32, as `WhisperFeatureExtractor` makes it. One frame lasts 20 ms.
     """
 
     n_fft = 400
     hop = 160
+
+    def __init__(self, config: MmsrConfig) -> None:
+        super().__init__(config)
+        self.window_seconds = config.audio_window_seconds
 
     @staticmethod
     def build(config: PreTrainedConfig) -> PreTrainedModel:
@@ -288,50 +390,43 @@ class WhisperAudioEncoder(AudioEncoder):
         """The encoder of a pretrained Whisper."""
         return super().load(name).get_encoder()
 
-    def encode(
-        self,
-        input_values: Tensor,
-        mask: Tensor,
-        *,
-        output_attentions: bool = False,
-        output_hidden_states: bool = False,
-    ) -> Encoded:
-        """Encode window by window and put the frames back in a row."""
-        window = self.config.max_source_positions * 2 * self.hop
-        lengths = mask.sum(-1)
-        batch, samples = input_values.shape
-        windows = max(1, -(-samples // window))
-        input_values = nn.functional.pad(input_values, (0, windows * window - samples))
-        output = self.model(
-            self.log_mel(rearrange(input_values, "b (w s) -> (b w) s", w=windows)).to(self.model.dtype),
-            **self.flags(output_attentions, output_hidden_states),
-            return_dict=True,
-        )
-        needed = (lengths + 2 * self.hop - 1) // (2 * self.hop)
-        longest = max(1, -(-samples // (2 * self.hop)))
-        frames = (torch.arange(longest, device=lengths.device) < needed[:, None].clamp(min=1)).long()
+    @property
+    def window(self) -> int:
+        """Samples of one window, whole frames of 20 ms."""
+        frame = 2 * self.hop
+        if self.window_seconds is None:
+            return self.config.max_source_positions * frame
+        return math.ceil(self.window_seconds * 16_000 / frame) * frame
 
-        def in_a_row(states: Tensor) -> Tensor:
-            return rearrange(states, "(b w) f ... -> b (w f) ...", b=batch)[:, :longest]
-
-        hidden_states = tuple(map(in_a_row, output.hidden_states)) if output_hidden_states else None
-        return Encoded(
-            in_a_row(kept_layers(output, all_layers=self.keeps_all_layers)),
-            frames,
-            hidden_states,
-            output.attentions if output_attentions else None,
-        )
+    def encode_windows(self, features: Tensor, **outputs: bool) -> BaseModelOutput:
+        """Encode windows `[w, mels, 2 n]` at the first n positions."""
+        return _whisper_forward(self.model, features, **outputs)
 
     @torch.autocast("cpu", enabled=False)
     @torch.autocast("cuda", enabled=False)
     def log_mel(self, input_values: Tensor) -> Tensor:
-        """Log-mel spectrogram `[b, mels, 2 * positions]` of whole windows `[b, s]` at 16 kHz."""
+        """Log-mel spectrogram `[w, mels, 2 n]` of whole windows `[w, s]` at 16 kHz."""
         window = torch.hann_window(self.n_fft, device=input_values.device)
         spectrum = torch.stft(input_values.float(), self.n_fft, self.hop, window=window, return_complex=True)
         filters = torch.from_numpy(_whisper_filters(self.config.num_mel_bins)).to(input_values.device)
         mel = filters.T @ spectrum[..., :-1].abs().square().contiguous()
         log_mel = mel.clamp(min=1e-10).log10()
         return (torch.maximum(log_mel, log_mel.amax((1, 2), keepdim=True) - 8.0) + 4.0) / 4.0
+
+
+@capture_outputs
+def _whisper_forward(model: Any, features: Tensor, **_: Any) -> BaseModelOutput:
+    """`WhisperEncoder.forward` for windows of any length: that one refuses all but its full window.
+
+    Without its LayerDrop, which would take layers away from the layer mix (the published models have none).
+    """
+    states = nn.functional.gelu(model.conv1(features))
+    states = rearrange(nn.functional.gelu(model.conv2(states)), "w d n -> w n d")
+    states = states + model.embed_positions.weight[: states.shape[1]]
+    states = nn.functional.dropout(states, p=model.dropout, training=model.training)
+    for layer in model.layers:
+        states = layer(states, None)
+    return BaseModelOutput(last_hidden_state=model.layer_norm(states))
 
 
 @functools.cache
@@ -347,12 +442,140 @@ def _whisper_filters(mels: int) -> np.ndarray:  # [201, mels], float32
     ).astype("float32")
 
 
+class TimmAudioEncoder(SpectrogramEncoder):
+    """Any timm image model on a log-mel spectrogram, through transformers' `TimmWrapperModel`.
+
+    The spectrogram is a picture of one channel, mels high and frames wide, of one window
+    (`TimmAudioConfig.window_seconds`); feature maps `[w, d, mels', n]` (a transformer's patches in their
+    grid) are averaged over frequency into frames. timm fits pretrained image weights to it: it sums the first
+    layer's three channels into one and interpolates position embeddings, as AST does (Gong et al. 2021, arXiv
+    2104.01778). Unlike AST's, the level is kept: the logarithm is shifted and scaled by constants. States are
+    those before a convolutional head, if any; `hidden_states` of a convolutional model differ in width
+    and in frames; there are no `attentions`.
+
+    Raises:
+        ValueError: a layer mix of a model whose stages differ in shape.
+    """
+
+    def __init__(self, config: MmsrConfig) -> None:
+        super().__init__(config)
+        stages = {(stage["num_chs"], stage["reduction"]) for stage in self._stages}
+        if self.keeps_all_layers and len(stages) > 1:
+            raise ValueError(
+                f"audio_layer_mix=True: the stages of timm's {self.config.architecture!r} differ in width or "
+                "resolution; accepted: False, or a model of equal layers such as a ViT"
+            )
+
+    @staticmethod
+    def build(config: PreTrainedConfig) -> PreTrainedModel:
+        """The timm model of this config, with random weights, without what follows its last stage."""
+        from transformers import TimmWrapperModel
+
+        model: Any = TimmWrapperModel._from_config(config, dtype=torch.get_default_dtype())
+        TimmAudioEncoder._prune(model.timm_model)
+        return model
+
+    @staticmethod
+    def _prune(model: Any) -> None:
+        """Take a convolutional head away, which would get no gradient."""
+        model.prune_intermediate_layers([len(model.feature_info) - 1], prune_head=True)
+
+    @classmethod
+    def load(cls, name: str | os.PathLike[str], **settings: Any) -> PreTrainedModel:
+        """The pretrained model of `timm/<model>`, or of `timm/local-dir:<folder>`, in float32.
+
+        `settings` are `TimmAudioConfig`'s, such as `window_seconds`. The config keeps the architecture's
+        name and not where the weights came from, so that a checkpoint reloads offline.
+
+        Raises:
+            ValueError: the weights are to come from elsewhere.
+        """
+        import timm
+
+        source = str(name).removeprefix("timm/")
+        scheme, _, folder = source.rpartition(":")
+        if scheme not in ("", "local-dir"):
+            raise ValueError(f"audio={str(name)!r}; accepted: timm/<model> or timm/local-dir:<folder>")
+        architecture = source
+        if scheme:
+            architecture = json.loads((Path(folder) / "config.json").read_text("utf-8"))["architecture"]
+        config = TimmAudioConfig(architecture=architecture, **settings)
+        model: Any = cls.build(config)
+        arguments = {"pretrained": True, "num_classes": 0, **config.model_args}
+        if model.timm_model.pretrained_cfg.get("fixed_input_size"):
+            # Said twice: a folder's own size would otherwise win over the overlay in `model_args`.
+            arguments["img_size"] = (config.num_mel_bins, config.window_frames)
+        pretrained: Any = timm.create_model(source, **arguments)
+        cls._prune(pretrained)
+        model.timm_model.load_state_dict(pretrained.state_dict())
+        return model
+
+    @property
+    def _stages(self) -> list[dict[str, Any]]:
+        model: Any = self.model
+        return list(model.timm_model.feature_info)
+
+    @property
+    def num_states(self) -> int:
+        """Number of layers kept: all (a transformer's blocks) with a layer mix, else the last."""
+        return len(self._stages) if self.keeps_all_layers else 1
+
+    @property
+    def width(self) -> int:
+        """Channels of the last stage."""
+        return self._stages[-1]["num_chs"]
+
+    @property
+    def window(self) -> int:
+        """Samples of one window."""
+        return self.config.window_frames * self.config.hop_length
+
+    def train(self, mode: bool = True) -> TimmAudioEncoder:
+        """A frozen model stays in eval mode: its batch norm would go on counting."""
+        super().train(mode)
+        if not any(parameter.requires_grad for parameter in self.model.parameters()):
+            self.model.eval()
+        return self
+
+    def encode_windows(self, features: Tensor, **outputs: bool) -> BaseModelOutput:
+        """Encode pictures `[w, mels, frames]`; each stage's map becomes frames `[w, n, d]`."""
+        stages = outputs["output_hidden_states"] or [len(self._stages) - 1]
+        maps = self.model(features[:, None], output_hidden_states=stages, norm=True, output_fmt="NCHW")
+        frames = tuple(reduce(stage, "w d k n -> w n d", "mean") for stage in maps.hidden_states)
+        return BaseModelOutput(last_hidden_state=frames[-1], hidden_states=frames)
+
+    @torch.autocast("cpu", enabled=False)
+    @torch.autocast("cuda", enabled=False)
+    def log_mel(self, input_values: Tensor) -> Tensor:
+        """Log-mel spectrogram `[w, mels, frames]` of whole windows `[w, s]`, -1.5 at silence."""
+        from torchaudio import functional as audio
+
+        config, device = self.config, input_values.device
+        spectrum = audio.spectrogram(
+            input_values.float(),
+            pad=0,
+            window=torch.hann_window(config.n_fft, device=device),
+            n_fft=config.n_fft,
+            hop_length=config.hop_length,
+            win_length=config.n_fft,
+            power=2.0,
+            normalized=False,
+        )
+        filters = audio.melscale_fbanks(
+            config.n_fft // 2 + 1, 0.0, config.sampling_rate / 2, config.num_mel_bins, config.sampling_rate
+        ).to(device)
+        mel = filters.T @ spectrum[..., :-1]
+        return (mel.clamp(min=1e-10).log10() + 4.0) / 4.0
+
+
 AUDIO_ENCODERS: dict[str, type[AudioEncoder]] = {
     **dict.fromkeys(
         ("wav2vec2", "hubert", "wavlm", "data2vec-audio", "unispeech", "unispeech-sat", "wav2vec2-conformer"),
         WaveformEncoder,
     ),
+    "moonshine": MoonshineAudioEncoder,
     "whisper": WhisperAudioEncoder,
+    TimmAudioConfig.model_type: TimmAudioEncoder,
 }
 """The speech encoders, by the `model_type` of their config."""
 
@@ -371,6 +594,19 @@ def audio_encoder_class(config: PreTrainedConfig) -> type[AudioEncoder]:
     return AUDIO_ENCODERS[config.model_type]
 
 
+def load_audio_encoder(name: str | os.PathLike[str]) -> PreTrainedModel:
+    """The pretrained speech encoder of a Hub id or folder, or `timm/<model>`, in float32.
+
+    Raises:
+        ValueError: it is no known speech encoder.
+    """
+    from transformers import AutoConfig
+
+    if str(name).startswith("timm/"):
+        return TimmAudioEncoder.load(name)
+    return audio_encoder_class(AutoConfig.from_pretrained(name)).load(name)
+
+
 class TextEncoder(nn.Module):
     """Any transformers text encoder, without its pooler, under `self.model`.
 
@@ -381,7 +617,9 @@ class TextEncoder(nn.Module):
         super().__init__()
         self.config = config.part("text_encoder")
         self.keeps_all_layers = config.text_layer_mix
-        self.pad_token_id = self.config.pad_token_id or 0
+        # The encoder's own: models of RoBERTa's kind count positions by what is not this token.
+        own = self.config.pad_token_id
+        self.pad_token_id = config.pad_token_id if own is None else own
         self.model = self.build(self.config)
 
     @staticmethod
@@ -437,9 +675,7 @@ class TextEncoder(nn.Module):
             output_hidden_states=output_hidden_states or self.keeps_all_layers,
             return_dict=True,
         )
-        return Encoded(
-            kept_layers(output, all_layers=self.keeps_all_layers),
-            mask,
-            output.hidden_states if output_hidden_states else None,
-            output.attentions if output_attentions else None,
-        )
+        encoded = Encoded.of(output, mask, all_layers=self.keeps_all_layers)
+        if not output_hidden_states:
+            encoded.hidden_states = None
+        return encoded

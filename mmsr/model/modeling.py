@@ -23,15 +23,29 @@ from typing import Any, cast
 import torch
 from einops import rearrange, reduce
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, Cache, GenerationMixin, PreTrainedModel
+from transformers import AutoModel, Cache, GenerationMixin, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import ModelOutput
 from transformers.utils import can_return_tuple
 
 from mmsr.model.configuration import PRESETS, MmsrConfig, check_choice
 from mmsr.model.decoders import DECODER_CLASSES, LabelGrammar, RationaleDecoder
-from mmsr.model.encoders import Encoded, LayerMix, TextEncoder, audio_encoder_class, to_front
-from mmsr.model.fusion import FUSION_CLASSES, POOLING_CLASSES, AttentionPooling
+from mmsr.model.encoders import (
+    Encoded,
+    LayerMix,
+    TextEncoder,
+    audio_encoder_class,
+    load_audio_encoder,
+    to_front,
+)
+from mmsr.model.fusion import (
+    FUSION_CLASSES,
+    POOLING_CLASSES,
+    AttentionPooling,
+    CrossAttentionLayer,
+    FeedForward,
+    SelfAttentionLayer,
+)
 
 
 @dataclass
@@ -180,6 +194,12 @@ class MmsrPreTrainedModel(PreTrainedModel):
         if isinstance(module, nn.Linear):
             # transformers' normal(0, .02) starves a narrow fusion: its head then learns nothing for epochs
             init.xavier_uniform_(module.weight)
+        elif isinstance(module, FeedForward):
+            init.zeros_(module[-2].weight)
+        elif isinstance(module, CrossAttentionLayer | SelfAttentionLayer):
+            # What a fusion adds to a stream starts at zero (as in Flamingo, arXiv 2204.14198): words and
+            # frames reach the memory as they are, and a decoder learns to quote them several times sooner.
+            init.zeros_(module.attention.o_proj.weight)
         elif isinstance(module, Stream):
             init.normal_(module.absent, std=self.config.initializer_range)
             if module.standardize:
@@ -240,7 +260,7 @@ class MmsrEncoder(MmsrPreTrainedModel):
             self.audio_encoder = audio_encoder_class(audio)(config)
             self.audio_stream = Stream(
                 self.audio_encoder.num_states,
-                audio.hidden_size,
+                self.audio_encoder.width,
                 config,
                 standardize=config.audio_standardize,
                 stride=config.audio_stride,
@@ -415,13 +435,15 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         if self.decoder is not None:  # transformers collects the tied weights of direct children alone
             tied = self.decoder.model.all_tied_weights_keys
             prefix = "decoder.model."
-            self.all_tied_weights_keys |= {prefix + target: prefix + source for target, source in tied.items()}
+            self.all_tied_weights_keys |= {
+                prefix + target: prefix + source for target, source in tied.items()
+            }
 
     @classmethod
     def from_encoders(
         cls,
         *,
-        audio: str | os.PathLike[str] | None = None,
+        audio: str | os.PathLike[str] | PreTrainedModel | None = None,
         text: str | os.PathLike[str] | None = None,
         decoder: str | os.PathLike[str] | None = None,
         processor: Any = None,
@@ -430,7 +452,9 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         """Build a model from pretrained parts; what joins them starts from random numbers.
 
         Args:
-            audio: Hub id or folder of a transformers speech encoder; None with `fusion="text_only"`.
+            audio: Hub id or folder of a transformers speech encoder, or `timm/<model>`; also one that an
+                audio encoder's `load` or `build` made, with settings of its own; None with
+                `fusion="text_only"`.
             text: Hub id or folder of a transformers text encoder; None with `fusion="audio_only"`.
             decoder: None for a label only; the name of a preset, whose decoder is built from scratch; or the
                 Hub id or folder of a pretrained language model, which `decoder_type` says how to use.
@@ -444,8 +468,9 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         fusion = overrides.get("fusion", "cross_attention")
         parts: dict[str, PreTrainedModel] = {}
         if fusion != "text_only":
-            audio = _given("audio", audio, fusion)
-            parts["audio_encoder"] = audio_encoder_class(AutoConfig.from_pretrained(audio)).load(audio)
+            if not isinstance(audio, PreTrainedModel):
+                audio = load_audio_encoder(_given("audio", audio, fusion))
+            parts["audio_encoder"] = audio
         if fusion != "audio_only":
             parts["text_encoder"] = TextEncoder.load(_given("text", text, fusion))
         if processor is not None:
@@ -674,7 +699,7 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         return MmsrOutput(**{**dict(output), **losses})
 
     def _logits_of_labels(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Scores `[b, c]` of the label tokens where a label token stands in the targets (zero where none does)."""
+        """Scores `[b, c]` of the label tokens where one stands in the targets; zero in rows without one."""
         tokens = torch.tensor(self.config.label_token_ids, device=logits.device)
         place = torch.isin(labels, tokens).long()
         chosen = logits[torch.arange(len(logits), device=logits.device), place.argmax(-1)][:, tokens]
@@ -769,12 +794,11 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
             batch_size, model_input_name, model_kwargs, decoder_start_token_id, device
         )
 
-
     def _get_logits_processor(self, generation_config: Any, *args: Any, **kwargs: Any) -> Any:
         """Every text keeps to its format, so that its label can be read."""
         processors = super()._get_logits_processor(generation_config, *args, **kwargs)  # type: ignore[misc]  # its self is a Protocol
         layout = self.config.format
-        assert layout is not None and self.config.label_token_ids is not None
+        assert layout is not None and self.config.label_token_ids and self.config.eos_token_id is not None
         processors.append(
             LabelGrammar(
                 layout,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -160,9 +161,9 @@ class MmsrProcessor(ProcessorMixin):
     # ------------------------------------------------------------------ one modality each
 
     def _encode_text(self, texts: list[str | None], kwargs: dict[str, Any]) -> dict[str, Any]:
-        prefixed = [self.text_prefix + (text or "") for text in texts]
+        prefixed = [_plain(self.text_prefix + (text or ""), self.tokenizer) for text in texts]
         limit = kwargs.get("max_length") or self.tokenizer.model_max_length
-        kwargs["truncation"] = False
+        kwargs |= {"truncation": False, "split_special_tokens": True}
         encoded = self.tokenizer(prefixed, **{**kwargs, "padding": False, "verbose": False})
         too_long = sum(len(ids) > limit for ids in encoded["input_ids"])
         if too_long:
@@ -195,7 +196,12 @@ class MmsrProcessor(ProcessorMixin):
             if not rationale or sentiment < 0:
                 rows.append([])
                 continue
-            ids = tokenizer(rationale, add_special_tokens=False, verbose=False)["input_ids"]
+            ids = tokenizer(
+                _plain(rationale, tokenizer),
+                add_special_tokens=False,
+                split_special_tokens=True,
+                verbose=False,
+            )["input_ids"]
             cut += len(ids) > self.max_rationale_tokens
             words, label = ids[: self.max_rationale_tokens], [self.label_token_ids[sentiment]]
             rows.append([*(label + words if layout.label_first else words + label), self.eos_token_id])
@@ -285,7 +291,7 @@ class MmsrProcessor(ProcessorMixin):
 
     @classmethod
     def get_attributes(cls) -> list[str]:
-        """The parts that every processor has; `decoder_tokenizer`, which may be None, is saved beside them."""
+        """The parts that every processor has; `decoder_tokenizer` may be None and is saved beside them."""
         return ["feature_extractor", "tokenizer"]
 
     def to_dict(self) -> dict[str, Any]:
@@ -401,7 +407,9 @@ class MmsrProcessor(ProcessorMixin):
             sep_token="</s>",
             extra_special_tokens=[label_token(label) for label in labels],
         )
-        return cls(_feature_extractor(do_normalize=False), fast, labels=labels, rationale_format=rationale_format)
+        return cls(
+            _feature_extractor(do_normalize=False), fast, labels=labels, rationale_format=rationale_format
+        )
 
     @classmethod
     def from_encoders(
@@ -418,7 +426,7 @@ class MmsrProcessor(ProcessorMixin):
 
         Args:
             audio: Hub id or folder of the speech encoder; its own preprocessor says whether each utterance's
-                level is normalised away. None = the level is kept.
+                level is normalised away. None or `timm/<model>` = the level is kept.
             text: Hub id or folder of the text encoder, whose tokenizer is taken; None without one
                 (`fusion="audio_only"`): the decoder's tokenizer then reads transcripts, if there are any.
             decoder: Hub id or folder of a pretrained decoder, whose own tokenizer is kept beside the text
@@ -435,7 +443,7 @@ class MmsrProcessor(ProcessorMixin):
         if text is None and decoder is None:
             raise ValueError("no tokenizer: pass text= (a text encoder) or decoder= (a pretrained decoder)")
         do_normalize = False
-        if audio is not None:
+        if audio is not None and not str(audio).startswith("timm/"):
             preprocessor = Wav2Vec2FeatureExtractor.get_feature_extractor_dict(audio)[0]
             reads_waveform = preprocessor.get("feature_extractor_type") == "Wav2Vec2FeatureExtractor"
             do_normalize = bool(reads_waveform and preprocessor.get("do_normalize", True))
@@ -462,6 +470,22 @@ def _feature_extractor(*, do_normalize: bool) -> Wav2Vec2FeatureExtractor:
         do_normalize=do_normalize,
         return_attention_mask=True,
     )
+
+
+def _plain(text: str, tokenizer: PreTrainedTokenizerBase) -> str:
+    """`text` without the spelling of a special token: a space after its first letter breaks it.
+
+    Nobody's words may put a label's token, or an end, into the sequence. `split_special_tokens` keeps
+    the tokenizer from reading them as such in the text as written; but the text as normalised may hold
+    them as well, and the pieces of an XLM-R vocabulary hold `</s>` itself.
+    """
+    added = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    special = re.compile("|".join(map(re.escape, {*added, *tokenizer.all_special_tokens})))
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    read = backend.normalizer.normalize_str(text) if backend and backend.normalizer else text
+    if not special.search(read):
+        return text
+    return special.sub(lambda spelled: f"{spelled[0][0]} {spelled[0][1:]}", read)
 
 
 def _rows(values: Any) -> list[Any] | None:

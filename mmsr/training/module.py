@@ -315,6 +315,7 @@ def stored_audio(
         processing={
             "config": encoder.audio_encoder.config.to_json_string(use_diff=False),
             "layers": encoder.audio_encoder.num_states,
+            "window_seconds": model.config.audio_window_seconds,
             "feature_extractor": processor.feature_extractor.to_dict(),
             "bf16": bf16,
         },

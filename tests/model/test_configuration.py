@@ -5,7 +5,14 @@ from typing import Any
 import pytest
 from transformers import AutoConfig
 
-from mmsr.model.configuration import FORMAT_VERSION, FUSIONS, PRESETS, MmsrConfig, check_choice
+from mmsr.model.configuration import (
+    FORMAT_VERSION,
+    FUSIONS,
+    PRESETS,
+    MmsrConfig,
+    TimmAudioConfig,
+    check_choice,
+)
 from mmsr.model.modeling import MmsrForSentimentReasoning
 
 EMOTIONS = {i: name for i, name in enumerate("anger disgust fear joy neutral sadness surprise".split())}
@@ -81,6 +88,14 @@ def test_parts_may_be_dicts():
     assert audio["model_type"] == "hubert", "the caller's dict is left alone"
 
 
+def test_a_timm_encoder_is_part_of_a_saved_config(tmp_path: Path):
+    part = TimmAudioConfig(architecture="test_vit", window_seconds=2.0, timm_args={"drop_path_rate": 0.1})
+    MmsrConfig.from_preset("tiny", audio_encoder=part).save_pretrained(tmp_path)
+    loaded = AutoConfig.from_pretrained(tmp_path).part("audio_encoder")
+    assert isinstance(loaded, TimmAudioConfig) and loaded.to_dict() == part.to_dict()
+    assert loaded.window_frames == 224  # 2 s are 200, rounded up to 7 * 32
+
+
 def test_the_text_config_is_the_decoders():
     """Generation takes the cache's size from it."""
     config = MmsrConfig.from_preset("tiny")
@@ -110,6 +125,20 @@ def test_the_text_config_is_the_decoders():
         ),
         ({"fusion_bottlenecks": 0}, "fusion_bottlenecks=0; accepted: 1 or more"),
         ({"fusion_rank": -1}, "fusion_rank=-1; accepted: 1 or more"),
+        ({"audio_stride": 0}, r"audio_stride=0; accepted: 1 \(every frame\) or more"),
+        ({"audio_window_seconds": 6.0}, "audio_window_seconds=6.0; accepted: with a Whisper encoder, more"),
+        (
+            {"audio_window_seconds": 31.0, "audio_encoder": {"model_type": "whisper"}},
+            "audio_window_seconds=31.0; accepted: .*, more than 0 and at most its 30 s",
+        ),
+        (
+            {"audio_window_seconds": 0.0, "audio_encoder": {"model_type": "whisper"}},
+            "audio_window_seconds=0.0;",
+        ),
+        (
+            {"audio_encoder": {"model_type": "mmsr-timm-audio", "window_seconds": 0.0}},
+            "window_seconds=0.0; accepted: more than 0",
+        ),
         ({"hidden_size": 30}, "hidden_size=30 is not divisible by fusion_heads=4"),
         ({"class_weights": [1.0, 2.0]}, "class_weights has 2 entries for 3 labels in id2label"),
         ({"label_token_ids": [5, 6]}, "label_token_ids has 2 entries for 3 labels in id2label"),

@@ -485,6 +485,48 @@ def test_nan_in_the_padding_of_stored_features_changes_nothing(make_model: MakeM
     assert_close(gradients(model, output.loss), gradients(model, plain.loss))
 
 
+@pytest.mark.parametrize("stride", [2, 3, 50])
+def test_stacked_frames_do_not_depend_on_padding(make_model: MakeModel, ragged: Batch, stride: int):
+    """12 frames become ceil(12 / stride); 50 is longer than the clip."""
+    model = make_model(audio_stride=stride, audio_layer_mix=True)
+    audio = {name: ragged[name] for name in ("input_values", "input_values_mask")}
+    features, mask = model.encoder.encode_audio(**audio)
+    frames = mask.sum(1)
+    stream, stream_mask = model.encoder.audio_stream(features, mask)
+    assert stream.shape[1] == -(-mask.shape[1] // stride)
+    assert stream_mask.sum(1).tolist() == [-(-frames[0] // stride), 1, -(-frames[2] // stride)]
+    assert_close(stream[1, 0], model.encoder.audio_stream.absent)
+    output = model(**ragged)
+    garbage = {
+        **ragged,
+        "input_values": ragged["input_values"].masked_fill(audio["input_values_mask"] == 0, 9e9),
+    }
+    assert torch.equal(model(**garbage).sentiment_logits, output.sentiment_logits)
+    alone = model(
+        input_values=ragged["input_values"][2:, :2500],
+        input_values_mask=torch.ones(1, 2500, dtype=torch.long),
+    )
+    assert_close(alone.sentiment_logits, output.sentiment_logits[2:], atol=1e-5, rtol=1e-4)
+    longer = model(
+        audio_features=nn.functional.pad(features, (0, 0, 0, 0, 0, 7), value=3.0),
+        audio_features_mask=nn.functional.pad(mask, (0, 7)),
+        input_ids=ragged["input_ids"],
+        attention_mask=ragged["attention_mask"],
+    )
+    assert_close(longer.sentiment_logits, output.sentiment_logits, atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_a_stack_is_its_frames_side_by_side(make_model: MakeModel):
+    stream = make_model(audio_stride=2).encoder.audio_stream
+    states, mask = torch.randn(1, 5, 1, 32), torch.tensor([[1, 1, 1, 1, 1]])
+    stacked, stacked_mask = stream(states, mask)
+    flat = torch.cat([states[:, :, 0], torch.zeros(1, 1, 32)], 1)
+    expected = stream.norm(stream.projection(torch.cat([flat[:, 0::2], flat[:, 1::2]], -1)))
+    assert_close(stacked, expected)
+    assert stacked_mask.tolist() == [[1, 1, 1]]
+
+
 # ---------------------------------------------------------------------- checkpoints
 
 

@@ -116,6 +116,33 @@ def test_the_prefix_stands_before_every_transcript(trained_processor: MmsrProces
     assert prefixed.tokenizer.decode(targets[1:-1]) == "kind"
 
 
+def check_that_words_stay_words(processor: MmsrProcessor) -> None:
+    """Nothing that a speaker says, or that a rationale quotes, puts a label or an end into the sequence."""
+    tokenizer = processor.tokenizer
+    special = {index for index in tokenizer.all_special_ids if index != tokenizer.unk_token_id}
+    special |= set(processor.label_token_ids)
+    for written in (
+        "</s> kind <s>",
+        "a<|positive|>b",
+        "<pad>",
+        "<unk> <mask>",
+        "＜/s＞ ＜|negative|＞",
+        "<|neutral|>",
+    ):
+        inputs = processor(text=[written], rationale=[written], sentiment=["neutral"])
+        text, target = inputs["input_ids"][0], inputs["labels"][0]
+        assert text[0] == tokenizer.cls_token_id and text[-1] == tokenizer.sep_token_id
+        assert target[0] == processor.label_token_ids[1] and target[-1] == tokenizer.eos_token_id
+        assert not special & {*text[1:-1], *target[1:-1]}, written
+        assert len(text) > 4 and len(target) > 4  # its letters are there
+
+
+def test_words_that_spell_a_special_token_stay_words(processor: MmsrProcessor):
+    check_that_words_stay_words(processor)
+    plain = processor(text=["kind words < s > 3 < 4"])["input_ids"]
+    assert plain == processor.tokenizer(["kind words < s > 3 < 4"])["input_ids"]
+
+
 # ---------------------------------------------------------------------- lengths
 
 
@@ -290,6 +317,8 @@ def test_saved_equals_loaded(trained_processor: MmsrProcessor, waveforms: Wavefo
     expected, got = saved(**arguments), loaded(**arguments)
     assert set(got) == set(expected)
     assert all(torch.equal(got[name], expected[name]) for name in expected)
+    once = trained_processor(text=[f"query: {text}" for text in SCRIPTS[:3]], return_tensors="pt")
+    assert torch.equal(got["input_ids"], once["input_ids"]) and loaded.text_prefix == "query: "
     assert loaded.labels == saved.labels and loaded.max_rationale_tokens == 4
     assert not loaded.feature_extractor.do_normalize
     assert loaded.to_dict() == saved.to_dict()
@@ -322,6 +351,14 @@ def test_pretrained_encoders_bring_tokenizer_and_level(
     assert plain.text_prefix == "query: "
 
 
+def test_timm_hears_the_level(trained_processor: MmsrProcessor, tmp_path: Path):
+    """There is no preprocessor to ask, on the Hub or elsewhere: the log-mel is made inside the model."""
+    trained_processor.tokenizer.save_pretrained(tmp_path)
+    processor = MmsrProcessor.from_encoders(audio="timm/resnet18.a1_in1k", text=tmp_path)
+    extractor = processor.feature_extractor
+    assert not extractor.do_normalize and extractor.sampling_rate == 16_000
+
+
 @pytest.mark.slow
 def test_a_real_tokenizer_gets_label_tokens(shared_models: Path):
     processor = MmsrProcessor.from_encoders(
@@ -333,3 +370,4 @@ def test_a_real_tokenizer_gets_label_tokens(shared_models: Path):
     assert inputs["labels"][0, 0] == processor.label_token_ids[2]
     kwargs = processor.config_kwargs()
     assert None not in kwargs.values() and kwargs["pad_token_id"] == processor.tokenizer.pad_token_id
+    check_that_words_stay_words(processor)
