@@ -383,11 +383,13 @@ class MmsrModule(L.LightningModule):
             losses["r_drop"] = self._divergence(outputs, batch)
             # the paper adds the two passes' losses, of which `loss` is the mean
             losses["loss"] = losses["loss"] + self.hparams["r_drop"] / 2 * losses["r_drop"]
-        for name, objective in self.objectives.items():
-            losses[f"{name}_loss"] = objective(streams, labels)
-            losses["loss"] = losses["loss"] + objective.weight * losses[f"{name}_loss"]  # type: ignore[operator]
-        if self.ogm_ge is not None:
-            self.ogm_ge.observe(self.objectives["auxiliary_heads"].logits(streams), streams, labels)  # type: ignore
+        with torch.autocast(self.device.type, enabled=False):
+            for name, objective in self.objectives.items():
+                losses[f"{name}_loss"] = objective(streams, labels)
+                losses["loss"] = losses["loss"] + objective.weight * losses[f"{name}_loss"]  # type: ignore
+            if self.ogm_ge is not None:
+                logits = self.objectives["auxiliary_heads"].logits(streams)  # type: ignore[operator]
+                self.ogm_ge.observe(logits, streams, labels)
         for name, loss in losses.items():
             self._log_training(name, loss, len(labels))
         for name, log_variance in self.log_variances.items():

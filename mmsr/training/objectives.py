@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from einops import einsum
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -52,7 +51,7 @@ def pooled_streams(encoder: MmsrEncoder, rows: int) -> Iterator[dict[str, Pooled
     def keep(name: str) -> Callable[[nn.Module, tuple[Tensor, Tensor], tuple[Tensor, Tensor]], None]:
         def hook(_: nn.Module, given: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
             states, mask = output[0].float(), output[1].float()
-            mean = einsum(states, mask, "b n d, b n -> b d") / mask.sum(1, keepdim=True)
+            mean = (states * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)
             streams[name] = Pooled(mean, given[1].any(-1))
 
         return hook
@@ -129,7 +128,7 @@ class Contrastive(nn.Module):
     def forward(self, streams: Mapping[str, Pooled], labels: Tensor) -> Tensor:
         """InfoNCE over the rows that have both."""
         both = streams["audio"].present & streams["text"].present
-        audio, text = (self.projections[name](streams[name].vectors[both]).float() for name in MODALITIES)
+        audio, text = (self.projections[name](streams[name].vectors[both]) for name in MODALITIES)
         return contrastive_loss(audio, text, self.log_scale.exp().clamp(max=100.0))
 
 
@@ -156,7 +155,7 @@ class SupervisedContrastive(nn.Module):
         kept = {name: streams[name].present & (labels >= 0) for name in MODALITIES}
         features = torch.cat([streams[name].vectors[kept[name]] for name in MODALITIES])
         targets = torch.cat([labels[kept[name]] for name in MODALITIES])
-        return supervised_contrastive_loss(self.projection(features).float(), targets, self.temperature)
+        return supervised_contrastive_loss(self.projection(features), targets, self.temperature)
 
 
 class AuxiliaryHeads(nn.Module):
@@ -174,8 +173,8 @@ class AuxiliaryHeads(nn.Module):
         self.heads = nn.ModuleDict({name: nn.Linear(width, labels) for name in MODALITIES})
 
     def logits(self, streams: Mapping[str, Pooled]) -> dict[str, Tensor]:
-        """Each head's answer `[b, c]`, float32; of no meaning where the modality is absent."""
-        return {name: self.heads[name](streams[name].vectors).float() for name in MODALITIES}
+        """Each head's answer `[b, c]`; of no meaning where the modality is absent."""
+        return {name: self.heads[name](streams[name].vectors) for name in MODALITIES}
 
     def forward(self, streams: Mapping[str, Pooled], labels: Tensor) -> Tensor:
         """Cross-entropy of each head, a mean over the rows that have its modality and a known label."""

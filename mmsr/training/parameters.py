@@ -170,6 +170,8 @@ def add_lora(model: MmsrForSentimentReasoning, lora: Mapping[str, Lora]) -> None
     Raises:
         ValueError: peft is not installed, the model lacks that encoder, or it has no such target modules.
     """
+    if not lora:
+        return
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ModuleNotFoundError as error:

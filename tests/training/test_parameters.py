@@ -1,6 +1,7 @@
 """Freezing, LoRA and learning rates, on every kind of encoder."""
 
 import copy
+import sys
 
 import pytest
 import torch
@@ -174,6 +175,15 @@ def test_lora_s_targets_can_be_chosen():
         add_lora(build(), {"audio_encoder": {"target_modules": ["nosuch"]}})
 
 
+def test_without_peft_lora_alone_is_refused(monkeypatch):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    model = build()
+    add_lora(model, {})
+    merge_lora(model)
+    with pytest.raises(ValueError, match=r"lora= needs peft: pip install 'mmsr\[lora\]'"):
+        add_lora(model, {"text_encoder": {}})
+
+
 def test_rates_fall_with_depth():
     model = build()
     groups = parameter_groups(
@@ -204,7 +214,7 @@ def test_what_an_encoder_cannot_do_is_named():
     alone = MmsrForSentimentReasoning(
         MmsrConfig.from_preset("tiny", fusion="text_only", rationale_format="none")
     )
-    with pytest.raises(ValueError, match="freeze= names audio_encoder, which a model with fusion='text_only'"):
+    with pytest.raises(ValueError, match="freeze= names audio_encoder, which a model with fusion='text"):
         freeze_encoders(alone, freeze=["audio_encoder"])
     part = model.encoder.text_encoder.model
     part.config.num_hidden_layers = 7
