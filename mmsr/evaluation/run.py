@@ -12,12 +12,12 @@ import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
 from mmsr.evaluation.baselines import baselines
-from mmsr.evaluation.metrics import Row, check_labels, evaluate_rows, has_text
+from mmsr.evaluation.metrics import Row, check_labels, evaluate_rows, has_text, sentiment_metrics
 
 
 class Record(TypedDict):
@@ -29,12 +29,16 @@ class Record(TypedDict):
 
 
 class Answer(TypedDict):
-    """What a model answers; `rationale` is null where the model writes none."""
+    """What a model answers; `rationale` is null where the model writes none.
+
+    `head_label` is there where the decoder gives `label` and a classification head gives another.
+    """
 
     label: str
     score: float
     scores: dict[str, float]
     rationale: str | None
+    head_label: NotRequired[str]
 
 
 Predict = Callable[[Sequence[Record]], list[Answer]]
@@ -104,6 +108,8 @@ def evaluate(
         answers = _answer(predict, records, condition=name, progress=progress, chunk=chunk)
         answered = [_prediction(row, answer, name) for row, answer in zip(kept, answers, strict=True)]
         metrics[name] = evaluate_rows(answered, labels)
+        if all("head_label" in row for row in answered):
+            metrics[name]["head"] = _head_metrics(answered, labels)
         predictions += answered
     if train_rows:
         first = next(iter(examined))
@@ -291,6 +297,12 @@ def _answer(
     return answers
 
 
+def _head_metrics(rows: Sequence[Row], labels: Sequence[str]) -> dict[str, Any]:
+    """Returns the label figures of the head, where the decoder's are the model's."""
+    known = [row for row in rows if row["label"] is not None]
+    return sentiment_metrics([row["label"] for row in known], [row["head_label"] for row in known], labels)
+
+
 def _prediction(row: Row, answer: Answer, condition: str) -> dict[str, Any]:
     return {
         "id": row["id"],
@@ -303,4 +315,5 @@ def _prediction(row: Row, answer: Answer, condition: str) -> dict[str, Any]:
         "speaker": row["speaker"],
         "kind": row["kind"],
         "condition": condition,
+        **({"head_label": answer["head_label"]} if "head_label" in answer else {}),
     }

@@ -134,11 +134,13 @@ class CrossAttentionDecoder(RationaleDecoder):
         """The pretrained decoder; names in the log what of it is new."""
         from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-        if AutoConfig.from_pretrained(name).is_encoder_decoder:
+        config = AutoConfig.from_pretrained(name)
+        if config.is_encoder_decoder:
             model = AutoModelForSeq2SeqLM.from_pretrained(name, dtype=torch.float32)
             return without_encoder(model)
+        config.is_decoder = config.add_cross_attention = True
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            name, dtype=torch.float32, is_decoder=True, add_cross_attention=True, output_loading_info=True
+            name, config=config, dtype=torch.float32, output_loading_info=True
         )
         model, info = loaded
         if new := sorted(info["missing_keys"]):
@@ -156,8 +158,8 @@ class CrossAttentionDecoder(RationaleDecoder):
         if not reads or not getattr(model.config, "add_cross_attention", False):
             raise ValueError(
                 f"decoder has model_type={model.config.model_type!r}, which has no cross-attention; "
-                "accepted: an encoder-decoder (bart, t5 ...), a causal language model with add_cross_attention=True "
-                "(mbart, gpt2, bert, xlm-roberta ...), or decoder_type='prefix' for any other"
+                "accepted: an encoder-decoder (bart, t5 ...), a causal language model with "
+                "add_cross_attention=True (mbart, gpt2, bert, xlm-roberta ...), or decoder_type='prefix'"
             )
         return model
 

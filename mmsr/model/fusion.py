@@ -65,15 +65,24 @@ def eager_attention(
     return (weights @ value).transpose(1, 2), weights
 
 
+class ResidualLinear(nn.Linear):
+    """The last layer of a residual branch, which starts at zero.
+
+    So a fusion starts by adding nothing (as Flamingo's does, Alayrac et al. 2022, arXiv 2204.14198): words
+    and frames reach the memory as they are, and a decoder learns to quote them several times sooner.
+    """
+
+
 class Attention(nn.Module):
     """Multi-head attention from `query [b, q, d]` to `memory [b, k, d]`, by transformers' functions.
 
     Returns the attended states `[b, q, d]` and, with eager attention, the weights `[b, h, q, k]` (else None).
+    `output` is the class of the layer after it.
     """
 
     is_causal = False
 
-    def __init__(self, config: MmsrConfig) -> None:
+    def __init__(self, config: MmsrConfig, *, output: type[nn.Linear] = nn.Linear) -> None:
         super().__init__()
         self.config = config
         self.heads = config.fusion_heads
@@ -81,7 +90,7 @@ class Attention(nn.Module):
         self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
         self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
         self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.o_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.o_proj = output(config.hidden_size, config.hidden_size)
 
     def forward(self, query: Tensor, memory: Tensor, memory_mask: Tensor) -> tuple[Tensor, Tensor | None]:
         """Attend from `query` to the real positions of `memory`."""
@@ -107,7 +116,7 @@ class FeedForward(nn.Sequential):
             nn.Linear(config.hidden_size, config.fusion_intermediate_size),
             nn.GELU(),
             nn.Dropout(config.dropout),
-            nn.Linear(config.fusion_intermediate_size, config.hidden_size),
+            ResidualLinear(config.fusion_intermediate_size, config.hidden_size),
             nn.Dropout(config.dropout),
         )
 
@@ -119,7 +128,7 @@ class CrossAttentionLayer(nn.Module):
         super().__init__()
         self.query_norm = nn.LayerNorm(config.hidden_size)
         self.memory_norm = nn.LayerNorm(config.hidden_size)
-        self.attention = Attention(config)
+        self.attention = Attention(config, output=ResidualLinear)
         self.dropout = nn.Dropout(config.dropout)
         self.feed_forward = FeedForward(config)
 
@@ -224,7 +233,7 @@ class SelfAttentionLayer(nn.Module):
     def __init__(self, config: MmsrConfig) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(config.hidden_size)
-        self.attention = Attention(config)
+        self.attention = Attention(config, output=ResidualLinear)
         self.dropout = nn.Dropout(config.dropout)
         self.feed_forward = FeedForward(config)
 

@@ -42,9 +42,7 @@ from mmsr.model.fusion import (
     FUSION_CLASSES,
     POOLING_CLASSES,
     AttentionPooling,
-    CrossAttentionLayer,
-    FeedForward,
-    SelfAttentionLayer,
+    ResidualLinear,
 )
 
 
@@ -191,15 +189,11 @@ class MmsrPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, nn.Linear):
+        if isinstance(module, ResidualLinear):
+            init.zeros_(module.weight)
+        elif isinstance(module, nn.Linear):
             # transformers' normal(0, .02) starves a narrow fusion: its head then learns nothing for epochs
             init.xavier_uniform_(module.weight)
-        elif isinstance(module, FeedForward):
-            init.zeros_(module[-2].weight)
-        elif isinstance(module, CrossAttentionLayer | SelfAttentionLayer):
-            # What a fusion adds to a stream starts at zero (as in Flamingo, arXiv 2204.14198): words and
-            # frames reach the memory as they are, and a decoder learns to quote them several times sooner.
-            init.zeros_(module.attention.o_proj.weight)
         elif isinstance(module, Stream):
             init.normal_(module.absent, std=self.config.initializer_range)
             if module.standardize:
@@ -433,11 +427,10 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
             self._tied_weights_keys = {names[id(part.weight)]: shared for part in tied}
         self.post_init()
         if self.decoder is not None:  # transformers collects the tied weights of direct children alone
-            tied = self.decoder.model.all_tied_weights_keys
+            own: Any = self.decoder.model.all_tied_weights_keys
+            whole: Any = self.all_tied_weights_keys
             prefix = "decoder.model."
-            self.all_tied_weights_keys |= {
-                prefix + target: prefix + source for target, source in tied.items()
-            }
+            whole.update({prefix + target: prefix + source for target, source in own.items()})
 
     @classmethod
     def from_encoders(

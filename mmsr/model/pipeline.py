@@ -34,7 +34,9 @@ class SentimentReasoningPipeline(Pipeline):
 
     Returns:
         for each input `{"label", "score", "scores": {label: probability}, "rationale": str or None}`. With
-        `forced_label`, `label` and `scores` stay the predicted ones and `forced_label` is added.
+        `forced_label`, `label` and `scores` stay the predicted ones and `forced_label` is added. Where the
+        decoder gives the label (`post_thinking`, `pre_thinking`) it is read from what the decoder wrote and
+        the scores are the decoder's; the head's stand beside them as `head_label` and `head_scores`.
     """
 
     # Any: the base class declares them as None
@@ -152,11 +154,6 @@ class SentimentReasoningPipeline(Pipeline):
             return_tensors="pt",
         ).to(self.device)
         memory = self.model.encoder(**inputs, return_dict=True)
-        logits = self.model.head(memory.last_hidden_state, memory.attention_mask)
-        answers: dict[str, Any] = {
-            "logits": logits.float() / self.model.config.temperature,
-            "forced_label": forced_label,
-        }
         asked = "rationale=True" if rationale else f"forced_label={forced_label!r}" if forced_label else None
         if asked and self.model.decoder is None:
             raise ValueError(f"{asked}, but this model gives a label only (decoder_type='none')")
@@ -164,35 +161,60 @@ class SentimentReasoningPipeline(Pipeline):
             raise ValueError(
                 f"forced_label={forced_label!r} contradicts rationale=False: it changes nothing else"
             )
-        if self.model.decoder is not None and rationale is not False:
-            forced = None
-            if forced_label is not None:
-                forced = torch.full((len(rows),), self.processor.label_id(forced_label), device=self.device)
-            answers["sequences"] = self.model.generate(  # type: ignore[misc]  # its self is a Protocol
+        answers: dict[str, Any] = {
+            "head_logits": self.model.head(memory.last_hidden_state, memory.attention_mask),
+            "forced_label": forced_label,
+        }
+        layout = self.model.config.format
+        if layout is None or (rationale is False and not layout.label_learned):
+            return answers
+
+        def written(forced: torch.Tensor | None) -> torch.Tensor:
+            return self.model.generate(  # type: ignore[misc, return-value]  # its self is a Protocol
                 encoder_outputs=memory,
                 forced_sentiment=forced,
                 num_beams=num_beams,
                 do_sample=False,
                 max_new_tokens=max_new_tokens or self.processor.max_rationale_tokens,
             )
+
+        forced = None
+        if forced_label is not None:
+            forced = torch.full((len(rows),), self.processor.label_id(forced_label), device=self.device)
+        sequences = written(forced)
+        if rationale is not False:
+            answers["sequences"] = sequences
+        if layout.label_learned:
+            own = sequences if forced is None or layout.label_first else written(None)
+            targets = own[:, 1:].masked_fill(own[:, 1:] == self.model.config.pad_token_id, -100)
+            scored = self.model(encoder_outputs=memory, labels=targets)
+            answers["decoder_logits"] = scored.decoder_sentiment_logits
         return answers
 
     def postprocess(self, model_outputs: dict[str, Any]) -> list[dict[str, Any]]:  # type: ignore[override]
         """Logits and token ids -> one answer a row."""
-        probabilities = model_outputs["logits"].softmax(-1).tolist()
-        labels = self.model.config.labels
-        rationales: list[str | None] = [None] * len(probabilities)
+        head = self._probabilities(model_outputs["head_logits"])
+        decoder = model_outputs.get("decoder_logits")
+        rationales: list[str | None] = [None] * len(head)
         if "sequences" in model_outputs:
             rationales = list(self.processor.decode_rationales(model_outputs["sequences"]))
         answers = []
-        for row, rationale in zip(probabilities, rationales, strict=True):
-            scores = dict(zip(labels, row, strict=True))
+        for row, rationale in enumerate(rationales):
+            scores = head[row] if decoder is None else self._probabilities(decoder[row : row + 1])[0]
             label = max(scores, key=scores.__getitem__)
             answer = {"label": label, "score": scores[label], "scores": scores, "rationale": rationale}
+            if decoder is not None:
+                answer["head_label"] = max(head[row], key=head[row].__getitem__)
+                answer["head_scores"] = head[row]
             if model_outputs["forced_label"] is not None:
                 answer["forced_label"] = model_outputs["forced_label"]
             answers.append(answer)
         return answers
+
+    def _probabilities(self, logits: torch.Tensor) -> list[dict[str, float]]:
+        """Logits `[b, c]` -> {label: probability} of each row, at the checkpoint's temperature."""
+        rows = (logits.float() / self.model.config.temperature).softmax(-1).tolist()
+        return [dict(zip(self.model.config.labels, row, strict=True)) for row in rows]
 
 
 PIPELINE_REGISTRY.register_pipeline(

@@ -222,7 +222,7 @@ class MmsrProcessor(ProcessorMixin):
             ValueError: the tokenizer lacks one.
         """
         tokenizer = self.rationale_tokenizer
-        ids = [tokenizer.convert_tokens_to_ids(label_token(label)) for label in self.labels]
+        ids: list[Any] = [tokenizer.convert_tokens_to_ids(label_token(label)) for label in self.labels]
         missing = [
             label
             for label, index in zip(self.labels, ids, strict=True)
@@ -304,11 +304,11 @@ class MmsrProcessor(ProcessorMixin):
         saved.pop("decoder_tokenizer", None)
         return saved | ({} if tokenizer is None else {"has_decoder_tokenizer": True})
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> list[str]:
+    def save_pretrained(self, save_directory: Any, push_to_hub: bool = False, **kwargs: Any) -> Any:
         """As transformers', with a decoder's own tokenizer in the folder `decoder_tokenizer`."""
         if self.decoder_tokenizer is not None:
             self.decoder_tokenizer.save_pretrained(os.path.join(save_directory, "decoder_tokenizer"))
-        return super().save_pretrained(save_directory, **kwargs)
+        return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
 
     @classmethod
     def _get_arguments_from_pretrained(
@@ -447,12 +447,15 @@ class MmsrProcessor(ProcessorMixin):
             preprocessor = Wav2Vec2FeatureExtractor.get_feature_extractor_dict(audio)[0]
             reads_waveform = preprocessor.get("feature_extractor_type") == "Wav2Vec2FeatureExtractor"
             do_normalize = bool(reads_waveform and preprocessor.get("do_normalize", True))
-        tokenizers = [AutoTokenizer.from_pretrained(part) for part in (text, decoder) if part is not None]
+        tokenizers: list[Any] = [
+            AutoTokenizer.from_pretrained(part) for part in (text, decoder) if part is not None
+        ]
         if tokenizers[-1].pad_token is None:
             tokenizers[-1].pad_token = tokenizers[-1].eos_token  # GPT-2 and Llama have none
         processor = cls(
             _feature_extractor(do_normalize=do_normalize),
-            *tokenizers,
+            tokenizers[0],
+            tokenizers[1] if len(tokenizers) > 1 else None,
             labels=list(labels) if labels else None,
             text_prefix=text_prefix,
             rationale_format=rationale_format,

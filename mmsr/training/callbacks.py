@@ -16,6 +16,7 @@ from mmsr.evaluation.run import write_file
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor
 from mmsr.training.module import MmsrModule
+from mmsr.training.parameters import merge_lora
 
 
 class History(Callback):
@@ -60,14 +61,19 @@ class SaveModel(Callback):
         if best := checkpoints.best_model_path:
             state = torch.load(best, map_location="cpu", weights_only=False)["state_dict"]
             pl_module.load_state_dict(state)
-        save_model(*pl_module.parts(), Path(trainer.default_root_dir) / "model")
+        model, processor = pl_module.parts()
+        merge_lora(model)
+        save_model(model, processor, Path(trainer.default_root_dir) / "model")
 
 
 def save_model(model: MmsrForSentimentReasoning, processor: MmsrProcessor, folder: Path) -> None:
     """Write a Hugging Face folder that appears whole, by rename, in place of what stood there."""
     half = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(half, ignore_errors=True)
-    model.save_pretrained(half)
-    processor.save_pretrained(half)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(half, folder)
+    try:
+        model.save_pretrained(half)
+        processor.save_pretrained(half)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(half, folder)
+    finally:
+        shutil.rmtree(half, ignore_errors=True)

@@ -1,7 +1,12 @@
 """The Lightning module: how `MmsrForSentimentReasoning` is made from arguments, and trained.
 
 arguments + training rows ─► processor ─► config ─► model            (configure_model, once the data is known)
-batch ─► modality dropout ─► model ─► loss; development rows ─► dev_loss, dev_macro_f1
+batch ─► modality dropout ─► model ─► losses ─┐
+                               └─► streams ───┴─► objectives ─► loss
+development rows ─► model ─► dev_loss, dev_macro_f1
+
+Which weights are trained, and how fast, is in `parameters`; what is learned beside label and rationale, in
+`objectives`.
 """
 
 from __future__ import annotations
@@ -9,23 +14,44 @@ from __future__ import annotations
 import math
 import pickle
 import tempfile
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
 import numpy as np
 import torch
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from rich.progress import track
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics.classification import MulticlassF1Score
 from transformers import get_cosine_schedule_with_warmup
 
 from mmsr.data.features import FeatureStore, StoredFeatures, encoder_fingerprint
 from mmsr.model.configuration import DEFAULT_LABELS, FUSIONS, MmsrConfig, check_choice
-from mmsr.model.modeling import MmsrForSentimentReasoning
+from mmsr.model.modeling import MmsrForSentimentReasoning, MmsrOutput
 from mmsr.model.processing import MmsrProcessor
+from mmsr.training.objectives import (
+    LOSSES,
+    OgmGe,
+    check_objectives,
+    pooled_streams,
+    symmetric_divergence,
+)
+from mmsr.training.parameters import (
+    ENCODERS,
+    Lora,
+    add_lora,
+    check_encoder_switches,
+    eval_frozen,
+    freeze_encoders,
+    merge_lora,
+    model_part,
+    parameter_groups,
+)
 
-FREEZABLE = ("audio_encoder", "text_encoder")
+MODEL_LOSSES = ("loss", "sentiment_loss", "rationale_loss")
 _STANDARDIZED_ON = 128  # training files, spread evenly; some 20,000 frames
 
 
@@ -40,22 +66,49 @@ class MmsrModule(L.LightningModule):
         audio: Pretrained speech encoder, a Hub id or folder.
         text: Pretrained text encoder, a Hub id or folder.
         pretrained: Folder or Hub id of an mmsr checkpoint to go on from.
+        decoder: Pretrained language model that writes the rationale, a Hub id or folder; by default a fresh
+            decoder of the `preset`.
+        decoder_type: How the decoder reads what was fused: by cross_attention, or as a soft prefix.
         fusion: How audio and transcript meet.
-        rationale_format: Whether rationales are written (`multitask`) or labels alone are given (`none`).
+        rationale_format: What the decoder writes: a rationale for the head's label (`multitask`), label and
+            then rationale (`post_thinking`), rationale and then label (`pre_thinking`), or `none`.
         labels: Label names in the order of their ids; negative, neutral, positive by default.
         text_prefix: Put before every transcript, such as `query: ` for e5 encoders.
         vocab_size: Most pieces of the tokenizer that a fresh model trains on the training split.
         config: Further settings of `MmsrConfig`, such as `{hidden_size: 256, pooling: statistics}`.
-        freeze: Parts that are not trained: audio_encoder, text_encoder.
+        freeze: Parts that are not trained: audio_encoder, text_encoder, decoder.
+        train_layers: Encoders of which only the top layers are trained, such as `{audio_encoder: 2}`.
+        gradual_unfreezing: Encoders that start frozen and of which so many more layers, from the top, are
+            trained with each epoch, such as `{text_encoder: 1}`; after the lowest layer all else too.
+            Under DDP it needs the strategy `ddp_find_unused_parameters_true`.
+        lora: Parts that are frozen but for low-rank updates (peft), such as `{audio_encoder: {r: 8,
+            alpha: 16, dropout: 0.0, target_modules: [q_proj, v_proj]}}`; by default these values, and
+            every linear layer. The saved model has the updates merged into its weights.
+        gradient_checkpointing: Compute activations again in the backward pass instead of keeping them.
         feature_store: Folder in which a frozen audio encoder's states are kept, so that it hears each file
             once, for all epochs and all runs that use the folder.
         learning_rate: Peak learning rate of what is trained from scratch.
         encoder_learning_rate: Peak learning rate of the encoders; by default `learning_rate`.
+        layer_decay: Factor on the learning rate of an encoder's layer with each layer further down.
         weight_decay: AdamW's, on matrices alone.
         warmup_ratio: Share of all steps in which the learning rate rises; it then falls along a cosine to
             zero.
         audio_dropout: Probability that a training row with both modalities loses its audio.
         text_dropout: Probability that it loses its transcript instead.
+        class_weights: Weight of each label in the sentiment loss, or `balanced`: inverse to its frequency in
+            the training split, 1 on average over the rows.
+        label_smoothing: Of the sentiment loss, 0 to 1; by default that of `config` or of the checkpoint.
+        uncertainty_weighting: Weigh sentiment and rationale loss by learned variances (Kendall et al. 2018,
+            arXiv 1705.07115) in place of the fixed `rationale_loss_weight`, which dev_loss keeps.
+        r_drop: Weight of the divergence between the predictions under two draws of dropout (R-Drop, arXiv
+            2106.14448); 0 for none. A step then costs two.
+        objectives: Further objectives by name with their weights, of contrastive (audio and transcript of a
+            row find each other), supervised_contrastive (streams with one label attract each other),
+            auxiliary_heads (each stream tells the label alone) and ogm_ge (gradients of the stronger
+            modality are held back; its number is alpha). Such as `{contrastive: 0.1, auxiliary_heads: 0.3,
+            ogm_ge: {alpha: 0.3, noise: false}}`.
+        ema_decay: Decay per step of an exponential moving average of the weights, such as 0.999. The
+            development figures and the saved model are then those of the average.
         seed: Of the weights and, with the epoch's number, of dropout, so that a resumed run equals an
             unbroken one.
     """
@@ -66,49 +119,115 @@ class MmsrModule(L.LightningModule):
         audio: str | None = None,
         text: str | None = None,
         pretrained: str | None = None,
+        decoder: str | None = None,
+        decoder_type: Literal["cross_attention", "prefix"] = "cross_attention",
         fusion: str = "cross_attention",
-        rationale_format: Literal["none", "multitask"] = "multitask",
+        rationale_format: Literal["none", "multitask", "post_thinking", "pre_thinking"] = "multitask",
         labels: list[str] | None = None,
         text_prefix: str = "",
         vocab_size: int = 4000,
         config: dict[str, Any] | None = None,
         freeze: list[str] | None = None,
+        train_layers: dict[str, int] | None = None,
+        gradual_unfreezing: dict[str, int] | None = None,
+        lora: dict[str, Lora] | None = None,
+        gradient_checkpointing: bool = False,
         feature_store: str | None = None,
         learning_rate: float = 1e-3,
         encoder_learning_rate: float | None = None,
+        layer_decay: float = 1.0,
         weight_decay: float = 0.01,
         warmup_ratio: float = 0.1,
         audio_dropout: float = 0.1,
         text_dropout: float = 0.1,
+        class_weights: Literal["balanced"] | list[float] | None = None,
+        label_smoothing: float | None = None,
+        uncertainty_weighting: bool = False,
+        r_drop: float = 0.0,
+        objectives: dict[str, Any] | None = None,
+        ema_decay: float | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        check_choice("fusion", fusion, FUSIONS)
-        for part in freeze or []:
-            check_choice("freeze", part, FREEZABLE)
-        for name, value in (("audio_dropout", audio_dropout), ("text_dropout", text_dropout)):
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name} is {value}; accepted: 0 to 1")
-        if audio_dropout + text_dropout > 1:
+        self.save_hyperparameters()
+        self._check()
+        self.model: MmsrForSentimentReasoning | None = None
+        self.processor: MmsrProcessor | None = None
+        self.objectives = nn.ModuleDict()
+        self.ogm_ge: OgmGe | None = None
+        # log of the variance of each loss, 0 where both count alike
+        self.log_variances = nn.ParameterDict(
+            {name: torch.zeros(()) for name in MODEL_LOSSES[1:]} if uncertainty_weighting else {}
+        )
+
+    def _check(self) -> None:
+        """Refuse values out of range, and switches that contradict each other."""
+        p = self.hparams
+        check_choice("fusion", p["fusion"], FUSIONS)
+        check_encoder_switches(
+            freeze=p["freeze"] or (),
+            train_layers=p["train_layers"] or {},
+            gradual_unfreezing=p["gradual_unfreezing"] or {},
+            lora=p["lora"] or {},
+        )
+        for name, least, most in (
+            ("audio_dropout", 0.0, 1.0),
+            ("text_dropout", 0.0, 1.0),
+            ("label_smoothing", 0.0, 1.0),
+            ("r_drop", 0.0, math.inf),
+        ):
+            if p[name] is not None and not least <= p[name] <= most:
+                raise ValueError(f"{name} is {p[name]}; accepted: {least:g} to {most:g}")
+        if not 0 < p["layer_decay"] <= 1:
+            raise ValueError(f"layer_decay is {p['layer_decay']}; accepted: above 0, to 1")
+        if p["ema_decay"] is not None and not 0 < p["ema_decay"] < 1:
+            raise ValueError(f"ema_decay is {p['ema_decay']}; accepted: between 0 and 1")
+        if p["audio_dropout"] + p["text_dropout"] > 1:
             raise ValueError(
-                f"audio_dropout={audio_dropout} and text_dropout={text_dropout} exceed 1 together"
+                f"audio_dropout={p['audio_dropout']} and text_dropout={p['text_dropout']} exceed 1 together"
             )
-        if pretrained and (audio or text):
+        if p["pretrained"] and (p["audio"] or p["text"] or p["decoder"]):
             raise ValueError(
-                "pretrained= (a checkpoint) contradicts audio= and text= (encoders): give one or the other"
+                "pretrained= (a checkpoint) contradicts audio=, text= and decoder= (its parts): "
+                "give one or the other"
             )
-        if feature_store and "audio_encoder" not in (freeze or []):
+        if p["decoder"] and not (p["audio"] or p["text"]):
+            raise ValueError("decoder= (pretrained) needs a pretrained encoder: give audio=, text=, or both")
+        if p["decoder"] and p["rationale_format"] == "none":
+            raise ValueError("decoder= writes rationales, and rationale_format='none' wants none")
+        if p["feature_store"] and "audio_encoder" not in (p["freeze"] or []):
             raise ValueError(
                 "feature_store= keeps what a frozen encoder answers; add audio_encoder to freeze="
             )
-        self.save_hyperparameters()
-        self.model: MmsrForSentimentReasoning | None = None
-        self.processor: MmsrProcessor | None = None
+        if p["layer_decay"] != 1 and set(p["freeze"] or []) == set(ENCODERS):
+            raise ValueError("layer_decay= is of the encoders, and freeze= names both: give one or the other")
+        for name in ("class_weights", "label_smoothing"):
+            if p[name] is not None and name in (p["config"] or {}):
+                raise ValueError(f"{name}= and config {name} contradict each other: give one or the other")
+        if p["uncertainty_weighting"]:
+            if p["rationale_format"] == "none":
+                raise ValueError(
+                    "uncertainty_weighting= weighs two losses, and rationale_format='none' leaves one"
+                )
+            if "rationale_loss_weight" in (p["config"] or {}):
+                raise ValueError(
+                    "uncertainty_weighting= learns what config rationale_loss_weight fixes: "
+                    "give one or the other"
+                )
+        objectives = check_objectives(p["objectives"] or {})
+        if objectives and p["fusion"] in ("text_only", "audio_only"):
+            raise ValueError(
+                f"objectives= ({', '.join(objectives)}) are of two modalities, and fusion={p['fusion']!r} "
+                "has one"
+            )
 
     # ------------------------------------------------------------------ making the model
 
     def configure_model(self) -> None:
-        """Make processor and model, or take those of the checkpoint that the run goes on from."""
+        """Make processor and model, or take those of the checkpoint that the run goes on from.
+
+        Lightning calls it again where weights are averaged; what is made already stays.
+        """
         if self.model is None:
             if self.trainer.ckpt_path:
                 checkpoint = torch.load(self.trainer.ckpt_path, map_location="cpu", weights_only=False)
@@ -116,15 +235,51 @@ class MmsrModule(L.LightningModule):
             else:
                 L.seed_everything(self.hparams["seed"], verbose=False)
                 self._build()
-        assert self.model is not None and self.processor is not None
-        for part in self.hparams["freeze"] or []:
-            getattr(self.model.encoder, part).requires_grad_(False)
-        self.trainer.datamodule.attach(self.processor, rationales=self.model.decoder is not None)  # type: ignore
+            self._prepare()
+        model, processor = self.parts()
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        data.attach(processor, rationales=model.decoder is not None)
         if self.hparams["feature_store"]:
-            self._use_feature_store()
-        elif self.model.config.audio_standardize and not self.hparams["pretrained"]:
+            if data.audio_features is None:
+                self._use_feature_store()
+        elif model.config.audio_standardize and not self.hparams["pretrained"]:
             raise ValueError("config audio_standardize takes its statistics from a feature_store=: name one")
-        self.dev_macro_f1 = MulticlassF1Score(len(self.model.config.labels), average="macro")
+        self.dev_macro_f1 = MulticlassF1Score(len(model.config.labels), average="macro")
+        self.dev_decoder_macro_f1 = MulticlassF1Score(len(model.config.labels), average="macro")
+
+    def _prepare(self) -> None:
+        """Put on a model as it was built or restored what training adds to it."""
+        p = self.hparams
+        model, _ = self.parts()
+        freeze_encoders(model, freeze=p["freeze"] or (), train_layers=p["train_layers"])
+        add_lora(model, p["lora"] or {})
+        if p["gradient_checkpointing"]:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        if p["uncertainty_weighting"] and model.decoder is None:
+            raise ValueError(
+                f"uncertainty_weighting= weighs two losses, and {p['pretrained']} writes no rationales"
+            )
+        settings = check_objectives(p["objectives"] or {})
+        if settings and not (model.config.uses_audio and model.config.uses_text):
+            raise ValueError(
+                f"objectives= ({', '.join(settings)}) are of two modalities, and {p['pretrained']} has "
+                f"fusion={model.config.fusion!r}"
+            )
+        if (balance := settings.pop("ogm_ge", None)) is not None:
+            if self.trainer.world_size > 1:  # each process would change its gradients in its own way
+                raise ValueError(f"objectives ogm_ge runs in one process, not in {self.trainer.world_size}")
+            self.ogm_ge = OgmGe(**balance)
+        for name, options in settings.items():
+            self.objectives[name] = LOSSES[name](
+                model.config.hidden_size, len(model.config.labels), **options
+            )
+
+    def configure_callbacks(self) -> list[Callback]:
+        """The average of the weights, where one is kept."""
+        if self.hparams["ema_decay"] is None:
+            return []
+        # buffers are kept as they are: some are integers, which an average would round
+        return [EMAWeightAveraging(decay=self.hparams["ema_decay"], use_buffers=False)]
 
     def parts(self) -> tuple[MmsrForSentimentReasoning, MmsrProcessor]:
         """Model and processor, once `configure_model` has made them."""
@@ -140,15 +295,34 @@ class MmsrModule(L.LightningModule):
             self.processor, self.model = self._from_encoders()
         else:
             self.processor, self.model = self._from_preset()
+        weights = p["class_weights"]
+        if weights == "balanced":
+            data = self.trainer.datamodule  # type: ignore[attr-defined]
+            data.attach(self.processor)  # turns indices in the manifest into labels
+            weights = balanced_weights(data.train_rows["label"], self.processor.labels)
+        if weights is not None:
+            if len(weights) != len(self.processor.labels):
+                raise ValueError(
+                    f"class_weights has {len(weights)} entries; accepted: one for each of "
+                    f"{', '.join(self.processor.labels)}"
+                )
+            self.model.config.class_weights = list(weights)
+        if p["label_smoothing"] is not None:
+            self.model.config.label_smoothing = p["label_smoothing"]
 
     def _from_preset(self) -> tuple[MmsrProcessor, MmsrForSentimentReasoning]:
         p = self.hparams
         rows = self.trainer.datamodule.train_rows  # type: ignore[attr-defined]
         texts = [text for column in ("text", "rationale") for text in rows[column] if text]
-        processor = MmsrProcessor.train(texts, labels=p["labels"], vocab_size=p["vocab_size"])
-        settings = {"fusion": p["fusion"], "rationale_format": p["rationale_format"], **(p["config"] or {})}
+        processor = MmsrProcessor.train(
+            texts,
+            labels=p["labels"],
+            vocab_size=p["vocab_size"],
+            rationale_format=p["rationale_format"],
+        )
+        settings = {"fusion": p["fusion"], **(p["config"] or {})}
         if p["rationale_format"] != "none":
-            settings["label_token_ids"] = processor.label_token_ids
+            settings |= {"label_token_ids": processor.label_token_ids, "decoder_type": p["decoder_type"]}
         config = MmsrConfig.from_preset(
             p["preset"], vocab_size=len(processor.tokenizer), **{**processor.config_kwargs(), **settings}
         )
@@ -156,24 +330,30 @@ class MmsrModule(L.LightningModule):
 
     def _from_encoders(self) -> tuple[MmsrProcessor, MmsrForSentimentReasoning]:
         p = self.hparams
-        if p["text"] is None:
+        if p["text"] is None and p["decoder"] is None:
             raise ValueError(
-                "audio= without text=: the tokenizer comes from the text encoder; give text= as well"
+                "audio= without text=: the tokenizer comes from the text encoder or from a pretrained "
+                "decoder; give text= or decoder= as well"
             )
         writes = p["rationale_format"] != "none"
         processor = MmsrProcessor.from_encoders(
             audio=p["audio"],
             text=p["text"],
+            decoder=p["decoder"],
             labels=p["labels"] or list(DEFAULT_LABELS.values()),
             text_prefix=p["text_prefix"],
-            label_tokens=writes,
+            rationale_format=p["rationale_format"],
         )
         model = MmsrForSentimentReasoning.from_encoders(
             audio=p["audio"],
             text=p["text"],
-            decoder=p["preset"] if writes else None,
+            decoder=(p["decoder"] or p["preset"]) if writes else None,
             processor=processor,
-            **{"fusion": p["fusion"], **(p["config"] or {})},
+            **{
+                "fusion": p["fusion"],
+                **({"decoder_type": p["decoder_type"]} if writes else {}),
+                **(p["config"] or {}),
+            },
         )
         return processor, model
 
@@ -199,33 +379,111 @@ class MmsrModule(L.LightningModule):
     # ------------------------------------------------------------------ steps
 
     def on_train_epoch_start(self) -> None:
-        """Draw the epoch's random numbers from seed and epoch alone."""
-        torch.manual_seed(self.hparams["seed"] * 10_000 + self.current_epoch)
-        if self.model is not None:
-            for part in self.hparams["freeze"] or []:
-                getattr(self.model.encoder, part).eval()
+        """Draw the epoch's random numbers from seed and epoch alone, and unfreeze what its turn it is."""
+        p = self.hparams
+        torch.manual_seed(p["seed"] * 10_000 + self.current_epoch)
+        model, _ = self.parts()
+        freeze_encoders(model, gradual_unfreezing=p["gradual_unfreezing"], epoch=self.current_epoch)
+        for part in {*(p["freeze"] or ()), *(p["train_layers"] or ()), *(p["gradual_unfreezing"] or ())}:
+            eval_frozen(model_part(model, part, switch="freeze").train())
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Loss of a batch after modality dropout."""
-        output = self.model(**self._drop_modalities(batch), use_cache=False)  # type: ignore[misc]
-        rows = len(batch["sentiment_labels"])
-        for name in ("loss", "sentiment_loss", "rationale_loss"):
-            if output.get(name) is not None:
-                self.log(
-                    f"train_{name}", output[name].detach(), on_step=False, on_epoch=True, batch_size=rows
-                )
-        return output.loss
+        batch = self._drop_modalities(batch)
+        labels = batch["sentiment_labels"]
+        model, _ = self.parts()
+        with pooled_streams(model.encoder, len(labels)) as streams:
+            outputs: list[MmsrOutput] = [model(**batch, use_cache=False)]
+        if self.hparams["r_drop"]:
+            outputs.append(model(**batch, use_cache=False))
+        losses = {
+            name: torch.stack([output[name] for output in outputs]).mean()
+            for name in MODEL_LOSSES
+            if outputs[0].get(name) is not None
+        }
+        if self.log_variances:
+            losses["loss"] = self._weighed(losses, batch)
+        if self.hparams["r_drop"]:
+            losses["r_drop"] = self._divergence(outputs, batch)
+            # the paper adds the two passes' losses, of which `loss` is the mean
+            losses["loss"] = losses["loss"] + self.hparams["r_drop"] / 2 * losses["r_drop"]
+        with torch.autocast(self.device.type, enabled=False):
+            for name, objective in self.objectives.items():
+                losses[f"{name}_loss"] = objective(streams, labels)
+                losses["loss"] = losses["loss"] + objective.weight * losses[f"{name}_loss"]  # type: ignore
+            if self.ogm_ge is not None:
+                logits = self.objectives["auxiliary_heads"].logits(streams)  # type: ignore[operator]
+                self.ogm_ge.observe(logits, streams, labels)
+        for name, loss in losses.items():
+            self._log_training(name, loss, len(labels))
+        for name, log_variance in self.log_variances.items():
+            self._log_training(f"{name}_log_variance", log_variance, len(labels))
+        return losses["loss"]
+
+    def _log_training(self, name: str, value: Tensor | float, rows: int) -> None:
+        value = value.detach() if isinstance(value, Tensor) else value
+        self.log(f"train_{name}", value, on_step=False, on_epoch=True, batch_size=rows)
+
+    def _weighed(self, losses: dict[str, Tensor], batch: dict[str, Tensor]) -> Tensor:
+        """Σ exp(-s) L + s / 2 with s = log σ², the form of Kendall et al. for classification.
+
+        A loss without a target in the batch (it is zero) leaves its s alone.
+        """
+        known = {
+            "sentiment_loss": (batch["sentiment_labels"] >= 0).any(),
+            "rationale_loss": self._written(batch).any(),
+        }
+        total = losses["loss"].new_zeros(())
+        for name, s in self.log_variances.items():
+            total = total + torch.exp(-s) * losses.get(name, total.new_zeros(())) + known[name] * s / 2
+        return total
+
+    def _divergence(self, outputs: list[MmsrOutput], batch: dict[str, Tensor]) -> Tensor:
+        """Divergence of two passes' labels plus λ times that of their rationales' tokens, as in the loss."""
+        first, second = outputs
+        assert first.sentiment_logits is not None and second.sentiment_logits is not None
+        divergence = symmetric_divergence(first.sentiment_logits, second.sentiment_logits)
+        if first.logits is not None and second.logits is not None:
+            written = self._written(batch)
+            weight = self.parts()[0].config.rationale_loss_weight
+            tokens = symmetric_divergence(first.logits[written], second.logits[written])
+            divergence = divergence + weight * tokens
+        return divergence
+
+    def _written(self, batch: dict[str, Tensor]) -> Tensor:
+        """Which of the rationale's targets are in the loss `[b, r]`: with `multitask` never the label's."""
+        written = batch["labels"] >= 0
+        layout = self.parts()[0].config.format
+        if layout is not None and not layout.label_learned:
+            written[:, 0] = False
+        return written
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Balance the modalities' gradients, before they are clipped."""
+        if self.ogm_ge is not None:
+            model, _ = self.parts()
+            for name, factor in self.ogm_ge.modulate(model).items():
+                self._log_training(f"ogm_ge_{name}", factor, 1)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Losses and macro-F1 of the development rows, both modalities present."""
+        """Losses and macro-F1 of the development rows, both modalities present.
+
+        `dev_macro_f1` is the head's; `dev_decoder_macro_f1` the decoder's where it gives the label first.
+        Where it gives the label last, the given rationale would tell it.
+        """
         output = self.model(**batch, use_cache=False)  # type: ignore[misc]
         labels = batch["sentiment_labels"]
         known = labels >= 0
         self.dev_macro_f1.update(output.sentiment_logits[known], labels[known])
-        for name in ("loss", "sentiment_loss", "rationale_loss"):
+        for name in MODEL_LOSSES:
             if output.get(name) is not None:
                 self.log(f"dev_{name}", output[name], batch_size=len(labels), sync_dist=True)
         self.log("dev_macro_f1", self.dev_macro_f1, prog_bar=True)
+        layout = self.parts()[0].config.format
+        if output.decoder_sentiment_logits is not None and layout is not None and layout.label_first:
+            written = known & (batch["labels"] >= 0).any(-1)
+            self.dev_decoder_macro_f1.update(output.decoder_sentiment_logits[written], labels[written])
+            self.log("dev_decoder_macro_f1", self.dev_decoder_macro_f1)
 
     def _drop_modalities(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Mask one modality in some of the rows that have both."""
@@ -250,21 +508,16 @@ class MmsrModule(L.LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW (no decay on vectors), linear warm-up, cosine to zero, stepped per batch."""
         p = self.hparams
-        rates = {True: p["encoder_learning_rate"] or p["learning_rate"], False: p["learning_rate"]}
-        groups: dict[tuple[bool, bool], list[Tensor]] = {}
-        for name, parameter in self.model.named_parameters():  # type: ignore[union-attr]
-            if parameter.requires_grad:
-                pretrained = any(name.startswith(f"encoder.{part}.") for part in FREEZABLE)
-                groups.setdefault((pretrained, parameter.ndim > 1), []).append(parameter)
+        model, _ = self.parts()
         optimizer = torch.optim.AdamW(
-            [
-                {
-                    "params": members,
-                    "lr": rates[pretrained],
-                    "weight_decay": p["weight_decay"] if matrix else 0.0,
-                }
-                for (pretrained, matrix), members in groups.items()
-            ],
+            parameter_groups(
+                self,
+                model,
+                learning_rate=p["learning_rate"],
+                encoder_learning_rate=p["encoder_learning_rate"] or p["learning_rate"],
+                layer_decay=p["layer_decay"],
+                weight_decay=p["weight_decay"],
+            ),
             foreach=True,
         )
         steps = int(self.trainer.estimated_stepping_batches)
@@ -279,7 +532,11 @@ class MmsrModule(L.LightningModule):
         assert self.model is not None and self.processor is not None
         with tempfile.TemporaryDirectory() as folder:
             self.processor.save_pretrained(folder)
-            files = {path.name: path.read_bytes() for path in Path(folder).iterdir() if path.is_file()}
+            files = {
+                str(path.relative_to(folder)): path.read_bytes()
+                for path in Path(folder).rglob("*")
+                if path.is_file()
+            }
         checkpoint["mmsr"] = {"config": self.model.config.to_json_string(use_diff=False), "processor": files}
 
     def _restore(self, saved: dict[str, Any]) -> None:
@@ -326,7 +583,9 @@ def unpack(saved: dict[str, Any]) -> tuple[MmsrProcessor, MmsrConfig]:
     """Processor and config that `MmsrModule` put into a Lightning checkpoint."""
     with tempfile.TemporaryDirectory() as folder:
         for name, content in saved["processor"].items():
-            (Path(folder) / name).write_bytes(content)
+            path = Path(folder) / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(content)
         (Path(folder) / "config.json").write_text(saved["config"], encoding="utf-8")
         return MmsrProcessor.from_pretrained(folder), MmsrConfig.from_pretrained(folder)
 
@@ -355,7 +614,26 @@ def load_lightning_checkpoint(
     ) as error:
         raise ValueError(f"{path} is no checkpoint of `mmsr fit` ({error})") from error
     model = MmsrForSentimentReasoning(config)
+    add_lora(model, checkpoint["hyper_parameters"].get("lora") or {})
     prefix = "model."
-    weights = {name.removeprefix(prefix): value for name, value in checkpoint["state_dict"].items()}
-    model.load_state_dict({name: value for name, value in weights.items() if not name.startswith("dev_")})
+    weights = checkpoint["state_dict"].items()
+    model.load_state_dict(
+        {name.removeprefix(prefix): value for name, value in weights if name.startswith(prefix)}
+    )
+    merge_lora(model)
     return model.eval(), processor
+
+
+def balanced_weights(labels: Sequence[str | None], names: Sequence[str]) -> list[float]:
+    """Weight of each label inverse to its frequency: n / (c · n of the label), as scikit-learn's `balanced`.
+
+    Raises:
+        ValueError: no row has one of the labels.
+    """
+    counts = Counter(label for label in labels if label is not None)
+    if missing := [name for name in names if not counts[name]]:
+        raise ValueError(
+            f"class_weights='balanced': no training row is {', '.join(missing)}; accepted: rows of every "
+            "label, or class_weights as a list of numbers"
+        )
+    return [counts.total() / (len(names) * counts[name]) for name in names]

@@ -24,6 +24,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from mmsr.data.datamodule import MmsrDataModule
 from mmsr.data.manifest import fingerprint, load_manifest
+from mmsr.evaluation.run import write_file
 from mmsr.training.callbacks import History, SaveModel
 from mmsr.training.module import MmsrModule
 
@@ -116,6 +117,7 @@ def fit(args: Sequence[str]) -> Path:
 
     Raises:
         ValueError: the folder holds another run.
+        KeyboardInterrupt: the run was interrupted; it can be gone on with.
     """
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)  # their hints are not ours
@@ -127,6 +129,7 @@ def fit(args: Sequence[str]) -> Path:
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=DeprecationWarning)
     warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty")
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+    warnings.filterwarnings("ignore", message=".*WeightAveraging callback with a model that overrides.*")
     cli = MmsrCLI(args)
     folder = Path(cli.trainer.default_root_dir)
     model = folder / "model"
@@ -137,9 +140,12 @@ def fit(args: Sequence[str]) -> Path:
     last = folder / "checkpoints" / "last.ckpt"
     if last.exists():
         print(f"going on from {last}", file=sys.stderr)
-    cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=str(last) if last.exists() else None)
-    if cli.trainer.interrupted:
-        raise KeyboardInterrupt
+    try:
+        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=str(last) if last.exists() else None)
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning's exit code for it would be 1
+            raise KeyboardInterrupt from None
+        raise
     return model
 
 
@@ -159,8 +165,7 @@ def _claim(folder: Path, identity: dict[str, Any]) -> None:
     """Write down whose folder this is, or check that it is ours."""
     path = folder / "run.yaml"
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(yaml.safe_dump(identity, allow_unicode=True), encoding="utf-8")
+        write_file(path, yaml.safe_dump(identity, allow_unicode=True).encode())
         return
     found = yaml.safe_load(path.read_text(encoding="utf-8"))
     flat_found, flat = _flat(found), _flat(identity)

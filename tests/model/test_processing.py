@@ -346,7 +346,7 @@ def test_pretrained_encoders_bring_tokenizer_and_level(
     assert processor.feature_extractor.do_normalize == normalises
     size = len(trained_processor.tokenizer)
     assert processor.label_token_ids == [size, size + 1]
-    plain = MmsrProcessor.from_encoders(text=tmp_path, label_tokens=False, text_prefix="query: ")
+    plain = MmsrProcessor.from_encoders(text=tmp_path, rationale_format="none", text_prefix="query: ")
     assert not plain.feature_extractor.do_normalize and len(plain.tokenizer) == size
     assert plain.text_prefix == "query: "
 

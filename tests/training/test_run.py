@@ -1,16 +1,36 @@
 """One run in one folder: started, interrupted, gone on with, finished, refused."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from lightning.pytorch.callbacks import Callback
 
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor
+from mmsr.training.callbacks import save_model
 from mmsr.training.module import MmsrModule, load_lightning_checkpoint
 from mmsr.training.run import MmsrCLI, fit, mixed_precision
+
+SWITCHES = """
+model:
+  train_layers: {audio_encoder: 1}
+  lora: {text_encoder: {r: 4, alpha: 8, dropout: 0.1, target_modules: [query, value]}}
+  layer_decay: 0.8
+  gradient_checkpointing: true
+  class_weights: balanced
+  label_smoothing: 0.1
+  uncertainty_weighting: true
+  r_drop: 1.0
+  objectives: {contrastive: 0.1, supervised_contrastive: 0.1, auxiliary_heads: 0.3, ogm_ge: {alpha: 0.3}}
+  ema_decay: 0.9
+"""
 
 
 def arguments(corpus: Path, folder: Path, *more: str) -> list[str]:
@@ -66,17 +86,7 @@ def test_another_run_in_the_same_folder_is_refused(finished, demo_corpus):
 def test_an_interrupted_run_goes_on_and_ends_like_an_unbroken_one(
     finished, demo_corpus, tmp_path, monkeypatch, capsys
 ):
-    class Pull(Callback):
-        """Pulls the plug in the second epoch."""
-
-        def on_train_batch_end(self, trainer, *_):
-            if trainer.current_epoch == 1:
-                raise SystemExit("killed")
-
-    whole = MmsrCLI.instantiate_trainer
-    monkeypatch.setattr(
-        MmsrCLI, "instantiate_trainer", lambda self, **kwargs: _with(whole(self, **kwargs), Pull())
-    )
+    pull_the_plug(monkeypatch)
     folder = tmp_path / "run"
     with pytest.raises(SystemExit):
         fit(arguments(demo_corpus, folder))
@@ -89,9 +99,115 @@ def test_an_interrupted_run_goes_on_and_ends_like_an_unbroken_one(
         torch.testing.assert_close(value, expected[name], rtol=0, atol=0, msg=name)
 
 
-def _with(trainer, callback):
-    trainer.callbacks.append(callback)
-    return trainer
+def pull_the_plug(monkeypatch) -> list[int]:
+    """Make runs end in their second epoch; the list then holds that epoch's number."""
+    pulled: list[int] = []
+
+    class Pull(Callback):
+        def on_train_batch_end(self, trainer, *_):
+            if trainer.current_epoch == 1:
+                pulled.append(1)
+                raise SystemExit("killed")
+
+    whole = MmsrCLI.instantiate_trainer
+
+    def with_pull(self, **kwargs):
+        trainer = whole(self, **kwargs)
+        trainer.callbacks.append(Pull())
+        return trainer
+
+    monkeypatch.setattr(MmsrCLI, "instantiate_trainer", with_pull)
+    return pulled
+
+
+def test_every_switch_together_is_interrupted_goes_on_and_leaves_a_plain_model(
+    demo_corpus, tmp_path, monkeypatch
+):
+    """LoRA, layer-wise rates, learned variances, objectives and an average of the weights, from YAML."""
+    pytest.importorskip("peft")
+    config = tmp_path / "run.yaml"
+    config.write_text(SWITCHES)
+    fit(arguments(demo_corpus, tmp_path / "whole", "-c", str(config)))
+    pulled = pull_the_plug(monkeypatch)
+    with pytest.raises(SystemExit):
+        fit(arguments(demo_corpus, tmp_path / "broken", "-c", str(config)))
+    assert pulled
+    monkeypatch.undo()
+    fit(arguments(demo_corpus, tmp_path / "broken", "-c", str(config)))
+    expected = weights(tmp_path / "whole" / "model")
+    found = weights(tmp_path / "broken" / "model")
+    for name, value in found.items():
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=0, msg=name)
+    plain = MmsrForSentimentReasoning(
+        MmsrForSentimentReasoning.from_pretrained(tmp_path / "whole" / "model").config
+    )
+    assert set(found) == set(plain.state_dict())
+    checkpoint = torch.load(tmp_path / "whole" / "checkpoints" / "last.ckpt", weights_only=False)
+    assert any(name.startswith("objectives.auxiliary_heads.") for name in checkpoint["state_dict"])
+    assert any(".lora_A." in name for name in checkpoint["state_dict"])
+    exported, _ = load_lightning_checkpoint(tmp_path / "whole" / "checkpoints" / "best.ckpt")
+    for name, value in exported.state_dict().items():
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=0, msg=name)
+    history = json.loads((tmp_path / "broken" / "history.json").read_text())
+    assert {"train_contrastive_loss", "train_r_drop", "train_ogm_ge_text"} <= set(history[1])
+
+
+def test_a_checkpoint_is_gone_on_with_under_switches(finished, demo_corpus, tmp_path):
+    pretrained = ("--model.pretrained", str(finished / "model"), "--trainer.max_epochs", "1")
+    switches = ("--model.class_weights", "balanced", "--model.label_smoothing", "0.1")
+    fit(arguments(demo_corpus, tmp_path / "run", *pretrained, *switches))
+    config = MmsrForSentimentReasoning.from_pretrained(tmp_path / "run" / "model").config
+    assert config.label_smoothing == 0.1 and len(config.class_weights) == 3
+    before, after = weights(finished / "model"), weights(tmp_path / "run" / "model")
+    assert set(before) == set(after) and not torch.equal(before["head.out.weight"], after["head.out.weight"])
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_cleanly_and_the_same_command_goes_on(demo_corpus, tmp_path):
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "mmsr.cli", "fit", *arguments(demo_corpus, folder)]
+    command += ["--trainer.max_epochs", "200"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 90
+        while not (folder / "checkpoints" / "last.ckpt").exists():
+            assert time.monotonic() < deadline and process.poll() is None, process.stderr.read()
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130, told
+    assert told.splitlines()[-1] == "interrupted" and "Traceback" not in told
+    assert not (folder / "model").exists()
+    left = {path.name for path in folder.rglob("*") if path.is_file()}
+    assert left <= {"run.yaml", "history.json", "best.ckpt", "last.ckpt", "metrics.csv", "hparams.yaml"}
+    assert yaml.safe_load((folder / "run.yaml").read_text())["trainer"]["max_epochs"] == 200
+    load_lightning_checkpoint(folder / "checkpoints" / "last.ckpt")
+    done = len(json.loads((folder / "history.json").read_text()))
+    resumed = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 90
+        while len(json.loads((folder / "history.json").read_text())) <= done:
+            assert time.monotonic() < deadline and resumed.poll() is None, resumed.stderr.read()
+            time.sleep(0.05)
+        resumed.send_signal(signal.SIGINT)
+        _, told = resumed.communicate(timeout=60)
+    finally:
+        resumed.kill()
+    assert resumed.returncode == 130 and "going on from" in told
+
+
+def test_ctrl_c_while_the_model_is_written_leaves_no_half_of_it(finished, tmp_path, monkeypatch):
+    model, processor = load_lightning_checkpoint(finished / "checkpoints" / "best.ckpt")
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(processor, "save_pretrained", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save_model(model, processor, tmp_path / "model")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_lightning_checkpoint_is_whole_by_itself(finished):

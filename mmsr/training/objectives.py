@@ -1,0 +1,280 @@
+"""Further objectives of training, beside the losses of the model itself; chosen by name in the YAML.
+
+    audio_stream, text_stream ─► pooled_streams ─► {audio, text}: vectors [b, d], present [b] ─► objectives
+
+They see the two streams as they enter the fusion, averaged over their positions. A row whose modality is
+absent, or was dropped, enters no loss that needs that modality. Their weights belong to the training, not to
+the model: they are in its checkpoints and not in `model/`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmsr.model.configuration import check_choice
+from mmsr.model.modeling import MmsrEncoder, MmsrForSentimentReasoning
+
+MODALITIES = ("audio", "text")
+
+
+@dataclass
+class Pooled:
+    """One modality of a batch before the fusion: `vectors [b, d]` float32, and `present [b]`."""
+
+    vectors: Tensor
+    present: Tensor
+
+
+@contextmanager
+def pooled_streams(encoder: MmsrEncoder, rows: int) -> Iterator[dict[str, Pooled]]:
+    """Within it, a forward of `encoder` with `rows` rows leaves both its streams, averaged over positions.
+
+    A modality that no row of the batch has stays as it is at first: zeros, absent in every row.
+    """
+    device, width = encoder.device, encoder.config.hidden_size
+    streams = {
+        name: Pooled(
+            torch.zeros(rows, width, device=device), torch.zeros(rows, dtype=torch.bool, device=device)
+        )
+        for name in MODALITIES
+    }
+
+    def keep(name: str) -> Callable[[nn.Module, tuple[Tensor, Tensor], tuple[Tensor, Tensor]], None]:
+        def hook(_: nn.Module, given: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
+            states, mask = output[0].float(), output[1].float()
+            mean = (states * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)
+            streams[name] = Pooled(mean, given[1].any(-1))
+
+        return hook
+
+    handles = [
+        getattr(encoder, f"{name}_stream").register_forward_hook(keep(name))
+        for name in MODALITIES
+        if hasattr(encoder, f"{name}_stream")
+    ]
+    try:
+        yield streams
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+# ---------------------------------------------------------------------- losses
+
+
+def contrastive_loss(audio: Tensor, text: Tensor, scale: Tensor | float) -> Tensor:
+    """Symmetric InfoNCE of paired rows `[n, d]`, as CLIP's (Radford et al. 2021, arXiv 2103.00020).
+
+    Each row's own partner is told from all others by cosine similarity times `scale`; zero without rows.
+    """
+    similarity = scale * F.normalize(audio, dim=-1) @ F.normalize(text, dim=-1).T
+    targets = torch.arange(len(audio), device=audio.device)
+    heard = F.cross_entropy(similarity, targets, reduction="sum")
+    read = F.cross_entropy(similarity.T, targets, reduction="sum")
+    return (heard + read) / (2 * max(len(audio), 1))
+
+
+def supervised_contrastive_loss(features: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    """L_out of Khosla et al. 2020 (arXiv 2004.11362) over `features [n, d]` with `labels [n]`.
+
+    Rows of one label attract each other. An anchor that no other row shares its label with is left out;
+    zero where that leaves none.
+    """
+    features = F.normalize(features, dim=-1)
+    itself = torch.eye(len(features), dtype=torch.bool, device=features.device)
+    similarity = (features @ features.T / temperature).masked_fill(itself, -torch.inf)
+    log_shares = similarity.log_softmax(-1).masked_fill(itself, 0.0)
+    positive = (labels[:, None] == labels) & ~itself
+    partners = positive.sum(-1)
+    per_anchor = -(log_shares * positive).sum(-1) / partners.clamp(min=1)
+    return per_anchor.sum() / (partners > 0).sum().clamp(min=1)
+
+
+def symmetric_divergence(first: Tensor, second: Tensor) -> Tensor:
+    """½ (KL(p ‖ q) + KL(q ‖ p)) of two predictions of the same rows, logits `[n, c]`, a mean over rows.
+
+    The regulariser of R-Drop (Liang et al. 2021, arXiv 2106.14448), whose two predictions come from two
+    draws of dropout.
+    """
+    p, q = first.float().log_softmax(-1), second.float().log_softmax(-1)
+    return ((p.exp() - q.exp()) * (p - q)).sum() / (2 * max(len(p), 1))
+
+
+class Contrastive(nn.Module):
+    """Audio and transcript of one row find each other among the batch's (under DDP: this process's rows).
+
+    Args:
+        width: Of the streams.
+        labels: How many there are.
+        weight: Of this loss in the whole.
+        temperature: To begin with; its inverse, the scale of the similarities, is learned, up to 100.
+    """
+
+    def __init__(self, width: int, labels: int, *, weight: float, temperature: float = 0.07) -> None:
+        super().__init__()
+        self.weight = weight
+        self.projections = nn.ModuleDict({name: nn.Linear(width, width, bias=False) for name in MODALITIES})
+        self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature)))
+
+    def forward(self, streams: Mapping[str, Pooled], labels: Tensor) -> Tensor:
+        """InfoNCE over the rows that have both."""
+        both = streams["audio"].present & streams["text"].present
+        audio, text = (self.projections[name](streams[name].vectors[both]) for name in MODALITIES)
+        return contrastive_loss(audio, text, self.log_scale.exp().clamp(max=100.0))
+
+
+class SupervisedContrastive(nn.Module):
+    """Streams of rows with the same label attract each other, within and across the modalities.
+
+    Audio and transcript of a row take the places of the paper's two augmented views.
+
+    Args:
+        width: Of the streams.
+        labels: How many there are.
+        weight: Of this loss in the whole.
+        temperature: Divides the similarities.
+    """
+
+    def __init__(self, width: int, labels: int, *, weight: float, temperature: float = 0.1) -> None:
+        super().__init__()
+        self.weight = weight
+        self.temperature = temperature
+        self.projection = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
+
+    def forward(self, streams: Mapping[str, Pooled], labels: Tensor) -> Tensor:
+        """The loss over all streams that are present in rows with a known label."""
+        kept = {name: streams[name].present & (labels >= 0) for name in MODALITIES}
+        features = torch.cat([streams[name].vectors[kept[name]] for name in MODALITIES])
+        targets = torch.cat([labels[kept[name]] for name in MODALITIES])
+        return supervised_contrastive_loss(self.projection(features), targets, self.temperature)
+
+
+class AuxiliaryHeads(nn.Module):
+    """A linear head on each stream has to tell the label alone; the loss is the sum of both cross-entropies.
+
+    Args:
+        width: Of the streams.
+        labels: How many there are.
+        weight: Of this loss in the whole.
+    """
+
+    def __init__(self, width: int, labels: int, *, weight: float) -> None:
+        super().__init__()
+        self.weight = weight
+        self.heads = nn.ModuleDict({name: nn.Linear(width, labels) for name in MODALITIES})
+
+    def logits(self, streams: Mapping[str, Pooled]) -> dict[str, Tensor]:
+        """Each head's answer `[b, c]`; of no meaning where the modality is absent."""
+        return {name: self.heads[name](streams[name].vectors) for name in MODALITIES}
+
+    def forward(self, streams: Mapping[str, Pooled], labels: Tensor) -> Tensor:
+        """Cross-entropy of each head, a mean over the rows that have its modality and a known label."""
+        loss = labels.new_zeros((), dtype=torch.float)
+        for name, logits in self.logits(streams).items():
+            known = streams[name].present & (labels >= 0)
+            targets = labels.masked_fill(~known, -100)
+            loss = loss + F.cross_entropy(logits, targets, reduction="sum") / known.sum().clamp(min=1)
+        return loss
+
+
+# ---------------------------------------------------------------------- gradients
+
+
+class OgmGe:
+    """Balance of the modalities by gradients: the one that is ahead is held back.
+
+    OGM-GE of Peng et al. 2022 (arXiv 2203.15332). With s_m the sum, over the rows of a step that have both
+    modalities, of the probability that modality m gives to the true label, m's weights have their gradients
+    multiplied by k_m = 1 - tanh(alpha · s_m / s_other) where s_m is the greater; then the gradients of both
+    get normal noise with the deviation they had. Two differences: s_m comes from the auxiliary heads, since
+    in the paper the joint head is linear in both modalities and ours is not; noise goes to every matrix of
+    an encoder and its stream, where the authors' code has it in the convolutions that their encoders are.
+
+    Args:
+        alpha: How strongly to hold back, 0 to 1 in the paper.
+        noise: Add the noise (GE).
+    """
+
+    def __init__(self, *, alpha: float, noise: bool = True) -> None:
+        self.alpha = alpha
+        self.noise = noise
+        self.scores = dict.fromkeys(MODALITIES, 0.0)
+
+    def observe(self, logits: Mapping[str, Tensor], streams: Mapping[str, Pooled], labels: Tensor) -> None:
+        """Add a batch's rows to the scores of the step."""
+        rows = streams["audio"].present & streams["text"].present & (labels >= 0)
+        for name in MODALITIES:
+            probabilities = logits[name][rows].detach().softmax(-1)
+            self.scores[name] += float(probabilities.gather(1, labels[rows, None]).sum())
+
+    def modulate(self, model: MmsrForSentimentReasoning) -> dict[str, float]:
+        """Change the gradients of a step, forget its scores, and return k of each modality.
+
+        Nothing is changed, and nothing returned, where no row of the step had both.
+        """
+        audio, text = (self.scores[name] for name in MODALITIES)
+        self.scores = dict.fromkeys(MODALITIES, 0.0)
+        if not audio or not text:
+            return {}
+        factors = {}
+        for name, ratio in (("audio", audio / text), ("text", text / audio)):
+            factors[name] = 1 - math.tanh(self.alpha * ratio) if ratio > 1 else 1.0
+            for part in (f"{name}_encoder", f"{name}_stream"):
+                for weight in getattr(model.encoder, part).parameters():
+                    if weight.grad is not None:
+                        deviation = weight.grad.std(correction=0)
+                        weight.grad *= factors[name]
+                        if self.noise and weight.ndim > 1:
+                            weight.grad += torch.randn_like(weight.grad) * deviation
+        return factors
+
+
+# ---------------------------------------------------------------------- by name
+
+LOSSES: dict[str, type[Contrastive | SupervisedContrastive | AuxiliaryHeads]] = {
+    "contrastive": Contrastive,
+    "supervised_contrastive": SupervisedContrastive,
+    "auxiliary_heads": AuxiliaryHeads,
+}
+OBJECTIVES: dict[str, type] = {**LOSSES, "ogm_ge": OgmGe}
+
+
+def check_objectives(objectives: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Each objective's settings by name; a bare number is its first setting (the weight, or alpha).
+
+    Raises:
+        ValueError: an unknown objective or setting, a value that is not positive, or `ogm_ge` without
+            `auxiliary_heads`.
+    """
+    settings: dict[str, dict[str, Any]] = {}
+    for name, value in objectives.items():
+        check_choice("objectives", name, tuple(OBJECTIVES))
+        parameters = inspect.signature(OBJECTIVES[name]).parameters.values()
+        fields = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+        first = next(iter(fields))
+        given = dict(value) if isinstance(value, Mapping) else {first: value}
+        for field, entry in given.items():
+            check_choice(f"objectives.{name}", field, tuple(fields))
+            switch = isinstance(fields[field], bool)
+            number = isinstance(entry, int | float) and not isinstance(entry, bool)
+            if not (isinstance(entry, bool) if switch else number and entry > 0):
+                accepted = "true or false" if switch else "a number above 0"
+                raise ValueError(f"objectives.{name}.{field} is {entry!r}; accepted: {accepted}")
+        if first not in given:
+            raise ValueError(f"objectives.{name} lacks {first}; accepted: a number, or {', '.join(fields)}")
+        settings[name] = given
+    if "ogm_ge" in settings and "auxiliary_heads" not in settings:
+        raise ValueError(
+            "objectives ogm_ge without auxiliary_heads: the heads' answers tell which modality is ahead; "
+            "give both"
+        )
+    return settings

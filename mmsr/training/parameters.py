@@ -1,0 +1,248 @@
+"""Which weights are trained and how fast: freezing, LoRA, and the optimiser's parameter groups.
+
+    switches, epoch ─► freeze_encoders ─► requires_grad of the encoders' layers
+    model           ─► add_lora ─► training ─► merge_lora ─► plain model again
+    trained weights ─► parameter_groups ─► AdamW
+
+An encoder's transformer layers are counted from 1 (lowest) to its `num_hidden_layers` (top); all else in it
+(front end, embeddings, norms outside the layers) counts as lying below the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from mmsr.model.configuration import check_choice
+from mmsr.model.modeling import MmsrForSentimentReasoning
+
+ENCODERS = ("audio_encoder", "text_encoder")
+PARTS = (*ENCODERS, "decoder")
+"""What `freeze` and `lora` may name; the other switches are of the encoders."""
+
+
+class Lora(TypedDict, total=False):
+    """LoRA of one part: rank `r` (8), `alpha` (16; the update counts alpha / r), `dropout` (0).
+
+    `target_modules` (`all-linear`) are endings of the names of the layers that get an update.
+    """
+
+    r: int
+    alpha: int
+    dropout: float
+    target_modules: list[str] | str
+
+
+def check_encoder_switches(
+    *,
+    freeze: Sequence[str],
+    train_layers: Mapping[str, int],
+    gradual_unfreezing: Mapping[str, int],
+    lora: Mapping[str, Lora],
+) -> None:
+    """Refuse what does not exist, and two switches for one encoder.
+
+    Raises:
+        ValueError: an unknown encoder or LoRA setting, no layers, or two switches that name one encoder.
+    """
+    chosen: dict[str, str] = {}
+    switches: dict[str, Any] = {
+        "freeze": dict.fromkeys(freeze),
+        "train_layers": train_layers,
+        "gradual_unfreezing": gradual_unfreezing,
+        "lora": lora,
+    }
+    for switch, encoders in switches.items():
+        for name in encoders:
+            check_choice(switch, name, PARTS if switch in ("freeze", "lora") else ENCODERS)
+            if name in chosen:
+                raise ValueError(
+                    f"{chosen[name]}= and {switch}= contradict each other: both name {name}; "
+                    "give one or the other"
+                )
+            chosen[name] = switch
+    for switch in ("train_layers", "gradual_unfreezing"):
+        for name, layers in switches[switch].items():
+            if layers < 1:
+                raise ValueError(f"{switch}={{{name}: {layers}}}; accepted: 1 or more layers")
+    for name, settings in lora.items():
+        for field in settings:
+            check_choice(f"lora.{name}", field, tuple(Lora.__annotations__))
+
+
+def model_part(model: MmsrForSentimentReasoning, name: str, *, switch: str) -> PreTrainedModel:
+    """The transformers model of an encoder, or of the decoder, that a switch names.
+
+    Raises:
+        ValueError: this model does not have that part.
+    """
+    part = model.decoder if name == "decoder" else getattr(model.encoder, name, None)
+    if part is None:
+        raise ValueError(
+            f"{switch}= names {name}, which a model with fusion={model.config.fusion!r} and "
+            f"decoder_type={model.config.decoder_type!r} does not have"
+        )
+    return part.model
+
+
+def transformer_layers(part: PreTrainedModel) -> nn.ModuleList:
+    """The transformer layers of an encoder, lowest first.
+
+    They are the last list of as many `GradientCheckpointingLayer`s (which transformers derives every layer
+    from) as the config counts hidden layers; a convolutional front end's list, if any, comes before it.
+
+    Raises:
+        ValueError: the model has no such list.
+    """
+    count = getattr(part.config, "num_hidden_layers", None)
+    lists = [
+        module
+        for module in part.modules()
+        if isinstance(module, nn.ModuleList)
+        and len(module) == count
+        and all(isinstance(layer, GradientCheckpointingLayer) for layer in module)
+    ]
+    if not lists:
+        raise ValueError(
+            f"an encoder with model_type={part.config.model_type!r} has no list of transformer layers; "
+            "accepted by train_layers=, gradual_unfreezing= and layer_decay=: transformers' encoders"
+        )
+    return lists[-1]
+
+
+def freeze_encoders(
+    model: MmsrForSentimentReasoning,
+    *,
+    freeze: Sequence[str] = (),
+    train_layers: Mapping[str, int] | None = None,
+    gradual_unfreezing: Mapping[str, int] | None = None,
+    epoch: int = 0,
+) -> None:
+    """Set which weights of the encoders are trained in an epoch; it depends on nothing but the arguments.
+
+    Args:
+        model: Whose encoders are meant.
+        freeze: Parts (encoders, decoder) that are not trained.
+        train_layers: Encoders of which the top so many layers alone are trained.
+        gradual_unfreezing: Encoders of which in epoch e (from 0) the top e times so many layers are trained
+            and, in the epoch after the lowest layer, all else too (Howard and Ruder 2018, arXiv 1801.06146).
+        epoch: Counted from 0.
+
+    Raises:
+        ValueError: the model lacks an encoder that is named, or the encoder has fewer layers than named.
+    """
+    for name in freeze:
+        model_part(model, name, switch="freeze").requires_grad_(False)
+    for name, top in (train_layers or {}).items():
+        part = model_part(model, name, switch="train_layers")
+        layers = transformer_layers(part)
+        if top > len(layers):
+            raise ValueError(f"train_layers={{{name}: {top}}}; accepted: 1 to {len(layers)}, its layers")
+        part.requires_grad_(False)
+        layers[len(layers) - top :].requires_grad_(True)
+    for name, step in (gradual_unfreezing or {}).items():
+        part = model_part(model, name, switch="gradual_unfreezing")
+        layers = transformer_layers(part)
+        part.requires_grad_(epoch * step > len(layers))
+        layers[max(len(layers) - epoch * step, 0) :].requires_grad_(True)
+
+
+def eval_frozen(module: nn.Module) -> None:
+    """Put every part of a module that has weights but trains none in eval mode (no dropout), and no other."""
+    trained = [weight.requires_grad for weight in module.parameters()]
+    if trained and not any(trained):
+        module.eval()
+    else:
+        for child in module.children():
+            eval_frozen(child)
+
+
+# ---------------------------------------------------------------------- LoRA
+
+
+def add_lora(model: MmsrForSentimentReasoning, lora: Mapping[str, Lora]) -> None:
+    """Freeze parts and give them low-rank updates to train (Hu et al. 2021, arXiv 2106.09685).
+
+    WavLM's attention reads the weights of its projections without calling them, so that an update there
+    would change nothing: its attention gets none.
+
+    Raises:
+        ValueError: peft is not installed, the model lacks that encoder, or it has no such target modules.
+    """
+    if not lora:
+        return
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ModuleNotFoundError as error:
+        raise ValueError("lora= needs peft: pip install 'mmsr[lora]'") from error
+    for name, settings in lora.items():
+        part = model_part(model, name, switch="lora")
+        config = LoraConfig(
+            r=settings.get("r", 8),
+            lora_alpha=settings.get("alpha", 16),
+            lora_dropout=settings.get("dropout", 0.0),
+            target_modules=settings.get("target_modules", "all-linear"),
+            exclude_modules=r".*\.attention\..*" if part.config.model_type == "wavlm" else None,
+        )
+        try:
+            inject_adapter_in_model(config, part)
+        except ValueError as error:
+            raise ValueError(f"lora={{{name}: {dict(settings)}}}: {error}") from error
+        if hasattr(part, "freeze_feature_encoder"):
+            part.freeze_feature_encoder()  # type: ignore[operator]  # else its waveform asks for a gradient
+
+
+def merge_lora(model: MmsrForSentimentReasoning) -> None:
+    """Add the low-rank updates to the weights they belong to, so that the model is a plain one again."""
+    if not any("lora_A" in name for name, _ in model.named_parameters()):
+        return
+    from peft.tuners.lora import LoraLayer
+
+    for name, module in list(model.named_modules()):
+        if isinstance(module, LoraLayer):
+            module.merge(safe_merge=True)
+            model.set_submodule(name, module.get_base_layer())
+
+
+# ---------------------------------------------------------------------- parameter groups
+
+
+def parameter_groups(
+    module: nn.Module,
+    model: MmsrForSentimentReasoning,
+    *,
+    learning_rate: float,
+    encoder_learning_rate: float,
+    layer_decay: float,
+    weight_decay: float,
+) -> list[dict[str, Any]]:
+    """AdamW's groups of all trainable weights of `module`, of which `model` is a part.
+
+    An encoder's top layer learns at `encoder_learning_rate` and each layer below it at `layer_decay` times
+    the rate of the one above (Clark et al. 2020, ELECTRA, arXiv 2003.10555). There the factor counts from
+    the head down; here the head has a rate of its own. Vectors have no weight decay.
+    """
+    rates: dict[int, float] = {}
+    for name in ENCODERS:
+        encoder = getattr(model.encoder, name, None)
+        if encoder is None:
+            continue
+        layers = list(transformer_layers(encoder.model)) if layer_decay != 1 else []
+        lowest = encoder_learning_rate * layer_decay ** len(layers)
+        rates |= {id(weight): lowest for weight in encoder.parameters()}
+        for below_top, layer in enumerate(reversed(layers)):
+            rate = encoder_learning_rate * layer_decay**below_top
+            rates |= {id(weight): rate for weight in layer.parameters()}
+    groups: dict[tuple[float, bool], list[Tensor]] = {}
+    for weight in module.parameters():
+        if weight.requires_grad:
+            key = (rates.get(id(weight), learning_rate), weight.ndim > 1)
+            groups.setdefault(key, []).append(weight)
+    return [
+        {"params": members, "lr": rate, "weight_decay": weight_decay if matrix else 0.0}
+        for (rate, matrix), members in groups.items()
+    ]

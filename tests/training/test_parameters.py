@@ -1,0 +1,222 @@
+"""Freezing, LoRA and learning rates, on every kind of encoder."""
+
+import copy
+import sys
+
+import pytest
+import torch
+from transformers import AutoConfig
+
+from mmsr.model.configuration import MmsrConfig
+from mmsr.model.modeling import MmsrForSentimentReasoning
+from mmsr.training.parameters import (
+    add_lora,
+    eval_frozen,
+    freeze_encoders,
+    merge_lora,
+    model_part,
+    parameter_groups,
+    transformer_layers,
+)
+
+SIZES = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 37}
+# as many convolutions as transformer layers, so that one list could be taken for the other
+CONVOLUTIONS = {
+    "conv_dim": (16, 16, 16),
+    "conv_kernel": (20, 8, 4),
+    "conv_stride": (10, 8, 4),
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 2,
+    "mask_time_prob": 0.0,
+    "layerdrop": 0.0,
+}
+WHISPER = {
+    "d_model": 32,
+    "encoder_layers": 3,
+    "encoder_attention_heads": 4,
+    "encoder_ffn_dim": 37,
+    "max_source_positions": 50,
+}
+AUDIO = {
+    **{
+        name: {**SIZES, **CONVOLUTIONS}
+        for name in ("wav2vec2", "hubert", "wavlm", "data2vec-audio", "unispeech-sat", "wav2vec2-conformer")
+    },
+    "whisper": WHISPER,
+}
+TEXT = ("xlm-roberta", "bert", "deberta-v2", "modernbert", "electra")
+
+
+def build(audio: str = "wav2vec2", text: str = "xlm-roberta") -> MmsrForSentimentReasoning:
+    tokens = {"vocab_size": 256, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
+    config = MmsrConfig.from_preset(
+        "tiny",
+        rationale_format="none",
+        audio_encoder=AutoConfig.for_model(audio, **AUDIO[audio]),
+        text_encoder=AutoConfig.for_model(text, **SIZES, **tokens),
+    )
+    return MmsrForSentimentReasoning(config)
+
+
+def inputs(rows: int = 2) -> dict[str, torch.Tensor]:
+    return {
+        "input_values": torch.randn(rows, 4000),
+        "input_ids": torch.randint(5, 200, (rows, 6)),
+        "sentiment_labels": torch.arange(rows) % 3,
+    }
+
+
+def changed_by_a_step(model: MmsrForSentimentReasoning) -> set[str]:
+    """Names of the weights that one step of gradient descent changes."""
+    before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    model(**inputs()).loss.backward()
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    torch.optim.SGD(trained, lr=1.0).step()
+    return {name for name, weight in model.named_parameters() if not torch.equal(weight, before[name])}
+
+
+PAIRS = [(audio, "xlm-roberta") for audio in AUDIO] + [("wav2vec2", text) for text in TEXT[1:]]
+
+
+@pytest.mark.parametrize(("audio", "text"), PAIRS)
+def test_only_the_top_layers_learn(audio, text):
+    model = build(audio, text)
+    freeze_encoders(model, train_layers={"audio_encoder": 1, "text_encoder": 2})
+    changed = changed_by_a_step(model.train())
+    for name, top in (("audio_encoder", 1), ("text_encoder", 2)):
+        part = model_part(model, name, switch="train_layers")
+        layers = transformer_layers(part)
+        assert len(layers) == 3
+        inside = {id(weight): number for number, layer in enumerate(layers) for weight in layer.parameters()}
+        learnt = {
+            inside.get(id(weight))
+            for key, weight in model.named_parameters()
+            if key in changed and key.startswith(f"encoder.{name}.")
+        }
+        assert learnt == set(range(3 - top, 3))
+    assert {"head.out.weight", "encoder.audio_stream.projection.weight"} <= changed
+
+
+def test_layers_thaw_from_the_top_by_epoch_alone():
+    model = build()
+    part = model.encoder.text_encoder.model
+    embeddings = part.embeddings.word_embeddings.weight
+    counts = []
+    for epoch in (0, 1, 2, 3, 1):
+        freeze_encoders(model, gradual_unfreezing={"text_encoder": 2}, epoch=epoch)
+        thawed = [all(w.requires_grad for w in layer.parameters()) for layer in transformer_layers(part)]
+        counts.append((thawed, embeddings.requires_grad))
+    one = ([False, True, True], False)
+    assert counts == [
+        ([False] * 3, False),
+        one,
+        ([True] * 3, True),
+        ([True] * 3, True),
+        one,  # what an interrupted run finds when it goes on in epoch 1
+    ]
+    freeze_encoders(model, gradual_unfreezing={"text_encoder": 1}, epoch=3)
+    assert not embeddings.requires_grad  # the embeddings come one epoch after the lowest layer
+    assert all(weight.requires_grad for weight in model.encoder.audio_encoder.parameters())
+
+
+def test_frozen_layers_have_no_dropout_and_trained_ones_have():
+    model = build().train()
+    freeze_encoders(model, freeze=["audio_encoder"], train_layers={"text_encoder": 1})
+    eval_frozen(model.encoder.audio_encoder)
+    eval_frozen(model.encoder.text_encoder)
+    assert not any(module.training for module in model.encoder.audio_encoder.modules())
+    layers = transformer_layers(model.encoder.text_encoder.model)
+    assert [{module.training for module in layer.modules()} for layer in layers] == [{False}, {False}, {True}]
+    assert model.head.training
+
+
+def test_a_trained_front_end_keeps_spec_augment():
+    """Wav2Vec2 masks spans where it is in training mode as a whole, which its top layers' training keeps."""
+    model = build().train()
+    freeze_encoders(model, train_layers={"audio_encoder": 1})
+    eval_frozen(model.encoder.audio_encoder)
+    assert model.encoder.audio_encoder.model.training
+    assert not model.encoder.audio_encoder.model.feature_extractor.training
+
+
+@pytest.mark.parametrize(("audio", "text"), PAIRS)
+def test_lora_alone_learns_and_merges_into_a_plain_model(audio, text, tmp_path):
+    pytest.importorskip("peft")
+    model = build(audio, text)
+    plain_names = set(model.state_dict())
+    plain = copy.deepcopy(model).eval()
+    add_lora(model, {"audio_encoder": {"r": 4}, "text_encoder": {"r": 2, "alpha": 8}})
+    model.eval()
+    batch = inputs()
+    torch.testing.assert_close(model(**batch).sentiment_logits, plain(**batch).sentiment_logits)
+    model.train()
+    updates = {name for name, _ in model.named_parameters() if "lora_" in name}
+    changed = changed_by_a_step(model) | changed_by_a_step(model)  # B starts at zero, so A learns second
+    assert {name for name in updates if "lora_B" in name} <= changed
+    assert {name for name in updates if "lora_A" in name} <= changed
+    assert not {n for n in changed - updates if n.startswith(("encoder.audio_enc", "encoder.text_enc"))}
+    model.eval()
+    expected = model(**batch).sentiment_logits
+    merge_lora(model)
+    assert set(model.state_dict()) == plain_names
+    torch.testing.assert_close(model(**batch).sentiment_logits, expected, rtol=1e-4, atol=1e-5)
+    model.save_pretrained(tmp_path)
+    loaded = MmsrForSentimentReasoning.from_pretrained(tmp_path).eval()
+    torch.testing.assert_close(loaded(**batch).sentiment_logits, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_lora_s_targets_can_be_chosen():
+    pytest.importorskip("peft")
+    model = build()
+    add_lora(model, {"text_encoder": {"target_modules": ["query"]}})
+    updated = {name.split(".lora_")[0] for name, _ in model.named_parameters() if ".lora_" in name}
+    assert len(updated) == 3 and all(name.endswith("attention.self.query") for name in updated)
+    with pytest.raises(ValueError, match=r"lora=\{audio_encoder: \{'target_modules': \['nosuch'\]\}\}: "):
+        add_lora(build(), {"audio_encoder": {"target_modules": ["nosuch"]}})
+
+
+def test_without_peft_lora_alone_is_refused(monkeypatch):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    model = build()
+    add_lora(model, {})
+    merge_lora(model)
+    with pytest.raises(ValueError, match=r"lora= needs peft: pip install 'mmsr\[lora\]'"):
+        add_lora(model, {"text_encoder": {}})
+
+
+def test_rates_fall_with_depth():
+    model = build()
+    groups = parameter_groups(
+        model,
+        model,
+        learning_rate=1.0,
+        encoder_learning_rate=0.1,
+        layer_decay=0.5,
+        weight_decay=0.01,
+    )
+    rates = {id(weight): group["lr"] for group in groups for weight in group["params"]}
+    decays = {id(weight): group["weight_decay"] for group in groups for weight in group["params"]}
+    assert len(rates) == len(list(model.parameters()))
+    for name in ("audio_encoder", "text_encoder"):
+        part = model_part(model, name, switch="layer_decay")
+        found = [{rates[id(weight)] for weight in layer.parameters()} for layer in transformer_layers(part)]
+        assert found == [{0.1 * 0.5**2}, {0.1 * 0.5}, {0.1}]
+    embeddings = model.encoder.text_encoder.model.embeddings
+    assert {rates[id(weight)] for weight in embeddings.parameters()} == {0.1 * 0.5**3}
+    assert {rates[id(weight)] for weight in model.head.parameters()} == {1.0}
+    assert all(decays[id(weight)] == (0.01 if weight.ndim > 1 else 0.0) for weight in model.parameters())
+
+
+def test_what_an_encoder_cannot_do_is_named():
+    model = build()
+    with pytest.raises(ValueError, match=r"train_layers=\{text_encoder: 4\}; accepted: 1 to 3, its layers"):
+        freeze_encoders(model, train_layers={"text_encoder": 4})
+    alone = MmsrForSentimentReasoning(
+        MmsrConfig.from_preset("tiny", fusion="text_only", rationale_format="none")
+    )
+    with pytest.raises(ValueError, match="freeze= names audio_encoder, which a model with fusion='text"):
+        freeze_encoders(alone, freeze=["audio_encoder"])
+    part = model.encoder.text_encoder.model
+    part.config.num_hidden_layers = 7
+    with pytest.raises(ValueError, match="model_type='xlm-roberta' has no list of transformer layers"):
+        transformer_layers(part)
