@@ -73,12 +73,13 @@ def fit(config: str, **flags: Any) -> None:
 
     Example: mmsr fit -c experiments/demo.yaml --data.manifest my/manifest.csv --trainer.max_epochs 5
 
-    The model: --model.preset, .audio, .text, .pretrained, .fusion, .rationale_format, .labels, .text_prefix,
-    .vocab_size, .config. How its encoders are trained: --model.freeze, .train_layers, .gradual_unfreezing,
-    .lora, .gradient_checkpointing, .feature_store. The optimiser: --model.learning_rate,
-    .encoder_learning_rate, .layer_decay, .weight_decay, .warmup_ratio, .ema_decay. What is learned:
-    --model.class_weights, .label_smoothing, .uncertainty_weighting, .r_drop, .audio_dropout, .text_dropout,
-    .objectives (contrastive, supervised_contrastive, auxiliary_heads, ogm_ge). For all: --seed_everything.
+    The model: --model.preset, .audio, .text, .pretrained, .decoder, .decoder_type, .fusion,
+    .rationale_format, .labels, .text_prefix, .vocab_size, .config. How its parts are trained:
+    --model.freeze, .train_layers, .gradual_unfreezing, .lora, .gradient_checkpointing, .feature_store.
+    The optimiser: --model.learning_rate, .encoder_learning_rate, .layer_decay, .weight_decay, .warmup_ratio,
+    .ema_decay. What is learned: --model.class_weights, .label_smoothing, .uncertainty_weighting, .r_drop,
+    .audio_dropout, .text_dropout, .objectives (contrastive, supervised_contrastive, auxiliary_heads,
+    ogm_ge). For all: --seed_everything.
 
     All settings with their meaning: mmsr fit --help_all; the YAML of a run: mmsr fit -c FILE --print_config
 

@@ -189,7 +189,7 @@ def test_a_decoder_without_pretrained_cross_attention_says_what_is_new(
 def test_pretrained_decoder_keeps_its_weights_tokenizer_and_label_tokens(
     tmp_path: Path, batch: dict[str, Tensor]
 ):
-    """from_encoders with e5's place taken by a tiny encoder, and a causal language model as prefix decoder."""
+    """`from_encoders` with a tiny text encoder and a causal language model as prefix decoder."""
     ours = MmsrProcessor.train(["kind words", "sharp words"] * 3, vocab_size=300, labels=["sad", "glad"])
     theirs = MmsrProcessor.train(["freundliche Worte"] * 3, vocab_size=320, labels=["x"])
     size = len(theirs.tokenizer)

@@ -186,7 +186,7 @@ def test_a_model_of_labels_only(
     fitting: dict[str, Any],
     utterances: list[Answer],
 ):
-    model = make_model(**fitting, rationale_format="none")
+    model = make_model(**{**fitting, "rationale_format": "none"})
     pipe = pipeline(TASK, model=model, processor=processor)
     assert [answer["rationale"] for answer in pipe(utterances)] == [None] * 5
     for asked in ({"rationale": True}, {"forced_label": "positive"}):
