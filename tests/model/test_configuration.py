@@ -117,7 +117,7 @@ def test_the_text_config_is_the_decoders():
             "fusion='fision' does not exist; accepted: cross_attention, audio_to_text, .*, audio_only$",
         ),
         ({"pooling": "max"}, "pooling='max' does not exist; accepted: mean, attention, statistics"),
-        ({"decoder_type": "rnn"}, "decoder_type='rnn' does not exist; accepted: cross_attention, prefix, none"),
+        ({"decoder_type": "rnn"}, "decoder_type=.rnn. does not exist; accepted: cross_attention, prefix"),
         ({"rationale_format": "poem"}, "rationale_format='poem' does not exist; accepted: none, multitask"),
         (
             {"decoder_type": "none"},
