@@ -178,7 +178,7 @@ class WaveformEncoder(AudioEncoder):
         mask = (torch.arange(samples, device=lengths.device) < lengths[:, None]).long()
         return self._encode_batch(input_values, mask, **outputs)
 
-    @functools.cached_property
+    @property
     def reads_padding(self) -> bool:
         """Whether a row's states depend on the padding beside it.
 
@@ -196,7 +196,7 @@ class WaveformEncoder(AudioEncoder):
         """Kernel and stride of each convolution of the front end, in samples of its input."""
         return list(zip(self.config.conv_kernel, self.config.conv_stride, strict=True))
 
-    @functools.cached_property
+    @property
     def receptive_field(self) -> int:
         """Samples that the first frame needs."""
         field = 1

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -28,6 +29,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import ModelOutput
 from transformers.utils import can_return_tuple
 
+from mmsr.model.card import model_card
 from mmsr.model.configuration import PRESETS, MmsrConfig, check_choice
 from mmsr.model.decoders import DECODER_CLASSES, LabelGrammar, RationaleDecoder
 from mmsr.model.encoders import (
@@ -496,6 +498,15 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
                 owner.model.resize_token_embeddings(vocabulary)
                 model.config.part(name).vocab_size = vocabulary
         return model
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:  # type: ignore[override]
+        """As `PreTrainedModel.save_pretrained`, with a model card (README.md) where there is none yet."""
+        card = Path(save_directory) / "README.md"
+        if not card.exists() and kwargs.get("is_main_process", True):
+            card.parent.mkdir(parents=True, exist_ok=True)
+            name = kwargs.get("repo_id") or card.parent.name
+            model_card(self.config, name=name, parameters=self.num_parameters()).save(card)
+        super().save_pretrained(save_directory, **kwargs)
 
     # ------------------------------------------------------------------ parts, as transformers asks for them
 

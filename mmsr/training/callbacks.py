@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from mmsr.evaluation.run import write_file
+from mmsr.model.card import model_card
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor
 from mmsr.training.module import MmsrModule
@@ -71,6 +72,9 @@ def save_model(model: MmsrForSentimentReasoning, processor: MmsrProcessor, folde
     half = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(half, ignore_errors=True)
     try:
+        half.mkdir(parents=True)
+        card = model_card(model.config, name=folder.name, parameters=model.num_parameters())
+        card.save(half / "README.md")  # else it would bear the name of the half-written folder
         model.save_pretrained(half)
         processor.save_pretrained(half)
         shutil.rmtree(folder, ignore_errors=True)

@@ -162,3 +162,27 @@ def test_a_forced_label_is_the_one_explained(
     for forced in (torch.tensor([0, 1, 2]), torch.tensor([2, 2, 0])):
         written = model.generate(**batch, forced_sentiment=forced, max_new_tokens=6, do_sample=False)
         assert torch.equal(written[torch.isin(written, tokens)], tokens[forced])
+
+
+@pytest.mark.parametrize(
+    ("fusion", "decoder", "layout"),
+    [
+        *((fusion, "none", "none") for fusion in FUSIONS),
+        ("cross_attention", "cross_attention", "multitask"),
+        ("cross_attention", "prefix", "post_thinking"),
+    ],
+    ids="-".join,
+)
+@torch.no_grad()
+def test_an_evaluated_model_is_one_graph(
+    make_model: MakeModel, ragged: Batch, labels: Tensor, fusion: str, decoder: str, layout: str
+):
+    """`torch.compile` without graph breaks; what is tested is the capture, so no compiler is needed."""
+    torch.compiler.reset()
+    model = make_model(fusion=fusion, decoder_type=decoder, rationale_format=layout)
+    given = {} if layout == "none" else {"decoder_input_ids": labels.clamp(min=0)}
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    expected, output = model(**ragged, **given), compiled(**ragged, **given)
+    assert_close(output.sentiment_logits, expected.sentiment_logits)
+    if given:
+        assert_close(output.logits, expected.logits)

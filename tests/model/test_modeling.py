@@ -724,3 +724,19 @@ def test_real_encoders_join(shared_models: Path):
     assert (
         sequences[:, 1] == torch.tensor(processor.label_token_ids)[whole.sentiment_logits.argmax(-1)]
     ).all()
+
+
+def test_a_model_card_says_what_the_checkpoint_is_and_is_not_overwritten(
+    make_model: MakeModel, tmp_path: Path
+):
+    folder = tmp_path / "voices"
+    model = make_model(fusion="gated")
+    model.save_pretrained(folder)
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert card.startswith("---\nlibrary_name: transformers\ntags:\n- mmsr\n")
+    for said in ("# voices", "`wav2vec2`", "`xlm-roberta`", "`gated`", "`multitask`, by `mbart`"):
+        assert said in card, said
+    assert f"{model.num_parameters():,}" in card and "negative, neutral, positive" in card
+    (folder / "README.md").write_text("mine", encoding="utf-8")
+    model.save_pretrained(folder)
+    assert (folder / "README.md").read_text(encoding="utf-8") == "mine"
