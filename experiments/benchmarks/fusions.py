@@ -2,7 +2,7 @@
 
     python experiments/benchmarks/fusions.py --seeds 0 1 2 --jobs 2
 
-Trains `experiments/fusions.yaml` for every fusion and seed (one corpus; the seed is that of weights and order;
+Trains `experiments/fusions.yaml` for every fusion and seed (one corpus; the seed is of weights and order;
 finished runs are found again), picks each run's epoch on the development split, answers the test rows, and
 writes runs/fusions/summary.json and the table of experiments/README.md to runs/fusions/table.md.
 """

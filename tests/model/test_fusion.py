@@ -1,5 +1,6 @@
 """Fusions: what every one of them keeps to, and parity with the papers' formulas, written out plainly."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -428,3 +429,19 @@ def test_attention_pooling_weighs_positions_by_a_learned_query():
     assert_close(pooled[1:], alone)
     torch.nn.init.normal_(module.query)
     assert not torch.allclose(module(memory, AUDIO_MASK), pooled)
+
+
+def test_the_fusion_that_the_readme_adds_works(monkeypatch: pytest.MonkeyPatch):
+    """One class and one line, as README shows them."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (code,) = (
+        block for block in re.findall(r"```python\n(.*?)```", readme, re.S) if "FUSION_CLASSES" in block
+    )
+    monkeypatch.setattr(fusion_module, "FUSION_CLASSES", fusion_module.FUSION_CLASSES.copy())
+    exec(code, namespace := {})
+    assert set(fusion_module.FUSION_CLASSES) == {*FUSION_CLASSES, "sum"}
+    settings = config("sum")
+    audio, text = torch.randn(2, 5, 32), torch.randn(2, 3, 32)
+    memory, mask, _ = namespace["Sum"](settings)(audio, AUDIO_MASK, text, TEXT_MASK)
+    assert torch.equal(mask, TEXT_MASK)
+    assert_close(memory[1, 0], nn.functional.layer_norm(text[1, 0] + audio[1, :3].mean(0), (32,)))
