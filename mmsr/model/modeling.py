@@ -468,11 +468,11 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
             parts["audio_encoder"] = audio
         if fusion != "audio_only":
             parts["text_encoder"] = TextEncoder.load(_given("text", text, fusion))
-        if processor is not None:
-            overrides = {**processor.config_kwargs(), **overrides}
+        known = {} if processor is None else processor.config_kwargs()
         if decoder is None:
-            overrides |= {"decoder_type": "none", "rationale_format": "none"}
-        else:
+            known |= {"decoder_type": "none", "rationale_format": "none"}
+        overrides = known | overrides
+        if decoder is not None:
             if processor is None:
                 raise ValueError(f"decoder={decoder!r} needs processor=MmsrProcessor.from_encoders(...)")
             overrides = {"label_token_ids": processor.label_token_ids, **overrides}
