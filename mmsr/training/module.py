@@ -490,7 +490,9 @@ class MmsrModule(L.LightningModule):
         audio_mask = next(
             (name for name in ("input_values_mask", "audio_features_mask") if name in batch), None
         )
-        if audio_mask is None or "attention_mask" not in batch or not self.training:
+        config = self.parts()[0].config
+        reads_both = config.uses_audio and (config.uses_text or config.prompt_transcript)
+        if audio_mask is None or "attention_mask" not in batch or not self.training or not reads_both:
             return batch
         audio, text = batch[audio_mask], batch["attention_mask"]
         both = audio.any(-1) & text.any(-1)
