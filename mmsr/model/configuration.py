@@ -216,10 +216,12 @@ class MmsrConfig(PreTrainedConfig):
                 f"decoder_type={self.decoder_type!r} contradicts rationale_format={self.rationale_format!r}: "
                 "set both to 'none' for a label only, or neither"
             )
-        if self.prompt_transcript and (self.decoder_type, self.fusion) != ("prefix", "audio_only"):
+        fits = (self.decoder_type, self.fusion, self.shared_vocabulary) == ("prefix", "audio_only", True)
+        if self.prompt_transcript and not fits:
             raise ValueError(
-                f"prompt_transcript=True contradicts decoder_type={self.decoder_type!r} and "
-                f"fusion={self.fusion!r}; accepted: decoder_type='prefix' with fusion='audio_only'"
+                f"prompt_transcript=True contradicts decoder_type={self.decoder_type!r}, "
+                f"fusion={self.fusion!r} and shared_vocabulary={self.shared_vocabulary}; accepted: "
+                "decoder_type='prefix' with fusion='audio_only', without a text encoder's tokenizer"
             )
         if self.hidden_size % self.fusion_heads:
             raise ValueError(

@@ -4,8 +4,9 @@
     memory [b, m, d] ──► projection ──► soft tokens in front of the text ──► logits [b, r, v]  prefix
 
 Both wrap a transformers model under `self.model`, unchanged but for what is named below, and are called
-alike. Adding one = one class and one line in `DECODER_CLASSES`. Any model is built as a `PreTrainedModel`,
-never as a bare module, because only then does its causal mask exist (a bare one leaks the future).
+alike. Adding one = one class, one line in `DECODER_CLASSES` and its name in `configuration.DECODERS`. Any
+model is built as a `PreTrainedModel`, never as a bare module, because only then does its causal mask exist (a
+bare one leaks the future).
 
 `RATIONALE_FORMATS` in `configuration` says where the label stands in the text. `LabelGrammar` keeps
 generation to it, so that a label can always be read from what is generated.
@@ -215,8 +216,20 @@ class CrossAttentionDecoder(RationaleDecoder):
         )
 
 
+class AbsentEncoder:
+    """Stands where an encoder-decoder's encoder stood: is handed new word embeddings, and ignores them."""
+
+    embed_tokens: Any = None
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Nothing to set."""
+
+
 def without_encoder(model: PreTrainedModel) -> PreTrainedModel:
-    """An encoder-decoder language model with its encoder taken out; our memory stands in its place."""
+    """An encoder-decoder language model with its encoder taken out; our memory stands in its place.
+
+    Its weights keep their names, so pretrained ones load as they are.
+    """
     encoder = model.get_encoder()
     owner, name = next(
         (module, name)
@@ -224,7 +237,8 @@ def without_encoder(model: PreTrainedModel) -> PreTrainedModel:
         for name, child in module.named_children()
         if child is encoder
     )
-    setattr(owner, name, None)
+    delattr(owner, name)
+    setattr(owner, name, AbsentEncoder())
 
     def without(tied: dict[str, str] | None) -> dict[str, str]:
         return {target: source for target, source in (tied or {}).items() if name not in target.split(".")}
@@ -249,6 +263,12 @@ class PrefixDecoder(RationaleDecoder):
 
     Padding inside the prefix is masked and takes no position, so it changes nothing.
     """
+
+    def __init__(self, config: MmsrConfig) -> None:
+        super().__init__(config)
+        accepted = inspect.signature(self.model.forward).parameters
+        self.takes_positions, self.takes_limit = "position_ids" in accepted, "logits_to_keep" in accepted
+        self.longest: int | None = getattr(self.model.config, "max_position_embeddings", None)
 
     @staticmethod
     def build(config: PreTrainedConfig) -> PreTrainedModel:
@@ -299,6 +319,8 @@ class PrefixDecoder(RationaleDecoder):
         mask = memory_mask.long()
         if prompt_ids is not None:
             mask = torch.cat([mask, torch.ones_like(prompt_ids) if prompt_mask is None else prompt_mask], 1)
+        if use_cache is None:
+            use_cache = bool(getattr(self.model.config, "use_cache", True))
         cache = past_key_values
         if isinstance(cache, EncoderDecoderCache):
             cache = cache.self_attention_cache
@@ -317,11 +339,17 @@ class PrefixDecoder(RationaleDecoder):
         if attention_mask is None or attention_mask.ndim != 2:
             attention_mask = mask.new_ones(len(mask), written)
         mask = torch.cat([mask, attention_mask.to(mask)], dim=1)
+        if self.longest is not None and mask.shape[1] > self.longest:
+            prompt = 0 if prompt_ids is None else prompt_ids.shape[1]
+            raise ValueError(
+                f"the language model reads up to {self.longest} positions, and got {memory.shape[1]} of "
+                f"memory, {prompt} of prompt and {written} of rationale; accepted: a larger "
+                "audio_stride, shorter utterances, or another decoder"
+            )
         options: dict[str, Any] = {}
-        accepted = inspect.signature(self.model.forward).parameters
-        if "position_ids" in accepted:
+        if self.takes_positions:
             options["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)[:, -inputs_embeds.shape[1] :]
-        if "logits_to_keep" in accepted:
+        if self.takes_limit:
             options["logits_to_keep"] = new
         output = self.model(
             inputs_embeds=inputs_embeds,

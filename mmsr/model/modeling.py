@@ -29,7 +29,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import ModelOutput
 from transformers.utils import can_return_tuple
 
-from mmsr.model.card import model_card
+from mmsr.model.card import is_generated, model_card
 from mmsr.model.configuration import PRESETS, MmsrConfig, check_choice
 from mmsr.model.decoders import DECODER_CLASSES, LabelGrammar, RationaleDecoder
 from mmsr.model.encoders import (
@@ -494,15 +494,17 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
             owner: Any = model.decoder if name == "decoder" else getattr(model.encoder, name)
             owner.model.load_state_dict(part.state_dict())
             vocabulary = len(tokenizers.get(name, ()))
-            if vocabulary > getattr(part.config, "vocab_size", vocabulary):
+            if vocabulary > getattr(part.config.get_text_config(), "vocab_size", vocabulary):
                 owner.model.resize_token_embeddings(vocabulary)
-                model.config.part(name).vocab_size = vocabulary
+                model.config.part(name).get_text_config().vocab_size = vocabulary
+            if name == "decoder":
+                _embed_labels(owner.model, processor)
         return model
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:  # type: ignore[override]
-        """As `PreTrainedModel.save_pretrained`, with a model card (README.md) where there is none yet."""
+        """As `PreTrainedModel.save_pretrained`, with a model card (README.md), unless somebody wrote one."""
         card = Path(save_directory) / "README.md"
-        if not card.exists() and kwargs.get("is_main_process", True):
+        if (not card.exists() or is_generated(card)) and kwargs.get("is_main_process", True):
             card.parent.mkdir(parents=True, exist_ok=True)
             name = kwargs.get("repo_id") or card.parent.name
             model_card(self.config, name=name, parameters=self.num_parameters()).save(card)
@@ -514,7 +516,7 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         """The fused encoder; with `modality` "audio" or "text", that encoder alone."""
         if modality is None:
             return self.encoder
-        return {"audio": self.encoder.audio_encoder.model, "text": self.encoder.text_encoder.model}[modality]
+        return getattr(self.encoder, f"{modality}_encoder").model
 
     def get_decoder(self) -> nn.Module | None:
         """The language model that writes rationales."""
@@ -709,6 +711,12 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         chosen = logits[torch.arange(len(logits), device=logits.device), place.argmax(-1)][:, tokens]
         return chosen * place.any(-1, keepdim=True)
 
+    def written_labels(self, sequences: Tensor) -> Tensor:
+        """The label `[b]` that stands in each generated text `[b, r]`; -100 where none does."""
+        tokens = torch.tensor(self.config.label_token_ids, device=sequences.device)
+        found = sequences[:, :, None] == tokens
+        return torch.where(found.any((1, 2)), found.any(1).long().argmax(-1), -100)
+
     # ------------------------------------------------------------------ the rationale's frame
 
     def shift_right(self, labels: Tensor) -> Tensor:
@@ -813,6 +821,20 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
             )
         )
         return processors
+
+
+@torch.no_grad()
+def _embed_labels(decoder: PreTrainedModel, processor: Any) -> None:
+    """Let each label's new token start as the mean of the pieces of the label's name.
+
+    Fresh rows of a pretrained table all start as its mean, and a decoder could not tell the labels apart.
+    """
+    tables = (decoder.get_input_embeddings(), decoder.get_output_embeddings())
+    for label, token in zip(processor.labels, processor.label_token_ids, strict=True):
+        pieces = processor.rationale_tokenizer(label, add_special_tokens=False)["input_ids"]
+        for table in tables:
+            weight = cast(nn.Linear, table).weight
+            weight[token] = weight[pieces].mean(0)
 
 
 def _preset_decoder(preset: str, processor: Any, overrides: dict[str, Any]) -> Any:

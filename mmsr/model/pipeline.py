@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
@@ -169,13 +170,18 @@ class SentimentReasoningPipeline(Pipeline):
         if layout is None or (rationale is False and not layout.label_learned):
             return answers
 
+        longest = max_new_tokens or self.processor.max_rationale_tokens + 2  # with label and end
+        if rationale is False and layout.label_first:
+            longest = 2  # label and end are all that is asked for
+
         def written(forced: torch.Tensor | None) -> torch.Tensor:
+            # a copy, because beams are expanded in place
             return self.model.generate(  # type: ignore[misc, return-value]  # its self is a Protocol
-                encoder_outputs=memory,
+                encoder_outputs=copy.copy(memory),
                 forced_sentiment=forced,
                 num_beams=num_beams,
                 do_sample=False,
-                max_new_tokens=max_new_tokens or self.processor.max_rationale_tokens,
+                max_new_tokens=longest,
             )
 
         forced = None
@@ -185,7 +191,8 @@ class SentimentReasoningPipeline(Pipeline):
         if rationale is not False:
             answers["sequences"] = sequences
         if layout.label_learned:
-            own = sequences if forced is None or layout.label_first else written(None)
+            own = sequences if forced is None else written(None)
+            answers["written_labels"] = self.model.written_labels(own)
             targets = own[:, 1:].masked_fill(own[:, 1:] == self.model.config.pad_token_id, -100)
             scored = self.model(encoder_outputs=memory, labels=targets)
             answers["decoder_logits"] = scored.decoder_sentiment_logits
@@ -202,6 +209,8 @@ class SentimentReasoningPipeline(Pipeline):
         for row, rationale in enumerate(rationales):
             scores = head[row] if decoder is None else self._probabilities(decoder[row : row + 1])[0]
             label = max(scores, key=scores.__getitem__)
+            if decoder is not None:
+                label = self.model.config.labels[int(model_outputs["written_labels"][row])]
             answer = {"label": label, "score": scores[label], "scores": scores, "rationale": rationale}
             if decoder is not None:
                 answer["head_label"] = max(head[row], key=head[row].__getitem__)

@@ -18,7 +18,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoProcessor, AutoTokenizer, BatchFeature, Wav2Vec2FeatureExtractor
+from transformers import (
+    AutoConfig,
+    AutoProcessor,
+    AutoTokenizer,
+    BatchFeature,
+    PreTrainedConfig,
+    Wav2Vec2FeatureExtractor,
+)
 from transformers.processing_utils import AudioKwargs, ProcessorMixin, TextKwargs
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils import logging
@@ -161,7 +168,7 @@ class MmsrProcessor(ProcessorMixin):
     # ------------------------------------------------------------------ one modality each
 
     def _encode_text(self, texts: list[str | None], kwargs: dict[str, Any]) -> dict[str, Any]:
-        prefixed = [_plain(self.text_prefix + (text or ""), self.tokenizer) for text in texts]
+        prefixed = _plain([self.text_prefix + (text or "") for text in texts], self.tokenizer)
         limit = kwargs.get("max_length") or self.tokenizer.model_max_length
         kwargs |= {"truncation": False, "split_special_tokens": True}
         encoded = self.tokenizer(prefixed, **{**kwargs, "padding": False, "verbose": False})
@@ -190,21 +197,21 @@ class MmsrProcessor(ProcessorMixin):
         tokenizer, layout = self.rationale_tokenizer, RATIONALE_FORMATS[self.rationale_format]
         if layout is None:
             raise ValueError("rationale was given to a processor with rationale_format='none'")
-        rows: list[list[int]] = []
+        written = [
+            row
+            for row, given in enumerate(zip(rationales, sentiments, strict=True))
+            if given[0] and given[1] >= 0
+        ]
+        rows: list[list[int]] = [[] for _ in rationales]
         cut = 0
-        for rationale, sentiment in zip(rationales, sentiments, strict=True):
-            if not rationale or sentiment < 0:
-                rows.append([])
-                continue
-            ids = tokenizer(
-                _plain(rationale, tokenizer),
-                add_special_tokens=False,
-                split_special_tokens=True,
-                verbose=False,
-            )["input_ids"]
-            cut += len(ids) > self.max_rationale_tokens
-            words, label = ids[: self.max_rationale_tokens], [self.label_token_ids[sentiment]]
-            rows.append([*(label + words if layout.label_first else words + label), self.eos_token_id])
+        for row, text in zip(
+            written, _plain([rationales[row] or "" for row in written], tokenizer), strict=True
+        ):
+            ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)
+            cut += len(ids["input_ids"]) > self.max_rationale_tokens
+            words = ids["input_ids"][: self.max_rationale_tokens]
+            label = [self.label_token_ids[sentiments[row]]]
+            rows[row] = [*(label + words if layout.label_first else words + label), self.eos_token_id]
         if cut:
             logger.warning(
                 "%d rationale(s) of %d were cut to %d tokens", cut, len(rows), self.max_rationale_tokens
@@ -306,9 +313,13 @@ class MmsrProcessor(ProcessorMixin):
 
     def save_pretrained(self, save_directory: Any, push_to_hub: bool = False, **kwargs: Any) -> Any:
         """As transformers', with a decoder's own tokenizer in the folder `decoder_tokenizer`."""
+        repo_id = kwargs.pop("repo_id", None) or os.path.basename(os.path.normpath(save_directory))
+        files = super().save_pretrained(save_directory)
         if self.decoder_tokenizer is not None:
             self.decoder_tokenizer.save_pretrained(os.path.join(save_directory, "decoder_tokenizer"))
-        return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+        if push_to_hub:  # saves once more, and uploads all that it saved
+            self.push_to_hub(repo_id, **kwargs)
+        return files
 
     @classmethod
     def _get_arguments_from_pretrained(
@@ -452,6 +463,8 @@ class MmsrProcessor(ProcessorMixin):
         ]
         if tokenizers[-1].pad_token is None:
             tokenizers[-1].pad_token = tokenizers[-1].eos_token  # GPT-2 and Llama have none
+        if text is not None and tokenizers[0].model_max_length > _NO_LIMIT:
+            tokenizers[0].model_max_length = _positions(AutoConfig.from_pretrained(text))
         processor = cls(
             _feature_extractor(do_normalize=do_normalize),
             tokenizers[0],
@@ -465,6 +478,18 @@ class MmsrProcessor(ProcessorMixin):
         return processor
 
 
+_NO_LIMIT = 10**6
+"""transformers' tokenizers say a far larger number where they know no limit."""
+
+
+def _positions(config: PreTrainedConfig) -> int:
+    """Longest text in tokens of a text encoder; models of RoBERTa's kind count from their padding's id on."""
+    offset = 0
+    if any(name in config.model_type for name in ("roberta", "camembert", "mpnet")):
+        offset = (config.pad_token_id or 0) + 1
+    return getattr(config, "max_position_embeddings", _NO_LIMIT) - offset
+
+
 def _feature_extractor(*, do_normalize: bool) -> Wav2Vec2FeatureExtractor:
     return Wav2Vec2FeatureExtractor(
         feature_size=1,
@@ -475,8 +500,8 @@ def _feature_extractor(*, do_normalize: bool) -> Wav2Vec2FeatureExtractor:
     )
 
 
-def _plain(text: str, tokenizer: PreTrainedTokenizerBase) -> str:
-    """`text` without the spelling of a special token: a space after its first letter breaks it.
+def _plain(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """The texts without the spelling of a special token: a space after its first letter breaks it.
 
     Nobody's words may put a label's token, or an end, into the sequence. `split_special_tokens` keeps
     the tokenizer from reading them as such in the text as written; but the text as normalised may hold
@@ -484,11 +509,13 @@ def _plain(text: str, tokenizer: PreTrainedTokenizerBase) -> str:
     """
     added = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
     special = re.compile("|".join(map(re.escape, {*added, *tokenizer.all_special_tokens})))
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    read = backend.normalizer.normalize_str(text) if backend and backend.normalizer else text
-    if not special.search(read):
-        return text
-    return special.sub(lambda spelled: f"{spelled[0][0]} {spelled[0][1:]}", read)
+    normalizer = getattr(getattr(tokenizer, "backend_tokenizer", None), "normalizer", None)
+    plain = []
+    for text in texts:
+        read = normalizer.normalize_str(text) if normalizer else text
+        broken = special.sub(lambda spelled: f"{spelled[0][0]} {spelled[0][1:]}", read)
+        plain.append(text if broken == read else broken)
+    return plain
 
 
 def _rows(values: Any) -> list[Any] | None:

@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 from torch.testing import assert_close
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedConfig
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    PreTrainedConfig,
+)
 
 from mmsr.model.configuration import RATIONALE_FORMATS, MmsrConfig
 from mmsr.model.decoders import (
@@ -198,8 +204,6 @@ def test_pretrained_decoder_keeps_its_weights_tokenizer_and_label_tokens(
     for folder, tokenizer in (("text", ours.tokenizer), ("lm", theirs.tokenizer)):
         tokenizer.save_pretrained(tmp_path / folder)
     language_model.save_pretrained(tmp_path / "lm")
-    from transformers import AutoModel
-
     AutoModel.from_config(MmsrConfig.from_preset("tiny", vocab_size=300).text_encoder).save_pretrained(
         tmp_path / "text"
     )
@@ -239,6 +243,54 @@ def test_pretrained_decoder_keeps_its_weights_tokenizer_and_label_tokens(
     )
     reloaded = MmsrForSentimentReasoning.from_pretrained(tmp_path / "joint").eval()
     assert_close(reloaded(**inputs).logits, model(**inputs).logits)
+
+
+@pytest.mark.parametrize(("decoder_type", "model_type"), [k for k in FAMILIES if k[1] != "mt5"], ids="-".join)
+def test_a_pretrained_decoder_grows_by_label_tokens_that_differ(
+    decoder_type: str, model_type: str, tmp_path: Path
+):
+    """Its table grows by one row a label, which starts as the label's name and not as the table's mean."""
+    processor = MmsrProcessor.train(["sad", "glad"] * 3, vocab_size=290, labels=["x"])
+    size = len(processor.tokenizer)
+    settings = {k: v for k, v in FAMILIES[decoder_type, model_type].items() if k != "add_cross_attention"}
+    config = AutoConfig.for_model(model_type, vocab_size=size, **settings)
+    factory = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    lively(factory.from_config(config)).save_pretrained(tmp_path)
+    processor.tokenizer.save_pretrained(tmp_path)
+    ours = MmsrProcessor.from_encoders(
+        audio=None, decoder=tmp_path, labels=["sad", "glad"], rationale_format="post_thinking"
+    )
+    assert ours.label_token_ids == [size, size + 1]
+    speech = AutoModel.from_config(MmsrConfig.from_preset("tiny").audio_encoder)
+    model = MmsrForSentimentReasoning.from_encoders(
+        audio=speech,
+        decoder=tmp_path,
+        processor=ours,
+        fusion="audio_only",
+        decoder_type=decoder_type,
+        hidden_size=32,
+    ).eval()
+    table = model.decoder.model.get_input_embeddings().weight  # type: ignore[union-attr]
+    assert len(table) == size + 2 == model.config.decoder.vocab_size
+    for label, token in zip(ours.labels, ours.label_token_ids, strict=True):
+        pieces = ours.rationale_tokenizer(label, add_special_tokens=False)["input_ids"]
+        assert_close(table[token], table[pieces].mean(0))
+    assert (table[size] - table[size + 1]).norm() > 0.1
+    model.save_pretrained(tmp_path / "joint")
+    again = MmsrForSentimentReasoning.from_pretrained(tmp_path / "joint").eval()
+    batch = {
+        "input_values": torch.randn(2, 4000),
+        "decoder_input_ids": torch.tensor([[0, size], [0, size + 1]]),
+    }
+    assert torch.equal(again(**batch).logits, model(**batch).logits)
+
+
+def test_a_prefix_beyond_the_positions_says_so(batch: dict[str, Tensor]):
+    decoder = PrefixDecoder(joint("prefix", part("prefix", "gpt2", n_positions=8)))
+    with pytest.raises(
+        ValueError, match="up to 8 positions, and got 6 of memory, 0 of prompt and 3 of ration"
+    ):
+        decoder(torch.randn(2, 6, 32), torch.ones(2, 6), input_ids=torch.ones(2, 3, dtype=torch.long))
 
 
 def test_an_audio_language_model_is_a_configuration(batch: dict[str, Tensor]):

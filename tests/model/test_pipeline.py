@@ -168,6 +168,48 @@ def test_a_forced_label_changes_the_rationale_alone(
                 assert answer["scores"] == pytest.approx(before["scores"])
 
 
+@pytest.mark.parametrize("beams", [1, 2])
+@pytest.mark.parametrize("decoder_type", ["cross_attention", "prefix"])
+@pytest.mark.parametrize("rationale_format", ["post_thinking", "pre_thinking"])
+def test_a_decoder_s_label_is_the_one_that_it_wrote(
+    make_model: Callable[..., MmsrForSentimentReasoning],
+    processor: MmsrProcessor,
+    fitting: dict[str, Any],
+    utterances: list[Answer],
+    rationale_format: str,
+    decoder_type: str,
+    beams: int,
+):
+    """Its probability is the decoder's; the head's stands beside it, and a forced label moves neither."""
+    settings = {"rationale_format": rationale_format, "decoder_type": decoder_type}
+    pipe = pipeline(TASK, model=make_model(**{**fitting, **settings}), processor=processor)
+    asked = {"num_beams": beams, "max_new_tokens": 8}
+    answers = pipe(utterances, batch_size=5, **asked)
+    for answer, utterance in zip(answers, utterances, strict=True):
+        given = pipe.preprocess(utterance)
+        inputs = processor(
+            **{name: [value] for name, value in given.items() if value is not None}, return_tensors="pt"
+        )
+        with torch.no_grad():
+            written = pipe.model.generate(**inputs, **asked, do_sample=False)
+            label = pipe.model.written_labels(written)
+            scored = pipe.model(**inputs, labels=written[:, 1:])
+        assert answer["label"] == pipe.model.config.labels[int(label)]
+        assert answer["rationale"] == processor.decode_rationales(written)[0]
+        expected = scored.decoder_sentiment_logits[0].softmax(-1)
+        assert_close(torch.tensor(list(answer["scores"].values())), expected, atol=1e-5, rtol=1e-4)
+        assert answer["score"] == answer["scores"][answer["label"]]
+        head = scored.sentiment_logits[0].softmax(-1)
+        assert_close(torch.tensor(list(answer["head_scores"].values())), head, atol=1e-5, rtol=1e-4)
+        assert answer["head_label"] == pipe.model.config.labels[int(head.argmax())]
+    other = pipe(utterances, batch_size=5, forced_label="positive", **asked)
+    assert [row["label"] for row in other] == [row["label"] for row in answers]
+    if beams == 1:
+        silent = pipe(utterances, batch_size=5, rationale=False, max_new_tokens=8)
+        assert [row["label"] for row in silent] == [row["label"] for row in answers]
+        assert {row["rationale"] for row in silent} == {None}
+
+
 def test_who_wants_no_rationale_gets_none(
     pipe: SentimentReasoningPipeline, utterances: list[Answer], monkeypatch: pytest.MonkeyPatch
 ):
