@@ -61,6 +61,13 @@ else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
+def fusion_reads(fusion: str) -> tuple[str, ...]:
+    """The modalities that a fusion reads: "audio", "text", or both."""
+    from mmsr.model.fusion import FUSION_CLASSES
+
+    return getattr(FUSION_CLASSES[fusion], "reads", ("audio", "text"))
+
+
 def check_choice(field: str, value: str, accepted: tuple[str, ...]) -> None:
     """Raise `ValueError` naming the field, the value and what would be accepted."""
     if value not in accepted:
@@ -248,12 +255,12 @@ class MmsrConfig(PreTrainedConfig):
     @property
     def uses_audio(self) -> bool:
         """Whether the fusion reads the audio."""
-        return self.fusion != "text_only"
+        return "audio" in fusion_reads(self.fusion)
 
     @property
     def uses_text(self) -> bool:
         """Whether the fusion reads the transcript."""
-        return self.fusion != "audio_only"
+        return "text" in fusion_reads(self.fusion)
 
     @property
     def labels(self) -> list[str]:
@@ -312,9 +319,9 @@ class MmsrConfig(PreTrainedConfig):
         )
         num_labels = len(overrides.get("id2label") or DEFAULT_LABELS)
         parts: dict[str, Any] = {}
-        if fusion != "text_only":
+        if "audio" in fusion_reads(fusion):
             parts["audio_encoder"] = AutoConfig.for_model("wav2vec2", **shape["audio_encoder"])
-        if fusion != "audio_only":
+        if "text" in fusion_reads(fusion):
             parts["text_encoder"] = AutoConfig.for_model(
                 "xlm-roberta", vocab_size=vocab_size, **shape["text_encoder"], **special
             )
@@ -326,7 +333,7 @@ class MmsrConfig(PreTrainedConfig):
             )
             parts["label_token_ids"] = list(range(5, 5 + num_labels))
             own = {"text_encoder", "decoder"} & set(overrides) or not overrides.get("shared_vocabulary", True)
-            parts["tie_word_embeddings"] = fusion != "audio_only" and not own
+            parts["tie_word_embeddings"] = "text" in fusion_reads(fusion) and not own
         return cls(**{**shape["fusion"], **parts, **special, **overrides, "decoder_type": decoder_type})
 
 

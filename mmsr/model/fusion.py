@@ -7,7 +7,8 @@ takes the names that it accepts:
         -> (memory [b, m, d], memory_mask [b, m], attentions: tuple with one entry per layer)
 
 Masks: 1 = real. Shapes: b batch, f audio frames, t text tokens, m memory, h heads, l latent (bottleneck)
-tokens, r rank, d width. A modality that a row lacks comes as one learned vector, so every row has both.
+tokens, r rank, d width. A modality that a row lacks comes as one learned vector, so every row has both. A
+fusion that reads one modality alone says so in `reads`; the model then has no encoder for the other.
 
 | name | idea | memory | paper |
 |---|---|---|---|
@@ -337,6 +338,8 @@ class OneStream(nn.Module):
 class TextOnly(OneStream):
     """The transcript alone: memory = T. The control row of every ablation; audio changes nothing."""
 
+    reads = ("text",)
+
     def forward(
         self, audio: Tensor | None, audio_mask: Tensor | None, text: Tensor, text_mask: Tensor
     ) -> Fused:
@@ -346,6 +349,8 @@ class TextOnly(OneStream):
 
 class AudioOnly(OneStream):
     """The audio alone: memory = A. The control row of every ablation; the transcript changes nothing."""
+
+    reads = ("audio",)
 
     def forward(
         self, audio: Tensor, audio_mask: Tensor, text: Tensor | None, text_mask: Tensor | None

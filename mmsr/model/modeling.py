@@ -30,7 +30,7 @@ from transformers.modeling_outputs import ModelOutput
 from transformers.utils import can_return_tuple
 
 from mmsr.model.card import is_generated, model_card
-from mmsr.model.configuration import PRESETS, MmsrConfig, check_choice
+from mmsr.model.configuration import PRESETS, MmsrConfig, check_choice, fusion_reads
 from mmsr.model.decoders import DECODER_CLASSES, LabelGrammar, RationaleDecoder
 from mmsr.model.encoders import (
     Encoded,
@@ -461,12 +461,13 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
             ValueError: a part that the fusion needs is not given, or a decoder without a processor.
         """
         fusion = overrides.get("fusion", "cross_attention")
+        check_choice("fusion", fusion, tuple(FUSION_CLASSES))
         parts: dict[str, PreTrainedModel] = {}
-        if fusion != "text_only":
+        if "audio" in fusion_reads(fusion):
             if not isinstance(audio, PreTrainedModel):
                 audio = load_audio_encoder(_given("audio", audio, fusion))
             parts["audio_encoder"] = audio
-        if fusion != "audio_only":
+        if "text" in fusion_reads(fusion):
             parts["text_encoder"] = TextEncoder.load(_given("text", text, fusion))
         known = {} if processor is None else processor.config_kwargs()
         if decoder is None:
