@@ -191,7 +191,7 @@ class MmsrModule(L.LightningModule):
         if stream.standardize and not self.trainer.ckpt_path and not self.hparams["pretrained"]:
             heard = [path for path in data.train_rows["audio"] if path]
             sample = heard[:: math.ceil(len(heard) / _STANDARDIZED_ON)]
-            states = torch.cat([features(path).float() for path in sample])  # [f, l, d]
+            states = torch.cat([stream.kept_states(features(path)).float() for path in sample])  # [f, l, d]
             deviation, mean = torch.std_mean(states, dim=0)
             stream.mean.copy_(mean)
             stream.deviation.copy_(deviation.clamp(min=1e-5))
