@@ -199,9 +199,10 @@ class MmsrModule(L.LightningModule):
     # ------------------------------------------------------------------ steps
 
     def on_train_epoch_start(self) -> None:
-        """Draw the epoch's random numbers from seed and epoch alone."""
+        """Draw the epoch's random numbers from seed and epoch alone, and drop out in all but the frozen parts."""
         torch.manual_seed(self.hparams["seed"] * 10_000 + self.current_epoch)
         if self.model is not None:
+            self.model.train()  # from_pretrained leaves eval mode behind, and Lightning would keep it
             for part in self.hparams["freeze"] or []:
                 getattr(self.model.encoder, part).eval()
 
