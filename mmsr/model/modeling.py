@@ -102,9 +102,9 @@ class Stream(nn.Module):
     """One modality on its way into the fusion: layer mix, projection to the memory's width, absent state.
 
     `states [b, n, l, e]`, `mask [b, n]` -> `[b, n / stride, d]`, `[b, n / stride]`. Of the encoder's layers
-    the mix takes those that `kept` names, by default all. `stride` neighbouring positions are stacked into one
-    before the projection (a strided adapter). Where a row's mask is all zero, the learned absent state stands
-    at its first position, alone.
+    the mix takes those that `kept` names, by default all. `stride` neighbouring positions are stacked into
+    one before the projection (a strided adapter). Where a row's mask is all zero, the learned absent state
+    stands at its first position, alone.
     """
 
     def __init__(

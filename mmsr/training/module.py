@@ -199,7 +199,7 @@ class MmsrModule(L.LightningModule):
     # ------------------------------------------------------------------ steps
 
     def on_train_epoch_start(self) -> None:
-        """Draw the epoch's random numbers from seed and epoch alone, and drop out in all but the frozen parts."""
+        """Draw the epoch's random numbers from seed and epoch alone; drop out, but not in frozen parts."""
         torch.manual_seed(self.hparams["seed"] * 10_000 + self.current_epoch)
         if self.model is not None:
             self.model.train()  # from_pretrained leaves eval mode behind, and Lightning would keep it

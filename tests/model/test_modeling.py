@@ -482,7 +482,8 @@ def test_the_mix_takes_the_layers_that_are_named(make_model: MakeModel, ragged: 
     for layer, used in ((0, True), (1, False), (2, True)):
         other = features.clone()
         other[:, :, layer] = other[:, :, layer].flip(-1)
-        moved = (model(audio_features=other, audio_features_mask=mask).sentiment_logits - plain).abs().amax(-1)
+        output = model(audio_features=other, audio_features_mask=mask)
+        moved = (output.sentiment_logits - plain).abs().amax(-1)
         assert (moved[heard] > 1e-4).all() if used else (moved == 0).all(), layer
     assert model.encoder.audio_stream.mean.shape == features[0, 0, [0, 2]].shape
 
