@@ -94,6 +94,8 @@ class MmsrConfig(PreTrainedConfig):
         dropout: dropout probability in fusion and head.
         pooling: how the memory becomes one vector for the head, one of `POOLINGS`.
         audio_layer_mix: learn a weighted sum of all the audio encoder's layers (else its last layer alone).
+        audio_layers: with `audio_layer_mix`, the layers that the sum takes, in place of all: 0 is what enters
+            the first layer, k what leaves the k-th. One alone is taken as it is.
         text_layer_mix: the same for the text encoder.
         audio_standardize: shift and scale each dimension of the audio encoder's states by fixed statistics,
             which a training run takes from its training split. Whisper's states need it: a few of
@@ -148,6 +150,7 @@ class MmsrConfig(PreTrainedConfig):
     dropout: float = 0.1
     pooling: str = "statistics"
     audio_layer_mix: bool = False
+    audio_layers: list[int] | None = None
     text_layer_mix: bool = False
     audio_standardize: bool = False
     audio_stride: int = 1
@@ -213,6 +216,8 @@ class MmsrConfig(PreTrainedConfig):
                 raise ValueError(
                     f"tie_word_embeddings: word embeddings of {shapes[0]} and {shapes[1]} cannot be one table"
                 )
+        if self.audio_layers is not None:
+            self._check_audio_layers(self.audio_layers)
         if self.format_version > FORMAT_VERSION:
             raise ValueError(
                 f"this checkpoint has format_version={self.format_version}; this mmsr reads up to "
@@ -246,6 +251,13 @@ class MmsrConfig(PreTrainedConfig):
                 )
             if value is not None and len(value) != self.num_labels:
                 raise ValueError(f"{field} has {len(value)} entries for {self.num_labels} labels in id2label")
+
+    def _check_audio_layers(self, layers: list[int]) -> None:
+        if not self.audio_layer_mix:
+            raise ValueError(f"audio_layers={layers} needs audio_layer_mix=True")
+        last = self.part("audio_encoder").num_hidden_layers
+        if not layers or sorted(set(layers)) != layers or not 0 <= layers[0] <= layers[-1] <= last:
+            raise ValueError(f"audio_layers={layers}; accepted: some of 0 to {last}, ascending, each once")
 
     @property
     def format(self) -> RationaleFormat | None:

@@ -123,15 +123,25 @@ class MmsrOutput(ModelOutput):
 class Stream(nn.Module):
     """One modality on its way into the fusion: layer mix, projection to the memory's width, absent state.
 
-    `states [b, n, l, e]`, `mask [b, n]` -> `[b, n / stride, d]`, `[b, n / stride]`. `stride` neighbouring
-    positions are stacked into one before the projection (a strided adapter). Where a row's mask is all zero,
-    the learned absent state stands at its first position, alone.
+    `states [b, n, l, e]`, `mask [b, n]` -> `[b, n / stride, d]`, `[b, n / stride]`. Of the encoder's layers
+    the mix takes those that `kept` names, by default all. `stride` neighbouring positions are stacked into
+    one before the projection (a strided adapter). Where a row's mask is all zero, the learned absent state
+    stands at its first position, alone.
     """
 
     def __init__(
-        self, layers: int, width: int, config: MmsrConfig, *, standardize: bool = False, stride: int = 1
+        self,
+        layers: int,
+        width: int,
+        config: MmsrConfig,
+        *,
+        kept: list[int] | None = None,
+        standardize: bool = False,
+        stride: int = 1,
     ) -> None:
         super().__init__()
+        self.kept = kept
+        layers = layers if kept is None else len(kept)
         self.standardize = standardize
         self.stride = stride
         self.mean: Tensor
@@ -147,6 +157,7 @@ class Stream(nn.Module):
 
     def forward(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Mix, project and put the absent state in."""
+        states = self.kept_states(states)
         if self.standardize:
             states = (states - self.mean) / self.deviation
         states = self.layer_mix(states)
@@ -157,6 +168,10 @@ class Stream(nn.Module):
         first = torch.zeros_like(mask).index_fill(1, torch.zeros(1, dtype=torch.long, device=mask.device), 1)
         stream = torch.where(present[:, None, None], stream, self.absent.to(stream.dtype))
         return stream, torch.where(present[:, None], mask, first)
+
+    def kept_states(self, states: Tensor) -> Tensor:
+        """The layers that the mix takes, `[..., l, e]` -> `[..., kept, e]`."""
+        return states if self.kept is None else states[..., self.kept, :]
 
     def _stacked(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Stack `stride` positions into one; it is real where one of them is, and padding in it is zero."""
@@ -258,6 +273,7 @@ class MmsrEncoder(MmsrPreTrainedModel):
                 self.audio_encoder.num_states,
                 self.audio_encoder.width,
                 config,
+                kept=config.audio_layers,
                 standardize=config.audio_standardize,
                 stride=config.audio_stride,
             )

@@ -371,7 +371,7 @@ class MmsrModule(L.LightningModule):
         if stream.standardize and not self.trainer.ckpt_path and not self.hparams["pretrained"]:
             heard = [path for path in data.train_rows["audio"] if path]
             sample = heard[:: math.ceil(len(heard) / _STANDARDIZED_ON)]
-            states = torch.cat([features(path).float() for path in sample])  # [f, l, d]
+            states = torch.cat([stream.kept_states(features(path)).float() for path in sample])  # [f, l, d]
             deviation, mean = torch.std_mean(states, dim=0)
             stream.mean.copy_(mean)
             stream.deviation.copy_(deviation.clamp(min=1e-5))
@@ -379,10 +379,14 @@ class MmsrModule(L.LightningModule):
     # ------------------------------------------------------------------ steps
 
     def on_train_epoch_start(self) -> None:
-        """Draw the epoch's random numbers from seed and epoch alone, and unfreeze what its turn it is."""
+        """Draw the epoch's random numbers from seed and epoch alone, and unfreeze what its turn it is.
+
+        All but the frozen parts drops out.
+        """
         p = self.hparams
         torch.manual_seed(p["seed"] * 10_000 + self.current_epoch)
         model, _ = self.parts()
+        model.train()  # from_pretrained leaves eval mode behind, and Lightning would keep it
         freeze_encoders(model, gradual_unfreezing=p["gradual_unfreezing"], epoch=self.current_epoch)
         for part in {*(p["freeze"] or ()), *(p["train_layers"] or ()), *(p["gradual_unfreezing"] or ())}:
             eval_frozen(model_part(model, part, switch="freeze").train())

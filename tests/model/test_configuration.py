@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,14 @@ def test_the_text_config_is_the_decoders():
         (
             {"label_token_ids": None},
             "rationale_format='multitask' needs label_token_ids: one token id per label",
+        ),
+        ({"audio_layers": [1]}, r"audio_layers=\[1\] needs audio_layer_mix=True"),
+        *(
+            (
+                {"audio_layers": layers, "audio_layer_mix": True},
+                rf"audio_layers={re.escape(str(layers))}; accepted: some of 0 to 2, ascending, each once",
+            )
+            for layers in ([], [3], [-1], [2, 1], [1, 1])
         ),
         ({"format_version": 99}, "has format_version=99; this mmsr reads up to 1: install a later mmsr"),
     ],

@@ -473,6 +473,35 @@ def test_stored_audio_features_give_what_the_waveform_gives(make_model: MakeMode
         assert torch.equal(stored.logits, expected.logits)
 
 
+@torch.no_grad()
+def test_the_mix_takes_the_layers_that_are_named(make_model: MakeModel, ragged: Batch):
+    model = make_model(audio_layer_mix=True, audio_layers=[0, 2], audio_standardize=True)
+    features, mask = model.encoder.encode_audio(ragged["input_values"], ragged["input_values_mask"])
+    plain = model(audio_features=features, audio_features_mask=mask).sentiment_logits
+    heard = mask.any(-1)
+    for layer, used in ((0, True), (1, False), (2, True)):
+        other = features.clone()
+        other[:, :, layer] = other[:, :, layer].flip(-1)
+        output = model(audio_features=other, audio_features_mask=mask)
+        moved = (output.sentiment_logits - plain).abs().amax(-1)
+        assert (moved[heard] > 1e-4).all() if used else (moved == 0).all(), layer
+    assert model.encoder.audio_stream.mean.shape == features[0, 0, [0, 2]].shape
+
+
+@torch.no_grad()
+def test_stacked_frames_do_not_depend_on_the_padding(make_model: MakeModel, ragged: Batch):
+    model = make_model(audio_stride=3)
+    features, mask = model.encoder.encode_audio(ragged["input_values"], ragged["input_values_mask"])
+    together = model(audio_features=features, audio_features_mask=mask)
+    assert together.memory_mask.shape[1] == -(-mask.shape[1] // 3) + 1  # and the absent transcript's state
+    for row in (0, 2):
+        length = int(mask[row].sum())
+        alone = model(
+            audio_features=features[row : row + 1, :length], audio_features_mask=mask[row : row + 1, :length]
+        )
+        assert_close(alone.sentiment_logits[0], together.sentiment_logits[row])
+
+
 def test_nan_in_the_padding_of_stored_features_changes_nothing(make_model: MakeModel, ragged: Batch):
     model = make_model()
     features, mask = model.encoder.encode_audio(ragged["input_values"], ragged["input_values_mask"])

@@ -217,6 +217,28 @@ def test_a_lightning_checkpoint_is_whole_by_itself(finished):
     assert processor.labels == ["negative", "neutral", "positive"]
 
 
+def test_a_checkpoint_is_trained_on_with_dropout_but_for_frozen_parts(
+    finished, demo_corpus, tmp_path, monkeypatch
+):
+    modes = []
+
+    class Look(Callback):
+        """Notes which parts are in training mode, after the first batch and after a validation."""
+
+        def on_train_batch_end(self, trainer, module, *_):
+            encoder = module.model.encoder
+            parts = (module.model.head.dropout, encoder.audio_encoder.model, encoder.text_encoder.model)
+            modes.append(tuple(part.training for part in parts))
+
+    whole = MmsrCLI.instantiate_trainer
+    monkeypatch.setattr(
+        MmsrCLI, "instantiate_trainer", lambda self, **kwargs: _with(whole(self, **kwargs), Look())
+    )
+    start = ["--model.pretrained", str(finished / "model"), "--model.freeze", "[text_encoder]"]
+    fit(arguments(demo_corpus, tmp_path / "run", *start, "--trainer.limit_train_batches", "1"))
+    assert modes == [(True, True, False)] * 2
+
+
 def test_what_is_no_checkpoint_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"missing.ckpt does not exist; accepted: a .ckpt file"):
         load_lightning_checkpoint(tmp_path / "missing.ckpt")
