@@ -34,6 +34,7 @@ up to the closing norm, F(mean A, mean T): the paper's formula over the utteranc
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
 
 import torch
 from einops import rearrange, reduce
@@ -41,7 +42,8 @@ from torch import Tensor, nn
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from mmsr.model.configuration import MmsrConfig
+if TYPE_CHECKING:  # configuration.py takes the fusions' names from here
+    from mmsr.model.configuration import MmsrConfig
 
 Attentions = tuple[tuple[Tensor | None, ...], ...]
 Fused = tuple[Tensor, Tensor, Attentions]
