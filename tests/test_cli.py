@@ -96,6 +96,7 @@ def test_columns_and_folds_are_those_of_fit(model, demo_corpus, tmp_path, capsys
     assert "60 rows, no faults" in capsys.readouterr().out
     options = ["--text_column", "asr_text", "--out", str(tmp_path / "p.jsonl")]
     main(["predict", "--model", str(model), "--manifest", str(manifest), *columns, *options])
+    capsys.readouterr()
     rows = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text(encoding="utf-8").splitlines()]
     assert any(row["rationale"] for row in rows) and {row["condition"] for row in rows} == {"audio+asr"}
     folds = ["--fold", "0", "--folds", "2", "--conditions", "[text]", "--examples", "0", "--num_beams", "1"]
