@@ -306,8 +306,9 @@ def test_contradictory_arguments_are_named(arguments, message):
         MmsrModule(**arguments)
 
 
-def test_modality_dropout_masks_one_modality_of_rows_that_have_both():
+def test_modality_dropout_masks_one_modality_of_rows_that_have_both(finished):
     module = MmsrModule(preset="tiny", audio_dropout=0.4, text_dropout=0.3)
+    module.model, module.processor = load_lightning_checkpoint(finished / "checkpoints" / "best.ckpt")
     rows = 4000
     batch = {"input_values_mask": torch.ones(rows, 3).long(), "attention_mask": torch.ones(rows, 2).long()}
     batch["attention_mask"][:100] = 0
