@@ -98,6 +98,8 @@ def predict(
     audio: str | None = None,
     text: str | None = None,
     manifest: str | None = None,
+    columns: dict[str, str] | None = None,
+    text_column: Literal["text", "asr_text"] = "text",
     out: str | None = None,
     force_label: str | None = None,
     num_beams: int = 1,
@@ -113,6 +115,8 @@ def predict(
         audio: Audio file, in any format libsndfile reads.
         text: Its transcript. One of the two is enough.
         manifest: Table of utterances instead of one.
+        columns: Names that columns have in this manifest, such as `{text: transcript}`.
+        text_column: Which of the manifest's transcripts the model reads, the human one or the ASR's.
         out: File for a manifest's predictions, one JSON object a line.
         force_label: Explain this label instead of the predicted one.
         num_beams: Beams of the rationale's generation.
@@ -140,8 +144,13 @@ def predict(
     from mmsr.data.manifest import load_manifest
     from mmsr.evaluation.run import predict_rows, write_file
 
-    rows = load_manifest(manifest, labels=pipe.model.config.labels).to_list()
-    answered = predict_rows(predictor(pipe, batch_size=batch_size, **options), rows, progress=progress_bar())
+    rows = load_manifest(manifest, labels=pipe.model.config.labels, columns=columns).to_list()
+    answered = predict_rows(
+        predictor(pipe, batch_size=batch_size, **options),
+        rows,
+        text_column=text_column,
+        progress=progress_bar(),
+    )
     lines = "".join(dumps(row, ensure_ascii=False) + "\n" for row in answered)
     if out is None:
         print(lines, end="")
@@ -158,6 +167,8 @@ def evaluate(
     train_split: str = "train",
     fold: int | None = None,
     folds: int = 4,
+    dev_speakers: int = 2,
+    columns: dict[str, str] | None = None,
     conditions: list[str] | None = None,
     batch_size: int = 32,
     num_beams: int = 1,
@@ -178,6 +189,9 @@ def evaluate(
         train_split: Rows that the baselines learn from.
         fold: Evaluate this speaker fold's test rows instead of a split, as in training with --data.fold.
         folds: Into how many folds the speakers are cut.
+        dev_speakers: How many speakers were the development split in training with --data.dev_speakers, from
+            which the baselines do not learn either.
+        columns: Names that columns have in this manifest, as in training with --data.columns.
         conditions: Which inputs to try, such as [audio+text,text]; by default all that the rows allow.
         batch_size: Rows at a time.
         num_beams: Beams of the rationales' generation.
@@ -196,14 +210,16 @@ def evaluate(
 
     pipe = load_pipeline(model)
     labels = pipe.model.config.labels
-    table = load_manifest(manifest, labels=labels)
+    table = load_manifest(manifest, labels=labels, columns=columns)
     if fold is None:
         rows, train_rows = (
             rows_of(table, split, manifest),
             [row for row in table if row["split"] == train_split],
         )
     else:
-        parts = speaker_fold(table, fold=fold, folds=folds)
+        parts = speaker_fold(
+            table, fold=fold, folds=folds, dev_speakers=dev_speakers, source=Path(manifest).name
+        )
         rows, train_rows = (table.select(parts[name]).to_list() for name in ("test", "train"))
     figures, predictions = evaluate_rows(
         predictor(pipe, batch_size=batch_size, num_beams=num_beams),
@@ -271,7 +287,7 @@ def make_demo(out: str, utterances: int = 2400, seed: int = 0) -> None:
     say(f"corpus: {make(Path(out), utterances=utterances, seed=seed)}")
 
 
-def check(manifest: str, labels: list[str] | None = None) -> None:
+def check(manifest: str, labels: list[str] | None = None, columns: dict[str, str] | None = None) -> None:
     """Read a manifest whole and print every fault with row and column; exit code 2 where there is one.
 
     Example: mmsr data check --manifest my/manifest.csv
@@ -279,12 +295,13 @@ def check(manifest: str, labels: list[str] | None = None) -> None:
     Args:
         manifest: A csv, tsv, jsonl, parquet or xlsx file.
         labels: Accepted labels; negative, neutral, positive by default.
+        columns: Names that columns have in this manifest, such as `{rationale: human_justification}`.
     """
     if not os.path.isfile(manifest):
         raise ValueError(f"--manifest {manifest}: no such file")
     from mmsr.data.manifest import load_manifest
 
-    rows = load_manifest(manifest, labels=labels or ["negative", "neutral", "positive"])
+    rows = load_manifest(manifest, labels=labels or ["negative", "neutral", "positive"], columns=columns)
     for column in ("split", "label", "language", "kind"):
         values = rows[column]
         counts = ", ".join(f"{value} {values.count(value):,}" for value in sorted({v for v in values if v}))

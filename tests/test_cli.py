@@ -86,6 +86,28 @@ def test_evaluate_leaves_metrics_predictions_and_a_report(model, demo_corpus, tm
     assert (tmp_path / "e" / "attention.png").stat().st_size > 10_000
 
 
+def test_columns_and_folds_are_those_of_fit(model, demo_corpus, tmp_path, capsys):
+    header, *lines = demo_corpus.read_text(encoding="utf-8").splitlines()
+    renamed = header.replace("rationale", "why").replace("asr_text", "heard")
+    manifest = demo_corpus.parent / "renamed.csv"
+    manifest.write_text("\n".join([renamed, *lines]), encoding="utf-8")
+    columns = ["--columns", '{"rationale": "why", "asr_text": "heard"}']
+    main(["data", "check", "--manifest", str(manifest), *columns])
+    assert "60 rows, no faults" in capsys.readouterr().out
+    options = ["--text_column", "asr_text", "--out", str(tmp_path / "p.jsonl")]
+    main(["predict", "--model", str(model), "--manifest", str(manifest), *columns, *options])
+    capsys.readouterr()
+    rows = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert any(row["rationale"] for row in rows) and {row["condition"] for row in rows} == {"audio+asr"}
+    folds = ["--fold", "0", "--folds", "2", "--conditions", "[text]", "--examples", "0", "--num_beams", "1"]
+    evaluate = ["evaluate", "--model", str(model), "--manifest", str(manifest), *columns, *folds]
+    line = refused(capsys, *evaluate, "--dev_speakers", "99", "--out", str(tmp_path / "e"))
+    assert "renamed.csv" in line and "99 development speakers" in line
+    main([*evaluate, "--dev_speakers", "1", "--out", str(tmp_path / "e")])
+    metrics = json.loads((tmp_path / "e" / "metrics.json").read_text(encoding="utf-8"))
+    assert "rougeL" in metrics["test"]["text"] and "tfidf" in metrics["test"]["baselines"]
+
+
 def test_export_turns_a_checkpoint_into_a_folder(model, tmp_path, capsys):
     checkpoint = model.parent / "checkpoints" / "last.ckpt"
     main(["export", "--checkpoint", str(checkpoint), "--out", str(tmp_path / "m")])

@@ -119,11 +119,33 @@ def evaluate(
 
 
 def predict_rows(
-    predict: Predict, rows: Sequence[Row], *, progress: Progress | None = None, chunk: int = 128
+    predict: Predict,
+    rows: Sequence[Row],
+    *,
+    text_column: str = "text",
+    progress: Progress | None = None,
+    chunk: int = 128,
 ) -> list[dict[str, Any]]:
-    """Returns rows of predictions.jsonl for manifest rows, each answered from all that it has."""
-    conditions = ["+".join(column for column in ("audio", "text") if has_text(row[column])) for row in rows]
-    records = [Record(audio=row["audio"], text=row["text"], language=row["language"]) for row in rows]
+    """Returns rows of predictions.jsonl for manifest rows, each answered from all that it has.
+
+    `text_column`, `text` or `asr_text`, is the transcript that the model reads.
+
+    Raises:
+        ValueError: Where a row has neither audio nor that transcript; before anything is predicted.
+    """
+    names = {columns: name for name, columns in CONDITIONS.items() if name != "shuffled_audio"}
+    conditions = []
+    for row in rows:
+        audio, text = (column if has_text(row[column]) else None for column in ("audio", text_column))
+        if audio is None and text is None:
+            other = "asr_text" if text_column == "text" else "text"
+            instead = f", or text_column {other}, which this row has" if has_text(row[other]) else ""
+            raise ValueError(
+                f"row {row['id']!r}: no audio and no {text_column}; "
+                f"accepted: at least one of the two{instead}"
+            )
+        conditions.append(names[audio, text])
+    records = [Record(audio=row["audio"], text=row[text_column], language=row["language"]) for row in rows]
     answers = _answer(predict, records, condition="predict", progress=progress, chunk=chunk)
     return [_prediction(*row) for row in zip(rows, answers, conditions, strict=True)]
 

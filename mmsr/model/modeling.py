@@ -712,9 +712,8 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
             assert layout is not None
             if layout.label_learned:
                 output["decoder_sentiment_logits"] = self._logits_of_labels(output.logits, labels)
-            else:
-                labels = torch.cat([torch.full_like(labels[:, :1], -100), labels[:, 1:]], dim=1)
-            losses["rationale_loss"] = _mean_cross_entropy(output.logits.flatten(0, 1), labels.flatten())
+            targets = self.rationale_targets(labels)
+            losses["rationale_loss"] = _mean_cross_entropy(output.logits.flatten(0, 1), targets.flatten())
         if losses:
             weights = {"sentiment_loss": 1.0, "rationale_loss": self.config.rationale_loss_weight}
             losses["loss"] = sum(weights[name] * loss for name, loss in losses.items())  # type: ignore[assignment]
@@ -735,6 +734,14 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         return torch.where(found.any((1, 2)), found.any(1).long().argmax(-1), -100)
 
     # ------------------------------------------------------------------ the rationale's frame
+
+    def rationale_targets(self, labels: Tensor) -> Tensor:
+        """`labels [b, r]` with -100 where nothing is learned: with `multitask` at the label's token too."""
+        layout = self.config.format
+        assert layout is not None
+        if layout.label_learned:
+            return labels
+        return torch.cat([torch.full_like(labels[:, :1], -100), labels[:, 1:]], dim=1)
 
     def shift_right(self, labels: Tensor) -> Tensor:
         """Decoder inputs of rationale targets: start token, then the targets without their last, `[b, r]`."""

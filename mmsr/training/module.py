@@ -11,6 +11,7 @@ Which weights are trained, and how fast, is in `parameters`; what is learned bes
 
 from __future__ import annotations
 
+import inspect
 import math
 import pickle
 import tempfile
@@ -44,7 +45,9 @@ from mmsr.training.parameters import (
     Lora,
     add_lora,
     check_encoder_switches,
+    check_shared_table,
     eval_frozen,
+    free_label_tokens,
     freeze_encoders,
     merge_lora,
     model_part,
@@ -52,6 +55,7 @@ from mmsr.training.parameters import (
 )
 
 MODEL_LOSSES = ("loss", "sentiment_loss", "rationale_loss")
+_FIXED_BY_A_CHECKPOINT = ("fusion", "config", "labels", "text_prefix", "rationale_format", "decoder_type")
 _STANDARDIZED_ON = 128  # training files, spread evenly; some 20,000 frames
 
 
@@ -76,19 +80,24 @@ class MmsrModule(L.LightningModule):
         text_prefix: Put before every transcript, such as `query: ` for e5 encoders.
         vocab_size: Most pieces of the tokenizer that a fresh model trains on the training split.
         config: Further settings of `MmsrConfig`, such as `{hidden_size: 256, pooling: statistics}`.
-        freeze: Parts that are not trained: audio_encoder, text_encoder, decoder.
+        freeze: Parts that are not trained: audio_encoder, text_encoder, decoder (but for the embeddings of
+            its label tokens, which a pretrained one has never seen). Where text encoder and decoder share
+            their word embeddings (the presets small and tiny), neither can be frozen alone, in part or by
+            `lora`, without `config: {tie_word_embeddings: false}`.
         train_layers: Encoders of which only the top layers are trained, such as `{audio_encoder: 2}`.
         gradual_unfreezing: Encoders that start frozen and of which so many more layers, from the top, are
             trained with each epoch, such as `{text_encoder: 1}`; after the lowest layer all else too.
             Under DDP it needs the strategy `ddp_find_unused_parameters_true`.
         lora: Parts that are frozen but for low-rank updates (peft), such as `{audio_encoder: {r: 8,
             alpha: 16, dropout: 0.0, target_modules: [q_proj, v_proj]}}`; by default these values, and
-            every linear layer. The saved model has the updates merged into its weights.
+            every linear layer. In a decoder the embeddings of its label tokens are trained as well. The
+            saved model has the updates merged into its weights.
         gradient_checkpointing: Compute activations again in the backward pass instead of keeping them.
         feature_store: Folder in which a frozen audio encoder's states are kept, so that it hears each file
             once, for all epochs and all runs that use the folder.
         learning_rate: Peak learning rate of what is trained from scratch.
-        encoder_learning_rate: Peak learning rate of the encoders; by default `learning_rate`.
+        encoder_learning_rate: Peak learning rate of the encoders and of a decoder that was loaded (`decoder`,
+            `pretrained`), such as 3e-5; by default `learning_rate`, which is high for pretrained weights.
         layer_decay: Factor on the learning rate of an encoder's layer with each layer further down.
         weight_decay: AdamW's, on matrices alone.
         warmup_ratio: Share of all steps in which the learning rate rises; it then falls along a cosine to
@@ -191,6 +200,11 @@ class MmsrModule(L.LightningModule):
                 "pretrained= (a checkpoint) contradicts audio=, text= and decoder= (its parts): "
                 "give one or the other"
             )
+        if p["pretrained"] and (given := self._given(_FIXED_BY_A_CHECKPOINT)):
+            raise ValueError(
+                f"pretrained={p['pretrained']!r} (a checkpoint) has its own {', '.join(given)}: leave "
+                f"{'it' if len(given) == 1 else 'them'} out"
+            )
         if p["decoder"] and not (p["audio"] or p["text"]):
             raise ValueError("decoder= (pretrained) needs a pretrained encoder: give audio=, text=, or both")
         if p["decoder"] and p["rationale_format"] == "none":
@@ -199,7 +213,7 @@ class MmsrModule(L.LightningModule):
             raise ValueError(
                 "feature_store= keeps what a frozen encoder answers; add audio_encoder to freeze="
             )
-        if p["layer_decay"] != 1 and set(p["freeze"] or []) == set(ENCODERS):
+        if p["layer_decay"] != 1 and set(p["freeze"] or []) >= set(ENCODERS):
             raise ValueError("layer_decay= is of the encoders, and freeze= names both: give one or the other")
         for name in ("class_weights", "label_smoothing"):
             if p[name] is not None and name in (p["config"] or {}):
@@ -220,6 +234,11 @@ class MmsrModule(L.LightningModule):
                 f"objectives= ({', '.join(objectives)}) are of two modalities, and fusion={p['fusion']!r} "
                 "has one"
             )
+
+    def _given(self, names: Sequence[str]) -> list[str]:
+        """Which of the arguments differ from their defaults."""
+        defaults = inspect.signature(type(self)).parameters
+        return [name for name in names if (self.hparams[name] or None) != (defaults[name].default or None)]
 
     # ------------------------------------------------------------------ making the model
 
@@ -251,8 +270,15 @@ class MmsrModule(L.LightningModule):
         """Put on a model as it was built or restored what training adds to it."""
         p = self.hparams
         model, _ = self.parts()
+        check_shared_table(
+            model,
+            freeze=p["freeze"] or (),
+            train_layers=p["train_layers"] or {},
+            gradual_unfreezing=p["gradual_unfreezing"] or {},
+            lora=p["lora"] or {},
+        )
         freeze_encoders(model, freeze=p["freeze"] or (), train_layers=p["train_layers"])
-        add_lora(model, p["lora"] or {})
+        _add_updates(model, freeze=p["freeze"], lora=p["lora"])
         if p["gradient_checkpointing"]:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         if p["uncertainty_weighting"] and model.decoder is None:
@@ -388,8 +414,10 @@ class MmsrModule(L.LightningModule):
         model, _ = self.parts()
         model.train()  # from_pretrained leaves eval mode behind, and Lightning would keep it
         freeze_encoders(model, gradual_unfreezing=p["gradual_unfreezing"], epoch=self.current_epoch)
-        for part in {*(p["freeze"] or ()), *(p["train_layers"] or ()), *(p["gradual_unfreezing"] or ())}:
-            eval_frozen(model_part(model, part, switch="freeze").train())
+        for part in p["freeze"] or ():
+            model_part(model, part, switch="freeze").eval()
+        for part in {*(p["train_layers"] or ()), *(p["gradual_unfreezing"] or ())}:
+            eval_frozen(model_part(model, part, switch="train_layers").train())
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Loss of a batch after modality dropout."""
@@ -431,11 +459,12 @@ class MmsrModule(L.LightningModule):
     def _weighed(self, losses: dict[str, Tensor], batch: dict[str, Tensor]) -> Tensor:
         """Σ exp(-s) L + s / 2 with s = log σ², the form of Kendall et al. for classification.
 
-        A loss without a target in the batch (it is zero) leaves its s alone.
+        A loss without a target in the batch (it is zero, or not there) leaves its s alone.
         """
+        written = self._written(batch)
         known = {
             "sentiment_loss": (batch["sentiment_labels"] >= 0).any(),
-            "rationale_loss": self._written(batch).any(),
+            "rationale_loss": written is not None and written.any(),
         }
         total = losses["loss"].new_zeros(())
         for name, s in self.log_variances.items():
@@ -447,20 +476,17 @@ class MmsrModule(L.LightningModule):
         first, second = outputs
         assert first.sentiment_logits is not None and second.sentiment_logits is not None
         divergence = symmetric_divergence(first.sentiment_logits, second.sentiment_logits)
-        if first.logits is not None and second.logits is not None:
-            written = self._written(batch)
+        written = self._written(batch)
+        if written is not None and first.logits is not None and second.logits is not None:
             weight = self.parts()[0].config.rationale_loss_weight
             tokens = symmetric_divergence(first.logits[written], second.logits[written])
             divergence = divergence + weight * tokens
         return divergence
 
-    def _written(self, batch: dict[str, Tensor]) -> Tensor:
-        """Which of the rationale's targets are in the loss `[b, r]`: with `multitask` never the label's."""
-        written = batch["labels"] >= 0
-        layout = self.parts()[0].config.format
-        if layout is not None and not layout.label_learned:
-            written[:, 0] = False
-        return written
+    def _written(self, batch: dict[str, Tensor]) -> Tensor | None:
+        """Which of the rationale's targets are in the loss `[b, r]`; None where no row has a rationale."""
+        labels = batch.get("labels")
+        return None if labels is None else self.parts()[0].rationale_targets(labels) >= 0
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Balance the modalities' gradients, before they are clipped."""
@@ -523,6 +549,7 @@ class MmsrModule(L.LightningModule):
                 encoder_learning_rate=p["encoder_learning_rate"] or p["learning_rate"],
                 layer_decay=p["layer_decay"],
                 weight_decay=p["weight_decay"],
+                decoder_loaded=bool(p["decoder"] or p["pretrained"]),
             ),
             foreach=True,
         )
@@ -548,6 +575,15 @@ class MmsrModule(L.LightningModule):
     def _restore(self, saved: dict[str, Any]) -> None:
         self.processor, config = unpack(saved)
         self.model = MmsrForSentimentReasoning(config)
+
+
+def _add_updates(
+    model: MmsrForSentimentReasoning, *, freeze: Sequence[str] | None, lora: dict[str, Lora] | None
+) -> None:
+    """Add the weights that are trained in place of frozen ones, as the training's checkpoints hold them."""
+    add_lora(model, lora or {})
+    if "decoder" in {*(freeze or ()), *(lora or ())}:
+        free_label_tokens(model)
 
 
 def stored_audio(
@@ -590,7 +626,7 @@ def unpack(saved: dict[str, Any]) -> tuple[MmsrProcessor, MmsrConfig]:
     with tempfile.TemporaryDirectory() as folder:
         for name, content in saved["processor"].items():
             path = Path(folder) / name
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
         (Path(folder) / "config.json").write_text(saved["config"], encoding="utf-8")
         return MmsrProcessor.from_pretrained(folder), MmsrConfig.from_pretrained(folder)
@@ -620,7 +656,8 @@ def load_lightning_checkpoint(
     ) as error:
         raise ValueError(f"{path} is no checkpoint of `mmsr fit` ({error})") from error
     model = MmsrForSentimentReasoning(config)
-    add_lora(model, checkpoint["hyper_parameters"].get("lora") or {})
+    switches = checkpoint["hyper_parameters"]
+    _add_updates(model, freeze=switches.get("freeze"), lora=switches.get("lora"))
     prefix = "model."
     weights = checkpoint["state_dict"].items()
     model.load_state_dict(

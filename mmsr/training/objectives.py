@@ -5,6 +5,13 @@
 They see the two streams as they enter the fusion, averaged over their positions. A row whose modality is
 absent, or was dropped, enters no loss that needs that modality. Their weights belong to the training, not to
 the model: they are in its checkpoints and not in `model/`.
+
+A new one is an `nn.Module` here and a line in `LOSSES`. It is made as `(width, labels, *, weight, ...)` from
+the streams' width, the number of labels and the numbers or switches that the YAML gives by keyword, `weight`
+first. It is called as `objective(streams, labels)`, outside autocast, with `streams["audio"]` and
+`streams["text"]` (`Pooled`) and the sentiment labels `[b]` (-100 where unknown), and returns a loss, which
+the training logs as `train_<name>_loss` and adds, times `weight`. It sees neither the streams' positions nor
+the fused memory, the model's outputs or the rationale.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Which weights are trained and how fast: freezing, LoRA, and the optimiser's parameter groups.
 
     switches, epoch ─► freeze_encoders ─► requires_grad of the encoders' layers
-    model           ─► add_lora ─► training ─► merge_lora ─► plain model again
+    model           ─► add_lora, free_label_tokens ─► training ─► merge_lora ─► plain model again
     trained weights ─► parameter_groups ─► AdamW
 
 An encoder's transformer layers are counted from 1 (lowest) to its `num_hidden_layers` (top); all else in it
@@ -10,10 +10,13 @@ An encoder's transformer layers are counted from 1 (lowest) to its `num_hidden_l
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
+import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -74,6 +77,39 @@ def check_encoder_switches(
             check_choice(f"lora.{name}", field, tuple(Lora.__annotations__))
 
 
+def check_shared_table(
+    model: MmsrForSentimentReasoning,
+    *,
+    freeze: Sequence[str],
+    train_layers: Mapping[str, int],
+    gradual_unfreezing: Mapping[str, int],
+    lora: Mapping[str, Lora],
+) -> None:
+    """Refuse switches that would hold text encoder or decoder still where both share their word embeddings.
+
+    Each of them freezes the table, and with it the other part's. Both parts can be frozen together.
+
+    Raises:
+        ValueError: such a switch.
+    """
+    if not model.config.tie_word_embeddings or {"text_encoder", "decoder"} <= set(freeze):
+        return
+    switches = {
+        "freeze": freeze,
+        "train_layers": train_layers,
+        "gradual_unfreezing": gradual_unfreezing,
+        "lora": lora,
+    }
+    for switch, names in switches.items():
+        for name, other in (("text_encoder", "decoder"), ("decoder", "text_encoder")):
+            if name in names:
+                raise ValueError(
+                    f"{switch}= names {name}, whose word embeddings are the {other}'s too and would be "
+                    "frozen for both; accepted: a model with config: {tie_word_embeddings: false}, or "
+                    "freeze= of both"
+                )
+
+
 def model_part(model: MmsrForSentimentReasoning, name: str, *, switch: str) -> PreTrainedModel:
     """The transformers model of an encoder, or of the decoder, that a switch names.
 
@@ -98,7 +134,10 @@ def transformer_layers(part: PreTrainedModel) -> nn.ModuleList:
     Raises:
         ValueError: the model has no such list.
     """
-    count = getattr(part.config, "num_hidden_layers", None)
+    # Moonshine's `num_hidden_layers` are its decoder's
+    count = getattr(part.config, "encoder_num_hidden_layers", None) or getattr(
+        part.config, "num_hidden_layers", None
+    )
     lists = [
         module
         for module in part.modules()
@@ -171,16 +210,19 @@ def add_lora(model: MmsrForSentimentReasoning, lora: Mapping[str, Lora]) -> None
     would change nothing: its attention gets none.
 
     Raises:
-        ValueError: peft is not installed, the model lacks that encoder, or it has no such target modules.
+        ValueError: peft is not installed, the model lacks that part, it has no such target modules, or one
+            of them shares its weights with another layer.
     """
     if not lora:
         return
     try:
         from peft import LoraConfig, inject_adapter_in_model
+        from peft.tuners.lora import LoraLayer
     except ModuleNotFoundError as error:
         raise ValueError("lora= needs peft: pip install 'mmsr[lora]'") from error
     for name, settings in lora.items():
         part = model_part(model, name, switch="lora")
+        owners = Counter(id(module._parameters.get("weight")) for module in part.modules())
         config = LoraConfig(
             r=settings.get("r", 8),
             lora_alpha=settings.get("alpha", 16),
@@ -192,13 +234,58 @@ def add_lora(model: MmsrForSentimentReasoning, lora: Mapping[str, Lora]) -> None
             inject_adapter_in_model(config, part)
         except ValueError as error:
             raise ValueError(f"lora={{{name}: {dict(settings)}}}: {error}") from error
+        for path, module in part.named_modules():
+            # merging the update would change the other layer too
+            if isinstance(module, LoraLayer) and owners[id(module.get_base_layer().weight)] > 1:
+                raise ValueError(
+                    f"lora={{{name}: {dict(settings)}}}: {path} shares its weights with another layer; "
+                    "accepted: target_modules without it"
+                )
         if hasattr(part, "freeze_feature_encoder"):
             part.freeze_feature_encoder()  # type: ignore[operator]  # else its waveform asks for a gradient
 
 
+class LabelRows(nn.Module):
+    """Rows of a frozen table `[v, d]` that are trained: a parametrization of its `weight`."""
+
+    def __init__(self, table: Tensor, tokens: Sequence[int]) -> None:
+        super().__init__()
+        self.tokens: Tensor
+        self.register_buffer("tokens", torch.tensor(tokens, device=table.device), persistent=False)
+        self.rows = nn.Parameter(table.detach()[self.tokens].clone())
+
+    def forward(self, table: Tensor) -> Tensor:
+        """The table with the trained rows in place of its own."""
+        return table.index_copy(0, self.tokens, self.rows)
+
+
+def free_label_tokens(model: MmsrForSentimentReasoning) -> None:
+    """Train the label tokens' embeddings of a decoder whose weights are frozen, at its input and its output.
+
+    A pretrained decoder has never seen these tokens, which were added to its vocabulary, so that frozen they
+    would tell it nothing. peft's `trainable_token_indices` does the same, but drops the bias of an output
+    layer (BERT's, XLM-R's).
+    """
+    assert model.decoder is not None and model.config.label_token_ids is not None
+    part = model.decoder.model
+    made: dict[int, LabelRows] = {}  # by table: tied layers share their rows
+    for module in (part.get_input_embeddings(), part.get_output_embeddings()):
+        assert module is not None
+        table = cast(Tensor, module.weight)
+        made[id(table)] = made.get(id(table)) or LabelRows(table, model.config.label_token_ids)
+    for module in list(part.modules()):
+        rows = made.get(id(module._parameters.get("weight")))
+        if rows is not None:
+            parametrize.register_parametrization(module, "weight", rows)
+
+
 def merge_lora(model: MmsrForSentimentReasoning) -> None:
-    """Add the low-rank updates to the weights they belong to, so that the model is a plain one again."""
-    if not any("lora_A" in name for name, _ in model.named_parameters()):
+    """Put low-rank updates and label tokens into the weights they belong to: a plain model again."""
+    for module in list(model.modules()):
+        parametrizations: Any = getattr(module, "parametrizations", {})
+        if "weight" in parametrizations and isinstance(parametrizations["weight"][0], LabelRows):
+            parametrize.remove_parametrizations(module, "weight")  # in place: what is tied stays tied
+    if not any(".lora_" in name for name, _ in model.named_parameters()):
         return
     from peft.tuners.lora import LoraLayer
 
@@ -219,14 +306,18 @@ def parameter_groups(
     encoder_learning_rate: float,
     layer_decay: float,
     weight_decay: float,
+    decoder_loaded: bool = False,
 ) -> list[dict[str, Any]]:
     """AdamW's groups of all trainable weights of `module`, of which `model` is a part.
 
     An encoder's top layer learns at `encoder_learning_rate` and each layer below it at `layer_decay` times
     the rate of the one above (Clark et al. 2020, ELECTRA, arXiv 2003.10555). There the factor counts from
-    the head down; here the head has a rate of its own. Vectors have no weight decay.
+    the head down; here the head has a rate of its own. A decoder that was loaded (`decoder_loaded`) learns
+    at `encoder_learning_rate` throughout. Vectors have no weight decay.
     """
     rates: dict[int, float] = {}
+    if decoder_loaded and model.decoder is not None:
+        rates |= {id(weight): encoder_learning_rate for weight in model.decoder.model.parameters()}
     for name in ENCODERS:
         encoder = getattr(model.encoder, name, None)
         if encoder is None:

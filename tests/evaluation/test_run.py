@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from mmsr.evaluation.run import Answer, Record, evaluate, shuffle, write_file, write_run
+from mmsr.evaluation.run import (
+    Answer,
+    Record,
+    evaluate,
+    predict_rows,
+    shuffle,
+    write_file,
+    write_run,
+)
 
 LABELS = ["negative", "neutral", "positive"]
 RUN = {"seed": 3, "data_fingerprint": "abc", "command": "mmsr evaluate", "seconds": 1.23456}
@@ -166,6 +174,38 @@ def test_a_label_the_model_invents_names_the_row(rows) -> None:
 
     with pytest.raises(ValueError, match="row 'r0': predicted_label 'angry' is not one of"):
         evaluate(invent, rows, labels=LABELS)
+
+
+def test_every_row_is_checked_before_the_first_is_predicted(rows) -> None:
+    def never(records: Sequence[Record]) -> list[Answer]:
+        raise AssertionError("predicted")
+
+    rows[4].update(audio=None, text=None, asr_text="noisy positive")
+    with pytest.raises(
+        ValueError,
+        match="row 'r4': no audio and no text; accepted: at least one of the two, or text_column asr_text, ",
+    ):
+        predict_rows(never, rows)
+    rows[4]["asr_text"] = None
+    with pytest.raises(
+        ValueError, match="row 'r4': no audio and no asr_text; accepted: at least one of the two$"
+    ):
+        predict_rows(never, rows, text_column="asr_text")
+
+
+def test_the_text_column_is_what_the_model_reads(rows) -> None:
+    rows[0]["asr_text"] = "noisy words"
+    rows[1].update(audio=None, asr_text="only this")
+    seen: list[Record] = []
+
+    def spy(records: Sequence[Record]) -> list[Answer]:
+        seen.extend(records)
+        return predict(records)
+
+    answered = predict_rows(spy, rows, text_column="asr_text")
+    assert [record["text"] for record in seen] == ["noisy words", "only this", None, None, None, None]
+    assert [row["condition"] for row in answered] == ["audio+asr", "asr", *["audio"] * 4]
+    assert {row["condition"] for row in predict_rows(predict, rows)} == {"audio+text", "text"}
 
 
 def test_the_files_of_a_run(tmp_path: Path, rows) -> None:

@@ -1,6 +1,7 @@
 """What each switch of `MmsrModule` does to a training run, and which contradict each other."""
 
 import copy
+import csv
 import inspect
 import math
 import re
@@ -23,6 +24,7 @@ from mmsr.training.parameters import transformer_layers
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 LABELS = ["negative", "neutral", "positive"]
+OWN_TABLES = {"tie_word_embeddings": False}
 
 
 class Watch(Callback):
@@ -97,14 +99,17 @@ def test_without_switches_every_part_learns(plain):
 
 
 def test_frozen_and_partly_frozen_encoders(demo_corpus):
-    _, watch = train(demo_corpus, freeze=["text_encoder"], train_layers={"audio_encoder": 1})
+    _, watch = train(
+        demo_corpus, freeze=["text_encoder"], train_layers={"audio_encoder": 1}, config=OWN_TABLES
+    )
     assert layer_numbers(watch.changed(), "audio_encoder") == {"1"}
     assert layer_numbers(watch.changed(), "text_encoder") == set()
     assert any(name.startswith("model.decoder.") for name in watch.changed())
 
 
 def test_gradual_unfreezing_by_epoch(demo_corpus):
-    _, watch = train(demo_corpus, epochs=4, gradual_unfreezing={"audio_encoder": 1, "text_encoder": 2})
+    steps = {"audio_encoder": 1, "text_encoder": 2}
+    _, watch = train(demo_corpus, epochs=4, gradual_unfreezing=steps, config=OWN_TABLES)
     audio = [layer_numbers(watch.changed(epoch), "audio_encoder") for epoch in range(4)]
     text = [layer_numbers(watch.changed(epoch), "text_encoder") for epoch in range(4)]
     assert audio == [set(), {"1"}, {"0", "1"}, {"0", "1", "other"}]
@@ -171,6 +176,31 @@ def test_uncertainty_weighting_learns_variances(demo_corpus):
     assert float(total) == pytest.approx(math.exp(-0.5) * 0.7 + 0.25)
     (gradient,) = torch.autograd.grad(total, [module.log_variances["rationale_loss"]])
     assert gradient == 0
+
+
+def test_batches_without_a_rationale_are_learned_from(demo_corpus, tmp_path):
+    """The batches then have no `labels`, which the variances and R-Drop look at."""
+    rows = list(csv.DictReader(demo_corpus.open(encoding="utf-8")))
+    manifest = demo_corpus.parent / "no-rationales.csv"
+    with manifest.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows({**row, "rationale": ""} for row in rows)
+    module, watch = train(manifest, uncertainty_weighting=True, r_drop=1.0)
+    assert "log_variances.sentiment_loss" in watch.changed()
+    assert "log_variances.rationale_loss" not in watch.changed()
+    assert watch.figures[0]["train_r_drop"] > 0 and "train_rationale_loss" not in watch.figures[0]
+
+
+def test_a_frozen_decoder_keeps_still_but_for_its_label_tokens(demo_corpus):
+    module, watch = train(demo_corpus, freeze=["decoder"], config=OWN_TABLES)
+    learnt = {name for name in watch.changed() if name.startswith("model.decoder.")}
+    assert learnt and all(name.endswith(".parametrizations.weight.0.rows") for name in learnt)
+    assert not any(part.training for part in module.model.decoder.model.modules())
+    with pytest.raises(
+        ValueError, match="freeze= names decoder, whose word embeddings are the text_encoder's"
+    ):
+        train(demo_corpus, freeze=["decoder"])
 
 
 def test_balanced_class_weights_are_scikit_learn_s(demo_corpus):
@@ -309,6 +339,18 @@ def test_the_average_is_what_is_judged_and_kept(demo_corpus):
         (
             {"freeze": ["audio_encoder", "text_encoder"], "layer_decay": 0.8},
             "layer_decay= is of the encoders, and freeze= names both",
+        ),
+        (
+            {"freeze": ["audio_encoder", "text_encoder", "decoder"], "layer_decay": 0.8},
+            "layer_decay= is of the encoders, and freeze= names both",
+        ),
+        (
+            {
+                **{"pretrained": "x", "fusion": "gated", "config": {"dropout": 0.2}, "labels": ["a", "b"]},
+                **{"text_prefix": "query: ", "rationale_format": "post_thinking", "decoder_type": "prefix"},
+            },
+            r"pretrained='x' \(a checkpoint\) has its own fusion, config, labels, text_prefix, "
+            "rationale_format, decoder_type: leave them out",
         ),
         ({"layer_decay": 0.0}, "layer_decay is 0.0; accepted: above 0, to 1"),
         ({"ema_decay": 1.0}, "ema_decay is 1.0; accepted: between 0 and 1"),

@@ -2,6 +2,7 @@
 
 import copy
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,9 @@ from mmsr.model.configuration import MmsrConfig
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.training.parameters import (
     add_lora,
+    check_shared_table,
     eval_frozen,
+    free_label_tokens,
     freeze_encoders,
     merge_lora,
     model_part,
@@ -220,3 +223,148 @@ def test_what_an_encoder_cannot_do_is_named():
     part.config.num_hidden_layers = 7
     with pytest.raises(ValueError, match="model_type='xlm-roberta' has no list of transformer layers"):
         transformer_layers(part)
+
+
+# ---------------------------------------------------------------------- decoders
+
+NARROW = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 37}
+READING = {"is_decoder": True, "add_cross_attention": True}
+DECODERS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "mbart": ("cross_attention", "mbart", {"d_model": 24, "encoder_layers": 1, "decoder_layers": 1}),
+    "t5": ("cross_attention", "t5", {"d_model": 24, "d_kv": 12, "d_ff": 37, "num_layers": 1, "num_heads": 2}),
+    "xlm-roberta": ("cross_attention", "xlm-roberta", {**NARROW, **READING}),  # its output has a bias
+    "llama": ("prefix", "llama", {**NARROW, "num_key_value_heads": 1}),  # input and output are two tables
+    "llama-tied": ("prefix", "llama", {**NARROW, "num_key_value_heads": 1, "tie_word_embeddings": True}),
+}
+LABEL_TOKENS = [5, 6, 7]
+
+
+def writer(kind: str) -> MmsrForSentimentReasoning:
+    """A model whose decoder is of its own vocabulary, with weights of unit gain."""
+    decoder_type, model_type, settings = DECODERS[kind]
+    if model_type == "mbart":
+        settings = {**settings, **dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads"), 2)}
+    torch.manual_seed(1)
+    config = MmsrConfig.from_preset(
+        "tiny",
+        fusion="text_only",
+        rationale_format="post_thinking",
+        decoder_type=decoder_type,
+        decoder=AutoConfig.for_model(model_type, vocab_size=256, **settings),
+        decoder_start_token_id=0,
+        dropout=0.0,
+    )
+    model = MmsrForSentimentReasoning(config)
+    for weight in model.parameters():
+        torch.nn.init.normal_(weight, std=0.3)
+    return model
+
+
+def written() -> dict[str, torch.Tensor]:
+    labels = torch.tensor([[5, 20, 21, 2], [6, 30, 2, -100], [7, 31, 32, 2]])
+    return {"input_ids": torch.tensor([[8, 9, 10], [11, 12, 13], [14, 15, 16]]), "labels": labels}
+
+
+@pytest.mark.parametrize("kind", DECODERS)
+@pytest.mark.parametrize("lora", [False, True], ids=["frozen", "lora"])
+def test_label_tokens_alone_of_a_frozen_decoder_s_vocabulary_are_trained(kind, lora, tmp_path):
+    if lora:
+        pytest.importorskip("peft")
+    model = writer(kind).eval()
+    before = copy.deepcopy(model)
+    if lora:
+        add_lora(model, {"decoder": {"r": 2}})
+    else:
+        freeze_encoders(model, freeze=["decoder"])
+    free_label_tokens(model)
+    torch.testing.assert_close(model(**written()).logits, before(**written()).logits)
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    for _ in range(2):
+        model.zero_grad()
+        model(**written()).loss.backward()
+        torch.optim.SGD(trained, lr=0.1).step()
+    expected = model(**written()).logits
+    merge_lora(model)
+    torch.testing.assert_close(model(**written()).logits, expected, rtol=1e-4, atol=1e-4)
+    assert set(model.state_dict()) == set(before.state_dict())
+    for table in ("get_input_embeddings", "get_output_embeddings"):
+        old = getattr(before.decoder.model, table)().weight
+        new = getattr(model.decoder.model, table)().weight
+        moved = (old != new).any(-1).nonzero().flatten().tolist()
+        assert moved == LABEL_TOKENS, table
+    tied = (model.decoder.model, before.decoder.model)
+    tables = [[m.get_input_embeddings().weight, m.get_output_embeddings().weight] for m in tied]
+    assert (tables[0][0] is tables[0][1]) == (tables[1][0] is tables[1][1])
+    for name, weight in model.decoder.model.named_parameters():
+        same = torch.equal(weight, before.decoder.model.get_parameter(name))
+        table = any(weight is one for one in tables[0])
+        assert table or same or lora, name
+    model.save_pretrained(tmp_path)
+    loaded = MmsrForSentimentReasoning.from_pretrained(tmp_path).eval()
+    torch.testing.assert_close(loaded(**written()).logits, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_lora_of_word_embeddings_merges_and_of_a_shared_table_is_refused():
+    pytest.importorskip("peft")
+    model = build().eval()
+    plain = set(model.state_dict())
+    add_lora(model, {"text_encoder": {"target_modules": ["word_embeddings"]}})
+    update = model.encoder.text_encoder.model.embeddings.word_embeddings
+    torch.nn.init.normal_(update.lora_embedding_B["default"])
+    torch.nn.init.normal_(update.lora_embedding_A["default"])
+    expected = model(**(batch := inputs())).sentiment_logits
+    merge_lora(model)
+    assert set(model.state_dict()) == plain
+    torch.testing.assert_close(model(**batch).sentiment_logits, expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="embed_tokens shares its weights with another layer; accepted: tar"):
+        add_lora(writer("mbart"), {"decoder": {"target_modules": ["embed_tokens"]}})
+
+
+def test_a_loaded_decoder_learns_like_the_encoders():
+    model = writer("llama")
+
+    def rates(loaded: bool) -> dict[int, float]:
+        speeds = {"learning_rate": 1.0, "encoder_learning_rate": 0.1, "layer_decay": 1.0, "weight_decay": 0.0}
+        groups = parameter_groups(model, model, **speeds, decoder_loaded=loaded)
+        return {id(weight): group["lr"] for group in groups for weight in group["params"]}
+
+    fresh, loaded = rates(False), rates(True)
+    assert {fresh[id(weight)] for weight in model.decoder.parameters()} == {1.0}
+    assert {loaded[id(weight)] for weight in model.decoder.model.parameters()} == {0.1}
+    assert {loaded[id(weight)] for weight in model.decoder.projection.parameters()} == {1.0}
+    assert {loaded[id(weight)] for weight in model.head.parameters()} == {1.0}
+
+
+@pytest.mark.parametrize(
+    "switches",
+    [
+        {"freeze": ["text_encoder"]},
+        {"freeze": ["decoder"]},
+        {"train_layers": {"text_encoder": 1}},
+        {"gradual_unfreezing": {"text_encoder": 1}},
+        {"lora": {"decoder": {}}},
+        {"lora": {"text_encoder": {}}, "freeze": ["audio_encoder"]},
+    ],
+)
+def test_shared_word_embeddings_are_not_frozen_for_one_part_alone(switches):
+    none: dict[str, Any] = {"freeze": [], "train_layers": {}, "gradual_unfreezing": {}, "lora": {}}
+    shared = MmsrForSentimentReasoning(MmsrConfig.from_preset("tiny"))
+    own = MmsrForSentimentReasoning(MmsrConfig.from_preset("tiny", tie_word_embeddings=False))
+    check_shared_table(own, **{**none, **switches})
+    check_shared_table(shared, **{**none, "freeze": ["audio_encoder", "text_encoder", "decoder"]})
+    with pytest.raises(
+        ValueError, match=r"would be frozen for both; accepted: a model with config: \{tie_word"
+    ):
+        check_shared_table(shared, **{**none, **switches})
+
+
+def test_moonshine_s_layers_are_its_encoder_s():
+    depths = {"encoder_num_hidden_layers": 3, "decoder_num_hidden_layers": 1}
+    heads = {"encoder_num_attention_heads": 4, "decoder_num_attention_heads": 4}
+    audio = AutoConfig.for_model(
+        "moonshine", hidden_size=32, intermediate_size=37, vocab_size=60, **heads, **depths
+    )
+    config = MmsrConfig.from_preset("tiny", fusion="audio_only", rationale_format="none", audio_encoder=audio)
+    model = MmsrForSentimentReasoning(config)
+    layers = transformer_layers(model.encoder.audio_encoder.model)
+    assert len(layers) == 3 and model.encoder.audio_encoder.num_states in (1, 4)

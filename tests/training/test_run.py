@@ -15,13 +15,16 @@ from lightning.pytorch.callbacks import Callback
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor
 from mmsr.training.callbacks import save_model
-from mmsr.training.module import MmsrModule, load_lightning_checkpoint
+from mmsr.training.module import MmsrModule, load_lightning_checkpoint, unpack
 from mmsr.training.run import MmsrCLI, fit, mixed_precision
 
 SWITCHES = """
 model:
+  config: {tie_word_embeddings: false}
   train_layers: {audio_encoder: 1}
-  lora: {text_encoder: {r: 4, alpha: 8, dropout: 0.1, target_modules: [query, value]}}
+  lora:
+    text_encoder: {r: 4, alpha: 8, dropout: 0.1, target_modules: [query, value]}
+    decoder: {r: 4}
   layer_decay: 0.8
   gradient_checkpointing: true
   class_weights: balanced
@@ -234,9 +237,16 @@ def test_a_checkpoint_is_trained_on_with_dropout_but_for_frozen_parts(
     monkeypatch.setattr(
         MmsrCLI, "instantiate_trainer", lambda self, **kwargs: _with(whole(self, **kwargs), Look())
     )
-    start = ["--model.pretrained", str(finished / "model"), "--model.freeze", "[text_encoder]"]
+    start = ["--model.pretrained", str(finished / "model"), "--model.freeze", "[audio_encoder]"]
     fit(arguments(demo_corpus, tmp_path / "run", *start, "--trainer.limit_train_batches", "1"))
-    assert modes == [(True, True, False)] * 2
+    assert modes == [(True, False, True)] * 2
+
+
+def test_a_processor_s_folders_of_any_depth_are_unpacked(finished):
+    checkpoint = torch.load(finished / "checkpoints" / "last.ckpt", weights_only=False)
+    checkpoint["mmsr"]["processor"]["decoder_tokenizer/more/note.txt"] = b"deep"
+    processor, config = unpack(checkpoint["mmsr"])
+    assert processor.labels == config.labels
 
 
 def test_what_is_no_checkpoint_is_named(tmp_path):
@@ -287,8 +297,9 @@ def test_contradictory_arguments_are_named(arguments, message):
         MmsrModule(**arguments)
 
 
-def test_modality_dropout_masks_one_modality_of_rows_that_have_both():
+def test_modality_dropout_masks_one_modality_of_rows_that_have_both(finished):
     module = MmsrModule(preset="tiny", audio_dropout=0.4, text_dropout=0.3)
+    module.model, module.processor = load_lightning_checkpoint(finished / "checkpoints" / "best.ckpt")
     rows = 4000
     batch = {"input_values_mask": torch.ones(rows, 3).long(), "attention_mask": torch.ones(rows, 2).long()}
     batch["attention_mask"][:100] = 0
