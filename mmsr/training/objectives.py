@@ -28,7 +28,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmsr.model.configuration import check_choice
-from mmsr.model.modeling import MmsrEncoder, MmsrForSentimentReasoning
+from mmsr.model.joint_encoder import MmsrEncoder
+from mmsr.model.modeling import MmsrForSentimentReasoning
 
 MODALITIES = ("audio", "text")
 

@@ -234,9 +234,13 @@ def test_a_checkpoint_is_trained_on_with_dropout_but_for_frozen_parts(
             modes.append(tuple(part.training for part in parts))
 
     whole = MmsrCLI.instantiate_trainer
-    monkeypatch.setattr(
-        MmsrCLI, "instantiate_trainer", lambda self, **kwargs: _with(whole(self, **kwargs), Look())
-    )
+
+    def with_look(self, **kwargs):
+        trainer = whole(self, **kwargs)
+        trainer.callbacks.append(Look())
+        return trainer
+
+    monkeypatch.setattr(MmsrCLI, "instantiate_trainer", with_look)
     start = ["--model.pretrained", str(finished / "model"), "--model.freeze", "[audio_encoder]"]
     fit(arguments(demo_corpus, tmp_path / "run", *start, "--trainer.limit_train_batches", "1"))
     assert modes == [(True, False, True)] * 2

@@ -1,0 +1,341 @@
+"""From an utterance to the fused memory: both encoders, their streams, and the fusion.
+
+    input_values [b, s] ─► audio encoder ─► audio stream [b, f, d] ─┐
+                                                                    ├─► fusion ─► memory [b, m, d]
+    input_ids    [b, t] ─► text encoder  ─► text stream  [b, t, d] ─┘
+
+A stream is layer mix, frame stacking, projection, and the learned state of an absent modality. The notation
+is that of `modeling`.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from einops import rearrange, reduce
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_outputs import ModelOutput
+from transformers.utils import can_return_tuple
+
+from mmsr.model.configuration import MmsrConfig
+from mmsr.model.encoders import Encoded, LayerMix, TextEncoder, audio_encoder_class, to_front
+from mmsr.model.fusion import FUSION_CLASSES, AttentionPooling, ResidualLinear
+
+
+@dataclass
+class MmsrEncoderOutput(ModelOutput):
+    """The fused memory, once per utterance; beams share it.
+
+    Attributes:
+        last_hidden_state: the memory `[b, m, d]`.
+        attention_mask: its mask `[b, m]`.
+        hidden_states: of the text encoder (of the audio encoder with `audio_only`), `[b, t, d]` per layer.
+        attentions: of the same encoder, `[b, h, t, t]` per layer.
+        audio_hidden_states: of the audio encoder, `[b, f, d]` per layer.
+        audio_attentions: of the audio encoder, `[b, h, f, f]` per layer.
+        fusion_attentions: per fusion layer; see the fusion's class for what each entry is.
+        prompt_ids: the transcript's tokens `[b, t]`, with `prompt_transcript`: the decoder reads them itself.
+        prompt_mask: their mask `[b, t]`.
+    """
+
+    last_hidden_state: Tensor | None = None
+    attention_mask: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+    audio_hidden_states: tuple[Tensor, ...] | None = None
+    audio_attentions: tuple[Tensor, ...] | None = None
+    fusion_attentions: tuple[tuple[Tensor, ...], ...] | None = None
+    prompt_ids: Tensor | None = None
+    prompt_mask: Tensor | None = None
+
+
+class Stream(nn.Module):
+    """One modality on its way into the fusion: layer mix, projection to the memory's width, absent state.
+
+    `states [b, n, l, e]`, `mask [b, n]` -> `[b, n / stride, d]`, `[b, n / stride]`. Of the encoder's layers
+    the mix takes those that `kept` names, by default all. `stride` neighbouring positions are stacked into
+    one before the projection (a strided adapter). Where a row's mask is all zero, the learned absent state
+    stands at its first position, alone.
+    """
+
+    def __init__(
+        self,
+        layers: int,
+        width: int,
+        config: MmsrConfig,
+        *,
+        kept: list[int] | None = None,
+        standardize: bool = False,
+        stride: int = 1,
+    ) -> None:
+        super().__init__()
+        self.kept = kept
+        layers = layers if kept is None else len(kept)
+        self.standardize = standardize
+        self.stride = stride
+        self.mean: Tensor
+        self.deviation: Tensor
+        if standardize:
+            self.register_buffer("mean", torch.zeros(layers, width))
+            self.register_buffer("deviation", torch.ones(layers, width))
+        self.layer_mix = LayerMix(layers)
+        self.projection = nn.Linear(stride * width, config.hidden_size)
+        self.norm = nn.LayerNorm(config.hidden_size)
+        self.absent = nn.Parameter(torch.zeros(config.hidden_size))
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Mix, project and put the absent state in."""
+        states = self.kept_states(states)
+        if self.standardize:
+            states = (states - self.mean) / self.deviation
+        states = self.layer_mix(states)
+        if self.stride > 1:
+            states, mask = self._stacked(states, mask)
+        stream = self.dropout(self.norm(self.projection(states)))
+        present = mask.any(-1)
+        first = torch.zeros_like(mask).index_fill(1, torch.zeros(1, dtype=torch.long, device=mask.device), 1)
+        stream = torch.where(present[:, None, None], stream, self.absent.to(stream.dtype))
+        return stream, torch.where(present[:, None], mask, first)
+
+    def kept_states(self, states: Tensor) -> Tensor:
+        """The layers that the mix takes, `[..., l, e]` -> `[..., kept, e]`."""
+        return states if self.kept is None else states[..., self.kept, :]
+
+    def _stacked(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Stack `stride` positions into one; it is real where one of them is, and padding in it is zero."""
+        missing = -states.shape[1] % self.stride
+        states = nn.functional.pad(states.masked_fill(mask[:, :, None] == 0, 0.0), (0, 0, 0, missing))
+        mask = nn.functional.pad(mask, (0, missing))
+        return (
+            rearrange(states, "b (n k) e -> b n (k e)", k=self.stride),
+            reduce(mask, "b (n k) -> b n", "max", k=self.stride),
+        )
+
+    def missing(self, batch: int) -> tuple[Tensor, Tensor]:
+        """The stream of a batch in which no row has this modality: `[b, 1, d]`, `[b, 1]`."""
+        mask = torch.ones(batch, 1, dtype=torch.long, device=self.absent.device)
+        return self.absent.expand(batch, 1, -1), mask
+
+
+class MmsrPreTrainedModel(PreTrainedModel):
+    """Weights' initialisation and loading, shared by the encoder and the whole model."""
+
+    config_class = MmsrConfig
+    config: MmsrConfig
+    base_model_prefix = "encoder"
+    main_input_name = "input_ids"
+    input_modalities = ["audio", "text"]
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+    _no_split_modules = ["CrossAttentionLayer", "SelfAttentionLayer"]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, ResidualLinear):
+            init.zeros_(module.weight)
+        elif isinstance(module, nn.Linear):
+            # transformers' normal(0, .02) starves a narrow fusion: its head then learns nothing for epochs
+            init.xavier_uniform_(module.weight)
+        elif isinstance(module, Stream):
+            init.normal_(module.absent, std=self.config.initializer_range)
+            if module.standardize:
+                init.zeros_(module.mean)
+                init.ones_(module.deviation)
+        elif isinstance(module, AttentionPooling):
+            init.normal_(module.query, std=self.config.initializer_range)
+        elif isinstance(module, LayerMix) and module.weights is not None:
+            init.zeros_(module.weights)
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], *model_args: Any, **kwargs: Any
+    ) -> Any:
+        """Load a checkpoint, and refuse one that does not hold exactly this model's weights.
+
+        As `PreTrainedModel.from_pretrained`, with one difference: unless `output_loading_info` or
+        `ignore_mismatched_sizes` is passed, a weight that is missing, unknown or of another shape raises, so
+        that no part is ever filled with random numbers unasked.
+
+        Raises:
+            ValueError: weights are missing, unknown or of another shape; the message names them.
+        """
+        if kwargs.get("output_loading_info") or kwargs.get("ignore_mismatched_sizes"):
+            return super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
+        kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
+        loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
+        model, info = loaded
+        other_shapes = [
+            f"{name} ({list(saved)} where the model has {list(built)})"
+            for name, saved, built in info["mismatched_keys"]
+        ]
+        faults = [
+            f"{what}: {', '.join(sorted(names)[:5])}{' ...' if len(names) > 5 else ''}"
+            for what, names in (
+                ("it lacks", info["missing_keys"]),
+                ("it brings unknown", info["unexpected_keys"]),
+                ("of another shape", other_shapes),
+            )
+            if names
+        ]
+        if faults:
+            raise ValueError(
+                f"checkpoint {pretrained_model_name_or_path} does not fit {cls.__name__}: "
+                f"{'; '.join(faults)} (pass output_loading_info=True to load it all the same, with random "
+                "weights for what is missing)"
+            )
+        return model
+
+
+class MmsrEncoder(MmsrPreTrainedModel):
+    """Both encoders and the fusion: utterance in, memory out. `generate` calls it once per utterance."""
+
+    def __init__(self, config: MmsrConfig) -> None:
+        super().__init__(config)
+        if config.uses_audio:
+            audio = config.part("audio_encoder")
+            self.audio_encoder = audio_encoder_class(audio)(config)
+            self.audio_stream = Stream(
+                self.audio_encoder.num_states,
+                self.audio_encoder.width,
+                config,
+                kept=config.audio_layers,
+                standardize=config.audio_standardize,
+                stride=config.audio_stride,
+            )
+        if config.uses_text:
+            text = config.part("text_encoder")
+            self.text_encoder = TextEncoder(config)
+            self.text_stream = Stream(self.text_encoder.num_states, text.hidden_size, config)
+        self.fusion = FUSION_CLASSES[config.fusion](config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The text encoder's word embeddings."""
+        if not self.config.uses_text:
+            raise NotImplementedError(
+                "a model with fusion='audio_only' has no text encoder, hence no word embeddings"
+            )
+        return self.text_encoder.model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the text encoder's word embeddings."""
+        self.text_encoder.model.set_input_embeddings(value)
+
+    def encode_audio(self, input_values: Tensor, input_values_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """The audio encoder alone, as a feature store keeps it.
+
+        Args:
+            input_values: waveform `[b, s]` at `config.sampling_rate` Hz.
+            input_values_mask: `[b, s]`.
+
+        Returns:
+            features `[b, f, l, e]` of the kept layers and their mask `[b, f]`: what `forward` takes as
+            `audio_features` and `audio_features_mask` in place of `input_values`.
+        """
+        encoded = self.audio_encoder(input_values, input_values_mask)
+        return encoded.states, encoded.mask
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        input_values: Tensor | None = None,
+        input_values_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        audio_features: Tensor | None = None,
+        audio_features_mask: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        **kwargs: Any,
+    ) -> MmsrEncoderOutput:
+        """Encode and fuse; the arguments are those of `MmsrForSentimentReasoning.forward`."""
+        given = [
+            value for value in (input_ids, inputs_embeds, input_values, audio_features) if value is not None
+        ]
+        if not given:
+            raise ValueError("no utterance: pass input_values (audio), input_ids (transcript), or both")
+        batch = given[0].shape[0]
+        outputs = {
+            "output_attentions": or_config(output_attentions, self.config.output_attentions),
+            "output_hidden_states": or_config(output_hidden_states, self.config.output_hidden_states),
+        }
+        audio = text = audio_encoded = text_encoded = None
+        audio_mask = text_mask = None
+        if self.config.uses_audio:
+            audio_encoded = self._encode_audio(
+                input_values, input_values_mask, audio_features, audio_features_mask, outputs
+            )
+            audio, audio_mask = (
+                self.audio_stream.missing(batch)
+                if audio_encoded is None
+                else self.audio_stream(audio_encoded.states, audio_encoded.mask)
+            )
+        if self.config.uses_text:
+            tokens = inputs_embeds if input_ids is None else input_ids
+            if tokens is not None:
+                text_mask = _ones_unless_given(attention_mask, tokens.shape[:2], self.device)
+                text_encoded = self.text_encoder(input_ids, text_mask, inputs_embeds, **outputs)
+            text, text_mask = (
+                self.text_stream.missing(batch)
+                if text_encoded is None
+                else self.text_stream(text_encoded.states, text_encoded.mask)
+            )
+        memory, memory_mask, attentions = self.fusion(audio, audio_mask, text, text_mask)
+        named = (text_encoded if self.config.uses_text else audio_encoded) or Encoded(memory, memory_mask)
+        heard = audio_encoded or Encoded(memory, memory_mask)
+        return MmsrEncoderOutput(
+            last_hidden_state=memory,
+            attention_mask=memory_mask,
+            hidden_states=named.hidden_states,
+            attentions=named.attentions,
+            audio_hidden_states=heard.hidden_states,
+            audio_attentions=heard.attentions,
+            fusion_attentions=attentions if outputs["output_attentions"] and attentions else None,
+            **self._prompt(input_ids, attention_mask),
+        )
+
+    def _prompt(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> dict[str, Tensor]:
+        """The transcript for a decoder that reads it itself: padding at the right, as tokens and mask."""
+        if not self.config.prompt_transcript or input_ids is None:
+            return {}
+        mask = _ones_unless_given(attention_mask, input_ids.shape, self.device)
+        return dict(zip(("prompt_ids", "prompt_mask"), to_front(input_ids, mask), strict=True))
+
+    def _encode_audio(
+        self,
+        input_values: Tensor | None,
+        input_values_mask: Tensor | None,
+        audio_features: Tensor | None,
+        audio_features_mask: Tensor | None,
+        outputs: dict[str, bool],
+    ) -> Encoded | None:
+        if audio_features is not None:
+            mask = _ones_unless_given(audio_features_mask, audio_features.shape[:2], self.device)
+            return Encoded(audio_features.to(self.dtype).masked_fill(mask[:, :, None, None] == 0, 0.0), mask)
+        if input_values is None:
+            return None
+        if input_values.ndim != 2:
+            raise ValueError(
+                f"input_values has shape {tuple(input_values.shape)}; accepted: [batch, samples]"
+            )
+        mask = _ones_unless_given(input_values_mask, input_values.shape, self.device)
+        return self.audio_encoder(input_values.to(self.dtype), mask, **outputs)
+
+
+def or_config(value: bool | None, default: bool | None) -> bool:
+    """An argument of `forward`, or the configuration's default where it is not given."""
+    return bool(default if value is None else value)
+
+
+def _ones_unless_given(mask: Tensor | None, shape: torch.Size, device: torch.device) -> Tensor:
+    return torch.ones(shape, dtype=torch.long, device=device) if mask is None else mask.long()
