@@ -551,7 +551,7 @@ class MmsrModule(L.LightningModule):
                 weight_decay=p["weight_decay"],
                 decoder_loaded=bool(p["decoder"] or p["pretrained"]),
             ),
-            fused=self.trainer.precision != "16-mixed",  # whose scaler and fused steps do not go together
+            foreach=True,
         )
         steps = int(self.trainer.estimated_stepping_batches)
         warmup = math.ceil(p["warmup_ratio"] * steps)
