@@ -36,6 +36,9 @@ def demo(out: str = "runs/demo", utterances: int = 2400, seed: int = 0, epochs: 
         f"1/4 corpus: {utterances:,} utterances in five languages, spoken by espeak-ng -> {folder / 'corpus'}"
     )
     manifest = make_demo(folder / "corpus", utterances=utterances, seed=seed)
+    import torch
+
+    torch.set_num_threads(1)  # in a model this small more threads gain nothing, and wait for each other
     say(f"2/4 joint training on audio and transcript -> {folder / 'model'}")
     args = ["-c", str(packaged_config("demo.yaml")), "--data.manifest", str(manifest)]
     args += ["--trainer.default_root_dir", str(folder), "--seed_everything", str(seed)]
