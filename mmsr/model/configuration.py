@@ -45,7 +45,7 @@ RATIONALE_FORMATS: dict[str, RationaleFormat | None] = {
 
 
 def _fusions() -> tuple[str, ...]:
-    from mmsr.model.fusion import FUSION_CLASSES  # not above, because fusion.py imports this module
+    from mmsr.model.fusion import FUSION_CLASSES  # not above: it brings torch and all of transformers' models
 
     return tuple(FUSION_CLASSES)
 

@@ -394,16 +394,20 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         # rebuilt, because the order of an output's keys is part of its contract (loss first)
         return MmsrOutput(**{**dict(output), **losses})
 
+    def label_tokens(self, device: torch.device) -> Tensor:
+        """The decoder's token of each label, `[c]`."""
+        return torch.tensor(self.config.label_token_ids, device=device)
+
     def _logits_of_labels(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Scores `[b, c]` of the label tokens where one stands in the targets; zero in rows without one."""
-        tokens = torch.tensor(self.config.label_token_ids, device=logits.device)
+        tokens = self.label_tokens(logits.device)
         place = torch.isin(labels, tokens).long()
         chosen = logits[torch.arange(len(logits), device=logits.device), place.argmax(-1)][:, tokens]
         return chosen * place.any(-1, keepdim=True)
 
     def written_labels(self, sequences: Tensor) -> Tensor:
         """The label `[b]` that stands in each generated text `[b, r]`; -100 where none does."""
-        tokens = torch.tensor(self.config.label_token_ids, device=sequences.device)
+        tokens = self.label_tokens(sequences.device)
         found = sequences[:, :, None] == tokens
         return torch.where(found.any((1, 2)), found.any(1).long().argmax(-1), -100)
 
@@ -446,7 +450,7 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
             sentiment = self._checked_labels(forced_sentiment, sentiment)
         if not layout.label_first or (layout.label_learned and forced_sentiment is None):
             return start[:, None]
-        label_tokens = torch.tensor(self.config.label_token_ids, device=sentiment.device)[sentiment]
+        label_tokens = self.label_tokens(sentiment.device)[sentiment]
         return torch.stack([start, label_tokens], dim=1)
 
     def _checked_labels(self, forced_sentiment: Tensor, like: Tensor) -> Tensor:

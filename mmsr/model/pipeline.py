@@ -200,19 +200,21 @@ class SentimentReasoningPipeline(Pipeline):
 
     def postprocess(self, model_outputs: dict[str, Any]) -> list[dict[str, Any]]:  # type: ignore[override]
         """Logits and token ids -> one answer a row."""
-        head = self._probabilities(model_outputs["head_logits"])
-        decoder = model_outputs.get("decoder_logits")
+        head = given = self._probabilities(model_outputs["head_logits"])
+        decides = "decoder_logits" in model_outputs
+        if decides:
+            given = self._probabilities(model_outputs["decoder_logits"])
         rationales: list[str | None] = [None] * len(head)
         if "sequences" in model_outputs:
             rationales = list(self.processor.decode_rationales(model_outputs["sequences"]))
         answers = []
         for row, rationale in enumerate(rationales):
-            scores = head[row] if decoder is None else self._probabilities(decoder[row : row + 1])[0]
+            scores = given[row]
             label = max(scores, key=scores.__getitem__)
-            if decoder is not None:
+            if decides:
                 label = self.model.config.labels[int(model_outputs["written_labels"][row])]
             answer = {"label": label, "score": scores[label], "scores": scores, "rationale": rationale}
-            if decoder is not None:
+            if decides:
                 answer["head_label"] = max(head[row], key=head[row].__getitem__)
                 answer["head_scores"] = head[row]
             if model_outputs["forced_label"] is not None:

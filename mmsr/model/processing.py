@@ -203,6 +203,7 @@ class MmsrProcessor(ProcessorMixin):
             if given[0] and given[1] >= 0
         ]
         rows: list[list[int]] = [[] for _ in rationales]
+        label_tokens = self.label_token_ids if written else []
         cut = 0
         for row, text in zip(
             written, _plain([rationales[row] or "" for row in written], tokenizer), strict=True
@@ -210,7 +211,7 @@ class MmsrProcessor(ProcessorMixin):
             ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)
             cut += len(ids["input_ids"]) > self.max_rationale_tokens
             words = ids["input_ids"][: self.max_rationale_tokens]
-            label = [self.label_token_ids[sentiments[row]]]
+            label = [label_tokens[sentiments[row]]]
             rows[row] = [*(label + words if layout.label_first else words + label), self.eos_token_id]
         if cut:
             logger.warning(

@@ -72,11 +72,10 @@ def save_model(model: MmsrForSentimentReasoning, processor: MmsrProcessor, folde
     half = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(half, ignore_errors=True)
     try:
-        half.mkdir(parents=True)
-        card = model_card(model.config, name=folder.name, parameters=model.num_parameters())
-        card.save(half / "README.md")  # else it would bear the name of the half-written folder
         model.save_pretrained(half)
         processor.save_pretrained(half)
+        card = model_card(model.config, name=folder.name, parameters=model.num_parameters())
+        card.save(half / "README.md")  # save_pretrained's bears the name of the half-written folder
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(half, folder)
     finally:

@@ -17,6 +17,7 @@ import pickle
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,12 +31,14 @@ from torchmetrics.classification import MulticlassF1Score
 from transformers import get_cosine_schedule_with_warmup
 
 from mmsr.data.features import FeatureStore, StoredFeatures, encoder_fingerprint
-from mmsr.model.configuration import DEFAULT_LABELS, FUSIONS, MmsrConfig, check_choice
+from mmsr.model.configuration import DEFAULT_LABELS, MmsrConfig, check_choice, fusion_reads
+from mmsr.model.fusion import FUSION_CLASSES
 from mmsr.model.modeling import MmsrForSentimentReasoning, MmsrOutput
 from mmsr.model.processing import MmsrProcessor
 from mmsr.training.objectives import (
     LOSSES,
     OgmGe,
+    Pooled,
     check_objectives,
     pooled_streams,
     symmetric_divergence,
@@ -172,13 +175,8 @@ class MmsrModule(L.LightningModule):
     def _check(self) -> None:
         """Refuse values out of range, and switches that contradict each other."""
         p = self.hparams
-        check_choice("fusion", p["fusion"], FUSIONS)
-        check_encoder_switches(
-            freeze=p["freeze"] or (),
-            train_layers=p["train_layers"] or {},
-            gradual_unfreezing=p["gradual_unfreezing"] or {},
-            lora=p["lora"] or {},
-        )
+        check_choice("fusion", p["fusion"], tuple(FUSION_CLASSES))
+        check_encoder_switches(**self._encoder_switches())
         for name, least, most in (
             ("audio_dropout", 0.0, 1.0),
             ("text_dropout", 0.0, 1.0),
@@ -229,11 +227,17 @@ class MmsrModule(L.LightningModule):
                     "give one or the other"
                 )
         objectives = check_objectives(p["objectives"] or {})
-        if objectives and p["fusion"] in ("text_only", "audio_only"):
+        if objectives and len(fusion_reads(p["fusion"])) < 2:
             raise ValueError(
                 f"objectives= ({', '.join(objectives)}) are of two modalities, and fusion={p['fusion']!r} "
                 "has one"
             )
+
+    def _encoder_switches(self) -> dict[str, Any]:
+        """The switches that say which weights of the model's parts are trained; empty where not given."""
+        p = self.hparams
+        mappings = ("train_layers", "gradual_unfreezing", "lora")
+        return {"freeze": p["freeze"] or (), **{name: p[name] or {} for name in mappings}}
 
     def _given(self, names: Sequence[str]) -> list[str]:
         """Which of the arguments differ from their defaults."""
@@ -270,13 +274,7 @@ class MmsrModule(L.LightningModule):
         """Put on a model as it was built or restored what training adds to it."""
         p = self.hparams
         model, _ = self.parts()
-        check_shared_table(
-            model,
-            freeze=p["freeze"] or (),
-            train_layers=p["train_layers"] or {},
-            gradual_unfreezing=p["gradual_unfreezing"] or {},
-            lora=p["lora"] or {},
-        )
+        check_shared_table(model, **self._encoder_switches())
         freeze_encoders(model, freeze=p["freeze"] or (), train_layers=p["train_layers"])
         _add_updates(model, freeze=p["freeze"], lora=p["lora"])
         if p["gradient_checkpointing"]:
@@ -424,7 +422,10 @@ class MmsrModule(L.LightningModule):
         batch = self._drop_modalities(batch)
         labels = batch["sentiment_labels"]
         model, _ = self.parts()
-        with pooled_streams(model.encoder, len(labels)) as streams:
+        watched: AbstractContextManager[dict[str, Pooled]] = nullcontext({})
+        if self.objectives:
+            watched = pooled_streams(model.encoder, len(labels))
+        with watched as streams:
             outputs: list[MmsrOutput] = [model(**batch, use_cache=False)]
         if self.hparams["r_drop"]:
             outputs.append(model(**batch, use_cache=False))

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmsr.model.configuration import check_choice
+from mmsr.model.fusion import MeanPooling
 from mmsr.model.joint_encoder import MmsrEncoder
 from mmsr.model.modeling import MmsrForSentimentReasoning
 
@@ -49,6 +50,7 @@ def pooled_streams(encoder: MmsrEncoder, rows: int) -> Iterator[dict[str, Pooled
     A modality that no row of the batch has stays as it is at first: zeros, absent in every row.
     """
     device, width = encoder.device, encoder.config.hidden_size
+    pooling = MeanPooling(encoder.config)
     streams = {
         name: Pooled(
             torch.zeros(rows, width, device=device), torch.zeros(rows, dtype=torch.bool, device=device)
@@ -58,9 +60,7 @@ def pooled_streams(encoder: MmsrEncoder, rows: int) -> Iterator[dict[str, Pooled
 
     def keep(name: str) -> Callable[[nn.Module, tuple[Tensor, Tensor], tuple[Tensor, Tensor]], None]:
         def hook(_: nn.Module, given: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
-            states, mask = output[0].float(), output[1].float()
-            mean = (states * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)
-            streams[name] = Pooled(mean, given[1].any(-1))
+            streams[name] = Pooled(pooling(output[0].float(), output[1]), given[1].any(-1))
 
         return hook
 

@@ -67,6 +67,7 @@ def test_a_run_leaves_model_history_and_checkpoints(finished):
     sizes = {model.config.text_encoder.vocab_size, model.config.decoder.vocab_size}
     assert sizes == {len(processor.tokenizer)}
     assert model.config.label_token_ids == processor.label_token_ids
+    assert "\n# model\n" in (finished / "model" / "README.md").read_text(encoding="utf-8"), "the card's name"
     assert (finished / "checkpoints" / "last.ckpt").exists()
     history = json.loads((finished / "history.json").read_text())
     assert [row["epoch"] for row in history] == [0, 1]
@@ -112,15 +113,20 @@ def pull_the_plug(monkeypatch) -> list[int]:
                 pulled.append(1)
                 raise SystemExit("killed")
 
+    run_with(monkeypatch, Pull)
+    return pulled
+
+
+def run_with(monkeypatch, callback: type[Callback]) -> None:
+    """Let every run have a callback more."""
     whole = MmsrCLI.instantiate_trainer
 
-    def with_pull(self, **kwargs):
+    def with_callback(self, **kwargs):
         trainer = whole(self, **kwargs)
-        trainer.callbacks.append(Pull())
+        trainer.callbacks.append(callback())
         return trainer
 
-    monkeypatch.setattr(MmsrCLI, "instantiate_trainer", with_pull)
-    return pulled
+    monkeypatch.setattr(MmsrCLI, "instantiate_trainer", with_callback)
 
 
 def test_every_switch_together_is_interrupted_goes_on_and_leaves_a_plain_model(
@@ -233,14 +239,7 @@ def test_a_checkpoint_is_trained_on_with_dropout_but_for_frozen_parts(
             parts = (module.model.head.dropout, encoder.audio_encoder.model, encoder.text_encoder.model)
             modes.append(tuple(part.training for part in parts))
 
-    whole = MmsrCLI.instantiate_trainer
-
-    def with_look(self, **kwargs):
-        trainer = whole(self, **kwargs)
-        trainer.callbacks.append(Look())
-        return trainer
-
-    monkeypatch.setattr(MmsrCLI, "instantiate_trainer", with_look)
+    run_with(monkeypatch, Look)
     start = ["--model.pretrained", str(finished / "model"), "--model.freeze", "[audio_encoder]"]
     fit(arguments(demo_corpus, tmp_path / "run", *start, "--trainer.limit_train_batches", "1"))
     assert modes == [(True, False, True)] * 2
