@@ -21,8 +21,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import datasets
+import numpy as np
 import pyarrow.parquet
 
 logger = logging.getLogger(__name__)
@@ -43,13 +45,17 @@ class Fault:
         file: Name of the manifest.
         row: Row as seen in the file (module docstring), None for the table as a whole.
         column: Column's name, None for the row as a whole.
-        problem: What is wrong and what is accepted.
+        problem: What is wrong, with the value, and what is accepted.
+        code: Its kind, such as `label-unknown`, by which a check counts, filters and forgives.
+        severity: A manifest with an error is refused, one with warnings is not.
     """
 
     file: str
     row: int | None
     column: str | None
     problem: str
+    code: str = ""
+    severity: Literal["error", "warning"] = "error"
 
     def __str__(self) -> str:
         row = f", row {self.row}" if self.row is not None else ""
@@ -73,6 +79,21 @@ class ManifestError(ValueError):
 
     def __reduce__(self) -> tuple[type["ManifestError"], tuple[tuple[Fault, ...]]]:
         return type(self), (self.faults,)
+
+
+@dataclass(frozen=True)
+class ExaminedManifest:
+    """What a manifest holds, and what is wrong in it.
+
+    Attributes:
+        rows: The rows that can be used so far as they can; a value with a fault is None.
+        numbers: Number `[n]` of each of these rows as seen in the file (module docstring).
+        faults: Every fault, those of the table first, then in the order of the rows.
+    """
+
+    rows: datasets.Dataset
+    numbers: np.ndarray
+    faults: tuple[Fault, ...]
 
 
 def load_manifest(
@@ -101,17 +122,39 @@ def load_manifest(
     Raises:
         ManifestError: The file cannot be read, or has faults; or no row is in `split`.
     """
+    examined = examine_manifest(
+        source, labels=labels, columns=columns, check_audio=check_audio, require=require
+    )
+    if examined.faults:
+        raise ManifestError(examined.faults)
+    return examined.rows if split is None else _in_split(examined.rows, split, Path(source))
+
+
+def examine_manifest(
+    source: str | os.PathLike[str],
+    *,
+    labels: Sequence[str] | None = None,
+    columns: Mapping[str, str] | None = None,
+    check_audio: bool = True,
+    require: Sequence[str] = (),
+) -> ExaminedManifest:
+    """Read a manifest whole, and say what is wrong in it instead of raising.
+
+    Arguments and rows are `load_manifest`'s.
+
+    Raises:
+        ManifestError: The file cannot be read at all.
+    """
     path = Path(source)
     rows = _Rows(path, labels=labels, columns=columns or {}, check_audio=check_audio, require=require)
-    taken = (rows.take(number, values) for number, values in _read(path, rows.faults))
-    table = [row for row in taken if row is not None]
+    taken = ((number, rows.take(number, values)) for number, values in _read(path, rows.faults))
+    table = [(number, row) for number, row in taken if row is not None]
     rows.check_table()
-    if rows.faults:
-        raise ManifestError(rows.faults)
-    if split is not None:
-        table = _in_split(table, split, path)
-    return datasets.Dataset.from_dict(
-        {column: [row[column] for row in table] for column in COLUMNS}, features=_FEATURES
+    values = {column: [row[column] for _, row in table] for column in COLUMNS}
+    return ExaminedManifest(
+        rows=datasets.Dataset.from_dict(values, features=_FEATURES),
+        numbers=np.array([number for number, _ in table], dtype=np.int64),
+        faults=tuple(rows.faults),
     )
 
 
@@ -178,15 +221,15 @@ def _file_digest(path: str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _in_split(table: list[Row], split: str, path: Path) -> list[Row]:
-    chosen = [row for row in table if row["split"] == split]
+def _in_split(rows: datasets.Dataset, split: str, path: Path) -> datasets.Dataset:
+    chosen = [row for row, name in enumerate(rows["split"]) if name == split]
     if not chosen:
-        found = sorted({row["split"] for row in table if row["split"] is not None})
+        found = sorted({name for name in rows["split"] if name is not None})
         accepted = ", ".join(found) or "none, since no row names a split"
         raise ManifestError(
             [Fault(path.name, None, "split", f"no row is in {split!r}; accepted: {accepted}")]
         )
-    return chosen
+    return rows.select(chosen)
 
 
 class _Rows:
