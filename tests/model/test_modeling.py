@@ -101,6 +101,22 @@ def test_what_stands_in_an_absent_row_changes_nothing(make_model: MakeModel, rag
     assert_close(gradients(model, garbage.loss), before, atol=0, rtol=0)
 
 
+def test_training_encodes_only_the_audio_that_is_there(make_model: MakeModel, ragged: Batch):
+    model = make_model()
+    targets = {"labels": torch.full((3, 4), 9), "sentiment_labels": torch.tensor([0, 1, 2])}
+    whole = model(**ragged, **targets)
+    before = gradients(model, whole.loss)
+    encoded: list[int] = []
+    model.encoder.audio_encoder.register_forward_hook(lambda *given: encoded.append(len(given[1][0])))
+    model.encoder.training = True  # its parts stay as they are: no dropout
+    some = model(**ragged, **targets)
+    assert encoded == [2]
+    assert_close(some.sentiment_logits, whole.sentiment_logits, **TIGHT)
+    assert_close(gradients(model, some.loss), before, **TIGHT)
+    model(**ragged, output_hidden_states=True)
+    assert encoded == [2, 3], "states that a caller asked for are of every row"
+
+
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("fusion", FUSIONS)
 @torch.no_grad()
