@@ -4,7 +4,8 @@
                                              ├─► checks ─► mean of channels ─► soxr ─► float32 [s] in [-1, 1]
     (samples, rate) ─────────────────────────┘
 
-Only numpy, soundfile and soxr are imported, so that inference needs nothing else to hear a file.
+Beside numpy, soundfile and soxr nothing is imported before a URL asks for it, so that inference needs
+nothing else to hear a file.
 """
 
 import io
@@ -15,6 +16,8 @@ from typing import BinaryIO
 import numpy as np
 import soundfile
 import soxr
+
+from mmsr.data.storage import is_url, read_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -116,6 +119,12 @@ def _name(source: AudioSource) -> str:
 def _open(source: str | os.PathLike[str] | bytes | BinaryIO, name: str) -> soundfile.SoundFile:
     """Open a source with libsndfile, its header read."""
     file: str | BinaryIO
+    if isinstance(source, str) and is_url(source):
+        try:
+            source = read_bytes(source)
+        except (OSError, ValueError, ImportError, KeyError) as error:
+            accepted = "a URL that can be reached, of a kind that fsspec knows"
+            raise AudioError(f"{name}: cannot be read ({error}); accepted: {accepted}") from error
     if isinstance(source, (str, os.PathLike)):
         if not os.path.isfile(source):
             state = "is a folder" if os.path.isdir(source) else "does not exist"

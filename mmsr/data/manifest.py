@@ -1,84 +1,56 @@
 """A manifest: the table of utterances that training, prediction and evaluation read.
 
-    csv | tsv | jsonl | parquet | xlsx ─► rows as typed ─► checks, one fault per line ─► datasets.Dataset
+    csv | tsv | jsonl | parquet | xlsx | Hub dataset ─► chunks of columns ─► checks ─► datasets.Dataset
 
 Every value is text and stays what it was: nothing guesses that `007` is a number or that `NA` is missing.
-The table is parsed here rather than by `datasets`, whose readers guess types, fill or cut ragged rows, lose
-row numbers and keep a cache; what comes out is a `datasets.Dataset` in memory.
-
-Row numbers in messages are those that a person sees on opening the file: in csv, tsv and xlsx the header is
-row 1 (a cell with line breaks is still one row), in jsonl the first line, in parquet the first row.
+Checks run over whole columns, and a table of more than 64 MB is kept on disk and mapped into memory, so a
+million rows open in seconds. Audio is a path or a URL (`mmsr.data.storage`), decoded when it is used.
 """
 
-import csv
 import hashlib
-import itertools
-import json
 import logging
-import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
 
 import datasets
 import numpy as np
-import pyarrow.parquet
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets.table import InMemoryTable
+
+from mmsr.data.faults import Fault, ManifestError
+from mmsr.data.storage import missing, read_bytes, resolve
+from mmsr.data.tables import Chunk, Column, Part, chunks, is_blank, parts
+
+__all__ = [
+    "COLUMNS",
+    "ExaminedManifest",
+    "Fault",
+    "ManifestError",
+    "column_of",
+    "distinct",
+    "examine_manifest",
+    "fingerprint",
+    "load_manifest",
+    "rows_with",
+    "speaker_fold",
+]
 
 logger = logging.getLogger(__name__)
 
 COLUMNS = ("id", "audio", "text", "asr_text", "label", "rationale", "language", "speaker", "split", "kind")
+DURATION = "duration"  # optional: seconds, where a table knows them, so that no file is opened for them
 _UTTERANCE = ("audio", "text", "asr_text")  # a row needs one of them
-_FEATURES = datasets.Features({column: datasets.Value("string") for column in COLUMNS})
-_SHOWN_FAULTS = 20
-
-Row = dict[str, str | None]
-
-
-@dataclass(frozen=True)
-class Fault:
-    """One thing that is wrong in a manifest.
-
-    Attributes:
-        file: Name of the manifest.
-        row: Row as seen in the file (module docstring), None for the table as a whole.
-        column: Column's name, None for the row as a whole.
-        problem: What is wrong, with the value, and what is accepted.
-        code: Its kind, such as `label-unknown`, by which a check counts, filters and forgives.
-        severity: A manifest with an error is refused, one with warnings is not.
-    """
-
-    file: str
-    row: int | None
-    column: str | None
-    problem: str
-    code: str = ""
-    severity: Literal["error", "warning"] = "error"
-
-    def __str__(self) -> str:
-        row = f", row {self.row}" if self.row is not None else ""
-        column = f", column {self.column}" if self.column is not None else ""
-        return f"{self.file}{row}{column}: {self.problem}"
-
-
-class ManifestError(ValueError):
-    """A manifest that cannot be used; the message has one line per fault, the first 20 and then a count.
-
-    Attributes:
-        faults: Every fault found, in the order of the rows.
-    """
-
-    def __init__(self, faults: Sequence[Fault]):
-        self.faults = tuple(faults)
-        lines = [str(fault) for fault in self.faults[:_SHOWN_FAULTS]]
-        if (more := len(self.faults) - _SHOWN_FAULTS) > 0:
-            lines.append(f"{self.faults[0].file}: {more} more faults, {len(self.faults)} in all")
-        super().__init__("\n".join(lines))
-
-    def __reduce__(self) -> tuple[type["ManifestError"], tuple[tuple[Fault, ...]]]:
-        return type(self), (self.faults,)
+_READ = (*COLUMNS, DURATION)
+_ORDER = ("audio", *(column for column in _READ if column != "audio"))  # in which a row's faults are told
+_FEATURES = datasets.Features(
+    {column: datasets.Value("string") for column in COLUMNS} | {DURATION: datasets.Value("float64")}
+)
+_IN_MEMORY = 64 * 2**20  # bytes of a table beyond which it is kept on disk
+_scratch: list[tempfile.TemporaryDirectory[str]] = []  # where; made when it is needed, removed at exit
 
 
 @dataclass(frozen=True)
@@ -87,7 +59,7 @@ class ExaminedManifest:
 
     Attributes:
         rows: The rows that can be used so far as they can; a value with a fault is None.
-        numbers: Number `[n]` of each of these rows as seen in the file (module docstring).
+        numbers: Number `[n]` of each of these rows as seen in its file (`mmsr.data.tables`).
         faults: Every fault, those of the table first, then in the order of the rows.
     """
 
@@ -102,32 +74,42 @@ def load_manifest(
     labels: Sequence[str] | None = None,
     split: str | None = None,
     columns: Mapping[str, str] | None = None,
+    label_map: Mapping[str, str] | None = None,
     check_audio: bool = True,
     require: Sequence[str] = (),
 ) -> datasets.Dataset:
     """Read and check a manifest whole.
 
     Every row has exactly the columns `COLUMNS`, each text or None: a blank value is None, so is a column that
-    the file lacks; `audio` is an absolute path; a missing `id` is `<file's stem>-<row number>`. Columns with
-    other names are dropped, which is logged once; so is the number of blank rows.
+    the file lacks; `audio` is an absolute path or a URL; a missing `id` is `<file's stem>-<row number>`.
+    Where the file has a column `duration` (seconds of audio), that is a further column, of numbers. Columns
+    with other names are dropped, which is logged once; so is the number of blank rows.
 
     Args:
-        source: A csv, tsv, jsonl, parquet or xlsx file (its first sheet). Text files are UTF-8.
+        source: A csv, tsv, jsonl, parquet or xlsx file (its first sheet), as a path or as a URL that fsspec
+            knows; or a folder or id of a dataset in the Hub's format (`owner/name`, `owner/name:config`),
+            whose splits are the column `split`. Text files are UTF-8.
         labels: The label set. Other labels are faults; a number that is not a label itself is its index.
         split: Keep the rows of this split alone. All rows are checked nevertheless.
         columns: Where a column has another name in the file, `{"rationale": "human_justification"}`.
-        check_audio: Whether a missing audio file is a fault.
+        label_map: What labels are called in the file, `{"pos": "positive"}`; others stay what they are.
+        check_audio: Whether a missing audio file is a fault. What lies on another machine is not asked for.
         require: Columns in which a missing value is a fault.
 
     Raises:
         ManifestError: The file cannot be read, or has faults; or no row is in `split`.
     """
     examined = examine_manifest(
-        source, labels=labels, columns=columns, check_audio=check_audio, require=require
+        source,
+        labels=labels,
+        columns=columns,
+        label_map=label_map,
+        check_audio=check_audio,
+        require=require,
     )
     if examined.faults:
         raise ManifestError(examined.faults)
-    return examined.rows if split is None else _in_split(examined.rows, split, Path(source))
+    return examined.rows if split is None else _in_split(examined.rows, split, os.path.basename(source))
 
 
 def examine_manifest(
@@ -135,6 +117,7 @@ def examine_manifest(
     *,
     labels: Sequence[str] | None = None,
     columns: Mapping[str, str] | None = None,
+    label_map: Mapping[str, str] | None = None,
     check_audio: bool = True,
     require: Sequence[str] = (),
 ) -> ExaminedManifest:
@@ -145,17 +128,38 @@ def examine_manifest(
     Raises:
         ManifestError: The file cannot be read at all.
     """
-    path = Path(source)
-    rows = _Rows(path, labels=labels, columns=columns or {}, check_audio=check_audio, require=require)
-    taken = ((number, rows.take(number, values)) for number, values in _read(path, rows.faults))
-    table = [(number, row) for number, row in taken if row is not None]
-    rows.check_table()
-    values = {column: [row[column] for _, row in table] for column in COLUMNS}
-    return ExaminedManifest(
-        rows=datasets.Dataset.from_dict(values, features=_FEATURES),
-        numbers=np.array([number for number, _ in table], dtype=np.int64),
-        faults=tuple(rows.faults),
+    table = _Table(
+        os.path.basename(os.fspath(source)),
+        labels=labels,
+        columns=columns or {},
+        label_map=label_map or {},
+        check_audio=check_audio,
+        require=require,
     )
+    for part in parts(source):
+        if columns is None or "audio" not in columns:
+            table.rename("audio", part.audio_column)
+        broken: list[Fault] = []
+        for chunk in chunks(part, table.wanted, broken):
+            table.take(part, chunk)
+        table.add(part, broken)
+    return table.finish()
+
+
+def column_of(rows: datasets.Dataset, column: str) -> pa.ChunkedArray:
+    """A column `[n]` as Arrow has it, without a Python value for each row."""
+    return rows.with_format("arrow")[:][column]
+
+
+def distinct(rows: datasets.Dataset, column: str) -> list[str]:
+    """The values of a column, sorted, without None."""
+    return sorted(value for value in pc.unique(column_of(rows, column)).to_pylist() if value is not None)
+
+
+def rows_with(rows: datasets.Dataset, column: str, values: Sequence[str]) -> np.ndarray:
+    """Numbers `[n]` of the rows whose value in a column is one of `values`."""
+    wanted = pa.array(list(values), pa.string())
+    return np.flatnonzero(pc.is_in(column_of(rows, column), value_set=wanted).to_numpy())
 
 
 def speaker_fold(
@@ -206,143 +210,209 @@ def fingerprint(dataset: datasets.Dataset) -> str:
     Raises:
         OSError: An audio file cannot be read.
     """
-    with ThreadPoolExecutor() as pool:
-        paths = {path for path in dataset["audio"] if path is not None}
-        sums = dict(zip(paths, pool.map(_file_digest, paths), strict=True))
     digest = hashlib.sha256()
-    for row in dataset:
-        content = {**row, "audio": sums.get(row["audio"])}
-        digest.update(json.dumps(content, sort_keys=True, ensure_ascii=False).encode() + b"\n")
+    arrow = dataset.with_format("arrow")
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(dataset), 10_000):
+            block = arrow[start : start + 10_000]
+            for name in COLUMNS:
+                values = block[name].to_pylist()
+                if name == "audio":
+                    values = list(pool.map(_file_digest, values))
+                lengths = np.array([-1 if value is None else len(value) for value in values], dtype="<i8")
+                digest.update(lengths.tobytes())
+                digest.update("".join(value for value in values if value is not None).encode())
     return digest.hexdigest()[:16]
 
 
-def _file_digest(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _file_digest(reference: str | None) -> str | None:
+    return None if reference is None else hashlib.sha256(read_bytes(reference)).hexdigest()
 
 
-def _in_split(rows: datasets.Dataset, split: str, path: Path) -> datasets.Dataset:
-    chosen = [row for row, name in enumerate(rows["split"]) if name == split]
-    if not chosen:
-        found = sorted({name for name in rows["split"] if name is not None})
-        accepted = ", ".join(found) or "none, since no row names a split"
-        raise ManifestError(
-            [Fault(path.name, None, "split", f"no row is in {split!r}; accepted: {accepted}")]
-        )
+def _in_split(rows: datasets.Dataset, split: str, name: str) -> datasets.Dataset:
+    chosen = rows_with(rows, "split", [split])
+    if not len(chosen):
+        accepted = ", ".join(distinct(rows, "split")) or "none, since no row names a split"
+        problem = f"no row is in {split!r}; accepted: {accepted}"
+        raise ManifestError([Fault(name, None, "split", problem, code="split-empty")])
     return rows.select(chosen)
 
 
-class _Rows:
-    """Turns a table's raw rows into checked ones, one at a time, and collects the faults of the whole."""
+class _Table:
+    """Turns a table's raw columns into checked ones, a chunk at a time, and collects its faults."""
 
     def __init__(
         self,
-        path: Path,
+        name: str,
         *,
         labels: Sequence[str] | None,
         columns: Mapping[str, str],
+        label_map: Mapping[str, str],
         check_audio: bool,
         require: Sequence[str],
     ):
-        for name in (*columns, *require):
-            if name not in COLUMNS:
-                problem = f"is no manifest column; accepted: {', '.join(COLUMNS)}"
-                raise ManifestError([Fault(path.name, None, name, problem)])
-        self.path = path
-        self.folder = os.path.abspath(path.parent)
+        self.name = name
         self.labels = None if labels is None else list(labels)
-        self.source_of = {column: columns.get(column, column) for column in COLUMNS}
+        for column in (*columns, *require):
+            if column not in _READ:
+                problem = f"is no manifest column; accepted: {', '.join(COLUMNS)}"
+                raise self._error(column, problem, "column-unknown")
+        for called, label in label_map.items():
+            if self.labels is not None and label not in self.labels:
+                problem = f"label_map says that {called!r} is {label!r}; accepted: {', '.join(self.labels)}"
+                raise self._error("label", problem, "label-unknown")
+        self.label_map = label_map
+        self.source_of = {column: columns.get(column, column) for column in _READ}
+        self.wanted = frozenset(self.source_of.values())
         self.renamed = dict(columns)
         self.check_audio = check_audio
         self.require = require
-        self.faults: list[Fault] = []
         self.found: dict[str, None] = {}  # the file's columns, in order
-        self.first_row_of: dict[str, int] = {}
-        self.taken = 0
         self.blank = 0
+        self._spool = _Spool()
+        self._parts: dict[str, int] = {}  # source of each part -> its place
+        self._taken: list[tuple[Part, np.ndarray]] = []  # numbers of the rows kept of each chunk
+        self._faults: list[tuple[tuple[int, int, int], Fault]] = []  # with part, row and rank
 
-    def take(self, number: int, values: Mapping[str, object]) -> Row | None:
-        """The row with exactly `COLUMNS`, or None where it is blank."""
-        self.found.update(dict.fromkeys(values))
-        if all(_is_blank(value) for value in values.values()):
-            self.blank += 1
-            return None
-        self.taken += 1
-        row: Row = {
-            column: self._text(number, column, values.get(name)) for column, name in self.source_of.items()
+    def rename(self, column: str, name: str) -> None:
+        """Say what a column is called from now on."""
+        self.source_of[column] = name
+        self.wanted = frozenset(self.source_of.values())
+
+    def add(self, part: Part, faults: Sequence[Fault]) -> None:
+        """Keep faults that a part's reader found."""
+        self._faults += [((self._place(part), fault.row or 0, -1), fault) for fault in faults]
+
+    def take(self, part: Part, chunk: Chunk) -> None:
+        """Check a chunk's rows and keep those that are not blank."""
+        self.found.update(dict.fromkeys(chunk.names))
+        given = {
+            column: chunk.columns[name] for column, name in self.source_of.items() if name in chunk.columns
         }
-        if all(row[column] is None for column in _UTTERANCE):
-            self._fault(number, "audio", "no audio and no text; accepted: at least one of the two")
+        numbers = chunk.numbers
+        blank = np.full(len(numbers), chunk.whole)  # one with a value in a column that is not read is not
+        for values in chunk.columns.values() if chunk.whole else ():
+            blank &= _blank(values)
+        if blank.any():
+            self.blank += int(blank.sum())
+            numbers = numbers[~blank]
+            given = {column: _only(values, ~blank) for column, values in given.items()}
+        if not len(numbers):
+            return
+        report = _Report(self._faults, self._place(part), part.name, numbers)
+        missing_column = pa.nulls(len(numbers), pa.string())
+        texts = {
+            column: _as_text(given[column], column, report) if column in given else missing_column
+            for column in _READ
+        }
+        if part.split is not None and texts["split"].null_count == len(numbers):
+            texts["split"] = pa.array([part.split] * len(numbers), pa.string())
+        silent = np.logical_and.reduce([_nulls(texts[column]) for column in _UTTERANCE])
+        report(
+            silent, "audio", lambda _: "no audio and no text; accepted: at least one of the two", "row-empty"
+        )
         for column in self.require:
-            if row[column] is None:
-                self._fault(number, column, f"is missing; accepted: {self._accepted(column)}")
-        row["id"] = self._identity(number, row["id"])
-        row["audio"] = self._audio(number, row["audio"])
-        row["label"] = self._label(number, row["label"])
-        return row
+            problem = f"is missing; accepted: {self._accepted(column)}"
+            report(_nulls(texts[column]), column, lambda _, it=problem: it, "value-missing")  # type: ignore[misc]
+        texts["id"] = _identities(texts["id"], part.stem, numbers)
+        texts["audio"] = self._audio(texts["audio"], part.folder, report)
+        texts["label"] = self._label(texts["label"], report)
+        columns: dict[str, pa.Array] = {**texts, DURATION: _durations(texts[DURATION], report)}
+        self._spool.write(pa.table(columns, schema=_FEATURES.arrow_schema))
+        self._taken.append((part, numbers))
 
-    def check_table(self) -> None:
-        """Add the faults of the table as a whole, each in place of its echoes in every row."""
-        name, found = self.path.name, ", ".join(self.found)
-        if not self.taken and not self.faults:
-            self.faults.append(Fault(name, None, None, "has no rows; accepted: at least one"))
-        absent = {column for column in COLUMNS if self.source_of[column] not in self.found}
-        reported = absent.intersection((*self.renamed, *self.require)) if self.taken else set()
-        faults = [
-            Fault(name, None, column, f"{self.source_of[column]!r} is not in the file; found: {found}")
-            for column in COLUMNS
-            if column in reported
-        ]
-        if self.taken and absent.issuperset(_UTTERANCE):
-            problem = f"none of {', '.join(_UTTERANCE)} is in the file; found: {found}"
-            faults.append(Fault(name, None, None, f"{problem}; accepted: {', '.join(COLUMNS)}"))
-            reported.add("audio")  # where each row was told that it has neither
-        self.faults[:] = faults + [fault for fault in self.faults if fault.column not in reported]
-        if dropped := [column for column in self.found if column not in self.source_of.values()]:
-            logger.warning("%s: columns not used: %s", name, ", ".join(dropped))
+    def finish(self) -> ExaminedManifest:
+        """The table and its faults, those of the whole in place of their echoes in every row."""
+        rows = self._spool.finish()
+        if self.source_of[DURATION] not in self.found:
+            rows = rows.remove_columns(DURATION)
+        numbers = [numbers for _, numbers in self._taken]
+        self._check_identities(rows)
+        ordered = [fault for _, fault in sorted(self._faults, key=lambda entry: entry[0])]
+        whole, echoes = self._check_whole(rows, ordered)
+        if dropped := [column for column in self.found if column not in self.wanted]:
+            logger.warning("%s: columns not used: %s", self.name, ", ".join(dropped))
         if self.blank:
-            logger.warning("%s: %d blank rows left out", name, self.blank)
+            logger.warning("%s: %d blank rows left out", self.name, self.blank)
+        return ExaminedManifest(
+            rows=rows,
+            numbers=np.concatenate(numbers) if numbers else np.zeros(0, dtype=np.int64),
+            faults=(*whole, *(fault for fault in ordered if fault.column not in echoes)),
+        )
 
-    def _fault(self, number: int, column: str, problem: str) -> None:
-        self.faults.append(Fault(self.path.name, number, column, problem))
+    def _check_whole(
+        self, rows: datasets.Dataset, faults: list[Fault]
+    ) -> tuple[list[Fault], set[str | None]]:
+        """Faults of the table as a whole, and the columns whose faults in every row they stand for."""
+        if not len(rows):
+            problem = "has no rows; accepted: at least one"
+            return ([] if faults else [Fault(self.name, None, None, problem, code="table-empty")]), set()
+        found = ", ".join(self.found)
+        absent = {column for column in COLUMNS if self.source_of[column] not in self.found}
+        echoes: set[str | None] = set(absent.intersection((*self.renamed, *self.require)))
+        whole = []
+        for column in COLUMNS:
+            if column in echoes:
+                problem = f"{self.source_of[column]!r} is not in the file; found: {found}"
+                whole.append(Fault(self.name, None, column, problem, code="column-missing"))
+        if absent.issuperset(_UTTERANCE):
+            problem = f"none of {', '.join(_UTTERANCE)} is in the file; found: {found}"
+            problem += f"; accepted: {', '.join(COLUMNS)}"
+            whole.append(Fault(self.name, None, None, problem, code="column-missing"))
+            echoes.add("audio")  # where each row was told that it has neither
+        return whole, echoes
 
-    def _text(self, number: int, column: str, value: object) -> str | None:
-        """A value as a person wrote it: 3.0 from a spreadsheet's or a table's float column is 3."""
-        if _is_blank(value):
-            return None
-        if isinstance(value, float) and value.is_integer():
-            return str(int(value))
-        if isinstance(value, (list, dict, bytes)):
-            self._fault(number, column, f"holds a {type(value).__name__}; accepted: text")
-            return None
-        return str(value)
+    def _check_identities(self, rows: datasets.Dataset) -> None:
+        if not len(rows) or pc.count_distinct(rows.data.column("id")).as_py() == len(rows):
+            return
+        identities = rows["id"][:]
+        places = [(part, int(number)) for part, numbers in self._taken for number in numbers]
+        first_place: dict[str, tuple[Part, int]] = {}
+        for identity, (part, number) in zip(identities, places, strict=True):
+            first, row = first_place.setdefault(identity, (part, number))
+            if (first, row) != (part, number):
+                where = "" if first == part else f" of {first.name}"
+                problem = f"{identity!r} is the id of row {row}{where} too; accepted: each id once"
+                fault = Fault(part.name, number, "id", problem, code="id-twice")
+                self._faults.append(((self._place(part), number, _ORDER.index("id")), fault))
 
-    def _identity(self, number: int, identity: str | None) -> str:
-        identity = f"{self.path.stem}-{number}" if identity is None else identity
-        first = self.first_row_of.setdefault(identity, number)
-        if first != number:
-            self._fault(number, "id", f"{identity!r} is the id of row {first} too; accepted: each id once")
-        return identity
+    def _audio(self, audio: pa.Array, folder: str, report: "_Report") -> pa.Array:
+        given = audio.to_pylist()
+        resolved = [None if value is None else resolve(value, folder) for value in given]
+        if self.check_audio:
+            asked = list(dict.fromkeys(value for value in resolved if value is not None))
+            with ThreadPoolExecutor() as pool:
+                reason = dict(zip(asked, pool.map(missing, asked), strict=True))
+            reason_of = [None if value is None else reason[value] for value in resolved]
+            report(
+                np.array([why is not None for why in reason_of], dtype=bool),
+                "audio",
+                lambda row: f"{given[row]!r} {reason_of[row]}; accepted: {self._accepted('audio')}",
+                "audio-missing",
+            )
+        return pa.array(resolved, pa.string())
 
-    def _audio(self, number: int, audio: str | None) -> str | None:
-        if audio is None:
-            return None
-        accepted = self._accepted("audio")
-        if "://" in audio:
-            self._fault(number, "audio", f"{audio!r} is a URL; accepted: {accepted}")
-            return None
-        path = os.path.normpath(os.path.join(self.folder, audio))
-        if self.check_audio and not os.path.isfile(path):
-            state = "is not a file" if os.path.exists(path) else "does not exist"
-            self._fault(number, "audio", f"{audio!r} {state}; accepted: {accepted}")
-        return path
+    def _label(self, label: pa.Array, report: "_Report") -> pa.Array:
+        """Each label as the label set has it: by name, by what `label_map` calls it, or by index."""
+        encoded = label.dictionary_encode()
+        names = encoded.dictionary.to_pylist()
+        known = [self._known(name) for name in names]
+        code = pc.fill_null(encoded.indices, len(names)).to_numpy()
+        unknown = np.array([*(name is None for name in known), False])  # the last is a row without label
+        report(
+            unknown[code],
+            "label",
+            lambda row: f"{names[code[row]]!r} is unknown; accepted: {self._accepted('label')}",
+            "label-unknown",
+        )
+        return pa.array(known, pa.string()).take(encoded.indices)
 
-    def _label(self, number: int, label: str | None) -> str | None:
-        if label is None or self.labels is None or label in self.labels:
+    def _known(self, label: str) -> str | None:
+        label = self.label_map.get(label, label)
+        if self.labels is None or label in self.labels:
             return label
         if label.isdecimal() and int(label) < len(self.labels):
             return self.labels[int(label)]
-        self._fault(number, "label", f"{label!r} is unknown; accepted: {self._accepted('label')}")
         return None
 
     def _accepted(self, column: str) -> str:
@@ -352,137 +422,129 @@ class _Rows:
             return f"{', '.join(self.labels)}, or their indices 0 to {len(self.labels) - 1}"
         return "text"
 
+    def _place(self, part: Part) -> int:
+        return self._parts.setdefault(f"{part.source} {part.split}", len(self._parts))
 
-def _is_blank(value: object) -> bool:
-    return (
-        value is None
-        or (isinstance(value, str) and not value.strip())
-        or (isinstance(value, float) and math.isnan(value))  # how data frames write a missing number
+    def _error(self, column: str, problem: str, code: str) -> ManifestError:
+        return ManifestError([Fault(self.name, None, column, problem, code=code)])
+
+
+@dataclass(frozen=True)
+class _Report:
+    """Takes the faults of a chunk's rows."""
+
+    faults: list[tuple[tuple[int, int, int], Fault]]
+    place: int
+    name: str
+    numbers: np.ndarray
+
+    def __call__(self, rows: np.ndarray, column: str, problem: Callable[[int], str], code: str) -> None:
+        """Add a fault for each row of which `rows [n]` is true; `problem` says what is wrong with a row."""
+        rank = _ORDER.index(column)
+        for row in np.flatnonzero(rows):
+            fault = Fault(self.name, int(self.numbers[row]), column, problem(int(row)), code=code)
+            self.faults.append(((self.place, int(self.numbers[row]), rank), fault))
+
+
+class _Spool:
+    """Collects tables in memory, and on disk when they become large."""
+
+    def __init__(self) -> None:
+        self._tables: list[pa.Table] = []
+        self._path: str | None = None
+        self._writer: pa.RecordBatchStreamWriter | None = None
+
+    def write(self, table: pa.Table) -> None:
+        """Add rows."""
+        self._tables.append(table)
+        if self._writer is None and sum(table.nbytes for table in self._tables) > _IN_MEMORY:
+            if not _scratch:
+                _scratch.append(tempfile.TemporaryDirectory(prefix="mmsr-", ignore_cleanup_errors=True))
+            descriptor, self._path = tempfile.mkstemp(suffix=".arrow", dir=_scratch[0].name)
+            os.close(descriptor)
+            self._writer = pa.ipc.new_stream(self._path, table.schema)
+        if self._writer is not None:
+            for kept in self._tables:
+                self._writer.write_table(kept)
+            self._tables.clear()
+
+    def finish(self) -> datasets.Dataset:
+        """All rows."""
+        if self._writer is not None and self._path is not None:
+            self._writer.close()
+            return datasets.Dataset.from_file(self._path)
+        table = pa.concat_tables(self._tables or [_FEATURES.arrow_schema.empty_table()])
+        return datasets.Dataset(InMemoryTable(table))
+
+
+def _as_text(values: Column, column: str, report: _Report) -> pa.Array:
+    """Values as a person wrote them: 3.0 from a spreadsheet's or a table's float column is 3."""
+    if isinstance(values, pa.Array) and pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    if isinstance(values, pa.Array) and (pa.types.is_integer(values.type) or _is_text(values.type)):
+        text = values.cast(pa.string())
+        return pc.if_else(pc.equal(pc.utf8_trim_whitespace(text), ""), None, text)
+    plain = values.to_pylist() if isinstance(values, pa.Array) else values
+    no_text = np.array([isinstance(value, (list, dict, bytes)) for value in plain], dtype=bool)
+    what = lambda row: f"holds a {type(plain[row]).__name__}; accepted: text"  # noqa: E731
+    report(no_text, column, what, "value-no-text")
+    return pa.array(
+        [None if bad else _text(value) for value, bad in zip(plain, no_text, strict=True)], pa.string()
     )
 
 
-# Each reader yields the row number that a person sees and the row's values by column. What is wrong with one
-# row goes to `faults`; a file that cannot be read at all raises.
-_RawRows = Iterator[tuple[int, Mapping[str, object]]]
+def _text(value: object) -> str | None:
+    if is_blank(value):
+        return None
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)
 
 
-def _read(path: Path, faults: list[Fault]) -> _RawRows:
-    reader = _READERS.get(path.suffix.lower())
-    if reader is None:
-        accepted = ", ".join(_READERS)
-        raise _unreadable(path, f"has the ending {path.suffix!r}; accepted: {accepted}")
-    if not path.is_file():
-        state = "is a folder" if path.is_dir() else "does not exist"
-        raise _unreadable(path, f"{state}; accepted: a manifest file ({', '.join(_READERS)})")
-    if not path.stat().st_size:
-        raise _unreadable(path, "is empty; accepted: a header and at least one row")
-    try:
-        yield from reader(path, faults)
-    except UnicodeDecodeError as error:
-        problem = f"is not UTF-8 (byte {error.object[error.start]:#04x}); accepted: text saved as UTF-8"
-        raise _unreadable(path, problem) from error
-    except OSError as error:
-        raise _unreadable(path, f"cannot be read: {error.strerror or error}") from error
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
-def _unreadable(path: Path, problem: str) -> ManifestError:
-    return ManifestError([Fault(str(path), None, None, problem)])
+def _blank(values: Column) -> np.ndarray:
+    """Which values `[n]` say nothing."""
+    if isinstance(values, pa.Array) and _is_text(values.type):
+        return pc.fill_null(pc.equal(pc.utf8_trim_whitespace(values), ""), True).to_numpy(
+            zero_copy_only=False
+        )
+    if isinstance(values, pa.Array) and not pa.types.is_floating(values.type):
+        return _nulls(values)
+    plain = values.to_pylist() if isinstance(values, pa.Array) else values
+    return np.array([is_blank(value) for value in plain], dtype=bool)
 
 
-def _read_csv(path: Path, faults: list[Fault]) -> _RawRows:
-    return _read_delimited(path, ",", faults)
+def _nulls(values: pa.Array) -> np.ndarray:
+    return values.is_null().to_numpy(zero_copy_only=False)
 
 
-def _read_tsv(path: Path, faults: list[Fault]) -> _RawRows:
-    return _read_delimited(path, "\t", faults)
+def _only(values: Column, kept: np.ndarray) -> Column:
+    if isinstance(values, pa.Array):
+        return values.filter(pa.array(kept))
+    return [value for value, keep in zip(values, kept, strict=True) if keep]
 
 
-def _read_delimited(path: Path, delimiter: str, faults: list[Fault]) -> _RawRows:
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, delimiter=delimiter, strict=True)
+def _identities(identities: pa.Array, stem: str, numbers: np.ndarray) -> pa.Array:
+    if not identities.null_count:
+        return identities
+    made = pc.binary_join_element_wise(stem, pa.array(numbers).cast(pa.string()), "-")
+    return pc.coalesce(identities, made)
+
+
+def _durations(texts: pa.Array, report: _Report) -> pa.Array:
+    """Seconds as numbers."""
+    given = texts.to_pylist() if texts.null_count < len(texts) else []
+    seconds = np.full(len(texts), np.nan)
+    for row, text in enumerate(given):
         try:
-            header = _names(path, next(reader, []))
-            for number, values in enumerate(reader, start=2):
-                if not values:
-                    yield number, {}
-                elif len(values) == len(header):
-                    yield number, dict(zip(header, values, strict=True))
-                else:
-                    problem = f"has {len(values)} values; accepted: {len(header)}, as the header has"
-                    faults.append(Fault(path.name, number, None, problem))
-        except csv.Error as error:
-            problem = f"line {reader.line_num} cannot be read ({error}); accepted: valid csv"
-            raise _unreadable(path, problem) from error
-
-
-def _read_jsonl(path: Path, faults: list[Fault]) -> _RawRows:
-    with open(path, encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                values = json.loads(line) if line.strip() else {}
-            except json.JSONDecodeError as error:
-                problem = f"is not JSON ({error.msg}); accepted: one object a line"
-                faults.append(Fault(path.name, number, None, problem))
-                continue
-            if isinstance(values, dict):
-                yield number, values
-            else:
-                problem = f"holds a {type(values).__name__}; accepted: one JSON object a line"
-                faults.append(Fault(path.name, number, None, problem))
-
-
-def _read_parquet(path: Path, faults: list[Fault]) -> _RawRows:
-    try:
-        file = pyarrow.parquet.ParquetFile(path)
-    except (pyarrow.ArrowInvalid, OSError) as error:
-        raise _unreadable(path, f"is no parquet file ({error})") from error
-    with file:
-        rows = (values for batch in file.iter_batches() for values in batch.to_pylist())
-        yield from enumerate(rows, start=1)
-
-
-def _read_xlsx(path: Path, faults: list[Fault]) -> _RawRows:
-    try:
-        import openpyxl
-    except ImportError as error:
-        raise _unreadable(path, "needs openpyxl to be read: pip install 'mmsr[xlsx]'") from error
-    try:
-        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-        if len(book.sheetnames) > 1:
-            sheets = len(book.sheetnames)
-            logger.warning("%s: of %d sheets, only %r is read", path.name, sheets, book.sheetnames[0])
-        rows = book.worksheets[0].iter_rows(values_only=True)
-        cells = list(next(rows, ()))
-        while cells and _is_blank(cells[-1]):  # formatting alone can make a sheet wider
-            cells.pop()
-        header = _names(path, cells)
-        for number, values in enumerate(rows, start=2):
-            if any(not _is_blank(value) for value in values[len(header) :]):
-                problem = f"has values beyond the header; accepted: {len(header)} values"
-                faults.append(Fault(path.name, number, None, problem))
-            yield number, dict(itertools.zip_longest(header, values[: len(header)]))
-        book.close()
-    except ManifestError:
-        raise
-    except Exception as error:  # a broken zip, xml or sheet shows as almost any exception
-        raise _unreadable(path, f"is no xlsx file ({error})") from error
-
-
-def _names(path: Path, header: Sequence[object]) -> list[str]:
-    """A header's column names; one without a name, as a data frame's index, is called by its place."""
-    names = [
-        f"column {place}" if _is_blank(name) else str(name) for place, name in enumerate(header, start=1)
-    ]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        problem = "is in the header twice; accepted: each column once"
-        raise ManifestError([Fault(path.name, 1, name, problem) for name in twice])
-    return names
-
-
-_READERS: dict[str, Callable[[Path, list[Fault]], _RawRows]] = {
-    ".csv": _read_csv,
-    ".tsv": _read_tsv,
-    ".jsonl": _read_jsonl,
-    ".parquet": _read_parquet,
-    ".xlsx": _read_xlsx,
-}
+            seconds[row] = np.nan if text is None else float(text)
+        except ValueError:
+            seconds[row] = -1.0
+    wrong = (seconds < 0) | np.isinf(seconds)
+    report(
+        wrong, DURATION, lambda row: f"is {given[row]!r}; accepted: seconds, 0 or more", "duration-no-number"
+    )
+    return pa.array(seconds, mask=np.isnan(seconds) | wrong)

@@ -1,0 +1,395 @@
+"""Table files as chunks of columns: csv, tsv, jsonl, parquet, xlsx and datasets in the Hub's format.
+
+    file | URL | folder or id of a Hub dataset ─► parts (one file each, perhaps with a split) ─► chunks
+
+Tables of text are parsed here rather than by `datasets`, whose readers guess types, fill or cut ragged rows
+and lose row numbers. Parquet keeps its Arrow columns. Audio that lies inside a table (the Hub's `Audio`
+columns, or plain bytes) becomes a reference into an Arrow file that `datasets` makes and keeps in its cache.
+
+Row numbers are those that a person sees on opening the file: in csv, tsv and xlsx the header is row 1 (a cell
+with line breaks is still one row), in jsonl the first line, in parquet and Hub datasets the first row.
+"""
+
+import csv
+import io
+import itertools
+import json
+import logging
+import math
+import os
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO, TypeAlias
+
+import datasets
+import fsspec  # type: ignore[import-untyped]
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet
+
+from mmsr.data.faults import Fault, ManifestError
+from mmsr.data.storage import is_url, row_of_table
+
+logger = logging.getLogger(__name__)
+
+_CHUNK = 65_536  # rows
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+
+Column: TypeAlias = pa.Array | Sequence[object]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file of a table.
+
+    Attributes:
+        source: Its path or URL.
+        split: The split that a Hub dataset's layout says it is of.
+        dataset: The rows themselves, where only `datasets` knows how to read them.
+        audio_column: What the column `audio` is called, unless the caller says otherwise.
+    """
+
+    source: str
+    split: str | None = None
+    dataset: datasets.Dataset | None = None
+    audio_column: str = "audio"
+
+    @property
+    def name(self) -> str:
+        """How messages call it: by its folder too where each folder has one of this name."""
+        folder, name = os.path.split(self.source.rstrip("/"))
+        return f"{os.path.basename(folder)}/{name}" if name.startswith("metadata.") else name or self.source
+
+    @property
+    def stem(self) -> str:
+        """What the ids that it lacks begin with."""
+        return os.path.splitext(self.name)[0].removesuffix("/metadata")
+
+    @property
+    def folder(self) -> str:
+        """What its relative paths are relative to."""
+        if is_url(self.source):
+            return self.source.rpartition("/")[0]
+        path = os.path.abspath(self.source)
+        return path if os.path.isdir(path) else os.path.dirname(path)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some rows of a table.
+
+    Attributes:
+        numbers: Number `[n]` of each row as seen in the file.
+        columns: The values `[n]` of each column, as an Arrow array, or as Python values.
+        whole: Whether these are all the columns that the file has.
+        names: All columns that the file has.
+    """
+
+    numbers: np.ndarray
+    columns: Mapping[str, Column]
+    whole: bool
+    names: Sequence[str]
+
+
+def parts(source: str | os.PathLike[str]) -> list[Part]:
+    """The files of a table: itself, or those of a Hub dataset (a local folder, or an id).
+
+    A Hub dataset with several configurations is asked for as `ID:CONFIGURATION`.
+
+    Raises:
+        ManifestError: There is nothing of this name, or nothing that is known how to read.
+    """
+    name = os.fspath(source)
+    if os.path.isfile(name) or (is_url(name) and _ending(name) in _READERS):
+        if _ending(name) not in _READERS:
+            raise unreadable(name, f"has the ending {_ending(name)!r}; accepted: {_ACCEPTED}")
+        return [Part(name)]
+    place, _, configuration = name.removeprefix("hf://datasets/").partition(":")
+    if os.path.isdir(place) or (_HUB_ID.fullmatch(place) and _ending(place) not in _READERS):
+        return _hub_parts(name, place, configuration or None)
+    if _ending(name) not in _READERS:
+        raise unreadable(name, f"has the ending {_ending(name)!r}; accepted: {_ACCEPTED}")
+    raise unreadable(name, f"does not exist; accepted: a manifest file ({_ACCEPTED})")
+
+
+def _hub_parts(name: str, place: str, configuration: str | None) -> list[Part]:
+    """Files of a dataset in the Hub's format, by split; the rows themselves where they are no table files."""
+    try:
+        builder = datasets.load_dataset_builder(place, name=configuration)
+        files = {
+            str(split): [str(file) for file in group]
+            for split, group in (builder.config.data_files or {}).items()
+        }
+        every = [file for group in files.values() for file in group]
+        metadata = {file for file in every if os.path.basename(file).startswith("metadata.")}
+        if every and all(_ending(file) in _READERS for file in metadata or every):
+            return [
+                Part(file, split, audio_column="file_name" if metadata else "audio")
+                for split, group in files.items()
+                for file in group
+                if not metadata or file in metadata
+            ]
+        if builder.name == "audiofolder":
+            problem = "is a folder of audio files without metadata.csv"
+            accepted = "a manifest, which `mmsr data convert --from folder` makes of it"
+            raise unreadable(name, f"{problem}; accepted: {accepted}")
+        loaded = datasets.load_dataset(place, name=configuration)
+    except ManifestError:
+        raise
+    except (OSError, ValueError, ImportError, datasets.exceptions.DatasetsError) as error:
+        if os.path.isdir(place) and not os.listdir(place):
+            problem = "is an empty folder"
+        else:
+            problem = f"cannot be read as a dataset ({' '.join(str(error).split())[:300]})"
+        accepted = f"a manifest file ({_ACCEPTED}), or a folder or id of a dataset in the Hub's format"
+        raise unreadable(name, f"{problem}; accepted: {accepted}") from error
+    return [Part(place, str(split), rows) for split, rows in loaded.items()]
+
+
+def chunks(part: Part, wanted: Collection[str], faults: list[Fault]) -> Iterator[Chunk]:
+    """Read a part.
+
+    Args:
+        part: One of `parts`.
+        wanted: Columns that are used; others may be left unread.
+        faults: Gets what is wrong with single rows.
+
+    Raises:
+        ManifestError: The file cannot be read at all.
+    """
+    if part.dataset is not None:
+        yield from _of_dataset(part.dataset, wanted)
+        return
+    if not is_url(part.source) and not os.path.getsize(part.source):
+        raise unreadable(part.source, "is empty; accepted: a header and at least one row")
+    try:
+        with fsspec.open(part.source, "rb") as file:
+            yield from _READERS[_ending(part.source)](part, file, wanted, faults)
+    except ManifestError:
+        raise
+    except UnicodeDecodeError as error:
+        problem = f"is not UTF-8 (byte {error.object[error.start]:#04x}); accepted: text saved as UTF-8"
+        raise unreadable(part.source, problem, code="not-utf-8") from error
+    except (OSError, ImportError) as error:  # ImportError: the package of a kind of URL
+        reason = getattr(error, "strerror", None) or error
+        raise unreadable(part.source, f"cannot be read: {reason}") from error
+
+
+def unreadable(source: str, problem: str, *, code: str = "unreadable") -> ManifestError:
+    """The error of a file as a whole."""
+    return ManifestError([Fault(source, None, None, problem, code=code)])
+
+
+def is_blank(value: object) -> bool:
+    """Whether a value says nothing."""
+    return (
+        value is None
+        or (isinstance(value, str) and not value.strip())
+        or (isinstance(value, float) and math.isnan(value))  # how data frames write a missing number
+    )
+
+
+def _ending(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
+
+
+# ---------------------------------------------------------------------- rows of text
+
+
+def _read_csv(part: Part, file: BinaryIO, wanted: Collection[str], faults: list[Fault]) -> Iterator[Chunk]:
+    return _read_delimited(part, file, ",", faults)
+
+
+def _read_tsv(part: Part, file: BinaryIO, wanted: Collection[str], faults: list[Fault]) -> Iterator[Chunk]:
+    return _read_delimited(part, file, "\t", faults)
+
+
+def _read_delimited(part: Part, file: BinaryIO, delimiter: str, faults: list[Fault]) -> Iterator[Chunk]:
+    text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+    reader = csv.reader(text, delimiter=delimiter, strict=True)
+    try:
+        header = _names(part, next(reader, []))
+        rows = enumerate(reader, start=2)
+        while some := list(itertools.islice(rows, _CHUNK)):
+            fitting = [(number, values) for number, values in some if len(values) == len(header)]
+            blank = [(number, [""] * len(header)) for number, values in some if not values]
+            for number, values in some:
+                if values and len(values) != len(header):
+                    problem = f"has {len(values)} values; accepted: {len(header)}, as the header has"
+                    faults.append(Fault(part.name, number, None, problem, code="ragged-row"))
+            kept = sorted(fitting + blank) if blank and header else fitting
+            columns = list(zip(*(values for _, values in kept), strict=True)) or [()] * len(header)
+            yield Chunk(
+                np.array([number for number, _ in kept], dtype=np.int64),
+                {name: pa.array(column, pa.string()) for name, column in zip(header, columns, strict=True)},
+                whole=True,
+                names=header,
+            )
+    except csv.Error as error:
+        problem = f"line {reader.line_num} cannot be read ({error}); accepted: valid csv"
+        raise unreadable(part.source, problem) from error
+
+
+def _read_jsonl(part: Part, file: BinaryIO, wanted: Collection[str], faults: list[Fault]) -> Iterator[Chunk]:
+    lines = enumerate(io.TextIOWrapper(file, encoding="utf-8-sig"), start=1)
+    names: dict[str, None] = {}
+    while some := list(itertools.islice(lines, _CHUNK)):
+        rows: list[tuple[int, dict[str, object]]] = []
+        for number, line in some:
+            try:
+                values = json.loads(line) if line.strip() else {}
+            except json.JSONDecodeError as error:
+                problem = f"is not JSON ({error.msg}); accepted: one object a line"
+                faults.append(Fault(part.name, number, None, problem, code="ragged-row"))
+                continue
+            if isinstance(values, dict):
+                rows.append((number, values))
+                names.update(dict.fromkeys(values))
+            else:
+                problem = f"holds a {type(values).__name__}; accepted: one JSON object a line"
+                faults.append(Fault(part.name, number, None, problem, code="ragged-row"))
+        yield _of_rows(rows, list(names))
+
+
+def _read_xlsx(part: Part, file: BinaryIO, wanted: Collection[str], faults: list[Fault]) -> Iterator[Chunk]:
+    try:
+        import openpyxl
+    except ImportError as error:
+        raise unreadable(part.source, "needs openpyxl to be read: pip install 'mmsr[xlsx]'") from error
+    try:
+        book = openpyxl.load_workbook(file, read_only=True, data_only=True)
+        if len(book.sheetnames) > 1:
+            sheets = len(book.sheetnames)
+            logger.warning("%s: of %d sheets, only %r is read", part.name, sheets, book.sheetnames[0])
+        rows = book.worksheets[0].iter_rows(values_only=True)
+        cells = list(next(rows, ()))
+        while cells and is_blank(cells[-1]):  # formatting alone can make a sheet wider
+            cells.pop()
+        header = _names(part, cells)
+        numbered = enumerate(rows, start=2)
+        while some := list(itertools.islice(numbered, _CHUNK)):
+            for number, values in some:
+                if any(not is_blank(value) for value in values[len(header) :]):
+                    problem = f"has values beyond the header; accepted: {len(header)} values"
+                    faults.append(Fault(part.name, number, None, problem, code="ragged-row"))
+            filled = [
+                (number, dict(itertools.zip_longest(header, values[: len(header)])))
+                for number, values in some
+            ]
+            yield _of_rows(filled, header)
+        book.close()
+    except ManifestError:
+        raise
+    except Exception as error:  # a broken zip, xml or sheet shows as almost any exception
+        raise unreadable(part.source, f"is no xlsx file ({error})") from error
+
+
+def _of_rows(rows: Sequence[tuple[int, Mapping[str, object]]], names: Sequence[str]) -> Chunk:
+    return Chunk(
+        np.array([number for number, _ in rows], dtype=np.int64),
+        {name: [values.get(name) for _, values in rows] for name in names},
+        whole=True,
+        names=list(names),
+    )
+
+
+def _names(part: Part, header: Sequence[object]) -> list[str]:
+    """A header's column names; one without a name, as a data frame's index, is called by its place."""
+    names = [f"column {place}" if is_blank(name) else str(name) for place, name in enumerate(header, start=1)]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        problem = "is in the header twice; accepted: each column once"
+        raise ManifestError([Fault(part.name, 1, name, problem, code="column-twice") for name in twice])
+    return names
+
+
+# ---------------------------------------------------------------------- Arrow columns
+
+
+def _read_parquet(
+    part: Part, file: BinaryIO, wanted: Collection[str], faults: list[Fault]
+) -> Iterator[Chunk]:
+    try:
+        table = pyarrow.parquet.ParquetFile(file)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise unreadable(part.source, f"is no parquet file ({error})") from error
+    schema = table.schema_arrow
+    if any(_holds_bytes(schema.field(name).type) for name in wanted if name in schema.names):
+        # rows of a parquet file cannot be had one at a time, those of an Arrow file can
+        yield from _of_dataset(datasets.Dataset.from_parquet(part.source), wanted)
+        return
+    used = [name for name in schema.names if name in wanted]
+    numbers = itertools.count(1, _CHUNK)
+    for batch in table.iter_batches(batch_size=_CHUNK, columns=used):
+        first = next(numbers)
+        yield Chunk(
+            np.arange(first, first + len(batch)),
+            dict(zip(used, batch.columns, strict=True)),
+            whole=len(used) == len(schema.names),
+            names=schema.names,
+        )
+
+
+def _of_dataset(rows: datasets.Dataset, wanted: Collection[str]) -> Iterator[Chunk]:
+    """Rows that `datasets` holds in Arrow files, of which audio inside them is referred to."""
+    used = [name for name in rows.column_names if name in wanted]
+    names = {
+        name: np.array(rows.features[name].names)
+        for name in used
+        if isinstance(rows.features[name], datasets.ClassLabel)
+    }
+    first = 0
+    for file in [entry["filename"] for entry in rows.cache_files]:
+        table = datasets.Dataset.from_file(file).data
+        for start in range(0, len(table), _CHUNK):
+            some = table.slice(start, min(_CHUNK, len(table) - start))
+            columns: dict[str, Column] = {}
+            for name in used:
+                column = some.column(name).combine_chunks()
+                if isinstance(column, pa.ChunkedArray):
+                    column = pa.concat_arrays(column.chunks)
+                if _holds_bytes(column.type):
+                    columns[name] = _references(column, name, file, start)
+                elif name in names:
+                    columns[name] = [
+                        names[name][i] if i is not None and i >= 0 else None for i in column.to_pylist()
+                    ]
+                else:
+                    columns[name] = column
+            yield Chunk(
+                np.arange(first + start + 1, first + start + len(some) + 1),
+                columns,
+                whole=len(used) == len(rows.column_names),
+                names=rows.column_names,
+            )
+        first += len(table)
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return any(field.name == "bytes" and _holds_bytes(field.type) for field in kind)
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def _references(column: pa.Array, name: str, file: str, start: int) -> list[str | None]:
+    """For each value a reference to its bytes, or its path where it has no bytes, or None."""
+    bytes_, paths = column, [None] * len(column)
+    if pa.types.is_struct(column.type):
+        bytes_ = pc.struct_field(column, "bytes")
+        if column.type.get_field_index("path") >= 0:
+            paths = pc.struct_field(column, "path").to_pylist()
+    inside = pc.is_valid(bytes_).to_pylist()
+    return [
+        row_of_table(file, name, start + row) if inside[row] else paths[row] for row in range(len(column))
+    ]
+
+
+_READERS: dict[str, Callable[[Part, BinaryIO, Collection[str], list[Fault]], Iterator[Chunk]]] = {
+    ".csv": _read_csv,
+    ".tsv": _read_tsv,
+    ".jsonl": _read_jsonl,
+    ".parquet": _read_parquet,
+    ".xlsx": _read_xlsx,
+}
+_ACCEPTED = ", ".join(_READERS)
