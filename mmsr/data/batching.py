@@ -56,8 +56,8 @@ class BudgetBatchSampler(Sampler[list[int]]):
 
     def __init__(
         self,
-        seconds: Sequence[float],
-        tokens: Sequence[int],
+        seconds: Sequence[float] | np.ndarray,
+        tokens: Sequence[int] | np.ndarray,
         *,
         max_seconds: float,
         max_tokens: int,

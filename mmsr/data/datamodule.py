@@ -9,20 +9,30 @@ Notation used for tensor shapes: `b` batch, `s` samples, `f` audio frames, `l` e
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import datasets
 import numpy as np
+import pyarrow.compute as pc
 import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
 from mmsr.data.audio import Audio, AudioError
 from mmsr.data.batching import BudgetBatchSampler, ResumableLoader
-from mmsr.data.manifest import Fault, ManifestError, load_manifest, speaker_fold
+from mmsr.data.manifest import (
+    DURATION,
+    Fault,
+    ManifestError,
+    column_of,
+    distinct,
+    load_manifest,
+    rows_with,
+    speaker_fold,
+)
 
 if TYPE_CHECKING:
     from mmsr.model.processing import MmsrProcessor
@@ -33,6 +43,7 @@ Split = Literal["train", "dev", "test"]
 AudioFeatures = Callable[[str], torch.Tensor]
 """Path of an audio file to a frozen encoder's states `[f, l, d]`."""
 
+_COUNTED_ROWS = 20_000  # of a split, beyond which tokens are estimated: counting takes 40 µs a row
 _CACHED_SECONDS = 4 * 3600.0  # 460 MB of 16 kHz int16
 
 
@@ -46,12 +57,13 @@ class MmsrDataModule(LightningDataModule):
     Under DDP, use `Trainer(use_distributed_sampler=False)`: the ranks are dealt out by the batch sampler.
 
     Args:
-        manifest: The manifest, a csv, tsv, jsonl, parquet or xlsx file.
+        manifest: A csv, tsv, jsonl, parquet or xlsx file, its URL, or a dataset in the Hub's format.
         text_column: Which transcript the model reads, the human one or the ASR's.
         train_split: Value of the manifest's column `split` in training rows.
         dev_split: Value of `split` in development rows, on which models are selected.
         test_split: Value of `split` in test rows.
         columns: Names that columns have in this manifest, such as `{rationale: human_justification}`.
+        label_map: What labels are called in this manifest, such as `{pos: positive}`.
         batch_seconds: Most seconds of audio in a batch, padding included.
         batch_tokens: Most transcript tokens in a batch, padding included.
         batch_rows: Most rows in a batch. Without it the other two limits decide.
@@ -76,6 +88,7 @@ class MmsrDataModule(LightningDataModule):
         dev_split: str = "dev",
         test_split: str = "test",
         columns: dict[str, str] | None = None,
+        label_map: dict[str, str] | None = None,
         batch_seconds: float = 48.0,
         batch_tokens: int = 4096,
         batch_rows: int | None = None,
@@ -105,6 +118,7 @@ class MmsrDataModule(LightningDataModule):
         self.text_column = text_column
         self.split_names: dict[Split, str] = {"train": train_split, "dev": dev_split, "test": test_split}
         self.columns = columns
+        self.label_map = label_map
         self.batch_seconds, self.batch_tokens, self.batch_rows = batch_seconds, batch_tokens, batch_rows
         self.num_workers = num_workers
         self.seed = seed
@@ -126,8 +140,8 @@ class MmsrDataModule(LightningDataModule):
         """
         self.processor = processor
         self._rationales = rationales
-        known = {None, *processor.labels}
-        if not all(known.issuperset(rows["label"]) for rows in self._rows.values()):
+        known = set(processor.labels)
+        if not all(known.issuperset(distinct(rows, "label")) for rows in self._rows.values()):
             self._rows.clear()  # read again: indices become labels, unknown ones raise
         self._datasets.clear()
         self._cached_seconds = 0.0
@@ -178,30 +192,28 @@ class MmsrDataModule(LightningDataModule):
     def _split_rows(self, split: Split) -> datasets.Dataset:
         if not self._rows:
             labels = None if self.processor is None else self.processor.labels
-            rows = load_manifest(self.manifest, labels=labels, columns=self.columns)
+            rows = load_manifest(self.manifest, labels=labels, columns=self.columns, label_map=self.label_map)
             self._check_utterances(rows)
-            groups = self._by_split(rows) if self.fold is None else self._by_speaker(rows)
-            self._rows = {name: rows.select(indices) for name, indices in groups.items() if indices}
+            groups: Mapping[Split, Sized] = (
+                self._by_split(rows) if self.fold is None else self._by_speaker(rows)
+            )
+            self._rows = {name: rows.select(indices) for name, indices in groups.items() if len(indices)}
         if split not in self._rows:
             raise self._error("split", self._missing_split(split))
         return self._rows[split]
 
     def _check_utterances(self, rows: datasets.Dataset) -> None:
-        pairs = zip(rows["id"], rows["audio"], rows[self.text_column], strict=True)
-        problem = f"no audio and no {self.text_column}; accepted: at least one of the two"
-        if empty := [identity for identity, audio, text in pairs if audio is None and text is None]:
-            raise self._error(
-                self.text_column, *(f"row with id {identity!r}: {problem}" for identity in empty)
-            )
-        if self.text_column == "asr_text" and not any(rows["asr_text"]):
+        absent = [pc.is_null(column_of(rows, column)) for column in ("audio", self.text_column)]
+        empty = np.flatnonzero(pc.and_(*absent).to_numpy())
+        if len(empty):
+            problem = f"no audio and no {self.text_column}; accepted: at least one of the two"
+            names = rows.select(empty)["id"]
+            raise self._error(self.text_column, *(f"row with id {name!r}: {problem}" for name in names))
+        if self.text_column == "asr_text" and column_of(rows, "asr_text").null_count == len(rows):
             raise self._error("asr_text", "is empty in all rows; accepted: transcripts, or text_column text")
 
-    def _by_split(self, rows: datasets.Dataset) -> dict[Split, list[int]]:
-        column = rows["split"]
-        return {
-            split: [row for row, value in enumerate(column) if value == name]
-            for split, name in self.split_names.items()
-        }
+    def _by_split(self, rows: datasets.Dataset) -> dict[Split, np.ndarray]:
+        return {split: rows_with(rows, "split", [name]) for split, name in self.split_names.items()}
 
     def _by_speaker(self, rows: datasets.Dataset) -> dict[Split, list[int]]:
         assert self.fold is not None
@@ -266,7 +278,7 @@ class MmsrDataModule(LightningDataModule):
                 tokens=tokens,
                 text_column=self.text_column,
                 audio_features=self.audio_features,
-                cache=self.audio_features is None and self._may_cache(sum(seconds)),
+                cache=self.audio_features is None and self._may_cache(float(seconds.sum())),
             )
             self._datasets[split] = dataset
         return dataset
@@ -283,35 +295,57 @@ class MmsrDataModule(LightningDataModule):
         self._cached_seconds += seconds
         return True
 
-    def _seconds(self, rows: datasets.Dataset) -> list[float]:
-        """Length of each row's audio from its header; 0 without audio."""
+    def _seconds(self, rows: datasets.Dataset) -> np.ndarray:
+        """Length `[n]` of each row's audio: as the manifest says, or from its header; 0 without audio."""
+        paths = column_of(rows, "audio")
+        seconds = np.zeros(len(rows))
+        if DURATION in rows.column_names:
+            seconds = pc.fill_null(column_of(rows, DURATION), 0.0).to_numpy().copy()
+        asked = np.flatnonzero(~paths.is_null().to_numpy() & (seconds == 0))
 
-        def measure(path: str | None) -> float | AudioError:
-            if path is None:
-                return 0.0
+        def measure(path: str) -> float | AudioError:
             try:
-                seconds = Audio.duration(path)
+                length = Audio.duration(path)
             except AudioError as error:
                 return error
-            return seconds or AudioError(f"{path}: has length zero; accepted: at least one sample")
+            return length or AudioError(f"{path}: has length zero; accepted: at least one sample")
 
         with ThreadPoolExecutor() as pool:
-            lengths = list(pool.map(measure, rows["audio"]))
+            lengths = list(pool.map(measure, paths.take(asked).to_pylist()))
         faults = [
-            f"row with id {name!r}: {length}"
-            for name, length in zip(rows["id"], lengths, strict=True)
+            f"row with id {rows[int(row)]['id']!r}: {length}"
+            for row, length in zip(asked, lengths, strict=True)
             if isinstance(length, AudioError)
         ]
         if faults:
             raise self._error("audio", *faults)
-        return [length for length in lengths if not isinstance(length, AudioError)]
+        seconds[asked] = [length for length in lengths if not isinstance(length, AudioError)]
+        return seconds
 
-    def _tokens(self, rows: datasets.Dataset) -> list[int]:
-        """Transcript tokens of each row; 0 without transcript."""
+    def _tokens(self, rows: datasets.Dataset) -> np.ndarray:
+        """Transcript tokens `[n]` of each row; 0 without transcript.
+
+        Of many rows only some are counted; the others' tokens follow from their characters.
+        """
         assert self.processor is not None
-        texts = [text or "" for text in rows[self.text_column]]
-        lengths = [len(ids) for ids in self.processor.tokenizer(texts)["input_ids"]]
-        return [length if text else 0 for length, text in zip(lengths, texts, strict=True)]
+        texts = column_of(rows, self.text_column)
+        characters = pc.fill_null(pc.utf8_length(texts), 0).to_numpy()
+        some = np.flatnonzero(characters)
+        if len(some) > _COUNTED_ROWS:
+            some = np.random.default_rng(0).choice(some, _COUNTED_ROWS, replace=False)
+        counted = self.processor.tokenizer(texts.take(some).to_pylist())["input_ids"] if len(some) else []
+        counts = np.array([len(ids) for ids in counted], dtype=np.int64)
+        if len(some) < np.count_nonzero(characters):
+            # languages differ in tokens per character: of ten rows, nine have not more than this
+            share = np.quantile(counts / characters[some], 0.9)
+            logger.info(
+                "tokens of %d rows counted, of the others estimated: %.2f a character", len(some), share
+            )
+            tokens = np.ceil(characters * share).astype(np.int64)
+        else:
+            tokens = np.zeros(len(rows), dtype=np.int64)
+        tokens[some] = counts
+        return tokens
 
 
 class UtteranceDataset(Dataset[dict[str, Any]]):
@@ -322,8 +356,8 @@ class UtteranceDataset(Dataset[dict[str, Any]]):
 
     Args:
         rows: A split of a manifest.
-        seconds: Length of each row's audio.
-        tokens: Length of each row's transcript.
+        seconds: Length `[n]` of each row's audio.
+        tokens: Length `[n]` of each row's transcript.
         text_column: Which column is `text`.
         audio_features: Gives the encoder's states of a path.
         cache: Keep decoded audio, rounded to 16 bits (the first time too, so that all epochs are alike).
@@ -333,8 +367,8 @@ class UtteranceDataset(Dataset[dict[str, Any]]):
         self,
         rows: datasets.Dataset,
         *,
-        seconds: Sequence[float],
-        tokens: Sequence[int],
+        seconds: np.ndarray,
+        tokens: np.ndarray,
         text_column: str = "text",
         audio_features: AudioFeatures | None = None,
         cache: bool = False,
@@ -350,7 +384,7 @@ class UtteranceDataset(Dataset[dict[str, Any]]):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        row = self.rows[index]
+        row = self.rows[int(index)]
         utterance = {"id": row["id"], "text": row[self.text_column], "rationale": row["rationale"]}
         utterance["sentiment"] = row["label"]
         path = row["audio"]

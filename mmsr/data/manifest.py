@@ -147,8 +147,12 @@ def examine_manifest(
 
 
 def column_of(rows: datasets.Dataset, column: str) -> pa.ChunkedArray:
-    """A column `[n]` as Arrow has it, without a Python value for each row."""
-    return rows.with_format("arrow")[:][column]
+    """A column `[n]` as Arrow has it, without a Python value for each row.
+
+    `datasets` would gather selected rows one by one, which takes a minute where this takes a second.
+    """
+    values = rows.data.column(column)
+    return values if rows._indices is None else values.take(rows._indices.column(0))
 
 
 def distinct(rows: datasets.Dataset, column: str) -> list[str]:
@@ -181,11 +185,10 @@ def speaker_fold(
     """
     if not 0 <= fold < folds:
         raise ValueError(f"fold is {fold}; accepted: 0 to {folds - 1}, since folds is {folds}")
-    column = rows["speaker"]
-    if nameless := sum(speaker is None for speaker in column):
+    if nameless := column_of(rows, "speaker").null_count:
         problem = f"is missing in {nameless} rows; accepted: a speaker in each, for folds"
         raise ManifestError([Fault(source, None, "speaker", problem)])
-    speakers = sorted(set(column))
+    speakers = distinct(rows, "speaker")
     start, stop = (len(speakers) * part // folds for part in (fold, fold + 1))
     others = speakers[stop:] + speakers[:start]  # from the fold's end on, around
     if len(speakers) < folds or len(others) <= dev_speakers:
@@ -195,10 +198,7 @@ def speaker_fold(
         )
         raise ManifestError([Fault(source, None, "speaker", problem)])
     chosen = {"train": others[dev_speakers:], "dev": others[:dev_speakers], "test": speakers[start:stop]}
-    return {
-        split: [row for row, speaker in enumerate(column) if speaker in names]
-        for split, names in chosen.items()
-    }
+    return {split: rows_with(rows, "speaker", names).tolist() for split, names in chosen.items()}
 
 
 def fingerprint(dataset: datasets.Dataset) -> str:
@@ -211,17 +211,16 @@ def fingerprint(dataset: datasets.Dataset) -> str:
         OSError: An audio file cannot be read.
     """
     digest = hashlib.sha256()
-    arrow = dataset.with_format("arrow")
-    with ThreadPoolExecutor() as pool:
-        for start in range(0, len(dataset), 10_000):
-            block = arrow[start : start + 10_000]
-            for name in COLUMNS:
-                values = block[name].to_pylist()
-                if name == "audio":
-                    values = list(pool.map(_file_digest, values))
-                lengths = np.array([-1 if value is None else len(value) for value in values], dtype="<i8")
-                digest.update(lengths.tobytes())
-                digest.update("".join(value for value in values if value is not None).encode())
+    for batch in dataset.with_format("arrow").select_columns(list(COLUMNS)).iter(10_000):
+        for name in COLUMNS:
+            values = batch[name].combine_chunks()
+            if name == "audio" and values.null_count < len(values):
+                with ThreadPoolExecutor() as pool:
+                    values = pa.array(list(pool.map(_file_digest, values.to_pylist())), pa.string())
+            lengths = pc.fill_null(pc.binary_length(values), -1)
+            digest.update(lengths.to_numpy().astype("<i8").tobytes())
+            whole = pa.ListArray.from_arrays([0, len(values)], pc.fill_null(values, ""))
+            digest.update(pc.binary_join(whole, "")[0].as_buffer())
     return digest.hexdigest()[:16]
 
 

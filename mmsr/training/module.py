@@ -31,6 +31,7 @@ from torchmetrics.classification import MulticlassF1Score
 from transformers import get_cosine_schedule_with_warmup
 
 from mmsr.data.features import FeatureStore, StoredFeatures, encoder_fingerprint
+from mmsr.data.manifest import column_of
 from mmsr.model.configuration import DEFAULT_LABELS, MmsrConfig, check_choice, fusion_reads
 from mmsr.model.fusion import FUSION_CLASSES
 from mmsr.model.modeling import MmsrForSentimentReasoning, MmsrOutput
@@ -59,6 +60,7 @@ from mmsr.training.parameters import (
 
 MODEL_LOSSES = ("loss", "sentiment_loss", "rationale_loss")
 _FIXED_BY_A_CHECKPOINT = ("fusion", "config", "labels", "text_prefix", "rationale_format", "decoder_type")
+_TOKENIZER_ROWS = 50_000  # on which a tokenizer is trained: more of them hardly change its pieces
 _STANDARDIZED_ON = 128  # training files, spread evenly; some 20,000 frames
 
 
@@ -337,7 +339,10 @@ class MmsrModule(L.LightningModule):
     def _from_preset(self) -> tuple[MmsrProcessor, MmsrForSentimentReasoning]:
         p = self.hparams
         rows = self.trainer.datamodule.train_rows  # type: ignore[attr-defined]
-        texts = [text for column in ("text", "rationale") for text in rows[column] if text]
+        rows = rows.select(range(0, len(rows), math.ceil(len(rows) / _TOKENIZER_ROWS)))
+        texts = [
+            text for column in ("text", "rationale") for text in column_of(rows, column).to_pylist() if text
+        ]
         processor = MmsrProcessor.train(
             texts,
             labels=p["labels"],

@@ -156,7 +156,11 @@ def _identity(cli: MmsrCLI) -> dict[str, Any]:
         settings["trainer"].pop(name, None)
     settings.pop("config", None)
     rows = load_manifest(
-        cli.datamodule.manifest, labels=cli.model.hparams["labels"], columns=cli.datamodule.columns
+        cli.datamodule.manifest,
+        labels=cli.model.hparams["labels"],
+        columns=cli.datamodule.columns,
+        label_map=cli.datamodule.label_map,
+        check_audio=False,  # they are read for their fingerprint
     )
     return {**settings, "data_fingerprint": fingerprint(rows)}
 
