@@ -11,9 +11,10 @@ import hashlib
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import datasets
 import numpy as np
@@ -37,6 +38,7 @@ __all__ = [
     "load_manifest",
     "rows_with",
     "speaker_fold",
+    "stream_manifest",
 ]
 
 logger = logging.getLogger(__name__)
@@ -51,6 +53,8 @@ _FEATURES = datasets.Features(
 )
 _IN_MEMORY = 64 * 2**20  # bytes of a table beyond which it is kept on disk
 _scratch: list[tempfile.TemporaryDirectory[str]] = []  # where; made when it is needed, removed at exit
+
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -141,9 +145,50 @@ def examine_manifest(
             table.rename("audio", part.audio_column)
         broken: list[Fault] = []
         for chunk in chunks(part, table.wanted, broken):
-            table.take(part, chunk)
+            table.keep(part, *table.take(part, chunk))
         table.add(part, broken)
     return table.finish()
+
+
+def stream_manifest(
+    source: str | os.PathLike[str],
+    *,
+    labels: Sequence[str] | None = None,
+    columns: Mapping[str, str] | None = None,
+    label_map: Mapping[str, str] | None = None,
+    check_audio: bool = False,
+    require: Sequence[str] = (),
+) -> Iterator[Row]:
+    """Read a manifest row by row, for one that fits neither memory nor disk (shards on another machine).
+
+    Arguments and rows are `load_manifest`'s, but that audio inside a table comes as its bytes, and that an id
+    may be there twice.
+
+    Yields:
+        Rows, `{column: text or None}`, with `duration` a number where the file has it.
+
+    Raises:
+        ManifestError: The file cannot be read; or some rows have faults, before the first of them is given.
+    """
+    name = os.path.basename(os.fspath(source))
+    for part in parts(source):
+        table = _Table(
+            name,
+            labels=labels,
+            columns=columns or {},
+            label_map=label_map or {},
+            check_audio=check_audio,
+            require=require,
+        )
+        if columns is None or "audio" not in columns:
+            table.rename("audio", part.audio_column)
+        broken: list[Fault] = []
+        for chunk in chunks(part, table.wanted, broken, stream=True):
+            rows, numbers = table.take(part, chunk)
+            table.add(part, broken)
+            table.refuse(numbers)
+            for row in rows.to_pylist():
+                yield {**row, "audio": chunk.inline.get(row["audio"], row["audio"])}
 
 
 def column_of(rows: datasets.Dataset, column: str) -> pa.ChunkedArray:
@@ -282,8 +327,8 @@ class _Table:
         """Keep faults that a part's reader found."""
         self._faults += [((self._place(part), fault.row or 0, -1), fault) for fault in faults]
 
-    def take(self, part: Part, chunk: Chunk) -> None:
-        """Check a chunk's rows and keep those that are not blank."""
+    def take(self, part: Part, chunk: Chunk) -> tuple[pa.Table, np.ndarray]:
+        """Check a chunk's rows: those that are not blank, and their numbers `[n]`."""
         self.found.update(dict.fromkeys(chunk.names))
         given = {
             column: chunk.columns[name] for column, name in self.source_of.items() if name in chunk.columns
@@ -296,8 +341,6 @@ class _Table:
             self.blank += int(blank.sum())
             numbers = numbers[~blank]
             given = {column: _only(values, ~blank) for column, values in given.items()}
-        if not len(numbers):
-            return
         report = _Report(self._faults, self._place(part), part.name, numbers)
         missing_column = pa.nulls(len(numbers), pa.string())
         texts = {
@@ -317,8 +360,19 @@ class _Table:
         texts["audio"] = self._audio(texts["audio"], part.folder, report)
         texts["label"] = self._label(texts["label"], report)
         columns: dict[str, pa.Array] = {**texts, DURATION: _durations(texts[DURATION], report)}
-        self._spool.write(pa.table(columns, schema=_FEATURES.arrow_schema))
+        return pa.table(columns, schema=_FEATURES.arrow_schema), numbers
+
+    def keep(self, part: Part, rows: pa.Table, numbers: np.ndarray) -> None:
+        """Add checked rows to the table."""
+        self._spool.write(rows)
         self._taken.append((part, numbers))
+
+    def refuse(self, numbers: np.ndarray) -> None:
+        """Raise what was found so far, of the table as a whole if it lacks a column."""
+        ordered = [fault for _, fault in sorted(self._faults, key=lambda entry: entry[0])]
+        whole, echoes = self._check_whole(len(numbers), ordered) if len(numbers) else ([], set())
+        if faults := [*whole, *(fault for fault in ordered if fault.column not in echoes)]:
+            raise ManifestError(faults)
 
     def finish(self) -> ExaminedManifest:
         """The table and its faults, those of the whole in place of their echoes in every row."""
@@ -328,7 +382,7 @@ class _Table:
         numbers = [numbers for _, numbers in self._taken]
         self._check_identities(rows)
         ordered = [fault for _, fault in sorted(self._faults, key=lambda entry: entry[0])]
-        whole, echoes = self._check_whole(rows, ordered)
+        whole, echoes = self._check_whole(len(rows), ordered)
         if dropped := [column for column in self.found if column not in self.wanted]:
             logger.warning("%s: columns not used: %s", self.name, ", ".join(dropped))
         if self.blank:
@@ -343,7 +397,7 @@ class _Table:
         self, rows: datasets.Dataset, faults: list[Fault]
     ) -> tuple[list[Fault], set[str | None]]:
         """Faults of the table as a whole, and the columns whose faults in every row they stand for."""
-        if not len(rows):
+        if not rows:
             problem = "has no rows; accepted: at least one"
             return ([] if faults else [Fault(self.name, None, None, problem, code="table-empty")]), set()
         found = ", ".join(self.found)
