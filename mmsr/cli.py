@@ -142,7 +142,8 @@ def predict(
         print(dumps(answer, ensure_ascii=False) if json else format_answer(answer))
         return
     from mmsr.data.manifest import load_manifest
-    from mmsr.evaluation.run import predict_rows, write_file
+    from mmsr.evaluation.run import predict_rows
+    from mmsr.files import write_file
 
     rows = load_manifest(manifest, labels=pipe.model.config.labels, columns=columns).to_list()
     answered = predict_rows(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NotRequired, TypedDict
 import numpy as np
 
 from mmsr.evaluation.metrics import Row
-from mmsr.evaluation.run import write_file
+from mmsr.files import write_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

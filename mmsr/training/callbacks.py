@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
-from mmsr.evaluation.run import write_file
+from mmsr.files import appearing, write_file
 from mmsr.model.card import model_card
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor
@@ -69,14 +67,8 @@ class SaveModel(Callback):
 
 def save_model(model: MmsrForSentimentReasoning, processor: MmsrProcessor, folder: Path) -> None:
     """Write a Hugging Face folder that appears whole, by rename, in place of what stood there."""
-    half = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(half, ignore_errors=True)
-    try:
+    with appearing(folder) as half:
         model.save_pretrained(half)
         processor.save_pretrained(half)
         card = model_card(model.config, name=folder.name, parameters=model.num_parameters())
         card.save(half / "README.md")  # save_pretrained's bears the name of the half-written folder
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(half, folder)
-    finally:
-        shutil.rmtree(half, ignore_errors=True)

@@ -24,7 +24,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from mmsr.data.datamodule import MmsrDataModule
 from mmsr.data.manifest import fingerprint, load_manifest
-from mmsr.evaluation.run import write_file
+from mmsr.files import write_file
 from mmsr.training.callbacks import History, SaveModel
 from mmsr.training.module import MmsrModule
 
