@@ -348,7 +348,7 @@ def convert(from_: str, source: str, out: str, labels: str | None = None, copy: 
             print(f"{column}: {', '.join(f'{value} {count:,}' for value, count in counts[column].items())}")
     left_out = sum(counts["left_out"].values())
     print(f"{sum(counts['read'].values()):,} rows read, {counts['rows']:,} written, {left_out:,} left out")
-    if protocol["folds"]:
+    if protocol["folds"] == len(counts["fold"]):  # else other speakers would share a fold
         say(f"folds by {protocol['fold_by']}: mmsr fit --data.fold 0 --data.folds {protocol['folds']} ...")
     say(f"manifest: {done.manifest}")
 

@@ -24,7 +24,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -313,8 +312,8 @@ def _record(
         "audio_missing": len(gaps["audio"]),
         "audio": sum(bool(row["audio"]) for row in rows),
     }
-    for column in ("label", "split", "language", "kind"):
-        found = Counter(row[column] for row in rows if row[column])
+    for column in ("label", "split", "language", "kind", "fold"):
+        found = Counter(row[column] for row in rows if row.get(column))
         counts[column] = {value: found[value] for value in sorted(found)}
     counts["speakers"] = len({row["speaker"] for row in rows if row["speaker"]})
     return {
@@ -328,7 +327,6 @@ def _record(
         "licence": corpus.licence,
         "source": place,
         "command": command,
-        "mmsr": version("mmsr"),
     }
 
 
