@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
 from json import dumps, loads
+from keyword import iskeyword
 from pathlib import Path
 from typing import Any, Literal
 
@@ -239,6 +241,7 @@ def evaluate(
         data_fingerprint=fingerprint(table),
         command=" ".join(sys.argv),
         seconds=time.perf_counter() - started,
+        extra=corpus_beside(manifest),
     )
     history = Path(model).parent / "history.json"
     report = write_report(
@@ -310,13 +313,54 @@ def check(manifest: str, labels: list[str] | None = None, columns: dict[str, str
     print(f"{len(rows):,} rows, no faults")
 
 
+def convert(from_: str, source: str, out: str, labels: str | None = None, copy: bool = False) -> None:
+    """Turn a published corpus on disk into a manifest; writes OUT/manifest.csv, corpus.json and left_out.csv.
+
+    Example: mmsr data convert --from emodb --source ~/emodb --out corpora/emodb
+
+    The corpus's evaluation protocol is in corpus.json, and `mmsr evaluate` puts it beside its figures.
+
+    Args:
+        from_: Which corpus: sentiment-reasoning, emodb, ravdess, iemocap, meld, cmu-mosi, cmu-mosei,
+            slue-voxceleb, or folder (a folder of recordings for each label).
+        source: The corpus's folder.
+        out: A new folder.
+        labels: Which labels, where a corpus has several: sentiment (the default) or emotion; of cmu-mosi and
+            cmu-mosei sentiment, acc2, acc2_nonnegative or acc7.
+        copy: Copy the recordings instead of naming them where they are (--copy alone will do).
+    """
+    from mmsr.data.corpora import CORPORA
+    from mmsr.data.corpora import convert as convert_corpus
+
+    if from_ not in CORPORA:
+        raise ValueError(f"--from {from_} is no known corpus; accepted: {', '.join(CORPORA)}")
+    done = convert_corpus(
+        CORPORA[from_],
+        source,
+        out,
+        labels=labels,
+        copy=copy,
+        command=" ".join(sys.argv),
+        progress=progress_bar(),
+    )
+    counts, protocol = done.record["counts"], done.record["protocol"]
+    for column in ("label", "split", "language", "kind"):
+        if counts[column]:
+            print(f"{column}: {', '.join(f'{value} {count:,}' for value, count in counts[column].items())}")
+    left_out = sum(counts["left_out"].values())
+    print(f"{sum(counts['read'].values()):,} rows read, {counts['rows']:,} written, {left_out:,} left out")
+    if protocol["folds"] == len(counts["fold"]):  # else other speakers would share a fold
+        say(f"folds by {protocol['fold_by']}: mmsr fit --data.fold 0 --data.folds {protocol['folds']} ...")
+    say(f"manifest: {done.manifest}")
+
+
 COMMANDS: dict[str, Any] = {
     "demo": demo,
     "fit": fit,
     "predict": predict,
     "evaluate": evaluate,
     "export": export,
-    "data": {"_help": "Corpora and manifests.", "make-demo": make_demo, "check": check},
+    "data": {"_help": "Corpora and manifests.", "make-demo": make_demo, "convert": convert, "check": check},
 }
 
 
@@ -367,6 +411,12 @@ def rows_of(table: Any, split: str, manifest: str) -> list[dict[str, Any]]:
         found = ", ".join(sorted({str(value) for value in table["split"]}))
         raise ValueError(f"{manifest}, column split: no row is in {split!r}; found: {found}")
     return rows
+
+
+def corpus_beside(manifest: str) -> dict[str, Any]:
+    """What the corpus.json beside a manifest says, protocol and all, as metrics.json carries it."""
+    path = Path(manifest).with_name("corpus.json")
+    return {"corpus": loads(path.read_text(encoding="utf-8"))} if path.is_file() else {}
 
 
 def spread(rows: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
@@ -424,7 +474,17 @@ def fill_parser(parser: Any, commands: dict[str, Any]) -> None:
         if nested:
             fill_parser(subparser, {key: value for key, value in command.items() if key != "_help"})
         else:
-            subparser.add_function_arguments(command, as_group=False)
+            # A flag may be named as a keyword of Python, whose parameter then ends in _: --from is from_.
+            keywords = {name for name in inspect.signature(command).parameters if name.endswith("_")}
+            for name in sorted(keywords):
+                subparser.add_argument(f"--{name[:-1]}", required=True, help=described(command, name))
+            subparser.add_function_arguments(command, as_group=False, skip=keywords)
+
+
+def described(command: Callable[..., Any], parameter: str) -> str:
+    """What a function's docstring says of a parameter."""
+    entry = re.search(rf"^    {parameter}: (.*(?:\n {{8}}.*)*)", inspect.getdoc(command) or "", re.MULTILINE)
+    return " ".join(entry[1].split()) if entry else ""
 
 
 def make_parser() -> Any:
@@ -452,7 +512,7 @@ def call(commands: dict[str, Any], settings: Any) -> None:
     if isinstance(command, dict):
         call(command, chosen)
     else:
-        command(**chosen.as_dict())
+        command(**{name + "_" * iskeyword(name): value for name, value in chosen.as_dict().items()})
 
 
 def as_flags(argv: Sequence[str]) -> list[str]:
@@ -462,7 +522,7 @@ def as_flags(argv: Sequence[str]) -> list[str]:
         if value.startswith("--"):
             name, equals, rest = value.partition("=")
             value = "--" + name[2:].replace("-", "_") + equals + rest
-        flags.append("--json=true" if value == "--json" else value)
+        flags.append(f"{value}=true" if value in ("--json", "--copy") else value)
     return flags
 
 

@@ -76,6 +76,7 @@ def test_evaluate_leaves_metrics_predictions_and_a_report(model, demo_corpus, tm
         *("audio+text", "text", "audio", "asr", "audio+asr", "shuffled_audio", "baselines"),
     }
     assert {"majority", "constant_rationale", "tfidf"} <= set(metrics["test"]["baselines"])
+    assert metrics["corpus"]["corpus"] == "mmsr demo"  # from the corpus.json beside the manifest
     entry = metrics["test"]["audio+text"]
     assert {"n", "accuracy", "macro_f1", "uar", "f1", "rouge1", "rougeL", "rougeL_ascii", "chrf"} <= set(
         entry
@@ -190,7 +191,8 @@ def test_the_packaged_configuration_is_found_from_anywhere(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize(
-    "command", ["", "demo", "fit", "predict", "evaluate", "export", "data make-demo", "data check"]
+    "command",
+    ["", "demo", "fit", "predict", "evaluate", "export", "data make-demo", "data convert", "data check"],
 )
 def test_help_answers_without_torch(command):
     code = (
