@@ -688,4 +688,4 @@ def test_the_manifest_s_reader_tells_of_our_own_columns_once(
     caplog.clear()
     with caplog.at_level(logging.WARNING):
         load_manifest(done.manifest)
-    assert caplog.messages == ["manifest.csv: columns not used: duration, emotion, fold"]
+    assert caplog.messages == ["manifest.csv: columns not used: emotion, fold"]
