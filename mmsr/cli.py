@@ -112,7 +112,7 @@ def predict(
 
     Args:
         model: Folder or Hub id of a checkpoint.
-        audio: Audio file, in any format libsndfile reads.
+        audio: Audio file, in any format libsndfile reads, or ffmpeg where that is installed.
         text: Its transcript. One of the two is enough.
         manifest: Table of utterances instead of one.
         columns: Names that columns have in this manifest, such as `{text: transcript}`.
