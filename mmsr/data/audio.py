@@ -160,7 +160,7 @@ def _open(source: str | os.PathLike[str] | bytes | BinaryIO, name: str) -> sound
 
 @contextmanager
 def _as_path(file: str | BinaryIO, start: int) -> Iterator[str]:
-    """A path for a program that has to seek, as mp4 wants it: a file object's rest goes to a temporary file."""
+    """A path for a program that seeks, as mp4 wants it: a file object's rest goes to a temporary file."""
     if isinstance(file, str):
         yield file
         return
@@ -187,7 +187,8 @@ def _ffmpeg(path: str, name: str, reason: str) -> bytes:
     if (program := shutil.which("ffmpeg")) is None:
         raise AudioError(
             f"{name}: holds no audio that can be read ({reason}); accepted: {formats};"
-            f" {convert.format(' (m4a, mp4, webm)')}; or install ffmpeg on PATH, and they are read as they are"
+            f" {convert.format(' (m4a, mp4, webm)')};"
+            " or install ffmpeg on PATH, and they are read as they are"
         )
     options = ["-nostdin", "-v", "error", "-xerror", "-protocol_whitelist", "file"]
     options += ["-format_whitelist", _FFMPEG_FORMATS, "-i", f"file:{path}", "-map", "0:a:0"]
