@@ -114,7 +114,7 @@ def predict(
 
     Args:
         model: Folder or Hub id of a checkpoint.
-        audio: Audio file, in any format libsndfile reads.
+        audio: Audio file, in any format libsndfile reads, or ffmpeg where that is installed.
         text: Its transcript. One of the two is enough.
         manifest: Table of utterances instead of one.
         columns: Names that columns have in this manifest, such as `{text: transcript}`.
@@ -354,13 +354,82 @@ def convert(from_: str, source: str, out: str, labels: str | None = None, copy: 
     say(f"manifest: {done.manifest}")
 
 
+def segment(
+    manifest: str,
+    out: str,
+    min_seconds: float = 0.25,
+    max_seconds: float = 20.0,
+    max_silence: float = 0.5,
+    padding: float = 0.1,
+    threshold: float = 0.5,
+    columns: dict[str, str] | None = None,
+    keep_text: bool = False,
+    keep_label: bool = True,
+) -> None:
+    """Cut a manifest's long recordings into segments of speech, one row for each.
+
+    Writes OUT/manifest.csv, the segments as OUT/audio/<id>/0001.flac ..., and OUT/segments.csv with their
+    times. Rows whose audio is not longer than max_seconds stay as they are. The same command goes on where
+    an interrupted one stopped.
+
+    Example: mmsr data segment --manifest my/manifest.csv --out my/segments
+
+    Args:
+        manifest: A csv, tsv, jsonl, parquet or xlsx file.
+        out: Folder to write.
+        min_seconds: Shorter speech is taken for a noise.
+        max_seconds: Longest segment; longer speech is cut at its quietest points.
+        max_silence: A longer silence ends a segment.
+        padding: Seconds kept before and after speech.
+        threshold: Probability from which on the detector's answer is speech.
+        columns: Names that columns have in this manifest, such as `{text: transcript}`.
+        keep_text: Give each segment the whole recording's text and rationale, which cannot be divided.
+        keep_label: Give each segment the whole recording's label.
+    """
+    if not os.path.isfile(manifest):
+        raise ValueError(f"--manifest {manifest}: no such file")
+    from mmsr.data.segments import Segmentation, segment_manifest
+
+    settings = Segmentation(
+        min_seconds=min_seconds,
+        max_seconds=max_seconds,
+        max_silence=max_silence,
+        padding=padding,
+        threshold=threshold,
+    )
+    done = segment_manifest(
+        manifest,
+        out,
+        settings=settings,
+        columns=columns,
+        keep_text=keep_text,
+        keep_label=keep_label,
+        progress=progress_bar(),
+    )
+    if done.silent:
+        shown = ", ".join(done.silent[:5]) + (" ..." if len(done.silent) > 5 else "")
+        say(
+            f"no speech in {len(done.silent)} of {done.recordings} recordings, which have no row now: {shown}"
+        )
+    say(
+        f"{done.recordings} recordings, {done.seconds / 60:.1f} min -> {done.segments} segments,"
+        f" {done.speech_seconds / 60:.1f} min; {done.rows} rows in all -> {done.manifest}"
+    )
+
+
 COMMANDS: dict[str, Any] = {
     "demo": demo,
     "fit": fit,
     "predict": predict,
     "evaluate": evaluate,
     "export": export,
-    "data": {"_help": "Corpora and manifests.", "make-demo": make_demo, "convert": convert, "check": check},
+    "data": {
+        "_help": "Corpora and manifests.",
+        "make-demo": make_demo,
+        "convert": convert,
+        "check": check,
+        "segment": segment,
+    },
 }
 
 

@@ -9,7 +9,7 @@ Notation used for tensor shapes: `b` batch, `s` samples, `f` audio frames, `l` e
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,6 +22,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
 from mmsr.data.audio import Audio, AudioError
+from mmsr.data.augmentation import Augmentations, row_generator
 from mmsr.data.batching import BudgetBatchSampler, ResumableLoader
 from mmsr.data.manifest import (
     DURATION,
@@ -75,6 +76,10 @@ class MmsrDataModule(LightningDataModule):
         folds: Into how many folds the sorted speakers are cut.
         dev_speakers: How many speakers after the fold's own, cyclically, are the development split. The
             others are the training split.
+        augment: Augmentations of the training rows and their options, in the order in which they are made,
+            such as `{reverb: {p: 0.3}, noise: {snr_db: [5, 20], p: 0.5}}`: noise, reverb, speed, pitch, gain,
+            codec, time_mask; over a feature store spec_augment alone. What each does to the evidence in a
+            voice: `mmsr.data.augmentation`.
     """
 
     audio_features: AudioFeatures | None = None
@@ -98,6 +103,7 @@ class MmsrDataModule(LightningDataModule):
         fold: int | None = None,
         folds: int = 4,
         dev_speakers: int = 2,
+        augment: dict[str, dict[str, Any]] | None = None,
     ):
         super().__init__()
         for name, value, least in (
@@ -124,6 +130,7 @@ class MmsrDataModule(LightningDataModule):
         self.seed = seed
         self.cache_audio = cache_audio
         self.fold, self.folds, self.dev_speakers = fold, folds, dev_speakers
+        self.augmentations = Augmentations(augment) if augment else None
 
         self.processor: MmsrProcessor | None = None
         self._rationales = True
@@ -145,6 +152,28 @@ class MmsrDataModule(LightningDataModule):
             self._rows.clear()  # read again: indices become labels, unknown ones raise
         self._datasets.clear()
         self._cached_seconds = 0.0
+
+    def check_augment(self, *, stored: bool) -> None:
+        """Refuse augmentations that could change nothing.
+
+        Args:
+            stored: Whether the audio encoder's states come from a store, and no waveform is heard.
+
+        Raises:
+            ValueError: There is an augmentation of what the model does not read.
+        """
+        if self.augmentations is None:
+            return
+        if stored and (names := self.augmentations.names("waveform")):
+            raise ValueError(
+                f"augment: {', '.join(names)} would change waveforms, and a feature store keeps the encoder's"
+                " states of the clean ones; accepted: spec_augment, or no feature_store"
+            )
+        if not stored and (names := self.augmentations.names("states")):
+            raise ValueError(
+                f"augment: {', '.join(names)} masks a frozen encoder's stored states, and there is no"
+                " feature_store; accepted: time_mask, or mask_time_prob in a wav2vec2's own configuration"
+            )
 
     def setup(self, stage: str | None = None) -> None:
         """Read the manifest and find what is wrong with the stage's splits before anything runs.
@@ -245,8 +274,10 @@ class MmsrDataModule(LightningDataModule):
             )
         dataset = self._dataset(split)
         trainer = self.trainer
-        sampler = BudgetBatchSampler(
-            dataset.seconds,
+        augmentations = dataset.augmentations
+        stretch = 1.0 if augmentations is None else augmentations.stretch
+        sampler = (BudgetBatchSampler if augmentations is None else EpochBatchSampler)(
+            dataset.seconds * stretch,
             dataset.tokens,
             max_seconds=self.batch_seconds,
             max_tokens=self.batch_tokens,
@@ -270,6 +301,7 @@ class MmsrDataModule(LightningDataModule):
         """The split's dataset, measured once and kept, so that its cache outlives a loader."""
         dataset = self._datasets.get(split)
         if dataset is None or dataset.audio_features is not self.audio_features:
+            self.check_augment(stored=self.audio_features is not None)
             rows = self._split_rows(split)
             seconds, tokens = self._seconds(rows), self._tokens(rows)
             dataset = UtteranceDataset(
@@ -279,6 +311,8 @@ class MmsrDataModule(LightningDataModule):
                 text_column=self.text_column,
                 audio_features=self.audio_features,
                 cache=self.audio_features is None and self._may_cache(float(seconds.sum())),
+                augmentations=self.augmentations if split == "train" else None,
+                seed=self.seed,
             )
             self._datasets[split] = dataset
         return dataset
@@ -348,8 +382,24 @@ class MmsrDataModule(LightningDataModule):
         return tokens
 
 
+class EpochBatchSampler(BudgetBatchSampler):
+    """Gives each row together with its epoch, from which its augmentation is drawn.
+
+    Workers that persist keep the dataset as it was when they started: what changes from epoch to epoch has to
+    come to them with the rows.
+    """
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:  # type: ignore[override]  # the dataset knows both
+        """The epoch's batches of (epoch, row)."""
+        epoch = self.epoch
+        for batch in super().__iter__():
+            yield [(epoch, row) for row in batch]
+
+
 class UtteranceDataset(Dataset[dict[str, Any]]):
     """Rows with their audio decoded, or in its place a frozen encoder's states.
+
+    `dataset[row]` is the row as it is, `dataset[epoch, row]` as it is augmented in this epoch.
 
     A row is `id`, `text`, `rationale`, `sentiment` (text or None), and either `audio` (`[s]` float32 at
     16 kHz, or None) or `audio_features` (`[f, l, d]`, or None).
@@ -360,7 +410,10 @@ class UtteranceDataset(Dataset[dict[str, Any]]):
         tokens: Length `[n]` of each row's transcript.
         text_column: Which column is `text`.
         audio_features: Gives the encoder's states of a path.
-        cache: Keep decoded audio, rounded to 16 bits (the first time too, so that all epochs are alike).
+        cache: Keep decoded audio, rounded to 16 bits (the first time too, so that all epochs are alike);
+            it is kept as it is without augmentation.
+        augmentations: Change rows that are asked for with their epoch.
+        seed: Of the augmentations, with the epoch and the row's id.
     """
 
     def __init__(
@@ -372,28 +425,43 @@ class UtteranceDataset(Dataset[dict[str, Any]]):
         text_column: str = "text",
         audio_features: AudioFeatures | None = None,
         cache: bool = False,
+        augmentations: Augmentations | None = None,
+        seed: int = 0,
     ):
         self.rows = rows
         self.seconds, self.tokens = seconds, tokens
         self.text_column = text_column
         self.audio_features = audio_features
+        self.augmentations, self.seed = augmentations, seed
         self._audio = Audio()
         self._cache: dict[int, np.ndarray] | None = {} if cache else None
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int | tuple[int, int]) -> dict[str, Any]:
+        epoch, index = index if isinstance(index, tuple) else (None, index)
         row = self.rows[int(index)]
         utterance = {"id": row["id"], "text": row[self.text_column], "rationale": row["rationale"]}
         utterance["sentiment"] = row["label"]
         path = row["audio"]
         try:
             if self.audio_features is not None:
-                return {**utterance, "audio_features": None if path is None else self.audio_features(path)}
-            return {**utterance, "audio": None if path is None else self._waveform(index, path)}
+                states = (
+                    None if path is None else self._augmented(self.audio_features(path), epoch, row["id"])
+                )
+                return {**utterance, "audio_features": states}
+            if path is None:
+                return {**utterance, "audio": None}
+            waveform = torch.from_numpy(self._waveform(index, path))
+            return {**utterance, "audio": self._augmented(waveform, epoch, row["id"]).numpy()}
         except AudioError as error:
             raise AudioError(f"row with id {row['id']!r}, column audio: {error}") from error
+
+    def _augmented(self, values: torch.Tensor, epoch: int | None, row_id: str) -> torch.Tensor:
+        if self.augmentations is None or epoch is None:
+            return values
+        return self.augmentations(values, generator=row_generator(self.seed, epoch=epoch, row_id=row_id))[0]
 
     def _waveform(self, index: int, path: str) -> np.ndarray:
         if self._cache is None:

@@ -312,6 +312,125 @@ def test_features_take_the_place_of_waveforms(manifest: Path, tmp_path: Path):
     assert seen == 18  # 24 training rows, 6 of them without audio
 
 
+AUGMENT: dict[str, dict[str, Any]] = {
+    "speed": {"factors": [0.8, 1.25], "p": 0.5},
+    "noise": {"snr_db": [0, 10], "p": 1},
+}
+
+
+def waveforms(
+    data: MmsrDataModule, epoch: int, *, start: int = 0, workers_loader: Any = None
+) -> dict[int, Any]:
+    """Row -> its training samples in an epoch, by the loader from batch `start` on."""
+    loader = workers_loader or data.train_dataloader()
+    loader.batch_sampler.set_epoch(epoch)
+    loader.batch_sampler.start = start
+    collate, found = loader.collate_fn, {}
+    processor: Any = data.processor
+    assert collate.processor is processor
+    for batch in loader:
+        for number, values in zip(batch["row"], batch["input_values"], strict=True):
+            found[int(number)] = values[values != 0].tolist()
+    return found
+
+
+class RowProcessor(StandInProcessor):
+    """Says which row is which by its transcript, since augmentation changes the waveforms."""
+
+    def __call__(self, **inputs: Any) -> dict[str, torch.Tensor]:
+        rows = [int(text.split()[0]) for text in inputs["text"]]
+        return {**super().__call__(**inputs), "row": torch.tensor(rows)}
+
+
+@pytest.fixture
+def numbered(manifest: Path) -> Path:
+    """The manifest, each transcript beginning with the row's number."""
+    return change(manifest, lambda number, row: row.update(text=f"{number} word"))
+
+
+def augmented(path: Path, **options: Any) -> MmsrDataModule:
+    pytest.importorskip(
+        "torchaudio", reason="augmentation computes with torchaudio: pip install 'mmsr[audio]'"
+    )
+    data = MmsrDataModule(str(path), **{"batch_seconds": 2.0, "augment": AUGMENT, **options})
+    data.attach(RowProcessor())  # type: ignore[arg-type]
+    return data
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_augmentation_depends_on_seed_epoch_and_row_alone(numbered: Path, cache: bool):
+    data = augmented(numbered, cache_audio=cache)
+    first, second = waveforms(data, 0), waveforms(data, 1)
+    assert set(first) == set(second) == {row for row in range(48) if row % 4 < 2}
+    assert all(first[row] != second[row] for row in first)
+    assert waveforms(data, 0) == first
+    assert waveforms(augmented(numbered, cache_audio=cache, batch_seconds=1.0), 0) == first  # other batches
+    assert waveforms(augmented(numbered, cache_audio=cache, seed=1), 0) != first
+    rest = waveforms(augmented(numbered, cache_audio=cache), 1, start=3)
+    assert 0 < len(rest) < len(second) and all(second[row] == samples for row, samples in rest.items())
+
+
+def test_workers_that_persist_hear_of_the_epoch(numbered: Path):
+    alone = augmented(numbered, cache_audio=False)
+    shared = augmented(numbered, num_workers=2)
+    loader = shared.train_dataloader()
+    assert loader.persistent_workers
+    for epoch in (0, 1, 2, 0):
+        assert waveforms(shared, epoch, workers_loader=loader) == waveforms(alone, epoch)
+
+
+def test_development_and_test_rows_are_never_augmented(numbered: Path):
+    plain = MmsrDataModule(str(numbered), batch_seconds=2.0)
+    plain.attach(RowProcessor())  # type: ignore[arg-type]
+    changed = augmented(numbered)
+    for name in ("val_dataloader", "test_dataloader"):
+        for one, other in zip(getattr(plain, name)(), getattr(changed, name)(), strict=True):
+            assert torch.equal(one["input_values"], other["input_values"])
+    assert waveforms(changed, 0).keys() == waveforms(plain, 0).keys()
+    assert waveforms(changed, 0) != waveforms(plain, 0)
+    dataset = changed._dataset("train")
+    assert np.array_equal(dataset[3]["audio"], plain._dataset("train")[3]["audio"])  # without an epoch: clean
+
+
+def test_batches_keep_to_their_budget_when_rows_become_longer(numbered: Path):
+    data = augmented(numbered, augment={"speed": {"factors": [0.5], "p": 1}})
+    sizes = [batch["input_values"].shape for batch in data.train_dataloader()]
+    assert max(rows * samples for rows, samples in sizes) <= 2.0 * 16000 + 8
+    assert max(samples for _, samples in sizes) > 8000
+
+
+def test_augmentation_and_a_feature_store_contradict(numbered: Path):
+    data = augmented(numbered)
+    data.audio_features = lambda path: torch.ones(50, 1, 2)
+    text = (
+        "augment: speed, noise would change waveforms, and a feature store .* accepted: spec_augment, or no"
+    )
+    with pytest.raises(ValueError, match=text):
+        data.train_dataloader()
+    with pytest.raises(
+        ValueError, match="augment: spec_augment masks a frozen .* no feature_store; accepted"
+    ):
+        augmented(numbered, augment={"spec_augment": {}}).train_dataloader()
+    with pytest.raises(ValueError, match="augment: 'nois' is unknown; accepted: noise, reverb"):
+        augmented(numbered, augment={"nois": {}})
+
+
+def test_stored_states_are_masked_in_training_alone(numbered: Path):
+    data = augmented(numbered, augment={"spec_augment": {"frames": 20, "share": 0.5}})
+    states = torch.randn(50, 2, 3)
+    data.audio_features = lambda path: states.half()
+    train = data._dataset("train")
+    one, other = train[0, 0]["audio_features"], train[1, 0]["audio_features"]
+    assert not torch.equal(one, other) and not torch.equal(one, states.half())
+    assert torch.equal(train[0, 0]["audio_features"], one)
+    assert torch.equal(data._dataset("dev")[0]["audio_features"], states.half())
+    assert not any(
+        torch.equal(row, states.half().float())
+        for b in data.train_dataloader()
+        for row in b["audio_features"]
+    )
+
+
 def test_a_command_line_can_be_built_from_it():
     parser = ArgumentParser()
     parser.add_class_arguments(MmsrDataModule, "data")
@@ -321,9 +440,11 @@ def test_a_command_line_can_be_built_from_it():
             "--data.text_column=asr_text",
             "--data.fold=1",
             "--data.columns={text: asr}",
+            "--data.augment={reverb: {}, noise: {snr_db: [5, 20], p: 0.5}}",
         ]
     )
     assert options.data.fold == 1 and options.data.columns == {"text": "asr"}
+    assert options.data.augment == {"reverb": {}, "noise": {"snr_db": [5, 20], "p": 0.5}}
     help_text = re.sub(r"\s+", " ", parser.format_help())
     assert "How many speakers after the fold's own, cyclically, are the development split." in help_text
     assert "Most seconds of audio in a batch, padding included." in help_text
