@@ -322,6 +322,11 @@ class MmsrModule(L.LightningModule):
         weights = p["class_weights"]
         if weights == "balanced":
             data = self.trainer.datamodule  # type: ignore[attr-defined]
+            if "label" in (data.balance or ""):
+                raise ValueError(
+                    f"class_weights='balanced' and data balance={data.balance!r} both make up for rare "
+                    "labels, and together they prefer them: give one or the other"
+                )
             data.attach(self.processor)  # turns indices in the manifest into labels
             weights = balanced_weights(data.train_rows["label"], self.processor.labels)
         if weights is not None:
