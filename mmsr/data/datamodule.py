@@ -3,9 +3,11 @@
     manifest ─► splits (column `split`, or folds by speaker) ─► lengths ─► batches of row numbers
     row ─► Audio ─► waveform [s]              ─┐
            or audio_features ─► [f, l, d]      ├─► processor ─► batch
-           transcript, label, rationale       ─┘
+           transcript, label, rationale        │
+           and text_features ─► [t, l, d]     ─┘
 
-Notation used for tensor shapes: `b` batch, `s` samples, `f` audio frames, `l` encoder layers, `d` width.
+Notation used for tensor shapes: `b` batch, `s` samples, `f` audio frames, `t` text tokens, `l` encoder
+layers, `d` width.
 """
 
 import logging
@@ -32,6 +34,8 @@ logger = logging.getLogger(__name__)
 Split = Literal["train", "dev", "test"]
 AudioFeatures = Callable[[str], torch.Tensor]
 """Path of an audio file to a frozen encoder's states `[f, l, d]`."""
+TextFeatures = Callable[[str], torch.Tensor]
+"""Transcript to a frozen encoder's states `[t, l, d]`, one for each token that the processor makes of it."""
 
 _CACHED_SECONDS = 4 * 3600.0  # 460 MB of 16 kHz int16
 
@@ -40,8 +44,8 @@ class MmsrDataModule(LightningDataModule):
     """Batches of utterances from a manifest.
 
     Before a loader is asked for, the training program calls `attach(processor)`, whose labels are the label
-    set; it may set `audio_features`, which then takes the waveforms' place. The rows of each split can be
-    read before that, as training a tokenizer wants.
+    set; it may set `audio_features`, which then takes the waveforms' place, and `text_features`, which goes
+    beside the tokens. The rows of each split can be read before that, as training a tokenizer wants.
 
     Under DDP, use `Trainer(use_distributed_sampler=False)`: the ranks are dealt out by the batch sampler.
 
@@ -72,6 +76,7 @@ class MmsrDataModule(LightningDataModule):
     """
 
     audio_features: AudioFeatures | None = None
+    text_features: TextFeatures | None = None
 
     def __init__(
         self,
@@ -297,7 +302,8 @@ class MmsrDataModule(LightningDataModule):
     def _dataset(self, split: Split) -> "UtteranceDataset":
         """The split's dataset, measured once and kept, so that its cache outlives a loader."""
         dataset = self._datasets.get(split)
-        if dataset is None or dataset.audio_features is not self.audio_features:
+        features = (self.audio_features, self.text_features)
+        if dataset is None or (dataset.audio_features, dataset.text_features) != features:
             rows = self._split_rows(split)
             seconds, tokens = self._seconds(rows), self._tokens(rows)
             dataset = UtteranceDataset(
@@ -306,6 +312,7 @@ class MmsrDataModule(LightningDataModule):
                 tokens=tokens,
                 text_column=self.text_column,
                 audio_features=self.audio_features,
+                text_features=self.text_features,
                 cache=self.audio_features is None and self._may_cache(sum(seconds)),
             )
             self._datasets[split] = dataset
@@ -358,14 +365,16 @@ class UtteranceDataset(Dataset[dict[str, Any]]):
     """Rows with their audio decoded, or in its place a frozen encoder's states.
 
     A row is `id`, `text`, `rationale`, `sentiment` (text or None), and either `audio` (`[s]` float32 at
-    16 kHz, or None) or `audio_features` (`[f, l, d]`, or None).
+    16 kHz, or None) or `audio_features` (`[f, l, d]`, or None); with a text encoder's states `text_features`
+    (`[t, l, d]`, or None) too.
 
     Args:
         rows: A split of a manifest.
         seconds: Length of each row's audio.
         tokens: Length of each row's transcript.
         text_column: Which column is `text`.
-        audio_features: Gives the encoder's states of a path.
+        audio_features: Gives the audio encoder's states of a path.
+        text_features: Gives the text encoder's states of a transcript.
         cache: Keep decoded audio, rounded to 16 bits (the first time too, so that all epochs are alike).
     """
 
@@ -377,12 +386,13 @@ class UtteranceDataset(Dataset[dict[str, Any]]):
         tokens: Sequence[int],
         text_column: str = "text",
         audio_features: AudioFeatures | None = None,
+        text_features: TextFeatures | None = None,
         cache: bool = False,
     ):
         self.rows = rows
         self.seconds, self.tokens = seconds, tokens
         self.text_column = text_column
-        self.audio_features = audio_features
+        self.audio_features, self.text_features = audio_features, text_features
         self._audio = Audio()
         self._cache: dict[int, np.ndarray] | None = {} if cache else None
 
@@ -393,6 +403,9 @@ class UtteranceDataset(Dataset[dict[str, Any]]):
         row = self.rows[index]
         utterance = {"id": row["id"], "text": row[self.text_column], "rationale": row["rationale"]}
         utterance["sentiment"] = row["label"]
+        if self.text_features is not None:
+            text = utterance["text"]
+            utterance["text_features"] = None if text is None else self.text_features(text)
         path = row["audio"]
         try:
             if self.audio_features is not None:
@@ -410,7 +423,7 @@ class UtteranceDataset(Dataset[dict[str, Any]]):
 
 
 class Collator:
-    """Turns rows into one batch: the processor's tensors, and the audio features where rows have those.
+    """Turns rows into one batch: the processor's tensors, and encoders' states where rows have those.
 
     A modality that no row of a batch has is not given to the processor.
 
@@ -428,7 +441,8 @@ class Collator:
 
         Returns:
             The processor's tensors; with features, `audio_features` `[b, f, l, d]` float32 and
-            `audio_features_mask` `[b, f]`, where a row without audio is all zero, and no waveform.
+            `audio_features_mask` `[b, f]`, where a row without audio is all zero, and no waveform;
+            `text_features` `[b, t, l, d]` float32, whose mask is `attention_mask`.
         """
         features = [row.get("audio_features") for row in rows]
         inputs = {name: [row.get(name) for row in rows] for name in ("audio", "text", "rationale")}
@@ -448,6 +462,9 @@ class Collator:
             batch.pop("input_values", None)
             batch.pop("input_values_mask", None)
             batch["audio_features"], batch["audio_features_mask"] = _pad(features)
+        written = [row.get("text_features") for row in rows]
+        if any(feature is not None for feature in written):
+            batch["text_features"] = _placed(written, batch["attention_mask"])
         return batch
 
 
@@ -461,3 +478,13 @@ def _pad(features: Sequence[torch.Tensor | None]) -> tuple[torch.Tensor, torch.T
             padded[row, : len(feature)] = feature
             mask[row, : len(feature)] = 1
     return padded, mask
+
+
+def _placed(features: Sequence[torch.Tensor | None], mask: torch.Tensor) -> torch.Tensor:
+    """Features `[n, l, d]` of n tokens, None for no text, and where these are `[b, t]` -> `[b, t, l, d]`."""
+    shape = next(feature.shape[1:] for feature in features if feature is not None)
+    placed = torch.zeros(*mask.shape, *shape)
+    for row, feature in enumerate(features):
+        if feature is not None:
+            placed[row, mask[row] == 1] = feature.float()
+    return placed

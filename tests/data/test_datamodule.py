@@ -204,7 +204,7 @@ def test_folds_need_speakers(manifest: Path):
         ({"language_temperature": 0.5}, "language_temperature is 0.5; accepted: 1 or more"),
         (
             {"balance": "label,language", "language_temperature": 2},
-            "balance='label,language' makes languages equal, and language_temperature=2 does not: give one or",
+            "balance='label,language' makes languages equal, and language_temperature=2 does not: give",
         ),
     ],
 )
