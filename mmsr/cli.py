@@ -417,6 +417,57 @@ def segment(
     )
 
 
+def features(
+    store: str,
+    evict_to: str | None = None,
+    older_than: str | None = None,
+    clear: bool = False,
+    json: bool = False,
+) -> None:
+    """What a feature store holds, how often it answered, and making room in it.
+
+    A program that trains meanwhile goes on, and encodes again what it misses.
+
+    Example: mmsr data features --store runs/features --evict-to 2GB
+
+    Args:
+        store: Folder of the store, as in training with --model.feature_store.
+        evict_to: Remove the least recently used entries until so much is left, such as 2GB or 500MB.
+        older_than: Remove entries that were not used for so long, such as 30d or 12h.
+        clear: Remove all entries (--clear alone will do).
+        json: Print JSON instead of a table (--json alone will do).
+    """
+    if not os.path.isdir(store):
+        raise ValueError(f"--store {store}: no such folder")
+    if clear and (evict_to or older_than):
+        raise ValueError(
+            "--clear removes all, and --evict-to and --older-than leave some: give one or the other"
+        )
+    to_bytes = 0 if clear else as_bytes(evict_to)
+    seconds = as_seconds(older_than)
+    from mmsr.data.features import FeatureStore
+
+    found = FeatureStore(store)
+    if to_bytes is not None or seconds is not None:
+        removed, freed = found.evict(to_bytes=to_bytes, older_than=seconds)
+        say(f"{removed:,} entries removed, {freed / 1e6:,.1f} MB")
+    makers, runs = found.makers(), found.runs()
+    if json:
+        print(dumps({"store": store, "encoders": makers, "runs": runs}))
+        return
+    for one in makers:
+        used = time.strftime("%Y-%m-%d %H:%M", time.localtime(one["used"]))
+        held = f"{one['entries']:>9,} entries  {one['bytes'] / 1e6:>10,.1f} MB  last used {used}"
+        print(f"{one['maker']}  {held}  {one['dtype'] or '-'}  {one['name']}")
+    entries, size = (sum(one[what] for one in makers) for what in ("entries", "bytes"))
+    print(f"{entries:,} entries, {size / 1e6:,.1f} MB")
+    for run in runs:
+        asked = run["hits"] + run["misses"]
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(run["time"]))
+        share = f" ({run['hits'] / asked:.0%})" if asked else ""
+        print(f"{when}  {run['run']}: {run['hits']:,} of {asked:,} were there{share}")
+
+
 COMMANDS: dict[str, Any] = {
     "demo": demo,
     "fit": fit,
@@ -429,6 +480,7 @@ COMMANDS: dict[str, Any] = {
         "convert": convert,
         "check": check,
         "segment": segment,
+        "features": features,
     },
 }
 
@@ -471,6 +523,33 @@ def progress_bar() -> Callable[[str, int, int], None] | None:
             bar.stop()
 
     return show
+
+
+def as_bytes(size: str | None) -> int | None:
+    """2GB as a number of bytes."""
+    from datasets.utils.py_utils import convert_file_size_to_int
+
+    if size is None:
+        return None
+    try:
+        return int(convert_file_size_to_int(size))
+    except ValueError:
+        raise ValueError(f"--evict-to {size!r} is no size; accepted: such as 2GB or 500MB") from None
+
+
+def as_seconds(duration: str | None) -> float | None:
+    """30d as a number of seconds."""
+    import pandas
+
+    if duration is None:
+        return None
+    try:
+        seconds = float(pandas.Timedelta(duration).total_seconds())
+    except ValueError:
+        seconds = -1
+    if not seconds >= 0 or duration.isdecimal():  # a bare number would be nanoseconds
+        raise ValueError(f"--older-than {duration!r} is no duration; accepted: such as 30d or 12h")
+    return seconds
 
 
 def rows_of(table: Any, split: str, manifest: str) -> list[dict[str, Any]]:
@@ -591,7 +670,7 @@ def as_flags(argv: Sequence[str]) -> list[str]:
         if value.startswith("--"):
             name, equals, rest = value.partition("=")
             value = "--" + name[2:].replace("-", "_") + equals + rest
-        flags.append(f"{value}=true" if value in ("--json", "--copy") else value)
+        flags.append(f"{value}=true" if value in ("--json", "--copy", "--clear") else value)
     return flags
 
 

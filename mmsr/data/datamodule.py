@@ -3,9 +3,11 @@
     manifest ─► splits (column `split`, or folds by speaker) ─► lengths ─► batches of row numbers
     row ─► Audio ─► waveform [s]              ─┐
            or audio_features ─► [f, l, d]      ├─► processor ─► batch
-           transcript, label, rationale       ─┘
+           transcript, label, rationale        │
+           and text_features ─► [t, l, d]     ─┘
 
-Notation used for tensor shapes: `b` batch, `s` samples, `f` audio frames, `l` encoder layers, `d` width.
+Notation used for tensor shapes: `b` batch, `s` samples, `f` audio frames, `t` text tokens, `l` encoder
+layers, `d` width.
 """
 
 import logging
@@ -23,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mmsr.data.audio import Audio, AudioError
 from mmsr.data.augmentation import Augmentations, row_generator
-from mmsr.data.batching import BudgetBatchSampler, ResumableLoader
+from mmsr.data.batching import Balance, BudgetBatchSampler, ResumableLoader
 from mmsr.data.manifest import (
     DURATION,
     Fault,
@@ -43,6 +45,8 @@ logger = logging.getLogger(__name__)
 Split = Literal["train", "dev", "test"]
 AudioFeatures = Callable[[str], torch.Tensor]
 """Path of an audio file to a frozen encoder's states `[f, l, d]`."""
+TextFeatures = Callable[[str], torch.Tensor]
+"""Transcript to a frozen encoder's states `[t, l, d]`, one for each token that the processor makes of it."""
 
 _COUNTED_ROWS = 20_000  # of a split, beyond which tokens are estimated: counting takes 40 µs a row
 _CACHED_SECONDS = 4 * 3600.0  # 460 MB of 16 kHz int16
@@ -52,8 +56,8 @@ class MmsrDataModule(LightningDataModule):
     """Batches of utterances from a manifest.
 
     Before a loader is asked for, the training program calls `attach(processor)`, whose labels are the label
-    set; it may set `audio_features`, which then takes the waveforms' place. The rows of each split can be
-    read before that, as training a tokenizer wants.
+    set; it may set `audio_features`, which then takes the waveforms' place, and `text_features`, which goes
+    beside the tokens. The rows of each split can be read before that, as training a tokenizer wants.
 
     Under DDP, use `Trainer(use_distributed_sampler=False)`: the ranks are dealt out by the batch sampler.
 
@@ -70,6 +74,12 @@ class MmsrDataModule(LightningDataModule):
         batch_rows: Most rows in a batch. Without it the other two limits decide.
         num_workers: Processes that decode audio; 0 decodes in the training process.
         seed: Seed of the order of the batches.
+        balance: Draw training rows so that each label, each language or each label in each language that
+            there is comes equally often: rows of rare ones several times an epoch, of frequent ones not in
+            each. An epoch stays as long. Development and test rows are never resampled.
+        language_temperature: Draw training rows so that a language with n of them has a share proportional
+            to n^(1/T): 1 leaves the languages as they are, and the greater, the more alike they are (XLM-R
+            took 3.3, multilingual BERT 1.4). With `balance: label` the labels are equal within each language.
         cache_audio: Keep decoded audio in memory as 16-bit samples, up to 4 hours (14,400 s) in all, so that
             it is decoded once. Without effect when `num_workers` is above 0.
         fold: Ignore the column `split` and split by speaker: this fold's speakers are the test split.
@@ -83,6 +93,7 @@ class MmsrDataModule(LightningDataModule):
     """
 
     audio_features: AudioFeatures | None = None
+    text_features: TextFeatures | None = None
 
     def __init__(
         self,
@@ -99,6 +110,8 @@ class MmsrDataModule(LightningDataModule):
         batch_rows: int | None = None,
         num_workers: int = 0,
         seed: int = 0,
+        balance: Literal["label", "language", "label,language"] | None = None,
+        language_temperature: float | None = None,
         cache_audio: bool = True,
         fold: int | None = None,
         folds: int = 4,
@@ -120,6 +133,15 @@ class MmsrDataModule(LightningDataModule):
             raise ValueError(f"batch_seconds is {batch_seconds}; accepted: a positive number of seconds")
         if fold is not None and not 0 <= fold < folds:
             raise ValueError(f"fold is {fold}; accepted: 0 to {folds - 1}, since folds is {folds}")
+        if balance not in (None, "label", "language", "label,language"):
+            raise ValueError(f"balance is {balance!r}; accepted: label, language, or label,language")
+        if language_temperature is not None and not language_temperature >= 1:
+            raise ValueError(f"language_temperature is {language_temperature:g}; accepted: 1 or more")
+        if language_temperature is not None and "language" in (balance or ""):
+            raise ValueError(
+                f"balance={balance!r} makes languages equal, and "
+                f"language_temperature={language_temperature:g} does not: give one or the other"
+            )
         self.manifest = manifest
         self.text_column = text_column
         self.split_names: dict[Split, str] = {"train": train_split, "dev": dev_split, "test": test_split}
@@ -128,6 +150,7 @@ class MmsrDataModule(LightningDataModule):
         self.batch_seconds, self.batch_tokens, self.batch_rows = batch_seconds, batch_tokens, batch_rows
         self.num_workers = num_workers
         self.seed = seed
+        self.balance, self.language_temperature = balance, language_temperature
         self.cache_audio = cache_audio
         self.fold, self.folds, self.dev_speakers = fold, folds, dev_speakers
         self.augmentations = Augmentations(augment) if augment else None
@@ -284,6 +307,7 @@ class MmsrDataModule(LightningDataModule):
             max_rows=self.batch_rows,
             shuffle=split == "train",
             seed=self.seed,
+            balance=self._balance(dataset.rows) if split == "train" else None,
             rank=0 if trainer is None else trainer.global_rank,
             world_size=1 if trainer is None else trainer.world_size,
         )
@@ -297,10 +321,33 @@ class MmsrDataModule(LightningDataModule):
             pin_memory=torch.cuda.is_available(),
         )
 
+    def _balance(self, rows: datasets.Dataset) -> Balance | None:
+        """How often the training rows are drawn; None for each once."""
+        temperature = self.language_temperature
+        columns = self.balance.split(",") if self.balance else []
+        values = {
+            name: column_of(rows, name).to_pylist()
+            for name in [*columns, *(["language"] if temperature is not None else [])]
+        }
+        for name, cells in values.items():
+            if missing := sum(cell is None for cell in cells):
+                switch = "balance" if name in columns else "language_temperature"
+                raise self._error(
+                    name, f"is missing in {missing} training rows; accepted: a {name} in each, for {switch}"
+                )
+        if temperature is not None:
+            return Balance.tempered(values["language"], temperature=temperature, within=values.get("label"))
+        if not columns:
+            return None
+        return Balance.equal(
+            values[columns[0]] if len(columns) == 1 else list(zip(*values.values(), strict=True))
+        )
+
     def _dataset(self, split: Split) -> "UtteranceDataset":
         """The split's dataset, measured once and kept, so that its cache outlives a loader."""
         dataset = self._datasets.get(split)
-        if dataset is None or dataset.audio_features is not self.audio_features:
+        features = (self.audio_features, self.text_features)
+        if dataset is None or (dataset.audio_features, dataset.text_features) != features:
             self.check_augment(stored=self.audio_features is not None)
             rows = self._split_rows(split)
             seconds, tokens = self._seconds(rows), self._tokens(rows)
@@ -310,6 +357,7 @@ class MmsrDataModule(LightningDataModule):
                 tokens=tokens,
                 text_column=self.text_column,
                 audio_features=self.audio_features,
+                text_features=self.text_features,
                 cache=self.audio_features is None and self._may_cache(float(seconds.sum())),
                 augmentations=self.augmentations if split == "train" else None,
                 seed=self.seed,
@@ -402,14 +450,16 @@ class UtteranceDataset(Dataset[dict[str, Any]]):
     `dataset[row]` is the row as it is, `dataset[epoch, row]` as it is augmented in this epoch.
 
     A row is `id`, `text`, `rationale`, `sentiment` (text or None), and either `audio` (`[s]` float32 at
-    16 kHz, or None) or `audio_features` (`[f, l, d]`, or None).
+    16 kHz, or None) or `audio_features` (`[f, l, d]`, or None); with a text encoder's states `text_features`
+    (`[t, l, d]`, or None) too.
 
     Args:
         rows: A split of a manifest.
         seconds: Length `[n]` of each row's audio.
         tokens: Length `[n]` of each row's transcript.
         text_column: Which column is `text`.
-        audio_features: Gives the encoder's states of a path.
+        audio_features: Gives the audio encoder's states of a path.
+        text_features: Gives the text encoder's states of a transcript.
         cache: Keep decoded audio, rounded to 16 bits (the first time too, so that all epochs are alike);
             it is kept as it is without augmentation.
         augmentations: Change rows that are asked for with their epoch.
@@ -424,6 +474,7 @@ class UtteranceDataset(Dataset[dict[str, Any]]):
         tokens: np.ndarray,
         text_column: str = "text",
         audio_features: AudioFeatures | None = None,
+        text_features: TextFeatures | None = None,
         cache: bool = False,
         augmentations: Augmentations | None = None,
         seed: int = 0,
@@ -431,7 +482,7 @@ class UtteranceDataset(Dataset[dict[str, Any]]):
         self.rows = rows
         self.seconds, self.tokens = seconds, tokens
         self.text_column = text_column
-        self.audio_features = audio_features
+        self.audio_features, self.text_features = audio_features, text_features
         self.augmentations, self.seed = augmentations, seed
         self._audio = Audio()
         self._cache: dict[int, np.ndarray] | None = {} if cache else None
@@ -444,6 +495,9 @@ class UtteranceDataset(Dataset[dict[str, Any]]):
         row = self.rows[int(index)]
         utterance = {"id": row["id"], "text": row[self.text_column], "rationale": row["rationale"]}
         utterance["sentiment"] = row["label"]
+        if self.text_features is not None:
+            text = utterance["text"]
+            utterance["text_features"] = None if text is None else self.text_features(text)
         path = row["audio"]
         try:
             if self.audio_features is not None:
@@ -472,7 +526,7 @@ class UtteranceDataset(Dataset[dict[str, Any]]):
 
 
 class Collator:
-    """Turns rows into one batch: the processor's tensors, and the audio features where rows have those.
+    """Turns rows into one batch: the processor's tensors, and encoders' states where rows have those.
 
     A modality that no row of a batch has is not given to the processor.
 
@@ -490,7 +544,8 @@ class Collator:
 
         Returns:
             The processor's tensors; with features, `audio_features` `[b, f, l, d]` float32 and
-            `audio_features_mask` `[b, f]`, where a row without audio is all zero, and no waveform.
+            `audio_features_mask` `[b, f]`, where a row without audio is all zero, and no waveform;
+            `text_features` `[b, t, l, d]` float32, whose mask is `attention_mask`.
         """
         features = [row.get("audio_features") for row in rows]
         inputs = {name: [row.get(name) for row in rows] for name in ("audio", "text", "rationale")}
@@ -510,6 +565,9 @@ class Collator:
             batch.pop("input_values", None)
             batch.pop("input_values_mask", None)
             batch["audio_features"], batch["audio_features_mask"] = _pad(features)
+        written = [row.get("text_features") for row in rows]
+        if any(feature is not None for feature in written):
+            batch["text_features"] = _placed(written, batch["attention_mask"])
         return batch
 
 
@@ -523,3 +581,13 @@ def _pad(features: Sequence[torch.Tensor | None]) -> tuple[torch.Tensor, torch.T
             padded[row, : len(feature)] = feature
             mask[row, : len(feature)] = 1
     return padded, mask
+
+
+def _placed(features: Sequence[torch.Tensor | None], mask: torch.Tensor) -> torch.Tensor:
+    """Features `[n, l, d]` of n tokens, None for no text, and where these are `[b, t]` -> `[b, t, l, d]`."""
+    shape = next(feature.shape[1:] for feature in features if feature is not None)
+    placed = torch.zeros(*mask.shape, *shape)
+    for row, feature in enumerate(features):
+        if feature is not None:
+            placed[row, mask[row] == 1] = feature.float()
+    return placed

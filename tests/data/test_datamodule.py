@@ -200,6 +200,12 @@ def test_folds_need_speakers(manifest: Path):
         ({"num_workers": -1}, "num_workers is -1; accepted: 0 or more"),
         ({"fold": 4}, "fold is 4; accepted: 0 to 3, since folds is 4"),
         ({"dev_speakers": 0}, "dev_speakers is 0; accepted: 1 or more"),
+        ({"balance": "speaker"}, "balance is 'speaker'; accepted: label, language, or label,language"),
+        ({"language_temperature": 0.5}, "language_temperature is 0.5; accepted: 1 or more"),
+        (
+            {"balance": "label,language", "language_temperature": 2},
+            "balance='label,language' makes languages equal, and language_temperature=2 does not: give",
+        ),
     ],
 )
 def test_bad_options_are_named(options: dict[str, Any], text: str):
@@ -431,6 +437,28 @@ def test_stored_states_are_masked_in_training_alone(numbered: Path):
     )
 
 
+def test_training_rows_alone_are_balanced(manifest: Path):
+    def edit(number: int, row: dict[str, str]) -> None:
+        row["label"] = "negative" if number < 8 else "positive"
+        row["text"] = "word"
+
+    change(manifest, edit)
+    labels = [
+        [int(label) for batch in loader for label in batch["sentiment_labels"]]
+        for data in [module(manifest, balance="label")]
+        for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader())
+    ]
+    assert [(drawn.count(0), drawn.count(2)) for drawn in labels] == [(12, 12), (2, 10), (2, 10)]
+
+
+def test_what_is_balanced_by_must_be_there(manifest: Path):
+    text = "m.csv, column language: is missing in 24 training rows; accepted: a language in each, for "
+    with pytest.raises(ManifestError, match=text + "balance"):
+        module(manifest, balance="language").train_dataloader()
+    with pytest.raises(ManifestError, match=text + "language_temperature"):
+        module(manifest, balance="label", language_temperature=2.0).train_dataloader()
+
+
 def test_a_command_line_can_be_built_from_it():
     parser = ArgumentParser()
     parser.add_class_arguments(MmsrDataModule, "data")
@@ -469,7 +497,7 @@ class Recorder(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def fit(path: Path, folder: Path, *, workers: int, resume: Path | None = None) -> Recorder:
+def fit(path: Path, folder: Path, *, workers: int, resume: Path | None = None, **options: Any) -> Recorder:
     recorder = Recorder()
     checkpoints = ModelCheckpoint(folder, filename="{step}", every_n_train_steps=1, save_top_k=-1)
     trainer = Trainer(
@@ -481,7 +509,8 @@ def fit(path: Path, folder: Path, *, workers: int, resume: Path | None = None) -
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
-    trainer.fit(recorder, datamodule=module(path, num_workers=workers), ckpt_path=resume, weights_only=True)
+    data = module(path, num_workers=workers, **options)
+    trainer.fit(recorder, datamodule=data, ckpt_path=resume, weights_only=True)
     return recorder
 
 
@@ -507,3 +536,19 @@ def test_lightning_goes_on_with_workers(manifest: Path, tmp_path: Path):
     step = len(whole) // 3 + 2
     checkpoint = tmp_path / "whole" / f"step={step}.ckpt"
     assert fit(manifest, tmp_path / "resumed", workers=2, resume=checkpoint).steps == whole[step:]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_lightning_goes_on_where_rows_are_balanced(manifest: Path, tmp_path: Path, workers: int):
+    change(manifest, lambda number, row: row.update(label="negative" if number % 8 == 0 else "positive"))
+    whole = fit(manifest, tmp_path / "whole", workers=0, balance="label").steps
+    steps = len(whole) // 3
+    assert [number for number, _ in whole] == sorted([0, 1, 2] * steps)
+    for number in range(3):
+        drawn = [row for epoch, rows in whole if epoch == number for row in rows]
+        assert sum(row % 8 == 0 for row in drawn) == sum(row % 8 != 0 for row in drawn) == 12
+    step = steps + 2
+    checkpoint = tmp_path / "whole" / f"step={step}.ckpt"
+    resumed = fit(manifest, tmp_path / "resumed", workers=workers, resume=checkpoint, balance="label")
+    assert resumed.steps == whole[step:]
