@@ -465,7 +465,7 @@ class Augmentations(torch.nn.ModuleDict):
     @property
     def stretch(self) -> float:
         """By how much a row can become longer."""
-        return math.prod(float(part.stretch) for part in self.values())
+        return math.prod((float(part.stretch) for part in self.values()), start=1.0)  # type: ignore[arg-type]
 
     def names(self, of: Literal["waveform", "states"]) -> list[str]:
         """Which of them change waveforms, or states."""

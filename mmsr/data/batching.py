@@ -357,6 +357,20 @@ class BudgetBatchSampler(Sampler[list[int]]):
             )
 
 
+class EpochBatchSampler(BudgetBatchSampler):
+    """Gives each row together with its epoch, from which its augmentation is drawn.
+
+    Workers that persist keep the dataset as it was when they started: what changes from epoch to epoch has to
+    come to them with the rows.
+    """
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:  # type: ignore[override]  # the dataset knows both
+        """The epoch's batches of (epoch, row)."""
+        epoch = self.epoch
+        for batch in super().__iter__():
+            yield [(epoch, row) for row in batch]
+
+
 class ResumableLoader(DataLoader[Any]):
     """A DataLoader over a `BudgetBatchSampler` that can be saved in the middle of an epoch and gone on with.
 

@@ -1,17 +1,12 @@
 """The Lightning data module: a manifest's splits as batches of the processor's tensors.
 
-    manifest ─► splits (column `split`, or folds by speaker) ─► lengths ─► batches of row numbers
-    row ─► Audio ─► waveform [s]              ─┐
-           or audio_features ─► [f, l, d]      ├─► processor ─► batch
-           transcript, label, rationale        │
-           and text_features ─► [t, l, d]     ─┘
-
-Notation used for tensor shapes: `b` batch, `s` samples, `f` audio frames, `t` text tokens, `l` encoder
-layers, `d` width.
+manifest ─► splits (column `split`, or folds by speaker) ─► lengths ─► batches of row numbers ─► batches
+or, streaming: rows of a split as they come ─► windows of rows ─► batches
 """
 
+import itertools
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,21 +16,25 @@ import numpy as np
 import pyarrow.compute as pc
 import torch
 from lightning import LightningDataModule
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from mmsr.data.audio import Audio, AudioError
-from mmsr.data.augmentation import Augmentations, row_generator
-from mmsr.data.batching import Balance, BudgetBatchSampler, ResumableLoader
+from mmsr.data.augmentation import Augmentations
+from mmsr.data.batching import Balance, BudgetBatchSampler, EpochBatchSampler, ResumableLoader
 from mmsr.data.manifest import (
     DURATION,
     Fault,
     ManifestError,
+    Row,
     column_of,
     distinct,
     load_manifest,
     rows_with,
     speaker_fold,
+    stream_manifest,
 )
+from mmsr.data.streaming import StreamedBatches, StreamLoader
+from mmsr.data.utterances import AudioFeatures, Collator, TextFeatures, UtteranceDataset
 
 if TYPE_CHECKING:
     from mmsr.model.processing import MmsrProcessor
@@ -43,12 +42,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Split = Literal["train", "dev", "test"]
-AudioFeatures = Callable[[str], torch.Tensor]
-"""Path of an audio file to a frozen encoder's states `[f, l, d]`."""
-TextFeatures = Callable[[str], torch.Tensor]
-"""Transcript to a frozen encoder's states `[t, l, d]`, one for each token that the processor makes of it."""
-
 _COUNTED_ROWS = 20_000  # of a split, beyond which tokens are estimated: counting takes 40 µs a row
+_SAMPLED_ROWS = 20_000  # of a stream, on which a tokenizer is trained
 _CACHED_SECONDS = 4 * 3600.0  # 460 MB of 16 kHz int16
 
 
@@ -74,6 +69,11 @@ class MmsrDataModule(LightningDataModule):
         batch_rows: Most rows in a batch. Without it the other two limits decide.
         num_workers: Processes that decode audio; 0 decodes in the training process.
         seed: Seed of the order of the batches.
+        streaming: Read the training rows as they come, again and again, instead of holding the table: for
+            shards on another machine, or audio inside tables larger than the disk. Training is then measured
+            in steps (`trainer.max_steps`, an int as `trainer.val_check_interval`), and rows are shuffled
+            within windows alone.
+        stream_window: Rows in a window.
         balance: Draw training rows so that each label, each language or each label in each language that
             there is comes equally often: rows of rare ones several times an epoch, of frequent ones not in
             each. An epoch stays as long. Development and test rows are never resampled.
@@ -110,6 +110,8 @@ class MmsrDataModule(LightningDataModule):
         batch_rows: int | None = None,
         num_workers: int = 0,
         seed: int = 0,
+        streaming: bool = False,
+        stream_window: int = 4096,
         balance: Literal["label", "language", "label,language"] | None = None,
         language_temperature: float | None = None,
         cache_audio: bool = True,
@@ -126,6 +128,7 @@ class MmsrDataModule(LightningDataModule):
             ("seed", seed, 0),
             ("folds", folds, 2),
             ("dev_speakers", dev_speakers, 1),
+            ("stream_window", stream_window, 1),
         ):
             if value is not None and value < least:
                 raise ValueError(f"{name} is {value}; accepted: {least} or more")
@@ -150,6 +153,13 @@ class MmsrDataModule(LightningDataModule):
         self.batch_seconds, self.batch_tokens, self.batch_rows = batch_seconds, batch_tokens, batch_rows
         self.num_workers = num_workers
         self.seed = seed
+        self.streaming, self.stream_window = streaming, stream_window
+        table = {"fold": fold, "balance": balance, "language_temperature": language_temperature}
+        if streaming and (given := [name for name, value in table.items() if value is not None]):
+            raise ValueError(
+                f"streaming reads rows as they come, and {', '.join(given)} needs them all; accepted: one or "
+                "the other"
+            )
         self.balance, self.language_temperature = balance, language_temperature
         self.cache_audio = cache_audio
         self.fold, self.folds, self.dev_speakers = fold, folds, dev_speakers
@@ -229,7 +239,7 @@ class MmsrDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled batches that can be gone on with from the middle of an epoch."""
-        return self._loader("train")
+        return self._stream_loader() if self.streaming else self._loader("train")
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Batches of the development split, short rows first."""
@@ -241,8 +251,29 @@ class MmsrDataModule(LightningDataModule):
 
     # ------------------------------------------------------------------ rows
 
+    def _stream(self, split: Split) -> Iterator[Row]:
+        """The rows of a split as they come."""
+        labels = None if self.processor is None else self.processor.labels
+        rows = stream_manifest(
+            self.manifest,
+            labels=labels,
+            split=self.split_names[split],
+            columns=self.columns,
+            label_map=self.label_map,
+        )
+        for row in rows:
+            if row["audio"] is None and row[self.text_column] is None:
+                problem = f"no audio and no {self.text_column}; accepted: at least one of the two"
+                raise self._error(self.text_column, f"row with id {row['id']!r}: {problem}")
+            yield row
+
     def _split_rows(self, split: Split) -> datasets.Dataset:
-        if not self._rows:
+        if self.streaming and split not in self._rows:
+            # of the training rows those that come first: a tokenizer and class weights look at them
+            rows = list(itertools.islice(self._stream(split), _SAMPLED_ROWS if split == "train" else None))
+            if rows:
+                self._rows[split] = datasets.Dataset.from_list(rows)
+        if not self._rows and not self.streaming:
             labels = None if self.processor is None else self.processor.labels
             rows = load_manifest(self.manifest, labels=labels, columns=self.columns, label_map=self.label_map)
             self._check_utterances(rows)
@@ -291,10 +322,7 @@ class MmsrDataModule(LightningDataModule):
     # ------------------------------------------------------------------ batches
 
     def _loader(self, split: Split) -> DataLoader[Any]:
-        if self.processor is None:
-            raise RuntimeError(
-                "no processor yet; call datamodule.attach(processor) before its loaders are used"
-            )
+        processor = self._attached()
         dataset = self._dataset(split)
         trainer = self.trainer
         augmentations = dataset.augmentations
@@ -315,11 +343,51 @@ class MmsrDataModule(LightningDataModule):
         return loader(
             dataset,
             batch_sampler=sampler,
-            collate_fn=Collator(self.processor, rationales=self._rationales),
+            collate_fn=Collator(processor, rationales=self._rationales),
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
+
+    def _stream_loader(self) -> StreamLoader:
+        processor, trainer = self._attached(), self.trainer
+        if trainer is not None and (trainer.max_steps < 1 or not isinstance(trainer.val_check_interval, int)):
+            raise ValueError(
+                "streaming has no epochs; accepted: --trainer.max_steps N, and an int as "
+                "--trainer.val_check_interval, after how many steps the development split is evaluated"
+            )
+        if self.audio_features is not None or self.text_features is not None:
+            raise ValueError("streaming passes a row once and keeps none; accepted: no feature_store with it")
+        self.check_augment(stored=False)
+        nothing = np.zeros(0)
+        batches = StreamedBatches(
+            lambda: self._stream("train"),
+            utterances=lambda rows: UtteranceDataset(
+                rows,
+                seconds=nothing,
+                tokens=nothing,
+                text_column=self.text_column,
+                augmentations=self.augmentations,
+                seed=self.seed,
+            ),
+            tokens=lambda rows: _count_tokens(processor, [row[self.text_column] for row in rows]),
+            collate=Collator(processor, rationales=self._rationales),
+            window=self.stream_window,
+            max_seconds=self.batch_seconds,
+            max_tokens=self.batch_tokens,
+            max_rows=self.batch_rows,
+            seed=self.seed,
+            rank=0 if trainer is None else trainer.global_rank,
+            world_size=1 if trainer is None else trainer.world_size,
+        )
+        return StreamLoader(batches, num_workers=self.num_workers, pin_memory=torch.cuda.is_available())
+
+    def _attached(self) -> "MmsrProcessor":
+        if self.processor is None:
+            raise RuntimeError(
+                "no processor yet; call datamodule.attach(processor) before its loaders are used"
+            )
+        return self.processor
 
     def _balance(self, rows: datasets.Dataset) -> Balance | None:
         """How often the training rows are drawn; None for each once."""
@@ -415,8 +483,7 @@ class MmsrDataModule(LightningDataModule):
         some = np.flatnonzero(characters)
         if len(some) > _COUNTED_ROWS:
             some = np.random.default_rng(0).choice(some, _COUNTED_ROWS, replace=False)
-        counted = self.processor.tokenizer(texts.take(some).to_pylist())["input_ids"] if len(some) else []
-        counts = np.array([len(ids) for ids in counted], dtype=np.int64)
+        counts = _count_tokens(self.processor, texts.take(some).to_pylist())
         if len(some) < np.count_nonzero(characters):
             # languages differ in tokens per character: of ten rows, nine have not more than this
             share = np.quantile(counts / characters[some], 0.9)
@@ -430,164 +497,9 @@ class MmsrDataModule(LightningDataModule):
         return tokens
 
 
-class EpochBatchSampler(BudgetBatchSampler):
-    """Gives each row together with its epoch, from which its augmentation is drawn.
-
-    Workers that persist keep the dataset as it was when they started: what changes from epoch to epoch has to
-    come to them with the rows.
-    """
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:  # type: ignore[override]  # the dataset knows both
-        """The epoch's batches of (epoch, row)."""
-        epoch = self.epoch
-        for batch in super().__iter__():
-            yield [(epoch, row) for row in batch]
-
-
-class UtteranceDataset(Dataset[dict[str, Any]]):
-    """Rows with their audio decoded, or in its place a frozen encoder's states.
-
-    `dataset[row]` is the row as it is, `dataset[epoch, row]` as it is augmented in this epoch.
-
-    A row is `id`, `text`, `rationale`, `sentiment` (text or None), and either `audio` (`[s]` float32 at
-    16 kHz, or None) or `audio_features` (`[f, l, d]`, or None); with a text encoder's states `text_features`
-    (`[t, l, d]`, or None) too.
-
-    Args:
-        rows: A split of a manifest.
-        seconds: Length `[n]` of each row's audio.
-        tokens: Length `[n]` of each row's transcript.
-        text_column: Which column is `text`.
-        audio_features: Gives the audio encoder's states of a path.
-        text_features: Gives the text encoder's states of a transcript.
-        cache: Keep decoded audio, rounded to 16 bits (the first time too, so that all epochs are alike);
-            it is kept as it is without augmentation.
-        augmentations: Change rows that are asked for with their epoch.
-        seed: Of the augmentations, with the epoch and the row's id.
-    """
-
-    def __init__(
-        self,
-        rows: datasets.Dataset,
-        *,
-        seconds: np.ndarray,
-        tokens: np.ndarray,
-        text_column: str = "text",
-        audio_features: AudioFeatures | None = None,
-        text_features: TextFeatures | None = None,
-        cache: bool = False,
-        augmentations: Augmentations | None = None,
-        seed: int = 0,
-    ):
-        self.rows = rows
-        self.seconds, self.tokens = seconds, tokens
-        self.text_column = text_column
-        self.audio_features, self.text_features = audio_features, text_features
-        self.augmentations, self.seed = augmentations, seed
-        self._audio = Audio()
-        self._cache: dict[int, np.ndarray] | None = {} if cache else None
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int | tuple[int, int]) -> dict[str, Any]:
-        epoch, index = index if isinstance(index, tuple) else (None, index)
-        row = self.rows[int(index)]
-        utterance = {"id": row["id"], "text": row[self.text_column], "rationale": row["rationale"]}
-        utterance["sentiment"] = row["label"]
-        if self.text_features is not None:
-            text = utterance["text"]
-            utterance["text_features"] = None if text is None else self.text_features(text)
-        path = row["audio"]
-        try:
-            if self.audio_features is not None:
-                states = (
-                    None if path is None else self._augmented(self.audio_features(path), epoch, row["id"])
-                )
-                return {**utterance, "audio_features": states}
-            if path is None:
-                return {**utterance, "audio": None}
-            waveform = torch.from_numpy(self._waveform(index, path))
-            return {**utterance, "audio": self._augmented(waveform, epoch, row["id"]).numpy()}
-        except AudioError as error:
-            raise AudioError(f"row with id {row['id']!r}, column audio: {error}") from error
-
-    def _augmented(self, values: torch.Tensor, epoch: int | None, row_id: str) -> torch.Tensor:
-        if self.augmentations is None or epoch is None:
-            return values
-        return self.augmentations(values, generator=row_generator(self.seed, epoch=epoch, row_id=row_id))[0]
-
-    def _waveform(self, index: int, path: str) -> np.ndarray:
-        if self._cache is None:
-            return self._audio(path)
-        if index not in self._cache:
-            self._cache[index] = np.clip(np.round(self._audio(path) * 32768), -32768, 32767).astype(np.int16)
-        return self._cache[index].astype(np.float32) / 32768
-
-
-class Collator:
-    """Turns rows into one batch: the processor's tensors, and encoders' states where rows have those.
-
-    A modality that no row of a batch has is not given to the processor.
-
-    Args:
-        processor: Makes `input_values`, `input_ids`, `labels`, `sentiment_labels` and their masks.
-        rationales: Whether to make `labels`.
-    """
-
-    def __init__(self, processor: "MmsrProcessor", *, rationales: bool = True):
-        self.processor = processor
-        self.rationales = rationales
-
-    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """Make a batch.
-
-        Returns:
-            The processor's tensors; with features, `audio_features` `[b, f, l, d]` float32 and
-            `audio_features_mask` `[b, f]`, where a row without audio is all zero, and no waveform;
-            `text_features` `[b, t, l, d]` float32, whose mask is `attention_mask`.
-        """
-        features = [row.get("audio_features") for row in rows]
-        inputs = {name: [row.get(name) for row in rows] for name in ("audio", "text", "rationale")}
-        heard = [feature is not None for feature in features]
-        if any(heard) and None in inputs["text"]:
-            # The processor wants audio or text in every row. These rows' audio is their features: one sample
-            # stands for it, and goes away again.
-            inputs["audio"] = [np.zeros(1, dtype=np.float32) if there else None for there in heard]
-        if not self.rationales:
-            del inputs["rationale"]
-        given = {
-            name: values for name, values in inputs.items() if any(value is not None for value in values)
-        }
-        sentiment = [row["sentiment"] for row in rows]
-        batch = dict(self.processor(**given, sentiment=sentiment, sampling_rate=16000, return_tensors="pt"))
-        if any(heard):
-            batch.pop("input_values", None)
-            batch.pop("input_values_mask", None)
-            batch["audio_features"], batch["audio_features_mask"] = _pad(features)
-        written = [row.get("text_features") for row in rows]
-        if any(feature is not None for feature in written):
-            batch["text_features"] = _placed(written, batch["attention_mask"])
-        return batch
-
-
-def _pad(features: Sequence[torch.Tensor | None]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Features `[f, l, d]`, None where there is no audio -> `[b, f, l, d]` float32 and its mask `[b, f]`."""
-    longest = max((feature for feature in features if feature is not None), key=len)
-    padded = torch.zeros(len(features), *longest.shape)
-    mask = torch.zeros(len(features), len(longest), dtype=torch.long)
-    for row, feature in enumerate(features):
-        if feature is not None:
-            padded[row, : len(feature)] = feature
-            mask[row, : len(feature)] = 1
-    return padded, mask
-
-
-def _placed(features: Sequence[torch.Tensor | None], mask: torch.Tensor) -> torch.Tensor:
-    """Features `[n, l, d]` of n tokens, None for no text, and where these are `[b, t]` -> `[b, t, l, d]`."""
-    shape = next(feature.shape[1:] for feature in features if feature is not None)
-    placed = torch.zeros(*mask.shape, *shape)
-    for row, feature in enumerate(features):
-        if feature is not None:
-            placed[row, mask[row] == 1] = feature.float()
-    return placed
+def _count_tokens(processor: "MmsrProcessor", texts: Sequence[str | None]) -> np.ndarray:
+    """Tokens `[n]` of each transcript; 0 without one."""
+    if not any(texts):
+        return np.zeros(len(texts), dtype=np.int64)
+    counted = processor.tokenizer([text or "" for text in texts])["input_ids"]
+    return np.array([len(ids) if text else 0 for ids, text in zip(counted, texts, strict=True)])

@@ -154,6 +154,7 @@ def stream_manifest(
     source: str | os.PathLike[str],
     *,
     labels: Sequence[str] | None = None,
+    split: str | None = None,
     columns: Mapping[str, str] | None = None,
     label_map: Mapping[str, str] | None = None,
     check_audio: bool = False,
@@ -172,6 +173,8 @@ def stream_manifest(
     """
     name = os.path.basename(os.fspath(source))
     for part in parts(source):
+        if split is not None and part.split not in (None, split):
+            continue
         table = _Table(
             name,
             labels=labels,
@@ -187,7 +190,11 @@ def stream_manifest(
             rows, numbers = table.take(part, chunk)
             table.add(part, broken)
             table.refuse(numbers)
+            if not table.has_durations:
+                rows = rows.drop_columns(DURATION)
             for row in rows.to_pylist():
+                if split is not None and row["split"] != split:
+                    continue
                 yield {**row, "audio": chunk.inline.get(row["audio"], row["audio"])}
 
 
@@ -323,6 +330,11 @@ class _Table:
         self.source_of[column] = name
         self.wanted = frozenset(self.source_of.values())
 
+    @property
+    def has_durations(self) -> bool:
+        """Whether the file has that column."""
+        return self.source_of[DURATION] in self.found
+
     def add(self, part: Part, faults: Sequence[Fault]) -> None:
         """Keep faults that a part's reader found."""
         self._faults += [((self._place(part), fault.row or 0, -1), fault) for fault in faults]
@@ -377,7 +389,7 @@ class _Table:
     def finish(self) -> ExaminedManifest:
         """The table and its faults, those of the whole in place of their echoes in every row."""
         rows = self._spool.finish()
-        if self.source_of[DURATION] not in self.found:
+        if not self.has_durations:
             rows = rows.remove_columns(DURATION)
         numbers = [numbers for _, numbers in self._taken]
         self._check_identities(rows)

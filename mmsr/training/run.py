@@ -155,6 +155,8 @@ def _identity(cli: MmsrCLI) -> dict[str, Any]:
     for name in _BESIDE_THE_POINT:
         settings["trainer"].pop(name, None)
     settings.pop("config", None)
+    if cli.datamodule.streaming:  # its rows are not all at hand
+        return settings
     rows = load_manifest(
         cli.datamodule.manifest,
         labels=cli.model.hparams["labels"],

@@ -1,4 +1,5 @@
 import csv
+import itertools
 import logging
 import re
 from collections.abc import Callable
@@ -552,3 +553,59 @@ def test_lightning_goes_on_where_rows_are_balanced(manifest: Path, tmp_path: Pat
     checkpoint = tmp_path / "whole" / f"step={step}.ckpt"
     resumed = fit(manifest, tmp_path / "resumed", workers=workers, resume=checkpoint, balance="label")
     assert resumed.steps == whole[step:]
+
+
+def streamed(data: MmsrDataModule, batches: int) -> list[list[int]]:
+    return [rows_of(batch) for batch in itertools.islice(data.train_dataloader(), batches)]
+
+
+TRAIN = [row for row in range(48) if row % 4 < 2]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stream_gives_each_training_row_once_a_pass_and_begins_again(manifest: Path, workers: int):
+    data = module(manifest, streaming=True, stream_window=5, num_workers=workers)
+    once = [row for batch in streamed(data, 60) for row in batch]
+    assert sorted(once[:24]) == TRAIN if workers == 0 else set(once) == set(TRAIN)
+    if workers == 0:
+        assert sorted(once[24:48]) == TRAIN and once[:24] != once[24:48]
+        assert once[:24] != TRAIN, "windows are shuffled"
+    assert streamed(data, 10) == streamed(data, 10)
+    assert [len(batch["input_values"]) for batch in data.val_dataloader()]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stream_goes_on_where_it_was_saved(manifest: Path, workers: int):
+    data = module(manifest, streaming=True, stream_window=5, num_workers=workers)
+    whole = streamed(data, 12)
+    loader: Any = data.train_dataloader()
+    before = [rows_of(batch) for batch in itertools.islice(loader, 5)]
+    later: Any = data.train_dataloader()
+    later.load_state_dict(loader.state_dict())
+    assert before + [rows_of(batch) for batch in itertools.islice(later, 7)] == whole
+
+
+def test_ranks_share_a_stream(manifest: Path):
+    ranks = []
+    for rank in (0, 1):
+        data = module(manifest, streaming=True, stream_window=4)
+        batches: Any = data.train_dataloader().dataset
+        batches.rank, batches.world_size = rank, 2
+        rows: list[int] = []
+        for batch in batches:
+            rows += rows_of(batch)
+            if len(rows) >= 12:
+                break
+        ranks.append(rows[:12])
+    assert sorted(ranks[0] + ranks[1]) == TRAIN
+
+
+def test_what_a_stream_cannot_do_is_said(manifest: Path):
+    with pytest.raises(ValueError, match="and fold, balance needs them all; accepted: one or the other"):
+        MmsrDataModule(str(manifest), streaming=True, fold=0, balance="label")
+    data = module(manifest, streaming=True)
+    data.trainer = Trainer(max_epochs=1, logger=False, enable_checkpointing=False)
+    with pytest.raises(ValueError, match="streaming has no epochs; accepted: --trainer.max_steps N, and an"):
+        data.train_dataloader()
+    with pytest.raises(ManifestError, match="no row is in 'training'; found: none of the three"):
+        _ = module(manifest, streaming=True, train_split="training").train_rows
