@@ -66,7 +66,9 @@ class StreamedBatches(IterableDataset[dict[str, Any]]):
         """This worker's batches, from its share of `start` on."""
         worker = get_worker_info()
         number, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        number = (number + self.start) % workers  # workers hand out batches in turn: the one whose turn it was
+        number = (
+            number + self.start
+        ) % workers  # workers hand out batches in turn: the one whose turn it was
         skipped = -(-(self.start - number) // workers) if self.start > number else 0
         share = self.rank * workers + number
         for batch in itertools.islice(self._batches(share, self.world_size * workers), skipped, None):

@@ -294,7 +294,7 @@ def test_frozen_encoder_with_feature_store_trains_like_without(demo_corpus, tmp_
         ({"audio_dropout": 0.7, "text_dropout": 0.6}, "exceed 1 together"),
         ({"text_dropout": -0.1}, "text_dropout is -0.1; accepted: 0 to 1"),
         ({"pretrained": "a", "audio": "b"}, "give one or the other"),
-        ({"feature_store": "x"}, "add audio_encoder to freeze="),
+        ({"feature_store": "x"}, "add audio_encoder or text_encoder to freeze="),
     ],
 )
 def test_contradictory_arguments_are_named(arguments, message):
