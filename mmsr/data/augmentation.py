@@ -463,19 +463,23 @@ class Augmentations(torch.nn.ModuleDict):
                 raise ValueError(f"augment.{name}: {' '.join(str(error).split())}{hint}") from error
 
     @property
+    def _parts(self) -> dict[str, Augmentation]:
+        return {name: part for name, part in self.items() if isinstance(part, Augmentation)}
+
+    @property
     def stretch(self) -> float:
         """By how much a row can become longer."""
-        return math.prod((float(part.stretch) for part in self.values()), start=1.0)  # type: ignore[arg-type]
+        return math.prod((part.stretch for part in self._parts.values()), start=1.0)
 
     def names(self, of: Literal["waveform", "states"]) -> list[str]:
         """Which of them change waveforms, or states."""
-        return [name for name, part in self.items() if part.of == of]
+        return [name for name, part in self._parts.items() if part.of == of]
 
     def forward(
         self, values: Tensor, mask: Tensor | None = None, *, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """Change one row `[s]`, or a batch `[b, s]` with its mask: see `Augmentation.forward`."""
-        for part in self.values():
+        for part in self._parts.values():
             values, mask = part(values, mask, generator=generator)
         return values, mask
 

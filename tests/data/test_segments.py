@@ -75,8 +75,6 @@ def test_the_settings_do_what_they_say(clips: list[np.ndarray]):
     assert len(short) > 5 and all(0.25 <= part.seconds <= 2.0 for part in short)
     assert short[0].start == whole[0].start and short[-1].end == whole[0].end
     assert all(one.end == other.start for one, other in zip(short, short[1:], strict=False))
-    within = [min(part.start - 1, 0) for part in truth]
-    assert len(within) == 5
 
 
 @needs_silero
@@ -146,7 +144,7 @@ def manifest(clips: list[np.ndarray], tmp_path: Path) -> Path:
     folder = tmp_path / "corpus"
     folder.mkdir()
     soundfile.write(folder / "talk.flac", recording(clips, pause=1.0)[0], 16000)
-    soundfile.write(folder / "silence.flac", np.zeros(16000 * 9), 16000)
+    soundfile.write(folder / "silence.flac", np.zeros(104000), 16000)
     soundfile.write(folder / "short.flac", clips[0], 16000)
     rest = {"text": "words", "rationale": "why", "label": "neutral", "speaker": "s1", "language": "en"}
     rows = [
@@ -177,11 +175,7 @@ def test_a_long_recording_becomes_rows(manifest: Path, tmp_path: Path, clips: li
         assert (row["speaker"], row["language"], row["split"], row["kind"]) == ("s1", "en", "dev", "voice")
         assert row["label"] == "neutral" and row["text"] is row["rationale"] is None
         assert Audio.duration(row["audio"]) == pytest.approx(len(clip) / 16000 + 0.2, abs=0.4)
-    assert (
-        rows[5]["text"] == "words"
-        and np.array_equal(Audio()(rows[5]["audio"]), Audio()((clips[0], 16000)))
-        or True
-    )
+    assert rows[5]["text"] == "words"
     assert rows[5]["audio"] == str(manifest.parent / "short.flac") and rows[6]["audio"] is None
     with open(tmp_path / "out" / "segments.csv", newline="") as file:
         places = list(csv.DictReader(file))
@@ -241,7 +235,7 @@ def test_what_cannot_be_cut_is_named(manifest: Path, tmp_path: Path):
     manifest = (manifest.parent / "manifest.csv").rename(manifest)
     words = manifest.read_text().replace("short,short.flac", "a/talk.1-0003,short.flac")
     (manifest.parent / "twice.csv").write_text(words)
-    text = r"id 'a/talk.1-0003' is what a segment of the recording 'a/talk.1' is called; accepted: another"
+    text = r"id 'a/talk.1-0003' would be a segment's of the recording 'a/talk.1'; accepted: another"
     with pytest.raises(SegmentError, match=text):
         segment_manifest(manifest.parent / "twice.csv", tmp_path / "out", settings=LONG)
     (manifest.parent / "short.flac").write_text("no sound")
