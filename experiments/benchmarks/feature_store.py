@@ -5,7 +5,7 @@
 Trains `experiments/ravdess.yaml` over a 6 s window two ways: one fusion whose frozen encoders run in every
 step, and five fusions that share a store, empty at first. Wall time is that of whole runs, models loaded and
 saved. `--speakers` takes the first speakers alone (the encoder is slow on a CPU), one of them as development
-split and one as test split. The epochs' losses of the first fusion are compared. The store keeps float32 here,
+split and one as test split. The losses of the first fusion are compared. The store keeps float32 here,
 so that they can be equal; statistics that need a store (`audio_standardize`) are left out of all. Other flags
 go to `mmsr fit`, such as --model.audio, --model.text and --data.manifest. Writes OUT/summary.json.
 """
