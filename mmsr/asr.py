@@ -38,7 +38,7 @@ from transformers.pipelines import AutomaticSpeechRecognitionPipeline
 from mmsr.data.audio import Audio, AudioError
 from mmsr.data.features import encoder_fingerprint
 from mmsr.data.manifest import Fault, ManifestError, examine_manifest
-from mmsr.data.table import Table, checked_ending, read_table, write_table
+from mmsr.data.table import checked_ending, read_table, write_table
 from mmsr.evaluation.wer import base_language
 
 logger = logging.getLogger(__name__)
@@ -640,10 +640,12 @@ def transcribe_manifest(
             if progress:
                 progress("hearing", done + len(batch), len(queue))
         transcripts = {row["number"]: journal[row["key"]] for row in heard}
-    emptied = {fault.row for fault in faulty}
+    words: dict[int, str | None] = {fault.row: None for fault in faulty if fault.row is not None}
+    words |= {number: transcript.text for number, transcript in transcripts.items()}
     if transcriber.timestamps != "none":
         _write_chunks(out, heard, transcripts, transcriber.timestamps)
-    write_table(out, _filled(table, transcripts, emptied, source, out, named))
+    asr_text, audio_column = (named.get(name, name) for name in ("asr_text", "audio"))
+    write_table(out, table.filled(asr_text, words).moved(audio_column, source.parent, out.parent))
     answered = [
         {
             **{name: row[name] for name in ("id", "text", "seconds")},
@@ -769,29 +771,6 @@ class _Journal:
         self._file.write("".join(f"{line}\n" for line in lines).encode())
         self._file.flush()
         self._known.update(transcripts)
-
-
-def _filled(
-    table: Table,
-    transcripts: Mapping[int, Transcript],
-    emptied: set[int | None],
-    source: Path,
-    out: Path,
-    named: Mapping[str, str],
-) -> Table:
-    """The table with its `asr_text`, and with audio paths as seen from `out`."""
-    words, audio = named.get("asr_text", "asr_text"), named.get("audio", "audio")
-    here, there = os.path.abspath(source.parent), os.path.abspath(out.parent)
-    for number, row in zip(table.numbers, table.rows, strict=True):
-        if number in transcripts:
-            row[words] = transcripts[number].text
-        elif number in emptied:
-            row[words] = None
-        row.setdefault(words, None)
-        path = row.get(audio)
-        if isinstance(path, str) and path.strip() and "://" not in path and not os.path.isabs(path):
-            row[audio] = os.path.relpath(os.path.join(here, path), there)
-    return Table(list(dict.fromkeys([*table.columns, words])), table.rows, table.numbers, table.schema)
 
 
 def _write_chunks(

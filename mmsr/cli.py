@@ -377,6 +377,50 @@ def check(manifest: str, labels: list[str] | None = None, columns: dict[str, str
     print(f"{len(rows):,} rows, no faults")
 
 
+def degrade(
+    manifest: str,
+    confusions: str,
+    wer: list[float],
+    out: str,
+    seed: int = 0,
+    columns: dict[str, str] | None = None,
+) -> None:
+    """Make asr_text from text at chosen error rates, with the errors of a recogniser; for robustness curves.
+
+    Writes OUT/wer-0.10.csv and so on, and OUT/confusions.json. `mmsr evaluate` on each gives the curve: its
+    conditions asr and audio+asr.
+
+    Example: mmsr data degrade --manifest m.csv --confusions heard.csv --wer [.1,.2,.4] --out degraded
+
+    Args:
+        manifest: Table of utterances with text.
+        confusions: What the recogniser confuses: a manifest with its asr_text beside text, or a
+            confusions.json.
+        wer: Wanted error rates, from 0 to 1: of words, or of characters in languages without spaces.
+        out: Folder to write.
+        seed: The same seed gives the same errors, and a higher rate has the lower one's and more.
+        columns: Names that columns have in this manifest, such as `{text: transcript}`.
+    """
+    for flag, file in (("manifest", manifest), ("confusions", confusions)):
+        if not os.path.isfile(file):
+            raise ValueError(f"--{flag} {file}: no such file")
+    from mmsr.data.manifest import load_manifest
+    from mmsr.degrade import Confusions, degrade_manifest
+    from mmsr.evaluation.wer import markdown_table
+
+    if confusions.endswith(".json"):
+        learned = Confusions.load(confusions)
+    else:
+        pairs = load_manifest(confusions, check_audio=False)
+        pairs = [row for row in pairs if row["text"] and row["asr_text"]]
+        learned = Confusions.learn(
+            *([row[name] for row in pairs] for name in ("text", "asr_text", "language"))
+        )
+    measured = degrade_manifest(manifest, learned, out, wer=wer, seed=seed, columns=columns)
+    for path, rates in measured.items():
+        print(f"{path}\n{markdown_table(rates)}\n")
+
+
 COMMANDS: dict[str, Any] = {
     "demo": demo,
     "fit": fit,
@@ -384,7 +428,7 @@ COMMANDS: dict[str, Any] = {
     "evaluate": evaluate,
     "transcribe": transcribe,
     "export": export,
-    "data": {"_help": "Corpora and manifests.", "make-demo": make_demo, "check": check},
+    "data": {"_help": "Corpora and manifests.", "make-demo": make_demo, "check": check, "degrade": degrade},
 }
 
 
