@@ -241,8 +241,8 @@ class Transcriber:
                 f"{self.name} ({self._model.config.model_type}) gives no timestamps by"
                 f" {self.timestamps}; accepted: {', '.join(accepted)}"
             )
-        generation = self._model.generation_config
         if self._kind == "seq2seq_whisper" and self.timestamps == "word":
+            generation = self._model.generation_config
             if not hasattr(generation, "alignment_heads"):
                 # As OpenAI's own code does for a model whose heads nobody has examined.
                 layers, heads = self._model.config.decoder_layers, self._model.config.decoder_attention_heads
@@ -311,10 +311,13 @@ class Transcriber:
         tokens = self._model.generate(
             **inputs, num_beams=self.num_beams, max_new_tokens=self._most_tokens(waves)
         )
-        return [self._transcript(*row) for row in zip(tokens, codes, map(len, waves), strict=True)]
+        return [
+            self._transcript(row[: 1 + self._most_tokens([wave])], code, len(wave))
+            for row, code, wave in zip(tokens, codes, waves, strict=True)
+        ]
 
     def _most_tokens(self, waves: Sequence[np.ndarray]) -> int:
-        """Most tokens of a batch; what would take more is a loop."""
+        """Most tokens of waveforms; what would take more is a loop."""
         config = self._model.config
         limit = getattr(config, "max_target_positions", None) or config.max_position_embeddings
         seconds = max(len(wave) for wave in waves) / RATE
@@ -331,7 +334,8 @@ class Transcriber:
         inputs = self._inputs(waves, return_attention_mask=True)
         encoded = self._model.get_encoder()(inputs["input_features"])
         spoken, silence = self._first_step(encoded, codes)
-        options = {"max_new_tokens": self._most_tokens(waves), "force_unique_generate_call": True}
+        options: dict[str, Any] = {"max_new_tokens": self._most_tokens(waves)}
+        options["force_unique_generate_call"] = True  # else it goes on after the last word, into the padding
         answer = self._model.generate(
             encoder_outputs=encoded,
             attention_mask=inputs["attention_mask"],
@@ -341,18 +345,22 @@ class Transcriber:
             **self._speech(spoken),
             **options,
         )
-        sure = self._mean_log_probabilities(answer)
+        # A row's own, so that a loop does not run on in the company of a longer row.
+        limits = [self._most_tokens([wave]) for wave in waves]
+        sure = self._mean_log_probabilities(answer, limits)
         # What generation was given: the start, language and task, and that there are no timestamps.
         prompt = 1 + 2 * bool(self._languages) + (self.timestamps == "none")
         heard = []
         for row, wave in enumerate(waves):
-            times = answer["token_timestamps"][row, prompt:] if self.timestamps == "word" else None
-            tokens = answer["sequences"][row, prompt:]
+            kept = slice(prompt, prompt + limits[row])
+            times = answer["token_timestamps"][row, kept] if self.timestamps == "word" else None
+            tokens = answer["sequences"][row, kept]
             heard.append(self._transcript(tokens, spoken[row], len(wave), times=times))
             if silence[row] > _NO_SPEECH and sure[row] < _UNSURE:
                 heard[row] = self._nothing(spoken[row])
             elif _loops(heard[row].text):
                 one = {name: tensor[row : row + 1] for name, tensor in inputs.items()}
+                options["max_new_tokens"] = limits[row]
                 heard[row] = self._hear_hot(one, spoken[row], len(wave), _TEMPERATURES[1:], **options)
         return heard
 
@@ -420,7 +428,7 @@ class Transcriber:
         detected = [names[place].strip("<|>") for place in best]
         return [given or found for given, found in zip(codes, detected, strict=True)], silence
 
-    def _mean_log_probabilities(self, answer: Mapping[str, Any]) -> list[float]:
+    def _mean_log_probabilities(self, answer: Mapping[str, Any], limits: Sequence[int]) -> list[float]:
         """How sure each row is of its tokens, the end's included."""
         if self.num_beams > 1:
             return answer["sequences_scores"].tolist()
@@ -429,8 +437,9 @@ class Transcriber:
         chosen = self._model.compute_transition_scores(
             answer["sequences"], answer["scores"], normalize_logits=True
         )
-        ended = (tokens == self._model.generation_config.eos_token_id).cumsum(-1)
-        real = (ended == 0) | ((ended == 1) & (tokens == self._model.generation_config.eos_token_id))
+        end = tokens == self._model.generation_config.eos_token_id
+        real = end.cumsum(-1) - end.long() == 0  # to the first end
+        real &= torch.arange(steps, device=real.device) < torch.tensor(limits, device=real.device)[:, None]
         return ((chosen * real).sum(-1) / real.sum(-1)).tolist()
 
     # ------------------------------------------------------------------ answers

@@ -190,7 +190,19 @@ def test_the_packaged_configuration_is_found_from_anywhere(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize(
-    "command", ["", "demo", "fit", "predict", "evaluate", "export", "data make-demo", "data check"]
+    "command",
+    [
+        "",
+        "demo",
+        "fit",
+        "predict",
+        "evaluate",
+        "transcribe",
+        "export",
+        "data make-demo",
+        "data check",
+        "data degrade",
+    ],
 )
 def test_help_answers_without_torch(command):
     code = (
