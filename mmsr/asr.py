@@ -21,6 +21,7 @@ import json
 import logging
 import math
 import os
+import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -57,6 +58,10 @@ _TOKENS_MORE = 16
 _LOOP = 2.4
 _NO_SPEECH = 0.6
 _UNSURE = -1.0
+# What it writes for sounds that are no words: "[BLANK_AUDIO]", "(gentle music)".
+_ANNOTATION = re.compile(r"[\[(][^\])]*[\])]")
+# No word can be heard in samples this small (-80 dB of full scale), yet Whisper hears "you".
+_SILENCE = 1e-4
 _TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 # The same for transformers, which compresses token numbers and not letters.
 _LOOP_OF_TOKENS = 1.35
@@ -94,7 +99,8 @@ class Transcriber:
     does not depend on its company: models whose front end reads padding run one row at a time.
 
     Whisper hears up to 30 s in one go and longer audio by its own long-form algorithm. Loops are decoded
-    again at rising temperatures (seeded), and what it makes up where it expects no speech becomes empty.
+    again at rising temperatures (seeded), and what it makes up where it expects no speech becomes empty, as
+    does silence for every model.
 
     Args:
         model: Folder or Hub id of a recogniser.
@@ -171,7 +177,9 @@ class Transcriber:
             raise ValueError(f"{len(samples)} waveforms and {len(spoken)} languages; accepted: as many")
         codes = [self.check_language(language) for language in spoken]
         order = sorted(range(len(samples)), key=lambda row: (self._group(codes[row]), len(samples[row])))
-        heard: dict[int, Transcript] = {}
+        silent = {row for row in order if np.abs(samples[row]).max(initial=0) < _SILENCE}
+        heard = {row: self._nothing(codes[row]) for row in silent}
+        order = [row for row in order if row not in silent]
         for rows in self._batches(order, samples, codes):
             waves = [samples[row] for row in rows]
             with torch.inference_mode(), _quiet():
@@ -356,7 +364,8 @@ class Transcriber:
             times = answer["token_timestamps"][row, kept] if self.timestamps == "word" else None
             tokens = answer["sequences"][row, kept]
             heard.append(self._transcript(tokens, spoken[row], len(wave), times=times))
-            if silence[row] > _NO_SPEECH and sure[row] < _UNSURE:
+            unsaid = sure[row] < _UNSURE or _ANNOTATION.fullmatch(heard[row].text)
+            if silence[row] > _NO_SPEECH and unsaid:
                 heard[row] = self._nothing(spoken[row])
             elif _loops(heard[row].text):
                 one = {name: tensor[row : row + 1] for name, tensor in inputs.items()}
@@ -754,11 +763,17 @@ class _Journal:
             if not line.endswith(b"\n"):
                 break
             whole += len(line)
-            entry = json.loads(line)
-            chunks = entry.pop("chunks")
-            key = entry.pop("key")
-            timed = None if chunks is None else tuple(Chunk(**chunk) for chunk in chunks)
-            self._known[key] = Transcript(**entry, chunks=timed)
+            try:
+                entry = json.loads(line)
+                key, chunks = entry.pop("key"), entry.pop("chunks")
+                timed = None if chunks is None else tuple(Chunk(**chunk) for chunk in chunks)
+                self._known[key] = Transcript(**entry, chunks=timed)
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                self._file.close()
+                raise ValueError(
+                    f"{self.path}, byte {whole - len(line)}: no line of a journal ({error});"
+                    " accepted: what a run left, or delete the file to hear everything again"
+                ) from error
         self._file.truncate(whole)  # the line in which a kill fell
         return self
 

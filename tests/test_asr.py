@@ -243,6 +243,22 @@ def test_what_is_no_recogniser_is_refused(tmp_path, ctc):
         Transcriber(ctc, batch_size=0)
 
 
+@pytest.mark.parametrize("kind", ["whisper", "ctc"])
+def test_silence_has_no_words(kind, tmp_path):
+    transcriber = Transcriber(built(kind, tmp_path), timestamps="word", dtype="float32", device="cpu")
+    speech, silence = *waves(0.5), np.full(RATE, 5e-5, np.float32)
+    before, nothing, after = transcriber.transcribe([speech, silence, speech])
+    assert before == after and before.text
+    assert nothing.text == "" and nothing.chunks == ()
+
+
+def test_a_file_that_is_no_journal_is_named(folder, ctc, tmp_path):
+    (tmp_path / "a.csv.journal.jsonl").write_text("mine\n")
+    with pytest.raises(ValueError, match=r"a.csv.journal.jsonl, byte 0: no line of a journal"):
+        transcribe_manifest(folder / "m.csv", Transcriber(ctc), tmp_path / "a.csv")
+    assert (tmp_path / "a.csv.journal.jsonl").read_text() == "mine\n"
+
+
 def test_loops_are_told_from_words():
     assert _loops("the door by " * 12)
     assert not _loops("kids are talking by the door, and dogs are sitting by the same door")
@@ -366,6 +382,8 @@ main(sys.argv[2:])
     answer, errors = second.communicate(timeout=60)
     assert second.returncode == 0, errors
     assert [line for line in answer.splitlines() if line.startswith("heard")] == ["heard 2"]
+    answer, errors = start("go").communicate(timeout=60)
+    assert "heard" not in answer and "0 utterances heard, 9 known" in errors
     whole = tmp_path / "whole.csv"
     transcribe("--manifest", folder / "m.csv", "--asr", ctc, "--out", whole)
     assert out.read_bytes() == whole.read_bytes()
@@ -459,12 +477,14 @@ def test_a_real_whisper_hears_five_languages_and_silence(shared_models, demo_cor
     from mmsr.data.audio import Audio
 
     transcriber = Transcriber(shared_models / "whisper-base")
+    hum = (0.2 * np.sin(0.05 * np.arange(2 * RATE))).astype(np.float32)
     heard = transcriber.transcribe(
-        [*(Audio()(row["audio"]) for row in chosen), np.zeros(2 * RATE, np.float32)],
-        languages=[*(row["language"] for row in chosen), None],
+        [*(Audio()(row["audio"]) for row in chosen), np.zeros(RATE, np.float32), *waves(2), hum],
+        languages=[*(row["language"] for row in chosen), None, None, None],
     )
     assert [row.language for row in heard[:5]] == ["en", "de", "fr", "vi", "zh"]
-    assert all(row.text for row in heard[:5]) and heard[5].text == ""
+    assert all(row.text for row in heard[:5])
+    assert [row.text for row in heard[5:]] == ["", "", ""]  # silence, noise, a hum
 
 
 @pytest.mark.slow
