@@ -80,7 +80,8 @@ def fit(config: str, **flags: Any) -> None:
 
     The model: --model.preset, .audio, .text, .pretrained, .decoder, .decoder_type, .fusion,
     .rationale_format, .labels, .text_prefix, .vocab_size, .config. How its parts are trained:
-    --model.freeze, .train_layers, .gradual_unfreezing, .lora, .gradient_checkpointing, .feature_store.
+    --model.freeze, .train_layers, .gradual_unfreezing, .lora, .gradient_checkpointing, .feature_store,
+    .feature_dtype.
     The optimiser: --model.learning_rate, .encoder_learning_rate, .layer_decay, .weight_decay, .warmup_ratio,
     .ema_decay. What is learned: --model.class_weights, .label_smoothing, .uncertainty_weighting, .r_drop,
     .audio_dropout, .text_dropout, .objectives (contrastive, supervised_contrastive, auxiliary_heads,
@@ -256,6 +257,74 @@ def evaluate(
     )
     print(markdown_table(metrics, split=split))
     say(f"report: {report}")
+
+
+def transcribe(
+    manifest: str,
+    asr: str,
+    out: str,
+    language: str | None = None,
+    split: str | None = None,
+    speakers: list[str] | None = None,
+    columns: dict[str, str] | None = None,
+    timestamps: Literal["none", "segment", "word"] = "none",
+    batch_size: int = 8,
+    num_beams: int = 1,
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+    keep_going: bool = False,
+    json: bool = False,
+) -> None:
+    """Fill a manifest's column asr_text by a speech recogniser; prints error rates where `text` is known.
+
+    Writes a copy of the manifest. OUT.journal.jsonl beside it grows with every batch: the same command goes
+    on from there after an interruption, and after new rows came in. Delete it when nothing is to follow.
+
+    Example: mmsr transcribe --manifest my/manifest.csv --asr openai/whisper-base --out my/heard.csv
+
+    Args:
+        manifest: Table of utterances with audio.
+        asr: Folder or Hub id of a recogniser: Whisper, Moonshine, wav2vec2 with CTC, MMS ...
+        out: Copy to write; csv, tsv, jsonl, parquet or xlsx by its ending.
+        language: Of every row, such as `vi`, or `detect`; by default each row's own, detected where it has
+            none.
+        split: Hear the rows of this split alone; the others keep their asr_text.
+        speakers: Hear the rows of these speakers alone, such as [anna,ben].
+        columns: Names that columns have in this manifest, such as `{text: transcript}`.
+        timestamps: Write words or segments with their times to OUT.words.jsonl.
+        batch_size: Rows at a time.
+        num_beams: Beams of the recogniser, where it has a decoder.
+        dtype: Precision; auto is bfloat16 where the processor computes in it.
+        keep_going: Leave rows with faulty audio without a transcript (--keep-going alone will do).
+        json: Print the error rates as JSON (--json alone will do).
+    """
+    if not os.path.isfile(manifest):
+        raise ValueError(f"--manifest {manifest}: no such file")
+    from mmsr.asr import Transcriber, transcribe_manifest
+    from mmsr.evaluation.wer import markdown_table, word_error_rate
+
+    recogniser = Transcriber(
+        asr, timestamps=timestamps, batch_size=batch_size, num_beams=num_beams, dtype=dtype
+    )
+    done = transcribe_manifest(
+        manifest,
+        recogniser,
+        out,
+        language=language,
+        split=split,
+        speakers=speakers,
+        columns=columns,
+        keep_going=keep_going,
+        progress=progress_bar(),
+    )
+    for fault in done.faults:
+        say(f"left without a transcript: {fault}")
+    say(f"{done.heard:,} utterances heard, {done.known:,} known from {out}.journal.jsonl -> {out}")
+    human = [row for row in done.rows if row["text"]]
+    if not human:
+        say("no row has a human transcript (column text): no error rates")
+        return
+    rates = word_error_rate(*([row[name] for row in human] for name in ("text", "asr_text", "language")))
+    print(dumps(rates, ensure_ascii=False) if json else markdown_table(rates))
 
 
 def export(checkpoint: str, out: str) -> None:
@@ -468,11 +537,56 @@ def features(
         print(f"{when}  {run['run']}: {run['hits']:,} of {asked:,} were there{share}")
 
 
+def degrade(
+    manifest: str,
+    confusions: str,
+    wer: list[float],
+    out: str,
+    seed: int = 0,
+    columns: dict[str, str] | None = None,
+) -> None:
+    """Make asr_text from text at chosen error rates, with the errors of a recogniser; for robustness curves.
+
+    Writes OUT/wer-0.10.csv and so on, and OUT/confusions.json. `mmsr evaluate` on each gives the curve: its
+    conditions asr and audio+asr.
+
+    Example: mmsr data degrade --manifest m.csv --confusions heard.csv --wer [.1,.2,.4] --out degraded
+
+    Args:
+        manifest: Table of utterances with text.
+        confusions: What the recogniser confuses: a manifest with its asr_text beside text, or a
+            confusions.json.
+        wer: Wanted error rates, from 0 to 1: of words, or of characters in languages without spaces.
+        out: Folder to write.
+        seed: The same seed gives the same errors, and a higher rate has the lower one's and more.
+        columns: Names that columns have in this manifest, such as `{text: transcript}`.
+    """
+    for flag, file in (("manifest", manifest), ("confusions", confusions)):
+        if not os.path.isfile(file):
+            raise ValueError(f"--{flag} {file}: no such file")
+    from mmsr.data.manifest import load_manifest
+    from mmsr.degrade import Confusions, degrade_manifest
+    from mmsr.evaluation.wer import markdown_table
+
+    if confusions.endswith(".json"):
+        learned = Confusions.load(confusions)
+    else:
+        pairs = load_manifest(confusions, check_audio=False)
+        pairs = [row for row in pairs if row["text"] and row["asr_text"]]
+        learned = Confusions.learn(
+            *([row[name] for row in pairs] for name in ("text", "asr_text", "language"))
+        )
+    measured = degrade_manifest(manifest, learned, out, wer=wer, seed=seed, columns=columns)
+    for path, rates in measured.items():
+        print(f"{path}\n{markdown_table(rates)}\n")
+
+
 COMMANDS: dict[str, Any] = {
     "demo": demo,
     "fit": fit,
     "predict": predict,
     "evaluate": evaluate,
+    "transcribe": transcribe,
     "export": export,
     "data": {
         "_help": "Corpora and manifests.",
@@ -480,6 +594,7 @@ COMMANDS: dict[str, Any] = {
         "convert": convert,
         "check": check,
         "segment": segment,
+        "degrade": degrade,
         "features": features,
     },
 }
@@ -665,12 +780,13 @@ def call(commands: dict[str, Any], settings: Any) -> None:
 
 def as_flags(argv: Sequence[str]) -> list[str]:
     """Flags as the parser knows them: `--force_label` for `--force-label`, `--json=true` for `--json`."""
+    switches = ("--json", "--copy", "--clear", "--keep_going")
     flags = []
     for value in argv:
         if value.startswith("--"):
             name, equals, rest = value.partition("=")
             value = "--" + name[2:].replace("-", "_") + equals + rest
-        flags.append(f"{value}=true" if value in ("--json", "--copy", "--clear") else value)
+        flags.append(f"{value}=true" if value in switches else value)
     return flags
 
 

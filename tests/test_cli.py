@@ -194,7 +194,21 @@ def test_the_packaged_configuration_is_found_from_anywhere(tmp_path, monkeypatch
 
 @pytest.mark.parametrize(
     "command",
-    ["", "demo", "fit", "predict", "evaluate", "export", "data make-demo", "data convert", "data check"],
+    [
+        "",
+        "demo",
+        "fit",
+        "predict",
+        "evaluate",
+        "transcribe",
+        "export",
+        "data make-demo",
+        "data convert",
+        "data check",
+        "data segment",
+        "data features",
+        "data degrade",
+    ],
 )
 def test_help_answers_without_torch(command):
     code = (
