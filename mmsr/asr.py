@@ -39,7 +39,7 @@ from transformers.pipelines import AutomaticSpeechRecognitionPipeline
 from mmsr.data.audio import Audio, AudioError
 from mmsr.data.features import encoder_fingerprint
 from mmsr.data.manifest import Fault, ManifestError, examine_manifest
-from mmsr.data.table import checked_ending, read_table, write_table
+from mmsr.data.tables import checked_ending, read_table, write_table
 from mmsr.evaluation.wer import base_language
 
 logger = logging.getLogger(__name__)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from mmsr.data.manifest import Fault, ManifestError, examine_manifest
-from mmsr.data.table import read_table, write_table
+from mmsr.data.tables import read_table, write_table
 from mmsr.evaluation.wer import UNSPACED, base_language, edits, units, word_error_rate
 
 _Token = tuple[str, float]  # a written word, and how likely it goes wrong yet

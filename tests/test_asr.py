@@ -33,7 +33,7 @@ from transformers import (
 from mmsr.asr import RATE, Transcriber, _loops, transcribe_manifest
 from mmsr.cli import main
 from mmsr.data.manifest import ManifestError, load_manifest
-from mmsr.data.table import read_table
+from mmsr.data.tables import read_table
 
 pytest.importorskip("jiwer", reason="error rates need jiwer: pip install 'mmsr[asr]'")
 LETTERS = "abcdefghijklmnopqrstuvwxyz"

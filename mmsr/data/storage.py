@@ -44,6 +44,16 @@ def resolve(reference: str, folder: str) -> str:
     return os.path.normpath(os.path.join(folder, reference))
 
 
+def seen_from(reference: str, here: str | os.PathLike[str], there: str | os.PathLike[str]) -> str:
+    """A reference relative to one folder, as seen from another; absolute paths and URLs stay."""
+    if "::" in reference:
+        member, _, archive = reference.partition("::")
+        return f"{member}::{seen_from(archive, here, there)}"
+    if is_url(reference) or os.path.isabs(reference):
+        return reference
+    return os.path.relpath(os.path.join(os.path.abspath(here), reference), os.path.abspath(there))
+
+
 def row_of_table(path: str, column: str, row: int) -> str:
     """The reference to one value of an Arrow file."""
     return f"{_ROW_OF_TABLE}{column}/{row}::{path}"

@@ -1,6 +1,7 @@
-"""Table files as chunks of columns: csv, tsv, jsonl, parquet, xlsx and datasets in the Hub's format.
+"""Table files: csv, tsv, jsonl, parquet, xlsx and datasets in the Hub's format.
 
     file | URL | folder or id of a Hub dataset ─► parts (one file each, perhaps with a split) ─► chunks
+    file ─► Table (every column and value as it is) ─► file, for commands that write a changed copy
 
 Tables of text are parsed here rather than by `datasets`, whose readers guess types, fill or cut ragged rows
 and lose row numbers. Parquet keeps its Arrow columns. Audio that lies inside a table (the Hub's `Audio`
@@ -18,9 +19,10 @@ import logging
 import math
 import os
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import BinaryIO, TypeAlias
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, BinaryIO, TypeAlias
 
 import datasets
 import fsspec  # type: ignore[import-untyped]
@@ -30,7 +32,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet
 
 from mmsr.data.faults import Fault, ManifestError
-from mmsr.data.storage import inside_stream, is_url, row_of_table
+from mmsr.data.storage import inside_stream, is_url, row_of_table, seen_from
+from mmsr.files import appearing
 
 logger = logging.getLogger(__name__)
 
@@ -414,4 +417,153 @@ _READERS: dict[str, Callable[..., Iterator[Chunk]]] = {
     ".parquet": _read_parquet,
     ".xlsx": _read_xlsx,
 }
-_ACCEPTED = ", ".join(_READERS)
+ENDINGS = tuple(_READERS)
+_ACCEPTED = ", ".join(ENDINGS)
+
+
+# ---------------------------------------------------------------------- copies with every column
+
+
+@dataclass(frozen=True)
+class Table:
+    """A file's rows.
+
+    Attributes:
+        columns: Names in the file's order; in jsonl in the order in which they first occur.
+        rows: Values by column, as typed: text from csv and tsv, anything from the others.
+        numbers: Row of each as seen in the file.
+        schema: Types of a parquet file's columns, by which a parquet copy keeps them.
+    """
+
+    columns: list[str]
+    rows: list[dict[str, Any]]
+    numbers: list[int]
+    schema: pa.Schema | None = None
+
+    def filled(self, column: str, values: Mapping[int, str | None]) -> "Table":
+        """The table with a column's values, by row number; other rows keep theirs, None in a new column."""
+        rows = [
+            {**row, column: values.get(number, row.get(column))}
+            for number, row in zip(self.numbers, self.rows, strict=True)
+        ]
+        return replace(self, columns=list(dict.fromkeys([*self.columns, column])), rows=rows)
+
+    def moved(self, column: str, here: Path, there: Path) -> "Table":
+        """The table with a column's relative paths, relative to one folder, as seen from another."""
+
+        def seen(path: object) -> object:
+            return seen_from(path, here, there) if isinstance(path, str) and path.strip() else path
+
+        if column not in self.columns:
+            return self
+        return replace(self, rows=[{**row, column: seen(row.get(column))} for row in self.rows])
+
+
+def read_table(path: Path) -> Table:
+    """Read a file that `examine_manifest` has read without a fault, every column and value as it is.
+
+    Raises:
+        ManifestError: The file cannot be read, or its ending is not known.
+    """
+    if checked_ending(path) == ".parquet":
+        table = pyarrow.parquet.read_table(path)
+        rows = table.to_pylist()
+        return Table(table.column_names, rows, list(range(1, len(rows) + 1)), table.schema)
+    part = Part(os.fspath(path))
+    columns: dict[str, None] = {}
+    kept: list[tuple[int, dict[str, Any]]] = []
+    for chunk in chunks(part, (), []):  # tables of text have all their columns read
+        columns |= dict.fromkeys(chunk.names)
+        values = [
+            column.to_pylist() if isinstance(column, pa.Array) else column
+            for column in chunk.columns.values()
+        ]
+        for number, *row in zip(chunk.numbers.tolist(), *values, strict=True):
+            if not all(is_blank(value) for value in row):
+                kept.append((number, dict(zip(chunk.columns, row, strict=True))))
+    return Table(list(columns), [row for _, row in kept], [number for number, _ in kept])
+
+
+def write_table(path: Path, table: Table) -> None:
+    """Write a table in the format that the ending names; the file appears whole, by rename.
+
+    Where the format has no type for a value it is written as text, lists and objects as JSON, and a whole
+    float as an integer, as a manifest reads it.
+
+    Raises:
+        ManifestError: The file's ending is not known.
+    """
+    suffix = checked_ending(path)
+    with appearing(path) as half:
+        _WRITERS[suffix](half, table)
+
+
+def checked_ending(path: Path) -> str:
+    """A file's ending in lower case.
+
+    Raises:
+        ManifestError: It is not known.
+    """
+    if (ending := path.suffix.lower()) not in _READERS:
+        raise unreadable(os.fspath(path), f"has the ending {path.suffix!r}; accepted: {_ACCEPTED}")
+    return ending
+
+
+def _write_delimited(path: Path, table: Table) -> None:
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, delimiter=_DELIMITERS[path.suffix.lower()], lineterminator="\n")
+        writer.writerow(table.columns)
+        writer.writerows(_cells(table.rows, table.columns))
+
+
+def _write_jsonl(path: Path, table: Table) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        for row in table.rows:
+            file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+
+
+def _write_parquet(path: Path, table: Table) -> None:
+    known = {} if table.schema is None else {field.name: field for field in table.schema}
+    columns = {}
+    for name in table.columns:
+        values = [row.get(name) for row in table.rows]
+        if name in known:
+            columns[name] = pa.array(values, known[name].type)
+        else:  # as a manifest has it
+            columns[name] = pa.array([_cell(value) for value in values], pa.string())
+    pyarrow.parquet.write_table(pa.table(columns), path)
+
+
+def _write_xlsx(path: Path, table: Table) -> None:
+    try:
+        import openpyxl
+    except ImportError as error:
+        raise ValueError(f"{path} needs openpyxl to be written: pip install 'mmsr[xlsx]'") from error
+    book = openpyxl.Workbook(write_only=True)
+    sheet = book.create_sheet()
+    sheet.append(table.columns)
+    for values in _cells(table.rows, table.columns):
+        sheet.append(values)
+    book.save(path)
+
+
+def _cells(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> Iterator[list[str | None]]:
+    return ([_cell(row.get(name)) for name in columns] for row in rows)
+
+
+def _cell(value: object) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, (list, dict)) else str(value)
+
+
+_DELIMITERS = {".csv": ",", ".tsv": "\t"}
+_WRITERS: dict[str, Callable[[Path, Table], None]] = {
+    ".csv": _write_delimited,
+    ".tsv": _write_delimited,
+    ".jsonl": _write_jsonl,
+    ".parquet": _write_parquet,
+    ".xlsx": _write_xlsx,
+}

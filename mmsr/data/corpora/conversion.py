@@ -8,7 +8,6 @@
 beside its figures. Every row of the source is in the manifest or in `left_out.csv` with its reason.
 """
 
-import csv
 import dataclasses
 import hashlib
 import io
@@ -18,7 +17,6 @@ import logging
 import os
 import re
 import shutil
-import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -32,6 +30,7 @@ import soundfile
 from mmsr.data.audio import Audio, AudioError
 from mmsr.data.corpora.source import VIDEO, Corpus, CorpusError, LeftOut, Protocol, Segment, Source, Utterance
 from mmsr.data.manifest import COLUMNS, ManifestError, examine_manifest
+from mmsr.data.tables import Table, write_table
 
 logger = logging.getLogger(__name__)
 
@@ -234,7 +233,9 @@ class _Sounds:
         if audio is None:
             return None
         if audio.suffix.lower() in VIDEO:
-            return _sound_track(audio, self._new(utterance, ".flac"))
+            path = self._new(utterance, ".flac")
+            soundfile.write(path, Audio()(audio), 16000)
+            return path
         if self.copy:
             Audio.duration(audio)  # a broken file is not copied
             return Path(shutil.copyfile(audio, self._new(utterance, audio.suffix.lower())))
@@ -269,25 +270,6 @@ def _opened(source: Path | io.BytesIO, name: str) -> soundfile.SoundFile:
         raise AudioError(
             f"{name}: holds no audio that can be read ({error}); accepted: a whole file"
         ) from error
-
-
-def _sound_track(video: Path, path: Path) -> Path:
-    """The sound of a video as 16 kHz mono FLAC, by ffmpeg, since libsndfile reads no video."""
-    if not video.is_file():
-        raise AudioError(f"{video}: does not exist; accepted: a recording")
-    ffmpeg = shutil.which("ffmpeg")
-    if ffmpeg is None:
-        raise AudioError(
-            f"{video}: needs ffmpeg on the PATH, which takes the sound out of {video.suffix} files;"
-            " accepted: ffmpeg installed, or a recording of the same name as .wav or .flac beside it"
-        )
-    command = [ffmpeg, "-nostdin", "-v", "error", "-y", "-i", str(video), "-vn", "-ac", "1", "-ar", "16000"]
-    run = subprocess.run([*command, str(path)], capture_output=True, text=True, errors="replace", check=False)
-    if run.returncode:
-        path.unlink(missing_ok=True)
-        reason = (run.stderr.strip().splitlines() or [f"exit code {run.returncode}"])[-1]
-        raise AudioError(f"{video}: ffmpeg found no sound in it ({reason}); accepted: a whole recording")
-    return path
 
 
 # ---------------------------------------------------------------------- files
@@ -332,14 +314,9 @@ def _record(
 
 def _write(folder: Path, rows: list[dict[str, str]], left_out: list[LeftOut], record: dict[str, Any]) -> None:
     more = dict.fromkeys(column for row in rows for column in row if column not in COLUMNS)
-    with open(folder / "manifest.csv", "w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, [*COLUMNS, *more], restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    with open(folder / "left_out.csv", "w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(["what", "where", "reason"])
-        table.writerows([gap.what, gap.where, gap.reason] for gap in left_out)
+    write_table(folder / "manifest.csv", Table([*COLUMNS, *more], rows, []))
+    gaps = [dataclasses.asdict(gap) for gap in left_out]
+    write_table(folder / "left_out.csv", Table(["what", "where", "reason"], gaps, []))
     text = json.dumps(record, ensure_ascii=False, indent=2) + "\n"
     (folder / "corpus.json").write_text(text, encoding="utf-8")
 

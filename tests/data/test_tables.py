@@ -4,7 +4,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from mmsr.data.table import ENDINGS, Table, read_table, write_table
+from mmsr.data.tables import ENDINGS, Table, read_table, write_table
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
@@ -44,5 +44,5 @@ def test_paths_are_seen_from_the_other_folder(tmp_path):
 
 
 def test_other_endings_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"a.txt has the ending '.txt'; accepted: .csv, .tsv"):
+    with pytest.raises(ValueError, match=r"a.txt: has the ending '.txt'; accepted: .csv, .tsv"):
         write_table(tmp_path / "a.txt", Table([], [], []))
