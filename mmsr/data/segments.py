@@ -7,14 +7,11 @@ silero-vad (MIT, extra `segments`) brings its weights in its wheel and runs offl
 are heard whole, 230 MB an hour at 16 kHz.
 """
 
-import csv
 import functools
 import hashlib
 import json
 import os
 import re
-import shutil
-import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -28,6 +25,9 @@ import soundfile
 
 from mmsr.data.audio import Audio, AudioError
 from mmsr.data.manifest import COLUMNS, load_manifest
+from mmsr.data.storage import is_url, relative_to
+from mmsr.data.tables import Table, write_table
+from mmsr.files import appearing
 
 _RATE = 16000
 # Loudness is compared over this many seconds: a plosive's closure counts, a zero crossing does not.
@@ -280,10 +280,10 @@ def segment_manifest(
     silent, seconds, done = [], 0.0, 0
     for row in table:
         if row["id"] not in long:
-            rows.append({**row, "audio": row["audio"] and _relative(row["audio"], out)})
+            rows.append({**row, "audio": row["audio"] and relative_to(row["audio"], out.resolve())})
             continue
         cut = _segmented(row, out / "audio" / _folder_name(row["id"]), settings)
-        source = _relative(row["audio"], out)
+        source = relative_to(row["audio"], out.resolve())
         for number, part in enumerate(cut["segments"], start=1):
             identity = f"{row['id']}-{number:04d}"
             audio = os.path.join("audio", _folder_name(row["id"]), f"{number:04d}.flac")
@@ -293,8 +293,8 @@ def segment_manifest(
         seconds, done = seconds + cut["seconds"], done + 1
         if progress is not None:
             progress("segments", done, len(long))
-    _write_table(out / "segments.csv", ("id", "recording", "audio", "start", "end"), places)
-    _write_table(out / "manifest.csv", COLUMNS, rows)
+    write_table(out / "segments.csv", Table(["id", "recording", "audio", "start", "end"], places, []))
+    write_table(out / "manifest.csv", Table(list(COLUMNS), rows, []))
     return SegmentedManifest(
         manifest=out / "manifest.csv",
         rows=len(rows),
@@ -315,13 +315,10 @@ def _seconds(row: Mapping[str, Any]) -> float:
 
 def _segmented(row: Mapping[str, Any], folder: Path, settings: Segmentation) -> dict[str, Any]:
     """The recording's folder of segments, made where it is not there: what its segments.json says."""
-    file = os.stat(row["audio"])
-    made_from = {
-        "audio": row["audio"],
-        "bytes": file.st_size,
-        "modified": file.st_mtime_ns,
-        **asdict(settings),
-    }
+    made_from = {"audio": row["audio"], **asdict(settings)}
+    if not is_url(row["audio"]):
+        file = os.stat(row["audio"])
+        made_from |= {"bytes": file.st_size, "modified": file.st_mtime_ns}
     if (folder / "segments.json").is_file():
         found = json.loads((folder / "segments.json").read_text(encoding="utf-8"))
         if found["made_from"] == made_from:
@@ -331,27 +328,18 @@ def _segmented(row: Mapping[str, Any], folder: Path, settings: Segmentation) -> 
     except AudioError as error:
         raise AudioError(f"row with id {row['id']!r}, column audio: {error}") from error
     segments = speech_segments(samples, **asdict(settings))
-    unfinished = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}.tmp")
-    unfinished.mkdir(parents=True)
-    try:
+    answer = {
+        "made_from": made_from,
+        "seconds": len(samples) / _RATE,
+        "segments": [{"start": round(part.start, 4), "end": round(part.end, 4)} for part in segments],
+    }
+    with appearing(folder) as half:  # in place of what was made from another file, or with other settings
+        half.mkdir()
         for number, part in enumerate(segments, start=1):
             piece = samples[round(part.start * _RATE) : round(part.end * _RATE)]
-            soundfile.write(unfinished / f"{number:04d}.flac", piece, _RATE, subtype="PCM_16")
-        answer = {
-            "made_from": made_from,
-            "seconds": len(samples) / _RATE,
-            "segments": [{"start": round(part.start, 4), "end": round(part.end, 4)} for part in segments],
-        }
-        (unfinished / "segments.json").write_text(json.dumps(answer, indent=1), encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)  # made from another file, or with other settings
-        unfinished.rename(folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+            soundfile.write(half / f"{number:04d}.flac", piece, _RATE, subtype="PCM_16")
+        (half / "segments.json").write_text(json.dumps(answer, indent=1), encoding="utf-8")
     return answer
-
-
-def _relative(path: str, folder: Path) -> str:
-    return os.path.relpath(path, folder.resolve())
 
 
 def _folder_name(identity: str) -> str:
@@ -360,16 +348,3 @@ def _folder_name(identity: str) -> str:
     if len(name) <= 100:
         return name
     return f"{name[:80]}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
-
-
-def _write_table(path: Path, columns: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with open(unfinished, "w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, columns, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)

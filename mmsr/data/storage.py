@@ -54,6 +54,20 @@ def seen_from(reference: str, here: str | os.PathLike[str], there: str | os.Path
     return os.path.relpath(os.path.join(os.path.abspath(here), reference), os.path.abspath(there))
 
 
+def relative_to(reference: str, folder: str | os.PathLike[str]) -> str:
+    """An absolute reference as a table in a folder names it.
+
+    Raises:
+        ValueError: It is of audio inside another table, in a cache that may go away.
+    """
+    if reference.startswith(_ROW_OF_TABLE):
+        raise ValueError("audio inside a table cannot be named from another; accepted: audio files, or URLs")
+    if "::" in reference:
+        member, _, archive = reference.partition("::")
+        return f"{member}::{relative_to(archive, folder)}"
+    return reference if is_url(reference) else os.path.relpath(reference, folder)
+
+
 def row_of_table(path: str, column: str, row: int) -> str:
     """The reference to one value of an Arrow file."""
     return f"{_ROW_OF_TABLE}{column}/{row}::{path}"
