@@ -25,7 +25,7 @@ from mmsr.data.check_audio import AudioFile, listen, short_name
 from mmsr.data.check_codes import CODES
 from mmsr.data.faults import Fault, ManifestError
 from mmsr.data.manifest import COLUMNS, DURATION, examine_manifest
-from mmsr.data.sentences import TELLING, codes, letters, telling_sentences
+from mmsr.data.sentences import codes, letters, numbered, telling_sentences
 from mmsr.data.storage import is_url
 from mmsr.data.tables import chunks, parts
 
@@ -160,6 +160,7 @@ class _Manifest:
     renamed: dict[str, str]
     files: dict[str, AudioFile] = field(default_factory=dict)  # by path, once decoded
     _coded: dict[str, tuple[np.ndarray, list[str]]] = field(default_factory=dict)
+    _letters: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -204,22 +205,35 @@ class _Manifest:
         return _taken(named, codes)
 
     @cached_property
-    def sentences(self) -> pyarrow.ChunkedArray:
-        """What is said in each row `[n]`; None where that is too short to tell it from others."""
-        return telling_sentences(self.table["text"])
+    def splits(self) -> tuple[np.ndarray, list[str]]:
+        """As `codes("split")`, misspelt names as they were meant."""
+        numbers, names = self.codes("split")
+        return codes(_taken([_meant_split(name) or name for name in names], numbers))
 
     @cached_property
+    def sentences(self) -> pyarrow.ChunkedArray:
+        """What is said in each row `[n]`; None where that is too short to tell it from others."""
+        return telling_sentences(self.table["text"], self.letters("text"))
+
+    def letters(self, column: str) -> np.ndarray:
+        """How much a column of texts says in each row `[n]`."""
+        if column not in self._letters:
+            self._letters[column] = letters(self.table[column])
+        return self._letters[column]
+
+    @property
     def lengths(self) -> np.ndarray:
-        """What is said in each row, in letters `[n]`; a Han, kana or hangul character counts three."""
-        return letters(pc.coalesce(self.table["text"], self.table["asr_text"]))
+        """How much is said in each row `[n]`, by the transcript or else by the ASR's."""
+        return np.where(self.letters("text") > 0, self.letters("text"), self.letters("asr_text"))
 
     @cached_property
     def seconds(self) -> np.ndarray:
         """Length of each row's audio `[n]`, as decoded or else as the table says; NaN where neither does."""
-        codes, values = self.codes("audio")
-        files = [self.files.get(value) for value in values]
-        seconds = [np.nan if file is None or file.seconds is None else file.seconds for file in files]
-        decoded = np.array([*seconds, np.nan])[codes]  # -1 takes the last
+        decoded = np.full(len(self.table), np.nan)
+        if self.files:
+            codes, values = self.codes("audio")
+            lengths = [self.files[value].seconds for value in values]
+            decoded = np.array([*lengths, None], dtype=float)[codes]  # -1 takes the last
         if DURATION not in self.table.column_names:
             return decoded
         told = pc.fill_null(self.table[DURATION], np.nan).to_numpy()
@@ -315,7 +329,9 @@ def _check_blank(manifest: _Manifest, told: set[int | None]) -> Iterator[Fault]:
         return  # several files, each with its own numbers
     first = 2 if manifest.source.lower().endswith((".csv", ".tsv", ".xlsx")) else 1  # below the header
     last = int(manifest.numbers[-1]) if len(manifest.numbers) else 0
-    for number in np.setdiff1d(np.arange(first, last), manifest.numbers).tolist():
+    there = np.zeros(last + 1, dtype=bool)
+    there[manifest.numbers] = True
+    for number in (first + np.flatnonzero(~there[first:])).tolist():
         if number not in told:
             problem = "is blank; accepted: rows with audio or text"
             yield Fault(manifest.name, number, None, problem, "row-blank")
@@ -323,17 +339,27 @@ def _check_blank(manifest: _Manifest, told: set[int | None]) -> Iterator[Fault]:
 
 def _check_rows(manifest: _Manifest) -> Iterator[Fault]:
     """Rows that are there again under another id."""
-    rows = manifest.table.drop_columns(["id"])
-    coded = {name: manifest.codes(name)[0] for name in rows.column_names}
-    # Without sound and speaker, short answers are alike by nature.
-    telling = (manifest.codes("audio")[0] >= 0) | (manifest.lengths >= TELLING)
-    grouped = pyarrow.table({**coded, "row": np.arange(len(rows))}).filter(pyarrow.array(telling))
-    again = grouped.group_by(list(coded), use_threads=False).aggregate([("row", "list"), ("row", "count")])
-    for same in again.filter(pc.greater(again["row_count"], 1))["row_list"].to_pylist():
+    keys, _ = numbered(manifest.table["audio"])
+    texts, _ = numbered(manifest.sentences)  # without sound, short answers are alike by nature
+    keys = np.where(keys >= 0, keys, np.where(texts >= 0, texts + len(keys), -1))
+    alike = np.flatnonzero(_repeated(keys))
+    if not len(alike):
+        return
+    rows = manifest.table.take(alike).drop_columns(["id"])
+    columns = rows.column_names
+    again = rows.append_column("row", pyarrow.array(alike)).group_by(columns, use_threads=False)
+    for same in again.aggregate([("row", "list")])["row_list"].to_pylist():
         first, *others = sorted(same)
         for row in others:
             problem = f"is row {manifest.numbers[first]} again but for the id; accepted: each utterance once"
             yield manifest.fault("row-duplicate", problem, row=row)
+
+
+def _repeated(keys: np.ndarray) -> np.ndarray:
+    """Which keys `[n]` are there more than once; -1 does not count."""
+    if not len(keys) or keys.max() < 0:
+        return np.zeros(len(keys), dtype=bool)
+    return (keys >= 0) & (np.bincount(keys + 1)[keys + 1] > 1)
 
 
 def _check_names(manifest: _Manifest) -> Iterator[Fault]:
@@ -422,16 +448,22 @@ def _check_languages(manifest: _Manifest) -> Iterator[Fault]:
         yield manifest.fault("language-script", problem, row=row, column="language")
 
 
+def _meant_split(name: str) -> str | None:
+    """The usual split that a name is, or is almost: test2 may be meant, tets hardly."""
+    if near := _near(name, SPLITS):
+        return near
+    close = (
+        difflib.get_close_matches(_plain(name), SPLITS, n=1, cutoff=0.75) if name.strip().isalpha() else []
+    )
+    return close[0] if close else None
+
+
 def _check_splits(manifest: _Manifest) -> Iterator[Fault]:
     codes, names = manifest.codes("split")
     for value, rows in manifest.first_rows("split"):
         if value in SPLITS:
             continue
-        near = _near(value, SPLITS)
-        if near is None and value.strip().isalpha():  # test2 may be meant, tets hardly
-            close = difflib.get_close_matches(_plain(value), SPLITS, n=1, cutoff=0.75)
-            near = close[0] if close else None
-        if near:
+        if near := _meant_split(value):
             problem = f"{value!r} is no split, but {near!r} is; accepted: {', '.join(SPLITS)}"
             yield from (manifest.fault("split-misspelt", problem, row=row, column="split") for row in rows)
         else:
@@ -444,7 +476,7 @@ def _check_splits(manifest: _Manifest) -> Iterator[Fault]:
         problem = f"is missing, while others have one; accepted: {', '.join(SPLITS)}"
         yield manifest.fault("split-missing", problem, row=row, column="split")
     for split in SPLITS:
-        if split not in names:
+        if split not in manifest.splits[1]:
             problem = f"no row is in {split!r}; found: {', '.join(names)}; accepted: {', '.join(SPLITS)}"
             yield manifest.fault("split-absent", problem, column="split")
 
@@ -456,9 +488,10 @@ _RARE, _RARE_OF = 0.01, 100  # share below which a class is rare, in splits of a
 
 def _splits(manifest: _Manifest) -> Iterator[tuple[str, np.ndarray]]:
     """Each split and its rows; the whole table under the name "" where there are no splits."""
-    if manifest.names("split"):
-        yield from manifest.first_rows("split")
-    else:
+    numbers, names = manifest.splits
+    for place, name in enumerate(names):
+        yield name, np.flatnonzero(numbers == place)
+    if not names:
         yield "", np.arange(len(manifest.table))
 
 
@@ -496,15 +529,15 @@ def _where(manifest: _Manifest, there: dict[int, tuple[int, int]], names: Sequen
 
 
 def _check_leaks(manifest: _Manifest) -> Iterator[Fault]:
-    splits, names = manifest.codes("split")
+    splits, names = manifest.splits
     speakers, speaker_names = manifest.codes("speaker")
     for speaker, there in _spread(speakers, splits):
         row, where = _where(manifest, there, names)
         problem = f"{speaker_names[speaker]!r} is in {where}; accepted: each speaker in one split"
         yield manifest.fault("speaker-in-two-splits", problem, row=row, column="speaker")
-    sentences, texts = codes(manifest.sentences)
+    sentences, texts = numbered(manifest.sentences)
     shared = list(_spread(sentences, splits))
-    distinct = len(np.unique(sentences[sentences >= 0]))
+    distinct = len(texts)
     if shared and len(shared) >= distinct / 2:
         problem = (
             f"{len(shared):,} of {distinct:,} sentences are in two splits: the corpus is read from a script,"
@@ -514,7 +547,7 @@ def _check_leaks(manifest: _Manifest) -> Iterator[Fault]:
         return
     for sentence, there in shared:
         row, where = _where(manifest, there, names)
-        problem = f"{_short(texts[sentence])} is in {where}; accepted: each sentence in one split"
+        problem = f"{_short(texts[sentence].as_py())} is in {where}; accepted: each sentence in one split"
         yield manifest.fault("text-in-two-splits", problem, row=row, column="text")
 
 
@@ -543,7 +576,7 @@ def _check_balance(manifest: _Manifest) -> Iterator[Fault]:
                     problem = f"{where} has no row in {language!r}; accepted: each language in each split"
                     yield manifest.fault("language-absent", problem, column="language")
     same = pc.fill_null(manifest.table["audio"], "")
-    utterances, _ = codes(pc.if_else(pc.equal(same, ""), manifest.sentences, same))
+    utterances, _ = numbered(pc.if_else(pc.equal(same, ""), manifest.sentences, same))
     for _, there in _spread(utterances, labels[0]):
         row, where = _where(manifest, there, labels[1])
         problem = f"the same utterance is {where}; accepted: one label for one utterance"
@@ -578,23 +611,27 @@ def _check_texts(manifest: _Manifest) -> Iterator[Fault]:
             )
             problem = f"{_short(text)} has control characters ({points}); accepted: text without them"
             yield manifest.fault("text-control", problem, row=row, column=column)
-        for row in _rows_where(pc.match_substring_regex(texts, _MOJIBAKE)):
+        foreign = _rows_where(pc.invert(pc.string_is_ascii(texts)))
+        for row in foreign[_rows_where(pc.match_substring_regex(texts.take(foreign), _MOJIBAKE))]:
             text = texts[row].as_py()
             if (mended := _mended(text)) != text:
                 problem = f"{_short(text)} is UTF-8 read as Windows-1252; accepted: {_short(mended)}"
                 yield manifest.fault("text-mojibake", problem, row=row, column=column)
-        yield from _check_forms(manifest, column)
+        yield from _check_forms(manifest, column, foreign)
         if column != "rationale":
             yield from _check_words(manifest, column)
 
 
-def _check_forms(manifest: _Manifest, column: str) -> Iterator[Fault]:
+def _check_forms(manifest: _Manifest, column: str, foreign: np.ndarray) -> Iterator[Fault]:
+    """Unicode forms of the rows that are not ASCII."""
     texts = manifest.table[column]
-    composed = pc.fill_null(pc.not_equal(texts, pc.utf8_normalize(texts, form="NFD")), False)
-    decomposed = pc.fill_null(pc.not_equal(texts, pc.utf8_normalize(texts, form="NFC")), False)
-    apart = _rows_where(decomposed)
-    together = len(texts) - len(apart) and len(_rows_where(pc.and_(composed, pc.invert(decomposed))))
-    if len(apart) and not together:
+    written = texts.take(foreign)
+    apart = foreign[_rows_where(pc.not_equal(written, pc.utf8_normalize(written, form="NFC")))]
+    if not len(apart):
+        return
+    composed = foreign[_rows_where(pc.not_equal(written, pc.utf8_normalize(written, form="NFD")))]
+    together = len(np.setdiff1d(composed, apart))
+    if not together:
         problem = (
             f"{len(apart):,} rows are in a decomposed Unicode form; accepted: NFC, as keyboards write it"
         )
@@ -608,12 +645,10 @@ def _check_forms(manifest: _Manifest, column: str) -> Iterator[Fault]:
 
 def _check_words(manifest: _Manifest, column: str) -> Iterator[Fault]:
     texts = manifest.table[column]
-    written = letters(texts)
-    given = pc.is_valid(texts).to_numpy()
-    for row in np.flatnonzero(given & (written == 0)):
+    for row in _rows_where(pc.invert(pc.match_substring_regex(texts, r"[\pL\pN]"))):
         problem = f"{_short(texts[row].as_py())} has no letter and no digit; accepted: words, or no value"
         yield manifest.fault("text-wordless", problem, row=row, column=column)
-    for row in np.flatnonzero(written == 1):
+    for row in _rows_where(pc.match_substring_regex(texts, r"^\s*[a-zA-Z]\s*$")):
         problem = f"{_short(texts[row].as_py())} is a single letter; accepted: words"
         yield manifest.fault("text-short", problem, row=row, column=column)
 
@@ -683,27 +718,29 @@ def _check_audio(manifest: _Manifest, max_seconds: float) -> Iterator[Fault]:
 
 def _check_same_audio(manifest: _Manifest) -> Iterator[Fault]:
     """The same sound under two names or ids: by its bytes, or by its path where it was not read."""
-    paths, names = manifest.codes("audio")
-    digests = [file.digest if (file := manifest.files.get(name)) else name for name in names]
-    keys, _ = codes(_taken(digests, paths))
-    splits, split_names = manifest.codes("split")
-    leaking = set()
+    paths = manifest.table["audio"]
+    keys, _ = numbered(paths)
+    if manifest.files:
+        keys, _ = numbered(_taken([manifest.files[name].digest for name in manifest.names("audio")], keys))
+
+    def name(row: int | np.integer) -> str:
+        return short_name(paths[int(row)].as_py(), manifest.folder)
+
+    splits, split_names = manifest.splits
+    leaking = np.zeros(len(keys) + 1, dtype=bool)  # the last for -1
     for key, there in _spread(keys, splits):
-        leaking.add(key)
+        leaking[key] = True
         row, where = _where(manifest, there, split_names)
-        name = short_name(names[paths[row]], manifest.folder)
-        problem = f"the same audio as {name!r} is in {where}; accepted: each sound in one split"
+        problem = f"the same audio as {name(row)!r} is in {where}; accepted: each sound in one split"
         yield manifest.fault("audio-in-two-splits", problem, row=row, column="audio")
-    order = np.argsort(keys, kind="stable")
-    order = order[keys[order] >= 0]
-    first = np.flatnonzero(np.r_[True, np.diff(keys[order]) > 0]) if len(order) else order
-    for start, stop in zip(first, [*first[1:], len(order)], strict=True):
-        if stop - start > 1 and int(keys[order[start]]) not in leaking:
-            for row in order[start + 1 : stop]:
-                one, other = (short_name(names[paths[r]], manifest.folder) for r in (order[start], row))
-                said = f"is {one!r} of row" if one == other else f"has the same bytes as {one!r} of row"
-                problem = f"{other!r} {said} {manifest.numbers[order[start]]}; accepted: each sound once"
-                yield manifest.fault("audio-duplicate", problem, row=row, column="audio")
+    rows = np.flatnonzero(_repeated(keys) & ~leaking[keys])
+    _, first, which = np.unique(keys[rows], return_index=True, return_inverse=True)
+    for place, earlier in zip(rows, rows[first[which]], strict=True):
+        if place != earlier:
+            one, other = name(earlier), name(place)
+            said = f"is {one!r} of row" if one == other else f"has the same bytes as {one!r} of row"
+            problem = f"{other!r} {said} {manifest.numbers[earlier]}; accepted: each sound once"
+            yield manifest.fault("audio-duplicate", problem, row=place, column="audio")
 
 
 _TABLE_CHECKS: tuple[Callable[[_Manifest], Iterator[Fault]], ...] = (
