@@ -194,7 +194,7 @@ def test_data_check_answers_by_exit_code_json_and_page(tmp_path, capsys):
     assert "does not exist" in refused(capsys, "data", "check", "--manifest", str(tmp_path / "no.csv"))
     assert "--codes" in refused(capsys, "data", "check")
     main(["data", "check", "--codes"])
-    assert "speaker-in-two-splits  error" in capsys.readouterr().out
+    assert "a speaker is in two splits -> mmsr data split --by speaker" in capsys.readouterr().out
 
 
 def test_data_split_writes_a_copy_and_its_recipe(tmp_path, capsys):

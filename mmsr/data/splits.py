@@ -45,9 +45,10 @@ def split_rows(
 ) -> np.ndarray:
     """Deal rows out into splits.
 
-    Single rows are dealt out stratum by stratum, to within a row of each share. Groups are dealt out from the
-    largest to the smallest, each to the split where the counts of all strata come nearest to their shares
-    (what scikit-learn's StratifiedGroupKFold does for equal shares); no split stays empty.
+    Single rows are sampled systematically, so that every stratum is within a row or two of its share. Groups
+    are dealt out roughly from the largest to the smallest, each to the split where the counts of all strata
+    come nearest to their shares (what scikit-learn's StratifiedGroupKFold does for equal shares); no split
+    stays empty.
 
     Args:
         rows: A manifest's rows, in the file's order.
@@ -77,7 +78,10 @@ def split_rows(
     _enough(groups, len(shares), f"the {len(shares)} splits {', '.join(shares)}", by=by, source=source)
     parts = np.array(list(shares.values())) / sum(shares.values())
     rng = np.random.default_rng(seed)
-    return np.array(list(shares))[_deal(groups, _strata(rows, stratify), parts, rng)]
+    strata = _strata(rows, stratify)
+    single = len(rows) == groups.max() + 1
+    dealt = _deal_rows(strata, parts, rng) if single else _deal_groups(groups, strata, parts, rng)
+    return np.array(list(shares))[dealt]
 
 
 def fold_rows(
@@ -93,6 +97,8 @@ def fold_rows(
 ) -> np.ndarray:
     """Deal rows out into folds of like size and like strata, by scikit-learn.
 
+    Where groups are not cut the seed decides little: groups of unlike size have one order.
+
     By speaker and not stratified, the folds are those of `mmsr fit --data.fold` (`speaker_fold`).
 
     Arguments are those of `split_rows`, but for `folds`, which leave-one-speaker-out counts itself.
@@ -106,9 +112,8 @@ def fold_rows(
     """
     if by == "leave-one-speaker-out":
         groups = _groups(rows, by="speaker", block_rows=block_rows, keep_texts=False, source=source)
-        names = np.array(column_of(rows, "speaker").to_pylist(), dtype=str)
         _enough(groups, 2, "folds", by=by, source=source)
-        return np.unique(names, return_inverse=True)[1]
+        return np.unique(column_of(rows, "speaker").to_pylist(), return_inverse=True)[1]  # in their order
     if folds is None or folds < 2:
         raise ValueError(f"--folds is {folds}; accepted: 2 or more")
     groups = _groups(rows, by=by, block_rows=block_rows, keep_texts=keep_texts, source=source)
@@ -131,7 +136,7 @@ def fold_rows(
             f"no value of {', '.join(stratify)} has {folds} rows;"
             " accepted: fewer --folds or --stratify columns"
         )
-    for fold, (_, test) in enumerate(cut.split(np.zeros(len(rows)), strata, groups)):
+    for fold, (_, test) in enumerate(cut.split(np.zeros(len(rows)), strata, None if single else groups)):
         numbers[test] = fold
     return numbers
 
@@ -278,33 +283,51 @@ def _strata(rows: datasets.Dataset, columns: Sequence[str]) -> np.ndarray:
     return strata
 
 
-def _deal(groups: np.ndarray, strata: np.ndarray, shares: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Number `[n]` of each row's split, by the shares `[k]`."""
+def _deal_rows(strata: np.ndarray, shares: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Number `[n]` of each row's split, by the shares `[k]`: systematic sampling of the rows by stratum."""
+    split = np.full(len(strata), int(shares.argmax()))
+    left = np.lexsort((rng.random(len(strata)), strata))  # rows of a stratum side by side, in random order
+    quotas = _whole(shares * len(strata)).astype(int)
+    for part in np.argsort(shares, kind="stable"):
+        if part != shares.argmax():  # which keeps what is left
+            places = ((np.arange(quotas[part]) + 0.5) * len(left) / quotas[part]).astype(int)
+            split[left[places]] = part
+            left = np.delete(left, places)
+    return split
+
+
+def _deal_groups(
+    groups: np.ndarray, strata: np.ndarray, shares: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Number `[n]` of each row's split, by the shares `[k]`: each group goes where it fits."""
     counts = np.zeros((int(groups.max()) + 1, int(strata.max()) + 2))  # [groups, strata and all]
     np.add.at(counts, (groups, strata), 1)
     counts[:, -1] = counts.sum(axis=1)
     goal = shares[:, None] * counts.sum(axis=0)
     filled = np.zeros_like(goal)
-    split = np.full(len(counts), -1)
-    order = rng.permutation(len(counts))
-    if (counts[:, -1] == 1).all():  # single rows: what is whole of each quota is dealt out at once
-        stratum = counts[:, :-1].argmax(axis=1)
-        for value in range(int(strata.max()) + 1):
-            own = order[stratum[order] == value]
-            quota = np.repeat(np.arange(len(shares)), np.floor(goal[:, value]).astype(int))
-            split[own[: len(quota)]] = quota
-        np.add.at(filled, split[split >= 0], counts[split >= 0])
-    left = order[split[order] < 0]
-    left = left[np.argsort(-counts[left, -1], kind="stable")]
-    for place, group in enumerate(left):
+    split = np.zeros(len(counts), dtype=np.int64)
+    # The largest first, since small ones make up for them; roughly, or the seed would decide nothing.
+    order = np.argsort(-counts[:, -1] * rng.uniform(0.6, 1.4, len(counts)), kind="stable")
+    for place, group in enumerate(order):
         own = counts[group]
         cost = (own * (2 * (filled - goal) + own) / goal).sum(axis=1)  # how much further from the goal
         empty = filled[:, -1] == 0
-        if len(left) - place <= empty.sum():
+        if len(order) - place <= empty.sum():
             cost[~empty] = np.inf
         split[group] = chosen = int(cost.argmin())
         filled[chosen] += own
     return split[groups]
+
+
+def _whole(parts: np.ndarray) -> np.ndarray:
+    """Whole numbers of the same sum, by largest remainder; none is 0."""
+    whole = np.floor(parts + 1e-9)
+    remainders = np.argsort(whole - parts, kind="stable")
+    whole[remainders[: round(parts.sum() - whole.sum())]] += 1
+    while (whole == 0).any():
+        whole[whole.argmax()] -= 1
+        whole[whole.argmin()] += 1
+    return whole
 
 
 # ---------------------------------------------------------------------- files
