@@ -170,7 +170,8 @@ def test_bad_manifests_name_file_row_column_and_value(model, tmp_path, capsys, h
     with pytest.raises(SystemExit) as exit_:
         main(["data", "check", "--manifest", str(manifest)])
     assert exit_.value.code == 1  # the manifest could be read; 2 is for what cannot
-    assert all(part in capsys.readouterr().out for part in expected)
+    out = capsys.readouterr().out
+    assert all(part in out for part in expected), out
 
 
 def test_data_check_answers_by_exit_code_json_and_page(tmp_path, capsys):
