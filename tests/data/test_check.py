@@ -91,6 +91,7 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> CheckedManifest:
         "nan": {"audio": sound("nan.wav", broken, subtype="FLOAT")},
         "scale": {"audio": sound("scale.wav", tone(1, seed=52) * 32768, subtype="FLOAT")},
         "silent": {"audio": sound("silent.wav", np.full(RATE, 1e-4), subtype="FLOAT")},
+        "constant": {"audio": sound("constant.wav", np.full(RATE, 0.2))},
         "clipped": {"audio": sound("clipped.wav", np.clip(tone(2, seed=53) * 9, -1, 1))},
         "short": {"audio": sound("short.wav", tone(0.05, seed=54)), "text": "a b"},
         "long": {"audio": sound("long.wav", tone(4.2, seed=55)), "text": "words enough " * 5},
@@ -168,6 +169,7 @@ EXPECTED: list[tuple[str, str, str | None, tuple[str, ...]]] = [
     ("audio-nan", "nan", "audio", ("'nan.wav' 1 of 16000 samples are NaN", "accepted: finite")),
     ("audio-scale", "scale", "audio", ("'scale.wav' peak", "far beyond full scale", "accepted")),
     ("audio-silent", "silent", "audio", ("'silent.wav' is silent (peak:", "accepted: a peak above -60 dB")),
+    ("audio-silent", "constant", "audio", ("'constant.wav' is silent (peak: ",)),
     ("audio-clipped", "clipped", "audio", ("'clipped.wav' is clipped (", "accepted: at most 0.1%")),
     ("audio-short", "short", "audio", ("'short.wav' lasts 0.050 s; accepted: at least 0.1 s",)),
     ("audio-long", "long", "audio", ("'long.wav' lasts 4.2 s; accepted: at most 4.1 s (--max-seconds)",)),
@@ -181,7 +183,7 @@ EXPECTED: list[tuple[str, str, str | None, tuple[str, ...]]] = [
         "audio-in-two-splits",
         "leak",
         "audio",
-        ("train (row 2) and test (row 26)", "accepted: each sound in one"),
+        ("train (row 2) and test (row 27)", "accepted: each sound in one"),
     ),
     ("speech-too-fast", "fast", "text", ("100.0 letters a second; accepted: 1 to 40",)),
     (
@@ -306,6 +308,7 @@ def test_what_is_right_in_the_same_run_is_not_told(faulty):
     ):
         assert not [code for row, code in told_of if row == rows[identity]], identity
     assert not {code for row, code in told_of if row in range(1, 13)}  # the clean ones
+    assert not told(faulty, "audio-duplicate", "leak")  # it is told already that this is in two splits
     labels = dict(zip(faulty.table["id"].to_pylist(), faulty.table["label"].to_pylist(), strict=True))
     assert labels["label-index"] == "neutral"
 
