@@ -1,7 +1,8 @@
 """The command `mmsr`: one dict of command -> function, whose signature is the command's flags.
 
 Functions import what they need when they run, so that `mmsr --help` answers without torch. Bad input ends
-with one line on stderr and exit code 2, an interruption with 130; nothing half-written stays.
+with one line on stderr and exit code 2, faults that `data check` finds with 1, an interruption with 130;
+nothing half-written stays.
 """
 
 from __future__ import annotations
@@ -360,26 +361,120 @@ def make_demo(out: str, utterances: int = 2400, seed: int = 0) -> None:
     say(f"corpus: {make(Path(out), utterances=utterances, seed=seed)}")
 
 
-def check(manifest: str, labels: list[str] | None = None, columns: dict[str, str] | None = None) -> None:
-    """Read a manifest whole and print every fault with row and column; exit code 2 where there is one.
+def check(
+    manifest: str | None = None,
+    labels: list[str] | None = None,
+    columns: dict[str, str] | None = None,
+    require: list[str] | None = None,
+    no_audio: bool = False,
+    max_seconds: float = 60.0,
+    allow: list[str] | None = None,
+    strict: bool = False,
+    report: str | None = None,
+    json: bool = False,
+    codes: bool = False,
+) -> None:
+    """Find everything that is wrong in a manifest and its audio: file, row, column, value and remedy.
 
-    Example: mmsr data check --manifest my/manifest.csv
+    The terminal shows the first faults of each kind, --json all of them. Exit code 1 where there is an error,
+    0 where there are warnings only. `mmsr data check --codes` lists what is looked for.
+
+    Example: mmsr data check --manifest my/manifest.csv --report check.html
 
     Args:
         manifest: A csv, tsv, jsonl, parquet or xlsx file.
         labels: Accepted labels; negative, neutral, positive by default.
         columns: Names that columns have in this manifest, such as `{rationale: human_justification}`.
+        require: Columns in which a missing value is an error.
+        no_audio: Do not open the audio files.
+        max_seconds: Longer audio is a warning.
+        allow: Codes of faults to forgive, such as speaker-in-two-splits.
+        strict: Warnings are errors.
+        report: HTML page to write: counts, lengths, labels by language and split, faults.
+        json: Print one JSON object with every fault instead of text (--json alone will do).
+        codes: Print the code, severity, meaning and remedy of every kind of fault, and end.
     """
-    if not os.path.isfile(manifest):
-        raise ValueError(f"--manifest {manifest}: no such file")
-    from mmsr.data.manifest import load_manifest
+    from mmsr.data.check import LABELS, check_manifest
+    from mmsr.data.check_report import as_json, code_table, summary, write_page
 
-    rows = load_manifest(manifest, labels=labels or ["negative", "neutral", "positive"], columns=columns)
-    for column in ("split", "label", "language", "kind"):
-        values = rows[column]
-        counts = ", ".join(f"{value} {values.count(value):,}" for value in sorted({v for v in values if v}))
-        print(f"{column}: {counts or 'not given'}")
-    print(f"{len(rows):,} rows, no faults")
+    if codes:
+        print(code_table())
+        return
+    if manifest is None:
+        raise ValueError("give --manifest FILE, or --codes")
+    checked = check_manifest(
+        manifest,
+        labels=labels or LABELS,
+        columns=columns,
+        require=require or (),
+        audio=not no_audio,
+        max_seconds=max_seconds,
+        allow=allow or (),
+        strict=strict,
+        progress=progress_bar(),
+    )
+    print(dumps(as_json(checked), ensure_ascii=False) if json else summary(checked))
+    if report is not None:
+        write_page(checked, report)
+        say(f"report: {report}")
+    if checked.errors:
+        sys.exit(1)
+
+
+def split(
+    manifest: str,
+    out: str,
+    by: Literal["speaker", "block", "stratified", "leave-one-speaker-out"],
+    shares: list[str] | None = None,
+    folds: int | None = None,
+    fold: int | None = None,
+    stratify: list[str] | None = None,
+    block_rows: int = 50,
+    keep_texts: bool = False,
+    columns: dict[str, str] | None = None,
+    seed: int = 0,
+) -> None:
+    """Deal the rows of a manifest out into splits or folds; writes a copy and OUT.split.json, its recipe.
+
+    No speaker (--by speaker) and no recording, that is block of consecutive rows (--by block), is cut.
+
+    Example: mmsr data split --manifest my/all.csv --out my/manifest.csv --by speaker --shares train=.8 dev=.2
+
+    Args:
+        manifest: A csv, tsv, jsonl, parquet or xlsx file.
+        out: The copy, in any of these formats. Its other columns stay as they were.
+        by: What is kept together; stratified: nothing.
+        shares: Splits and their shares; train=.8 dev=.1 test=.1 by default.
+        folds: Write the number of one of so many folds into the column `fold` instead.
+        fold: Write `split` instead of `fold`: this fold is test, the next one dev, the others train.
+        stratify: Columns of whose values each split has its share: label by default, [] for none. By speaker
+            and with none, folds are those of `mmsr fit --data.fold`.
+        block_rows: Rows of a block.
+        keep_texts: Keep rows with the same sentence together too.
+        columns: Names that columns have in this manifest.
+        seed: The same seed gives the same splits.
+    """
+    from mmsr.data.splits import STRATIFY, split_manifest
+
+    recipe = split_manifest(
+        manifest,
+        out,
+        by=by,
+        shares=None if shares is None else parsed_shares(shares),
+        folds=folds,
+        fold=fold,
+        columns=columns,
+        command=" ".join(sys.argv),
+        stratify=STRATIFY if stratify is None else stratify,
+        block_rows=block_rows,
+        keep_texts=keep_texts,
+        seed=seed,
+    )
+    for name, entry in recipe["counts"].items():
+        labels = ", ".join(f"{label} {count:,}" for label, count in entry["label"].items())
+        speakers = f", {entry['speakers']:,} speakers" if entry["speakers"] else ""
+        print(f"{recipe['column']} {name}: {entry['rows']:,} rows{speakers}; {labels or 'no labels'}")
+    say(f"{out}, and how it was made: {Path(out).with_suffix('.split.json')}")
 
 
 def convert(from_: str, source: str, out: str, labels: str | None = None, copy: bool = False) -> None:
@@ -593,6 +688,7 @@ COMMANDS: dict[str, Any] = {
         "make-demo": make_demo,
         "convert": convert,
         "check": check,
+        "split": split,
         "segment": segment,
         "degrade": degrade,
         "features": features,
@@ -665,6 +761,18 @@ def as_seconds(duration: str | None) -> float | None:
     if not seconds >= 0 or duration.isdecimal():  # a bare number would be nanoseconds
         raise ValueError(f"--older-than {duration!r} is no duration; accepted: such as 30d or 12h")
     return seconds
+
+
+def parsed_shares(shares: Sequence[str]) -> dict[str, float]:
+    """Shares as they are typed, `train=.8 dev=.2`."""
+    parsed = {}
+    for value in shares:
+        name, _, share = value.partition("=")
+        try:
+            parsed[name] = float(share)
+        except ValueError:
+            raise ValueError(f"--shares {value}; accepted: NAME=SHARE, such as train=.8") from None
+    return parsed
 
 
 def rows_of(table: Any, split: str, manifest: str) -> list[dict[str, Any]]:
@@ -779,14 +887,43 @@ def call(commands: dict[str, Any], settings: Any) -> None:
 
 
 def as_flags(argv: Sequence[str]) -> list[str]:
-    """Flags as the parser knows them: `--force_label` for `--force-label`, `--json=true` for `--json`."""
-    switches = ("--json", "--copy", "--clear", "--keep_going")
-    flags = []
-    for value in argv:
-        if value.startswith("--"):
-            name, equals, rest = value.partition("=")
-            value = "--" + name[2:].replace("-", "_") + equals + rest
-        flags.append(f"{value}=true" if value in switches else value)
+    """Flags as the parser knows them.
+
+    `--force_label` for `--force-label`; `--json=true` for `--json` and other switches; `--labels=["a", "b"]`
+    for `--labels a b` and other lists.
+    """
+    switches, lists = flags_of_type("bool"), flags_of_type("list[")
+    flags: list[str] = []
+    values = list(argv)
+    while values:
+        value = values.pop(0)
+        if not value.startswith("--"):
+            flags.append(value)
+            continue
+        name, equals, rest = value.partition("=")
+        name = "--" + name[2:].replace("-", "_")
+        if name in lists and not equals:
+            own = []
+            while values and not values[0].startswith("--"):
+                own.append(values.pop(0))
+            typed = len(own) == 1 and own[0].startswith("[")  # a list in YAML
+            flags.append(f"{name}={own[0] if typed else dumps(own)}")
+        elif name in switches and not equals and (not values or values[0].startswith("--")):
+            flags.append(f"{name}=true")
+        else:
+            flags.append(name + equals + rest)
+    return flags
+
+
+def flags_of_type(kind: str, commands: dict[str, Any] = COMMANDS) -> set[str]:
+    """Flags of all commands whose type begins so."""
+    flags: set[str] = set()
+    for command in commands.values():
+        if isinstance(command, dict):
+            flags |= flags_of_type(kind, command)
+        elif callable(command):
+            parameters = inspect.signature(command).parameters.values()
+            flags |= {f"--{p.name}" for p in parameters if str(p.annotation).startswith(kind)}
     return flags
 
 

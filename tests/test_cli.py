@@ -170,8 +170,50 @@ def test_bad_manifests_name_file_row_column_and_value(model, tmp_path, capsys, h
     line = refused(capsys, "predict", "--model", str(model), "--manifest", str(manifest), "--out", str(out))
     assert all(part in line for part in ("m.csv", *expected)), line
     assert sorted(os.listdir(tmp_path)) == ["m.csv"]  # nothing half-written
-    line = refused(capsys, "data", "check", "--manifest", str(manifest))
-    assert all(part in line for part in expected)
+    with pytest.raises(SystemExit) as exit_:
+        main(["data", "check", "--manifest", str(manifest)])
+    assert exit_.value.code == 1  # the manifest could be read; 2 is for what cannot
+    out = capsys.readouterr().out
+    assert all(part in out for part in expected), out
+
+
+def test_data_check_answers_by_exit_code_json_and_page(tmp_path, capsys):
+    manifest = tmp_path / "m.csv"
+    manifest.write_text("text,label,speaker,split\ngood,a,s,train\nbad,b,s,test\n")
+    check = ["data", "check", "--manifest", str(manifest), "--labels", "a", "b", "--no-audio"]
+    with pytest.raises(SystemExit) as exit_:
+        main([*check, "--json", "--report", str(tmp_path / "check.html")])
+    assert exit_.value.code == 1
+    found = json.loads(capsys.readouterr().out)
+    speaker = next(fault for fault in found["faults"] if fault["code"] == "speaker-in-two-splits")
+    assert (speaker["file"], speaker["row"], speaker["column"]) == ("m.csv", 3, "speaker")
+    assert "speaker-in-two-splits" in (tmp_path / "check.html").read_text(encoding="utf-8")
+    allowed = [*check, "--allow", "speaker-in-two-splits", "class-absent"]
+    main(allowed)
+    assert "0 errors, 1 warning" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as exit_:
+        main([*allowed, "--strict"])
+    assert exit_.value.code == 1 and "1 error, 0 warnings" in capsys.readouterr().out
+    assert "is no code" in refused(capsys, *check, "--allow", "nothing")
+    assert "does not exist" in refused(capsys, "data", "check", "--manifest", str(tmp_path / "no.csv"))
+    assert "--codes" in refused(capsys, "data", "check")
+    main(["data", "check", "--codes"])
+    assert "a speaker is in two splits -> mmsr data split --by speaker" in capsys.readouterr().out
+
+
+def test_data_split_writes_a_copy_and_its_recipe(tmp_path, capsys):
+    manifest = tmp_path / "m.csv"
+    rows = [f"sentence {number},{'ab'[number % 2]},s{number // 4}" for number in range(40)]
+    manifest.write_text("\n".join(["text,label,speaker", *rows]) + "\n")
+    split = ["data", "split", "--manifest", str(manifest), "--out", str(tmp_path / "out" / "m.tsv")]
+    main([*split, "--by", "speaker", "--shares", "train=.7", "dev=.1", "test=.2", "--seed", "3"])
+    assert "split train: 28 rows, 7 speakers; a 14, b 14" in capsys.readouterr().out
+    recipe = json.loads((tmp_path / "out" / "m.split.json").read_text(encoding="utf-8"))
+    assert recipe["shares"] == {"train": 0.7, "dev": 0.1, "test": 0.2} and recipe["seed"] == 3
+    main(["data", "check", "--manifest", str(tmp_path / "out" / "m.tsv"), "--labels", "a", "b"])
+    assert "40 rows, no faults" in capsys.readouterr().out
+    assert "NAME=SHARE" in refused(capsys, *split, "--by", "speaker", "--shares", "train")
+    assert "--folds" in refused(capsys, *split, "--by", "speaker", "--fold", "0")
 
 
 def test_fit_refuses_what_it_cannot_train_on(demo_corpus, tmp_path, capsys):
@@ -205,6 +247,7 @@ def test_the_packaged_configuration_is_found_from_anywhere(tmp_path, monkeypatch
         "data make-demo",
         "data convert",
         "data check",
+        "data split",
         "data segment",
         "data features",
         "data degrade",

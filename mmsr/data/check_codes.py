@@ -1,0 +1,86 @@
+"""The kinds of faults that `mmsr data check` knows: code -> severity, meaning, remedy.
+
+A code stays what it is from version to version: it is what `--allow` forgives and what programs read.
+"""
+
+from typing import Literal, NamedTuple
+
+
+class Code(NamedTuple):
+    """A kind of fault: how bad it is, what it means, and what to do about it."""
+
+    severity: Literal["error", "warning"]
+    meaning: str
+    remedy: str
+
+
+CODES: dict[str, Code] = {
+    # the file
+    "not-utf-8": Code("error", "a line is not UTF-8", "save the file as UTF-8"),
+    "table-empty": Code("error", "the file has no rows", "add rows"),
+    "column-missing": Code("error", "a needed column is not there", "add it, or name it by --columns"),
+    "column-twice": Code("error", "a column is in the header twice", "rename one"),
+    "column-misspelt": Code("error", "a column's name is almost one of ours", "rename it, or use --columns"),
+    "ragged-row": Code(
+        "error",
+        "a row has more or fewer values than the header, or is no JSON object",
+        "quote cells with commas",
+    ),
+    "row-blank": Code("warning", "a row is blank, and left out", "delete it"),
+    "row-empty": Code("error", "neither audio nor text", "give at least one of the two"),
+    "row-duplicate": Code("warning", "a row is there again under another id", "keep one"),
+    "value-no-text": Code("error", "a value is a list, an object or bytes", "write text"),
+    "value-missing": Code("error", "a required value is not there", "fill it in"),
+    "id-twice": Code("error", "two rows have the same id", "give each row its own"),
+    "whitespace": Code("warning", "a name has spaces around it, so it is another name", "strip it"),
+    # labels, languages, splits
+    "label-misspelt": Code("error", "a label is another one but for case or spaces", "write it as named"),
+    "label-unknown": Code("error", "a label is not in the label set", "correct it, or give --labels"),
+    "label-missing": Code("warning", "a row has no label where others of its split have", "label it"),
+    "label-conflict": Code("warning", "the same utterance has two labels", "decide for one"),
+    "rationale-without-label": Code(
+        "warning", "a rationale explains no label, so is not learned", "label it"
+    ),
+    "language-unknown": Code("warning", "no ISO 639 code", "write vi, en, zh, de, fr, ..."),
+    "language-script": Code("warning", "the text is not in the language's script", "correct the language"),
+    "split-misspelt": Code("error", "a split's name is almost train, dev or test", "write it as named"),
+    "split-unknown": Code(
+        "warning", "a split is not train, dev or test", "rename it, or name it when training"
+    ),
+    "split-missing": Code("warning", "a row is in no split where others are", "mmsr data split"),
+    "split-absent": Code("warning", "the manifest has splits, but none of train, dev or test", "add rows"),
+    # leaks between splits
+    "speaker-in-two-splits": Code("error", "a speaker is in two splits", "mmsr data split --by speaker"),
+    "text-in-two-splits": Code("error", "a sentence is in two splits", "mmsr data split --keep-texts"),
+    "texts-scripted": Code("warning", "most sentences are in two splits", "never judge by the text alone"),
+    "audio-in-two-splits": Code("error", "the same audio is in two splits", "keep one"),
+    # balance
+    "class-absent": Code("error", "a split has no row of a label", "mmsr data split --by stratified"),
+    "class-rare": Code("warning", "a label has less than 1 % of a split", "mmsr data split --by stratified"),
+    "language-absent": Code("warning", "a split lacks a language that another has", "--stratify language"),
+    # text
+    "text-replacement": Code("error", "letters were lost (U+FFFD)", "export again from the source as UTF-8"),
+    "text-mojibake": Code("error", "UTF-8 was read as another encoding", "write the text as shown"),
+    "text-control": Code("warning", "control or invisible characters", "delete them"),
+    "text-form": Code("warning", "Unicode normal forms are mixed", "normalise to NFC"),
+    "text-wordless": Code("warning", "no letter and no digit", "leave it empty if nothing is said"),
+    "text-short": Code("warning", "a single letter", "check the transcript"),
+    # audio
+    "duration-no-number": Code("error", "a duration is no number of seconds", "seconds, 0 or more"),
+    "audio-missing": Code("error", "the file does not exist", "correct the path, relative to the manifest"),
+    "audio-empty": Code("error", "the file has 0 bytes", "export it again"),
+    "audio-corrupt": Code("error", "holds no audio that can be decoded", "convert it to wav or flac"),
+    "audio-truncated": Code("error", "ends before its header says", "copy or export it again"),
+    "audio-zero-length": Code("error", "has no samples", "export it again"),
+    "audio-nan": Code("error", "NaN or infinite samples", "export it again"),
+    "audio-scale": Code("error", "samples far beyond full scale", "divide integers by their full scale"),
+    "audio-silent": Code("error", "no sample above -60 dB of full scale", "record again, or leave out"),
+    "audio-clipped": Code(
+        "warning", "more than .1 % of the samples at full scale", "record at a lower level"
+    ),
+    "audio-short": Code("warning", "shorter than .1 s", "check the segmentation"),
+    "audio-long": Code("warning", "longer than an utterance", "cut it into utterances"),
+    "audio-duplicate": Code("warning", "the same bytes as another row's audio", "keep one"),
+    "speech-too-fast": Code("warning", "more words than can be said in that time", "check text and segment"),
+    "speech-too-slow": Code("warning", "much more time than the words take", "check text and segment"),
+}
