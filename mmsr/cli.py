@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
 from json import dumps, loads
+from keyword import iskeyword
 from pathlib import Path
 from typing import Any, Literal
 
@@ -79,7 +81,8 @@ def fit(config: str, **flags: Any) -> None:
 
     The model: --model.preset, .audio, .text, .pretrained, .decoder, .decoder_type, .fusion,
     .rationale_format, .labels, .text_prefix, .vocab_size, .config. How its parts are trained:
-    --model.freeze, .train_layers, .gradual_unfreezing, .lora, .gradient_checkpointing, .feature_store.
+    --model.freeze, .train_layers, .gradual_unfreezing, .lora, .gradient_checkpointing, .feature_store,
+    .feature_dtype.
     The optimiser: --model.learning_rate, .encoder_learning_rate, .layer_decay, .weight_decay, .warmup_ratio,
     .ema_decay. What is learned: --model.class_weights, .label_smoothing, .uncertainty_weighting, .r_drop,
     .audio_dropout, .text_dropout, .objectives (contrastive, supervised_contrastive, auxiliary_heads,
@@ -113,7 +116,7 @@ def predict(
 
     Args:
         model: Folder or Hub id of a checkpoint.
-        audio: Audio file, in any format libsndfile reads.
+        audio: Audio file, in any format libsndfile reads, or ffmpeg where that is installed.
         text: Its transcript. One of the two is enough.
         manifest: Table of utterances instead of one.
         columns: Names that columns have in this manifest, such as `{text: transcript}`.
@@ -143,7 +146,8 @@ def predict(
         print(dumps(answer, ensure_ascii=False) if json else format_answer(answer))
         return
     from mmsr.data.manifest import load_manifest
-    from mmsr.evaluation.run import predict_rows, write_file
+    from mmsr.evaluation.run import predict_rows
+    from mmsr.files import write_file
 
     rows = load_manifest(manifest, labels=pipe.model.config.labels, columns=columns).to_list()
     answered = predict_rows(
@@ -239,6 +243,7 @@ def evaluate(
         data_fingerprint=fingerprint(table),
         command=" ".join(sys.argv),
         seconds=time.perf_counter() - started,
+        extra=corpus_beside(manifest),
     )
     history = Path(model).parent / "history.json"
     report = write_report(
@@ -253,6 +258,74 @@ def evaluate(
     )
     print(markdown_table(metrics, split=split))
     say(f"report: {report}")
+
+
+def transcribe(
+    manifest: str,
+    asr: str,
+    out: str,
+    language: str | None = None,
+    split: str | None = None,
+    speakers: list[str] | None = None,
+    columns: dict[str, str] | None = None,
+    timestamps: Literal["none", "segment", "word"] = "none",
+    batch_size: int = 8,
+    num_beams: int = 1,
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+    keep_going: bool = False,
+    json: bool = False,
+) -> None:
+    """Fill a manifest's column asr_text by a speech recogniser; prints error rates where `text` is known.
+
+    Writes a copy of the manifest. OUT.journal.jsonl beside it grows with every batch: the same command goes
+    on from there after an interruption, and after new rows came in. Delete it when nothing is to follow.
+
+    Example: mmsr transcribe --manifest my/manifest.csv --asr openai/whisper-base --out my/heard.csv
+
+    Args:
+        manifest: Table of utterances with audio.
+        asr: Folder or Hub id of a recogniser: Whisper, Moonshine, wav2vec2 with CTC, MMS ...
+        out: Copy to write; csv, tsv, jsonl, parquet or xlsx by its ending.
+        language: Of every row, such as `vi`, or `detect`; by default each row's own, detected where it has
+            none.
+        split: Hear the rows of this split alone; the others keep their asr_text.
+        speakers: Hear the rows of these speakers alone, such as [anna,ben].
+        columns: Names that columns have in this manifest, such as `{text: transcript}`.
+        timestamps: Write words or segments with their times to OUT.words.jsonl.
+        batch_size: Rows at a time.
+        num_beams: Beams of the recogniser, where it has a decoder.
+        dtype: Precision; auto is bfloat16 where the processor computes in it.
+        keep_going: Leave rows with faulty audio without a transcript (--keep-going alone will do).
+        json: Print the error rates as JSON (--json alone will do).
+    """
+    if not os.path.isfile(manifest):
+        raise ValueError(f"--manifest {manifest}: no such file")
+    from mmsr.asr import Transcriber, transcribe_manifest
+    from mmsr.evaluation.wer import markdown_table, word_error_rate
+
+    recogniser = Transcriber(
+        asr, timestamps=timestamps, batch_size=batch_size, num_beams=num_beams, dtype=dtype
+    )
+    done = transcribe_manifest(
+        manifest,
+        recogniser,
+        out,
+        language=language,
+        split=split,
+        speakers=speakers,
+        columns=columns,
+        keep_going=keep_going,
+        progress=progress_bar(),
+    )
+    for fault in done.faults:
+        say(f"left without a transcript: {fault}")
+    say(f"{done.heard:,} utterances heard, {done.known:,} known from {out}.journal.jsonl -> {out}")
+    human = [row for row in done.rows if row["text"]]
+    if not human:
+        say("no row has a human transcript (column text): no error rates")
+        return
+    rates = word_error_rate(*([row[name] for row in human] for name in ("text", "asr_text", "language")))
+    print(dumps(rates, ensure_ascii=False) if json else markdown_table(rates))
 
 
 def export(checkpoint: str, out: str) -> None:
@@ -404,13 +477,222 @@ def split(
     say(f"{out}, and how it was made: {Path(out).with_suffix('.split.json')}")
 
 
+def convert(from_: str, source: str, out: str, labels: str | None = None, copy: bool = False) -> None:
+    """Turn a published corpus on disk into a manifest; writes OUT/manifest.csv, corpus.json and left_out.csv.
+
+    Example: mmsr data convert --from emodb --source ~/emodb --out corpora/emodb
+
+    The corpus's evaluation protocol is in corpus.json, and `mmsr evaluate` puts it beside its figures.
+
+    Args:
+        from_: Which corpus: sentiment-reasoning, emodb, ravdess, iemocap, meld, cmu-mosi, cmu-mosei,
+            slue-voxceleb, or folder (a folder of recordings for each label).
+        source: The corpus's folder.
+        out: A new folder.
+        labels: Which labels, where a corpus has several: sentiment (the default) or emotion; of cmu-mosi and
+            cmu-mosei sentiment, acc2, acc2_nonnegative or acc7.
+        copy: Copy the recordings instead of naming them where they are (--copy alone will do).
+    """
+    from mmsr.data.corpora import CORPORA
+    from mmsr.data.corpora import convert as convert_corpus
+
+    if from_ not in CORPORA:
+        raise ValueError(f"--from {from_} is no known corpus; accepted: {', '.join(CORPORA)}")
+    done = convert_corpus(
+        CORPORA[from_],
+        source,
+        out,
+        labels=labels,
+        copy=copy,
+        command=" ".join(sys.argv),
+        progress=progress_bar(),
+    )
+    counts, protocol = done.record["counts"], done.record["protocol"]
+    for column in ("label", "split", "language", "kind"):
+        if counts[column]:
+            print(f"{column}: {', '.join(f'{value} {count:,}' for value, count in counts[column].items())}")
+    left_out = sum(counts["left_out"].values())
+    print(f"{sum(counts['read'].values()):,} rows read, {counts['rows']:,} written, {left_out:,} left out")
+    if protocol["folds"] == len(counts["fold"]):  # else other speakers would share a fold
+        say(f"folds by {protocol['fold_by']}: mmsr fit --data.fold 0 --data.folds {protocol['folds']} ...")
+    say(f"manifest: {done.manifest}")
+
+
+def segment(
+    manifest: str,
+    out: str,
+    min_seconds: float = 0.25,
+    max_seconds: float = 20.0,
+    max_silence: float = 0.5,
+    padding: float = 0.1,
+    threshold: float = 0.5,
+    columns: dict[str, str] | None = None,
+    keep_text: bool = False,
+    keep_label: bool = True,
+) -> None:
+    """Cut a manifest's long recordings into segments of speech, one row for each.
+
+    Writes OUT/manifest.csv, the segments as OUT/audio/<id>/0001.flac ..., and OUT/segments.csv with their
+    times. Rows whose audio is not longer than max_seconds stay as they are. The same command goes on where
+    an interrupted one stopped.
+
+    Example: mmsr data segment --manifest my/manifest.csv --out my/segments
+
+    Args:
+        manifest: A csv, tsv, jsonl, parquet or xlsx file.
+        out: Folder to write.
+        min_seconds: Shorter speech is taken for a noise.
+        max_seconds: Longest segment; longer speech is cut at its quietest points.
+        max_silence: A longer silence ends a segment.
+        padding: Seconds kept before and after speech.
+        threshold: Probability from which on the detector's answer is speech.
+        columns: Names that columns have in this manifest, such as `{text: transcript}`.
+        keep_text: Give each segment the whole recording's text and rationale, which cannot be divided.
+        keep_label: Give each segment the whole recording's label.
+    """
+    if not os.path.isfile(manifest):
+        raise ValueError(f"--manifest {manifest}: no such file")
+    from mmsr.data.segments import Segmentation, segment_manifest
+
+    settings = Segmentation(
+        min_seconds=min_seconds,
+        max_seconds=max_seconds,
+        max_silence=max_silence,
+        padding=padding,
+        threshold=threshold,
+    )
+    done = segment_manifest(
+        manifest,
+        out,
+        settings=settings,
+        columns=columns,
+        keep_text=keep_text,
+        keep_label=keep_label,
+        progress=progress_bar(),
+    )
+    if done.silent:
+        shown = ", ".join(done.silent[:5]) + (" ..." if len(done.silent) > 5 else "")
+        say(
+            f"no speech in {len(done.silent)} of {done.recordings} recordings, which have no row now: {shown}"
+        )
+    say(
+        f"{done.recordings} recordings, {done.seconds / 60:.1f} min -> {done.segments} segments,"
+        f" {done.speech_seconds / 60:.1f} min; {done.rows} rows in all -> {done.manifest}"
+    )
+
+
+def features(
+    store: str,
+    evict_to: str | None = None,
+    older_than: str | None = None,
+    clear: bool = False,
+    json: bool = False,
+) -> None:
+    """What a feature store holds, how often it answered, and making room in it.
+
+    A program that trains meanwhile goes on, and encodes again what it misses.
+
+    Example: mmsr data features --store runs/features --evict-to 2GB
+
+    Args:
+        store: Folder of the store, as in training with --model.feature_store.
+        evict_to: Remove the least recently used entries until so much is left, such as 2GB or 500MB.
+        older_than: Remove entries that were not used for so long, such as 30d or 12h.
+        clear: Remove all entries (--clear alone will do).
+        json: Print JSON instead of a table (--json alone will do).
+    """
+    if not os.path.isdir(store):
+        raise ValueError(f"--store {store}: no such folder")
+    if clear and (evict_to or older_than):
+        raise ValueError(
+            "--clear removes all, and --evict-to and --older-than leave some: give one or the other"
+        )
+    to_bytes = 0 if clear else as_bytes(evict_to)
+    seconds = as_seconds(older_than)
+    from mmsr.data.features import FeatureStore
+
+    found = FeatureStore(store)
+    if to_bytes is not None or seconds is not None:
+        removed, freed = found.evict(to_bytes=to_bytes, older_than=seconds)
+        say(f"{removed:,} entries removed, {freed / 1e6:,.1f} MB")
+    makers, runs = found.makers(), found.runs()
+    if json:
+        print(dumps({"store": store, "encoders": makers, "runs": runs}))
+        return
+    for one in makers:
+        used = time.strftime("%Y-%m-%d %H:%M", time.localtime(one["used"]))
+        held = f"{one['entries']:>9,} entries  {one['bytes'] / 1e6:>10,.1f} MB  last used {used}"
+        print(f"{one['maker']}  {held}  {one['dtype'] or '-'}  {one['name']}")
+    entries, size = (sum(one[what] for one in makers) for what in ("entries", "bytes"))
+    print(f"{entries:,} entries, {size / 1e6:,.1f} MB")
+    for run in runs:
+        asked = run["hits"] + run["misses"]
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(run["time"]))
+        share = f" ({run['hits'] / asked:.0%})" if asked else ""
+        print(f"{when}  {run['run']}: {run['hits']:,} of {asked:,} were there{share}")
+
+
+def degrade(
+    manifest: str,
+    confusions: str,
+    wer: list[float],
+    out: str,
+    seed: int = 0,
+    columns: dict[str, str] | None = None,
+) -> None:
+    """Make asr_text from text at chosen error rates, with the errors of a recogniser; for robustness curves.
+
+    Writes OUT/wer-0.10.csv and so on, and OUT/confusions.json. `mmsr evaluate` on each gives the curve: its
+    conditions asr and audio+asr.
+
+    Example: mmsr data degrade --manifest m.csv --confusions heard.csv --wer [.1,.2,.4] --out degraded
+
+    Args:
+        manifest: Table of utterances with text.
+        confusions: What the recogniser confuses: a manifest with its asr_text beside text, or a
+            confusions.json.
+        wer: Wanted error rates, from 0 to 1: of words, or of characters in languages without spaces.
+        out: Folder to write.
+        seed: The same seed gives the same errors, and a higher rate has the lower one's and more.
+        columns: Names that columns have in this manifest, such as `{text: transcript}`.
+    """
+    for flag, file in (("manifest", manifest), ("confusions", confusions)):
+        if not os.path.isfile(file):
+            raise ValueError(f"--{flag} {file}: no such file")
+    from mmsr.data.manifest import load_manifest
+    from mmsr.degrade import Confusions, degrade_manifest
+    from mmsr.evaluation.wer import markdown_table
+
+    if confusions.endswith(".json"):
+        learned = Confusions.load(confusions)
+    else:
+        pairs = load_manifest(confusions, check_audio=False)
+        pairs = [row for row in pairs if row["text"] and row["asr_text"]]
+        learned = Confusions.learn(
+            *([row[name] for row in pairs] for name in ("text", "asr_text", "language"))
+        )
+    measured = degrade_manifest(manifest, learned, out, wer=wer, seed=seed, columns=columns)
+    for path, rates in measured.items():
+        print(f"{path}\n{markdown_table(rates)}\n")
+
+
 COMMANDS: dict[str, Any] = {
     "demo": demo,
     "fit": fit,
     "predict": predict,
     "evaluate": evaluate,
+    "transcribe": transcribe,
     "export": export,
-    "data": {"_help": "Corpora and manifests.", "make-demo": make_demo, "check": check, "split": split},
+    "data": {
+        "_help": "Corpora and manifests.",
+        "make-demo": make_demo,
+        "convert": convert,
+        "check": check,
+        "split": split,
+        "segment": segment,
+        "degrade": degrade,
+        "features": features,
+    },
 }
 
 
@@ -466,6 +748,33 @@ def parsed_shares(shares: Sequence[str]) -> dict[str, float]:
     return parsed
 
 
+def as_bytes(size: str | None) -> int | None:
+    """2GB as a number of bytes."""
+    from datasets.utils.py_utils import convert_file_size_to_int
+
+    if size is None:
+        return None
+    try:
+        return int(convert_file_size_to_int(size))
+    except ValueError:
+        raise ValueError(f"--evict-to {size!r} is no size; accepted: such as 2GB or 500MB") from None
+
+
+def as_seconds(duration: str | None) -> float | None:
+    """30d as a number of seconds."""
+    import pandas
+
+    if duration is None:
+        return None
+    try:
+        seconds = float(pandas.Timedelta(duration).total_seconds())
+    except ValueError:
+        seconds = -1
+    if not seconds >= 0 or duration.isdecimal():  # a bare number would be nanoseconds
+        raise ValueError(f"--older-than {duration!r} is no duration; accepted: such as 30d or 12h")
+    return seconds
+
+
 def rows_of(table: Any, split: str, manifest: str) -> list[dict[str, Any]]:
     """The rows of one split."""
     rows = [row for row in table if row["split"] == split]
@@ -473,6 +782,12 @@ def rows_of(table: Any, split: str, manifest: str) -> list[dict[str, Any]]:
         found = ", ".join(sorted({str(value) for value in table["split"]}))
         raise ValueError(f"{manifest}, column split: no row is in {split!r}; found: {found}")
     return rows
+
+
+def corpus_beside(manifest: str) -> dict[str, Any]:
+    """What the corpus.json beside a manifest says, protocol and all, as metrics.json carries it."""
+    path = Path(manifest).with_name("corpus.json")
+    return {"corpus": loads(path.read_text(encoding="utf-8"))} if path.is_file() else {}
 
 
 def spread(rows: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
@@ -530,7 +845,17 @@ def fill_parser(parser: Any, commands: dict[str, Any]) -> None:
         if nested:
             fill_parser(subparser, {key: value for key, value in command.items() if key != "_help"})
         else:
-            subparser.add_function_arguments(command, as_group=False)
+            # A flag may be named as a keyword of Python, whose parameter then ends in _: --from is from_.
+            keywords = {name for name in inspect.signature(command).parameters if name.endswith("_")}
+            for name in sorted(keywords):
+                subparser.add_argument(f"--{name[:-1]}", required=True, help=described(command, name))
+            subparser.add_function_arguments(command, as_group=False, skip=keywords)
+
+
+def described(command: Callable[..., Any], parameter: str) -> str:
+    """What a function's docstring says of a parameter."""
+    entry = re.search(rf"^    {parameter}: (.*(?:\n {{8}}.*)*)", inspect.getdoc(command) or "", re.MULTILINE)
+    return " ".join(entry[1].split()) if entry else ""
 
 
 def make_parser() -> Any:
@@ -558,16 +883,16 @@ def call(commands: dict[str, Any], settings: Any) -> None:
     if isinstance(command, dict):
         call(command, chosen)
     else:
-        command(**chosen.as_dict())
+        command(**{name + "_" * iskeyword(name): value for name, value in chosen.as_dict().items()})
 
 
 def as_flags(argv: Sequence[str]) -> list[str]:
     """Flags as the parser knows them.
 
     `--force_label` for `--force-label`; `--json=true` for `--json` and other switches; `--labels=["a", "b"]`
-    for `--labels a b` and other lists.
+    for `--labels a b` and other lists of words.
     """
-    switches, lists = flags_of_type("bool"), flags_of_type("list[")
+    types = flag_types(argv)
     flags: list[str] = []
     values = list(argv)
     while values:
@@ -577,29 +902,31 @@ def as_flags(argv: Sequence[str]) -> list[str]:
             continue
         name, equals, rest = value.partition("=")
         name = "--" + name[2:].replace("-", "_")
-        if name in lists and not equals:
+        kind = types.get(name, "")
+        if kind.startswith("list[str]") and not equals:
             own = []
             while values and not values[0].startswith("--"):
                 own.append(values.pop(0))
             typed = len(own) == 1 and own[0].startswith("[")  # a list in YAML
             flags.append(f"{name}={own[0] if typed else dumps(own)}")
-        elif name in switches and not equals and (not values or values[0].startswith("--")):
+        elif kind == "bool" and not equals and (not values or values[0].startswith("--")):
             flags.append(f"{name}=true")
         else:
             flags.append(name + equals + rest)
     return flags
 
 
-def flags_of_type(kind: str, commands: dict[str, Any] = COMMANDS) -> set[str]:
-    """Flags of all commands whose type begins so."""
-    flags: set[str] = set()
-    for command in commands.values():
-        if isinstance(command, dict):
-            flags |= flags_of_type(kind, command)
-        elif callable(command):
-            parameters = inspect.signature(command).parameters.values()
-            flags |= {f"--{p.name}" for p in parameters if str(p.annotation).startswith(kind)}
-    return flags
+def flag_types(argv: Sequence[str]) -> dict[str, str]:
+    """The flags of the command that is called, and their types as written."""
+    command: Any = COMMANDS
+    for word in argv:
+        if not isinstance(command, dict) or word not in command:
+            break
+        command = command[word]
+    if not callable(command):
+        return {}
+    parameters = inspect.signature(command).parameters.values()
+    return {f"--{parameter.name}": str(parameter.annotation) for parameter in parameters}
 
 
 def main(argv: Sequence[str] | None = None) -> None:

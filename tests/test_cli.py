@@ -5,11 +5,13 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from mmsr.cli import main, packaged_config
 
@@ -76,6 +78,7 @@ def test_evaluate_leaves_metrics_predictions_and_a_report(model, demo_corpus, tm
         *("audio+text", "text", "audio", "asr", "audio+asr", "shuffled_audio", "baselines"),
     }
     assert {"majority", "constant_rationale", "tfidf"} <= set(metrics["test"]["baselines"])
+    assert metrics["corpus"]["corpus"] == "mmsr demo"  # from the corpus.json beside the manifest
     entry = metrics["test"]["audio+text"]
     assert {"n", "accuracy", "macro_f1", "uar", "f1", "rouge1", "rougeL", "rougeL_ascii", "chrf"} <= set(
         entry
@@ -233,7 +236,22 @@ def test_the_packaged_configuration_is_found_from_anywhere(tmp_path, monkeypatch
 
 @pytest.mark.parametrize(
     "command",
-    ["", "demo", "fit", "predict", "evaluate", "export", "data make-demo", "data check", "data split"],
+    [
+        "",
+        "demo",
+        "fit",
+        "predict",
+        "evaluate",
+        "transcribe",
+        "export",
+        "data make-demo",
+        "data convert",
+        "data check",
+        "data split",
+        "data segment",
+        "data features",
+        "data degrade",
+    ],
 )
 def test_help_answers_without_torch(command):
     code = (
@@ -247,3 +265,39 @@ def test_help_answers_without_torch(command):
     assert run.returncode == 0, run.stderr
     assert "usage: mmsr" in run.stdout
     assert not command or f"Example: mmsr {command}" in run.stdout
+
+
+def test_features_shows_a_store_and_makes_room_in_it(tmp_path, capsys):
+    from mmsr.data.features import FeatureStore
+
+    root = str(tmp_path / "store")
+    store = FeatureStore(root)
+    maker = store.maker("e", {}, name="text, bert, 3 states")
+    for number in range(4):
+        store.put(store.key(maker, bytes([number])), {"x": torch.zeros(1000)})
+        os.utime(store._path(store.key(maker, bytes([number]))), (0, time.time() - 86400 * (10 - number)))
+    assert store.get(store.key(maker, b"none")) is None
+    store.record("runs/a, text")
+    main(["data", "features", "--store", root])
+    out = capsys.readouterr().out
+    assert "4 entries" in out and "float16  text, bert, 3 states" in out
+    assert "runs/a, text: 0 of 1 were there (0%)" in out
+    main(["data", "features", "--store", root, "--older-than", "228h", "--json"])
+    captured = capsys.readouterr()
+    assert captured.err.startswith("1 entries removed, 0.0 MB")
+    answer = json.loads(captured.out)
+    (one,) = answer["encoders"]
+    assert (one["maker"], one["entries"], answer["runs"][0]["misses"]) == (maker, 3, 1)
+    main(["data", "features", "--store", root, "--evict-to", "5kB"])
+    assert "2 entries, 0.0 MB" in capsys.readouterr().out
+    main(["data", "features", "--store", root, "--clear"])
+    assert capsys.readouterr().out.startswith("0 entries")
+    text = "--evict-to '2 sacks' is no size; accepted: such as 2GB"
+    assert text in refused(capsys, "data", "features", "--store", root, "--evict-to", "2 sacks")
+    for bad in ("soon", "30"):
+        text = f"--older-than {bad!r} is no duration; accepted: such as 30d"
+        assert text in refused(capsys, "data", "features", "--store", root, "--older-than", bad)
+    assert "--clear removes all" in refused(
+        *(capsys, "data", "features", "--store", root, "--clear", "--older-than", "1d")
+    )
+    assert "no such folder" in refused(capsys, "data", "features", "--store", root + "x")

@@ -30,8 +30,9 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import mmsr  # noqa: F401  (makes the model known to transformers)
+from mmsr.data.audio import Audio
 from mmsr.data.datamodule import MmsrDataModule
-from mmsr.data.features import FeatureStore, StoredFeatures, encoder_fingerprint
+from mmsr.data.features import FeatureStore, StoredFeatures, encoder_fingerprint, file_digest
 from mmsr.data.manifest import load_manifest, speaker_fold
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor
@@ -70,10 +71,11 @@ def mean_states(settings: dict, paths: list[str]) -> np.ndarray:
     model = MmsrForSentimentReasoning.from_encoders(
         audio=settings["model"]["audio"], fusion="audio_only"
     ).eval()
-    encoder = model.encoder.audio_encoder
+    encoder, load = model.encoder.audio_encoder, Audio()
 
     @torch.inference_mode()
-    def encode(waveform: np.ndarray) -> torch.Tensor:
+    def encode(path: str) -> torch.Tensor:
+        waveform = load(path)
         full = F.pad(torch.from_numpy(waveform), (0, WINDOW - len(waveform)))[None]
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed_precision() == "bf16-mixed"):
             states, _ = model.encoder.encode_audio(full, torch.ones_like(full).long())
@@ -82,8 +84,10 @@ def mean_states(settings: dict, paths: list[str]) -> np.ndarray:
     features = StoredFeatures(
         FeatureStore(settings["model"]["feature_store"], dtype="float32"),
         encode,
+        content=file_digest,
         encoder=encoder_fingerprint(encoder.model),
         processing={"what": "mean of the last state over the full window", "precision": mixed_precision()},
+        name="whisper, mean of the last state",
     )
     return np.stack([features(path)[0, 0].numpy() for path in track(paths, description="probe features")])
 

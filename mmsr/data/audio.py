@@ -1,16 +1,25 @@
 """The one door for audio: a path, bytes, a file object or samples go in, 16 kHz mono comes out.
 
-    path | bytes | file object ─► soundfile ─┐
-                                             ├─► checks ─► mean of channels ─► soxr ─► float32 [s] in [-1, 1]
-    (samples, rate) ─────────────────────────┘
+    path | bytes | file object ─► soundfile, else ffmpeg ─┐
+                                                          ├─► checks ─► mean of channels ─► soxr ─► [s]
+    (samples, rate) ──────────────────────────────────────┘                          float32 in [-1, 1]
+
+What a source holds is told by its content, never by its name. libsndfile comes first; what it does not know
+(m4a, mp4, webm ...) goes through the program ffmpeg, where that is on PATH.
 
 Beside numpy, soundfile and soxr nothing is imported before a URL asks for it, so that inference needs
 nothing else to hear a file.
 """
 
 import io
+import json
 import logging
 import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import BinaryIO
 
 import numpy as np
@@ -30,6 +39,11 @@ _SCALE_ERROR = 4.0
 # A header may round; a file that ends this many seconds before its header says was cut off.
 _CUT_OFF = 0.1
 
+# The containers that ffmpeg may open, by its names for them. Playlists (hls, concat ...) are not among them:
+# such a file would make it read other files, or the network.
+_FFMPEG_FORMATS = "aac,ac3,amr,asf,avi,flv,matroska,mov,mpeg,mpegts"
+_FFMPEG_ENDINGS = "aac, amr, avi, m4a, mkv, mov, mp4, ts, webm, wma"
+
 
 class AudioError(ValueError):
     """Audio that cannot be used; the message is one line that names the source and what is accepted."""
@@ -39,6 +53,7 @@ class Audio:
     """Reads audio from anywhere as mono samples of one rate.
 
     Accepted is any rate, any number of channels (their mean is taken) and any format that libsndfile reads,
+    or the first audio stream of one that needs ffmpeg (m4a, mp4, webm ...; the program has to be on PATH),
     as a path, bytes, a binary file object (read from where it stands), or samples with their rate. Samples
     are `[s]`, `[channels, s]` or `[s, channels]` (the shorter axis is the channels), floats in [-1, 1] or
     integers, which are divided by their full scale. The level is left as it is: loudness is evidence.
@@ -60,8 +75,8 @@ class Audio:
             `[s]` float32 in [-1, 1] at `sampling_rate`.
 
         Raises:
-            AudioError: The file is missing, holds no audio that libsndfile reads, ends before its header
-                says, has no samples, or has NaN, infinite or wrongly scaled samples.
+            AudioError: The file is missing, holds no audio that libsndfile or ffmpeg reads, is damaged or
+                ends before its header says, has no samples, or has NaN, infinite or wrongly scaled samples.
         """
         name = _name(source)
         samples, rate = _from_array(source, name) if isinstance(source, tuple) else _decode(source, name)
@@ -80,13 +95,17 @@ class Audio:
     def duration(source: AudioSource) -> float:
         """Length of a source in seconds, from its header, without decoding it.
 
+        Of what ffmpeg reads, mp4 and its like have such a header; others (webm, aac ...) are decoded.
+
         Raises:
-            AudioError: The file is missing or holds no audio that libsndfile reads.
+            AudioError: The file is missing or holds no audio that libsndfile or ffmpeg reads.
         """
         name = _name(source)
         if isinstance(source, tuple):
             samples, rate = _from_array(source, name)
             return len(samples) / rate
+        if isinstance(source, (str, os.PathLike)) and (seconds := _mp4_seconds(source)) is not None:
+            return seconds
         with _open(source, name) as file:
             return file.frames / file.samplerate
 
@@ -117,7 +136,7 @@ def _name(source: AudioSource) -> str:
 
 
 def _open(source: str | os.PathLike[str] | bytes | BinaryIO, name: str) -> soundfile.SoundFile:
-    """Open a source with libsndfile, its header read."""
+    """Open a source with libsndfile, its header read; where that cannot, what ffmpeg makes of it."""
     file: str | BinaryIO
     if isinstance(source, str) and is_url(source):
         try:
@@ -138,16 +157,85 @@ def _open(source: str | os.PathLike[str] | bytes | BinaryIO, name: str) -> sound
         file = io.BytesIO(source)
     else:
         file = source if source.seekable() else io.BytesIO(source.read())
+    start = 0 if isinstance(file, str) else file.tell()
     try:
         return soundfile.SoundFile(file)
     except (OSError, RuntimeError, TypeError, ValueError) as error:  # TypeError: headerless .raw
-        formats = ", ".join(sorted(form.lower() for form in soundfile.available_formats() if form != "RAW"))
         # libsndfile repeats the source in front of what it has to say.
         reason = getattr(error, "error_string", str(error)).rstrip(".")
+        with _as_path(file, start) as path:
+            return soundfile.SoundFile(io.BytesIO(_ffmpeg(path, name, reason)))
+
+
+@contextmanager
+def _as_path(file: str | BinaryIO, start: int) -> Iterator[str]:
+    """A path for a program that seeks, as mp4 wants it: a file object's rest goes to a temporary file."""
+    if isinstance(file, str):
+        yield file
+        return
+    with tempfile.TemporaryDirectory(prefix="mmsr-audio-") as folder:
+        file.seek(start)
+        path = os.path.join(folder, "audio")
+        with open(path, "wb") as copy:
+            shutil.copyfileobj(file, copy)
+        yield path
+
+
+def _ffmpeg(path: str, name: str, reason: str) -> bytes:
+    """A file's first audio stream as an AU file of float32, its rate and channels kept.
+
+    AU, because its header may leave the length open, which a pipe cannot go back to fill in.
+
+    Args:
+        path: The file.
+        name: How messages call it.
+        reason: Why libsndfile does not read it.
+    """
+    formats = ", ".join(sorted(form.lower() for form in soundfile.available_formats() if form != "RAW"))
+    convert = "convert others{}, for example: ffmpeg -i FILE FILE.wav"
+    if (program := shutil.which("ffmpeg")) is None:
         raise AudioError(
             f"{name}: holds no audio that can be read ({reason}); accepted: {formats};"
-            " convert others (m4a, mp4, webm), for example: ffmpeg -i FILE FILE.wav"
-        ) from error
+            f" {convert.format(' (m4a, mp4, webm)')};"
+            " or install ffmpeg on PATH, and they are read as they are"
+        )
+    options = ["-nostdin", "-v", "error", "-xerror", "-protocol_whitelist", "file"]
+    options += ["-format_whitelist", _FFMPEG_FORMATS, "-i", f"file:{path}", "-map", "0:a:0"]
+    done = subprocess.run([program, *options, "-c:a", "pcm_f32be", "-f", "au", "pipe:1"], capture_output=True)
+    if not done.returncode and not done.stderr:
+        return done.stdout
+    told = done.stderr.decode(errors="replace").strip().replace(f"file:{path}: ", "")
+    if "matches no streams" in told:
+        raise AudioError(f"{name}: has no audio stream (a video without sound?); accepted: one at least")
+    told = "; ".join(told.splitlines()[:2]) or f"exit code {done.returncode}"
+    if done.stdout:
+        raise AudioError(
+            f"{name}: cannot be decoded whole (ffmpeg: {told}); accepted: a whole audio file; if it sounds"
+            " right nevertheless, convert it: ffmpeg -i FILE FILE.wav"
+        )
+    raise AudioError(
+        f"{name}: holds no audio that can be read (libsndfile: {reason}; ffmpeg: {told});"
+        f" accepted: {formats}, and through ffmpeg {_FFMPEG_ENDINGS}; {convert.format('')}"
+    )
+
+
+def _mp4_seconds(path: str | os.PathLike[str]) -> float | None:
+    """Length of the first audio stream of an mp4, m4a or mov file, None where the file is another, or unsure.
+
+    Other containers state no length, or that of the video, or one guessed from the bit rate.
+    """
+    try:
+        with open(path, "rb") as file:
+            mp4 = file.read(8)[4:] == b"ftyp"
+    except OSError:
+        return None  # _open tells what is wrong with it
+    if not mp4 or (program := shutil.which("ffprobe")) is None:
+        return None
+    options = ["-v", "error", "-protocol_whitelist", "file", "-format_whitelist", "mov", "-of", "json"]
+    options += ["-select_streams", "a:0", "-show_entries", "stream=duration", f"file:{os.fspath(path)}"]
+    done = subprocess.run([program, *options], capture_output=True, stdin=subprocess.DEVNULL)
+    streams = json.loads(done.stdout).get("streams") if not done.returncode else None
+    return float(streams[0]["duration"]) if streams and "duration" in streams[0] else None
 
 
 def _decode(source: str | os.PathLike[str] | bytes | BinaryIO, name: str) -> tuple[np.ndarray, int]:

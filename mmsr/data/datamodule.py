@@ -1,28 +1,40 @@
 """The Lightning data module: a manifest's splits as batches of the processor's tensors.
 
-    manifest ─► splits (column `split`, or folds by speaker) ─► lengths ─► batches of row numbers
-    row ─► Audio ─► waveform [s]              ─┐
-           or audio_features ─► [f, l, d]      ├─► processor ─► batch
-           transcript, label, rationale       ─┘
-
-Notation used for tensor shapes: `b` batch, `s` samples, `f` audio frames, `l` encoder layers, `d` width.
+manifest ─► splits (column `split`, or folds by speaker) ─► lengths ─► batches of row numbers ─► batches
+or, streaming: rows of a split as they come ─► windows of rows ─► batches
 """
 
+import itertools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import datasets
 import numpy as np
+import pyarrow.compute as pc
 import torch
 from lightning import LightningDataModule
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from mmsr.data.audio import Audio, AudioError
-from mmsr.data.batching import BudgetBatchSampler, ResumableLoader
-from mmsr.data.manifest import Fault, ManifestError, load_manifest, speaker_fold
+from mmsr.data.augmentation import Augmentations
+from mmsr.data.batching import Balance, BudgetBatchSampler, EpochBatchSampler, ResumableLoader
+from mmsr.data.manifest import (
+    DURATION,
+    Fault,
+    ManifestError,
+    Row,
+    column_of,
+    distinct,
+    load_manifest,
+    rows_with,
+    speaker_fold,
+    stream_manifest,
+)
+from mmsr.data.streaming import StreamedBatches, StreamLoader
+from mmsr.data.utterances import AudioFeatures, Collator, TextFeatures, UtteranceDataset
 
 if TYPE_CHECKING:
     from mmsr.model.processing import MmsrProcessor
@@ -30,9 +42,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Split = Literal["train", "dev", "test"]
-AudioFeatures = Callable[[str], torch.Tensor]
-"""Path of an audio file to a frozen encoder's states `[f, l, d]`."""
-
+_COUNTED_ROWS = 20_000  # of a split, beyond which tokens are estimated: counting takes 40 µs a row
+_SAMPLED_ROWS = 20_000  # of a stream, on which a tokenizer is trained
 _CACHED_SECONDS = 4 * 3600.0  # 460 MB of 16 kHz int16
 
 
@@ -40,32 +51,49 @@ class MmsrDataModule(LightningDataModule):
     """Batches of utterances from a manifest.
 
     Before a loader is asked for, the training program calls `attach(processor)`, whose labels are the label
-    set; it may set `audio_features`, which then takes the waveforms' place. The rows of each split can be
-    read before that, as training a tokenizer wants.
+    set; it may set `audio_features`, which then takes the waveforms' place, and `text_features`, which goes
+    beside the tokens. The rows of each split can be read before that, as training a tokenizer wants.
 
     Under DDP, use `Trainer(use_distributed_sampler=False)`: the ranks are dealt out by the batch sampler.
 
     Args:
-        manifest: The manifest, a csv, tsv, jsonl, parquet or xlsx file.
+        manifest: A csv, tsv, jsonl, parquet or xlsx file, its URL, or a dataset in the Hub's format.
         text_column: Which transcript the model reads, the human one or the ASR's.
         train_split: Value of the manifest's column `split` in training rows.
         dev_split: Value of `split` in development rows, on which models are selected.
         test_split: Value of `split` in test rows.
         columns: Names that columns have in this manifest, such as `{rationale: human_justification}`.
+        label_map: What labels are called in this manifest, such as `{pos: positive}`.
         batch_seconds: Most seconds of audio in a batch, padding included.
         batch_tokens: Most transcript tokens in a batch, padding included.
         batch_rows: Most rows in a batch. Without it the other two limits decide.
         num_workers: Processes that decode audio; 0 decodes in the training process.
         seed: Seed of the order of the batches.
+        streaming: Read the training rows as they come, again and again, instead of holding the table: for
+            shards on another machine, or audio inside tables larger than the disk. Training is then measured
+            in steps (`trainer.max_steps`, an int as `trainer.val_check_interval`), and rows are shuffled
+            within windows alone.
+        stream_window: Rows in a window.
+        balance: Draw training rows so that each label, each language or each label in each language that
+            there is comes equally often: rows of rare ones several times an epoch, of frequent ones not in
+            each. An epoch stays as long. Development and test rows are never resampled.
+        language_temperature: Draw training rows so that a language with n of them has a share proportional
+            to n^(1/T): 1 leaves the languages as they are, and the greater, the more alike they are (XLM-R
+            took 3.3, multilingual BERT 1.4). With `balance: label` the labels are equal within each language.
         cache_audio: Keep decoded audio in memory as 16-bit samples, up to 4 hours (14,400 s) in all, so that
             it is decoded once. Without effect when `num_workers` is above 0.
         fold: Ignore the column `split` and split by speaker: this fold's speakers are the test split.
         folds: Into how many folds the sorted speakers are cut.
         dev_speakers: How many speakers after the fold's own, cyclically, are the development split. The
             others are the training split.
+        augment: Augmentations of the training rows and their options, in the order in which they are made,
+            such as `{reverb: {p: 0.3}, noise: {snr_db: [5, 20], p: 0.5}}`: noise, reverb, speed, pitch, gain,
+            codec, time_mask; over a feature store spec_augment alone. What each does to the evidence in a
+            voice: `mmsr.data.augmentation`.
     """
 
     audio_features: AudioFeatures | None = None
+    text_features: TextFeatures | None = None
 
     def __init__(
         self,
@@ -76,15 +104,21 @@ class MmsrDataModule(LightningDataModule):
         dev_split: str = "dev",
         test_split: str = "test",
         columns: dict[str, str] | None = None,
+        label_map: dict[str, str] | None = None,
         batch_seconds: float = 48.0,
         batch_tokens: int = 4096,
         batch_rows: int | None = None,
         num_workers: int = 0,
         seed: int = 0,
+        streaming: bool = False,
+        stream_window: int = 4096,
+        balance: Literal["label", "language", "label,language"] | None = None,
+        language_temperature: float | None = None,
         cache_audio: bool = True,
         fold: int | None = None,
         folds: int = 4,
         dev_speakers: int = 2,
+        augment: dict[str, dict[str, Any]] | None = None,
     ):
         super().__init__()
         for name, value, least in (
@@ -94,6 +128,7 @@ class MmsrDataModule(LightningDataModule):
             ("seed", seed, 0),
             ("folds", folds, 2),
             ("dev_speakers", dev_speakers, 1),
+            ("stream_window", stream_window, 1),
         ):
             if value is not None and value < least:
                 raise ValueError(f"{name} is {value}; accepted: {least} or more")
@@ -101,15 +136,34 @@ class MmsrDataModule(LightningDataModule):
             raise ValueError(f"batch_seconds is {batch_seconds}; accepted: a positive number of seconds")
         if fold is not None and not 0 <= fold < folds:
             raise ValueError(f"fold is {fold}; accepted: 0 to {folds - 1}, since folds is {folds}")
+        if balance not in (None, "label", "language", "label,language"):
+            raise ValueError(f"balance is {balance!r}; accepted: label, language, or label,language")
+        if language_temperature is not None and not language_temperature >= 1:
+            raise ValueError(f"language_temperature is {language_temperature:g}; accepted: 1 or more")
+        if language_temperature is not None and "language" in (balance or ""):
+            raise ValueError(
+                f"balance={balance!r} makes languages equal, and "
+                f"language_temperature={language_temperature:g} does not: give one or the other"
+            )
         self.manifest = manifest
         self.text_column = text_column
         self.split_names: dict[Split, str] = {"train": train_split, "dev": dev_split, "test": test_split}
         self.columns = columns
+        self.label_map = label_map
         self.batch_seconds, self.batch_tokens, self.batch_rows = batch_seconds, batch_tokens, batch_rows
         self.num_workers = num_workers
         self.seed = seed
+        self.streaming, self.stream_window = streaming, stream_window
+        table = {"fold": fold, "balance": balance, "language_temperature": language_temperature}
+        if streaming and (given := [name for name, value in table.items() if value is not None]):
+            raise ValueError(
+                f"streaming reads rows as they come, and {', '.join(given)} needs them all; accepted: one or "
+                "the other"
+            )
+        self.balance, self.language_temperature = balance, language_temperature
         self.cache_audio = cache_audio
         self.fold, self.folds, self.dev_speakers = fold, folds, dev_speakers
+        self.augmentations = Augmentations(augment) if augment else None
 
         self.processor: MmsrProcessor | None = None
         self._rationales = True
@@ -126,11 +180,33 @@ class MmsrDataModule(LightningDataModule):
         """
         self.processor = processor
         self._rationales = rationales
-        known = {None, *processor.labels}
-        if not all(known.issuperset(rows["label"]) for rows in self._rows.values()):
+        known = set(processor.labels)
+        if not all(known.issuperset(distinct(rows, "label")) for rows in self._rows.values()):
             self._rows.clear()  # read again: indices become labels, unknown ones raise
         self._datasets.clear()
         self._cached_seconds = 0.0
+
+    def check_augment(self, *, stored: bool) -> None:
+        """Refuse augmentations that could change nothing.
+
+        Args:
+            stored: Whether the audio encoder's states come from a store, and no waveform is heard.
+
+        Raises:
+            ValueError: There is an augmentation of what the model does not read.
+        """
+        if self.augmentations is None:
+            return
+        if stored and (names := self.augmentations.names("waveform")):
+            raise ValueError(
+                f"augment: {', '.join(names)} would change waveforms, and a feature store keeps the encoder's"
+                " states of the clean ones; accepted: spec_augment, or no feature_store"
+            )
+        if not stored and (names := self.augmentations.names("states")):
+            raise ValueError(
+                f"augment: {', '.join(names)} masks a frozen encoder's stored states, and there is no"
+                " feature_store; accepted: time_mask, or mask_time_prob in a wav2vec2's own configuration"
+            )
 
     def setup(self, stage: str | None = None) -> None:
         """Read the manifest and find what is wrong with the stage's splits before anything runs.
@@ -163,7 +239,7 @@ class MmsrDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled batches that can be gone on with from the middle of an epoch."""
-        return self._loader("train")
+        return self._stream_loader() if self.streaming else self._loader("train")
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Batches of the development split, short rows first."""
@@ -175,33 +251,52 @@ class MmsrDataModule(LightningDataModule):
 
     # ------------------------------------------------------------------ rows
 
+    def _stream(self, split: Split) -> Iterator[Row]:
+        """The rows of a split as they come."""
+        labels = None if self.processor is None else self.processor.labels
+        rows = stream_manifest(
+            self.manifest,
+            labels=labels,
+            split=self.split_names[split],
+            columns=self.columns,
+            label_map=self.label_map,
+        )
+        for row in rows:
+            if row["audio"] is None and row[self.text_column] is None:
+                problem = f"no audio and no {self.text_column}; accepted: at least one of the two"
+                raise self._error(self.text_column, f"row with id {row['id']!r}: {problem}")
+            yield row
+
     def _split_rows(self, split: Split) -> datasets.Dataset:
-        if not self._rows:
+        if self.streaming and split not in self._rows:
+            # of the training rows those that come first: a tokenizer and class weights look at them
+            rows = list(itertools.islice(self._stream(split), _SAMPLED_ROWS if split == "train" else None))
+            if rows:
+                self._rows[split] = datasets.Dataset.from_list(rows)
+        if not self._rows and not self.streaming:
             labels = None if self.processor is None else self.processor.labels
-            rows = load_manifest(self.manifest, labels=labels, columns=self.columns)
+            rows = load_manifest(self.manifest, labels=labels, columns=self.columns, label_map=self.label_map)
             self._check_utterances(rows)
-            groups = self._by_split(rows) if self.fold is None else self._by_speaker(rows)
-            self._rows = {name: rows.select(indices) for name, indices in groups.items() if indices}
+            groups: Mapping[Split, Sized] = (
+                self._by_split(rows) if self.fold is None else self._by_speaker(rows)
+            )
+            self._rows = {name: rows.select(indices) for name, indices in groups.items() if len(indices)}
         if split not in self._rows:
             raise self._error("split", self._missing_split(split))
         return self._rows[split]
 
     def _check_utterances(self, rows: datasets.Dataset) -> None:
-        pairs = zip(rows["id"], rows["audio"], rows[self.text_column], strict=True)
-        problem = f"no audio and no {self.text_column}; accepted: at least one of the two"
-        if empty := [identity for identity, audio, text in pairs if audio is None and text is None]:
-            raise self._error(
-                self.text_column, *(f"row with id {identity!r}: {problem}" for identity in empty)
-            )
-        if self.text_column == "asr_text" and not any(rows["asr_text"]):
+        absent = [pc.is_null(column_of(rows, column)) for column in ("audio", self.text_column)]
+        empty = np.flatnonzero(pc.and_(*absent).to_numpy())
+        if len(empty):
+            problem = f"no audio and no {self.text_column}; accepted: at least one of the two"
+            names = rows.select(empty)["id"]
+            raise self._error(self.text_column, *(f"row with id {name!r}: {problem}" for name in names))
+        if self.text_column == "asr_text" and column_of(rows, "asr_text").null_count == len(rows):
             raise self._error("asr_text", "is empty in all rows; accepted: transcripts, or text_column text")
 
-    def _by_split(self, rows: datasets.Dataset) -> dict[Split, list[int]]:
-        column = rows["split"]
-        return {
-            split: [row for row, value in enumerate(column) if value == name]
-            for split, name in self.split_names.items()
-        }
+    def _by_split(self, rows: datasets.Dataset) -> dict[Split, np.ndarray]:
+        return {split: rows_with(rows, "split", [name]) for split, name in self.split_names.items()}
 
     def _by_speaker(self, rows: datasets.Dataset) -> dict[Split, list[int]]:
         assert self.fold is not None
@@ -227,20 +322,20 @@ class MmsrDataModule(LightningDataModule):
     # ------------------------------------------------------------------ batches
 
     def _loader(self, split: Split) -> DataLoader[Any]:
-        if self.processor is None:
-            raise RuntimeError(
-                "no processor yet; call datamodule.attach(processor) before its loaders are used"
-            )
+        processor = self._attached()
         dataset = self._dataset(split)
         trainer = self.trainer
-        sampler = BudgetBatchSampler(
-            dataset.seconds,
+        augmentations = dataset.augmentations
+        stretch = 1.0 if augmentations is None else augmentations.stretch
+        sampler = (BudgetBatchSampler if augmentations is None else EpochBatchSampler)(
+            dataset.seconds * stretch,
             dataset.tokens,
             max_seconds=self.batch_seconds,
             max_tokens=self.batch_tokens,
             max_rows=self.batch_rows,
             shuffle=split == "train",
             seed=self.seed,
+            balance=self._balance(dataset.rows) if split == "train" else None,
             rank=0 if trainer is None else trainer.global_rank,
             world_size=1 if trainer is None else trainer.world_size,
         )
@@ -248,16 +343,80 @@ class MmsrDataModule(LightningDataModule):
         return loader(
             dataset,
             batch_sampler=sampler,
-            collate_fn=Collator(self.processor, rationales=self._rationales),
+            collate_fn=Collator(processor, rationales=self._rationales),
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
 
+    def _stream_loader(self) -> StreamLoader:
+        processor, trainer = self._attached(), self.trainer
+        if trainer is not None and (trainer.max_steps < 1 or not isinstance(trainer.val_check_interval, int)):
+            raise ValueError(
+                "streaming has no epochs; accepted: --trainer.max_steps N, and an int as "
+                "--trainer.val_check_interval, after how many steps the development split is evaluated"
+            )
+        if self.audio_features is not None or self.text_features is not None:
+            raise ValueError("streaming passes a row once and keeps none; accepted: no feature_store with it")
+        self.check_augment(stored=False)
+        nothing = np.zeros(0)
+        batches = StreamedBatches(
+            lambda: self._stream("train"),
+            utterances=lambda rows: UtteranceDataset(
+                rows,
+                seconds=nothing,
+                tokens=nothing,
+                text_column=self.text_column,
+                augmentations=self.augmentations,
+                seed=self.seed,
+            ),
+            tokens=lambda rows: _count_tokens(processor, [row[self.text_column] for row in rows]),
+            collate=Collator(processor, rationales=self._rationales),
+            window=self.stream_window,
+            max_seconds=self.batch_seconds,
+            max_tokens=self.batch_tokens,
+            max_rows=self.batch_rows,
+            seed=self.seed,
+            rank=0 if trainer is None else trainer.global_rank,
+            world_size=1 if trainer is None else trainer.world_size,
+        )
+        return StreamLoader(batches, num_workers=self.num_workers, pin_memory=torch.cuda.is_available())
+
+    def _attached(self) -> "MmsrProcessor":
+        if self.processor is None:
+            raise RuntimeError(
+                "no processor yet; call datamodule.attach(processor) before its loaders are used"
+            )
+        return self.processor
+
+    def _balance(self, rows: datasets.Dataset) -> Balance | None:
+        """How often the training rows are drawn; None for each once."""
+        temperature = self.language_temperature
+        columns = self.balance.split(",") if self.balance else []
+        values = {
+            name: column_of(rows, name).to_pylist()
+            for name in [*columns, *(["language"] if temperature is not None else [])]
+        }
+        for name, cells in values.items():
+            if missing := sum(cell is None for cell in cells):
+                switch = "balance" if name in columns else "language_temperature"
+                raise self._error(
+                    name, f"is missing in {missing} training rows; accepted: a {name} in each, for {switch}"
+                )
+        if temperature is not None:
+            return Balance.tempered(values["language"], temperature=temperature, within=values.get("label"))
+        if not columns:
+            return None
+        return Balance.equal(
+            values[columns[0]] if len(columns) == 1 else list(zip(*values.values(), strict=True))
+        )
+
     def _dataset(self, split: Split) -> "UtteranceDataset":
         """The split's dataset, measured once and kept, so that its cache outlives a loader."""
         dataset = self._datasets.get(split)
-        if dataset is None or dataset.audio_features is not self.audio_features:
+        features = (self.audio_features, self.text_features)
+        if dataset is None or (dataset.audio_features, dataset.text_features) != features:
+            self.check_augment(stored=self.audio_features is not None)
             rows = self._split_rows(split)
             seconds, tokens = self._seconds(rows), self._tokens(rows)
             dataset = UtteranceDataset(
@@ -266,7 +425,10 @@ class MmsrDataModule(LightningDataModule):
                 tokens=tokens,
                 text_column=self.text_column,
                 audio_features=self.audio_features,
-                cache=self.audio_features is None and self._may_cache(sum(seconds)),
+                text_features=self.text_features,
+                cache=self.audio_features is None and self._may_cache(float(seconds.sum())),
+                augmentations=self.augmentations if split == "train" else None,
+                seed=self.seed,
             )
             self._datasets[split] = dataset
         return dataset
@@ -283,141 +445,61 @@ class MmsrDataModule(LightningDataModule):
         self._cached_seconds += seconds
         return True
 
-    def _seconds(self, rows: datasets.Dataset) -> list[float]:
-        """Length of each row's audio from its header; 0 without audio."""
+    def _seconds(self, rows: datasets.Dataset) -> np.ndarray:
+        """Length `[n]` of each row's audio: as the manifest says, or from its header; 0 without audio."""
+        paths = column_of(rows, "audio")
+        seconds = np.zeros(len(rows))
+        if DURATION in rows.column_names:
+            seconds = pc.fill_null(column_of(rows, DURATION), 0.0).to_numpy().copy()
+        asked = np.flatnonzero(~paths.is_null().to_numpy() & (seconds == 0))
 
-        def measure(path: str | None) -> float | AudioError:
-            if path is None:
-                return 0.0
+        def measure(path: str) -> float | AudioError:
             try:
-                seconds = Audio.duration(path)
+                length = Audio.duration(path)
             except AudioError as error:
                 return error
-            return seconds or AudioError(f"{path}: has length zero; accepted: at least one sample")
+            return length or AudioError(f"{path}: has length zero; accepted: at least one sample")
 
         with ThreadPoolExecutor() as pool:
-            lengths = list(pool.map(measure, rows["audio"]))
+            lengths = list(pool.map(measure, paths.take(asked).to_pylist()))
         faults = [
-            f"row with id {name!r}: {length}"
-            for name, length in zip(rows["id"], lengths, strict=True)
+            f"row with id {rows[int(row)]['id']!r}: {length}"
+            for row, length in zip(asked, lengths, strict=True)
             if isinstance(length, AudioError)
         ]
         if faults:
             raise self._error("audio", *faults)
-        return [length for length in lengths if not isinstance(length, AudioError)]
+        seconds[asked] = [length for length in lengths if not isinstance(length, AudioError)]
+        return seconds
 
-    def _tokens(self, rows: datasets.Dataset) -> list[int]:
-        """Transcript tokens of each row; 0 without transcript."""
-        assert self.processor is not None
-        texts = [text or "" for text in rows[self.text_column]]
-        lengths = [len(ids) for ids in self.processor.tokenizer(texts)["input_ids"]]
-        return [length if text else 0 for length, text in zip(lengths, texts, strict=True)]
+    def _tokens(self, rows: datasets.Dataset) -> np.ndarray:
+        """Transcript tokens `[n]` of each row; 0 without transcript.
 
-
-class UtteranceDataset(Dataset[dict[str, Any]]):
-    """Rows with their audio decoded, or in its place a frozen encoder's states.
-
-    A row is `id`, `text`, `rationale`, `sentiment` (text or None), and either `audio` (`[s]` float32 at
-    16 kHz, or None) or `audio_features` (`[f, l, d]`, or None).
-
-    Args:
-        rows: A split of a manifest.
-        seconds: Length of each row's audio.
-        tokens: Length of each row's transcript.
-        text_column: Which column is `text`.
-        audio_features: Gives the encoder's states of a path.
-        cache: Keep decoded audio, rounded to 16 bits (the first time too, so that all epochs are alike).
-    """
-
-    def __init__(
-        self,
-        rows: datasets.Dataset,
-        *,
-        seconds: Sequence[float],
-        tokens: Sequence[int],
-        text_column: str = "text",
-        audio_features: AudioFeatures | None = None,
-        cache: bool = False,
-    ):
-        self.rows = rows
-        self.seconds, self.tokens = seconds, tokens
-        self.text_column = text_column
-        self.audio_features = audio_features
-        self._audio = Audio()
-        self._cache: dict[int, np.ndarray] | None = {} if cache else None
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        row = self.rows[index]
-        utterance = {"id": row["id"], "text": row[self.text_column], "rationale": row["rationale"]}
-        utterance["sentiment"] = row["label"]
-        path = row["audio"]
-        try:
-            if self.audio_features is not None:
-                return {**utterance, "audio_features": None if path is None else self.audio_features(path)}
-            return {**utterance, "audio": None if path is None else self._waveform(index, path)}
-        except AudioError as error:
-            raise AudioError(f"row with id {row['id']!r}, column audio: {error}") from error
-
-    def _waveform(self, index: int, path: str) -> np.ndarray:
-        if self._cache is None:
-            return self._audio(path)
-        if index not in self._cache:
-            self._cache[index] = np.clip(np.round(self._audio(path) * 32768), -32768, 32767).astype(np.int16)
-        return self._cache[index].astype(np.float32) / 32768
-
-
-class Collator:
-    """Turns rows into one batch: the processor's tensors, and the audio features where rows have those.
-
-    A modality that no row of a batch has is not given to the processor.
-
-    Args:
-        processor: Makes `input_values`, `input_ids`, `labels`, `sentiment_labels` and their masks.
-        rationales: Whether to make `labels`.
-    """
-
-    def __init__(self, processor: "MmsrProcessor", *, rationales: bool = True):
-        self.processor = processor
-        self.rationales = rationales
-
-    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """Make a batch.
-
-        Returns:
-            The processor's tensors; with features, `audio_features` `[b, f, l, d]` float32 and
-            `audio_features_mask` `[b, f]`, where a row without audio is all zero, and no waveform.
+        Of many rows only some are counted; the others' tokens follow from their characters.
         """
-        features = [row.get("audio_features") for row in rows]
-        inputs = {name: [row.get(name) for row in rows] for name in ("audio", "text", "rationale")}
-        heard = [feature is not None for feature in features]
-        if any(heard) and None in inputs["text"]:
-            # The processor wants audio or text in every row. These rows' audio is their features: one sample
-            # stands for it, and goes away again.
-            inputs["audio"] = [np.zeros(1, dtype=np.float32) if there else None for there in heard]
-        if not self.rationales:
-            del inputs["rationale"]
-        given = {
-            name: values for name, values in inputs.items() if any(value is not None for value in values)
-        }
-        sentiment = [row["sentiment"] for row in rows]
-        batch = dict(self.processor(**given, sentiment=sentiment, sampling_rate=16000, return_tensors="pt"))
-        if any(heard):
-            batch.pop("input_values", None)
-            batch.pop("input_values_mask", None)
-            batch["audio_features"], batch["audio_features_mask"] = _pad(features)
-        return batch
+        assert self.processor is not None
+        texts = column_of(rows, self.text_column)
+        characters = pc.fill_null(pc.utf8_length(texts), 0).to_numpy()
+        some = np.flatnonzero(characters)
+        if len(some) > _COUNTED_ROWS:
+            some = np.random.default_rng(0).choice(some, _COUNTED_ROWS, replace=False)
+        counts = _count_tokens(self.processor, texts.take(some).to_pylist())
+        if len(some) < np.count_nonzero(characters):
+            # languages differ in tokens per character: of ten rows, nine have not more than this
+            share = np.quantile(counts / characters[some], 0.9)
+            logger.info(
+                "tokens of %d rows counted, of the others estimated: %.2f a character", len(some), share
+            )
+            tokens = np.ceil(characters * share).astype(np.int64)
+        else:
+            tokens = np.zeros(len(rows), dtype=np.int64)
+        tokens[some] = counts
+        return tokens
 
 
-def _pad(features: Sequence[torch.Tensor | None]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Features `[f, l, d]`, None where there is no audio -> `[b, f, l, d]` float32 and its mask `[b, f]`."""
-    longest = max((feature for feature in features if feature is not None), key=len)
-    padded = torch.zeros(len(features), *longest.shape)
-    mask = torch.zeros(len(features), len(longest), dtype=torch.long)
-    for row, feature in enumerate(features):
-        if feature is not None:
-            padded[row, : len(feature)] = feature
-            mask[row, : len(feature)] = 1
-    return padded, mask
+def _count_tokens(processor: "MmsrProcessor", texts: Sequence[str | None]) -> np.ndarray:
+    """Tokens `[n]` of each transcript; 0 without one."""
+    if not any(texts):
+        return np.zeros(len(texts), dtype=np.int64)
+    counted = processor.tokenizer([text or "" for text in texts])["input_ids"]
+    return np.array([len(ids) if text else 0 for ids, text in zip(counted, texts, strict=True)])

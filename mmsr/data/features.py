@@ -1,86 +1,127 @@
 """A store for what frozen encoders answer, so that each input is encoded once and never again.
 
-    encoder fingerprint + processing + content bytes ─► sha256 ─► <root>/ab/ab12….safetensors
+    encoder fingerprint + processing + dtype ─► maker ─┐
+    content bytes ─► sha256 ───────────────────────────┴─► <root>/<maker>/ab/ab12….safetensors
 
 An entry is found by what it was made from, so a changed weight, a changed setting and a changed file each
-have their own entry. Several programs may read and write one store at the same time: an entry appears whole,
-by a rename.
+have their own entry. Several programs may read, write and evict in one store at the same time: an entry
+appears whole, by a rename, and whoever has read one keeps it (it is mapped from its file) after it is gone.
+
+safetensors holds bfloat16 as it is, which numpy's format cannot, checks an entry's length, and is mapped
+rather than read. One file an entry costs some 0.1 ms a lookup, far below what an encoder or a step costs.
 """
 
 import hashlib
 import json
 import logging
 import os
+import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import safetensors
 import safetensors.torch
 import torch
 
-from mmsr.data.audio import Audio
-
 logger = logging.getLogger(__name__)
 
+Dtype = Literal["float16", "bfloat16", "float32"]
 _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+_TOUCHED = 60.0  # seconds in which an entry's use is not taken down again
+_ABANDONED = 3600.0  # seconds after which a half-written file has no writer any more
+OLDER = "older"
+"""Maker of the entries of earlier releases, which nothing reads any more."""
+
+
+class Entry(NamedTuple):
+    """One file of a store.
+
+    Attributes:
+        path: Where it is.
+        maker: The folder of what made it.
+        bytes: Its size.
+        used: When it was written or last read, to a minute, in seconds since 1970.
+    """
+
+    path: Path
+    maker: str
+    bytes: int
+    used: float
 
 
 class FeatureStore:
     """Tensors on disk, addressed by what they were made from.
 
     Args:
-        root: Folder of the store; made when it is missing.
-        dtype: How floating-point tensors are kept. It is part of the key.
+        root: Folder of the store; made when something is put.
+        dtype: How floating-point tensors are kept. It is part of the maker.
 
     Raises:
         ValueError: `dtype` is unknown.
     """
 
-    def __init__(
-        self, root: str | os.PathLike[str], *, dtype: Literal["float16", "bfloat16", "float32"] = "float16"
-    ):
+    def __init__(self, root: str | os.PathLike[str], *, dtype: Dtype = "float16"):
         if dtype not in _DTYPES:
             raise ValueError(f"dtype is {dtype!r}; accepted: {', '.join(_DTYPES)}")
         self.root = Path(root)
         self.dtype = dtype
-        self._hits = 0
-        self._misses = 0
+        self.hits = 0
+        self.misses = 0
 
-    def key(self, encoder: str, processing: Mapping[str, Any], content: bytes) -> str:
-        """Name of an entry: 64 hex digits.
+    # ------------------------------------------------------------------ entries
+
+    def maker(self, encoder: str, processing: Mapping[str, Any], *, name: str) -> str:
+        """What makes entries: 16 hex digits, the folder that `<maker>/maker.json` describes.
 
         Args:
             encoder: What identifies the encoder, such as `encoder_fingerprint`'s answer.
             processing: All that is done to the content before and after, as plain values that JSON can hold.
-            content: The input itself, such as a file's bytes.
+            name: What a person calls it; not part of the digits.
         """
         made_by = {"encoder": encoder, "processing": dict(processing), "dtype": self.dtype}
-        description = json.dumps(made_by, sort_keys=True).encode()
-        return hashlib.sha256(description + b"\0" + content).hexdigest()
+        description = json.dumps(made_by, sort_keys=True)
+        maker = hashlib.sha256(description.encode()).hexdigest()[:16]
+        path = self.root / maker / "maker.json"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
+            unfinished.write_text(json.dumps({"name": name, **made_by}, indent=1), encoding="utf-8")
+            os.replace(unfinished, path)
+        return maker
+
+    def key(self, maker: str, content: bytes) -> str:
+        """Name of an entry: its maker and 64 hex digits of the content."""
+        return f"{maker}/{hashlib.sha256(content).hexdigest()}"
 
     def get(self, key: str) -> dict[str, torch.Tensor] | None:
         """The entry's tensors, mapped from the file, or None where there is none.
 
         An entry that cannot be read is logged and counts as none; the next `put` replaces it.
         """
+        path = self._path(key)
         try:
-            with safetensors.safe_open(self._path(key), framework="pt") as file:
+            with safetensors.safe_open(path, framework="pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}
+            if time.time() - path.stat().st_mtime > _TOUCHED:
+                os.utime(path)  # a file's access time is not kept everywhere
         except FileNotFoundError:
-            self._misses += 1
+            self.misses += 1
             return None
         except (safetensors.SafetensorError, OSError) as error:
-            logger.warning("%s: cannot be read and will be made again (%s)", self._path(key), error)
-            self._misses += 1
+            logger.warning("%s: cannot be read and will be made again (%s)", path, error)
+            self.misses += 1
             return None
-        self._hits += 1
+        self.hits += 1
         return tensors
 
-    def put(self, key: str, tensors: Mapping[str, torch.Tensor]) -> None:
+    def put(self, key: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Keep tensors; floating-point ones in the store's dtype, others as they are.
+
+        Returns:
+            The tensors as they are kept.
 
         Raises:
             ValueError: A finite value is beyond the dtype's range.
@@ -90,18 +131,16 @@ class FeatureStore:
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
         try:
-            safetensors.torch.save_file(kept, unfinished)
+            # save_file would leave files of other names where it is killed, which nothing could clear away
+            unfinished.write_bytes(safetensors.torch.save(kept))
             os.replace(unfinished, path)
         finally:
             unfinished.unlink(missing_ok=True)
-
-    def stats(self) -> dict[str, int]:
-        """`entries` and `bytes` on disk, and the `hits` and `misses` of this object."""
-        sizes = [path.stat().st_size for path in self.root.glob("??/*.safetensors")]
-        return {"entries": len(sizes), "bytes": sum(sizes), "hits": self._hits, "misses": self._misses}
+        return kept
 
     def _path(self, key: str) -> Path:
-        return self.root / key[:2] / f"{key}.safetensors"
+        maker, content = key.split("/")
+        return self.root / maker / content[:2] / f"{content}.safetensors"
 
     def _as_kept(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
         tensor = tensor.detach().cpu()
@@ -116,39 +155,134 @@ class FeatureStore:
             )
         return kept
 
+    # ------------------------------------------------------------------ housekeeping
+
+    def entries(self) -> Iterator[Entry]:
+        """All entries, in no order; one that is evicted meanwhile is left out."""
+        for folder, _, names in os.walk(self.root):
+            for name in names:
+                if name.endswith(".safetensors"):
+                    path = Path(folder, name)
+                    parts = path.relative_to(self.root).parts
+                    try:
+                        status = path.stat()
+                    except FileNotFoundError:
+                        continue
+                    maker = parts[0] if len(parts) == 3 else OLDER
+                    yield Entry(path, maker, status.st_size, status.st_mtime)
+
+    def makers(self) -> list[dict[str, Any]]:
+        """`maker`, `name`, `dtype`, `entries`, `bytes` and `used` of all that have entries, largest first."""
+        found: dict[str, dict[str, Any]] = {}
+        for entry in self.entries():
+            empty = {
+                "maker": entry.maker,
+                **self._described(entry.maker),
+                "entries": 0,
+                "bytes": 0,
+                "used": 0.0,
+            }
+            one = found.setdefault(entry.maker, empty)
+            one["entries"] += 1
+            one["bytes"] += entry.bytes
+            one["used"] = max(one["used"], entry.used)
+        return sorted(found.values(), key=lambda one: -one["bytes"])
+
+    def _described(self, maker: str) -> dict[str, Any]:
+        try:
+            described = json.loads((self.root / maker / "maker.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {"name": "made by an earlier release; nothing reads it", "dtype": None}
+        return {"name": described["name"], "dtype": described["dtype"]}
+
+    def evict(self, *, to_bytes: int | None = None, older_than: float | None = None) -> tuple[int, int]:
+        """Remove the least recently used entries; a running program makes again what it still needs.
+
+        Args:
+            to_bytes: Until the rest has at most so many bytes.
+            older_than: All that were not used for so many seconds.
+
+        Returns:
+            How many entries are removed, and their bytes.
+        """
+        now = time.time()
+        for half in self.root.rglob("*.tmp"):
+            try:
+                if now - half.stat().st_mtime > _ABANDONED:
+                    half.unlink()
+            except FileNotFoundError:
+                continue  # its writer has finished
+        entries = sorted(self.entries(), key=lambda entry: entry.used)
+        total = sum(entry.bytes for entry in entries)
+        removed = freed = 0
+        for entry in entries:
+            stale = older_than is not None and now - entry.used > older_than
+            if not stale and (to_bytes is None or total - freed <= to_bytes):
+                break  # what follows was used later
+            entry.path.unlink(missing_ok=True)
+            removed, freed = removed + 1, freed + entry.bytes
+        return removed, freed
+
+    def record(self, name: str) -> None:
+        """Write down the hits and misses so far, for `runs`; one line, which is appended whole."""
+        line = json.dumps({"time": time.time(), "run": name, "hits": self.hits, "misses": self.misses})
+        self.root.mkdir(parents=True, exist_ok=True)
+        with open(self.root / "runs.jsonl", "ab", buffering=0) as file:
+            file.write(line.encode() + b"\n")
+
+    def runs(self, last: int = 5) -> list[dict[str, Any]]:
+        """`time`, `run`, `hits` and `misses` of the last runs, the last one at the end."""
+        try:
+            lines = (self.root / "runs.jsonl").read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return []
+        return [json.loads(line) for line in lines[-last:]]
+
 
 class StoredFeatures:
-    """A frozen encoder behind a store: path of an audio file -> its states `[f, l, d]`, encoded at most once.
+    """A frozen encoder behind a store: an audio file's path, or a text -> states `[n, l, d]`, made once.
 
     Args:
         store: Where the states are kept.
-        encode: Waveform `[s]` at 16 kHz -> states `[f, l, d]`.
+        encode: Path or text -> states `[n, l, d]`.
+        content: Path or text -> bytes that decide the states, such as `file_digest` for a path.
         encoder: What identifies the encoder, see `encoder_fingerprint`.
         processing: All else that decides the states.
+        name: What a person calls the encoder.
     """
 
     def __init__(
         self,
         store: FeatureStore,
-        encode: Callable[[np.ndarray], torch.Tensor],
+        encode: Callable[[str], torch.Tensor],
         *,
+        content: Callable[[str], bytes],
         encoder: str,
         processing: Mapping[str, Any],
+        name: str,
     ):
         self.store = store
         self._encode = encode
-        self._encoder = encoder
-        self._processing = dict(processing)
-        self._audio = Audio()
+        self._content = content
+        self._maker = store.maker(encoder, processing, name=name)
 
-    def __call__(self, path: str) -> torch.Tensor:
-        """The states of one file as the store keeps them, the first time too: all epochs are alike."""
-        key = self.store.key(self._encoder, self._processing, Path(path).read_bytes())
-        if (entry := self.store.get(key)) is None:
-            self.store.put(key, {"states": self._encode(self._audio(path))})
-            entry = self.store.get(key)
-            assert entry is not None
+    def __call__(self, given: str) -> torch.Tensor:
+        """The states as the store keeps them, the first time too: all epochs are alike."""
+        key = self.store.key(self._maker, self._content(given))
+        entry = self.store.get(key) or self.store.put(key, {"states": self._encode(given)})
         return entry["states"]
+
+
+def file_digest(path: str) -> bytes:
+    """sha256 of a file's bytes, which are read again only where size, inode or a time of the file changed."""
+    status = os.stat(path)
+    return _digest(path, (status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns))
+
+
+@lru_cache(maxsize=2**17)
+def _digest(path: str, version: tuple[int, ...]) -> bytes:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def encoder_fingerprint(module: torch.nn.Module) -> str:

@@ -23,6 +23,7 @@ from mmsr.data.manifest import Fault, ManifestError, column_of, examine_manifest
 from mmsr.data.sentences import codes, telling_sentences
 from mmsr.data.storage import is_url
 from mmsr.data.table import Table, checked_ending, read_table, write_table
+from mmsr.files import write_file
 
 By = Literal["speaker", "block", "stratified", "leave-one-speaker-out"]
 
@@ -226,7 +227,8 @@ def split_manifest(
         "source": {"manifest": os.path.relpath(source, out.parent), "sha256": before},
         "command": command,
     }
-    _write(out.with_suffix(".split.json"), json.dumps(recipe, indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps(recipe, indent=2, ensure_ascii=False) + "\n"
+    write_file(out.with_suffix(".split.json"), text.encode())
     return recipe
 
 
@@ -382,13 +384,3 @@ def _counts(rows: datasets.Dataset, values: Sequence[str]) -> dict[str, Any]:
 def _digest(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file so that it appears whole, by rename, or not at all."""
-    half = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        half.write_text(text, encoding="utf-8")
-        os.replace(half, path)
-    finally:
-        half.unlink(missing_ok=True)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _ARCHIVES = ("zip://", "tar://")
 _ROW_OF_TABLE = "arrow://"
+_IN_STREAM = "stream://"
 # A tar member is read by seeking in one shared file object.
 _archive_lock = threading.Lock()
 
@@ -46,6 +47,11 @@ def resolve(reference: str, folder: str) -> str:
 def row_of_table(path: str, column: str, row: int) -> str:
     """The reference to one value of an Arrow file."""
     return f"{_ROW_OF_TABLE}{column}/{row}::{path}"
+
+
+def inside_stream(column: str, row: int) -> str:
+    """What stands for audio that a streamed row brings itself."""
+    return f"{_IN_STREAM}{column}/{row}"
 
 
 def read_bytes(reference: str) -> bytes:
@@ -90,7 +96,10 @@ def missing(reference: str) -> str | None:
         except Exception as error:  # a broken zip or tar shows as almost any exception
             return f"is in an archive that cannot be read ({error})"
     if is_url(reference):
-        known = reference.startswith(_ROW_OF_TABLE) or _protocol(reference) in fsspec.available_protocols()
+        known = (
+            reference.startswith((_ROW_OF_TABLE, _IN_STREAM))
+            or _protocol(reference) in fsspec.available_protocols()
+        )
         return None if known else "is a URL of an unknown kind"
     if os.path.isfile(reference):
         return None

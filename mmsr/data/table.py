@@ -13,7 +13,7 @@ import csv
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,26 @@ class Table:
     rows: list[dict[str, Any]]
     numbers: list[int]
     schema: pyarrow.Schema | None = None
+
+    def filled(self, column: str, values: Mapping[int, str | None]) -> Table:
+        """The table with a column's values, by row number; other rows keep theirs, None in a new column."""
+        rows = [
+            {**row, column: values.get(number, row.get(column))}
+            for number, row in zip(self.numbers, self.rows, strict=True)
+        ]
+        return replace(self, columns=list(dict.fromkeys([*self.columns, column])), rows=rows)
+
+    def moved(self, column: str, here: Path, there: Path) -> Table:
+        """The table with a column's relative paths, relative to one folder, as seen from another."""
+
+        def seen(path: object) -> object:
+            if not isinstance(path, str) or not path.strip() or "://" in path or os.path.isabs(path):
+                return path
+            return os.path.relpath(os.path.join(os.path.abspath(here), path), os.path.abspath(there))
+
+        if column not in self.columns:
+            return self
+        return replace(self, rows=[{**row, column: seen(row.get(column))} for row in self.rows])
 
 
 def read_table(path: Path) -> Table:

@@ -19,7 +19,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO, TypeAlias
 
 import datasets
@@ -30,11 +30,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet
 
 from mmsr.data.faults import Fault, ManifestError
-from mmsr.data.storage import is_url, row_of_table
+from mmsr.data.storage import inside_stream, is_url, row_of_table
 
 logger = logging.getLogger(__name__)
 
 _CHUNK = 65_536  # rows
+_STREAMED = 256  # rows that hold their audio
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 Column: TypeAlias = pa.Array | Sequence[object]
@@ -85,12 +86,14 @@ class Chunk:
         columns: The values `[n]` of each column, as an Arrow array, or as Python values.
         whole: Whether these are all the columns that the file has.
         names: All columns that the file has.
+        inline: Audio of a streamed chunk, by the reference that stands for it in its column.
     """
 
     numbers: np.ndarray
     columns: Mapping[str, Column]
     whole: bool
     names: Sequence[str]
+    inline: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def parts(source: str | os.PathLike[str]) -> list[Part]:
@@ -148,13 +151,16 @@ def _hub_parts(name: str, place: str, configuration: str | None) -> list[Part]:
     return [Part(place, str(split), rows) for split, rows in loaded.items()]
 
 
-def chunks(part: Part, wanted: Collection[str], faults: list[Fault]) -> Iterator[Chunk]:
+def chunks(
+    part: Part, wanted: Collection[str], faults: list[Fault], *, stream: bool = False
+) -> Iterator[Chunk]:
     """Read a part.
 
     Args:
         part: One of `parts`.
         wanted: Columns that are used; others may be left unread.
         faults: Gets what is wrong with single rows.
+        stream: Whether audio inside the table comes with the chunk, not from an Arrow file made of it.
 
     Raises:
         ManifestError: The file cannot be read at all.
@@ -166,7 +172,8 @@ def chunks(part: Part, wanted: Collection[str], faults: list[Fault]) -> Iterator
         raise unreadable(part.source, "is empty; accepted: a header and at least one row")
     try:
         with fsspec.open(part.source, "rb") as file:
-            yield from _READERS[_ending(part.source)](part, file, wanted, faults)
+            reader = _READERS[_ending(part.source)]
+            yield from reader(part, file, faults, wanted=wanted, stream=stream)
     except ManifestError:
         raise
     except UnicodeDecodeError as error:
@@ -198,11 +205,11 @@ def _ending(name: str) -> str:
 # ---------------------------------------------------------------------- rows of text
 
 
-def _read_csv(part: Part, file: BinaryIO, wanted: Collection[str], faults: list[Fault]) -> Iterator[Chunk]:
+def _read_csv(part: Part, file: BinaryIO, faults: list[Fault], **_: object) -> Iterator[Chunk]:
     return _read_delimited(part, file, ",", faults)
 
 
-def _read_tsv(part: Part, file: BinaryIO, wanted: Collection[str], faults: list[Fault]) -> Iterator[Chunk]:
+def _read_tsv(part: Part, file: BinaryIO, faults: list[Fault], **_: object) -> Iterator[Chunk]:
     return _read_delimited(part, file, "\t", faults)
 
 
@@ -232,7 +239,7 @@ def _read_delimited(part: Part, file: BinaryIO, delimiter: str, faults: list[Fau
         raise unreadable(part.source, problem) from error
 
 
-def _read_jsonl(part: Part, file: BinaryIO, wanted: Collection[str], faults: list[Fault]) -> Iterator[Chunk]:
+def _read_jsonl(part: Part, file: BinaryIO, faults: list[Fault], **_: object) -> Iterator[Chunk]:
     lines = enumerate(io.TextIOWrapper(file, encoding="utf-8-sig"), start=1)
     names: dict[str, None] = {}
     while some := list(itertools.islice(lines, _CHUNK)):
@@ -253,7 +260,7 @@ def _read_jsonl(part: Part, file: BinaryIO, wanted: Collection[str], faults: lis
         yield _of_rows(rows, list(names))
 
 
-def _read_xlsx(part: Part, file: BinaryIO, wanted: Collection[str], faults: list[Fault]) -> Iterator[Chunk]:
+def _read_xlsx(part: Part, file: BinaryIO, faults: list[Fault], **_: object) -> Iterator[Chunk]:
     try:
         import openpyxl
     except ImportError as error:
@@ -308,37 +315,42 @@ def _names(part: Part, header: Sequence[object]) -> list[str]:
 
 
 def _read_parquet(
-    part: Part, file: BinaryIO, wanted: Collection[str], faults: list[Fault]
+    part: Part, file: BinaryIO, faults: list[Fault], *, wanted: Collection[str], stream: bool
 ) -> Iterator[Chunk]:
     try:
         table = pyarrow.parquet.ParquetFile(file)
     except (pa.ArrowInvalid, OSError) as error:
         raise unreadable(part.source, f"is no parquet file ({error})") from error
     schema = table.schema_arrow
-    if any(_holds_bytes(schema.field(name).type) for name in wanted if name in schema.names):
+    inside = any(_holds_bytes(schema.field(name).type) for name in wanted if name in schema.names)
+    if inside and not stream:
         # rows of a parquet file cannot be had one at a time, those of an Arrow file can
         yield from _of_dataset(datasets.Dataset.from_parquet(part.source), wanted)
         return
     used = [name for name in schema.names if name in wanted]
-    numbers = itertools.count(1, _CHUNK)
-    for batch in table.iter_batches(batch_size=_CHUNK, columns=used):
-        first = next(numbers)
-        yield Chunk(
-            np.arange(first, first + len(batch)),
-            dict(zip(used, batch.columns, strict=True)),
-            whole=len(used) == len(schema.names),
-            names=schema.names,
-        )
+    names = _class_names(datasets.Features.from_arrow_schema(schema), used)
+    number = 1
+    for batch in table.iter_batches(batch_size=_STREAMED if inside else _CHUNK, columns=used):
+        inline: dict[str, bytes] = {}
+        columns: dict[str, Column] = {}
+        for name, column in zip(used, batch.columns, strict=True):
+            if _holds_bytes(column.type):
+                references = [inside_stream(name, number + row) for row in range(len(batch))]
+                columns[name] = _references(column, references)
+                values = pc.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column
+                inline |= zip(references, values.to_pylist(), strict=True)
+            else:
+                columns[name] = _named(column, names.get(name))
+        whole = len(used) == len(schema.names)
+        numbers = np.arange(number, number + len(batch))
+        yield Chunk(numbers, columns, whole=whole, names=schema.names, inline=inline)
+        number += len(batch)
 
 
 def _of_dataset(rows: datasets.Dataset, wanted: Collection[str]) -> Iterator[Chunk]:
     """Rows that `datasets` holds in Arrow files, of which audio inside them is referred to."""
     used = [name for name in rows.column_names if name in wanted]
-    names = {
-        name: np.array(rows.features[name].names)
-        for name in used
-        if isinstance(rows.features[name], datasets.ClassLabel)
-    }
+    names = _class_names(rows.features, used)
     first = 0
     for file in [entry["filename"] for entry in rows.cache_files]:
         table = datasets.Dataset.from_file(file).data
@@ -350,13 +362,10 @@ def _of_dataset(rows: datasets.Dataset, wanted: Collection[str]) -> Iterator[Chu
                 if isinstance(column, pa.ChunkedArray):
                     column = pa.concat_arrays(column.chunks)
                 if _holds_bytes(column.type):
-                    columns[name] = _references(column, name, file, start)
-                elif name in names:
-                    columns[name] = [
-                        names[name][i] if i is not None and i >= 0 else None for i in column.to_pylist()
-                    ]
+                    references = [row_of_table(file, name, start + row) for row in range(len(column))]
+                    columns[name] = _references(column, references)
                 else:
-                    columns[name] = column
+                    columns[name] = _named(column, names.get(name))
             yield Chunk(
                 np.arange(first + start + 1, first + start + len(some) + 1),
                 columns,
@@ -366,26 +375,39 @@ def _of_dataset(rows: datasets.Dataset, wanted: Collection[str]) -> Iterator[Chu
         first += len(table)
 
 
+def _class_names(features: datasets.Features, used: Sequence[str]) -> dict[str, list[str]]:
+    """What the numbers in the Hub's class columns stand for."""
+    kinds = {name: features[name] for name in used}
+    return {name: kind.names for name, kind in kinds.items() if isinstance(kind, datasets.ClassLabel)}
+
+
+def _named(column: pa.Array, names: list[str] | None) -> Column:
+    if names is None:
+        return column
+    # the Hub writes -1 where a label is held back
+    return [None if code is None or code < 0 else names[code] for code in column.to_pylist()]
+
+
 def _holds_bytes(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
         return any(field.name == "bytes" and _holds_bytes(field.type) for field in kind)
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
-def _references(column: pa.Array, name: str, file: str, start: int) -> list[str | None]:
-    """For each value a reference to its bytes, or its path where it has no bytes, or None."""
+def _references(column: pa.Array, references: Sequence[str]) -> list[str | None]:
+    """For each value the reference to its bytes, or its path where it has no bytes, or None."""
     bytes_, paths = column, [None] * len(column)
     if pa.types.is_struct(column.type):
         bytes_ = pc.struct_field(column, "bytes")
         if column.type.get_field_index("path") >= 0:
             paths = pc.struct_field(column, "path").to_pylist()
-    inside = pc.is_valid(bytes_).to_pylist()
+    held = pc.is_valid(bytes_).to_pylist()
     return [
-        row_of_table(file, name, start + row) if inside[row] else paths[row] for row in range(len(column))
+        reference if inside else path for reference, inside, path in zip(references, held, paths, strict=True)
     ]
 
 
-_READERS: dict[str, Callable[[Part, BinaryIO, Collection[str], list[Fault]], Iterator[Chunk]]] = {
+_READERS: dict[str, Callable[..., Iterator[Chunk]]] = {
     ".csv": _read_csv,
     ".tsv": _read_tsv,
     ".jsonl": _read_jsonl,

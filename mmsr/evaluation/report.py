@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NotRequired, TypedDict
 import numpy as np
 
 from mmsr.evaluation.metrics import Row
-from mmsr.evaluation.run import write_file
+from mmsr.files import write_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -324,21 +324,23 @@ def draw_training(history: Sequence[Mapping[str, Any]]) -> "Figure":
     """Draws losses, and development figures beside them, over epochs."""
     from matplotlib.ticker import MaxNLocator
 
-    keys = list(dict.fromkeys(key for row in history for key in row if key != "epoch"))
+    # evaluated inside epochs, as a stream is, a run is measured in steps
+    time = "step" if len({row["epoch"] for row in history}) < len(history) else "epoch"
+    keys = list(dict.fromkeys(key for row in history for key in row if key not in ("epoch", "step")))
     losses = [key for key in keys if key.endswith("loss")]
     figures = [key for key in keys if key.startswith("dev_") and key not in losses]
     panels = [panel for panel in (("loss", losses), ("figure on the development split", figures)) if panel[1]]
     figure, axes = _figure(len(panels), width=4.6 * len(panels), height=3.6)
     for ax, (axis, names) in zip(axes, panels, strict=True):
         for i, name in enumerate(names):
-            points = [(row["epoch"], row[name]) for row in history if row.get(name) is not None]
+            points = [(row[time], row[name]) for row in history if row.get(name) is not None]
             style: dict[str, Any] = {
                 "color": LINES[i % len(LINES)],
                 "marker": "os^Dvx"[i % 6],
                 "markersize": 4,
             }
             ax.plot(*zip(*points, strict=True), label=name.replace("_", " "), **style)
-        ax.set(xlabel="epoch", ylabel=axis)
+        ax.set(xlabel=time, ylabel=axis)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.grid(axis="y", alpha=0.3)
         ax.legend(frameon=False, fontsize=9)

@@ -18,6 +18,7 @@ import numpy as np
 
 from mmsr.evaluation.baselines import baselines
 from mmsr.evaluation.metrics import Row, check_labels, evaluate_rows, has_text, sentiment_metrics
+from mmsr.files import write_file
 
 
 class Record(TypedDict):
@@ -216,17 +217,6 @@ def write_run(
     write_file(Path(out_dir) / "predictions.jsonl", "".join(lines).encode())
     write_file(Path(out_dir) / "metrics.json", text.encode())
     return document
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Writes a file, and its folder where missing, so that it appears whole, by rename, or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        half.write_bytes(content)
-        os.replace(half, path)
-    finally:
-        half.unlink(missing_ok=True)
 
 
 def versions() -> dict[str, str]:

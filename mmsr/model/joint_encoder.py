@@ -244,6 +244,20 @@ class MmsrEncoder(MmsrPreTrainedModel):
         encoded = self.audio_encoder(input_values, input_values_mask)
         return encoded.states, encoded.mask
 
+    def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """The text encoder alone, as a feature store keeps it.
+
+        Args:
+            input_ids: transcript `[b, t]`.
+            attention_mask: `[b, t]`.
+
+        Returns:
+            features `[b, t, l, e]` of the kept layers and their mask `[b, t]`, real tokens first: what
+            `forward` takes as `text_features` and `attention_mask`.
+        """
+        encoded = self.text_encoder(input_ids, attention_mask)
+        return encoded.states, encoded.mask
+
     @can_return_tuple
     def forward(
         self,
@@ -254,14 +268,14 @@ class MmsrEncoder(MmsrPreTrainedModel):
         inputs_embeds: Tensor | None = None,
         audio_features: Tensor | None = None,
         audio_features_mask: Tensor | None = None,
+        text_features: Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         **kwargs: Any,
     ) -> MmsrEncoderOutput:
         """Encode and fuse; the arguments are those of `MmsrForSentimentReasoning.forward`."""
-        given = [
-            value for value in (input_ids, inputs_embeds, input_values, audio_features) if value is not None
-        ]
+        inputs = (input_ids, inputs_embeds, text_features, input_values, audio_features)
+        given = [value for value in inputs if value is not None]
         if not given:
             raise ValueError("no utterance: pass input_values (audio), input_ids (transcript), or both")
         batch = given[0].shape[0]
@@ -282,7 +296,9 @@ class MmsrEncoder(MmsrPreTrainedModel):
             )
         if self.config.uses_text:
             tokens = inputs_embeds if input_ids is None else input_ids
-            if tokens is not None:
+            if text_features is not None:
+                text_encoded = self._given_states(text_features, attention_mask)
+            elif tokens is not None:
                 text_mask = _ones_unless_given(attention_mask, tokens.shape[:2], self.device)
                 text_encoded = self.text_encoder(input_ids, text_mask, inputs_embeds, **outputs)
             text, text_mask = (
@@ -320,8 +336,7 @@ class MmsrEncoder(MmsrPreTrainedModel):
         outputs: dict[str, bool],
     ) -> Encoded | None:
         if audio_features is not None:
-            mask = _ones_unless_given(audio_features_mask, audio_features.shape[:2], self.device)
-            return Encoded(audio_features.to(self.dtype).masked_fill(mask[:, :, None, None] == 0, 0.0), mask)
+            return self._given_states(audio_features, audio_features_mask)
         if input_values is None:
             return None
         if input_values.ndim != 2:
@@ -346,6 +361,11 @@ class MmsrEncoder(MmsrPreTrainedModel):
         frames = encoded.mask.new_zeros(len(values), *encoded.mask.shape[1:])
         states[heard], frames[heard] = encoded.states, encoded.mask
         return Encoded(states, frames)
+
+    def _given_states(self, states: Tensor, mask: Tensor | None) -> Encoded:
+        """States `[b, n, l, e]` that were encoded before, whatever stands in their padding set to zero."""
+        mask = _ones_unless_given(mask, states.shape[:2], self.device)
+        return Encoded(states.to(self.dtype).masked_fill(mask[:, :, None, None] == 0, 0.0), mask)
 
 
 def or_config(value: bool | None, default: bool | None) -> bool:

@@ -278,6 +278,7 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         decoder_inputs_embeds: Tensor | None = None,
         audio_features: Tensor | None = None,
         audio_features_mask: Tensor | None = None,
+        text_features: Tensor | None = None,
         use_cache: bool | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
@@ -304,6 +305,8 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
             decoder_inputs_embeds: `[b, r, e]` in place of `decoder_input_ids`.
             audio_features: `[b, f, l, e]` from `encoder.encode_audio`, in place of `input_values`.
             audio_features_mask: `[b, f]`; a row of zeros has no audio.
+            text_features: `[b, t, l, e]` from `encoder.encode_text`, which the text encoder then does not
+                compute; their mask is `attention_mask`. `input_ids` may go with them.
             use_cache: return `past_key_values`.
             output_attentions: return attentions (needs eager attention).
             output_hidden_states: return hidden states.
@@ -321,6 +324,7 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
                 inputs_embeds=inputs_embeds,
                 audio_features=audio_features,
                 audio_features_mask=audio_features_mask,
+                text_features=text_features,
                 output_attentions=output_attentions,
                 output_hidden_states=output_hidden_states,
                 return_dict=True,

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
-from mmsr.evaluation.run import write_file
+from mmsr.files import appearing, write_file
 from mmsr.model.card import model_card
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor
@@ -21,13 +19,23 @@ from mmsr.training.parameters import merge_lora
 
 
 class History(Callback):
-    """Figures of every epoch, kept in the checkpoint and written to `history.json` in the run's folder."""
+    """Figures of every epoch, and of every evaluation inside one, written to `history.json`.
+
+    They are kept in the checkpoint, so that a run that goes on has them whole.
+    """
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
 
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take down the development figures, which a stream without epochs has alone."""
+        self._take(trainer)
+
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take down the epoch's losses and development figures."""
+        """Take down the epoch's losses too."""
+        self._take(trainer)
+
+    def _take(self, trainer: L.Trainer) -> None:
         if trainer.sanity_checking:
             return
         figures = {
@@ -35,8 +43,8 @@ class History(Callback):
             for name, value in trainer.callback_metrics.items()
             if name.startswith(("train_", "dev_"))
         }
-        self.rows = [row for row in self.rows if row["epoch"] < trainer.current_epoch]
-        self.rows.append({"epoch": trainer.current_epoch, **figures})
+        self.rows = [row for row in self.rows if row["step"] < trainer.global_step]
+        self.rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **figures})
         if trainer.is_global_zero:
             path = Path(trainer.default_root_dir) / "history.json"
             write_file(path, json.dumps(self.rows, indent=1).encode())
@@ -69,14 +77,8 @@ class SaveModel(Callback):
 
 def save_model(model: MmsrForSentimentReasoning, processor: MmsrProcessor, folder: Path) -> None:
     """Write a Hugging Face folder that appears whole, by rename, in place of what stood there."""
-    half = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(half, ignore_errors=True)
-    try:
+    with appearing(folder) as half:
         model.save_pretrained(half)
         processor.save_pretrained(half)
         card = model_card(model.config, name=folder.name, parameters=model.num_parameters())
         card.save(half / "README.md")  # save_pretrained's bears the name of the half-written folder
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(half, folder)
-    finally:
-        shutil.rmtree(half, ignore_errors=True)

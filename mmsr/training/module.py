@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
-import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from rich.progress import track
@@ -30,7 +29,9 @@ from torch import Tensor, nn
 from torchmetrics.classification import MulticlassF1Score
 from transformers import get_cosine_schedule_with_warmup
 
-from mmsr.data.features import FeatureStore, StoredFeatures, encoder_fingerprint
+from mmsr.data.audio import Audio
+from mmsr.data.features import Dtype, FeatureStore, StoredFeatures, encoder_fingerprint, file_digest
+from mmsr.data.manifest import column_of
 from mmsr.model.configuration import DEFAULT_LABELS, MmsrConfig, check_choice, fusion_reads
 from mmsr.model.fusion import FUSION_CLASSES
 from mmsr.model.modeling import MmsrForSentimentReasoning, MmsrOutput
@@ -59,6 +60,7 @@ from mmsr.training.parameters import (
 
 MODEL_LOSSES = ("loss", "sentiment_loss", "rationale_loss")
 _FIXED_BY_A_CHECKPOINT = ("fusion", "config", "labels", "text_prefix", "rationale_format", "decoder_type")
+_TOKENIZER_ROWS = 50_000  # on which a tokenizer is trained: more of them hardly change its pieces
 _STANDARDIZED_ON = 128  # training files, spread evenly; some 20,000 frames
 
 
@@ -96,8 +98,10 @@ class MmsrModule(L.LightningModule):
             every linear layer. In a decoder the embeddings of its label tokens are trained as well. The
             saved model has the updates merged into its weights.
         gradient_checkpointing: Compute activations again in the backward pass instead of keeping them.
-        feature_store: Folder in which a frozen audio encoder's states are kept, so that it hears each file
-            once, for all epochs and all runs that use the folder.
+        feature_store: Folder in which the frozen encoders' states are kept, so that each file is heard and
+            each transcript read once, for all epochs and all runs that use the folder.
+        feature_dtype: How the store keeps states: float16 is half of float32 and exact to 3 digits; bfloat16
+            has float32's range and 2 digits.
         learning_rate: Peak learning rate of what is trained from scratch.
         encoder_learning_rate: Peak learning rate of the encoders and of a decoder that was loaded (`decoder`,
             `pretrained`), such as 3e-5; by default `learning_rate`, which is high for pretrained weights.
@@ -145,6 +149,7 @@ class MmsrModule(L.LightningModule):
         lora: dict[str, Lora] | None = None,
         gradient_checkpointing: bool = False,
         feature_store: str | None = None,
+        feature_dtype: Dtype = "float16",
         learning_rate: float = 1e-3,
         encoder_learning_rate: float | None = None,
         layer_decay: float = 1.0,
@@ -207,9 +212,10 @@ class MmsrModule(L.LightningModule):
             raise ValueError("decoder= (pretrained) needs a pretrained encoder: give audio=, text=, or both")
         if p["decoder"] and p["rationale_format"] == "none":
             raise ValueError("decoder= writes rationales, and rationale_format='none' wants none")
-        if p["feature_store"] and "audio_encoder" not in (p["freeze"] or []):
+        if p["feature_store"] and not set(p["freeze"] or []) & set(ENCODERS):
             raise ValueError(
-                "feature_store= keeps what a frozen encoder answers; add audio_encoder to freeze="
+                "feature_store= keeps what a frozen encoder answers; add audio_encoder or text_encoder to "
+                "freeze="
             )
         if p["layer_decay"] != 1 and set(p["freeze"] or []) >= set(ENCODERS):
             raise ValueError("layer_decay= is of the encoders, and freeze= names both: give one or the other")
@@ -262,8 +268,9 @@ class MmsrModule(L.LightningModule):
         model, processor = self.parts()
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         data.attach(processor, rationales=model.decoder is not None)
+        data.check_augment(stored=bool(self.hparams["feature_store"]))  # before hours of encoding
         if self.hparams["feature_store"]:
-            if data.audio_features is None:
+            if data.audio_features is None and data.text_features is None:
                 self._use_feature_store()
         elif model.config.audio_standardize and not self.hparams["pretrained"]:
             raise ValueError("config audio_standardize takes its statistics from a feature_store=: name one")
@@ -322,6 +329,11 @@ class MmsrModule(L.LightningModule):
         weights = p["class_weights"]
         if weights == "balanced":
             data = self.trainer.datamodule  # type: ignore[attr-defined]
+            if "label" in (data.balance or ""):
+                raise ValueError(
+                    f"class_weights='balanced' and data balance={data.balance!r} both make up for rare "
+                    "labels, and together they prefer them: give one or the other"
+                )
             data.attach(self.processor)  # turns indices in the manifest into labels
             weights = balanced_weights(data.train_rows["label"], self.processor.labels)
         if weights is not None:
@@ -337,7 +349,10 @@ class MmsrModule(L.LightningModule):
     def _from_preset(self) -> tuple[MmsrProcessor, MmsrForSentimentReasoning]:
         p = self.hparams
         rows = self.trainer.datamodule.train_rows  # type: ignore[attr-defined]
-        texts = [text for column in ("text", "rationale") for text in rows[column] if text]
+        rows = rows.select(range(0, len(rows), math.ceil(len(rows) / _TOKENIZER_ROWS)))
+        texts = [
+            text for column in ("text", "rationale") for text in column_of(rows, column).to_pylist() if text
+        ]
         processor = MmsrProcessor.train(
             texts,
             labels=p["labels"],
@@ -382,18 +397,37 @@ class MmsrModule(L.LightningModule):
         return processor, model
 
     def _use_feature_store(self) -> None:
-        """Let the data module read the frozen audio encoder's states; encode what is not in the store yet."""
-        assert self.model is not None and self.processor is not None
-        bf16 = self.trainer.precision == "bf16-mixed"
-        features = stored_audio(self.model, self.processor, self.hparams["feature_store"], bf16=bf16)
+        """Let the data module read the frozen encoders' states; encode what is not in the store yet."""
+        p = self.hparams
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        paths = [path for rows in (data.train_rows, data.dev_rows) for path in rows["audio"] if path]
-        for path in track(paths, description="audio features", disable=len(paths) < 10):
-            features(path)
-        data.audio_features = features
-        stream = self.model.encoder.audio_stream
+        options = {"bf16": self.trainer.precision == "bf16-mixed", "dtype": p["feature_dtype"]}
+        splits = (data.train_rows, data.dev_rows)
+        if "audio_encoder" in p["freeze"]:
+            features = stored_audio(*self.parts(), p["feature_store"], **options)
+            self._encode_all(features, [path for rows in splits for path in rows["audio"] if path], "audio")
+            data.audio_features = features
+            self._standardize(features, [path for path in data.train_rows["audio"] if path])
+        if "text_encoder" in p["freeze"]:
+            features = stored_text(*self.parts(), p["feature_store"], **options)
+            texts = (text for rows in splits for text in rows[data.text_column] if text)
+            self._encode_all(features, list(dict.fromkeys(texts)), "text")
+            data.text_features = features
+
+    def _encode_all(self, features: StoredFeatures, given: Sequence[str], what: str) -> None:
+        """Encode what the store lacks, each process its part."""
+        trainer = self.trainer
+        mine = given[trainer.global_rank :: trainer.world_size]
+        shown = trainer.is_global_zero and len(mine) >= 10
+        for one in track(mine, description=f"{what} features", disable=not shown):
+            features(one)
+        features.store.record(f"{trainer.default_root_dir}, {what}")
+        trainer.strategy.barrier()
+
+    def _standardize(self, features: StoredFeatures, heard: Sequence[str]) -> None:
+        """Take the audio stream's mean and deviation from some of the training files."""
+        model, _ = self.parts()
+        stream = model.encoder.audio_stream
         if stream.standardize and not self.trainer.ckpt_path and not self.hparams["pretrained"]:
-            heard = [path for path in data.train_rows["audio"] if path]
             sample = heard[:: math.ceil(len(heard) / _STANDARDIZED_ON)]
             states = torch.cat([stream.kept_states(features(path)).float() for path in sample])  # [f, l, d]
             deviation, mean = torch.std_mean(states, dim=0)
@@ -408,7 +442,8 @@ class MmsrModule(L.LightningModule):
         All but the frozen parts drops out.
         """
         p = self.hparams
-        torch.manual_seed(p["seed"] * 10_000 + self.current_epoch)
+        # each process drops out in its own way
+        torch.manual_seed(p["seed"] * 10_000 + self.current_epoch + 1_000_003 * self.global_rank)
         model, _ = self.parts()
         model.train()  # from_pretrained leaves eval mode behind, and Lightning would keep it
         freeze_encoders(model, gradual_unfreezing=p["gradual_unfreezing"], epoch=self.current_epoch)
@@ -455,7 +490,7 @@ class MmsrModule(L.LightningModule):
 
     def _log_training(self, name: str, value: Tensor | float, rows: int) -> None:
         value = value.detach() if isinstance(value, Tensor) else value
-        self.log(f"train_{name}", value, on_step=False, on_epoch=True, batch_size=rows)
+        self.log(f"train_{name}", value, on_step=False, on_epoch=True, batch_size=rows, sync_dist=True)
 
     def _weighed(self, losses: dict[str, Tensor], batch: dict[str, Tensor]) -> Tensor:
         """Σ exp(-s) L + s / 2 with s = log σ², the form of Kendall et al. for classification.
@@ -588,7 +623,12 @@ def _add_updates(
 
 
 def stored_audio(
-    model: MmsrForSentimentReasoning, processor: MmsrProcessor, folder: str | Path, *, bf16: bool
+    model: MmsrForSentimentReasoning,
+    processor: MmsrProcessor,
+    folder: str | Path,
+    *,
+    bf16: bool,
+    dtype: Dtype = "float16",
 ) -> StoredFeatures:
     """The model's frozen audio encoder behind a feature store: path of an audio file -> states `[f, l, d]`.
 
@@ -597,20 +637,22 @@ def stored_audio(
         processor: What it hears through.
         folder: Of the store.
         bf16: Encode under bfloat16 autocast, as training in mixed precision does.
+        dtype: How the states are kept.
     """
-    encoder = model.encoder
+    encoder, load = model.encoder, Audio()
     encoder.audio_encoder.eval()
 
     @torch.inference_mode()
-    def encode(waveform: np.ndarray) -> Tensor:
-        inputs = processor(audio=[waveform], return_tensors="pt").to(model.device)
+    def encode(path: str) -> Tensor:
+        inputs = processor(audio=[load(path)], return_tensors="pt").to(model.device)
         with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=bf16):
             states, mask = encoder.encode_audio(inputs["input_values"], inputs["input_values_mask"])
         return states[0, : int(mask.sum())]
 
     return StoredFeatures(
-        FeatureStore(folder),
+        FeatureStore(folder, dtype=dtype),
         encode,
+        content=file_digest,
         encoder=encoder_fingerprint(encoder.audio_encoder.model),
         processing={
             "config": encoder.audio_encoder.config.to_json_string(use_diff=False),
@@ -619,6 +661,48 @@ def stored_audio(
             "feature_extractor": processor.feature_extractor.to_dict(),
             "bf16": bf16,
         },
+        name=f"audio, {encoder.audio_encoder.config.model_type}, {encoder.audio_encoder.num_states} states",
+    )
+
+
+def stored_text(
+    model: MmsrForSentimentReasoning,
+    processor: MmsrProcessor,
+    folder: str | Path,
+    *,
+    bf16: bool,
+    dtype: Dtype = "float16",
+) -> StoredFeatures:
+    """The model's frozen text encoder behind a feature store: transcript -> states `[t, l, d]`.
+
+    The arguments are those of `stored_audio`. An entry is addressed by its tokens, so that tokenizer, prefix
+    and truncation are in it.
+    """
+    encoder = model.encoder
+    encoder.text_encoder.eval()
+
+    def tokens(text: str) -> Tensor:
+        inputs = processor(text=[text], return_tensors="pt")
+        return inputs["input_ids"][:, inputs["attention_mask"][0] == 1]  # [1, t]
+
+    @torch.inference_mode()
+    def encode(text: str) -> Tensor:
+        ids = tokens(text).to(model.device)
+        with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=bf16):
+            states, _ = encoder.encode_text(ids, torch.ones_like(ids))
+        return states[0]
+
+    return StoredFeatures(
+        FeatureStore(folder, dtype=dtype),
+        encode,
+        content=lambda text: tokens(text).numpy().tobytes(),
+        encoder=encoder_fingerprint(encoder.text_encoder.model),
+        processing={
+            "config": encoder.text_encoder.config.to_json_string(use_diff=False),
+            "layers": encoder.text_encoder.num_states,
+            "bf16": bf16,
+        },
+        name=f"text, {encoder.text_encoder.config.model_type}, {encoder.text_encoder.num_states} states",
     )
 
 

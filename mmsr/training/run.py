@@ -24,7 +24,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from mmsr.data.datamodule import MmsrDataModule
 from mmsr.data.manifest import fingerprint, load_manifest
-from mmsr.evaluation.run import write_file
+from mmsr.files import write_file
 from mmsr.training.callbacks import History, SaveModel
 from mmsr.training.module import MmsrModule
 
@@ -155,8 +155,14 @@ def _identity(cli: MmsrCLI) -> dict[str, Any]:
     for name in _BESIDE_THE_POINT:
         settings["trainer"].pop(name, None)
     settings.pop("config", None)
+    if cli.datamodule.streaming:  # its rows are not all at hand
+        return settings
     rows = load_manifest(
-        cli.datamodule.manifest, labels=cli.model.hparams["labels"], columns=cli.datamodule.columns
+        cli.datamodule.manifest,
+        labels=cli.model.hparams["labels"],
+        columns=cli.datamodule.columns,
+        label_map=cli.datamodule.label_map,
+        check_audio=False,  # they are read for their fingerprint
     )
     return {**settings, "data_fingerprint": fingerprint(rows)}
 

@@ -1,5 +1,6 @@
 import io
 import logging
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -131,7 +132,8 @@ def test_missing_and_empty_files_are_named(tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", ["words.wav", "voice.m4a", "headerless.raw"])
-def test_what_holds_no_audio_says_what_would(tmp_path: Path, name: str):
+def test_what_holds_no_audio_says_what_would(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PATH", str(tmp_path / "no programs"))
     path = tmp_path / name
     path.write_bytes(b"\0\0\0\x20ftypM4A " + b"these are no samples" * 9)
     for read in (Audio(), Audio.duration):
@@ -141,7 +143,108 @@ def test_what_holds_no_audio_says_what_would(tmp_path: Path, name: str):
         assert message.startswith(f"{path}: holds no audio that can be read (")
         assert "flac" in message and "mp3" in message and "ogg" in message and "wav" in message
         assert "convert others (m4a, mp4, webm), for example: ffmpeg -i FILE FILE.wav" in message
+        assert message.endswith("; or install ffmpeg on PATH, and they are read as they are")
         assert "\n" not in message
+
+
+needs_ffmpeg = pytest.mark.skipif(
+    shutil.which("ffmpeg") is None or shutil.which("ffprobe") is None,
+    reason="m4a, mp4 and webm are read through ffmpeg, which is not on PATH",
+)
+
+
+def ffmpeg(*arguments: str) -> None:
+    subprocess.run(["ffmpeg", "-nostdin", "-v", "error", *arguments], check=True, timeout=60)
+
+
+@pytest.fixture
+def stereo(tmp_path: Path) -> Path:
+    """One second: two tones of 440 Hz whose mean has the peak .3."""
+    path = tmp_path / "stereo.wav"
+    soundfile.write(
+        path, np.stack([tone(seconds=1, rate=48000), 0.2 * tone(seconds=1, rate=48000)], 1), 48000
+    )
+    return path
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize(
+    ("ending", "codec"),
+    [("m4a", "aac"), ("aac", "aac"), ("mp4", "aac"), ("mkv", "aac"), ("webm", "libopus"), ("wma", "wmav2")],
+)
+def test_what_libsndfile_does_not_know_goes_through_ffmpeg(
+    tmp_path: Path, stereo: Path, ending: str, codec: str
+):
+    made = tmp_path / f"tone.{ending}"
+    ffmpeg("-i", str(stereo), "-c:a", codec, str(made))
+    path = made.rename(tmp_path / "-named as nothing: this.wav")  # the content tells, not the name
+    samples = Audio()(path)
+    assert samples.dtype == np.float32 and len(samples) == pytest.approx(16000, abs=1000)
+    assert main_frequency(samples) == pytest.approx(440, abs=3)
+    assert np.abs(samples[4000:12000]).max() == pytest.approx(0.3, abs=0.03)
+    assert Audio.duration(path) == pytest.approx(len(samples) / 16000, abs=0.03)
+    content = path.read_bytes()
+    for source in (content, io.BytesIO(content)):
+        np.testing.assert_array_equal(Audio()(source), samples)
+    assert Audio.duration(content) == pytest.approx(len(samples) / 16000, abs=0.001)
+    behind = io.BytesIO(b"a header of another kind" + content)
+    behind.seek(len(b"a header of another kind"))
+    np.testing.assert_array_equal(Audio()(behind), samples)
+
+
+@needs_ffmpeg
+def test_of_a_video_the_sound_is_heard_and_without_it_that_is_said(tmp_path: Path, stereo: Path):
+    picture = ["-f", "lavfi", "-i", "testsrc=duration=2:size=64x64:rate=5"]
+    ffmpeg(*picture, "-i", str(stereo), "-c:v", "mpeg4", "-c:a", "aac", str(tmp_path / "film.mp4"))
+    samples = Audio()(tmp_path / "film.mp4")
+    assert main_frequency(samples) == pytest.approx(440, abs=3)
+    assert Audio.duration(tmp_path / "film.mp4") == pytest.approx(1, abs=0.05)  # not the picture's two
+    ffmpeg(*picture, "-c:v", "mpeg4", str(tmp_path / "silent.mp4"))
+    for read in (Audio(), Audio.duration):
+        with pytest.raises(AudioError, match=r"silent\.mp4: has no audio stream \(a video without sound\?\)"):
+            read(tmp_path / "silent.mp4")
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("ending", ["m4a", "webm"])
+def test_a_damaged_file_is_not_half_read(tmp_path: Path, ending: str):
+    soundfile.write(tmp_path / "long.wav", tone(seconds=20), 16000)
+    codec = {"m4a": "aac", "webm": "libopus"}[ending]
+    path = tmp_path / f"cut.{ending}"
+    ffmpeg("-i", str(tmp_path / "long.wav"), "-c:a", codec, "-movflags", "faststart", str(path))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(
+        AudioError, match=rf"cut\.{ending}: cannot be decoded whole \(ffmpeg: .+; if it sounds"
+    ):
+        Audio()(path)
+
+
+@needs_ffmpeg
+def test_what_ffmpeg_cannot_read_either_has_both_reasons_in_one_line(tmp_path: Path):
+    (tmp_path / "words.m4a").write_bytes(b"\0\0\0\x20ftypM4A " + b"these are no samples" * 9)
+    for read in (Audio(), Audio.duration):
+        with pytest.raises(AudioError, match=r"words\.m4a: holds no audio that can be read") as error:
+            read(tmp_path / "words.m4a")
+        text = str(error.value)
+        assert "(libsndfile: Format not recognised; ffmpeg: " in text and "\n" not in text
+        assert "flac" in text and "through ffmpeg aac, amr, avi, m4a" in text
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize(
+    "playlist",
+    [
+        "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{}\n#EXT-X-ENDLIST\n",
+        "ffconcat version 1.0\nfile '{}'\n",
+    ],
+)
+def test_a_playlist_does_not_make_ffmpeg_read_other_files(tmp_path: Path, playlist: str, stereo: Path):
+    ffmpeg("-i", str(stereo), "-c:a", "aac", str(tmp_path / "secret.ts"))
+    path = tmp_path / "innocent.m3u8"
+    path.write_text(playlist.format("secret.ts"))
+    ffmpeg("-i", str(path), "-f", "null", "-")  # unrestricted, it does
+    with pytest.raises(AudioError, match=r"innocent\.m3u8: holds no audio that can be read .*whitelist"):
+        Audio()(path)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
 import logging
+import time
+import tracemalloc
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -6,7 +9,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from mmsr.data.batching import BudgetBatchSampler, ResumableLoader
+from mmsr.data.batching import Balance, BudgetBatchSampler, ResumableLoader
 
 ROWS = 336
 
@@ -193,6 +196,116 @@ def test_a_state_of_other_data_is_refused_in_the_middle_alone():
     sampler(100).load_state_dict(of.state_dict())
 
 
+# 12 rows of 336 are "rare", 84 "some"; a fifth of each in another language
+LABELS = ["rare" if row % 28 == 0 else "some" if row % 4 == 1 else "many" for row in range(ROWS)]
+LANGUAGES = ["vi" if row % 5 else "de" for row in range(ROWS)]
+
+
+def balanced(**changes: Any) -> BudgetBatchSampler:
+    return sampler(balance=Balance.equal(LABELS), **changes)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("max_rows", [None, 1, 7])
+def test_balanced_epochs_are_equally_long_within_the_budget_and_give_labels_equally(
+    world_size: int, max_rows: int | None
+):
+    seconds, tokens = lengths()
+    ranks = [balanced(rank=rank, world_size=world_size, max_rows=max_rows) for rank in range(world_size)]
+    seen: set[int] = set()
+    for number in range(6):
+        shares = [epoch(rank, number) for rank in ranks]
+        assert {len(share) for share in shares} == {len(rank) for rank in ranks} == {len(ranks[0])}
+        batches = sum(shares, [])
+        for batch in batches:
+            assert len(batch) <= (max_rows or ROWS)
+            assert len(batch) * max(seconds[row] for row in batch) <= 24.0 + 1e-6
+            assert len(batch) * max(tokens[row] for row in batch) <= 400
+        times = Counter(flat(batches))
+        assert Counter(LABELS[row] for row in times.elements()) == {"rare": 112, "some": 112, "many": 112}
+        for label, least, most in (("rare", 9, 10), ("some", 1, 2), ("many", 0, 1)):
+            counts = {times[row] for row in range(ROWS) if LABELS[row] == label}
+            assert counts == {least, most}, label
+        seen |= set(times)
+    assert seen == set(range(ROWS)), "240 frequent rows, 112 an epoch: all within three"
+
+
+def test_a_row_given_again_is_another_one_each_epoch_and_rarely_meets_itself():
+    twice = [
+        {
+            row
+            for row, times in Counter(flat(epoch(balanced(), number))).items()
+            if LABELS[row] == "some" and times > 1
+        }
+        for number in range(2)
+    ]
+    assert len(twice[0]) == len(twice[1]) == 112 - 84 and not twice[0] & twice[1]
+    of = sampler(
+        2000, balance=Balance.equal([row % 10 == 0 for row in range(2000)])
+    )  # 200 rows, each 5 times
+
+    def met() -> int:
+        return sum(len(batch) - len(set(batch)) for batch in epoch(of, 1))
+
+    kept_apart = met()
+    of._slots = of._slots._replace(phase=0 * of._slots.phase)
+    assert kept_apart < 0.5 * met()
+
+
+def test_balanced_order_is_that_of_seed_and_epoch_and_goes_on_in_the_middle():
+    whole = epoch(balanced(), 2)
+    assert epoch(balanced(), 2) == whole
+    assert epoch(balanced(), 3) != whole != epoch(balanced(seed=4), 2)
+    of = balanced()
+    of.set_epoch(2)
+    given = iter(of)
+    used = [next(given) for _ in range(7)]
+    other = balanced()
+    other.load_state_dict(of.state_dict())
+    assert used + list(other) == whole
+    with pytest.raises(ValueError, match="middle of an epoch with costs .* and costs is"):
+        sampler().load_state_dict(of.state_dict())
+    flat_cost: dict[str, Any] = {"max_seconds": 1e6, "max_tokens": 10**9, "max_rows": 5}
+    with pytest.raises(ValueError, match="middle of an epoch with"):
+        sampler(**flat_cost).load_state_dict({**balanced(**flat_cost).state_dict(), "given": 3})
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0, 1e9])
+def test_languages_have_shares_of_the_temperature(temperature: float):
+    balance = Balance.tempered(LANGUAGES, temperature=temperature)
+    of = sampler(balance=balance)
+    found = Counter(LANGUAGES[row] for row in flat(epoch(of, 1)))
+    held = Counter(LANGUAGES)
+    powers = {name: count ** (1 / temperature) for name, count in held.items()}
+    for name, count in found.items():
+        assert abs(count - ROWS * powers[name] / sum(powers.values())) <= 1
+    if temperature == 1:
+        assert sorted(flat(epoch(of, 1))) == list(range(ROWS))
+    within = sampler(balance=Balance.tempered(LANGUAGES, temperature=temperature, within=LABELS))
+    rows = flat(epoch(within, 1))
+    assert Counter(LANGUAGES[row] for row in rows) == pytest.approx(found, abs=3)
+    labels = Counter((LANGUAGES[row], LABELS[row]) for row in rows)
+    for name in held:
+        counts = [labels[name, label] for label in ("rare", "some", "many")]
+        assert max(counts) - min(counts) <= 1
+
+
+def test_an_epoch_of_many_rows_is_given_batch_by_batch():
+    rng = np.random.default_rng(0)
+    seconds, tokens = np.clip(rng.lognormal(1, 0.6, 10**5), 0.3, 30), rng.integers(3, 90, 10**5)
+    balance = Balance.equal(rng.integers(5, size=10**5).tolist())
+    options: dict[str, Any] = {"max_seconds": 48, "max_tokens": 4096, "shuffle": True, "seed": 0}
+    start = time.process_time()
+    batches = iter(BudgetBatchSampler(seconds, tokens, balance=balance, **options))
+    next(batches)
+    assert time.process_time() - start < 1.5, ".1 to .3 s; with a copy of the rows for each bucket 4 s"
+    tracemalloc.start()
+    given = sum(len(batch) for batch in batches)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert 99_900 < given < 100_000 and peak < 200_000, "100,000 numbers in lists would be 4 MB"
+
+
 class Numbers(Dataset[int]):
     def __getitem__(self, index: int) -> int:
         return index
@@ -202,13 +315,15 @@ def collate(rows: list[int]) -> list[int]:
     return rows
 
 
+@pytest.mark.parametrize("balance", [None, Balance.equal(LABELS)], ids=["plain", "balanced"])
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_loader_counts_what_was_used_not_what_was_fetched(workers: int):
+def test_a_loader_counts_what_was_used_not_what_was_fetched(workers: int, balance: Balance | None):
     def loader() -> ResumableLoader:
-        return ResumableLoader(Numbers(), batch_sampler=sampler(), collate_fn=collate, num_workers=workers)
+        of = sampler(balance=balance)
+        return ResumableLoader(Numbers(), batch_sampler=of, collate_fn=collate, num_workers=workers)
 
     whole = list(loader())
-    assert whole == list(sampler())
+    assert whole == list(sampler(balance=balance))
     of = loader()
     assert of.state_dict()["given"] == 0
     batches = iter(of)

@@ -1,4 +1,5 @@
 import csv
+import itertools
 import logging
 import re
 from collections.abc import Callable
@@ -200,6 +201,12 @@ def test_folds_need_speakers(manifest: Path):
         ({"num_workers": -1}, "num_workers is -1; accepted: 0 or more"),
         ({"fold": 4}, "fold is 4; accepted: 0 to 3, since folds is 4"),
         ({"dev_speakers": 0}, "dev_speakers is 0; accepted: 1 or more"),
+        ({"balance": "speaker"}, "balance is 'speaker'; accepted: label, language, or label,language"),
+        ({"language_temperature": 0.5}, "language_temperature is 0.5; accepted: 1 or more"),
+        (
+            {"balance": "label,language", "language_temperature": 2},
+            "balance='label,language' makes languages equal, and language_temperature=2 does not: give",
+        ),
     ],
 )
 def test_bad_options_are_named(options: dict[str, Any], text: str):
@@ -312,6 +319,150 @@ def test_features_take_the_place_of_waveforms(manifest: Path, tmp_path: Path):
     assert seen == 18  # 24 training rows, 6 of them without audio
 
 
+AUGMENT: dict[str, dict[str, Any]] = {
+    "speed": {"factors": [0.8, 1.25], "p": 0.5},
+    "noise": {"snr_db": [0, 10], "p": 1},
+}
+
+
+def waveforms(
+    data: MmsrDataModule, epoch: int, *, start: int = 0, workers_loader: Any = None
+) -> dict[int, Any]:
+    """Row -> its training samples in an epoch, by the loader from batch `start` on."""
+    loader = workers_loader or data.train_dataloader()
+    loader.batch_sampler.set_epoch(epoch)
+    loader.batch_sampler.start = start
+    collate, found = loader.collate_fn, {}
+    processor: Any = data.processor
+    assert collate.processor is processor
+    for batch in loader:
+        for number, values in zip(batch["row"], batch["input_values"], strict=True):
+            found[int(number)] = values[values != 0].tolist()
+    return found
+
+
+class RowProcessor(StandInProcessor):
+    """Says which row is which by its transcript, since augmentation changes the waveforms."""
+
+    def __call__(self, **inputs: Any) -> dict[str, torch.Tensor]:
+        rows = [int(text.split()[0]) for text in inputs["text"]]
+        return {**super().__call__(**inputs), "row": torch.tensor(rows)}
+
+
+@pytest.fixture
+def numbered(manifest: Path) -> Path:
+    """The manifest, each transcript beginning with the row's number."""
+    return change(manifest, lambda number, row: row.update(text=f"{number} word"))
+
+
+def augmented(path: Path, **options: Any) -> MmsrDataModule:
+    pytest.importorskip(
+        "torchaudio", reason="augmentation computes with torchaudio: pip install 'mmsr[audio]'"
+    )
+    data = MmsrDataModule(str(path), **{"batch_seconds": 2.0, "augment": AUGMENT, **options})
+    data.attach(RowProcessor())  # type: ignore[arg-type]
+    return data
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_augmentation_depends_on_seed_epoch_and_row_alone(numbered: Path, cache: bool):
+    data = augmented(numbered, cache_audio=cache)
+    first, second = waveforms(data, 0), waveforms(data, 1)
+    assert set(first) == set(second) == {row for row in range(48) if row % 4 < 2}
+    assert all(first[row] != second[row] for row in first)
+    assert waveforms(data, 0) == first
+    assert waveforms(augmented(numbered, cache_audio=cache, batch_seconds=1.0), 0) == first  # other batches
+    assert waveforms(augmented(numbered, cache_audio=cache, seed=1), 0) != first
+    rest = waveforms(augmented(numbered, cache_audio=cache), 1, start=3)
+    assert 0 < len(rest) < len(second) and all(second[row] == samples for row, samples in rest.items())
+
+
+def test_workers_that_persist_hear_of_the_epoch(numbered: Path):
+    alone = augmented(numbered, cache_audio=False)
+    shared = augmented(numbered, num_workers=2)
+    loader = shared.train_dataloader()
+    assert loader.persistent_workers
+    heard = []
+    for epoch in (0, 1, 0):
+        heard.append(waveforms(shared, epoch, workers_loader=loader))
+        assert heard[-1] == waveforms(alone, epoch)
+    assert heard[0] == heard[2] and all(heard[0][row] != heard[1][row] for row in heard[0])
+
+
+def test_development_and_test_rows_are_never_augmented(numbered: Path):
+    plain = MmsrDataModule(str(numbered), batch_seconds=2.0)
+    plain.attach(RowProcessor())  # type: ignore[arg-type]
+    changed = augmented(numbered)
+    for name in ("val_dataloader", "test_dataloader"):
+        for one, other in zip(getattr(plain, name)(), getattr(changed, name)(), strict=True):
+            assert torch.equal(one["input_values"], other["input_values"])
+    assert waveforms(changed, 0).keys() == waveforms(plain, 0).keys()
+    assert waveforms(changed, 0) != waveforms(plain, 0)
+    dataset = changed._dataset("train")
+    assert np.array_equal(dataset[3]["audio"], plain._dataset("train")[3]["audio"])  # without an epoch: clean
+
+
+def test_batches_keep_to_their_budget_when_rows_become_longer(numbered: Path):
+    data = augmented(numbered, augment={"speed": {"factors": [0.5], "p": 1}})
+    sizes = [batch["input_values"].shape for batch in data.train_dataloader()]
+    assert max(rows * samples for rows, samples in sizes) <= 2.0 * 16000 + 8
+    assert max(samples for _, samples in sizes) > 8000
+
+
+def test_augmentation_and_a_feature_store_contradict(numbered: Path):
+    data = augmented(numbered)
+    data.audio_features = lambda path: torch.ones(50, 1, 2)
+    text = (
+        "augment: speed, noise would change waveforms, and a feature store .* accepted: spec_augment, or no"
+    )
+    with pytest.raises(ValueError, match=text):
+        data.train_dataloader()
+    with pytest.raises(
+        ValueError, match="augment: spec_augment masks a frozen .* no feature_store; accepted"
+    ):
+        augmented(numbered, augment={"spec_augment": {}}).train_dataloader()
+    with pytest.raises(ValueError, match="augment: 'nois' is unknown; accepted: noise, reverb"):
+        augmented(numbered, augment={"nois": {}})
+
+
+def test_stored_states_are_masked_in_training_alone(numbered: Path):
+    data = augmented(numbered, augment={"spec_augment": {"frames": 20, "share": 0.5}})
+    states = torch.randn(50, 2, 3)
+    data.audio_features = lambda path: states.half()
+    train = data._dataset("train")
+    one, other = train[0, 0]["audio_features"], train[1, 0]["audio_features"]
+    assert not torch.equal(one, other) and not torch.equal(one, states.half())
+    assert torch.equal(train[0, 0]["audio_features"], one)
+    assert torch.equal(data._dataset("dev")[0]["audio_features"], states.half())
+    assert not any(
+        torch.equal(row, states.half().float())
+        for b in data.train_dataloader()
+        for row in b["audio_features"]
+    )
+
+
+def test_training_rows_alone_are_balanced(manifest: Path):
+    def edit(number: int, row: dict[str, str]) -> None:
+        row["label"] = "negative" if number < 8 else "positive"
+        row["text"] = "word"
+
+    change(manifest, edit)
+    labels = [
+        [int(label) for batch in loader for label in batch["sentiment_labels"]]
+        for data in [module(manifest, balance="label")]
+        for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader())
+    ]
+    assert [(drawn.count(0), drawn.count(2)) for drawn in labels] == [(12, 12), (2, 10), (2, 10)]
+
+
+def test_what_is_balanced_by_must_be_there(manifest: Path):
+    text = "m.csv, column language: is missing in 24 training rows; accepted: a language in each, for "
+    with pytest.raises(ManifestError, match=text + "balance"):
+        module(manifest, balance="language").train_dataloader()
+    with pytest.raises(ManifestError, match=text + "language_temperature"):
+        module(manifest, balance="label", language_temperature=2.0).train_dataloader()
+
+
 def test_a_command_line_can_be_built_from_it():
     parser = ArgumentParser()
     parser.add_class_arguments(MmsrDataModule, "data")
@@ -321,9 +472,11 @@ def test_a_command_line_can_be_built_from_it():
             "--data.text_column=asr_text",
             "--data.fold=1",
             "--data.columns={text: asr}",
+            "--data.augment={reverb: {}, noise: {snr_db: [5, 20], p: 0.5}}",
         ]
     )
     assert options.data.fold == 1 and options.data.columns == {"text": "asr"}
+    assert options.data.augment == {"reverb": {}, "noise": {"snr_db": [5, 20], "p": 0.5}}
     help_text = re.sub(r"\s+", " ", parser.format_help())
     assert "How many speakers after the fold's own, cyclically, are the development split." in help_text
     assert "Most seconds of audio in a batch, padding included." in help_text
@@ -348,7 +501,7 @@ class Recorder(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def fit(path: Path, folder: Path, *, workers: int, resume: Path | None = None) -> Recorder:
+def fit(path: Path, folder: Path, *, workers: int, resume: Path | None = None, **options: Any) -> Recorder:
     recorder = Recorder()
     checkpoints = ModelCheckpoint(folder, filename="{step}", every_n_train_steps=1, save_top_k=-1)
     trainer = Trainer(
@@ -360,7 +513,8 @@ def fit(path: Path, folder: Path, *, workers: int, resume: Path | None = None) -
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
-    trainer.fit(recorder, datamodule=module(path, num_workers=workers), ckpt_path=resume, weights_only=True)
+    data = module(path, num_workers=workers, **options)
+    trainer.fit(recorder, datamodule=data, ckpt_path=resume, weights_only=True)
     return recorder
 
 
@@ -386,3 +540,75 @@ def test_lightning_goes_on_with_workers(manifest: Path, tmp_path: Path):
     step = len(whole) // 3 + 2
     checkpoint = tmp_path / "whole" / f"step={step}.ckpt"
     assert fit(manifest, tmp_path / "resumed", workers=2, resume=checkpoint).steps == whole[step:]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_lightning_goes_on_where_rows_are_balanced(manifest: Path, tmp_path: Path, workers: int):
+    change(manifest, lambda number, row: row.update(label="negative" if number % 8 == 0 else "positive"))
+    whole = fit(manifest, tmp_path / "whole", workers=0, balance="label").steps
+    steps = len(whole) // 3
+    assert [number for number, _ in whole] == sorted([0, 1, 2] * steps)
+    for number in range(3):
+        drawn = [row for epoch, rows in whole if epoch == number for row in rows]
+        assert sum(row % 8 == 0 for row in drawn) == sum(row % 8 != 0 for row in drawn) == 12
+    step = steps + 2
+    checkpoint = tmp_path / "whole" / f"step={step}.ckpt"
+    resumed = fit(manifest, tmp_path / "resumed", workers=workers, resume=checkpoint, balance="label")
+    assert resumed.steps == whole[step:]
+
+
+def streamed(data: MmsrDataModule, batches: int) -> list[list[int]]:
+    return [rows_of(batch) for batch in itertools.islice(data.train_dataloader(), batches)]
+
+
+TRAIN = [row for row in range(48) if row % 4 < 2]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stream_gives_each_training_row_once_a_pass_and_begins_again(manifest: Path, workers: int):
+    data = module(manifest, streaming=True, stream_window=5, num_workers=workers)
+    once = [row for batch in streamed(data, 60) for row in batch]
+    assert sorted(once[:24]) == TRAIN if workers == 0 else set(once) == set(TRAIN)
+    if workers == 0:
+        assert sorted(once[24:48]) == TRAIN and once[:24] != once[24:48]
+        assert once[:24] != TRAIN, "windows are shuffled"
+    assert streamed(data, 10) == streamed(data, 10)
+    assert [len(batch["input_values"]) for batch in data.val_dataloader()]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stream_goes_on_where_it_was_saved(manifest: Path, workers: int):
+    data = module(manifest, streaming=True, stream_window=5, num_workers=workers)
+    whole = streamed(data, 12)
+    loader: Any = data.train_dataloader()
+    before = [rows_of(batch) for batch in itertools.islice(loader, 5)]
+    later: Any = data.train_dataloader()
+    later.load_state_dict(loader.state_dict())
+    assert before + [rows_of(batch) for batch in itertools.islice(later, 7)] == whole
+
+
+def test_ranks_share_a_stream(manifest: Path):
+    ranks = []
+    for rank in (0, 1):
+        data = module(manifest, streaming=True, stream_window=4)
+        batches: Any = data.train_dataloader().dataset
+        batches.rank, batches.world_size = rank, 2
+        rows: list[int] = []
+        for batch in batches:
+            rows += rows_of(batch)
+            if len(rows) >= 12:
+                break
+        ranks.append(rows[:12])
+    assert sorted(ranks[0] + ranks[1]) == TRAIN
+
+
+def test_what_a_stream_cannot_do_is_said(manifest: Path):
+    with pytest.raises(ValueError, match="and fold, balance needs them all; accepted: one or the other"):
+        MmsrDataModule(str(manifest), streaming=True, fold=0, balance="label")
+    data = module(manifest, streaming=True)
+    data.trainer = Trainer(max_epochs=1, logger=False, enable_checkpointing=False)
+    with pytest.raises(ValueError, match="streaming has no epochs; accepted: --trainer.max_steps N, and an"):
+        data.train_dataloader()
+    with pytest.raises(ManifestError, match="no row is in 'training'; found: none of the three"):
+        _ = module(manifest, streaming=True, train_split="training").train_rows

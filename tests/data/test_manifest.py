@@ -15,7 +15,7 @@ import pytest
 import soundfile
 
 from mmsr.data.audio import Audio, AudioError
-from mmsr.data.manifest import COLUMNS, ManifestError, fingerprint, load_manifest
+from mmsr.data.manifest import COLUMNS, ManifestError, fingerprint, load_manifest, stream_manifest
 from mmsr.data.storage import read_bytes
 
 LABELS = ["negative", "neutral", "positive"]
@@ -453,6 +453,31 @@ def test_a_hub_folder_of_audio_files(folder: Path):
     assert rows["label"][:] == ["negative", "positive"] * 2
     assert rows["audio"][3] == str(folder / "hub" / "test" / "test-b.wav")
     assert Audio()(rows["audio"][0]).shape == (160,)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_stream_gives_the_same_rows(folder: Path, ending: str):
+    path = write_rows(folder / f"m.{ending}", ROWS)
+    assert list(stream_manifest(path, labels=LABELS)) == load_manifest(path, labels=LABELS).to_list()
+
+
+def test_a_stream_brings_the_audio_inside_a_table(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("mmsr.data.tables._STREAMED", 2)
+    with_audio_inside(folder).to_parquet(folder / "m.parquet")
+    rows = list(stream_manifest(folder / "m.parquet", labels=LABELS))
+    inside = [(folder / "audio" / f"{name}.wav").read_bytes() for name in "ab"]
+    assert [row["audio"] for row in rows] == [inside[0], None, inside[1]]
+    assert [row["label"] for row in rows] == ["positive", "negative", "neutral"]
+    assert [row["id"] for row in rows] == ["m-1", "m-2", "m-3"]
+
+
+def test_a_stream_is_refused_before_its_faulty_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("mmsr.data.tables._CHUNK", 2)
+    path = write(tmp_path / "m.csv", "text,label\na,0\nb,1\nc,0\nd,7\n")
+    rows = stream_manifest(path, labels=LABELS)
+    assert [next(rows)["text"], next(rows)["text"]] == ["a", "b"]
+    with pytest.raises(ManifestError, match="m.csv, row 5, column label: '7' is unknown"):
+        next(rows)
 
 
 def test_a_large_table_is_kept_on_disk_and_is_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch):

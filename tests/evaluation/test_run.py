@@ -1,5 +1,4 @@
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from mmsr.evaluation.run import (
     evaluate,
     predict_rows,
     shuffle,
-    write_file,
     write_run,
 )
 
@@ -239,17 +237,3 @@ def test_a_figure_that_is_no_number_leaves_no_file(tmp_path: Path) -> None:
 def test_extra_may_not_replace_what_the_contract_names(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"extra may not repeat the keys \['seed'\]"):
         write_run(tmp_path, {"test": {}}, [], **RUN, extra={"seed": 1})
-
-
-def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "metrics.json"
-    write_file(path, b"old")
-
-    def fail(*paths: object) -> None:
-        raise OSError("disk full")
-
-    monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
-        write_file(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]

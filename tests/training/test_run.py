@@ -7,11 +7,13 @@ import sys
 import time
 from pathlib import Path
 
+import datasets
 import pytest
 import torch
 import yaml
 from lightning.pytorch.callbacks import Callback
 
+from mmsr.data.manifest import load_manifest
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor
 from mmsr.training.callbacks import save_model
@@ -292,7 +294,7 @@ def test_frozen_encoder_with_feature_store_trains_like_without(demo_corpus, tmp_
         ({"audio_dropout": 0.7, "text_dropout": 0.6}, "exceed 1 together"),
         ({"text_dropout": -0.1}, "text_dropout is -0.1; accepted: 0 to 1"),
         ({"pretrained": "a", "audio": "b"}, "give one or the other"),
-        ({"feature_store": "x"}, "add audio_encoder to freeze="),
+        ({"feature_store": "x"}, "add audio_encoder or text_encoder to freeze="),
     ],
 )
 def test_contradictory_arguments_are_named(arguments, message):
@@ -319,3 +321,19 @@ def test_modality_dropout_masks_one_modality_of_rows_that_have_both(finished):
 
 def test_mixed_precision_is_one_lightning_knows():
     assert mixed_precision() in ("bf16-mixed", "32-true")
+
+
+def test_training_on_a_stream_of_rows_that_hold_their_audio(demo_corpus, tmp_path):
+    """As from shards on another machine: nothing is held but a window."""
+    rows = load_manifest(demo_corpus).to_list()
+    for row in rows:
+        row["audio"] = {"bytes": Path(row["audio"]).read_bytes(), "path": None}
+    datasets.Dataset.from_list(rows).to_parquet(table := tmp_path / "shard.parquet")
+    stream = ["--data.streaming", "true", "--data.stream_window", "32", "--trainer.val_check_interval", "2"]
+    with pytest.raises(ValueError, match="streaming has no epochs"):
+        fit(arguments(table, tmp_path / "a", *stream))
+    steps = ["--trainer.max_steps", "4", "--trainer.max_epochs", "-1"]
+    model = fit(arguments(table, tmp_path / "b", *stream, *steps))
+    assert weights(model)
+    history = json.loads((model.parent / "history.json").read_text())
+    assert len(history) == 2 and all(row["dev_loss"] > 0 for row in history)

@@ -1,0 +1,362 @@
+"""From a published corpus to a manifest of ours, whole or not at all.
+
+    Corpus.read(Source) ─► Utterance ─► label of the protocol ─► audio in place ─► DIR/manifest.csv
+                                                                                  DIR/corpus.json
+                                                                                  DIR/left_out.csv, DIR/audio/
+
+`corpus.json` says what the manifest is (protocol, counts, terms, command); what evaluates a manifest puts it
+beside its figures. Every row of the source is in the manifest or in `left_out.csv` with its reason.
+"""
+
+import csv
+import dataclasses
+import hashlib
+import io
+import itertools
+import json
+import logging
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import soundfile
+
+from mmsr.data.audio import Audio, AudioError
+from mmsr.data.corpora.source import VIDEO, Corpus, CorpusError, LeftOut, Protocol, Segment, Source, Utterance
+from mmsr.data.manifest import COLUMNS, ManifestError, examine_manifest
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[str, int, int], None]
+"""Is told the corpus, the rows done and the rows in all."""
+
+_AT_ONCE = 64  # rows whose audio is in memory together
+_LONGER = 0.1  # seconds by which a file may pass its segment's length and still be that segment
+_ENDING = {"WAVEX": "wav", "MPEG": "mp3"}  # where libsndfile's name of a format is not the usual ending
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What a conversion left.
+
+    Attributes:
+        manifest: Path of the manifest.
+        record: Content of the corpus.json beside it.
+        left_out: What the manifest lacks.
+        notes: What a person should know about the source.
+    """
+
+    manifest: Path
+    record: dict[str, Any]
+    left_out: tuple[LeftOut, ...]
+    notes: tuple[str, ...]
+
+
+def convert(
+    corpus: Corpus,
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    labels: str | None = None,
+    copy: bool = False,
+    command: str | None = None,
+    progress: Progress | None = None,
+) -> Conversion:
+    """Turn a published corpus on disk into a folder with a manifest.
+
+    Recordings stay where they are, and the manifest names them by their path relative to it, unless `copy`.
+    What is no file of its own in the source (bytes in a table, a part of a longer recording, the sound of a
+    video) is written to `audio/` in any case.
+
+    Args:
+        corpus: Which corpus it is, such as `CORPORA["emodb"]`.
+        source: Its folder.
+        out: A new folder.
+        labels: Key of the protocol to follow, `sentiment` in most corpora; by default the corpus's first.
+        copy: Copy the recordings, so that the folder stands alone.
+        command: What the user typed, for the record.
+        progress: Is told how far it is.
+
+    Raises:
+        CorpusError: The source has another layout, `out` is taken, or no such protocol is known.
+        ManifestError: Rows of the source have faults, each named by file and row; nothing is written.
+    """
+    root, out = Path(os.path.abspath(source)), Path(os.path.abspath(out))
+    labels = next(iter(corpus.protocols)) if labels is None else labels
+    if labels not in corpus.protocols:
+        raise CorpusError(
+            f"labels {labels!r} is no protocol of {corpus.name}; accepted: {', '.join(corpus.protocols)}"
+        )
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise CorpusError(f"{out} exists already; accepted: a new folder")
+    reader = Source(root, corpus, labels)
+    if not root.is_dir():
+        raise reader.wrong_layout("is no folder")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        rows = list(_rows(reader, _Sounds(unfinished, copy=copy), progress))
+        _check_account(reader, rows)
+        protocol = _with_labels(reader.protocol, rows)
+        record = _record(reader, rows, protocol, place=os.fspath(source), command=command)
+        _write(unfinished, rows, reader.left_out, record)
+        faults = examine_manifest(unfinished / "manifest.csv", labels=protocol.labels).faults
+        if faults:
+            raise ManifestError(faults)
+        unfinished.chmod(0o755)  # mkdtemp's folders are private
+        os.replace(unfinished, out)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    _tell(reader, record)
+    return Conversion(out / "manifest.csv", record, tuple(reader.left_out), tuple(reader.notes))
+
+
+# ---------------------------------------------------------------------- rows
+
+
+def _rows(source: Source, sounds: "_Sounds", progress: Progress | None) -> Iterator[dict[str, str]]:
+    """Rows of the manifest, their audio in place."""
+    kept = _kept(source)
+    done = 0
+    with ThreadPoolExecutor() as pool:
+        while part := list(itertools.islice(kept, _AT_ONCE)):
+            for utterance, (audio, seconds, error) in zip(part, pool.map(sounds.place, part), strict=True):
+                if error is not None and source.corpus.text_alone and utterance.text:
+                    source.left_out.append(LeftOut("audio", utterance.where, error))
+                elif error is not None:
+                    source.fault(utterance.where, error, column="audio")
+                yield _row(utterance, audio, seconds)
+            done += len(part)
+            if progress:
+                progress(source.corpus.name, done, max(done, source.read.total()))
+
+
+def _kept(source: Source) -> Iterator[Utterance]:
+    """The adapter's utterances that the protocol knows, with their labels by it, each id once."""
+    place_of: dict[str, str] = {}
+    label_of = source.protocol.label_of
+    for utterance in source.corpus.read(source):
+        first = place_of.setdefault(utterance.id, utterance.where)
+        if first != utterance.where:
+            source.fault(
+                utterance.where,
+                f"{utterance.id!r} is the id of {first} too; accepted: each recording once",
+                column="id",
+            )
+        elif label_of and utterance.label not in label_of:
+            source.leave_out(
+                utterance.where, f"label {utterance.label} is not in the protocol {source.protocol.name}"
+            )
+        else:
+            label = label_of[str(utterance.label)] if label_of else utterance.label
+            yield dataclasses.replace(utterance, label=label)
+
+
+def _row(utterance: Utterance, audio: str | None, seconds: float | None) -> dict[str, str]:
+    values = {column: getattr(utterance, column) for column in COLUMNS} | {"audio": audio}
+    values |= {"duration": seconds if seconds is None else f"{seconds:.3f}"} | dict(utterance.more)
+    return {column: "" if value is None else str(value) for column, value in values.items()}
+
+
+def _check_account(source: Source, rows: list[dict[str, str]]) -> None:
+    """Whether each row read is written or left out with a reason.
+
+    Raises:
+        ManifestError: Rows have faults.
+        CorpusError: The adapter lost rows.
+    """
+    if source.faults:
+        raise ManifestError(source.faults)
+    if not rows:
+        reasons = "; ".join(sorted({gap.reason for gap in source.left_out})) or "it has none"
+        raise source.wrong_layout(f"no row to write ({reasons})")
+    left_out = sum(gap.what == "row" for gap in source.left_out)
+    if source.read.total() != len(rows) + left_out:
+        raise CorpusError(
+            f"{source.root}: {source.read.total()} rows were read, but {len(rows)} are in the manifest and"
+            f" {left_out} left out with a reason; accepted: an adapter {source.corpus.name} that accounts for"
+            " each"
+        )
+
+
+# ---------------------------------------------------------------------- audio
+
+
+class _Sounds:
+    """Puts each utterance's audio where the manifest can name it.
+
+    Args:
+        folder: The manifest's folder to be; a sibling of what it will be, so relative paths hold.
+        copy: Copy recordings that could be named in place.
+    """
+
+    def __init__(self, folder: Path, *, copy: bool):
+        self.folder = folder
+        self.copy = copy
+
+    def place(self, utterance: Utterance) -> tuple[str | None, float | None, str | None]:
+        """The manifest's `audio`, its seconds, and what is wrong with it."""
+        try:
+            path = self._file(utterance)
+            if path is None:
+                return None, None, None
+            seconds = Audio.duration(path)
+            if not seconds:
+                return None, None, f"{path}: has length zero; accepted: at least one sample"
+        except AudioError as error:
+            return None, None, str(error)
+        try:
+            name = os.path.relpath(path, self.folder)
+        except ValueError:  # on another drive
+            name = str(path)
+        return Path(name).as_posix(), seconds, None
+
+    def _file(self, utterance: Utterance) -> Path | None:
+        audio = utterance.audio
+        if isinstance(audio, bytes):
+            with _opened(io.BytesIO(audio), utterance.where) as file:
+                ending = _ENDING.get(file.format, file.format.lower())
+            path = self._new(utterance, f".{ending}")
+            path.write_bytes(audio)
+            return path
+        if isinstance(audio, Segment):
+            if Audio.duration(audio.path) > audio.end - audio.start + _LONGER:
+                return self._cut(audio, self._new(utterance, ".flac"))
+            audio = audio.path
+        if audio is None:
+            return None
+        if audio.suffix.lower() in VIDEO:
+            return _sound_track(audio, self._new(utterance, ".flac"))
+        if self.copy:
+            Audio.duration(audio)  # a broken file is not copied
+            return Path(shutil.copyfile(audio, self._new(utterance, audio.suffix.lower())))
+        return audio
+
+    def _new(self, utterance: Utterance, ending: str) -> Path:
+        folder = self.folder / "audio"
+        folder.mkdir(exist_ok=True)
+        name = re.sub(r"[^\w.-]", "_", utterance.id)
+        if name != utterance.id:  # which could make one name of two
+            name += f"-{hashlib.sha256(utterance.id.encode()).hexdigest()[:8]}"
+        return folder / (name + ending)
+
+    @staticmethod
+    def _cut(segment: Segment, path: Path) -> Path:
+        with _opened(segment.path, str(segment.path)) as file:
+            start, end = (round(seconds * file.samplerate) for seconds in (segment.start, segment.end))
+            if not 0 <= start < end <= file.frames + _LONGER * file.samplerate:
+                raise AudioError(
+                    f"{segment.path}: no part {segment.start} to {segment.end} s in"
+                    f" {file.frames / file.samplerate:.2f} s; accepted: start before end, within the file"
+                )
+            file.seek(start)
+            soundfile.write(path, file.read(end - start, always_2d=True), file.samplerate)
+        return path
+
+
+def _opened(source: Path | io.BytesIO, name: str) -> soundfile.SoundFile:
+    try:
+        return soundfile.SoundFile(source)
+    except (OSError, RuntimeError) as error:
+        raise AudioError(
+            f"{name}: holds no audio that can be read ({error}); accepted: a whole file"
+        ) from error
+
+
+def _sound_track(video: Path, path: Path) -> Path:
+    """The sound of a video as 16 kHz mono FLAC, by ffmpeg, since libsndfile reads no video."""
+    if not video.is_file():
+        raise AudioError(f"{video}: does not exist; accepted: a recording")
+    ffmpeg = shutil.which("ffmpeg")
+    if ffmpeg is None:
+        raise AudioError(
+            f"{video}: needs ffmpeg on the PATH, which takes the sound out of {video.suffix} files;"
+            " accepted: ffmpeg installed, or a recording of the same name as .wav or .flac beside it"
+        )
+    command = [ffmpeg, "-nostdin", "-v", "error", "-y", "-i", str(video), "-vn", "-ac", "1", "-ar", "16000"]
+    run = subprocess.run([*command, str(path)], capture_output=True, text=True, errors="replace", check=False)
+    if run.returncode:
+        path.unlink(missing_ok=True)
+        reason = (run.stderr.strip().splitlines() or [f"exit code {run.returncode}"])[-1]
+        raise AudioError(f"{video}: ffmpeg found no sound in it ({reason}); accepted: a whole recording")
+    return path
+
+
+# ---------------------------------------------------------------------- files
+
+
+def _with_labels(protocol: Protocol, rows: Iterable[dict[str, str]]) -> Protocol:
+    """The protocol with the labels that were found, where it names none."""
+    found = tuple(sorted({row["label"] for row in rows if row["label"]}))
+    return protocol if protocol.labels else dataclasses.replace(protocol, labels=found)
+
+
+def _record(
+    source: Source, rows: list[dict[str, str]], protocol: Protocol, *, place: str, command: str | None
+) -> dict[str, Any]:
+    """What corpus.json says."""
+    corpus = source.corpus
+    gaps = {what: [gap for gap in source.left_out if gap.what == what] for what in ("row", "audio")}
+    counts: dict[str, Any] = {
+        "read": dict(source.read),
+        "rows": len(rows),
+        "left_out": dict(Counter(gap.reason for gap in gaps["row"])),
+        "audio_missing": len(gaps["audio"]),
+        "audio": sum(bool(row["audio"]) for row in rows),
+    }
+    for column in ("label", "split", "language", "kind", "fold"):
+        found = Counter(row[column] for row in rows if row.get(column))
+        counts[column] = {value: found[value] for value in sorted(found)}
+    counts["speakers"] = len({row["speaker"] for row in rows if row["speaker"]})
+    return {
+        "corpus": corpus.name,
+        "adapter_version": corpus.version,
+        "labels": source.labels,
+        "protocol": dataclasses.asdict(protocol),
+        "counts": counts,
+        "notes": source.notes,
+        "home": corpus.home,
+        "licence": corpus.licence,
+        "source": place,
+        "command": command,
+    }
+
+
+def _write(folder: Path, rows: list[dict[str, str]], left_out: list[LeftOut], record: dict[str, Any]) -> None:
+    more = dict.fromkeys(column for row in rows for column in row if column not in COLUMNS)
+    with open(folder / "manifest.csv", "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, [*COLUMNS, *more], restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    with open(folder / "left_out.csv", "w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["what", "where", "reason"])
+        table.writerows([gap.what, gap.where, gap.reason] for gap in left_out)
+    text = json.dumps(record, ensure_ascii=False, indent=2) + "\n"
+    (folder / "corpus.json").write_text(text, encoding="utf-8")
+
+
+def _tell(source: Source, record: dict[str, Any]) -> None:
+    """Say what the manifest lacks, a line for each reason."""
+    name = source.corpus.name
+    for note in source.notes:
+        logger.warning("%s: %s", name, note)
+    by_reason: dict[tuple[str, str], list[str]] = {}
+    for gap in source.left_out:
+        # An unreadable recording's reason names its file: one line for all of them.
+        reason = gap.reason if gap.what == "row" else "missing or broken; the rows stay with their text"
+        by_reason.setdefault((gap.what, reason), []).append(gap.where)
+    for (what, reason), places in by_reason.items():
+        shown = ", ".join(places[:3]) + (", ..." if len(places) > 3 else "")
+        logger.warning("%s: %d without %s (%s): %s", name, len(places), what, shown, reason)
+    published, rows = source.protocol.rows, record["counts"]["rows"]
+    if published not in (None, rows):
+        logger.warning("%s: %d rows, but %d in the published corpus", name, rows, published)

@@ -1,0 +1,57 @@
+"""Recordings in a folder for each label: `root/LABEL/*.wav`, or `root/SPLIT/LABEL/*.wav`."""
+
+from collections.abc import Iterator
+
+from mmsr.data.corpora.source import SOUND, VIDEO, Corpus, Protocol, Source, Utterance
+
+_SPLITS = {
+    "train": "train",
+    "training": "train",
+    "dev": "dev",
+    "val": "dev",
+    "valid": "dev",
+    "validation": "dev",
+    "test": "test",
+}
+
+
+def _read_folders(source: Source) -> Iterator[Utterance]:
+    """A transcript may stand beside each recording, as a text file of the same name."""
+    for path in source.recordings():
+        place = source.name(path)
+        *splits, label = path.relative_to(source.root).parts[:-1] or [""]
+        if not label or len(splits) > 1 or any(name.lower() not in _SPLITS for name in splits):
+            known = ", ".join(_SPLITS)
+            source.fault(
+                place, f"lies in no label's folder; accepted: LABEL/FILE or SPLIT/LABEL/FILE ({known})"
+            )
+            continue
+        if not splits and label.lower() in _SPLITS:
+            source.fault(place, f"{label!r} is a split's name; accepted: {label}/LABEL/{path.name}")
+            continue
+        transcript = path.with_suffix(".txt")
+        yield Utterance(
+            id="-".join(path.relative_to(source.root).with_suffix("").parts),
+            where=place,
+            audio=path,
+            text=transcript.read_text(encoding="utf-8").strip() if transcript.is_file() else None,
+            label=label,
+            split=_SPLITS[splits[0].lower()] if splits else None,
+        )
+    for transcript in source.paths({".txt"}):
+        if not any(transcript.with_suffix(ending).is_file() for ending in SOUND | VIDEO):
+            source.notes.append(f"{source.name(transcript)} has no recording beside it")
+
+
+FOLDER = Corpus(
+    name="folder",
+    read=_read_folders,
+    layout="LABEL/FILE.wav or SPLIT/LABEL/FILE.wav, with FILE.txt beside where there is a transcript",
+    home="your own recordings",
+    licence="yours",
+    protocols={
+        "folder": Protocol(
+            name="a folder for each label", labels=(), metrics=("macro_f1", "accuracy"), source="your own"
+        )
+    },
+)

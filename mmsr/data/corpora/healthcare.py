@@ -1,0 +1,233 @@
+"""Sentiment Reasoning for healthcare: the paper's own data, as its spreadsheets or as its Hub dataset.
+
+Language and split of a file are told by its path (`train_eng.xlsx`, `French/test-0000.parquet`). The
+same row in another language is its translation, and neighbouring rows are from one recording. So the
+translations of a row stand together in the manifest: a split by contiguous blocks leaks neither.
+"""
+
+import csv
+import dataclasses
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from mmsr.data.corpora.source import SENTIMENTS, Corpus, CorpusError, Protocol, Source, Utterance
+from mmsr.data.manifest import ManifestError, examine_manifest
+
+_LANGUAGES = {
+    "vi": ("vi", "vie", "vn", "vietnamese"),
+    "en": ("en", "eng", "english"),
+    "zh": ("zh", "zho", "cn", "chi", "chinese", "mandarin"),
+    "de": ("de", "deu", "ger", "german"),
+    "fr": ("fr", "fra", "fre", "french"),
+}
+_SPLITS = {"train": ("train",), "dev": ("dev", "val", "valid", "validation"), "test": ("test",)}
+_COLUMNS = {"text": "text", "asr_text": "asr", "rationale": "human_justification", "label": "label"}
+_TABLES = frozenset({".xlsx", ".csv", ".tsv"})
+_LABEL_OF = {str(index): label for index, label in enumerate(SENTIMENTS)} | {
+    name: name for name in SENTIMENTS
+}
+
+
+def _read_sentiment_reasoning(source: Source) -> Iterator[Utterance]:
+    """Rows of the Hub dataset's parquet files (with audio) where there are any, else of the spreadsheets."""
+    tables = _hub_tables(source) or _spreadsheets(source)
+    if not tables:
+        raise source.wrong_layout("no .xlsx, .csv, .tsv or .parquet file in it or below")
+    for split in _SPLITS:
+        translations = [tables[key] for key in sorted(tables) if key[0] == split]
+        for position in itertools.zip_longest(*translations):
+            yield from (utterance for utterance in position if utterance is not None)
+
+
+def _told_by_path(source: Source, path: Path) -> tuple[str, str]:
+    """Split and language of a file, from the words of its path; Vietnamese where it names no language."""
+    words = re.findall(r"[a-z]+", source.name(path.with_suffix("")).lower())
+    splits = {split for split, names in _SPLITS.items() for word in words if word in names}
+    languages = {language for language, names in _LANGUAGES.items() for word in words if word in names}
+    if len(splits) != 1 or len(languages) > 1:
+        found = ", ".join(sorted(splits | languages)) or "neither"
+        raise source.wrong_layout(
+            f"{source.name(path)} tells no one split and language (found: {found}); accepted: train, dev or"
+            f" test in its path, and at most one of {', '.join(_LANGUAGES)}"
+        )
+    return splits.pop(), languages.pop() if languages else "vi"
+
+
+# ---------------------------------------------------------------------- spreadsheets
+
+
+def _spreadsheets(source: Source) -> dict[tuple[str, str], Iterable[Utterance]]:
+    """Rows by split and language; a table of ASR transcripts joins the table of the same rows."""
+    human: dict[tuple[str, str], list[Utterance]] = {}
+    recognised: dict[tuple[str, str], list[Utterance]] = {}
+    for path in source.paths(_TABLES):
+        split, language = _told_by_path(source, path)
+        rows = _read_table(source, path, split=split, language=language)
+        group = recognised if any(row.asr_text for row in rows) else human
+        if (split, language) in group:
+            raise source.wrong_layout(f"{source.name(path)} is a second {split} table in {language!r}")
+        group[split, language] = rows
+    for key, rows in recognised.items():
+        human[key] = _joined(source, human[key], rows) if key in human else rows
+    return dict(human)
+
+
+def _read_table(source: Source, path: Path, *, split: str, language: str) -> list[Utterance]:
+    """A spreadsheet's rows through the manifest's own reader, which keeps row numbers and every value."""
+    place = source.name(path)
+    header = _header(path)
+    columns = {ours: theirs for ours, theirs in _COLUMNS.items() if theirs in header}
+    try:
+        table = examine_manifest(path, labels=SENTIMENTS, columns=columns, require=("text", "label"))
+    except ManifestError as error:
+        raise CorpusError(str(error)) from error
+    source.read[place] += len(table.rows)
+    source.faults += [dataclasses.replace(fault, file=place) for fault in table.faults]
+    return [
+        Utterance(
+            id=f"{language}-{split}-{number}",
+            where=f"{place}, row {number}",
+            language=language,
+            split=split,
+            **{column: row[column] for column in _COLUMNS},
+        )
+        for number, row in zip(table.numbers.tolist(), table.rows, strict=True)
+    ]
+
+
+def _header(path: Path) -> Sequence[object]:
+    if path.suffix.lower() != ".xlsx":
+        with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
+            return next(csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ","), [])
+    try:
+        import openpyxl
+
+        book = openpyxl.load_workbook(path, read_only=True)
+        try:
+            return next(book.worksheets[0].iter_rows(values_only=True), ())
+        finally:
+            book.close()
+    except Exception:  # as the manifest's reader is about to say, in better words
+        return []
+
+
+def _joined(source: Source, human: list[Utterance], recognised: list[Utterance]) -> list[Utterance]:
+    """ASR transcripts in the rows that they were made of; in a split of their own where these differ."""
+    place = recognised[0].where.rpartition(",")[0]
+    differing = next(
+        (theirs.where for ours, theirs in zip(human, recognised, strict=False) if ours.text != theirs.text),
+        None,
+    )
+    if differing is None and len(human) == len(recognised):
+        del source.read[place]  # rows that were read before
+        source.notes.append(f"{place}: {len(recognised)} ASR transcripts joined the rows of the same text")
+        return [
+            dataclasses.replace(ours, asr_text=theirs.asr_text)
+            for ours, theirs in zip(human, recognised, strict=True)
+        ]
+    why = differing or f"{len(recognised)} rows, not {len(human)}"
+    source.notes.append(f"{place} is not of the same rows as the human transcripts ({why}): split test_asr")
+    return human + [
+        dataclasses.replace(row, id=row.id.replace("-test-", "-test_asr-"), split=f"{row.split}_asr")
+        for row in recognised
+    ]
+
+
+# ---------------------------------------------------------------------- Hub dataset
+
+
+def _hub_tables(source: Source) -> dict[tuple[str, str], Iterable[Utterance]]:
+    """Rows by split and language, read as they are asked for: audio is large."""
+    files: dict[tuple[str, str], list[Path]] = {}
+    for path in source.paths({".parquet"}):
+        files.setdefault(_told_by_path(source, path), []).append(path)
+    return {
+        (split, language): _read_shards(source, paths, split=split, language=language)
+        for (split, language), paths in files.items()
+    }
+
+
+def _read_shards(source: Source, paths: list[Path], *, split: str, language: str) -> Iterator[Utterance]:
+    number = 0
+    for path in paths:
+        place = source.name(path)
+        for row, values in enumerate(_parquet_rows(path), start=1):
+            number += 1
+            source.read[place] += 1
+            label = _LABEL_OF.get(str(values["label"]).lower())
+            if label is None:
+                accepted = f"{', '.join(SENTIMENTS)}, or their indices 0 to 2"
+                problem = f"{values['label']!r} is unknown; accepted: {accepted}"
+                source.fault(place, problem, row=row, column="label")
+            yield Utterance(
+                id=f"{language}-{split}-{number}",
+                where=f"{place}, row {row}",
+                audio=_audio_of(values.get("audio"), path.parent),
+                text=values["text"],
+                asr_text=values.get("asr"),
+                label=label,
+                rationale=values.get("human_justification"),
+                language=language,
+                split=split,
+            )
+
+
+def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    """Rows with class labels by name and audio as encoded bytes.
+
+    Raises:
+        CorpusError: The file is no parquet, or lacks a column.
+    """
+    try:
+        table = datasets.load_dataset("parquet", data_files=str(path), split="train", streaming=True)
+        features = table.features or {}
+        if absent := [column for column in ("text", "label") if column not in features]:
+            raise CorpusError(
+                f"{path}: no column {', '.join(absent)}; found: {', '.join(features)};"
+                f" accepted: {', '.join(_COLUMNS.values())}, audio"
+            )
+        if "audio" in features:
+            table = table.cast_column("audio", datasets.Audio(decode=False))
+        names: Sequence[str] = getattr(features["label"], "names", ())
+        for row in table:
+            named = isinstance(row["label"], int) and 0 <= row["label"] < len(names)
+            yield {**row, "label": names[row["label"]] if named else row["label"]}
+    except CorpusError:
+        raise
+    except Exception as error:  # a broken file shows as almost any exception
+        raise CorpusError(
+            f"{path}: cannot be read ({error}); accepted: a parquet file of the dataset"
+        ) from error
+
+
+def _audio_of(value: Mapping[str, Any] | None, folder: Path) -> bytes | Path | None:
+    if value is None:
+        return None
+    content: bytes | None = value["bytes"]
+    return content if content is not None else folder / value["path"]
+
+
+SENTIMENT_REASONING = Corpus(
+    name="sentiment-reasoning",
+    read=_read_sentiment_reasoning,
+    layout="spreadsheets as train.xlsx, train_eng.xlsx, test.xlsx (text, label, human_justification, asr), or"
+    " the Hub dataset's parquet files, with split and language in their paths",
+    home="https://huggingface.co/datasets/leduckhai/Sentiment-Reasoning",
+    licence="none stated",
+    protocols={
+        "sentiment": Protocol(
+            name="Sentiment Reasoning",
+            labels=SENTIMENTS,
+            # A development split is not published: take contiguous blocks of the training rows.
+            metrics=("macro_f1", "accuracy", "rouge1", "rouge2", "rougeL", "rougeLsum"),
+            splits=("train", "test"),
+            source="arXiv:2407.21054",
+        )
+    },
+    text_alone=True,
+)

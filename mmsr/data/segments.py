@@ -1,0 +1,375 @@
+"""Long recordings as segments of speech, found by silero-vad.
+
+    samples [s] ─► silero-vad ─► stretches of speech ─► joined over short silences, padded
+                                                        ─► cut at their quietest points ─► segments
+
+silero-vad (MIT, extra `segments`) brings its weights in its wheel and runs offline on torch alone. Recordings
+are heard whole, 230 MB an hour at 16 kHz.
+"""
+
+import csv
+import functools
+import hashlib
+import json
+import os
+import re
+import shutil
+import uuid
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import soundfile
+
+from mmsr.data.audio import Audio, AudioError
+from mmsr.data.manifest import COLUMNS, load_manifest
+
+_RATE = 16000
+# Loudness is compared over this many seconds: a plosive's closure counts, a zero crossing does not.
+_QUIET = 0.05
+
+
+class SegmentError(ValueError):
+    """Settings that cannot be met, or a missing library."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A piece of a recording.
+
+    Attributes:
+        start: Its beginning in seconds.
+        end: Its end in seconds.
+    """
+
+    start: float
+    end: float
+
+    @property
+    def seconds(self) -> float:
+        """Its length."""
+        return self.end - self.start
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segmentation:
+    """How recordings are cut; all lengths in seconds.
+
+    Attributes:
+        min_seconds: Shorter speech is taken for a noise, and is in no segment.
+        max_seconds: No segment is longer, padding included; longer speech is cut at its quietest points.
+        max_silence: A longer silence ends a segment.
+        padding: Kept before and after speech, up to the middle of the silence between two segments.
+        threshold: Probability from which on silero-vad's answer is speech.
+
+    Raises:
+        SegmentError: A length is out of its range.
+    """
+
+    min_seconds: float = 0.25
+    max_seconds: float = 20.0
+    max_silence: float = 0.5
+    padding: float = 0.1
+    threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name, value, right, accepted in (
+            ("min_seconds", self.min_seconds, self.min_seconds > 0, "a positive number"),
+            ("max_seconds", self.max_seconds, self.max_seconds >= 1, "1 or more"),
+            (
+                "min_seconds",
+                self.min_seconds,
+                2 * self.min_seconds <= self.max_seconds,
+                f"at most half of max_seconds, {self.max_seconds / 2:g}",
+            ),
+            ("max_silence", self.max_silence, self.max_silence > 0, "a positive number"),
+            ("padding", self.padding, self.padding >= 0, "0 or more"),
+            ("threshold", self.threshold, 0 < self.threshold < 1, "between 0 and 1"),
+        ):
+            if not right:
+                raise SegmentError(f"{name} is {value}; accepted: {accepted}")
+
+
+def speech_segments(
+    samples: np.ndarray,
+    *,
+    min_seconds: float = Segmentation.min_seconds,
+    max_seconds: float = Segmentation.max_seconds,
+    max_silence: float = Segmentation.max_silence,
+    padding: float = Segmentation.padding,
+    threshold: float = Segmentation.threshold,
+) -> list[Segment]:
+    """Find the speech in a recording, in segments that do not overlap, in order.
+
+    Args:
+        samples: `[s]` float32 at 16 kHz, as `Audio` gives them.
+        min_seconds: See `Segmentation`, as for those that follow.
+        max_seconds: Longest segment.
+        max_silence: Longest silence in a segment.
+        padding: Kept around speech.
+        threshold: Probability of speech.
+
+    Raises:
+        SegmentError: A setting is out of its range, or silero-vad is missing.
+    """
+    settings = Segmentation(
+        min_seconds=min_seconds,
+        max_seconds=max_seconds,
+        max_silence=max_silence,
+        padding=padding,
+        threshold=threshold,
+    )
+    if samples.ndim != 1:
+        raise SegmentError(f"samples have shape {list(samples.shape)}; accepted: [s] at {_RATE} Hz")
+    padded = _padded(_speech(samples, settings), len(samples) / _RATE, padding)
+    return [part for stretch in padded for part in _cut(samples, stretch, settings)]
+
+
+def _speech(samples: np.ndarray, settings: Segmentation) -> list[Segment]:
+    """Stretches of speech without padding, those that a short silence parts joined."""
+    import torch
+
+    model, timestamps = _silero()
+    # Silence after the end: without it, the silence that a recording ends with would count as speech.
+    ended = np.pad(samples, (0, round(_RATE * (settings.max_silence + 0.1))))
+    found = timestamps(
+        torch.from_numpy(ended),
+        model,
+        threshold=settings.threshold,
+        sampling_rate=_RATE,
+        min_speech_duration_ms=round(1000 * settings.min_seconds),
+        min_silence_duration_ms=round(1000 * settings.max_silence),
+        speech_pad_ms=0,
+    )
+    return [Segment(part["start"] / _RATE, min(part["end"], len(samples)) / _RATE) for part in found]
+
+
+@functools.cache
+def _silero() -> tuple[Any, Callable[..., list[dict[str, int]]]]:
+    """silero-vad's model, which has a state (one recording at a time), and its function."""
+    import torch
+
+    threads = torch.get_num_threads()
+    try:
+        import silero_vad
+    except ImportError as error:
+        raise SegmentError("finding speech needs silero-vad: pip install 'mmsr[segments]'") from error
+    finally:
+        torch.set_num_threads(threads)  # importing silero_vad sets one thread for the whole process
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # how it opens its own file, and torch's call to leave TorchScript
+        return silero_vad.load_silero_vad(), silero_vad.get_speech_timestamps
+
+
+def _padded(speech: list[Segment], seconds: float, padding: float) -> list[Segment]:
+    """Each stretch with its padding, as far as the recording, or half of the silence between two, allows."""
+    if not speech:
+        return []
+    middles = [(one.end + other.start) / 2 for one, other in pairwise(speech)]
+    bounds = zip([0.0, *middles], [*middles, seconds], strict=True)
+    return [
+        Segment(max(part.start - padding, low), min(part.end + padding, high))
+        for part, (low, high) in zip(speech, bounds, strict=True)
+    ]
+
+
+def _cut(samples: np.ndarray, stretch: Segment, settings: Segmentation) -> Iterator[Segment]:
+    """Cut at the quietest point between half of `max_seconds` and all of it, until the rest fits."""
+    start = stretch.start
+    while stretch.end - start > settings.max_seconds:
+        low = start + settings.max_seconds / 2
+        high = min(start + settings.max_seconds, stretch.end - settings.min_seconds)
+        point = _quietest(samples, low, high)
+        yield Segment(start, point)
+        start = point
+    yield Segment(start, stretch.end)
+
+
+def _quietest(samples: np.ndarray, low: float, high: float) -> float:
+    """The middle of the quietest 50 ms between two points, all in seconds."""
+    first, width = round(low * _RATE), round(_QUIET * _RATE)
+    energy = np.cumsum(np.square(samples[first : round(high * _RATE)], dtype=np.float64))
+    if len(energy) <= width:
+        return (low + high) / 2
+    return (first + int(np.argmin(energy[width:] - energy[:-width])) + (width + 1) // 2) / _RATE
+
+
+# ---------------------------------------------------------------------- manifests
+
+
+@dataclass(frozen=True)
+class SegmentedManifest:
+    """What `segment_manifest` did.
+
+    Attributes:
+        manifest: The new manifest.
+        rows: How many rows it has.
+        recordings: How many recordings were cut, and are not in it themselves.
+        segments: Into how many segments.
+        seconds: Length of these recordings.
+        speech_seconds: Length of the segments.
+        silent: Ids of recordings without speech, of which nothing is left.
+    """
+
+    manifest: Path
+    rows: int
+    recordings: int
+    segments: int
+    seconds: float
+    speech_seconds: float
+    silent: tuple[str, ...]
+
+
+def segment_manifest(
+    manifest: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    settings: Segmentation | None = None,
+    columns: Mapping[str, str] | None = None,
+    keep_text: bool = False,
+    keep_label: bool = True,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> SegmentedManifest:
+    """Give each segment of a manifest's long recordings a row of its own.
+
+    A row whose audio is longer than `settings.max_seconds` becomes rows `<id>-0001`, `<id>-0002` ..., with
+    its speaker, language, split and kind; other rows stay as they are, with their audio where it is. Writes
+
+    - OUT/audio/<id>/0001.flac ...: 16-bit FLAC, 16 kHz mono;
+    - OUT/manifest.csv, last, by a rename;
+    - OUT/segments.csv: id, recording (the id of its row), audio (the recording), start and end in seconds.
+
+    The segments of a recording appear together, by a rename. A second call makes only what is missing, or
+    was made from another file or with other settings.
+
+    Args:
+        manifest: The manifest to read.
+        out: Folder to write.
+        settings: How recordings are cut.
+        columns: Where a column has another name in the file.
+        keep_text: Whether each segment gets the whole recording's text, asr_text and rationale, which cannot
+            be divided.
+        keep_label: Whether each segment gets the whole recording's label.
+        progress: Called with task, recordings done and their number.
+
+    Raises:
+        SegmentError: silero-vad is missing, a row's id is that of a segment, or the new manifest would
+            overwrite the old one.
+        AudioError: A recording cannot be read; the message names its row.
+        ManifestError: The manifest has faults.
+    """
+    settings, out = settings or Segmentation(), Path(out)
+    if (out / "manifest.csv").exists() and (out / "manifest.csv").samefile(manifest):
+        raise SegmentError(f"{out} is the folder of {manifest}; accepted: another folder to write to")
+    table = load_manifest(manifest, columns=columns).to_list()
+    long = {row["id"] for row in table if row["audio"] and _seconds(row) > settings.max_seconds}
+    for row in table:
+        if (parts := re.fullmatch(r"(.*)-\d{4,}", row["id"], re.DOTALL)) and parts[1] in long:
+            raise SegmentError(
+                f"id {row['id']!r} would be a segment's of the recording {parts[1]!r}; accepted: another"
+            )
+    _silero()  # before anything is written
+    dropped = {*(() if keep_text else ("text", "asr_text", "rationale")), *(() if keep_label else ("label",))}
+    rows: list[dict[str, str | None]] = []
+    places: list[dict[str, Any]] = []
+    silent, seconds, done = [], 0.0, 0
+    for row in table:
+        if row["id"] not in long:
+            rows.append({**row, "audio": row["audio"] and _relative(row["audio"], out)})
+            continue
+        cut = _segmented(row, out / "audio" / _folder_name(row["id"]), settings)
+        source = _relative(row["audio"], out)
+        for number, part in enumerate(cut["segments"], start=1):
+            identity = f"{row['id']}-{number:04d}"
+            audio = os.path.join("audio", _folder_name(row["id"]), f"{number:04d}.flac")
+            rows.append({**row, **dict.fromkeys(dropped), "id": identity, "audio": audio})
+            places.append({"id": identity, "recording": row["id"], "audio": source, **part})
+        silent += [] if cut["segments"] else [row["id"]]
+        seconds, done = seconds + cut["seconds"], done + 1
+        if progress is not None:
+            progress("segments", done, len(long))
+    _write_table(out / "segments.csv", ("id", "recording", "audio", "start", "end"), places)
+    _write_table(out / "manifest.csv", COLUMNS, rows)
+    return SegmentedManifest(
+        manifest=out / "manifest.csv",
+        rows=len(rows),
+        recordings=len(long),
+        segments=len(places),
+        seconds=seconds,
+        speech_seconds=sum(part["end"] - part["start"] for part in places),
+        silent=tuple(silent),
+    )
+
+
+def _seconds(row: Mapping[str, Any]) -> float:
+    try:
+        return Audio.duration(row["audio"])
+    except AudioError as error:
+        raise AudioError(f"row with id {row['id']!r}, column audio: {error}") from error
+
+
+def _segmented(row: Mapping[str, Any], folder: Path, settings: Segmentation) -> dict[str, Any]:
+    """The recording's folder of segments, made where it is not there: what its segments.json says."""
+    file = os.stat(row["audio"])
+    made_from = {
+        "audio": row["audio"],
+        "bytes": file.st_size,
+        "modified": file.st_mtime_ns,
+        **asdict(settings),
+    }
+    if (folder / "segments.json").is_file():
+        found = json.loads((folder / "segments.json").read_text(encoding="utf-8"))
+        if found["made_from"] == made_from:
+            return found
+    try:
+        samples = Audio(_RATE)(row["audio"])
+    except AudioError as error:
+        raise AudioError(f"row with id {row['id']!r}, column audio: {error}") from error
+    segments = speech_segments(samples, **asdict(settings))
+    unfinished = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}.tmp")
+    unfinished.mkdir(parents=True)
+    try:
+        for number, part in enumerate(segments, start=1):
+            piece = samples[round(part.start * _RATE) : round(part.end * _RATE)]
+            soundfile.write(unfinished / f"{number:04d}.flac", piece, _RATE, subtype="PCM_16")
+        answer = {
+            "made_from": made_from,
+            "seconds": len(samples) / _RATE,
+            "segments": [{"start": round(part.start, 4), "end": round(part.end, 4)} for part in segments],
+        }
+        (unfinished / "segments.json").write_text(json.dumps(answer, indent=1), encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)  # made from another file, or with other settings
+        unfinished.rename(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return answer
+
+
+def _relative(path: str, folder: Path) -> str:
+    return os.path.relpath(path, folder.resolve())
+
+
+def _folder_name(identity: str) -> str:
+    """An id as the name of a folder, whatever it holds: another id has another name."""
+    name = quote(identity, safe=" ").replace(".", "%2E")
+    if len(name) <= 100:
+        return name
+    return f"{name[:80]}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+
+
+def _write_table(path: Path, columns: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with open(unfinished, "w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)

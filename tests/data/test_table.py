@@ -1,0 +1,48 @@
+"""A manifest's file as it is: every format into every other, with each column and value."""
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from mmsr.data.table import ENDINGS, Table, read_table, write_table
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("first", ENDINGS)
+def test_text_goes_from_every_format_to_every_format(tmp_path, first, ending):
+    rows = [{"id": "007", "text": 'a, "b"\nc\tđ'}, {"id": "x", "text": "NA"}]
+    write_table(tmp_path / f"a{first}", Table(["id", "text"], rows, [0, 0]))
+    write_table(tmp_path / f"b{ending}", read_table(tmp_path / f"a{first}"))
+    back = read_table(tmp_path / f"b{ending}")
+    assert back.columns == ["id", "text"] and back.rows == rows
+    assert back.numbers == ([1, 2] if ending in (".jsonl", ".parquet") else [2, 3])
+    assert len(list(tmp_path.iterdir())) == len({f"a{first}", f"b{ending}"})
+
+
+def test_types_stay_where_the_format_has_them(tmp_path):
+    table = pyarrow.table({"score": [1.0, None], "tags": [["a"], []]})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    filled = read_table(tmp_path / "a.parquet").filled("asr_text", {1: "hello"})
+    write_table(tmp_path / "b.parquet", filled)
+    copy = pyarrow.parquet.read_table(tmp_path / "b.parquet")
+    assert copy.select(["score", "tags"]).equals(table) and copy["asr_text"].to_pylist() == ["hello", None]
+    write_table(tmp_path / "b.csv", filled)
+    assert (tmp_path / "b.csv").read_text() == 'score,tags,asr_text\n1,"[""a""]",hello\n,[],\n'
+
+
+def test_blank_rows_are_left_out_and_numbers_stay(tmp_path):
+    (tmp_path / "a.csv").write_text("id,text\n\nx,hello\n,\ny,there\n")
+    assert read_table(tmp_path / "a.csv").numbers == [3, 5]
+
+
+def test_paths_are_seen_from_the_other_folder(tmp_path):
+    table = Table(
+        ["audio"], [{"audio": "a/b.wav"}, {"audio": "/c.wav"}, {"audio": "s3://d/e.wav"}], [1, 2, 3]
+    )
+    moved = table.moved("audio", tmp_path / "here", tmp_path / "there" / "deep")
+    assert [row["audio"] for row in moved.rows] == ["../../here/a/b.wav", "/c.wav", "s3://d/e.wav"]
+
+
+def test_other_endings_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"a.txt has the ending '.txt'; accepted: .csv, .tsv"):
+        write_table(tmp_path / "a.txt", Table([], [], []))

@@ -1,0 +1,112 @@
+"""One run on two processes of one machine, over gloo."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# Runs `mmsr fit` as it is, in each process, and writes down what that process saw.
+PROGRAM = """
+import hashlib, json, sys
+from pathlib import Path
+
+from lightning.pytorch.callbacks import Callback
+
+from mmsr.data.datamodule import UtteranceDataset
+from mmsr.training.run import MmsrCLI, fit
+
+out, *arguments = sys.argv[1:]
+read, losses = [], []
+item = UtteranceDataset.__getitem__
+UtteranceDataset.__getitem__ = lambda self, index: (read.append(self.rows[index]["id"]), item(self, index))[1]
+
+
+class Watch(Callback):
+    def on_train_epoch_start(self, trainer, module):
+        read.clear()
+
+    def on_train_batch_end(self, trainer, module, outputs, *_):
+        losses.append(float(outputs["loss"]))
+
+    def on_validation_start(self, trainer, module):
+        self.ids = list(read)
+
+    def on_train_epoch_end(self, trainer, module):
+        digest = hashlib.sha256()
+        for name, value in sorted(module.state_dict().items()):
+            digest.update(name.encode() + value.cpu().numpy().tobytes())
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        seen = {"ids": self.ids, "weights": digest.hexdigest(), "losses": list(losses), "metrics": metrics}
+        path = Path(out) / f"rank{trainer.global_rank}-epoch{trainer.current_epoch}.json"
+        path.write_text(json.dumps(seen))
+
+
+whole = MmsrCLI.instantiate_trainer
+
+
+def watched(self, **kwargs):
+    trainer = whole(self, **kwargs)
+    trainer.callbacks.append(Watch())
+    return trainer
+
+
+MmsrCLI.instantiate_trainer = watched
+fit(arguments)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("more", [[], ["--data.balance", "label"]], ids=["plain", "balanced"])
+def test_two_processes_share_an_epoch_and_learn_the_same(demo_corpus: Path, tmp_path: Path, more: list[str]):
+    from mmsr.data.manifest import load_manifest
+
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM, encoding="utf-8")
+    settings = {
+        "model.preset": "tiny",
+        "model.vocab_size": "600",
+        "data.manifest": str(demo_corpus),
+        "data.batch_rows": "8",
+        "trainer.default_root_dir": str(tmp_path / "run"),
+        "trainer.max_epochs": "2",
+        "trainer.precision": "32-true",
+        "trainer.accelerator": "cpu",
+        "trainer.devices": "2",
+        "trainer.strategy": "ddp",
+        "trainer.enable_progress_bar": "false",
+    }
+    flags = [item for name, value in settings.items() for item in (f"--{name}", value)]
+    done = subprocess.run(
+        [sys.executable, str(program), str(tmp_path), *flags, *more],
+        capture_output=True,
+        text=True,
+        timeout=550,
+        cwd=Path(__file__).resolve().parents[2],
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    train = load_manifest(demo_corpus, split="train")
+    drawn = []
+    for epoch in range(2):
+        ranks = [json.loads((tmp_path / f"rank{rank}-epoch{epoch}.json").read_text()) for rank in range(2)]
+        ids = [name for rank in ranks for name in rank["ids"]]
+        drawn.append(ids)
+        if more:
+            assert len(ids) == len(train)
+            counts = [
+                sum(train["label"][train["id"].index(name)] == label for name in ids) for label in LABELS
+            ]
+            assert max(counts) - min(counts) <= 1
+        else:
+            assert sorted(ids) == sorted(train["id"]), "each row once, by one of the two"
+        assert len(ranks[0]["losses"]) == len(ranks[1]["losses"])
+        assert ranks[0]["losses"] != ranks[1]["losses"], "each saw its own rows"
+        assert ranks[0]["weights"] == ranks[1]["weights"]
+        assert ranks[0]["metrics"] == ranks[1]["metrics"]
+    assert drawn[0] != drawn[1]
+    assert (tmp_path / "run" / "model" / "model.safetensors").exists()
+
+
+LABELS = ("negative", "neutral", "positive")
