@@ -890,9 +890,9 @@ def as_flags(argv: Sequence[str]) -> list[str]:
     """Flags as the parser knows them.
 
     `--force_label` for `--force-label`; `--json=true` for `--json` and other switches; `--labels=["a", "b"]`
-    for `--labels a b` and other lists.
+    for `--labels a b` and other lists of words.
     """
-    switches, lists = flags_of_type("bool"), flags_of_type("list[")
+    types = flag_types(argv)
     flags: list[str] = []
     values = list(argv)
     while values:
@@ -902,29 +902,31 @@ def as_flags(argv: Sequence[str]) -> list[str]:
             continue
         name, equals, rest = value.partition("=")
         name = "--" + name[2:].replace("-", "_")
-        if name in lists and not equals:
+        kind = types.get(name, "")
+        if kind.startswith("list[str]") and not equals:
             own = []
             while values and not values[0].startswith("--"):
                 own.append(values.pop(0))
             typed = len(own) == 1 and own[0].startswith("[")  # a list in YAML
             flags.append(f"{name}={own[0] if typed else dumps(own)}")
-        elif name in switches and not equals and (not values or values[0].startswith("--")):
+        elif kind == "bool" and not equals and (not values or values[0].startswith("--")):
             flags.append(f"{name}=true")
         else:
             flags.append(name + equals + rest)
     return flags
 
 
-def flags_of_type(kind: str, commands: dict[str, Any] = COMMANDS) -> set[str]:
-    """Flags of all commands whose type begins so."""
-    flags: set[str] = set()
-    for command in commands.values():
-        if isinstance(command, dict):
-            flags |= flags_of_type(kind, command)
-        elif callable(command):
-            parameters = inspect.signature(command).parameters.values()
-            flags |= {f"--{p.name}" for p in parameters if str(p.annotation).startswith(kind)}
-    return flags
+def flag_types(argv: Sequence[str]) -> dict[str, str]:
+    """The flags of the command that is called, and their types as written."""
+    command: Any = COMMANDS
+    for word in argv:
+        if not isinstance(command, dict) or word not in command:
+            break
+        command = command[word]
+    if not callable(command):
+        return {}
+    parameters = inspect.signature(command).parameters.values()
+    return {f"--{parameter.name}": str(parameter.annotation) for parameter in parameters}
 
 
 def main(argv: Sequence[str] | None = None) -> None:

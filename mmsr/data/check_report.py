@@ -9,7 +9,6 @@ import os
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from mmsr.data.check import CheckedManifest
 from mmsr.data.check_codes import CODES
 from mmsr.data.faults import Fault
 from mmsr.data.sentences import codes
+from mmsr.files import write_file
 
 _BINS = 24
 
@@ -141,14 +141,7 @@ def write_page(checked: CheckedManifest, path: str | os.PathLike[str], *, shown:
         faults=[(code, CODES[code], group, group[:shown]) for code, group in by_code(checked.faults).items()],
         forgiven=[(code, CODES[code], group) for code, group in by_code(checked.forgiven).items()],
     )
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    half = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        half.write_text(html, encoding="utf-8")
-        os.replace(half, target)
-    finally:
-        half.unlink(missing_ok=True)
+    write_file(path, html.encode())
 
 
 def _many(count: int, what: str) -> str:
