@@ -33,7 +33,8 @@ import mmsr  # noqa: F401  (makes the model known to transformers)
 from mmsr.data.audio import Audio
 from mmsr.data.datamodule import MmsrDataModule
 from mmsr.data.features import FeatureStore, StoredFeatures, encoder_fingerprint, file_digest
-from mmsr.data.manifest import load_manifest, speaker_fold
+from mmsr.data.manifest import load_manifest
+from mmsr.data.splits import speaker_fold
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor
 from mmsr.training.module import stored_audio

@@ -22,7 +22,8 @@ from ravdess import CONFIG, macro_f1, paired_interval, tuned_probe
 from rich.progress import track
 
 from mmsr.data.audio import Audio
-from mmsr.data.manifest import load_manifest, speaker_fold
+from mmsr.data.manifest import load_manifest
+from mmsr.data.splits import speaker_fold
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.training.run import mixed_precision
 

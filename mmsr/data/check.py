@@ -76,6 +76,7 @@ def check_manifest(
     *,
     labels: Sequence[str] = LABELS,
     columns: dict[str, str] | None = None,
+    label_map: dict[str, str] | None = None,
     require: Sequence[str] = (),
     audio: bool = True,
     max_seconds: float = MAX_SECONDS,
@@ -89,6 +90,7 @@ def check_manifest(
         source: A csv, tsv, jsonl, parquet or xlsx file.
         labels: The label set.
         columns: Where a column has another name in the file, `{"rationale": "human_justification"}`.
+        label_map: What labels are called in the file, `{"pos": "positive"}`.
         require: Columns in which a missing value is a fault.
         audio: Whether to open and decode the audio files.
         max_seconds: Longer audio is a fault.
@@ -106,7 +108,9 @@ def check_manifest(
             raise ValueError(f"--allow {code} is no code{hint}; accepted: {', '.join(CODES)}")
     name = os.fspath(source)
     try:
-        examined = examine_manifest(source, columns=columns, check_audio=False, require=require)
+        examined = examine_manifest(
+            source, columns=columns, label_map=label_map, check_audio=False, require=require
+        )
     except ManifestError as error:
         if not all(fault.code in CODES for fault in error.faults):
             raise

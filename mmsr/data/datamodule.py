@@ -30,9 +30,9 @@ from mmsr.data.manifest import (
     distinct,
     load_manifest,
     rows_with,
-    speaker_fold,
     stream_manifest,
 )
+from mmsr.data.splits import speaker_fold
 from mmsr.data.streaming import StreamedBatches, StreamLoader
 from mmsr.data.utterances import AudioFeatures, Collator, TextFeatures, UtteranceDataset
 

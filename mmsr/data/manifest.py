@@ -37,7 +37,6 @@ __all__ = [
     "fingerprint",
     "load_manifest",
     "rows_with",
-    "speaker_fold",
     "stream_manifest",
 ]
 
@@ -216,41 +215,6 @@ def rows_with(rows: datasets.Dataset, column: str, values: Sequence[str]) -> np.
     """Numbers `[n]` of the rows whose value in a column is one of `values`."""
     wanted = pa.array(list(values), pa.string())
     return np.flatnonzero(pc.is_in(column_of(rows, column), value_set=wanted).to_numpy())
-
-
-def speaker_fold(
-    rows: datasets.Dataset, *, fold: int, folds: int = 4, dev_speakers: int = 2, source: str = "manifest"
-) -> dict[str, list[int]]:
-    """Split rows by speaker: the sorted speakers are cut into `folds` runs, of which one is the test split.
-
-    The `dev_speakers` speakers after it, cyclically, are the development split, the others the training
-    split.
-
-    `source` is the manifest's name in errors.
-
-    Returns:
-        Row numbers of `train`, `dev` and `test`.
-
-    Raises:
-        ManifestError: A row has no speaker, or there are too few speakers.
-        ValueError: There is no such fold.
-    """
-    if not 0 <= fold < folds:
-        raise ValueError(f"fold is {fold}; accepted: 0 to {folds - 1}, since folds is {folds}")
-    if nameless := column_of(rows, "speaker").null_count:
-        problem = f"is missing in {nameless} rows; accepted: a speaker in each, for folds"
-        raise ManifestError([Fault(source, None, "speaker", problem)])
-    speakers = distinct(rows, "speaker")
-    start, stop = (len(speakers) * part // folds for part in (fold, fold + 1))
-    others = speakers[stop:] + speakers[:start]  # from the fold's end on, around
-    if len(speakers) < folds or len(others) <= dev_speakers:
-        problem = (
-            f"has {len(speakers)} speakers; accepted: enough for {folds} folds,"
-            f" {dev_speakers} development speakers and one to train on"
-        )
-        raise ManifestError([Fault(source, None, "speaker", problem)])
-    chosen = {"train": others[dev_speakers:], "dev": others[:dev_speakers], "test": speakers[start:stop]}
-    return {split: rows_with(rows, "speaker", names).tolist() for split, names in chosen.items()}
 
 
 def fingerprint(dataset: datasets.Dataset) -> str:

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import datasets
 import numpy as np
 
-from mmsr.data.manifest import Fault, ManifestError, column_of, examine_manifest, speaker_fold
+from mmsr.data.manifest import Fault, ManifestError, column_of, distinct, examine_manifest, rows_with
 from mmsr.data.sentences import codes, telling_sentences
 from mmsr.data.storage import seen_from
 from mmsr.data.tables import Table, checked_ending, read_table, write_table
@@ -31,6 +31,41 @@ SHARES = {"train": 0.8, "dev": 0.1, "test": 0.1}
 BLOCK_ROWS = 50
 STRATIFY = ("label",)
 _COLUMNS = ("label", "language", "speaker", "kind")  # that rows can be stratified by
+
+
+def speaker_fold(
+    rows: datasets.Dataset, *, fold: int, folds: int = 4, dev_speakers: int = 2, source: str = "manifest"
+) -> dict[str, list[int]]:
+    """Split rows by speaker: the sorted speakers are cut into `folds` runs, of which one is the test split.
+
+    The `dev_speakers` speakers after it, cyclically, are the development split, the others the training
+    split.
+
+    `source` is the manifest's name in errors.
+
+    Returns:
+        Row numbers of `train`, `dev` and `test`.
+
+    Raises:
+        ManifestError: A row has no speaker, or there are too few speakers.
+        ValueError: There is no such fold.
+    """
+    if not 0 <= fold < folds:
+        raise ValueError(f"fold is {fold}; accepted: 0 to {folds - 1}, since folds is {folds}")
+    if nameless := column_of(rows, "speaker").null_count:
+        problem = f"is missing in {nameless} rows; accepted: a speaker in each, for folds"
+        raise ManifestError([Fault(source, None, "speaker", problem)])
+    speakers = distinct(rows, "speaker")
+    start, stop = (len(speakers) * part // folds for part in (fold, fold + 1))
+    others = speakers[stop:] + speakers[:start]  # from the fold's end on, around
+    if len(speakers) < folds or len(others) <= dev_speakers:
+        problem = (
+            f"has {len(speakers)} speakers; accepted: enough for {folds} folds,"
+            f" {dev_speakers} development speakers and one to train on"
+        )
+        raise ManifestError([Fault(source, None, "speaker", problem)])
+    chosen = {"train": others[dev_speakers:], "dev": others[:dev_speakers], "test": speakers[start:stop]}
+    return {split: rows_with(rows, "speaker", names).tolist() for split, names in chosen.items()}
 
 
 def split_rows(

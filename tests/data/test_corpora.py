@@ -22,7 +22,8 @@ import soundfile
 from mmsr.cli import main
 from mmsr.data.corpora import CORPORA, Corpus, CorpusError, Protocol, Source, Utterance, convert
 from mmsr.data.corpora.multimodal import bin_score
-from mmsr.data.manifest import ManifestError, load_manifest, speaker_fold
+from mmsr.data.manifest import ManifestError, load_manifest
+from mmsr.data.splits import speaker_fold
 
 RATE = 16_000
 

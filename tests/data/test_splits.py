@@ -13,8 +13,8 @@ import pandas
 import pytest
 import soundfile
 
-from mmsr.data.manifest import load_manifest, speaker_fold
-from mmsr.data.splits import fold_rows, split_manifest, split_rows, splits_of_fold
+from mmsr.data.manifest import load_manifest
+from mmsr.data.splits import fold_rows, speaker_fold, split_manifest, split_rows, splits_of_fold
 
 LABELS = ("negative", "neutral", "positive")
 
@@ -309,5 +309,5 @@ def test_rows_without_a_speaker_and_faulty_manifests_are_refused(tmp_path):
     path.write_text("id,text\n1,a\n1,b\n")
     with pytest.raises(ValueError, match="m.csv, row 3, column id"):
         split_manifest(path, tmp_path / "n.csv", by="stratified")
-    with pytest.raises(ValueError, match=r"n.doc has the ending '.doc'; accepted: .csv"):
+    with pytest.raises(ValueError, match=r"n.doc: has the ending '.doc'; accepted: .csv"):
         split_manifest(path, tmp_path / "n.doc", by="stratified")

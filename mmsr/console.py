@@ -1,0 +1,45 @@
+"""What commands say to a person at a terminal."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+
+def say(line: str) -> None:
+    """Tell what happens, on stderr, so that stdout holds results alone."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def must_be_there(flag: str, path: str) -> None:
+    """Refuse a path to nothing before anything is loaded; URLs and Hub ids are asked for when they are read.
+
+    Raises:
+        ValueError: It has a file's ending, and there is no such file.
+    """
+    if "://" not in path and os.path.splitext(path)[1] and not os.path.exists(path.partition(":")[0]):
+        raise ValueError(f"--{flag} {path}: no such file")
+
+
+def progress_bar() -> Callable[[str, int, int], None] | None:
+    """A progress bar on stderr, where that is a terminal: called with task, done and total."""
+    if not sys.stderr.isatty():
+        return None
+    from rich.console import Console
+    from rich.progress import Progress
+
+    bar = Progress(console=Console(stderr=True))
+    tasks: dict[str, Any] = {}
+
+    def show(name: str, done: int, total: int) -> None:
+        if name not in tasks:
+            bar.start()
+            tasks[name] = bar.add_task(name, total=total)
+        bar.update(tasks[name], completed=done)
+        if done == total:
+            bar.refresh()
+            bar.stop()
+
+    return show
