@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -424,17 +425,12 @@ def as_bytes(size: str | None) -> int | None:
 
 def as_seconds(duration: str | None) -> float | None:
     """30d as a number of seconds."""
-    import pandas
-
     if duration is None:
         return None
-    try:
-        seconds = float(pandas.Timedelta(duration).total_seconds())
-    except ValueError:
-        seconds = -1
-    if not seconds >= 0 or duration.isdecimal():  # a bare number would be nanoseconds
-        raise ValueError(f"--older-than {duration!r} is no duration; accepted: such as 30d or 12h")
-    return seconds
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) *(d|h|min)", duration)
+    if found is None:
+        raise ValueError(f"--older-than {duration!r} is no duration; accepted: such as 30d, 12h or 90min")
+    return float(found[1]) * {"d": 86400, "h": 3600, "min": 60}[found[2]]
 
 
 def rows_of(table: Any, split: str, manifest: str) -> list[dict[str, Any]]:

@@ -236,7 +236,7 @@ def test_features_shows_a_store_and_makes_room_in_it(tmp_path, capsys):
     text = "--evict-to '2 sacks' is no size; accepted: such as 2GB"
     assert text in refused(capsys, "data", "features", "--store", root, "--evict-to", "2 sacks")
     for bad in ("soon", "30"):
-        text = f"--older-than {bad!r} is no duration; accepted: such as 30d"
+        text = f"--older-than {bad!r} is no duration; accepted: such as 30d, 12h"
         assert text in refused(capsys, "data", "features", "--store", root, "--older-than", bad)
     assert "--clear removes all" in refused(
         *(capsys, "data", "features", "--store", root, "--clear", "--older-than", "1d")

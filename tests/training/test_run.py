@@ -284,6 +284,14 @@ def test_frozen_encoder_with_feature_store_trains_like_without(demo_corpus, tmp_
     assert torch.equal(trained[name], start[name])
 
 
+def test_rare_labels_are_made_up_for_once(demo_corpus, tmp_path):
+    both = ("--model.class_weights", "balanced", "--data.balance", "label,language")
+    with pytest.raises(
+        ValueError, match="class_weights='balanced' and data balance='label,language' both make up for"
+    ):
+        fit(arguments(demo_corpus, tmp_path / "run", *both))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -292,7 +300,7 @@ def test_frozen_encoder_with_feature_store_trains_like_without(demo_corpus, tmp_
         ({"audio_dropout": 0.7, "text_dropout": 0.6}, "exceed 1 together"),
         ({"text_dropout": -0.1}, "text_dropout is -0.1; accepted: 0 to 1"),
         ({"pretrained": "a", "audio": "b"}, "give one or the other"),
-        ({"feature_store": "x"}, "add audio_encoder to freeze="),
+        ({"feature_store": "x"}, "add audio_encoder or text_encoder to freeze="),
     ],
 )
 def test_contradictory_arguments_are_named(arguments, message):
