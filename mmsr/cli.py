@@ -8,6 +8,7 @@ nothing half-written stays.
 from __future__ import annotations
 
 import inspect
+import itertools
 import os
 import re
 import sys
@@ -420,13 +421,19 @@ def newer(file: Path, folder: Path) -> bool:
 
 def run_fit(args: list[str]) -> None:
     """Hand `mmsr fit`'s arguments to LightningCLI."""
-    for position, value in enumerate(args[:-1]):
-        wanted = args[position + 1]
-        if value in ("-c", "--config") and not os.path.isfile(wanted):
-            args[position + 1] = str(packaged_or_missing(wanted))
+    given: list[str] = []
+    words = list(args)
+    while words:
+        flag = words.pop(0)
+        given.append(flag)
+        if flag in ("-c", "--config") and words and not os.path.isfile(words[0]):
+            words[0] = str(packaged_or_missing(words[0]))
+        elif flag in ("--data.columns", "--data.label_map"):
+            own = list(itertools.takewhile(lambda word: not word.startswith("--"), words))
+            words[: len(own)] = [as_mapping(own)]
     from mmsr.training.run import fit as train
 
-    say(f"model: {train(args)}")
+    say(f"model: {train(given)}")
 
 
 def packaged_or_missing(name: str) -> Path:
@@ -493,7 +500,7 @@ def as_flags(argv: Sequence[str]) -> list[str]:
     """Flags as the parser knows them.
 
     `--force_label` for `--force-label`; `--json=true` for `--json` and other switches; `--labels=["a", "b"]`
-    for `--labels a b` and other lists of words.
+    for `--labels a b` and other lists of words; `--columns={"label": "mood"}` for `--columns label=mood`.
     """
     types = flag_types(argv)
     flags: list[str] = []
@@ -512,11 +519,24 @@ def as_flags(argv: Sequence[str]) -> list[str]:
                 own.append(values.pop(0))
             typed = len(own) == 1 and own[0].startswith("[")  # a list in YAML
             flags.append(f"{name}={own[0] if typed else dumps(own)}")
+        elif kind.startswith("dict[str, str]") and not equals:
+            own = []
+            while values and not values[0].startswith("--"):
+                own.append(values.pop(0))
+            flags.append(f"{name}={as_mapping(own)}")
         elif kind == "bool" and not equals and (not values or values[0].startswith("--")):
             flags.append(f"{name}=true")
         else:
             flags.append(name + equals + rest)
     return flags
+
+
+def as_mapping(words: Sequence[str]) -> str:
+    """`label=mood text=words` as JSON; one word that is a mapping in YAML stays."""
+    pairs = [word.partition("=") for word in words]
+    if not all(name.isidentifier() and equals for name, equals, _ in pairs):
+        return " ".join(words)
+    return dumps({name: value for name, _, value in pairs}, ensure_ascii=False)
 
 
 def flag_types(argv: Sequence[str]) -> dict[str, str]:

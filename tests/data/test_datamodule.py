@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from mmsr.data.audio import Audio, AudioError
 from mmsr.data.datamodule import MmsrDataModule
 from mmsr.data.manifest import ManifestError
+from mmsr.data.utterances import Collator
 
 LABELS = ["negative", "neutral", "positive"]
 
@@ -317,6 +318,34 @@ def test_features_take_the_place_of_waveforms(manifest: Path, tmp_path: Path):
             assert not values[frames:].any()
             seen += frames > 0
     assert seen == 18  # 24 training rows, 6 of them without audio
+
+
+def test_text_features_stand_where_their_tokens_do():
+    """Whatever side is padded, with rows that have no text."""
+
+    class Padded(StandInProcessor):
+        def __call__(self, **inputs: Any) -> dict[str, torch.Tensor]:
+            mask = torch.tensor([[0, 1, 1], [0, 0, 0], [1, 1, 1]])
+            return {"input_ids": mask * 7, "attention_mask": mask}
+
+    collate = Collator(Padded(), rationales=False)  # type: ignore[arg-type]
+    lengths = {"u0": 2, "u2": 3}
+    rows = [
+        {
+            "id": name,
+            "text": "x" if name in lengths else None,
+            "audio": np.ones(3, dtype=np.float32),
+            "sentiment": None,
+            "rationale": None,
+            "text_features": torch.arange(1.0, lengths[name] + 1)[:, None, None].half()
+            if name in lengths
+            else None,
+        }
+        for name in ("u0", "u1", "u2")
+    ]
+    found = collate(rows)["text_features"]
+    assert found.dtype == torch.float32 and found.shape == (3, 3, 1, 1)
+    assert found.squeeze().tolist() == [[0, 1, 2], [0, 0, 0], [1, 2, 3]]
 
 
 AUGMENT: dict[str, dict[str, Any]] = {

@@ -490,6 +490,22 @@ def test_stored_audio_features_give_what_the_waveform_gives(make_model: MakeMode
 
 
 @torch.no_grad()
+def test_stored_text_features_give_what_the_tokens_give(make_model: MakeModel, ragged: Batch):
+    for mix in (False, True):
+        model = make_model(text_layer_mix=mix)
+        expected = model(**ragged)
+        features, mask = model.encoder.encode_text(ragged["input_ids"], ragged["attention_mask"])
+        assert features.shape[2] == (3 if mix else 1)
+        model.encoder.text_encoder.forward = None  # it is not to run
+        features[mask == 0] = float("nan")  # nor its padding to count
+        stored = model(**{**ragged, "attention_mask": mask}, text_features=features)
+        assert torch.equal(stored.sentiment_logits, expected.sentiment_logits)
+        assert torch.equal(stored.logits, expected.logits)
+        other = model(**{**ragged, "attention_mask": mask}, text_features=features.flip(0))
+        assert not torch.equal(other.sentiment_logits, expected.sentiment_logits)
+
+
+@torch.no_grad()
 def test_the_mix_takes_the_layers_that_are_named(make_model: MakeModel, ragged: Batch):
     model = make_model(audio_layer_mix=True, audio_layers=[0, 2], audio_standardize=True)
     features, mask = model.encoder.encode_audio(ragged["input_values"], ragged["input_values_mask"])

@@ -286,6 +286,14 @@ def test_frozen_encoder_with_feature_store_trains_like_without(demo_corpus, tmp_
     assert torch.equal(trained[name], start[name])
 
 
+def test_rare_labels_are_made_up_for_once(demo_corpus, tmp_path):
+    both = ("--model.class_weights", "balanced", "--data.balance", "label,language")
+    with pytest.raises(
+        ValueError, match="class_weights='balanced' and data balance='label,language' both make up for"
+    ):
+        fit(arguments(demo_corpus, tmp_path / "run", *both))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
