@@ -67,8 +67,7 @@ def check(
         json: Print one JSON object with every fault instead of text (--json alone will do).
         codes: Print the code, severity, meaning and remedy of every kind of fault, and end.
     """
-    from mmsr.data.check import LABELS, check_manifest
-    from mmsr.data.check_report import as_json, code_table, summary, write_page
+    from mmsr.data.check import LABELS, as_json, check_manifest, code_table, summary, write_page
 
     if codes:
         print(code_table())

@@ -5,6 +5,7 @@ This stands above the rooms `model`, `data` and `evaluation`, which do not know 
 
 from __future__ import annotations
 
+import mimetypes
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 
 from mmsr.data.audio import Audio
+from mmsr.data.storage import is_url, read_bytes
 from mmsr.evaluation.run import Answer, Predict, Record
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.pipeline import TASK, SentimentReasoningPipeline
@@ -109,6 +111,14 @@ def look_inside(pipe: SentimentReasoningPipeline, record: Mapping[str, Any]) -> 
     }
 
 
+def _sound(audio: str | None) -> dict[str, Any]:
+    """What a report's player needs of audio that is no file."""
+    if audio is None or not is_url(audio):
+        return {}
+    kind = mimetypes.guess_type(audio.partition("::")[0])[0]
+    return {"audio_bytes": read_bytes(audio), "mime": kind or "audio/wav"}
+
+
 def examples(
     pipe: SentimentReasoningPipeline,
     rows: Sequence[Mapping[str, Any]],
@@ -133,6 +143,7 @@ def examples(
                     name: row[name]
                     for name in ("id", "audio", "text", "label", "rationale", "kind", "language")
                 },
+                **_sound(row["audio"]),
                 "predicted_label": answer["label"],
                 "scores": answer["scores"],
                 "predicted_rationale": answer["rationale"],

@@ -1,9 +1,13 @@
 """A checkpoint at work: order of answers, and the picture of where the words look."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from mmsr.data.features import file_digest
 from mmsr.data.manifest import load_manifest
 from mmsr.inference import examples, load_pipeline, look_inside, predictor
 from mmsr.model.configuration import MmsrConfig
@@ -68,3 +72,18 @@ def test_examples_hold_what_the_report_shows(pipe, rows):
     assert set(shown[0]["counterfactuals"]) == {"negative", "neutral", "positive"} - {
         shown[0]["predicted_label"]
     }
+
+
+def test_audio_in_an_archive_is_as_audio_in_a_folder(pipe, demo_corpus, rows, tmp_path):
+    """From the manifest to the report's player, and through a feature store."""
+    shutil.make_archive(str(tmp_path / "clips"), "zip", demo_corpus.parent / "audio")
+    lines = [f"zip://{Path(row['audio']).name}::clips.zip,{row['id']}" for row in rows]
+    (tmp_path / "m.csv").write_text("\n".join(["audio,id", *lines]))
+    packed = load_manifest(tmp_path / "m.csv").to_list()
+    for row, other in zip(packed, rows, strict=True):
+        asked = {"text": None, "language": None}
+        (here,), (there,) = (predictor(pipe)([{**asked, "audio": one["audio"]}]) for one in (row, other))
+        assert here == there
+        assert file_digest(row["audio"]) == file_digest(other["audio"])
+    shown = examples(pipe, [{**rows[0], "audio": packed[0]["audio"]}])[0]
+    assert shown["audio_bytes"] == Path(rows[0]["audio"]).read_bytes() and shown["mime"].startswith("audio/")

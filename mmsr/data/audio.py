@@ -158,6 +158,8 @@ def _open(source: str | os.PathLike[str] | bytes | BinaryIO, name: str) -> sound
     else:
         file = source if source.seekable() else io.BytesIO(source.read())
     start = 0 if isinstance(file, str) else file.tell()
+    if cut := _bytes_cut_off(file, start):
+        raise AudioError(f"{name}: ends {cut:,} bytes before its header says; accepted: a whole audio file")
     try:
         return soundfile.SoundFile(file)
     except (OSError, RuntimeError, TypeError, ValueError) as error:  # TypeError: headerless .raw
@@ -165,6 +167,21 @@ def _open(source: str | os.PathLike[str] | bytes | BinaryIO, name: str) -> sound
         reason = getattr(error, "error_string", str(error)).rstrip(".")
         with _as_path(file, start) as path:
             return soundfile.SoundFile(io.BytesIO(_ffmpeg(path, name, reason)))
+
+
+def _bytes_cut_off(file: str | BinaryIO, start: int) -> int:
+    """How many bytes a wav file lacks. libsndfile takes what is left of it for the whole."""
+    if isinstance(file, str):
+        with open(file, "rb") as opened:
+            return _bytes_cut_off(opened, 0)
+    header = file.read(12)
+    length = file.seek(0, os.SEEK_END) - start
+    file.seek(start)
+    if header[:4] != b"RIFF" or header[8:12] != b"WAVE":
+        return 0
+    size = int.from_bytes(header[4:8], "little") + 8
+    # Who writes to a pipe cannot go back and fill in the size: it is 0 or as large as can be.
+    return max(0, size - length) if 8 < size < 0x7FFF0000 else 0
 
 
 @contextmanager

@@ -26,6 +26,8 @@ import safetensors
 import safetensors.torch
 import torch
 
+from mmsr.data.storage import is_url, read_bytes
+
 logger = logging.getLogger(__name__)
 
 Dtype = Literal["float16", "bfloat16", "float32"]
@@ -274,15 +276,19 @@ class StoredFeatures:
 
 
 def file_digest(path: str) -> bytes:
-    """sha256 of a file's bytes, which are read again only where size, inode or a time of the file changed."""
+    """sha256 of a file's bytes, which are read again only where size, inode or a time of the file changed.
+
+    What a URL points at is read once in a process.
+    """
+    if is_url(path):
+        return _digest(path, ())
     status = os.stat(path)
     return _digest(path, (status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns))
 
 
 @lru_cache(maxsize=2**17)
 def _digest(path: str, version: tuple[int, ...]) -> bytes:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
+    return hashlib.sha256(read_bytes(path)).digest()
 
 
 def encoder_fingerprint(module: torch.nn.Module) -> str:

@@ -294,3 +294,15 @@ def test_the_door_is_light():
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_wav_file_that_was_cut_off_is_refused_and_one_from_a_pipe_is_not(tmp_path: Path):
+    soundfile.write(tmp_path / "whole.wav", np.full(1600, 0.1), 16000)
+    content = (tmp_path / "whole.wav").read_bytes()
+    (tmp_path / "cut.wav").write_bytes(content[:-1000])
+    for source in (str(tmp_path / "cut.wav"), content[:-1000], io.BytesIO(content[:-1000])):
+        for read in (Audio(), Audio.duration):
+            with pytest.raises(AudioError, match="ends 1,000 bytes before its header says; accepted"):
+                read(source)
+    for size in (b"\0\0\0\0", b"\xff\xff\xff\xff"):
+        assert len(Audio()(content[:4] + size + content[8:])) == 1600

@@ -12,9 +12,15 @@ import pyarrow.parquet
 import pytest
 import soundfile
 
-from mmsr.data.check import CheckedManifest, check_manifest
-from mmsr.data.check_codes import CODES
-from mmsr.data.check_report import as_json, code_table, summary, write_page
+from mmsr.data.check import (
+    CODES,
+    CheckedManifest,
+    as_json,
+    check_manifest,
+    code_table,
+    summary,
+    write_page,
+)
 
 RATE = 16_000
 WORDS = "the nurse explained it very well today"

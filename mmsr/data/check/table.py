@@ -21,8 +21,8 @@ import numpy as np
 import pyarrow
 import pyarrow.compute as pc
 
-from mmsr.data.check_audio import AudioFile, listen, short_name
-from mmsr.data.check_codes import CODES
+from mmsr.data.check.audio import AudioFile, listen, short_name
+from mmsr.data.check.codes import CODES
 from mmsr.data.faults import Fault, ManifestError
 from mmsr.data.manifest import COLUMNS, DURATION, examine_manifest
 from mmsr.data.sentences import codes, letters, numbered, telling_sentences

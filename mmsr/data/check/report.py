@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from mmsr.data.check import CheckedManifest
-from mmsr.data.check_codes import CODES
+from mmsr.data.check.codes import CODES
+from mmsr.data.check.table import CheckedManifest
 from mmsr.data.faults import Fault
 from mmsr.data.sentences import codes
 from mmsr.files import write_file
@@ -121,7 +121,7 @@ def write_page(checked: CheckedManifest, path: str | os.PathLike[str], *, shown:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     template = environment.from_string(
-        files("mmsr.data").joinpath("check_report.html.jinja").read_text("utf-8")
+        files("mmsr.data.check").joinpath("report.html.jinja").read_text("utf-8")
     )
     lengths = pc.utf8_length(checked.table["text"]).drop_null().to_numpy()
     html = template.render(
