@@ -106,9 +106,10 @@ def test_a_calibrated_checkpoint_comes_back_and_generates_at_no_other_temperatur
     model = MmsrForSentimentReasoning(MmsrConfig.from_preset("tiny", temperature=1.7))
     assert model.config.temperature == 1.7 and model.generation_config.temperature in (None, 1.0)
     model.save_pretrained(tmp_path)
-    (tmp_path / "generation_config.json").unlink()
     loaded = MmsrForSentimentReasoning.from_pretrained(tmp_path)
-    assert loaded.config.temperature == 1.7 and loaded.generation_config.temperature in (None, 1.0)
+    again = MmsrForSentimentReasoning(loaded.config)
+    for one in (loaded, again):
+        assert one.config.temperature == 1.7 and one.generation_config.temperature in (None, 1.0)
 
 
 def test_parts_may_be_dicts():
