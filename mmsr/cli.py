@@ -340,8 +340,8 @@ def calibrate(
         raise ValueError(f"--model {model}: no config.json there; accepted: a folder that `mmsr fit` wrote")
     from mmsr.data.manifest import load_manifest
     from mmsr.data.splits import speaker_fold
+    from mmsr.evaluation.calibration import CalibrationError, calibration_line
     from mmsr.evaluation.calibration import calibrate as fit_to
-    from mmsr.evaluation.calibration import calibration_line
     from mmsr.files import write_file
     from mmsr.inference import load_pipeline, predictor
 
@@ -356,12 +356,16 @@ def calibrate(
         )
         rows = table.select(parts["dev"]).to_list()
     config.temperature = config.decoder_temperature = 1.0
-    found = fit_to(
-        predictor(pipe, batch_size=batch_size, rationale=False),
-        rows,
-        labels=config.labels,
-        text_column=text_column,
-    )
+    try:
+        found = fit_to(
+            predictor(pipe, batch_size=batch_size, rationale=False),
+            rows,
+            labels=config.labels,
+            text_column=text_column,
+        )
+    except CalibrationError as error:
+        place = f"split {split}" if fold is None else f"development rows of fold {fold}"
+        raise ValueError(f"{manifest}, {place}: {error}") from None
     settings = loads(path.read_text(encoding="utf-8"))
     settings |= {name: value for name, value in found.items() if name.endswith("temperature")}
     write_file(path, (dumps(settings, indent=2, sort_keys=True) + "\n").encode())

@@ -122,7 +122,9 @@ def test_calibrate_rewrites_the_temperature_alone(model, demo_corpus, tmp_path, 
     html = (out / "report.html").read_text(encoding="utf-8")
     assert "Calibration and abstention" in html and "Label sets asked to hold the true label in 80 %" in html
     calibrate = ["calibrate", "--model", str(folder), "--manifest", str(demo_corpus)]
-    assert "labelled rows; accepted: 50 or more" in refused(capsys, *calibrate)
+    capsys.readouterr()
+    line = refused(capsys, *calibrate)
+    assert "manifest.csv, split dev: " in line and "labelled rows; accepted: 50 or more" in line
     assert "no config.json there" in refused(capsys, *calibrate, "--model", str(tmp_path / "none"))
     evaluate = ["evaluate", "--model", str(folder), "--manifest", str(manifest), "--out", str(out)]
     assert "--conformal 90; accepted" in refused(capsys, *evaluate, "--conformal", "90")

@@ -347,7 +347,7 @@ def draw_reliability(confidence: np.ndarray, correct: np.ndarray) -> "Figure":
     ax.set(ylabel="accuracy (share of right answers)", xlim=(0, 1.02), ylim=(-0.02, 1.04))
     ax.grid(alpha=0.3)
     figure.legend(frameon=False, fontsize=9, loc="outside upper left", ncols=3)  # a curve may go anywhere
-    rows.hist(confidence, bins=np.linspace(0, 1, 21), color=BLUE, alpha=0.6)
+    rows.hist(confidence, bins=np.linspace(0, 1, 21).tolist(), color=BLUE, alpha=0.6)
     rows.set(xlabel="confidence (probability of the predicted label)", ylabel="rows")
     return figure
 
