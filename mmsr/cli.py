@@ -111,6 +111,7 @@ def predict(
     text_column: Literal["text", "asr_text"] = "text",
     out: str | None = None,
     force_label: str | None = None,
+    abstain_below: float | None = None,
     num_beams: int = 1,
     batch_size: int = 32,
     json: bool = False,
@@ -129,6 +130,8 @@ def predict(
         text_column: Which of the manifest's transcripts the model reads, the human one or the ASR's.
         out: File for a manifest's predictions, one JSON object a line.
         force_label: Explain this label instead of the predicted one.
+        abstain_below: Mark answers whose label is less probable than this, such as 0.6: they keep the label
+            and have `abstained` true, the others false.
         num_beams: Beams of the rationale's generation.
         batch_size: Rows at a time.
         json: Print JSON instead of text (--json alone will do).
@@ -141,6 +144,8 @@ def predict(
         raise ValueError(f"--audio {audio}: no such file")
     if manifest is not None:
         must_be_there("manifest", manifest)
+    if abstain_below is not None and not 0 < abstain_below <= 1:
+        raise ValueError(f"--abstain-below {abstain_below:g}; accepted: a probability, above 0, to 1")
     from mmsr.inference import load_pipeline, predictor
 
     pipe = load_pipeline(model)
@@ -149,6 +154,8 @@ def predict(
         pipe.processor.label_id(force_label)
     if manifest is None:
         answer = pipe({"audio": audio, "text": text}, **options)
+        if abstain_below is not None:
+            answer["abstained"] = answer["score"] < abstain_below
         print(dumps(answer, ensure_ascii=False) if json else format_answer(answer))
         return
     from mmsr.data.manifest import load_manifest
@@ -164,6 +171,10 @@ def predict(
         text_column=text_column,
         progress=progress_bar(),
     )
+    if abstain_below is not None:
+        for row in answered:
+            row["abstained"] = row["scores"][row["predicted_label"]] < abstain_below
+        say(f"abstained from {sum(row['abstained'] for row in answered):,} of {len(answered):,}")
     lines = "".join(dumps(row, ensure_ascii=False) + "\n" for row in answered)
     if out is None:
         print(lines, end="")
@@ -178,12 +189,14 @@ def evaluate(
     out: str,
     split: str = "test",
     train_split: str = "train",
+    dev_split: str = "dev",
     fold: int | None = None,
     folds: int = 4,
     dev_speakers: int = 2,
     columns: dict[str, str] | None = None,
     label_map: dict[str, str] | None = None,
     conditions: list[str] | None = None,
+    conformal: float | None = None,
     batch_size: int = 32,
     num_beams: int = 1,
     examples: int = 6,
@@ -201,6 +214,7 @@ def evaluate(
         out: Folder for the results.
         split: Rows to evaluate, by the manifest's column `split`.
         train_split: Rows that the baselines learn from.
+        dev_split: Rows that --conformal is calibrated on.
         fold: Evaluate this speaker fold's test rows instead of a split, as in training with --data.fold.
         folds: Into how many folds the speakers are cut.
         dev_speakers: How many speakers were the development split in training with --data.dev_speakers, from
@@ -208,6 +222,7 @@ def evaluate(
         columns: Names that columns have in this manifest, as in training with --data.columns.
         label_map: What labels are called in it, as in training with --data.label_map.
         conditions: Which inputs to try, such as [audio+text,text]; by default all that the rows allow.
+        conformal: Sets of labels too, which are to hold the true one in this share of rows, such as 0.9.
         batch_size: Rows at a time.
         num_beams: Beams of the rationales' generation.
         examples: How many utterances the report plays.
@@ -215,11 +230,13 @@ def evaluate(
     """
     started = time.perf_counter()
     must_be_there("manifest", manifest)
+    if conformal is not None and not 0 < conformal < 1:
+        raise ValueError(f"--conformal {conformal:g}; accepted: a share above 0 and below 1, such as 0.9")
     from mmsr.data.manifest import fingerprint, load_manifest
     from mmsr.data.splits import speaker_fold
     from mmsr.evaluation.report import markdown_table, write_report
+    from mmsr.evaluation.run import conformal_entries, write_run
     from mmsr.evaluation.run import evaluate as evaluate_rows
-    from mmsr.evaluation.run import write_run
     from mmsr.inference import examples as shown_examples
     from mmsr.inference import load_pipeline, predictor
 
@@ -231,20 +248,36 @@ def evaluate(
             rows_of(table, split, manifest),
             [row for row in table if row["split"] == train_split],
         )
+        dev_rows = [] if conformal is None else rows_of(table, dev_split, manifest)
     else:
         parts = speaker_fold(
             table, fold=fold, folds=folds, dev_speakers=dev_speakers, source=Path(manifest).name
         )
-        rows, train_rows = (table.select(parts[name]).to_list() for name in ("test", "train"))
+        rows, train_rows, dev_rows = (
+            table.select(parts[name]).to_list() for name in ("test", "train", "dev")
+        )
     figures, predictions = evaluate_rows(
         predictor(pipe, batch_size=batch_size, num_beams=num_beams),
         rows,
         labels=labels,
         train_rows=train_rows,
         conditions=conditions,
+        temperature=pipe.model.config.label_temperature,
         seed=seed,
         progress=progress_bar(),
     )
+    if conformal is not None:
+        sets = conformal_entries(
+            predictor(pipe, batch_size=batch_size, rationale=False),
+            dev_rows,
+            predictions,
+            labels=labels,
+            coverage=conformal,
+            seed=seed,
+            progress=progress_bar(),
+        )
+        for name, entry in sets.items():
+            figures[name]["conformal"] = entry
     metrics = write_run(
         out,
         {split: figures},
@@ -268,6 +301,75 @@ def evaluate(
     )
     print(markdown_table(metrics, split=split))
     say(f"report: {report}")
+
+
+def calibrate(
+    model: str,
+    manifest: str,
+    split: str = "dev",
+    fold: int | None = None,
+    folds: int = 4,
+    dev_speakers: int = 2,
+    columns: dict[str, str] | None = None,
+    label_map: dict[str, str] | None = None,
+    text_column: Literal["text", "asr_text"] = "text",
+    batch_size: int = 32,
+) -> None:
+    """Fit a checkpoint's temperature to development rows, so that its probabilities can be believed.
+
+    Rewrites `temperature` in MODEL/config.json; labels and rationales stay as they are. `mmsr fit` does this
+    at its end. Of use for an exported checkpoint, and for rows unlike those of the training.
+
+    Example: mmsr calibrate --model runs/demo/model --manifest runs/demo/corpus/manifest.csv
+
+    Args:
+        model: Folder of a checkpoint.
+        manifest: Table of utterances with labels.
+        split: Rows to fit to, which the model has not learned from and is not evaluated on.
+        fold: Fit to the development rows of this speaker fold instead, as in training with --data.fold.
+        folds: Into how many folds the speakers are cut.
+        dev_speakers: How many speakers are the development split, as in training.
+        columns: Names that columns have in this manifest.
+        label_map: What labels are called in it.
+        text_column: Which transcript the model reads, the human one or the ASR's.
+        batch_size: Rows at a time.
+    """
+    must_be_there("manifest", manifest)
+    path = Path(model) / "config.json"
+    if not path.is_file():
+        raise ValueError(f"--model {model}: no config.json there; accepted: a folder that `mmsr fit` wrote")
+    from mmsr.data.manifest import load_manifest
+    from mmsr.data.splits import speaker_fold
+    from mmsr.evaluation.calibration import CalibrationError, calibration_line
+    from mmsr.evaluation.calibration import calibrate as fit_to
+    from mmsr.files import write_file
+    from mmsr.inference import load_pipeline, predictor
+
+    pipe = load_pipeline(model)
+    config = pipe.model.config
+    table = load_manifest(manifest, labels=config.labels, columns=columns, label_map=label_map)
+    if fold is None:
+        rows = rows_of(table, split, manifest)
+    else:
+        parts = speaker_fold(
+            table, fold=fold, folds=folds, dev_speakers=dev_speakers, source=Path(manifest).name
+        )
+        rows = table.select(parts["dev"]).to_list()
+    config.temperature = config.decoder_temperature = 1.0
+    try:
+        found = fit_to(
+            predictor(pipe, batch_size=batch_size, rationale=False),
+            rows,
+            labels=config.labels,
+            text_column=text_column,
+        )
+    except CalibrationError as error:
+        place = f"split {split}" if fold is None else f"development rows of fold {fold}"
+        raise ValueError(f"{manifest}, {place}: {error}") from None
+    settings = loads(path.read_text(encoding="utf-8"))
+    settings |= {name: value for name, value in found.items() if name.endswith("temperature")}
+    write_file(path, (dumps(settings, indent=2, sort_keys=True) + "\n").encode())
+    say(f"{path}: {calibration_line(found)}")
 
 
 def transcribe(
@@ -360,6 +462,7 @@ COMMANDS: dict[str, Any] = {
     "fit": fit,
     "predict": predict,
     "evaluate": evaluate,
+    "calibrate": calibrate,
     "transcribe": transcribe,
     "export": export,
     "data": DATA_COMMANDS,
@@ -372,7 +475,8 @@ COMMANDS: dict[str, Any] = {
 def format_answer(answer: dict[str, Any]) -> str:
     """An answer as three lines for a person."""
     scores = "  ".join(f"{label} {score:.2f}" for label, score in answer["scores"].items())
-    lines = [f"  label: {answer['label']} ({answer['score']:.2f})", f"  scores: {scores}"]
+    abstained = ", abstained" if answer.get("abstained") else ""
+    lines = [f"  label: {answer['label']} ({answer['score']:.2f}){abstained}", f"  scores: {scores}"]
     if answer["rationale"] is not None:
         forced = f" (if it were {answer['forced_label']})" if "forced_label" in answer else ""
         lines.append(f"  rationale{forced}: {answer['rationale']}")

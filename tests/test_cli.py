@@ -14,6 +14,7 @@ import soundfile
 import torch
 
 from mmsr.cli import main, packaged_config
+from mmsr.data.manifest import load_manifest
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +66,68 @@ def test_predict_over_a_manifest_writes_the_contract_s_rows(model, demo_corpus, 
         *("language", "speaker", "kind", "condition"),
     }
     assert {row["condition"] for row in rows} == {"audio+text"}
+
+
+def test_predict_marks_the_answers_that_it_abstains_from(model, demo_corpus, tmp_path, capsys):
+    predict = ["predict", "--model", str(model)]
+    out = tmp_path / "p.jsonl"
+    main([*predict, "--manifest", str(demo_corpus), "--out", str(out)])
+    rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    sure = sorted(row["scores"][row["predicted_label"]] for row in rows)
+    middle = (sure[20] + sure[21]) / 2
+    main([*predict, "--manifest", str(demo_corpus), "--out", str(out), "--abstain-below", str(middle)])
+    assert "abstained from 21 of 60" in capsys.readouterr().err
+    marked = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    for row, before in zip(marked, rows, strict=True):
+        assert row.pop("abstained") == (before["scores"][before["predicted_label"]] < middle)
+        assert row["predicted_label"] == before["predicted_label"]
+    for below, abstained in (("1e-6", False), ("1", True)):
+        main([*predict, "--text", "thank you", "--abstain-below", below, "--json"])
+        answer = json.loads(capsys.readouterr().out)
+        assert answer["abstained"] is abstained and answer["label"] in answer["scores"]
+        main([*predict, "--text", "thank you", "--abstain-below", below])
+        assert ("abstained" in capsys.readouterr().out) is abstained
+    line = refused(capsys, *predict, "--text", "thank you", "--abstain-below", "60")
+    assert "--abstain-below 60; accepted: a probability, above 0, to 1" in line
+
+
+def test_calibrate_rewrites_the_temperature_alone(model, demo_corpus, tmp_path, capsys):
+    folder = Path(shutil.copytree(model, tmp_path / "m"))
+    manifest = demo_corpus.parent / "relabelled.jsonl"
+    capsys.readouterr()
+    main(["predict", "--model", str(folder), "--manifest", str(demo_corpus)])
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    rows = load_manifest(demo_corpus).to_list()
+    for i, (row, answer) in enumerate(zip(rows, answers, strict=True)):
+        other = next(label for label in answer["scores"] if label != answer["predicted_label"])
+        # right in three of four rows, whatever was learned
+        row |= {"split": "dev", "label": answer["predicted_label"] if i % 4 else other}
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    before = json.loads((folder / "config.json").read_text())
+    main(["calibrate", "--model", str(folder), "--manifest", str(manifest)])
+    assert "calibrated on 60 development rows" in capsys.readouterr().err
+    after = json.loads((folder / "config.json").read_text())
+    temperature = after.pop("temperature")
+    assert temperature not in (1.0, before.pop("temperature")) and after == before
+    main(["calibrate", "--model", str(folder), "--manifest", str(manifest)])
+    again = json.loads((folder / "config.json").read_text())["temperature"]
+    assert again == pytest.approx(temperature, rel=1e-5)
+    asked = ["--conformal", "0.8", "--split", "dev", "--conditions", "[text]", "--examples", "0"]
+    out = tmp_path / "e"
+    main(["evaluate", "--model", str(folder), "--manifest", str(manifest), "--out", str(out), *asked])
+    entry = json.loads((out / "metrics.json").read_text(encoding="utf-8"))["dev"]["text"]
+    assert entry["calibration"]["temperature"] == again and entry["calibration"]["n"] == 60
+    assert {"ece", "ece_equal_width", "brier", "nll", "aurc"} <= set(entry["calibration"])
+    assert entry["conformal"]["lac"]["coverage"] >= 0.8  # of the rows that it was calibrated on
+    html = (out / "report.html").read_text(encoding="utf-8")
+    assert "Calibration and abstention" in html and "Label sets asked to hold the true label in 80 %" in html
+    calibrate = ["calibrate", "--model", str(folder), "--manifest", str(demo_corpus)]
+    capsys.readouterr()
+    line = refused(capsys, *calibrate)
+    assert "manifest.csv, split dev: " in line and "labelled rows; accepted: 50 or more" in line
+    assert "no config.json there" in refused(capsys, *calibrate, "--model", str(tmp_path / "none"))
+    evaluate = ["evaluate", "--model", str(folder), "--manifest", str(manifest), "--out", str(out)]
+    assert "--conformal 90; accepted" in refused(capsys, *evaluate, "--conformal", "90")
 
 
 def test_evaluate_leaves_metrics_predictions_and_a_report(model, demo_corpus, tmp_path):
@@ -242,6 +305,7 @@ def test_the_packaged_configuration_is_found_from_anywhere(tmp_path, monkeypatch
         "fit",
         "predict",
         "evaluate",
+        "calibrate",
         "transcribe",
         "export",
         "data make-demo",

@@ -14,6 +14,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 
+from mmsr.evaluation.calibration import (
+    aurc,
+    calibration_error,
+    confidence_and_correct,
+    reliability,
+    risk_coverage,
+)
 from mmsr.evaluation.metrics import Row
 from mmsr.files import write_file
 
@@ -129,7 +136,8 @@ def write_report(
     entries = _entries(metrics, split)
     first = next(iter(entries))
     main = entries[first]
-    pictures = _pictures(metrics[split], labels, history, examples, first=first)
+    answered = [row for row in predictions if row["condition"] == first]
+    pictures = _pictures(metrics[split], labels, history, examples, answered, first=first)
     for name, png in pictures.items():
         write_file(Path(out_dir) / f"{name}.png", png)
     environment = Environment(
@@ -155,7 +163,9 @@ def write_report(
         confusion=main.get("confusion"),
         attention=next((e for e in examples if e.get("attention")), None),
         examples=[_shown(example) for example in examples],
-        mistakes=_mistakes([row for row in predictions if row["condition"] == first]),
+        mistakes=_mistakes(answered),
+        calibration=main.get("calibration"),
+        conformal=main.get("conformal"),
     )
     path = Path(out_dir) / "report.html"
     write_file(path, html.encode())
@@ -252,6 +262,7 @@ def _pictures(
     labels: Sequence[str],
     history: Sequence[Mapping[str, Any]] | None,
     examples: Sequence[Example],
+    answered: Sequence[Row],
     *,
     first: str,
 ) -> dict[str, bytes]:
@@ -266,6 +277,10 @@ def _pictures(
             pictures["modalities"] = _png(draw_modalities(conditions))
         if "confusion" in conditions[first]:
             pictures["confusion"] = _png(draw_confusion(conditions[first]["confusion"], labels))
+        if labelled := [row for row in answered if row["label"] is not None]:
+            believed = confidence_and_correct(labelled)
+            pictures["reliability"] = _png(draw_reliability(*believed))
+            pictures["risk_coverage"] = _png(draw_risk_coverage(*believed))
         if attention:
             pictures["attention"] = _png(draw_attention(attention))
         if history:
@@ -318,6 +333,55 @@ def draw_confusion(confusion: Mapping[str, Mapping[str, int]], labels: Sequence[
     ax.spines[:].set_visible(False)
     figure.colorbar(image, ax=ax, label="share of the true label's rows", shrink=0.8)
     return figure
+
+
+def draw_reliability(confidence: np.ndarray, correct: np.ndarray) -> "Figure":
+    """Draws accuracy over confidence `[n]`, with 95 % intervals, in bins of as many rows; their histogram."""
+    bins = reliability(confidence, correct)
+    figure, (ax, rows) = _figure(2, width=5.4, height=5.6, heights=(4, 1))
+    ax.plot([0, 1], [0, 1], color=GREY, linestyle="--", label="calibrated")
+    low, high = _wilson(bins.accuracy, bins.n)
+    ax.vlines(bins.confidence, low, high, color=BLUE, linewidth=1.2, label="95 % interval")
+    error = calibration_error(confidence, correct)
+    ax.plot(bins.confidence, bins.accuracy, color=BLUE, marker="o", label=f"model (ECE {error:.3f})")
+    ax.set(ylabel="accuracy (share of right answers)", xlim=(0, 1.02), ylim=(-0.02, 1.04))
+    ax.grid(alpha=0.3)
+    figure.legend(frameon=False, fontsize=9, loc="outside upper left", ncols=3)  # a curve may go anywhere
+    rows.hist(confidence, bins=np.linspace(0, 1, 21).tolist(), color=BLUE, alpha=0.6)
+    rows.set(xlabel="confidence (probability of the predicted label)", ylabel="rows")
+    return figure
+
+
+def draw_risk_coverage(confidence: np.ndarray, correct: np.ndarray) -> "Figure":
+    """Draws the share of wrong answers over the share of rows answered, the surest first."""
+    figure, (ax,) = _figure(1, width=5.4, height=4)
+    lines = (
+        ("model", confidence, BLUE, "-"),
+        ("best order of the same answers", correct, GREY, "--"),
+        ("random order", np.zeros(len(correct)), ORANGE, ":"),
+    )
+    top = 0.05
+    for name, order, colour, style in lines:
+        curve = risk_coverage(order, correct)
+        area = f"{name} (AURC {aurc(order, correct):.3f})"
+        ax.plot(curve.coverage, curve.risk, color=colour, linestyle=style, linewidth=2, label=area)
+        top = max(top, 1.1 * float(curve.risk.max()))
+    ax.set(
+        xlabel="coverage (share of rows answered, surest first)",
+        ylabel="risk (share of wrong answers)",
+        xlim=(0, 1.02),
+        ylim=(-0.02 * top, min(top, 1.04)),
+    )
+    ax.grid(alpha=0.3)
+    figure.legend(frameon=False, fontsize=9, loc="outside upper left")
+    return figure
+
+
+def _wilson(share: np.ndarray, n: np.ndarray, *, z: float = 1.96) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the 95 % interval of a binomial share of `n` rows (Wilson's score interval)."""
+    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return middle - half, middle + half
 
 
 def draw_training(history: Sequence[Mapping[str, Any]]) -> "Figure":

@@ -17,6 +17,7 @@ from typing import Any, NotRequired, TypedDict
 import numpy as np
 
 from mmsr.evaluation.baselines import baselines
+from mmsr.evaluation.calibration import calibration_metrics, conformal_metrics
 from mmsr.evaluation.metrics import Row, check_labels, evaluate_rows, has_text, sentiment_metrics
 from mmsr.files import write_file
 
@@ -77,6 +78,7 @@ def evaluate(
     labels: Sequence[str],
     train_rows: Iterable[Row] = (),
     conditions: Sequence[str] | None = None,
+    temperature: float | None = None,
     seed: int = 0,
     progress: Progress | None = None,
     chunk: int = 128,
@@ -87,7 +89,8 @@ def evaluate(
     tells), and a condition without rows is left out, unless `conditions` asks for it. In `shuffled_audio`
     each row keeps its text and hears the audio of another row (see `shuffle`). `train_rows` feed the
     baselines; without them there are none. The labels that `constant_rationale` explains are those of the
-    first condition. `predict` gets at most `chunk` records at a time.
+    first condition. `predict` gets at most `chunk` records at a time. `temperature` is what its probabilities
+    were divided by, to be told beside their calibration.
 
     Raises:
         ValueError: Where an id is missing or repeated, a label is not in `labels`, a condition is unknown or
@@ -109,6 +112,8 @@ def evaluate(
         answers = _answer(predict, records, condition=name, progress=progress, chunk=chunk)
         answered = [_prediction(row, answer, name) for row, answer in zip(kept, answers, strict=True)]
         metrics[name] = evaluate_rows(answered, labels)
+        if calibration := calibration_metrics(answered, labels, temperature=temperature):
+            metrics[name]["calibration"] = calibration
         if all("head_label" in row for row in answered):
             metrics[name]["head"] = _head_metrics(answered, labels)
         predictions += answered
@@ -117,6 +122,39 @@ def evaluate(
         predicted = {row["id"]: row["predicted_label"] for row in predictions if row["condition"] == first}
         metrics["baselines"] = baselines(train_rows, rows, labels=labels, predicted_labels=predicted)
     return metrics, predictions
+
+
+def conformal_entries(
+    predict: Predict,
+    dev_rows: Iterable[Row],
+    predictions: Sequence[Row],
+    *,
+    labels: Sequence[str],
+    coverage: float = 0.9,
+    seed: int = 0,
+    progress: Progress | None = None,
+    chunk: int = 128,
+) -> dict[str, dict[str, Any]]:
+    """Returns {condition: figures of label sets} (see `calibration.conformal_metrics`) for each condition.
+
+    `predictions` are those of `evaluate`. Its conditions are tried on `dev_rows` too, since a threshold is
+    good for rows that are answered from the same. A condition that no labelled development row allows is left
+    out. `predict` need not write rationales.
+
+    Raises:
+        ValueError: `coverage` is not between 0 and 1; a label or id of `dev_rows` as in `evaluate`.
+    """
+    dev_rows = list(dev_rows)
+    _check_rows(dev_rows, labels)
+    entries = {}
+    for name in dict.fromkeys(row["condition"] for row in predictions):
+        kept, records = _records(dev_rows, name, seed=seed)
+        answers = _answer(predict, records, condition=f"dev, {name}", progress=progress, chunk=chunk)
+        known = [_prediction(row, answer, name) for row, answer in zip(kept, answers, strict=True)]
+        rows = [row for row in predictions if row["condition"] == name]
+        if figures := conformal_metrics(known, rows, labels, coverage=coverage):
+            entries[name] = figures
+    return entries
 
 
 def predict_rows(

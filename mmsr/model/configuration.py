@@ -121,7 +121,10 @@ class MmsrConfig(PreTrainedConfig):
         rationale_loss_weight: λ in loss = sentiment cross-entropy + λ · rationale cross-entropy.
         label_smoothing: smoothing of the sentiment cross-entropy, 0 to 1.
         class_weights: one weight per label for the sentiment cross-entropy.
-        temperature: divides the sentiment logits before the softmax of the reported probabilities.
+        temperature: divides the head's logits before the softmax of the reported probabilities, and only
+            there: the model's own logits, the losses and the label do not depend on it. `mmsr fit` and `mmsr
+            calibrate` fit it to the development split.
+        decoder_temperature: the same for the decoder's scores of the label tokens, where it gives the label.
         sampling_rate: of `input_values`, Hz.
 
     Raises:
@@ -173,6 +176,7 @@ class MmsrConfig(PreTrainedConfig):
     class_weights: list[float] | None = None
     # inference
     temperature: float = 1.0
+    decoder_temperature: float = 1.0
     sampling_rate: int = 16_000
     is_encoder_decoder: bool = True
     format_version: int = FORMAT_VERSION
@@ -239,6 +243,9 @@ class MmsrConfig(PreTrainedConfig):
             raise ValueError(
                 f"hidden_size={self.hidden_size} is not divisible by fusion_heads={self.fusion_heads}"
             )
+        for field in ("temperature", "decoder_temperature"):
+            if not 0 < getattr(self, field) < math.inf:
+                raise ValueError(f"{field}={getattr(self, field)}; accepted: more than 0")
         for field in ("fusion_bottlenecks", "fusion_rank"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field}={getattr(self, field)}; accepted: 1 or more")
@@ -263,6 +270,12 @@ class MmsrConfig(PreTrainedConfig):
     def format(self) -> RationaleFormat | None:
         """The layout of what the decoder writes; None for a label only."""
         return RATIONALE_FORMATS[self.rationale_format]
+
+    @property
+    def label_temperature(self) -> float:
+        """The temperature behind the reported label's probabilities, of the head or of the decoder."""
+        by_decoder = self.format is not None and self.format.label_learned
+        return self.decoder_temperature if by_decoder else self.temperature
 
     @property
     def uses_audio(self) -> bool:

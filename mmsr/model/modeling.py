@@ -105,7 +105,10 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
     """
 
     def __init__(self, config: MmsrConfig) -> None:
+        # transformers would take it for the sampling temperature of generation
+        temperature, config.temperature = config.temperature, 1.0
         super().__init__(config)
+        config.temperature = temperature
         self.encoder = MmsrEncoder(config)
         self.head = SentimentHead(config)
         self.decoder: RationaleDecoder | None = None

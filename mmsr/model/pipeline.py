@@ -200,31 +200,33 @@ class SentimentReasoningPipeline(Pipeline):
 
     def postprocess(self, model_outputs: dict[str, Any]) -> list[dict[str, Any]]:  # type: ignore[override]
         """Logits and token ids -> one answer a row."""
-        head = given = self._probabilities(model_outputs["head_logits"])
+        config = self.model.config
+        head = given = self._probabilities(model_outputs["head_logits"], config.temperature)
+        # from the logits, which no temperature can make equal by rounding
+        head_labels = labels = model_outputs["head_logits"].argmax(-1).tolist()
         decides = "decoder_logits" in model_outputs
         if decides:
-            given = self._probabilities(model_outputs["decoder_logits"])
+            given = self._probabilities(model_outputs["decoder_logits"], config.decoder_temperature)
+            labels = model_outputs["written_labels"].tolist()
         rationales: list[str | None] = [None] * len(head)
         if "sequences" in model_outputs:
             rationales = list(self.processor.decode_rationales(model_outputs["sequences"]))
         answers = []
         for row, rationale in enumerate(rationales):
             scores = given[row]
-            label = max(scores, key=scores.__getitem__)
-            if decides:
-                label = self.model.config.labels[int(model_outputs["written_labels"][row])]
+            label = config.labels[labels[row]]
             answer = {"label": label, "score": scores[label], "scores": scores, "rationale": rationale}
             if decides:
-                answer["head_label"] = max(head[row], key=head[row].__getitem__)
+                answer["head_label"] = config.labels[head_labels[row]]
                 answer["head_scores"] = head[row]
             if model_outputs["forced_label"] is not None:
                 answer["forced_label"] = model_outputs["forced_label"]
             answers.append(answer)
         return answers
 
-    def _probabilities(self, logits: torch.Tensor) -> list[dict[str, float]]:
-        """Logits `[b, c]` -> {label: probability} of each row, at the checkpoint's temperature."""
-        rows = (logits.float() / self.model.config.temperature).softmax(-1).tolist()
+    def _probabilities(self, logits: torch.Tensor, temperature: float) -> list[dict[str, float]]:
+        """Logits `[b, c]` -> {label: probability} of each row."""
+        rows = (logits.float() / temperature).softmax(-1).tolist()
         return [dict(zip(self.model.config.labels, row, strict=True)) for row in rows]
 
 

@@ -1,8 +1,10 @@
-"""Callbacks of a run: the curve of each epoch, and the best model written as a Hugging Face folder."""
+"""Callbacks of a run: the curve of each epoch, and the best model, calibrated, as a Hugging Face folder."""
 
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,17 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
+from mmsr.data.datamodule import MmsrDataModule
+from mmsr.evaluation.calibration import CalibrationError, calibrate, calibration_line
 from mmsr.files import appearing, write_file
 from mmsr.model.card import model_card
 from mmsr.model.modeling import MmsrForSentimentReasoning
+from mmsr.model.pipeline import TASK, SentimentReasoningPipeline
 from mmsr.model.processing import MmsrProcessor
 from mmsr.training.module import MmsrModule
 from mmsr.training.parameters import merge_lora
+
+_CALIBRATION_ROWS = 16  # answered at a time
 
 
 class History(Callback):
@@ -59,7 +66,10 @@ class History(Callback):
 
 
 class SaveModel(Callback):
-    """Writes the best epoch's model, by the checkpoint callback's monitor, to the run's `model/`."""
+    """Writes the best epoch's model, by the checkpoint callback's monitor, to the run's `model/`.
+
+    Its temperatures are fitted to the development split first.
+    """
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Load the best weights and save model and processor."""
@@ -72,7 +82,32 @@ class SaveModel(Callback):
             pl_module.load_state_dict(state)
         model, processor = pl_module.parts()
         merge_lora(model)
+        print(calibrate_model(model, processor, trainer.datamodule), file=sys.stderr)  # type: ignore[attr-defined]
         save_model(model, processor, Path(trainer.default_root_dir) / "model")
+
+
+def calibrate_model(model: MmsrForSentimentReasoning, processor: MmsrProcessor, data: MmsrDataModule) -> str:
+    """Fit the config's temperatures to the development rows; returns a line that says what came of it.
+
+    The rows are heard and read as a user's are, through the pipeline (the whole split, even where several
+    processes train, and without the feature store). Rows that allow no temperature leave it at 1.
+    """
+    model.config.temperature = model.config.decoder_temperature = 1.0
+    pipe = SentimentReasoningPipeline(model=model.eval(), processor=processor, device=model.device, task=TASK)
+
+    def predict(records: Sequence[Any]) -> Any:
+        inputs = [{name: record[name] for name in ("audio", "text")} for record in records]
+        return pipe(inputs, batch_size=_CALIBRATION_ROWS, rationale=False)
+
+    try:
+        found = calibrate(
+            predict, data.dev_rows.to_list(), labels=model.config.labels, text_column=data.text_column
+        )
+    except CalibrationError as error:
+        return f"probabilities are not calibrated (temperature 1), development split: {error}"
+    model.config.temperature = found["temperature"]
+    model.config.decoder_temperature = found.get("decoder_temperature", 1.0)
+    return calibration_line(found)
 
 
 def save_model(model: MmsrForSentimentReasoning, processor: MmsrProcessor, folder: Path) -> None:

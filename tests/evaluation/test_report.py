@@ -99,14 +99,15 @@ def test_report_is_whole_escaped_and_offline(tmp_path: Path, run, example) -> No
         history=history,
         examples=[example],
     )
-    names = ["attention.png", "confusion.png", "modalities.png", "report.html", "training.png"]
+    names = ["attention.png", "confusion.png", "modalities.png", "reliability.png", "report.html"]
+    names += ["risk_coverage.png", "training.png"]
     assert sorted(file.name for file in path.parent.iterdir()) == names
     for file in path.parent.glob("*.png"):
         assert min(Image.open(file).size) > 300
     html = path.read_text("utf-8")
     assert "<h1>A &lt;report&gt;</h1>" in html and "<script" not in html and "it &lt;b&gt;is" in html
     assert not re.search(r"https?://|<link|@import", html)
-    assert html.count("data:image/png;base64,") == 4 and html.count("data:audio/wav;base64,") == 1
+    assert html.count("data:image/png;base64,") == 6 and html.count("data:audio/wav;base64,") == 1
     assert all('alt="' in image for image in re.findall(r"<img[^>]+>", html))
     assert html.count("<table") == html.count("<caption>") == 4
     for shown in (

@@ -65,6 +65,7 @@ def test_a_saved_config_comes_back_whole(tmp_path: Path):
         fusion_layers=2,
         class_weights=[1.0, 2.0, 3.0],
         temperature=1.7,
+        decoder_temperature=0.6,
         id2label={0: "a", 1: "b", 2: "c"},
     )
     config.save_pretrained(tmp_path)
@@ -79,6 +80,36 @@ def test_a_saved_config_comes_back_whole(tmp_path: Path):
     assert loaded.format_version == FORMAT_VERSION == json.loads((tmp_path / "config.json").read_text())[
         "format_version"
     ]  # fmt: skip
+
+
+def test_a_config_from_before_temperatures_has_them_at_one(tmp_path: Path):
+    MmsrConfig.from_preset("tiny").save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    for field in ("temperature", "decoder_temperature"):
+        saved.pop(field, None)
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    loaded = AutoConfig.from_pretrained(tmp_path)
+    assert (loaded.temperature, loaded.decoder_temperature) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("rationale_format", "expected"),
+    [("none", 1.7), ("multitask", 1.7), ("post_thinking", 0.6), ("pre_thinking", 0.6)],
+)
+def test_the_label_s_temperature_is_its_giver_s(rationale_format: str, expected: float):
+    temperatures = {"temperature": 1.7, "decoder_temperature": 0.6}
+    config = MmsrConfig.from_preset("tiny", rationale_format=rationale_format, **temperatures)
+    assert config.label_temperature == expected
+
+
+def test_a_calibrated_checkpoint_comes_back_and_generates_at_no_other_temperature(tmp_path: Path):
+    model = MmsrForSentimentReasoning(MmsrConfig.from_preset("tiny", temperature=1.7))
+    assert model.config.temperature == 1.7 and model.generation_config.temperature in (None, 1.0)
+    model.save_pretrained(tmp_path)
+    loaded = MmsrForSentimentReasoning.from_pretrained(tmp_path)
+    again = MmsrForSentimentReasoning(loaded.config)
+    for one in (loaded, again):
+        assert one.config.temperature == 1.7 and one.generation_config.temperature in (None, 1.0)
 
 
 def test_parts_may_be_dicts():
@@ -140,6 +171,8 @@ def test_the_text_config_is_the_decoders():
             {"audio_encoder": {"model_type": "mmsr-timm-audio", "window_seconds": 0.0}},
             "window_seconds=0.0; accepted: more than 0",
         ),
+        ({"temperature": 0.0}, "temperature=0.0; accepted: more than 0"),
+        ({"decoder_temperature": -1.0}, "decoder_temperature=-1.0; accepted: more than 0"),
         ({"hidden_size": 30}, "hidden_size=30 is not divisible by fusion_heads=4"),
         ({"class_weights": [1.0, 2.0]}, "class_weights has 2 entries for 3 labels in id2label"),
         ({"label_token_ids": [5, 6]}, "label_token_ids has 2 entries for 3 labels in id2label"),

@@ -78,6 +78,41 @@ def test_probabilities_are_tempered(pipe: SentimentReasoningPipeline, utterances
     assert_close(tempered, (plain.log() / 2).softmax(-1))
 
 
+@pytest.mark.parametrize("temperature", [1e-3, 0.3, 4.0, 1e12])
+def test_a_temperature_changes_neither_label_nor_logits(
+    pipe: SentimentReasoningPipeline, utterances: list[Answer], temperature: float
+):
+    before = pipe(utterances, rationale=False)
+    inputs = pipe.processor(text=["kind words"], return_tensors="pt")
+    with torch.no_grad():
+        logits = pipe.model(**inputs).sentiment_logits
+        pipe.model.config.temperature = temperature
+        assert torch.equal(pipe.model(**inputs).sentiment_logits, logits)
+    after = pipe(utterances, rationale=False)
+    assert [answer["label"] for answer in after] == [answer["label"] for answer in before]
+    assert all(one["scores"] != other["scores"] for one, other in zip(before, after, strict=True))
+
+
+def test_head_and_decoder_are_tempered_each_by_its_own(
+    make_model: Callable[..., MmsrForSentimentReasoning],
+    processor: MmsrProcessor,
+    fitting: dict[str, Any],
+    utterances: list[Answer],
+):
+    model = make_model(**{**fitting, "rationale_format": "post_thinking"})
+    pipe = pipeline(TASK, model=model, processor=processor)
+
+    def scores() -> list[torch.Tensor]:
+        answer = pipe(utterances[0], rationale=False)
+        return [torch.tensor(list(answer[name].values())) for name in ("scores", "head_scores")]
+
+    decoder, head = scores()
+    model.config.decoder_temperature = 2.0
+    assert_close(scores(), [(decoder.log() / 2).softmax(-1), head])
+    model.config.temperature = 3.0
+    assert_close(scores(), [(decoder.log() / 2).softmax(-1), (head.log() / 3).softmax(-1)])
+
+
 @pytest.mark.parametrize("batch_size", [2, 5])
 def test_a_batch_is_answered_as_its_rows(
     pipe: SentimentReasoningPipeline, utterances: list[Answer], batch_size: int

@@ -13,10 +13,12 @@ import torch
 import yaml
 from lightning.pytorch.callbacks import Callback
 
+from mmsr.data.datamodule import MmsrDataModule
 from mmsr.data.manifest import load_manifest
 from mmsr.model.modeling import MmsrForSentimentReasoning
+from mmsr.model.pipeline import TASK, SentimentReasoningPipeline
 from mmsr.model.processing import MmsrProcessor
-from mmsr.training.callbacks import save_model
+from mmsr.training.callbacks import calibrate_model, save_model
 from mmsr.training.module import MmsrModule, load_lightning_checkpoint, unpack
 from mmsr.training.run import MmsrCLI, fit, mixed_precision
 
@@ -75,6 +77,31 @@ def test_a_run_leaves_model_history_and_checkpoints(finished):
     assert [row["epoch"] for row in history] == [0, 1]
     assert {"train_loss", "dev_loss", "dev_macro_f1", "dev_rationale_loss"} <= set(history[0])
     assert history[1]["train_loss"] < history[0]["train_loss"]
+
+
+def test_temperatures_are_fitted_to_development_rows(finished, demo_corpus):
+    processor = MmsrProcessor.from_pretrained(finished / "model")
+    model = MmsrForSentimentReasoning.from_pretrained(finished / "model")
+    assert model.config.temperature == 1.0, "some 6 development rows are too few"
+    rows = load_manifest(demo_corpus).to_list()
+    pipe = SentimentReasoningPipeline(model=model, processor=processor, task=TASK)
+    answers = pipe([{name: row[name] for name in ("audio", "text")} for row in rows], rationale=False)
+    labels = [answer["label"] for answer in answers]
+    for i in range(0, len(rows), 4):  # right in three of four rows, whatever was learned
+        labels[i] = processor.labels[(processor.labels.index(labels[i]) + 1) % 3]
+    manifest = demo_corpus.parent / "all-dev.jsonl"
+    table = [{**row, "label": label, "split": "dev"} for row, label in zip(rows, labels, strict=True)]
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in table))
+    data = MmsrDataModule(str(manifest))
+    data.attach(processor)
+    line = calibrate_model(model, processor, data)
+    assert line.startswith("calibrated on 60 development rows: temperature "), line
+    assert model.config.temperature != 1.0
+    data = MmsrDataModule(str(demo_corpus))
+    data.attach(processor)
+    line = calibrate_model(model, processor, data)
+    assert "not calibrated (temperature 1)" in line and "accepted: 50 or more" in line
+    assert model.config.temperature == 1.0
 
 
 def test_the_same_command_again_trains_nothing(finished, demo_corpus, capsys):

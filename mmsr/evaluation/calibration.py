@@ -1,0 +1,371 @@
+"""Whether probabilities can be believed: temperature scaling, calibration, abstention, conformal label sets.
+
+development rows ─► `calibrate` ─► temperatures, which the checkpoint keeps
+predictions ─► `calibration_metrics` ─► an entry's `calibration`
+development rows, predictions ─► `conformal_metrics` ─► an entry's `conformal`
+
+Notation of shapes: n rows, c labels. `confidence [n]` is the probability of the label that was answered and
+`correct [n]` whether it is the true one. Beside `metrics`, and numpy alone but for the fit (torch), because
+`mmsr fit` needs it and none of the report's packages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    from mmsr.evaluation.run import Predict
+
+Floats = NDArray[np.float64]
+Method = Literal["lac", "aps"]
+METHODS: tuple[Method, ...] = ("lac", "aps")
+
+MIN_ROWS = 50  # one number is fitted, yet with fewer rows its error is as large as what it corrects
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
+BINS = 15
+_LEAST = float(np.finfo(np.float32).smallest_subnormal)  # a softmax in float32 rounds less than this to 0
+
+
+class CalibrationError(ValueError):
+    """No temperature can be fitted to these rows."""
+
+
+# ---------------------------------------------------------------------- temperature
+
+
+def calibrate(
+    predict: Predict, rows: Sequence[Mapping[str, Any]], *, labels: Sequence[str], text_column: str = "text"
+) -> dict[str, Any]:
+    """The temperatures that fit a model to development rows, each answered from all that it has.
+
+    Args:
+        predict: Answers records at temperature 1; rationales are not looked at.
+        rows: Manifest rows; those without a label are left out.
+        labels: In the order of the model's ids.
+        text_column: The transcript that the model reads.
+
+    Returns:
+        `n`, `temperature` (the head's), `decoder_temperature` where the decoder gives the label, and of the
+        answers `nll` and `ece` as `[before, after]`.
+
+    Raises:
+        CalibrationError: There are fewer than 50 labelled rows, they are of one class, or no temperature is
+            best (see `fit_temperature`).
+    """
+    rows = [row for row in rows if row["label"] is not None]
+    gold = [row["label"] for row in rows]
+    if len(rows) < MIN_ROWS:
+        raise CalibrationError(f"{len(rows)} labelled rows; accepted: {MIN_ROWS} or more")
+    if len(set(gold)) == 1:
+        raise CalibrationError(f"all {len(rows)} rows are {gold[0]!r}; accepted: rows of two labels or more")
+    answers: Sequence[Mapping[str, Any]] = predict(
+        [{"audio": row["audio"], "text": row[text_column], "language": row["language"]} for row in rows]
+    )
+    truth = np.array([labels.index(label) for label in gold])
+    fitted: dict[str, Any] = {"n": len(rows)}
+    by_decoder = all("head_scores" in answer for answer in answers)
+    if by_decoder:
+        fitted["temperature"] = fit_temperature(_logits(answers, labels, "head_scores"), truth)
+    logits = _logits(answers, labels, "scores")
+    temperature = fit_temperature(logits, truth)
+    fitted["decoder_temperature" if by_decoder else "temperature"] = temperature
+    answered = logits.argmax(1)  # of equal ones the first, at either temperature
+    both = [softmax(logits), softmax(logits / temperature)]
+    fitted["nll"] = [nll(scores, truth) for scores in both]
+    confidences = [scores[np.arange(len(truth)), answered] for scores in both]
+    fitted["ece"] = [calibration_error(confidence, answered == truth) for confidence in confidences]
+    return fitted
+
+
+def calibration_line(found: Mapping[str, Any]) -> str:
+    """What `calibrate` found, for a person."""
+    temperature = found.get("decoder_temperature", found["temperature"])
+    (nll_before, nll_after), (ece_before, ece_after) = found["nll"], found["ece"]
+    return (
+        f"calibrated on {found['n']:,} development rows: temperature {temperature:.3f}, "
+        f"NLL {nll_before:.3f} -> {nll_after:.3f}, ECE {ece_before:.3f} -> {ece_after:.3f}"
+    )
+
+
+def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
+    """The T that makes softmax(logits / T) likeliest (Guo et al. 2017, arXiv 1706.04599).
+
+    The negative log-likelihood is convex in 1 / T, by which it is minimised (LBFGS, float64).
+
+    Args:
+        logits: `[n, c]`, up to a constant in each row, so that logarithms of probabilities will do.
+        labels: Ids of the true labels `[n]`.
+
+    Returns:
+        T, between 0.05 and 20.
+
+    Raises:
+        CalibrationError: Every row is answered right, so that T would go to 0 and all probabilities to 1; or
+            the logits favour the true label no more than the others, so that T would go to infinity.
+    """
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    scores, truth = _checked(logits, labels, name="logits")
+    true = scores[np.arange(len(truth)), truth]
+    if (true == scores.max(1)).all():
+        raise CalibrationError(f"all {len(truth)} rows are answered right: no temperature is best")
+    if (true - scores.mean(1)).mean() <= 0:  # the slope of the log-likelihood at 1 / T = 0
+        raise CalibrationError(f"the logits of {len(truth)} rows say nothing of their labels")
+    # at this scale 1 / T is near 1, where LBFGS's first step is of a sensible length
+    scale = float(scores.std(1).mean())
+    z, y = torch.from_numpy(scores / scale), torch.from_numpy(truth)
+    inverse = torch.ones((), dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS(
+        [inverse], max_iter=200, tolerance_grad=1e-10, tolerance_change=1e-14, line_search_fn="strong_wolfe"
+    )
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        value = cross_entropy(z * inverse, y)
+        value.backward()
+        return value
+
+    with torch.enable_grad():
+        optimizer.step(loss)
+    return float(np.clip(scale / inverse.item(), MIN_TEMPERATURE, MAX_TEMPERATURE))
+
+
+def softmax(logits: ArrayLike) -> Floats:
+    """Probabilities `[n, c]` of logits `[n, c]`."""
+    z = np.asarray(logits, dtype=np.float64)
+    powers = np.exp(z - z.max(1, keepdims=True))
+    return powers / powers.sum(1, keepdims=True)
+
+
+# ---------------------------------------------------------------------- measures
+
+
+class Reliability(NamedTuple):
+    """What a reliability diagram shows, one entry for each bin that has rows."""
+
+    confidence: Floats  # mean of the bin's rows
+    accuracy: Floats  # share of them that are right
+    n: NDArray[np.int64]
+
+
+class RiskCoverage(NamedTuple):
+    """Share of wrong answers (`risk [n]`) where the surest k of n rows are answered (`coverage [n]`)."""
+
+    coverage: Floats
+    risk: Floats
+
+
+def calibration_metrics(
+    rows: Sequence[Mapping[str, Any]], labels: Sequence[str], *, temperature: float | None = None
+) -> dict[str, Any]:
+    """Figures of probabilities, from rows of predictions.jsonl that have a label; `{}` without such rows.
+
+    `n`, `temperature` (as given), `ece` (equal-mass bins), `ece_equal_width`, `brier`, `nll`, `aurc`,
+    `excess_aurc` and `reliability` (the equal-mass bins' `confidence`, `accuracy` and `n`). For all of them
+    less is better; with few rows an ECE is too large, since each bin's share is off by chance.
+    """
+    rows = [row for row in rows if row["label"] is not None]
+    if not rows:
+        return {}
+    scores, truth = score_matrix(rows, labels), np.array([labels.index(row["label"]) for row in rows])
+    confidence, correct = confidence_and_correct(rows)
+    bins = reliability(confidence, correct)
+    return {
+        "n": len(rows),
+        "temperature": temperature,
+        "ece": calibration_error(confidence, correct),
+        "ece_equal_width": calibration_error(confidence, correct, equal_mass=False),
+        "brier": brier(scores, truth),
+        "nll": nll(scores, truth),
+        "aurc": aurc(confidence, correct),
+        "excess_aurc": excess_aurc(confidence, correct),
+        "reliability": {name: values.tolist() for name, values in bins._asdict().items()},
+    }
+
+
+def score_matrix(rows: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> Floats:
+    """Probabilities `[n, c]` of rows of predictions.jsonl, in the order of `labels`."""
+    return np.array([[row["scores"].get(label, 0.0) for label in labels] for row in rows], dtype=np.float64)
+
+
+def confidence_and_correct(rows: Sequence[Mapping[str, Any]]) -> tuple[Floats, NDArray[np.bool_]]:
+    """Probability of each row's predicted label, and whether that is the true one, `[n]` each."""
+    confidence = np.array([row["scores"][row["predicted_label"]] for row in rows], dtype=np.float64)
+    return confidence, np.array([row["predicted_label"] == row["label"] for row in rows], dtype=bool)
+
+
+def reliability(
+    confidence: ArrayLike, correct: ArrayLike, *, bins: int = BINS, equal_mass: bool = True
+) -> Reliability:
+    """Confidence and accuracy by bins of confidence, from the least sure to the surest.
+
+    Args:
+        confidence: `[n]`.
+        correct: `[n]`.
+        bins: How many; those without a row are left out.
+        equal_mass: Each bin has as many rows (Nixon et al. 2019, arXiv 1904.01685), but that rows of one
+            confidence stay in one bin, so that their order is of no account; else each is 1 / `bins` wide.
+    """
+    sure, right = np.asarray(confidence, dtype=np.float64), np.asarray(correct, dtype=np.float64)
+    steps = np.linspace(0, 1, bins + 1)
+    edges = np.quantile(sure, steps, method="inverted_cdf") if equal_mass else steps
+    place = np.searchsorted(np.unique(edges[1:-1]), sure, side="left")  # (low, high], as in Guo et al.
+    counts = np.bincount(place)
+    used = counts > 0
+    sums = [np.bincount(place, weights=values)[used] for values in (sure, right)]
+    return Reliability(sums[0] / counts[used], sums[1] / counts[used], counts[used])
+
+
+def calibration_error(
+    confidence: ArrayLike, correct: ArrayLike, *, bins: int = BINS, equal_mass: bool = True
+) -> float:
+    """Expected calibration error: mean distance of confidence and accuracy over `reliability`'s bins."""
+    found = reliability(confidence, correct, bins=bins, equal_mass=equal_mass)
+    return float(np.average(np.abs(found.confidence - found.accuracy), weights=found.n))
+
+
+def brier(scores: ArrayLike, labels: ArrayLike) -> float:
+    """Multi-class Brier score, 0 to 2: mean over rows of the summed squared errors of `scores [n, c]`."""
+    p, truth = _checked(scores, labels)
+    return float(((p - np.eye(p.shape[1])[truth]) ** 2).sum(1).mean())
+
+
+def nll(scores: ArrayLike, labels: ArrayLike) -> float:
+    """Negative log-likelihood (nats a row) of the true labels; a probability of 0 counts as 2.2e-16."""
+    p, truth = _checked(scores, labels)
+    return float(-np.log(np.maximum(p[np.arange(len(truth)), truth], np.finfo(np.float64).eps)).mean())
+
+
+def risk_coverage(confidence: ArrayLike, correct: ArrayLike) -> RiskCoverage:
+    """Risk at each coverage, the surest rows first; rows of one confidence are as in random order."""
+    sure, wrong = np.asarray(confidence, dtype=np.float64), ~np.asarray(correct, dtype=bool)
+    _, group, counts = np.unique(-sure, return_inverse=True, return_counts=True)
+    shares = np.bincount(group, weights=wrong) / counts
+    answered = np.arange(1, len(sure) + 1)
+    return RiskCoverage(answered / len(sure), np.repeat(shares, counts).cumsum() / answered)
+
+
+def aurc(confidence: ArrayLike, correct: ArrayLike) -> float:
+    """Area under the risk-coverage curve: the mean risk over all coverages (Geifman et al. 2019)."""
+    return float(risk_coverage(confidence, correct).risk.mean())
+
+
+def excess_aurc(confidence: ArrayLike, correct: ArrayLike) -> float:
+    """AURC beyond that of the best order, in which every right answer is surer than every wrong one."""
+    return aurc(confidence, correct) - aurc(correct, correct)
+
+
+# ---------------------------------------------------------------------- label sets
+
+
+def conformal_threshold(
+    scores: ArrayLike, labels: ArrayLike, *, coverage: float = 0.9, method: Method = "lac"
+) -> float:
+    """The threshold at which `label_sets` hold the true label in a share `coverage` of rows.
+
+    Split conformal prediction (Angelopoulos and Bates 2021, arXiv 2107.07511).
+
+    It is the ceil((n + 1) coverage)-th smallest nonconformity of the true labels, which makes the coverage of
+    rows exchangeable with these at least `coverage`, on average over draws of both. Where rows differ from
+    these, such as other speakers, nothing is promised.
+
+    `lac`: a label's nonconformity is 1 - its probability (Sadinle et al. 2019, arXiv 1609.00451): smallest
+    sets, which may be empty. `aps`: the probability of all labels above it (Romano et al. 2020, arXiv
+    2006.02544), with their random u as 0, so that sets are never empty and no dice are thrown; where the
+    first label alone is right more often than `coverage`, they cover as often as that.
+
+    Args:
+        scores: Probabilities `[n, c]` of rows that the model has not learned from.
+        labels: Ids of their true labels `[n]`.
+        coverage: Between 0 and 1.
+        method: `lac` or `aps`.
+
+    Returns:
+        The threshold; 1, at which sets hold every label, where the rows are too few for `coverage`.
+
+    Raises:
+        ValueError: `coverage` or `method` is none, or there are no rows.
+    """
+    if not 0 < coverage < 1:
+        raise ValueError(f"conformal coverage is {coverage:g}; accepted: above 0 and below 1, such as 0.9")
+    p, truth = _checked(scores, labels)
+    nonconformity = np.sort(_nonconformity(p, method)[np.arange(len(truth)), truth])
+    rank = int(np.ceil((len(truth) + 1) * coverage - 1e-9))  # 1000 * .9 may be a little more than 900
+    return float(nonconformity[rank - 1]) if rank <= len(truth) else 1.0
+
+
+def label_sets(scores: ArrayLike, threshold: float, *, method: Method = "lac") -> NDArray[np.bool_]:
+    """Which labels are in each row's set `[n, c]`, at a threshold of `conformal_threshold`'s same method."""
+    return _nonconformity(np.asarray(scores, dtype=np.float64), method) <= threshold
+
+
+def conformal_metrics(
+    known: Sequence[Mapping[str, Any]],
+    rows: Sequence[Mapping[str, Any]],
+    labels: Sequence[str],
+    *,
+    coverage: float = 0.9,
+) -> dict[str, Any]:
+    """Coverage and size of label sets of `rows`, at thresholds of the `known` rows (as in predictions.jsonl).
+
+    Rows without a label are left out; `{}` where either has none.
+
+    Returns:
+        `asked` (the coverage), `n`, `n_calibration`, and for each method `threshold`, `coverage`, `mean_size`
+        and `empty` (share of rows).
+    """
+    known, rows = ([row for row in part if row["label"] is not None] for part in (known, rows))
+    if not known or not rows:
+        return {}
+    scores, past = score_matrix(rows, labels), score_matrix(known, labels)
+    truth, past_truth = (np.array([labels.index(row["label"]) for row in part]) for part in (rows, known))
+    figures: dict[str, Any] = {"asked": coverage, "n": len(rows), "n_calibration": len(known)}
+    for method in METHODS:
+        threshold = conformal_threshold(past, past_truth, coverage=coverage, method=method)
+        sets = label_sets(scores, threshold, method=method)
+        figures[method] = {
+            "threshold": threshold,
+            "coverage": float(sets[np.arange(len(truth)), truth].mean()),
+            "mean_size": float(sets.sum(1).mean()),
+            "empty": float((~sets.any(1)).mean()),
+        }
+    return figures
+
+
+def _nonconformity(p: Floats, method: Method) -> Floats:
+    """How strange each label would be `[n, c]`, 0 to 1."""
+    if method == "lac":
+        return 1 - p
+    if method != "aps":
+        raise ValueError(f"conformal method={method!r} does not exist; accepted: {', '.join(METHODS)}")
+    order = np.argsort(-p, axis=1, kind="stable")
+    descending = np.take_along_axis(p, order, axis=1)
+    above = np.minimum(descending.cumsum(1) - descending, 1.0)
+    return np.take_along_axis(above, np.argsort(order, axis=1), axis=1)
+
+
+def _logits(answers: Sequence[Mapping[str, Any]], labels: Sequence[str], field: str) -> Floats:
+    """Logits `[n, c]`, up to a constant in each row, of answers' probabilities at temperature 1."""
+    p = np.array([[answer[field][label] for label in labels] for answer in answers], dtype=np.float64)
+    return np.log(np.maximum(p, _LEAST))
+
+
+def _checked(
+    scores: ArrayLike, labels: ArrayLike, *, name: str = "scores"
+) -> tuple[Floats, NDArray[np.int64]]:
+    values, truth = np.asarray(scores, dtype=np.float64), np.asarray(labels, dtype=np.int64)
+    if values.ndim != 2 or truth.shape != values.shape[:1] or not len(truth):
+        raise ValueError(
+            f"{name} {list(values.shape)} and labels {list(truth.shape)}; accepted: [n, c] and [n], one row "
+            "or more"
+        )
+    if not np.isfinite(values).all():
+        raise ValueError(f"{name} hold a number that is not finite")
+    if truth.min() < 0 or truth.max() >= values.shape[1]:
+        raise ValueError(f"labels {truth.min()} to {truth.max()}; accepted: 0 to {values.shape[1] - 1}")
+    return values, truth
