@@ -89,13 +89,20 @@ class SaveModel(Callback):
 def calibrate_model(model: MmsrForSentimentReasoning, processor: MmsrProcessor, data: MmsrDataModule) -> str:
     """Fit the config's temperatures to the development rows; returns a line that says what came of it.
 
-    The rows are heard and read as a user's are, through the pipeline (the whole split, even where several
-    processes train, and without the feature store). Rows that allow no temperature leave it at 1.
+    Where the head gives the label, they come as they came to training, from the feature store if there is one.
+    Where the decoder does, or several processes train and each has a part of them, the pipeline answers them
+    all. Rows that allow no temperature leave it at 1.
     """
     model.config.temperature = model.config.decoder_temperature = 1.0
-    pipe = SentimentReasoningPipeline(model=model.eval(), processor=processor, device=model.device, task=TASK)
+    model.eval()
+    layout, trainer = model.config.format, data.trainer
+    alone = trainer is None or trainer.world_size == 1
+    by_loader = alone and (layout is None or not layout.label_learned)
 
     def predict(records: Sequence[Any]) -> Any:
+        if by_loader:
+            return _answers(model, data)
+        pipe = SentimentReasoningPipeline(model=model, processor=processor, device=model.device, task=TASK)
         inputs = [{name: record[name] for name in ("audio", "text")} for record in records]
         return pipe(inputs, batch_size=_CALIBRATION_ROWS, rationale=False)
 
@@ -108,6 +115,21 @@ def calibrate_model(model: MmsrForSentimentReasoning, processor: MmsrProcessor, 
     model.config.temperature = found["temperature"]
     model.config.decoder_temperature = found.get("decoder_temperature", 1.0)
     return calibration_line(found)
+
+
+@torch.no_grad()
+def _answers(model: MmsrForSentimentReasoning, data: MmsrDataModule) -> list[dict[str, dict[str, float]]]:
+    """The head's `scores` for each labelled development row, in the rows' order."""
+    loader = data.val_dataloader()
+    answers: dict[int, dict[str, dict[str, float]]] = {}
+    for rows, batch in zip(list(loader.batch_sampler), loader, strict=True):  # type: ignore[arg-type]
+        inputs = {name: value.to(model.device) for name, value in batch.items() if "labels" not in name}
+        memory = model.encoder(**inputs, return_dict=True)
+        scores = model.head(memory.last_hidden_state, memory.attention_mask).float().softmax(-1)
+        for row, label, of_row in zip(rows, batch["sentiment_labels"].tolist(), scores.tolist(), strict=True):
+            if label >= 0:
+                answers[row] = {"scores": dict(zip(model.config.labels, of_row, strict=True))}
+    return [answers[row] for row in sorted(answers)]
 
 
 def save_model(model: MmsrForSentimentReasoning, processor: MmsrProcessor, folder: Path) -> None:
