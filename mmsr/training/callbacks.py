@@ -89,7 +89,7 @@ class SaveModel(Callback):
 def calibrate_model(model: MmsrForSentimentReasoning, processor: MmsrProcessor, data: MmsrDataModule) -> str:
     """Fit the config's temperatures to the development rows; returns a line that says what came of it.
 
-    Where the head gives the label, they come as they came to training, from the feature store if there is one.
+    Where the head gives the label, they come as in training, from the feature store if there is one.
     Where the decoder does, or several processes train and each has a part of them, the pipeline answers them
     all. Rows that allow no temperature leave it at 1.
     """
