@@ -223,7 +223,8 @@ def compare(
     for (i, j), p_value, p_holm in zip(pairs, p_values, holm(p_values), strict=True):
         a, b = paired.answers[i], paired.answers[j]
         found = paired_bootstrap(paired.gold, a, b, **options)
-        single = len(a) == len(b) == 1 and paired.gold is not None
+        single = len(a) == len(b) == 1
+        rows_alone = mcnemar(paired.gold, a[0], b[0]) if single and paired.gold is not None else None
         done.append(
             Comparison(
                 metric=metric,
@@ -242,8 +243,8 @@ def compare(
                 over=paired.over,
                 effect_size=effect_size(found)._asdict(),
                 detectable=minimum_detectable_difference(found.standard_error, units=found.units),
-                mcnemar=mcnemar(paired.gold, a[0], b[0])._asdict() if single else None,
-                seeds=None if len(a) == len(b) == 1 else _seeds(paired.gold, a, b, options["metric"]),
+                mcnemar=None if rows_alone is None else rows_alone._asdict(),
+                seeds=None if single else _seeds(paired.gold, a, b, options["metric"]),
             )
         )
     return done, paired
@@ -272,11 +273,12 @@ def markdown_table(comparisons: Sequence[Comparison]) -> str:
             ]
         )
     first = comparisons[0]
+    conditions = ", ".join(dict.fromkeys(one.condition for one in comparisons))
     size = (
         "Cohen's h" if first.effect_size["name"] == "cohen_h" else f"in standard deviations of {first.over}"
     )
     notes = [
-        f"\n{first.metric}, {first.condition}: {first.rows:,} rows; interval (paired bootstrap) and p (swaps)"
+        f"\n{first.metric}; {conditions}; {first.rows:,} rows; interval (paired bootstrap) and p (swaps)"
         f" over {first.units:,} {first.over}.",
         f"Effect: {size}. Detectable: the smallest true difference found with 80 % power,"
         " (t[.975] + t[.8]) standard errors.",

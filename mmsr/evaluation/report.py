@@ -6,6 +6,7 @@ metrics.json, predictions.jsonl, training history, examples ─► pictures (PNG
 import base64
 import mimetypes
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import cache
 from importlib.resources import files
 from io import BytesIO
@@ -257,11 +258,9 @@ def _pictures(
     *,
     first: str,
 ) -> dict[str, bytes]:
-    from matplotlib import rc_context
-
     pictures = {}
     attention = next((example["attention"] for example in examples if example.get("attention")), None)
-    with rc_context(_style()):
+    with _style():
         if any("macro_f1" in entry for name, entry in conditions.items() if name != "baselines"):
             pictures["modalities"] = _png(draw_modalities(conditions))
         if "confusion" in conditions[first]:
@@ -349,9 +348,7 @@ def draw_training(history: Sequence[Mapping[str, Any]]) -> "Figure":
 
 def differences_picture(comparisons: "Sequence[Comparison]") -> bytes:
     """Returns the picture of `draw_differences` as PNG."""
-    from matplotlib import rc_context
-
-    with rc_context(_style()):
+    with _style():
         return _png(draw_differences(comparisons))
 
 
@@ -382,7 +379,8 @@ def draw_differences(comparisons: "Sequence[Comparison]") -> "Figure":
     ax.set_ylim(count - 0.5, -0.5)
     ax.grid(axis="x", alpha=0.3)
     figure_name = FIGURES.get(first.metric, first.metric)
-    ax.set_xlabel(f"difference of {figure_name}, 95 % intervals ({first.condition}, {first.rows:,} rows)")
+    conditions = ", ".join(dict.fromkeys(NAMES.get(one.condition, one.condition) for one in comparisons))
+    ax.set_xlabel(f"difference of {figure_name}, 95 % intervals; {first.rows:,} rows\n{conditions}")
     mark: dict[str, Any] = {"color": BLUE, "marker": "o", "markersize": 8, "markeredgewidth": 2}
     corrected = " after Holm's correction" if count > 1 else ""
     shown = [
@@ -439,9 +437,13 @@ def draw_attention(attention: Attention) -> "Figure":
     return figure
 
 
-def _style() -> dict[str, Any]:
-    """Returns matplotlib's settings for every picture."""
-    return {"font.family": _fonts(), "font.size": 11, "axes.spines.top": False, "axes.spines.right": False}
+def _style() -> AbstractContextManager[None]:
+    """Returns a block in which matplotlib has the settings of every picture."""
+    from matplotlib import rc_context
+
+    return rc_context(
+        {"font.family": _fonts(), "font.size": 11, "axes.spines.top": False, "axes.spines.right": False}
+    )
 
 
 def _figure(
