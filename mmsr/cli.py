@@ -372,6 +372,81 @@ def calibrate(
     say(f"{path}: {calibration_line(found)}")
 
 
+def compare(
+    *runs: str,
+    metric: str = "macro_f1",
+    condition: str | None = None,
+    cluster: str | None = None,
+    cluster_table: str | None = None,
+    common: bool = False,
+    all_pairs: bool = False,
+    resamples: int = 10_000,
+    seed: int = 0,
+    plot: str | None = None,
+    json: bool = False,
+) -> None:
+    """Whether a run is better than others on the same rows: difference, interval, tests, effect size.
+
+    A RUN is `[NAME=]PATH[:CONDITION]`: a folder of `mmsr evaluate`, a predictions file, or a pattern in
+    quotes that matches the seeds of one system. The first is compared with each other one.
+
+    Example: mmsr compare "ours=runs/cross-seed*" "theirs=runs/text-seed*"
+
+    What the voice adds: mmsr compare runs/demo:audio+text runs/demo:text
+
+    Args:
+        runs: Two or more.
+        metric: accuracy, macro_f1, uar; or of rationales rouge1, rouge2, rougeL, rougeLsum, each with _ascii
+            too, rationale_exact.
+        condition: Of the rows, such as audio+text; by default the first that all runs have.
+        cluster: Column whose values are resampled and swapped whole, or none for rows; by default speaker
+            where every row has one and they are more than five.
+        cluster_table: Table with columns id and the one of --cluster, where predictions do not have it, such
+            as the manifest, or segments.csv of `mmsr data segment` for recording.
+        common: Leave rows out that a run has no answer to (--common alone will do).
+        all_pairs: Compare each run with each (--all-pairs alone will do).
+        resamples: Of the bootstrap and of the permutation test.
+        seed: Of both.
+        plot: Picture to write, a PNG: differences with their intervals.
+        json: Print a JSON object a line for each comparison (--json alone will do).
+    """
+    if plot is not None and Path(plot).suffix.lower() != ".png":
+        raise ValueError(f"--plot {plot} has another ending; accepted: .png")
+    if cluster_table is not None and cluster in (None, "none"):
+        raise ValueError("--cluster_table has a column of clusters; accepted: with --cluster COLUMN")
+    from dataclasses import asdict
+
+    from mmsr.evaluation.compare import System, markdown_table
+    from mmsr.evaluation.compare import compare as compare_systems
+
+    compared, paired = compare_systems(
+        [System.parse(run) for run in runs],
+        metric=metric,
+        condition=condition,
+        cluster=cluster,
+        cluster_of=None if cluster_table is None else column_by_id(cluster_table, str(cluster)),
+        common=common,
+        all_pairs=all_pairs,
+        resamples=resamples,
+        seed=seed,
+    )
+    if paired.unlabelled:
+        say(f"{paired.unlabelled:,} rows left out, of which it is not known what is right")
+    if paired.left_out:
+        say(f"{paired.left_out:,} rows left out, to which a run has no answer")
+    if json:
+        for one in compared:
+            print(dumps(asdict(one), ensure_ascii=False))
+    else:
+        print(markdown_table(compared))
+    if plot is not None:
+        from mmsr.evaluation.report import differences_picture
+        from mmsr.files import write_file
+
+        write_file(Path(plot), differences_picture(compared))
+        say(f"picture: {plot}")
+
+
 def transcribe(
     manifest: str,
     asr: str,
@@ -463,6 +538,7 @@ COMMANDS: dict[str, Any] = {
     "predict": predict,
     "evaluate": evaluate,
     "calibrate": calibrate,
+    "compare": compare,
     "transcribe": transcribe,
     "export": export,
     "data": DATA_COMMANDS,
@@ -507,6 +583,18 @@ def spread(rows: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
     ordered = [groups[key] for key in sorted(groups, key=str)]
     turns = (group[turn] for turn in range(len(rows)) for group in ordered if turn < len(group))
     return [row for row, _ in zip(turns, range(count), strict=False)]
+
+
+def column_by_id(path: str, column: str) -> dict[str, str]:
+    """A table's column by its column id."""
+    must_be_there("cluster_table", path)
+    from mmsr.data.tables import read_table
+
+    table = read_table(Path(path))
+    for name in ("id", column):
+        if name not in table.columns:
+            raise ValueError(f"{path} has no column {name}; its columns: {', '.join(table.columns)}")
+    return {str(row["id"]): str(row[column]) for row in table.rows if row[column]}
 
 
 def packaged_config(name: str) -> Path:
@@ -563,7 +651,17 @@ def fill_parser(parser: Any, commands: dict[str, Any]) -> None:
             keywords = {name for name in inspect.signature(command).parameters if name.endswith("_")}
             for name in sorted(keywords):
                 subparser.add_argument(f"--{name[:-1]}", required=True, help=described(command, name))
+            if words := words_of(command):
+                subparser.add_argument(
+                    words, nargs="+", metavar=words[:-1].upper(), help=described(command, words)
+                )
             subparser.add_function_arguments(command, as_group=False, skip=keywords)
+
+
+def words_of(command: Callable[..., Any]) -> str | None:
+    """The parameter of a command's words without a flag, its *parameter."""
+    parameters = inspect.signature(command).parameters.values()
+    return next((one.name for one in parameters if one.kind is one.VAR_POSITIONAL), None)
 
 
 def described(command: Callable[..., Any], parameter: str) -> str:
@@ -597,7 +695,8 @@ def call(commands: dict[str, Any], settings: Any) -> None:
     if isinstance(command, dict):
         call(command, chosen)
     else:
-        command(**{name + "_" * iskeyword(name): value for name, value in chosen.as_dict().items()})
+        values = {name + "_" * iskeyword(name): value for name, value in chosen.as_dict().items()}
+        command(*values.pop(words_of(command), ()), **values)
 
 
 def as_flags(argv: Sequence[str]) -> list[str]:
@@ -628,7 +727,7 @@ def as_flags(argv: Sequence[str]) -> list[str]:
             while values and not values[0].startswith("--"):
                 own.append(values.pop(0))
             flags.append(f"{name}={as_mapping(own)}")
-        elif kind == "bool" and not equals and (not values or values[0].startswith("--")):
+        elif kind == "bool" and not equals and (not values or values[0].lower() not in ("true", "false")):
             flags.append(f"{name}=true")
         else:
             flags.append(name + equals + rest)

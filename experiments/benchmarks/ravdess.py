@@ -35,6 +35,7 @@ from mmsr.data.datamodule import MmsrDataModule
 from mmsr.data.features import FeatureStore, StoredFeatures, encoder_fingerprint, file_digest
 from mmsr.data.manifest import load_manifest
 from mmsr.data.splits import speaker_fold
+from mmsr.evaluation.significance import paired_bootstrap
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor
 from mmsr.training.module import stored_audio
@@ -117,26 +118,6 @@ def macro_f1(gold: np.ndarray, predicted: np.ndarray) -> float:
     return float(f1_score(gold, predicted, average="macro"))
 
 
-def paired_interval(
-    labels: np.ndarray,
-    ours: list[np.ndarray],
-    theirs: np.ndarray,
-    speakers: np.ndarray,
-    *,
-    replicates: int = 2000,
-) -> tuple[float, float]:
-    """95 % bootstrap interval, over speakers, of mean macro-F1 of `ours` minus macro-F1 of `theirs`."""
-    rng = np.random.default_rng(0)
-    rows = [np.flatnonzero(speakers == name) for name in np.unique(speakers)]
-    differences = []
-    for _ in range(replicates):
-        drawn = np.concatenate([rows[i] for i in rng.integers(len(rows), size=len(rows))])
-        mean = np.mean([macro_f1(labels[drawn], one[drawn]) for one in ours])
-        differences.append(mean - macro_f1(labels[drawn], theirs[drawn]))
-    low, high = np.quantile(differences, (0.025, 0.975))
-    return float(low), float(high)
-
-
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(
@@ -182,7 +163,7 @@ def main() -> None:
                 fold: macro_f1(gold[fold_of == fold], theirs[fold_of == fold]) for fold in args.folds
             },
             "difference": float(np.mean(f1)) - macro_f1(gold, theirs),
-            "interval": paired_interval(gold, ours, theirs, speakers[held_out]),
+            "interval": paired_bootstrap(gold, ours, theirs, clusters=speakers[held_out]).interval,
         }
     (args.out / "summary.json").write_text(json.dumps(summary, indent=1))
     print(json.dumps(summary, indent=1))

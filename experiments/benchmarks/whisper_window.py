@@ -18,12 +18,13 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
-from ravdess import CONFIG, macro_f1, paired_interval, tuned_probe
+from ravdess import CONFIG, macro_f1, tuned_probe
 from rich.progress import track
 
 from mmsr.data.audio import Audio
 from mmsr.data.manifest import load_manifest
 from mmsr.data.splits import speaker_fold
+from mmsr.evaluation.significance import paired_bootstrap
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.training.run import mixed_precision
 
@@ -67,7 +68,8 @@ def main() -> None:
             predicted = np.concatenate([tuned_probe(states[:, layer], labels, parts) for parts in folds])
             entry[name] = {"macro_f1": macro_f1(gold, predicted)}
             if name in first:
-                entry[name]["interval"] = paired_interval(gold, [predicted], first[name], speakers[held_out])
+                found = paired_bootstrap(gold, predicted, first[name], clusters=speakers[held_out])
+                entry[name]["interval"] = found.interval
             first.setdefault(name, predicted)
     Path("runs").mkdir(exist_ok=True)
     Path("runs/whisper-window.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")

@@ -17,7 +17,10 @@ import numpy as np
 import regex  # type: ignore[import-untyped, unused-ignore]
 from sklearn.metrics import accuracy_score, f1_score, recall_score
 
+from mmsr.evaluation.significance import bootstrap
+
 ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+ROW_SCORES = (*ROUGE, *(f"{name}_ascii" for name in ROUGE), "rationale_exact")  # chrF is of a corpus
 RESAMPLES = 1000
 CLUSTERS_ABOVE = 5  # with this many speakers or fewer, rows are resampled and not speakers
 
@@ -85,17 +88,21 @@ def rationale_metrics(references: Sequence[str], hypotheses: Sequence[str]) -> d
         return {}
     from sacrebleu.metrics import CHRF
 
+    scores = rationale_scores(references, hypotheses)
     pairs = [(_nfc(r).strip(), _nfc(h).strip()) for r, h in zip(references, hypotheses, strict=True)]
-    names = [*ROUGE, *(f"{name}_ascii" for name in ROUGE)]
-    rouge = np.mean([_rouge(reference, hypothesis) for reference, hypothesis in pairs], axis=0)
     chrf = CHRF().corpus_score(
         [hypothesis for _, hypothesis in pairs], [[reference for reference, _ in pairs]]
     )
-    return {
-        **{name: float(value) for name, value in zip(names, rouge, strict=True)},
-        "chrf": chrf.score / 100,
-        "rationale_exact": sum(reference == hypothesis for reference, hypothesis in pairs) / len(pairs),
-    }
+    exact = float(scores.pop("rationale_exact").mean())
+    figures = {name: float(values.mean()) for name, values in scores.items()}
+    return {**figures, "chrf": chrf.score / 100, "rationale_exact": exact}
+
+
+def rationale_scores(references: Sequence[str], hypotheses: Sequence[str]) -> dict[str, np.ndarray]:
+    """Returns each row's `ROW_SCORES` `[n]`, whose means `rationale_metrics` gives."""
+    pairs = [(_nfc(r).strip(), _nfc(h).strip()) for r, h in zip(references, hypotheses, strict=True)]
+    scores = np.array([(*_rouge(r, h), float(r == h)) for r, h in pairs]).reshape(len(pairs), len(ROW_SCORES))
+    return dict(zip(ROW_SCORES, scores.T, strict=True))
 
 
 def evaluate_rows(rows: Sequence[Row], labels: Sequence[str]) -> dict[str, Any]:
@@ -126,40 +133,21 @@ def evaluate_rows(rows: Sequence[Row], labels: Sequence[str]) -> dict[str, Any]:
 def bootstrap_intervals(
     gold: Sequence[str],
     predicted: Sequence[str],
-    labels: Sequence[str],
     *,
     speakers: Sequence[str] | None = None,
     seed: int = 0,
 ) -> dict[str, list[float]]:
-    """Returns 95 % percentile intervals `[low, high]` of `accuracy` and `macro_f1` over 1,000 resamples.
+    """Returns 95 % bootstrap intervals `[low, high]` of `accuracy` and `macro_f1` over 1,000 resamples.
 
     Without `speakers` rows are drawn with replacement. With them whole speakers are drawn, because the
-    utterances of one speaker are not independent; with few speakers such an interval is too narrow rather
-    than too wide.
+    utterances of one speaker are not independent. See `significance.paired_bootstrap` for their kind.
     """
-    generator = np.random.default_rng(seed)
-    index = {label: i for i, label in enumerate(labels)}
-    cells = np.array([[index[label] for label in gold], [index[label] for label in predicted]])
-    shape = (len(labels), len(labels))
-    if speakers is None:
-        confusion = np.zeros(shape)
-        np.add.at(confusion, tuple(cells), 1)
-        drawn = generator.multinomial(len(gold), confusion.ravel() / len(gold), size=RESAMPLES)
-    else:
-        names, cluster = np.unique(speakers, return_inverse=True)
-        confusions = np.zeros((len(names), *shape), dtype=int)
-        np.add.at(confusions, (cluster, *cells), 1)
-        draws = generator.multinomial(len(names), np.full(len(names), 1 / len(names)), size=RESAMPLES)
-        drawn = draws @ confusions.reshape(len(names), -1)
-    sums = drawn.reshape(-1, *shape)  # [resample, gold, predicted]
-    hits = sums.diagonal(axis1=1, axis2=2)  # [resample, label]
-    totals = sums.sum(axis=1) + sums.sum(axis=2)  # gold + predicted; 0 where a label is in neither
-    f1 = np.divide(2.0 * hits, totals, out=np.zeros(totals.shape), where=totals > 0)
-    figures = {
-        "accuracy": hits.sum(axis=1) / sums.sum(axis=(1, 2)),
-        "macro_f1": f1.sum(axis=1) / (totals > 0).sum(axis=1),
+    return {
+        metric: list(
+            bootstrap(gold, predicted, clusters=speakers, metric=metric, resamples=RESAMPLES, seed=seed)
+        )
+        for metric in ("accuracy", "macro_f1")
     }
-    return {name: [float(x) for x in np.percentile(values, [2.5, 97.5])] for name, values in figures.items()}
 
 
 def check_labels(values: Iterable[tuple[str, str | None]], *, field: str, labels: Sequence[str]) -> None:
@@ -192,9 +180,7 @@ def _figures(rows: Sequence[Row], labels: Sequence[str], *, writes: bool) -> dic
         clustered = all(speakers) and len(set(speakers)) > CLUSTERS_ABOVE
         pairs = Counter(zip(gold, predicted, strict=True))
         figures["confusion"] = {g: {p: pairs[g, p] for p in labels} for g in labels}
-        figures["interval"] = bootstrap_intervals(
-            gold, predicted, labels, speakers=speakers if clustered else None
-        )
+        figures["interval"] = bootstrap_intervals(gold, predicted, speakers=speakers if clustered else None)
         figures["interval_over"] = "speakers" if clustered else "rows"
     return figures
 

@@ -6,6 +6,7 @@ metrics.json, predictions.jsonl, training history, examples ─► pictures (PNG
 import base64
 import mimetypes
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import cache
 from importlib.resources import files
 from io import BytesIO
@@ -27,6 +28,8 @@ from mmsr.files import write_file
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from mmsr.evaluation.compare import Comparison
 
 NAMES = {
     "audio+text": "audio + text",
@@ -266,13 +269,9 @@ def _pictures(
     *,
     first: str,
 ) -> dict[str, bytes]:
-    from matplotlib import rc_context
-
     pictures = {}
     attention = next((example["attention"] for example in examples if example.get("attention")), None)
-    with rc_context(
-        {"font.family": _fonts(), "font.size": 11, "axes.spines.top": False, "axes.spines.right": False}
-    ):
+    with _style():
         if any("macro_f1" in entry for name, entry in conditions.items() if name != "baselines"):
             pictures["modalities"] = _png(draw_modalities(conditions))
         if "confusion" in conditions[first]:
@@ -411,6 +410,53 @@ def draw_training(history: Sequence[Mapping[str, Any]]) -> "Figure":
     return figure
 
 
+def differences_picture(comparisons: "Sequence[Comparison]") -> bytes:
+    """Returns the picture of `draw_differences` as PNG."""
+    with _style():
+        return _png(draw_differences(comparisons))
+
+
+def draw_differences(comparisons: "Sequence[Comparison]") -> "Figure":
+    """Draws comparisons as a forest plot: differences with their intervals over rows and over seeds.
+
+    A filled mark is a difference that holds after Holm's correction, an open one does not.
+    """
+    from matplotlib.lines import Line2D
+
+    first, count = comparisons[0], len(comparisons)
+    figure, (ax,) = _figure(1, width=8.5, height=1.9 + 0.6 * count)
+    ax.axvline(0, color="black", linewidth=1)
+    for y, one in enumerate(comparisons):
+        holds = one.p_holm < 0.05
+        style: dict[str, Any] = {"color": BLUE, "markerfacecolor": BLUE if holds else "white"}
+        ax.plot(one.interval, [y, y], color=BLUE, linewidth=2.5, solid_capstyle="butt", zorder=2)
+        ax.plot(one.difference, y, marker="o", markersize=8, markeredgewidth=2, zorder=3, **style)
+        if one.seeds is not None and one.seeds.interval is not None:
+            ax.plot(one.seeds.interval, [y + 0.22] * 2, color=ORANGE, linewidth=1.5, linestyle=(0, (3, 1)))
+        p = "< .001" if one.p_holm < 0.001 else f"= {one.p_holm:.3f}".replace("0.", ".", 1)
+        said = f"{one.difference:+.3f} [{one.interval[0]:+.3f}, {one.interval[1]:+.3f}]  p {p}"
+        ax.text(1.02, y, said, transform=ax.get_yaxis_transform(), va="center", fontsize=10)
+    names = [
+        f"{_drawable(one.a, 2 * i)}\n- {_drawable(one.b, 2 * i + 1)}" for i, one in enumerate(comparisons)
+    ]
+    ax.set_yticks(range(count), names, fontsize=10)
+    ax.set_ylim(count - 0.5, -0.5)
+    ax.grid(axis="x", alpha=0.3)
+    figure_name = FIGURES.get(first.metric, first.metric)
+    conditions = ", ".join(dict.fromkeys(NAMES.get(one.condition, one.condition) for one in comparisons))
+    ax.set_xlabel(f"difference of {figure_name}, 95 % intervals; {first.rows:,} rows\n{conditions}")
+    mark: dict[str, Any] = {"color": BLUE, "marker": "o", "markersize": 8, "markeredgewidth": 2}
+    corrected = " after Holm's correction" if count > 1 else ""
+    shown = [
+        Line2D([], [], linewidth=2.5, label=f"over {first.units:,} {first.over}; p < .05{corrected}", **mark),
+        Line2D([], [], linewidth=2.5, label="p not below .05", markerfacecolor="white", **mark),
+    ]
+    if any(one.seeds is not None and one.seeds.interval is not None for one in comparisons):
+        shown.append(Line2D([], [], color=ORANGE, linewidth=1.5, linestyle=(0, (3, 1)), label="over seeds"))
+    figure.legend(handles=shown, loc="outside upper center", ncols=len(shown), frameon=False, fontsize=9)
+    return figure
+
+
 def draw_attention(attention: Attention) -> "Figure":
     """Draws a waveform, its mel spectrogram and each text token's attention to it, on one axis of seconds.
 
@@ -453,6 +499,15 @@ def draw_attention(attention: Attention) -> "Figure":
     wave.tick_params(labelbottom=False)
     mel.tick_params(labelbottom=False)
     return figure
+
+
+def _style() -> AbstractContextManager[None]:
+    """Returns a block in which matplotlib has the settings of every picture."""
+    from matplotlib import rc_context
+
+    return rc_context(
+        {"font.family": _fonts(), "font.size": 11, "axes.spines.top": False, "axes.spines.right": False}
+    )
 
 
 def _figure(

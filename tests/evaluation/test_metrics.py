@@ -163,12 +163,12 @@ def test_a_label_outside_the_set_names_row_value_and_what_is_accepted(row, field
 def test_interval_over_rows_is_near_the_normal_one_and_repeats() -> None:
     gold = ["negative"] * 200 + ["positive"] * 200
     predicted = ["negative"] * 160 + ["positive"] * 200 + ["negative"] * 40
-    interval = bootstrap_intervals(gold, predicted, LABELS)
+    interval = bootstrap_intervals(gold, predicted)
     half = 1.96 * (0.8 * 0.2 / 400) ** 0.5
     assert interval["accuracy"] == pytest.approx([0.8 - half, 0.8 + half], abs=0.008)
     assert interval["macro_f1"] == pytest.approx([0.8 - half, 0.8 + half], abs=0.008)
-    assert interval == bootstrap_intervals(gold, predicted, LABELS)
-    assert bootstrap_intervals(gold, gold, LABELS) == {"accuracy": [1.0, 1.0], "macro_f1": [1.0, 1.0]}
+    assert interval == bootstrap_intervals(gold, predicted)
+    assert bootstrap_intervals(gold, gold) == {"accuracy": [1.0, 1.0], "macro_f1": [1.0, 1.0]}
 
 
 @pytest.mark.parametrize(("speakers", "over"), [(20, "speakers"), (6, "speakers"), (5, "rows"), (0, "rows")])
@@ -184,8 +184,8 @@ def test_speakers_who_are_right_or_wrong_as_a_whole_widen_the_interval() -> None
     gold = ["neutral"] * 200
     predicted = ["neutral" if i % 20 < 10 else "negative" for i in range(200)]
     speakers = [str(i % 20) for i in range(200)]
-    (low, high) = bootstrap_intervals(gold, predicted, LABELS)["accuracy"]
-    (wide_low, wide_high) = bootstrap_intervals(gold, predicted, LABELS, speakers=speakers)["accuracy"]
+    (low, high) = bootstrap_intervals(gold, predicted)["accuracy"]
+    (wide_low, wide_high) = bootstrap_intervals(gold, predicted, speakers=speakers)["accuracy"]
     assert wide_high - wide_low > 2.5 * (high - low)
 
 

@@ -1,0 +1,478 @@
+"""Runs beside each other: predictions of the same rows, paired by id, and what `significance` says of them.
+
+NAME=PATH:CONDITION ─► System ─► predictions ─► paired rows ─► Comparison ─► table, JSON, forest plot
+"""
+
+import glob
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmsr.evaluation.metrics import CLUSTERS_ABOVE, ROW_SCORES, Row, has_text, rationale_scores
+from mmsr.evaluation.run import CONDITIONS
+from mmsr.evaluation.significance import (
+    FIGURES,
+    RESAMPLES,
+    Array,
+    Interval,
+    effect_size,
+    holm,
+    mcnemar,
+    minimum_detectable_difference,
+    paired_bootstrap,
+    permutation_test,
+    seed_difference,
+    seed_figures,
+    seed_interval,
+)
+
+LABEL_METRICS = tuple(name for name in FIGURES if name != "mean")
+METRICS = (*LABEL_METRICS, *ROW_SCORES)
+_SHOWN = 3  # ids that a message names
+
+
+class CompareError(ValueError):
+    """Runs that cannot be compared as they are; says which row of which run, and what is accepted."""
+
+
+@dataclass(frozen=True)
+class System:
+    """One thing to compare: predictions of one model, or of the same model trained with several seeds.
+
+    Attributes:
+        name: What it is called.
+        files: predictions.jsonl of each seed.
+        condition: Of which rows; None where that is left to `compare`.
+    """
+
+    name: str
+    files: tuple[Path, ...]
+    condition: str | None = None
+
+    @classmethod
+    def parse(cls, argument: str) -> "System":
+        """A system as it is typed: `[NAME=]PATH[:CONDITION]`.
+
+        PATH is a predictions file, or the folder of a run, or a pattern (`runs/a-seed*`) that matches
+        several: the seeds of one system. Without a name it is called by what was typed.
+
+        Raises:
+            CompareError: There is no such file, or the folder holds no predictions.jsonl.
+        """
+        name, named, place = argument.partition("=")
+        if not named or Path(argument.rpartition(":")[0] or argument).exists():  # a path may have a = in it
+            name, place = argument, argument
+        path, _, condition = place.rpartition(":")
+        if condition not in CONDITIONS or not path:
+            path, condition = place, ""
+        places = [Path(path)] if Path(path).exists() else sorted(map(Path, glob.glob(path)))
+        if not places:
+            raise CompareError(
+                f"{path}: no such run; accepted: a folder of mmsr evaluate, a predictions file"
+            )
+        return cls(name, tuple(map(_predictions_file, places)), condition or None)
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """What the seeds say: their figures, and intervals over them (None where there is but one seed).
+
+    Attributes:
+        a: Figure of each seed of the first system.
+        b: Of the second.
+        interval_a: t-interval of the first system's mean.
+        interval_b: Of the second's.
+        interval: Of the difference of the means (Welch).
+        p_value: Of a permutation of the seeds between the systems.
+    """
+
+    a: list[float]
+    b: list[float]
+    interval_a: Interval | None
+    interval_b: Interval | None
+    interval: Interval | None
+    p_value: float | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two systems on the same rows; as JSON its fields, with these names.
+
+    Attributes:
+        metric: Which figure.
+        difference: Figure of `a` minus figure of `b`.
+        interval: Of the difference, 95 %, over units.
+        p_value: Of the permutation test over units.
+        p_holm: The same, adjusted for all comparisons that were asked for together.
+        a: Name of the first system.
+        b: Of the second.
+        figure_a: Its figure, the mean over its seeds.
+        figure_b: That of the second.
+        condition: Of the rows; of each system's where they differ.
+        standard_error: Of the difference over units.
+        rows: Rows that were compared.
+        units: What was drawn and swapped: how many.
+        over: And what they are: speakers, rows ...
+        effect_size: `name` and `value`, see `significance.effect_size`.
+        detectable: Smallest true difference that such a test set shows with 80 % power.
+        mcnemar: `only_a`, `only_b`, `p_value`, `method`, over rows; None but for labels of single seeds.
+        seeds: What the seeds say; None where each system has one.
+    """
+
+    metric: str
+    difference: float
+    interval: Interval
+    p_value: float
+    p_holm: float
+    a: str
+    b: str
+    figure_a: float
+    figure_b: float
+    condition: str
+    standard_error: float
+    rows: int
+    units: int
+    over: str
+    effect_size: dict[str, Any]
+    detectable: float
+    mcnemar: dict[str, Any] | None
+    seeds: Seeds | None
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Rows that all systems answered, in one order.
+
+    Attributes:
+        ids: `[n]`.
+        gold: Labels `[n]`; None for a metric of rationales.
+        answers: Of each system, `[s, n]`: predicted labels, or the rationales' scores.
+        clusters: `[n]`, None where rows are the units.
+        over: What the units are.
+        unlabelled: Rows left out because nothing is known to be right of them.
+        left_out: Rows left out because a run has no answer to them (`common`).
+    """
+
+    ids: list[str]
+    gold: Array | None
+    answers: list[Array]
+    clusters: Array | None
+    over: str
+    unlabelled: int
+    left_out: int
+
+
+def compare(
+    systems: Sequence[System],
+    *,
+    metric: str = "macro_f1",
+    condition: str | None = None,
+    cluster: str | None = None,
+    cluster_of: Mapping[str, str] | None = None,
+    common: bool = False,
+    all_pairs: bool = False,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> tuple[list[Comparison], Paired]:
+    """The first system against each other one, or each against each, on the rows that they share.
+
+    Args:
+        systems: Two or more.
+        metric: One of `METRICS`.
+        condition: Of the rows, where a system does not say; by default the first that all have.
+        cluster: Column whose values are drawn and swapped whole, or `none` for rows; by default `speaker`
+            where every row has one and they are more than five, as in `metrics.evaluate_rows`.
+        cluster_of: The column's value of each id, where the predictions do not have it.
+        common: Leave rows out that a run has no answer to, instead of refusing.
+        all_pairs: Compare each system with each.
+        resamples: Of the bootstrap and of the permutation test.
+        seed: Of both.
+
+    Returns:
+        The comparisons, and the rows behind them.
+
+    Raises:
+        CompareError: Fewer than two systems; an unknown metric, condition or column; runs whose rows, or the
+            rows' labels, are not the same.
+    """
+    if len(systems) < 2:
+        raise CompareError(f"{len(systems)} run; accepted: two or more to compare")
+    if metric not in METRICS:
+        raise CompareError(f"metric {metric!r} is unknown; accepted: {', '.join(METRICS)}")
+    if resamples < 100:
+        raise CompareError(f"resamples {resamples}; accepted: 100 or more")
+    conditions, runs = _runs(systems, condition)
+    paired = _paired(systems, runs, metric=metric, cluster=cluster, cluster_of=cluster_of, common=common)
+    pairs = list(combinations(range(len(systems)), 2))
+    pairs = pairs if all_pairs else [pair for pair in pairs if pair[0] == 0]
+    options: dict[str, Any] = {
+        "clusters": paired.clusters,
+        "metric": metric if paired.gold is not None else "mean",
+        "resamples": resamples,
+        "seed": seed,
+    }
+    p_values = [
+        permutation_test(paired.gold, paired.answers[i], paired.answers[j], **options) for i, j in pairs
+    ]
+    done = []
+    for (i, j), p_value, p_holm in zip(pairs, p_values, holm(p_values), strict=True):
+        a, b = paired.answers[i], paired.answers[j]
+        found = paired_bootstrap(paired.gold, a, b, **options)
+        single = len(a) == len(b) == 1
+        rows_alone = mcnemar(paired.gold, a[0], b[0]) if single and paired.gold is not None else None
+        done.append(
+            Comparison(
+                metric=metric,
+                difference=found.difference,
+                interval=found.interval,
+                p_value=p_value,
+                p_holm=float(p_holm),
+                a=systems[i].name,
+                b=systems[j].name,
+                figure_a=found.a,
+                figure_b=found.b,
+                condition=" - ".join(dict.fromkeys((conditions[i], conditions[j]))),
+                standard_error=found.standard_error,
+                rows=found.rows,
+                units=found.units,
+                over=paired.over,
+                effect_size=effect_size(found)._asdict(),
+                detectable=minimum_detectable_difference(found.standard_error, units=found.units),
+                mcnemar=None if rows_alone is None else rows_alone._asdict(),
+                seeds=None if single else _seeds(paired.gold, a, b, options["metric"]),
+            )
+        )
+    return done, paired
+
+
+def markdown_table(comparisons: Sequence[Comparison]) -> str:
+    """Comparisons as a table for a person, and below it what its columns are."""
+    several = len(comparisons) > 1
+    head = ["a - b", "a", "b", "difference", "95 % interval", "p", *(["p (Holm)"] if several else [])]
+    head += ["McNemar p", "effect", "detectable"]
+    lines = [head, ["---", *["---:"] * (len(head) - 1)]]
+    for one in comparisons:
+        effect = one.effect_size["value"]
+        lines.append(
+            [
+                f"{one.a} - {one.b}",
+                f"{one.figure_a:.3f}",
+                f"{one.figure_b:.3f}",
+                f"{one.difference:+.3f}",
+                as_interval(one.interval),
+                as_p_value(one.p_value),
+                *([as_p_value(one.p_holm)] if several else []),
+                as_p_value(one.mcnemar["p_value"]) if one.mcnemar else "–",
+                "–" if effect is None else f"{effect:+.2f}",
+                f"{one.detectable:.3f}",
+            ]
+        )
+    first = comparisons[0]
+    conditions = ", ".join(dict.fromkeys(one.condition for one in comparisons))
+    size = (
+        "Cohen's h" if first.effect_size["name"] == "cohen_h" else f"in standard deviations of {first.over}"
+    )
+    notes = [
+        f"\n{first.metric}; {conditions}; {first.rows:,} rows; interval (paired bootstrap) and p (swaps)"
+        f" over {first.units:,} {first.over}.",
+        f"Effect: {size}. Detectable: the smallest true difference found with 80 % power,"
+        " (t[.975] + t[.8]) standard errors.",
+    ]
+    for one in comparisons:
+        if (seeds := one.seeds) is not None:
+            known = "no interval over seeds with one seed on a side"
+            if seeds.interval is not None and seeds.p_value is not None:
+                known = f"{as_interval(seeds.interval)} over seeds (Welch), p {as_p_value(seeds.p_value)}"
+            sizes = f"{len(seeds.a)} and {len(seeds.b)} seeds"
+            notes.append(f"{one.a} - {one.b}, {sizes}: {one.difference:+.3f}, {known}.")
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines) + "\n".join(notes)
+
+
+def as_interval(interval: Interval) -> str:
+    """An interval as text."""
+    return f"[{interval[0]:+.3f}, {interval[1]:+.3f}]"
+
+
+def as_p_value(p_value: float) -> str:
+    """A p-value as text."""
+    return "< .001" if p_value < 0.001 else f"{p_value:.3f}".removeprefix("0")
+
+
+def read_predictions(path: Path) -> list[dict[str, Any]]:
+    """Rows of a predictions.jsonl.
+
+    Raises:
+        CompareError: Names file, line, and the field that is missing or the fault.
+    """
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise CompareError(
+                f"{path}, line {number}: no JSON ({error}); accepted: one object a line"
+            ) from None
+        needed = ("id", "label", "rationale", "predicted_label", "predicted_rationale", "condition")
+        missing = [name for name in needed if not isinstance(row, dict) or name not in row]
+        if missing:
+            raise CompareError(
+                f"{path}, line {number}: no {', '.join(missing)}; accepted: rows of mmsr evaluate or predict"
+            )
+        rows.append(row)
+    if not rows:
+        raise CompareError(f"{path}: no rows; accepted: predictions of mmsr evaluate or predict")
+    return rows
+
+
+def _predictions_file(place: Path) -> Path:
+    file = place / "predictions.jsonl" if place.is_dir() else place
+    if not file.is_file():
+        raise CompareError(
+            f"{place}: no predictions.jsonl in it; accepted: a folder that mmsr evaluate wrote"
+        )
+    return file
+
+
+def _runs(systems: Sequence[System], condition: str | None) -> tuple[list[str], list[list[dict[str, Row]]]]:
+    """Each system's condition, and of each of its seeds the condition's rows by id."""
+    read = [[read_predictions(file) for file in system.files] for system in systems]
+    unsaid = [i for i, system in enumerate(systems) if system.condition is None]
+    if condition is None and unsaid:
+        held = [{row["condition"] for row in rows} for i in unsaid for rows in read[i]]
+        shared = [name for name in CONDITIONS if all(name in names for names in held)]
+        if not shared:
+            each = "; ".join(f"{systems[i].name}: {', '.join(_conditions(read[i][0]))}" for i in unsaid)
+            raise CompareError(f"no condition that all runs have ({each}); accepted: RUN:CONDITION for each")
+        condition = shared[0]
+    chosen = [system.condition or str(condition) for system in systems]
+    runs = []
+    for system, name, seeds in zip(systems, chosen, read, strict=True):
+        runs.append([_by_id(file, rows, name) for file, rows in zip(system.files, seeds, strict=True)])
+    return chosen, runs
+
+
+def _by_id(file: Path, rows: Sequence[Row], condition: str) -> dict[str, Row]:
+    found: dict[str, Row] = {}
+    for row in rows:
+        if row["condition"] == condition:
+            if row["id"] in found:
+                raise CompareError(f"{file}: id {row['id']!r} is repeated in condition {condition}")
+            found[row["id"]] = row
+    if not found:
+        held = ", ".join(_conditions(rows))
+        raise CompareError(f"{file}: no row has condition {condition!r}; accepted: {held}")
+    return found
+
+
+def _conditions(rows: Sequence[Row]) -> list[str]:
+    return sorted({row["condition"] for row in rows})
+
+
+def _paired(
+    systems: Sequence[System],
+    runs: Sequence[Sequence[Mapping[str, Row]]],
+    *,
+    metric: str,
+    cluster: str | None,
+    cluster_of: Mapping[str, str] | None,
+    common: bool,
+) -> Paired:
+    of_labels = metric in LABEL_METRICS
+    given = "label" if of_labels else "rationale"
+    flat = [
+        (file, run)
+        for system, seeds in zip(systems, runs, strict=True)
+        for file, run in zip(system.files, seeds, strict=True)
+    ]
+    truth: dict[str, tuple[Path, str | None]] = {}
+    for file, run in flat:
+        for id, row in run.items():
+            first, value = truth.setdefault(id, (file, row[given]))
+            if value != row[given]:
+                raise CompareError(
+                    f"row {id!r}: {given} {value!r} in {first}, {row[given]!r} in {file}; "
+                    "accepted: predictions of the same test rows"
+                )
+    known = [id for id, (_, value) in truth.items() if has_text(value)]
+    kept = known
+    for file, run in flat:
+        if not of_labels and all(row["predicted_rationale"] is None for row in run.values()):
+            raise CompareError(
+                f"{file}: no row has a predicted_rationale; accepted: {', '.join(LABEL_METRICS)}"
+            )
+        # a rationale left null is an empty one, as in metrics; a label left null is no answer
+        there = {id for id, row in run.items() if not of_labels or row["predicted_label"] is not None}
+        if lacking := [id for id in known if id not in there]:
+            if not common:
+                more = " ..." if len(lacking) > _SHOWN else ""
+                raise CompareError(
+                    f"{file}: no answer to {len(lacking):,} of {len(known):,} rows that the others have "
+                    f"({', '.join(map(repr, lacking[:_SHOWN]))}{more}); accepted: the same rows in all "
+                    "runs, or --common to leave them out"
+                )
+            kept = [id for id in kept if id in there]
+    if not kept:
+        raise CompareError(f"no row with a {given} that all runs answered; accepted: two rows or more")
+    gold = [truth[id][1] for id in kept]
+    answers = []
+    for seeds in runs:
+        if of_labels:
+            said: list[Any] = [[run[id]["predicted_label"] for id in kept] for run in seeds]
+        else:
+            texts = [[run[id]["predicted_rationale"] or "" for id in kept] for run in seeds]
+            said = [rationale_scores(gold, each)[metric] for each in texts]  # type: ignore[arg-type]
+        answers.append(np.array(said))
+    clusters, over = _clusters([flat[0][1][id] for id in kept], cluster, cluster_of)
+    return Paired(
+        ids=kept,
+        gold=np.array(gold) if of_labels else None,
+        answers=answers,
+        clusters=clusters,
+        over=over,
+        unlabelled=len(truth) - len(known),
+        left_out=len(known) - len(kept),
+    )
+
+
+def _clusters(
+    rows: Sequence[Row], column: str | None, cluster_of: Mapping[str, str] | None
+) -> tuple[Array | None, str]:
+    """The cluster of each row, None where rows are the units, and what the units are called."""
+    if column == "none":
+        return None, "rows"
+    name = column or "speaker"
+    values = [cluster_of.get(row["id"]) if cluster_of is not None else row.get(name) for row in rows]
+    lacking = [row["id"] for row, value in zip(rows, values, strict=True) if not value]
+    if column is None and (lacking or len(set(values)) <= CLUSTERS_ABOVE):
+        return None, "rows"
+    if lacking:
+        held = ", ".join(sorted(set(rows[0]) & {"speaker", "language", "kind"}))
+        raise CompareError(
+            f"--cluster {name}: row {lacking[0]!r} and {len(lacking) - 1} others have none; accepted: "
+            f"{held}, none, or --cluster_table FILE, a table with columns id and this one"
+        )
+    if len(set(values)) < 2:
+        raise CompareError(
+            f"--cluster {name}: all rows have {values[0]!r}; accepted: a column with two or more"
+        )
+    return np.array(values, dtype=str), f"{name}s"
+
+
+def _seeds(gold: Array | None, a: Array, b: Array, metric: str) -> Seeds:
+    first, second = (seed_figures(gold, answers, metric=metric) for answers in (a, b))
+    over = seed_difference(first, second)
+    return Seeds(
+        a=first,
+        b=second,
+        interval_a=seed_interval(first) if len(first) > 1 else None,
+        interval_b=seed_interval(second) if len(second) > 1 else None,
+        interval=over.interval,
+        p_value=over.p_value,
+    )

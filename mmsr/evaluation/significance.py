@@ -1,0 +1,488 @@
+"""Whether one system is better than another, from what both said of the same rows.
+
+    gold [n], predictions [n] or [s, n] of s seeds ─► sums per unit ─► resampled or swapped sums ─► figures
+
+The rows of one speaker are not independent, so what is drawn, and what is swapped, are units: the speakers
+(or recordings) that `clusters` names, or the rows where it is None. Every figure here is a function of sums
+over rows (the confusion matrix; a sum and a count), which are added up once per unit. A resample is then a
+product of matrices, and 10,000 of them take a fraction of a second.
+
+A *metric* is `accuracy`, `macro_f1` or `uar` of labels, defined as in `metrics.sentiment_metrics`, or
+`mean`: of a number per row, such as ROUGE-L, with `gold` None. A system of several seeds has the mean of
+their figures. Units are what varies in the intervals and tests over rows: they speak of these trained models
+on other speakers. `seed_difference` speaks of other trainings on these rows.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+Array = NDArray[Any]
+Interval = tuple[float, float]
+
+RESAMPLES = 10_000
+CONFIDENCE = 0.95
+FEW_DISCORDANT = 25  # McNemar's test is the exact one below this
+_CELLS = 4_000_000  # numbers held at a time: resamples are made in chunks of about so many cells
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The figure of `a` minus that of `b`, and how sure it is.
+
+    Attributes:
+        metric: Which figure.
+        a: Figure of the first system, the mean over its seeds.
+        b: Figure of the second.
+        interval: Of the difference, at 95 % (see `paired_bootstrap`).
+        standard_error: Of the difference over units.
+        rows: Rows that both answered.
+        units: Clusters, or rows, that were drawn.
+    """
+
+    metric: str
+    a: float
+    b: float
+    interval: Interval
+    standard_error: float
+    rows: int
+    units: int
+
+    @property
+    def difference(self) -> float:
+        """`a` - `b`."""
+        return self.a - self.b
+
+
+class McNemar(NamedTuple):
+    """McNemar's test: the rows that one system alone has right, and how they are shared out."""
+
+    only_a: int
+    only_b: int
+    p_value: float
+    method: Literal["exact", "mid-p"]
+
+
+class Effect(NamedTuple):
+    """A difference without a unit."""
+
+    name: Literal["cohen_h", "standardised_difference"]
+    value: float | None  # None where all units differ by the same, so that there is nothing to measure by
+
+
+class SeedDifference(NamedTuple):
+    """Difference of two systems over trainings; interval and p-value are None where either has one seed."""
+
+    difference: float
+    interval: Interval | None
+    p_value: float | None
+
+
+def paired_bootstrap(
+    gold: ArrayLike | None,
+    a: ArrayLike,
+    b: ArrayLike,
+    *,
+    clusters: ArrayLike | None = None,
+    metric: str = "macro_f1",
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Difference:
+    """Difference of two systems' figures with a paired bootstrap interval over units.
+
+    Each resample draws as many units as there are, with replacement, the same ones for both systems and all
+    their seeds. The interval is the *expanded* percentile interval of Hesterberg (2015, "What Teachers Should
+    Know About the Bootstrap", section 5.4): percentiles further out, by √(k / (k - 1)) and by Student's t for
+    the normal distribution, since the plain ones are too narrow with few units k, as speakers are.
+    `standard_error` has the same √(k / (k - 1)).
+
+    Args:
+        gold: Labels `[n]`; None for the metric `mean`.
+        a: Predicted labels (numbers for `mean`) of the first system, `[n]`, or `[s, n]` of s seeds.
+        b: Those of the second, in the same order of rows.
+        clusters: Cluster of each row, `[n]`.
+        metric: accuracy, macro_f1, uar or mean.
+        resamples: How many.
+        seed: The same seed gives the same interval.
+
+    Raises:
+        ValueError: Shapes that do not fit, an unknown metric, or fewer than two units.
+    """
+    figure = figure_of(metric)
+    counts = _Counts.of(gold, a, b, clusters=clusters, metric=metric)
+    means_a, means_b = counts.mean_figures(figure, counts.totals[None])
+    differences = np.concatenate(
+        [np.subtract(*counts.mean_figures(figure, sums)) for sums in counts.drawn(resamples, seed)]
+    )
+    return Difference(
+        metric=metric,
+        a=float(means_a[0]),
+        b=float(means_b[0]),
+        interval=expanded_interval(differences, counts.units),
+        standard_error=float(differences.std(ddof=1)) * math.sqrt(counts.units / (counts.units - 1)),
+        rows=counts.rows,
+        units=counts.units,
+    )
+
+
+def bootstrap(
+    gold: ArrayLike | None,
+    predicted: ArrayLike,
+    *,
+    clusters: ArrayLike | None = None,
+    metric: str = "macro_f1",
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """Interval of one system's figure over units, of the same kind as `paired_bootstrap`'s.
+
+    Arguments and errors are as there, but that a single unit is allowed, of which nothing can be said: the
+    interval is the figure itself.
+    """
+    figure = figure_of(metric)
+    counts = _Counts.of(gold, predicted, None, clusters=clusters, metric=metric, least=1)
+    if counts.units == 1:
+        (only,) = counts.mean_figures(figure, counts.totals[None])[0]
+        return float(only), float(only)
+    figures = [counts.mean_figures(figure, sums)[0] for sums in counts.drawn(resamples, seed)]
+    return expanded_interval(np.concatenate(figures), counts.units)
+
+
+def seed_figures(gold: ArrayLike | None, predicted: ArrayLike, *, metric: str = "macro_f1") -> list[float]:
+    """The figure of each seed of a system; arguments and errors are those of `bootstrap`."""
+    counts = _Counts.of(gold, predicted, None, clusters=None, metric=metric, least=1)
+    return [float(value) for value in figure_of(metric)(counts.totals)]
+
+
+def permutation_test(
+    gold: ArrayLike | None,
+    a: ArrayLike,
+    b: ArrayLike,
+    *,
+    clusters: ArrayLike | None = None,
+    metric: str = "macro_f1",
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> float:
+    """Two-sided p-value of the difference: the systems' answers are swapped in units drawn by a fair coin.
+
+    Were the systems alike, a unit's answers could as well have come from the other one. All answers to a
+    unit change sides together. With several seeds the statistic is the figure of the summed confusion
+    matrices of each system's seeds, each seed weighing alike, so that the numbers of seeds may differ. Units
+    on which the systems do not differ count for nothing. Where all swaps of the others are no more than
+    `resamples`, each is tried and the p-value is exact; otherwise it is (1 + extreme) / (1 + resamples),
+    which never rejects too often (Phipson and Smyth, 2010). With k differing units it is 2 / 2**k or more.
+
+    Arguments and errors are those of `paired_bootstrap`.
+    """
+    figure = figure_of(metric)
+    counts = _Counts.of(gold, a, b, clusters=clusters, metric=metric)
+    sums = [side.mean(axis=1) for side in (counts.sums[:, : counts.seeds], counts.sums[:, counts.seeds :])]
+    first, second = (counts.multiplicity @ side for side in sums)
+    differing = (sums[0] != sums[1]).any(axis=1)
+    change, multiplicity = (sums[1] - sums[0])[differing], counts.multiplicity[differing]
+    swappable = int(multiplicity.sum())
+    if not swappable:
+        return 1.0
+    exact = swappable <= math.floor(math.log2(resamples))
+    if exact:
+        change = change.repeat(multiplicity, axis=0)
+        flips: Iterator[Array] = iter([np.arange(2**swappable)[:, None] >> np.arange(swappable) & 1])
+    else:
+        generator = np.random.default_rng(seed)
+        flips = (
+            generator.binomial(multiplicity, 0.5, size=(size, len(multiplicity)))
+            for size in _chunks(resamples, len(multiplicity) + change.shape[1])
+        )
+    observed = abs(float(figure(first) - figure(second)))
+    extreme = 0
+    for swapped in flips:
+        moved = swapped.astype(float) @ change
+        statistic = np.abs(figure(first + moved) - figure(second - moved))
+        extreme += int((statistic >= observed - 1e-12).sum())  # equal but for rounding is equal
+    return extreme / 2**swappable if exact else (1 + extreme) / (1 + resamples)
+
+
+def mcnemar(gold: ArrayLike, a: ArrayLike, b: ArrayLike) -> McNemar:
+    """McNemar's test that two systems are right equally often, over rows taken as independent.
+
+    With fewer than 25 rows that one alone has right, the exact binomial test; otherwise its mid-p version,
+    which is less conservative and holds its level (Fagerland, Lydersen and Laake, 2013).
+
+    Args:
+        gold: Labels `[n]`.
+        a: Predicted labels of the first system `[n]`, of one seed: the test knows no more.
+        b: Those of the second.
+
+    Raises:
+        ValueError: Shapes that do not fit.
+    """
+    gold, a, b = (np.asarray(values) for values in (gold, a, b))
+    if not gold.shape == a.shape == b.shape or gold.ndim != 1:
+        raise ValueError(f"gold, a and b have shapes {gold.shape}, {a.shape}, {b.shape}; accepted: all [n]")
+    right_a, right_b = a == gold, b == gold
+    only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
+    discordant, few = only_a + only_b, min(only_a, only_b)
+    exact = float(stats.binomtest(few, discordant).pvalue) if discordant else 1.0
+    if discordant < FEW_DISCORDANT:
+        return McNemar(only_a, only_b, exact, "exact")
+    # half of what is as extreme as the observed, on both sides; at equal counts the sides share it
+    observed = float(stats.binom.pmf(few, discordant, 0.5))
+    return McNemar(only_a, only_b, exact - observed if only_a != only_b else 1 - observed / 2, "mid-p")
+
+
+def holm(p_values: ArrayLike) -> Array:
+    """P-values of several comparisons, adjusted so that all together err at the level of one (Holm, 1979).
+
+    Args:
+        p_values: `[c]`.
+
+    Returns:
+        Adjusted p-values `[c]`, in the same order.
+
+    Raises:
+        ValueError: Not one axis, or a value that is not from 0 to 1.
+    """
+    given = np.asarray(p_values, dtype=float)
+    if given.ndim != 1 or not ((given >= 0) & (given <= 1)).all():
+        raise ValueError(f"p-values {given.tolist()}; accepted: a list of numbers from 0 to 1")
+    order = np.argsort(given)
+    adjusted = np.empty_like(given)
+    weighted = given[order] * np.arange(len(given), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(weighted), 1.0) if len(given) else weighted
+    return adjusted
+
+
+def seed_interval(values: Sequence[float], *, confidence: float = CONFIDENCE) -> Interval:
+    """Student's t-interval of the mean over seeds.
+
+    Raises:
+        ValueError: Fewer than two values.
+    """
+    if len(values) < 2:
+        raise ValueError(f"{len(values)} seed has no interval; accepted: two seeds or more")
+    half = stats.t.ppf((1 + confidence) / 2, len(values) - 1) * stats.sem(values)
+    return float(np.mean(values) - half), float(np.mean(values) + half)
+
+
+def seed_difference(a: Sequence[float], b: Sequence[float]) -> SeedDifference:
+    """Difference of two systems over seeds, which are independent of each other even where equally numbered.
+
+    The interval is Welch's; the p-value is that of a permutation of the seeds between the systems, exact up
+    to 10,000 permutations. Three seeds against three cannot have it below .1, four against four below .029.
+
+    Args:
+        a: Figure of each seed of the first system.
+        b: Those of the second.
+    """
+    difference = float(np.mean(a) - np.mean(b))
+    if len(a) < 2 or len(b) < 2:
+        return SeedDifference(difference, None, None)
+    if np.ptp(a) == np.ptp(b) == 0:
+        interval = (difference, difference)  # scipy has no interval without any variance
+    else:
+        low, high = stats.ttest_ind(a, b, equal_var=False).confidence_interval(CONFIDENCE)
+        interval = (float(low), float(high))
+    test = stats.permutation_test(
+        (np.asarray(a, dtype=float), np.asarray(b, dtype=float)),
+        lambda x, y, axis: x.mean(axis=axis) - y.mean(axis=axis),
+        vectorized=True,
+        n_resamples=RESAMPLES,
+        rng=np.random.default_rng(0),
+    )
+    return SeedDifference(difference, interval, float(test.pvalue))
+
+
+def minimum_detectable_difference(
+    standard_error: float, *, units: int | None = None, power: float = 0.8, level: float = 0.05
+) -> float:
+    """The smallest true difference that a two-sided test would find with this power.
+
+    (t[1 - level / 2] + t[power]) · standard error, with quantiles of Student's t of `units` - 1 degrees of
+    freedom, or of the normal distribution without `units` (2.80 standard errors). It is what this test set
+    can tell of these two systems: smaller differences mostly stay unseen, and not seeing one is no proof.
+
+    Args:
+        standard_error: Of the difference, as of `paired_bootstrap`.
+        units: How many units it was drawn from.
+        power: Share of such test sets on which the difference is found.
+        level: Share of test sets on which one is found where there is none.
+
+    Raises:
+        ValueError: Fewer than two units.
+    """
+    if units is not None and units < 2:
+        raise ValueError(f"units {units}; accepted: 2 or more")
+    distribution = stats.norm if units is None else stats.t(units - 1)
+    return float((distribution.ppf(1 - level / 2) + distribution.ppf(power)) * standard_error)
+
+
+def effect_size(difference: Difference) -> Effect:
+    """Cohen's h of two accuracies; of other figures the difference in standard deviations of a unit's.
+
+    h = 2 asin √a - 2 asin √b, of which .2 is called small, .5 medium and .8 large. A unit's standard
+    deviation is the standard error times √units.
+    """
+    if difference.metric == "accuracy":
+        return Effect("cohen_h", 2 * (math.asin(difference.a**0.5) - math.asin(difference.b**0.5)))
+    deviation = difference.standard_error * math.sqrt(difference.units)
+    return Effect("standardised_difference", difference.difference / deviation if deviation > 1e-12 else None)
+
+
+def expanded_interval(values: Array, units: int) -> Interval:
+    """95 % interval of bootstrap replicates of a figure over so many units (see `paired_bootstrap`)."""
+    reach = math.sqrt(units / (units - 1)) * stats.t.ppf((1 + CONFIDENCE) / 2, units - 1)
+    tail = stats.norm.sf(reach)
+    low, high = np.quantile(values, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def figure_of(metric: str) -> Callable[[Array], Array]:
+    """The function from sums `[..., m]` to the metric's figures `[...]`.
+
+    The sums of labels are a confusion matrix, `m` = gold label · labels + predicted label; those of `mean`
+    the rows' numbers added up, and how many they are.
+
+    Raises:
+        ValueError: An unknown metric; says which there are.
+    """
+    if metric not in FIGURES:
+        raise ValueError(f"metric {metric!r} is unknown; accepted: {', '.join(FIGURES)}")
+    return FIGURES[metric]
+
+
+def _accuracy(sums: Array) -> Array:
+    hits, _, _ = _margins(sums)
+    return hits.sum(axis=-1) / sums.sum(axis=-1)
+
+
+def _macro_f1(sums: Array) -> Array:
+    hits, gold, predicted = _margins(sums)
+    return _mean_share(2 * hits, gold + predicted)  # over labels that are in either
+
+
+def _uar(sums: Array) -> Array:
+    hits, gold, _ = _margins(sums)
+    return _mean_share(hits, gold)  # over labels that are in gold
+
+
+def _mean(sums: Array) -> Array:
+    return sums[..., 0] / sums[..., 1]
+
+
+FIGURES: dict[str, Callable[[Array], Array]] = {
+    "accuracy": _accuracy,
+    "macro_f1": _macro_f1,
+    "uar": _uar,
+    "mean": _mean,
+}
+
+
+def _margins(sums: Array) -> tuple[Array, Array, Array]:
+    """Hits, gold rows and predicted rows of each label, `[..., l]`."""
+    labels = math.isqrt(sums.shape[-1])
+    confusion = sums.reshape(*sums.shape[:-1], labels, labels)
+    return np.diagonal(confusion, axis1=-2, axis2=-1), confusion.sum(axis=-1), confusion.sum(axis=-2)
+
+
+def _mean_share(part: Array, whole: Array) -> Array:
+    there = whole > 1e-9  # swaps of averaged seeds leave a zero as its rounding error
+    shares = np.divide(part, whole, out=np.zeros(np.broadcast_shapes(part.shape, whole.shape)), where=there)
+    return shares.sum(axis=-1) / there.sum(axis=-1)
+
+
+def _chunks(resamples: int, cells: int) -> Iterator[int]:
+    """Sizes that add up to `resamples`, each with so few that its cells can be held."""
+    size = max(1, _CELLS // cells)
+    yield from (min(size, resamples - start) for start in range(0, resamples, size))
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """What the rows of each unit add up to.
+
+    Attributes:
+        sums: `[u, s, m]` of units u, of the seeds s of both systems one after the other.
+        multiplicity: How many units have the same sums, `[u]`: alike rows are counted, not listed.
+        seeds: How many of s are the first system's.
+        rows: Rows in all.
+    """
+
+    sums: Array
+    multiplicity: Array
+    seeds: int
+    rows: int
+
+    @classmethod
+    def of(
+        cls,
+        gold: ArrayLike | None,
+        a: ArrayLike,
+        b: ArrayLike | None,
+        *,
+        clusters: ArrayLike | None,
+        metric: str,
+        least: int = 2,
+    ) -> "_Counts":
+        sides = [np.atleast_2d(np.asarray(side)) for side in (a, b) if side is not None]
+        rows = sides[0].shape[-1]
+        if (gold is None) != (metric == "mean"):
+            raise ValueError(
+                f"metric {metric!r} and gold {'None' if gold is None else 'given'}; "
+                "accepted: gold labels with accuracy, macro_f1 and uar, None with mean"
+            )
+        given = {"a": sides[0][0], "b": sides[-1][0], "gold": gold, "clusters": clusters}
+        for name, values in given.items():
+            if values is not None and np.shape(values) != (rows,):
+                raise ValueError(f"{name} has shape {np.shape(values)}; accepted: {rows} rows, as a has")
+        answers = np.concatenate(sides)
+        if gold is None:
+            each = np.stack([answers.astype(float), np.ones(answers.shape)], axis=-1).swapaxes(0, 1)
+            inverse, multiplicity = np.arange(rows), np.ones(rows, dtype=int)
+        else:
+            labels, coded = np.unique(np.vstack([np.asarray(gold)[None], answers]), return_inverse=True)
+            coded = coded.reshape(len(answers) + 1, rows)
+            patterns, inverse, multiplicity = np.unique(
+                coded, axis=1, return_inverse=True, return_counts=True
+            )
+            cells = patterns[0] * len(labels) + patterns[1:]  # [s, pattern]
+            each = np.eye(len(labels) ** 2)[cells.T]  # [pattern, s, m]
+        if clusters is not None:
+            names, cluster = np.unique(np.asarray(clusters), return_inverse=True)
+            table = np.zeros((len(names), len(each)))
+            np.add.at(table, (cluster, inverse.ravel()), 1)
+            each = (table @ each.reshape(len(each), -1)).reshape(len(names), *each.shape[1:])
+            multiplicity = np.ones(len(names), dtype=int)
+        if multiplicity.sum() < least:
+            what = "rows" if clusters is None else "clusters"
+            raise ValueError(f"{multiplicity.sum()} {what}; accepted: {least} or more")
+        return cls(each, multiplicity, len(sides[0]), rows)
+
+    @property
+    def units(self) -> int:
+        return int(self.multiplicity.sum())
+
+    @property
+    def totals(self) -> Array:
+        """`[s, m]`."""
+        return np.tensordot(self.multiplicity, self.sums, axes=1)
+
+    def drawn(self, resamples: int, seed: int) -> Iterator[Array]:
+        """Sums of units drawn with replacement, `[r, s, m]`, in chunks of resamples r."""
+        generator = np.random.default_rng(seed)
+        shares = self.multiplicity / self.units
+        flat = self.sums.reshape(len(self.sums), -1)
+        for size in _chunks(resamples, sum(flat.shape)):
+            drawn = generator.multinomial(self.units, shares, size=size).astype(float)
+            yield (drawn @ flat).reshape(size, *self.sums.shape[1:])
+
+    def mean_figures(self, figure: Callable[[Array], Array], sums: Array) -> tuple[Array, Array]:
+        """Figure of each system, the mean over its seeds, from sums `[r, s, m]`: two arrays `[r]`."""
+        figures = figure(sums)
+        first, second = figures[:, : self.seeds], figures[:, self.seeds :]
+        return first.mean(axis=1), second.mean(axis=1) if second.size else first.mean(axis=1)

@@ -1,0 +1,201 @@
+"""`mmsr compare` as a person calls it, on small files of predictions."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sklearn.metrics import f1_score
+
+from mmsr.cli import main
+from mmsr.evaluation.compare import System, compare
+from mmsr.evaluation.report import differences_picture
+
+LABELS = ["negative", "neutral", "positive"]
+
+
+@pytest.fixture
+def write(row, tmp_path):
+    """Writes a run of 60 rows and eight speakers, of which every `wrong`-th label is wrong."""
+
+    def write(
+        name: str, *, wrong: int, first: int = 0, rows: int = 60, condition="text", **cells: Any
+    ) -> Path:
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        lines = []
+        for i in range(rows):
+            gold = LABELS[i % 3]
+            said = LABELS[(i + 1) % 3] if i % wrong == first else gold
+            one = row(f"r{i}", label=gold, predicted_label=said, speaker=f"s{i % 8}", condition=condition)
+            one |= {
+                "rationale": f"voice number {i}",
+                "predicted_rationale": f"voice {'number' if gold == said else ''} {i}",
+            }
+            lines.append(json.dumps(one | cells) + "\n")
+        with (folder / "predictions.jsonl").open("a", encoding="utf-8") as file:
+            file.writelines(lines)
+        return folder
+
+    return write
+
+
+def printed(capsys, *arguments: Any) -> list[dict[str, Any]]:
+    main(["compare", "--json", *map(str, arguments)])
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def refused(capsys, *arguments: Any) -> str:
+    with pytest.raises(SystemExit) as exit_:
+        main(["compare", *map(str, arguments)])
+    assert exit_.value.code == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def test_two_runs_as_json(write, capsys) -> None:
+    a, b = write("a", wrong=10), write("b", wrong=3, first=1)
+    (found,) = printed(capsys, a, b / "predictions.jsonl")
+    assert list(found)[:4] == ["metric", "difference", "interval", "p_value"]
+    gold = [LABELS[i % 3] for i in range(60)]
+    of_a = [LABELS[(i + 1) % 3] if i % 10 == 0 else LABELS[i % 3] for i in range(60)]
+    of_b = [LABELS[(i + 1) % 3] if i % 3 == 1 else LABELS[i % 3] for i in range(60)]
+    figures = [f1_score(gold, said, average="macro") for said in (of_a, of_b)]
+    assert found["difference"] == pytest.approx(figures[0] - figures[1])
+    assert [found["figure_a"], found["figure_b"]] == pytest.approx(figures)
+    low, high = found["interval"]
+    assert 0 < low < found["difference"] < high
+    assert (found["metric"], found["over"], found["units"], found["rows"]) == ("macro_f1", "speakers", 8, 60)
+    assert found["p_value"] == found["p_holm"] < 0.05
+    assert found["mcnemar"]["only_a"] > found["mcnemar"]["only_b"]
+    assert found["seeds"] is None
+    (back,) = printed(capsys, b, a)
+    assert back["difference"] == -found["difference"] and back["p_value"] == found["p_value"]
+
+
+def test_several_runs_are_corrected_and_drawn(write, tmp_path, capsys) -> None:
+    a, b, c = write("a", wrong=10), write("b", wrong=4, first=1), write("c", wrong=3, first=1)
+    main(["compare", f"ours={a}", f"b={b}", f"c={c}", "--plot", str(tmp_path / "p.png")])
+    out = capsys.readouterr().out
+    assert "ours - b" in out and "ours - c" in out and "b - c" not in out and "p (Holm)" in out
+    assert "60 rows" in out and "8 speakers" in out and "80 % power" in out
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+    found = printed(capsys, a, b, c, "--all-pairs")
+    assert len(found) == 3
+    assert max(one["p_holm"] - one["p_value"] for one in found) > 0
+    assert ".png" in refused(capsys, a, b, "--plot", "p.pdf")
+
+
+def test_a_picture_shows_what_it_is_given(write) -> None:
+    systems = [System.parse(str(write(name, wrong=n))) for name, n in (("a", 10), ("b", 3))]
+    (one,), _ = compare(systems)
+    pictures = {
+        differences_picture([each])
+        for each in (one, replace(one, p_holm=1.0), replace(one, interval=(-0.5, 0.5)))
+    }
+    assert len(pictures) == 3
+    # a name from which no installed font has the letters, or that is half a formula
+    assert differences_picture([replace(one, a="$x", b="\U0001f600")])
+
+
+def test_seeds_of_a_system_are_a_pattern(write, tmp_path, capsys) -> None:
+    for seed, wrong in enumerate((10, 12, 15)):
+        write(f"a-seed{seed}", wrong=wrong)
+        write(f"b-seed{seed}", wrong=3 + seed % 2, first=1)
+    (found,) = printed(capsys, f"a={tmp_path}/a-seed*", f"b={tmp_path}/b-seed*")
+    assert (found["a"], found["b"], found["mcnemar"]) == ("a", "b", None)
+    seeds = found["seeds"]
+    assert len(seeds["a"]) == len(seeds["b"]) == 3
+    assert found["difference"] == pytest.approx(sum(seeds["a"]) / 3 - sum(seeds["b"]) / 3)
+    assert seeds["p_value"] == pytest.approx(0.1)  # the least that three against three can show
+    assert seeds["interval"][0] < found["difference"] < seeds["interval"][1]
+    (one,) = printed(capsys, f"a={tmp_path}/a-seed*", f"b={tmp_path}/b-seed0")
+    assert one["seeds"]["interval"] is None and one["seeds"]["interval_b"] is None
+    assert one["seeds"]["interval_a"] is not None
+    main(["compare", f"a={tmp_path}/a-seed*", f"b={tmp_path}/b-seed*"])
+    assert "3 and 3 seeds" in capsys.readouterr().out
+
+
+def test_conditions_of_one_run(write, capsys) -> None:
+    run = write("a", wrong=3)
+    write("a", wrong=10, condition="audio+text")
+    (found,) = printed(capsys, f"{run}:audio+text", f"{run}:text")
+    assert found["difference"] > 0 and found["condition"] == "audio+text - text"
+    other = write("b", wrong=3)
+    (found,) = printed(capsys, run, other)  # the first that both have
+    assert found["condition"] == "text" and found["difference"] == 0 and found["p_value"] == 1
+    write("c", wrong=3, condition="audio")
+    assert "no condition that all runs have" in refused(capsys, other, run.parent / "c")
+    line = refused(capsys, run, other, "--condition", "audio+text")
+    assert "b/predictions.jsonl: no row has condition 'audio+text'; accepted: text" in line
+
+
+def test_rationales(write, capsys) -> None:
+    a, b = write("a", wrong=10), write("b", wrong=3, first=1)
+    (found,) = printed(capsys, a, b, "--metric", "rougeL")
+    assert (found["metric"], found["mcnemar"]) == ("rougeL", None)
+    rouge = (54 + 6 * 0.8) / 60, (40 + 20 * 0.8) / 60  # two of three words are an F-measure of .8
+    assert [found["figure_a"], found["figure_b"]] == pytest.approx(rouge)
+    silent = write("silent", wrong=3, predicted_rationale=None)
+    line = refused(capsys, a, silent, "--metric", "rougeL")
+    assert "silent/predictions.jsonl: no row has a predicted_rationale; accepted: accuracy" in line
+
+
+def test_clusters(write, tmp_path, capsys) -> None:
+    a, b = write("a", wrong=10), write("b", wrong=3, first=1)
+    (rows,) = printed(capsys, a, b, "--cluster", "none")
+    assert (rows["over"], rows["units"]) == ("rows", 60)
+    table = tmp_path / "segments.csv"
+    table.write_text("id,recording\n" + "".join(f"r{i},{i // 5}\n" for i in range(60)))
+    (recordings,) = printed(capsys, a, b, "--cluster", "recording", "--cluster_table", table)
+    assert (recordings["over"], recordings["units"]) == ("recordings", 12)
+    line = refused(capsys, a, b, "--cluster", "recording")
+    assert "row 'r0' and 59 others have none" in line and "--cluster_table" in line
+    assert "has no column take; its columns: id, recording" in refused(
+        capsys, a, b, "--cluster", "take", "--cluster_table", table
+    )
+    few = [write(name, wrong=3, speaker="one") for name in ("c", "d")]
+    assert printed(capsys, *few)[0]["over"] == "rows"
+    assert "all rows have 'one'" in refused(capsys, *few, "--cluster", "speaker")
+
+
+def test_rows_that_are_not_the_same_are_named(write, capsys) -> None:
+    a, short = write("a", wrong=10), write("short", wrong=3, rows=50)
+    line = refused(capsys, a, short)
+    assert "short/predictions.jsonl: no answer to 10 of 60 rows" in line and "'r50', 'r51', 'r52' ..." in line
+    assert "--common" in line
+    main(["compare", str(a), str(short), "--common", "--json"])
+    answer = capsys.readouterr()
+    assert json.loads(answer.out)["rows"] == 50 and "10 rows left out" in answer.err
+    other = write("other", wrong=3, label="neutral")
+    line = refused(capsys, a, other)
+    assert "row 'r0': label 'negative' in" in line and "'neutral' in" in line
+    assert "repeated in condition text" in refused(capsys, a, write("short", wrong=3))
+
+
+def test_what_is_no_run_is_named(write, tmp_path, capsys) -> None:
+    a = write("a", wrong=10)
+    assert "1 run; accepted: two or more" in refused(capsys, a)
+    assert "nowhere: no such run" in refused(capsys, a, tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    assert "empty: no predictions.jsonl in it" in refused(capsys, a, tmp_path / "empty")
+    assert "metric 'f2' is unknown; accepted: accuracy" in refused(capsys, a, a, "--metric", "f2")
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text('{"id": "r0"}\n')
+    assert "broken.jsonl, line 1: no label, rationale" in refused(capsys, a, broken)
+    broken.write_text("{\n")
+    assert "broken.jsonl, line 1: no JSON" in refused(capsys, a, broken)
+
+
+def test_help_is_light() -> None:
+    code = "import sys, mmsr.cli as c\ntry: c.main(['compare', '--help'])\nexcept SystemExit: pass\n"
+    code += "assert not {'torch', 'numpy', 'scipy', 'sklearn'} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (
+        "RUN [RUN ...]" in done.stdout and "--cluster_table" in done.stdout and "Two or more" in done.stdout
+    )
