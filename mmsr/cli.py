@@ -621,7 +621,7 @@ def run_fit(args: list[str]) -> None:
         if flag in ("-c", "--config") and words and not os.path.isfile(words[0]):
             words[0] = str(packaged_or_missing(words[0]))
         elif flag in ("--data.columns", "--data.label_map"):
-            own = list(itertools.takewhile(lambda word: not word.startswith("--"), words))
+            own = list(itertools.takewhile(lambda word: not word.startswith("-"), words))
             words[: len(own)] = [as_mapping(own)]
     from mmsr.training.run import fit as train
 
@@ -716,12 +716,13 @@ def as_flags(argv: Sequence[str]) -> list[str]:
         name, equals, rest = value.partition("=")
         name = "--" + name[2:].replace("-", "_")
         kind = types.get(name, "")
-        if kind.startswith("list[str]") and not equals:
+        if kind.startswith(("list[str]", "list[float]")) and not equals:
             own = []
             while values and not values[0].startswith("--"):
                 own.append(values.pop(0))
             typed = len(own) == 1 and own[0].startswith("[")  # a list in YAML
-            flags.append(f"{name}={own[0] if typed else dumps(own)}")
+            numbers = kind.startswith("list[float]") and not typed
+            flags.append(f"{name}={own[0] if typed else dumps([float(n) for n in own] if numbers else own)}")
         elif kind.startswith("dict[str, str]") and not equals:
             own = []
             while values and not values[0].startswith("--"):
@@ -737,7 +738,7 @@ def as_flags(argv: Sequence[str]) -> list[str]:
 def as_mapping(words: Sequence[str]) -> str:
     """`label=mood text=words` as JSON; one word that is a mapping in YAML stays."""
     pairs = [word.partition("=") for word in words]
-    if not all(name.isidentifier() and equals for name, equals, _ in pairs):
+    if not all(name and equals for name, equals, _ in pairs) or words[0].startswith("{"):
         return " ".join(words)
     return dumps({name: value for name, _, value in pairs}, ensure_ascii=False)
 

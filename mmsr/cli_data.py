@@ -338,7 +338,7 @@ def degrade(
     if confusions.endswith(".json"):
         learned = Confusions.load(confusions)
     else:
-        pairs = load_manifest(confusions, check_audio=False)
+        pairs = load_manifest(confusions, columns=columns, check_audio=False)
         pairs = [row for row in pairs if row["text"] and row["asr_text"]]
         learned = Confusions.learn(
             *([row[name] for row in pairs] for name in ("text", "asr_text", "language"))

@@ -19,7 +19,8 @@ def must_be_there(flag: str, path: str) -> None:
     Raises:
         ValueError: It has a file's ending, and there is no such file.
     """
-    if "://" not in path and os.path.splitext(path)[1] and not os.path.exists(path.partition(":")[0]):
+    there = "://" in path or os.path.exists(path) or os.path.exists(path.partition(":")[0])
+    if os.path.splitext(path)[1] and not there:
         raise ValueError(f"--{flag} {path}: no such file")
 
 

@@ -13,7 +13,7 @@ import pytest
 import soundfile
 import torch
 
-from mmsr.cli import main, packaged_config
+from mmsr.cli import as_flags, as_mapping, main, packaged_config
 from mmsr.data.manifest import load_manifest
 
 
@@ -372,6 +372,10 @@ def test_columns_are_named_as_a_person_types_them(tmp_path, capsys, given):
     path = tmp_path / "m.csv"
     path.write_text("words,mood\nvery good indeed,pos\nso very bad today,negative\nas it was before,1\n")
     main(["data", "check", "--manifest", str(path), "--columns", *given, "--label-map", "pos=positive"])
+    assert as_flags(["data", "degrade", "--wer", ".1", ".2"]) == ["data", "degrade", "--wer=[0.1, 0.2]"]
+    assert (
+        as_mapping(["0=positive", "non-negative=neutral"]) == '{"0": "positive", "non-negative": "neutral"}'
+    )
     assert "negative 1, neutral 1, positive 1" in capsys.readouterr().out
     fit = ["fit", "--data.manifest", str(path), "--data.columns", *given, "--data.label_map", "pos=positive"]
     fit += ["--model.preset", "tiny", "--trainer.default_root_dir", str(tmp_path / "run")]

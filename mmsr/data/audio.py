@@ -181,7 +181,8 @@ def _bytes_cut_off(file: str | BinaryIO, start: int) -> int:
         return 0
     size = int.from_bytes(header[4:8], "little") + 8
     # Who writes to a pipe cannot go back and fill in the size: it is 0 or as large as can be.
-    return max(0, size - length) if 8 < size < 0x7FFF0000 else 0
+    # Some count a missing pad byte, or the whole file for what follows the first 8 bytes.
+    return size - length if 8 < size < 0x7FFF0000 and size - length > 8 else 0
 
 
 @contextmanager

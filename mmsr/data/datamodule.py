@@ -296,7 +296,14 @@ class MmsrDataModule(LightningDataModule):
             raise self._error("asr_text", "is empty in all rows; accepted: transcripts, or text_column text")
 
     def _by_split(self, rows: datasets.Dataset) -> dict[Split, np.ndarray]:
-        return {split: rows_with(rows, "split", [name]) for split, name in self.split_names.items()}
+        groups = {split: rows_with(rows, "split", [name]) for split, name in self.split_names.items()}
+        if unused := len(rows) - sum(len(numbers) for numbers in groups.values()):
+            used = ", ".join(self.split_names.values())
+            others = [name for name in distinct(rows, "split") if name not in self.split_names.values()]
+            name = Path(self.manifest).name
+            found = ", ".join(map(repr, others)) or "none"
+            logger.warning("%s: %d rows are in no split of %s (theirs: %s)", name, unused, used, found)
+        return groups
 
     def _by_speaker(self, rows: datasets.Dataset) -> dict[Split, list[int]]:
         assert self.fold is not None

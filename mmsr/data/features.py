@@ -11,6 +11,7 @@ safetensors holds bfloat16 as it is, which numpy's format cannot, checks an entr
 rather than read. One file an entry costs some 0.1 ms a lookup, far below what an encoder or a step costs.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -107,8 +108,9 @@ class FeatureStore:
         try:
             with safetensors.safe_open(path, framework="pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}
-            if time.time() - path.stat().st_mtime > _TOUCHED:
-                os.utime(path)  # a file's access time is not kept everywhere
+            with contextlib.suppress(PermissionError):  # a store may be shared for reading alone
+                if time.time() - path.stat().st_mtime > _TOUCHED:
+                    os.utime(path)  # a file's access time is not kept everywhere
         except FileNotFoundError:
             self.misses += 1
             return None

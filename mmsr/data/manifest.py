@@ -221,7 +221,7 @@ def fingerprint(dataset: datasets.Dataset) -> str:
     """Identify data by their content: 16 hex digits over the rows, in order, and their audio files' bytes.
 
     Where the audio files lie and what they are called does not count, so the same data in another folder or
-    on another machine have the same fingerprint.
+    on another machine have the same fingerprint. (Rows without an `id` have one made of the manifest's name.)
 
     Raises:
         OSError: An audio file cannot be read.

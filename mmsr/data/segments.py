@@ -280,10 +280,10 @@ def segment_manifest(
     silent, seconds, done = [], 0.0, 0
     for row in table:
         if row["id"] not in long:
-            rows.append({**row, "audio": row["audio"] and relative_to(row["audio"], out.resolve())})
+            rows.append({**row, "audio": row["audio"] and relative_to(row["audio"], os.path.abspath(out))})
             continue
         cut = _segmented(row, out / "audio" / _folder_name(row["id"]), settings)
-        source = relative_to(row["audio"], out.resolve())
+        source = relative_to(row["audio"], os.path.abspath(out))
         for number, part in enumerate(cut["segments"], start=1):
             identity = f"{row['id']}-{number:04d}"
             audio = os.path.join("audio", _folder_name(row["id"]), f"{number:04d}.flac")

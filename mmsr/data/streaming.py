@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from mmsr.data.audio import Audio
+from mmsr.data.audio import Audio, AudioError
 from mmsr.data.batching import BudgetBatchSampler
 from mmsr.data.manifest import DURATION, Row
 from mmsr.data.utterances import Collator, UtteranceDataset
@@ -81,7 +81,8 @@ class StreamedBatches(IterableDataset[dict[str, Any]]):
             given = 0
             while some := list(itertools.islice(mine, self.window)):
                 dataset = self.utterances(some)
-                dataset.seconds, dataset.tokens = _seconds(some), self.tokens(some)
+                stretch = 1.0 if dataset.augmentations is None else dataset.augmentations.stretch
+                dataset.seconds, dataset.tokens = _seconds(some) * stretch, self.tokens(some)
                 sampler = BudgetBatchSampler(
                     dataset.seconds,
                     dataset.tokens,
@@ -130,6 +131,11 @@ def _read(dataset: UtteranceDataset, epoch: int, rows: Sequence[int]) -> list[di
 
 def _seconds(rows: Sequence[Row]) -> np.ndarray:
     """Length `[n]` of each row's audio: as its row says, or from its header; 0 without audio."""
-    return np.array(
-        [0.0 if row["audio"] is None else row.get(DURATION) or Audio.duration(row["audio"]) for row in rows]
-    )
+
+    def seconds(row: Row) -> float:
+        try:
+            return 0.0 if row["audio"] is None else row.get(DURATION) or Audio.duration(row["audio"])
+        except AudioError as error:
+            raise AudioError(f"row with id {row['id']!r}, column audio: {error}") from error
+
+    return np.array([seconds(row) for row in rows])

@@ -12,6 +12,7 @@ with line breaks is still one row), in jsonl the first line, in parquet and Hub 
 """
 
 import csv
+import glob
 import io
 import itertools
 import json
@@ -22,7 +23,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO, Literal, TypeAlias
 
 import datasets
 import fsspec  # type: ignore[import-untyped]
@@ -53,22 +54,30 @@ class Part:
         split: The split that a Hub dataset's layout says it is of.
         dataset: The rows themselves, where only `datasets` knows how to read them.
         audio_column: What the column `audio` is called, unless the caller says otherwise.
+        class_names: What the numbers in a column stand for, where the dataset's README says so.
+        called: How messages call it, where its own name is not enough.
     """
 
     source: str
     split: str | None = None
     dataset: datasets.Dataset | None = None
     audio_column: str = "audio"
+    class_names: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    called: str | None = None
 
     @property
     def name(self) -> str:
         """How messages call it: by its folder too where each folder has one of this name."""
+        if self.called is not None:
+            return self.called
         folder, name = os.path.split(self.source.rstrip("/"))
         return f"{os.path.basename(folder)}/{name}" if name.startswith("metadata.") else name or self.source
 
     @property
     def stem(self) -> str:
         """What the ids that it lacks begin with."""
+        if self.called is not None:
+            return os.path.splitext(self.called)[0].replace("/", "-").removesuffix("-metadata")
         return os.path.splitext(self.name)[0].removesuffix("/metadata")
 
     @property
@@ -113,6 +122,8 @@ def parts(source: str | os.PathLike[str]) -> list[Part]:
             raise unreadable(name, f"has the ending {_ending(name)!r}; accepted: {_ACCEPTED}")
         return [Part(name)]
     place, _, configuration = name.removeprefix("hf://datasets/").partition(":")
+    if os.path.isdir(name):
+        place, configuration = os.path.abspath(name), ""
     if os.path.isdir(place) or (_HUB_ID.fullmatch(place) and _ending(place) not in _READERS):
         return _hub_parts(name, place, configuration or None)
     if _ending(name) not in _READERS:
@@ -131,8 +142,18 @@ def _hub_parts(name: str, place: str, configuration: str | None) -> list[Part]:
         every = [file for group in files.values() for file in group]
         metadata = {file for file in every if os.path.basename(file).startswith("metadata.")}
         if every and all(_ending(file) in _READERS for file in metadata or every):
+            names = [os.path.basename(file) for file in (metadata or every)]
+            same = len(set(names)) < len(names)  # train/data.csv and test/data.csv
+            root = os.path.commonpath(every) if same and not is_url(every[0]) else None
+            class_names = _class_names(builder.info.features or {})
             return [
-                Part(file, split, audio_column="file_name" if metadata else "audio")
+                Part(
+                    file,
+                    split,
+                    audio_column="file_name" if metadata else "audio",
+                    class_names=class_names,
+                    called=None if root is None else os.path.relpath(file, root),
+                )
                 for split, group in files.items()
                 for file in group
                 if not metadata or file in metadata
@@ -176,7 +197,14 @@ def chunks(
     try:
         with fsspec.open(part.source, "rb") as file:
             reader = _READERS[_ending(part.source)]
-            yield from reader(part, file, faults, wanted=wanted, stream=stream)
+            for chunk in reader(part, file, faults, wanted=wanted, stream=stream):
+                if part.class_names and _ending(part.source) != ".parquet":
+                    named = {
+                        name: _named(values, part.class_names.get(name))
+                        for name, values in chunk.columns.items()
+                    }
+                    chunk = replace(chunk, columns=named)
+                yield chunk
     except ManifestError:
         raise
     except UnicodeDecodeError as error:
@@ -273,7 +301,9 @@ def _read_xlsx(part: Part, file: BinaryIO, faults: list[Fault], **_: object) -> 
         if len(book.sheetnames) > 1:
             sheets = len(book.sheetnames)
             logger.warning("%s: of %d sheets, only %r is read", part.name, sheets, book.sheetnames[0])
-        rows = book.worksheets[0].iter_rows(values_only=True)
+        sheet = book.worksheets[0]
+        sheet.reset_dimensions()  # as the file states them, they may be out of date, and rows be cut off
+        rows = sheet.iter_rows(values_only=True)
         cells = list(next(rows, ()))
         while cells and is_blank(cells[-1]):  # formatting alone can make a sheet wider
             cells.pop()
@@ -328,10 +358,11 @@ def _read_parquet(
     inside = any(_holds_bytes(schema.field(name).type) for name in wanted if name in schema.names)
     if inside and not stream:
         # rows of a parquet file cannot be had one at a time, those of an Arrow file can
-        yield from _of_dataset(datasets.Dataset.from_parquet(part.source), wanted)
+        held = datasets.Dataset.from_parquet(glob.escape(part.source))
+        yield from _of_dataset(held, wanted, class_names=part.class_names)
         return
     used = [name for name in schema.names if name in wanted]
-    names = _class_names(datasets.Features.from_arrow_schema(schema), used)
+    names = {**part.class_names, **_class_names(datasets.Features.from_arrow_schema(schema))}
     number = 1
     for batch in table.iter_batches(batch_size=_STREAMED if inside else _CHUNK, columns=used):
         inline: dict[str, bytes] = {}
@@ -350,10 +381,12 @@ def _read_parquet(
         number += len(batch)
 
 
-def _of_dataset(rows: datasets.Dataset, wanted: Collection[str]) -> Iterator[Chunk]:
+def _of_dataset(
+    rows: datasets.Dataset, wanted: Collection[str], *, class_names: Mapping[str, Sequence[str]] | None = None
+) -> Iterator[Chunk]:
     """Rows that `datasets` holds in Arrow files, of which audio inside them is referred to."""
     used = [name for name in rows.column_names if name in wanted]
-    names = _class_names(rows.features, used)
+    names = {**(class_names or {}), **_class_names(rows.features)}
     first = 0
     for file in [entry["filename"] for entry in rows.cache_files]:
         table = datasets.Dataset.from_file(file).data
@@ -361,13 +394,20 @@ def _of_dataset(rows: datasets.Dataset, wanted: Collection[str]) -> Iterator[Chu
             some = table.slice(start, min(_CHUNK, len(table) - start))
             columns: dict[str, Column] = {}
             for name in used:
-                column = some.column(name).combine_chunks()
-                if isinstance(column, pa.ChunkedArray):
-                    column = pa.concat_arrays(column.chunks)
-                if _holds_bytes(column.type):
-                    references = [row_of_table(file, name, start + row) for row in range(len(column))]
-                    columns[name] = _references(column, references)
+                column = some.column(name)
+                if _holds_bytes(column.type):  # gigabytes: never brought together
+                    rows_of = iter(range(start, start + len(column)))
+                    columns[name] = [
+                        reference
+                        for chunk in column.chunks
+                        for reference in _references(
+                            chunk, [row_of_table(file, name, next(rows_of)) for _ in range(len(chunk))]
+                        )
+                    ]
                 else:
+                    column = column.combine_chunks()
+                    if isinstance(column, pa.ChunkedArray):
+                        column = pa.concat_arrays(column.chunks)
                     columns[name] = _named(column, names.get(name))
             yield Chunk(
                 np.arange(first + start + 1, first + start + len(some) + 1),
@@ -378,17 +418,24 @@ def _of_dataset(rows: datasets.Dataset, wanted: Collection[str]) -> Iterator[Chu
         first += len(table)
 
 
-def _class_names(features: datasets.Features, used: Sequence[str]) -> dict[str, list[str]]:
+def _class_names(features: Mapping[str, Any]) -> dict[str, Sequence[str]]:
     """What the numbers in the Hub's class columns stand for."""
-    kinds = {name: features[name] for name in used}
-    return {name: kind.names for name, kind in kinds.items() if isinstance(kind, datasets.ClassLabel)}
+    return {name: kind.names for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)}
 
 
-def _named(column: pa.Array, names: list[str] | None) -> Column:
+def _named(column: Column, names: Sequence[str] | None) -> Column:
     if names is None:
         return column
-    # the Hub writes -1 where a label is held back
-    return [None if code is None or code < 0 else names[code] for code in column.to_pylist()]
+    values = column.to_pylist() if isinstance(column, pa.Array) else column
+    return [_class_name(value, names) for value in values]
+
+
+def _class_name(value: object, names: Sequence[str]) -> object:
+    """A number's name; -1 is how the Hub writes a label that is held back; what is no number stays."""
+    text = str(value).strip()
+    if text == "-1":
+        return None
+    return names[int(text)] if text.isdecimal() and int(text) < len(names) else value
 
 
 def _holds_bytes(kind: pa.DataType) -> bool:
@@ -511,15 +558,18 @@ def checked_ending(path: Path) -> str:
 
 def _write_delimited(path: Path, table: Table) -> None:
     with open(path, "w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, delimiter=_DELIMITERS[path.suffix.lower()], lineterminator="\n")
-        writer.writerow(table.columns)
-        writer.writerows(_cells(table.rows, table.columns))
+        rows: list[Sequence[str | None]] = [table.columns, *_cells(table.rows, table.columns)]
+        # a lone carriage return would end the row where a reader meets it unquoted
+        returns = any("\r" in value for row in rows for value in row if value)
+        quoting: Literal[0, 1] = csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL
+        delimiter = _DELIMITERS[path.suffix.lower()]
+        csv.writer(file, delimiter=delimiter, lineterminator="\n", quoting=quoting).writerows(rows)
 
 
 def _write_jsonl(path: Path, table: Table) -> None:
     with open(path, "w", encoding="utf-8") as file:
         for row in table.rows:
-            file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+            file.write(json.dumps(row, ensure_ascii=False, default=_plain) + "\n")
 
 
 def _write_parquet(path: Path, table: Table) -> None:
@@ -537,13 +587,24 @@ def _write_parquet(path: Path, table: Table) -> None:
 def _write_xlsx(path: Path, table: Table) -> None:
     try:
         import openpyxl
+        from openpyxl.cell import WriteOnlyCell
+        from openpyxl.utils.exceptions import IllegalCharacterError
     except ImportError as error:
         raise ValueError(f"{path} needs openpyxl to be written: pip install 'mmsr[xlsx]'") from error
     book = openpyxl.Workbook(write_only=True)
     sheet = book.create_sheet()
-    sheet.append(table.columns)
-    for values in _cells(table.rows, table.columns):
-        sheet.append(values)
+    rows: list[Sequence[str | None]] = [table.columns, *_cells(table.rows, table.columns)]
+    for number, values in enumerate(rows, start=1):
+        cells = []
+        for name, value in zip(table.columns, values, strict=True):
+            try:
+                cells.append(WriteOnlyCell(sheet, value))
+            except IllegalCharacterError as error:
+                problem = f"{value!r} holds a control character, which xlsx cannot; accepted: another format"
+                raise ManifestError([Fault(path.name, number, name, problem)]) from error
+            if value is not None:
+                cells[-1].data_type = "s"  # what begins with = is text too, no formula
+        sheet.append(cells)
     book.save(path)
 
 
@@ -556,7 +617,18 @@ def _cell(value: object) -> str | None:
         return value
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, (list, dict)) else str(value)
+    if isinstance(value, (list, dict, bytes)):
+        return json.dumps(value, ensure_ascii=False, default=_plain)
+    return str(value)
+
+
+def _plain(value: object) -> str:
+    """What JSON has no type for, as text."""
+    if isinstance(value, bytes):
+        raise ValueError(
+            "audio inside a table goes into parquet alone; accepted: a copy that ends in .parquet"
+        )
+    return str(value)
 
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}

@@ -641,3 +641,10 @@ def test_what_a_stream_cannot_do_is_said(manifest: Path):
         data.train_dataloader()
     with pytest.raises(ManifestError, match="no row is in 'training'; found: none of the three"):
         _ = module(manifest, streaming=True, train_split="training").train_rows
+
+
+def test_rows_in_no_split_are_counted(manifest: Path, caplog: pytest.LogCaptureFixture):
+    change(manifest, lambda number, row: row.update(split="Train") if number < 8 else None)
+    with caplog.at_level(logging.WARNING):
+        assert len(module(manifest).train_rows) == 20
+    assert "m.csv: 8 rows are in no split of train, dev, test (theirs: 'Train')" in caplog.text

@@ -439,6 +439,31 @@ def test_a_hub_folder_of_tables_guesses_nothing_and_names_the_file(folder: Path)
     ]
 
 
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_the_readme_of_a_hub_folder_says_what_numbers_stand_for(folder: Path, ending: str):
+    (hub := folder / "hub").mkdir()
+    names = "\n".join(
+        f"            '{i}': {name}" for i, name in enumerate(("positive", "negative", "neutral"))
+    )
+    card = "---\ndataset_info:\n  features:\n  - name: text\n    dtype: string\n  - name: label\n    dtype:\n"
+    write(hub / "README.md", f"{card}      class_label:\n        names:\n{names}\n---\n")
+    write_rows(hub / f"train.{ending}", [{"text": "a", "label": 0}, {"text": "b", "label": 2}])
+    assert load_manifest(hub, labels=LABELS)["label"][:] == ["positive", "neutral"]
+
+
+def test_files_of_one_name_in_a_hub_folder_give_each_row_its_id(folder: Path):
+    for split in ("train", "test"):
+        (folder / "hub" / split).mkdir(parents=True)
+        write(folder / "hub" / split / "data.csv", "text,label\na,0\nb,9\n")
+    assert faults(folder / "hub", labels=LABELS) == [
+        f"{split}/data.csv, row 3, column label: '9' is unknown; accepted: negative, neutral, positive,"
+        " or their indices 0 to 2"
+        for split in ("train", "test")
+    ]
+    rows = load_manifest(folder / "hub")
+    assert rows["id"][:] == ["train-data-2", "train-data-3", "test-data-2", "test-data-3"]
+
+
 def test_a_hub_folder_of_audio_files(folder: Path):
     for split in ("train", "test"):
         (to := folder / "hub" / split).mkdir(parents=True)

@@ -1,9 +1,13 @@
 """A manifest's file as it is: every format into every other, with each column and value."""
 
+import re
+import zipfile
+
 import pyarrow
 import pyarrow.parquet
 import pytest
 
+from mmsr.data.manifest import load_manifest
 from mmsr.data.tables import ENDINGS, Table, read_table, write_table
 
 
@@ -46,3 +50,37 @@ def test_paths_are_seen_from_the_other_folder(tmp_path):
 def test_other_endings_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"a.txt: has the ending '.txt'; accepted: .csv, .tsv"):
         write_table(tmp_path / "a.txt", Table([], [], []))
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize(
+    "text", ["=1+1", "=) thanks a lot", "one\rtwo", "\rone", '"Hello" she said', "a\r\nb"]
+)
+def test_awkward_text_comes_back_as_it_was(tmp_path, ending, text):
+    write_table(path := tmp_path / f"m{ending}", Table(["text"], [{"text": text}, {"text": "after"}], []))
+    expected = text.replace("\r\n", "\n").replace("\r", "\n") if ending == ".xlsx" else text
+    assert [row["text"] for row in read_table(path).rows] in ([text, "after"], [expected, "after"])
+    assert len(load_manifest(path)) == 2
+
+
+def test_a_sheet_whose_stated_dimension_is_out_of_date_is_read_whole(tmp_path):
+    write_table(path := tmp_path / "m.xlsx", Table(["text"], [{"text": f"row {i}"} for i in range(5)], []))
+    with zipfile.ZipFile(path) as book:
+        parts = {name: book.read(name) for name in book.namelist()}
+    sheet = "xl/worksheets/sheet1.xml"
+    stale = b'<dimension ref="A1:A2"/><sheetData>'
+    assert b"<sheetData>" in parts[sheet]
+    cleaned = re.sub(rb"<dimension[^>]*/>", b"", parts[sheet])
+    parts[sheet] = cleaned.replace(b"<sheetData>", stale, 1)
+    with zipfile.ZipFile(path, "w") as book:
+        for name, content in parts.items():
+            book.writestr(name, content)
+    assert len(load_manifest(path)) == 5
+
+
+def test_audio_inside_a_table_is_copied_to_parquet_alone(tmp_path):
+    rows = [{"text": "x", "audio": {"bytes": b"RIFF", "path": None}}]
+    for ending in (".csv", ".jsonl", ".xlsx"):
+        with pytest.raises(ValueError, match="audio inside a table goes into parquet alone"):
+            write_table(tmp_path / f"m{ending}", Table(["text", "audio"], rows, []))
+    assert not list(tmp_path.iterdir())

@@ -34,7 +34,7 @@ def _read_folders(source: Source) -> Iterator[Utterance]:
             id="-".join(path.relative_to(source.root).with_suffix("").parts),
             where=place,
             audio=path,
-            text=transcript.read_text(encoding="utf-8").strip() if transcript.is_file() else None,
+            text=source.text(transcript).strip() if transcript.is_file() else None,
             label=label,
             split=_SPLITS[splits[0].lower()] if splits else None,
         )

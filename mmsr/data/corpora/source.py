@@ -267,7 +267,7 @@ class Source:
             CorpusError: A column is missing, or the file is no csv.
         """
         name = self.name(path)
-        reader = csv.reader(io.StringIO(self._decode(path), newline=""), delimiter=delimiter, strict=True)
+        reader = csv.reader(io.StringIO(self.text(path), newline=""), delimiter=delimiter, strict=True)
         try:
             header = [column.strip() for column in next(reader, [])]
             if absent := [column for column in require if column not in header]:
@@ -290,7 +290,8 @@ class Source:
                 f"{path}, line {reader.line_num}: cannot be read ({error}); accepted: valid csv"
             ) from error
 
-    def _decode(self, path: Path) -> str:
+    def text(self, path: Path) -> str:
+        """A text file's content: UTF-8, or else cp1252, with or without a byte order mark."""
         content = path.read_bytes()
         try:
             text = content.decode("utf-8-sig")
