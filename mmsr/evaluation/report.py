@@ -443,8 +443,9 @@ def draw_differences(comparisons: "Sequence[Comparison]") -> "Figure":
     ax.set_ylim(count - 0.5, -0.5)
     ax.grid(axis="x", alpha=0.3)
     figure_name = FIGURES.get(first.metric, first.metric)
-    conditions = ", ".join(dict.fromkeys(NAMES.get(one.condition, one.condition) for one in comparisons))
-    ax.set_xlabel(f"difference of {figure_name}, 95 % intervals; {first.rows:,} rows\n{conditions}")
+    same = all(one.condition == first.condition for one in comparisons)  # else their names tell
+    condition = f" ({NAMES.get(first.condition, first.condition)})" if same else ""
+    ax.set_xlabel(f"difference of {figure_name}{condition}\n95 % intervals, {first.rows:,} rows")
     mark: dict[str, Any] = {"color": BLUE, "marker": "o", "markersize": 8, "markeredgewidth": 2}
     corrected = " after Holm's correction" if count > 1 else ""
     shown = [

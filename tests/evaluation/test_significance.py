@@ -96,6 +96,12 @@ def test_permutation_is_scipy_s_and_exact_with_few_units(data, metric) -> None:
     assert drawn != found and drawn == pytest.approx(found, abs=0.05)
 
 
+def test_a_drawn_p_value_is_never_zero(data) -> None:
+    gold, _, _, _ = data
+    wrong = np.where(gold == "neutral", "positive", "neutral")
+    assert permutation_test(gold, gold, wrong, resamples=99) == 1 / 100
+
+
 def test_permutation_of_accuracy_over_rows_is_the_exact_mcnemar_test(data) -> None:
     gold, a, b, _ = data
     b = np.where(np.arange(120) < 90, a, b)
