@@ -41,6 +41,7 @@ from mmsr.data.features import encoder_fingerprint
 from mmsr.data.manifest import Fault, ManifestError, examine_manifest
 from mmsr.data.tables import checked_ending, read_table, write_table
 from mmsr.evaluation.wer import base_language
+from mmsr.files import write_file
 
 logger = logging.getLogger(__name__)
 
@@ -806,10 +807,4 @@ def _write_chunks(
         chunks = [asdict(chunk) for chunk in heard.chunks or ()]
         line = {"id": row["id"], "language": heard.language, "timestamps": timestamps, "chunks": chunks}
         lines.append(json.dumps(line, ensure_ascii=False) + "\n")
-    path = out.with_name(f"{out.name}.words.jsonl")
-    half = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        half.write_text("".join(lines), encoding="utf-8")
-        os.replace(half, path)
-    finally:
-        half.unlink(missing_ok=True)
+    write_file(out.with_name(f"{out.name}.words.jsonl"), "".join(lines).encode())

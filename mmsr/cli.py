@@ -22,8 +22,6 @@ from typing import Any, Literal
 from mmsr.cli_data import DATA_COMMANDS
 from mmsr.console import must_be_there, progress_bar, say
 
-Split = Literal["train", "dev", "test"]
-
 
 def demo(out: str = "runs/demo", utterances: int = 2400, seed: int = 0, epochs: int | None = None) -> None:
     """The main job from end to end: make the corpus, train jointly, evaluate, report, predict.

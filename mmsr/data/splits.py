@@ -21,7 +21,6 @@ import numpy as np
 
 from mmsr.data.manifest import Fault, ManifestError, column_of, distinct, examine_manifest, rows_with
 from mmsr.data.sentences import codes, telling_sentences
-from mmsr.data.storage import seen_from
 from mmsr.data.tables import Table, checked_ending, read_table, write_table
 from mmsr.files import write_file
 
@@ -374,19 +373,13 @@ def _changed(
     table: Table, source: Path, out: Path, column: str, values: Sequence[str], columns: Mapping[str, str]
 ) -> Table:
     """A table with a column set, and its audio told from where the copy lies."""
-    audio = columns.get("audio", "audio")
-    moved = source.parent.resolve() != out.parent.resolve()
-    rows = []
-    for row, value in zip(table.rows, values, strict=True):
-        row = {**row, column: value}
-        if moved and isinstance(path := row.get(audio), str) and path.strip():
-            row[audio] = seen_from(path, source.parent, out.parent)
-        rows.append(row)
-    schema = table.schema
+    changed = table.filled(column, dict(zip(table.numbers, values, strict=True)))
+    if source.parent.resolve() != out.parent.resolve():
+        changed = changed.moved(columns.get("audio", "audio"), source.parent, out.parent)
+    schema = changed.schema
     if schema is not None and column in schema.names:  # its type may be of numbers
-        schema = schema.remove(schema.get_field_index(column))
-    names = table.columns if column in table.columns else [*table.columns, column]
-    return replace(table, columns=names, rows=rows, schema=schema)
+        changed = replace(changed, schema=schema.remove(schema.get_field_index(column)))
+    return changed
 
 
 def _counts(rows: datasets.Dataset, values: Sequence[str]) -> dict[str, Any]:

@@ -17,7 +17,6 @@ import logging
 import os
 import re
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +30,7 @@ from mmsr.data.audio import Audio, AudioError
 from mmsr.data.corpora.source import VIDEO, Corpus, CorpusError, LeftOut, Protocol, Segment, Source, Utterance
 from mmsr.data.manifest import COLUMNS, ManifestError, examine_manifest
 from mmsr.data.tables import Table, write_table
+from mmsr.files import appearing
 
 logger = logging.getLogger(__name__)
 
@@ -99,9 +99,8 @@ def convert(
     reader = Source(root, corpus, labels)
     if not root.is_dir():
         raise reader.wrong_layout("is no folder")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
+    with appearing(out) as unfinished:
+        unfinished.mkdir()
         rows = list(_rows(reader, _Sounds(unfinished, copy=copy), progress))
         _check_account(reader, rows)
         protocol = _with_labels(reader.protocol, rows)
@@ -110,10 +109,6 @@ def convert(
         faults = examine_manifest(unfinished / "manifest.csv", labels=protocol.labels).faults
         if faults:
             raise ManifestError(faults)
-        unfinished.chmod(0o755)  # mkdtemp's folders are private
-        os.replace(unfinished, out)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     _tell(reader, record)
     return Conversion(out / "manifest.csv", record, tuple(reader.left_out), tuple(reader.notes))
 
