@@ -1,8 +1,9 @@
-"""Callbacks of a run: the curve of each epoch, and the best model written as a Hugging Face folder."""
+"""Callbacks of a run: the curve and the cost of each epoch, and the best model as a Hugging Face folder."""
 
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,40 @@ class History(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """From the checkpoint."""
         self.rows = state_dict["rows"]
+
+
+class Cost(Callback):
+    """What training costs, written to `cost.json`: weights that are trained, seconds of every epoch.
+
+    Seconds hold the epoch's validation too, and no start of the program. They are kept in the checkpoint, so
+    that a run that goes on has them whole.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self.trained = 0
+        self._started = 0.0
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock, and count: with gradual unfreezing the weights become more."""
+        self._started = time.perf_counter()
+        counts = [weight.numel() for weight in pl_module.parameters() if weight.requires_grad]
+        self.trained = max(self.trained, sum(counts))
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write down what the epoch took."""
+        self.seconds.append(round(time.perf_counter() - self._started, 3))
+        if trainer.is_global_zero:
+            path = Path(trainer.default_root_dir) / "cost.json"
+            write_file(path, json.dumps(self.state_dict()).encode())
+
+    def state_dict(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        return {"trained_parameters": self.trained, "seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """From the checkpoint."""
+        self.trained, self.seconds = state_dict["trained_parameters"], list(state_dict["seconds"])
 
 
 class SaveModel(Callback):

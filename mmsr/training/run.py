@@ -151,10 +151,7 @@ def fit(args: Sequence[str]) -> Path:
 
 def _identity(cli: MmsrCLI) -> dict[str, Any]:
     """What makes this run this run: its settings, and the rows and sounds that it learns from."""
-    settings = yaml.safe_load(cli.parser.dump(cli.config))
-    for name in _BESIDE_THE_POINT:
-        settings["trainer"].pop(name, None)
-    settings.pop("config", None)
+    settings = settings_that_matter(cli)
     if cli.datamodule.streaming:  # its rows are not all at hand
         return settings
     rows = load_manifest(
@@ -165,6 +162,15 @@ def _identity(cli: MmsrCLI) -> dict[str, Any]:
         check_audio=False,  # they are read for their fingerprint
     )
     return {**settings, "data_fingerprint": fingerprint(rows)}
+
+
+def settings_that_matter(cli: MmsrCLI) -> dict[str, Any]:
+    """All settings of a run, given or by default, but those that change nothing of what is learned."""
+    settings = yaml.safe_load(cli.parser.dump(cli.config))
+    for name in _BESIDE_THE_POINT:
+        settings["trainer"].pop(name, None)
+    settings.pop("config", None)
+    return settings
 
 
 def _claim(folder: Path, identity: dict[str, Any]) -> None:
