@@ -20,7 +20,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -36,7 +36,7 @@ from mmsr.evaluation.baselines import baselines
 from mmsr.evaluation.run import CONDITIONS, machine, versions
 from mmsr.model.configuration import fusion_reads
 from mmsr.model.processing import MmsrProcessor
-from mmsr.training.run import MmsrCLI, settings_that_matter
+from mmsr.training.run import MmsrCLI, quieten, settings_that_matter
 from mmsr.training.runner import OWN, Evaluation, Open, Run, Runner, train_and_evaluate
 
 KEYS = ("base", "settings", "grid", "variants", "seeds", "reference", "out", "evaluation")
@@ -85,7 +85,8 @@ def read_ablation(
 
     Args:
         path: YAML with `base` (a file of `mmsr fit`, relative to this one) and `settings` over it, `grid`
-            (key: values; all combinations) and `variants` (name: settings; with a grid, each in each), `seeds`, `reference`, `out`, and `evaluation` (see Evaluation). Keys of settings are dotted.
+            (key: values; all combinations) and `variants` (name: settings; with a grid, each in each),
+            `seeds`, `reference`, `out`, and `evaluation` (see Evaluation). Keys of settings are dotted.
         out: another folder for the results.
         find: where a `base` that is not there is looked for by its name.
 
@@ -134,7 +135,8 @@ def _base(path: Path, base: Any, find: Callable[[str], Path] | None) -> Settings
         return {}
     file = path.parent / str(base)
     if not file.is_file() and find is not None:
-        file = find(str(base))
+        with suppress(ValueError):
+            file = find(str(base))
     if not file.is_file():
         raise AblationError(f"{path}: base {base}: no such file; accepted: one relative to {path.parent}/")
     return yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -246,9 +248,10 @@ def _like(key: str, accepted: Sequence[str]) -> str:
 
 
 class _Parsed(MmsrCLI):
-    """The settings of a run, checked but for what only the data can tell; nothing is made of them."""
+    """A run as `mmsr fit` would make it, of settings instead of arguments; checked but for its data."""
 
     def __init__(self, settings: Settings) -> None:
+        quieten()
         self._given = settings
         super().__init__([])
 
@@ -259,9 +262,6 @@ class _Parsed(MmsrCLI):
     def parse_arguments(self, parser: Any, args: Any) -> None:
         """Settings as YAML gives them, instead of arguments."""
         self.config = parser.parse_object(self._given)
-
-    def instantiate_classes(self) -> None:
-        """Nothing: runs are made where they run."""
 
 
 # ---------------------------------------------------------------------- runs and their names
@@ -315,9 +315,7 @@ def resolved(settings: Settings) -> Settings:
     Raises:
         ArgumentError, ValueError, TypeError: a setting is unknown, or has a value that is not accepted.
     """
-    parsed = _Parsed(settings)
-    parsed.parser.instantiate_classes(parsed.config)  # model and data check what contradicts each other
-    return settings_that_matter(parsed)
+    return settings_that_matter(_Parsed(settings))
 
 
 def content_name(matter: Settings, *, data_fingerprint: str) -> str:

@@ -119,17 +119,7 @@ def fit(args: Sequence[str]) -> Path:
         ValueError: the folder holds another run.
         KeyboardInterrupt: the run was interrupted; it can be gone on with.
     """
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)  # their hints are not ours
-    transformers.utils.logging.disable_progress_bar()
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*args parameter is intended to run from within Python.*")
-    warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=DeprecationWarning)
-    warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty")
-    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
-    warnings.filterwarnings("ignore", message=".*WeightAveraging callback with a model that overrides.*")
+    quieten()
     cli = MmsrCLI(args)
     folder = Path(cli.trainer.default_root_dir)
     model = folder / "model"
@@ -147,6 +137,21 @@ def fit(args: Sequence[str]) -> Path:
             raise KeyboardInterrupt from None
         raise
     return model
+
+
+def quieten() -> None:
+    """Leave out what Lightning and transformers say that helps nobody here."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # their hints are not ours
+    transformers.utils.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*args parameter is intended to run from within Python.*")
+    warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty")
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+    warnings.filterwarnings("ignore", message=".*WeightAveraging callback with a model that overrides.*")
 
 
 def _identity(cli: MmsrCLI) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Runs of an ablation: one made and evaluated, and many of them in processes of this machine.
 
-    Run ─► settings.yaml ─► `mmsr fit` ─► model/ ─► test rows ─► metrics.json, predictions.jsonl ─► result.json
+    Run ─► settings.yaml ─► `mmsr fit` ─► model/ ─► test rows ─► metrics.json, predictions.jsonl
+        ─► result.json
 
 A folder whose result.json is there is finished. One without it goes on from its last checkpoint.
 """
