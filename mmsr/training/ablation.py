@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from mmsr.data.datamodule import MmsrDataModule
 from mmsr.data.features import file_digest
 from mmsr.data.manifest import fingerprint, load_manifest
 from mmsr.evaluation.baselines import baselines
+from mmsr.evaluation.report import FIGURES
 from mmsr.evaluation.run import CONDITIONS, machine, versions
 from mmsr.model.configuration import fusion_reads
 from mmsr.model.processing import MmsrProcessor
@@ -179,21 +181,18 @@ def _evaluation(path: Path, given: Any) -> Evaluation:
     if not isinstance(given, dict):
         raise AblationError(f"{path}: evaluation {given!r}; accepted: keys {', '.join(EVALUATION_KEYS)}")
     _check_keys(path, "evaluation ", given, EVALUATION_KEYS)
-    evaluation = Evaluation(
-        **{key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
-    )
-    accepted = {"metric": METRICS, "condition": (OWN, *CONDITIONS)}
-    for field, values in accepted.items():
-        if (value := getattr(evaluation, field)) not in values:
-            raise AblationError(
-                f"{path}: evaluation {field} {value!r} does not exist; accepted: {', '.join(values)}"
-            )
-    for name in evaluation.conditions:
-        if name not in CONDITIONS:
-            raise AblationError(
-                f"{path}: evaluation conditions {name!r} does not exist; accepted: {', '.join(CONDITIONS)}"
-            )
-    return evaluation
+    accepted = {"metric": METRICS, "condition": (OWN, *CONDITIONS), "conditions": CONDITIONS, "also": FIGURES}
+    chosen: dict[str, Any] = {}
+    for field, value in given.items():
+        several = value if isinstance(value, list) and field in ("conditions", "also") else [value]
+        for name in several:
+            if name not in accepted[field]:
+                raise AblationError(
+                    f"{path}: evaluation {field} {name!r} does not exist; accepted: "
+                    f"{', '.join(accepted[field])}"
+                )
+        chosen[field] = tuple(several) if field in ("conditions", "also") else value
+    return Evaluation(**chosen)
 
 
 def _check_keys(path: Path, where: str, given: Mapping[str, Any], accepted: Sequence[str]) -> None:
@@ -228,15 +227,11 @@ def _overlaid(path: Path, where: str, base: Settings, content: Settings) -> Sett
     return settings
 
 
-def accepted_settings() -> list[str]:
+@cache
+def accepted_settings() -> tuple[str, ...]:
     """Dotted names of the settings that an ablation may set: those of `mmsr fit` but seeds and folder."""
-    if not _ACCEPTED:
-        cli = _Parsed({"data": {"manifest": "none"}})
-        _ACCEPTED.extend(name for name in cli.parser.get_defaults().keys() if name not in (*_OURS, "config"))
-    return _ACCEPTED
-
-
-_ACCEPTED: list[str] = []
+    defaults = _Parsed({"data": {"manifest": "none"}}).parser.get_defaults()
+    return tuple(name for name in defaults.keys() if name not in (*_OURS, "config"))
 
 
 def _like(key: str, accepted: Sequence[str]) -> str:
@@ -277,17 +272,17 @@ def plan(ablation: Ablation) -> list[list[Run]]:
     fingerprints: dict[str, str] = {}
     runs = []
     for variant, settings in ablation.variants.items():
+        settings = _with_feature_store(settings, ablation.out)
         try:
             matter = resolved(settings)
         except (ArgumentError, ValueError, TypeError) as error:
             reason = " ".join(str(error).split())
             raise AblationError(f"variant {variant!r} ({ablation.changes[variant]}): {reason}") from error
-        data = json.dumps({key: matter["data"][key] for key in ("manifest", "columns", "label_map")})
-        data += json.dumps(matter["model"]["labels"])
-        if data not in fingerprints:
-            fingerprints[data] = _data_fingerprint(matter)
-        digest = content_name(matter, data_fingerprint=fingerprints[data])
-        settings = _with_feature_store(settings, ablation.out)
+        reading = _reading(matter)
+        if (known := json.dumps(reading)) not in fingerprints:
+            rows = load_manifest(**reading, check_audio=False)  # they are read for their fingerprint
+            fingerprints[known] = fingerprint(rows)
+        digest = content_name(matter, data_fingerprint=fingerprints[known])
         condition = ablation.evaluation.condition
         if condition == OWN:
             condition = own_condition(matter)
@@ -299,7 +294,7 @@ def plan(ablation: Ablation) -> list[list[Run]]:
                     name=f"{digest}-seed{seed}",
                     folder=ablation.out / "runs" / f"{digest}-seed{seed}",
                     settings=settings,
-                    data_fingerprint=fingerprints[data],
+                    data_fingerprint=fingerprints[known],
                     condition=condition,
                     evaluation=ablation.evaluation,
                 )
@@ -310,7 +305,7 @@ def plan(ablation: Ablation) -> list[list[Run]]:
 
 
 def resolved(settings: Settings) -> Settings:
-    """All settings of a run that matter, defaults included, after `mmsr fit`'s own checks.
+    """All settings of a run that matter and are not null, defaults included, after `mmsr fit`'s own checks.
 
     Raises:
         ArgumentError, ValueError, TypeError: a setting is unknown, or has a value that is not accepted.
@@ -325,9 +320,9 @@ def content_name(matter: Settings, *, data_fingerprint: str) -> str:
     a feature store by being there. The seed does not count.
     """
     model = dict(matter["model"])
-    model["feature_store"] = bool(model["feature_store"])
-    for part in _PRETRAINED:
-        if model[part] and os.path.isdir(model[part]):
+    model["feature_store"] = "feature_store" in model
+    for part in set(_PRETRAINED) & set(model):
+        if os.path.isdir(model[part]):
             model[part] = _folder_digest(Path(model[part]))
     data = {key: value for key, value in matter["data"].items() if key != "manifest"}
     others = {key: value for key, value in matter.items() if key not in ("model", "data", "seed_everything")}
@@ -342,16 +337,10 @@ def _folder_digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _data_fingerprint(matter: Settings) -> str:
-    data = matter["data"]
-    rows = load_manifest(
-        data["manifest"],
-        labels=matter["model"]["labels"],
-        columns=data["columns"],
-        label_map=data["label_map"],
-        check_audio=False,  # they are read for their fingerprint
-    )
-    return fingerprint(rows)
+def _reading(matter: Settings) -> dict[str, Any]:
+    """How a run's manifest is read, of which its fingerprint is."""
+    data = {key: matter["data"].get(key) for key in ("columns", "label_map")}
+    return {"source": matter["data"]["manifest"], "labels": matter["model"].get("labels"), **data}
 
 
 def _with_feature_store(settings: Settings, out: Path) -> Settings:

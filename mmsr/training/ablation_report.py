@@ -112,7 +112,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 def _by_seed(row: Sequence[Run]) -> dict[int, Predictions]:
     """Predictions under the variant's condition, by seed."""
-    found = {}
+    found: dict[int, Predictions] = {}
     for run in row:
         if run.result() is not None:
             lines = (run.folder / "predictions.jsonl").read_text(encoding="utf-8").splitlines()

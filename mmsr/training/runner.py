@@ -229,11 +229,11 @@ class LocalProcesses:
                     busy[channel] = run = waiting.pop()
                     channel.send(run)
                     yield Event(run)
-                ready = wait(list(busy), timeout=_TICK)
+                ready: list[Any] = wait(list(busy), timeout=_TICK)
                 for channel in ready:
-                    run = busy.pop(channel)  # type: ignore[index]
+                    run = busy.pop(channel)
                     try:
-                        error = channel.recv()  # type: ignore[union-attr]
+                        error = channel.recv()
                     except EOFError:
                         process = processes.pop(channel)
                         process.join()

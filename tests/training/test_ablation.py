@@ -155,6 +155,10 @@ def test_values_of_one_key_name_their_variants(tmp_path):
             r"metric 'bleu' does not exist; accepted: accuracy, macro_f1, uar",
         ),
         (
+            {"evaluation": {"also": ["bleu"]}},
+            r"also 'bleu' does not exist; accepted: accuracy, macro_f1, uar",
+        ),
+        (
             {"evaluation": {"conditions": ["smell"]}},
             r"conditions 'smell' does not exist; accepted: audio\+text",
         ),
@@ -164,6 +168,13 @@ def test_faults_of_a_file_are_named_with_what_is_accepted(tmp_path, content, mes
     path = write(tmp_path, **{"grid": {"model.fusion": ["film", "concat"]}, **content})
     with pytest.raises(ValueError, match=message):
         read_ablation(path)
+
+
+def test_one_condition_needs_no_list(tmp_path):
+    path = write(tmp_path, variants={"a": {}}, evaluation={"conditions": "asr", "also": ["rougeL", "uar"]})
+    evaluation = read_ablation(path).evaluation
+    assert (evaluation.conditions, evaluation.also) == (("asr",), ("rougeL", "uar"))
+    assert (evaluation.metric, evaluation.condition) == ("macro_f1", "own")
 
 
 def test_values_that_fit_refuses_are_named_with_their_variant(tmp_path):
