@@ -355,27 +355,25 @@ def draw(results: Mapping[str, Any]) -> bytes:
     if reference is not None:
         axis.axvline(reference, color=GREY, linewidth=1, linestyle="--", zorder=0, label="reference's mean")
     for y, figures in enumerate(done.values()):
-        first = y == 0
-        values = figures["values"]
-        offsets = (np.arange(len(values)) - (len(values) - 1) / 2) * 0.1
-        axis.scatter(
-            values, y + 0.2 + offsets * 0, s=22, color=BLUE, alpha=0.75, label="one seed" if first else None
-        )
-        if figures["interval"] is not None:
-            label = "95 % over seeds" if first else None
-            axis.plot(figures["interval"], [y, y], color=ORANGE, linewidth=2, label=label)
-        axis.scatter([figures["mean"]], [y], s=46, color=ORANGE, marker="D", label="mean" if first else None)
+        values, interval = figures["values"], figures["interval"]
+        axis.scatter(values, [y + 0.24] * len(values), s=22, color=BLUE, alpha=0.75, label="one seed")
+        if interval is not None:
+            axis.plot(interval, [y, y], color=ORANGE, linewidth=2, label="95 % over seeds")
+        axis.scatter([figures["mean"]], [y], s=46, color=ORANGE, marker="D", label="mean")
         control = figures["test"].get("shuffled_audio", {}).get(metric)
         if control is not None:
-            label = NAMES["shuffled_audio"] if first else None
-            axis.scatter([control], [y], s=40, marker="x", color="black", label=label)
+            axis.scatter([control], [y], s=40, marker="x", color="black", label=NAMES["shuffled_audio"])
+    low, high = axis.get_xlim()
+    axis.set_xlim(max(low, -0.02), min(high, 1.02))  # of two seeds the interval goes far beyond what can be
     axis.set_yticks(range(len(done)), list(done))
     axis.invert_yaxis()
     axis.set_xlabel(f"{FIGURES[metric]}, test rows")
     axis.grid(axis="x", color="#DDDDDD", linewidth=0.6)
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    handles = {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    legend = {"loc": "outside lower center", "ncols": 3, "frameon": False, "fontsize": 8}
+    figure.legend(handles.values(), handles.keys(), **legend)
     buffer = BytesIO()
     FigureCanvasAgg(figure).print_png(buffer)
     return buffer.getvalue()
