@@ -58,12 +58,13 @@ def live_table(title: str) -> Iterator[Callable[[Mapping[str, Mapping[str, str]]
         return
     from rich.console import Console
     from rich.live import Live
+    from rich.markup import escape
     from rich.table import Table
 
     def show(cells: Mapping[str, Mapping[str, str]], line: str) -> None:
         table = Table("", *next(iter(cells.values()), {}), title=title)
         for name, row in cells.items():
-            table.add_row(name, *row.values())
+            table.add_row(*map(escape, (name, *row.values())))
         live.update(table)
         if line:
             live.console.print(line, markup=False, highlight=False)

@@ -372,8 +372,10 @@ def draw(results: Mapping[str, Any]) -> bytes:
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
     handles = {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    legend = {"loc": "outside lower center", "ncols": 3, "frameon": False, "fontsize": 8}
-    figure.legend(handles.values(), handles.keys(), **legend)
+    place = figure.legend(
+        list(handles.values()), list(handles), loc="outside lower center", ncols=3, fontsize=8
+    )
+    place.set_frame_on(False)
     buffer = BytesIO()
     FigureCanvasAgg(figure).print_png(buffer)
     return buffer.getvalue()

@@ -79,6 +79,14 @@ class Cost(Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write down what the epoch took."""
+        self._take(trainer)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write down what a stream took, which has no epochs."""
+        if not self.seconds:
+            self._take(trainer)
+
+    def _take(self, trainer: L.Trainer) -> None:
         self.seconds.append(round(time.perf_counter() - self._started, 3))
         if trainer.is_global_zero:
             path = Path(trainer.default_root_dir) / "cost.json"

@@ -9,6 +9,7 @@ A folder whose result.json is there is finished. One without it goes on from its
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import os
 import shutil
@@ -170,11 +171,13 @@ def _answers(
 
 
 def _best_epoch(run: Run) -> dict[str, float]:
-    """The development figures of the epoch that was kept."""
+    """The figures of the epoch that was kept, but those that are no number; none where the run diverged."""
     history = json.loads((run.folder / "history.json").read_text(encoding="utf-8"))
     monitor = run.settings.get("monitor", "dev_loss")
     best = max if run.settings.get("monitor_mode", "min") == "max" else min
-    return best((row for row in history if monitor in row), key=lambda row: row[monitor])
+    rows = [row for row in history if math.isfinite(row.get(monitor, math.nan))]
+    kept: dict[str, float] = best(rows, key=lambda row: row[monitor], default={})
+    return {name: value for name, value in kept.items() if math.isfinite(value)}
 
 
 # ---------------------------------------------------------------------- where runs run

@@ -15,7 +15,9 @@ import pytest
 import yaml
 from sklearn.metrics import f1_score, recall_score
 
+from mmsr.cli import main
 from mmsr.inference import open_predictor
+from mmsr.model.configuration import FUSIONS
 from mmsr.training.ablation import ablate, content_name, plan, read_ablation, resolved
 from mmsr.training.ablation_report import (
     _holm,
@@ -269,6 +271,26 @@ def test_what_is_finished_is_found_again_under_any_name(finished, demo_corpus, t
     assert runner.done == []
     assert again["reference"] == "words"
     assert again["variants"]["both"]["values"] == results["variants"]["concat"]["values"]
+
+
+def test_the_command_prints_table_and_paragraph_and_lists_runs(finished, tmp_path, capsys):
+    command = ["ablate", "-c", str(finished[0])]
+    main([*command, "--jobs", "2"])
+    told = capsys.readouterr()
+    assert "| `concat` | audio + text | " in told.out and "4 of 4 runs are finished" in told.out
+    assert "4 runs, 4 of them finished before" in told.err
+    main([*command, "--dry-run"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4 and all("  finished  " in line for line in lines)
+    with pytest.raises(SystemExit) as exit_:
+        main(["ablate", "-c", str(write(tmp_path, grid={"model.fusoin": ["film"]}))])
+    assert exit_.value.code == 2
+    assert "'model.fusoin' is no setting; accepted: model.fusion" in capsys.readouterr().err
+
+
+def test_the_shipped_file_compares_every_fusion():
+    path = Path(__file__).parents[2] / "experiments" / "ablations" / "fusions.yaml"
+    assert set(read_ablation(path).variants) == set(FUSIONS)
 
 
 def test_other_conditions_are_answered_without_training_again(finished, tmp_path):
