@@ -326,28 +326,34 @@ def test_a_failing_run_is_named_with_its_settings_and_the_others_finish(finished
     assert "failed: bad, seed 1 ({'model.config.fusion_heads': 7}): " in text and "2 runs failed." in text
 
 
+KILLED = """
+import multiprocessing, os, signal, sys
+from mmsr.inference import open_predictor
+from mmsr.training.ablation import ablate, read_ablation
+from mmsr.training.runner import LocalProcesses
+
+def show(board, line):
+    if line == "concat, seed 1: starts":
+        print(*(process.pid for process in multiprocessing.active_children()), flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+ablate(read_ablation(sys.argv[1]), open_model=open_predictor, runner=LocalProcesses(1), show=show)
+"""
+
+
 def test_killed_half_way_and_started_again_nothing_is_repeated(finished, demo_corpus, tmp_path):
     path = tiny(tmp_path, demo_corpus)
     out = read_ablation(path).out
-    command = [sys.executable, "-m", "mmsr.cli", "ablate", "-c", str(path)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        deadline = time.monotonic() + 100
-        while not (done := set(out.glob("runs/*/result.json"))):
-            assert time.monotonic() < deadline and process.poll() is None, process.stderr.read()
-            time.sleep(0.02)
-        workers = children(process.pid)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-    assert ended(workers), "a process outlives the one that started it"
-    done = set(out.glob("runs/*/result.json"))
-    assert 1 <= len(done) < 4
-    kept = {file: file.stat().st_mtime_ns for file in done}
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(path)], capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    workers = [int(word) for word in killed.stdout.split()]
+    assert len(workers) == 1 and ended(workers), "a process outlives the one that started it"
+    done = {file: file.stat().st_mtime_ns for file in out.glob("runs/*/result.json")}
+    assert len(done) == 2
     runner = Here()
     ablate(read_ablation(path), open_model=open_predictor, runner=runner)
-    assert len(runner.done) == 4 - len(done)
-    assert {file: file.stat().st_mtime_ns for file in done} == kept
+    assert len(runner.done) == 2
+    assert {file: file.stat().st_mtime_ns for file in done} == done
     assert settled(out) == settled(read_ablation(finished[0]).out)
 
 
