@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mmsr.cli_data import DATA_COMMANDS
-from mmsr.console import must_be_there, progress_bar, say
+from mmsr.console import live_table, must_be_there, progress_bar, say
 
 
 def demo(out: str = "runs/demo", utterances: int = 2400, seed: int = 0, epochs: int | None = None) -> None:
@@ -512,6 +512,43 @@ def transcribe(
     print(dumps(rates, ensure_ascii=False) if json else markdown_table(rates))
 
 
+def ablate(config: str, jobs: int = 1, out: str | None = None, dry_run: bool = False) -> None:
+    """Train variants of a configuration with several seeds, and compare them on the test rows.
+
+    Writes results.json, table.md and plot.png. Runs are named by their settings and data: what is finished is
+    found again, and the same command goes on after an interruption. Exit code 1 where a run failed.
+
+    Example: mmsr ablate -c experiments/ablations/fusions.yaml --jobs 2
+
+    Args:
+        config: YAML file (-c FILE) with base, settings, grid, variants, seeds, reference, evaluation and out.
+        jobs: Runs at a time, each a process with one thread.
+        out: Folder for the results, instead of the file's.
+        dry_run: Check the file, list its runs and end (--dry-run alone will do).
+    """
+    from mmsr.inference import open_predictor
+    from mmsr.training.ablation import ablate as run_ablation
+    from mmsr.training.ablation import plan, read_ablation
+    from mmsr.training.ablation_report import table
+    from mmsr.training.runner import LocalProcesses
+
+    ablation = read_ablation(config, out=out, find=lambda name: packaged_config(Path(name).name))
+    runner = LocalProcesses(jobs)
+    if dry_run:
+        for run in itertools.chain.from_iterable(plan(ablation)):
+            state = "to do" if run.result() is None else "finished"
+            print(f"{run.folder}  {state}  {run.variant}, seed {run.seed}")
+        return
+    with live_table(ablation.name) as show:
+        results = run_ablation(ablation, open_model=open_predictor, runner=runner, show=show)
+    print(f"{table(results)}\n{results['paragraph']}")
+    say(f"{ablation.out / 'table.md'}, results.json and plot.png beside it")
+    for failed in results["failed"]:
+        say(f"failed: {failed['variant']}, seed {failed['seed']} ({failed['settings']}): {failed['error']}")
+    if results["failed"]:
+        sys.exit(1)
+
+
 def export(checkpoint: str, out: str) -> None:
     """Turn a Lightning checkpoint of `mmsr fit` into a Hugging Face folder.
 
@@ -538,6 +575,7 @@ COMMANDS: dict[str, Any] = {
     "calibrate": calibrate,
     "compare": compare,
     "transcribe": transcribe,
+    "ablate": ablate,
     "export": export,
     "data": DATA_COMMANDS,
 }
@@ -701,13 +739,16 @@ def as_flags(argv: Sequence[str]) -> list[str]:
     """Flags as the parser knows them.
 
     `--force_label` for `--force-label`; `--json=true` for `--json` and other switches; `--labels=["a", "b"]`
-    for `--labels a b` and other lists of words; `--columns={"label": "mood"}` for `--columns label=mood`.
+    for `--labels a b` and other lists of words; `--columns={"label": "mood"}` for `--columns label=mood`;
+    `--config` for `-c`.
     """
     types = flag_types(argv)
     flags: list[str] = []
     values = list(argv)
     while values:
         value = values.pop(0)
+        if value == "-c" and "--config" in types:
+            value = "--config"
         if not value.startswith("--"):
             flags.append(value)
             continue

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -44,3 +45,30 @@ def progress_bar() -> Callable[[str, int, int], None] | None:
             bar.stop()
 
     return show
+
+
+@contextmanager
+def live_table(title: str) -> Iterator[Callable[[Mapping[str, Mapping[str, str]], str], None]]:
+    """A table on stderr that is drawn anew with each call, where that is a terminal; lines alone elsewhere.
+
+    Yields:
+        Called with the cells, by row and column, and a line to say; an empty one says nothing.
+    """
+    if not sys.stderr.isatty():
+        yield lambda cells, line: say(line) if line else None
+        return
+    from rich.console import Console
+    from rich.live import Live
+    from rich.markup import escape
+    from rich.table import Table
+
+    def show(cells: Mapping[str, Mapping[str, str]], line: str) -> None:
+        table = Table("", *next(iter(cells.values()), {}), title=title)
+        for name, row in cells.items():
+            table.add_row(*map(escape, (name, *row.values())))
+        live.update(table)
+        if line:
+            live.console.print(line, markup=False, highlight=False)
+
+    with Live(console=Console(stderr=True), refresh_per_second=4) as live:
+        yield show

@@ -73,6 +73,11 @@ def predictor(pipe: SentimentReasoningPipeline, *, batch_size: int = 32, **optio
     return predict
 
 
+def open_predictor(model: str | os.PathLike[str]) -> Predict:
+    """`load_pipeline` and `predictor` in one, which another process can be told by name."""
+    return predictor(load_pipeline(model))
+
+
 def look_inside(pipe: SentimentReasoningPipeline, record: Mapping[str, Any]) -> dict[str, Any] | None:
     """Where the words look in the audio: attention of the fusion's last layer, mean over heads.
 

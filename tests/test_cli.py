@@ -307,6 +307,7 @@ def test_the_packaged_configuration_is_found_from_anywhere(tmp_path, monkeypatch
         "evaluate",
         "calibrate",
         "transcribe",
+        "ablate",
         "export",
         "data make-demo",
         "data convert",

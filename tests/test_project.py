@@ -37,6 +37,7 @@ MAY_IMPORT = {
 }
 MODULES = sorted((ROOT / "mmsr").rglob("*.py"))
 EXPERIMENTS = sorted((ROOT / "experiments").rglob("*.yaml"))
+ABLATIONS = sorted((ROOT / "experiments" / "ablations").glob("*.yaml"))
 
 
 def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -188,3 +189,18 @@ def test_there_are_experiments() -> None:
 def test_experiment_parses(path: Path) -> None:
     experiment = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert isinstance(experiment, dict) and experiment, f"{path.name} holds no settings"
+
+
+def test_there_are_ablations() -> None:
+    assert ROOT / "experiments" / "ablations" / "fusions.yaml" in ABLATIONS
+
+
+@pytest.mark.parametrize("path", ABLATIONS, ids=lambda path: path.name)
+def test_ablation_expands_to_what_fit_accepts(path: Path) -> None:
+    pytest.importorskip("lightning")
+    from mmsr.training.ablation import read_ablation, resolved
+
+    ablation = read_ablation(path)
+    settings = [resolved(variant) for variant in ablation.variants.values()]
+    assert len(settings) == len({str(one) for one in settings}) > 1
+    assert len(ablation.seeds) >= 3, "without three seeds nothing is known of their spread"

@@ -1,9 +1,10 @@
-"""Callbacks of a run: the curve of each epoch, and the best model, calibrated, as a Hugging Face folder."""
+"""Callbacks of a run: the curve and the cost of each epoch, and the best model, calibrated, as a folder."""
 
 from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,48 @@ class History(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """From the checkpoint."""
         self.rows = state_dict["rows"]
+
+
+class Cost(Callback):
+    """What training costs, written to `cost.json`: weights that are trained, seconds of every epoch.
+
+    Seconds hold the epoch's validation too, and no start of the program. They are kept in the checkpoint, so
+    that a run that goes on has them whole.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self.trained = 0
+        self._started = 0.0
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock, and count: with gradual unfreezing the weights become more."""
+        self._started = time.perf_counter()
+        counts = [weight.numel() for weight in pl_module.parameters() if weight.requires_grad]
+        self.trained = max(self.trained, sum(counts))
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write down what the epoch took."""
+        self._take(trainer)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write down what a stream took, which has no epochs."""
+        if not self.seconds:
+            self._take(trainer)
+
+    def _take(self, trainer: L.Trainer) -> None:
+        self.seconds.append(round(time.perf_counter() - self._started, 3))
+        if trainer.is_global_zero:
+            path = Path(trainer.default_root_dir) / "cost.json"
+            write_file(path, json.dumps(self.state_dict()).encode())
+
+    def state_dict(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        return {"trained_parameters": self.trained, "seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """From the checkpoint."""
+        self.trained, self.seconds = state_dict["trained_parameters"], list(state_dict["seconds"])
 
 
 class SaveModel(Callback):

@@ -119,17 +119,7 @@ def fit(args: Sequence[str]) -> Path:
         ValueError: the folder holds another run.
         KeyboardInterrupt: the run was interrupted; it can be gone on with.
     """
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)  # their hints are not ours
-    transformers.utils.logging.disable_progress_bar()
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*args parameter is intended to run from within Python.*")
-    warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=DeprecationWarning)
-    warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty")
-    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
-    warnings.filterwarnings("ignore", message=".*WeightAveraging callback with a model that overrides.*")
+    quieten()
     cli = MmsrCLI(args)
     folder = Path(cli.trainer.default_root_dir)
     model = folder / "model"
@@ -149,12 +139,24 @@ def fit(args: Sequence[str]) -> Path:
     return model
 
 
+def quieten() -> None:
+    """Leave out what Lightning and transformers say that helps nobody here."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # their hints are not ours
+    transformers.utils.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*args parameter is intended to run from within Python.*")
+    warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty")
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+    warnings.filterwarnings("ignore", message=".*WeightAveraging callback with a model that overrides.*")
+
+
 def _identity(cli: MmsrCLI) -> dict[str, Any]:
     """What makes this run this run: its settings, and the rows and sounds that it learns from."""
-    settings = yaml.safe_load(cli.parser.dump(cli.config))
-    for name in _BESIDE_THE_POINT:
-        settings["trainer"].pop(name, None)
-    settings.pop("config", None)
+    settings = settings_that_matter(cli)
     if cli.datamodule.streaming:  # its rows are not all at hand
         return settings
     rows = load_manifest(
@@ -165,6 +167,15 @@ def _identity(cli: MmsrCLI) -> dict[str, Any]:
         check_audio=False,  # they are read for their fingerprint
     )
     return {**settings, "data_fingerprint": fingerprint(rows)}
+
+
+def settings_that_matter(cli: MmsrCLI) -> dict[str, Any]:
+    """All settings of a run, given or by default, but those that change nothing of what is learned."""
+    settings = yaml.safe_load(cli.parser.dump(cli.config))
+    for name in _BESIDE_THE_POINT:
+        settings["trainer"].pop(name, None)
+    settings.pop("config", None)
+    return settings
 
 
 def _claim(folder: Path, identity: dict[str, Any]) -> None:

@@ -1,0 +1,381 @@
+"""What an ablation found: figures with their intervals, a table, a plot, and a paragraph made of numbers.
+
+result.json, metrics.json, predictions.jsonl of each run ─► results.json ─► table.md, plot.png
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mmsr.evaluation.metrics import CLUSTERS_ABOVE
+from mmsr.evaluation.report import BLUE, FIGURES, GREY, MISSING, NAMES, ORANGE
+from mmsr.files import write_file
+
+if TYPE_CHECKING:
+    from mmsr.training.ablation import Ablation
+    from mmsr.training.runner import Run
+
+RESAMPLES = 2000
+LEVEL = 0.05
+Predictions = Mapping[str, Mapping[str, Any]]  # rows of predictions.jsonl by id
+
+
+def summarise(ablation: Ablation, runs: Sequence[Sequence[Run]]) -> dict[str, Any]:
+    """Figures of each variant from the finished runs' files, and its differences from the reference.
+
+    A difference is paired: over seeds that both have, and over test rows that both answered.
+    """
+    evaluation = ablation.evaluation
+    rows = dict(zip(ablation.variants, runs, strict=True))
+    variants = {name: _variant(ablation, name, row) for name, row in rows.items()}
+    reference = _by_seed(rows[ablation.reference])
+    compared = {}
+    for name, row in rows.items():
+        ours = _by_seed(row)
+        if name != ablation.reference and (seeds := sorted(set(ours) & set(reference))):
+            pairs = [(ours[seed], reference[seed]) for seed in seeds]
+            if difference := _difference(pairs, evaluation.metric):
+                compared[name] = {**difference, "seeds": seeds}
+    corrected = _holm([difference["p_value"] for difference in compared.values()])
+    for difference, p_value in zip(compared.values(), corrected, strict=True):
+        difference["p_holm"] = p_value
+    for name, figures in variants.items():
+        figures["difference"] = compared.get(name)
+    return {
+        "ablation": ablation.name,
+        "reference": ablation.reference,
+        "metric": evaluation.metric,
+        "also": list(evaluation.also),
+        "seeds": list(ablation.seeds),
+        "data_fingerprints": sorted({run.data_fingerprint for row in runs for run in row}),
+        "variants": variants,
+    }
+
+
+def write_report(out: Path, results: dict[str, Any]) -> None:
+    """Write results.json, table.md and plot.png; adds `paragraph` to the results."""
+    results["paragraph"] = paragraph(results)
+    text = f"{table(results)}\n{results['paragraph']}\n"
+    for line in results["failed"]:
+        text += f"\nfailed: {line['variant']}, seed {line['seed']} ({line['settings']}): {line['error']}\n"
+    content = json.dumps(results, ensure_ascii=False, indent=1, allow_nan=False)
+    write_file(out / "results.json", content.encode())
+    write_file(out / "table.md", text.encode())
+    if any(figures["runs"] for figures in results["variants"].values()):
+        write_file(out / "plot.png", draw(results))
+
+
+# ---------------------------------------------------------------------- figures
+
+
+def _variant(ablation: Ablation, name: str, row: Sequence[Run]) -> dict[str, Any]:
+    metric, also = ablation.evaluation.metric, ablation.evaluation.also
+    runs = []
+    for run in row:
+        if (result := run.result()) is not None:
+            test = json.loads((run.folder / "metrics.json").read_text(encoding="utf-8"))["test"]
+            figures = {
+                condition: {key: test[condition].get(key) for key in (metric, *also)}
+                for condition in run.conditions
+            }
+            runs.append({"seed": run.seed, "name": run.name, "test": figures, **result})
+    conditions = row[0].conditions
+    values = [run["test"][conditions[0]][metric] for run in runs]
+    means = {
+        condition: {key: _mean([run["test"][condition][key] for run in runs]) for key in (metric, *also)}
+        for condition in conditions
+    }
+    return {
+        "settings": ablation.changes[name],
+        "condition": conditions[0],
+        "mean": _mean(values),
+        "interval": _seed_interval(values),
+        "values": values,
+        "test": means,
+        "dev": _mean([run["dev"].get("dev_macro_f1") for run in runs]),
+        "trained_parameters": max((run["trained_parameters"] for run in runs), default=None),
+        "seconds_an_epoch": _mean([run["seconds_an_epoch"] for run in runs]),
+        "runs": runs,
+    }
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _by_seed(row: Sequence[Run]) -> dict[int, Predictions]:
+    """Predictions under the variant's condition, by seed."""
+    found: dict[int, Predictions] = {}
+    for run in row:
+        if run.result() is not None:
+            lines = (run.folder / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+            answers = [json.loads(line) for line in lines]
+            found[run.seed] = {one["id"]: one for one in answers if one["condition"] == run.condition}
+    return found
+
+
+def _difference(pairs: Sequence[tuple[Predictions, Predictions]], metric: str) -> dict[str, Any] | None:
+    """Ours minus the reference's, over what both answered; None where that is nothing."""
+    first = pairs[0][0]
+    ids = [
+        id_ for id_ in first if first[id_]["label"] is not None and all(id_ in r for p in pairs for r in p)
+    ]
+    if not ids:
+        return None
+    ours, theirs = (
+        [[predictions[id_]["predicted_label"] for id_ in ids] for predictions in side]
+        for side in zip(*pairs, strict=True)
+    )
+    speakers = [first[id_]["speaker"] for id_ in ids]
+    clustered = all(speakers) and len(set(speakers)) > CLUSTERS_ABOVE
+    difference = _paired_bootstrap(
+        [first[id_]["label"] for id_ in ids],
+        ours,
+        theirs,
+        clusters=speakers if clustered else ids,
+        metric=metric,
+        resamples=RESAMPLES,
+        seed=0,
+    )
+    return {**difference, "n": len(ids), "over": f"{'speakers' if clustered else 'rows'} and seeds"}
+
+
+def _paired_bootstrap(
+    gold: Sequence[str],
+    a: Sequence[Sequence[str]],
+    b: Sequence[Sequence[str]],
+    *,
+    clusters: Sequence[str],
+    metric: str,
+    resamples: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Mean over seeds of metric(a) - metric(b), with a 95 % percentile interval and a two-sided p-value.
+
+    Each resample draws clusters of rows, the same for a and b, and pairs of seeds, both with replacement.
+    Of few seeds such draws vary less than new seeds would: with three, the seeds' part of the variance is
+    too small by a third.
+
+    Args:
+        gold: labels `[row]`.
+        a: predicted labels `[seed, row]`.
+        b: the others' `[seed, row]`, the same seeds.
+        clusters: what each row belongs to `[row]`.
+        metric: accuracy, macro_f1 or uar.
+        resamples: how many.
+        seed: of the draws.
+    """
+    generator = np.random.default_rng(seed)
+    labels = sorted({*gold, *(label for side in (a, b) for one in side for label in one)})
+    names, cluster = np.unique(list(clusters), return_inverse=True)
+    even = np.full(len(names), 1 / len(names))
+    draws = generator.multinomial(len(names), even, size=resamples).astype(float)
+    drawn = np.vstack([np.ones(len(names)), draws])  # the first is what was measured
+    index = {label: i for i, label in enumerate(labels)}
+    truth = np.array([index[label] for label in gold])
+
+    def values(predicted: Sequence[str]) -> np.ndarray:
+        cells = np.zeros((len(names), len(labels), len(labels)))
+        np.add.at(cells, (cluster, truth, np.array([index[label] for label in predicted])), 1)
+        sums = (drawn @ cells.reshape(len(names), -1)).reshape(-1, len(labels), len(labels))
+        return _label_metric(sums, metric)
+
+    differences = np.stack([values(x) - values(y) for x, y in zip(a, b, strict=True)], axis=1)
+    seeds = generator.integers(len(a), size=(resamples, len(a)))
+    resampled = np.take_along_axis(differences[1:], seeds, axis=1).mean(axis=1)
+    beyond = min((resampled <= 0).sum(), (resampled >= 0).sum())
+    return {
+        "mean": float(differences[0].mean()),
+        "interval": [float(value) for value in np.percentile(resampled, [2.5, 97.5])],
+        "p_value": float(min(1.0, 2 * (beyond + 1) / (resamples + 1))),
+    }
+
+
+def _label_metric(confusion: np.ndarray, metric: str) -> np.ndarray:
+    """A figure `[resample]` of confusion counts `[resample, gold, predicted]`, as in evaluation.metrics."""
+    hits, gold, predicted = confusion.diagonal(axis1=1, axis2=2), confusion.sum(axis=2), confusion.sum(axis=1)
+    if metric == "accuracy":
+        return hits.sum(axis=1) / confusion.sum(axis=(1, 2))
+    top, bottom = (2 * hits, gold + predicted) if metric == "macro_f1" else (hits, gold)
+    shares = np.divide(top, bottom, out=np.zeros(bottom.shape), where=bottom > 0)
+    return shares.sum(axis=1) / (bottom > 0).sum(axis=1)
+
+
+def _holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction, in the order given."""
+    order = np.argsort(p_values, kind="stable")
+    steps = np.asarray(p_values)[order] * np.arange(len(p_values), 0, -1)
+    corrected = np.empty(len(p_values))
+    corrected[order] = np.minimum(np.maximum.accumulate(steps), 1.0) if len(p_values) else steps
+    return [float(value) for value in corrected]
+
+
+def _seed_interval(values: Sequence[float]) -> list[float] | None:
+    """95 % t-interval of a mean over seeds; None for fewer than two."""
+    if len(values) < 2:
+        return None
+    from scipy import stats
+
+    mean, half = np.mean(values), stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+    return [float(mean - half), float(mean + half)]
+
+
+# ---------------------------------------------------------------------- for people
+
+
+def table(results: Mapping[str, Any]) -> str:
+    """The results as a Markdown table, variants in the order of the file, then the baselines."""
+    metric, also = results["metric"], results["also"]
+    further = list(
+        dict.fromkeys(
+            condition
+            for figures in results["variants"].values()
+            for condition in figures["test"]
+            if condition != figures["condition"]
+        )
+    )
+    head = ["variant", "reads", f"{FIGURES[metric]} (test)", "95 % over seeds", "difference", "95 % paired"]
+    head += ["p", "p (Holm)", *(f"{FIGURES[metric]}, {NAMES[name]}" for name in further)]
+    head += [*(FIGURES.get(name, name) for name in also), "macro-F1 (dev)", "trained", "s an epoch"]
+    lines = [head, ["---", "---", *["---:"] * (len(head) - 2)]]
+    for name, figures in results["variants"].items():
+        difference = figures["difference"] or {}
+        is_reference = name == results["reference"]
+        own = figures["test"][figures["condition"]]
+        lines.append(
+            [
+                f"`{name}`",
+                NAMES[figures["condition"]],
+                _number(figures["mean"]),
+                _interval(figures["interval"]),
+                "reference" if is_reference else _number(difference.get("mean"), signed=True),
+                _interval(difference.get("interval"), signed=True),
+                _number(difference.get("p_value")),
+                _number(difference.get("p_holm")),
+                *(_number(figures["test"].get(other, {}).get(metric)) for other in further),
+                *(_number(own[key]) for key in also),
+                _number(figures["dev"]),
+                _count(figures["trained_parameters"]),
+                _seconds(figures["seconds_an_epoch"]),
+            ]
+        )
+    for name, figures in results["baselines"].items():
+        empty = [MISSING] * (len(head) - 3)
+        lines.append([f"*{NAMES[name]}*", MISSING, _number(figures[metric]), *empty])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _number(value: float | None, *, signed: bool = False) -> str:
+    return MISSING if value is None else f"{value:{'+' if signed else ''}.3f}"
+
+
+def _interval(bounds: Sequence[float] | None, *, signed: bool = False) -> str:
+    return MISSING if bounds is None else f"[{', '.join(_number(bound, signed=signed) for bound in bounds)}]"
+
+
+def _count(value: int | None) -> str:
+    if value is None:
+        return MISSING
+    return f"{value / 1e6:.2f} M" if value >= 1e6 else f"{value / 1e3:.0f} k"
+
+
+def _seconds(value: float | None) -> str:
+    return MISSING if value is None else f"{value:.1f}"
+
+
+def paragraph(results: Mapping[str, Any]) -> str:
+    """What the numbers say, in sentences that numbers alone choose and fill."""
+    done = {name: figures for name, figures in results["variants"].items() if figures["runs"]}
+    if not done:
+        return "No run is finished."
+    metric, reference = FIGURES[results["metric"]], results["reference"]
+    runs = sum(len(figures["runs"]) for figures in done.values())
+    sentences = [f"{runs} of {len(results['variants']) * len(results['seeds'])} runs are finished."]
+    if reference in done:
+        figures = done[reference]
+        spread = "" if figures["interval"] is None else f" {_interval(figures['interval'])} over seeds"
+        sentences.append(f"The reference `{reference}` has {metric} {_number(figures['mean'])}{spread}.")
+    compared = {name: figures["difference"] for name, figures in done.items() if figures["difference"]}
+    beyond = [name for name, difference in compared.items() if difference["p_holm"] < LEVEL]
+    if compared:
+        told = "; ".join(
+            f"`{name}` {_number(compared[name]['mean'], signed=True)} "
+            f"{_interval(compared[name]['interval'], signed=True)}, p {_number(compared[name]['p_holm'])}"
+            for name in beyond
+        )
+        sentences.append(
+            f"{len(beyond)} of {len(compared)} differ from it beyond a Holm-corrected {LEVEL:g}"
+            + (f": {told}." if beyond else ".")
+        )
+    ranges = {
+        name: max(figures["values"]) - min(figures["values"])
+        for name, figures in done.items()
+        if len(figures["values"]) > 1
+    }
+    if ranges:
+        widest = max(ranges, key=lambda name: ranges[name])
+        sentences.append(
+            f"Two seeds of one variant lie up to {_number(ranges[widest])} apart (`{widest}`), "
+            f"{_number(float(np.median(list(ranges.values()))))} in the median variant."
+        )
+    if leading := {name: figures["dev"] for name, figures in done.items() if figures["dev"] is not None}:
+        best = max(leading, key=lambda name: leading[name])
+        sentences.append(
+            f"On the development rows, by which alone one may choose, `{best}` leads with "
+            f"macro-F1 {_number(leading[best])}."
+        )
+    cheapest = min(done, key=lambda name: done[name]["seconds_an_epoch"])
+    smallest = min(done, key=lambda name: done[name]["trained_parameters"])
+    sentences.append(
+        f"Cheapest is `{cheapest}` with {_seconds(done[cheapest]['seconds_an_epoch'])} s an epoch; "
+        f"fewest weights has `{smallest}` ({_count(done[smallest]['trained_parameters'])})."
+    )
+    if results["failed"]:
+        sentences.append(f"{len(results['failed'])} runs failed.")
+    return " ".join(sentences)
+
+
+def draw(results: Mapping[str, Any]) -> bytes:
+    """A PNG: of each variant a dot per seed, the mean and its interval, and the controls' means."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    metric = results["metric"]
+    done = {name: figures for name, figures in results["variants"].items() if figures["runs"]}
+    figure = Figure(figsize=(7.5, 1.5 + 0.38 * len(done)), dpi=150, layout="constrained")
+    axis = figure.subplots()
+    reference = done.get(results["reference"], {}).get("mean")
+    if reference is not None:
+        axis.axvline(reference, color=GREY, linewidth=1, linestyle="--", zorder=0, label="reference's mean")
+    for y, figures in enumerate(done.values()):
+        values, interval = figures["values"], figures["interval"]
+        axis.scatter(values, [y + 0.24] * len(values), s=22, color=BLUE, alpha=0.75, label="one seed")
+        if interval is not None:
+            axis.plot(interval, [y, y], color=ORANGE, linewidth=2, label="95 % over seeds")
+        axis.scatter([figures["mean"]], [y], s=46, color=ORANGE, marker="D", label="mean")
+        control = figures["test"].get("shuffled_audio", {}).get(metric)
+        if control is not None:
+            axis.scatter([control], [y], s=40, marker="x", color="black", label=NAMES["shuffled_audio"])
+    low, high = axis.get_xlim()
+    axis.set_xlim(max(low, -0.02), min(high, 1.02))  # of two seeds the interval goes far beyond what can be
+    axis.set_yticks(range(len(done)), list(done))
+    axis.invert_yaxis()
+    axis.set_xlabel(f"{FIGURES[metric]}, test rows")
+    axis.grid(axis="x", color="#DDDDDD", linewidth=0.6)
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right"]].set_visible(False)
+    handles = {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    place = figure.legend(
+        list(handles.values()), list(handles), loc="outside lower center", ncols=3, fontsize=8
+    )
+    place.set_frame_on(False)
+    buffer = BytesIO()
+    FigureCanvasAgg(figure).print_png(buffer)
+    return buffer.getvalue()

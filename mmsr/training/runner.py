@@ -1,0 +1,302 @@
+"""Runs of an ablation: one made and evaluated, and many of them in processes of this machine.
+
+    Run ─► settings.yaml ─► `mmsr fit` ─► model/ ─► test rows ─► metrics.json, predictions.jsonl
+        ─► result.json
+
+A folder whose result.json is there is finished. One without it goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import yaml
+
+from mmsr.data.datamodule import MmsrDataModule
+from mmsr.evaluation.run import Predict, evaluate, write_run
+from mmsr.files import write_file
+from mmsr.model.processing import MmsrProcessor
+from mmsr.training.run import fit
+
+OWN = "own"  # the condition under which a variant was trained
+_TICK = 2.0  # seconds between looks at how far the runs are
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How runs are compared.
+
+    Attributes:
+        metric: of METRICS; what the table, the differences and the plot are of.
+        condition: of `evaluation.run.CONDITIONS`, or `own`: what the variant's fusion reads, of the
+            transcript that it was trained on.
+        conditions: further ones, such as shuffled_audio (of a variant that reads the ASR's transcript: that
+            with another row's audio).
+        also: further figures to show, such as rougeL, without differences.
+    """
+
+    metric: str = "macro_f1"
+    condition: str = OWN
+    conditions: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training with one seed.
+
+    Attributes:
+        variant: whose it is; of several with the same settings, the first.
+        seed: of weights and order.
+        name: by content.
+        folder: its own.
+        settings: as settings.yaml will say them.
+        data_fingerprint: of its manifest.
+        condition: under which it is compared.
+        evaluation: how.
+    """
+
+    variant: str
+    seed: int
+    name: str
+    folder: Path
+    settings: dict[str, Any]
+    data_fingerprint: str
+    condition: str
+    evaluation: Evaluation
+
+    def result(self) -> dict[str, Any] | None:
+        """What result.json says, where the run is finished and evaluated as it is asked for now."""
+        path = self.folder / "result.json"
+        if not path.is_file():
+            return None
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return found if found["conditions"] == self.conditions else None
+
+    @property
+    def conditions(self) -> list[str]:
+        """Under which it answers the test rows, the one it is compared by first."""
+        return list(dict.fromkeys((self.condition, *self.evaluation.conditions)))
+
+
+# ---------------------------------------------------------------------- one run
+
+
+Open = Callable[[Path], Predict]
+"""Opens a finished model's folder; a function of a module, so that another process can be told of it."""
+
+
+def train_and_evaluate(open_model: Open, run: Run) -> None:
+    """Make a run's files, or those that it lacks; result.json comes last."""
+    started = time.perf_counter()
+    model = run.folder / "model"
+    if not model.exists():
+        _train(run)
+    processor = MmsrProcessor.from_pretrained(model)
+    data = MmsrDataModule(**run.settings["data"])
+    data.attach(processor)
+    figures, predictions = _answers(open_model(model), data, run, labels=processor.labels)
+    write_run(
+        run.folder,
+        {"test": figures},
+        predictions,
+        seed=run.seed,
+        data_fingerprint=run.data_fingerprint,
+        command=" ".join(sys.argv),
+        seconds=time.perf_counter() - started,
+    )
+    cost = json.loads((run.folder / "cost.json").read_text(encoding="utf-8"))
+    result = {
+        "conditions": run.conditions,
+        "labels": processor.labels,
+        "trained_parameters": cost["trained_parameters"],
+        "epochs": len(cost["seconds"]),
+        "seconds_an_epoch": float(np.mean(cost["seconds"])),
+        "dev": _best_epoch(run),
+    }
+    shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)  # three times the model's size, each
+    write_file(run.folder / "result.json", json.dumps(result, indent=1).encode())
+
+
+def _train(run: Run) -> None:
+    trainer = run.settings.get("trainer") or {}
+    settings = {
+        **run.settings,
+        "seed_everything": run.seed,
+        "trainer": {
+            **trainer,
+            "default_root_dir": str(run.folder),
+            "enable_progress_bar": False,
+            "callbacks": [
+                *(trainer.get("callbacks") or []),
+                {"class_path": "mmsr.training.callbacks.Cost"},
+            ],
+        },
+    }
+    file, content = run.folder / "settings.yaml", yaml.safe_dump(settings, allow_unicode=True).encode()
+    if file.exists() and file.read_bytes() != content:  # the same run, but its data moved: it starts again
+        for left in (path for path in run.folder.iterdir() if path.name != "log.txt"):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+    write_file(file, content)
+    fit(["-c", str(file)])
+
+
+def _answers(
+    predict: Predict, data: MmsrDataModule, run: Run, *, labels: Sequence[str]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Figures by condition and rows of predictions.jsonl of the test rows."""
+    rows = data.test_rows.to_list()
+    plain = [name for name in run.conditions if name != "shuffled_audio"]
+    figures, predictions = evaluate(predict, rows, labels=labels, conditions=plain)
+    if "shuffled_audio" in run.conditions:  # of the transcript that the variant reads
+        read = [{**row, "text": row[data.text_column]} for row in rows]
+        more, answered = evaluate(predict, read, labels=labels, conditions=["shuffled_audio"])
+        figures, predictions = {**figures, **more}, [*predictions, *answered]
+    return figures, predictions
+
+
+def _best_epoch(run: Run) -> dict[str, float]:
+    """The figures of the epoch that was kept, but those that are no number; none where the run diverged."""
+    history = json.loads((run.folder / "history.json").read_text(encoding="utf-8"))
+    monitor = run.settings.get("monitor", "dev_loss")
+    best = max if run.settings.get("monitor_mode", "min") == "max" else min
+    rows = [row for row in history if math.isfinite(row.get(monitor, math.nan))]
+    kept: dict[str, float] = best(rows, key=lambda row: row[monitor], default={})
+    return {name: value for name, value in kept.items() if math.isfinite(value)}
+
+
+# ---------------------------------------------------------------------- where runs run
+
+
+@dataclass(frozen=True)
+class Event:
+    """What a runner tells: a run's state; without a run, that some time has passed."""
+
+    run: Run | None = None
+    state: str = "running"  # then "finished" or "failed"
+    error: str = ""
+
+
+class Runner(Protocol):
+    """Where runs run: this machine's processes, or a cluster's."""
+
+    def run(self, work: Callable[[Run], None], runs: Sequence[Run]) -> Iterator[Event]:
+        """Do the work of each run; a failure of one is told and stops no other.
+
+        Closing the iterator ends what is under way.
+        """
+
+
+class LocalProcesses:
+    """Runs in processes of this machine, each with one thread.
+
+    A process does one run after another. Ctrl-C reaches this process alone, which then ends the others; they
+    end by themselves where this one was killed.
+
+    Args:
+        jobs: runs at a time.
+    """
+
+    def __init__(self, jobs: int = 1) -> None:
+        if jobs < 1:
+            raise ValueError(f"--jobs {jobs}; accepted: 1 or more")
+        self.jobs = jobs
+
+    def run(self, work: Callable[[Run], None], runs: Sequence[Run]) -> Iterator[Event]:
+        """As `Runner.run` says."""
+        waiting = list(reversed(runs))
+        processes: dict[Any, multiprocessing.process.BaseProcess] = {}  # by the channel to it
+        busy: dict[Any, Run] = {}
+        try:
+            while waiting or busy:
+                while waiting and len(busy) < self.jobs:
+                    channel = next((one for one in processes if one not in busy), None)
+                    if channel is None:
+                        channel, process = _start(work)
+                        processes[channel] = process
+                    busy[channel] = run = waiting.pop()
+                    channel.send(run)
+                    yield Event(run)
+                ready: list[Any] = wait(list(busy), timeout=_TICK)
+                for channel in ready:
+                    run = busy.pop(channel)
+                    try:
+                        error = channel.recv()
+                    except EOFError:
+                        process = processes.pop(channel)
+                        process.join()
+                        error = f"its process ended with exit code {process.exitcode}"
+                    yield Event(run, "failed" if error else "finished", error)
+                if not ready:
+                    yield Event()
+        finally:
+            for process in processes.values():
+                process.terminate()
+            for process in processes.values():
+                process.join(10)
+                process.kill()
+
+
+def _start(work: Callable[[Run], None]) -> tuple[Connection, multiprocessing.process.BaseProcess]:
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs, work), name="mmsr ablate")
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = "1"  # read when the process loads its libraries
+    try:
+        process.start()
+    finally:
+        os.environ.pop("OMP_NUM_THREADS")
+        if before is not None:
+            os.environ["OMP_NUM_THREADS"] = before
+    theirs.close()  # so that the end of the process is the end of the channel
+    return ours, process
+
+
+def _serve(channel: Connection, work: Callable[[Run], None]) -> None:
+    """A process's life: runs come, None or an error's line goes back."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # half-written files are then removed
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        while True:
+            channel.send(_attempt(work, channel.recv()))
+    except (KeyboardInterrupt, EOFError, OSError):
+        pass
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _attempt(work: Callable[[Run], None], run: Run) -> str:
+    """Do a run with its output in its log; return why it failed, or nothing."""
+    run.folder.mkdir(parents=True, exist_ok=True)
+    with open(run.folder / "log.txt", "ab") as log:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+            os.dup2(log.fileno(), stream.fileno())
+    try:
+        work(run)
+    except (Exception, SystemExit) as error:
+        traceback.print_exc()
+        return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return ""

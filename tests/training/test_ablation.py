@@ -1,0 +1,516 @@
+"""Ablations: files expanded, runs named by content, found again after a kill, compared."""
+
+import importlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from sklearn.metrics import f1_score, recall_score
+
+from mmsr.cli import main
+from mmsr.inference import open_predictor
+from mmsr.model.configuration import FUSIONS
+from mmsr.training.ablation import ablate, content_name, plan, read_ablation, resolved
+from mmsr.training.ablation_report import (
+    _holm,
+    _label_metric,
+    _paired_bootstrap,
+    _seed_interval,
+    paragraph,
+    table,
+)
+from mmsr.training.runner import Event, LocalProcesses, Run
+
+SETTINGS = {
+    "model.preset": "tiny",
+    "model.vocab_size": 600,
+    "model.rationale_format": "none",
+    "data.batch_rows": 8,
+    "trainer.max_epochs": 1,
+    "trainer.precision": "32-true",
+}
+
+
+class Here:
+    """A runner in this process: another back end that fits."""
+
+    def __init__(self):
+        self.done: list[str] = []
+
+    def run(self, work, runs):
+        for run in runs:
+            run.folder.mkdir(parents=True, exist_ok=True)
+            yield Event(run)
+            try:
+                work(run)
+            except Exception as error:
+                yield Event(run, "failed", str(error))
+            else:
+                self.done.append(run.name)
+                yield Event(run, "finished")
+
+
+def write(folder: Path, **content) -> Path:
+    path = folder / "test.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def tiny(folder: Path, corpus: Path, **content) -> Path:
+    whole = {
+        "settings": {**SETTINGS, "data.manifest": str(corpus)},
+        "grid": {"model.fusion": ["concat", "text_only"]},
+        "seeds": [0, 1],
+        "evaluation": {"conditions": ["shuffled_audio"], "also": ["accuracy"]},
+        "out": str(folder / "out"),
+    }
+    return write(folder, **{**whole, **content})
+
+
+def settled(folder: Path) -> list[list[str]]:
+    """The cells of table.md, but for the seconds in its last column."""
+    lines = (folder / "table.md").read_text(encoding="utf-8").splitlines()
+    return [line.split("|")[1:-2] for line in lines if line.startswith("|")]
+
+
+@pytest.fixture(scope="module")
+def finished(demo_corpus, tmp_path_factory):
+    """An ablation that nothing interrupted, and its results."""
+    folder = tmp_path_factory.mktemp("ablation")
+    path = tiny(folder, demo_corpus)
+    return path, ablate(read_ablation(path), open_model=open_predictor, runner=Here())
+
+
+# ---------------------------------------------------------------------- files
+
+
+def test_grid_and_variants_are_combined_over_base_and_settings(tmp_path):
+    (tmp_path / "base.yaml").write_text(
+        "model: {preset: tiny, config: {dropout: 0.5}}\ndata: {manifest: m.csv}\n"
+    )
+    path = write(
+        tmp_path,
+        base="base.yaml",
+        settings={"model": {"weight_decay": 0.0}, "model.config.hidden_size": 64},
+        grid={"model.fusion": ["concat", "film"], "model.layer_decay": [0.5, 1.0]},
+        variants={"plain": None, "smooth": {"model.label_smoothing": 0.1}},
+        reference="plain, fusion=film, layer_decay=1.0",
+    )
+    ablation = read_ablation(path)
+    assert list(ablation.variants)[0] == "plain, fusion=concat, layer_decay=0.5"
+    assert len(ablation.variants) == 8 and ablation.seeds == (0, 1, 2)
+    assert ablation.out == Path("runs/ablations/test")
+    last = ablation.variants["smooth, fusion=film, layer_decay=1.0"]
+    assert last == {
+        "model": {
+            **{"preset": "tiny", "config": {"dropout": 0.5, "hidden_size": 64}, "weight_decay": 0.0},
+            **{"label_smoothing": 0.1, "fusion": "film", "layer_decay": 1.0},
+        },
+        "data": {"manifest": "m.csv"},
+    }
+    assert "label_smoothing" not in ablation.variants["plain, fusion=film, layer_decay=1.0"]["model"]
+
+
+def test_values_of_one_key_name_their_variants(tmp_path):
+    path = write(
+        tmp_path,
+        grid={
+            "model.lora": [None, {"text_encoder": {"r": 4}}],
+        },
+        seeds=[3],
+    )
+    assert list(read_ablation(path, out="x").variants) == ["null", '{"text_encoder": {"r": 4}}']
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"grids": {}}, r"test.yaml: 'grids' is no key; accepted: base, settings, grid, variants"),
+        (
+            {"grid": {"model.fusoin": ["x"]}},
+            r"variant 'x': 'model.fusoin' is no setting; accepted: model.fusion",
+        ),
+        (
+            {"settings": {"modle.fusion": "x"}},
+            r"settings: 'modle.fusion' is no setting; accepted: model.fusion",
+        ),
+        ({"settings": {"seed_everything": 3}}, r"'seed_everything' is no setting"),
+        ({"settings": {"trainer.default_root_dir": "x"}}, r"'trainer.default_root_dir' is no setting"),
+        ({"grid": {"model.fusion": "film"}}, r"grid model.fusion: 'film'; accepted: a list"),
+        ({"grid": {"model.fusion": ["film", "film"]}}, r"two variants are called 'film'"),
+        ({"grid": {}}, r"neither grid nor variants"),
+        ({"reference": "gated"}, r"reference 'gated' is no variant; accepted: film, concat"),
+        ({"seeds": [0, 0]}, r"seeds \[0, 0\] repeat one"),
+        ({"seeds": ["a"]}, r"seeds \['a'\]; accepted: a list of integers"),
+        ({"base": "no.yaml"}, r"base no.yaml: no such file"),
+        ({"evaluation": {"metrics": 1}}, r"evaluation 'metrics' is no key; accepted: metric, condition"),
+        (
+            {"evaluation": {"metric": "bleu"}},
+            r"metric 'bleu' does not exist; accepted: accuracy, macro_f1, uar",
+        ),
+        (
+            {"evaluation": {"also": ["bleu"]}},
+            r"also 'bleu' does not exist; accepted: accuracy, macro_f1, uar",
+        ),
+        (
+            {"evaluation": {"conditions": ["smell"]}},
+            r"conditions 'smell' does not exist; accepted: audio\+text",
+        ),
+    ],
+)
+def test_faults_of_a_file_are_named_with_what_is_accepted(tmp_path, content, message):
+    path = write(tmp_path, **{"grid": {"model.fusion": ["film", "concat"]}, **content})
+    with pytest.raises(ValueError, match=message):
+        read_ablation(path)
+
+
+def test_one_condition_needs_no_list(tmp_path):
+    path = write(tmp_path, variants={"a": {}}, evaluation={"conditions": "asr", "also": ["rougeL", "uar"]})
+    evaluation = read_ablation(path).evaluation
+    assert (evaluation.conditions, evaluation.also) == (("asr",), ("rougeL", "uar"))
+    assert (evaluation.metric, evaluation.condition) == ("macro_f1", "own")
+
+
+def test_values_that_fit_refuses_are_named_with_their_variant(tmp_path):
+    fixed = {"data.manifest": "m.csv"}
+    for change, message in (
+        (
+            {"model.fusion": "nosuch"},
+            "variant 'a' .*fusion='nosuch' does not exist; accepted: cross_attention",
+        ),
+        ({"model.preset": "huge"}, "variant 'a' .*model.preset"),
+    ):
+        path = write(tmp_path, settings=fixed, variants={"a": change})
+        with pytest.raises(ValueError, match=message):
+            plan(read_ablation(path))
+
+
+# ---------------------------------------------------------------------- names
+
+
+def name_of(fingerprint: str = "f", **changes) -> str:
+    model = {"preset": "tiny", "fusion": "film", "freeze": ["audio_encoder"]}
+    settings = {"model": model, "data": {"manifest": "m.csv"}, "trainer": {"max_epochs": 3}}
+    for key, value in changes.items():
+        section, _, name = key.partition("__")
+        settings[section] = {**settings.get(section, {}), name: value}
+    return content_name(resolved(settings), data_fingerprint=fingerprint)
+
+
+def test_a_name_holds_what_matters_and_neither_order_nor_paths(tmp_path):
+    name = name_of()
+    turned = {"trainer": {"max_epochs": 3}, "data": {"manifest": "elsewhere/n.csv"}}
+    turned["model"] = {"freeze": ["audio_encoder"], "fusion": "film", "preset": "tiny"}
+    assert content_name(resolved(turned), data_fingerprint="f") == name
+    same = {
+        "model__weight_decay": 0.01,
+        "trainer__default_root_dir": "x",
+        "trainer__enable_progress_bar": False,
+    }
+    for key, value in same.items():
+        assert name_of(**{key: value}) == name, key
+    others = {"model__learning_rate": 2e-3, "model__fusion": "concat", "trainer__max_epochs": 4}
+    others |= {"model__config": {"dropout": 0.3}, "data__batch_rows": 4, "data__text_column": "asr_text"}
+    others |= {"fingerprint": "g", "model__feature_store": "a"}
+    names = {name_of(**{key: value}) for key, value in others.items()}
+    assert len(names | {name}) == len(others) + 1
+    assert name_of(model__feature_store="a") == name_of(model__feature_store="b")
+
+
+def test_what_is_pretrained_counts_by_its_bytes(tmp_path):
+    for folder, content in (("a", "1"), ("b", "1"), ("c", "2")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "config.json").write_text(content)
+    a, b, c = (name_of(model__text=str(tmp_path / folder)) for folder in "abc")
+    assert a == b != c
+
+
+# ---------------------------------------------------------------------- runs
+
+
+def test_results_hold_figures_intervals_differences_and_cost(finished):
+    path, results = finished
+    out = read_ablation(path).out
+    assert json.loads((out / "results.json").read_text(encoding="utf-8")) == json.loads(json.dumps(results))
+    concat, text = (results["variants"][name] for name in ("concat", "text_only"))
+    assert concat["condition"] == "audio+text" and text["condition"] == "text"
+    assert concat["difference"] is None, "it is the reference"
+    assert text["difference"]["mean"] == pytest.approx(text["mean"] - concat["mean"], abs=1e-12)
+    assert text["difference"]["seeds"] == [0, 1] and text["difference"]["n"] > 5
+    assert text["test"]["shuffled_audio"] == text["test"]["text"], "it hears nothing"
+    assert 0 < text["trained_parameters"] < concat["trained_parameters"]
+    assert concat["seconds_an_epoch"] > 0 and concat["interval"][0] <= concat["mean"] <= concat["interval"][1]
+    assert {run["epochs"] for run in concat["runs"]} == {1}
+    assert set(results["baselines"]) == {"majority", "tfidf"} and results["failed"] == []
+    assert (out / "plot.png").read_bytes().startswith(b"\x89PNG")
+    run = out / "runs" / concat["runs"][0]["name"]
+    metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["test"]["audio+text"]["macro_f1"] == concat["values"][0]
+    assert metrics["data_fingerprint"] in results["data_fingerprints"]
+    assert not (run / "checkpoints").exists()
+    assert "4 of 4 runs are finished" in (out / "table.md").read_text(encoding="utf-8")
+
+
+def test_what_is_finished_is_found_again_under_any_name(finished, demo_corpus, tmp_path):
+    path, results = finished
+    content = yaml.safe_load(path.read_text())
+    del content["grid"]
+    moved = shutil.copytree(demo_corpus.parent, tmp_path / "moved") / demo_corpus.name
+    content["settings"]["data.manifest"] = str(moved)
+    content["variants"] = {"words": {"model.fusion": "text_only"}, "both": {"model.fusion": "concat"}}
+    runner = Here()
+    again = ablate(read_ablation(write(tmp_path, **content)), open_model=open_predictor, runner=runner)
+    assert runner.done == []
+    assert again["reference"] == "words"
+    assert again["variants"]["both"]["values"] == results["variants"]["concat"]["values"]
+
+
+def test_the_command_prints_table_and_paragraph_and_lists_runs(finished, tmp_path, capsys):
+    command = ["ablate", "-c", str(finished[0])]
+    main([*command, "--jobs", "2"])
+    told = capsys.readouterr()
+    assert "| `concat` | audio + text | " in told.out and "4 of 4 runs are finished" in told.out
+    assert "4 runs, 4 of them finished before" in told.err
+    main([*command, "--dry-run"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4 and all("  finished  " in line for line in lines)
+    with pytest.raises(SystemExit) as exit_:
+        main(["ablate", "-c", str(write(tmp_path, grid={"model.fusoin": ["film"]}))])
+    assert exit_.value.code == 2
+    assert "'model.fusoin' is no setting; accepted: model.fusion" in capsys.readouterr().err
+
+
+def test_the_shipped_file_compares_every_fusion():
+    path = Path(__file__).parents[2] / "experiments" / "ablations" / "fusions.yaml"
+    assert set(read_ablation(path).variants) == set(FUSIONS)
+
+
+def test_other_conditions_are_answered_without_training_again(finished, tmp_path):
+    path, results = finished
+    out = shutil.copytree(read_ablation(path).out, tmp_path / "out")
+    content = yaml.safe_load(path.read_text())
+    content |= {"seeds": [0], "evaluation": {"condition": "asr"}, "grid": {"model.fusion": ["concat"]}}
+    trained = {file: file.stat().st_mtime_ns for file in out.rglob("model.safetensors")}
+    other = read_ablation(write(tmp_path, **content), out=str(out))
+    again = ablate(other, open_model=open_predictor, runner=Here())
+    assert again["variants"]["concat"]["test"].keys() == {"asr"}
+    assert {file: file.stat().st_mtime_ns for file in out.rglob("model.safetensors")} == trained
+
+
+def test_a_failing_run_is_named_with_its_settings_and_the_others_finish(finished, tmp_path):
+    path, _ = finished
+    out = shutil.copytree(read_ablation(path).out, tmp_path / "out")
+    content = yaml.safe_load(path.read_text())
+    del content["grid"]
+    content["variants"] = {"bad": {"model.config.fusion_heads": 7}, "good": {"model.fusion": "concat"}}
+    told = []
+    results = ablate(
+        read_ablation(write(tmp_path, **content), out=str(out)),
+        open_model=open_predictor,
+        runner=Here(),
+        show=lambda board, line: told.append(line),
+    )
+    assert [(one["variant"], one["seed"]) for one in results["failed"]] == [("bad", 0), ("bad", 1)]
+    assert results["failed"][0]["settings"] == {"model.config.fusion_heads": 7}
+    assert len(results["variants"]["good"]["values"]) == 2 and results["variants"]["bad"]["runs"] == []
+    assert any(line.startswith("bad, seed 0 failed: ") for line in told)
+    text = (out / "table.md").read_text(encoding="utf-8")
+    assert "failed: bad, seed 1 ({'model.config.fusion_heads': 7}): " in text and "2 runs failed." in text
+
+
+KILLED = """
+import multiprocessing, os, signal, sys
+from mmsr.inference import open_predictor
+from mmsr.training.ablation import ablate, read_ablation
+from mmsr.training.runner import LocalProcesses
+
+def show(board, line):
+    if line == "concat, seed 1: starts":
+        print(*(process.pid for process in multiprocessing.active_children()), flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+ablate(read_ablation(sys.argv[1]), open_model=open_predictor, runner=LocalProcesses(1), show=show)
+"""
+
+
+def test_killed_half_way_and_started_again_nothing_is_repeated(finished, demo_corpus, tmp_path):
+    path = tiny(tmp_path, demo_corpus)
+    out = read_ablation(path).out
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(path)], capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    workers = [int(word) for word in killed.stdout.split()]
+    assert len(workers) == 1 and ended(workers), "a process outlives the one that started it"
+    done = {file: file.stat().st_mtime_ns for file in out.glob("runs/*/result.json")}
+    assert len(done) == 2
+    runner = Here()
+    ablate(read_ablation(path), open_model=open_predictor, runner=runner)
+    assert len(runner.done) == 2
+    assert {file: file.stat().st_mtime_ns for file in done} == done
+    assert settled(out) == settled(read_ablation(finished[0]).out)
+
+
+def children(process: int) -> list[int]:
+    path = Path(f"/proc/{process}/task/{process}/children")
+    return [int(word) for word in path.read_text().split()] if path.exists() else []
+
+
+def ended(processes: list[int]) -> bool:
+    """Whether processes end within some seconds; one that nobody has buried has ended."""
+
+    def runs(process: int) -> bool:
+        try:
+            status = Path(f"/proc/{process}/stat").read_text()
+        except OSError:
+            return False
+        return status.rpartition(")")[2].split()[0] != "Z"
+
+    deadline = time.monotonic() + 20
+    while any(map(runs, processes)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return not any(map(runs, processes))
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_all_processes_cleanly(demo_corpus, tmp_path):
+    content = yaml.safe_load(tiny(tmp_path, demo_corpus).read_text())
+    content["settings"] |= {"trainer.max_epochs": 5000, "early_stopping.patience": 5000}
+    command = [
+        sys.executable,
+        "-m",
+        "mmsr.cli",
+        "ablate",
+        "-c",
+        str(write(tmp_path, **content)),
+        "--jobs",
+        "2",
+    ]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 100
+        while len(set(tmp_path.glob("out/runs/*/checkpoints/last.ckpt"))) < 2:
+            assert time.monotonic() < deadline and process.poll() is None, process.stderr.read()
+            time.sleep(0.05)
+        workers = children(process.pid)
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130, told
+    assert told.splitlines()[-1] == "interrupted" and "Traceback" not in told
+    assert ended(workers)
+    assert not list(tmp_path.glob("out/runs/*/.*")), "something half-written is left"
+
+
+def test_processes_do_every_run_and_tell_how_one_ended(tmp_path, monkeypatch):
+    (tmp_path / "work_of_test_ablation.py").write_text(
+        "import os\n"
+        "def work(run):\n"
+        "    if run.seed == 0: raise ValueError('too\\nbad')\n"
+        "    if run.seed == 1: os._exit(3)\n"
+        "    if run.seed == 2: raise SystemExit(2)\n"
+        "    (run.folder / 'threads').write_text(os.environ['OMP_NUM_THREADS'])\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)  # processes that are spawned get the path too
+    work = importlib.import_module("work_of_test_ablation").work
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    runs = [
+        Run("v", seed, str(seed), tmp_path / str(seed), {}, "f", "text", evaluation=None) for seed in range(4)
+    ]
+    events = [event for event in LocalProcesses(1).run(work, runs) if event.run is not None]
+    ends = {event.run.seed: event.error for event in events if event.state != "running"}
+    assert ends == {
+        0: "ValueError: too bad",
+        1: "its process ended with exit code 3",
+        2: "SystemExit: 2",
+        3: "",
+    }
+    assert "Traceback" in (tmp_path / "0" / "log.txt").read_text()
+    assert (tmp_path / "3" / "threads").read_text() == "1" and os.environ["OMP_NUM_THREADS"] == "7"
+    with pytest.raises(ValueError, match="--jobs 0; accepted: 1 or more"):
+        LocalProcesses(0)
+
+
+def test_two_at_work_in_one_folder_are_refused(finished):
+    ablation = read_ablation(finished[0])
+    with pytest.raises(ValueError, match="another `mmsr ablate` is at work there"):
+        ablate(ablation, open_model=open_predictor, runner=Nested(ablation))
+
+
+class Nested:
+    """A runner that starts the same ablation within."""
+
+    def __init__(self, ablation):
+        self.ablation = ablation
+
+    def run(self, work, runs):
+        ablate(self.ablation, open_model=open_predictor, runner=Here())
+        yield Event()
+
+
+# ---------------------------------------------------------------------- figures
+
+
+def test_the_bootstrap_finds_a_difference_and_only_where_there_is_one():
+    generator = np.random.default_rng(0)
+    gold = generator.choice(["a", "b", "c"], 400)
+    right = [np.where(generator.random(400) < 0.8, gold, "a") for _ in range(3)]
+    worse = [np.where(generator.random(400) < 0.5, gold, "b") for _ in range(3)]
+    rows = [str(row) for row in range(400)]
+    options = {"clusters": rows, "metric": "macro_f1", "resamples": 1000, "seed": 0}
+    found = _paired_bootstrap(gold, right, worse, **options)
+    figures = [np.mean([f1_score(gold, one, average="macro") for one in side]) for side in (right, worse)]
+    assert found["mean"] == pytest.approx(figures[0] - figures[1], abs=1e-12)
+    assert 0 < found["interval"][0] < found["mean"] < found["interval"][1]
+    assert found["p_value"] == pytest.approx(2 / 1001)
+    turned = _paired_bootstrap(gold, worse, right, **options)
+    assert turned["interval"] == pytest.approx([-found["interval"][1], -found["interval"][0]])
+    same = _paired_bootstrap(gold, right, right, **options)
+    assert (same["mean"], same["interval"], same["p_value"]) == (0.0, [0.0, 0.0], 1.0)
+    shuffled = [right[i] for i in (1, 2, 0)]
+    assert _paired_bootstrap(gold, right, shuffled, **options)["p_value"] > 0.5
+
+
+def test_figures_of_counts_are_scikit_learn_s():
+    generator = np.random.default_rng(1)
+    gold, predicted = (generator.integers(0, 3, 50) for _ in range(2))
+    confusion = np.zeros((1, 4, 4))  # a label that occurs nowhere does not count
+    np.add.at(confusion, (0, gold, predicted), 1)
+    assert _label_metric(confusion, "accuracy")[0] == pytest.approx((gold == predicted).mean())
+    assert _label_metric(confusion, "macro_f1")[0] == pytest.approx(
+        f1_score(gold, predicted, average="macro")
+    )
+    assert _label_metric(confusion, "uar")[0] == pytest.approx(recall_score(gold, predicted, average="macro"))
+
+
+def test_correction_and_interval():
+    assert _holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
+    assert _holm([]) == []
+    assert _seed_interval([0.5]) is None
+    assert _seed_interval([1.0, 2.0, 3.0]) == pytest.approx([2 - 2.4841377, 2 + 2.4841377])
+
+
+def test_the_paragraph_is_made_of_the_numbers(finished):
+    results = json.loads(json.dumps(finished[1]))
+    results["variants"]["text_only"]["difference"] |= {
+        "mean": -0.25,
+        "interval": [-0.4, -0.1],
+        "p_holm": 0.004,
+    }
+    results["variants"]["text_only"]["seconds_an_epoch"] = 0.25
+    text = paragraph(results)
+    assert (
+        "1 of 1 differ from it beyond a Holm-corrected 0.05: `text_only` -0.250 [-0.400, -0.100], p 0.004"
+        in text
+    )
+    assert "Cheapest is `text_only` with 0.2 s an epoch" in text
+    results["variants"]["text_only"]["difference"]["p_holm"] = 0.05
+    assert "0 of 1 differ from it beyond a Holm-corrected 0.05." in paragraph(results)
+    assert "| reference |" in table(results) and "-0.250" in table(results)
