@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 from mmsr.data.audio import Audio, AudioError
 from mmsr.data.augmentation import Augmentations
 from mmsr.data.batching import Balance, BudgetBatchSampler, EpochBatchSampler, ResumableLoader
+from mmsr.data.controls import RATIONALES, Rationales, control_rationales
 from mmsr.data.manifest import (
     DURATION,
     Fault,
@@ -90,6 +91,10 @@ class MmsrDataModule(LightningDataModule):
             such as `{reverb: {p: 0.3}, noise: {snr_db: [5, 20], p: 0.5}}`: noise, reverb, speed, pitch, gain,
             codec, time_mask; over a feature store spec_augment alone. What each does to the evidence in a
             voice: `mmsr.data.augmentation`.
+        rationales: What training and development rows have as rationale: their own (`given`), another row's
+            (`permuted`), another row's of the same label (`permuted_within_label`), or the label's most
+            frequent one (`template`). All but the first are controls: see `mmsr.data.controls`. Test rows
+            keep theirs.
     """
 
     audio_features: AudioFeatures | None = None
@@ -119,6 +124,7 @@ class MmsrDataModule(LightningDataModule):
         folds: int = 4,
         dev_speakers: int = 2,
         augment: dict[str, dict[str, Any]] | None = None,
+        rationales: Rationales = "given",
     ):
         super().__init__()
         for name, value, least in (
@@ -154,7 +160,11 @@ class MmsrDataModule(LightningDataModule):
         self.num_workers = num_workers
         self.seed = seed
         self.streaming, self.stream_window = streaming, stream_window
+        if rationales not in RATIONALES:
+            raise ValueError(f"rationales is {rationales!r}; accepted: {', '.join(RATIONALES)}")
+        self.rationales = rationales
         table = {"fold": fold, "balance": balance, "language_temperature": language_temperature}
+        table["rationales"] = None if rationales == "given" else rationales
         if streaming and (given := [name for name, value in table.items() if value is not None]):
             raise ValueError(
                 f"streaming reads rows as they come, and {', '.join(given)} needs them all; accepted: one or "
@@ -281,6 +291,8 @@ class MmsrDataModule(LightningDataModule):
                 self._by_split(rows) if self.fold is None else self._by_speaker(rows)
             )
             self._rows = {name: rows.select(indices) for name, indices in groups.items() if len(indices)}
+            for name in self._rows.keys() & {"train", "dev"}:
+                self._rows[name] = control_rationales(self._rows[name], self.rationales, seed=self.seed)
         if split not in self._rows:
             raise self._error("split", self._missing_split(split))
         return self._rows[split]
