@@ -12,7 +12,6 @@ import itertools
 import os
 import re
 import sys
-import time
 from collections.abc import Callable, Sequence
 from json import dumps, loads
 from keyword import iskeyword
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mmsr.cli_data import DATA_COMMANDS
+from mmsr.cli_evaluation import EVALUATION_COMMANDS, evaluate
 from mmsr.console import live_table, must_be_there, progress_bar, say
 
 
@@ -181,270 +181,6 @@ def predict(
         say(f"{len(answered)} predictions -> {out}")
 
 
-def evaluate(
-    model: str,
-    manifest: str,
-    out: str,
-    split: str = "test",
-    train_split: str = "train",
-    dev_split: str = "dev",
-    fold: int | None = None,
-    folds: int = 4,
-    dev_speakers: int = 2,
-    columns: dict[str, str] | None = None,
-    label_map: dict[str, str] | None = None,
-    conditions: list[str] | None = None,
-    conformal: float | None = None,
-    batch_size: int = 32,
-    num_beams: int = 1,
-    examples: int = 6,
-    seed: int = 0,
-) -> None:
-    """Figures, controls and baselines of a model on a split, and a report.
-
-    Writes metrics.json, predictions.jsonl and report.html with its pictures.
-
-    Example: mmsr evaluate --model runs/demo/model --manifest runs/demo/corpus/manifest.csv --out runs/demo
-
-    Args:
-        model: Folder or Hub id of a checkpoint.
-        manifest: Table of utterances with labels.
-        out: Folder for the results.
-        split: Rows to evaluate, by the manifest's column `split`.
-        train_split: Rows that the baselines learn from.
-        dev_split: Rows that --conformal is calibrated on.
-        fold: Evaluate this speaker fold's test rows instead of a split, as in training with --data.fold.
-        folds: Into how many folds the speakers are cut.
-        dev_speakers: How many speakers were the development split in training with --data.dev_speakers, from
-            which the baselines do not learn either.
-        columns: Names that columns have in this manifest, as in training with --data.columns.
-        label_map: What labels are called in it, as in training with --data.label_map.
-        conditions: Which inputs to try, such as [audio+text,text]; by default all that the rows allow.
-        conformal: Sets of labels too, which are to hold the true one in this share of rows, such as 0.9.
-        batch_size: Rows at a time.
-        num_beams: Beams of the rationales' generation.
-        examples: How many utterances the report plays.
-        seed: Of the shuffling of audio between rows.
-    """
-    started = time.perf_counter()
-    must_be_there("manifest", manifest)
-    if conformal is not None and not 0 < conformal < 1:
-        raise ValueError(f"--conformal {conformal:g}; accepted: a share above 0 and below 1, such as 0.9")
-    from mmsr.data.manifest import fingerprint, load_manifest
-    from mmsr.data.splits import speaker_fold
-    from mmsr.evaluation.report import markdown_table, write_report
-    from mmsr.evaluation.run import conformal_entries, write_run
-    from mmsr.evaluation.run import evaluate as evaluate_rows
-    from mmsr.inference import examples as shown_examples
-    from mmsr.inference import load_pipeline, predictor
-
-    pipe = load_pipeline(model)
-    labels = pipe.model.config.labels
-    table = load_manifest(manifest, labels=labels, columns=columns, label_map=label_map)
-    if fold is None:
-        rows, train_rows = (
-            rows_of(table, split, manifest),
-            [row for row in table if row["split"] == train_split],
-        )
-        dev_rows = [] if conformal is None else rows_of(table, dev_split, manifest)
-    else:
-        parts = speaker_fold(
-            table, fold=fold, folds=folds, dev_speakers=dev_speakers, source=Path(manifest).name
-        )
-        rows, train_rows, dev_rows = (
-            table.select(parts[name]).to_list() for name in ("test", "train", "dev")
-        )
-    figures, predictions = evaluate_rows(
-        predictor(pipe, batch_size=batch_size, num_beams=num_beams),
-        rows,
-        labels=labels,
-        train_rows=train_rows,
-        conditions=conditions,
-        temperature=pipe.model.config.label_temperature,
-        seed=seed,
-        progress=progress_bar(),
-    )
-    if conformal is not None:
-        sets = conformal_entries(
-            predictor(pipe, batch_size=batch_size, rationale=False),
-            dev_rows,
-            predictions,
-            labels=labels,
-            coverage=conformal,
-            seed=seed,
-            progress=progress_bar(),
-        )
-        for name, entry in sets.items():
-            figures[name]["conformal"] = entry
-    metrics = write_run(
-        out,
-        {split: figures},
-        predictions,
-        seed=seed,
-        data_fingerprint=fingerprint(table),
-        command=" ".join(sys.argv),
-        seconds=time.perf_counter() - started,
-        extra=corpus_beside(manifest),
-    )
-    history = Path(model).parent / "history.json"
-    report = write_report(
-        out,
-        title=f"{Path(model).resolve().parent.name}: {Path(manifest).name}, {split}",
-        metrics=metrics,
-        predictions=predictions,
-        labels=labels,
-        history=loads(history.read_text(encoding="utf-8")) if history.exists() else None,
-        examples=shown_examples(pipe, spread(rows, examples)),  # type: ignore[arg-type]
-        split=split,
-    )
-    print(markdown_table(metrics, split=split))
-    say(f"report: {report}")
-
-
-def calibrate(
-    model: str,
-    manifest: str,
-    split: str = "dev",
-    fold: int | None = None,
-    folds: int = 4,
-    dev_speakers: int = 2,
-    columns: dict[str, str] | None = None,
-    label_map: dict[str, str] | None = None,
-    text_column: Literal["text", "asr_text"] = "text",
-    batch_size: int = 32,
-) -> None:
-    """Fit a checkpoint's temperature to development rows, so that its probabilities can be believed.
-
-    Rewrites `temperature` in MODEL/config.json; labels and rationales stay as they are. `mmsr fit` does this
-    at its end. Of use for an exported checkpoint, and for rows unlike those of the training.
-
-    Example: mmsr calibrate --model runs/demo/model --manifest runs/demo/corpus/manifest.csv
-
-    Args:
-        model: Folder of a checkpoint.
-        manifest: Table of utterances with labels.
-        split: Rows to fit to, which the model has not learned from and is not evaluated on.
-        fold: Fit to the development rows of this speaker fold instead, as in training with --data.fold.
-        folds: Into how many folds the speakers are cut.
-        dev_speakers: How many speakers are the development split, as in training.
-        columns: Names that columns have in this manifest.
-        label_map: What labels are called in it.
-        text_column: Which transcript the model reads, the human one or the ASR's.
-        batch_size: Rows at a time.
-    """
-    must_be_there("manifest", manifest)
-    path = Path(model) / "config.json"
-    if not path.is_file():
-        raise ValueError(f"--model {model}: no config.json there; accepted: a folder that `mmsr fit` wrote")
-    from mmsr.data.manifest import load_manifest
-    from mmsr.data.splits import speaker_fold
-    from mmsr.evaluation.calibration import CalibrationError, calibration_line
-    from mmsr.evaluation.calibration import calibrate as fit_to
-    from mmsr.files import write_file
-    from mmsr.inference import load_pipeline, predictor
-
-    pipe = load_pipeline(model)
-    config = pipe.model.config
-    table = load_manifest(manifest, labels=config.labels, columns=columns, label_map=label_map)
-    if fold is None:
-        rows = rows_of(table, split, manifest)
-    else:
-        parts = speaker_fold(
-            table, fold=fold, folds=folds, dev_speakers=dev_speakers, source=Path(manifest).name
-        )
-        rows = table.select(parts["dev"]).to_list()
-    config.temperature = config.decoder_temperature = 1.0
-    try:
-        found = fit_to(
-            predictor(pipe, batch_size=batch_size, rationale=False),
-            rows,
-            labels=config.labels,
-            text_column=text_column,
-        )
-    except CalibrationError as error:
-        place = f"split {split}" if fold is None else f"development rows of fold {fold}"
-        raise ValueError(f"{manifest}, {place}: {error}") from None
-    settings = loads(path.read_text(encoding="utf-8"))
-    settings |= {name: value for name, value in found.items() if name.endswith("temperature")}
-    write_file(path, (dumps(settings, indent=2, sort_keys=True) + "\n").encode())
-    say(f"{path}: {calibration_line(found)}")
-
-
-def compare(
-    *runs: str,
-    metric: str = "macro_f1",
-    condition: str | None = None,
-    cluster: str | None = None,
-    cluster_table: str | None = None,
-    common: bool = False,
-    all_pairs: bool = False,
-    resamples: int = 10_000,
-    seed: int = 0,
-    plot: str | None = None,
-    json: bool = False,
-) -> None:
-    """Whether a run is better than others on the same rows: difference, interval, tests, effect size.
-
-    A RUN is `[NAME=]PATH[:CONDITION]`: a folder of `mmsr evaluate`, a predictions file, or a pattern in
-    quotes that matches the seeds of one system. The first is compared with each other one.
-
-    Example: mmsr compare "ours=runs/cross-seed*" "theirs=runs/text-seed*"
-
-    What the voice adds: mmsr compare runs/demo:audio+text runs/demo:text
-
-    Args:
-        runs: Two or more.
-        metric: accuracy, macro_f1, uar; or of rationales rouge1, rouge2, rougeL, rougeLsum, each with _ascii
-            too, rationale_exact.
-        condition: Of the rows, such as audio+text; by default the first that all runs have.
-        cluster: Column whose values are resampled and swapped whole, or none for rows; by default speaker
-            where every row has one and they are more than five.
-        cluster_table: Table with columns id and the one of --cluster, where predictions do not have it, such
-            as the manifest, or segments.csv of `mmsr data segment` for recording.
-        common: Leave rows out that a run has no answer to (--common alone will do).
-        all_pairs: Compare each run with each (--all-pairs alone will do).
-        resamples: Of the bootstrap and of the permutation test.
-        seed: Of both.
-        plot: Picture to write, a PNG: differences with their intervals.
-        json: Print a JSON object a line for each comparison (--json alone will do).
-    """
-    if plot is not None and Path(plot).suffix.lower() != ".png":
-        raise ValueError(f"--plot {plot} has another ending; accepted: .png")
-    if cluster_table is not None and cluster in (None, "none"):
-        raise ValueError("--cluster_table has a column of clusters; accepted: with --cluster COLUMN")
-    from dataclasses import asdict
-
-    from mmsr.evaluation.compare import System, markdown_table
-    from mmsr.evaluation.compare import compare as compare_systems
-
-    compared, paired = compare_systems(
-        [System.parse(run) for run in runs],
-        metric=metric,
-        condition=condition,
-        cluster=cluster,
-        cluster_of=None if cluster_table is None else column_by_id(cluster_table, str(cluster)),
-        common=common,
-        all_pairs=all_pairs,
-        resamples=resamples,
-        seed=seed,
-    )
-    if paired.unlabelled:
-        say(f"{paired.unlabelled:,} rows left out, of which it is not known what is right")
-    if paired.left_out:
-        say(f"{paired.left_out:,} rows left out, to which a run has no answer")
-    if json:
-        for one in compared:
-            print(dumps(asdict(one), ensure_ascii=False))
-    else:
-        print(markdown_table(compared))
-    if plot is not None:
-        from mmsr.evaluation.report import differences_picture
-        from mmsr.files import write_file
-
-        write_file(Path(plot), differences_picture(compared))
-        say(f"picture: {plot}")
-
-
 def transcribe(
     manifest: str,
     asr: str,
@@ -571,9 +307,7 @@ COMMANDS: dict[str, Any] = {
     "demo": demo,
     "fit": fit,
     "predict": predict,
-    "evaluate": evaluate,
-    "calibrate": calibrate,
-    "compare": compare,
+    **EVALUATION_COMMANDS,
     "transcribe": transcribe,
     "ablate": ablate,
     "export": export,
@@ -593,44 +327,6 @@ def format_answer(answer: dict[str, Any]) -> str:
         forced = f" (if it were {answer['forced_label']})" if "forced_label" in answer else ""
         lines.append(f"  rationale{forced}: {answer['rationale']}")
     return "\n".join(lines)
-
-
-def rows_of(table: Any, split: str, manifest: str) -> list[dict[str, Any]]:
-    """The rows of one split."""
-    rows = [row for row in table if row["split"] == split]
-    if not rows:
-        found = ", ".join(sorted({str(value) for value in table["split"]}))
-        raise ValueError(f"{manifest}, column split: no row is in {split!r}; found: {found}")
-    return rows
-
-
-def corpus_beside(manifest: str) -> dict[str, Any]:
-    """What the corpus.json beside a manifest says, protocol and all, as metrics.json carries it."""
-    path = Path(manifest).with_name("corpus.json")
-    return {"corpus": loads(path.read_text(encoding="utf-8"))} if path.is_file() else {}
-
-
-def spread(rows: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
-    """Some rows of each kind, English first since its attention picture needs no special font."""
-    groups: dict[tuple[Any, Any], list[dict[str, Any]]] = {}
-    for row in rows:
-        if row["audio"] or row["text"]:
-            groups.setdefault((row["language"] != "en", row["kind"]), []).append(row)
-    ordered = [groups[key] for key in sorted(groups, key=str)]
-    turns = (group[turn] for turn in range(len(rows)) for group in ordered if turn < len(group))
-    return [row for row, _ in zip(turns, range(count), strict=False)]
-
-
-def column_by_id(path: str, column: str) -> dict[str, str]:
-    """A table's column by its column id."""
-    must_be_there("cluster_table", path)
-    from mmsr.data.tables import read_table
-
-    table = read_table(Path(path))
-    for name in ("id", column):
-        if name not in table.columns:
-            raise ValueError(f"{path} has no column {name}; its columns: {', '.join(table.columns)}")
-    return {str(row["id"]): str(row[column]) for row in table.rows if row[column]}
 
 
 def packaged_config(name: str) -> Path:

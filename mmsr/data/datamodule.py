@@ -163,8 +163,12 @@ class MmsrDataModule(LightningDataModule):
         if rationales not in RATIONALES:
             raise ValueError(f"rationales is {rationales!r}; accepted: {', '.join(RATIONALES)}")
         self.rationales = rationales
-        table = {"fold": fold, "balance": balance, "language_temperature": language_temperature}
-        table["rationales"] = None if rationales == "given" else rationales
+        table = {
+            "fold": fold,
+            "balance": balance,
+            "language_temperature": language_temperature,
+            "rationales": None if rationales == "given" else rationales,
+        }
         if streaming and (given := [name for name, value in table.items() if value is not None]):
             raise ValueError(
                 f"streaming reads rows as they come, and {', '.join(given)} needs them all; accepted: one or "
