@@ -90,11 +90,15 @@ def test_long_speech_is_cut_where_it_is_quietest():
     samples = 0.3 * rng.standard_normal(16000 * 25).astype(np.float32)
     for second in (7.3, 16.1, 3.0):  # the last is too early to be a cut
         samples[round((second - 0.1) * 16000) : round((second + 0.1) * 16000)] *= 0.1
-    cut = list(mmsr.data.segments._cut(samples, Segment(0.5, 24.0), Segmentation(max_seconds=10.0)))
+    cut = list(
+        mmsr.data.segments.cut_at_quietest(samples, Segment(0.5, 24.0), Segmentation(max_seconds=10.0))
+    )
     assert [part.start for part in cut] == pytest.approx([0.5, 7.3, 16.1], abs=0.1)
     assert [part.end for part in cut] == pytest.approx([7.3, 16.1, 24.0], abs=0.1)
     rest = list(
-        mmsr.data.segments._cut(samples, Segment(0, 10.1), Segmentation(max_seconds=10, min_seconds=5))
+        mmsr.data.segments.cut_at_quietest(
+            samples, Segment(0, 10.1), Segmentation(max_seconds=10, min_seconds=5)
+        )
     )
     assert len(rest) == 2 and all(part.seconds >= 5 for part in rest)
 
