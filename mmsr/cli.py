@@ -257,7 +257,8 @@ def ablate(config: str, jobs: int = 1, out: str | None = None, dry_run: bool = F
     Example: mmsr ablate -c experiments/ablations/fusions.yaml --jobs 2
 
     Args:
-        config: YAML file (-c FILE) with base, settings, grid, variants, seeds, reference, evaluation and out.
+        config: YAML file (-c FILE) with base, settings, grid, variants, seeds, folds, reference, evaluation
+            and out.
         jobs: Runs at a time, each a process with one thread.
         out: Folder for the results, instead of the file's.
         dry_run: Check the file, list its runs and end (--dry-run alone will do).
@@ -273,14 +274,14 @@ def ablate(config: str, jobs: int = 1, out: str | None = None, dry_run: bool = F
     if dry_run:
         for run in itertools.chain.from_iterable(plan(ablation)):
             state = "to do" if run.result() is None else "finished"
-            print(f"{run.folder}  {state}  {run.variant}, seed {run.seed}")
+            print(f"{run.folder}  {state}  {run.label}")
         return
     with live_table(ablation.name) as show:
         results = run_ablation(ablation, open_model=open_predictor, runner=runner, show=show)
     print(f"{table(results)}\n{results['paragraph']}")
     say(f"{ablation.out / 'table.md'}, results.json and plot.png beside it")
     for failed in results["failed"]:
-        say(f"failed: {failed['variant']}, seed {failed['seed']} ({failed['settings']}): {failed['error']}")
+        say(f"failed: {failed['run']} ({failed['settings']}): {failed['error']}")
     if results["failed"]:
         sys.exit(1)
 

@@ -69,6 +69,7 @@ class Run:
         data_fingerprint: of its manifest.
         condition: under which it is compared.
         evaluation: how.
+        fold: of the speakers, where the ablation goes over folds; it is in the settings too.
     """
 
     variant: str
@@ -79,6 +80,12 @@ class Run:
     data_fingerprint: str
     condition: str
     evaluation: Evaluation
+    fold: int | None = None
+
+    @property
+    def label(self) -> str:
+        """What a person calls it."""
+        return f"{self.variant}, seed {self.seed}" + ("" if self.fold is None else f", fold {self.fold}")
 
     def result(self) -> dict[str, Any] | None:
         """What result.json says, where the run is finished and evaluated as it is asked for now."""
