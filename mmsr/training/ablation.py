@@ -42,7 +42,7 @@ from mmsr.training.run import MmsrCLI, quieten, settings_that_matter
 from mmsr.training.runner import OWN, Evaluation, Open, Run, Runner, train_and_evaluate
 
 KEYS = ("base", "settings", "grid", "variants", "seeds", "folds", "reference", "out", "evaluation")
-EVALUATION_KEYS = ("metric", "condition", "conditions", "also")
+EVALUATION_KEYS = ("metric", "condition", "conditions", "also", "by_language")
 METRICS = ("accuracy", "macro_f1", "uar")  # of which differences can be drawn again from predictions
 _OURS = ("seed_everything", "model.seed", "data.seed", "trainer.default_root_dir", "trainer.callbacks")
 _PRETRAINED = ("audio", "text", "pretrained", "decoder")
@@ -197,8 +197,12 @@ def _evaluation(path: Path, given: Any) -> Evaluation:
         raise AblationError(f"{path}: evaluation {given!r}; accepted: keys {', '.join(EVALUATION_KEYS)}")
     _check_keys(path, "evaluation ", given, EVALUATION_KEYS)
     accepted = {"metric": METRICS, "condition": (OWN, *CONDITIONS), "conditions": CONDITIONS, "also": FIGURES}
-    chosen: dict[str, Any] = {}
+    if not isinstance(by_language := given.get("by_language", False), bool):
+        raise AblationError(f"{path}: evaluation by_language {by_language!r}; accepted: true or false")
+    chosen: dict[str, Any] = {"by_language": by_language}
     for field, value in given.items():
+        if field not in accepted:
+            continue
         several = value if isinstance(value, list) and field in ("conditions", "also") else [value]
         for name in several:
             if name not in accepted[field]:

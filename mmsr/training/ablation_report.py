@@ -93,11 +93,13 @@ def _variant(ablation: Ablation, name: str, row: Sequence[Run]) -> dict[str, Any
     figures = {
         condition: [_figures(seed, condition) for seed in _finished(row).values()] for condition in conditions
     }
-    values = [one[metric] for one in figures[conditions[0]]]
+    own = figures[conditions[0]]
+    values = [one[metric] for one in own]
     means = {
         condition: {key: _mean([one.get(key) for one in seeds]) for key in (metric, *also)}
         for condition, seeds in figures.items()
     }
+    languages = sorted({language for one in own for language in one.get("by_language", {})})
     return {
         "settings": ablation.changes[name],
         "condition": conditions[0],
@@ -105,6 +107,11 @@ def _variant(ablation: Ablation, name: str, row: Sequence[Run]) -> dict[str, Any
         "interval": list(seed_interval(values)) if len(values) > 1 else None,
         "values": values,
         "test": means,
+        "by_language": {
+            language: _mean([one["by_language"][language].get(metric) for one in own])
+            for language in languages
+            if ablation.evaluation.by_language
+        },
         "dev": _mean([run["dev"].get("dev_macro_f1") for run in runs]),
         "trained_parameters": max((run["trained_parameters"] for run in runs), default=None),
         "seconds_an_epoch": _mean([run["seconds_an_epoch"] for run in runs]),
@@ -196,8 +203,10 @@ def table(results: Mapping[str, Any]) -> str:
             if condition != figures["condition"]
         )
     )
+    languages = sorted({name for figures in results["variants"].values() for name in figures["by_language"]})
     head = ["variant", "reads", f"{FIGURES[metric]} (test)", "95 % over seeds", "difference", "95 % paired"]
     head += ["p", "p (Holm)", *(f"{FIGURES[metric]}, {NAMES[name]}" for name in further)]
+    head += [f"{FIGURES[metric]}, {language}" for language in languages]
     head += [*(FIGURES.get(name, name) for name in also), "macro-F1 (dev)", "trained", "s an epoch"]
     lines = [head, ["---", "---", *["---:"] * (len(head) - 2)]]
     for name, figures in results["variants"].items():
@@ -215,6 +224,7 @@ def table(results: Mapping[str, Any]) -> str:
                 _number(difference.get("p_value")),
                 _number(difference.get("p_holm")),
                 *(_number(figures["test"].get(other, {}).get(metric)) for other in further),
+                *(_number(figures["by_language"].get(language)) for language in languages),
                 *(_number(own[key]) for key in also),
                 _number(figures["dev"]),
                 _count(figures["trained_parameters"]),

@@ -48,12 +48,14 @@ class Evaluation:
         conditions: further ones, such as shuffled_audio (of a variant that reads the ASR's transcript: that
             with another row's audio).
         also: further figures to show, such as rougeL, without differences.
+        by_language: show the metric of each language as well.
     """
 
     metric: str = "macro_f1"
     condition: str = OWN
     conditions: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
+    by_language: bool = False
 
 
 @dataclass(frozen=True)

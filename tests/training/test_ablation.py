@@ -457,7 +457,7 @@ def test_folds_are_evaluated_together(demo_corpus, tmp_path):
     content["settings"] |= {"data.folds": 3, "data.dev_speakers": 1, "model.rationale_format": "none"}
     content |= {"grid": {"model.fusion": ["text_only"]}, "seeds": [0, 1], "folds": [0, 2]}
     content["variants"] = {"slow": {"model.learning_rate": 1e-5}, "fast": {"model.learning_rate": 1e-2}}
-    content["evaluation"] = {"also": ["accuracy"]}
+    content["evaluation"] = {"also": ["accuracy"], "by_language": True}
     ablation = read_ablation(write(tmp_path, **content))
     results = ablate(ablation, open_model=open_predictor, runner=Here())
     (runs, _), out = plan(ablation), ablation.out
@@ -482,10 +482,26 @@ def test_folds_are_evaluated_together(demo_corpus, tmp_path):
     assert figures["test"]["text"]["accuracy"] == pytest.approx(
         np.mean([row["label"] == row["predicted_label"] for rows in of_seed for row in rows])
     )
+    german = [[row for row in rows if row["language"] == "de"] for rows in of_seed]
+    assert figures["by_language"]["de"] == pytest.approx(
+        np.mean(
+            [
+                f1_score(
+                    *([row[name] for row in rows] for name in ("label", "predicted_label")), average="macro"
+                )
+                for rows in german
+            ]
+        )
+    )
+    assert "macro-F1, de |" in (out / "table.md").read_text(encoding="utf-8")
     assert results["variants"]["fast, text_only"]["difference"]["n"] == len(of_seed[0])
     assert "8 of 8 runs are finished" in (out / "table.md").read_text(encoding="utf-8")
     assert 0 < results["baselines"]["majority"]["macro_f1"] < 0.5
 
+    content["evaluation"]["by_language"] = "de"
+    with pytest.raises(ValueError, match="evaluation by_language 'de'; accepted: true or false"):
+        read_ablation(write(tmp_path, **content))
+    del content["evaluation"]
     content["settings"]["data.fold"] = 1
     with pytest.raises(ValueError, match=r"folds \[0, 2\] and data.fold of variant 'slow, text_only' contra"):
         read_ablation(write(tmp_path, **content))
