@@ -1,11 +1,11 @@
 """Blinded sheets on which people rate what two systems said of the same utterances.
 
-    systems, manifest rows ─► rows that all answered ─► sample by label and language ─► sheets/sheet-1.html ...
-                                                                                    └─► key.json
+    systems, manifest rows ─► rows that all answered ─► sample by label and language ─┬─► sheets/*.html
+                                                                                      └─► key.json
 
 A sheet is one HTML file that loads nothing: the sound is inside, answers stay in the browser until the rater
-saves them as a file. It names neither systems nor rows; which answer is whose stands in key.json alone, beside
-the folder of sheets and not in it, so that this folder can be handed out whole.
+saves them as a file. It names neither systems nor rows; which answer is whose stands in key.json alone,
+beside the folder of sheets and not in it, so that this folder can be handed out whole.
 """
 
 import base64
