@@ -290,9 +290,9 @@ def markdown(scores: Scores) -> str:
             + ["p", "p (Holm)", "win / tie / loss", "detectable", "items needed"],
             [_contrast_cells(one) for one in scores.contrasts],
         ),
-        "Intervals 95 %: over items (paired bootstrap), and over items and raters (both drawn, Student's t "
-        "of raters - 1). p: swaps of the systems within items; of the preference, the sign test over items. "
-        "Holm: over all lines. Win / tie / loss: items, by the mean of their raters. Detectable: the smallest "
+        "Intervals 95 %: over items (paired bootstrap), and over items and raters (both drawn; Student's t, "
+        "raters - 1). p: swaps of the systems within items; of the preference, the sign test over items. "
+        "Holm: over all lines. Win / tie / loss: items, by the mean of their raters. Detectable: smallest "
         "true difference found with 80 % power with these items; needed: items to find one so large.\n",
         _table(
             ["agreement", "Krippendorff's alpha (ordinal)", "95 % interval", "rated twice or more"],

@@ -321,6 +321,8 @@ def _render(content: Mapping[str, Any]) -> str:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined)
+    # by default it sorts keys, and criteria are asked in the order in which they were given
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
     template = environment.from_string(
         files("mmsr.evaluation.human").joinpath("sheet.html.jinja").read_text("utf-8")
     )
