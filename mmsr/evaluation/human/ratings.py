@@ -133,15 +133,19 @@ def _object(path: Path, form: str, accepted: str) -> dict[str, Any]:
 
 def _by_number(file: Path, items: Any, count: int) -> dict[int, Mapping[str, Any]]:
     """The answers by number of item, each there once."""
-    numbers = [item.get("item") if isinstance(item, dict) else None for item in items or ()]
-    found = dict(zip(numbers, items or (), strict=True))
+    found: dict[int, Mapping[str, Any]] = {}
+    numbers = []
+    for item in items if isinstance(items, list) else ():
+        number = item.get("item") if isinstance(item, dict) else None
+        if number not in range(1, count + 1):
+            raise RatingsError(f"{file}: item {number!r}; accepted: 1 to {count}")
+        numbers.append(number)
+        found[number] = item
     for number in range(1, count + 1):
         if numbers.count(number) != 1:
             raise RatingsError(
                 f"{file}: item {number} is there {numbers.count(number)} times; accepted: once"
             )
-    if unknown := [number for number in numbers if number not in range(1, count + 1)]:
-        raise RatingsError(f"{file}: item {unknown[0]!r}; accepted: 1 to {count}")
     return found
 
 
