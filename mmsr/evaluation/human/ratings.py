@@ -137,7 +137,7 @@ def _by_number(file: Path, items: Any, count: int) -> dict[int, Mapping[str, Any
     numbers = []
     for item in items if isinstance(items, list) else ():
         number = item.get("item") if isinstance(item, dict) else None
-        if number not in range(1, count + 1):
+        if not isinstance(number, int) or not 1 <= number <= count:
             raise RatingsError(f"{file}: item {number!r}; accepted: 1 to {count}")
         numbers.append(number)
         found[number] = item
