@@ -1,4 +1,4 @@
-"""The commands of evaluation: figures, calibration, comparison.
+"""The commands of evaluation: figures, calibration, comparison, people's ratings.
 
 As in `mmsr.cli`, functions import what they need when they run.
 """
@@ -279,10 +279,134 @@ def compare(
         say(f"picture: {plot}")
 
 
+def make_sheets(
+    *runs: str,
+    manifest: str,
+    out: str,
+    items: int = 30,
+    raters: int = 1,
+    shared: int | None = None,
+    repeats: int = 0,
+    differing: bool = False,
+    condition: str | None = None,
+    criteria: dict[str, str] | None = None,
+    columns: dict[str, str] | None = None,
+    seed: int = 0,
+) -> None:
+    """Blinded sheets on which people rate what runs said: a page for a browser, without a network.
+
+    Writes OUT/sheets/, one HTML file a rater with the recordings inside, and OUT/key.json, which says whose
+    answers they are and which no rater gets. A RUN is `[NAME=]PATH[:CONDITION]`, as in `mmsr compare`.
+
+    Example: mmsr human make runs/demo:audio+text runs/demo:text --manifest corpus/manifest.csv --out h
+
+    Args:
+        runs: Two or more; with more, each item shows one pair of them.
+        manifest: Table of utterances that the runs answered, for recordings and transcripts.
+        out: A new folder.
+        items: Different utterances on each sheet, each label and language with its share.
+        raters: How many sheets.
+        shared: Utterances that are on every sheet, for agreement; all by default.
+        repeats: Items that come twice on a sheet, to see whether a rater says the same again.
+        differing: Draw only utterances whose rationales are different (--differing alone will do).
+        condition: Of the runs' rows, such as audio+text; by default the first that all runs have.
+        criteria: What is rated from 1 to 5, such as `clarity="The reason is easy to understand."`; by
+            default correctness, clarity, relevance.
+        columns: Names that columns have in this manifest.
+        seed: The same seed gives the same sheets.
+    """
+    must_be_there("manifest", manifest)
+    from mmsr.data.audio import Audio
+    from mmsr.data.manifest import load_manifest
+    from mmsr.evaluation.compare import System
+    from mmsr.evaluation.human.sheet import RATE
+    from mmsr.evaluation.human.sheet import make_sheets as make
+
+    systems = [System.parse(run) for run in runs]
+    made = make(
+        systems,
+        load_manifest(manifest, columns=columns).to_list(),
+        out,
+        listen=Audio(RATE),
+        items=items,
+        raters=raters,
+        shared=shared,
+        repeats=repeats,
+        differing=differing,
+        condition=condition,
+        criteria=criteria,
+        seed=seed,
+        command=" ".join(sys.argv),
+        progress=progress_bar(),
+    )
+    for sheet in made.sheets:
+        print(f"{sheet} ({sheet.stat().st_size / 1e6:.1f} MB)")
+    say(f"{made.rows:,} utterances of {made.candidates:,}; for the raters: {made.sheets[0].parent}")
+    say(f"not for the raters: {made.key}")
+
+
+def score_ratings(
+    *ratings: str,
+    key: str,
+    out: str | None = None,
+    partial: bool = False,
+    resamples: int = 10_000,
+    seed: int = 0,
+    json: bool = False,
+) -> None:
+    """What raters' saved sheets say of the runs: means, differences, tests, agreement, items needed.
+
+    Example: mmsr human score ratings-*.json --key human/key.json --out human/scores
+
+    Args:
+        ratings: Files that the sheets saved.
+        key: key.json of `mmsr human make`.
+        out: Folder for scores.md, scores.json and scores.png.
+        partial: Leave items out of which an answer is missing (--partial alone will do).
+        resamples: Of the bootstraps and of the permutation tests.
+        seed: Of both.
+        json: Print one JSON object instead of tables (--json alone will do).
+    """
+    for path in (key, *ratings):
+        if not Path(path).is_file():
+            raise ValueError(f"{path}: no such file")
+    if resamples < 100:
+        raise ValueError(f"--resamples {resamples}; accepted: 100 or more")
+    from dataclasses import asdict
+
+    from mmsr.evaluation.human.ratings import read_key, read_ratings
+    from mmsr.evaluation.human.scores import markdown, score
+    from mmsr.evaluation.report import ratings_picture
+    from mmsr.files import write_file
+
+    known = read_key(key)
+    read, left_out = read_ratings(ratings, known, partial=partial)
+    if left_out:
+        say(f"{left_out:,} items left out, of which an answer is missing")
+    scores = score(read, known, resamples=resamples, seed=seed)
+    found = {"key": key, "differing": known["differing"], "seed": seed, **asdict(scores)}
+    found["agreement"] = {name: one._asdict() for name, one in scores.agreement.items()}
+    text = markdown(scores)
+    if known["differing"]:
+        text += "\nThe items were drawn among those whose rationales are different: so do the figures speak."
+    print(dumps(found, ensure_ascii=False) if json else text)
+    if out is not None:
+        write_file(Path(out) / "scores.md", f"{text}\n".encode())
+        content = dumps(found | {"command": " ".join(sys.argv)}, ensure_ascii=False, indent=2)
+        write_file(Path(out) / "scores.json", f"{content}\n".encode())
+        write_file(Path(out) / "scores.png", ratings_picture(scores))
+        say(f"tables, JSON and picture: {out}")
+
+
 EVALUATION_COMMANDS: dict[str, Any] = {
     "evaluate": evaluate,
     "calibrate": calibrate,
     "compare": compare,
+    "human": {
+        "_help": "Human evaluation: blinded sheets for raters, and what they say.",
+        "make": make_sheets,
+        "score": score_ratings,
+    },
 }
 
 

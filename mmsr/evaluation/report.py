@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from mmsr.evaluation.compare import Comparison
+    from mmsr.evaluation.human.scores import Scores
 
 NAMES = {
     "audio+text": "audio + text",
@@ -455,6 +456,58 @@ def draw_differences(comparisons: "Sequence[Comparison]") -> "Figure":
     if any(one.seeds is not None and one.seeds.interval is not None for one in comparisons):
         shown.append(Line2D([], [], color=ORANGE, linewidth=1.5, linestyle=(0, (3, 1)), label="over seeds"))
     figure.legend(handles=shown, loc="outside upper center", ncols=len(shown), frameon=False, fontsize=9)
+    return figure
+
+
+def ratings_picture(scores: "Scores") -> bytes:
+    """Returns the picture of `draw_ratings` as PNG."""
+    with _style():
+        return _png(draw_ratings(scores))
+
+
+def draw_ratings(scores: "Scores") -> "Figure":
+    """Draws what raters said: each system's means with their intervals; items won, tied and lost in pairs."""
+    systems = list(dict.fromkeys(one.system for one in scores.figures))
+    criteria = list(dict.fromkeys(one.criterion for one in scores.figures))
+    rows = max(len(criteria) * len(systems) / 2, len(scores.contrasts))
+    figure, (means, items) = _figure(2, width=11, height=2.2 + 0.45 * rows)
+    for one in scores.figures:
+        i = systems.index(one.system)
+        y = criteria.index(one.criterion) + 0.5 * ((i + 0.5) / len(systems) - 0.5)
+        style: dict[str, Any] = {"color": LINES[i % len(LINES)], "marker": "os^Dvx"[i % 6]}
+        means.plot(one.interval, [y, y], color=style["color"], linewidth=2.5, solid_capstyle="butt")
+        named = _drawable(one.system, i) if one.criterion == criteria[0] else None
+        means.plot(one.mean, y, markersize=8, linestyle="", label=named, **style)
+    means.set_yticks(range(len(criteria)), [_drawable(name, i) for i, name in enumerate(criteria)])
+    means.set(xlim=(0.9, 5.1), xticks=range(1, 6), xlabel="mean rating, 95 % interval over items")
+    means.set_ylim(len(criteria) - 0.5, -0.5)
+    means.grid(axis="x", alpha=0.3)
+    means.legend(frameon=False, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
+    for y, pair in enumerate(scores.contrasts):
+        start = 0
+        parts = (
+            (pair.wins, BLUE, "a better"),
+            (pair.ties, "#DDDDDD", "same"),
+            (pair.losses, ORANGE, "b better"),
+        )
+        for count, colour, name in parts:
+            items.barh(y, count, left=start, color=colour, height=0.7, label=None if y else name)
+            if count:
+                ink = "black" if name == "same" else "white"
+                items.text(start + count / 2, y, str(count), ha="center", va="center", color=ink)
+            start += count
+        p = "< .001" if pair.p_holm < 0.001 else f"= {pair.p_holm:.3f}".replace("0.", ".", 1)
+        items.text(1.02, y, f"p {p}", transform=items.get_yaxis_transform(), va="center", fontsize=10)
+    several = len(systems) > 2
+    names = [
+        f"{_drawable(one.a, 0)} - {_drawable(one.b, 1)}\n{one.measure}" if several else one.measure
+        for one in scores.contrasts
+    ]
+    items.set_yticks(range(len(names)), names)
+    items.set_ylim(len(names) - 0.5, -0.5)
+    which = "" if several else f": a = {_drawable(systems[0], 0)}, b = {_drawable(systems[1], 1)}"
+    items.set_xlabel(f"items{which}\np after Holm's correction")
+    items.legend(frameon=False, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
     return figure
 
 
