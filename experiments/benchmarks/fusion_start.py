@@ -14,7 +14,8 @@ an encoder. Prints a Markdown table: means over the seeds.
 Whether it then learns to use both: fresh models of the preset `tiny` on a made-up task in the demo's manner.
 The voice is a direction in noise (states in place of the audio encoder's), the mood of what is said one word
 among eight. Where one of them is neutral, the other decides; praise in an upset voice and blame in a cheerful
-one are both negative. Prints the accuracy on fresh rows after those steps, for each seed.
+one are both negative. Of the training rows 40 % lack the voice and 10 % the words, as the demo's do. Prints
+the accuracy on fresh rows, which have both, after those steps, for each seed.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ from mmsr.model.configuration import FUSIONS, MmsrConfig
 from mmsr.model.fusion import MeanPooling
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor
+
+DROPOUT = (0.4, 0.1)  # of audio and of text, as in experiments/demo.yaml
 
 
 @torch.no_grad()
@@ -62,8 +65,13 @@ def gradients(model: MmsrForSentimentReasoning, batch: dict[str, Tensor]) -> lis
     ]
 
 
-def made_up(rows: int, draw: torch.Generator) -> dict[str, Tensor]:
-    """Rows of the made-up task: twelve frames that tell the voice in noise, eight words, and the label."""
+def made_up(
+    rows: int, draw: torch.Generator, *, dropout: tuple[float, float] = (0.0, 0.0)
+) -> dict[str, Tensor]:
+    """Rows of the made-up task: twelve frames that tell the voice in noise, eight words, and the label.
+
+    With the probabilities of `dropout` a row loses its audio, or else its words.
+    """
     pairs = torch.tensor([(v, w) for v in range(3) for w in range(3) if v == w == 1 or v != w])
     voice, words = pairs[torch.randint(len(pairs), (rows,), generator=draw)].unbind(1)
     label = torch.where(voice == 1, words, torch.where(words == 1, voice, 0))
@@ -72,10 +80,12 @@ def made_up(rows: int, draw: torch.Generator) -> dict[str, Tensor]:
     said = torch.randint(40, 256, (rows, 8), generator=draw)
     place = torch.randint(8, (rows, 1), generator=draw)
     mood = 10 + 10 * words[:, None] + torch.randint(10, (rows, 1), generator=draw)  # ten words of each mood
+    lost = torch.rand(rows, 1, generator=draw)
     return {
         "audio_features": frames,
+        "audio_features_mask": (lost >= dropout[0]).long().expand(rows, 12),
         "input_ids": said.scatter(1, place, mood),
-        "attention_mask": torch.ones(rows, 8, dtype=torch.long),
+        "attention_mask": (lost < 1 - dropout[1]).long().expand(rows, 8),
         "sentiment_labels": label,
     }
 
@@ -89,7 +99,7 @@ def learned(fusion: str, *, seed: int, steps: int) -> float:
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=0.01, foreach=True)
     schedule = get_cosine_schedule_with_warmup(optimizer, steps // 10, steps)
     for _ in range(steps):
-        model(**made_up(32, draw)).loss.backward()
+        model(**made_up(32, draw, dropout=DROPOUT)).loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()

@@ -27,6 +27,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import yaml
+from datasets import Dataset
 from ravdess import CONFIG, macro_f1
 from rich.progress import track
 from torch import Tensor, nn
@@ -39,14 +40,14 @@ from mmsr.data.splits import speaker_fold
 from mmsr.evaluation.significance import paired_bootstrap
 from mmsr.files import write_file
 from mmsr.model.encoders import WhisperAudioEncoder
-from mmsr.model.modeling import MmsrForSentimentReasoning
+from mmsr.model.modeling import MmsrForSentimentReasoning, MmsrOutput
 from mmsr.model.processing import MmsrProcessor
-from mmsr.training.parameters import Lora, add_lora, parameter_groups, transformer_layers
+from mmsr.training.parameters import Lora, add_lora, eval_frozen, parameter_groups, transformer_layers
 from mmsr.training.run import mixed_precision
 
+LINEAR = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj", "fc1", "fc2")
 LAYER = 3  # the one that ravdess.yaml reads, counted from 1; `layers[LAYER - 1]` makes it
 SAMPLES_A_FRAME = 320  # 20 ms at 16 kHz
-BF16 = mixed_precision() == "bf16-mixed"
 
 
 @dataclass(frozen=True)
@@ -80,11 +81,8 @@ class Corpus:
     speakers: np.ndarray
 
 
-def hear(
-    settings: dict[str, Any], *, seconds: float, store: Path
-) -> tuple[Corpus, dict[int, dict[str, list[int]]]]:
-    """Both layers' states of every clip over the whole window, kept in a feature store; and the folds."""
-    table = load_manifest(settings["data"]["manifest"])
+def hear(settings: dict[str, Any], table: Dataset, *, seconds: float) -> Corpus:
+    """Both layers' states of every clip over the whole window, kept in the experiment's feature store."""
     model = MmsrForSentimentReasoning.from_encoders(
         audio=settings["model"]["audio"],
         fusion="audio_only",
@@ -103,47 +101,44 @@ def hear(
                 f"{path} lasts {len(waveform) / 16_000:.2f} s; accepted: up to --seconds {seconds:g}"
             )
         full = F.pad(waveform, (0, encoder.window - len(waveform)))[None]
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=BF16):
+        with bf16():
             states, _ = model.encoder.encode_audio(full, torch.ones_like(full).long())
         return states[0, :, LAYER - 1 : LAYER + 1]
 
     features = StoredFeatures(
-        FeatureStore(store),
+        FeatureStore(settings["model"]["feature_store"]),
         encode,
         content=file_digest,
         encoder=encoder_fingerprint(encoder.model),
         processing={
             "what": f"layers {LAYER - 1} and {LAYER}, whole window",
             "seconds": seconds,
-            "bf16": BF16,
+            "bf16": mixed_precision() == "bf16-mixed",
         },
         name=f"whisper, layers {LAYER - 1} and {LAYER}",
     )
-    below, at = torch.stack([features(path) for path in track(table["audio"], description="states")]).unbind(
-        2
-    )
+    states = torch.stack([features(path) for path in track(table["audio"], description="states")])
     samples = torch.tensor([len(load(path)) for path in table["audio"]])
-    corpus = Corpus(
-        below=below.contiguous(),
-        at=at.contiguous(),
+    return Corpus(
+        below=states[:, :, 0].contiguous(),
+        at=states[:, :, 1].contiguous(),
         frames=-(-samples // SAMPLES_A_FRAME),
         sentences=list(table["text"]),
         labels=np.array(table["label"]),
         speakers=np.array(table["speaker"]),
     )
-    return corpus, {fold: speaker_fold(table, fold=fold) for fold in range(4)}
 
 
 class Study(nn.Module):
-    """The model of one run, its encoders' states given: frozen text, and layer `LAYER` frozen or trained."""
+    """The model of one run over rows of a corpus; of its encoders, at most layer `LAYER` is trained."""
 
     def __init__(
         self,
         settings: dict[str, Any],
         variant: Variant,
+        *,
         corpus: Corpus,
         audio: PreTrainedModel,
-        *,
         train: list[int],
     ) -> None:
         super().__init__()
@@ -151,63 +146,96 @@ class Study(nn.Module):
         config = {**given["config"], **variant.config}
         for name in ("audio_layer_mix", "audio_layers"):  # the one layer comes by itself
             del config[name]
-        processor = MmsrProcessor.from_encoders(
-            audio=given["audio"],
-            text=given["text"],
-            text_prefix=given["text_prefix"],
-            rationale_format="none",
-        )
         self.model = MmsrForSentimentReasoning.from_encoders(
             audio=audio, text=given["text"], fusion=given["fusion"], **config
         )
         self.names = self.model.config.labels
         self.corpus = corpus
         encoder = self.model.encoder
-        encoder.audio_encoder.requires_grad_(False)
-        encoder.text_encoder.requires_grad_(False)
-        layers = transformer_layers(encoder.audio_encoder.model)
+        for part in (encoder.audio_encoder, encoder.text_encoder):
+            part.requires_grad_(False)
         if variant.lora is not None:
-            linear = (
-                "self_attn.q_proj",
-                "self_attn.k_proj",
-                "self_attn.v_proj",
-                "self_attn.out_proj",
-                "fc1",
-                "fc2",
-            )
-            targets = [f"layers.{LAYER - 1}.{name}" for name in linear]
+            targets = [f"layers.{LAYER - 1}.{name}" for name in LINEAR]
             add_lora(self.model, {"audio_encoder": {**variant.lora, "target_modules": targets}})
+        layer = transformer_layers(encoder.audio_encoder.model)[LAYER - 1]
         if variant.train_layer:
-            layers[LAYER - 1].requires_grad_(True)
-        self.layer = layers[LAYER - 1] if variant.lora or variant.train_layer else None
+            layer.requires_grad_(True)
+        self.layer = layer if variant.lora or variant.train_layer else None
         heard = torch.cat([corpus.at[row, : corpus.frames[row]].float() for row in train[::4]])  # [f, e]
         encoder.audio_stream.deviation[0], encoder.audio_stream.mean[0] = torch.std_mean(heard, dim=0)
-        distinct = sorted(set(corpus.sentences))
-        with torch.inference_mode():
-            tokens = processor(text=distinct, return_tensors="pt")
-            states, self.text_mask = encoder.eval().encode_text(tokens["input_ids"], tokens["attention_mask"])
-        self.text_states = states.clone()
-        self.text_mask = self.text_mask.clone()
-        self.sentence = torch.tensor([distinct.index(sentence) for sentence in corpus.sentences])
+        self._read(given)
 
-    def forward(self, rows: Tensor, *, text_dropout: float = 0.0) -> Any:
+    @torch.no_grad()
+    def _read(self, given: dict[str, Any]) -> None:
+        """The text encoder's states of the corpus's few sentences."""
+        processor = MmsrProcessor.from_encoders(
+            audio=given["audio"],
+            text=given["text"],
+            text_prefix=given["text_prefix"],
+            rationale_format="none",
+        )
+        distinct = sorted(set(self.corpus.sentences))
+        tokens = processor(text=distinct, return_tensors="pt")
+        self.text_states, self.text_mask = self.model.encoder.eval().encode_text(
+            tokens["input_ids"], tokens["attention_mask"]
+        )
+        self.sentence = torch.tensor([distinct.index(sentence) for sentence in self.corpus.sentences])
+
+    def forward(self, rows: Tensor, *, text_dropout: float = 0.0) -> MmsrOutput:
         """Answer rows `[b]` of the corpus; with its probability a row loses its transcript."""
-        corpus = self.corpus
-        frames = corpus.frames[rows]
+        corpus, frames = self.corpus, self.corpus.frames[rows]
         longest = int(frames.max())
         if self.layer is None:
             states = corpus.at[rows, :longest].float()
         else:  # it attends over the whole window
             states = self.layer(corpus.below[rows].float(), None)[:, :longest]
-        text_mask = self.text_mask[self.sentence[rows]]
         mute = torch.rand(len(rows)) < text_dropout
         return self.model(
             audio_features=states[:, :, None],
             audio_features_mask=(torch.arange(longest) < frames[:, None]).long(),
             text_features=self.text_states[self.sentence[rows]],
-            attention_mask=text_mask.masked_fill(mute[:, None], 0),
+            attention_mask=self.text_mask[self.sentence[rows]].masked_fill(mute[:, None], 0),
             sentiment_labels=torch.tensor([self.names.index(label) for label in corpus.labels[rows]]),
         )
+
+    def learn(self, settings: dict[str, Any], *, rows: list[int], epochs: int, rate: float | None) -> None:
+        """Train on rows as `mmsr fit` does with these settings, but for its batches of like length."""
+        given = settings["model"]
+        optimizer = torch.optim.AdamW(
+            parameter_groups(
+                self.model,
+                self.model,
+                learning_rate=given["learning_rate"],
+                encoder_learning_rate=rate or given["learning_rate"],
+                layer_decay=1.0,
+                weight_decay=0.01,
+            ),
+            foreach=True,
+        )
+        trained = [weight for group in optimizer.param_groups for weight in group["params"]]
+        batch = settings["data"]["batch_rows"]
+        steps = epochs * -(-len(rows) // batch)
+        schedule = get_cosine_schedule_with_warmup(optimizer, -(-steps // 10), steps)
+        self.train()
+        eval_frozen(self.model.encoder.audio_encoder)
+        eval_frozen(self.model.encoder.text_encoder)
+        for _ in range(epochs):
+            for some in torch.tensor(rows)[torch.randperm(len(rows))].split(batch):
+                with bf16():
+                    loss = self(some, text_dropout=given["text_dropout"]).loss
+                loss.backward()
+                nn.utils.clip_grad_norm_(trained, 1.0)
+                optimizer.step()
+                schedule.step()
+                optimizer.zero_grad()
+
+    @torch.inference_mode()
+    def answer(self, rows: list[int]) -> list[str]:
+        """The predicted label of each row."""
+        self.eval()
+        with bf16():
+            logits = torch.cat([self(some).sentiment_logits.float() for some in torch.tensor(rows).split(32)])
+        return [self.names[label] for label in logits.argmax(-1).tolist()]
 
 
 def check_layer(corpus: Corpus, audio: PreTrainedModel) -> None:
@@ -216,7 +244,7 @@ def check_layer(corpus: Corpus, audio: PreTrainedModel) -> None:
     Raises:
         ValueError: It is not, to bfloat16's precision.
     """
-    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=BF16):
+    with torch.inference_mode(), bf16():
         again = transformer_layers(audio)[LAYER - 1](corpus.below[:4].float(), None)
     off = (again.float() - corpus.at[:4].float()).norm() / corpus.at[:4].float().norm()
     if off > 0.01:
@@ -225,49 +253,15 @@ def check_layer(corpus: Corpus, audio: PreTrainedModel) -> None:
         )
 
 
-def train_and_answer(
-    study: Study,
-    variant: Variant,
-    *,
-    train: list[int],
-    dev: list[int],
-    epochs: int,
-    seed: int,
-    settings: dict[str, Any],
-) -> list[str]:
-    """Train as `mmsr fit` does (but for batches by length) and return the development rows' labels."""
-    given, batch = settings["model"], settings["data"]["batch_rows"]
-    optimizer = torch.optim.AdamW(
-        parameter_groups(
-            study.model,
-            study.model,
-            learning_rate=given["learning_rate"],
-            encoder_learning_rate=variant.rate or given["learning_rate"],
-            layer_decay=1.0,
-            weight_decay=0.01,
-        ),
-        foreach=True,
-    )
-    trained = [weight for group in optimizer.param_groups for weight in group["params"]]
-    steps = epochs * -(-len(train) // batch)
-    schedule = get_cosine_schedule_with_warmup(optimizer, -(-steps // 10), steps)
-    torch.manual_seed(seed)
-    study.train()
-    study.model.encoder.audio_encoder.eval()
-    study.model.encoder.text_encoder.eval()
-    for _ in range(epochs):
-        for rows in torch.tensor(train)[torch.randperm(len(train))].split(batch):
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=BF16):
-                loss = study(rows, text_dropout=given["text_dropout"]).loss
-            loss.backward()
-            nn.utils.clip_grad_norm_(trained, 1.0)
-            optimizer.step()
-            schedule.step()
-            optimizer.zero_grad()
-    study.eval()
-    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=BF16):
-        logits = torch.cat([study(rows).sentiment_logits.float() for rows in torch.tensor(dev).split(32)])
-    return [study.names[label] for label in logits.argmax(-1).tolist()]
+def bf16() -> torch.autocast:
+    """Autocast as `mmsr fit` chooses it."""
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed_precision() == "bf16-mixed")
+
+
+def macro_f1s(gold: np.ndarray, answers: np.ndarray) -> str:
+    """Mean over the seeds, and each seed's."""
+    each = [macro_f1(gold, one) for one in answers]
+    return f"{np.mean(each):.3f} ({', '.join(f'{one:.3f}' for one in each)})"
 
 
 def main() -> None:
@@ -279,69 +273,52 @@ def main() -> None:
     parser.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2, 3])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--seconds", type=float, default=6.0)
+    parser.add_argument("--seconds", type=float, default=6.0, help="Of the window.")
     parser.add_argument("--out", type=Path, default=Path("runs/ravdess-ablation"))
     args = parser.parse_args()
     settings = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
-    corpus, folds = hear(settings, seconds=args.seconds, store=Path(settings["model"]["feature_store"]))
+    table = load_manifest(settings["data"]["manifest"])
+    folds = {fold: speaker_fold(table, fold=fold) for fold in args.folds}
+    corpus = hear(settings, table, seconds=args.seconds)
     audio = WhisperAudioEncoder.load(settings["model"]["audio"])
     check_layer(corpus, audio)
+
+    def run(name: str, *, fold: int, seed: int) -> dict[str, Any]:
+        """One training, or what it left when it was run before."""
+        path = args.out / f"{name}-fold{fold}-seed{seed}-epochs{args.epochs}-{args.seconds:g}s.json"
+        if not path.exists():
+            torch.manual_seed(seed)
+            study = Study(settings, VARIANTS[name], corpus=corpus, audio=audio, train=folds[fold]["train"])
+            started = time.process_time()
+            torch.manual_seed(seed)  # building draws differently for each variant
+            study.learn(settings, rows=folds[fold]["train"], epochs=args.epochs, rate=VARIANTS[name].rate)
+            left = {
+                "answers": study.answer(folds[fold]["dev"]),
+                "trained_parameters": sum(one.numel() for one in study.parameters() if one.requires_grad),
+                "cpu_seconds": time.process_time() - started,
+            }
+            write_file(path, json.dumps(left).encode())
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return found
+
     held_out = np.concatenate([folds[fold]["dev"] for fold in args.folds])
     gold, speakers = corpus.labels[held_out], corpus.speakers[held_out]
-    answers: dict[str, np.ndarray] = {}
+    frozen: np.ndarray | None = None
+    print("| variant | macro-F1 | against frozen | trained weights | processor time an epoch |")
+    print("|---|---|---|---|---|")
     for name in args.variants:
-        found = [
-            [one_run(name, fold, seed, args, settings, corpus, folds, audio) for fold in args.folds]
-            for seed in args.seeds
-        ]
-        ours = [[label for run in runs for label in run["answers"]] for runs in found]
-        answers[name] = np.array(ours)
-        figures = [macro_f1(gold, one) for one in answers[name]]
-        cells = [name, f"{np.mean(figures):.3f} ({', '.join(f'{one:.3f}' for one in figures)})"]
-        if name != "frozen" and "frozen" in answers:
-            difference = paired_bootstrap(gold, answers[name], answers["frozen"], clusters=speakers)
-            low, high = difference.interval
-            cells.append(f"{difference.a - difference.b:+.3f} [{low:+.3f}, {high:+.3f}]")
-        else:
-            cells.append("")
-        runs = [run for one in found for run in one]
-        cells.append(f"{runs[0]['trained_parameters']:,}")
-        cells.append(f"{np.mean([run['cpu_seconds'] for run in runs]) / args.epochs:.1f} s")
-        print("| " + " | ".join(cells) + " |", flush=True)
-
-
-def one_run(
-    name: str,
-    fold: int,
-    seed: int,
-    args: argparse.Namespace,
-    settings: dict[str, Any],
-    corpus: Corpus,
-    folds: dict[int, dict[str, list[int]]],
-    audio: PreTrainedModel,
-) -> dict[str, Any]:
-    """One training, or what it left when it was run before."""
-    path = args.out / f"{name}-fold{fold}-seed{seed}-epochs{args.epochs}-{args.seconds:g}s.json"
-    if not path.exists():
-        train, dev = folds[fold]["train"], folds[fold]["dev"]
-        torch.manual_seed(seed)
-        study = Study(settings, VARIANTS[name], corpus, audio, train=train)
-        started = time.process_time()
-        answers = train_and_answer(
-            study, VARIANTS[name], train=train, dev=dev, epochs=args.epochs, seed=seed, settings=settings
-        )
-        run = {
-            "answers": answers,
-            "macro_f1": macro_f1(corpus.labels[dev], np.array(answers)),
-            "trained_parameters": sum(
-                weight.numel() for weight in study.parameters() if weight.requires_grad
-            ),
-            "cpu_seconds": time.process_time() - started,
-        }
-        print(path.name, f"{run['macro_f1']:.3f}", f"{run['cpu_seconds']:.0f} s", flush=True)
-        write_file(path, json.dumps(run).encode())
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+        runs = [[run(name, fold=fold, seed=seed) for fold in args.folds] for seed in args.seeds]
+        answers = np.array([[label for one in row for label in one["answers"]] for row in runs])
+        against = ""
+        if name == "frozen":
+            frozen = answers
+        elif frozen is not None:
+            found = paired_bootstrap(gold, answers, frozen, clusters=speakers)
+            against = f"{found.a - found.b:+.3f} [{found.interval[0]:+.3f}, {found.interval[1]:+.3f}]"
+        seconds = np.mean([one["cpu_seconds"] for row in runs for one in row]) / args.epochs
+        weights = runs[0][0]["trained_parameters"]
+        cells = (name, macro_f1s(gold, answers), against, f"{weights:,}", f"{seconds:.0f} s")
+        print("|", " | ".join(cells), "|", flush=True)
 
 
 if __name__ == "__main__":
