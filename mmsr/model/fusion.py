@@ -418,27 +418,6 @@ class GatedFusion(PairFusion):
         return gate * heard + (1 - gate) * read
 
 
-class LowRankFactors(nn.Linear):
-    """All r factors of one modality in LMF, `[..., d + 1] -> [..., r * d]`, the last column that of the 1.
-
-    At the start that column is 1 and each factor beside it is drawn by Xavier as the `d x d` matrix that it
-    is. The published code draws all of a modality's factors as one tensor, the 1's column with them: that
-    leaves what either modality says alone 1 / d of the product's variance, so that a gradient reaches an
-    encoder only through what the other one happens to say.
-    """
-
-    def __init__(self, size: int, rank: int) -> None:
-        super().__init__(size + 1, rank * size, bias=False)
-        self.size, self.rank = size, rank
-
-    def starting_weight(self) -> Tensor:
-        """A new start of `weight`, `[r * d, d + 1]`."""
-        factors = torch.empty(self.rank, self.size, self.size, device=self.weight.device)
-        for factor in factors:
-            nn.init.xavier_uniform_(factor)
-        return nn.functional.pad(rearrange(factors, "r d e -> (r d) e"), (0, 1), value=1.0)
-
-
 class LowRankFusion(PairFusion):
     """Low-rank multimodal fusion (LMF, Liu et al. 2018, arXiv 1806.00064) of rank `config.fusion_rank`.
 
@@ -448,15 +427,15 @@ class LowRankFusion(PairFusion):
 
     Products of every element of the audio with every one of the text, weighted by a tensor of low rank that
     is never built; through the appended 1, each modality alone is among them. The paper's output bias is left
-    out, since the product of the two 1s is one. It starts as the sum over r of (1 + W_a^r a) * (1 + W_t^r t):
-    what each says alone and what both say together weigh alike (see `LowRankFactors`).
+    out, since the product of the two 1s is one.
     """
 
     def __init__(self, config: MmsrConfig) -> None:
         super().__init__(config)
         self.rank = config.fusion_rank
-        self.audio_factors = LowRankFactors(config.hidden_size, self.rank)
-        self.text_factors = LowRankFactors(config.hidden_size, self.rank)
+        size = config.hidden_size
+        self.audio_factors = nn.Linear(size + 1, self.rank * size, bias=False)
+        self.text_factors = nn.Linear(size + 1, self.rank * size, bias=False)
 
     def fuse(self, audio: Tensor, text: Tensor) -> Tensor:
         """F = sum over r of (W_a^r [a; 1]) * (W_t^r [t; 1])."""

@@ -24,7 +24,7 @@ from transformers.utils import can_return_tuple
 
 from mmsr.model.configuration import MmsrConfig
 from mmsr.model.encoders import Encoded, LayerMix, TextEncoder, audio_encoder_class, to_front
-from mmsr.model.fusion import FUSION_CLASSES, AttentionPooling, LowRankFactors, ResidualLinear
+from mmsr.model.fusion import FUSION_CLASSES, AttentionPooling, ResidualLinear
 
 
 @dataclass
@@ -142,8 +142,6 @@ class MmsrPreTrainedModel(PreTrainedModel):
         super()._init_weights(module)
         if isinstance(module, ResidualLinear):
             init.zeros_(module.weight)
-        elif isinstance(module, LowRankFactors):
-            init.copy_(module.weight, module.starting_weight())
         elif isinstance(module, nn.Linear):
             # transformers' normal(0, .02) starves a narrow fusion: its head then learns nothing for epochs
             init.xavier_uniform_(module.weight)
