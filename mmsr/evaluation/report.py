@@ -552,7 +552,8 @@ def draw_saliency(saliency: Saliency) -> "Figure":
             edges[:-1], frames, width=np.diff(edges), align="edge", color=np.where(frames < 0, ORANGE, BLUE)
         )
         time.axhline(0, color="black", linewidth=0.6)
-        time.set(ylabel="logit\nper frame", xlabel="time (s)", xlim=(0, seconds))
+        milliseconds = 1000 * seconds / len(frames)
+        time.set(ylabel=f"added logit\nper {milliseconds:.0f} ms", xlabel="time (s)", xlim=(0, seconds))
     if words is not None:
         ax = axes[-1]
         places = np.arange(len(words))
