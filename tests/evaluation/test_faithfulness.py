@@ -56,16 +56,16 @@ def test_las_is_the_mean_effect_of_both_groups_however_large(row):
         right = {
             ("rationale",): range(9),
             ("text",): [*range(6), 9],
-            ("text", "rationale"): [*range(9), 9, 10],
+            ("text", "rationale"): range(12),
         }[("text", "rationale") if len(test[0]) == 2 else ("rationale",) if test[0][0] == "r0" else ("text",)]
         return [label if n in right else "wrong" for n, label in enumerate(gold)]
 
     found = simulatability(rows, rows, judge=judge)
     assert (found["leaking"]["n"], found["not_leaking"]["n"]) == (9, 3)
     assert found["leaking"]["value"] == pytest.approx(3 / 9)
-    assert found["not_leaking"]["value"] == pytest.approx(1 / 3)
-    assert found["effect"]["value"] == pytest.approx(4 / 12)
-    assert found["las"]["value"] == pytest.approx((3 / 9 + 1 / 3) / 2)
+    assert found["not_leaking"]["value"] == pytest.approx(2 / 3)
+    assert found["effect"]["value"] == pytest.approx(5 / 12)
+    assert found["las"]["value"] == pytest.approx((3 / 9 + 2 / 3) / 2)
     low, high = found["las"]["interval"]
     assert low < found["las"]["value"] < high and found["las"]["over"] == "speakers"
 
