@@ -112,6 +112,9 @@ def faithfulness(
             judge=judge,
             seed=seed,
         )
+        if "las" not in found["simulatability"]:
+            group = "leaking" if found["simulatability"]["leaking"]["n"] else "not_leaking"
+            left_out["LAS"] = f"all {len(rows):,} rows are {group}, and it is the mean over both groups"
         found["agreement"] = agreement(explained, predictions, judge=judge, seed=seed)
         if material.force is None:
             left_out["counterfactuals"] = "no label can be forced on this model"

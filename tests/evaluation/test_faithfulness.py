@@ -150,6 +150,7 @@ def test_all_of_it_comes_into_the_table(row):
     )
     found = faithfulness(answers, rows, labels=LABELS, material=material)
     assert found["respoken"]["manner"]["not_respoken"] == 10
+    assert found["left_out"] == {"LAS": "all 40 rows are leaking, and it is the mean over both groups"}
     table = markdown(found)
     assert "10 of 40 rows could not be spoken in another manner." in table
     for line in (
