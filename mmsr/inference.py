@@ -208,7 +208,8 @@ def gradient_evidence(
             samples = weights["input_values"][0].cpu().double().numpy()
             size = round(frame_seconds * processor.feature_extractor.sampling_rate)
             count = max(1, len(samples) // size)
-            frames = np.bincount(np.arange(len(samples)) * count // len(samples), weights=samples)
+            frame = np.arange(len(samples)) * count // len(samples)
+            frames = np.bincount(frame, weights=samples).astype(np.float64)
         return Evidence(words, frames)
 
     return attribute
@@ -242,7 +243,7 @@ def _utterance(pipe: SentimentReasoningPipeline, record: Mapping[str, Any]) -> d
 
 def _encoded(
     pipe: SentimentReasoningPipeline, record: Record, spans: Sequence[Span]
-) -> tuple[dict[str, Any], list[int]]:
+) -> tuple[Mapping[str, Any], list[int]]:
     """A record as tensors, and the word of each token; -1 where it is special or of the prefix."""
     utterance = _utterance(pipe, record)
     given = {name: [value] for name, value in utterance.items() if value is not None}
@@ -250,7 +251,7 @@ def _encoded(
     if "text" not in given:
         return inputs, []
     prefix = pipe.processor.text_prefix
-    encoded = pipe.processor.tokenizer(prefix + record["text"], return_offsets_mapping=True)
+    encoded = pipe.processor.tokenizer(prefix + utterance["text"], return_offsets_mapping=True)
     places = []
     for _, end in encoded["offset_mapping"][: inputs["input_ids"].shape[1]]:
         last = end - len(prefix) - 1  # a token may begin with the space before its word

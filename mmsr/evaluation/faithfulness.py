@@ -9,6 +9,7 @@ A *judge* learns to tell labels from texts; by default TF-IDF with logistic regr
 do. Figures carry the number of rows and 95 % intervals, over speakers where there are enough of them.
 """
 
+import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -216,7 +217,7 @@ def simulatability(
         **_effects(right, test, seed),
         "label_not_named": _effects(
             {name: values[hidden] for name, values in right.items()},
-            [test[place] for place in np.flatnonzero(hidden)],
+            [*itertools.compress(test, hidden)],
             seed,
         ),
     }
@@ -228,7 +229,7 @@ def _effects(right: Mapping[str, np.ndarray], rows: Sequence[Row], seed: int) ->
     groups = {"leaking": leaking, "not_leaking": ~leaking}
     found: dict[str, Any] = {"effect": mean_figure(gain, rows, seed=seed)}
     for name, group in groups.items():
-        found[name] = mean_figure(gain[group], [rows[place] for place in np.flatnonzero(group)], seed=seed)
+        found[name] = mean_figure(gain[group], [*itertools.compress(rows, group)], seed=seed)
     if leaking.any() and not leaking.all():
         # the mean recall over groups is the macro-average, and its bootstrap draws whole speakers
         gold = np.where(leaking, "leaking", "not_leaking")

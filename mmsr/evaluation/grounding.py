@@ -4,6 +4,7 @@ rows ─► edited records ─► `predict` ─► share of labels and rationale
 rows spoken again by a generator that knows the answer ─► share that is as it says      (`respoken`)
 """
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -132,7 +133,7 @@ def respoken(
     }
     figures = {what: mean_figure(values, rows, seed=seed) for what, values in found.items()}
     for what, part in (("label_must_change", must_change), ("label_must_stay", ~must_change)):
-        figures[what] = mean_figure(hits[part], [rows[i] for i in np.flatnonzero(part)], seed=seed)
+        figures[what] = mean_figure(hits[part], [*itertools.compress(rows, part)], seed=seed)
     return figures
 
 

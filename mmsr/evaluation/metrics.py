@@ -150,7 +150,9 @@ def bootstrap_intervals(
     }
 
 
-def mean_figure(values: Sequence[float], rows: Sequence[Row], *, seed: int = 0) -> dict[str, Any]:
+def mean_figure(
+    values: Sequence[float] | np.ndarray, rows: Sequence[Row], *, seed: int = 0
+) -> dict[str, Any]:
     """Returns the mean of a number per row as `value`, its 95 % `interval`, what that is `over`, and `n`.
 
     The interval is over speakers where there are enough (see `speakers_of`). Fewer than two rows have none,
