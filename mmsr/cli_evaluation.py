@@ -398,6 +398,111 @@ def score_ratings(
         say(f"tables, JSON and picture: {out}")
 
 
+def faithfulness(
+    model: str,
+    manifest: str,
+    out: str,
+    split: str = "test",
+    train_split: str = "train",
+    columns: dict[str, str] | None = None,
+    label_map: dict[str, str] | None = None,
+    respoken: str | None = None,
+    erased: int = 100,
+    pictures: int = 3,
+    batch_size: int = 32,
+    seed: int = 0,
+) -> None:
+    """Whether rationales are grounded in voice and words, and say what decided.
+
+    Writes faithfulness.json, faithfulness.md and pictures of what the label's logit is made of. Rows of the
+    demo corpus are spoken again, in another manner and in another voice. Gradients need captum:
+    pip install 'mmsr[explain]'.
+
+    Example: mmsr faithfulness --model runs/demo/model --manifest runs/demo/corpus/manifest.csv --out faith
+
+    Args:
+        model: Folder or Hub id of a checkpoint that writes rationales.
+        manifest: Table of utterances.
+        out: Folder for the results.
+        split: Rows to examine, by the manifest's column `split`.
+        train_split: Rows that the judges learn from.
+        columns: Names that columns have in this manifest.
+        label_map: What labels are called in it.
+        respoken: Folder for the demo's rows spoken again, which several models can share; by default
+            OUT/respoken.
+        erased: Rows whose most attended words and frames are erased, spread over the split.
+        pictures: How many utterances to draw.
+        batch_size: Rows at a time.
+        seed: Of resamples, controls and exchanges.
+    """
+    started = time.perf_counter()
+    must_be_there("manifest", manifest)
+    for flag, count in (("erased", erased), ("pictures", pictures)):
+        if count < 0:
+            raise ValueError(f"--{flag} {count}; accepted: 0 or more")
+    from importlib.util import find_spec
+
+    from mmsr.data.audio import Audio
+    from mmsr.data.demo import quoted_evidence, respeak, utterance_of
+    from mmsr.data.manifest import fingerprint, load_manifest
+    from mmsr.evaluation.faithfulness import Material, write_faithfulness
+    from mmsr.evaluation.faithfulness import faithfulness as examine
+    from mmsr.evaluation.report import saliency_picture
+    from mmsr.evaluation.run import machine, versions
+    from mmsr.files import write_file
+    from mmsr.inference import attention_evidence, gradient_evidence, load_pipeline, predictor, saliency
+
+    pipe = load_pipeline(model)
+    labels = pipe.model.config.labels
+    if pipe.model.decoder is None:
+        raise ValueError(f"--model {model} writes no rationales; accepted: a model with a decoder")
+    table = load_manifest(manifest, labels=labels, columns=columns, label_map=label_map)
+    rows = rows_of(table, split, manifest)
+    again: dict[str, list[dict[str, str]]] = {"manner": [], "voice": []}
+    if any(utterance_of(row) for row in rows):
+        folder = Path(out) / "respoken" if respoken is None else Path(respoken)
+        again = {change: respeak(rows, folder / change, change=change) for change in ("manner", "voice")}
+    attributions = {"attention": attention_evidence(pipe)}
+    explains = find_spec("captum") is not None
+    if explains:
+        attributions["gradients"] = gradient_evidence(pipe)
+    else:
+        say("captum is not installed: no gradients, no pictures; pip install 'mmsr[explain]'")
+    found = examine(
+        predictor(pipe, batch_size=batch_size),
+        rows,
+        labels=labels,
+        material=Material(
+            train_rows=[row for row in table if row["split"] == train_split],
+            force=lambda label: predictor(pipe, batch_size=batch_size, forced_label=label),
+            load_audio=Audio(pipe.processor.feature_extractor.sampling_rate),
+            attributions=attributions,
+            erased=erased,
+            predict_labels=predictor(pipe, batch_size=batch_size, rationale=False),
+            respoken=again,
+            evidence_of=quoted_evidence,
+        ),
+        seed=seed,
+        progress=progress_bar(),
+    )
+    about = {
+        "model": model,
+        "split": split,
+        "seed": seed,
+        "data_fingerprint": fingerprint(table),
+        "command": " ".join(sys.argv),
+        "versions": versions(),
+        "machine": machine(),
+        "seconds": round(time.perf_counter() - started, 3),
+    }
+    print(write_faithfulness(out, {**found, **about}), end="")
+    for row in spread(rows, pictures) if explains else []:
+        record = {"audio": row["audio"], "text": row["text"], "language": row["language"]}
+        drawn = saliency_picture(saliency(pipe, record))  # type: ignore[arg-type]
+        write_file(Path(out) / f"saliency-{row['id']}.png", drawn)
+    say(f"{Path(out) / 'faithfulness.json'}, faithfulness.md")
+
+
 EVALUATION_COMMANDS: dict[str, Any] = {
     "evaluate": evaluate,
     "calibrate": calibrate,
@@ -407,6 +512,7 @@ EVALUATION_COMMANDS: dict[str, Any] = {
         "make": make_sheets,
         "score": score_ratings,
     },
+    "faithfulness": faithfulness,
 }
 
 

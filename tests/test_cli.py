@@ -382,3 +382,25 @@ def test_columns_are_named_as_a_person_types_them(tmp_path, capsys, given):
     fit += ["--model.preset", "tiny", "--trainer.default_root_dir", str(tmp_path / "run")]
     # the words reach the data module: it misses the split, not the text
     assert "column split: no row is in 'train'" in refused(capsys, *fit)
+
+
+def test_faithfulness_leaves_figures_and_pictures(model, demo_corpus, tmp_path, capsys):
+    pytest.importorskip("captum", reason="captum is not installed: pip install 'mmsr[explain]'")
+    out = tmp_path / "faith"
+    command = ["faithfulness", "--model", str(model), "--manifest", str(demo_corpus), "--out", str(out)]
+    main([*command, "--erased", "2", "--pictures", "1"])
+    found = json.loads((out / "faithfulness.json").read_text())
+    assert capsys.readouterr().out == (out / "faithfulness.md").read_text()
+    assert set(found["left_out"]) <= {"LAS"} and found["n"] == 12
+    assert found["respoken"]["manner"]["not_respoken"] == 0
+    assert found["respoken"]["manner"]["label_right"]["n"] == 12
+    assert set(found["erasure"]) == {"attention", "gradients"}
+    assert found["counterfactuals"]["label_read"]["n"] == 24
+    assert len(list(out.glob("saliency-*.png"))) == 1
+
+
+def test_bad_input_to_faithfulness_is_one_line(model, demo_corpus, tmp_path, capsys):
+    command = ["faithfulness", "--model", str(model), "--out", str(tmp_path), "--manifest"]
+    assert "--manifest none.csv: no such file" in refused(capsys, *command, "none.csv")
+    assert "--erased -1; accepted: 0 or more" in refused(capsys, *command, str(demo_corpus), "--erased", "-1")
+    assert "no row is in 'nowhere'" in refused(capsys, *command, str(demo_corpus), "--split", "nowhere")

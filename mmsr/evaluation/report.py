@@ -85,6 +85,17 @@ class Attention(TypedDict):
     rate: int  # Hz
 
 
+class Saliency(TypedDict):
+    """What the saliency picture shows of one utterance; weights are None where a modality is absent."""
+
+    words: Sequence[str]
+    word_weights: Any  # [words]
+    frame_weights: Any  # [frames], equally long
+    waveform: Any  # [samples]
+    rate: int  # Hz
+    label: str
+
+
 class Example(TypedDict):
     """An utterance to show, with its sound as bytes or as the path of a file."""
 
@@ -555,6 +566,68 @@ def draw_attention(attention: Attention) -> "Figure":
     return figure
 
 
+def saliency_picture(saliency: Saliency) -> bytes:
+    """Returns, as a PNG, what each moment and each word adds to the logit of a label."""
+    with _style():
+        return _png(draw_saliency(saliency))
+
+
+def draw_saliency(saliency: Saliency) -> "Figure":
+    """Draws a waveform over what its frames add to a label's logit, and what the words add.
+
+    Raises:
+        ValueError: Where the weights of words are not as many as the words, or both modalities are absent.
+    """
+    from matplotlib.patches import Patch
+
+    frames, words = saliency["frame_weights"], saliency["word_weights"]
+    if words is not None and len(words) != len(saliency["words"]):
+        raise ValueError(f"{len(words)} weights do not fit {len(saliency['words'])} words")
+    if frames is None and words is None:
+        raise ValueError("nothing to draw: neither words nor frames have weights")
+    heights = ([1.2, 1.2] if frames is not None else []) + (
+        [0.28 * max(4, len(words))] if words is not None else []
+    )
+    figure, axes = _figure(len(heights), width=8, height=1.4 + sum(heights), heights=heights, sharex=False)
+    if frames is not None:
+        wave, time = axes[0], axes[1]
+        seconds = len(saliency["waveform"]) / saliency["rate"]
+        edges = np.linspace(0, seconds, len(frames) + 1)
+        wave.plot(
+            np.arange(len(saliency["waveform"])) / saliency["rate"],
+            saliency["waveform"],
+            color=GREY,
+            linewidth=0.5,
+        )
+        wave.set(ylabel="amplitude", xlim=(0, seconds))
+        wave.tick_params(labelbottom=False)
+        time.bar(
+            edges[:-1], frames, width=np.diff(edges), align="edge", color=np.where(frames < 0, ORANGE, BLUE)
+        )
+        time.axhline(0, color="black", linewidth=0.6)
+        milliseconds = 1000 * seconds / len(frames)
+        time.set(ylabel=f"added logit\nper {milliseconds:.0f} ms", xlabel="time (s)", xlim=(0, seconds))
+    if words is not None:
+        ax = axes[-1]
+        places = np.arange(len(words))
+        ax.barh(places, words, color=np.where(words < 0, ORANGE, BLUE), height=0.7)
+        ax.axvline(0, color="black", linewidth=0.6)
+        ax.set_yticks(places, [_drawable(word, i) for i, word in enumerate(saliency["words"])])
+        ax.set_ylim(len(words) - 0.4, -0.6)
+        ax.set_xlabel(f"added to the logit of {_drawable(saliency['label'], 0)}")
+    figure.legend(
+        handles=[
+            Patch(color=BLUE, label=f"for {_drawable(saliency['label'], 0)}"),
+            Patch(color=ORANGE, label="against"),
+        ],
+        loc="outside upper right",
+        ncols=2,
+        frameon=False,
+        fontsize=9,
+    )
+    return figure
+
+
 def _style() -> AbstractContextManager[None]:
     """Returns a block in which matplotlib has the settings of every picture."""
     from matplotlib import rc_context
@@ -565,16 +638,26 @@ def _style() -> AbstractContextManager[None]:
 
 
 def _figure(
-    panels: int, *, width: float, height: float, heights: Sequence[float] | None = None
+    panels: int,
+    *,
+    width: float,
+    height: float,
+    heights: Sequence[float] | None = None,
+    sharex: bool | None = None,
 ) -> tuple["Figure", list["Axes"]]:
-    """Returns a figure with panels side by side or, with `heights`, one above the other on one time axis."""
+    """Returns a figure with panels side by side or, with `heights`, one above the other.
+
+    Those share their time axis, unless `sharex` says otherwise.
+    """
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     figure = Figure(figsize=(width, height), dpi=150, layout=ConstrainedLayoutEngine(w_pad=0.1))
     rows, columns = (panels, 1) if heights else (1, panels)
     ratios = {"height_ratios": list(heights)} if heights else None
-    axes = figure.subplots(rows, columns, squeeze=False, sharex=bool(heights), gridspec_kw=ratios)
+    axes = figure.subplots(
+        rows, columns, squeeze=False, sharex=bool(heights) if sharex is None else sharex, gridspec_kw=ratios
+    )
     return figure, list(axes.flat)
 
 
