@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -125,9 +125,10 @@ class SentimentReasoningPipeline(Pipeline):
         return given(preprocess), given(forward), given(postprocess)
 
     def _open_asr(self, asr: str | os.PathLike[str]) -> Transcribe:
-        if self.default_open_asr is None:
+        open_asr = type(self).default_open_asr
+        if open_asr is None:
             raise ValueError(f"asr={str(asr)!r}: no recognisers; pass a callable, or `import mmsr`")
-        return type(self).default_open_asr(os.fspath(asr))  # type: ignore[misc]  # not None: see above
+        return open_asr(os.fspath(asr))
 
     def get_iterator(
         self,
@@ -141,7 +142,7 @@ class SentimentReasoningPipeline(Pipeline):
         """As the base class, but a batch is collated by the processor, which pads both modalities."""
         options = dict(preprocess_params)
         progress = options.pop("progress", False)
-        total = len(inputs) if hasattr(inputs, "__len__") else None
+        total = len(inputs) if isinstance(inputs, Sized) else None
         if total is not None:
             dataset: Any = PipelineDataset(inputs, self.preprocess, options)
         else:

@@ -300,10 +300,14 @@ class MmsrProcessor(ProcessorMixin):
             return kept[len(tokenizer.tokenize(self.text_prefix)) :]
         spans = tokenizer(written, return_offsets_mapping=True, **options)["offset_mapping"]
         words: list[tuple[int, int, list[int]]] = []
+        spaces: list[int] = []  # pieces of a space alone, which belong to the next word
         for position, (start, end) in enumerate(spans):
+            if end <= max(start, len(self.text_prefix)):  # a special token, or the prefix
+                continue
             while start < end and written[start].isspace():
                 start += 1
-            if start >= end or end <= len(self.text_prefix):
+            if start == end:
+                spaces.append(position)
                 continue
             first, last = words[-1][:2] if words else (0, -1)
             # bytes of one character have one place
@@ -311,7 +315,8 @@ class MmsrProcessor(ProcessorMixin):
             if joined:
                 words[-1] = (first, max(last, end), [*words[-1][2], position])
             else:
-                words.append((start, end, [position]))
+                words.append((start, end, [*spaces, position]))
+                spaces = []
         return [(written[start:end], positions) for start, end, positions in words]
 
     def config_kwargs(self) -> dict[str, Any]:
