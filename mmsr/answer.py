@@ -103,7 +103,11 @@ def _sound(source: Any, weights: Sequence[Mapping[str, Any]] | None) -> dict[str
         "seconds": seconds,
         "outline": _outline(wave),
         "bands": bands,
-        "ticks": [{"at": f"{1000 * tick / seconds:.1f}", "name": f"{tick:g} s"} for tick in _ticks(seconds)],
+        "ticks": [
+            {"at": f"{1000 * tick / seconds:.1f}", "name": f"{tick:g} s"}
+            for tick in _ticks(seconds)
+            if tick < 0.95 * seconds
+        ],
         "player": _player(wave) if seconds <= _LONGEST else None,
     }
 
