@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # A process of its own: the network is gone, and the folder is another.
 OFFLINE = """
 import socket
+import sys
 
 def refuse(*args, **kwargs):
     raise AssertionError("the network was asked")
@@ -37,6 +38,8 @@ assert all(torch.equal(weight, given[name]) for name, weight in pipe.model.state
 said = {"text": "thank you so much, the doctor was so kind"}
 first, second = pipe(said), mmsr.load_pipeline()(said)
 assert first == second and first["rationale"], (first, second)
+heavy = {"sklearn", "lightning", "librosa", "timm", "datasets", "mmsr.evaluation"} & set(sys.modules)
+assert not heavy, f"an answer brought {heavy}"
 """
 
 
