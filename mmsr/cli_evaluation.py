@@ -449,8 +449,9 @@ def faithfulness(
     from mmsr.evaluation.faithfulness import faithfulness as examine
     from mmsr.evaluation.report import saliency_picture
     from mmsr.evaluation.run import machine, versions
+    from mmsr.evidence import attention_evidence, gradient_evidence, saliency
     from mmsr.files import write_file
-    from mmsr.inference import attention_evidence, gradient_evidence, load_pipeline, predictor, saliency
+    from mmsr.inference import load_pipeline, predictor
 
     pipe = load_pipeline(model)
     labels = pipe.model.config.labels
