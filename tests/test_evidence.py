@@ -7,7 +7,7 @@ from mmsr.data.manifest import load_manifest
 from mmsr.evaluation.metrics import word_spans
 from mmsr.evaluation.report import saliency_picture
 from mmsr.evidence import attention_evidence, gradient_evidence, saliency
-from mmsr.inference import load_pipeline
+from mmsr.inference import load_pipeline, look_inside
 from mmsr.model.configuration import MmsrConfig
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor
