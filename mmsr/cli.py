@@ -331,7 +331,8 @@ def timeline(
         raise ValueError(f"--smooth {smooth:g}; accepted: seconds above 0, or 0 for none")
     from mmsr.timeline_files import as_text, output_files, read_cues, read_turns, write_timeline
 
-    first, *others = output_files(out)
+    inputs = [path for path in (audio, turns, transcript) if path is not None]
+    first, *others = output_files(out, audio=audio, player=player, inputs=inputs)
     journal = first.with_name(f"{first.stem if others else first.name}.journal.jsonl")
     given_turns = None if turns is None else read_turns(turns, recording=Path(audio).stem)
     cues = None if transcript is None else read_cues(transcript)

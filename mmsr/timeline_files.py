@@ -17,7 +17,6 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
@@ -217,11 +216,25 @@ def _text(path: str | os.PathLike[str]) -> str:
 # ---------------------------------------------------------------------- writing
 
 
-def output_files(out: str | os.PathLike[str]) -> list[Path]:
+def output_files(
+    out: str | os.PathLike[str],
+    *,
+    audio: str,
+    player: Player = "auto",
+    inputs: Sequence[str | os.PathLike[str]] = (),
+) -> list[Path]:
     """The files that a timeline leaves: that of a name with one of their endings, or all of a folder.
 
+    What would only fail after the recording has been heard, which may take hours, fails here.
+
+    Args:
+        out: See `write_timeline`.
+        audio: Path or URL of the recording.
+        player: See `write_timeline`.
+        inputs: Files that are read, none of which may be written over.
+
     Raises:
-        TimelineError: Another ending, or the page is among them and jinja2 is not installed.
+        TimelineError: Another ending, one of the files is an input, or the page cannot link the recording.
     """
     path = Path(out)
     ending = path.suffix.lower()
@@ -233,8 +246,15 @@ def output_files(out: str | os.PathLike[str]) -> list[Path]:
         raise TimelineError(
             f"out {path} has the ending {path.suffix!r}; accepted: a folder, or {', '.join(FORMATS)}"
         )
-    if any(one.suffix.lower() == ".html" for one in chosen) and find_spec("jinja2") is None:
-        raise TimelineError("the page of a timeline needs jinja2: pip install 'mmsr[report]'")
+    for one in chosen:
+        if one.exists() and any(os.path.exists(given) and one.samefile(given) for given in inputs):
+            raise TimelineError(f"out {one} is a file that is read; accepted: another")
+    linked = player == "link" and any(one.suffix.lower() == ".html" for one in chosen)
+    if linked and not is_url(audio) and Path(audio).suffix.lower() not in _PLAYED:
+        raise TimelineError(
+            f"{audio} cannot be linked, since not every browser plays it;"
+            f" accepted: {', '.join(_PLAYED)}, or another player (inline, beside, none)"
+        )
     return chosen
 
 
@@ -259,10 +279,10 @@ def write_timeline(
         The files.
 
     Raises:
-        TimelineError: See `output_files`; or the recording cannot be linked.
+        TimelineError: See `output_files`; or the sound beside the page would be the recording itself.
         AudioError: The page needs sound, and the recording cannot be read any more.
     """
-    written = output_files(out)
+    written = output_files(out, audio=timeline.audio, player=player)
     for path in written:
         ending = path.suffix.lower()
         if path.name == "summary.json":
@@ -378,11 +398,6 @@ def _sound(
     if player == "link":
         if is_url(timeline.audio):
             return timeline.audio
-        if Path(timeline.audio).suffix.lower() not in _PLAYED:
-            raise TimelineError(
-                f"{timeline.audio} cannot be linked, since not every browser plays it;"
-                f" accepted: {', '.join(_PLAYED)}, or another player (inline, beside, none)"
-            )
         return quote(os.path.relpath(timeline.audio, page.parent).replace(os.sep, "/"))
     if player == "inline":
         content = io.BytesIO()
