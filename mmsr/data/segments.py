@@ -39,6 +39,7 @@ _FRAME = 512
 _STRIPE = 600 * _RATE // _FRAME
 _LEAD = 10 * _RATE // _FRAME
 _ABREAST = 16
+_MINUTE = 60 * _RATE // _FRAME  # so much is in memory at a time, of each stripe
 
 
 class Samples(Protocol):
@@ -175,17 +176,17 @@ def _probabilities(
     found = np.zeros(frames, dtype=np.float32)
     stripes = range(0, frames, _STRIPE)
     lead, length = (_LEAD, _STRIPE) if len(stripes) > 1 else (0, frames)
-    minute = 60 * _RATE // _FRAME
-    for group in (stripes[first : first + _ABREAST] for first in range(0, len(stripes), _ABREAST)):
+    for group in (stripes[place : place + _ABREAST] for place in range(0, len(stripes), _ABREAST)):
         model.reset_states()
-        for low in range(-lead, length, minute):
-            count = min(minute, length - low)
+        for low in range(-lead, length, _MINUTE):
+            count = min(_MINUTE, length - low)
             block = np.stack([_frames(samples, start + low, count) for start in group])
             with torch.no_grad():
                 heard = [model(frame, _RATE)[:, 0] for frame in torch.from_numpy(block).unbind(1)]
             for start, row in zip(group, torch.stack(heard, dim=1).numpy(), strict=True):
-                kept = slice(start + max(low, 0), min(start + low + count, frames))
-                found[kept] = row[max(-low, 0) :][: kept.stop - kept.start]
+                first = start + max(low, 0)
+                kept = row[max(-low, 0) :][: max(0, frames - first)]  # the last stripe is shorter
+                found[first : first + len(kept)] = kept
             if progress is not None:
                 done = group.start + (low + count) * len(group)
                 progress("finding speech", min(done, frames) * _FRAME // _RATE, frames * _FRAME // _RATE)
@@ -196,7 +197,7 @@ def _frames(samples: Samples, first: int, count: int) -> np.ndarray:
     """Frames `[count, 512]` from a place on, with silence before and after the samples."""
     low, high = first * _FRAME, (first + count) * _FRAME
     inside = samples[max(low, 0) : max(high, 0)]
-    before = max(-low, 0)
+    before = min(max(-low, 0), high - low)
     return np.pad(inside, (before, high - low - before - len(inside))).reshape(count, _FRAME)
 
 

@@ -78,6 +78,22 @@ def test_the_settings_do_what_they_say(clips: list[np.ndarray]):
 
 
 @needs_silero
+def test_a_long_recording_is_heard_side_by_side(clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch):
+    samples, truth = recording(clips, pause=1.5, noise=0.002)
+    whole = speech_segments(samples)
+    told: list[tuple[str, int, int]] = []
+    monkeypatch.setattr(mmsr.data.segments, "_STRIPE", 150)  # 4.8 s
+    monkeypatch.setattr(mmsr.data.segments, "_MINUTE", 31)  # the last stripe ends before some of its pieces
+    for abreast in (2, 16):
+        monkeypatch.setattr(mmsr.data.segments, "_ABREAST", abreast)
+        found = speech_segments(samples, progress=lambda *step: told.append(step))
+        assert len(found) == len(truth) == len(whole)
+        for one, other in zip(found, whole, strict=True):
+            assert (one.start, one.end) == pytest.approx((other.start, other.end), abs=0.07)
+        assert told[-1][1] == told[-1][2]
+
+
+@needs_silero
 def test_silence_and_noise_hold_no_speech():
     assert speech_segments(np.zeros(32000, dtype=np.float32)) == []
     hiss = 0.05 * np.random.default_rng(0).standard_normal(48000).astype(np.float32)
