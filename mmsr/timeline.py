@@ -420,7 +420,8 @@ class _Journal:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             self._file.close()
             raise TimelineError(
-                f"{self.path}: no journal of a timeline ({error}); accepted: what a run left, or delete the file"
+                f"{self.path}: no journal of a timeline ({error});"
+                " accepted: what a run left, or delete the file"
             ) from error
         self._file.truncate(whole)  # the line in which a kill fell
         if not whole:
