@@ -38,7 +38,7 @@ def evaluate(
 ) -> None:
     """Figures, controls and baselines of a model on a split, and a report.
 
-    Writes metrics.json, predictions.jsonl and report.html with its pictures.
+    Writes metrics.json, predictions.jsonl and report.html with its pictures, and report.md for a README.
 
     Example: mmsr evaluate --model runs/demo/model --manifest runs/demo/corpus/manifest.csv --out runs/demo
 
@@ -227,6 +227,7 @@ def compare(
     resamples: int = 10_000,
     seed: int = 0,
     plot: str | None = None,
+    report: str | None = None,
     json: bool = False,
 ) -> None:
     """Whether a run is better than others on the same rows: difference, interval, tests, effect size.
@@ -252,10 +253,13 @@ def compare(
         resamples: Of the bootstrap and of the permutation test.
         seed: Of both.
         plot: Picture to write, a PNG: differences with their intervals.
+        report: Page to write, .html: table, picture, seeds and where they come from; Markdown beside it.
         json: Print a JSON object a line for each comparison (--json alone will do).
     """
     if plot is not None and Path(plot).suffix.lower() != ".png":
         raise ValueError(f"--plot {plot} has another ending; accepted: .png")
+    if report is not None and Path(report).suffix.lower() != ".html":
+        raise ValueError(f"--report {report} has another ending; accepted: .html")
     if cluster_table is not None and cluster in (None, "none"):
         raise ValueError("--cluster_table has a column of clusters; accepted: with --cluster COLUMN")
     from dataclasses import asdict
@@ -263,8 +267,9 @@ def compare(
     from mmsr.evaluation.compare import System, markdown_table
     from mmsr.evaluation.compare import compare as compare_systems
 
+    systems = [System.parse(run) for run in runs]
     compared, paired = compare_systems(
-        [System.parse(run) for run in runs],
+        systems,
         metric=metric,
         condition=condition,
         cluster=cluster,
@@ -289,6 +294,13 @@ def compare(
 
         write_file(Path(plot), differences_picture(compared))
         say(f"picture: {plot}")
+    if report is not None:
+        from mmsr.evaluation.report.comparison import write_comparison
+        from mmsr.evaluation.run import machine, versions
+
+        document = {"command": " ".join(sys.argv), "machine": machine(), "versions": versions()}
+        write_comparison(report, compared, systems, document={**document, "seed": seed})
+        say(f"report: {report}")
 
 
 EVALUATION_COMMANDS: dict[str, Any] = {
