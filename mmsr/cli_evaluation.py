@@ -29,6 +29,8 @@ def evaluate(
     label_map: dict[str, str] | None = None,
     conditions: list[str] | None = None,
     conformal: float | None = None,
+    bertscore: str | None = None,
+    bertscore_layer: int | None = None,
     batch_size: int = 32,
     num_beams: int = 1,
     examples: int = 6,
@@ -36,7 +38,7 @@ def evaluate(
 ) -> None:
     """Figures, controls and baselines of a model on a split, and a report.
 
-    Writes metrics.json, predictions.jsonl and report.html with its pictures.
+    Writes metrics.json, predictions.jsonl and report.html with its pictures, and report.md for a README.
 
     Example: mmsr evaluate --model runs/demo/model --manifest runs/demo/corpus/manifest.csv --out runs/demo
 
@@ -55,6 +57,9 @@ def evaluate(
         label_map: What labels are called in it, as in training with --data.label_map.
         conditions: Which inputs to try, such as [audio+text,text]; by default all that the rows allow.
         conformal: Sets of labels too, which are to hold the true one in this share of rows, such as 0.9.
+        bertscore: Judge rationales by BERTScore too, with this text encoder: folder or Hub id.
+        bertscore_layer: Its layer to compare, from 1; by default the one that BERTScore's authors chose for a
+            model of that name, and the last of any other.
         batch_size: Rows at a time.
         num_beams: Beams of the rationales' generation.
         examples: How many utterances the report plays.
@@ -64,14 +69,18 @@ def evaluate(
     must_be_there("manifest", manifest)
     if conformal is not None and not 0 < conformal < 1:
         raise ValueError(f"--conformal {conformal:g}; accepted: a share above 0 and below 1, such as 0.9")
+    if bertscore_layer is not None and bertscore is None:
+        raise ValueError("--bertscore_layer is a layer of an encoder; accepted: with --bertscore ENCODER")
     from mmsr.data.manifest import fingerprint, load_manifest
     from mmsr.data.splits import speaker_fold
+    from mmsr.evaluation.bertscore import BertScorer
     from mmsr.evaluation.report import markdown_table, write_report
     from mmsr.evaluation.run import conformal_entries, write_run
     from mmsr.evaluation.run import evaluate as evaluate_rows
     from mmsr.inference import examples as shown_examples
     from mmsr.inference import load_pipeline, predictor
 
+    scorer = None if bertscore is None else BertScorer(bertscore, layer=bertscore_layer)
     pipe = load_pipeline(model)
     labels = pipe.model.config.labels
     table = load_manifest(manifest, labels=labels, columns=columns, label_map=label_map)
@@ -95,6 +104,7 @@ def evaluate(
         train_rows=train_rows,
         conditions=conditions,
         temperature=pipe.model.config.label_temperature,
+        bertscore=scorer,
         seed=seed,
         progress=progress_bar(),
     )
@@ -118,7 +128,9 @@ def evaluate(
         data_fingerprint=fingerprint(table),
         command=" ".join(sys.argv),
         seconds=time.perf_counter() - started,
-        extra=corpus_beside(manifest),
+        extra=corpus_beside(manifest)
+        | seed_of_training(model)
+        | ({} if scorer is None else {"bertscore": scorer.settings}),
     )
     history = Path(model).parent / "history.json"
     report = write_report(
@@ -215,6 +227,7 @@ def compare(
     resamples: int = 10_000,
     seed: int = 0,
     plot: str | None = None,
+    report: str | None = None,
     json: bool = False,
 ) -> None:
     """Whether a run is better than others on the same rows: difference, interval, tests, effect size.
@@ -240,10 +253,13 @@ def compare(
         resamples: Of the bootstrap and of the permutation test.
         seed: Of both.
         plot: Picture to write, a PNG: differences with their intervals.
+        report: Page to write, .html: table, picture, seeds and where they come from; Markdown beside it.
         json: Print a JSON object a line for each comparison (--json alone will do).
     """
     if plot is not None and Path(plot).suffix.lower() != ".png":
         raise ValueError(f"--plot {plot} has another ending; accepted: .png")
+    if report is not None and Path(report).suffix.lower() != ".html":
+        raise ValueError(f"--report {report} has another ending; accepted: .html")
     if cluster_table is not None and cluster in (None, "none"):
         raise ValueError("--cluster_table has a column of clusters; accepted: with --cluster COLUMN")
     from dataclasses import asdict
@@ -251,8 +267,9 @@ def compare(
     from mmsr.evaluation.compare import System, markdown_table
     from mmsr.evaluation.compare import compare as compare_systems
 
+    systems = [System.parse(run) for run in runs]
     compared, paired = compare_systems(
-        [System.parse(run) for run in runs],
+        systems,
         metric=metric,
         condition=condition,
         cluster=cluster,
@@ -277,6 +294,13 @@ def compare(
 
         write_file(Path(plot), differences_picture(compared))
         say(f"picture: {plot}")
+    if report is not None:
+        from mmsr.evaluation.report.comparison import write_comparison
+        from mmsr.evaluation.run import machine, versions
+
+        document = {"command": " ".join(sys.argv), "machine": machine(), "versions": versions()}
+        write_comparison(report, compared, systems, document={**document, "seed": seed})
+        say(f"report: {report}")
 
 
 def make_sheets(
@@ -533,6 +557,17 @@ def corpus_beside(manifest: str) -> dict[str, Any]:
     """What the corpus.json beside a manifest says, protocol and all, as metrics.json carries it."""
     path = Path(manifest).with_name("corpus.json")
     return {"corpus": loads(path.read_text(encoding="utf-8"))} if path.is_file() else {}
+
+
+def seed_of_training(model: str) -> dict[str, Any]:
+    """The seed that a checkpoint was trained with, where the run.yaml of `mmsr fit` lies beside it."""
+    path = Path(model).parent / "run.yaml"
+    if not path.is_file():
+        return {}
+    from yaml import safe_load
+
+    settings = safe_load(path.read_text(encoding="utf-8"))
+    return {"training_seed": settings["seed_everything"]} if "seed_everything" in settings else {}
 
 
 def spread(rows: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
