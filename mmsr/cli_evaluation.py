@@ -279,8 +279,108 @@ def compare(
         say(f"picture: {plot}")
 
 
+def robustness(
+    model: str,
+    manifest: str,
+    out: str,
+    kinds: list[str] | None = None,
+    severities: dict[str, str] | None = None,
+    condition: str = "audio+text",
+    split: str = "test",
+    fold: int | None = None,
+    folds: int = 4,
+    dev_speakers: int = 2,
+    columns: dict[str, str] | None = None,
+    label_map: dict[str, str] | None = None,
+    confusions: str | None = None,
+    noise: str | None = None,
+    rationales: bool = False,
+    batch_size: int = 32,
+    seed: int = 0,
+) -> None:
+    """How much worse a model answers as rows get worse: noise, rooms, codecs, misheard words, missing inputs.
+
+    Writes robustness.json, robustness.md, robustness.png and predictions/POINT.jsonl. The same seed makes the
+    same rows worse alike for every model: mmsr compare A/predictions/noise_0.jsonl B/predictions/noise_0.jsonl
+
+    Example: mmsr robustness --model runs/demo/model --manifest runs/demo/corpus/manifest.csv --out runs/worse
+
+    Args:
+        model: Folder or Hub id of a checkpoint.
+        manifest: Table of utterances with labels.
+        out: Folder for the results.
+        kinds: Of noise, reverb, codec, wer, missing, clip; by default all that the rows allow.
+        severities: Other points than the usual, such as noise=20,0 codec=gsm: dB of noise, RT60 in s,
+            opus/mp3/vorbis/g711/gsm, errors per word, share of rows, seconds.
+        condition: What the rows have where nothing is worse: audio+text, audio, text, asr, audio+asr.
+        split: Rows to answer, by the manifest's column `split`.
+        fold: Answer this speaker fold's test rows instead, as in training with --data.fold.
+        folds: Into how many folds the speakers are cut.
+        dev_speakers: How many speakers were the development split in training.
+        columns: Names that columns have in this manifest.
+        label_map: What labels are called in it.
+        confusions: Recogniser's errors for wer, a manifest with asr_text beside text, or a confusions.json of
+            `mmsr data degrade`; by default words are taken for others of the manifest's in their language.
+        noise: Folder of recorded noise; by default pink noise is made.
+        rationales: Write rationales too, for ROUGE-L; takes longer (--rationales alone will do).
+        batch_size: Rows at a time.
+        seed: Of all draws.
+    """
+    started = time.perf_counter()
+    must_be_there("manifest", manifest)
+    if confusions is not None:
+        must_be_there("confusions", confusions)
+    from mmsr.data.manifest import fingerprint, load_manifest
+    from mmsr.data.splits import speaker_fold
+    from mmsr.degrade import Confusions
+    from mmsr.evaluation.robustness import clean_rows, markdown_table, measure, write_robustness
+    from mmsr.inference import load_pipeline, predictor
+    from mmsr.perturbations import Material, perturbations
+
+    pipe = load_pipeline(model)
+    labels = pipe.model.config.labels
+    table = load_manifest(manifest, labels=labels, columns=columns, label_map=label_map)
+    if fold is None:
+        rows = rows_of(table, split, manifest)
+    else:
+        parts = speaker_fold(
+            table, fold=fold, folds=folds, dev_speakers=dev_speakers, source=Path(manifest).name
+        )
+        rows = table.select(parts["test"]).to_list()
+    rows = clean_rows(rows, condition)
+    if confusions is None:
+        spoken = [row for row in table if row["text"]]
+        errors = Confusions.of_vocabulary(*([row[name] for row in spoken] for name in ("text", "language")))
+    else:
+        errors = Confusions.open(confusions, columns=columns)
+    material = Material(rows, errors, noise=noise, seed=seed)
+    asked = {kind: values.split(",") for kind, values in (severities or {}).items()}
+    document, predictions = measure(
+        predictor(pipe, batch_size=batch_size, rationale=None if rationales else False),
+        rows,
+        perturbations(material, kinds=kinds, severities=asked),
+        labels=labels,
+        condition=condition,
+        seed=seed,
+        progress=progress_bar(),
+    )
+    write_robustness(
+        out,
+        document,
+        predictions,
+        title=f"{Path(model).resolve().parent.name}: {Path(manifest).name}, {split}",
+        seed=seed,
+        data_fingerprint=fingerprint(table),
+        command=" ".join(sys.argv),
+        seconds=time.perf_counter() - started,
+    )
+    print(markdown_table(document))
+    say(f"{Path(out) / 'robustness.png'}, robustness.json and robustness.md beside it")
+
+
 EVALUATION_COMMANDS: dict[str, Any] = {
     "evaluate": evaluate,
+    "robustness": robustness,
     "calibrate": calibrate,
     "compare": compare,
 }

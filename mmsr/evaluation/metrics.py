@@ -150,6 +150,15 @@ def bootstrap_intervals(
     }
 
 
+def speakers_of(rows: Sequence[Row]) -> list[str] | None:
+    """Returns each row's speaker where speakers are what is resampled; None where rows are.
+
+    Speakers are where every row has one and they are more than `CLUSTERS_ABOVE`.
+    """
+    speakers = [row["speaker"] for row in rows]
+    return speakers if all(speakers) and len(set(speakers)) > CLUSTERS_ABOVE else None
+
+
 def check_labels(values: Iterable[tuple[str, str | None]], *, field: str, labels: Sequence[str]) -> None:
     """Checks that each value of the (row id, value) pairs is null or one of `labels`.
 
@@ -176,12 +185,11 @@ def _figures(rows: Sequence[Row], labels: Sequence[str], *, writes: bool) -> dic
         [row["rationale"] for row in explained], [row["predicted_rationale"] or "" for row in explained]
     )
     if labelled:
-        speakers = [row["speaker"] for row in labelled]
-        clustered = all(speakers) and len(set(speakers)) > CLUSTERS_ABOVE
+        speakers = speakers_of(labelled)
         pairs = Counter(zip(gold, predicted, strict=True))
         figures["confusion"] = {g: {p: pairs[g, p] for p in labels} for g in labels}
-        figures["interval"] = bootstrap_intervals(gold, predicted, speakers=speakers if clustered else None)
-        figures["interval_over"] = "speakers" if clustered else "rows"
+        figures["interval"] = bootstrap_intervals(gold, predicted, speakers=speakers)
+        figures["interval_over"] = "rows" if speakers is None else "speakers"
     return figures
 
 

@@ -23,9 +23,9 @@ from mmsr.files import write_file
 
 
 class Record(TypedDict):
-    """What a model is given: the path of a recording, a transcript, or both."""
+    """What a model is given: a recording (a path, or a file's bytes), a transcript, or both."""
 
-    audio: str | None
+    audio: str | bytes | None
     text: str | None
     language: str | None
 
