@@ -29,6 +29,9 @@ def evaluate(
     label_map: dict[str, str] | None = None,
     conditions: list[str] | None = None,
     conformal: float | None = None,
+    slices: list[str] | None = None,
+    slice_table: str | None = None,
+    slice_rows: int = 30,
     batch_size: int = 32,
     num_beams: int = 1,
     examples: int = 6,
@@ -55,6 +58,10 @@ def evaluate(
         label_map: What labels are called in it, as in training with --data.label_map.
         conditions: Which inputs to try, such as [audio+text,text]; by default all that the rows allow.
         conformal: Sets of labels too, which are to hold the true one in this share of rows, such as 0.9.
+        slices: Figures by these columns of the manifest too, such as gender age, beside language, kind,
+            speaker, length of audio and transcript.
+        slice_table: Table with id and these columns, where the manifest does not have them.
+        slice_rows: Rows that a slice needs to be told of as the worst.
         batch_size: Rows at a time.
         num_beams: Beams of the rationales' generation.
         examples: How many utterances the report plays.
@@ -64,11 +71,15 @@ def evaluate(
     must_be_there("manifest", manifest)
     if conformal is not None and not 0 < conformal < 1:
         raise ValueError(f"--conformal {conformal:g}; accepted: a share above 0 and below 1, such as 0.9")
+    if slice_table is not None and not slices:
+        raise ValueError(f"--slice_table {slice_table}; accepted: with --slices COLUMN ...")
+    foreign = {name: column_by_id(slice_table or manifest, name, flag="slice_table") for name in slices or ()}
     from mmsr.data.manifest import fingerprint, load_manifest
     from mmsr.data.splits import speaker_fold
     from mmsr.evaluation.report import markdown_table, write_report
     from mmsr.evaluation.run import conformal_entries, write_run
     from mmsr.evaluation.run import evaluate as evaluate_rows
+    from mmsr.evaluation.slices import worst_slice_line
     from mmsr.inference import examples as shown_examples
     from mmsr.inference import load_pipeline, predictor
 
@@ -95,6 +106,8 @@ def evaluate(
         train_rows=train_rows,
         conditions=conditions,
         temperature=pipe.model.config.label_temperature,
+        attributes=lengths(rows) | foreign,
+        slice_rows=slice_rows,
         seed=seed,
         progress=progress_bar(),
     )
@@ -132,6 +145,9 @@ def evaluate(
         split=split,
     )
     print(markdown_table(metrics, split=split))
+    for name, entry in metrics[split].items():
+        if "worst_slice" in entry:
+            say(f"{name}: {worst_slice_line(entry['worst_slice'], least=slice_rows)}")
     say(f"report: {report}")
 
 
@@ -415,9 +431,22 @@ def spread(rows: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
     return [row for row, _ in zip(turns, range(count), strict=False)]
 
 
-def column_by_id(path: str, column: str) -> dict[str, str]:
+def lengths(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Seconds of audio, and words (characters of Chinese) of transcript, by id."""
+    from mmsr.data.audio import Audio
+    from mmsr.evaluation.metrics import UnicodeTokenizer
+
+    tokenize = UnicodeTokenizer().tokenize
+    texts = {row["id"]: row["text"] or row["asr_text"] for row in rows}
+    return {
+        "audio_seconds": {row["id"]: Audio.duration(row["audio"]) for row in rows if row["audio"]},
+        "transcript_words": {id: float(len(tokenize(text))) for id, text in texts.items() if text},
+    }
+
+
+def column_by_id(path: str, column: str, *, flag: str = "cluster_table") -> dict[str, str]:
     """A table's column by its column id."""
-    must_be_there("cluster_table", path)
+    must_be_there(flag, path)
     from mmsr.data.tables import read_table
 
     table = read_table(Path(path))

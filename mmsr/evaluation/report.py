@@ -23,6 +23,7 @@ from mmsr.evaluation.calibration import (
     risk_coverage,
 )
 from mmsr.evaluation.metrics import Row
+from mmsr.evaluation.slices import worst_slice_line
 from mmsr.files import write_file
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ FIGURES = {
     "rationale_exact": "exact",
 }
 LABEL_FIGURES = ("accuracy", "macro_f1", "uar")
+SLICED = ("accuracy", "macro_f1")
+SLICES = 12  # of an attribute that the report shows; metrics.json has all
 RATIONALE_BASELINES = ("constant_rationale", "constant_rationale_oracle")
 MISSING = "–"
 
@@ -169,6 +172,8 @@ def write_report(
         mistakes=_mistakes(answered),
         calibration=main.get("calibration"),
         conformal=main.get("conformal"),
+        slices=_slice_rows(main.get("slices", {})),
+        worst_slice=worst_slice_line(main["worst_slice"]) if "worst_slice" in main else None,
     )
     path = Path(out_dir) / "report.html"
     write_file(path, html.encode())
@@ -230,6 +235,24 @@ def _number(value: float | None, interval: Sequence[float] | None = None) -> str
 
 def _group_rows(groups: Mapping[str, Mapping[str, Any]]) -> list[TableRow]:
     return [TableRow(name, entry["n"], _cells(entry)) for name, entry in groups.items()]
+
+
+def _slice_rows(slices: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, list[TableRow]]:
+    """Returns the rows of each attribute's table: quarters in order, values with the worst `SLICES` first."""
+    tables = {}
+    for attribute, entries in slices.items():
+        names = list(entries)
+        if not any(name.startswith("Q1: ") for name in names):
+            names.sort(key=lambda name: entries[name]["accuracy"])
+        tables[attribute.replace("_", " ")] = [
+            TableRow(
+                name,
+                entries[name]["n"],
+                [_number(entries[name][figure], entries[name]["interval"][figure]) for figure in SLICED],
+            )
+            for name in names[:SLICES]
+        ]
+    return tables
 
 
 def _shown(example: Example) -> dict[str, Any]:

@@ -325,11 +325,9 @@ def _draw_panel(ax: "Axes", curves: Sequence[Mapping[str, Any]]) -> None:
         y = np.array([point["macro_f1"] for point in points])
         low, high = np.array([point["interval"]["macro_f1"] for point in points]).T
         style: dict[str, Any] = {"color": colours[i % len(colours)], "marker": "osD^"[i % 4]}
-        joined = "none" if len(points) == 2 else "-"  # a single point is no curve
-        one = slice(1, None) if len(points) == 2 else slice(None)
-        ax.vlines(x[one], low[one], high[one], color=style["color"], linewidth=1.2)
+        ax.vlines(x, low, high, color=style["color"], linewidth=1.2)
         label = curve["series"] or None
-        ax.plot(x[one], y[one], linestyle=joined, linewidth=1.8, markersize=5, label=label, **style)
+        ax.plot(x, y, linewidth=1.8, markersize=5, label=label, **style)
     if any(curve["series"] for curve in curves):
         ax.legend(frameon=False, fontsize=9, loc="lower left")
 

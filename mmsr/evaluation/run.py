@@ -19,6 +19,7 @@ import numpy as np
 from mmsr.evaluation.baselines import baselines
 from mmsr.evaluation.calibration import calibration_metrics, conformal_metrics
 from mmsr.evaluation.metrics import Row, check_labels, evaluate_rows, has_text, sentiment_metrics
+from mmsr.evaluation.slices import LEAST, Attributes, slice_figures
 from mmsr.files import write_file
 
 
@@ -79,6 +80,8 @@ def evaluate(
     train_rows: Iterable[Row] = (),
     conditions: Sequence[str] | None = None,
     temperature: float | None = None,
+    attributes: Attributes | None = None,
+    slice_rows: int = LEAST,
     seed: int = 0,
     progress: Progress | None = None,
     chunk: int = 128,
@@ -90,7 +93,8 @@ def evaluate(
     each row keeps its text and hears the audio of another row (see `shuffle`). `train_rows` feed the
     baselines; without them there are none. The labels that `constant_rationale` explains are those of the
     first condition. `predict` gets at most `chunk` records at a time. `temperature` is what its probabilities
-    were divided by, to be told beside their calibration.
+    were divided by, to be told beside their calibration. With `attributes` ({} will do) each condition has
+    `slices` and the `worst_slice` of `slice_rows` rows or more (see `slices.slice_figures`).
 
     Raises:
         ValueError: Where an id is missing or repeated, a label is not in `labels`, a condition is unknown or
@@ -116,6 +120,9 @@ def evaluate(
             metrics[name]["calibration"] = calibration
         if all("head_label" in row for row in answered):
             metrics[name]["head"] = _head_metrics(answered, labels)
+        if attributes is not None:
+            sliced = slice_figures(answered, labels, attributes=attributes, least=slice_rows, seed=seed)
+            metrics[name] |= sliced
         predictions += answered
     if train_rows:
         first = next(iter(examined))
