@@ -30,10 +30,11 @@ CHOSEN = {
 README = """# Five utterances to try
 
 Synthetic voices: sentences of mmsr's own grammar (`mmsr/data/demo_grammar.py`), spoken by
-[espeak-ng](https://github.com/espeak-ng/espeak-ng) and stored as MP3, 16 kHz, mono. No person speaks. They are
-under the licence of mmsr, Apache-2.0; espeak-ng is a program under GPL-3, and its output is not.
+[espeak-ng](https://github.com/espeak-ng/espeak-ng) and stored as MP3, 16 kHz, mono. No person speaks. They
+are under the licence of mmsr, Apache-2.0; espeak-ng is a program under GPL-3, and its output is not.
 
-Made by `python experiments/package_examples.py`. `examples.json` holds what is said, and the label that the
+Made by `python experiments/package_examples.py`. They were chosen such that the packaged checkpoint is right
+about them, and so say nothing of how often it is. `examples.json` holds what is said, and the label that the
 rule of the demo corpus gives.
 """
 

@@ -16,12 +16,13 @@ The API, as the page documents it too:
     # {"label": "positive", "score": 0.97, "scores": {...}, "rationale": "...", "attention": {...}}
 
 `/predict` takes `audio` (a file), `text` (its transcript), `language` (a code such as `vi`) and
-`forced_label` (to be explained instead of the predicted one); at least one of the first two. With a recogniser
-there is `/transcribe`, of `audio` and `language`, which answers with the text.
+`forced_label` (to be explained instead of the predicted one); at least one of the first two. With a
+recogniser there is `/transcribe`, of `audio` and `language`, which answers with the text.
 """
 
 from __future__ import annotations
 
+import functools
 import html
 import json
 import os
@@ -52,8 +53,8 @@ _INTRODUCTION = """# Sentiment, and the reason for it
 
 Give speech, its transcript, or both. The model `{model}` says whether it is {labels}, and why.
 
-**For trying the software. Not for use on patients, nor in any decision about a person.** What you send stays on
-the machine that serves this page and is deleted after an hour.
+**For trying the software. Not for use on patients, nor in any decision about a person.** What you send goes
+to the machine that serves this page, and is deleted there after an hour.
 """
 _API = """## The same from a program
 
@@ -70,12 +71,16 @@ answer = client.predict(
 )
 ```
 
-`answer` is a dict: `label`, `score` (its probability), `scores` (of every label), `rationale`{attention}. With
-`forced_label` the label stays the predicted one and the rationale explains the forced one.{transcribe}
+`answer` is a dict: `label`, `score` (its probability), `scores` (of every label), `rationale`{attention}.
+With `forced_label` the label stays the predicted one and the rationale explains the forced one.{transcribe}
 
-Accepted are files of at most {limits}. One request is answered at a time, the others wait in line. What cannot
-be answered raises `gradio_client.exceptions.AppError` with a sentence that says what is accepted.
+Accepted are files of at most {limits}. One request is answered at a time, the others wait in line. What
+cannot be answered raises `gradio_client.exceptions.AppError` with a sentence that says what is accepted.
 """
+_API_TRANSCRIBE = """
+
+`client.predict(audio=..., language=None, api_name="/transcribe")` answers with the text that the recogniser
+hears."""
 _EMPTY = "<p>The answer will be here.</p>"
 # A screen reader is told of a new answer; on a phone the answer is below what was asked.
 _ANNOUNCED = """() => {
@@ -87,6 +92,8 @@ _ANNOUNCED = """() => {
 _SHOWN = '() => document.querySelector("#answer").scrollIntoView({block: "nearest"})'
 _STYLE = """
 .gradio-container { max-width: 72rem !important; margin-inline: auto !important; }
+.dark { --color-accent: var(--primary-300); }
+#speech { --neutral-400: var(--body-text-color-subdued); }
 #answer { overflow-wrap: anywhere; }
 #answer .mmsr-answer { max-width: none; }
 :focus-visible { outline: 3px solid #0072b2 !important; outline-offset: 2px; }
@@ -117,8 +124,8 @@ class Limits:
         """Refuse a file before it is decoded.
 
         Raises:
-            ValueError: It is larger or longer, or holds no audio; the message names it by its last part, since
-                the folders are the server's.
+            ValueError: It is larger or longer, or holds no audio; the message names it without its folders,
+                which are the server's.
         """
         name = os.path.basename(path)
         if (megabytes := os.path.getsize(path) / 1e6) > self.megabytes:
@@ -127,6 +134,84 @@ class Limits:
             seconds = Audio.duration(path)
         if seconds > self.seconds:
             raise ValueError(f"{name} lasts {seconds:.1f} s; accepted: at most {self.seconds:g} s")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Desk:
+    """What the page and the API ask for; each method's errors are sentences for the visitor.
+
+    Attributes:
+        pipe: The model.
+        limits: What visitors may send.
+        transcribe: A recogniser, or None.
+    """
+
+    pipe: SentimentReasoningPipeline
+    limits: Limits
+    transcribe: Transcribe | None
+
+    @property
+    def looks(self) -> bool:
+        """Whether the model's fusion has attention to be shown."""
+        return self.pipe.model.config.fusion in LOOKING_FUSIONS
+
+    def predict(
+        self,
+        audio: str | None = None,
+        text: str | None = None,
+        language: str | None = None,
+        forced_label: str | None = None,
+    ) -> dict[str, Any]:
+        """Label, score, scores and rationale of speech, its transcript, or both."""
+        with _sentences():
+            forced = {"forced_label": forced_label} if forced_label else {}
+            return dict(self._answer(audio, text, language, **forced))
+
+    def show(self, audio: str | None, text: str | None, language: str | None) -> list[Any]:
+        """The answer as HTML and as it is, and for each label whether it can be asked why it was not that."""
+        with _sentences():
+            found = self._answer(audio, text, language)
+        explains = self.pipe.model.decoder is not None
+        others = [label != found["label"] for label in self.pipe.model.config.labels]
+        return [found._repr_html_(), found, *(gr.update(visible=explains and other) for other in others)]
+
+    def why_not(self, found: Answer | None, label: str) -> tuple[str, Answer]:
+        """An answer that also has the rationale under another label: as HTML, and as it is."""
+        with _sentences():
+            if found is None:
+                raise ValueError("the answer was forgotten after an hour; accepted: ask again")
+            said = self._answer(**found.utterance, forced_label=label)["rationale"]
+        alternatives = {**found.get("alternatives", {}), label: said}
+        found = Answer({**found, "alternatives": alternatives}, found.utterance)
+        return found._repr_html_(), found
+
+    def write(self, audio: str | None = None, language: str | None = None) -> str:
+        """What the recogniser hears in speech."""
+        assert self.transcribe is not None, "there is no button and no endpoint without one"
+        with _sentences():
+            if audio is None:
+                raise ValueError("there is no speech to write down; accepted: a recording or a file")
+            self.limits.check(audio)
+            with _without_folders(audio):
+                wave = Audio(self.pipe.processor.feature_extractor.sampling_rate)(audio)
+            (said,) = self.transcribe([wave], [language or None])
+            if not said.strip():
+                raise ValueError("the recogniser heard no words; accepted: speech")
+            return said.strip()
+
+    def _answer(self, audio: str | None, text: str | None, language: str | None, **options: Any) -> Answer:
+        text = (text or "").strip() or None
+        if audio is None and text is None:
+            raise ValueError(
+                "nothing to answer; accepted: speech (recorded or a file), its transcript, or both"
+            )
+        if audio is not None:
+            self.limits.check(audio)
+        if text is not None:
+            _check_words(self.pipe, text)
+        with _without_folders(audio):
+            found = self.pipe({"audio": audio, "text": text}, attention=self.looks, **options)
+        return Answer(found, {"audio": audio, "text": text, "language": language or None})
 
 
 def make_app(
@@ -144,127 +229,78 @@ def make_app(
         limits: What visitors may send.
         name: How the page calls the model.
     """
-    limits = limits or Limits()
-    labels = pipe.model.config.labels
-    explains = pipe.model.decoder is not None
-    gr.set_static_paths([EXAMPLES])
-    examples = json.loads((EXAMPLES / "examples.json").read_text(encoding="utf-8"))
+    desk = Desk(pipe=pipe, limits=limits or Limits(), transcribe=transcribe)
     with gr.Blocks(
         title="mmsr: sentiment and the reason for it",
         analytics_enabled=False,
-        delete_cache=(_KEPT // 4, _KEPT),
+        delete_cache=(_KEPT // 60, _KEPT),
     ) as app:
-        gr.Markdown(_INTRODUCTION.format(model=name, labels=_listed(labels)))
+        gr.Markdown(_INTRODUCTION.format(model=name, labels=_listed(pipe.model.config.labels)))
         with gr.Tab("Utterance"):
-            with gr.Row():
-                with gr.Column():
-                    gr.Markdown("Examples, in synthetic voices:")
-                    with gr.Row():
-                        tries = [gr.Button(LANGUAGES[one["language"]], size="sm", min_width=80) for one in examples]
-                    audio = gr.Audio(
-                        label="Speech", sources=["microphone", "upload"], type="filepath", buttons=[]
-                    )
-                    text = gr.Textbox(
-                        label="Transcript",
-                        info="What is said. Without it the voice alone is judged, without speech the words.",
-                        lines=3,
-                        max_lines=8,
-                    )
-                    language = gr.Dropdown(
-                        [(name, code) for code, name in LANGUAGES.items()],
-                        value=None,
-                        label="Language",
-                        info="For the recogniser and for screen readers; another code, such as ja, may be typed.",
-                        allow_custom_value=True,
-                    )
-                    if transcribe is not None:
-                        heard = gr.Button("Write the transcript from the speech")
-                    asked = gr.Button("Answer", variant="primary")
-                with gr.Column():
-                    shown = gr.HTML(_EMPTY, elem_id="answer", container=True, padding=True, min_height=200)
-                    with gr.Row():
-                        others = [gr.Button(f"Why not {label}?", size="sm", visible=False) for label in labels]
+            _utterance(desk)
         with gr.Tab("API"):
-            gr.Markdown(_api_text(pipe, limits, transcribes=transcribe is not None))
-        answered = gr.State(None, time_to_live=_KEPT)
-
-        # ------------------------------------------------------------------ what they do
-
-        def answer(audio: str | None, text: str | None, language: str | None) -> list[Any]:
-            with _sentences():
-                found = _answer(pipe, limits, audio=audio, text=text, language=language)
-            offered = [gr.update(visible=explains and label != found["label"]) for label in labels]
-            return [found._repr_html_(), found, *offered]
-
-        def why_not(found: Answer | None, label: str) -> tuple[str, Answer]:
-            with _sentences():
-                if found is None:
-                    raise ValueError("the answer was forgotten after an hour; accepted: ask again")
-                said = _answer(pipe, limits, **found.utterance, forced_label=label)
-            found = Answer(
-                {**found, "alternatives": {**found.get("alternatives", {}), label: said["rationale"]}},
-                found.utterance,
-            )
-            return found._repr_html_(), found
-
-        def predict(
-            audio: str | None = None,
-            text: str | None = None,
-            language: str | None = None,
-            forced_label: str | None = None,
-        ) -> dict[str, Any]:
-            """Label, score, scores and rationale of speech, its transcript, or both."""
-            with _sentences():
-                options = {"forced_label": forced_label} if forced_label else {}
-                return dict(_answer(pipe, limits, audio=audio, text=text, language=language, **options))
-
-        def write(audio: str | None = None, language: str | None = None) -> str:
-            """What a recogniser hears in the speech."""
-            assert transcribe is not None
-            with _sentences():
-                if audio is None:
-                    raise ValueError("there is no speech to write down; accepted: a recording or a file")
-                limits.check(audio)
-                with _without_folders(audio):
-                    wave = Audio(pipe.processor.feature_extractor.sampling_rate)(audio)
-                (said,) = transcribe([wave], [language or None])
-                if not said.strip():
-                    raise ValueError("the recogniser heard no words; accepted: speech")
-            return said.strip()
-
-        said = [audio, text, language]
-        for button, one in zip(tries, examples, strict=True):
-            button.click(
-                lambda one=one: (str(EXAMPLES / one["audio"]), one["text"], one["language"]),
-                outputs=said,
-                api_visibility="private",
-            )
-        gr.on(
-            [asked.click, text.submit],
-            answer,
-            said,
-            [shown, answered, *others],
-            show_progress_on=shown,
-            api_visibility="private",
-            **_ONE,
-        ).success(None, js=_SHOWN, api_visibility="private")
-        for button, label in zip(others, labels, strict=True):
-            button.click(
-                lambda found, label=label: why_not(found, label),
-                answered,
-                [shown, answered],
-                show_progress_on=shown,
-                api_visibility="private",
-                **_ONE,
-            )
-        if transcribe is not None:
-            heard.click(write, [audio, language], text, api_name="transcribe", **_ONE)
-        # the page's own buttons answer with HTML; these components are the API's, and nobody sees them
-        forced = gr.Textbox(visible=False)
-        data = gr.JSON(visible=False)
-        gr.Button(visible=False).click(predict, [*said, forced], data, api_name="predict", **_ONE)
+            gr.Markdown(_api_text(desk))
         app.load(None, js=_ANNOUNCED, api_visibility="private")
     return app.queue(max_size=_WAITING)
+
+
+def _utterance(desk: Desk) -> None:
+    """What is asked on the left, the answer on the right; on a phone one below the other."""
+    labels = desk.pipe.model.config.labels
+    gr.set_static_paths([EXAMPLES])
+    examples = json.loads((EXAMPLES / "examples.json").read_text(encoding="utf-8"))
+    with gr.Row():
+        with gr.Column():
+            gr.Markdown("Examples, in synthetic voices:")
+            with gr.Row():
+                tries = [gr.Button(LANGUAGES[one["language"]], size="sm", min_width=80) for one in examples]
+            audio = gr.Audio(
+                label="Speech",
+                sources=["upload", "microphone"],
+                type="filepath",
+                buttons=[],
+                elem_id="speech",
+            )
+            text = gr.Textbox(
+                label="Transcript",
+                info="What is said. Without it the voice alone is judged, without speech the words.",
+                lines=3,
+                max_lines=8,
+            )
+            language = gr.Dropdown(
+                [(name, code) for code, name in LANGUAGES.items()],
+                value=None,
+                label="Language",
+                info="For the recogniser and for screen readers; others as a code, such as ja.",
+                allow_custom_value=True,
+            )
+            if desk.transcribe is not None:
+                heard = gr.Button("Write the transcript from the speech")
+            asked = gr.Button("Answer", variant="primary")
+        with gr.Column():
+            shown = gr.HTML(_EMPTY, elem_id="answer", container=True, padding=True, min_height=200)
+            with gr.Row():
+                others = [gr.Button(f"Why not {label}?", size="sm", visible=False) for label in labels]
+    answered = gr.State(None, time_to_live=_KEPT)
+    given = [audio, text, language]
+    for button, one in zip(tries, examples, strict=True):
+        button.click(
+            lambda one=one: (str(EXAMPLES / one["audio"]), one["text"], one["language"]),
+            outputs=given,
+            api_visibility="private",
+        )
+    private = {"show_progress_on": shown, "api_visibility": "private", **_ONE}
+    gr.on([asked.click, text.submit], desk.show, given, [shown, answered, *others], **private).success(
+        None, js=_SHOWN, api_visibility="private"
+    )
+    for button, label in zip(others, labels, strict=True):
+        why_not = functools.partial(desk.why_not, label=label)
+        button.click(why_not, answered, [shown, answered], **private)
+    if desk.transcribe is not None:
+        heard.click(desk.write, [audio, language], text, api_name="transcribe", **_ONE)
+    # the page's own buttons answer with HTML; these components are the API's, and nobody sees them
+    forced, data = gr.Textbox(visible=False), gr.JSON(visible=False)
+    gr.Button(visible=False).click(desk.predict, [*given, forced], data, api_name="predict", **_ONE)
 
 
 def launch(app: gr.Blocks, *, port: int | None = None, share: bool = False, megabytes: float) -> str:
@@ -311,33 +347,6 @@ def launch(app: gr.Blocks, *, port: int | None = None, share: bool = False, mega
     return public or local
 
 
-def _answer(
-    pipe: SentimentReasoningPipeline,
-    limits: Limits,
-    *,
-    audio: str | None,
-    text: str | None,
-    language: str | None,
-    **options: Any,
-) -> Answer:
-    """A pipeline's answer to what a visitor gave, attention and all.
-
-    Raises:
-        ValueError: Nothing was given, too much, or something else than audio.
-    """
-    text = (text or "").strip() or None
-    if audio is None and text is None:
-        raise ValueError("nothing to answer; accepted: speech (recorded or a file), its transcript, or both")
-    if audio is not None:
-        limits.check(audio)
-    if text is not None:
-        _check_words(pipe, text)
-    looks = pipe.model.config.fusion in LOOKING_FUSIONS
-    with _without_folders(audio):
-        found = pipe({"audio": audio, "text": text}, attention=looks, **options)
-    return Answer(found, {"audio": audio, "text": text, "language": language or None})
-
-
 def _check_words(pipe: SentimentReasoningPipeline, text: str) -> None:
     """Refuse a transcript that the processor would cut, which nobody who sees the page would know."""
     processor = pipe.processor
@@ -371,14 +380,10 @@ def _listed(labels: Sequence[str]) -> str:
     return " or ".join([", ".join(labels[:-1]), labels[-1]] if len(labels) > 1 else labels)
 
 
-def _api_text(pipe: SentimentReasoningPipeline, limits: Limits, *, transcribes: bool) -> str:
-    looks = pipe.model.config.fusion in LOOKING_FUSIONS
+def _api_text(desk: Desk) -> str:
     return _API.format(
-        labels=_listed([f'"{label}"' for label in pipe.model.config.labels]),
-        attention=", `attention` (weights of words and of moments)" if looks else "",
-        transcribe='\n\n`client.predict(audio=…, language=None, api_name="/transcribe")` answers with the text '
-        "that the recogniser hears."
-        if transcribes
-        else "",
-        limits=limits,
+        labels=_listed([f'"{label}"' for label in desk.pipe.model.config.labels]),
+        attention=", `attention` (weights of words and of moments)" if desk.looks else "",
+        transcribe=_API_TRANSCRIBE if desk.transcribe is not None else "",
+        limits=desk.limits,
     )
