@@ -27,7 +27,8 @@ class Answer(dict[str, Any]):
 
     Args:
         answer: what the pipeline says of an utterance.
-        utterance: what was said: `audio` as the caller gave it (read again when it is shown), `text`.
+        utterance: what was said: `audio` as the caller gave it (read again when it is shown), `text`, and
+            its `language`, by which a screen reader chooses a voice.
     """
 
     def __init__(self, answer: Mapping[str, Any] = {}, utterance: Mapping[str, Any] | None = None) -> None:
@@ -47,6 +48,7 @@ class Answer(dict[str, Any]):
         return template.render(
             answer={"rationale": None, "forced_label": None, "abstained": False, **self},
             heard="transcript" in self,
+            language=self.utterance.get("language"),
             words=None if text is None else _words(text, attention.get("words")),
             sound=_sound(self.utterance.get("audio"), attention.get("audio")),
             looked=[name for name in ("words", "audio") if attention.get(name)],

@@ -13,6 +13,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from json import dumps, loads
 from keyword import iskeyword
 from pathlib import Path
@@ -432,6 +433,50 @@ def export(checkpoint: str, out: str) -> None:
     say(f"{checkpoint} -> {out}")
 
 
+def app(
+    model: str = "demo",
+    port: int | None = None,
+    asr: str | None = None,
+    share: bool = False,
+    max_seconds: float = 60.0,
+    max_megabytes: float = 20.0,
+) -> None:
+    """A web page to try a model on: record or upload speech, see label, probabilities, attention, rationale.
+
+    It answers this machine alone (GRADIO_SERVER_NAME=0.0.0.0 opens it to the network), one utterance at a
+    time, and deletes what it was sent after an hour. Programs ask it through gradio_client; its tab API says
+    how. Ctrl-C ends it.
+
+    Example: mmsr app --model runs/demo/model --asr openai/whisper-base
+
+    Args:
+        model: Folder or Hub id of a checkpoint; demo is the packaged one, which is for trying this out.
+        port: Of the page; by default the first that is free from 7860 on.
+        asr: Folder or Hub id of a recogniser, for a button that writes the transcript.
+        share: Also give it a public address for a week, through gradio.live (--share alone will do).
+        max_seconds: Longest speech that is taken.
+        max_megabytes: Largest file that is taken.
+    """
+    if port is not None and not 0 < port < 65536:
+        raise ValueError(f"--port {port}; accepted: 1 to 65535")
+    # before gradio is imported, which reads it: nothing is told to anyone of who serves what
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    if find_spec("gradio") is None:
+        raise ValueError("the web page needs gradio: pip install 'mmsr[app]'")
+    from mmsr.app import Limits, launch, make_app
+    from mmsr.inference import load_pipeline
+
+    limits = Limits(seconds=max_seconds, megabytes=max_megabytes)
+    recogniser = None
+    if asr is not None:
+        from mmsr.asr import Transcriber
+
+        recogniser = Transcriber(asr)
+    page = make_app(load_pipeline(model), transcribe=recogniser, limits=limits, name=Path(model).name)
+    say(f"open {launch(page, port=port, share=share, megabytes=max_megabytes)} (Ctrl-C ends it)")
+    page.block_thread()
+
+
 COMMANDS: dict[str, Any] = {
     "demo": demo,
     "fit": fit,
@@ -441,6 +486,7 @@ COMMANDS: dict[str, Any] = {
     "timeline": timeline,
     "ablate": ablate,
     "export": export,
+    "app": app,
     "data": DATA_COMMANDS,
 }
 

@@ -2,9 +2,12 @@
 
 import os
 import random
+import shutil
 import signal
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 # Before any library reads them. The caches are this run's own, so that no earlier run can answer for it.
 _HF_HOME = tempfile.TemporaryDirectory(prefix="mmsr-tests-", ignore_cleanup_errors=True)
@@ -83,3 +86,28 @@ def demo_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from mmsr.data.demo import make_demo
 
     return make_demo(tmp_path_factory.mktemp("corpus") / "demo", utterances=60, progress=False)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """An installed Chromium without a window, whose microphone beeps and who reaches this machine alone."""
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="a browser is driven by playwright: pip install 'mmsr[dev]'"
+    )
+    programs = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    program = next(filter(None, map(shutil.which, programs)), None)
+    if program is None:
+        pytest.skip(f"no browser on PATH; looked for {', '.join(programs)}")
+    arguments = [
+        "--no-sandbox",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
+        "--mute-audio",
+        "--use-fake-device-for-media-stream",
+        "--use-fake-ui-for-media-stream",
+    ]
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=program, args=arguments)
+        yield chromium
+        chromium.close()

@@ -4,9 +4,8 @@ import base64
 import io
 import json
 import re
-import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -372,28 +371,6 @@ def test_ratings_that_cannot_be_used(corpus: Path, capsys: pytest.CaptureFixture
 
 
 # ---------------------------------------------------------------------- in a browser
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """An installed Chromium without a window."""
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="a browser is driven by playwright: pip install 'mmsr[dev]'"
-    )
-    programs = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    program = next(filter(None, map(shutil.which, programs)), None)
-    if program is None:
-        pytest.skip(f"no browser on PATH; looked for {', '.join(programs)}")
-    arguments = [
-        "--no-sandbox",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--mute-audio",
-    ]
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=program, args=arguments)
-        yield chromium
-        chromium.close()
 
 
 def until(page: Any, expression: str) -> None:

@@ -1,0 +1,389 @@
+"""A web page to try a model on: speech, its transcript, or both in; the answer, its reasons and the API out.
+
+    browser ──────┐                                          ┌─► the answer's own HTML (mmsr.answer)
+                  ├─► limits ─► pipeline, one at a time ─────┤
+    gradio_client ┘                                          └─► JSON
+
+Nothing is computed or drawn here that the pipeline and its answer do not know themselves. The page loads
+nothing from anywhere else, and what visitors send is deleted after an hour.
+
+The API, as the page documents it too:
+
+    from gradio_client import Client, handle_file
+
+    client = Client("http://127.0.0.1:7860")
+    client.predict(handle_file("speech.wav"), "thank you so much doctor", api_name="/predict")
+    # {"label": "positive", "score": 0.97, "scores": {...}, "rationale": "...", "attention": {...}}
+
+`/predict` takes `audio` (a file), `text` (its transcript), `language` (a code such as `vi`) and
+`forced_label` (to be explained instead of the predicted one); at least one of the first two. With a
+recogniser there is `/transcribe`, of `audio` and `language`, which answers with the text.
+"""
+
+from __future__ import annotations
+
+import functools
+import html
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from mmsr.answer import Answer
+from mmsr.data.audio import Audio
+from mmsr.model.attention import LOOKING_FUSIONS
+from mmsr.model.pipeline import SentimentReasoningPipeline, Transcribe
+
+EXAMPLES = Path(__file__).parent / "examples"
+"""Five spoken utterances and examples.json; experiments/package_examples.py makes them."""
+
+LANGUAGES = {"en": "English", "vi": "Tiếng Việt", "zh": "中文", "de": "Deutsch", "fr": "Français"}
+
+_KEPT = 3600  # seconds that an upload is kept
+_WAITING = 32  # requests; a further one is told to come back
+# One at a time, of all kinds: while a model's attention is looked at it computes in another way.
+_ONE = {"concurrency_limit": 1, "concurrency_id": "model"}
+
+_INTRODUCTION = """# Sentiment, and the reason for it
+
+Give speech, its transcript, or both. The model `{model}` says whether it is {labels}, and why.
+
+**For trying the software. Not for use on patients, nor in any decision about a person.** What you send goes
+to the machine that serves this page, and is deleted there after an hour.
+"""
+_API = """## The same from a program
+
+```python
+from gradio_client import Client, handle_file  # pip install gradio_client
+
+client = Client("http://127.0.0.1:7860")  # the address of this page
+answer = client.predict(
+    audio=handle_file("speech.wav"),  # or None
+    text="thank you so much doctor",  # its transcript, or None
+    language="en",  # or None
+    forced_label=None,  # or {labels}: the reason if it were that
+    api_name="/predict",
+)
+```
+
+`answer` is a dict: `label`, `score` (its probability), `scores` (of every label), `rationale`{attention}.
+With `forced_label` the label stays the predicted one and the rationale explains the forced one.{transcribe}
+
+Accepted are files of at most {limits}. One request is answered at a time, the others wait in line. What
+cannot be answered raises `gradio_client.exceptions.AppError` with a sentence that says what is accepted.
+"""
+_API_TRANSCRIBE = """
+
+`client.predict(audio=..., language=None, api_name="/transcribe")` answers with the text that the recogniser
+hears."""
+_EMPTY = "<p>The answer will be here.</p>"
+# A screen reader is told of a new answer; on a phone the answer is below what was asked.
+_ANNOUNCED = """() => {
+  const answer = document.querySelector("#answer");
+  answer.setAttribute("role", "region");
+  answer.setAttribute("aria-label", "Answer");
+  answer.setAttribute("aria-live", "polite");
+}"""
+_SHOWN = '() => document.querySelector("#answer").scrollIntoView({block: "nearest"})'
+_STYLE = """
+.gradio-container { max-width: 72rem !important; margin-inline: auto !important; }
+.dark { --color-accent: var(--primary-300); }
+#speech { --neutral-400: var(--body-text-color-subdued); }
+#answer { overflow-wrap: anywhere; }
+#answer .mmsr-answer { max-width: none; }
+:focus-visible { outline: 3px solid #0072b2 !important; outline-offset: 2px; }
+.dark :focus-visible { outline-color: #56b4e9 !important; }
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a visitor may send: `seconds` of sound in a file of at most `megabytes` (10^6 bytes).
+
+    Raises:
+        ValueError: One of them is not positive.
+    """
+
+    seconds: float = 60.0
+    megabytes: float = 20.0
+
+    def __post_init__(self) -> None:
+        for name, value in (("seconds", self.seconds), ("megabytes", self.megabytes)):
+            if not value > 0:
+                raise ValueError(f"max_{name} is {value:g}; accepted: above 0")
+
+    def __str__(self) -> str:
+        return f"{self.seconds:g} seconds and {self.megabytes:g} MB"
+
+    def check(self, path: str) -> None:
+        """Refuse a file before it is decoded.
+
+        Raises:
+            ValueError: It is larger or longer, or holds no audio; the message names it without its folders,
+                which are the server's.
+        """
+        name = os.path.basename(path)
+        if (megabytes := os.path.getsize(path) / 1e6) > self.megabytes:
+            raise ValueError(f"{name} has {megabytes:.1f} MB; accepted: at most {self.megabytes:g} MB")
+        with _without_folders(path):
+            seconds = Audio.duration(path)
+        if seconds > self.seconds:
+            raise ValueError(f"{name} lasts {seconds:.1f} s; accepted: at most {self.seconds:g} s")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Desk:
+    """What the page and the API ask for; each method's errors are sentences for the visitor.
+
+    Attributes:
+        pipe: The model.
+        limits: What visitors may send.
+        transcribe: A recogniser, or None.
+    """
+
+    pipe: SentimentReasoningPipeline
+    limits: Limits
+    transcribe: Transcribe | None
+
+    @property
+    def looks(self) -> bool:
+        """Whether the model's fusion has attention to be shown."""
+        return self.pipe.model.config.fusion in LOOKING_FUSIONS
+
+    def predict(
+        self,
+        audio: str | None = None,
+        text: str | None = None,
+        language: str | None = None,
+        forced_label: str | None = None,
+    ) -> dict[str, Any]:
+        """Label, score, scores and rationale of speech, its transcript, or both."""
+        with _sentences():
+            forced = {"forced_label": forced_label} if forced_label else {}
+            return dict(self._answer(audio, text, language, **forced))
+
+    def show(self, audio: str | None, text: str | None, language: str | None) -> list[Any]:
+        """The answer as HTML and as it is, and for each label whether it can be asked why it was not that."""
+        with _sentences():
+            found = self._answer(audio, text, language)
+        explains = self.pipe.model.decoder is not None
+        others = [label != found["label"] for label in self.pipe.model.config.labels]
+        return [found._repr_html_(), found, *(gr.update(visible=explains and other) for other in others)]
+
+    def why_not(self, found: Answer | None, label: str) -> tuple[str, Answer]:
+        """An answer that also has the rationale under another label: as HTML, and as it is."""
+        with _sentences():
+            if found is None:
+                raise ValueError("the answer was forgotten after an hour; accepted: ask again")
+            said = self._answer(**found.utterance, forced_label=label)["rationale"]
+        alternatives = {**found.get("alternatives", {}), label: said}
+        found = Answer({**found, "alternatives": alternatives}, found.utterance)
+        return found._repr_html_(), found
+
+    def write(self, audio: str | None = None, language: str | None = None) -> str:
+        """What the recogniser hears in speech."""
+        assert self.transcribe is not None, "there is no button and no endpoint without one"
+        with _sentences():
+            if audio is None:
+                raise ValueError("there is no speech to write down; accepted: a recording or a file")
+            self.limits.check(audio)
+            with _without_folders(audio):
+                wave = Audio(self.pipe.processor.feature_extractor.sampling_rate)(audio)
+            (said,) = self.transcribe([wave], [language or None])
+            if not said.strip():
+                raise ValueError("the recogniser heard no words; accepted: speech")
+            return said.strip()
+
+    def _answer(self, audio: str | None, text: str | None, language: str | None, **options: Any) -> Answer:
+        text = (text or "").strip() or None
+        if audio is None and text is None:
+            raise ValueError(
+                "nothing to answer; accepted: speech (recorded or a file), its transcript, or both"
+            )
+        if audio is not None:
+            self.limits.check(audio)
+        if text is not None:
+            _check_words(self.pipe, text)
+        with _without_folders(audio):
+            found = self.pipe({"audio": audio, "text": text}, attention=self.looks, **options)
+        return Answer(found, {"audio": audio, "text": text, "language": language or None})
+
+
+def make_app(
+    pipe: SentimentReasoningPipeline,
+    *,
+    transcribe: Transcribe | None = None,
+    limits: Limits | None = None,
+    name: str = "demo",
+) -> gr.Blocks:
+    """The page and its API, ready to be launched.
+
+    Args:
+        pipe: The model.
+        transcribe: A recogniser, such as `mmsr.asr.Transcriber`, for the button that writes the transcript.
+        limits: What visitors may send.
+        name: How the page calls the model.
+    """
+    desk = Desk(pipe=pipe, limits=limits or Limits(), transcribe=transcribe)
+    with gr.Blocks(
+        title="mmsr: sentiment and the reason for it",
+        analytics_enabled=False,
+        delete_cache=(_KEPT // 60, _KEPT),
+    ) as app:
+        gr.Markdown(_INTRODUCTION.format(model=name, labels=_listed(pipe.model.config.labels)))
+        with gr.Tab("Utterance"):
+            _utterance(desk)
+        with gr.Tab("API"):
+            gr.Markdown(_api_text(desk))
+        app.load(None, js=_ANNOUNCED, api_visibility="private")
+    return app.queue(max_size=_WAITING)
+
+
+def _utterance(desk: Desk) -> None:
+    """What is asked on the left, the answer on the right; on a phone one below the other."""
+    labels = desk.pipe.model.config.labels
+    gr.set_static_paths([EXAMPLES])
+    examples = json.loads((EXAMPLES / "examples.json").read_text(encoding="utf-8"))
+    with gr.Row():
+        with gr.Column():
+            gr.Markdown("Examples, in synthetic voices:")
+            with gr.Row():
+                tries = [gr.Button(LANGUAGES[one["language"]], size="sm", min_width=80) for one in examples]
+            audio = gr.Audio(
+                label="Speech",
+                sources=["upload", "microphone"],
+                type="filepath",
+                buttons=[],
+                elem_id="speech",
+            )
+            text = gr.Textbox(
+                label="Transcript",
+                info="What is said. Without it the voice alone is judged, without speech the words.",
+                lines=3,
+                max_lines=8,
+            )
+            language = gr.Dropdown(
+                [(name, code) for code, name in LANGUAGES.items()],
+                value=None,
+                label="Language",
+                info="For the recogniser and for screen readers; others as a code, such as ja.",
+                allow_custom_value=True,
+            )
+            if desk.transcribe is not None:
+                heard = gr.Button("Write the transcript from the speech")
+            asked = gr.Button("Answer", variant="primary")
+        with gr.Column():
+            shown = gr.HTML(_EMPTY, elem_id="answer", container=True, padding=True, min_height=200)
+            with gr.Row():
+                others = [gr.Button(f"Why not {label}?", size="sm", visible=False) for label in labels]
+    answered = gr.State(None, time_to_live=_KEPT)
+    given = [audio, text, language]
+    for button, one in zip(tries, examples, strict=True):
+        button.click(
+            lambda one=one: (str(EXAMPLES / one["audio"]), one["text"], one["language"]),
+            outputs=given,
+            api_visibility="private",
+        )
+    private = {"show_progress_on": shown, "api_visibility": "private", **_ONE}
+    gr.on([asked.click, text.submit], desk.show, given, [shown, answered, *others], **private).success(
+        None, js=_SHOWN, api_visibility="private"
+    )
+    for button, label in zip(others, labels, strict=True):
+        why_not = functools.partial(desk.why_not, label=label)
+        button.click(why_not, answered, [shown, answered], **private)
+    if desk.transcribe is not None:
+        heard.click(desk.write, [audio, language], text, api_name="transcribe", **_ONE)
+    # the page's own buttons answer with HTML; these components are the API's, and nobody sees them
+    forced, data = gr.Textbox(visible=False), gr.JSON(visible=False)
+    gr.Button(visible=False).click(desk.predict, [*given, forced], data, api_name="predict", **_ONE)
+
+
+def launch(app: gr.Blocks, *, port: int | None = None, share: bool = False, megabytes: float) -> str:
+    """Serve an app in the background; `app.block_thread()` waits for its end.
+
+    It answers this machine alone, unless the environment's GRADIO_SERVER_NAME says otherwise (`0.0.0.0`).
+
+    Args:
+        app: From `make_app`.
+        port: By default the first that is free from 7860 on.
+        share: Also through a public address of gradio.live, for which Gradio loads a program.
+        megabytes: Largest file that is taken in.
+
+    Returns:
+        The page's address.
+
+    Raises:
+        OSError: The port is taken.
+    """
+    sans = ("system-ui", "sans-serif")  # no font is loaded
+    theme = gr.themes.Default(primary_hue="blue", font=sans, font_mono=("ui-monospace", "monospace")).set(
+        # Gradio's own greys and blues are too pale to be read by all (WCAG 2.2 asks for a contrast of 4.5)
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_300",
+        block_label_text_color="*neutral_700",
+        block_title_text_color="*neutral_700",
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_hover="*primary_700",
+        color_accent="*primary_600",
+    )
+    _, local, public = app.launch(
+        server_port=port,
+        share=share,
+        max_file_size=int(megabytes * 1e6),
+        prevent_thread_lock=True,
+        quiet=True,
+        ssr_mode=False,
+        footer_links=["settings"],
+        theme=theme,
+        css=_STYLE,
+    )
+    return public or local
+
+
+def _check_words(pipe: SentimentReasoningPipeline, text: str) -> None:
+    """Refuse a transcript that the processor would cut, which nobody who sees the page would know."""
+    processor = pipe.processor
+    tokens = len(processor.tokenizer(processor.text_prefix + text)["input_ids"])
+    if tokens > (most := processor.tokenizer.model_max_length):
+        raise ValueError(f"the transcript has {tokens:,} tokens; accepted: at most {most:,} (a shorter one)")
+
+
+@contextmanager
+def _without_folders(path: str | None) -> Iterator[None]:
+    """Errors name a file as the visitor does: where the server keeps it is the server's."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(str(error).replace(path, os.path.basename(path)) if path else str(error)) from None
+
+
+@contextmanager
+def _sentences() -> Iterator[None]:
+    """What is wrong with the visitor's input as a sentence, which stays until it is closed."""
+    try:
+        yield
+    except ValueError as error:
+        message = html.escape(str(error), quote=False)  # the page takes it for HTML
+        raise gr.Error(
+            message, duration=None, title="This cannot be answered", print_exception=False
+        ) from None
+
+
+def _listed(labels: Sequence[str]) -> str:
+    return " or ".join([", ".join(labels[:-1]), labels[-1]] if len(labels) > 1 else labels)
+
+
+def _api_text(desk: Desk) -> str:
+    return _API.format(
+        labels=_listed([f'"{label}"' for label in desk.pipe.model.config.labels]),
+        attention=", `attention` (weights of words and of moments)" if desk.looks else "",
+        transcribe=_API_TRANSCRIBE if desk.transcribe is not None else "",
+        limits=desk.limits,
+    )

@@ -1,0 +1,340 @@
+"""The web page as its visitors and programs meet it: a real server, a real browser, the packaged model."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+pytest.importorskip("gradio", reason="the web page is made with gradio: pip install 'mmsr[app]'")
+
+from gradio_client import Client, handle_file  # noqa: E402
+from gradio_client.exceptions import AppError  # noqa: E402
+
+from mmsr.app import EXAMPLES, Limits, launch, make_app  # noqa: E402
+from mmsr.cli import main  # noqa: E402
+from mmsr.inference import load_pipeline  # noqa: E402
+
+RATE = 16_000
+TRIED = json.loads((EXAMPLES / "examples.json").read_text(encoding="utf-8"))
+ENGLISH = TRIED[0]
+PATIENCE = 60_000  # milliseconds
+
+
+def hear(waves: Any, languages: Any) -> list[str]:
+    """A recogniser that hears how long the speech is, in which language; nothing in what is silent."""
+    return [
+        f"{len(wave) / RATE:.1f} seconds of {language}" if np.abs(wave).max() > 0.01 else ""
+        for wave, language in zip(waves, languages, strict=True)
+    ]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A page with a recogniser, which takes five seconds in half a megabyte."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
+        patch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
+        pipe = load_pipeline("demo", device="cpu")
+        app = make_app(pipe, transcribe=hear, limits=Limits(seconds=5, megabytes=0.5))
+        yield SimpleNamespace(pipe=pipe, url=launch(app, megabytes=0.5))
+        app.close()
+
+
+@pytest.fixture(scope="module")
+def client(server: Any) -> Client:
+    return Client(server.url, verbose=False, analytics_enabled=False)
+
+
+@pytest.fixture
+def sound(tmp_path: Path) -> Any:
+    """Writes so many seconds of a tone to a file."""
+
+    def write(name: str, seconds: float, *, level: float = 0.3) -> Path:
+        tone = level * np.sin(np.arange(round(seconds * RATE)) / 8)
+        soundfile.write(tmp_path / name, tone, RATE)
+        return tmp_path / name
+
+    return write
+
+
+# ---------------------------------------------------------------------- programs
+
+
+def test_a_program_gets_what_the_pipeline_says(server: Any, client: Client) -> None:
+    path = EXAMPLES / ENGLISH["audio"]
+    given = client.predict(handle_file(path), ENGLISH["text"], api_name="/predict")
+    expected = server.pipe({"audio": str(path), "text": ENGLISH["text"]}, attention=True)
+    assert given["scores"] == pytest.approx(expected["scores"])
+    assert {name: given[name] for name in ("label", "rationale")} == {
+        name: expected[name] for name in ("label", "rationale")
+    }
+    assert len(given["attention"]["words"]) == len(ENGLISH["text"].split())
+
+
+def test_a_program_may_force_the_label_and_give_one_modality(server: Any, client: Client) -> None:
+    given = client.predict(None, ENGLISH["text"], None, "neutral", api_name="/predict")
+    expected = server.pipe({"text": ENGLISH["text"]}, forced_label="neutral")
+    assert (given["label"], given["forced_label"], given["rationale"]) == (
+        expected["label"], "neutral", expected["rationale"]
+    )  # fmt: skip
+    heard = client.predict(handle_file(EXAMPLES / ENGLISH["audio"]), api_name="/predict")
+    assert heard["scores"] == pytest.approx(server.pipe(str(EXAMPLES / ENGLISH["audio"]))["scores"])
+
+
+def test_speech_is_written_down_in_the_language_that_was_told(client: Client, sound: Any) -> None:
+    path = handle_file(sound("a.wav", 2))
+    assert client.predict(path, "vi", api_name="/transcribe") == "2.0 seconds of vi"
+    assert client.predict(path, None, api_name="/transcribe") == "2.0 seconds of None"
+    with pytest.raises(AppError, match="heard no words; accepted: speech"):
+        client.predict(handle_file(sound("still.wav", 1, level=0)), None, api_name="/transcribe")
+
+
+def test_only_what_programs_are_told_of_can_be_called(client: Client) -> None:
+    assert set(client.view_api(return_format="dict", print_info=False)["named_endpoints"]) == {
+        "/predict", "/transcribe"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({}, "nothing to answer; accepted: speech"),
+        ({"text": "  "}, "nothing to answer; accepted: speech"),
+        ({"audio": "notes.txt"}, r"^notes\.txt: holds no audio"),
+        ({"audio": "empty.wav"}, r"^empty\.wav: .*accepted"),
+        ({"audio": 5.2}, r"long\.wav lasts 5\.2 s; accepted: at most 5 s"),
+        ({"text": "so kind " * 400}, r"transcript has \d+ tokens; accepted: at most 256"),
+        ({"text": "so kind", "forced_label": "angry"}, "angry.*negative, neutral, positive"),
+    ],
+)
+def test_what_cannot_be_answered_is_told_in_a_sentence(
+    client: Client, sound: Any, tmp_path: Path, given: dict[str, Any], told: str
+) -> None:
+    if isinstance(audio := given.get("audio"), float):
+        given = {"audio": handle_file(sound("long.wav", audio))}
+    elif audio:
+        (tmp_path / audio).write_text("no sound" if audio == "notes.txt" else "")
+        given = {"audio": handle_file(tmp_path / audio)}
+    with pytest.raises(AppError, match=told) as raised:
+        client.predict(**given, api_name="/predict")
+    message = str(raised.value)
+    assert "Traceback" not in message and "\n" not in message
+    assert not re.search(r"/\w+/\w+/", message), "where the server keeps files is nobody's business"
+
+
+def test_a_large_file_is_refused(client: Client, sound: Any) -> None:
+    path = sound("large.wav", 20)
+    with pytest.raises(ValueError, match=r"large\.wav has 0\.6 MB; accepted: at most 0\.5 MB"):
+        Limits(seconds=60, megabytes=0.5).check(str(path))
+    with pytest.raises(Exception, match=r"(?i)size|large"):  # before it is taken in whole
+        client.predict(handle_file(path), api_name="/predict")
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--port", "65536"], "--port 65536; accepted: 1 to 65535"),
+        (["--max-seconds", "0"], "max_seconds is 0; accepted: above 0"),
+        (["--model", "nowhere"], "nowhere"),
+    ],
+)
+def test_the_command_refuses(flags: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(["app", *flags])
+    assert exit_.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert told in line
+
+
+def test_the_examples_are_small_and_right_about_themselves(server: Any) -> None:
+    assert sorted(one["language"] for one in TRIED) == ["de", "en", "fr", "vi", "zh"]
+    assert sum(path.stat().st_size for path in EXAMPLES.iterdir()) < 150_000
+    for one in TRIED:
+        answer = server.pipe({"audio": str(EXAMPLES / one["audio"]), "text": one["text"]})
+        assert answer["label"] == one["label"], one
+
+
+# ---------------------------------------------------------------------- in a browser
+
+
+@pytest.fixture
+def visit(server: Any, browser: Any) -> Iterator[Any]:
+    """Opens the page as a new visitor; by the end no other machine was asked, and no script failed."""
+    faults: list[str] = []
+    contexts = []
+
+    def open_page(**options: Any) -> Any:
+        contexts.append(browser.new_context(**options))
+        page = contexts[-1].new_page()
+        page.set_default_timeout(PATIENCE)
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on(
+            "request",
+            lambda asked: (
+                None if asked.url.startswith((server.url, "data:", "blob:")) else faults.append(asked.url)
+            ),
+        )
+        page.goto(server.url)
+        page.wait_for_selector("#answer[aria-live]")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert faults == []
+
+
+def button(page: Any, name: str) -> Any:
+    return page.get_by_role("button", name=name, exact=True)
+
+
+def take_example(page: Any, one: dict[str, str]) -> None:
+    """Press an example's button, and wait for speech and words."""
+    names = {"en": "English", "vi": "Tiếng Việt", "zh": "中文", "de": "Deutsch", "fr": "Français"}
+    button(page, names[one["language"]]).click()
+    filled_in(page, one["text"])
+
+
+def filled_in(page: Any, text: str) -> None:
+    page.wait_for_function("text => document.querySelector('textarea').value === text", arg=text)
+    page.wait_for_selector("#speech .waveform-container, #speech audio", state="attached")
+
+
+def answer_of(page: Any) -> str:
+    page.wait_for_selector("#answer .mmsr-answer")
+    return page.locator("#answer").inner_text()
+
+
+def test_a_file_is_uploaded_answered_and_asked_further(server: Any, visit: Any) -> None:
+    page = visit()
+    path = EXAMPLES / ENGLISH["audio"]
+    page.set_input_files("#speech input[type=file]", path)
+    page.wait_for_selector("#speech .waveform-container", state="attached")
+    page.get_by_label("Transcript").fill(ENGLISH["text"])
+    button(page, "Answer").click()
+    expected = server.pipe({"audio": str(path), "text": ENGLISH["text"]})
+    shown = answer_of(page)
+    for said in (expected["label"], expected["rationale"], f"{expected['score']:.3f}"):
+        assert said in shown
+    assert page.locator("#answer svg rect").count() > 10  # moments that were looked at
+    assert button(page, f"Why not {expected['label']}?").count() == 0
+    for label in ("neutral", "positive"):
+        other = server.pipe({"audio": str(path), "text": ENGLISH["text"]}, forced_label=label)["rationale"]
+        button(page, f"Why not {label}?").click()
+        page.locator("#answer dd").get_by_text(other, exact=True).wait_for()
+    assert page.locator("#answer dt").all_inner_texts() == ["neutral", "positive"]
+
+
+def test_speech_is_recorded_and_written_down(visit: Any) -> None:
+    page = visit(permissions=["microphone"])
+    button(page, "Record audio").click()
+    button(page, "Record").click()
+    page.wait_for_timeout(1500)
+    button(page, "Stop").click()
+    page.wait_for_selector("#speech .waveform-container", state="attached")
+    button(page, "Write the transcript from the speech").click()
+    page.wait_for_function("/^\\d\\.\\d seconds of None$/.test(document.querySelector('textarea').value)")
+    button(page, "Answer").click()
+    assert "seconds of None" in answer_of(page)
+
+
+def test_errors_are_sentences_that_stay(visit: Any, tmp_path: Path) -> None:
+    page = visit()
+    button(page, "Answer").click()
+    alert = page.get_by_role("alert")
+    alert.get_by_text("nothing to answer; accepted: speech").wait_for()
+    alert.get_by_role("button").first.click()
+    hostile = tmp_path / "notes <b>bold<b>.mp3"
+    hostile.write_text("these are words")
+    page.set_input_files("#speech input[type=file]", hostile)
+    page.wait_for_timeout(500)
+    button(page, "Answer").click()
+    alert.get_by_text("holds no audio that can be read").wait_for()
+    assert alert.locator("b").count() == 0
+    assert "Traceback" not in page.locator("body").inner_text()
+
+
+def test_words_stay_words(visit: Any) -> None:
+    hostile = "<img src=x onerror=alert(1)> ${7 * 7} {{ 7 * 7 }}"
+    page = visit()
+    page.get_by_label("Transcript").fill(hostile)
+    button(page, "Answer").click()
+    assert hostile in answer_of(page)
+    assert page.locator("#answer img").count() == 0
+
+
+def test_two_visitors_at_once_get_their_own(server: Any, visit: Any) -> None:
+    pages = [visit(), visit()]
+    for page, one in zip(pages, (TRIED[0], TRIED[1]), strict=True):
+        take_example(page, one)
+    for page in pages:
+        button(page, "Answer").click(no_wait_after=True)
+    for page, one in zip(pages, (TRIED[0], TRIED[1]), strict=True):
+        expected = server.pipe({"audio": str(EXAMPLES / one["audio"]), "text": one["text"]})
+        shown = answer_of(page)
+        assert expected["rationale"] in shown and expected["label"] in shown
+        assert page.locator("#answer .words").get_attribute("lang") == one["language"]
+
+
+def test_it_is_used_by_keyboard_alone(visit: Any) -> None:
+    page = visit()
+
+    def tab_to(name: str) -> None:
+        for _ in range(60):
+            page.keyboard.press("Tab")
+            if page.evaluate("document.activeElement.textContent.trim()") == name:
+                width = page.evaluate("getComputedStyle(document.activeElement).outlineWidth")
+                assert width == "3px", f"where the focus is cannot be seen at {name}"
+                return
+        raise AssertionError(f"no way to {name} by the tabulator")
+
+    tab_to("Deutsch")
+    page.keyboard.press("Enter")
+    one = next(one for one in TRIED if one["language"] == "de")
+    filled_in(page, one["text"])
+    tab_to("Answer")
+    page.keyboard.press("Enter")
+    assert one["label"] in answer_of(page)
+    tab_to("Why not positive?")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#answer dd")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_fits_a_phone_in_light_and_dark(visit: Any, scheme: str) -> None:
+    page = visit(viewport={"width": 360, "height": 740}, color_scheme=scheme)
+    take_example(page, ENGLISH)
+    button(page, "Answer").click()
+    answer_of(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    wide = """() => [...document.querySelectorAll("#answer *, button")]
+        .filter(e => e.offsetParent && e.getBoundingClientRect().right > 361).map(e => e.outerHTML)"""
+    assert page.evaluate(wide) == []
+    # text against the ground it stands on (WCAG 2.2: 4.5)
+    contrast = """() => {
+      const rgb = (colour) => colour.match(/[\\d.]+/g).map(Number);
+      const light = (colour) => rgb(colour).slice(0, 3)
+        .map(c => c / 255).map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+        .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+      const ground = (e) => {
+        while (e) {
+          const colour = getComputedStyle(e).backgroundColor, parts = rgb(colour);
+          if (parts.length === 3 || parts[3] === 1) return colour;
+          e = e.parentElement;
+        }
+        return "rgb(255, 255, 255)";
+      };
+      return [...document.querySelectorAll("p, button, label span, h1, #answer span")]
+        .filter(e => e.offsetParent && e.textContent.trim() && !e.closest("[style*='background:rgba']"))
+        .map(e => {
+          const [a, b] = [light(getComputedStyle(e).color), light(ground(e))];
+          return [(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), e.textContent.trim()];
+        }).filter(([ratio]) => ratio < 4.5);
+    }"""
+    assert page.evaluate(contrast) == []
