@@ -130,7 +130,7 @@ def core() -> Iterator[Finding]:
 
 
 def extras() -> Iterator[Finding]:
-    """Each extra, and the command for it where it is not whole; those that only gather others are left out."""
+    """Each extra, and the command for it where it is not whole; not those that only gather others."""
     for extra, needed in requirements().items():
         own = [one for one in needed if one.name != "mmsr"]
         if not extra or not own:
@@ -157,8 +157,8 @@ def devices() -> Iterator[Finding]:
     yield Finding(topic="devices", name="cpu", state="info", said=said)
     for index in range(torch.cuda.device_count()):
         about = torch.cuda.get_device_properties(index)
-        bf16 = "bf16" if about.major >= 8 else "no native bf16"
-        said = f"{about.name}, {about.total_memory / 2**30:.0f} GiB, capability {about.major}.{about.minor}, {bf16}"
+        memory = f"{about.total_memory / 2**30:.0f} GiB"
+        said = f"{about.name}, {memory}, capability {about.major}.{about.minor}"
         yield Finding(topic="devices", name=f"cuda:{index}", state="ok", said=said)
     if torch.backends.mps.is_available():
         yield Finding(topic="devices", name="mps", state="ok", said="Apple's GPU")
