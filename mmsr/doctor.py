@@ -24,7 +24,7 @@ State = Literal["ok", "info", "missing", "broken"]
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 # An utterance that the packaged checkpoint must answer, with a second of a quiet tone for its voice.
-SENTENCE = "thank you so much, the doctor was so kind"
+SENTENCE = "so the pharmacist was wonderfully kind"
 
 
 @dataclass(frozen=True, kw_only=True)
