@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from mmsr.cli_data import DATA_COMMANDS
 from mmsr.cli_evaluation import EVALUATION_COMMANDS, evaluate
+from mmsr.cli_setup import SETUP_COMMANDS
 from mmsr.console import live_table, must_be_there, progress_bar, say
 
 
@@ -488,6 +489,7 @@ COMMANDS: dict[str, Any] = {
     "export": export,
     "app": app,
     "data": DATA_COMMANDS,
+    **SETUP_COMMANDS,
 }
 
 
