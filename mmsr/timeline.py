@@ -245,9 +245,9 @@ def make_timeline(
                     progress=progress,
                 )
         found = [
-            AnsweredSegment(**asdict(turn), **known.answers[place])
+            AnsweredSegment(**asdict(turn), **answer)
             for place, turn in enumerate(known.turns or [])
-            if known.answers[place] is not None
+            if (answer := known.answers[place]) is not None
         ]
         if left_out := len(known.turns or []) - len(found):
             logger.warning(
@@ -289,6 +289,7 @@ def _segments(
     recording: Recording, settings: Segmentation, turns: Sequence[Turn] | None, progress: Progress | None
 ) -> list[Turn]:
     """Segments in order, their times in whole milliseconds, as every output has them."""
+    parts: list[tuple[Segment, str | None]]
     if turns is None:
         parts = [(part, None) for part in speech_segments(recording, **asdict(settings), progress=progress)]
     else:

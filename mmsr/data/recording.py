@@ -66,7 +66,7 @@ class Recording:
             raise ValueError(f"step is {step}; accepted: 1")
         samples = np.empty(max(0, stop - start), dtype=np.float32)
         self._file.seek(_BYTES * start)
-        self._file.readinto(samples)
+        self._file.readinto(samples.data)
         return samples
 
     @property
