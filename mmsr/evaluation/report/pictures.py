@@ -309,10 +309,13 @@ def style() -> AbstractContextManager[None]:
     """Returns a block in which matplotlib has the settings of every picture."""
     from matplotlib import rc_context
 
-    inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
     return rc_context(
         {
-            **dict.fromkeys(inked, INK),
+            "text.color": INK,
+            "axes.labelcolor": INK,
+            "axes.edgecolor": INK,
+            "xtick.color": INK,
+            "ytick.color": INK,
             "font.family": _fonts(),
             "font.size": 11,
             "axes.spines.top": False,
