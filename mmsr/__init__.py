@@ -1,12 +1,14 @@
 """mmsr, multimodal sentiment reasoning: speech and its transcript in, a sentiment and the reason for it out.
 
 After `import mmsr`, transformers knows the model: `AutoConfig`, `AutoProcessor`, `AutoModel` and
-`pipeline("sentiment-reasoning", model=...)`. The import is light: neither torch nor transformers is loaded
+`pipeline("sentiment-reasoning", model=...)`, which without a model takes the packaged `checkpoint("demo")`.
+The import is light: neither torch nor transformers is loaded
 until one of them is used.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +16,22 @@ import wrapt
 
 if TYPE_CHECKING:
     from mmsr.data.audio import Audio
+    from mmsr.inference import load_pipeline
     from mmsr.model.configuration import MmsrConfig
     from mmsr.model.modeling import MmsrForSentimentReasoning
     from mmsr.model.pipeline import SentimentReasoningPipeline
     from mmsr.model.processing import MmsrProcessor
+    from mmsr.packaged import checkpoint
 
-__all__ = ["Audio", "MmsrConfig", "MmsrForSentimentReasoning", "MmsrProcessor", "SentimentReasoningPipeline"]
+__all__ = [
+    "Audio",
+    "MmsrConfig",
+    "MmsrForSentimentReasoning",
+    "MmsrProcessor",
+    "SentimentReasoningPipeline",
+    "checkpoint",
+    "load_pipeline",
+]
 
 _HOMES = {
     "Audio": "mmsr.data.audio",
@@ -27,6 +39,8 @@ _HOMES = {
     "MmsrForSentimentReasoning": "mmsr.model.modeling",
     "MmsrProcessor": "mmsr.model.processing",
     "SentimentReasoningPipeline": "mmsr.model.pipeline",
+    "checkpoint": "mmsr.packaged",
+    "load_pipeline": "mmsr.inference",
 }
 
 # Each of our modules registers its own class with transformers when it is imported. It is imported as soon as
@@ -48,12 +62,24 @@ for _name in _REGISTERS:
     wrapt.register_post_import_hook(_register, _name)
 
 
-def _give_audio_loader(module: Any) -> None:
-    load = importlib.import_module("mmsr.data.audio").Audio()
-    module.SentimentReasoningPipeline.default_load_audio = staticmethod(load)
+@functools.lru_cache(maxsize=1)  # a pipeline that is called again asks again
+def _open_asr(model: str) -> Any:
+    return importlib.import_module("mmsr.asr").Transcriber(model)
 
 
-wrapt.register_post_import_hook(_give_audio_loader, "mmsr.model.pipeline")
+def _complete_pipeline(module: Any) -> None:
+    """Give the pipeline what its room does not know: a reader of audio, a face for answers, a default."""
+    pipeline = module.SentimentReasoningPipeline
+    pipeline.default_load_audio = staticmethod(importlib.import_module("mmsr.data.audio").Audio())
+    pipeline.default_open_asr = staticmethod(_open_asr)
+    pipeline.default_dress = staticmethod(importlib.import_module("mmsr.answer").Answer)
+    task = module.PIPELINE_REGISTRY.supported_tasks[module.TASK]
+    packaged = importlib.import_module("mmsr.packaged")
+    # a folder, and no revision of it: the Hub is not asked
+    task["default"] = {"model": (str(packaged.FOLDER / packaged.DEFAULT), None)}
+
+
+wrapt.register_post_import_hook(_complete_pipeline, "mmsr.model.pipeline")
 
 
 def __getattr__(name: str) -> Any:

@@ -157,9 +157,11 @@ class Transcriber:
         }
         return hashlib.sha256(json.dumps(made_by, sort_keys=True, default=str).encode()).hexdigest()
 
-    def __call__(self, samples: Sequence[np.ndarray]) -> list[str]:
-        """Texts of waveforms `[s]` at 16 kHz, in their order."""
-        return [transcript.text for transcript in self.transcribe(samples)]
+    def __call__(
+        self, samples: Sequence[np.ndarray], languages: Sequence[str | None] | None = None
+    ) -> list[str]:
+        """Texts of waveforms `[s]` at 16 kHz, in their order; the arguments are those of `transcribe`."""
+        return [transcript.text for transcript in self.transcribe(samples, languages=languages)]
 
     def transcribe(
         self, samples: Sequence[np.ndarray], *, languages: Sequence[str | None] | None = None

@@ -100,7 +100,7 @@ def fit(config: str, **flags: Any) -> None:
 
 
 def predict(
-    model: str,
+    model: str = "demo",
     audio: str | None = None,
     text: str | None = None,
     manifest: str | None = None,
@@ -108,7 +108,11 @@ def predict(
     label_map: dict[str, str] | None = None,
     text_column: Literal["text", "asr_text"] = "text",
     out: str | None = None,
+    asr: str | None = None,
+    language: str | None = None,
     force_label: str | None = None,
+    alternatives: bool = False,
+    html: str | None = None,
     abstain_below: float | None = None,
     num_beams: int = 1,
     batch_size: int = 32,
@@ -119,7 +123,7 @@ def predict(
     Example: mmsr predict --model runs/demo/model --audio speech.wav --text "thank you so much doctor"
 
     Args:
-        model: Folder or Hub id of a checkpoint.
+        model: Folder or Hub id of a checkpoint; demo is the packaged one, which is for trying this out.
         audio: Audio file, in any format libsndfile reads, or ffmpeg where that is installed.
         text: Its transcript. One of the two is enough.
         manifest: Table of utterances instead of one.
@@ -127,7 +131,12 @@ def predict(
         label_map: What labels are called in it, such as `{pos: positive}`.
         text_column: Which of the manifest's transcripts the model reads, the human one or the ASR's.
         out: File for a manifest's predictions, one JSON object a line.
+        asr: Folder or Hub id of a recogniser, which writes the transcript of --audio. For a manifest there is
+            `mmsr transcribe`.
+        language: That is spoken, such as `vi`, for --asr; by default it detects it.
         force_label: Explain this label instead of the predicted one.
+        alternatives: The rationales under the other labels too (--alternatives alone will do).
+        html: Page to write: sound, words and moments coloured by attention, probabilities, rationales.
         abstain_below: Mark answers whose label is less probable than this, such as 0.6: they keep the label
             and have `abstained` true, the others false.
         num_beams: Beams of the rationale's generation.
@@ -140,8 +149,17 @@ def predict(
         raise ValueError(f"--text {text!r} is empty; accepted: words, or no --text for audio alone")
     if audio is not None and not os.path.isfile(audio):
         raise ValueError(f"--audio {audio}: no such file")
+    one_utterance = {"asr": asr, "alternatives": alternatives, "html": html}
     if manifest is not None:
         must_be_there("manifest", manifest)
+        if given := [flag for flag, value in one_utterance.items() if value]:
+            raise ValueError(f"--{given[0]} with --manifest; accepted: with --audio or --text, or without it")
+    if asr is not None and (audio is None or text is not None):
+        raise ValueError(f"--asr {asr} writes the transcript of --audio; accepted: --audio, and no --text")
+    if language is not None and asr is None:
+        raise ValueError(f"--language {language} is told to a recogniser; accepted: with --asr")
+    if html is not None and not html.lower().endswith((".html", ".htm")):
+        raise ValueError(f"--html {html} has another ending; accepted: .html")
     if abstain_below is not None and not 0 < abstain_below <= 1:
         raise ValueError(f"--abstain-below {abstain_below:g}; accepted: a probability, above 0, to 1")
     from mmsr.inference import load_pipeline, predictor
@@ -151,9 +169,15 @@ def predict(
     if force_label is not None:
         pipe.processor.label_id(force_label)
     if manifest is None:
-        answer = pipe({"audio": audio, "text": text}, **options)
-        if abstain_below is not None:
-            answer["abstained"] = answer["score"] < abstain_below
+        answer = answer_one(
+            pipe,
+            {"audio": audio, "text": text, "language": language},
+            html=html,
+            **options,
+            **({} if asr is None else {"asr": asr}),
+            alternatives=alternatives,
+            abstain_below=abstain_below,
+        )
         print(dumps(answer, ensure_ascii=False) if json else format_answer(answer))
         return
     from mmsr.data.manifest import load_manifest
@@ -257,7 +281,8 @@ def ablate(config: str, jobs: int = 1, out: str | None = None, dry_run: bool = F
     Example: mmsr ablate -c experiments/ablations/fusions.yaml --jobs 2
 
     Args:
-        config: YAML file (-c FILE) with base, settings, grid, variants, seeds, reference, evaluation and out.
+        config: YAML file (-c FILE) with base, settings, grid, variants, seeds, folds, reference, evaluation
+            and out.
         jobs: Runs at a time, each a process with one thread.
         out: Folder for the results, instead of the file's.
         dry_run: Check the file, list its runs and end (--dry-run alone will do).
@@ -273,14 +298,14 @@ def ablate(config: str, jobs: int = 1, out: str | None = None, dry_run: bool = F
     if dry_run:
         for run in itertools.chain.from_iterable(plan(ablation)):
             state = "to do" if run.result() is None else "finished"
-            print(f"{run.folder}  {state}  {run.variant}, seed {run.seed}")
+            print(f"{run.folder}  {state}  {run.label}")
         return
     with live_table(ablation.name) as show:
         results = run_ablation(ablation, open_model=open_predictor, runner=runner, show=show)
     print(f"{table(results)}\n{results['paragraph']}")
     say(f"{ablation.out / 'table.md'}, results.json and plot.png beside it")
     for failed in results["failed"]:
-        say(f"failed: {failed['variant']}, seed {failed['seed']} ({failed['settings']}): {failed['error']}")
+        say(f"failed: {failed['run']} ({failed['settings']}): {failed['error']}")
     if results["failed"]:
         sys.exit(1)
 
@@ -318,6 +343,19 @@ COMMANDS: dict[str, Any] = {
 # ---------------------------------------------------------------------- helpers of the commands
 
 
+def answer_one(pipe: Any, utterance: dict[str, Any], *, html: str | None, **options: Any) -> dict[str, Any]:
+    """Answer an utterance, and write the page that shows it."""
+    if html is None:
+        return pipe(utterance, **options)
+    from mmsr.files import write_file
+    from mmsr.model.attention import LOOKING_FUSIONS
+
+    answer = pipe(utterance, **options, attention=pipe.model.config.fusion in LOOKING_FUSIONS)
+    write_file(html, answer.page().encode())
+    say(f"page: {html}")
+    return {name: value for name, value in answer.items() if name != "attention"}
+
+
 def format_answer(answer: dict[str, Any]) -> str:
     """An answer as three lines for a person."""
     scores = "  ".join(f"{label} {score:.2f}" for label, score in answer["scores"].items())
@@ -326,6 +364,10 @@ def format_answer(answer: dict[str, Any]) -> str:
     if answer["rationale"] is not None:
         forced = f" (if it were {answer['forced_label']})" if "forced_label" in answer else ""
         lines.append(f"  rationale{forced}: {answer['rationale']}")
+    if "transcript" in answer:
+        lines.insert(0, f"  heard: {answer['transcript'] or 'no words'}")
+    for label, rationale in answer.get("alternatives", {}).items():
+        lines.append(f"  rationale (if it were {label}): {rationale}")
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""The commands of evaluation: figures, calibration, comparison.
+"""The commands of evaluation: figures, calibration, comparison, people's ratings.
 
 As in `mmsr.cli`, functions import what they need when they run.
 """
@@ -303,10 +303,241 @@ def compare(
         say(f"report: {report}")
 
 
+def make_sheets(
+    *runs: str,
+    manifest: str,
+    out: str,
+    items: int = 30,
+    raters: int = 1,
+    shared: int | None = None,
+    repeats: int = 0,
+    differing: bool = False,
+    condition: str | None = None,
+    criteria: dict[str, str] | None = None,
+    columns: dict[str, str] | None = None,
+    seed: int = 0,
+) -> None:
+    """Blinded sheets on which people rate what runs said: a page for a browser, without a network.
+
+    Writes OUT/sheets/, one HTML file a rater with the recordings inside, and OUT/key.json, which says whose
+    answers they are and which no rater gets. A RUN is `[NAME=]PATH[:CONDITION]`, as in `mmsr compare`.
+
+    Example: mmsr human make runs/demo:audio+text runs/demo:text --manifest corpus/manifest.csv --out h
+
+    Args:
+        runs: Two or more; with more, each item shows one pair of them.
+        manifest: Table of utterances that the runs answered, for recordings and transcripts.
+        out: A new folder.
+        items: Different utterances on each sheet, each label and language with its share.
+        raters: How many sheets.
+        shared: Utterances that are on every sheet, for agreement; all by default.
+        repeats: Items that come twice on a sheet, to see whether a rater says the same again.
+        differing: Draw only utterances whose rationales are different (--differing alone will do).
+        condition: Of the runs' rows, such as audio+text; by default the first that all runs have.
+        criteria: What is rated from 1 to 5, such as `clarity="The reason is easy to understand."`; by
+            default correctness, clarity, relevance.
+        columns: Names that columns have in this manifest.
+        seed: The same seed gives the same sheets.
+    """
+    must_be_there("manifest", manifest)
+    from mmsr.data.audio import Audio
+    from mmsr.data.manifest import load_manifest
+    from mmsr.evaluation.compare import System
+    from mmsr.evaluation.human.sheet import RATE
+    from mmsr.evaluation.human.sheet import make_sheets as make
+
+    systems = [System.parse(run) for run in runs]
+    made = make(
+        systems,
+        load_manifest(manifest, columns=columns).to_list(),
+        out,
+        listen=Audio(RATE),
+        items=items,
+        raters=raters,
+        shared=shared,
+        repeats=repeats,
+        differing=differing,
+        condition=condition,
+        criteria=criteria,
+        seed=seed,
+        command=" ".join(sys.argv),
+        progress=progress_bar(),
+    )
+    for sheet in made.sheets:
+        print(f"{sheet} ({sheet.stat().st_size / 1e6:.1f} MB)")
+    say(f"{made.rows:,} utterances of {made.candidates:,}; for the raters: {made.sheets[0].parent}")
+    say(f"not for the raters: {made.key}")
+
+
+def score_ratings(
+    *ratings: str,
+    key: str,
+    out: str | None = None,
+    partial: bool = False,
+    resamples: int = 10_000,
+    seed: int = 0,
+    json: bool = False,
+) -> None:
+    """What raters' saved sheets say of the runs: means, differences, tests, agreement, items needed.
+
+    Example: mmsr human score ratings-*.json --key human/key.json --out human/scores
+
+    Args:
+        ratings: Files that the sheets saved.
+        key: key.json of `mmsr human make`.
+        out: Folder for scores.md, scores.json and scores.png.
+        partial: Leave items out of which an answer is missing (--partial alone will do).
+        resamples: Of the bootstraps and of the permutation tests.
+        seed: Of both.
+        json: Print one JSON object instead of tables (--json alone will do).
+    """
+    for path in (key, *ratings):
+        if not Path(path).is_file():
+            raise ValueError(f"{path}: no such file")
+    if resamples < 100:
+        raise ValueError(f"--resamples {resamples}; accepted: 100 or more")
+    from dataclasses import asdict
+
+    from mmsr.evaluation.human.ratings import read_key, read_ratings
+    from mmsr.evaluation.human.scores import markdown, score
+    from mmsr.evaluation.report import ratings_picture
+    from mmsr.files import write_file
+
+    known = read_key(key)
+    read, left_out = read_ratings(ratings, known, partial=partial)
+    if left_out:
+        say(f"{left_out:,} items left out, of which an answer is missing")
+    scores = score(read, known, resamples=resamples, seed=seed)
+    found = {"key": key, "differing": known["differing"], "seed": seed, **asdict(scores)}
+    found["agreement"] = {name: one._asdict() for name, one in scores.agreement.items()}
+    text = markdown(scores)
+    if known["differing"]:
+        text += "\nThe items were drawn among those whose rationales are different: so do the figures speak."
+    print(dumps(found, ensure_ascii=False) if json else text)
+    if out is not None:
+        write_file(Path(out) / "scores.md", f"{text}\n".encode())
+        content = dumps(found | {"command": " ".join(sys.argv)}, ensure_ascii=False, indent=2)
+        write_file(Path(out) / "scores.json", f"{content}\n".encode())
+        write_file(Path(out) / "scores.png", ratings_picture(scores))
+        say(f"tables, JSON and picture: {out}")
+
+
+def faithfulness(
+    model: str,
+    manifest: str,
+    out: str,
+    split: str = "test",
+    train_split: str = "train",
+    columns: dict[str, str] | None = None,
+    label_map: dict[str, str] | None = None,
+    respoken: str | None = None,
+    erased: int = 100,
+    pictures: int = 3,
+    batch_size: int = 32,
+    seed: int = 0,
+) -> None:
+    """Whether rationales are grounded in voice and words, and say what decided.
+
+    Writes faithfulness.json, faithfulness.md and pictures of what the label's logit is made of. Rows of the
+    demo corpus are spoken again, in another manner and in another voice. Gradients need captum:
+    pip install 'mmsr[explain]'.
+
+    Example: mmsr faithfulness --model runs/demo/model --manifest runs/demo/corpus/manifest.csv --out faith
+
+    Args:
+        model: Folder or Hub id of a checkpoint that writes rationales.
+        manifest: Table of utterances.
+        out: Folder for the results.
+        split: Rows to examine, by the manifest's column `split`.
+        train_split: Rows that the judges learn from.
+        columns: Names that columns have in this manifest.
+        label_map: What labels are called in it.
+        respoken: Folder for the demo's rows spoken again, which several models can share; by default
+            OUT/respoken.
+        erased: Rows whose most attended words and frames are erased, spread over the split.
+        pictures: How many utterances to draw.
+        batch_size: Rows at a time.
+        seed: Of resamples, controls and exchanges.
+    """
+    started = time.perf_counter()
+    must_be_there("manifest", manifest)
+    for flag, count in (("erased", erased), ("pictures", pictures)):
+        if count < 0:
+            raise ValueError(f"--{flag} {count}; accepted: 0 or more")
+    from importlib.util import find_spec
+
+    from mmsr.data.audio import Audio
+    from mmsr.data.demo import quoted_evidence, respeak, utterance_of
+    from mmsr.data.manifest import fingerprint, load_manifest
+    from mmsr.evaluation.faithfulness import Material, write_faithfulness
+    from mmsr.evaluation.faithfulness import faithfulness as examine
+    from mmsr.evaluation.report import saliency_picture
+    from mmsr.evaluation.run import machine, versions
+    from mmsr.evidence import attention_evidence, gradient_evidence, saliency
+    from mmsr.files import write_file
+    from mmsr.inference import load_pipeline, predictor
+
+    pipe = load_pipeline(model)
+    labels = pipe.model.config.labels
+    if pipe.model.decoder is None:
+        raise ValueError(f"--model {model} writes no rationales; accepted: a model with a decoder")
+    table = load_manifest(manifest, labels=labels, columns=columns, label_map=label_map)
+    rows = rows_of(table, split, manifest)
+    again: dict[str, list[dict[str, str]]] = {"manner": [], "voice": []}
+    if any(utterance_of(row) for row in rows):
+        folder = Path(out) / "respoken" if respoken is None else Path(respoken)
+        again = {change: respeak(rows, folder / change, change=change) for change in ("manner", "voice")}
+    attributions = {"attention": attention_evidence(pipe)}
+    explains = find_spec("captum") is not None
+    if explains:
+        attributions["gradients"] = gradient_evidence(pipe)
+    else:
+        say("captum is not installed: no gradients, no pictures; pip install 'mmsr[explain]'")
+    found = examine(
+        predictor(pipe, batch_size=batch_size),
+        rows,
+        labels=labels,
+        material=Material(
+            train_rows=[row for row in table if row["split"] == train_split],
+            force=lambda label: predictor(pipe, batch_size=batch_size, forced_label=label),
+            load_audio=Audio(pipe.processor.feature_extractor.sampling_rate),
+            attributions=attributions,
+            erased=erased,
+            predict_labels=predictor(pipe, batch_size=batch_size, rationale=False),
+            respoken=again,
+            evidence_of=quoted_evidence,
+        ),
+        seed=seed,
+        progress=progress_bar(),
+    )
+    about = {
+        "model": model,
+        "split": split,
+        "seed": seed,
+        "data_fingerprint": fingerprint(table),
+        "command": " ".join(sys.argv),
+        "versions": versions(),
+        "machine": machine(),
+        "seconds": round(time.perf_counter() - started, 3),
+    }
+    print(write_faithfulness(out, {**found, **about}), end="")
+    for row in spread(rows, pictures) if explains else []:
+        record = {"audio": row["audio"], "text": row["text"], "language": row["language"]}
+        drawn = saliency_picture(saliency(pipe, record))  # type: ignore[arg-type]
+        write_file(Path(out) / f"saliency-{row['id']}.png", drawn)
+    say(f"{Path(out) / 'faithfulness.json'}, faithfulness.md")
+
+
 EVALUATION_COMMANDS: dict[str, Any] = {
     "evaluate": evaluate,
     "calibrate": calibrate,
     "compare": compare,
+    "human": {
+        "_help": "Human evaluation: blinded sheets for raters, and what they say.",
+        "make": make_sheets,
+        "score": score_ratings,
+    },
+    "faithfulness": faithfulness,
 }
 
 

@@ -9,24 +9,35 @@ import mimetypes
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from mmsr.data.audio import Audio
 from mmsr.data.storage import is_url, read_bytes
-from mmsr.evaluation.run import Answer, Predict, Record
+from mmsr.model.attention import eager_attention
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.pipeline import TASK, SentimentReasoningPipeline
 from mmsr.model.processing import MmsrProcessor
+from mmsr.packaged import checkpoint
+
+if (
+    TYPE_CHECKING
+):  # who answers one utterance needs none of evaluation's metrics, which take seconds to import
+    from mmsr.evaluation.run import Answer, Predict, Record
 
 
-def load_pipeline(model: str | os.PathLike[str], *, device: str | None = None) -> SentimentReasoningPipeline:
+def load_pipeline(
+    model: str | os.PathLike[str] = "demo", *, device: str | None = None, **options: Any
+) -> SentimentReasoningPipeline:
     """The sentiment-reasoning pipeline of a checkpoint.
 
     Args:
-        model: folder, or Hub id, of an mmsr checkpoint.
+        model: folder, or Hub id, of an mmsr checkpoint; `demo` is the packaged one, unless a checkpoint lies
+            in a folder of that name here.
         device: such as `cpu` or `cuda:0`; by default the first accelerator.
+        **options: the pipeline's, such as `asr` or `alternatives`.
 
     Raises:
         ValueError: the checkpoint cannot be read; the message names it and what is accepted.
@@ -34,6 +45,7 @@ def load_pipeline(model: str | os.PathLike[str], *, device: str | None = None) -
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
+    model = _resolved(model)
     if not os.path.exists(model) and (
         Path(model).is_absolute() or str(model).startswith(".") or str(model).count("/") > 1
     ):
@@ -53,7 +65,19 @@ def load_pipeline(model: str | os.PathLike[str], *, device: str | None = None) -
             f"checkpoint {model} cannot be read ({reason}); accepted: a folder that `mmsr fit` wrote"
         ) from error
     place = None if device is None else torch.device(device)
-    return SentimentReasoningPipeline(model=network, processor=processor, device=place, task=TASK)
+    return SentimentReasoningPipeline(model=network, processor=processor, device=place, task=TASK, **options)
+
+
+def _resolved(model: str | os.PathLike[str]) -> str | os.PathLike[str]:
+    """A packaged checkpoint's name -> its folder; paths and Hub ids (`owner/name`) stay."""
+    if Path(model).name != str(model) or (Path(model) / "config.json").is_file():
+        return model
+    try:
+        return checkpoint(str(model))
+    except ValueError as error:
+        if os.path.exists(model):
+            return model
+        raise ValueError(f"{model}: no such folder, and {error}") from None
 
 
 def predictor(pipe: SentimentReasoningPipeline, *, batch_size: int = 32, **options: Any) -> Predict:
@@ -62,8 +86,13 @@ def predictor(pipe: SentimentReasoningPipeline, *, batch_size: int = 32, **optio
     Rows of like length are answered together. `options` are the pipeline's, such as `num_beams`.
     """
 
+    def length(audio: str | np.ndarray | None) -> float:
+        if isinstance(audio, np.ndarray):
+            return len(audio) / pipe.processor.feature_extractor.sampling_rate
+        return 0.0 if audio is None else Audio.duration(audio)
+
     def predict(records: Sequence[Record]) -> list[Answer]:
-        seconds = [0.0 if record["audio"] is None else Audio.duration(record["audio"]) for record in records]
+        seconds = [length(record["audio"]) for record in records]
         order = sorted(range(len(records)), key=seconds.__getitem__)
         inputs = [{name: records[row][name] for name in ("audio", "text")} for row in order]
         answers = pipe(inputs, batch_size=batch_size, **options)
@@ -93,13 +122,8 @@ def look_inside(pipe: SentimentReasoningPipeline, record: Mapping[str, Any]) -> 
     inputs = processor(audio=[utterance["audio"]], text=[utterance["text"]], return_tensors="pt").to(
         model.device
     )
-    implementation = model.config._attn_implementation
-    model.set_attn_implementation("eager")  # the only one that returns its weights
-    try:
-        with torch.inference_mode():
-            memory = model.encoder(**inputs, output_attentions=True, return_dict=True)
-    finally:
-        model.set_attn_implementation(implementation)
+    with eager_attention(model), torch.inference_mode():
+        memory = model.encoder(**inputs, output_attentions=True, return_dict=True)
     ids = inputs["input_ids"][0].tolist()
     kept = [
         position for position, token in enumerate(ids) if token not in processor.tokenizer.all_special_ids
@@ -135,13 +159,9 @@ def examples(
     for row in rows:
         record = {"audio": row["audio"], "text": row["text"]}
         answer = pipe(record)
-        counterfactuals = {}
-        if answer["rationale"] is not None:
-            counterfactuals = {
-                label: pipe(record, forced_label=label)["rationale"]
-                for label in pipe.model.config.labels
-                if label != answer["label"]
-            }
+        counterfactuals = (
+            {} if answer["rationale"] is None else pipe(record, alternatives=True)["alternatives"]
+        )
         shown.append(
             {
                 **{

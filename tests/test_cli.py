@@ -1,5 +1,6 @@
 """The command `mmsr` as a person calls it: answers, and one clear line with exit code 2 on bad input."""
 
+import html
 import json
 import os
 import shutil
@@ -203,6 +204,43 @@ def test_bad_input_to_predict_is_one_line(model, clip, tmp_path, capsys):
     assert "'angry'" in line and "negative, neutral, positive" in line
 
 
+def test_predict_needs_no_model_of_one_s_own(tmp_path, monkeypatch, capsys):
+    """The packaged checkpoint answers from any folder, and the page holds what was asked for."""
+    monkeypatch.chdir(tmp_path)
+    soundfile.write("hum.wav", 0.1 * np.sin(np.arange(16_000) / 20), 16_000)
+    asked = ["--audio", "hum.wav", "--text", "thank you <b>so</b> much", "--alternatives"]
+    main(["predict", *asked, "--html", "a.html", "--abstain-below", "1", "--json"])
+    answer = json.loads(capsys.readouterr().out)
+    assert set(answer) == {"label", "score", "scores", "rationale", "alternatives", "abstained"}
+    assert set(answer["alternatives"]) | {answer["label"]} == set(answer["scores"])
+    page = Path("a.html").read_text("utf-8")
+    assert "data:audio/flac" in page and "&lt;b&gt;" in page and "<b>" not in page
+    assert all(text in html.unescape(page) for text in answer["alternatives"].values())
+    main(["predict", "--model", "demo", "--text", "thank you", "--alternatives"])
+    assert capsys.readouterr().out.count("rationale (if it were ") == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--manifest", "{m}", "--asr", "whisper"], "--asr with --manifest; accepted: with --audio or"),
+        (["--manifest", "{m}", "--html", "a.html"], "--html with --manifest"),
+        (["--manifest", "{m}", "--alternatives"], "--alternatives with --manifest"),
+        (["--text", "good", "--asr", "whisper"], "--asr whisper writes the transcript of --audio; accepted"),
+        (
+            ["--text", "good", "--language", "vi"],
+            "--language vi is told to a recogniser; accepted: with --asr",
+        ),
+        (["--text", "good", "--html", "a.pdf"], "--html a.pdf has another ending; accepted: .html"),
+        (["--text", "good", "--model", "x"], "x: no such folder, and no packaged checkpoint is called 'x'"),
+    ],
+)
+def test_predict_refuses_flags_that_do_not_go_together(tmp_path, capsys, flags, expected):
+    (tmp_path / "m.csv").write_text("text\ngood\n")
+    given = [flag.format(m=tmp_path / "m.csv") for flag in flags]
+    assert expected in refused(capsys, "predict", *given)
+
+
 def test_unreadable_checkpoints_are_named(model, tmp_path, capsys):
     def broken(name: str) -> Path:
         return Path(shutil.copytree(model, tmp_path / name))
@@ -382,3 +420,25 @@ def test_columns_are_named_as_a_person_types_them(tmp_path, capsys, given):
     fit += ["--model.preset", "tiny", "--trainer.default_root_dir", str(tmp_path / "run")]
     # the words reach the data module: it misses the split, not the text
     assert "column split: no row is in 'train'" in refused(capsys, *fit)
+
+
+def test_faithfulness_leaves_figures_and_pictures(model, demo_corpus, tmp_path, capsys):
+    pytest.importorskip("captum", reason="captum is not installed: pip install 'mmsr[explain]'")
+    out = tmp_path / "faith"
+    command = ["faithfulness", "--model", str(model), "--manifest", str(demo_corpus), "--out", str(out)]
+    main([*command, "--erased", "2", "--pictures", "1"])
+    found = json.loads((out / "faithfulness.json").read_text())
+    assert capsys.readouterr().out == (out / "faithfulness.md").read_text()
+    assert set(found["left_out"]) <= {"LAS"} and found["n"] == 12
+    assert found["respoken"]["manner"]["not_respoken"] == 0
+    assert found["respoken"]["manner"]["label_right"]["n"] == 12
+    assert set(found["erasure"]) == {"attention", "gradients"}
+    assert found["counterfactuals"]["label_read"]["n"] == 24
+    assert len(list(out.glob("saliency-*.png"))) == 1
+
+
+def test_bad_input_to_faithfulness_is_one_line(model, demo_corpus, tmp_path, capsys):
+    command = ["faithfulness", "--model", str(model), "--out", str(tmp_path), "--manifest"]
+    assert "--manifest none.csv: no such file" in refused(capsys, *command, "none.csv")
+    assert "--erased -1; accepted: 0 or more" in refused(capsys, *command, str(demo_corpus), "--erased", "-1")
+    assert "no row is in 'nowhere'" in refused(capsys, *command, str(demo_corpus), "--split", "nowhere")

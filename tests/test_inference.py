@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from mmsr.data.audio import Audio
 from mmsr.data.features import file_digest
 from mmsr.data.manifest import load_manifest
 from mmsr.inference import examples, load_pipeline, look_inside, predictor
@@ -87,3 +88,12 @@ def test_audio_in_an_archive_is_as_audio_in_a_folder(pipe, demo_corpus, rows, tm
         assert file_digest(row["audio"]) == file_digest(other["audio"])
     shown = examples(pipe, [{**rows[0], "audio": packed[0]["audio"]}])[0]
     assert shown["audio_bytes"] == Path(rows[0]["audio"]).read_bytes() and shown["mime"].startswith("audio/")
+
+
+def test_samples_are_answered_as_their_file(pipe, rows):
+    asked = {"text": rows[0]["text"], "language": None}
+    samples = Audio(16_000)(rows[0]["audio"])
+    (file,), (array,) = (
+        predictor(pipe)([{**asked, "audio": audio}]) for audio in (rows[0]["audio"], samples)
+    )
+    assert file == array

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -76,12 +77,13 @@ def mean_states(settings: dict, paths: list[str]) -> np.ndarray:
     encoder, load = model.encoder.audio_encoder, Audio()
 
     @torch.inference_mode()
-    def encode(path: str) -> torch.Tensor:
+    def encode(paths: Sequence[str]) -> list[torch.Tensor]:
+        (path,) = paths
         waveform = load(path)
         full = F.pad(torch.from_numpy(waveform), (0, WINDOW - len(waveform)))[None]
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed_precision() == "bf16-mixed"):
             states, _ = model.encoder.encode_audio(full, torch.ones_like(full).long())
-        return states[0, :, -1:].float().mean(0, keepdim=True)
+        return [states[0, :, -1:].float().mean(0, keepdim=True)]
 
     features = StoredFeatures(
         FeatureStore(settings["model"]["feature_store"], dtype="float32"),

@@ -91,6 +91,8 @@ class MmsrDataModule(LightningDataModule):
             such as `{reverb: {p: 0.3}, noise: {snr_db: [5, 20], p: 0.5}}`: noise, reverb, speed, pitch, gain,
             codec, time_mask; over a feature store spec_augment alone. What each does to the evidence in a
             voice: `mmsr.data.augmentation`.
+        train_languages: Train, and select models, on rows of these languages alone, such as `[vi]`; test rows
+            of the others then show what crosses over (zero-shot).
         rationales: What training and development rows have as rationale: their own (`given`), another row's
             (`permuted`), another row's of the same label (`permuted_within_label`), or the label's most
             frequent one (`template`). All but the first are controls: see `mmsr.data.controls`. Test rows
@@ -124,6 +126,7 @@ class MmsrDataModule(LightningDataModule):
         folds: int = 4,
         dev_speakers: int = 2,
         augment: dict[str, dict[str, Any]] | None = None,
+        train_languages: list[str] | None = None,
         rationales: Rationales = "given",
     ):
         super().__init__()
@@ -162,11 +165,12 @@ class MmsrDataModule(LightningDataModule):
         self.streaming, self.stream_window = streaming, stream_window
         if rationales not in RATIONALES:
             raise ValueError(f"rationales is {rationales!r}; accepted: {', '.join(RATIONALES)}")
-        self.rationales = rationales
+        self.train_languages, self.rationales = train_languages, rationales
         table = {
             "fold": fold,
             "balance": balance,
             "language_temperature": language_temperature,
+            "train_languages": train_languages,
             "rationales": None if rationales == "given" else rationales,
         }
         if streaming and (given := [name for name, value in table.items() if value is not None]):
@@ -296,6 +300,8 @@ class MmsrDataModule(LightningDataModule):
             )
             self._rows = {name: rows.select(indices) for name, indices in groups.items() if len(indices)}
             for name in self._rows.keys() & {"train", "dev"}:
+                if self.train_languages is not None:
+                    self._rows[name] = self._in_languages(self._rows[name], self.train_languages)
                 self._rows[name] = control_rationales(self._rows[name], self.rationales, seed=self.seed)
         if split not in self._rows:
             raise self._error("split", self._missing_split(split))
@@ -320,6 +326,14 @@ class MmsrDataModule(LightningDataModule):
             found = ", ".join(map(repr, others)) or "none"
             logger.warning("%s: %d rows are in no split of %s (theirs: %s)", name, unused, used, found)
         return groups
+
+    def _in_languages(self, rows: datasets.Dataset, languages: list[str]) -> datasets.Dataset:
+        found = distinct(rows, "language")
+        absent = [name for name in languages if name not in found]
+        if absent or not languages:
+            problem = f"no row is in train_languages {absent}; accepted: of {', '.join(found)}"
+            raise self._error("language", problem)
+        return rows.select(rows_with(rows, "language", languages))
 
     def _by_speaker(self, rows: datasets.Dataset) -> dict[Split, list[int]]:
         assert self.fold is not None

@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
+import hashlib
 import importlib.metadata
 import itertools
 import json
@@ -27,11 +29,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import soundfile
@@ -400,15 +403,142 @@ def make_demo(out: str | Path, *, utterances: int = 2400, seed: int = 0, progres
     if _holds(out, identity):
         print(f"{out} holds this demo corpus already ({utterances} utterances, seed {seed})", file=sys.stderr)
         return out / "manifest.csv"
+    cells = [_manifest_row(i, split, utterance) for i, (split, utterance) in enumerate(rows)]
+    _write_corpus(out, identity, cells, [utterance for _, utterance in rows], progress=progress)
+    return out / "manifest.csv"
+
+
+def utterance_of(row: Mapping[str, Any]) -> Utterance | None:
+    """Read a manifest's row back into what the generator spoke; None where it is no row of this generator.
+
+    A row is the generator's where its text is a sentence of its language, its speaker one of the voices, and
+    its label and rationale are what the rule gives for one of the manners. The take is the id's own, not the
+    original's, which no manifest tells.
+    """
+    found = _sentences(row["language"]).get(row["text"]) if row["language"] in LANGUAGES else None
+    accent, _, variant = (row["speaker"] or "").rpartition("-")
+    variants = set(itertools.chain(*VARIANTS.values()))
+    if found is None or variant not in variants or accent not in LANGUAGES[row["language"]].accents:
+        return None
+    phrase, valence = found
+    for manner in MANNERS:
+        utterance = Utterance(
+            language=row["language"],
+            voice=f"{accent}+{variant}",
+            sentence=row["text"],
+            phrase=phrase,
+            valence=valence,
+            manner=manner,
+            take=zlib.crc32(str(row["id"]).encode()),
+        )
+        if (utterance.label, utterance.rationale) == (row["label"], row["rationale"]):
+            return utterance
+    return None
+
+
+@functools.cache
+def _sentences(language: str) -> dict[str, tuple[str, Valence]]:
+    """Every sentence of a language, with its evidence phrase and what that expresses."""
+    return {
+        sentence: (phrase, valence)
+        for topic in LANGUAGES[language].topics
+        for valence, phrases in topic.phrases.items()
+        for phrase in phrases
+        for sentence in itertools.chain(*sentences_of(language, topic, phrase).values())
+    }
+
+
+def respeak(
+    rows: Sequence[Mapping[str, Any]],
+    out: str | Path,
+    *,
+    change: Literal["manner", "voice"],
+    progress: bool = True,
+) -> list[dict[str, str]]:
+    """Speak rows of a demo corpus again, one thing changed, with the answer that the generator then gives.
+
+    `manner`: the same voice in another manner, drawn by the row's id from those that the design has for these
+    words, so that a model has met the combination. `voice`: the same manner in the (other) voice of the
+    language that no training row has. Speed, pitch, level and noise vary anew within the manner.
+
+    Args:
+        rows: Of a manifest. Those that `utterance_of` does not know are left out.
+        out: Folder of the new recordings and of a manifest.csv of what is returned. The same rows in it
+            already are used again.
+        change: What is changed.
+        progress: Show a bar on stderr.
+
+    Returns:
+        Manifest rows with the old ids, in order; `audio` is the path of the new recording.
+
+    Raises:
+        ValueError: `change` is unknown, `out` holds anything else, or espeak-ng is missing.
+    """
+    if change not in ("manner", "voice"):
+        raise ValueError(f"change {change!r} is unknown; accepted: manner, voice")
+    known = [(row, utterance) for row in rows if (utterance := utterance_of(row)) is not None]
+    spoken = [_changed(utterance, change) for _, utterance in known]
+    cells = [
+        {**_manifest_row(i, row["split"], utterance), "id": str(row["id"])}
+        for i, ((row, _), utterance) in enumerate(zip(known, spoken, strict=True))
+    ]
+    out = Path(out)
+    digest = hashlib.sha256(repr([*zip(cells, spoken, strict=True)]).encode()).hexdigest()
+    identity: dict[str, str | int] = {
+        "corpus": f"mmsr demo in another {change}",
+        "version": VERSION,
+        "rows": digest[:16],
+    }
+    if cells and not _holds(out, identity):
+        _write_corpus(out, identity, cells, spoken, progress=progress)
+    return [{**row, "audio": str(out / row["audio"])} for row in cells]
+
+
+def _changed(utterance: Utterance, change: str) -> Utterance:
+    draw = random.Random(utterance.take)
+    if change == "manner":
+        cells = itertools.chain(*DESIGN.values())
+        met = [manner for valence, manner in cells if valence == utterance.valence]
+        return replace(
+            utterance, manner=draw.choice([manner for manner in met if manner != utterance.manner])
+        )
+    voices = [voice for voice in voices_of(utterance.language, "test") if voice != utterance.voice]
+    return replace(utterance, voice=draw.choice(voices))
+
+
+def quoted_evidence(rationale: str, language: str | None) -> tuple[str | None, str | None]:
+    """What a rationale in the demo's style names: an evidence phrase, and the words for a manner of voice.
+
+    Each is None where the rationale names none of its language's; of several the longest.
+    """
+    if language not in LANGUAGES:
+        return None, None
+    grammar = LANGUAGES[language]
+    phrases = itertools.chain(*(grammar.phrases(valence) for valence in LABELS))
+    words = max((phrase for phrase in phrases if phrase in rationale), key=len, default=None)
+    # what is quoted may hold such words too
+    rest = rationale.replace(words, "") if words else rationale
+    return words, max((name for name in grammar.voices.values() if name in rest), key=len, default=None)
+
+
+def _write_corpus(
+    out: Path,
+    identity: Mapping[str, str | int],
+    cells: Sequence[Mapping[str, str]],
+    utterances: Sequence[Utterance],
+    *,
+    progress: bool,
+) -> None:
+    """Speak a corpus beside `out` and rename it into place, so that `out` is whole or absent."""
     out.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         (unfinished / "audio").mkdir()
-        _write_audio(unfinished, [utterance for _, utterance in rows], progress=progress)
+        _write_audio(unfinished, utterances, progress=progress)
         with open(unfinished / "manifest.csv", "w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
             writer.writeheader()
-            writer.writerows(_manifest_row(i, split, utterance) for i, (split, utterance) in enumerate(rows))
+            writer.writerows(cells)
         (unfinished / "corpus.json").write_text(
             json.dumps(
                 {**identity, "espeakng_loader": importlib.metadata.version("espeakng-loader")}, indent=2
@@ -419,7 +549,6 @@ def make_demo(out: str | Path, *, utterances: int = 2400, seed: int = 0, progres
         unfinished.rename(out)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-    return out / "manifest.csv"
 
 
 def _holds(out: Path, identity: dict[str, str | int]) -> bool:

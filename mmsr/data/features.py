@@ -18,7 +18,7 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -248,33 +248,51 @@ class StoredFeatures:
 
     Args:
         store: Where the states are kept.
-        encode: Path or text -> states `[n, l, d]`.
+        encode: Paths or texts that `together` allows -> the states `[n, l, d]` of each.
         content: Path or text -> bytes that decide the states, such as `file_digest` for a path.
         encoder: What identifies the encoder, see `encoder_fingerprint`.
         processing: All else that decides the states.
         name: What a person calls the encoder.
+        together: Which of many may be encoded in one batch without changing each other; by default none.
     """
 
     def __init__(
         self,
         store: FeatureStore,
-        encode: Callable[[str], torch.Tensor],
+        encode: Callable[[Sequence[str]], Sequence[torch.Tensor]],
         *,
         content: Callable[[str], bytes],
         encoder: str,
         processing: Mapping[str, Any],
         name: str,
+        together: Callable[[Sequence[str]], Iterable[Sequence[str]]] | None = None,
     ):
         self.store = store
         self._encode = encode
         self._content = content
+        self._together = together or (lambda given: ([path] for path in given))
         self._maker = store.maker(encoder, processing, name=name)
 
     def __call__(self, given: str) -> torch.Tensor:
         """The states as the store keeps them, the first time too: all epochs are alike."""
-        key = self.store.key(self._maker, self._content(given))
-        entry = self.store.get(key) or self.store.put(key, {"states": self._encode(given)})
+        key = self._key(given)
+        entry = self.store.get(key) or self.store.put(key, {"states": self._encode([given])[0]})
         return entry["states"]
+
+    def fill(self, given: Sequence[str]) -> Iterator[int]:
+        """Make what the store lacks of these; yields how many of them are there after each step."""
+        given = list(dict.fromkeys(given))
+        lacking = [one for one in given if self.store.get(self._key(one)) is None]
+        done = len(given) - len(lacking)
+        yield done
+        for batch in self._together(lacking):
+            for one, states in zip(batch, self._encode(batch), strict=True):
+                self.store.put(self._key(one), {"states": states})
+            done += len(batch)
+            yield done
+
+    def _key(self, given: str) -> str:
+        return self.store.key(self._maker, self._content(given))
 
 
 def file_digest(path: str) -> bytes:

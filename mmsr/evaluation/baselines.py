@@ -7,6 +7,7 @@ to have explained anything.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from mmsr.evaluation.metrics import RationaleMetrics, Row, check_labels, evaluate_rows, has_text
@@ -72,21 +73,38 @@ def _constant(constants: Mapping[tuple[str | None, ...], str], label: str, langu
     return constants.get((label, language), constants.get((label,), ""))
 
 
-def _tfidf(train_rows: Sequence[Row], test_rows: Sequence[Row]) -> list[dict[str, Any]]:
+def tfidf_classifier(fields: int = 1) -> Any:
+    """Logistic regression on tuples of so many texts, by the TF-IDF of words and of characters within them.
+
+    Words are counted by 1 to 3, characters by 2 to 5, those of each text apart.
+    """
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline, make_union
 
+    counted = []
+    for field in range(fields):
+        read = partial(_words_of, field=field)
+        words = TfidfVectorizer(
+            analyzer="word", ngram_range=(1, 3), preprocessor=read, tokenizer=str.split, token_pattern=None
+        )
+        counted += [words, TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), preprocessor=read)]
+    return make_pipeline(make_union(*counted), LogisticRegression(max_iter=1000))
+
+
+def _tfidf(train_rows: Sequence[Row], test_rows: Sequence[Row]) -> list[dict[str, Any]]:
     train = [row for row in train_rows if row["label"] is not None and _words(row["text"])]
     test = [row for row in test_rows if _words(row["text"])]
     if len({row["label"] for row in train}) < 2 or not test:
         return []
-    words = TfidfVectorizer(analyzer="word", ngram_range=(1, 3), tokenizer=str.split, token_pattern=None)
-    characters = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5))
-    model = make_pipeline(make_union(words, characters), LogisticRegression(max_iter=1000))
-    model.fit([_words(row["text"]) for row in train], [row["label"] for row in train])
-    predicted = model.predict([_words(row["text"]) for row in test])
+    model = tfidf_classifier()
+    model.fit([(row["text"],) for row in train], [row["label"] for row in train])
+    predicted = model.predict([(row["text"],) for row in test])
     return [_answer(row, str(label)) for row, label in zip(test, predicted, strict=True)]
+
+
+def _words_of(texts: Sequence[str], *, field: int) -> str:
+    return _words(texts[field]) or "-"  # a vocabulary may not be empty, where no row has this text
 
 
 def _words(text: str | None) -> str:

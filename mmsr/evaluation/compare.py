@@ -207,7 +207,7 @@ def compare(
         raise CompareError(f"metric {metric!r} is unknown; accepted: {', '.join(METRICS)}")
     if resamples < 100:
         raise CompareError(f"resamples {resamples}; accepted: 100 or more")
-    conditions, runs = _runs(systems, condition)
+    conditions, runs = read_runs(systems, condition)
     paired = _paired(systems, runs, metric=metric, cluster=cluster, cluster_of=cluster_of, common=common)
     pairs = list(combinations(range(len(systems)), 2))
     pairs = pairs if all_pairs else [pair for pair in pairs if pair[0] == 0]
@@ -341,7 +341,9 @@ def _predictions_file(place: Path) -> Path:
     return file
 
 
-def _runs(systems: Sequence[System], condition: str | None) -> tuple[list[str], list[list[dict[str, Row]]]]:
+def read_runs(
+    systems: Sequence[System], condition: str | None
+) -> tuple[list[str], list[list[dict[str, Row]]]]:
     """Each system's condition, and of each of its seeds the condition's rows by id."""
     read = [[read_predictions(file) for file in system.files] for system in systems]
     unsaid = [i for i, system in enumerate(systems) if system.condition is None]

@@ -102,6 +102,32 @@ def bootstrap_intervals(
     }
 
 
+def mean_figure(
+    values: Sequence[float] | np.ndarray, rows: Sequence[Row], *, seed: int = 0
+) -> dict[str, Any]:
+    """Returns the mean of a number per row as `value`, its 95 % `interval`, what that is `over`, and `n`.
+
+    The interval is over speakers where there are enough (see `speakers_of`). Fewer than two rows have none,
+    and no rows only `n`.
+    """
+    if not len(values):
+        return {"n": 0}
+    figure: dict[str, Any] = {"value": float(np.mean(values)), "n": len(values)}
+    if len(values) > 1:
+        speakers = speakers_of(rows)
+        figure["interval"] = list(
+            bootstrap(None, values, clusters=speakers, metric="mean", resamples=RESAMPLES, seed=seed)
+        )
+        figure["over"] = "speakers" if speakers else "rows"
+    return figure
+
+
+def speakers_of(rows: Sequence[Row]) -> list[str] | None:
+    """Returns each row's speaker, where all have one and more than CLUSTERS_ABOVE speak; else None."""
+    speakers = [row["speaker"] for row in rows]
+    return speakers if all(speakers) and len(set(speakers)) > CLUSTERS_ABOVE else None
+
+
 def check_labels(values: Iterable[tuple[str, str | None]], *, field: str, labels: Sequence[str]) -> None:
     """Checks that each value of the (row id, value) pairs is null or one of `labels`.
 
@@ -132,10 +158,9 @@ def _figures(
         languages=[row["language"] for row in explained],
     )
     if labelled:
-        speakers = [row["speaker"] for row in labelled]
-        clustered = all(speakers) and len(set(speakers)) > CLUSTERS_ABOVE
+        speakers = speakers_of(labelled)
         pairs = Counter(zip(gold, predicted, strict=True))
         figures["confusion"] = {g: {p: pairs[g, p] for p in labels} for g in labels}
-        figures["interval"] = bootstrap_intervals(gold, predicted, speakers=speakers if clustered else None)
-        figures["interval_over"] = "speakers" if clustered else "rows"
+        figures["interval"] = bootstrap_intervals(gold, predicted, speakers=speakers)
+        figures["interval_over"] = "speakers" if speakers else "rows"
     return figures

@@ -146,6 +146,14 @@ def mean_length(texts: Sequence[str]) -> float:
     return float(np.mean([len(UnicodeTokenizer().tokenize(text)) for text in texts]))
 
 
+def word_spans(text: str) -> list[tuple[int, int]]:
+    """Returns where the words of a text stand, by characters: first, and the one after the last.
+
+    They are those of `UnicodeTokenizer`, but for text in another normal form than C.
+    """
+    return [match.span() for match in _TOKEN.finditer(text)]
+
+
 @lru_cache(maxsize=100_000)
 def _rouge(reference: str, hypothesis: str) -> tuple[float, ...]:
     scores = [scorer.score(reference, hypothesis) for scorer in _scorers()]

@@ -25,9 +25,9 @@ from mmsr.files import write_file
 
 
 class Record(TypedDict):
-    """What a model is given: the path of a recording, a transcript, or both."""
+    """What a model is given: a recording (its path, or 16 kHz samples `[s]`), a transcript, or both."""
 
-    audio: str | None
+    audio: str | np.ndarray | None
     text: str | None
     language: str | None
 
@@ -115,7 +115,7 @@ def evaluate(
     metrics: dict[str, Any] = {}
     predictions: list[dict[str, Any]] = []
     for name, (kept, records) in examined.items():
-        answers = _answer(predict, records, condition=name, progress=progress, chunk=chunk)
+        answers = answer_records(predict, records, condition=name, progress=progress, chunk=chunk)
         answered = [_prediction(row, answer, name) for row, answer in zip(kept, answers, strict=True)]
         metrics[name] = evaluate_rows(answered, labels, rationales=judged)
         if calibration := calibration_metrics(answered, labels, temperature=temperature):
@@ -157,7 +157,7 @@ def conformal_entries(
     entries = {}
     for name in dict.fromkeys(row["condition"] for row in predictions):
         kept, records = _records(dev_rows, name, seed=seed)
-        answers = _answer(predict, records, condition=f"dev, {name}", progress=progress, chunk=chunk)
+        answers = answer_records(predict, records, condition=f"dev, {name}", progress=progress, chunk=chunk)
         known = [_prediction(row, answer, name) for row, answer in zip(kept, answers, strict=True)]
         rows = [row for row in predictions if row["condition"] == name]
         if figures := conformal_metrics(known, rows, labels, coverage=coverage):
@@ -193,7 +193,7 @@ def predict_rows(
             )
         conditions.append(names[audio, text])
     records = [Record(audio=row["audio"], text=row[text_column], language=row["language"]) for row in rows]
-    answers = _answer(predict, records, condition="predict", progress=progress, chunk=chunk)
+    answers = answer_records(predict, records, condition="predict", progress=progress, chunk=chunk)
     return [_prediction(*row) for row in zip(rows, answers, conditions, strict=True)]
 
 
@@ -338,9 +338,19 @@ def _records(rows: Sequence[Row], condition: str, *, seed: int) -> tuple[list[Ro
     return kept, records
 
 
-def _answer(
-    predict: Predict, records: Sequence[Record], *, condition: str, progress: Progress | None, chunk: int
+def answer_records(
+    predict: Predict,
+    records: Sequence[Record],
+    *,
+    condition: str,
+    progress: Progress | None = None,
+    chunk: int = 128,
 ) -> list[Answer]:
+    """Returns an answer to each record, asked for by at most `chunk` at a time.
+
+    Raises:
+        ValueError: Where `predict` gives another number of answers than records.
+    """
     answers: list[Answer] = []
     for start in range(0, len(records), chunk):
         asked = records[start : start + chunk]

@@ -10,7 +10,8 @@ product of matrices, and 10,000 of them take a fraction of a second.
 A *metric* is `accuracy`, `macro_f1` or `uar` of labels, defined as in `metrics.sentiment_metrics`, or
 `mean`: of a number per row, such as ROUGE-L, with `gold` None. A system of several seeds has the mean of
 their figures. Units are what varies in the intervals and tests over rows: they speak of these trained models
-on other speakers. `seed_difference` speaks of other trainings on these rows.
+on other speakers. `seed_difference` speaks of other trainings on these rows, `method_difference` of other
+trainings on other speakers.
 """
 
 import math
@@ -296,6 +297,41 @@ def seed_difference(a: Sequence[float], b: Sequence[float]) -> SeedDifference:
         rng=np.random.default_rng(0),
     )
     return SeedDifference(difference, interval, float(test.pvalue))
+
+
+def method_difference(
+    gold: ArrayLike | None,
+    a: ArrayLike,
+    b: ArrayLike,
+    *,
+    clusters: ArrayLike | None = None,
+    metric: str = "macro_f1",
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> SeedDifference:
+    """Difference of two ways of training, which is to hold for other seeds and other units.
+
+    Its variance is that over units with the seeds as they are (`paired_bootstrap`'s standard error, squared)
+    plus that of each system's mean over its seeds; interval and p-value are Student's, with the degrees of
+    freedom of Welch and Satterthwaite. A resampling of three or five seeds would take their variance for a
+    third or a fifth smaller than it is. Arguments and errors are those of `paired_bootstrap`.
+
+    Returns:
+        Interval and p-value are None where a system has one seed, of whose variance nothing is known.
+    """
+    found = paired_bootstrap(gold, a, b, clusters=clusters, metric=metric, resamples=resamples, seed=seed)
+    sides = [seed_figures(gold, side, metric=metric) for side in (a, b)]
+    if min(map(len, sides)) < 2:
+        return SeedDifference(found.difference, None, None)
+    parts = [(found.standard_error**2, found.units - 1)]
+    parts += [(float(np.var(side, ddof=1)) / len(side), len(side) - 1) for side in sides]
+    variance = sum(part for part, _ in parts)
+    if not variance > 0:  # alike in all rows and seeds
+        return SeedDifference(found.difference, (found.difference, found.difference), 1.0)
+    freedom = variance**2 / sum(part**2 / df for part, df in parts)
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * math.sqrt(variance)
+    p_value = 2 * float(stats.t.sf(abs(found.difference) / math.sqrt(variance), freedom))
+    return SeedDifference(found.difference, (found.difference - half, found.difference + half), p_value)
 
 
 def minimum_detectable_difference(

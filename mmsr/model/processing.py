@@ -280,6 +280,45 @@ class MmsrProcessor(ProcessorMixin):
             for text in self.rationale_tokenizer.batch_decode(sequences, skip_special_tokens=True)
         ]
 
+    def word_tokens(self, text: str) -> list[tuple[str, list[int]]]:
+        """The words of a transcript, each with the positions of its pieces in `input_ids`.
+
+        What stands between spaces is a word; in scripts that do without (Chinese, Thai ...) each piece is,
+        and each piece of a tokenizer that does not tell where its pieces stand in the text.
+        """
+        tokenizer = self.tokenizer
+        written = _plain([self.text_prefix + text], tokenizer)[0]
+        options: dict[str, Any] = {"split_special_tokens": True, "verbose": False}
+        ids = tokenizer(written, **options)["input_ids"]
+        if len(ids) > tokenizer.model_max_length:
+            options |= {"truncation": True, "max_length": tokenizer.model_max_length}
+            ids = tokenizer(written, **options)["input_ids"]
+        if not tokenizer.is_fast:
+            pieces = enumerate(tokenizer.convert_ids_to_tokens(ids))
+            special = set(tokenizer.all_special_ids)
+            kept = [(piece.strip("▁@"), [i]) for i, piece in pieces if ids[i] not in special]
+            return kept[len(tokenizer.tokenize(self.text_prefix)) :]
+        spans = tokenizer(written, return_offsets_mapping=True, **options)["offset_mapping"]
+        words: list[tuple[int, int, list[int]]] = []
+        spaces: list[int] = []  # pieces of a space alone, which belong to the next word
+        for position, (start, end) in enumerate(spans):
+            if end <= max(start, len(self.text_prefix)):  # a special token, or the prefix
+                continue
+            while start < end and written[start].isspace():
+                start += 1
+            if start == end:
+                spaces.append(position)
+                continue
+            first, last = words[-1][:2] if words else (0, -1)
+            # bytes of one character have one place
+            joined = start < last or (start == last and not _SPACELESS.search(written[first:end]))
+            if joined:
+                words[-1] = (first, max(last, end), [*words[-1][2], position])
+            else:
+                words.append((start, end, [*spaces, position]))
+                spaces = []
+        return [(written[start:end], positions) for start, end, positions in words]
+
     def config_kwargs(self) -> dict[str, Any]:
         """What an `MmsrConfig` needs to know of this processor."""
         tokenizer, eos = self.rationale_tokenizer, self.eos_token_id
@@ -478,6 +517,9 @@ class MmsrProcessor(ProcessorMixin):
             processor.add_label_tokens()
         return processor
 
+
+# Letters of scripts that put no spaces between words: Thai, Lao, Burmese, Khmer, Japanese, Chinese.
+_SPACELESS = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
 
 _NO_LIMIT = 10**6
 """transformers' tokenizers say a far larger number where they know no limit."""

@@ -41,8 +41,8 @@ from mmsr.model.processing import MmsrProcessor
 from mmsr.training.run import MmsrCLI, quieten, settings_that_matter
 from mmsr.training.runner import OWN, Evaluation, Open, Run, Runner, train_and_evaluate
 
-KEYS = ("base", "settings", "grid", "variants", "seeds", "reference", "out", "evaluation")
-EVALUATION_KEYS = ("metric", "condition", "conditions", "also")
+KEYS = ("base", "settings", "grid", "variants", "seeds", "folds", "reference", "out", "evaluation")
+EVALUATION_KEYS = ("metric", "condition", "conditions", "also", "by_language")
 METRICS = ("accuracy", "macro_f1", "uar")  # of which differences can be drawn again from predictions
 _OURS = ("seed_everything", "model.seed", "data.seed", "trainer.default_root_dir", "trainer.callbacks")
 _PRETRAINED = ("audio", "text", "pretrained", "decoder")
@@ -66,6 +66,8 @@ class Ablation:
         variants: by name, the whole configuration of `mmsr fit` without seed and folder.
         changes: by name, what makes the variant, as the file says it.
         seeds: of weights and order.
+        folds: of the speakers (data.fold); of a seed the test rows of all folds are evaluated together. Empty
+            where the manifest's splits are used.
         reference: the variant with which the others are compared.
         out: folder of the results.
         evaluation: how.
@@ -75,6 +77,7 @@ class Ablation:
     variants: Mapping[str, Settings]
     changes: Mapping[str, Settings]
     seeds: tuple[int, ...]
+    folds: tuple[int, ...]
     reference: str
     out: Path
     evaluation: Evaluation
@@ -88,7 +91,8 @@ def read_ablation(
     Args:
         path: YAML with `base` (a file of `mmsr fit`, relative to this one) and `settings` over it, `grid`
             (key: values; all combinations) and `variants` (name: settings; with a grid, each in each),
-            `seeds`, `reference`, `out`, and `evaluation` (see Evaluation). Keys of settings are dotted.
+            `seeds`, `folds`, `reference`, `out`, and `evaluation` (see Evaluation). Keys of settings are
+            dotted.
         out: another folder for the results.
         find: where a `base` that is not there is looked for by its name.
 
@@ -115,21 +119,32 @@ def read_ablation(
     reference = content.get("reference", next(iter(variants)))
     if reference not in variants:
         raise AblationError(f"{path}: reference {reference!r} is no variant; accepted: {', '.join(variants)}")
-    seeds = content.get("seeds", [0, 1, 2])
-    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds):
-        raise AblationError(f"{path}: seeds {seeds!r}; accepted: a list of integers, 0 or more")
-    if len(set(seeds)) < len(seeds):
-        raise AblationError(f"{path}: seeds {seeds!r} repeat one; accepted: each once")
+    folds = _integers(path, "folds", content["folds"]) if content.get("folds") is not None else ()
+    fixed_fold = [name for name, one in variants.items() if (one.get("data") or {}).get("fold") is not None]
+    if folds and fixed_fold:
+        raise AblationError(
+            f"{path}: folds {list(folds)} and data.fold of variant {fixed_fold[0]!r} contradict each other; "
+            "accepted: one or the other"
+        )
     folder = Path(out or content.get("out") or f"runs/ablations/{path.stem}")
     return Ablation(
         name=path.stem,
         variants=variants,
         changes=changes,
-        seeds=tuple(seeds),
+        seeds=_integers(path, "seeds", content.get("seeds", [0, 1, 2])),
+        folds=folds,
         reference=reference,
         out=folder,
         evaluation=_evaluation(path, content.get("evaluation") or {}),
     )
+
+
+def _integers(path: Path, key: str, given: Any) -> tuple[int, ...]:
+    if not isinstance(given, list) or not given or not all(type(one) is int and one >= 0 for one in given):
+        raise AblationError(f"{path}: {key} {given!r}; accepted: a list of integers, 0 or more")
+    if len(set(given)) < len(given):
+        raise AblationError(f"{path}: {key} {given!r} repeat one; accepted: each once")
+    return tuple(given)
 
 
 def _base(path: Path, base: Any, find: Callable[[str], Path] | None) -> Settings:
@@ -182,8 +197,12 @@ def _evaluation(path: Path, given: Any) -> Evaluation:
         raise AblationError(f"{path}: evaluation {given!r}; accepted: keys {', '.join(EVALUATION_KEYS)}")
     _check_keys(path, "evaluation ", given, EVALUATION_KEYS)
     accepted = {"metric": METRICS, "condition": (OWN, *CONDITIONS), "conditions": CONDITIONS, "also": FIGURES}
-    chosen: dict[str, Any] = {}
+    if not isinstance(by_language := given.get("by_language", False), bool):
+        raise AblationError(f"{path}: evaluation by_language {by_language!r}; accepted: true or false")
+    chosen: dict[str, Any] = {"by_language": by_language}
     for field, value in given.items():
+        if field not in accepted:
+            continue
         several = value if isinstance(value, list) and field in ("conditions", "also") else [value]
         for name in several:
             if name not in accepted[field]:
@@ -263,7 +282,7 @@ class _Parsed(MmsrCLI):
 
 
 def plan(ablation: Ablation) -> list[list[Run]]:
-    """The runs of each variant, in the order of the file; seeds within.
+    """The runs of each variant, in the order of the file; seeds within, folds within these.
 
     Raises:
         AblationError: settings that `mmsr fit` would refuse; names the variant.
@@ -271,23 +290,26 @@ def plan(ablation: Ablation) -> list[list[Run]]:
     """
     fingerprints: dict[str, str] = {}
     runs = []
-    for variant, settings in ablation.variants.items():
-        settings = _with_feature_store(settings, ablation.out)
-        try:
-            matter = resolved(settings)
-        except (ArgumentError, ValueError, TypeError) as error:
-            reason = " ".join(str(error).split())
-            raise AblationError(f"variant {variant!r} ({ablation.changes[variant]}): {reason}") from error
-        reading = _reading(matter)
-        if (known := json.dumps(reading)) not in fingerprints:
-            rows = load_manifest(**reading, check_audio=False)  # they are read for their fingerprint
-            fingerprints[known] = fingerprint(rows)
-        digest = content_name(matter, data_fingerprint=fingerprints[known])
-        condition = ablation.evaluation.condition
-        if condition == OWN:
-            condition = own_condition(matter)
-        runs.append(
-            [
+    for variant, whole in ablation.variants.items():
+        row = []
+        for fold in ablation.folds or (None,):
+            settings = _with_feature_store(whole, ablation.out)
+            if fold is not None:
+                settings = {**settings, "data": {**(settings.get("data") or {}), "fold": fold}}
+            try:
+                matter = resolved(settings)
+            except (ArgumentError, ValueError, TypeError) as error:
+                reason = " ".join(str(error).split())
+                raise AblationError(f"variant {variant!r} ({ablation.changes[variant]}): {reason}") from error
+            reading = _reading(matter)
+            if (known := json.dumps(reading)) not in fingerprints:
+                rows = load_manifest(**reading, check_audio=False)  # they are read for their fingerprint
+                fingerprints[known] = fingerprint(rows)
+            digest = content_name(matter, data_fingerprint=fingerprints[known])
+            condition = ablation.evaluation.condition
+            if condition == OWN:
+                condition = own_condition(matter)
+            row += [
                 Run(
                     variant=variant,
                     seed=seed,
@@ -297,10 +319,11 @@ def plan(ablation: Ablation) -> list[list[Run]]:
                     data_fingerprint=fingerprints[known],
                     condition=condition,
                     evaluation=ablation.evaluation,
+                    fold=fold,
                 )
                 for seed in ablation.seeds
             ]
-        )
+        runs.append(sorted(row, key=lambda run: ablation.seeds.index(run.seed)))
     return runs
 
 
@@ -415,10 +438,12 @@ def _do(
     def board() -> Board:
         for name in started:
             states[name] = f"epoch {_epochs(unique[name]) + 1}"
-        return {
-            variant: {str(run.seed): states[run.name] for run in row}
-            for variant, row in zip(ablation.variants, runs, strict=True)
-        }
+        cells: dict[str, dict[str, str]] = {}
+        for variant, row in zip(ablation.variants, runs, strict=True):
+            seeds = cells.setdefault(variant, {})
+            for run in row:  # of several folds one after the other
+                seeds[str(run.seed)] = f"{seeds.get(str(run.seed), '')} {states[run.name]}".strip()
+        return cells
 
     def value(run: Run) -> str:
         metrics = json.loads((run.folder / "metrics.json").read_text(encoding="utf-8"))
@@ -434,7 +459,7 @@ def _do(
         for event in events:
             line = ""
             if event.run is not None:
-                run, label = event.run, f"{event.run.variant}, seed {event.run.seed}"
+                run, label = event.run, event.run.label
                 if event.state == "running":
                     started[run.name], line = time.perf_counter(), f"{label}: starts"
                 else:
@@ -468,8 +493,10 @@ def _epochs(run: Run) -> int:
 
 def _told(ablation: Ablation, run: Run, error: str) -> dict[str, Any]:
     return {
+        "run": run.label,
         "variant": run.variant,
         "seed": run.seed,
+        "fold": run.fold,
         "settings": ablation.changes[run.variant],
         "error": error,
         "log": str(run.folder / "log.txt"),
@@ -477,15 +504,23 @@ def _told(ablation: Ablation, run: Run, error: str) -> dict[str, Any]:
 
 
 def _baselines(runs: Sequence[Sequence[Run]]) -> dict[str, Any]:
-    """What knows no voice: the majority label and TF-IDF, on the first finished variant's rows."""
-    run = next((run for row in runs for run in row if run.result()), None)
-    if run is None:
-        return {}
-    labels = run.result()["labels"]  # type: ignore[index]
-    data = MmsrDataModule(**run.settings["data"])
-    data.attach(MmsrProcessor.from_pretrained(run.folder / "model"))
-    found = baselines(data.train_rows.to_list(), data.test_rows.to_list(), labels=labels)
-    return {name: found[name] for name in ("majority", "tfidf") if name in found}
+    """What knows no voice, the majority label and TF-IDF, on the rows of the first variant that has finished.
+
+    Over folds the mean of each figure.
+    """
+    done = next((finished for row in runs if (finished := [run for run in row if run.result()])), [])
+    folds = {run.fold: run for run in done}
+    found = []
+    for run in folds.values():
+        labels = run.result()["labels"]  # type: ignore[index]
+        data = MmsrDataModule(**run.settings["data"])
+        data.attach(MmsrProcessor.from_pretrained(run.folder / "model"))
+        found.append(baselines(data.train_rows.to_list(), data.test_rows.to_list(), labels=labels))
+    return {
+        name: {metric: sum(one[name][metric] for one in found) / len(found) for metric in METRICS}
+        for name in ("majority", "tfidf")
+        if found and all(name in one for one in found)
+    }
 
 
 @contextmanager

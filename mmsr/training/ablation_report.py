@@ -13,15 +13,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmsr.evaluation.metrics import CLUSTERS_ABOVE
+from mmsr.evaluation.metrics import CLUSTERS_ABOVE, evaluate_rows
 from mmsr.evaluation.report import BLUE, FIGURES, GREY, MISSING, NAMES, ORANGE
+from mmsr.evaluation.significance import (
+    holm,
+    method_difference,
+    paired_bootstrap,
+    permutation_test,
+    seed_interval,
+)
 from mmsr.files import write_file
 
 if TYPE_CHECKING:
     from mmsr.training.ablation import Ablation
     from mmsr.training.runner import Run
 
-RESAMPLES = 2000
 LEVEL = 0.05
 Predictions = Mapping[str, Mapping[str, Any]]  # rows of predictions.jsonl by id
 
@@ -29,7 +35,8 @@ Predictions = Mapping[str, Mapping[str, Any]]  # rows of predictions.jsonl by id
 def summarise(ablation: Ablation, runs: Sequence[Sequence[Run]]) -> dict[str, Any]:
     """Figures of each variant from the finished runs' files, and its differences from the reference.
 
-    A difference is paired: over seeds that both have, and over test rows that both answered.
+    A difference is of seeds that both have, and of test rows that both answered. Its p-value is corrected for
+    the number of variants (Holm).
     """
     evaluation = ablation.evaluation
     rows = dict(zip(ablation.variants, runs, strict=True))
@@ -42,9 +49,9 @@ def summarise(ablation: Ablation, runs: Sequence[Sequence[Run]]) -> dict[str, An
             pairs = [(ours[seed], reference[seed]) for seed in seeds]
             if difference := _difference(pairs, evaluation.metric):
                 compared[name] = {**difference, "seeds": seeds}
-    corrected = _holm([difference["p_value"] for difference in compared.values()])
+    corrected = holm([difference["p_value"] for difference in compared.values()])
     for difference, p_value in zip(compared.values(), corrected, strict=True):
-        difference["p_holm"] = p_value
+        difference["p_holm"] = float(p_value)
     for name, figures in variants.items():
         figures["difference"] = compared.get(name)
     return {
@@ -53,6 +60,7 @@ def summarise(ablation: Ablation, runs: Sequence[Sequence[Run]]) -> dict[str, An
         "metric": evaluation.metric,
         "also": list(evaluation.also),
         "seeds": list(ablation.seeds),
+        "folds": list(ablation.folds),
         "data_fingerprints": sorted({run.data_fingerprint for row in runs for run in row}),
         "variants": variants,
     }
@@ -63,7 +71,7 @@ def write_report(out: Path, results: dict[str, Any]) -> None:
     results["paragraph"] = paragraph(results)
     text = f"{table(results)}\n{results['paragraph']}\n"
     for line in results["failed"]:
-        text += f"\nfailed: {line['variant']}, seed {line['seed']} ({line['settings']}): {line['error']}\n"
+        text += f"\nfailed: {line['run']} ({line['settings']}): {line['error']}\n"
     content = json.dumps(results, ensure_ascii=False, indent=1, allow_nan=False)
     write_file(out / "results.json", content.encode())
     write_file(out / "table.md", text.encode())
@@ -76,28 +84,34 @@ def write_report(out: Path, results: dict[str, Any]) -> None:
 
 def _variant(ablation: Ablation, name: str, row: Sequence[Run]) -> dict[str, Any]:
     metric, also = ablation.evaluation.metric, ablation.evaluation.also
-    runs = []
-    for run in row:
-        if (result := run.result()) is not None:
-            test = json.loads((run.folder / "metrics.json").read_text(encoding="utf-8"))["test"]
-            figures = {
-                condition: {key: test[condition].get(key) for key in (metric, *also)}
-                for condition in run.conditions
-            }
-            runs.append({"seed": run.seed, "name": run.name, "test": figures, **result})
+    runs = [
+        {"seed": run.seed, "fold": run.fold, "name": run.name, **result}
+        for run in row
+        if (result := run.result()) is not None
+    ]
     conditions = row[0].conditions
-    values = [run["test"][conditions[0]][metric] for run in runs]
-    means = {
-        condition: {key: _mean([run["test"][condition][key] for run in runs]) for key in (metric, *also)}
-        for condition in conditions
+    figures = {
+        condition: [_figures(seed, condition) for seed in _finished(row).values()] for condition in conditions
     }
+    own = figures[conditions[0]]
+    values = [one[metric] for one in own]
+    means = {
+        condition: {key: _mean([one.get(key) for one in seeds]) for key in (metric, *also)}
+        for condition, seeds in figures.items()
+    }
+    languages = sorted({language for one in own for language in one.get("by_language", {})})
     return {
         "settings": ablation.changes[name],
         "condition": conditions[0],
         "mean": _mean(values),
-        "interval": _seed_interval(values),
+        "interval": list(seed_interval(values)) if len(values) > 1 else None,
         "values": values,
         "test": means,
+        "by_language": {
+            language: _mean([one["by_language"][language].get(metric) for one in own])
+            for language in languages
+            if ablation.evaluation.by_language
+        },
         "dev": _mean([run["dev"].get("dev_macro_f1") for run in runs]),
         "trained_parameters": max((run["trained_parameters"] for run in runs), default=None),
         "seconds_an_epoch": _mean([run["seconds_an_epoch"] for run in runs]),
@@ -110,121 +124,69 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def _by_seed(row: Sequence[Run]) -> dict[int, Predictions]:
-    """Predictions under the variant's condition, by seed."""
-    found: dict[int, Predictions] = {}
+def _finished(row: Sequence[Run]) -> dict[int, list[Run]]:
+    """The runs of each seed, one a fold, of seeds that have finished them all."""
+    seeds: dict[int, list[Run]] = {}
     for run in row:
-        if run.result() is not None:
-            lines = (run.folder / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
-            answers = [json.loads(line) for line in lines]
-            found[run.seed] = {one["id"]: one for one in answers if one["condition"] == run.condition}
+        seeds.setdefault(run.seed, []).append(run)
+    return {seed: runs for seed, runs in seeds.items() if all(run.result() is not None for run in runs)}
+
+
+def _figures(runs: Sequence[Run], condition: str) -> dict[str, Any]:
+    """Figures of one seed: of the test rows of all its folds together."""
+    if len(runs) == 1:
+        metrics = json.loads((runs[0].folder / "metrics.json").read_text(encoding="utf-8"))
+        found: dict[str, Any] = metrics["test"][condition]
+        return found
+    labels = runs[0].result()["labels"]  # type: ignore[index]
+    return evaluate_rows(list(_predictions(runs, condition).values()), labels)
+
+
+def _predictions(runs: Sequence[Run], condition: str) -> Predictions:
+    """What one seed said under a condition, the folds together."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for run in runs:
+        lines = (run.folder / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+        found |= {one["id"]: one for one in map(json.loads, lines) if one["condition"] == condition}
     return found
 
 
+def _by_seed(row: Sequence[Run]) -> dict[int, Predictions]:
+    """Predictions under the variant's condition, by seed."""
+    return {seed: _predictions(runs, row[0].condition) for seed, runs in _finished(row).items()}
+
+
 def _difference(pairs: Sequence[tuple[Predictions, Predictions]], metric: str) -> dict[str, Any] | None:
-    """Ours minus the reference's, over what both answered; None where that is nothing."""
+    """Ours minus the reference's, over what both answered; None where that is less than two rows.
+
+    With one seed interval and p-value are of the test rows alone, and `over` says so.
+    """
     first = pairs[0][0]
     ids = [
         id_ for id_ in first if first[id_]["label"] is not None and all(id_ in r for p in pairs for r in p)
     ]
-    if not ids:
+    if len(ids) < 2:
         return None
     ours, theirs = (
-        [[predictions[id_]["predicted_label"] for id_ in ids] for predictions in side]
+        np.array([[predictions[id_]["predicted_label"] for id_ in ids] for predictions in side])
         for side in zip(*pairs, strict=True)
     )
+    gold = np.array([first[id_]["label"] for id_ in ids])
     speakers = [first[id_]["speaker"] for id_ in ids]
     clustered = all(speakers) and len(set(speakers)) > CLUSTERS_ABOVE
-    difference = _paired_bootstrap(
-        [first[id_]["label"] for id_ in ids],
-        ours,
-        theirs,
-        clusters=speakers if clustered else ids,
-        metric=metric,
-        resamples=RESAMPLES,
-        seed=0,
-    )
-    return {**difference, "n": len(ids), "over": f"{'speakers' if clustered else 'rows'} and seeds"}
-
-
-def _paired_bootstrap(
-    gold: Sequence[str],
-    a: Sequence[Sequence[str]],
-    b: Sequence[Sequence[str]],
-    *,
-    clusters: Sequence[str],
-    metric: str,
-    resamples: int,
-    seed: int,
-) -> dict[str, Any]:
-    """Mean over seeds of metric(a) - metric(b), with a 95 % percentile interval and a two-sided p-value.
-
-    Each resample draws clusters of rows, the same for a and b, and pairs of seeds, both with replacement.
-    Of few seeds such draws vary less than new seeds would: with three, the seeds' part of the variance is
-    too small by a third.
-
-    Args:
-        gold: labels `[row]`.
-        a: predicted labels `[seed, row]`.
-        b: the others' `[seed, row]`, the same seeds.
-        clusters: what each row belongs to `[row]`.
-        metric: accuracy, macro_f1 or uar.
-        resamples: how many.
-        seed: of the draws.
-    """
-    generator = np.random.default_rng(seed)
-    labels = sorted({*gold, *(label for side in (a, b) for one in side for label in one)})
-    names, cluster = np.unique(list(clusters), return_inverse=True)
-    even = np.full(len(names), 1 / len(names))
-    draws = generator.multinomial(len(names), even, size=resamples).astype(float)
-    drawn = np.vstack([np.ones(len(names)), draws])  # the first is what was measured
-    index = {label: i for i, label in enumerate(labels)}
-    truth = np.array([index[label] for label in gold])
-
-    def values(predicted: Sequence[str]) -> np.ndarray:
-        cells = np.zeros((len(names), len(labels), len(labels)))
-        np.add.at(cells, (cluster, truth, np.array([index[label] for label in predicted])), 1)
-        sums = (drawn @ cells.reshape(len(names), -1)).reshape(-1, len(labels), len(labels))
-        return _label_metric(sums, metric)
-
-    differences = np.stack([values(x) - values(y) for x, y in zip(a, b, strict=True)], axis=1)
-    seeds = generator.integers(len(a), size=(resamples, len(a)))
-    resampled = np.take_along_axis(differences[1:], seeds, axis=1).mean(axis=1)
-    beyond = min((resampled <= 0).sum(), (resampled >= 0).sum())
+    options: dict[str, Any] = {"clusters": speakers if clustered else None, "metric": metric}
+    units = "speakers" if clustered else "rows"
+    difference, interval, p_value = method_difference(gold, ours, theirs, **options)
+    if interval is None:
+        interval = paired_bootstrap(gold, ours, theirs, **options).interval
+        p_value = permutation_test(gold, ours, theirs, **options)
     return {
-        "mean": float(differences[0].mean()),
-        "interval": [float(value) for value in np.percentile(resampled, [2.5, 97.5])],
-        "p_value": float(min(1.0, 2 * (beyond + 1) / (resamples + 1))),
+        "mean": difference,
+        "interval": list(interval),
+        "p_value": p_value,
+        "n": len(ids),
+        "over": units if len(pairs) == 1 else f"{units} and seeds",
     }
-
-
-def _label_metric(confusion: np.ndarray, metric: str) -> np.ndarray:
-    """A figure `[resample]` of confusion counts `[resample, gold, predicted]`, as in evaluation.metrics."""
-    hits, gold, predicted = confusion.diagonal(axis1=1, axis2=2), confusion.sum(axis=2), confusion.sum(axis=1)
-    if metric == "accuracy":
-        return hits.sum(axis=1) / confusion.sum(axis=(1, 2))
-    top, bottom = (2 * hits, gold + predicted) if metric == "macro_f1" else (hits, gold)
-    shares = np.divide(top, bottom, out=np.zeros(bottom.shape), where=bottom > 0)
-    return shares.sum(axis=1) / (bottom > 0).sum(axis=1)
-
-
-def _holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction, in the order given."""
-    order = np.argsort(p_values, kind="stable")
-    steps = np.asarray(p_values)[order] * np.arange(len(p_values), 0, -1)
-    corrected = np.empty(len(p_values))
-    corrected[order] = np.minimum(np.maximum.accumulate(steps), 1.0) if len(p_values) else steps
-    return [float(value) for value in corrected]
-
-
-def _seed_interval(values: Sequence[float]) -> list[float] | None:
-    """95 % t-interval of a mean over seeds; None for fewer than two."""
-    if len(values) < 2:
-        return None
-    from scipy import stats
-
-    mean, half = np.mean(values), stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
-    return [float(mean - half), float(mean + half)]
 
 
 # ---------------------------------------------------------------------- for people
@@ -241,8 +203,10 @@ def table(results: Mapping[str, Any]) -> str:
             if condition != figures["condition"]
         )
     )
+    languages = sorted({name for figures in results["variants"].values() for name in figures["by_language"]})
     head = ["variant", "reads", f"{FIGURES[metric]} (test)", "95 % over seeds", "difference", "95 % paired"]
     head += ["p", "p (Holm)", *(f"{FIGURES[metric]}, {NAMES[name]}" for name in further)]
+    head += [f"{FIGURES[metric]}, {language}" for language in languages]
     head += [*(FIGURES.get(name, name) for name in also), "macro-F1 (dev)", "trained", "s an epoch"]
     lines = [head, ["---", "---", *["---:"] * (len(head) - 2)]]
     for name, figures in results["variants"].items():
@@ -260,6 +224,7 @@ def table(results: Mapping[str, Any]) -> str:
                 _number(difference.get("p_value")),
                 _number(difference.get("p_holm")),
                 *(_number(figures["test"].get(other, {}).get(metric)) for other in further),
+                *(_number(figures["by_language"].get(language)) for language in languages),
                 *(_number(own[key]) for key in also),
                 _number(figures["dev"]),
                 _count(figures["trained_parameters"]),
@@ -290,6 +255,10 @@ def _seconds(value: float | None) -> str:
     return MISSING if value is None else f"{value:.1f}"
 
 
+def _asked(results: Mapping[str, Any]) -> int:
+    return len(results["variants"]) * len(results["seeds"]) * max(1, len(results["folds"]))
+
+
 def paragraph(results: Mapping[str, Any]) -> str:
     """What the numbers say, in sentences that numbers alone choose and fill."""
     done = {name: figures for name, figures in results["variants"].items() if figures["runs"]}
@@ -297,7 +266,7 @@ def paragraph(results: Mapping[str, Any]) -> str:
         return "No run is finished."
     metric, reference = FIGURES[results["metric"]], results["reference"]
     runs = sum(len(figures["runs"]) for figures in done.values())
-    sentences = [f"{runs} of {len(results['variants']) * len(results['seeds'])} runs are finished."]
+    sentences = [f"{runs} of {_asked(results)} runs are finished."]
     if reference in done:
         figures = done[reference]
         spread = "" if figures["interval"] is None else f" {_interval(figures['interval'])} over seeds"

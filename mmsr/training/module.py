@@ -16,7 +16,7 @@ import math
 import pickle
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +24,7 @@ from typing import Any, Literal
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
-from rich.progress import track
+from rich.progress import Progress
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassF1Score
 from transformers import get_cosine_schedule_with_warmup
@@ -61,6 +61,7 @@ from mmsr.training.parameters import (
 MODEL_LOSSES = ("loss", "sentiment_loss", "rationale_loss")
 _FIXED_BY_A_CHECKPOINT = ("fusion", "config", "labels", "text_prefix", "rationale_format", "decoder_type")
 _TOKENIZER_ROWS = 50_000  # on which a tokenizer is trained: more of them hardly change its pieces
+_ENCODED_TEXTS = 64  # at a time
 _STANDARDIZED_ON = 128  # training files, spread evenly; some 20,000 frames
 
 
@@ -418,8 +419,10 @@ class MmsrModule(L.LightningModule):
         trainer = self.trainer
         mine = given[trainer.global_rank :: trainer.world_size]
         shown = trainer.is_global_zero and len(mine) >= 10
-        for one in track(mine, description=f"{what} features", disable=not shown):
-            features(one)
+        with Progress(disable=not shown) as bar:
+            task = bar.add_task(f"{what} features", total=len(mine))
+            for done in features.fill(mine):
+                bar.update(task, completed=done)
         features.store.record(f"{trainer.default_root_dir}, {what}")
         trainer.strategy.barrier()
 
@@ -643,11 +646,11 @@ def stored_audio(
     encoder.audio_encoder.eval()
 
     @torch.inference_mode()
-    def encode(path: str) -> Tensor:
-        inputs = processor(audio=[load(path)], return_tensors="pt").to(model.device)
+    def encode(paths: Sequence[str]) -> list[Tensor]:
+        inputs = processor(audio=[load(path) for path in paths], return_tensors="pt").to(model.device)
         with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=bf16):
             states, mask = encoder.encode_audio(inputs["input_values"], inputs["input_values_mask"])
-        return states[0, : int(mask.sum())]
+        return [row[: int(frames)] for row, frames in zip(states, mask.sum(1), strict=True)]
 
     return StoredFeatures(
         FeatureStore(folder, dtype=dtype),
@@ -686,11 +689,20 @@ def stored_text(
         return inputs["input_ids"][:, inputs["attention_mask"][0] == 1]  # [1, t]
 
     @torch.inference_mode()
-    def encode(text: str) -> Tensor:
-        ids = tokens(text).to(model.device)
+    def encode(texts: Sequence[str]) -> list[Tensor]:
+        ids = torch.cat([tokens(text) for text in texts]).to(model.device)
         with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=bf16):
             states, _ = encoder.encode_text(ids, torch.ones_like(ids))
-        return states[0]
+        return list(states)
+
+    def together(texts: Sequence[str]) -> Iterator[list[str]]:
+        """Texts of equally many tokens, which need no padding."""
+        lengths: dict[int, list[str]] = {}
+        for text in texts:
+            lengths.setdefault(tokens(text).shape[1], []).append(text)
+        for group in lengths.values():
+            for start in range(0, len(group), _ENCODED_TEXTS):
+                yield group[start : start + _ENCODED_TEXTS]
 
     return StoredFeatures(
         FeatureStore(folder, dtype=dtype),
@@ -703,6 +715,7 @@ def stored_text(
             "bf16": bf16,
         },
         name=f"text, {encoder.text_encoder.config.model_type}, {encoder.text_encoder.num_states} states",
+        together=together,
     )
 
 

@@ -48,12 +48,14 @@ class Evaluation:
         conditions: further ones, such as shuffled_audio (of a variant that reads the ASR's transcript: that
             with another row's audio).
         also: further figures to show, such as rougeL, without differences.
+        by_language: show the metric of each language as well.
     """
 
     metric: str = "macro_f1"
     condition: str = OWN
     conditions: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
+    by_language: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class Run:
         data_fingerprint: of its manifest.
         condition: under which it is compared.
         evaluation: how.
+        fold: of the speakers, where the ablation goes over folds; it is in the settings too.
     """
 
     variant: str
@@ -79,6 +82,12 @@ class Run:
     data_fingerprint: str
     condition: str
     evaluation: Evaluation
+    fold: int | None = None
+
+    @property
+    def label(self) -> str:
+        """What a person calls it."""
+        return f"{self.variant}, seed {self.seed}" + ("" if self.fold is None else f", fold {self.fold}")
 
     def result(self) -> dict[str, Any] | None:
         """What result.json says, where the run is finished and evaluated as it is asked for now."""

@@ -648,3 +648,14 @@ def test_rows_in_no_split_are_counted(manifest: Path, caplog: pytest.LogCaptureF
     with caplog.at_level(logging.WARNING):
         assert len(module(manifest).train_rows) == 20
     assert "m.csv: 8 rows are in no split of train, dev, test (theirs: 'Train')" in caplog.text
+
+
+def test_models_are_trained_and_selected_on_some_languages_and_tested_on_all(manifest: Path):
+    change(manifest, lambda number, row: row.update(language=("vi", "en", "de")[number % 3]))
+    data = MmsrDataModule(str(manifest), train_languages=["vi", "de"])
+    assert set(data.train_rows["language"]) == set(data.dev_rows["language"]) == {"vi", "de"}
+    assert set(data.test_rows["language"]) == {"vi", "en", "de"}
+    assert len(data.train_rows) == 16
+    for wrong, told in ((["fr", "vi"], r"\['fr'\]"), ([], r"\[\]")):
+        with pytest.raises(ManifestError, match=rf"in train_languages {told}; accepted: of de, en, vi"):
+            _ = MmsrDataModule(str(manifest), train_languages=wrong).train_rows

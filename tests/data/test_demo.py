@@ -17,7 +17,19 @@ import numpy as np
 import pytest
 import soundfile
 
-from mmsr.data.demo import MINIMUM, Utterance, ceilings, make_demo, plan, speak, voices_of
+from mmsr.data.demo import (
+    MINIMUM,
+    Utterance,
+    _manifest_row,
+    ceilings,
+    make_demo,
+    plan,
+    quoted_evidence,
+    respeak,
+    speak,
+    utterance_of,
+    voices_of,
+)
 from mmsr.data.demo_grammar import DESIGN, LABELS, LANGUAGES, MANNERS, RULE, VARIANTS
 
 needs_espeak = pytest.mark.skipif(
@@ -279,3 +291,71 @@ def test_without_espeak_it_says_what_to_install(tmp_path, monkeypatch):
 def test_corpus_card(corpus):
     card = json.loads((corpus / "corpus.json").read_text())
     assert (card["utterances"], card["seed"], card["version"]) == (UTTERANCES, 3, 1)
+
+
+# Spoken again
+
+
+def test_every_row_is_read_back_into_what_was_spoken():
+    for i, (split, spoken) in enumerate(plan(300, seed=5)):
+        found = utterance_of({**_manifest_row(i, split, spoken), "id": f"u{i}"})
+        assert found is not None and replace(found, take=spoken.take) == spoken
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("text", "my knee sings"),
+        ("language", "it"),
+        ("language", None),
+        ("speaker", "anna"),
+        ("speaker", None),
+        ("label", "negative"),
+        ("rationale", 'satisfaction: "feels much better" in a strange voice'),
+    ],
+)
+def test_a_row_of_another_making_is_not_read_back(column, value):
+    row = {**_manifest_row(0, "test", utterance()), "id": "u0"}
+    assert utterance_of(row) is not None
+    assert utterance_of({**row, column: value}) is None
+
+
+@needs_espeak
+@pytest.mark.parametrize("change", ["manner", "voice"])
+def test_rows_spoken_again_differ_in_one_thing(corpus, rows, tmp_path, change):
+    asked = [*rows[:12], {**rows[0], "id": "other", "text": "not ours"}]
+    again = respeak(asked, tmp_path / "again", change=change, progress=False)
+    assert [row["id"] for row in again] == [row["id"] for row in rows[:12]]
+    for old, new in zip(rows, again, strict=False):
+        was, is_now = utterance_of(old), utterance_of(new)
+        assert is_now == replace(was, **{change: getattr(is_now, change)})
+        assert getattr(is_now, change) != getattr(was, change)
+        assert new["kind"] in DESIGN and is_now.label == new["label"]
+        assert soundfile.info(new["audio"]).samplerate == 16_000
+        if change == "voice":
+            assert is_now.voice in voices_of(is_now.language, "test")
+            assert (new["label"], new["rationale"]) == (old["label"], old["rationale"])
+    files = contents(tmp_path / "again")
+    times = {file: file.stat().st_mtime_ns for file in (tmp_path / "again").rglob("*.flac")}
+    assert respeak(asked, tmp_path / "again", change=change, progress=False) == again
+    assert {file: file.stat().st_mtime_ns for file in times} == times  # used again, not spoken again
+    respeak(asked, tmp_path / "twin", change=change, progress=False)
+    assert contents(tmp_path / "twin") == files
+    with pytest.raises(ValueError, match="holds another corpus .* name another folder, or remove it"):
+        respeak(asked[:5], tmp_path / "again", change=change, progress=False)
+
+
+def test_what_to_change_is_checked(tmp_path):
+    with pytest.raises(ValueError, match="change 'mood' is unknown; accepted: manner, voice"):
+        respeak([], tmp_path, change="mood")
+
+
+@pytest.mark.parametrize("language", list(LANGUAGES))
+def test_a_rationale_s_evidence_is_read_back_in_every_language(language):
+    grammar = LANGUAGES[language]
+    for valence in LABELS:
+        for phrase, manner in zip(grammar.phrases(valence), list(MANNERS) * 3, strict=False):
+            spoken = utterance(language=language, phrase=phrase, valence=valence, manner=manner)
+            assert quoted_evidence(spoken.rationale, language) == (phrase, grammar.voices[manner])
+    assert quoted_evidence("nothing of the kind", language) == (None, None)
+    assert quoted_evidence(spoken.rationale, "it") == (None, None)

@@ -3,6 +3,7 @@ import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -226,10 +227,10 @@ def test_stored_features_are_encoded_once_and_alike(tmp_path: Path):
             store, encode, content=file_digest, encoder="e", processing=processing, name="e"
         )
 
-    def encode(given: str) -> torch.Tensor:
-        samples = soundfile.read(given)[0]
-        calls.append(len(samples))
-        return torch.full((4, 2, 3), float(samples[0]))
+    def encode(given: Sequence[str]) -> list[torch.Tensor]:
+        heard = [soundfile.read(one)[0] for one in given]
+        calls.extend(map(len, heard))
+        return [torch.full((4, 2, 3), float(samples[0])) for samples in heard]
 
     features = stored(2)
     first = features(str(path))
@@ -241,6 +242,31 @@ def test_stored_features_are_encoded_once_and_alike(tmp_path: Path):
     assert calls == [1600, 1600, 800]
     store.evict(to_bytes=0)
     assert torch.equal(features(str(path)), first) and calls[3:] == [800]
+
+
+def test_what_is_lacking_is_encoded_in_batches_that_are_allowed(tmp_path: Path):
+    batches: list[list[str]] = []
+
+    def encode(given: Sequence[str]) -> list[torch.Tensor]:
+        batches.append(list(given))
+        return [torch.full((len(one), 1, 1), float(ord(one[0]))) for one in given]
+
+    def together(given: Sequence[str]) -> list[list[str]]:
+        return [[one for one in given if len(one) == length] for length in (1, 2)]
+
+    features = StoredFeatures(
+        FeatureStore(tmp_path),
+        encode,
+        content=str.encode,
+        encoder="e",
+        processing={},
+        name="e",
+        together=together,
+    )
+    features("a")
+    assert list(features.fill(["a", "bb", "b", "b", "cc"])) == [1, 2, 4]
+    assert batches == [["a"], ["b"], ["bb", "cc"]]
+    assert features("cc").shape == (2, 1, 1) and features("cc")[0] == ord("c") and len(batches) == 3
 
 
 def test_an_entry_stays_readable_while_it_is_replaced(tmp_path: Path):

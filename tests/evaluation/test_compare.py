@@ -91,7 +91,7 @@ def test_several_runs_are_corrected_and_drawn(write, tmp_path, capsys) -> None:
 
 
 def test_a_report_says_where_it_comes_from(write, tmp_path, capsys) -> None:
-    a, b, c = write("a", wrong=10), write("b", wrong=3, first=1), write("c", wrong=4, first=1)
+    a, b, _ = write("a", wrong=10), write("b", wrong=3, first=1), write("c", wrong=4, first=1)
     (a / "metrics.json").write_text(
         json.dumps({"training_seed": 7, "data_fingerprint": "f00d", "command": "me"})
     )

@@ -9,7 +9,14 @@ import pytest
 from PIL import Image
 
 from mmsr.evaluation.report import markdown_table, write_report
-from mmsr.evaluation.report.pictures import INK, _drawable, draw_attention, draw_modalities, rendered
+from mmsr.evaluation.report.pictures import (
+    INK,
+    _drawable,
+    draw_attention,
+    draw_modalities,
+    draw_saliency,
+    rendered,
+)
 from mmsr.evaluation.run import evaluate, write_run
 
 LABELS = ["negative", "neutral", "positive"]
@@ -241,3 +248,25 @@ def test_letters_that_no_font_has_become_a_number() -> None:
     assert _drawable("▁đau", 0) == "đau"
     assert _drawable("$5$", 0) == r"\$5\$"
     assert _drawable("\U000e0001", 3) == "#4"
+
+
+def test_saliency_shows_what_is_there_and_refuses_what_does_not_fit():
+    shown = {
+        "words": ["so", "很"],
+        "word_weights": np.array([0.5, -0.2]),
+        "frame_weights": np.array([0.1, -0.3, 0.0]),
+        "waveform": np.zeros(960, dtype=np.float32),
+        "rate": 16_000,
+        "label": "negative",
+    }
+    wave, time, words = draw_saliency(shown).axes
+    assert [bar.get_width() for bar in words.patches] == [0.5, -0.2]
+    assert [bar.get_height() for bar in time.patches] == [0.1, -0.3, 0.0]
+    assert time.get_ylabel() == "added logit\nper 20 ms" and time.get_xlim() == wave.get_xlim() == (0, 0.06)
+    assert words.patches[0].get_facecolor() != words.patches[1].get_facecolor()
+    assert len(draw_saliency({**shown, "frame_weights": None}).axes) == 1
+    assert len(draw_saliency({**shown, "word_weights": None}).axes) == 2
+    with pytest.raises(ValueError, match="2 weights do not fit 1 words"):
+        draw_saliency({**shown, "words": ["so"]})
+    with pytest.raises(ValueError, match="neither words nor frames have weights"):
+        draw_saliency({**shown, "word_weights": None, "frame_weights": None})

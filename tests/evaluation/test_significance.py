@@ -15,6 +15,7 @@ from mmsr.evaluation.significance import (
     effect_size,
     holm,
     mcnemar,
+    method_difference,
     minimum_detectable_difference,
     paired_bootstrap,
     permutation_test,
@@ -262,3 +263,45 @@ def test_what_does_not_fit_is_named(data) -> None:
         holm([0.1, 1.2])
     with pytest.raises(ValueError, match="units 1; accepted: 2 or more"):
         minimum_detectable_difference(0.1, units=1)
+
+
+def _systems(generator, *, seeds: int, effect: float = 0.0, units: int = 40, rows: int = 5):
+    """Right or wrong `[s, n]` of two ways of training: units are hard, seeds are lucky, rows are noisy."""
+    hard = np.repeat(generator.normal(0, 0.12, units), rows)
+    share = [0.6 + side + hard + generator.normal(0, 0.05, (seeds, 1)) for side in (effect, 0.0)]
+    drawn = generator.random((units * rows,))  # the same rows: both find the same ones hard
+    answers = [np.where(0.5 * (drawn + generator.random(one.shape)) < one, 1.0, 0.0) for one in share]
+    return answers, np.repeat(np.arange(units), rows)
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_a_difference_of_methods_that_is_none_is_found_in_one_of_twenty_ablations(seeds) -> None:
+    generator = np.random.default_rng(seeds)
+    found, rows_alone = [], []
+    for _ in range(400):
+        (a, b), units = _systems(generator, seeds=seeds)
+        options = {"clusters": units, "metric": "mean", "resamples": 200}
+        found.append(method_difference(None, a, b, **options).p_value < 0.05)
+        low, high = paired_bootstrap(None, a, b, **options).interval
+        rows_alone.append(not low <= 0 <= high)
+    assert 0.02 <= np.mean(found) <= 0.08
+    assert np.mean(rows_alone) > 0.15, "with the seeds as they are, luck of the seeds is taken for an effect"
+
+
+def test_a_difference_of_methods_that_is_there_is_found() -> None:
+    generator = np.random.default_rng(0)
+    p_values = []
+    for _ in range(20):
+        (a, b), units = _systems(generator, seeds=5, effect=0.15)
+        found = method_difference(None, a, b, clusters=units, metric="mean", resamples=200)
+        assert found.difference == pytest.approx(a.mean() - b.mean())
+        assert found.interval[0] < found.difference < found.interval[1]
+        p_values.append(found.p_value)
+    assert np.mean(np.array(p_values) < 0.05) > 0.8
+
+
+def test_of_one_seed_and_of_no_difference_methods_say_what_is_known(data) -> None:
+    gold, a, b, _ = data
+    assert method_difference(gold, a, b, resamples=100)[1:] == (None, None)
+    same = method_difference(gold, np.stack([a, a]), np.stack([a, a]), resamples=100)
+    assert same == (0.0, (0.0, 0.0), 1.0)

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from torch.testing import assert_close
 from transformers import pipeline
 
 import mmsr
+from mmsr.model.attention import LOOKING_FUSIONS
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.pipeline import TASK, SentimentReasoningPipeline
 from mmsr.model.processing import MmsrProcessor
@@ -223,7 +225,8 @@ def test_a_decoder_s_label_is_the_one_that_it_wrote(
     for answer, utterance in zip(answers, utterances, strict=True):
         given = pipe.preprocess(utterance)
         inputs = processor(
-            **{name: [value] for name, value in given.items() if value is not None}, return_tensors="pt"
+            **{name: [given[name]] for name in ("audio", "text") if given[name] is not None},
+            return_tensors="pt",
         )
         with torch.no_grad():
             written = pipe.model.generate(**inputs, **asked, do_sample=False)
@@ -279,7 +282,7 @@ def test_a_model_of_labels_only(
         (
             {"text": "kind"},
             {"beams": 2},
-            r"unknown argument\(s\) beams; accepted: load_audio, forced_label, rat",
+            r"unknown argument\(s\) beams; accepted: load_audio, sampling_rate, asr, forced_label",
         ),
         (
             {"text": "kind"},
@@ -313,3 +316,239 @@ def test_transformers_makes_it_from_a_folder(
     assert isinstance(loaded.processor, MmsrProcessor)
     for answer, utterance in zip(loaded(utterances, batch_size=2), utterances, strict=True):
         assert_same(answer, pipe(utterance))
+
+
+# ---------------------------------------------------------------------- what else may go in
+
+
+def test_nothing_is_answered_by_nothing(pipe: SentimentReasoningPipeline):
+    assert pipe([]) == []
+
+
+def test_samples_come_with_their_rate_and_files_open(
+    pipe: SentimentReasoningPipeline, waveforms: list[np.ndarray], tmp_path: Path
+):
+    asked: list[Any] = []
+
+    def load(audio: Any) -> np.ndarray:
+        asked.append(audio)
+        return waveforms[0]
+
+    pipe((waveforms[1], 8000), load_audio=load, rationale=False)
+    pipe(waveforms[1], sampling_rate=11_025, load_audio=load, rationale=False)
+    pipe(
+        {"audio": waveforms[1], "sampling_rate": 8000}, sampling_rate=11_025, load_audio=load, rationale=False
+    )
+    assert [rate for _, rate in asked] == [8000, 11_025, 8000]
+    path = tmp_path / "speech.wav"
+    soundfile.write(path, waveforms[0], 16_000, subtype="FLOAT")
+    with path.open("rb") as file:
+        assert_same(pipe(file), pipe(waveforms[0]))
+
+
+def test_datasets_and_their_columns_are_answered_as_they_are_read(
+    pipe: SentimentReasoningPipeline, waveforms: list[np.ndarray], tmp_path: Path
+):
+    datasets = pytest.importorskip("datasets")
+    paths = [str(tmp_path / f"{i}.wav") for i in range(3)]
+    for path, wave in zip(paths, waveforms, strict=False):
+        soundfile.write(path, wave, 16_000, subtype="FLOAT")
+    texts = ["the doctor was kind", "nobody listened", "kind"]
+    table = datasets.Dataset.from_dict({"audio": paths, "text": texts, "id": ["a", "b", "c"]})
+    table = table.cast_column("audio", datasets.Audio())
+    both = [pipe({"audio": path, "text": text}) for path, text in zip(paths, texts, strict=True)]
+    expected = {
+        "table": (table, both),
+        "stream": (table.to_iterable_dataset(), both),
+        "audio": (table["audio"], [pipe(path) for path in paths]),
+        "text": (table["text"], [pipe({"text": text}) for text in texts]),
+    }
+    for name, (given, answers) in expected.items():
+        answered = pipe(given, batch_size=2)
+        assert isinstance(answered, Iterator), name
+        for answer, other in zip(answered, answers, strict=True):
+            assert_same(answer, other)
+
+
+def test_any_iterator_is_a_stream(pipe: SentimentReasoningPipeline):
+    taken: list[str] = []
+    answers = pipe(
+        ({"text": text} for text in iter(lambda: taken.append("kind") or "kind", None)), batch_size=2
+    )
+    assert next(answers)["label"] == pipe({"text": "kind"})["label"]
+    assert len(taken) <= 3  # it has no end: only what is asked for is read
+    assert isinstance(pipe(map(dict, [{"text": "kind"}])), Iterator)
+
+
+def test_progress_is_shown_where_asked(pipe: SentimentReasoningPipeline, capsys: pytest.CaptureFixture[str]):
+    rows = [{"text": "kind"}] * 3
+    pipe(rows, batch_size=2, rationale=False)
+    assert "utterances" not in capsys.readouterr().err
+    pipe(rows, batch_size=2, rationale=False, progress=True)
+    assert "3/3" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------- what else may come out
+
+
+def test_a_recogniser_writes_what_is_not_given(
+    pipe: SentimentReasoningPipeline, waveforms: list[np.ndarray], utterances: list[Answer]
+):
+    heard: list[tuple[int, str | None]] = []
+
+    def asr(waves: Any, languages: Any) -> list[str]:
+        heard.extend((len(wave), language) for wave, language in zip(waves, languages, strict=True))
+        return [" nobody listened " if len(wave) == len(waveforms[1]) else "" for wave in waves]
+
+    utterances[2] = {"audio": waveforms[1], "language": "vi"}
+    answers = pipe(utterances, batch_size=5, asr=asr)
+    assert heard == [(len(waveforms[1]), "vi"), (len(waveforms[2]), None)]
+    assert [answer.pop("transcript") for answer in answers] == [
+        "the doctor was very kind to me", "nobody listened", "nobody listened", None, "kind"
+    ]  # fmt: skip
+    expected = pipe(utterances[:2] + [{"audio": waveforms[1], "text": "nobody listened"}] + utterances[3:])
+    for answer, other in zip(answers, expected, strict=True):
+        assert_same(answer, other)
+    with pytest.raises(ValueError, match="asr gave 0 texts for 1 waveforms; accepted: one for each"):
+        pipe(waveforms[0], asr=lambda waves, languages: [])
+
+
+def test_a_recogniser_by_name_is_opened(
+    pipe: SentimentReasoningPipeline,
+    waveforms: list[np.ndarray],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+):
+    with pytest.raises(ValueError, match=str(tmp_path)):
+        pipe(waveforms[0], asr=tmp_path)  # mmsr's own opener, which finds no recogniser there
+    monkeypatch.setattr(SentimentReasoningPipeline, "default_open_asr", None)
+    with pytest.raises(ValueError, match="asr='whisper': no recognisers; pass a callable, or `import mmsr`"):
+        pipe(waveforms[0], asr="whisper")
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+def test_alternatives_are_the_forced_rationales(
+    pipe: SentimentReasoningPipeline, utterances: list[Answer], beams: int
+):
+    answers = pipe(utterances, batch_size=5, alternatives=True, num_beams=beams)
+    forced = {
+        label: pipe(utterances, batch_size=5, forced_label=label, num_beams=beams)
+        for label in pipe.model.config.labels
+    }
+    for row, answer in enumerate(answers):
+        others = {label: of[row]["rationale"] for label, of in forced.items() if label != answer["label"]}
+        assert answer["alternatives"] == others and len(others) == 2
+        assert answer["rationale"] == forced[answer["label"]][row]["rationale"]
+
+
+def test_the_unsure_are_marked(pipe: SentimentReasoningPipeline, utterances: list[Answer]):
+    scores = sorted(answer["score"] for answer in pipe(utterances, rationale=False))
+    answers = pipe(utterances, rationale=False, abstain_below=scores[2])
+    assert sorted(answer["abstained"] for answer in answers) == [False] * 3 + [True] * 2
+    assert all(answer["abstained"] == (answer["score"] < scores[2]) for answer in answers)
+
+
+@pytest.mark.parametrize("fusion", LOOKING_FUSIONS)
+def test_attention_is_a_share_of_words_and_of_seconds(
+    make_model: Callable[..., MmsrForSentimentReasoning],
+    processor: MmsrProcessor,
+    fitting: dict[str, Any],
+    utterances: list[Answer],
+    fusion: str,
+):
+    model = make_model(**{**fitting, "fusion": fusion})
+    pipe = pipeline(TASK, model=model, processor=processor, rationale=False)
+    implementation = model.config._attn_implementation
+    answers = pipe(utterances, batch_size=5, attention=True)
+    assert model.config._attn_implementation == implementation
+    looks = {"words": fusion != "audio_to_text", "audio": fusion != "text_to_audio"}
+    for answer, utterance in zip(answers, utterances, strict=True):
+        attention = answer["attention"]
+        text, audio = utterance.get("text"), utterance.get("audio")
+        assert (attention["words"] is not None) == (looks["words"] and text is not None)
+        assert (attention["audio"] is not None) == (looks["audio"] and audio is not None)
+        for weights in filter(None, attention.values()):
+            assert sum(one["weight"] for one in weights) == pytest.approx(1)
+            assert min(one["weight"] for one in weights) >= 0
+        if attention["words"]:
+            assert [one["word"] for one in attention["words"]] == text.split()
+        if attention["audio"]:
+            assert attention["audio"][0]["start"] == 0
+            assert attention["audio"][-1]["end"] == pytest.approx(len(audio) / 16_000, abs=1e-3)
+    assert json.loads(json.dumps(answers)) == answers
+
+
+def test_attention_is_the_fusion_s(pipe: SentimentReasoningPipeline, utterances: list[Answer]):
+    answer = pipe(utterances[0], attention=True, rationale=False)
+    text, audio = utterances[0]["text"], utterances[0]["audio"]
+    inputs = pipe.processor(text=[text], audio=[audio], return_tensors="pt")
+    pipe.model.set_attn_implementation("eager")
+    with torch.no_grad():
+        over_audio, over_text = pipe.model.encoder(**inputs, output_attentions=True).fusion_attentions[-1]
+    real = slice(1, inputs["input_ids"].shape[1] - 1)  # between <s> and </s>
+    frames = over_audio[0].mean(0)[real].mean(0)
+    assert_close(torch.tensor([one["weight"] for one in answer["attention"]["audio"]]), frames)
+    pieces = over_text[0].mean(0).mean(0)
+    words = pipe.processor.word_tokens(text)
+    assert sorted(position for _, positions in words for position in positions) == list(
+        range(*real.indices(99))
+    )
+    expected = torch.stack([pieces[positions].sum() for _, positions in words]) / pieces[real].sum()
+    assert_close(torch.tensor([one["weight"] for one in answer["attention"]["words"]]), expected)
+
+
+def test_who_cannot_look_or_write_says_so(
+    make_model: Callable[..., MmsrForSentimentReasoning],
+    processor: MmsrProcessor,
+    fitting: dict[str, Any],
+    utterances: list[Answer],
+):
+    model = make_model(**{**fitting, "fusion": "gated", "rationale_format": "none"})
+    pipe = pipeline(TASK, model=model, processor=processor)
+    with pytest.raises(ValueError, match="fusion='gated' has none; accepted: a model with fusion cross_att"):
+        pipe(utterances[0], attention=True)
+    with pytest.raises(ValueError, match="alternatives=True, but this model gives a label only"):
+        pipe(utterances[0], alternatives=True)
+    with pytest.raises(ValueError, match="abstain_below=2; accepted: a probability, above 0, to 1"):
+        pipe(utterances[0], abstain_below=2)
+
+
+def test_alternatives_need_rationales(pipe: SentimentReasoningPipeline, utterances: list[Answer]):
+    with pytest.raises(ValueError, match="alternatives=True contradicts rationale=False"):
+        pipe(utterances[0], alternatives=True, rationale=False)
+
+
+def test_an_answer_keeps_what_it_is_about_and_no_waveform(
+    pipe: SentimentReasoningPipeline, waveforms: list[np.ndarray], tmp_path: Path
+):
+    path = str(tmp_path / "speech.wav")
+    soundfile.write(path, waveforms[0], 16_000, subtype="FLOAT")
+    answer = pipe({"audio": path, "text": "kind"}, rationale=False)
+    assert answer.utterance == {"audio": path, "text": "kind"}
+    assert "data:audio/flac" in answer._repr_html_()
+    assert type(pipe({"text": "kind"}, rationale=False)) is not dict
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("  The doctor, was kind. ", ["The", "doctor,", "was", "kind."]),
+        ("bác sĩ rất tốt", ["bác", "sĩ", "rất", "tốt"]),
+        ("🙂 kind</s>", ["🙂", "kind<", "/s>"]),
+    ],
+)
+def test_words_are_made_of_their_pieces(processor: MmsrProcessor, text: str, words: list[str]):
+    processor.text_prefix = "query: "
+    try:
+        found = processor.word_tokens(text)
+        ids = processor(text=[text])["input_ids"][0]
+    finally:
+        processor.text_prefix = ""
+    assert [word for word, _ in found] == words
+    positions = [position for _, one in found for position in one]
+    assert positions == sorted(set(positions)) and positions[-1] == len(ids) - 2
+
+
+def test_chinese_words_are_pieces(processor: MmsrProcessor):
+    assert "".join(word for word, _ in processor.word_tokens("医生 很好。")) == "医生很好。"
+    assert len(processor.word_tokens("医生很好。")) > 1

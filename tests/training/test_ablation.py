@@ -13,20 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from sklearn.metrics import f1_score, recall_score
+from sklearn.metrics import f1_score
 
 from mmsr.cli import main
 from mmsr.inference import open_predictor
 from mmsr.model.configuration import FUSIONS
 from mmsr.training.ablation import ablate, content_name, plan, read_ablation, resolved
-from mmsr.training.ablation_report import (
-    _holm,
-    _label_metric,
-    _paired_bootstrap,
-    _seed_interval,
-    paragraph,
-    table,
-)
+from mmsr.training.ablation_report import paragraph, table
 from mmsr.training.runner import Event, LocalProcesses, Run
 
 SETTINGS = {
@@ -458,43 +451,63 @@ class Nested:
 # ---------------------------------------------------------------------- figures
 
 
-def test_the_bootstrap_finds_a_difference_and_only_where_there_is_one():
-    generator = np.random.default_rng(0)
-    gold = generator.choice(["a", "b", "c"], 400)
-    right = [np.where(generator.random(400) < 0.8, gold, "a") for _ in range(3)]
-    worse = [np.where(generator.random(400) < 0.5, gold, "b") for _ in range(3)]
-    rows = [str(row) for row in range(400)]
-    options = {"clusters": rows, "metric": "macro_f1", "resamples": 1000, "seed": 0}
-    found = _paired_bootstrap(gold, right, worse, **options)
-    figures = [np.mean([f1_score(gold, one, average="macro") for one in side]) for side in (right, worse)]
-    assert found["mean"] == pytest.approx(figures[0] - figures[1], abs=1e-12)
-    assert 0 < found["interval"][0] < found["mean"] < found["interval"][1]
-    assert found["p_value"] == pytest.approx(2 / 1001)
-    turned = _paired_bootstrap(gold, worse, right, **options)
-    assert turned["interval"] == pytest.approx([-found["interval"][1], -found["interval"][0]])
-    same = _paired_bootstrap(gold, right, right, **options)
-    assert (same["mean"], same["interval"], same["p_value"]) == (0.0, [0.0, 0.0], 1.0)
-    shuffled = [right[i] for i in (1, 2, 0)]
-    assert _paired_bootstrap(gold, right, shuffled, **options)["p_value"] > 0.5
-
-
-def test_figures_of_counts_are_scikit_learn_s():
-    generator = np.random.default_rng(1)
-    gold, predicted = (generator.integers(0, 3, 50) for _ in range(2))
-    confusion = np.zeros((1, 4, 4))  # a label that occurs nowhere does not count
-    np.add.at(confusion, (0, gold, predicted), 1)
-    assert _label_metric(confusion, "accuracy")[0] == pytest.approx((gold == predicted).mean())
-    assert _label_metric(confusion, "macro_f1")[0] == pytest.approx(
-        f1_score(gold, predicted, average="macro")
+def test_folds_are_evaluated_together(demo_corpus, tmp_path):
+    """Each seed's figure is that of the rows of its folds together, and is compared over all of them."""
+    content = yaml.safe_load(tiny(tmp_path, demo_corpus).read_text())
+    content["settings"] |= {"data.folds": 3, "data.dev_speakers": 1, "model.rationale_format": "none"}
+    content |= {"grid": {"model.fusion": ["text_only"]}, "seeds": [0, 1], "folds": [0, 2]}
+    content["variants"] = {"slow": {"model.learning_rate": 1e-5}, "fast": {"model.learning_rate": 1e-2}}
+    content["evaluation"] = {"also": ["accuracy"], "by_language": True}
+    ablation = read_ablation(write(tmp_path, **content))
+    results = ablate(ablation, open_model=open_predictor, runner=Here())
+    (runs, _), out = plan(ablation), ablation.out
+    assert [run.label for run in runs] == [
+        f"slow, text_only, seed {seed}, fold {fold}" for seed in (0, 1) for fold in (0, 2)
+    ]
+    of_seed = [
+        [
+            json.loads(line)
+            for run in runs
+            if run.seed == seed
+            for line in (run.folder / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+        ]
+        for seed in (0, 1)
+    ]
+    parts = [{row["speaker"] for row in of_seed[0][: len(of_seed[0]) // 2]}, set()]
+    parts[1] = {row["speaker"] for row in of_seed[0]} - parts[0]
+    assert parts[0] and parts[1], "the folds have speakers of their own"
+    figures = results["variants"]["slow, text_only"]
+    gold, said = ([row[name] for row in of_seed[1]] for name in ("label", "predicted_label"))
+    assert figures["values"][1] == pytest.approx(f1_score(gold, said, average="macro"))
+    assert figures["test"]["text"]["accuracy"] == pytest.approx(
+        np.mean([row["label"] == row["predicted_label"] for rows in of_seed for row in rows])
     )
-    assert _label_metric(confusion, "uar")[0] == pytest.approx(recall_score(gold, predicted, average="macro"))
+    german = [[row for row in rows if row["language"] == "de"] for rows in of_seed]
+    assert figures["by_language"]["de"] == pytest.approx(
+        np.mean(
+            [
+                f1_score(
+                    *([row[name] for row in rows] for name in ("label", "predicted_label")), average="macro"
+                )
+                for rows in german
+            ]
+        )
+    )
+    assert "macro-F1, de |" in (out / "table.md").read_text(encoding="utf-8")
+    assert results["variants"]["fast, text_only"]["difference"]["n"] == len(of_seed[0])
+    assert "8 of 8 runs are finished" in (out / "table.md").read_text(encoding="utf-8")
+    assert 0 < results["baselines"]["majority"]["macro_f1"] < 0.5
 
-
-def test_correction_and_interval():
-    assert _holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
-    assert _holm([]) == []
-    assert _seed_interval([0.5]) is None
-    assert _seed_interval([1.0, 2.0, 3.0]) == pytest.approx([2 - 2.4841377, 2 + 2.4841377])
+    content["evaluation"]["by_language"] = "de"
+    with pytest.raises(ValueError, match="evaluation by_language 'de'; accepted: true or false"):
+        read_ablation(write(tmp_path, **content))
+    del content["evaluation"]
+    content["settings"]["data.fold"] = 1
+    with pytest.raises(ValueError, match=r"folds \[0, 2\] and data.fold of variant 'slow, text_only' contra"):
+        read_ablation(write(tmp_path, **content))
+    content["folds"] = [0, 0]
+    with pytest.raises(ValueError, match=r"folds \[0, 0\] repeat one; accepted: each once"):
+        read_ablation(write(tmp_path, **content))
 
 
 def test_the_paragraph_is_made_of_the_numbers(finished):

@@ -4,7 +4,14 @@ names ─► pictures ─► page ─► run, comparison (and `mmsr.training.abl
 """
 
 from mmsr.evaluation.report.names import FIGURES, MISSING, NAMES
-from mmsr.evaluation.report.pictures import BLUE, GREY, ORANGE, differences_picture
+from mmsr.evaluation.report.pictures import (
+    BLUE,
+    GREY,
+    ORANGE,
+    differences_picture,
+    ratings_picture,
+    saliency_picture,
+)
 from mmsr.evaluation.report.run import Example, markdown_table, write_report
 
 __all__ = [
@@ -17,5 +24,7 @@ __all__ = [
     "Example",
     "differences_picture",
     "markdown_table",
+    "ratings_picture",
+    "saliency_picture",
     "write_report",
 ]

@@ -155,11 +155,7 @@ class Page:
 
 
 def write_page(page: Page, path: Path | str) -> Path:
-    """Write a page as HTML to `path`, as Markdown and its pictures as PNG beside it; return the path.
-
-    Raises:
-        ValueError: The extra `report` is not installed.
-    """
+    """Write a page as HTML to `path`, as Markdown and its pictures as PNG beside it; return the path."""
     path = Path(path)
     environment = _environment()
     for section in page.content:
@@ -221,10 +217,8 @@ def plain(text: str) -> str:
 
 @cache
 def _environment() -> "Environment":
-    try:
-        from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-    except ImportError as error:
-        raise ValueError("reports need jinja2: pip install 'mmsr[report]'") from error
+    from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
     environment = Environment(
         loader=PackageLoader("mmsr.evaluation.report", "."),
         autoescape=select_autoescape(("html.jinja",), default=False),

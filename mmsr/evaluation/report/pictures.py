@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from mmsr.evaluation.compare import Comparison
+    from mmsr.evaluation.human.scores import Scores
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#8A8A8A"  # Okabe and Ito's: told apart by colour-blind eyes
 LINES = (BLUE, ORANGE, "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
@@ -40,7 +41,7 @@ FONTS = (
 INK, PAPER = "#1c2024", "#fffffe"  # in SVG they become the page's own, be it light or dark
 LABELLED_TOKENS = 40  # more tokens than this cannot all be named beside an attention map
 _THEME = (
-    "<style>:root{color:#1c2024;--paper:#fff}"
+    f"<style>:root{{color:{INK};--paper:#fff}}"
     "@media(prefers-color-scheme:dark){:root{color:#e8eaed;--paper:#15191d}}</style>"
 )
 
@@ -52,6 +53,17 @@ class Attention(TypedDict):
     tokens: Sequence[str]
     waveform: Any  # [samples]
     rate: int  # Hz
+
+
+class Saliency(TypedDict):
+    """What the saliency picture shows of one utterance; weights are None where a modality is absent."""
+
+    words: Sequence[str]
+    word_weights: Any  # [words]
+    frame_weights: Any  # [frames], equally long
+    waveform: Any  # [samples]
+    rate: int  # Hz
+    label: str
 
 
 class Rendered(NamedTuple):
@@ -259,6 +271,57 @@ def draw_differences(comparisons: "Sequence[Comparison]") -> "Figure":
     return figure
 
 
+def ratings_picture(scores: "Scores") -> bytes:
+    """Returns the picture of `draw_ratings` as PNG."""
+    return rendered(partial(draw_ratings, scores)).png
+
+
+def draw_ratings(scores: "Scores") -> "Figure":
+    """Draws what raters said: each system's means with their intervals; items won, tied and lost in pairs."""
+    systems = list(dict.fromkeys(one.system for one in scores.figures))
+    criteria = list(dict.fromkeys(one.criterion for one in scores.figures))
+    rows = max(len(criteria) * len(systems) / 2, len(scores.contrasts))
+    figure, (means, items) = _figure(2, width=11, height=2.2 + 0.45 * rows)
+    for one in scores.figures:
+        i = systems.index(one.system)
+        y = criteria.index(one.criterion) + 0.5 * ((i + 0.5) / len(systems) - 0.5)
+        style: dict[str, Any] = {"color": LINES[i % len(LINES)], "marker": "os^Dvx"[i % 6]}
+        means.plot(one.interval, [y, y], color=style["color"], linewidth=2.5, solid_capstyle="butt")
+        named = _drawable(one.system, i) if one.criterion == criteria[0] else None
+        means.plot(one.mean, y, markersize=8, linestyle="", label=named, **style)
+    means.set_yticks(range(len(criteria)), [_drawable(name, i) for i, name in enumerate(criteria)])
+    means.set(xlim=(0.9, 5.1), xticks=range(1, 6), xlabel="mean rating, 95 % interval over items")
+    means.set_ylim(len(criteria) - 0.5, -0.5)
+    means.grid(axis="x", alpha=0.3)
+    means.legend(frameon=False, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
+    for y, pair in enumerate(scores.contrasts):
+        start = 0
+        parts = (
+            (pair.wins, BLUE, "a better"),
+            (pair.ties, "#DDDDDD", "same"),
+            (pair.losses, ORANGE, "b better"),
+        )
+        for count, colour, name in parts:
+            items.barh(y, count, left=start, color=colour, height=0.7, label=None if y else name)
+            if count:
+                ink = "black" if name == "same" else "white"
+                items.text(start + count / 2, y, str(count), ha="center", va="center", color=ink)
+            start += count
+        p = "< .001" if pair.p_holm < 0.001 else f"= {pair.p_holm:.3f}".replace("0.", ".", 1)
+        items.text(1.02, y, f"p {p}", transform=items.get_yaxis_transform(), va="center", fontsize=10)
+    several = len(systems) > 2
+    names = [
+        f"{_drawable(one.a, 0)} - {_drawable(one.b, 1)}\n{one.measure}" if several else one.measure
+        for one in scores.contrasts
+    ]
+    items.set_yticks(range(len(names)), names)
+    items.set_ylim(len(names) - 0.5, -0.5)
+    which = "" if several else f": a = {_drawable(systems[0], 0)}, b = {_drawable(systems[1], 1)}"
+    items.set_xlabel(f"items{which}\np after Holm's correction")
+    items.legend(frameon=False, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
+    return figure
+
+
 def draw_attention(attention: Attention) -> "Figure":
     """Draws a waveform, its mel spectrogram and each text token's attention to it, on one axis of seconds.
 
@@ -305,6 +368,67 @@ def draw_attention(attention: Attention) -> "Figure":
     return figure
 
 
+def saliency_picture(saliency: Saliency) -> bytes:
+    """Returns, as a PNG, what each moment and each word adds to the logit of a label."""
+    return rendered(partial(draw_saliency, saliency)).png
+
+
+def draw_saliency(saliency: Saliency) -> "Figure":
+    """Draws a waveform over what its frames add to a label's logit, and what the words add.
+
+    Raises:
+        ValueError: Where the weights of words are not as many as the words, or both modalities are absent.
+    """
+    from matplotlib.patches import Patch
+
+    frames, words = saliency["frame_weights"], saliency["word_weights"]
+    if words is not None and len(words) != len(saliency["words"]):
+        raise ValueError(f"{len(words)} weights do not fit {len(saliency['words'])} words")
+    if frames is None and words is None:
+        raise ValueError("nothing to draw: neither words nor frames have weights")
+    heights = ([1.2, 1.2] if frames is not None else []) + (
+        [0.28 * max(4, len(words))] if words is not None else []
+    )
+    figure, axes = _figure(len(heights), width=8, height=1.4 + sum(heights), heights=heights, sharex=False)
+    if frames is not None:
+        wave, time = axes[0], axes[1]
+        seconds = len(saliency["waveform"]) / saliency["rate"]
+        edges = np.linspace(0, seconds, len(frames) + 1)
+        wave.plot(
+            np.arange(len(saliency["waveform"])) / saliency["rate"],
+            saliency["waveform"],
+            color=GREY,
+            linewidth=0.5,
+        )
+        wave.set(ylabel="amplitude", xlim=(0, seconds))
+        wave.tick_params(labelbottom=False)
+        time.bar(
+            edges[:-1], frames, width=np.diff(edges), align="edge", color=np.where(frames < 0, ORANGE, BLUE)
+        )
+        time.axhline(0, color=INK, linewidth=0.6)
+        milliseconds = 1000 * seconds / len(frames)
+        time.set(ylabel=f"added logit\nper {milliseconds:.0f} ms", xlabel="time (s)", xlim=(0, seconds))
+    if words is not None:
+        ax = axes[-1]
+        places = np.arange(len(words))
+        ax.barh(places, words, color=np.where(words < 0, ORANGE, BLUE), height=0.7)
+        ax.axvline(0, color=INK, linewidth=0.6)
+        ax.set_yticks(places, [_drawable(word, i) for i, word in enumerate(saliency["words"])])
+        ax.set_ylim(len(words) - 0.4, -0.6)
+        ax.set_xlabel(f"added to the logit of {_drawable(saliency['label'], 0)}")
+    figure.legend(
+        handles=[
+            Patch(color=BLUE, label=f"for {_drawable(saliency['label'], 0)}"),
+            Patch(color=ORANGE, label="against"),
+        ],
+        loc="outside upper right",
+        ncols=2,
+        frameon=False,
+        fontsize=9,
+    )
+    return figure
+
+
 def style() -> AbstractContextManager[None]:
     """Returns a block in which matplotlib has the settings of every picture."""
     from matplotlib import rc_context
@@ -325,16 +449,26 @@ def style() -> AbstractContextManager[None]:
 
 
 def _figure(
-    panels: int, *, width: float, height: float, heights: Sequence[float] | None = None
+    panels: int,
+    *,
+    width: float,
+    height: float,
+    heights: Sequence[float] | None = None,
+    sharex: bool | None = None,
 ) -> tuple["Figure", list["Axes"]]:
-    """Returns a figure with panels side by side or, with `heights`, one above the other on one time axis."""
+    """Returns a figure with panels side by side or, with `heights`, one above the other.
+
+    Those share their time axis, unless `sharex` says otherwise.
+    """
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     figure = Figure(figsize=(width, height), dpi=150, layout=ConstrainedLayoutEngine(w_pad=0.1))
     rows, columns = (panels, 1) if heights else (1, panels)
     ratios = {"height_ratios": list(heights)} if heights else None
-    axes = figure.subplots(rows, columns, squeeze=False, sharex=bool(heights), gridspec_kw=ratios)
+    axes = figure.subplots(
+        rows, columns, squeeze=False, sharex=bool(heights) if sharex is None else sharex, gridspec_kw=ratios
+    )
     return figure, list(axes.flat)
 
 

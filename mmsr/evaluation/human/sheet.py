@@ -1,0 +1,329 @@
+"""Blinded sheets on which people rate what two systems said of the same utterances.
+
+    systems, manifest rows ─► rows that all answered ─► sample by label and language ─┬─► sheets/*.html
+                                                                                      └─► key.json
+
+A sheet is one HTML file that loads nothing: the sound is inside, answers stay in the browser until the rater
+saves them as a file. It names neither systems nor rows; which answer is whose stands in key.json alone,
+beside the folder of sheets and not in it, so that this folder can be handed out whole.
+"""
+
+import base64
+import hashlib
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from importlib.resources import files
+from itertools import combinations
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from mmsr.evaluation.compare import System, read_runs
+from mmsr.evaluation.metrics import Row, has_text
+from mmsr.evaluation.run import Progress
+from mmsr.files import appearing
+
+KEY_FORMAT = "mmsr-human-key-1"
+RATE = 16_000  # Hz of the sound in a sheet
+PREFERENCE = "preference"  # what is asked beside the criteria
+CRITERIA = {
+    "correctness": "The label and the reason are right for this utterance.",
+    "clarity": "The reason is clear and easy to understand.",
+    "relevance": "The reason names what matters clinically.",
+}
+
+Listen = Callable[[str], NDArray[Any]]
+"""Reads a manifest's audio as samples `[s]` in [-1, 1] at `RATE`."""
+
+
+class SheetError(ValueError):
+    """Sheets that cannot be made; says of what there is too little or too much, and what is accepted."""
+
+
+class Made(NamedTuple):
+    """What was written.
+
+    Attributes:
+        key: Which answer is whose: for whoever scores, never for a rater.
+        sheets: One HTML file a rater.
+        rows: Rows on the sheets, each counted once.
+        candidates: Rows from which these were drawn.
+    """
+
+    key: Path
+    sheets: list[Path]
+    rows: int
+    candidates: int
+
+
+class Showing(NamedTuple):
+    """One item of a sheet: a row, and which system's answer stands on which side."""
+
+    id: str
+    left: str
+    right: str
+    repeat: bool
+
+
+def make_sheets(
+    systems: Sequence[System],
+    rows: Sequence[Row],
+    out: Path | str,
+    *,
+    listen: Listen,
+    items: int = 30,
+    raters: int = 1,
+    shared: int | None = None,
+    repeats: int = 0,
+    differing: bool = False,
+    condition: str | None = None,
+    criteria: Mapping[str, str] | None = None,
+    seed: int = 0,
+    command: str = "",
+    progress: Progress | None = None,
+) -> Made:
+    """Write the folder OUT: sheets/sheet-1.html and so on, and key.json.
+
+    Rows are drawn so that each label and each language has its share (a systematic sample of the rows sorted
+    by both, in random order otherwise), which keeps means over items those of all rows. With more than two
+    systems each row shows one pair of them, all pairs equally often. On each sheet the order is random, and
+    the first system of a pair stands left on half of the items.
+
+    Args:
+        systems: Two or more, of one run each.
+        rows: The manifest's, for sound and transcript.
+        out: A new folder.
+        listen: See `Listen`.
+        items: Different rows on each sheet.
+        raters: Sheets to make.
+        shared: How many of a sheet's rows are on every sheet, for agreement; all by default.
+        repeats: How many items come a second time on the sheet, sides exchanged, to see whether a rater says
+            the same again. They come in its second half, and were first seen in its first.
+        differing: Draw from rows of which all systems' rationales are different.
+        condition: Of the systems that do not say; by default the first that all have.
+        criteria: Statement of each criterion, which raters agree with from 1 to 5; `CRITERIA` by default.
+        seed: Of every draw; the same seed gives the same sheets.
+        command: Kept in the key.
+        progress: Told of each recording.
+
+    Raises:
+        SheetError: Fewer than two systems, a system of several seeds or without rationales, names that are
+            not different; numbers that do not fit each other or the rows; a folder that is not new.
+        CompareError: Predictions that cannot be read.
+    """
+    out = Path(out)
+    shared = items if shared is None else shared
+    criteria = CRITERIA if criteria is None else criteria
+    _check(systems, out, items=items, raters=raters, shared=shared, repeats=repeats, criteria=criteria)
+    conditions, runs = read_runs(systems, condition)
+    answers = {system.name: run for system, (run,) in zip(systems, runs, strict=True)}
+    candidates = _candidates(answers, rows, differing=differing)
+    wanted = shared + raters * (items - shared)
+    if wanted > len(candidates):
+        which = "with different rationales " if differing else ""
+        raise SheetError(
+            f"--items {items}: {wanted:,} rows are wanted for {raters} raters and {len(candidates):,} {which}"
+            "are there that all systems answered; accepted: fewer items, or more of them --shared"
+        )
+    generator = np.random.default_rng(seed)
+    strata = [f"{row['label']} {row['language']}" for row in candidates]
+    drawn = [candidates[i] for i in stratified(strata, wanted, generator)]
+    sheets = _plan(
+        [row["id"] for row in drawn],
+        list(answers),
+        strata=[f"{row['label']} {row['language']}" for row in drawn],
+        raters=raters,
+        shared=shared,
+        repeats=repeats,
+        generator=generator,
+    )
+    shown = _contents(drawn, listen, progress)
+    key: dict[str, Any] = {
+        "format": KEY_FORMAT,
+        "command": command,
+        "seed": seed,
+        "differing": differing,
+        "candidates": len(candidates),
+        "criteria": dict(criteria),
+        "systems": {
+            system.name: {
+                "file": str(system.files[0]),
+                "sha256": hashlib.sha256(system.files[0].read_bytes()).hexdigest(),
+                "condition": name,
+            }
+            for system, name in zip(systems, conditions, strict=True)
+        },
+        "sheets": {},
+    }
+    with appearing(out) as folder:
+        (folder / "sheets").mkdir(parents=True)
+        for number, showings in enumerate(sheets, start=1):
+            content = [
+                {
+                    **shown[one.id],
+                    **{side: _answer(answers[getattr(one, side)][one.id]) for side in ("left", "right")},
+                }
+                for one in showings
+            ]
+            blob = json.dumps([number, seed, dict(criteria), content], ensure_ascii=False)
+            sheet = hashlib.sha256(blob.encode()).hexdigest()[:12]
+            page = _render({"sheet": sheet, "criteria": dict(criteria), "items": content})
+            (folder / "sheets" / f"sheet-{number}.html").write_text(page, encoding="utf-8")
+            key["sheets"][sheet] = {
+                "file": f"sheet-{number}.html",
+                "items": [{"item": n, **one._asdict()} for n, one in enumerate(showings, start=1)],
+            }
+        text = json.dumps(key, ensure_ascii=False, indent=2) + "\n"
+        (folder / "key.json").write_text(text, encoding="utf-8")
+    pages = [out / "sheets" / entry["file"] for entry in key["sheets"].values()]
+    return Made(out / "key.json", pages, wanted, len(candidates))
+
+
+def stratified(strata: Sequence[str], count: int, generator: np.random.Generator) -> list[int]:
+    """Positions of a systematic sample: every stratum has its share, but for less than one row.
+
+    Args:
+        strata: Stratum of each row `[n]`.
+        count: How many of them, n or fewer.
+        generator: Of the order within strata, and of where the sample begins.
+
+    Returns:
+        Positions `[count]`, sorted by stratum.
+    """
+    shuffled = generator.permutation(len(strata))
+    order = sorted(shuffled.tolist(), key=lambda i: strata[i])
+    places = (np.arange(count) + generator.random()) * len(order) / max(count, 1)
+    return [order[int(place)] for place in places]
+
+
+def _check(
+    systems: Sequence[System],
+    out: Path,
+    *,
+    items: int,
+    raters: int,
+    shared: int,
+    repeats: int,
+    criteria: Mapping[str, str],
+) -> None:
+    if len(systems) < 2:
+        raise SheetError(f"{len(systems)} run; accepted: two or more to compare")
+    names = [system.name for system in systems]
+    if len(set(names)) < len(names):
+        raise SheetError(f"two runs are called {max(names, key=names.count)!r}; accepted: NAME=RUN for each")
+    for system in systems:
+        if len(system.files) > 1:
+            raise SheetError(f"{system.name}: {len(system.files)} runs match; accepted: one, of one seed")
+    for flag, value, least, most in (
+        ("items", items, 1, None),
+        ("raters", raters, 1, None),
+        ("shared", shared, 0, items),
+        ("repeats", repeats, 0, items // 2),
+    ):
+        if value < least or (most is not None and value > most):
+            accepted = f"{least} to {most} with --items {items}" if most is not None else f"{least} or more"
+            raise SheetError(f"--{flag} {value}; accepted: {accepted}")
+    if not criteria or PREFERENCE in criteria or not all(map(has_text, (*criteria, *criteria.values()))):
+        raise SheetError(
+            f"--criteria {dict(criteria)}; accepted: NAME=STATEMENT, one or more, none called {PREFERENCE}"
+        )
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise SheetError(
+            f"--out {out} is there, and without its key.json no rating can be read; accepted: a new folder"
+        )
+
+
+def _candidates(
+    answers: Mapping[str, Mapping[str, Row]], rows: Sequence[Row], *, differing: bool
+) -> list[Row]:
+    """Manifest rows that all systems answered."""
+    for name, run in answers.items():
+        if not any(has_text(row["predicted_rationale"]) for row in run.values()):
+            raise SheetError(f"{name}: no row has a predicted_rationale; accepted: systems that give reasons")
+    common = set.intersection(*(set(run) for run in answers.values()))
+    found = [row for row in rows if row["id"] in common]
+    if not found:
+        raise SheetError(
+            f"none of {len(common):,} rows that all runs answered is in the manifest;"
+            " accepted: the manifest that they were evaluated on"
+        )
+    if not differing:
+        return found
+    said = [[run[row["id"]]["predicted_rationale"] for run in answers.values()] for row in found]
+    return [row for row, each in zip(found, said, strict=True) if len(set(each)) == len(each)]
+
+
+def _plan(
+    ids: Sequence[str],
+    systems: Sequence[str],
+    *,
+    strata: Sequence[str],
+    raters: int,
+    shared: int,
+    repeats: int,
+    generator: np.random.Generator,
+) -> list[list[Showing]]:
+    """What stands on each sheet, in its order."""
+    pairs = list(combinations(systems, 2))
+    rounds = -(-len(ids) // len(pairs))
+    turns = np.concatenate([generator.permutation(len(pairs)) for _ in range(rounds)])
+    pair_of = {id: pairs[turn] for id, turn in zip(ids, turns, strict=False)}
+    common = set(stratified(strata, shared, generator))
+    own = [i for i in range(len(ids)) if i not in common]
+    sheets = []
+    for rater in range(raters):
+        mine = generator.permutation([*sorted(common), *own[rater::raters]])
+        exchanged = generator.permutation(len(mine)) % 2
+        first = []
+        for i, exchange in zip(mine, exchanged, strict=True):
+            left, right = pair_of[ids[i]][:: -1 if exchange else 1]
+            first.append(Showing(ids[i], left, right, False))
+        half = len(first) // 2
+        again = [
+            Showing(first[i].id, first[i].right, first[i].left, True)
+            for i in generator.permutation(half)[:repeats]
+        ]
+        late = [*first[half:], *again]
+        sheets.append([*first[:half], *(late[i] for i in generator.permutation(len(late)))])
+    return sheets
+
+
+def _contents(rows: Sequence[Row], listen: Listen, progress: Progress | None) -> dict[str, dict[str, Any]]:
+    """Of each row what all raters see and hear. Ids may tell the label, as RAVDESS's do: they stay away."""
+    shown = {}
+    for done, row in enumerate(rows, start=1):
+        shown[row["id"]] = {
+            "audio": _sound(listen(row["audio"])) if has_text(row["audio"]) else None,
+            "text": row["text"] or row["asr_text"],
+            "language": row["language"],
+        }
+        if progress:
+            progress("sound", done, len(rows))
+    return shown
+
+
+def _sound(samples: NDArray[Any]) -> str:
+    """Samples `[s]` as FLAC in a data URI: without loss, and without the source's tags."""
+    file = io.BytesIO()
+    soundfile.write(file, samples, RATE, format="FLAC", subtype="PCM_16")
+    return f"data:audio/flac;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def _answer(row: Row) -> dict[str, str | None]:
+    return {"label": row["predicted_label"], "rationale": row["predicted_rationale"]}
+
+
+def _render(content: Mapping[str, Any]) -> str:
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined)
+    # by default it sorts keys, and criteria are asked in the order in which they were given
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
+    template = environment.from_string(
+        files("mmsr.evaluation.human").joinpath("sheet.html.jinja").read_text("utf-8")
+    )
+    return template.render(content=content, sheet=content["sheet"])
