@@ -13,6 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from markupsafe import Markup, escape
+
 from mmsr.evaluation.report.names import MISSING
 from mmsr.evaluation.report.pictures import Rendered, rendered
 from mmsr.files import write_file
@@ -196,8 +198,8 @@ def origin(document: Mapping[str, Any]) -> dict[str, str]:
         if key in document:
             found[key.replace("_", " ")] = str(document[key])
     if machine := document.get("machine"):
-        facts = (machine.get("gpu"), machine.get("cpu"), f"{machine['cores']} cores")
-        found["processor"] = ", ".join(fact for fact in facts if fact)
+        parts = (machine.get("gpu"), machine.get("cpu"), f"{machine['cores']} cores")
+        found["processor"] = ", ".join(part for part in parts if part)
     for key in ("machine", "versions"):
         if key in document:
             facts = (f"{name.replace('_', ' ')} {value}" for name, value in document[key].items())
@@ -208,6 +210,11 @@ def origin(document: Mapping[str, Any]) -> dict[str, str]:
 def _words(cell: str | Quote) -> str:
     """A cell in a Markdown table."""
     return plain((cell.text or MISSING) if isinstance(cell, Quote) else cell)
+
+
+def _code(text: str) -> Markup:
+    """Words between backticks as code, in HTML."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def plain(text: str) -> str:
@@ -227,5 +234,5 @@ def _environment() -> "Environment":
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["plain"] = plain
+    environment.filters |= {"plain": plain, "code": _code}
     return environment
