@@ -331,9 +331,7 @@ def _table(results: Mapping[str, Any]) -> Table:
         empty = [MISSING] * (len(head) - 3)
         cells = [MISSING, _number(figures[metric]), *empty]
         rows.append(TableRow(NAMES[name], cells, baseline=True))
-    caption = (
-        f"{FIGURES[metric]} of each variant, and its difference from the reference. Brackets: intervals."
-    )
+    caption = f"{FIGURES[metric]} of each variant, its difference from the reference, and what it costs."
     return Table(head, rows, caption)
 
 
