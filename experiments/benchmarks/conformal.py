@@ -1,4 +1,4 @@
-"""Do conformal label sets hold the true label as often as they say? On rows like the calibration's, and others.
+"""Do conformal label sets hold the true label as often as asked? On rows like the calibration's, and others.
 
     python experiments/benchmarks/conformal.py --models runs/*/seed*/model --out runs/conformal
 

@@ -162,5 +162,5 @@ def _figures(
         pairs = Counter(zip(gold, predicted, strict=True))
         figures["confusion"] = {g: {p: pairs[g, p] for p in labels} for g in labels}
         figures["interval"] = bootstrap_intervals(gold, predicted, speakers=speakers)
-        figures["interval_over"] = "speakers" if speakers else "rows"
+        figures["interval_over"] = "rows" if speakers is None else "speakers"
     return figures

@@ -44,6 +44,14 @@ class UnicodeTokenizer:
         return _TOKEN.findall(_nfc(_nfc(text).casefold()))
 
 
+def word_spans(text: str) -> list[tuple[int, int]]:
+    """Returns where the words of a text stand, by characters: first, and the one after the last.
+
+    They are those of `UnicodeTokenizer`, but for text in another normal form than C.
+    """
+    return [match.span() for match in _TOKEN.finditer(text)]
+
+
 def rationale_metrics(
     references: Sequence[str],
     hypotheses: Sequence[str],
@@ -144,14 +152,6 @@ def distinct(texts: Sequence[str], *, n: int) -> float | None:
 def mean_length(texts: Sequence[str]) -> float:
     """Returns the mean number of tokens of the texts: words, and characters in Chinese and Japanese."""
     return float(np.mean([len(UnicodeTokenizer().tokenize(text)) for text in texts]))
-
-
-def word_spans(text: str) -> list[tuple[int, int]]:
-    """Returns where the words of a text stand, by characters: first, and the one after the last.
-
-    They are those of `UnicodeTokenizer`, but for text in another normal form than C.
-    """
-    return [match.span() for match in _TOKEN.finditer(text)]
 
 
 @lru_cache(maxsize=100_000)

@@ -21,13 +21,14 @@ from mmsr.evaluation.baselines import baselines
 from mmsr.evaluation.calibration import calibration_metrics, conformal_metrics
 from mmsr.evaluation.metrics import Row, check_labels, evaluate_rows, has_text, sentiment_metrics
 from mmsr.evaluation.rationales import BertScore, rationale_metrics
+from mmsr.evaluation.slices import LEAST, Attributes, slice_figures
 from mmsr.files import write_file
 
 
 class Record(TypedDict):
-    """What a model is given: a recording (its path, or 16 kHz samples `[s]`), a transcript, or both."""
+    """What a model is given: transcript, recording (path, file's bytes or 16 kHz samples `[s]`), or both."""
 
-    audio: str | np.ndarray | None
+    audio: str | bytes | np.ndarray | None
     text: str | None
     language: str | None
 
@@ -82,6 +83,8 @@ def evaluate(
     conditions: Sequence[str] | None = None,
     temperature: float | None = None,
     bertscore: BertScore | None = None,
+    attributes: Attributes | None = None,
+    slice_rows: int = LEAST,
     seed: int = 0,
     progress: Progress | None = None,
     chunk: int = 128,
@@ -94,7 +97,8 @@ def evaluate(
     baselines, and `verbatim_from_training`; without them there are none. The labels that `constant_rationale`
     explains are those of the first condition. `predict` gets at most `chunk` records at a time. `temperature`
     is what its probabilities were divided by, to be told beside their calibration. `bertscore` judges
-    rationales too, those of the baselines as well.
+    rationales too, those of the baselines as well. With `attributes` ({} will do) each condition has `slices`
+    and the `worst_slice` of `slice_rows` rows or more (see `slices.slice_figures`).
 
     Raises:
         ValueError: Where an id is missing or repeated, a label is not in `labels`, a condition is unknown or
@@ -122,6 +126,9 @@ def evaluate(
             metrics[name]["calibration"] = calibration
         if all("head_label" in row for row in answered):
             metrics[name]["head"] = _head_metrics(answered, labels)
+        if attributes is not None:
+            sliced = slice_figures(answered, labels, attributes=attributes, least=slice_rows, seed=seed)
+            metrics[name] |= sliced
         predictions += answered
     if train_rows:
         first = next(iter(examined))

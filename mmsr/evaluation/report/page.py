@@ -202,8 +202,9 @@ def origin(document: Mapping[str, Any]) -> dict[str, str]:
         found["processor"] = ", ".join(part for part in parts if part)
     for key in ("machine", "versions"):
         if key in document:
-            facts = (f"{name.replace('_', ' ')} {value}" for name, value in document[key].items())
-            found[key] = ", ".join(facts)
+            found[key] = ", ".join(
+                f"{name.replace('_', ' ')} {value}" for name, value in document[key].items()
+            )
     return found
 
 

@@ -44,6 +44,10 @@ from mmsr.evaluation.report.pictures import (
     draw_risk_coverage,
     draw_training,
 )
+from mmsr.evaluation.slices import worst_slice_line
+
+SLICED = ("accuracy", "macro_f1")
+SLICES = 12  # of an attribute that are shown
 
 
 class Example(TypedDict):
@@ -221,6 +225,37 @@ def by_group(run: Run, *, key: str, title: str, what: str) -> Section | None:
     return Section(title, [Table([what, "n", *FIGURES.values()], rows, f"{title}, {run.reads}.")])
 
 
+def slices(run: Run) -> Section | None:
+    """The worst slice, and figures of all slices: quarters in order, values with the worst first."""
+    if not (sliced := run.entry.get("slices")):
+        return None
+    line = worst_slice_line(run.entry["worst_slice"])
+    said = (
+        f"{line[0].upper()}{line[1:]}. The more slices are looked at, the lower is the worst of them by "
+        "chance alone; the expected worst allows for that. Intervals of slices are not corrected for their "
+        "number."
+    )
+    blocks: list[Any] = [Text(said)]
+    for attribute, entries in sliced.items():
+        names = list(entries)
+        if not any(name.startswith("Q1: ") for name in names):
+            names.sort(key=lambda name: entries[name]["accuracy"])
+        rows = [
+            TableRow(
+                name,
+                [
+                    str(entries[name]["n"]),
+                    *(number(entries[name][figure], entries[name]["interval"][figure]) for figure in SLICED),
+                ],
+            )
+            for name in names[:SLICES]
+        ]
+        what = attribute.replace("_", " ")
+        most = f"; the {SLICES} worst of {len(names)}, all are in metrics.json" if len(names) > SLICES else ""
+        blocks.append(Table([what, "n", *(FIGURES[one] for one in SLICED)], rows, f"By {what}{most}."))
+    return Section("Slices", blocks)
+
+
 def rationales(run: Run) -> Section | None:
     """How good the rationales are, beside those of the baselines, and by language."""
     named = [
@@ -396,6 +431,7 @@ SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     results,
     partial(by_group, key="by_kind", title="By kind of row", what="kind"),
     partial(by_group, key="by_language", title="By language", what="language"),
+    slices,
     rationales,
     calibration,
     confusion,
