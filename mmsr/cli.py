@@ -92,6 +92,11 @@ def fit(config: str, **flags: Any) -> None:
     .audio_dropout, .text_dropout, .objectives (contrastive, supervised_contrastive, auxiliary_heads,
     ogm_ge). For all: --seed_everything.
 
+    Loggers instead of the CSV in logs/ (extra `loggers`): --trainer.logger TensorBoardLogger
+    --trainer.logger.save_dir DIR, or --trainer.logger WandbLogger --trainer.logger.save_dir DIR
+    --trainer.logger.offline true (uploads nothing; without it W&B's own log-in); several as a list in the
+    YAML, CSVLogger among them where the CSV is to stay.
+
     All settings with their meaning: mmsr fit --help_all; the YAML of a run: mmsr fit -c FILE --print_config
 
     Args:
@@ -381,8 +386,9 @@ def timeline(
 def ablate(config: str, jobs: int = 1, out: str | None = None, dry_run: bool = False) -> None:
     """Train variants of a configuration with several seeds, and compare them on the test rows.
 
-    Writes results.json, table.md and plot.png. Runs are named by their settings and data: what is finished is
-    found again, and the same command goes on after an interruption. Exit code 1 where a run failed.
+    Writes results.json, table.md, report.html, report.md and plot.png. Runs are named by their settings and
+    data: what is finished is found again, and the same command goes on after an interruption. Exit code 1
+    where a run failed.
 
     Example: mmsr ablate -c experiments/ablations/fusions.yaml --jobs 2
 
@@ -409,7 +415,7 @@ def ablate(config: str, jobs: int = 1, out: str | None = None, dry_run: bool = F
     with live_table(ablation.name) as show:
         results = run_ablation(ablation, open_model=open_predictor, runner=runner, show=show)
     print(f"{table(results)}\n{results['paragraph']}")
-    say(f"{ablation.out / 'table.md'}, results.json and plot.png beside it")
+    say(f"{ablation.out / 'report.html'}; results.json, table.md and plot.png beside it")
     for failed in results["failed"]:
         say(f"failed: {failed['run']} ({failed['settings']}): {failed['error']}")
     if results["failed"]:

@@ -131,10 +131,10 @@ def test_calibrate_rewrites_the_temperature_alone(model, demo_corpus, tmp_path, 
     assert "--conformal 90; accepted" in refused(capsys, *evaluate, "--conformal", "90")
 
 
-def test_evaluate_leaves_metrics_predictions_and_a_report(model, demo_corpus, tmp_path):
+def test_evaluate_leaves_metrics_predictions_and_a_report(model, demo_corpus, text_encoder, tmp_path, capsys):
     main(
         ["evaluate", "--model", str(model), "--manifest", str(demo_corpus), "--out", str(tmp_path / "e")]
-        + ["--examples", "2"]
+        + ["--examples", "2", "--bertscore", str(text_encoder), "--bertscore_layer", "2"]
     )
     metrics = json.loads((tmp_path / "e" / "metrics.json").read_text(encoding="utf-8"))
     assert {"test", "seed", "data_fingerprint", "command", "versions", "machine", "seconds"} <= set(metrics)
@@ -148,6 +148,28 @@ def test_evaluate_leaves_metrics_predictions_and_a_report(model, demo_corpus, tm
         entry
     )
     assert {"by_language", "by_kind"} <= set(entry)
+    judged = {"bleu", "bertscore_precision", "bertscore_recall", "bertscore_f1", "verbatim_from_training"}
+    judged |= {"distinct1", "distinct2", "length", "length_gold"}
+    constant = metrics["test"]["baselines"]["constant_rationale"]
+    for judged_by in (entry, constant, entry["by_language"]["en"]):
+        assert judged <= set(judged_by)
+    assert constant["verbatim_from_training"] == 1.0
+    assert metrics["bertscore"] | {"layer": 2, "idf": False, "rescaled": False} == metrics["bertscore"]
+    assert metrics["training_seed"] == 0
+    capsys.readouterr()
+    line = refused(
+        capsys,
+        "evaluate",
+        "--model",
+        "m",
+        "--manifest",
+        str(demo_corpus),
+        "--out",
+        "e",
+        "--bertscore_layer",
+        "2",
+    )
+    assert "--bertscore_layer is a layer of an encoder; accepted: with --bertscore ENCODER" in line
     html = (tmp_path / "e" / "report.html").read_text(encoding="utf-8")
     assert html.count("<audio") >= 2
     assert (tmp_path / "e" / "attention.png").stat().st_size > 10_000

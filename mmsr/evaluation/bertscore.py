@@ -109,6 +109,7 @@ def _reading(model: str) -> Iterator[None]:
 
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
         yield
     except Exception as error:  # transformers, safetensors and bert-score raise all kinds

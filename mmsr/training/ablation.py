@@ -1,7 +1,7 @@
 """Ablations: variants of a configuration times seeds, each run once, with figures that can be believed.
 
     FILE.yaml ─► variants × seeds ─► runs, named by content ─► training, then the test rows (processes)
-              ─► results.json, table.md, plot.png
+              ─► results.json, table.md, report.html, plot.png
 
 A run's name is a digest of all its settings and of its data, so the same settings are the same run, whatever
 they are called and wherever the files lie: it is found again, not repeated. Its folder OUT/runs/NAME is that
@@ -399,7 +399,7 @@ Show = Callable[[Board, str], None]
 def ablate(
     ablation: Ablation, *, open_model: Open, runner: Runner, show: Show = lambda board, line: None
 ) -> dict[str, Any]:
-    """Do the runs that are not there yet, and write results.json, table.md and plot.png.
+    """Do the runs that are not there yet, and write results.json, table.md, plot.png and the report.
 
     Returns:
         What results.json says; `failed` names the runs that failed, with their settings.

@@ -1,20 +1,33 @@
 """What an ablation found: figures with their intervals, a table, a plot, and a paragraph made of numbers.
 
-result.json, metrics.json, predictions.jsonl of each run ─► results.json ─► table.md, plot.png
+result.json, metrics.json, predictions.jsonl of each run ─► results.json ─► table.md, report.html,
+report.md, plot.png
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from io import BytesIO
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mmsr.evaluation.metrics import CLUSTERS_ABOVE, evaluate_rows
-from mmsr.evaluation.report import BLUE, FIGURES, GREY, MISSING, NAMES, ORANGE
+from mmsr.evaluation.report.names import FIGURES, MISSING, NAMES
+from mmsr.evaluation.report.page import (
+    Notes,
+    Page,
+    Section,
+    Table,
+    TableRow,
+    Text,
+    origin,
+    picture,
+    write_page,
+)
+from mmsr.evaluation.report.pictures import BLUE, GREY, INK, ORANGE, make_figure
 from mmsr.evaluation.significance import (
     holm,
     method_difference,
@@ -25,6 +38,8 @@ from mmsr.evaluation.significance import (
 from mmsr.files import write_file
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from mmsr.training.ablation import Ablation
     from mmsr.training.runner import Run
 
@@ -67,7 +82,7 @@ def summarise(ablation: Ablation, runs: Sequence[Sequence[Run]]) -> dict[str, An
 
 
 def write_report(out: Path, results: dict[str, Any]) -> None:
-    """Write results.json, table.md and plot.png; adds `paragraph` to the results."""
+    """Write results.json, table.md, the report and plot.png; adds `paragraph` to the results."""
     results["paragraph"] = paragraph(results)
     text = f"{table(results)}\n{results['paragraph']}\n"
     for line in results["failed"]:
@@ -75,8 +90,7 @@ def write_report(out: Path, results: dict[str, Any]) -> None:
     content = json.dumps(results, ensure_ascii=False, indent=1, allow_nan=False)
     write_file(out / "results.json", content.encode())
     write_file(out / "table.md", text.encode())
-    if any(figures["runs"] for figures in results["variants"].values()):
-        write_file(out / "plot.png", draw(results))
+    write_page(page(results), out / "report.html")
 
 
 # ---------------------------------------------------------------------- figures
@@ -192,8 +206,88 @@ def _difference(pairs: Sequence[tuple[Predictions, Predictions]], metric: str) -
 # ---------------------------------------------------------------------- for people
 
 
+def page(results: Mapping[str, Any]) -> Page:
+    """The results as a page."""
+    over = {one["difference"]["over"] for one in results["variants"].values() if one["difference"]}
+    provenance = {
+        **origin(results),
+        "seed": ", ".join(map(str, results["seeds"])),
+        "intervals": "; of differences ".join(["95 % over seeds", *(f"over {one}" for one in sorted(over))]),
+        "data fingerprint": ", ".join(results["data_fingerprints"]),
+    }
+    sections = [
+        _results(results, provenance),
+        _by_seed_section(results),
+        _settings(results),
+        _failed(results),
+    ]
+    folds = f" × {len(results['folds'])} folds" if results["folds"] else ""
+    lead = (
+        f"{len(results['variants'])} variants × {len(results['seeds'])} seeds{folds}, test rows. The "
+        f"reference is `{results['reference']}`. Every figure is in results.json."
+    )
+    return Page(f"Ablation {results['ablation']}", lead, sections, provenance)
+
+
 def table(results: Mapping[str, Any]) -> str:
     """The results as a Markdown table, variants in the order of the file, then the baselines."""
+    return _table(results).markdown()
+
+
+def _results(results: Mapping[str, Any], provenance: Mapping[str, str]) -> Section:
+    """The table, what it says, and its picture."""
+    blocks: list[Any] = [_table(results), Text(results["paragraph"])]
+    if any(figures["runs"] for figures in results["variants"].values()):
+        blocks.append(
+            picture(
+                "plot",
+                partial(draw, results),
+                caption=f"{FIGURES[results['metric']]} of each variant: a dot for each seed, the mean and "
+                "its interval over seeds.",
+                alt="Dots, means and intervals by variant; the table above has the same figures.",
+                provenance=provenance,
+                pan=True,
+            )
+        )
+    notes = [
+        ("95 % over seeds", "t-interval of the mean: what another seed would change."),
+        ("difference, 95 % paired", "from the reference, over the same seeds and the same test rows."),
+        ("p (Holm)", "corrected for the number of variants."),
+        ("macro-F1 (dev)", "of the development rows, by which alone one may choose."),
+    ]
+    return Section("Results", [*blocks, Notes(notes)])
+
+
+def _by_seed_section(results: Mapping[str, Any]) -> Section | None:
+    """Each seed's figure."""
+    done = {name: figures for name, figures in results["variants"].items() if figures["values"]}
+    rows = [TableRow(f"`{name}`", [", ".join(map(_number, one["values"]))]) for name, one in done.items()]
+    caption = f"{FIGURES[results['metric']]} of each finished seed, in their order."
+    return Section("Seeds", [Table(["variant", "figures"], rows, caption, words=True)]) if rows else None
+
+
+def _settings(results: Mapping[str, Any]) -> Section:
+    """What makes each variant."""
+    rows = [
+        TableRow(f"`{name}`", [json.dumps(figures["settings"], ensure_ascii=False)])
+        for name, figures in results["variants"].items()
+    ]
+    return Section("Variants", [Table(["variant", "settings"], rows, "What each variant sets.", words=True)])
+
+
+def _failed(results: Mapping[str, Any]) -> Section | None:
+    """Runs that failed, and why."""
+    rows = [TableRow(one["run"], [str(one["settings"]), one["error"]]) for one in results["failed"]]
+    columns = ["run", "settings", "error"]
+    return (
+        Section("Failed runs", [Table(columns, rows, "They have no part in any figure.", words=True)])
+        if rows
+        else None
+    )
+
+
+def _table(results: Mapping[str, Any]) -> Table:
+    """Variants in the order of the file, then the baselines."""
     metric, also = results["metric"], results["also"]
     further = list(
         dict.fromkeys(
@@ -208,33 +302,37 @@ def table(results: Mapping[str, Any]) -> str:
     head += ["p", "p (Holm)", *(f"{FIGURES[metric]}, {NAMES[name]}" for name in further)]
     head += [f"{FIGURES[metric]}, {language}" for language in languages]
     head += [*(FIGURES.get(name, name) for name in also), "macro-F1 (dev)", "trained", "s an epoch"]
-    lines = [head, ["---", "---", *["---:"] * (len(head) - 2)]]
+    rows = []
     for name, figures in results["variants"].items():
         difference = figures["difference"] or {}
         is_reference = name == results["reference"]
         own = figures["test"][figures["condition"]]
-        lines.append(
-            [
+        rows.append(
+            TableRow(
                 f"`{name}`",
-                NAMES[figures["condition"]],
-                _number(figures["mean"]),
-                _interval(figures["interval"]),
-                "reference" if is_reference else _number(difference.get("mean"), signed=True),
-                _interval(difference.get("interval"), signed=True),
-                _number(difference.get("p_value")),
-                _number(difference.get("p_holm")),
-                *(_number(figures["test"].get(other, {}).get(metric)) for other in further),
-                *(_number(figures["by_language"].get(language)) for language in languages),
-                *(_number(own[key]) for key in also),
-                _number(figures["dev"]),
-                _count(figures["trained_parameters"]),
-                _seconds(figures["seconds_an_epoch"]),
-            ]
+                [
+                    NAMES[figures["condition"]],
+                    _number(figures["mean"]),
+                    _interval(figures["interval"]),
+                    "reference" if is_reference else _number(difference.get("mean"), signed=True),
+                    _interval(difference.get("interval"), signed=True),
+                    _number(difference.get("p_value")),
+                    _number(difference.get("p_holm")),
+                    *(_number(figures["test"].get(other, {}).get(metric)) for other in further),
+                    *(_number(figures["by_language"].get(language)) for language in languages),
+                    *(_number(own[key]) for key in also),
+                    _number(figures["dev"]),
+                    _count(figures["trained_parameters"]),
+                    _seconds(figures["seconds_an_epoch"]),
+                ],
+            )
         )
     for name, figures in results["baselines"].items():
         empty = [MISSING] * (len(head) - 3)
-        lines.append([f"*{NAMES[name]}*", MISSING, _number(figures[metric]), *empty])
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+        cells = [MISSING, _number(figures[metric]), *empty]
+        rows.append(TableRow(NAMES[name], cells, baseline=True))
+    caption = f"{FIGURES[metric]} of each variant, its difference from the reference, and what it costs."
+    return Table(head, rows, caption)
 
 
 def _number(value: float | None, *, signed: bool = False) -> str:
@@ -311,15 +409,11 @@ def paragraph(results: Mapping[str, Any]) -> str:
     return " ".join(sentences)
 
 
-def draw(results: Mapping[str, Any]) -> bytes:
-    """A PNG: of each variant a dot per seed, the mean and its interval, and the controls' means."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
+def draw(results: Mapping[str, Any]) -> Figure:
+    """Of each variant a dot per seed, the mean and its interval, and the controls' means."""
     metric = results["metric"]
     done = {name: figures for name, figures in results["variants"].items() if figures["runs"]}
-    figure = Figure(figsize=(7.5, 1.5 + 0.38 * len(done)), dpi=150, layout="constrained")
-    axis = figure.subplots()
+    figure, (axis,) = make_figure(1, width=7.5, height=1.5 + 0.38 * len(done))
     reference = done.get(results["reference"], {}).get("mean")
     if reference is not None:
         axis.axvline(reference, color=GREY, linewidth=1, linestyle="--", zorder=0, label="reference's mean")
@@ -331,20 +425,17 @@ def draw(results: Mapping[str, Any]) -> bytes:
         axis.scatter([figures["mean"]], [y], s=46, color=ORANGE, marker="D", label="mean")
         control = figures["test"].get("shuffled_audio", {}).get(metric)
         if control is not None:
-            axis.scatter([control], [y], s=40, marker="x", color="black", label=NAMES["shuffled_audio"])
+            axis.scatter([control], [y], s=40, marker="x", color=INK, label=NAMES["shuffled_audio"])
     low, high = axis.get_xlim()
     axis.set_xlim(max(low, -0.02), min(high, 1.02))  # of two seeds the interval goes far beyond what can be
     axis.set_yticks(range(len(done)), list(done))
     axis.invert_yaxis()
     axis.set_xlabel(f"{FIGURES[metric]}, test rows")
-    axis.grid(axis="x", color="#DDDDDD", linewidth=0.6)
+    axis.grid(axis="x", alpha=0.3)
     axis.set_axisbelow(True)
-    axis.spines[["top", "right"]].set_visible(False)
     handles = {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     place = figure.legend(
         list(handles.values()), list(handles), loc="outside lower center", ncols=3, fontsize=8
     )
     place.set_frame_on(False)
-    buffer = BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)
-    return buffer.getvalue()
+    return figure

@@ -132,7 +132,7 @@ def test_report_is_whole_escaped_and_offline(tmp_path: Path, run, example) -> No
         r'<small class="stamp">seed: 5 \(evaluation\); intervals: 95 % over rows; data fingerprint: f00d; '
     )
     assert len(re.findall(rf"{stamp}command: mmsr demo; processor: \S", html)) == 6 + 6  # tables and pictures
-    assert "@media print" in html and "prefers-color-scheme: dark" in html
+    assert "@media print" in html and "color-scheme: light;" in html and "prefers-color-scheme: dark" in html
     for shown in (
         "0.750",
         "forced words",

@@ -244,6 +244,10 @@ def test_results_hold_figures_intervals_differences_and_cost(finished):
     assert {run["epochs"] for run in concat["runs"]} == {1}
     assert set(results["baselines"]) == {"majority", "tfidf"} and results["failed"] == []
     assert (out / "plot.png").read_bytes().startswith(b"\x89PNG")
+    page, text = ((out / f"report.{kind}").read_text(encoding="utf-8") for kind in ("html", "md"))
+    assert "<code>concat</code>" in page and page.count("data:image/svg+xml") == 1 and "![Dots" in text
+    assert table(results) in text and results["paragraph"] in text and "## Failed runs" not in text
+    assert f"data fingerprint: {results['data_fingerprints'][0]}" in text and "seed: 0, 1; intervals" in text
     run = out / "runs" / concat["runs"][0]["name"]
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["test"]["audio+text"]["macro_f1"] == concat["values"][0]
@@ -317,6 +321,7 @@ def test_a_failing_run_is_named_with_its_settings_and_the_others_finish(finished
     assert any(line.startswith("bad, seed 0 failed: ") for line in told)
     text = (out / "table.md").read_text(encoding="utf-8")
     assert "failed: bad, seed 1 ({'model.config.fusion_heads': 7}): " in text and "2 runs failed." in text
+    assert "## Failed runs" in (out / "report.md").read_text(encoding="utf-8")
 
 
 KILLED = """

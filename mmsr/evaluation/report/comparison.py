@@ -87,8 +87,8 @@ def _notes(one: Comparison) -> list[tuple[str, str]]:
     cohen = one.effect_size["name"] == "cohen_h"
     return [
         ("interval", f"paired bootstrap over {one.units:,} {one.over}."),
-        ("p", f"permutation test: answers are swapped within {one.over}. Holm's correction is for all "
-         "comparisons of this page."),
+        ("p", f"permutation test: the two systems' answers are swapped for whole {one.over}. Holm's "
+         "correction is for all comparisons of this page."),
         ("McNemar p", "of the rows that one system alone has right; it takes rows as independent."),
         ("effect", "Cohen's h." if cohen else f"the difference in standard deviations of {one.over}."),
         ("detectable", "the smallest true difference that such rows show with 80 % power."),

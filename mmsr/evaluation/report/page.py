@@ -13,6 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from markupsafe import Markup, escape
+
 from mmsr.evaluation.report.names import MISSING
 from mmsr.evaluation.report.pictures import Rendered, rendered
 from mmsr.files import write_file
@@ -155,11 +157,7 @@ class Page:
 
 
 def write_page(page: Page, path: Path | str) -> Path:
-    """Write a page as HTML to `path`, as Markdown and its pictures as PNG beside it; return the path.
-
-    Raises:
-        ValueError: The extra `report` is not installed.
-    """
+    """Write a page as HTML to `path`, as Markdown and its pictures as PNG beside it; return the path."""
     path = Path(path)
     environment = _environment()
     for section in page.content:
@@ -200,8 +198,8 @@ def origin(document: Mapping[str, Any]) -> dict[str, str]:
         if key in document:
             found[key.replace("_", " ")] = str(document[key])
     if machine := document.get("machine"):
-        facts = (machine.get("gpu"), machine.get("cpu"), f"{machine['cores']} cores")
-        found["processor"] = ", ".join(fact for fact in facts if fact)
+        parts = (machine.get("gpu"), machine.get("cpu"), f"{machine['cores']} cores")
+        found["processor"] = ", ".join(part for part in parts if part)
     for key in ("machine", "versions"):
         if key in document:
             found[key] = ", ".join(
@@ -215,6 +213,11 @@ def _words(cell: str | Quote) -> str:
     return plain((cell.text or MISSING) if isinstance(cell, Quote) else cell)
 
 
+def _code(text: str) -> Markup:
+    """Words between backticks as code, in HTML."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+
+
 def plain(text: str) -> str:
     """Text that is no markup, on one line, in Markdown."""
     return re.sub(r"\s+", " ", text).replace("|", r"\|").replace("<", "&lt;")
@@ -222,10 +225,8 @@ def plain(text: str) -> str:
 
 @cache
 def _environment() -> "Environment":
-    try:
-        from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-    except ImportError as error:
-        raise ValueError("reports need jinja2: pip install 'mmsr[report]'") from error
+    from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
     environment = Environment(
         loader=PackageLoader("mmsr.evaluation.report", "."),
         autoescape=select_autoescape(("html.jinja",), default=False),
@@ -234,5 +235,5 @@ def _environment() -> "Environment":
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["plain"] = plain
+    environment.filters |= {"plain": plain, "code": _code}
     return environment

@@ -41,7 +41,7 @@ FONTS = (
 INK, PAPER = "#1c2024", "#fffffe"  # in SVG they become the page's own, be it light or dark
 LABELLED_TOKENS = 40  # more tokens than this cannot all be named beside an attention map
 _THEME = (
-    "<style>:root{color:#1c2024;--paper:#fff}"
+    f"<style>:root{{color:{INK};--paper:#fff}}"
     "@media(prefers-color-scheme:dark){:root{color:#e8eaed;--paper:#15191d}}</style>"
 )
 
@@ -107,7 +107,7 @@ def draw_modalities(conditions: Mapping[str, Any]) -> "Figure":
     rows += [(name, entry, GREY) for name, entry in conditions.get("baselines", {}).items()]
     panels = {"macro_f1": "macro-F1 (95 % interval)", "rougeL": "ROUGE-L, Unicode"}
     panels = {figure: axis for figure, axis in panels.items() if any(figure in entry for _, entry, _ in rows)}
-    figure, axes = _figure(len(panels), width=4 + 3.2 * len(panels), height=1.2 + 0.36 * len(rows))
+    figure, axes = make_figure(len(panels), width=4 + 3.2 * len(panels), height=1.2 + 0.36 * len(rows))
     for ax, (key, axis) in zip(axes, panels.items(), strict=True):
         for y, (name, entry, colour) in enumerate(rows):
             own = not (name in RATIONALE_BASELINES and key in LABEL_FIGURES)
@@ -131,7 +131,7 @@ def draw_confusion(confusion: Mapping[str, Mapping[str, int]], labels: Sequence[
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
     side = 1.0 + 0.85 * len(labels)
-    figure, (ax,) = _figure(1, width=side + 2.0, height=side + 0.9)
+    figure, (ax,) = make_figure(1, width=side + 2.0, height=side + 0.9)
     image = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for (y, x), share in np.ndenumerate(shares):
         text = f"{counts[y, x]:.0f}\n{100 * share:.0f} %"
@@ -151,7 +151,7 @@ def draw_confusion(confusion: Mapping[str, Mapping[str, int]], labels: Sequence[
 def draw_reliability(confidence: np.ndarray, correct: np.ndarray) -> "Figure":
     """Draws accuracy over confidence `[n]`, with 95 % intervals, in bins of as many rows; their histogram."""
     bins = reliability(confidence, correct)
-    figure, (ax, rows) = _figure(2, width=5.4, height=5.6, heights=(4, 1))
+    figure, (ax, rows) = make_figure(2, width=5.4, height=5.6, heights=(4, 1))
     ax.plot([0, 1], [0, 1], color=GREY, linestyle="--", label="calibrated")
     low, high = _wilson(bins.accuracy, bins.n)
     ax.vlines(bins.confidence, low, high, color=BLUE, linewidth=1.2, label="95 % interval")
@@ -167,7 +167,7 @@ def draw_reliability(confidence: np.ndarray, correct: np.ndarray) -> "Figure":
 
 def draw_risk_coverage(confidence: np.ndarray, correct: np.ndarray) -> "Figure":
     """Draws the share of wrong answers over the share of rows answered, the surest first."""
-    figure, (ax,) = _figure(1, width=5.4, height=4)
+    figure, (ax,) = make_figure(1, width=5.4, height=4)
     lines = (
         ("model", confidence, BLUE, "-"),
         ("best order of the same answers", correct, GREY, "--"),
@@ -207,7 +207,7 @@ def draw_training(history: Sequence[Mapping[str, Any]]) -> "Figure":
     losses = [key for key in keys if key.endswith("loss")]
     figures = [key for key in keys if key.startswith("dev_") and key not in losses]
     panels = [panel for panel in (("loss", losses), ("figure on the development split", figures)) if panel[1]]
-    figure, axes = _figure(len(panels), width=4.6 * len(panels), height=3.6)
+    figure, axes = make_figure(len(panels), width=4.6 * len(panels), height=3.6)
     for ax, (axis, names) in zip(axes, panels, strict=True):
         for i, name in enumerate(names):
             points = [(row[time], row[name]) for row in history if row.get(name) is not None]
@@ -237,7 +237,7 @@ def draw_differences(comparisons: "Sequence[Comparison]") -> "Figure":
     from matplotlib.lines import Line2D
 
     first, count = comparisons[0], len(comparisons)
-    figure, (ax,) = _figure(1, width=8.5, height=1.9 + 0.6 * count)
+    figure, (ax,) = make_figure(1, width=8.5, height=1.9 + 0.6 * count)
     ax.axvline(0, color=INK, linewidth=1)
     for y, one in enumerate(comparisons):
         holds = one.p_holm < 0.05
@@ -273,7 +273,7 @@ def draw_differences(comparisons: "Sequence[Comparison]") -> "Figure":
 
 def ratings_picture(scores: "Scores") -> bytes:
     """Returns the picture of `draw_ratings` as PNG."""
-    return rendered(lambda: draw_ratings(scores)).png
+    return rendered(partial(draw_ratings, scores)).png
 
 
 def draw_ratings(scores: "Scores") -> "Figure":
@@ -281,7 +281,7 @@ def draw_ratings(scores: "Scores") -> "Figure":
     systems = list(dict.fromkeys(one.system for one in scores.figures))
     criteria = list(dict.fromkeys(one.criterion for one in scores.figures))
     rows = max(len(criteria) * len(systems) / 2, len(scores.contrasts))
-    figure, (means, items) = _figure(2, width=11, height=2.2 + 0.45 * rows)
+    figure, (means, items) = make_figure(2, width=11, height=2.2 + 0.45 * rows)
     for one in scores.figures:
         i = systems.index(one.system)
         y = criteria.index(one.criterion) + 0.5 * ((i + 0.5) / len(systems) - 0.5)
@@ -339,7 +339,7 @@ def draw_attention(attention: Attention) -> "Figure":
         )
     seconds = len(waveform) / rate
     rows = max(2.0, 0.24 * min(len(tokens), LABELLED_TOKENS))
-    figure, (wave, mel, heat) = _figure(3, width=8, height=3.6 + rows, heights=(1, 1.6, rows))
+    figure, (wave, mel, heat) = make_figure(3, width=8, height=3.6 + rows, heights=(1, 1.6, rows))
 
     wave.plot(np.arange(len(waveform)) / rate, waveform, color=BLUE, linewidth=0.5)
     wave.set(ylabel="amplitude", xlim=(0, seconds))
@@ -370,7 +370,7 @@ def draw_attention(attention: Attention) -> "Figure":
 
 def saliency_picture(saliency: Saliency) -> bytes:
     """Returns, as a PNG, what each moment and each word adds to the logit of a label."""
-    return rendered(lambda: draw_saliency(saliency)).png
+    return rendered(partial(draw_saliency, saliency)).png
 
 
 def draw_saliency(saliency: Saliency) -> "Figure":
@@ -389,7 +389,9 @@ def draw_saliency(saliency: Saliency) -> "Figure":
     heights = ([1.2, 1.2] if frames is not None else []) + (
         [0.28 * max(4, len(words))] if words is not None else []
     )
-    figure, axes = _figure(len(heights), width=8, height=1.4 + sum(heights), heights=heights, sharex=False)
+    figure, axes = make_figure(
+        len(heights), width=8, height=1.4 + sum(heights), heights=heights, sharex=False
+    )
     if frames is not None:
         wave, time = axes[0], axes[1]
         seconds = len(saliency["waveform"]) / saliency["rate"]
@@ -405,14 +407,14 @@ def draw_saliency(saliency: Saliency) -> "Figure":
         time.bar(
             edges[:-1], frames, width=np.diff(edges), align="edge", color=np.where(frames < 0, ORANGE, BLUE)
         )
-        time.axhline(0, color="black", linewidth=0.6)
+        time.axhline(0, color=INK, linewidth=0.6)
         milliseconds = 1000 * seconds / len(frames)
         time.set(ylabel=f"added logit\nper {milliseconds:.0f} ms", xlabel="time (s)", xlim=(0, seconds))
     if words is not None:
         ax = axes[-1]
         places = np.arange(len(words))
         ax.barh(places, words, color=np.where(words < 0, ORANGE, BLUE), height=0.7)
-        ax.axvline(0, color="black", linewidth=0.6)
+        ax.axvline(0, color=INK, linewidth=0.6)
         ax.set_yticks(places, [_drawable(word, i) for i, word in enumerate(saliency["words"])])
         ax.set_ylim(len(words) - 0.4, -0.6)
         ax.set_xlabel(f"added to the logit of {_drawable(saliency['label'], 0)}")
@@ -433,10 +435,13 @@ def style() -> AbstractContextManager[None]:
     """Returns a block in which matplotlib has the settings of every picture."""
     from matplotlib import rc_context
 
-    inked: tuple[Any, ...] = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
     return rc_context(
         {
-            **dict.fromkeys(inked, INK),
+            "text.color": INK,
+            "axes.labelcolor": INK,
+            "axes.edgecolor": INK,
+            "xtick.color": INK,
+            "ytick.color": INK,
             "font.family": _fonts(),
             "font.size": 11,
             "axes.spines.top": False,
@@ -445,8 +450,8 @@ def style() -> AbstractContextManager[None]:
     )
 
 
-def _figure(
-    panels: int,
+def make_figure(
+    count: int,
     *,
     width: float,
     height: float,
@@ -461,7 +466,7 @@ def _figure(
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     figure = Figure(figsize=(width, height), dpi=150, layout=ConstrainedLayoutEngine(w_pad=0.1))
-    rows, columns = (panels, 1) if heights else (1, panels)
+    rows, columns = (count, 1) if heights else (1, count)
     ratios = {"height_ratios": list(heights)} if heights else None
     axes = figure.subplots(
         rows, columns, squeeze=False, sharex=bool(heights) if sharex is None else sharex, gridspec_kw=ratios
