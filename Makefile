@@ -1,7 +1,7 @@
 # Set-up, demo and tests of mmsr. Assumes Python 3.11 or newer, make and pip; everything else goes into .venv.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint types clean
+.PHONY: help setup demo test test-slow lint types docs clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -25,6 +25,7 @@ help:
 	@echo "make setup      create $(VENV) and install mmsr with its extras"
 	@echo "make lint       ruff"
 	@echo "make types      mypy"
+	@echo "make docs       build the documentation into site/ (installs the extra docs first)"
 	@echo "make clean      remove builds and caches ($(VENV) and runs/ stay)"
 
 setup: $(INSTALLED)
@@ -63,6 +64,12 @@ lint: $(INSTALLED)
 
 types: $(INSTALLED)
 	@$(BIN)/mypy $(ARGS)
+
+# The theme warns of mkdocs 2, which nobody has to use; pip asks the network for nothing that is there.
+docs: $(INSTALLED)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[docs]"
+	@NO_MKDOCS_2_WARNING=1 COLUMNS=110 $(BIN)/mkdocs build --strict --quiet $(ARGS)
+	@echo "open site/index.html"
 
 clean:
 	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .coverage htmlcov

@@ -47,7 +47,7 @@ LANGUAGES = {"en": "English", "vi": "Tiếng Việt", "zh": "中文", "de": "Deu
 _KEPT = 3600  # seconds that an upload is kept
 _WAITING = 32  # requests; a further one is told to come back
 # One at a time, of all kinds: while a model's attention is looked at it computes in another way.
-_ONE = {"concurrency_limit": 1, "concurrency_id": "model"}
+_ONE: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model"}
 
 _INTRODUCTION = """# Sentiment, and the reason for it
 
@@ -290,7 +290,7 @@ def _utterance(desk: Desk) -> None:
             outputs=given,
             api_visibility="private",
         )
-    private = {"show_progress_on": shown, "api_visibility": "private", **_ONE}
+    private: dict[str, Any] = {"show_progress_on": shown, "api_visibility": "private", **_ONE}
     gr.on([asked.click, text.submit], desk.show, given, [shown, answered, *others], **private).success(
         None, js=_SHOWN, api_visibility="private"
     )

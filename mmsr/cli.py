@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from mmsr.cli_data import DATA_COMMANDS
 from mmsr.cli_evaluation import EVALUATION_COMMANDS, evaluate
+from mmsr.cli_setup import SETUP_COMMANDS
 from mmsr.console import live_table, must_be_there, progress_bar, say
 
 
@@ -273,6 +274,110 @@ def transcribe(
     print(dumps(rates, ensure_ascii=False) if json else markdown_table(rates))
 
 
+def timeline(
+    model: str,
+    audio: str,
+    out: str,
+    turns: str | None = None,
+    transcript: str | None = None,
+    asr: str | None = None,
+    language: str | None = None,
+    min_seconds: float = 0.25,
+    max_seconds: float = 20.0,
+    max_silence: float = 0.5,
+    padding: float = 0.1,
+    threshold: float = 0.5,
+    smooth: float = 0.0,
+    player: Literal["auto", "inline", "beside", "link", "none"] = "auto",
+    batch_size: int = 16,
+    num_beams: int = 1,
+    json: bool = False,
+) -> None:
+    """A whole recording along its time axis: segments of speech with transcript, label and rationale.
+
+    Writes JSONL, CSV, SRT, VTT, an HTML page with a player, and a summary. OUT.journal.jsonl (in a folder:
+    timeline.journal.jsonl) grows with every batch: the same command goes on from there after an interruption.
+    Delete it when nothing is to follow. A recording without speech has an empty timeline.
+
+    Example: mmsr timeline --model runs/demo/model --audio consultation.wav --out consultation
+
+    Args:
+        model: Folder or Hub id of a checkpoint.
+        audio: The recording, of any length, in any format libsndfile reads, or ffmpeg where that is
+            installed.
+        out: Folder for all forms, or one file: .jsonl, .csv, .srt, .vtt or .html.
+        turns: RTTM file with the speakers' turns, which are the segments instead of what silero-vad finds.
+        transcript: Words with times: .srt, .vtt, or a table with columns start, end and text.
+        asr: Folder or Hub id of a recogniser, which hears each segment.
+        language: What the recogniser is told is spoken, such as `vi`; detected for each segment by default.
+        min_seconds: Shorter speech, or turns, are left out.
+        max_seconds: Longest segment; longer speech is cut at its quietest points.
+        max_silence: A longer silence ends a segment.
+        padding: Seconds kept before and after speech.
+        threshold: Probability from which on the detector's answer is speech.
+        smooth: Average probabilities with those around, by a Gaussian of so many seconds, speaker by speaker.
+        player: Sound of the page: in it, an MP3 beside it, a link to the recording, or none; auto is in it up
+            to ten minutes, and beside it from there.
+        batch_size: Segments at a time.
+        num_beams: Beams of the rationale's generation.
+        json: Print the summary as JSON instead of text (--json alone will do).
+    """
+    for flag, path in (("audio", audio), ("turns", turns), ("transcript", transcript)):
+        if path is not None and "://" not in path and not os.path.isfile(path):
+            raise ValueError(f"--{flag} {path}: no such file")
+    if asr is not None and transcript is not None:
+        raise ValueError("give --asr or --transcript, or neither: both tell the words")
+    if language is not None and asr is None:
+        raise ValueError(f"--language {language} is for the recogniser: give --asr too")
+    if smooth < 0:
+        raise ValueError(f"--smooth {smooth:g}; accepted: seconds above 0, or 0 for none")
+    from mmsr.timeline_files import as_text, output_files, read_cues, read_turns, write_timeline
+
+    inputs = [path for path in (audio, turns, transcript) if path is not None]
+    first, *others = output_files(out, audio=audio, player=player, inputs=inputs)
+    journal = first.with_name(f"{first.stem if others else first.name}.journal.jsonl")
+    given_turns = None if turns is None else read_turns(turns, recording=Path(audio).stem)
+    cues = None if transcript is None else read_cues(transcript)
+    from mmsr.data.segments import Segmentation
+    from mmsr.inference import load_pipeline
+    from mmsr.timeline import make_timeline
+
+    settings = Segmentation(
+        min_seconds=min_seconds,
+        max_seconds=max_seconds,
+        max_silence=max_silence,
+        padding=padding,
+        threshold=threshold,
+    )
+    recogniser = None
+    if asr is not None:
+        from mmsr.asr import Transcriber
+
+        recogniser = Transcriber(asr, language=language, batch_size=batch_size)
+    progress = progress_bar()
+    made = make_timeline(
+        audio,
+        load_pipeline(model),
+        settings=settings,
+        turns=given_turns,
+        transcript=cues,
+        transcriber=recogniser,
+        language=language,
+        batch_size=batch_size,
+        num_beams=num_beams,
+        journal=journal,
+        progress=progress,
+    )
+    if not made.segments:
+        say(f"no speech found in the {made.seconds:.1f} s of {audio}: the timeline is empty")
+    if smooth:
+        made = made.smoothed(smooth)
+    written = write_timeline(made, out, player=player, progress=progress)
+    summary = made.summary()
+    print(dumps(summary, ensure_ascii=False) if json else as_text(summary))
+    say(f"timeline: {', '.join(map(str, written))}")
+
+
 def ablate(config: str, jobs: int = 1, out: str | None = None, dry_run: bool = False) -> None:
     """Train variants of a configuration with several seeds, and compare them on the test rows.
 
@@ -379,10 +484,12 @@ COMMANDS: dict[str, Any] = {
     "predict": predict,
     **EVALUATION_COMMANDS,
     "transcribe": transcribe,
+    "timeline": timeline,
     "ablate": ablate,
     "export": export,
     "app": app,
     "data": DATA_COMMANDS,
+    **SETUP_COMMANDS,
 }
 
 

@@ -331,18 +331,10 @@ def degrade(
     for flag, file in (("manifest", manifest), ("confusions", confusions)):
         if not os.path.isfile(file):
             raise ValueError(f"--{flag} {file}: no such file")
-    from mmsr.data.manifest import load_manifest
     from mmsr.degrade import Confusions, degrade_manifest
     from mmsr.evaluation.wer import markdown_table
 
-    if confusions.endswith(".json"):
-        learned = Confusions.load(confusions)
-    else:
-        pairs = load_manifest(confusions, columns=columns, check_audio=False)
-        pairs = [row for row in pairs if row["text"] and row["asr_text"]]
-        learned = Confusions.learn(
-            *([row[name] for row in pairs] for name in ("text", "asr_text", "language"))
-        )
+    learned = Confusions.open(confusions, columns=columns)
     measured = degrade_manifest(manifest, learned, out, wer=wer, seed=seed, columns=columns)
     for path, rates in measured.items():
         print(f"{path}\n{markdown_table(rates)}\n")

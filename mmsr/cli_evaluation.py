@@ -29,6 +29,11 @@ def evaluate(
     label_map: dict[str, str] | None = None,
     conditions: list[str] | None = None,
     conformal: float | None = None,
+    bertscore: str | None = None,
+    bertscore_layer: int | None = None,
+    slices: list[str] | None = None,
+    slice_table: str | None = None,
+    slice_rows: int = 30,
     batch_size: int = 32,
     num_beams: int = 1,
     examples: int = 6,
@@ -36,7 +41,7 @@ def evaluate(
 ) -> None:
     """Figures, controls and baselines of a model on a split, and a report.
 
-    Writes metrics.json, predictions.jsonl and report.html with its pictures.
+    Writes metrics.json, predictions.jsonl and report.html with its pictures, and report.md for a README.
 
     Example: mmsr evaluate --model runs/demo/model --manifest runs/demo/corpus/manifest.csv --out runs/demo
 
@@ -55,6 +60,13 @@ def evaluate(
         label_map: What labels are called in it, as in training with --data.label_map.
         conditions: Which inputs to try, such as [audio+text,text]; by default all that the rows allow.
         conformal: Sets of labels too, which are to hold the true one in this share of rows, such as 0.9.
+        bertscore: Judge rationales by BERTScore too, with this text encoder: folder or Hub id.
+        bertscore_layer: Its layer to compare, from 1; by default the one that BERTScore's authors chose for a
+            model of that name, and the last of any other.
+        slices: Figures by these columns of the manifest too, such as gender age, beside language, kind,
+            speaker, length of audio and transcript.
+        slice_table: Table with id and these columns, where the manifest does not have them.
+        slice_rows: Rows that a slice needs to be told of as the worst.
         batch_size: Rows at a time.
         num_beams: Beams of the rationales' generation.
         examples: How many utterances the report plays.
@@ -64,14 +76,22 @@ def evaluate(
     must_be_there("manifest", manifest)
     if conformal is not None and not 0 < conformal < 1:
         raise ValueError(f"--conformal {conformal:g}; accepted: a share above 0 and below 1, such as 0.9")
+    if bertscore_layer is not None and bertscore is None:
+        raise ValueError("--bertscore_layer is a layer of an encoder; accepted: with --bertscore ENCODER")
+    if slice_table is not None and not slices:
+        raise ValueError(f"--slice_table {slice_table}; accepted: with --slices COLUMN ...")
+    foreign = {name: column_by_id(slice_table or manifest, name, flag="slice_table") for name in slices or ()}
     from mmsr.data.manifest import fingerprint, load_manifest
     from mmsr.data.splits import speaker_fold
+    from mmsr.evaluation.bertscore import BertScorer
     from mmsr.evaluation.report import markdown_table, write_report
     from mmsr.evaluation.run import conformal_entries, write_run
     from mmsr.evaluation.run import evaluate as evaluate_rows
+    from mmsr.evaluation.slices import worst_slice_line
     from mmsr.inference import examples as shown_examples
     from mmsr.inference import load_pipeline, predictor
 
+    scorer = None if bertscore is None else BertScorer(bertscore, layer=bertscore_layer)
     pipe = load_pipeline(model)
     labels = pipe.model.config.labels
     table = load_manifest(manifest, labels=labels, columns=columns, label_map=label_map)
@@ -95,6 +115,9 @@ def evaluate(
         train_rows=train_rows,
         conditions=conditions,
         temperature=pipe.model.config.label_temperature,
+        bertscore=scorer,
+        attributes=lengths(rows) | foreign,
+        slice_rows=slice_rows,
         seed=seed,
         progress=progress_bar(),
     )
@@ -118,7 +141,9 @@ def evaluate(
         data_fingerprint=fingerprint(table),
         command=" ".join(sys.argv),
         seconds=time.perf_counter() - started,
-        extra=corpus_beside(manifest),
+        extra=corpus_beside(manifest)
+        | seed_of_training(model)
+        | ({} if scorer is None else {"bertscore": scorer.settings}),
     )
     history = Path(model).parent / "history.json"
     report = write_report(
@@ -132,6 +157,9 @@ def evaluate(
         split=split,
     )
     print(markdown_table(metrics, split=split))
+    for name, entry in metrics[split].items():
+        if "worst_slice" in entry:
+            say(f"{name}: {worst_slice_line(entry['worst_slice'], least=slice_rows)}")
     say(f"report: {report}")
 
 
@@ -215,6 +243,7 @@ def compare(
     resamples: int = 10_000,
     seed: int = 0,
     plot: str | None = None,
+    report: str | None = None,
     json: bool = False,
 ) -> None:
     """Whether a run is better than others on the same rows: difference, interval, tests, effect size.
@@ -240,10 +269,13 @@ def compare(
         resamples: Of the bootstrap and of the permutation test.
         seed: Of both.
         plot: Picture to write, a PNG: differences with their intervals.
+        report: Page to write, .html: table, picture, seeds and where they come from; Markdown beside it.
         json: Print a JSON object a line for each comparison (--json alone will do).
     """
     if plot is not None and Path(plot).suffix.lower() != ".png":
         raise ValueError(f"--plot {plot} has another ending; accepted: .png")
+    if report is not None and Path(report).suffix.lower() != ".html":
+        raise ValueError(f"--report {report} has another ending; accepted: .html")
     if cluster_table is not None and cluster in (None, "none"):
         raise ValueError("--cluster_table has a column of clusters; accepted: with --cluster COLUMN")
     from dataclasses import asdict
@@ -251,8 +283,9 @@ def compare(
     from mmsr.evaluation.compare import System, markdown_table
     from mmsr.evaluation.compare import compare as compare_systems
 
+    systems = [System.parse(run) for run in runs]
     compared, paired = compare_systems(
-        [System.parse(run) for run in runs],
+        systems,
         metric=metric,
         condition=condition,
         cluster=cluster,
@@ -277,6 +310,13 @@ def compare(
 
         write_file(Path(plot), differences_picture(compared))
         say(f"picture: {plot}")
+    if report is not None:
+        from mmsr.evaluation.report.comparison import write_comparison
+        from mmsr.evaluation.run import machine, versions
+
+        document = {"command": " ".join(sys.argv), "machine": machine(), "versions": versions()}
+        write_comparison(report, compared, systems, document={**document, "seed": seed})
+        say(f"report: {report}")
 
 
 def make_sheets(
@@ -504,8 +544,108 @@ def faithfulness(
     say(f"{Path(out) / 'faithfulness.json'}, faithfulness.md")
 
 
+def robustness(
+    model: str,
+    manifest: str,
+    out: str,
+    kinds: list[str] | None = None,
+    severities: dict[str, str] | None = None,
+    condition: str = "audio+text",
+    split: str = "test",
+    fold: int | None = None,
+    folds: int = 4,
+    dev_speakers: int = 2,
+    columns: dict[str, str] | None = None,
+    label_map: dict[str, str] | None = None,
+    confusions: str | None = None,
+    noise: str | None = None,
+    rationales: bool = False,
+    batch_size: int = 32,
+    seed: int = 0,
+) -> None:
+    """How much worse a model answers as rows get worse: noise, rooms, codecs, misheard words, gaps.
+
+    Writes robustness.json, robustness.md, robustness.png and predictions/POINT.jsonl. The same seed makes the
+    same rows worse alike for every model, so that mmsr compare can pair A/predictions/noise_0.jsonl with B's.
+
+    Example: mmsr robustness --model runs/demo/model --manifest runs/demo/corpus/manifest.csv --out runs/worse
+
+    Args:
+        model: Folder or Hub id of a checkpoint.
+        manifest: Table of utterances with labels.
+        out: Folder for the results.
+        kinds: Of noise, reverb, codec, wer, missing, clip; by default all that the rows allow.
+        severities: Other points than the usual, such as noise=20,0 codec=gsm: dB of noise, RT60 in s,
+            opus/mp3/vorbis/g711/gsm, errors per word, share of rows, seconds.
+        condition: What the rows have where nothing is worse: audio+text, audio, text, asr, audio+asr.
+        split: Rows to answer, by the manifest's column `split`.
+        fold: Answer this speaker fold's test rows instead, as in training with --data.fold.
+        folds: Into how many folds the speakers are cut.
+        dev_speakers: How many speakers were the development split in training.
+        columns: Names that columns have in this manifest.
+        label_map: What labels are called in it.
+        confusions: Recogniser's errors for wer, a manifest with asr_text beside text, or a confusions.json of
+            `mmsr data degrade`; by default words are taken for others of the manifest's in their language.
+        noise: Folder of recorded noise; by default pink noise is made.
+        rationales: Write rationales too, for ROUGE-L; takes longer (--rationales alone will do).
+        batch_size: Rows at a time.
+        seed: Of all draws.
+    """
+    started = time.perf_counter()
+    must_be_there("manifest", manifest)
+    if confusions is not None:
+        must_be_there("confusions", confusions)
+    from mmsr.data.manifest import fingerprint, load_manifest
+    from mmsr.data.splits import speaker_fold
+    from mmsr.degrade import Confusions
+    from mmsr.evaluation.robustness import clean_rows, markdown_table, measure, write_robustness
+    from mmsr.inference import load_pipeline, predictor
+    from mmsr.perturbations import Material, perturbations
+
+    pipe = load_pipeline(model)
+    labels = pipe.model.config.labels
+    table = load_manifest(manifest, labels=labels, columns=columns, label_map=label_map)
+    if fold is None:
+        rows = rows_of(table, split, manifest)
+    else:
+        parts = speaker_fold(
+            table, fold=fold, folds=folds, dev_speakers=dev_speakers, source=Path(manifest).name
+        )
+        rows = table.select(parts["test"]).to_list()
+    rows = clean_rows(rows, condition)
+    if confusions is None:
+        spoken = [row for row in table if row["text"]]
+        errors = Confusions.of_vocabulary(*([row[name] for row in spoken] for name in ("text", "language")))
+    else:
+        errors = Confusions.open(confusions, columns=columns)
+    material = Material(rows, errors, noise=noise, seed=seed)
+    asked = {kind: values.split(",") for kind, values in (severities or {}).items()}
+    document, predictions = measure(
+        predictor(pipe, batch_size=batch_size, rationale=None if rationales else False),
+        rows,
+        perturbations(material, kinds=kinds, severities=asked),
+        labels=labels,
+        condition=condition,
+        seed=seed,
+        progress=progress_bar(),
+    )
+    write_robustness(
+        out,
+        document,
+        predictions,
+        title=f"{Path(model).resolve().parent.name}: {Path(manifest).name}, {split}",
+        seed=seed,
+        data_fingerprint=fingerprint(table),
+        command=" ".join(sys.argv),
+        seconds=time.perf_counter() - started,
+    )
+    print(markdown_table(document))
+    say(f"{Path(out) / 'robustness.png'}, robustness.json and robustness.md beside it")
+
+
 EVALUATION_COMMANDS: dict[str, Any] = {
     "evaluate": evaluate,
+    "robustness": robustness,
     "calibrate": calibrate,
     "compare": compare,
     "human": {
@@ -535,6 +675,17 @@ def corpus_beside(manifest: str) -> dict[str, Any]:
     return {"corpus": loads(path.read_text(encoding="utf-8"))} if path.is_file() else {}
 
 
+def seed_of_training(model: str) -> dict[str, Any]:
+    """The seed that a checkpoint was trained with, where the run.yaml of `mmsr fit` lies beside it."""
+    path = Path(model).parent / "run.yaml"
+    if not path.is_file():
+        return {}
+    from yaml import safe_load
+
+    settings = safe_load(path.read_text(encoding="utf-8"))
+    return {"training_seed": settings["seed_everything"]} if "seed_everything" in settings else {}
+
+
 def spread(rows: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
     """Some rows of each kind, English first since its attention picture needs no special font."""
     groups: dict[tuple[Any, Any], list[dict[str, Any]]] = {}
@@ -546,9 +697,22 @@ def spread(rows: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
     return [row for row, _ in zip(turns, range(count), strict=False)]
 
 
-def column_by_id(path: str, column: str) -> dict[str, str]:
+def lengths(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Seconds of audio, and words (characters of Chinese) of transcript, by id."""
+    from mmsr.data.audio import Audio
+    from mmsr.evaluation.rationales import UnicodeTokenizer
+
+    tokenize = UnicodeTokenizer().tokenize
+    texts = {row["id"]: row["text"] or row["asr_text"] for row in rows}
+    return {
+        "audio_seconds": {row["id"]: Audio.duration(row["audio"]) for row in rows if row["audio"]},
+        "transcript_words": {id: float(len(tokenize(text))) for id, text in texts.items() if text},
+    }
+
+
+def column_by_id(path: str, column: str, *, flag: str = "cluster_table") -> dict[str, str]:
     """A table's column by its column id."""
-    must_be_there("cluster_table", path)
+    must_be_there(flag, path)
     from mmsr.data.tables import read_table
 
     table = read_table(Path(path))

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmsr.data.manifest import Fault, ManifestError, examine_manifest
+from mmsr.data.manifest import Fault, ManifestError, examine_manifest, load_manifest
 from mmsr.data.tables import read_table, write_table
 from mmsr.evaluation.wer import UNSPACED, base_language, edits, units, word_error_rate
 
@@ -98,6 +98,45 @@ class Confusions:
                     for unit, other in zip(said, written, strict=True):
                         counts.substituted.setdefault(unit, Counter())[other] += 1
         return cls(learned)
+
+    @classmethod
+    def of_vocabulary(cls, texts: Sequence[str], languages: Sequence[str | None]) -> Confusions:
+        """Errors where there is no recogniser to learn from: words of each language taken for others.
+
+        Of five errors three are substitutions, by frequent words, spelt alike where there are such; one is a
+        deletion and one an insertion. All words go wrong equally often.
+
+        Raises:
+            ValueError: The lengths differ.
+        """
+        vocabulary: dict[str, Counter[str]] = {}
+        for text, language in zip(texts, languages, strict=True):
+            vocabulary.setdefault(_code(language), Counter()).update(units(text, language))
+        return cls(
+            {
+                language: LanguageConfusions(
+                    heard=Counter(words),
+                    # no unit is "", so that what one is taken for comes from all words
+                    substituted={"": Counter({word: 3 * count for word, count in words.items()})},
+                    deleted=Counter(words),
+                    inserted=Counter(words),
+                )
+                for language, words in vocabulary.items()
+            }
+        )
+
+    @classmethod
+    def open(cls, path: str | Path, *, columns: Mapping[str, str] | None = None) -> Confusions:
+        """Load a confusions.json, or learn from a manifest that has asr_text beside text.
+
+        Raises:
+            ValueError: The file is neither, or the manifest has faults.
+        """
+        if Path(path).suffix == ".json":
+            return cls.load(path)
+        rows = load_manifest(path, columns=columns, check_audio=False)
+        pairs = [row for row in rows if row["text"] and row["asr_text"]]
+        return cls.learn(*([row[name] for row in pairs] for name in ("text", "asr_text", "language")))
 
     @classmethod
     def load(cls, path: str | Path) -> Confusions:

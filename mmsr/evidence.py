@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from mmsr.evaluation.erasure import Attribute, Evidence, Span
-from mmsr.evaluation.metrics import word_spans
+from mmsr.evaluation.rationales import word_spans
 from mmsr.evaluation.run import Record
 from mmsr.model.attention import eager_attention
 from mmsr.model.modeling import MmsrForSentimentReasoning

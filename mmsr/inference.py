@@ -86,7 +86,7 @@ def predictor(pipe: SentimentReasoningPipeline, *, batch_size: int = 32, **optio
     Rows of like length are answered together. `options` are the pipeline's, such as `num_beams`.
     """
 
-    def length(audio: str | np.ndarray | None) -> float:
+    def length(audio: str | bytes | np.ndarray | None) -> float:
         if isinstance(audio, np.ndarray):
             return len(audio) / pipe.processor.feature_extractor.sampling_rate
         return 0.0 if audio is None else Audio.duration(audio)

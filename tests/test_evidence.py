@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mmsr.data.manifest import load_manifest
-from mmsr.evaluation.metrics import word_spans
+from mmsr.evaluation.rationales import word_spans
 from mmsr.evaluation.report import saliency_picture
 from mmsr.evidence import attention_evidence, gradient_evidence, saliency
 from mmsr.inference import load_pipeline, look_inside

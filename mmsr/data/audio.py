@@ -11,6 +11,7 @@ Beside numpy, soundfile and soxr nothing is imported before a URL asks for it, s
 nothing else to hear a file.
 """
 
+import contextlib
 import io
 import json
 import logging
@@ -18,9 +19,9 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import numpy as np
 import soundfile
@@ -90,6 +91,39 @@ class Audio:
                     f" accepted: enough for one sample at {self.sampling_rate} Hz"
                 )
         return self._clip(np.ascontiguousarray(mono, dtype=np.float32), name)
+
+    def blocks(self, source: AudioSource, *, seconds: float = 30.0) -> Iterator[np.ndarray]:
+        """Decode a source of any length piece by piece, in memory that does not grow with it.
+
+        What needs ffmpeg is decoded to a temporary file first.
+
+        Args:
+            source: As in a call.
+            seconds: Length of what is decoded at a time.
+
+        Yields:
+            `[s]` float32 in [-1, 1] at `sampling_rate`, piece after piece.
+
+        Raises:
+            AudioError: As in a call, once the fault is reached.
+        """
+        name, count = _name(source), 0
+        pieces, rate = _pieces(source, name, seconds)
+        stream = None
+        if rate != self.sampling_rate:
+            stream = soxr.ResampleStream(rate, self.sampling_rate, 1, dtype="float32", quality="HQ")
+        with contextlib.closing(pieces):
+            for samples in pieces:
+                if len(samples):
+                    _check_samples(samples, name)
+                mono = np.ascontiguousarray(samples.mean(axis=1), dtype=np.float32)
+                if stream is not None:
+                    mono = stream.resample_chunk(mono, last=not len(samples))  # the last piece is empty
+                if len(mono):
+                    count += len(mono)
+                    yield self._clip(mono, name)
+        if not count:
+            raise AudioError(f"{name}: has length zero; accepted: at least one sample")
 
     @staticmethod
     def duration(source: AudioSource) -> float:
@@ -166,7 +200,7 @@ def _open(source: str | os.PathLike[str] | bytes | BinaryIO, name: str) -> sound
         # libsndfile repeats the source in front of what it has to say.
         reason = getattr(error, "error_string", str(error)).rstrip(".")
         with _as_path(file, start) as path:
-            return soundfile.SoundFile(io.BytesIO(_ffmpeg(path, name, reason)))
+            return soundfile.SoundFile(_ffmpeg(path, name, reason))
 
 
 def _bytes_cut_off(file: str | BinaryIO, start: int) -> int:
@@ -199,10 +233,11 @@ def _as_path(file: str | BinaryIO, start: int) -> Iterator[str]:
         yield path
 
 
-def _ffmpeg(path: str, name: str, reason: str) -> bytes:
-    """A file's first audio stream as an AU file of float32, its rate and channels kept.
+def _ffmpeg(path: str, name: str, reason: str) -> BinaryIO:
+    """A file's first audio stream as a temporary AU file of float32, its rate and channels kept.
 
-    AU, because its header may leave the length open, which a pipe cannot go back to fill in.
+    AU, because its header may leave the length open, which a pipe cannot go back to fill in. A file, because
+    hours of audio do not fit into memory.
 
     Args:
         path: The file.
@@ -219,14 +254,19 @@ def _ffmpeg(path: str, name: str, reason: str) -> bytes:
         )
     options = ["-nostdin", "-v", "error", "-xerror", "-protocol_whitelist", "file"]
     options += ["-format_whitelist", _FFMPEG_FORMATS, "-i", f"file:{path}", "-map", "0:a:0"]
-    done = subprocess.run([program, *options, "-c:a", "pcm_f32be", "-f", "au", "pipe:1"], capture_output=True)
+    options += ["-c:a", "pcm_f32be", "-f", "au", "pipe:1"]
+    decoded = cast(BinaryIO, tempfile.TemporaryFile(prefix="mmsr-audio-"))
+    done = subprocess.run([program, *options], stdout=decoded, stderr=subprocess.PIPE)
+    length = decoded.seek(0, os.SEEK_END)
+    decoded.seek(0)
     if not done.returncode and not done.stderr:
-        return done.stdout
+        return decoded
+    decoded.close()
     told = done.stderr.decode(errors="replace").strip().replace(f"file:{path}: ", "")
     if "matches no streams" in told:
         raise AudioError(f"{name}: has no audio stream (a video without sound?); accepted: one at least")
     told = "; ".join(told.splitlines()[:2]) or f"exit code {done.returncode}"
-    if done.stdout:
+    if length:
         raise AudioError(
             f"{name}: cannot be decoded whole (ffmpeg: {told}); accepted: a whole audio file; if it sounds"
             " right nevertheless, convert it: ffmpeg -i FILE FILE.wav"
@@ -259,17 +299,46 @@ def _mp4_seconds(path: str | os.PathLike[str]) -> float | None:
 def _decode(source: str | os.PathLike[str] | bytes | BinaryIO, name: str) -> tuple[np.ndarray, int]:
     """Samples `[s, channels]` float32 and their rate."""
     with _open(source, name) as file:
-        try:
-            samples = file.read(dtype="float32", always_2d=True)
-        except RuntimeError as error:
-            raise AudioError(f"{name}: cannot be decoded ({error}); accepted: a whole audio file") from error
-        missing = (file.frames - len(samples)) / file.samplerate
-        if missing > _CUT_OFF:
-            raise AudioError(
-                f"{name}: ends {missing:.2f} s before the {file.frames / file.samplerate:.2f} s"
-                " of its header; accepted: a whole audio file"
-            )
+        samples = _read(file, -1, name)
+        _check_whole(file, len(samples), name)
         return samples, file.samplerate
+
+
+def _pieces(source: AudioSource, name: str, seconds: float) -> tuple[Generator[np.ndarray, None, None], int]:
+    """Samples `[s, channels]` float32 piece by piece, an empty one at the end, and their rate."""
+    if isinstance(source, tuple):
+        samples, rate = _from_array(source, name)
+        return (piece for piece in (samples, samples[:0])), rate
+    file = _open(source, name)
+
+    def read() -> Generator[np.ndarray, None, None]:
+        with file:
+            count, samples = 0, None
+            while samples is None or len(samples):
+                samples = _read(file, max(1, round(seconds * file.samplerate)), name)
+                count += len(samples)
+                if not len(samples):
+                    _check_whole(file, count, name)
+                yield samples
+
+    return read(), file.samplerate
+
+
+def _read(file: soundfile.SoundFile, frames: int, name: str) -> np.ndarray:
+    """The next samples `[s, channels]`, all that are left with -1."""
+    try:
+        return file.read(frames, dtype="float32", always_2d=True)
+    except RuntimeError as error:
+        raise AudioError(f"{name}: cannot be decoded ({error}); accepted: a whole audio file") from error
+
+
+def _check_whole(file: soundfile.SoundFile, frames: int, name: str) -> None:
+    missing = (file.frames - frames) / file.samplerate
+    if missing > _CUT_OFF:
+        raise AudioError(
+            f"{name}: ends {missing:.2f} s before the {file.frames / file.samplerate:.2f} s"
+            " of its header; accepted: a whole audio file"
+        )
 
 
 def _from_array(source: tuple[np.ndarray, int], name: str) -> tuple[np.ndarray, int]:

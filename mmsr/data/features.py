@@ -308,7 +308,10 @@ def file_digest(path: str) -> bytes:
 
 @lru_cache(maxsize=2**17)
 def _digest(path: str, version: tuple[int, ...]) -> bytes:
-    return hashlib.sha256(read_bytes(path)).digest()
+    if is_url(path):
+        return hashlib.sha256(read_bytes(path)).digest()
+    with open(path, "rb") as file:  # in pieces: a recording of hours is gigabytes
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def encoder_fingerprint(module: torch.nn.Module) -> str:

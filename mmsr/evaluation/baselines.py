@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from mmsr.evaluation.metrics import Row, UnicodeTokenizer, check_labels, evaluate_rows, has_text
+from mmsr.evaluation.metrics import RationaleMetrics, Row, check_labels, evaluate_rows, has_text
+from mmsr.evaluation.rationales import UnicodeTokenizer, rationale_metrics
 
 
 def baselines(
@@ -19,6 +20,7 @@ def baselines(
     *,
     labels: Sequence[str],
     predicted_labels: Mapping[str, str] | None = None,
+    rationales: RationaleMetrics = rationale_metrics,
 ) -> dict[str, dict[str, Any]]:
     """Returns an entry of figures (see `metrics.evaluate_rows`) for each baseline that can be had.
 
@@ -31,7 +33,8 @@ def baselines(
       `text`; left out where the training rows have no text or fewer than two labels.
 
     Ties go to the alphabetically first. An entry's `n` is the number of test rows that the baseline can
-    answer. Texts are split by `metrics.UnicodeTokenizer`.
+    answer. Texts are split by `rationales.UnicodeTokenizer`. `rationales` computes the rationale
+    figures.
 
     Raises:
         ValueError: Where a label is not in `labels`; names the row.
@@ -46,11 +49,11 @@ def baselines(
     if constants and predicted_labels is not None:
         answered = [(row, predicted_labels[row["id"]]) for row in test_rows if row["id"] in predicted_labels]
         rows = [_answer(row, label, _constant(constants, label, row["language"])) for row, label in answered]
-        entries["constant_rationale"] = evaluate_rows(rows, labels)
+        entries["constant_rationale"] = evaluate_rows(rows, labels, rationales=rationales)
     if constants:
         labelled = [row for row in test_rows if row["label"] is not None]
         rows = [_answer(row, None, _constant(constants, row["label"], row["language"])) for row in labelled]
-        entries["constant_rationale_oracle"] = evaluate_rows(rows, labels)
+        entries["constant_rationale_oracle"] = evaluate_rows(rows, labels, rationales=rationales)
     tfidf = _tfidf(train_rows, test_rows)
     if tfidf:
         entries["tfidf"] = evaluate_rows(tfidf, labels)

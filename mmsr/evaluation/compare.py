@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from mmsr.evaluation.metrics import CLUSTERS_ABOVE, ROW_SCORES, Row, has_text, rationale_scores
+from mmsr.evaluation.metrics import CLUSTERS_ABOVE, Row, has_text
+from mmsr.evaluation.rationales import ROW_SCORES, rationale_scores
 from mmsr.evaluation.run import CONDITIONS
 from mmsr.evaluation.significance import (
     FIGURES,

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsr.evaluation.metrics import Row, mean_figure, word_spans
+from mmsr.evaluation.metrics import Row, mean_figure
+from mmsr.evaluation.rationales import word_spans
 from mmsr.evaluation.run import Predict, Record
 
 Floats = NDArray[np.float64]

@@ -21,7 +21,8 @@ import numpy as np
 from mmsr.evaluation.baselines import tfidf_classifier
 from mmsr.evaluation.erasure import Attribute, LoadAudio, erasure
 from mmsr.evaluation.grounding import EvidenceOf, follow, respoken
-from mmsr.evaluation.metrics import Row, UnicodeTokenizer, has_text, mean_figure, speakers_of
+from mmsr.evaluation.metrics import Row, has_text, mean_figure, speakers_of
+from mmsr.evaluation.rationales import UnicodeTokenizer
 from mmsr.evaluation.run import Predict, Progress, Record, answer_records, predict_rows
 from mmsr.evaluation.significance import paired_bootstrap
 from mmsr.files import write_file

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from mmsr.evaluation.erasure import LoadAudio, erase_words
-from mmsr.evaluation.metrics import Row, UnicodeTokenizer, has_text, mean_figure, word_spans
+from mmsr.evaluation.metrics import Row, has_text, mean_figure
+from mmsr.evaluation.rationales import UnicodeTokenizer, word_spans
 from mmsr.evaluation.run import Predict, Progress, Record, answer_records, shuffle
 
 EvidenceOf = Callable[[str, str | None], tuple[str | None, str | None]]

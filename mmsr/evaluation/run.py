@@ -10,6 +10,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
@@ -19,13 +20,15 @@ import numpy as np
 from mmsr.evaluation.baselines import baselines
 from mmsr.evaluation.calibration import calibration_metrics, conformal_metrics
 from mmsr.evaluation.metrics import Row, check_labels, evaluate_rows, has_text, sentiment_metrics
+from mmsr.evaluation.rationales import BertScore, rationale_metrics
+from mmsr.evaluation.slices import LEAST, Attributes, slice_figures
 from mmsr.files import write_file
 
 
 class Record(TypedDict):
-    """What a model is given: a recording (its path, or 16 kHz samples `[s]`), a transcript, or both."""
+    """What a model is given: transcript, recording (path, file's bytes or 16 kHz samples `[s]`), or both."""
 
-    audio: str | np.ndarray | None
+    audio: str | bytes | np.ndarray | None
     text: str | None
     language: str | None
 
@@ -79,6 +82,9 @@ def evaluate(
     train_rows: Iterable[Row] = (),
     conditions: Sequence[str] | None = None,
     temperature: float | None = None,
+    bertscore: BertScore | None = None,
+    attributes: Attributes | None = None,
+    slice_rows: int = LEAST,
     seed: int = 0,
     progress: Progress | None = None,
     chunk: int = 128,
@@ -88,9 +94,11 @@ def evaluate(
     `rows` are manifest rows. A row that lacks a modality is left out of the conditions that need it (`n`
     tells), and a condition without rows is left out, unless `conditions` asks for it. In `shuffled_audio`
     each row keeps its text and hears the audio of another row (see `shuffle`). `train_rows` feed the
-    baselines; without them there are none. The labels that `constant_rationale` explains are those of the
-    first condition. `predict` gets at most `chunk` records at a time. `temperature` is what its probabilities
-    were divided by, to be told beside their calibration.
+    baselines, and `verbatim_from_training`; without them there are none. The labels that `constant_rationale`
+    explains are those of the first condition. `predict` gets at most `chunk` records at a time. `temperature`
+    is what its probabilities were divided by, to be told beside their calibration. `bertscore` judges
+    rationales too, those of the baselines as well. With `attributes` ({} will do) each condition has `slices`
+    and the `worst_slice` of `slice_rows` rows or more (see `slices.slice_figures`).
 
     Raises:
         ValueError: Where an id is missing or repeated, a label is not in `labels`, a condition is unknown or
@@ -106,21 +114,28 @@ def evaluate(
     if not examined:
         raise ValueError("no rows to evaluate: none has audio, text or asr_text")
 
+    known = [row["rationale"] for row in train_rows if has_text(row["rationale"])]
+    judged = partial(rationale_metrics, training=frozenset(known), bertscore=bertscore)
     metrics: dict[str, Any] = {}
     predictions: list[dict[str, Any]] = []
     for name, (kept, records) in examined.items():
         answers = answer_records(predict, records, condition=name, progress=progress, chunk=chunk)
         answered = [_prediction(row, answer, name) for row, answer in zip(kept, answers, strict=True)]
-        metrics[name] = evaluate_rows(answered, labels)
+        metrics[name] = evaluate_rows(answered, labels, rationales=judged)
         if calibration := calibration_metrics(answered, labels, temperature=temperature):
             metrics[name]["calibration"] = calibration
         if all("head_label" in row for row in answered):
             metrics[name]["head"] = _head_metrics(answered, labels)
+        if attributes is not None:
+            sliced = slice_figures(answered, labels, attributes=attributes, least=slice_rows, seed=seed)
+            metrics[name] |= sliced
         predictions += answered
     if train_rows:
         first = next(iter(examined))
         predicted = {row["id"]: row["predicted_label"] for row in predictions if row["condition"] == first}
-        metrics["baselines"] = baselines(train_rows, rows, labels=labels, predicted_labels=predicted)
+        metrics["baselines"] = baselines(
+            train_rows, rows, labels=labels, predicted_labels=predicted, rationales=judged
+        )
     return metrics, predictions
 
 

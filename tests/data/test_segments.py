@@ -78,6 +78,22 @@ def test_the_settings_do_what_they_say(clips: list[np.ndarray]):
 
 
 @needs_silero
+def test_a_long_recording_is_heard_side_by_side(clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch):
+    samples, truth = recording(clips, pause=1.5, noise=0.002)
+    whole = speech_segments(samples)
+    told: list[tuple[str, int, int]] = []
+    monkeypatch.setattr(mmsr.data.segments, "_STRIPE", 150)  # 4.8 s
+    monkeypatch.setattr(mmsr.data.segments, "_MINUTE", 31)  # the last stripe ends before some of its pieces
+    for abreast in (2, 16):
+        monkeypatch.setattr(mmsr.data.segments, "_ABREAST", abreast)
+        found = speech_segments(samples, progress=lambda *step: told.append(step))
+        assert len(found) == len(truth) == len(whole)
+        for one, other in zip(found, whole, strict=True):
+            assert (one.start, one.end) == pytest.approx((other.start, other.end), abs=0.07)
+        assert told[-1][1] == told[-1][2]
+
+
+@needs_silero
 def test_silence_and_noise_hold_no_speech():
     assert speech_segments(np.zeros(32000, dtype=np.float32)) == []
     hiss = 0.05 * np.random.default_rng(0).standard_normal(48000).astype(np.float32)
@@ -90,11 +106,15 @@ def test_long_speech_is_cut_where_it_is_quietest():
     samples = 0.3 * rng.standard_normal(16000 * 25).astype(np.float32)
     for second in (7.3, 16.1, 3.0):  # the last is too early to be a cut
         samples[round((second - 0.1) * 16000) : round((second + 0.1) * 16000)] *= 0.1
-    cut = list(mmsr.data.segments._cut(samples, Segment(0.5, 24.0), Segmentation(max_seconds=10.0)))
+    cut = list(
+        mmsr.data.segments.cut_at_quietest(samples, Segment(0.5, 24.0), Segmentation(max_seconds=10.0))
+    )
     assert [part.start for part in cut] == pytest.approx([0.5, 7.3, 16.1], abs=0.1)
     assert [part.end for part in cut] == pytest.approx([7.3, 16.1, 24.0], abs=0.1)
     rest = list(
-        mmsr.data.segments._cut(samples, Segment(0, 10.1), Segmentation(max_seconds=10, min_seconds=5))
+        mmsr.data.segments.cut_at_quietest(
+            samples, Segment(0, 10.1), Segmentation(max_seconds=10, min_seconds=5)
+        )
     )
     assert len(rest) == 2 and all(part.seconds >= 5 for part in rest)
 

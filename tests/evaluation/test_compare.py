@@ -90,6 +90,26 @@ def test_several_runs_are_corrected_and_drawn(write, tmp_path, capsys) -> None:
     assert ".png" in refused(capsys, a, b, "--plot", "p.pdf")
 
 
+def test_a_report_says_where_it_comes_from(write, tmp_path, capsys) -> None:
+    a, b, _ = write("a", wrong=10), write("b", wrong=3, first=1), write("c", wrong=4, first=1)
+    (a / "metrics.json").write_text(
+        json.dumps({"training_seed": 7, "data_fingerprint": "f00d", "command": "me"})
+    )
+    page = tmp_path / "out" / "F.html"
+    (found,) = printed(capsys, f"ours={a}", b, "--report", page)
+    html, text = page.read_text("utf-8"), page.with_suffix(".md").read_text("utf-8")
+    low, high = found["interval"]
+    shown = f"{found['difference']:+.3f} [{low:+.3f}, {high:+.3f}]"
+    assert shown in text and shown.partition(" ")[0] in html and html.count("data:image/svg+xml") == 1
+    assert (page.parent / "F-differences.png").read_bytes().startswith(b"\x89PNG")
+    assert "95 % over 8 speakers" in text and "seed: 0 (evaluation)" in text and "processor: " in text
+    assert "| ours | a | 7 (training) | f00d | me |" in text and "data fingerprint: f00d, unknown" in text
+    assert "## Seeds" not in text
+    printed(capsys, f"s={tmp_path}/[bc]", a, "--report", page)
+    assert "## Seeds" in page.with_suffix(".md").read_text("utf-8")
+    assert "--report F.pdf has another ending; accepted: .html" in refused(capsys, a, b, "--report", "F.pdf")
+
+
 def test_a_picture_shows_what_it_is_given(write) -> None:
     systems = [System.parse(str(write(name, wrong=n))) for name, n in (("a", 10), ("b", 3))]
     (one,), _ = compare(systems)

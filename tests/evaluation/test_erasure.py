@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mmsr.evaluation.erasure import Evidence, erase_words, erasure, silence_frames
-from mmsr.evaluation.metrics import word_spans
+from mmsr.evaluation.rationales import word_spans
 
 FRAMES = 20
 

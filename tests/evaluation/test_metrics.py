@@ -1,22 +1,17 @@
 import subprocess
 import sys
-import unicodedata
 
 import pytest
-from rouge_score.rouge_scorer import RougeScorer
-from sacrebleu.metrics import CHRF
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
+from mmsr.data.corpora import CORPORA
 from mmsr.evaluation.metrics import (
-    UnicodeTokenizer,
     bootstrap_intervals,
     evaluate_rows,
-    rationale_metrics,
     sentiment_metrics,
 )
 
 LABELS = ["negative", "neutral", "positive"]
-ROUGE = ["rouge1", "rouge2", "rougeL", "rougeLsum"]
 
 
 def test_sentiment_metrics_by_hand() -> None:
@@ -28,6 +23,21 @@ def test_sentiment_metrics_by_hand() -> None:
     assert figures["f1"] == pytest.approx({"negative": 2 / 3, "neutral": 2 / 3, "positive": 1.0})
     assert figures["macro_f1"] == pytest.approx(7 / 9)
     assert figures["uar"] == pytest.approx((0.5 + 1 + 1) / 3)
+    assert figures["weighted_f1"] == pytest.approx((2 * 2 / 3 + 2 / 3 + 1) / 4)
+
+
+def test_weighted_f1_is_scikit_learns() -> None:
+    gold, predicted = ["negative"] * 3 + ["neutral"], ["negative", "positive", "negative", "negative"]
+    weighted = f1_score(gold, predicted, average="weighted", zero_division=0.0)
+    assert sentiment_metrics(gold, predicted, LABELS)["weighted_f1"] == pytest.approx(weighted)
+
+
+def test_every_metric_that_a_protocol_names_is_computed(row) -> None:
+    protocols = [protocol for corpus in CORPORA.values() for protocol in corpus.protocols.values()]
+    named = {metric for protocol in protocols for metric in protocol.metrics}
+    assert "weighted_f1" in named
+    entry = evaluate_rows([row("a", rationale="calm voice", predicted_rationale="calm")], LABELS)
+    assert named <= set(entry)
 
 
 def test_macro_f1_is_over_the_labels_that_occur_and_uar_over_the_gold_ones() -> None:
@@ -51,66 +61,6 @@ def test_sentiment_metrics_of_nothing_are_only_n() -> None:
 def test_lengths_that_differ_raise() -> None:
     with pytest.raises(ValueError, match="1 gold labels but 2 predicted labels"):
         sentiment_metrics(["neutral"], ["neutral"] * 2, LABELS)
-    with pytest.raises(ValueError, match="2 reference rationales but 1 predicted ones"):
-        rationale_metrics(["a", "b"], ["a"])
-
-
-@pytest.mark.parametrize(
-    ("text", "tokens"),
-    [
-        ("Mô tả KHÁCH quan!", ["mô", "tả", "khách", "quan"]),
-        (unicodedata.normalize("NFD", "Mô tả"), ["mô", "tả"]),
-        ("语气很失望。", ["语", "气", "很", "失", "望"]),
-        ("voice 语气calm, 2 mg", ["voice", "语", "气", "calm", "2", "mg"]),
-        ("ひどいカゼ", ["ひ", "ど", "い", "カ", "ゼ"]),
-        ("Die Straße, l'été", ["die", "strasse", "l", "été"]),
-        ("हिन्दी में", ["हिन्दी", "में"]),
-        ("한국어 음성", ["한국어", "음성"]),
-        ("… !", []),
-    ],
-)
-def test_tokens(text: str, tokens: list[str]) -> None:
-    assert UnicodeTokenizer().tokenize(text) == tokens
-
-
-@pytest.mark.parametrize("text", ["mô tả khách quan", "语气很失望", "la voix est gaie"])
-def test_equal_rationales_score_one(text: str) -> None:
-    figures = rationale_metrics([text], [unicodedata.normalize("NFD", text)])
-    assert {name: figures[name] for name in [*ROUGE, "chrf", "rationale_exact"]} == dict.fromkeys(
-        [*ROUGE, "chrf", "rationale_exact"], 1.0
-    )
-
-
-def test_the_ascii_code_reads_fragments_of_vietnamese_and_nothing_of_chinese() -> None:
-    different = rationale_metrics(["giọng tệ"], ["giống tả"])  # both are "gi ng t" to the ASCII code
-    assert different["rouge1"] == 0.0
-    assert different["rouge1_ascii"] == 1.0
-    constant = rationale_metrics(["mô tả triệu chứng"], ["mô tả khách quan"])
-    assert constant["rouge1"] == constant["rougeL"] == 0.5
-    assert constant["rouge2"] == pytest.approx(1 / 3)
-    assert constant["rouge1_ascii"] == pytest.approx(
-        6 / 11
-    )  # m t ch of "m t tri u ch ng" and "m t kh ch quan"
-    assert rationale_metrics(["很好"], ["很好"])["rougeL_ascii"] == 0.0
-
-
-def test_chinese_is_scored_by_characters() -> None:
-    figures = rationale_metrics(["语气失望"], ["语气高兴"])
-    assert figures["rouge1"] == 0.5
-    assert figures["rouge2"] == pytest.approx(1 / 3)
-
-
-def test_rationale_figures_are_means_of_rows_and_corpus_chrf() -> None:
-    references = ["the words are kind", "the voice is upset"]
-    hypotheses = ["the words are harsh", "the voice is upset"]
-    figures = rationale_metrics(references, hypotheses)
-    assert figures["rouge1"] == figures["rougeL"] == pytest.approx((0.75 + 1) / 2)
-    assert figures["rationale_exact"] == 0.5
-    assert figures["chrf"] == pytest.approx(CHRF().corpus_score(hypotheses, [references]).score / 100)
-    scorer = RougeScorer(ROUGE)
-    for name in ROUGE:
-        rows = [scorer.score(r, h)[name].fmeasure for r, h in zip(references, hypotheses, strict=True)]
-        assert figures[f"{name}_ascii"] == pytest.approx(sum(rows) / 2) == pytest.approx(figures[name])
 
 
 def test_evaluate_rows_counts_only_what_can_be_scored(row) -> None:

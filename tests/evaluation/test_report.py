@@ -1,18 +1,21 @@
 import io
 import re
 import wave
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from mmsr.evaluation.report import (
+from mmsr.evaluation.report import markdown_table, write_report
+from mmsr.evaluation.report.pictures import (
+    INK,
     _drawable,
     draw_attention,
+    draw_modalities,
     draw_saliency,
-    markdown_table,
-    write_report,
+    rendered,
 )
 from mmsr.evaluation.run import evaluate, write_run
 
@@ -105,7 +108,14 @@ def test_report_is_whole_escaped_and_offline(tmp_path: Path, run, example) -> No
         history=history,
         examples=[example],
     )
-    names = ["attention.png", "confusion.png", "modalities.png", "reliability.png", "report.html"]
+    names = [
+        "attention.png",
+        "confusion.png",
+        "modalities.png",
+        "reliability.png",
+        "report.html",
+        "report.md",
+    ]
     names += ["risk_coverage.png", "training.png"]
     assert sorted(file.name for file in path.parent.iterdir()) == names
     for file in path.parent.glob("*.png"):
@@ -113,9 +123,16 @@ def test_report_is_whole_escaped_and_offline(tmp_path: Path, run, example) -> No
     html = path.read_text("utf-8")
     assert "<h1>A &lt;report&gt;</h1>" in html and "<script" not in html and "it &lt;b&gt;is" in html
     assert not re.search(r"https?://|<link|@import", html)
-    assert html.count("data:image/png;base64,") == 6 and html.count("data:audio/wav;base64,") == 1
+    assert html.count("data:image/svg+xml;base64,") == 6 and html.count("data:audio/wav;base64,") == 1
     assert all('alt="' in image for image in re.findall(r"<img[^>]+>", html))
-    assert html.count("<table") == html.count("<caption>") == 4
+    assert html.count("<table") == html.count("<caption>") == 6
+    sections = re.findall(r'<h2 id="([^"]+)">', html)
+    assert re.findall(r'<a href="#([^"]+)">', html) == sections and len(set(sections)) == len(sections) == 11
+    stamp = (
+        r'<small class="stamp">seed: 5 \(evaluation\); intervals: 95 % over rows; data fingerprint: f00d; '
+    )
+    assert len(re.findall(rf"{stamp}command: mmsr demo; processor: \S", html)) == 6 + 6  # tables and pictures
+    assert "@media print" in html and "prefers-color-scheme: dark" in html
     for shown in (
         "0.750",
         "forced words",
@@ -135,14 +152,62 @@ def test_report_of_labels_alone(tmp_path: Path) -> None:
     path = write_report(
         tmp_path, title="t", metrics={"test": {"audio": entry}}, predictions=[], labels=LABELS
     )
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["modalities.png", "report.html"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["modalities.png", "report.html", "report.md"]
     assert "audio alone" in path.read_text("utf-8")
 
 
 def test_report_without_any_gold(tmp_path: Path) -> None:
     metrics = {"test": {"text": {"n": 4, "n_label": 0, "n_rationale": 0}}}
     write_report(tmp_path, title="t", metrics=metrics, predictions=[], labels=LABELS)
-    assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["report.html", "report.md"]
+
+
+def test_markdown_has_what_the_page_has(tmp_path: Path, run, example) -> None:
+    document, predictions = run
+    options = {"metrics": document, "predictions": predictions, "labels": LABELS, "examples": [example]}
+    path = write_report(tmp_path, title="A <report> | of", **options)
+    html, text = path.read_text("utf-8"), path.with_suffix(".md").read_text("utf-8")
+    assert text.startswith("# A &lt;report> \\| of\n") and "<script" not in text and "<b>" not in text
+    assert re.findall(r"^## (.+)$", text, re.MULTILINE) == re.findall(r"<h2[^>]*>([^<]+)", html)
+    assert markdown_table(document) in text
+    pictures = re.findall(r"^!\[[^]]+\]\(([a-z_]+\.png)\)$", text, re.MULTILINE)
+    assert len(pictures) == html.count("<img") and all((tmp_path / name).is_file() for name in pictures)
+    assert "`r0`: “Từ đó &lt;script>" in text and "true: negative" in text and "predicted words" in text
+    assert "\n\n\n" not in text
+
+
+def test_rationales_stand_beside_those_of_baselines(run, tmp_path: Path) -> None:
+    document, predictions = run
+    document["bertscore"] = {"model": "e5", "layer": 7}
+    document["test"]["text"]["bertscore_f1"] = 0.8125
+    path = write_report(tmp_path, title="t", metrics=document, predictions=predictions, labels=LABELS)
+    section = path.with_suffix(".md").read_text("utf-8").split("## Rationales")[1].split("\n## ")[0]
+    assert (
+        "BLEU | chrF | BERTScore F1 | exact | copied from training | distinct-1 | distinct-2 | length ("
+        in section
+    )
+    assert "| 3.0 (3.0) |" in section
+    assert "e5, layer 7, without idf" in section and section.count("| 0.812 |") == 1
+    assert "| baseline: constant rationale of the predicted label | 12 | 1.000 |" in section
+    assert "| en | 6 |" in section and "| zh | 6 |" in section
+
+
+def test_pictures_take_the_readers_colours(run) -> None:
+    document, _ = run
+    picture = rendered(partial(draw_modalities, document["test"]), name="m", description="seed: 5")
+    svg = picture.svg.decode()
+    assert "currentColor" in svg and "prefers-color-scheme:dark" in svg and "seed: 5" in svg
+    assert svg.count(INK) == 1, "the ink of a light page is named once, in the style that readers change"
+    assert Image.open(io.BytesIO(picture.png)).text["Description"] == "seed: 5"
+    assert picture == rendered(partial(draw_modalities, document["test"]), name="m", description="seed: 5")
+
+
+def test_the_wheel_carries_the_templates() -> None:
+    builder = pytest.importorskip("hatchling.builders.wheel", reason="hatchling builds the wheel")
+    root = Path(__file__).resolve().parents[2]
+    carried = {file.distribution_path for file in builder.WheelBuilder(str(root)).recurse_included_files()}
+    templates = {"page.html.jinja", "page.md.jinja"}
+    assert {f"mmsr/evaluation/report/{name}" for name in templates} <= carried
 
 
 def test_markdown_table(run) -> None:

@@ -1,29 +1,19 @@
-"""The report of a run: one self-contained HTML file, its pictures beside it, and its table as Markdown.
+"""The pictures of reports, drawn so that they are read in light and in dark, on paper and without colours.
 
-metrics.json, predictions.jsonl, training history, examples ─► pictures (PNG) ─► report.html
+figures ─► `draw_…` ─► matplotlib Figure ─► `rendered` ─► PNG for a README, SVG for a page
 """
 
 import base64
-import mimetypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from functools import cache
-from importlib.resources import files
+from functools import cache, partial
 from io import BytesIO
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 import numpy as np
 
-from mmsr.evaluation.calibration import (
-    aurc,
-    calibration_error,
-    confidence_and_correct,
-    reliability,
-    risk_coverage,
-)
-from mmsr.evaluation.metrics import Row
-from mmsr.files import write_file
+from mmsr.evaluation.calibration import aurc, calibration_error, reliability, risk_coverage
+from mmsr.evaluation.report.names import FIGURES, LABEL_FIGURES, NAMES, RATIONALE_BASELINES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,31 +21,6 @@ if TYPE_CHECKING:
 
     from mmsr.evaluation.compare import Comparison
     from mmsr.evaluation.human.scores import Scores
-
-NAMES = {
-    "audio+text": "audio + text",
-    "text": "text alone",
-    "audio": "audio alone",
-    "shuffled_audio": "text + another row's audio",
-    "asr": "ASR transcript alone",
-    "audio+asr": "audio + ASR transcript",
-    "majority": "majority label",
-    "tfidf": "TF-IDF + logistic regression",
-    "constant_rationale": "constant rationale of the predicted label",
-    "constant_rationale_oracle": "constant rationale of the true label",
-}
-FIGURES = {
-    "accuracy": "accuracy",
-    "macro_f1": "macro-F1",
-    "uar": "UAR",
-    "rougeL": "ROUGE-L (Unicode)",
-    "rougeL_ascii": "ROUGE-L (ASCII)",
-    "chrf": "chrF",
-    "rationale_exact": "exact",
-}
-LABEL_FIGURES = ("accuracy", "macro_f1", "uar")
-RATIONALE_BASELINES = ("constant_rationale", "constant_rationale_oracle")
-MISSING = "–"
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#8A8A8A"  # Okabe and Ito's: told apart by colour-blind eyes
 LINES = (BLUE, ORANGE, "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
@@ -73,7 +38,12 @@ FONTS = (
     "Malgun Gothic",
     "Arial Unicode MS",
 )
+INK, PAPER = "#1c2024", "#fffffe"  # in SVG they become the page's own, be it light or dark
 LABELLED_TOKENS = 40  # more tokens than this cannot all be named beside an attention map
+_THEME = (
+    "<style>:root{color:#1c2024;--paper:#fff}"
+    "@media(prefers-color-scheme:dark){:root{color:#e8eaed;--paper:#15191d}}</style>"
+)
 
 
 class Attention(TypedDict):
@@ -96,207 +66,39 @@ class Saliency(TypedDict):
     label: str
 
 
-class Example(TypedDict):
-    """An utterance to show, with its sound as bytes or as the path of a file."""
+class Rendered(NamedTuple):
+    """A picture as files: `png` on white, `svg` without a ground and in the reader's colours."""
 
-    id: str
-    audio_bytes: NotRequired[bytes | None]
-    audio: NotRequired[str | None]
-    mime: NotRequired[str | None]
-    text: NotRequired[str | None]
-    label: NotRequired[str | None]
-    rationale: NotRequired[str | None]
-    predicted_label: str
-    scores: Mapping[str, float]
-    predicted_rationale: NotRequired[str | None]
-    kind: NotRequired[str | None]
-    language: NotRequired[str | None]
-    counterfactuals: NotRequired[Mapping[str, str]]
-    attention: NotRequired[Attention | None]
+    png: bytes
+    svg: bytes
+
+    @property
+    def uri(self) -> str:
+        """The SVG as an address that holds it."""
+        return data_uri(self.svg, "image/svg+xml")
 
 
-class TableRow(NamedTuple):
-    """One row of a table of figures, its cells as text."""
+def rendered(draw: Callable[[], "Figure"], *, name: str = "", description: str = "") -> Rendered:
+    """Returns what `draw` draws as files, which carry `description`; equal figures give equal bytes."""
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
 
-    name: str
-    n: int
-    cells: list[str]
-    baseline: bool = False
-
-
-def write_report(
-    out_dir: Path | str,
-    *,
-    title: str,
-    metrics: Mapping[str, Any],
-    predictions: Sequence[Row],
-    labels: Sequence[str],
-    history: Sequence[Mapping[str, Any]] | None = None,
-    examples: Sequence[Example] = (),
-    split: str = "test",
-) -> Path:
-    """Writes report.html and its pictures to `out_dir` and returns the path of report.html.
-
-    `metrics` is the content of metrics.json, of which `split` is shown. `history` has a row per epoch:
-    `epoch`, and figures whose names end in `loss` (first panel) or start with `dev_` (second panel). The
-    attention picture shows the first example that has `attention`. The HTML holds pictures and sounds within
-    itself and loads nothing.
-
-    Raises:
-        ValueError: Where `metrics` lacks the split or has no condition in it, or an attention map does not
-            fit its tokens.
-    """
-    from jinja2 import Environment, StrictUndefined
-
-    entries = _entries(metrics, split)
-    first = next(iter(entries))
-    main = entries[first]
-    answered = [row for row in predictions if row["condition"] == first]
-    pictures = _pictures(metrics[split], labels, history, examples, answered, first=first)
-    for name, png in pictures.items():
-        write_file(Path(out_dir) / f"{name}.png", png)
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string(
-        files("mmsr.evaluation").joinpath("report.html.jinja").read_text("utf-8")
-    )
-    html = template.render(
-        title=title,
-        split=split,
-        metrics=metrics,
-        columns=list(FIGURES.values()),
-        headline=table_rows(metrics, split=split),
-        first=NAMES.get(first, first),
-        groups={
-            "By kind of row": _group_rows(main.get("by_kind", {})),
-            "By language": _group_rows(main.get("by_language", {})),
-        },
-        f1=[(label, _number(value)) for label, value in main.get("f1", {}).items()],
-        interval_over=main.get("interval_over"),
-        pictures={name: _data_uri(png, "image/png") for name, png in pictures.items()},
-        confusion=main.get("confusion"),
-        attention=next((e for e in examples if e.get("attention")), None),
-        examples=[_shown(example) for example in examples],
-        mistakes=_mistakes(answered),
-        calibration=main.get("calibration"),
-        conformal=main.get("conformal"),
-    )
-    path = Path(out_dir) / "report.html"
-    write_file(path, html.encode())
-    return path
+    png, svg = BytesIO(), BytesIO()
+    with style(), rc_context({"svg.hashsalt": name}):
+        figure = draw()
+        FigureCanvasAgg(figure).print_png(png, metadata={"Description": description})
+        for patch in (figure.patch, *(ax.patch for ax in figure.axes)):
+            patch.set_alpha(0.0)
+        FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None, "Description": description})
+    text = svg.getvalue().decode()
+    text = text.replace(INK, "currentColor").replace(PAPER, "var(--paper)")
+    return Rendered(png.getvalue(), text.replace("<defs>", f"{_THEME}<defs>", 1).encode())
 
 
-def markdown_table(metrics: Mapping[str, Any], *, split: str = "test") -> str:
-    """Returns the report's first table (conditions, then baselines) as Markdown.
-
-    `metrics` is the content of metrics.json.
-
-    Raises:
-        ValueError: Where `metrics` lacks the split, or the split has no condition.
-    """
-    lines = [["condition", "n", *FIGURES.values()], ["---", *["---:"] * (len(FIGURES) + 1)]]
-    for row in table_rows(metrics, split=split):
-        name = f"baseline: {row.name}" if row.baseline else row.name
-        lines.append([name, str(row.n), *row.cells])
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def table_rows(metrics: Mapping[str, Any], *, split: str = "test") -> list[TableRow]:
-    """Returns a row for each condition, then each baseline, of a split: figures as text in FIGURES' order.
-
-    Raises:
-        ValueError: Where `metrics` lacks the split, or the split has no condition.
-    """
-    rows = [
-        TableRow(NAMES.get(name, name), entry["n"], _cells(entry))
-        for name, entry in _entries(metrics, split).items()
-    ]
-    for name, entry in metrics[split].get("baselines", {}).items():
-        if (
-            name in RATIONALE_BASELINES
-        ):  # its labels are the model's own or the truth: no figures of a baseline
-            entry = {key: value for key, value in entry.items() if key not in LABEL_FIGURES}
-        rows.append(TableRow(NAMES.get(name, name), entry["n"], _cells(entry), baseline=True))
-    return rows
-
-
-def _entries(metrics: Mapping[str, Any], split: str) -> dict[str, Any]:
-    if split not in metrics:
-        raise ValueError(f"metrics have no split {split!r}; their keys are {', '.join(map(repr, metrics))}")
-    entries = {name: entry for name, entry in metrics[split].items() if name != "baselines"}
-    if not entries:
-        raise ValueError(f"metrics of split {split!r} have no condition")
-    return entries
-
-
-def _cells(entry: Mapping[str, Any]) -> list[str]:
-    return [_number(entry.get(figure), entry.get("interval", {}).get(figure)) for figure in FIGURES]
-
-
-def _number(value: float | None, interval: Sequence[float] | None = None) -> str:
-    if value is None:
-        return MISSING
-    return f"{value:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
-
-
-def _group_rows(groups: Mapping[str, Mapping[str, Any]]) -> list[TableRow]:
-    return [TableRow(name, entry["n"], _cells(entry)) for name, entry in groups.items()]
-
-
-def _shown(example: Example) -> dict[str, Any]:
-    scores = sorted(example["scores"].items(), key=lambda item: -item[1])
-    sound, path = example.get("audio_bytes"), example.get("audio")
-    if sound is None and path:
-        sound = Path(path).read_bytes()
-    mime = example.get("mime") or mimetypes.guess_type(path or "")[0] or "audio/wav"
-    optional = ("text", "label", "rationale", "predicted_rationale", "kind", "language")
-    return {
-        "id": example["id"],
-        "predicted_label": example["predicted_label"],
-        **{key: example.get(key) for key in optional},
-        "scores": [(label, f"{score:.3f}", f"{100 * score:.1f}") for label, score in scores],
-        "sound": _data_uri(sound, mime) if sound else None,
-        "counterfactuals": list((example.get("counterfactuals") or {}).items()),
-    }
-
-
-def _mistakes(rows: Sequence[Row], *, most: int = 10) -> list[dict[str, Any]]:
-    """Returns the wrong answers of which the model was surest, for the reader to look into."""
-    wrong = [row for row in rows if row["label"] is not None and row["label"] != row["predicted_label"]]
-    wrong.sort(key=lambda row: (-row["scores"][row["predicted_label"]], row["id"]))
-    return [{**row, "probability": f"{row['scores'][row['predicted_label']]:.3f}"} for row in wrong[:most]]
-
-
-def _data_uri(content: bytes, mime: str) -> str:
+def data_uri(content: bytes, mime: str) -> str:
+    """Returns the address of a file that holds its content."""
     return f"data:{mime};base64,{base64.b64encode(content).decode()}"
-
-
-def _pictures(
-    conditions: Mapping[str, Any],
-    labels: Sequence[str],
-    history: Sequence[Mapping[str, Any]] | None,
-    examples: Sequence[Example],
-    answered: Sequence[Row],
-    *,
-    first: str,
-) -> dict[str, bytes]:
-    pictures = {}
-    attention = next((example["attention"] for example in examples if example.get("attention")), None)
-    with _style():
-        if any("macro_f1" in entry for name, entry in conditions.items() if name != "baselines"):
-            pictures["modalities"] = _png(draw_modalities(conditions))
-        if "confusion" in conditions[first]:
-            pictures["confusion"] = _png(draw_confusion(conditions[first]["confusion"], labels))
-        if labelled := [row for row in answered if row["label"] is not None]:
-            believed = confidence_and_correct(labelled)
-            pictures["reliability"] = _png(draw_reliability(*believed))
-            pictures["risk_coverage"] = _png(draw_risk_coverage(*believed))
-        if attention:
-            pictures["attention"] = _png(draw_attention(attention))
-        if history:
-            pictures["training"] = _png(draw_training(history))
-    return pictures
 
 
 def draw_modalities(conditions: Mapping[str, Any]) -> "Figure":
@@ -314,7 +116,7 @@ def draw_modalities(conditions: Mapping[str, Any]) -> "Figure":
             ax.barh(y, entry[key], color=colour, height=0.7)
             low, high = entry.get("interval", {}).get(key, (entry[key], entry[key]))
             if high > low:
-                ax.plot([low, high], [y, y], color="black", linewidth=1.5, marker="|", markersize=6)
+                ax.plot([low, high], [y, y], color=INK, linewidth=1.5, marker="|", markersize=6)
             ax.text(max(high, entry[key]) + 0.02, y, f"{entry[key]:.3f}", va="center", fontsize=10)
         ax.set(xlim=(0, 1.15), xlabel=axis, xticks=[0, 0.25, 0.5, 0.75, 1])
         ax.set_ylim(len(rows) - 0.4, -0.6)
@@ -424,8 +226,7 @@ def draw_training(history: Sequence[Mapping[str, Any]]) -> "Figure":
 
 def differences_picture(comparisons: "Sequence[Comparison]") -> bytes:
     """Returns the picture of `draw_differences` as PNG."""
-    with _style():
-        return _png(draw_differences(comparisons))
+    return rendered(partial(draw_differences, comparisons)).png
 
 
 def draw_differences(comparisons: "Sequence[Comparison]") -> "Figure":
@@ -437,10 +238,10 @@ def draw_differences(comparisons: "Sequence[Comparison]") -> "Figure":
 
     first, count = comparisons[0], len(comparisons)
     figure, (ax,) = _figure(1, width=8.5, height=1.9 + 0.6 * count)
-    ax.axvline(0, color="black", linewidth=1)
+    ax.axvline(0, color=INK, linewidth=1)
     for y, one in enumerate(comparisons):
         holds = one.p_holm < 0.05
-        style: dict[str, Any] = {"color": BLUE, "markerfacecolor": BLUE if holds else "white"}
+        style: dict[str, Any] = {"color": BLUE, "markerfacecolor": BLUE if holds else PAPER}
         ax.plot(one.interval, [y, y], color=BLUE, linewidth=2.5, solid_capstyle="butt", zorder=2)
         ax.plot(one.difference, y, marker="o", markersize=8, markeredgewidth=2, zorder=3, **style)
         if one.seeds is not None and one.seeds.interval is not None:
@@ -462,7 +263,7 @@ def draw_differences(comparisons: "Sequence[Comparison]") -> "Figure":
     corrected = " after Holm's correction" if count > 1 else ""
     shown = [
         Line2D([], [], linewidth=2.5, label=f"over {first.units:,} {first.over}; p < .05{corrected}", **mark),
-        Line2D([], [], linewidth=2.5, label="p not below .05", markerfacecolor="white", **mark),
+        Line2D([], [], linewidth=2.5, label="p not below .05", markerfacecolor=PAPER, **mark),
     ]
     if any(one.seeds is not None and one.seeds.interval is not None for one in comparisons):
         shown.append(Line2D([], [], color=ORANGE, linewidth=1.5, linestyle=(0, (3, 1)), label="over seeds"))
@@ -472,8 +273,7 @@ def draw_differences(comparisons: "Sequence[Comparison]") -> "Figure":
 
 def ratings_picture(scores: "Scores") -> bytes:
     """Returns the picture of `draw_ratings` as PNG."""
-    with _style():
-        return _png(draw_ratings(scores))
+    return rendered(lambda: draw_ratings(scores)).png
 
 
 def draw_ratings(scores: "Scores") -> "Figure":
@@ -546,7 +346,9 @@ def draw_attention(attention: Attention) -> "Figure":
     power = librosa.feature.melspectrogram(y=waveform, sr=rate, n_fft=512, hop_length=160, n_mels=64)
     decibels = librosa.power_to_db(power, ref=np.max)
     sizes: dict[str, Any] = {"sr": rate, "hop_length": 160, "n_fft": 512, "fmax": rate / 2}
-    image = librosa.display.specshow(decibels, ax=mel, x_axis="time", y_axis="mel", cmap="magma", **sizes)
+    image = librosa.display.specshow(
+        decibels, ax=mel, x_axis="time", y_axis="mel", cmap="magma", rasterized=True, **sizes
+    )
     mel.set(xlabel="", ylabel="frequency (Hz)", yticks=[256, 1024, 4096])
     figure.colorbar(image, ax=mel, label="dB", pad=0.01)
     shades = heat.imshow(
@@ -568,8 +370,7 @@ def draw_attention(attention: Attention) -> "Figure":
 
 def saliency_picture(saliency: Saliency) -> bytes:
     """Returns, as a PNG, what each moment and each word adds to the logit of a label."""
-    with _style():
-        return _png(draw_saliency(saliency))
+    return rendered(lambda: draw_saliency(saliency)).png
 
 
 def draw_saliency(saliency: Saliency) -> "Figure":
@@ -628,12 +429,19 @@ def draw_saliency(saliency: Saliency) -> "Figure":
     return figure
 
 
-def _style() -> AbstractContextManager[None]:
+def style() -> AbstractContextManager[None]:
     """Returns a block in which matplotlib has the settings of every picture."""
     from matplotlib import rc_context
 
+    inked: tuple[Any, ...] = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
     return rc_context(
-        {"font.family": _fonts(), "font.size": 11, "axes.spines.top": False, "axes.spines.right": False}
+        {
+            **dict.fromkeys(inked, INK),
+            "font.family": _fonts(),
+            "font.size": 11,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+        }
     )
 
 
@@ -659,14 +467,6 @@ def _figure(
         rows, columns, squeeze=False, sharex=bool(heights) if sharex is None else sharex, gridspec_kw=ratios
     )
     return figure, list(axes.flat)
-
-
-def _png(figure: "Figure") -> bytes:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    buffer = BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)
-    return buffer.getvalue()
 
 
 @cache

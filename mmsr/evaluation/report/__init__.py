@@ -1,0 +1,30 @@
+"""Reports of runs, comparisons and ablations: self-contained HTML, Markdown beside it, and their pictures.
+
+names ─► pictures ─► page ─► run, comparison (and `mmsr.training.ablation_report`)
+"""
+
+from mmsr.evaluation.report.names import FIGURES, MISSING, NAMES
+from mmsr.evaluation.report.pictures import (
+    BLUE,
+    GREY,
+    ORANGE,
+    differences_picture,
+    ratings_picture,
+    saliency_picture,
+)
+from mmsr.evaluation.report.run import Example, markdown_table, write_report
+
+__all__ = [
+    "BLUE",
+    "FIGURES",
+    "GREY",
+    "MISSING",
+    "NAMES",
+    "ORANGE",
+    "Example",
+    "differences_picture",
+    "markdown_table",
+    "ratings_picture",
+    "saliency_picture",
+    "write_report",
+]

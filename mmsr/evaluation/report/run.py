@@ -1,0 +1,499 @@
+"""The report of a run: report.html, report.md and their pictures.
+
+metrics.json, predictions.jsonl, training history, examples ─► sections ─► page
+"""
+
+import mimetypes
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NotRequired, TypedDict
+
+from mmsr.evaluation.calibration import confidence_and_correct
+from mmsr.evaluation.metrics import Row
+from mmsr.evaluation.report.names import (
+    FIGURES,
+    LABEL_FIGURES,
+    MISSING,
+    NAMES,
+    RATIONALE_BASELINES,
+    RATIONALE_FIGURES,
+    number,
+)
+from mmsr.evaluation.report.page import (
+    Cards,
+    Notes,
+    Page,
+    Quote,
+    Section,
+    Table,
+    TableRow,
+    Text,
+    origin,
+    picture,
+    write_page,
+)
+from mmsr.evaluation.report.pictures import (
+    Attention,
+    data_uri,
+    draw_attention,
+    draw_confusion,
+    draw_modalities,
+    draw_reliability,
+    draw_risk_coverage,
+    draw_training,
+)
+from mmsr.evaluation.slices import worst_slice_line
+
+SLICED = ("accuracy", "macro_f1")
+SLICES = 12  # of an attribute that are shown
+
+
+class Example(TypedDict):
+    """An utterance to show, with its sound as bytes or as the path of a file."""
+
+    id: str
+    audio_bytes: NotRequired[bytes | None]
+    audio: NotRequired[str | None]
+    mime: NotRequired[str | None]
+    text: NotRequired[str | None]
+    label: NotRequired[str | None]
+    rationale: NotRequired[str | None]
+    predicted_label: str
+    scores: Mapping[str, float]
+    predicted_rationale: NotRequired[str | None]
+    kind: NotRequired[str | None]
+    language: NotRequired[str | None]
+    counterfactuals: NotRequired[Mapping[str, str]]
+    attention: NotRequired[Attention | None]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the sections of a run's report are made of.
+
+    Attributes:
+        metrics: Content of metrics.json.
+        split: Which split of it is shown.
+        labels: The label set.
+        answered: Predictions under the first condition.
+        history: Figures of each epoch.
+        examples: Utterances to play.
+    """
+
+    metrics: Mapping[str, Any]
+    split: str
+    labels: Sequence[str]
+    answered: Sequence[Row]
+    history: Sequence[Mapping[str, Any]]
+    examples: Sequence[Example]
+
+    @property
+    def conditions(self) -> Mapping[str, Any]:
+        """Entries of the split by condition, `baselines` among them."""
+        return self.metrics[self.split]
+
+    @property
+    def first(self) -> str:
+        """The first condition, which the sections but the first are about."""
+        return next(iter(entries(self.metrics, self.split)))
+
+    @property
+    def entry(self) -> Mapping[str, Any]:
+        """Figures of the first condition."""
+        return self.conditions[self.first]
+
+    @property
+    def reads(self) -> str:
+        """What the first condition is called."""
+        return NAMES.get(self.first, self.first)
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        """Where the figures come from."""
+        over = self.entry.get("interval_over")
+        return {**origin(self.metrics), **({"intervals": f"95 % over {over}"} if over else {})}
+
+
+def write_report(
+    out_dir: Path | str,
+    *,
+    title: str,
+    metrics: Mapping[str, Any],
+    predictions: Sequence[Row],
+    labels: Sequence[str],
+    history: Sequence[Mapping[str, Any]] | None = None,
+    examples: Sequence[Example] = (),
+    split: str = "test",
+) -> Path:
+    """Writes report.html, report.md and pictures to `out_dir` and returns the path of report.html.
+
+    `metrics` is the content of metrics.json, of which `split` is shown. `history` has a row per epoch:
+    `epoch`, and figures whose names end in `loss` (first panel) or start with `dev_` (second panel). The
+    attention picture shows the first example that has `attention`. The HTML holds pictures and sounds within
+    itself and loads nothing.
+
+    Raises:
+        ValueError: Where `metrics` lacks the split or has no condition in it, or an attention map does not
+            fit its tokens.
+    """
+    first = next(iter(entries(metrics, split)))
+    answered = [row for row in predictions if row["condition"] == first]
+    run = Run(metrics, split, labels, answered, history or (), examples)
+    page = Page(
+        title=title,
+        lead=f"Split: {split}. Every figure is in metrics.json, every answer in predictions.jsonl, and the "
+        "pictures lie beside this file as PNG.",
+        sections=[section(run) for section in SECTIONS],
+        provenance=run.provenance,
+    )
+    return write_page(page, Path(out_dir) / "report.html")
+
+
+def markdown_table(metrics: Mapping[str, Any], *, split: str = "test") -> str:
+    """Returns the report's first table (conditions, then baselines) as Markdown.
+
+    `metrics` is the content of metrics.json.
+
+    Raises:
+        ValueError: Where `metrics` lacks the split, or the split has no condition.
+    """
+    return _headline(metrics, split).markdown()
+
+
+def entries(metrics: Mapping[str, Any], split: str) -> dict[str, Any]:
+    """Returns the entries of a split's conditions, without baselines.
+
+    Raises:
+        ValueError: Where `metrics` lacks the split, or the split has no condition.
+    """
+    if split not in metrics:
+        raise ValueError(f"metrics have no split {split!r}; their keys are {', '.join(map(repr, metrics))}")
+    found = {name: entry for name, entry in metrics[split].items() if name != "baselines"}
+    if not found:
+        raise ValueError(f"metrics of split {split!r} have no condition")
+    return found
+
+
+# ---------------------------------------------------------------------- sections
+
+
+def results(run: Run) -> Section:
+    """Figures of all conditions and baselines."""
+    blocks: list[Any] = [_headline(run.metrics, run.split)]
+    if f1 := run.entry.get("f1"):
+        shown = ", ".join(f"{label} {number(value)}" for label, value in f1.items())
+        weighted = number(run.entry.get("weighted_f1"))
+        blocks.append(Text(f"F1 by label, {run.reads}: {shown}; weighted by their rows: {weighted}."))
+    if any("macro_f1" in entry for entry in entries(run.metrics, run.split).values()):
+        blocks.append(
+            picture(
+                "modalities",
+                partial(draw_modalities, run.conditions),
+                caption="Macro-F1 and ROUGE-L by condition (blue) and baseline (grey).",
+                alt="Bars: macro-F1 and ROUGE-L of each condition and baseline, as in the table above.",
+                provenance=run.provenance,
+                pan=True,
+            )
+        )
+    over = run.entry.get("interval_over", "rows")
+    blocks.append(
+        Notes(
+            [
+                ("macro-F1, UAR", "the mean F1 of the labels, and their mean recall. A label that is "
+                 "predicted in a group of rows but never true there counts as an F1 of 0."),
+                ("intervals", f"1,000 bootstrap resamples of whole {over}. They do not cover what another "
+                 "training seed would change."),
+                ("ROUGE-L", "Unicode counts words, and characters in Chinese and Japanese. ASCII is the "
+                 "usual code, which drops all but a–z and 0–9: it is here only to compare with published "
+                 "tables, and says nothing about Chinese."),
+                ("another row's audio", "a control: the text stays, the voice is that of another row. A "
+                 "model that listens gets worse."),
+            ]
+        )
+    )  # fmt: skip
+    return Section("Results", blocks)
+
+
+def by_group(run: Run, *, key: str, title: str, what: str) -> Section | None:
+    """The same figures for each value of a column."""
+    groups = run.entry.get(key, {})
+    if not groups:
+        return None
+    rows = [TableRow(name, _cells(entry)) for name, entry in groups.items()]
+    return Section(title, [Table([what, "n", *FIGURES.values()], rows, f"{title}, {run.reads}.")])
+
+
+def slices(run: Run) -> Section | None:
+    """The worst slice, and figures of all slices: quarters in order, values with the worst first."""
+    if not (sliced := run.entry.get("slices")):
+        return None
+    line = worst_slice_line(run.entry["worst_slice"])
+    said = (
+        f"{line[0].upper()}{line[1:]}. The more slices are looked at, the lower is the worst of them by "
+        "chance alone; the expected worst allows for that. Intervals of slices are not corrected for their "
+        "number."
+    )
+    blocks: list[Any] = [Text(said)]
+    for attribute, entries in sliced.items():
+        names = list(entries)
+        if not any(name.startswith("Q1: ") for name in names):
+            names.sort(key=lambda name: entries[name]["accuracy"])
+        rows = [
+            TableRow(
+                name,
+                [
+                    str(entries[name]["n"]),
+                    *(number(entries[name][figure], entries[name]["interval"][figure]) for figure in SLICED),
+                ],
+            )
+            for name in names[:SLICES]
+        ]
+        what = attribute.replace("_", " ")
+        most = f"; the {SLICES} worst of {len(names)}, all are in metrics.json" if len(names) > SLICES else ""
+        blocks.append(Table([what, "n", *(FIGURES[one] for one in SLICED)], rows, f"By {what}{most}."))
+    return Section("Slices", blocks)
+
+
+def rationales(run: Run) -> Section | None:
+    """How good the rationales are, beside those of the baselines, and by language."""
+    named = [
+        (NAMES.get(name, name), entry, False) for name, entry in run.conditions.items() if name != "baselines"
+    ]
+    constants = run.conditions.get("baselines", {}).items()
+    named += [(NAMES[name], entry, True) for name, entry in constants if name in RATIONALE_BASELINES]
+    named = [one for one in named if "rougeL" in one[1]]
+    if not named:
+        return None
+    groups = [(name, entry, False) for name, entry in run.entry.get("by_language", {}).items()]
+    blocks: list[Any] = [
+        _rationale_table(named, "condition", "Rationales by condition, and those of baselines.")
+    ]
+    if len(groups) > 1:
+        blocks.append(_rationale_table(groups, "language", f"Rationales by language, {run.reads}."))
+    notes = [
+        ("BLEU, chrF", "sacrebleu's, of the corpus, divided by 100. BLEU cuts each row by its language's "
+         "tokeniser: zh for Chinese, char for Japanese, 13a for others."),
+        ("exact, copied from training", "shares of rationales equal to the reference, and equal to any "
+         "rationale of the training rows."),
+        ("distinct-1, distinct-2", "shares of different words and pairs of words among all. They fall with "
+         "the number of rows: compare within a column of the same rows."),
+        ("length", "mean number of words, and that of the references in brackets; of characters in Chinese "
+         "and Japanese."),
+        ("constant rationale", "the training split's most frequent rationale of the label in the row's "
+         "language. A model that is not above it has explained nothing."),
+    ]  # fmt: skip
+    if judged := run.metrics.get("bertscore"):
+        notes.insert(
+            1, ("BERTScore", f"{judged['model']}, layer {judged['layer']}, without idf and without rescaling "
+            "against a baseline: figures lie high, and compare only under the same encoder and layer.")
+        )  # fmt: skip
+    return Section("Rationales", [*blocks, Notes(notes)])
+
+
+def calibration(run: Run) -> Section | None:
+    """Whether probabilities can be believed, and what abstaining gains."""
+    found, sets = run.entry.get("calibration"), run.entry.get("conformal")
+    labelled = [row for row in run.answered if row["label"] is not None]
+    blocks: list[Any] = []
+    if found:
+        temperature = f", temperature {found['temperature']:.3f}" if found.get("temperature") else ""
+        blocks.append(
+            Text(
+                f"{run.reads}, {found['n']} rows{temperature}: ECE {found['ece']:.3f} (bins of equal width: "
+                f"{found['ece_equal_width']:.3f}), Brier score {found['brier']:.3f}, NLL {found['nll']:.3f}, "
+                f"AURC {found['aurc']:.3f} ({found['excess_aurc']:.3f} above the best order's)."
+            )
+        )
+    if sets:
+        told = "; ".join(
+            f"{name.upper()} holds it in {100 * sets[name]['coverage']:.1f} %, "
+            f"{sets[name]['mean_size']:.2f} labels a set"
+            for name in ("lac", "aps")
+        )
+        blocks.append(
+            Text(
+                f"Label sets asked to hold the true label in {100 * sets['asked']:g} % of rows, calibrated "
+                f"on {sets['n_calibration']} rows: {told}."
+            )
+        )
+    if labelled:
+        believed = confidence_and_correct(labelled)
+        blocks.append(
+            picture(
+                "reliability",
+                partial(draw_reliability, *believed),
+                caption="Reliability: of rows answered with confidence p, a share p should be right. Bins of "
+                "as many rows.",
+                alt="Line: accuracy over confidence in bins of as many rows, beside the diagonal of "
+                "calibrated answers; below it a histogram of confidence.",
+                provenance=run.provenance,
+            )
+        )
+        blocks.append(
+            picture(
+                "risk_coverage",
+                partial(draw_risk_coverage, *believed),
+                caption="Risk and coverage: how often the model is wrong if it answers only where it is "
+                "surest.",
+                alt="Lines: share of wrong answers over the share of rows answered, for the model, the best "
+                "and a random order.",
+                provenance=run.provenance,
+            )
+        )
+    return Section("Calibration and abstention", blocks) if blocks else None
+
+
+def confusion(run: Run) -> Section | None:
+    """Which labels are taken for which."""
+    if "confusion" not in run.entry:
+        return None
+    counts = run.entry["confusion"]
+    told = ". ".join(
+        f"True {gold}: " + ", ".join(f"{n} {predicted}" for predicted, n in row.items())
+        for gold, row in counts.items()
+    )
+    drawn = picture(
+        "confusion",
+        partial(draw_confusion, counts, run.labels),
+        caption=f"Confusion matrix, {run.reads}: rows, and their share of the true label.",
+        alt=f"Confusion matrix. {told}.",
+        provenance=run.provenance,
+    )
+    return Section("Confusion", [drawn])
+
+
+def training(run: Run) -> Section | None:
+    """Losses and development figures over epochs."""
+    if not run.history:
+        return None
+    drawn = picture(
+        "training",
+        partial(draw_training, run.history),
+        caption="Training: losses, and figures on the development split.",
+        alt="Lines: losses and development figures over epochs.",
+        provenance=run.provenance,
+        pan=True,
+    )
+    return Section("Training", [drawn])
+
+
+def attention(run: Run) -> Section | None:
+    """Where the words of an example look in its sound."""
+    example = next((example for example in run.examples if example.get("attention")), None)
+    if example is None or not (shown := example["attention"]):
+        return None
+    tokens = ", ".join(
+        f"#{i} {token.replace('▁', ' ').strip()}" for i, token in enumerate(shown["tokens"], start=1)
+    )
+    drawn = picture(
+        "attention",
+        partial(draw_attention, shown),
+        caption=f"Where the words look in the sound, example {example['id']}. Tokens from top to bottom: "
+        f"{tokens}.",
+        alt=f"Waveform, mel spectrogram and attention map of {example['id']}, on one axis of seconds.",
+        provenance=run.provenance,
+        pan=True,
+    )
+    return Section("Attention", [drawn])
+
+
+def examples(run: Run) -> Section | None:
+    """Utterances to hear, with answers and reasons."""
+    return Section("Examples", [Cards([card(one) for one in run.examples])]) if run.examples else None
+
+
+def mistakes(run: Run, *, most: int = 10) -> Section | None:
+    """The wrong answers of which the model was surest, for the reader to look into."""
+    wrong = [r for r in run.answered if r["label"] is not None and r["label"] != r["predicted_label"]]
+    if not wrong:
+        return None
+    wrong.sort(key=lambda row: (-row["scores"][row["predicted_label"]], row["id"]))
+    rows = [
+        TableRow(
+            row["id"],
+            [
+                row["kind"] or MISSING,
+                row["label"],
+                f"{row['predicted_label']} ({row['scores'][row['predicted_label']]:.3f})",
+                *(Quote(row[name], row["language"]) for name in ("rationale", "predicted_rationale")),
+            ],
+        )
+        for row in wrong[:most]
+    ]
+    columns = ["id", "kind", "true", "predicted (p)", "reference", "its rationale"]
+    caption = f"Wrong answers of which the model was surest, {run.reads}."
+    return Section("Surest mistakes", [Table(columns, rows, caption, words=True)])
+
+
+SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
+    results,
+    partial(by_group, key="by_kind", title="By kind of row", what="kind"),
+    partial(by_group, key="by_language", title="By language", what="language"),
+    slices,
+    rationales,
+    calibration,
+    confusion,
+    training,
+    attention,
+    examples,
+    mistakes,
+)
+
+
+# ---------------------------------------------------------------------- parts of sections
+
+
+def card(example: Example) -> dict[str, Any]:
+    """An example as a page shows it."""
+    scores = sorted(example["scores"].items(), key=lambda item: -item[1])
+    sound, path = example.get("audio_bytes"), example.get("audio")
+    if sound is None and path:
+        sound = Path(path).read_bytes()
+    mime = example.get("mime") or mimetypes.guess_type(path or "")[0] or "audio/wav"
+    optional = ("text", "label", "rationale", "predicted_rationale", "kind", "language")
+    return {
+        "id": example["id"],
+        "predicted_label": example["predicted_label"],
+        **{key: example.get(key) for key in optional},
+        "scores": [(label, f"{score:.3f}", f"{100 * score:.1f}") for label, score in scores],
+        "sound": data_uri(sound, mime) if sound else None,
+        "counterfactuals": list((example.get("counterfactuals") or {}).items()),
+    }
+
+
+def _headline(metrics: Mapping[str, Any], split: str) -> Table:
+    rows = [TableRow(NAMES.get(name, name), _cells(entry)) for name, entry in entries(metrics, split).items()]
+    for name, entry in metrics[split].get("baselines", {}).items():
+        if name in RATIONALE_BASELINES:  # its labels are the model's own or the truth: no baseline's figures
+            entry = {key: value for key, value in entry.items() if key not in LABEL_FIGURES}
+        rows.append(TableRow(NAMES.get(name, name), _cells(entry), baseline=True))
+    caption = (
+        f"Conditions of the {split} split, and baselines that a model must beat. Brackets: 95 % intervals."
+    )
+    return Table(["condition", "n", *FIGURES.values()], rows, caption)
+
+
+def _rationale_table(named: Sequence[tuple[str, Mapping[str, Any], bool]], what: str, caption: str) -> Table:
+    shown = [key for key in RATIONALE_FIGURES if any(key in entry for _, entry, _ in named)]
+    rows = [
+        TableRow(
+            name,
+            [str(entry["n_rationale"]), *(_rationale_cell(key, entry) for key in shown)],
+            baseline,
+        )
+        for name, entry, baseline in named
+    ]
+    return Table([what, "n", *(RATIONALE_FIGURES[key] for key in shown)], rows, caption)
+
+
+def _rationale_cell(key: str, entry: Mapping[str, Any]) -> str:
+    if key == "length" and key in entry:
+        return f"{entry['length']:.1f} ({entry['length_gold']:.1f})"
+    return number(entry.get(key))
+
+
+def _cells(entry: Mapping[str, Any]) -> list[str]:
+    intervals = entry.get("interval", {})
+    return [str(entry["n"]), *(number(entry.get(key), intervals.get(key)) for key in FIGURES)]

@@ -1,0 +1,347 @@
+"""How much worse a model answers as its input gets worse: curves of figures over a severity.
+
+rows ─► a point's change ─► predict ─► figures, intervals, paired difference from the clean rows
+     ─► robustness.json, robustness.md, robustness.png, predictions/POINT.jsonl
+
+What makes a row worse is passed in (`Point.change`; `mmsr.perturbations` has it). A change knows nothing of
+the model, so every model meets the same rows, and `mmsr compare` pairs two models' files of a point.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mmsr.evaluation.metrics import (
+    RESAMPLES,
+    Row,
+    check_labels,
+    has_text,
+    speakers_of,
+)
+from mmsr.evaluation.rationales import rationale_scores
+from mmsr.evaluation.report import BLUE, FIGURES, GREY, MISSING, NAMES
+from mmsr.evaluation.report.pictures import LINES
+from mmsr.evaluation.run import CONDITIONS, Predict, Progress, machine, predict_rows, versions
+from mmsr.evaluation.significance import bootstrap, paired_bootstrap
+from mmsr.files import appearing, write_file
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Change = Callable[[Row], Row | None]
+"""Makes a row worse: another `text`, another `audio` (a path, or a file's bytes); None leaves the row out."""
+
+_SHOWN = ("macro_f1", "accuracy", "rougeL")
+
+
+@dataclass(frozen=True)
+class Point:
+    """Rows made worse to one degree.
+
+    Attributes:
+        severity: How much, in the curve's unit, or its name.
+        change: Makes a row so much worse.
+        measured: What a change that draws came to over all rows, in the same unit.
+    """
+
+    severity: float | str
+    change: Change
+    measured: float | None = None
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One way of making rows worse, in steps.
+
+    Attributes:
+        kind: Such as noise; curves of a kind share a panel.
+        axis: What severities are, with their unit.
+        clean: The severity of rows as they are: a number where the axis is one of numbers, else a name.
+        points: From mild to bad.
+        series: Tells the curves of a kind apart.
+    """
+
+    kind: str
+    axis: str
+    clean: float | str
+    points: tuple[Point, ...]
+    series: str = ""
+
+    def name(self, point: Point) -> str:
+        """What a point is called, also as a file: `clip_start_0.5`."""
+        severity = point.severity if isinstance(point.severity, str) else f"{point.severity:.4g}"
+        return "_".join(filter(None, (self.kind, self.series, severity)))
+
+
+def clean_rows(rows: Sequence[Row], condition: str) -> list[dict[str, Any]]:
+    """The rows that a condition can be asked of, their `audio` and `text` what it lets the model have.
+
+    Raises:
+        ValueError: No such condition, or no row has what it needs.
+    """
+    accepted = [name for name in CONDITIONS if name != "shuffled_audio"]
+    if condition not in accepted:
+        raise ValueError(f"condition {condition!r}; accepted: {', '.join(accepted)}")
+    needed = dict(zip(("audio", "text"), CONDITIONS[condition], strict=True))
+    kept = [
+        {**row, **{name: row[column] if column else None for name, column in needed.items()}}
+        for row in rows
+        if row["label"] is not None and all(has_text(row[column]) for column in needed.values() if column)
+    ]
+    if len(kept) < 2:
+        columns = ", ".join(column for column in needed.values() if column)
+        raise ValueError(
+            f"condition {condition}: {len(kept)} of {len(rows)} rows have label, {columns}; "
+            "accepted: two rows or more"
+        )
+    return kept
+
+
+def measure(
+    predict: Predict,
+    rows: Sequence[Row],
+    curves: Sequence[Curve],
+    *,
+    labels: Sequence[str],
+    condition: str,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    progress: Progress | None = None,
+    chunk: int = 128,
+) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:
+    """Figures of each point of each curve, and each point's predictions by its name.
+
+    Args:
+        predict: The model. Where it writes rationales, ROUGE-L is a figure too.
+        rows: Rows of `clean_rows`.
+        curves: What to try; the clean rows are asked once and are the first point of each curve.
+        labels: The label set.
+        condition: What the rows are called in the predictions.
+        resamples: Of the bootstrap.
+        seed: Of the bootstrap.
+        progress: Is told each point's rows.
+        chunk: Rows that are made worse, and held, at a time.
+
+    Returns:
+        `condition`, `n`, `interval_over`, `curves` (`kind`, `series`, `axis`, `points`); a point has
+        `severity`, `n`, `macro_f1`, `accuracy`, `rougeL`, their `interval`, and their `difference` from the
+        clean answers to the same rows: its `value` and paired `interval`. And {name: rows as in
+        predictions.jsonl}, the clean ones under `clean`.
+
+    Raises:
+        ValueError: A label is not in `labels`; a point leaves fewer than two rows, or has another's name.
+    """
+    check_labels(((str(row["id"]), row["label"]) for row in rows), field="label", labels=labels)
+    tried = [("clean", Point("clean", lambda row: row))]
+    tried += [(curve.name(point), point) for curve in curves for point in curve.points]
+    answered: dict[str, list[dict[str, Any]]] = {}
+    for name, point in tried:
+        if name in answered:
+            raise ValueError(f"two points are called {name}; accepted: each severity of a curve once")
+        answered[name] = []
+        for start in range(0, len(rows), chunk):
+            part = [worse for row in rows[start : start + chunk] if (worse := point.change(row)) is not None]
+            told = predict_rows(predict, part, chunk=chunk) if part else []
+            answered[name] += [{**row, "condition": condition} for row in told]
+            if progress:
+                progress(name, min(start + chunk, len(rows)), len(rows))
+        if len(answered[name]) < 2:
+            raise ValueError(f"point {name}: {len(answered[name])} rows; accepted: two or more")
+    clean = answered["clean"]
+    options = {"resamples": resamples, "seed": seed}
+    document: dict[str, Any] = {
+        "condition": condition,
+        "n": len(clean),
+        "interval_over": "rows" if speakers_of(clean) is None else "speakers",
+        "curves": [],
+    }
+    first = _figures(clean, clean, **options)
+    for curve in curves:
+        points = [{"severity": curve.clean, **first, "predictions": "predictions/clean.jsonl"}]
+        for point in curve.points:
+            name = curve.name(point)
+            entry = {"severity": point.severity, **_figures(answered[name], clean, **options)}
+            entry |= {} if point.measured is None else {"measured": point.measured}
+            points.append({**entry, "predictions": f"predictions/{name}.jsonl"})
+        document["curves"].append(
+            {"kind": curve.kind, "series": curve.series, "axis": curve.axis, "points": points}
+        )
+    return document, answered
+
+
+def _figures(rows: Sequence[Row], clean: Sequence[Row], **options: Any) -> dict[str, Any]:
+    """Figures of a point, and their differences from the clean answers to its rows."""
+    by_id = {row["id"]: row for row in clean}
+    pairs = [(row, by_id[row["id"]]) for row in rows]
+    entry: dict[str, Any] = {"n": len(rows), "interval": {}, "difference": {}}
+
+    def add(figure: str, gold: Any, worse: Any, before: Any, speakers: Any, metric: str) -> None:
+        found = paired_bootstrap(gold, worse, before, clusters=speakers, metric=metric, **options)
+        entry[figure] = found.a
+        entry["difference"][figure] = {"value": found.difference, "interval": list(found.interval)}
+        interval = bootstrap(gold, worse, clusters=speakers, metric=metric, **options)
+        entry["interval"][figure] = list(interval)
+
+    gold = [row["label"] for row in rows]
+    labels = [[row["predicted_label"] for row in side] for side in zip(*pairs, strict=True)]
+    for metric in ("macro_f1", "accuracy"):
+        worse, before = labels
+        add(metric, gold, worse, before, speakers_of(rows), metric)
+    told = [pair for pair in pairs if has_text(pair[0]["rationale"])]
+    if len(told) > 1 and any(row["predicted_rationale"] is not None for row in rows):
+        references = [row["rationale"] for row, _ in told]
+        texts = [[row["predicted_rationale"] or "" for row in side] for side in zip(*told, strict=True)]
+        scores = [rationale_scores(references, side)["rougeL"] for side in texts]
+        add("rougeL", None, scores[0], scores[1], speakers_of([row for row, _ in told]), "mean")
+    return entry
+
+
+def write_robustness(
+    out_dir: Path | str,
+    document: Mapping[str, Any],
+    predictions: Mapping[str, Sequence[Row]],
+    *,
+    title: str,
+    seed: int,
+    data_fingerprint: str,
+    command: str,
+    seconds: float,
+) -> dict[str, Any]:
+    """Write what `measure` found to a folder; returns the content of robustness.json.
+
+    `predictions/` is replaced whole, so that no point of an earlier run stays there.
+    """
+    whole = {
+        **document,
+        "seed": seed,
+        "data_fingerprint": data_fingerprint,
+        "command": command,
+        "versions": versions(),
+        "machine": machine(),
+        "seconds": round(seconds, 3),
+    }
+    out = Path(out_dir)
+    with appearing(out / "predictions") as folder:
+        folder.mkdir()
+        for name, rows in predictions.items():
+            lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows]
+            (folder / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
+    write_file(out / "robustness.png", robustness_picture(document, title=title))
+    write_file(out / "robustness.md", f"# {title}\n\n{markdown_table(document)}".encode())
+    text = json.dumps(whole, ensure_ascii=False, allow_nan=False, indent=2) + "\n"
+    write_file(out / "robustness.json", text.encode())
+    return whole
+
+
+def markdown_table(document: Mapping[str, Any]) -> str:
+    """A row for each point: figures with their intervals, and what was lost of the first of them."""
+    shown = [name for name in _SHOWN if any(name in curve["points"][0] for curve in document["curves"])]
+    head = ["made worse by", "severity", "n", *(FIGURES[name] for name in shown), "macro-F1 - clean"]
+    lines = [head, ["---", "---:", *["---:"] * (len(head) - 2)]]
+    for i, curve in enumerate(document["curves"]):
+        title = f"{curve['kind']}{', ' + curve['series'] if curve['series'] else ''}: {curve['axis']}"
+        # the clean rows are the same in all curves: once in the table
+        for j, point in enumerate(curve["points"][i > 0 :], start=int(i > 0)):
+            lost = point["difference"]["macro_f1"]
+            low, high = lost["interval"]
+            cells = [_cell(point, name) for name in shown]
+            measured = f" (measured {point['measured']:.3f})" if "measured" in point else ""
+            severity = "clean" if not j else _named(point["severity"]) + measured
+            difference = MISSING if not j else f"{lost['value']:+.3f} [{low:+.3f}, {high:+.3f}]"
+            lines.append([title if j else "nothing", severity, str(point["n"]), *cells, difference])
+    condition = NAMES[document["condition"]]
+    over = document["interval_over"]
+    note = (
+        f"\nInput: {condition}, {document['n']:,} rows. Brackets: 95 % bootstrap intervals over {over}; those"
+        " of differences are paired with the clean answers to the same rows.\n"
+    )
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines) + note
+
+
+def robustness_picture(document: Mapping[str, Any], *, title: str) -> bytes:
+    """The picture of `draw_robustness` as PNG."""
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    buffer = BytesIO()
+    with rc_context({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False}):
+        FigureCanvasAgg(draw_robustness(document, title=title)).print_png(buffer)
+    return buffer.getvalue()
+
+
+def draw_robustness(document: Mapping[str, Any], *, title: str) -> "Figure":
+    """Draws macro-F1 over severity, a panel for each kind, on one scale; bad is on the right."""
+    from matplotlib.figure import Figure
+
+    kinds = [(kind, list(curves)) for kind, curves in groupby(document["curves"], lambda one: one["kind"])]
+    columns = min(3, len(kinds))
+    rows = -(-len(kinds) // columns)
+    figure = Figure(figsize=(1.2 + 3.5 * columns, 0.9 + 3.1 * rows), dpi=150, layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    clean = document["curves"][0]["points"][0]
+    for i, (ax, (kind, curves)) in enumerate(zip(axes.flat, kinds, strict=False)):
+        ax.axhspan(*clean["interval"]["macro_f1"], color=GREY, alpha=0.18, linewidth=0)
+        ax.axhline(clean["macro_f1"], color=GREY, linestyle="--", linewidth=1)
+        _draw_panel(ax, curves)
+        ax.set(title=kind, xlabel=curves[0]["axis"], ylabel="macro-F1" if i % columns == 0 else None)
+        ax.grid(axis="y", alpha=0.3)
+    for ax in axes.flat[len(kinds) :]:
+        ax.set_visible(False)
+    low = min(
+        point["interval"]["macro_f1"][0] for _, one in kinds for curve in one for point in curve["points"]
+    )
+    axes[0, 0].set_ylim(max(0.0, np.floor(10 * low - 0.5) / 10), 1.02)
+    figure.suptitle(
+        f"{title}\n{NAMES[document['condition']]}, {document['n']:,} rows; 95 % intervals over "
+        f"{document['interval_over']}; dashed and grey: clean rows",
+        fontsize=11,
+    )
+    return figure
+
+
+def _draw_panel(ax: "Axes", curves: Sequence[Mapping[str, Any]]) -> None:
+    """One kind's curves; where the clean rows have no number, severities stand at equal steps."""
+    numeric = all(not isinstance(curve["points"][0]["severity"], str) for curve in curves)
+    if not numeric:
+        steps = [_named(point["severity"]) for point in curves[0]["points"]]
+        ax.set_xticks(range(len(steps)), steps)
+        ax.set_xlim(-0.3, len(steps) - 0.7)
+    colours = [BLUE, *LINES[1:]]
+    # side by side, so that no interval hides another's
+    spread = (
+        0.012 * np.ptp([point["severity"] for curve in curves for point in curve["points"]])
+        if numeric
+        else 0.06
+    )
+    for i, curve in enumerate(curves):
+        points = curve["points"]
+        places = [
+            point.get("measured", point["severity"]) if numeric else step for step, point in enumerate(points)
+        ]
+        x = np.array(places, dtype=float) + spread * (i - (len(curves) - 1) / 2)
+        y = np.array([point["macro_f1"] for point in points])
+        low, high = np.array([point["interval"]["macro_f1"] for point in points]).T
+        style: dict[str, Any] = {"color": colours[i % len(colours)], "marker": "osD^"[i % 4]}
+        ax.vlines(x, low, high, color=style["color"], linewidth=1.2)
+        label = curve["series"] or None
+        ax.plot(x, y, linewidth=1.8, markersize=5, label=label, **style)
+    if any(curve["series"] for curve in curves):
+        ax.legend(frameon=False, fontsize=9, loc="lower left")
+
+
+def _cell(point: Mapping[str, Any], figure: str) -> str:
+    if figure not in point:
+        return MISSING
+    low, high = point["interval"][figure]
+    return f"{point[figure]:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _named(severity: float | str) -> str:
+    return severity if isinstance(severity, str) else f"{severity:.3g}"
