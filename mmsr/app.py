@@ -96,6 +96,7 @@ _STYLE = """
 #speech { --neutral-400: var(--body-text-color-subdued); }
 #answer { overflow-wrap: anywhere; }
 #answer .mmsr-answer { max-width: none; }
+.toast-wrap { top: auto !important; bottom: 1rem; }
 :focus-visible { outline: 3px solid #0072b2 !important; outline-offset: 2px; }
 .dark :focus-visible { outline-color: #56b4e9 !important; }
 """
