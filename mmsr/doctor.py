@@ -12,6 +12,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.metadata import requires as metadata_requires
@@ -183,12 +184,11 @@ def programs() -> Iterator[Finding]:
         else:
             said = f"not on PATH; for {needed_by}"
             yield Finding(topic="programs", name=name, state="missing", said=said, remedy=apt.format(name))
-    try:
+    library: Path | None = None
+    with suppress(ImportError):
         import espeakng_loader
 
         library = Path(espeakng_loader.get_library_path())
-    except ImportError:
-        library = None
     if library is not None and library.is_file():
         yield Finding(topic="programs", name="espeak-ng", state="ok", said=str(library))
     else:

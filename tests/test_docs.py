@@ -251,7 +251,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr
     assert not done.stderr.strip(), done.stderr
