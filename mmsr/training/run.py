@@ -104,7 +104,7 @@ def mixed_precision() -> str:
     On a CPU that is AVX-512 BF16 or AMX; elsewhere bf16 would be emulated, and slower than float32.
     """
     if torch.cuda.is_available():
-        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
     able = torch.cpu.get_capabilities()
     return "bf16-mixed" if able.get("avx512_bf16") or able.get("amx_bf16") else "32-true"
 
