@@ -60,7 +60,6 @@ test-slow: $(INSTALLED)
 	@$(OFFLINE) $(BIN)/python -m pytest -m "slow and not gpu" --timeout 1800 $(ARGS)
 
 notebooks: $(INSTALLED)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[notebooks]"
 	@$(BIN)/python notebooks/execute.py $(ARGS)
 
 lint: $(INSTALLED)
