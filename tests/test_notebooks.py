@@ -53,7 +53,7 @@ def test_what_is_left_out_of_an_output(tmp_path):
             "display_data", data={"text/html": '<p>a<audio src="data:x"></audio>b', "image/png": "iVBO"}
         ),
     ]
-    notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": MINE})
+    notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": mine})
     (tidy,) = execute.tidied(notebook, str(tmp_path)).cells
     stream, display = tidy.outputs
     assert stream.text == "run: <Model>, 3 / 4"
