@@ -23,7 +23,7 @@ _spec.loader.exec_module(execute)
 
 
 def test_there_are_notebooks_and_make_executes_them_all():
-    assert [path.name[0] for path in NOTEBOOKS] == ["1", "2", "3"]
+    assert [path.name[0] for path in NOTEBOOKS] == ["1", "2", "3", "4"]
     assert execute.NOTEBOOKS == NOTEBOOKS
 
 
