@@ -1,7 +1,7 @@
 # Set-up, demo and tests of mmsr. Assumes Python 3.11 or newer, make and pip; everything else goes into .venv.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint types docs clean
+.PHONY: help setup demo test test-slow notebooks lint types docs clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -22,6 +22,7 @@ help:
 	@echo "make demo       train on a small spoken corpus, evaluate, write the report, predict (sets up first)"
 	@echo "make test       run the test suite (sets up first)"
 	@echo "make test-slow  run the slow tests, which train"
+	@echo "make notebooks  execute the notebooks and write them with their outputs (sets up first)"
 	@echo "make setup      create $(VENV) and install mmsr with its extras"
 	@echo "make lint       ruff"
 	@echo "make types      mypy"
@@ -58,6 +59,9 @@ test: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	@$(OFFLINE) $(BIN)/python -m pytest -m "slow and not gpu" --timeout 1800 $(ARGS)
+
+notebooks: $(INSTALLED)
+	@$(BIN)/python notebooks/execute.py $(ARGS)
 
 lint: $(INSTALLED)
 	@$(BIN)/ruff check $(ARGS)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mmsr.cli_data import DATA_COMMANDS
-from mmsr.cli_evaluation import EVALUATION_COMMANDS, evaluate
+from mmsr.cli_evaluation import EVALUATION_COMMANDS, evaluate, rows_of
 from mmsr.cli_setup import SETUP_COMMANDS
 from mmsr.console import live_table, must_be_there, progress_bar, say
 
@@ -422,22 +422,75 @@ def ablate(config: str, jobs: int = 1, out: str | None = None, dry_run: bool = F
         sys.exit(1)
 
 
-def export(checkpoint: str, out: str) -> None:
-    """Turn a Lightning checkpoint of `mmsr fit` into a Hugging Face folder.
+def export(
+    out: str,
+    checkpoint: str | None = None,
+    format: Literal["huggingface", "onnx"] = "huggingface",
+    model: str | None = None,
+    manifest: str | None = None,
+    split: str = "test",
+    columns: dict[str, str] | None = None,
+    label_map: dict[str, str] | None = None,
+    batch_size: int = 32,
+) -> None:
+    """Turn a Lightning checkpoint into a Hugging Face folder, or a model into ONNX graphs.
+
+    `--format onnx` writes encoder.onnx (both encoders, fusion and head), decoder.onnx (one step, with its
+    cache), and both with 8-bit weights (.int8.onnx). The graphs are checked against torch, and with
+    --manifest their answers too.
 
     Example: mmsr export --checkpoint runs/demo/checkpoints/last.ckpt --out my-model
+    Example: mmsr export --format onnx --model runs/demo/model --out my-onnx
 
     Args:
-        checkpoint: A .ckpt file.
         out: Folder to write.
+        checkpoint: A .ckpt file of `mmsr fit`, for a Hugging Face folder.
+        format: What to write.
+        model: Folder or Hub id of a checkpoint, for ONNX; demo is the packaged one.
+        manifest: Table of utterances that torch and the graphs answer, to tell what 8 bits cost.
+        split: Which of its rows.
+        columns: Names that columns have in this manifest.
+        label_map: What labels are called in it.
+        batch_size: Rows at a time.
     """
-    from mmsr.training.callbacks import save_model
-    from mmsr.training.module import load_lightning_checkpoint
-
+    wanted, other = ("checkpoint", model) if format == "huggingface" else ("model", checkpoint)
+    if (checkpoint is None and model is None) or other is not None:
+        raise ValueError(f"--format {format} is made of a {wanted}; accepted: --{wanted}, and no other")
     if os.path.exists(out):
         raise ValueError(f"--out {out} exists already; accepted: a new folder")
-    save_model(*load_lightning_checkpoint(checkpoint), Path(out))
-    say(f"{checkpoint} -> {out}")
+    if manifest is not None:
+        if format != "onnx":
+            raise ValueError("--manifest measures ONNX graphs; accepted: with --format onnx")
+        must_be_there("manifest", manifest)
+    if checkpoint is not None:
+        from mmsr.training.callbacks import save_model
+        from mmsr.training.module import load_lightning_checkpoint
+
+        save_model(*load_lightning_checkpoint(checkpoint), Path(out))
+        say(f"{checkpoint} -> {out}")
+        return
+    from mmsr.data.manifest import load_manifest
+    from mmsr.inference import load_pipeline, predictor
+    from mmsr.onnx import compare_precisions, export_onnx
+
+    assert model is not None
+    pipe = load_pipeline(model, device="cpu")
+    rows: list[dict[str, Any]] = []
+    if manifest is not None:  # before the export, which takes longer than finding a fault in it
+        table = load_manifest(manifest, labels=pipe.model.config.labels, columns=columns, label_map=label_map)
+        rows = rows_of(table, split, manifest)
+    for graph, difference in export_onnx(pipe.model, pipe.processor, out).items():
+        whole, small = (Path(out, graph + end).stat().st_size / 1e6 for end in (".onnx", ".int8.onnx"))
+        print(f"{graph}: largest difference from torch {difference:.1e}; {whole:.1f} MB, int8 {small:.1f} MB")
+    if rows:
+        records: list[Any] = [{name: row[name] for name in ("audio", "text", "language")} for row in rows]
+        answers = predictor(pipe, batch_size=batch_size)(records)
+        for precision, kept in compare_precisions(out, rows, answers, batch_size=batch_size).items():
+            line = f"{precision}: labels of torch {kept['label']:.1%}, rationales {kept['rationale']:.1%}"
+            if "accuracy" in kept:
+                line += f", accuracy {kept['accuracy']:.3f} (torch {kept['accuracy_of_torch']:.3f})"
+            print(f"{line}; {kept['n']:,} rows, {split}")
+    say(f"{model} -> {out}")
 
 
 def app(

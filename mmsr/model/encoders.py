@@ -87,7 +87,8 @@ def to_front(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     position comes first.
     """
     start = mask.argmax(-1, keepdim=True)
-    order = (torch.arange(mask.shape[1], device=mask.device) + start) % mask.shape[1]
+    order = torch.arange(mask.shape[1], device=mask.device) + start
+    order = torch.where(order < mask.shape[1], order, order - mask.shape[1])  # ONNX lacks `%` by a free size
     mask = mask.gather(1, order)
     if values.ndim == 3:
         values = values.gather(1, repeat(order, "b n -> b n d", d=values.shape[2]))
@@ -222,9 +223,11 @@ class WaveformEncoder(AudioEncoder):
 
     def _no_masking(self, input_values: Tensor) -> Tensor | None:
         """SpecAugment raises on a batch shorter than its mask: such a batch is trained on as it is."""
+        if not self.training or self.config.mask_time_prob == 0:
+            return None
         batch, samples = input_values.shape
         frames = self._frames(samples)
-        if not self.training or self.config.mask_time_prob == 0 or frames >= self.config.mask_time_length:
+        if frames >= self.config.mask_time_length:
             return None
         return torch.zeros(batch, frames, dtype=torch.bool, device=input_values.device)
 
