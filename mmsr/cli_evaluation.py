@@ -612,7 +612,9 @@ def robustness(
             table, fold=fold, folds=folds, dev_speakers=dev_speakers, source=Path(manifest).name
         )
         rows = table.select(parts["test"]).to_list()
-    rows = clean_rows(rows, condition)
+    in_split, rows = len(rows), clean_rows(rows, condition)
+    if len(rows) < in_split:
+        say(f"{in_split - len(rows):,} of {in_split:,} rows left out: no label, or not all of {condition}")
     if confusions is None:
         spoken = [row for row in table if row["text"]]
         errors = Confusions.of_vocabulary(*([row[name] for row in spoken] for name in ("text", "language")))

@@ -1,6 +1,6 @@
 """Ways of making test rows worse, as curves for `mmsr.evaluation.robustness`.
 
-    row ─► audio: augmentations of `mmsr.data.augmentation`, at one severity, always ─► a wav file's bytes
+    row ─► audio: augmentations of `mmsr.data.augmentation`, at one severity, always ─► an au file's bytes
         └► text: `mmsr.degrade`, at one error rate ─► text
 
 What is drawn for a row depends on the seed and the row's id alone: each model meets the same noise and the
@@ -9,6 +9,7 @@ same errors, and a worse point has the milder one's draws, only stronger.
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -113,6 +114,8 @@ def _codec(material: Material, values: Sequence[str]) -> list[Curve]:
 
 
 def _wer(material: Material, values: Sequence[float]) -> list[Curve]:
+    if importlib.util.find_spec("jiwer") is None:
+        raise ValueError("needs jiwer: pip install 'mmsr[asr]'; accepted without it: the other --kinds")
     axis = "word error rate (errors / words)"
     points = []
     for rate in values:
@@ -205,7 +208,8 @@ def _heard(augmentation: Augmentation, seed: int) -> Change:
         generator = row_generator(seed, epoch=0, row_id=row["id"])
         worse, _ = augmentation(torch.from_numpy(load(row["audio"])), generator=generator)
         file = io.BytesIO()
-        soundfile.write(file, worse.numpy(), _RATE, format="WAV", subtype="FLOAT")
+        # au, since a wav file of floats carries the time at which it was written
+        soundfile.write(file, worse.numpy(), _RATE, format="AU", subtype="FLOAT")
         return {**row, "audio": file.getvalue()}
 
     return change

@@ -7,6 +7,7 @@ Slices are judged by accuracy, as the literature of worst groups does (Sagawa et
 beside it, but in a slice that lacks a label a single wrong answer with that label takes a third of it away.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -36,8 +37,8 @@ def slice_figures(
     """Returns `slices` and `worst_slice` of one condition's rows (as in predictions.jsonl).
 
     `slices` is {attribute: {value: entry}} with `n`, `accuracy`, `macro_f1`, `interval` and `interval_over`.
-    The attributes are language, kind and speaker, where the rows have them, and those given. Numbers are cut
-    at their quartiles; rows without a value are under "unknown"; rows without a label are left out.
+    The attributes are language, kind and speaker, where the rows have them, and those given, whose numbers
+    are cut at their quartiles; rows without a value are under "unknown"; rows without a label are left out.
 
     `worst_slice` is the slice of `least` rows or more with the lowest accuracy (None where fewer than two
     have so many): its entry, `attribute` and `value`, with `of`, how many slices were looked at, `overall`,
@@ -57,7 +58,9 @@ def slice_figures(
     for attribute, values in given.items():
         of_rows = [values.get(row["id"]) for row in rows]
         if any(value is not None for value in of_rows):
-            for row, value in enumerate(_values(of_rows)):
+            # a speaker may be called by a number, and is a speaker nevertheless
+            named = ["unknown" if value is None else str(value) for value in of_rows]
+            for row, value in enumerate(named if attribute in FIELDS else _values(of_rows)):
                 members.setdefault((attribute, value), []).append(row)
     slices: dict[str, dict[str, Any]] = {}
     for (attribute, value), places in sorted(members.items()):
@@ -155,6 +158,7 @@ def _values(given: Sequence[str | float | None]) -> list[str]:
 
 def _number(value: str | float | None) -> float | None:
     try:
-        return None if value is None else float(value)
+        number = None if value is None else float(value)
     except ValueError:
         return None
+    return number if number is not None and math.isfinite(number) else None

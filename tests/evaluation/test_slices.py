@@ -67,6 +67,16 @@ def test_numbers_are_cut_into_quarters_and_few_values_stay():
     assert {name: entry["n"] for name, entry in found["age"].items()} == {"old": 50, "young": 50}
 
 
+def test_speakers_called_by_numbers_are_speakers_and_what_is_no_number_is_a_text():
+    rows = [
+        {**row, "speaker": row["speaker"].removeprefix("s")} for row in answers(np.zeros(144, dtype=bool))
+    ]
+    ages = {row["id"]: "nan" if i < 44 else str(i) for i, row in enumerate(rows)}
+    found = slice_figures(rows, LABELS, attributes={"age": ages})["slices"]
+    assert set(found["speaker"]) == {str(i) for i in range(12)}
+    assert found["age"]["nan"]["n"] == 44
+
+
 def test_too_few_rows_have_no_worst_slice():
     rows = answers(np.zeros(24, dtype=bool))
     found = slice_figures(rows, LABELS)
