@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from huggingface_hub.utils import tqdm
 from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
 from transformers import Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
