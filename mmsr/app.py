@@ -12,8 +12,8 @@ The API, as the page documents it too:
     from gradio_client import Client, handle_file
 
     client = Client("http://127.0.0.1:7860")
-    client.predict(handle_file("speech.wav"), "thank you so much doctor", api_name="/predict")
-    # {"label": "positive", "score": 0.97, "scores": {...}, "rationale": "...", "attention": {...}}
+    client.predict(handle_file("speech.wav"), "what was said", api_name="/predict")
+    # {"label": ..., "score": ..., "scores": {...}, "rationale": ..., "attention": {...}}
 
 `/predict` takes `audio` (a file), `text` (its transcript), `language` (a code such as `vi`) and
 `forced_label` (to be explained instead of the predicted one); at least one of the first two. With a
@@ -64,7 +64,7 @@ from gradio_client import Client, handle_file  # pip install gradio_client
 client = Client("http://127.0.0.1:7860")  # the address of this page
 answer = client.predict(
     audio=handle_file("speech.wav"),  # or None
-    text="thank you so much doctor",  # its transcript, or None
+    text="what was said",  # its transcript, or None
     language="en",  # or None
     forced_label=None,  # or {labels}: the reason if it were that
     api_name="/predict",

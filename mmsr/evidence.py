@@ -14,16 +14,8 @@ import torch
 from mmsr.evaluation.erasure import Attribute, Evidence, Span
 from mmsr.evaluation.rationales import word_spans
 from mmsr.evaluation.run import Record
-from mmsr.model.attention import eager_attention
-from mmsr.model.modeling import MmsrForSentimentReasoning
+from mmsr.model.attention import last_layer
 from mmsr.model.pipeline import SentimentReasoningPipeline
-
-
-def _fusion_attentions(model: MmsrForSentimentReasoning, inputs: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Weights of the fusion's last layer, as the fusion's docstring says."""
-    with eager_attention(model), torch.inference_mode():
-        memory = model.encoder(**inputs, output_attentions=True, return_dict=True)
-    return memory.fusion_attentions[-1]
 
 
 def attention_evidence(pipe: SentimentReasoningPipeline) -> Attribute:
@@ -35,15 +27,17 @@ def attention_evidence(pipe: SentimentReasoningPipeline) -> Attribute:
 
     def attribute(record: Record, spans: Sequence[Span]) -> Evidence:
         fusion = pipe.model.config.fusion
-        if record["audio"] is None or record["text"] is None:
+        looks = fusion in ("cross_attention", "audio_to_text", "text_to_audio")
+        if record["audio"] is None or record["text"] is None or not looks:
             return Evidence(None, None)
         inputs, places = _encoded(pipe, record, spans)
         words = frames = None
+        layer = last_layer(pipe.model, inputs)
         if fusion in ("cross_attention", "audio_to_text"):
-            to_frames = _fusion_attentions(pipe.model, inputs)[0][0].float().mean(0)  # [t, f]
+            to_frames = layer[0][0].float().mean(0)  # [t, f]
             frames = to_frames[inputs["attention_mask"][0].bool()].mean(0).cpu().double().numpy()
         if fusion in ("cross_attention", "text_to_audio"):
-            to_tokens = _fusion_attentions(pipe.model, inputs)[-1][0].float().mean(0)  # [f, t]
+            to_tokens = layer[-1][0].float().mean(0)  # [f, t]
             words = _of_words(to_tokens.mean(0), places, spans)
         return Evidence(words, frames)
 

@@ -16,15 +16,13 @@ import torch
 
 from mmsr.data.audio import Audio
 from mmsr.data.storage import is_url, read_bytes
-from mmsr.model.attention import eager_attention
+from mmsr.model.attention import last_layer
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.pipeline import TASK, SentimentReasoningPipeline
 from mmsr.model.processing import MmsrProcessor
 from mmsr.packaged import checkpoint
 
-if (
-    TYPE_CHECKING
-):  # who answers one utterance needs none of evaluation's metrics, which take seconds to import
+if TYPE_CHECKING:  # not for who answers one utterance: evaluation's metrics take seconds to import
     from mmsr.evaluation.run import Answer, Predict, Record
 
 
@@ -122,13 +120,11 @@ def look_inside(pipe: SentimentReasoningPipeline, record: Mapping[str, Any]) -> 
     inputs = processor(audio=[utterance["audio"]], text=[utterance["text"]], return_tensors="pt").to(
         model.device
     )
-    with eager_attention(model), torch.inference_mode():
-        memory = model.encoder(**inputs, output_attentions=True, return_dict=True)
     ids = inputs["input_ids"][0].tolist()
     kept = [
         position for position, token in enumerate(ids) if token not in processor.tokenizer.all_special_ids
     ]
-    weights = memory.fusion_attentions[-1][0][0].float().mean(0)[kept]
+    weights = last_layer(model, inputs)[0][0].float().mean(0)[kept]
     tokens = [
         processor.tokenizer.convert_ids_to_tokens(ids[position]).lstrip("▁") or "▁" for position in kept
     ]
@@ -158,10 +154,7 @@ def examples(
     shown = []
     for row in rows:
         record = {"audio": row["audio"], "text": row["text"]}
-        answer = pipe(record)
-        counterfactuals = (
-            {} if answer["rationale"] is None else pipe(record, alternatives=True)["alternatives"]
-        )
+        answer = pipe(record, alternatives=pipe.model.decoder is not None)
         shown.append(
             {
                 **{
@@ -172,7 +165,7 @@ def examples(
                 "predicted_label": answer["label"],
                 "scores": answer["scores"],
                 "predicted_rationale": answer["rationale"],
-                "counterfactuals": counterfactuals,
+                "counterfactuals": answer.get("alternatives", {}),
                 "attention": look_inside(pipe, record),
             }
         )

@@ -7,9 +7,7 @@ import logging
 import multiprocessing
 import os
 import re
-import shutil
 import signal
-from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -480,28 +478,6 @@ def test_subtitles_say_what_is_said(tmp_path: Path) -> None:
     shown = " ".join(NASTY.split()) + " line"
     assert first.text.replace("\u2060", "") == f"[negative 0.70] A&B <x>: {shown} because: {shown}"
     assert second.text == "[positive 1.00]"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """An installed Chromium without a window."""
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="a browser is driven by playwright: pip install 'mmsr[dev]'"
-    )
-    programs = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    program = next(filter(None, map(shutil.which, programs)), None)
-    if program is None:
-        pytest.skip(f"no browser on PATH; looked for {', '.join(programs)}")
-    arguments = [
-        "--no-sandbox",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--mute-audio",
-    ]
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=program, args=arguments)
-        yield chromium
-        chromium.close()
 
 
 def test_a_browser_reads_the_captions(browser: Any, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ One utterance at a time, since it is for a person to look at, and so nothing is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -33,6 +33,14 @@ def eager_attention(model: PreTrainedModel) -> Iterator[None]:
 
 
 @torch.inference_mode()
+def last_layer(model: MmsrForSentimentReasoning, inputs: Mapping[str, Any]) -> tuple[Tensor, ...]:
+    """Weights of the fusion's last layer for a batch of the processor's, as the fusion's docstring says."""
+    with eager_attention(model):
+        memory = model.encoder(**inputs, output_attentions=True, return_dict=True)
+    layer: tuple[Tensor, ...] = memory.fusion_attentions[-1]
+    return layer
+
+
 def fusion_attention(
     model: MmsrForSentimentReasoning,
     processor: MmsrProcessor,
@@ -68,9 +76,7 @@ def fusion_attention(
     inputs = processor(
         audio=None if audio is None else [audio], text=None if text is None else [text], return_tensors="pt"
     ).to(model.device)
-    with eager_attention(model):
-        memory = model.encoder(**inputs, output_attentions=True, return_dict=True)
-    layer = [weights[0].float().mean(0).cpu() for weights in memory.fusion_attentions[-1]]
+    layer = [weights[0].float().mean(0).cpu() for weights in last_layer(model, inputs)]
     tokens = 1 if text is None else inputs["input_ids"].shape[1]
     over_text, over_audio = _by_modality(fusion, layer, tokens, model.config.fusion_bottlenecks)
     words: list[tuple[str, list[int]]] = [] if text is None else processor.word_tokens(text)
