@@ -9,6 +9,8 @@ from mmsr.evaluation.report.pictures import (
     GREY,
     ORANGE,
     differences_picture,
+    draw_attention,
+    draw_confusion,
     ratings_picture,
     saliency_picture,
 )
@@ -23,6 +25,8 @@ __all__ = [
     "ORANGE",
     "Example",
     "differences_picture",
+    "draw_attention",
+    "draw_confusion",
     "markdown_table",
     "ratings_picture",
     "saliency_picture",
