@@ -1,7 +1,7 @@
-"""A web page to try a model on: speech, its transcript, or both in; the answer, its reasons and the API out.
+"""A web page to try a model on: an utterance or a recording in; the answer, its reasons and the API out.
 
-    browser ──────┐                                          ┌─► the answer's own HTML (mmsr.answer)
-                  ├─► limits ─► pipeline, one at a time ─────┤
+    browser ──────┐                                          ┌─► the answer's or the timeline's own HTML
+                  ├─► limits ─► pipeline, one at a time ─────┤   (mmsr.answer, mmsr.timeline_files)
     gradio_client ┘                                          └─► JSON
 
 Nothing is computed or drawn here that the pipeline and its answer do not know themselves. The page loads
@@ -16,8 +16,9 @@ The API, as the page documents it too:
     # {"label": ..., "score": ..., "scores": {...}, "rationale": ..., "attention": {...}}
 
 `/predict` takes `audio` (a file), `text` (its transcript), `language` (a code such as `vi`) and
-`forced_label` (to be explained instead of the predicted one); at least one of the first two. With a
-recogniser there is `/transcribe`, of `audio` and `language`, which answers with the text.
+`forced_label` (to be explained instead of the predicted one); at least one of the first two. `/timeline`
+takes `audio`, `transcript` (a file of words with times) and `language`, and answers with `summary` and
+`segments`. With a recogniser there is `/transcribe`, of `audio` and `language`, which answers with the text.
 """
 
 from __future__ import annotations
@@ -26,18 +27,25 @@ import functools
 import html
 import json
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
+import numpy as np
 
 from mmsr.answer import Answer
 from mmsr.data.audio import Audio
 from mmsr.model.attention import LOOKING_FUSIONS
-from mmsr.model.pipeline import SentimentReasoningPipeline, Transcribe
+from mmsr.model.pipeline import SentimentReasoningPipeline
+from mmsr.timeline import Timeline, make_timeline
+from mmsr.timeline_files import read_cues, stamp, write_timeline
+
+if TYPE_CHECKING:
+    from mmsr.asr import Transcriber
 
 EXAMPLES = Path(__file__).parent / "examples"
 """Five spoken utterances and examples.json; experiments/package_examples.py makes them."""
@@ -74,6 +82,20 @@ answer = client.predict(
 `answer` is a dict: `label`, `score` (its probability), `scores` (of every label), `rationale`{attention}.
 With `forced_label` the label stays the predicted one and the rationale explains the forced one.{transcribe}
 
+A whole recording is cut into segments, each of which is answered:
+
+```python
+timeline = client.predict(
+    audio=handle_file("consultation.wav"),
+    transcript=None,  # or handle_file("consultation.srt"): words with times, as SRT, VTT or a table
+    language=None,  # what the recogniser is told, where there is one
+    api_name="/timeline",
+)
+```
+
+`timeline` has a `summary` and `segments`, each with `start` and `end` (seconds), `text`, `label`, `score`,
+`scores` and `rationale`.
+
 Accepted are files of at most {limits}. One request is answered at a time, the others wait in line. What
 cannot be answered raises `gradio_client.exceptions.AppError` with a sentence that says what is accepted.
 """
@@ -96,6 +118,8 @@ _STYLE = """
 #speech { --neutral-400: var(--body-text-color-subdued); }
 #answer { overflow-wrap: anywhere; }
 #answer .mmsr-answer { max-width: none; }
+.waveform-container { contain: inline-size; }  /* it would take the page's width with it, back and forth */
+#timeline iframe { width: 100%; height: max(36rem, 85vh); border: 0; display: block; }
 .toast-wrap { top: auto !important; bottom: 1rem; }
 :focus-visible { outline: 3px solid #0072b2 !important; outline-offset: 2px; }
 .dark :focus-visible { outline-color: #56b4e9 !important; }
@@ -104,7 +128,12 @@ _STYLE = """
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a visitor may send: `seconds` of sound in a file of at most `megabytes` (10^6 bytes).
+    """What a visitor may send, in a file of at most `megabytes` (10^6 bytes).
+
+    Attributes:
+        seconds: Longest utterance.
+        megabytes: Largest file.
+        timeline_seconds: Longest recording of which a timeline is made.
 
     Raises:
         ValueError: One of them is not positive.
@@ -112,17 +141,24 @@ class Limits:
 
     seconds: float = 60.0
     megabytes: float = 20.0
+    timeline_seconds: float = 600.0
 
     def __post_init__(self) -> None:
-        for name, value in (("seconds", self.seconds), ("megabytes", self.megabytes)):
+        for name, value in asdict(self).items():
             if not value > 0:
                 raise ValueError(f"max_{name} is {value:g}; accepted: above 0")
 
     def __str__(self) -> str:
-        return f"{self.seconds:g} seconds and {self.megabytes:g} MB"
+        return (
+            f"{self.megabytes:g} MB, of {self.seconds:g} seconds ({self.timeline_seconds:g} for a timeline)"
+        )
 
-    def check(self, path: str) -> None:
+    def check(self, path: str, *, timeline: bool = False) -> None:
         """Refuse a file before it is decoded.
+
+        Args:
+            path: The file.
+            timeline: Whether a timeline is to be made of it.
 
         Raises:
             ValueError: It is larger or longer, or holds no audio; the message names it without its folders,
@@ -133,8 +169,8 @@ class Limits:
             raise ValueError(f"{name} has {megabytes:.1f} MB; accepted: at most {self.megabytes:g} MB")
         with _without_folders(path):
             seconds = Audio.duration(path)
-        if seconds > self.seconds:
-            raise ValueError(f"{name} lasts {seconds:.1f} s; accepted: at most {self.seconds:g} s")
+        if seconds > (most := self.timeline_seconds if timeline else self.seconds):
+            raise ValueError(f"{name} lasts {seconds:.1f} s; accepted: at most {most:g} s")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +185,7 @@ class Desk:
 
     pipe: SentimentReasoningPipeline
     limits: Limits
-    transcribe: Transcribe | None
+    transcribe: Transcriber | None
 
     @property
     def looks(self) -> bool:
@@ -200,6 +236,55 @@ class Desk:
                 raise ValueError("the recogniser heard no words; accepted: speech")
             return said.strip()
 
+    def timeline(
+        self, audio: str | None = None, transcript: str | None = None, language: str | None = None
+    ) -> dict[str, Any]:
+        """Summary and segments of a recording, each with label, score, scores and rationale."""
+        with _sentences():
+            made = self._timeline(audio, transcript, language)
+            return {"summary": made.summary(), "segments": [part.as_row() for part in made.segments]}
+
+    def show_timeline(
+        self,
+        audio: str | None,
+        transcript: str | None,
+        language: str | None,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008 - Gradio finds its place by the default
+    ) -> Iterator[list[Any]]:
+        """The timeline's page, and its files."""
+
+        def tell(task: str, done: int, total: int) -> None:
+            progress((done, total), desc=task, unit="")
+
+        with _sentences(), tempfile.TemporaryDirectory(prefix="mmsr-timeline-") as folder:
+            made = self._timeline(audio, transcript, language, progress=tell)
+            name = Path(made.audio).stem
+            files = [
+                path.rename(path.with_stem(f"{name}-{path.stem}"))
+                for path in write_timeline(made, folder, player="inline", progress=tell)
+            ]
+            (page,) = (path.read_text("utf-8") for path in files if path.suffix == ".html")
+            # by the time it is asked for more, which there is not, Gradio has copied the files
+            yield [_framed(page, name), gr.update(value=[str(path) for path in files], visible=True)]
+
+    def _timeline(
+        self, audio: str | None, transcript: str | None, language: str | None, progress: Any = None
+    ) -> Timeline:
+        if audio is None:
+            raise ValueError("there is no recording; accepted: a recording or a file")
+        self.limits.check(audio, timeline=True)
+        with _without_folders(transcript):
+            cues = None if transcript is None else read_cues(transcript)
+        with _without_folders(audio):
+            return make_timeline(
+                audio,
+                self.pipe,
+                transcript=cues,
+                transcriber=self.transcribe if cues is None else None,
+                language=language or None,
+                progress=progress,
+            )
+
     def _answer(self, audio: str | None, text: str | None, language: str | None, **options: Any) -> Answer:
         text = (text or "").strip() or None
         if audio is None and text is None:
@@ -218,7 +303,7 @@ class Desk:
 def make_app(
     pipe: SentimentReasoningPipeline,
     *,
-    transcribe: Transcribe | None = None,
+    transcribe: Transcriber | None = None,
     limits: Limits | None = None,
     name: str = "demo",
 ) -> gr.Blocks:
@@ -226,7 +311,7 @@ def make_app(
 
     Args:
         pipe: The model.
-        transcribe: A recogniser, such as `mmsr.asr.Transcriber`, for the button that writes the transcript.
+        transcribe: A recogniser, for the button that writes the transcript and for the words of timelines.
         limits: What visitors may send.
         name: How the page calls the model.
     """
@@ -239,6 +324,8 @@ def make_app(
         gr.Markdown(_INTRODUCTION.format(model=name, labels=_listed(pipe.model.config.labels)))
         with gr.Tab("Utterance"):
             _utterance(desk)
+        with gr.Tab("Timeline"):
+            _recording(desk)
         with gr.Tab("API"):
             gr.Markdown(_api_text(desk))
         app.load(None, js=_ANNOUNCED, api_visibility="private")
@@ -249,7 +336,7 @@ def _utterance(desk: Desk) -> None:
     """What is asked on the left, the answer on the right; on a phone one below the other."""
     labels = desk.pipe.model.config.labels
     gr.set_static_paths([EXAMPLES])
-    examples = json.loads((EXAMPLES / "examples.json").read_text(encoding="utf-8"))
+    examples = _examples()
     with gr.Row():
         with gr.Column():
             gr.Markdown("Examples, in synthetic voices:")
@@ -268,13 +355,7 @@ def _utterance(desk: Desk) -> None:
                 lines=3,
                 max_lines=8,
             )
-            language = gr.Dropdown(
-                [(name, code) for code, name in LANGUAGES.items()],
-                value=None,
-                label="Language",
-                info="For the recogniser and for screen readers; others as a code, such as ja.",
-                allow_custom_value=True,
-            )
+            language = _languages("For the recogniser and for screen readers; others as a code, such as ja.")
             if desk.transcribe is not None:
                 heard = gr.Button("Write the transcript from the speech")
             asked = gr.Button("Answer", variant="primary")
@@ -302,6 +383,76 @@ def _utterance(desk: Desk) -> None:
     # the page's own buttons answer with HTML; these components are the API's, and nobody sees them
     forced, data = gr.Textbox(visible=False), gr.JSON(visible=False)
     gr.Button(visible=False).click(desk.predict, [*given, forced], data, api_name="predict", **_ONE)
+
+
+def _recording(desk: Desk) -> None:
+    """A recording above, its timeline below in the whole width."""
+    recogniser = desk.transcribe is not None
+    gr.Markdown(
+        f"A recording of at most {desk.limits.timeline_seconds / 60:g} minutes is cut where nobody speaks; "
+        "each segment has a label and a reason, under a player whose cursor walks over them."
+    )
+    with gr.Row():
+        with gr.Column():
+            example = gr.Button("Example: the five synthetic voices, one after another", size="sm")
+            audio = gr.Audio(
+                label="Recording",
+                sources=["upload", "microphone"],
+                type="filepath",
+                buttons=[],
+                elem_id="recording",
+            )
+        with gr.Column():
+            transcript = gr.File(
+                label="Transcript with times (SRT, VTT or a table)"
+                + (": without it the recogniser hears the words" if recogniser else ""),
+                file_types=[".srt", ".vtt", ".csv", ".tsv", ".jsonl"],
+                type="filepath",
+                height=140,
+                elem_id="cues",
+            )
+            language = _languages("What the recogniser is told is spoken.", visible=recogniser)
+            asked = gr.Button("Make the timeline", variant="primary")
+    shown = gr.HTML("<p>The timeline will be here.</p>", elem_id="timeline", container=True, min_height=120)
+    left = gr.File(label="Timeline as files", file_count="multiple", interactive=False, visible=False)
+    example.click(_one_after_another, None, [audio, transcript], api_visibility="private")
+    given = [audio, transcript, language]
+    asked.click(
+        desk.show_timeline, given, [shown, left], show_progress_on=shown, api_visibility="private", **_ONE
+    )
+    data = gr.JSON(visible=False)
+    gr.Button(visible=False).click(desk.timeline, given, data, api_name="timeline", **_ONE)
+
+
+def _languages(info: str, *, visible: bool = True) -> gr.Dropdown:
+    choices = [(name, code) for code, name in LANGUAGES.items()]
+    return gr.Dropdown(
+        choices, value=None, label="Language", info=info, allow_custom_value=True, visible=visible
+    )
+
+
+def _one_after_another() -> Iterator[tuple[tuple[int, np.ndarray], str]]:
+    """The examples with a second of silence after each, as Gradio takes sound, and what is said when."""
+    rate, read, waves, cues, at = 16_000, Audio(16_000), [], [], 0.0
+    for one in _examples():
+        waves.append(np.pad(read(str(EXAMPLES / one["audio"])), (0, rate)))
+        end = at + len(waves[-1]) / rate
+        cues.append(f"{stamp(at, ',')} --> {stamp(end - 1, ',')}\n{one['text']}\n")
+        at = end
+    with tempfile.TemporaryDirectory(prefix="mmsr-example-") as folder:
+        words = Path(folder) / "five-voices.srt"
+        words.write_text("\n".join(cues), encoding="utf-8")
+        yield (rate, (np.concatenate(waves) * 32767).astype(np.int16)), str(words)
+
+
+def _examples() -> list[dict[str, str]]:
+    return json.loads((EXAMPLES / "examples.json").read_text(encoding="utf-8"))
+
+
+def _framed(page: str, name: str) -> str:
+    """A page of its own, whose scripts reach nothing of the page around it."""
+    name, page = html.escape(name), html.escape(page)
+    return f'<iframe title="Timeline of {name}" sandbox="allow-scripts" srcdoc="{page}"></iframe>'
 
 
 def launch(app: gr.Blocks, *, port: int | None = None, share: bool = False, megabytes: float) -> str:

@@ -500,10 +500,13 @@ def app(
     share: bool = False,
     max_seconds: float = 60.0,
     max_megabytes: float = 20.0,
+    max_timeline_seconds: float = 600.0,
 ) -> None:
     """A web page to try a model on: record or upload speech, see label, probabilities, attention, rationale.
 
-    It answers this machine alone (GRADIO_SERVER_NAME=0.0.0.0 opens it to the network), one utterance at a
+    A second tab makes the timeline of a whole recording, and its files.
+
+    It answers this machine alone (GRADIO_SERVER_NAME=0.0.0.0 opens it to the network), one request at a
     time, and deletes what it was sent after an hour. Programs ask it through gradio_client; its tab API says
     how. Ctrl-C ends it.
 
@@ -512,10 +515,11 @@ def app(
     Args:
         model: Folder or Hub id of a checkpoint; demo is the packaged one, which is for trying this out.
         port: Of the page; by default the first that is free from 7860 on.
-        asr: Folder or Hub id of a recogniser, for a button that writes the transcript.
+        asr: Folder or Hub id of a recogniser, which writes transcripts and hears the words of timelines.
         share: Also give it a public address for a week, through gradio.live (--share alone will do).
-        max_seconds: Longest speech that is taken.
+        max_seconds: Longest utterance that is taken.
         max_megabytes: Largest file that is taken.
+        max_timeline_seconds: Longest recording of which a timeline is made.
     """
     if port is not None and not 0 < port < 65536:
         raise ValueError(f"--port {port}; accepted: 1 to 65535")
@@ -526,7 +530,7 @@ def app(
     from mmsr.app import Limits, launch, make_app
     from mmsr.inference import load_pipeline
 
-    limits = Limits(seconds=max_seconds, megabytes=max_megabytes)
+    limits = Limits(seconds=max_seconds, megabytes=max_megabytes, timeline_seconds=max_timeline_seconds)
     recogniser = None
     if asr is not None:
         from mmsr.asr import Transcriber

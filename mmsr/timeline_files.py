@@ -181,6 +181,10 @@ def _subtitles(path: Path) -> list[Cue]:
             text = html.unescape(re.sub(r"</?[a-zA-Z0-9.:][^>]*>|\{\\[^}]*\}", "", " ".join(words)))
             cues.append(_cue(text, times[0], times[1], f"{path}, line {times[2]}"))
             times = None
+    if not cues and (said := _text(path).strip()) and not said.startswith("WEBVTT"):
+        raise TimelineError(
+            f"{path}: has words but no times; accepted: such as 00:01:02.500 --> 00:01:04.000 before them"
+        )
     return cues
 
 

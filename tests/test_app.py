@@ -5,20 +5,23 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import soundfile
 
 pytest.importorskip("gradio", reason="the web page is made with gradio: pip install 'mmsr[app]'")
+pytest.importorskip("silero_vad", reason="timelines need silero-vad: pip install 'mmsr[segments]'")
 
 from gradio_client import Client, handle_file  # noqa: E402
 from gradio_client.exceptions import AppError  # noqa: E402
 
 from mmsr.app import EXAMPLES, Limits, launch, make_app  # noqa: E402
 from mmsr.cli import main  # noqa: E402
+from mmsr.data.audio import Audio  # noqa: E402
 from mmsr.inference import load_pipeline  # noqa: E402
+from mmsr.timeline import make_timeline  # noqa: E402
 
 RATE = 16_000
 TRIED = json.loads((EXAMPLES / "examples.json").read_text(encoding="utf-8"))
@@ -26,23 +29,31 @@ ENGLISH = TRIED[0]
 PATIENCE = 60_000  # milliseconds
 
 
-def hear(waves: Any, languages: Any) -> list[str]:
+class Hears:
     """A recogniser that hears how long the speech is, in which language; nothing in what is silent."""
-    return [
-        f"{len(wave) / RATE:.1f} seconds of {language}" if np.abs(wave).max() > 0.01 else ""
-        for wave, language in zip(waves, languages, strict=True)
-    ]
+
+    name, fingerprint, longest = "hears", "0", 30.0
+
+    def transcribe(self, waves: Any, *, languages: Any) -> list[Any]:
+        return [SimpleNamespace(text=text) for text in self(waves, languages)]
+
+    def __call__(self, waves: Any, languages: Any) -> list[str]:
+        return [
+            f"{len(wave) / RATE:.1f} seconds of {language}" if np.abs(wave).max() > 0.01 else ""
+            for wave, language in zip(waves, languages, strict=True)
+        ]
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A page with a recogniser, which takes five seconds in half a megabyte."""
+    """A page with a recogniser, which takes five seconds in a megabyte, and 25 for a timeline."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
         patch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
         pipe = load_pipeline("demo", device="cpu")
-        app = make_app(pipe, transcribe=hear, limits=Limits(seconds=5, megabytes=0.5))
-        yield SimpleNamespace(pipe=pipe, url=launch(app, megabytes=0.5))
+        limits = Limits(seconds=5, megabytes=1, timeline_seconds=25)
+        app = make_app(pipe, transcribe=cast(Any, Hears()), limits=limits)
+        yield SimpleNamespace(pipe=pipe, url=launch(app, megabytes=1))
         app.close()
 
 
@@ -97,7 +108,7 @@ def test_speech_is_written_down_in_the_language_that_was_told(client: Client, so
 
 def test_only_what_programs_are_told_of_can_be_called(client: Client) -> None:
     assert set(client.view_api(return_format="dict", print_info=False)["named_endpoints"]) == {
-        "/predict", "/transcribe"
+        "/predict", "/timeline", "/transcribe"
     }  # fmt: skip
 
 
@@ -128,10 +139,48 @@ def test_what_cannot_be_answered_is_told_in_a_sentence(
     assert not re.search(r"/\w+/\w+/", message), "where the server keeps files is nobody's business"
 
 
+@pytest.fixture
+def talk(tmp_path: Path) -> Path:
+    """Two of the utterances with a pause between them."""
+    waves = [Audio(RATE)(str(EXAMPLES / one["audio"])) for one in TRIED[:2]]
+    path = tmp_path / "talk.flac"
+    soundfile.write(path, np.concatenate([waves[0], np.zeros(RATE), waves[1]]), RATE)
+    return path
+
+
+def test_a_program_gets_a_timeline(server: Any, client: Client, talk: Path, tmp_path: Path) -> None:
+    given = client.predict(handle_file(talk), None, "en", api_name="/timeline")
+    expected = make_timeline(talk, server.pipe, transcriber=cast(Any, Hears()), language="en")
+    assert given["segments"] == [part.as_row() for part in expected.segments]
+    assert len(given["segments"]) == given["summary"]["segments"] == 2
+    assert all(part["text"].endswith("seconds of en") for part in given["segments"])
+    cues = tmp_path / "talk.srt"
+    cues.write_text("1\n00:00:00,000 --> 00:00:02,000\nso kind\n")
+    given = client.predict(handle_file(talk), handle_file(cues), api_name="/timeline")
+    assert [part["text"] for part in given["segments"]] == ["so kind", None]
+
+
+def test_what_makes_no_timeline_is_told_in_a_sentence(
+    client: Client, talk: Path, sound: Any, tmp_path: Path
+) -> None:
+    cues = tmp_path / "words.srt"
+    cues.write_text("hello\n")
+    for given, told in (
+        ({}, "there is no recording; accepted"),
+        (
+            {"audio": handle_file(sound("long.wav", 26, level=0))},
+            r"^long\.wav lasts 26\.0 s; .* at most 25 s",
+        ),
+        ({"audio": handle_file(talk), "transcript": handle_file(cues)}, r"^words\.srt"),
+    ):
+        with pytest.raises((AppError, ValueError), match=told):
+            client.predict(**given, api_name="/timeline")
+
+
 def test_a_large_file_is_refused(client: Client, sound: Any) -> None:
-    path = sound("large.wav", 20)
-    with pytest.raises(ValueError, match=r"large\.wav has 0\.6 MB; accepted: at most 0\.5 MB"):
-        Limits(seconds=60, megabytes=0.5).check(str(path))
+    path = sound("large.wav", 40)
+    with pytest.raises(ValueError, match=r"large\.wav has 1\.3 MB; accepted: at most 1 MB"):
+        Limits(seconds=60, megabytes=1).check(str(path))
     with pytest.raises(Exception, match=r"(?i)size|large"):  # before it is taken in whole
         client.predict(handle_file(path), api_name="/predict")
 
@@ -244,6 +293,31 @@ def test_speech_is_recorded_and_written_down(visit: Any) -> None:
     assert "seconds of None" in answer_of(page)
 
 
+def test_a_timeline_is_made_played_and_taken_along(server: Any, visit: Any, tmp_path: Path) -> None:
+    page = visit()
+    page.get_by_role("tab", name="Timeline").click()
+    button(page, "Example: the five synthetic voices, one after another").click()
+    page.wait_for_selector("#recording .waveform-container", state="attached")
+    button(page, "Make the timeline").click()
+    page.locator("#timeline iframe").wait_for()
+    inside = page.frame_locator("#timeline iframe")
+    segments = inside.locator("#segments li")
+    segments.first.wait_for()
+    assert segments.count() >= 5
+    with page.expect_download() as taken:
+        page.locator("a[download='audio-timeline.srt']").click()
+    taken.value.save_as(tmp_path / "taken.srt")
+    assert (tmp_path / "taken.srt").read_text("utf-8").count(" --> ") == segments.count()
+    # the sound is in the page, and a segment that is pressed is where it plays
+    segments.nth(2).locator("button").click()
+    begins = segments.nth(2).locator("button").inner_text().split()[0]
+    told = inside.locator("audio").evaluate("audio => [audio.src.slice(0, 10), audio.currentTime]")
+    minutes, seconds = begins.split(":")
+    assert told[0] == "data:audio" and told[1] == pytest.approx(60 * int(minutes) + float(seconds), abs=2)
+    sandbox = page.locator("#timeline iframe").get_attribute("sandbox")
+    assert sandbox == "allow-scripts", "the page inside must not reach the one around it"
+
+
 def test_errors_are_sentences_that_stay(visit: Any, tmp_path: Path) -> None:
     page = visit()
     button(page, "Answer").click()
@@ -337,3 +411,13 @@ def test_it_fits_a_phone_in_light_and_dark(visit: Any, scheme: str) -> None:
         }).filter(([ratio]) => ratio < 4.5);
     }"""
     assert page.evaluate(contrast) == []
+    page.get_by_role("tab", name="Timeline").click()
+    button(page, "Example: the five synthetic voices, one after another").click()
+    page.wait_for_selector("#recording .waveform-container", state="attached")
+    button(page, "Make the timeline").click()
+    page.frame_locator("#timeline iframe").locator("#segments li").first.wait_for()
+    widths = set()
+    for _ in range(8):  # it went back and forth once
+        widths.add(page.evaluate("document.documentElement.scrollWidth"))
+        page.wait_for_timeout(200)
+    assert max(widths) <= 360

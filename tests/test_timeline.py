@@ -405,6 +405,7 @@ def test_transcripts_are_read_alike(tmp_path: Path) -> None:
             "1\n00:01 --> 00:02\nhm\n",
             r"line 2: '00:01 --> 00:02' is no pair of times; accepted: such as",
         ),
+        ("a.srt", "hello, and no times\n", r"has words but no times; accepted: such as"),
         ("a.vtt", "WEBVTT\n\n00:02.000 --> 00:01.000\nhm\n", r"line 3: ends at 1 s, before its start at 2 s"),
         ("a.csv", "start,stop,text\n1,2,hm\n", r"has no column end; accepted: start and end in seconds"),
         ("a.csv", "start,end,text\n1,2,hm\n1,soon,hm\n", r"row 3, column end: 'soon'; accepted: 0 or more"),
@@ -561,6 +562,9 @@ def test_the_page_walks_and_jumps(browser: Any, audio: Path, tmp_path: Path) -> 
     assert page.locator("#track").get_attribute("aria-valuetext").startswith("0:0")
     page.get_by_label("Show").select_option("positive")
     assert page.locator("#segments li:visible").count() == 2
+    assert not page.locator("#near").is_visible(), (
+        "a recording that fits in the overview needs no closer view"
+    )
     assert not faults and all(url.startswith(("file:", "data:")) for url in asked)
     page.set_viewport_size({"width": 360, "height": 740})
     assert page.evaluate("document.documentElement.scrollWidth") <= 360

@@ -5,6 +5,7 @@ import csv
 import inspect
 import math
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,26 @@ def test_gradient_checkpointing_computes_twice_and_changes_nothing(demo_corpus, 
     assert calls[True] == 2 * 2  # two batches, forward and again in backward
     for name, value in watch.weights[-1].items():
         torch.testing.assert_close(value, plain[1].weights[-1][name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_attention_is_computed_as_it_was_asked_for_and_learns_the_same(demo_corpus, plain):
+    module, watch = train(demo_corpus, attention="eager")
+    parts = [part for part in module.model.modules() if hasattr(part, "config")]
+    assert {part.config._attn_implementation for part in parts} == {"eager"}
+    assert plain[0].model.config._attn_implementation == "sdpa"
+    for name, value in watch.weights[-1].items():
+        if name.endswith(("key.bias", "k_proj.bias")):
+            continue  # its gradient is rounding (it moves a query's scores alike), of which Adam makes steps
+        torch.testing.assert_close(value, plain[1].weights[-1][name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_attention_that_is_not_there_is_refused_in_one_line(demo_corpus):
+    for unknown in ("flsh", *(("flash_attention_2",) if find_spec("flash_attn") is None else ())):
+        with pytest.raises(
+            ValueError, match=rf"^attention='{unknown}' cannot be used here: .*accepted: sdpa"
+        ) as told:
+            train(demo_corpus, attention=unknown)
+        assert "\n" not in str(told.value)
 
 
 def test_uncertainty_weighting_learns_variances(demo_corpus):
