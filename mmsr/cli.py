@@ -100,7 +100,7 @@ def fit(config: str, **flags: Any) -> None:
     All settings with their meaning: mmsr fit --help_all; the YAML of a run: mmsr fit -c FILE --print_config
 
     Args:
-        config: YAML file (-c FILE); demo.yaml is found from anywhere.
+        config: YAML file (-c FILE); demo.yaml and own.yaml are found from anywhere.
         **flags: Settings such as --data.manifest M, --model.learning_rate R, --trainer.default_root_dir D.
     """
     raise AssertionError("main() hands `fit` to LightningCLI")

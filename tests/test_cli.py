@@ -354,7 +354,7 @@ def test_fit_refuses_what_it_cannot_train_on(demo_corpus, tmp_path, capsys):
 
 def test_the_packaged_configuration_is_found_from_anywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert packaged_config("demo.yaml").is_file()
+    assert packaged_config("demo.yaml").is_file() and packaged_config("own.yaml").is_file()
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,10 @@ import torch
 import yaml
 from lightning.pytorch.callbacks import Callback
 
+from mmsr.cli import run_fit
 from mmsr.data.datamodule import MmsrDataModule
 from mmsr.data.manifest import load_manifest
+from mmsr.inference import load_pipeline
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.pipeline import TASK, SentimentReasoningPipeline
 from mmsr.model.processing import MmsrProcessor
@@ -188,6 +190,17 @@ def test_every_switch_together_is_interrupted_goes_on_and_leaves_a_plain_model(
         torch.testing.assert_close(value, expected[name], rtol=0, atol=0, msg=name)
     history = json.loads((tmp_path / "broken" / "history.json").read_text())
     assert {"train_contrastive_loss", "train_r_drop", "train_ogm_ge_text"} <= set(history[1])
+
+
+@pytest.mark.slow
+def test_own_rows_are_learnt_on_frozen_encoders(demo_corpus, shared_models, tmp_path):
+    args = ["--model.audio", str(shared_models / "whisper-base")]
+    args += ["--model.text", str(shared_models / "multilingual-e5-small-30k")]
+    args += ["--data.manifest", str(demo_corpus), "--trainer.default_root_dir", str(tmp_path / "run")]
+    args += ["--model.feature_store", str(tmp_path / "features"), "--trainer.max_epochs", "2"]
+    run_fit(["-c", "own.yaml", *args])
+    answer = load_pipeline(tmp_path / "run" / "model")({"text": "so kind"})
+    assert answer["label"] in answer["scores"]
 
 
 def test_a_checkpoint_is_gone_on_with_under_switches(finished, demo_corpus, tmp_path):
