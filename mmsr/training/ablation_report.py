@@ -381,6 +381,10 @@ def paragraph(results: Mapping[str, Any]) -> str:
             f"{len(beyond)} of {len(compared)} differ from it beyond a Holm-corrected {LEVEL:g}"
             + (f": {told}." if beyond else ".")
         )
+    if compared and all(len(figures["runs"]) == 1 for figures in done.values()):
+        sentences.append(
+            "There is one run of each: the intervals are over test rows, and another seed may differ."
+        )
     ranges = {
         name: max(figures["values"]) - min(figures["values"])
         for name, figures in done.items()

@@ -532,3 +532,13 @@ def test_the_paragraph_is_made_of_the_numbers(finished):
     results["variants"]["text_only"]["difference"]["p_holm"] = 0.05
     assert "0 of 1 differ from it beyond a Holm-corrected 0.05." in paragraph(results)
     assert "| reference |" in table(results) and "-0.250" in table(results)
+    assert "another seed may differ" not in text
+    for figures in results["variants"].values():
+        figures["runs"] = figures["runs"][:1]
+    assert "There is one run of each" in paragraph(results)
+
+
+def test_columns_of_words_are_set_to_the_left(finished):
+    names, sides = (line.split(" | ") for line in table(finished[1]).splitlines()[:2])
+    assert names[1] == "reads" and sides[1] == "---"
+    assert names[2] == "macro-F1 (test)" and sides[2] == "---:"

@@ -47,7 +47,7 @@ class Table:
         columns: Headings, the first that of the rows' names.
         rows: Each with a cell for each further column.
         caption: What it shows.
-        words: Whether cells hold words, to be set to the left.
+        words: Whether all cells hold words, to be set to the left, as a column without figures is by itself.
     """
 
     columns: Sequence[str]
@@ -56,10 +56,16 @@ class Table:
     words: bool = False
     kind: str = field(default="table", init=False)
 
+    @property
+    def left(self) -> list[bool]:
+        """For each column, whether it is set to the left."""
+        cells = zip(*(row.cells for row in self.rows), strict=True)
+        figures = [any(re.search(r"\d", _words(cell)) for cell in column) for column in cells]
+        return [True, *(self.words or not shown for shown in figures or [False] * (len(self.columns) - 1))]
+
     def markdown(self) -> str:
         """The table in Markdown, without its caption."""
-        side = "---" if self.words else "---:"
-        lines = [list(self.columns), ["---", *[side] * (len(self.columns) - 1)]]
+        lines = [list(self.columns), ["---" if left else "---:" for left in self.left]]
         lines += [
             [f"baseline: {row.name}" if row.baseline else row.name, *map(_words, row.cells)]
             for row in self.rows
