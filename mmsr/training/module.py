@@ -96,7 +96,8 @@ class MmsrModule(L.LightningModule):
             Under DDP it needs the strategy `ddp_find_unused_parameters_true`.
         lora: Parts that are frozen but for low-rank updates (peft), such as `{audio_encoder: {r: 8,
             alpha: 16, dropout: 0.0, target_modules: [q_proj, v_proj]}}`; by default these values, and
-            every linear layer. In a decoder the embeddings of its label tokens are trained as well. The
+            every linear layer. With `quantize: nf4` the part's own linear layers are kept in 4 bits (QLoRA,
+            bitsandbytes). In a decoder the embeddings of its label tokens are trained as well. The
             saved model has the updates merged into its weights.
         attention: How attention is computed: sdpa (the default), eager, or flash_attention_2 on CUDA with the
             package flash-attn. All three give the same numbers; a small model trains faster on a CPU with

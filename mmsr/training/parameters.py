@@ -1,7 +1,8 @@
 """Which weights are trained and how fast: freezing, LoRA, and the optimiser's parameter groups.
 
     switches, epoch ─► freeze_encoders ─► requires_grad of the encoders' layers
-    model           ─► add_lora, free_label_tokens ─► training ─► merge_lora ─► plain model again
+    model           ─► add_lora (in 4 bits: mmsr.training.quantization), free_label_tokens ─► training
+                    ─► merge_lora ─► plain model again
     trained weights ─► parameter_groups ─► AdamW
 
 An encoder's transformer layers are counted from 1 (lowest) to its `num_hidden_layers` (top); all else in it
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict, cast
+from typing import Any, Literal, TypedDict, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from mmsr.model.configuration import check_choice
 from mmsr.model.modeling import MmsrForSentimentReasoning
+from mmsr.training.quantization import dequantize, dequantized, quantize
 
 ENCODERS = ("audio_encoder", "text_encoder")
 PARTS = (*ENCODERS, "decoder")
@@ -31,13 +33,15 @@ PARTS = (*ENCODERS, "decoder")
 class Lora(TypedDict, total=False):
     """LoRA of one part: rank `r` (8), `alpha` (16; the update counts alpha / r), `dropout` (0).
 
-    `target_modules` (`all-linear`) are endings of the names of the layers that get an update.
+    `target_modules` (`all-linear`) are endings of the names of the layers that get an update. `quantize`
+    keeps the frozen linear layers in 4 bits, `nf4` or `fp4` (QLoRA).
     """
 
     r: int
     alpha: int
     dropout: float
     target_modules: list[str] | str
+    quantize: Literal["nf4", "fp4"]
 
 
 def check_encoder_switches(
@@ -206,12 +210,14 @@ def eval_frozen(module: nn.Module) -> None:
 def add_lora(model: MmsrForSentimentReasoning, lora: Mapping[str, Lora]) -> None:
     """Freeze parts and give them low-rank updates to train (Hu et al. 2021, arXiv 2106.09685).
 
+    With `quantize` what is frozen is kept in 4 bits (QLoRA, Dettmers et al. 2023, arXiv 2305.14314).
+
     WavLM's attention reads the weights of its projections without calling them, so that an update there
     would change nothing: its attention gets none.
 
     Raises:
-        ValueError: peft is not installed, the model lacks that part, it has no such target modules, or one
-            of them shares its weights with another layer.
+        ValueError: peft (for `quantize`, bitsandbytes) is not installed, the model lacks that part, it has no
+            such target modules, or one of them shares its weights with another layer.
     """
     if not lora:
         return
@@ -223,12 +229,15 @@ def add_lora(model: MmsrForSentimentReasoning, lora: Mapping[str, Lora]) -> None
     for name, settings in lora.items():
         part = model_part(model, name, switch="lora")
         owners = Counter(id(module._parameters.get("weight")) for module in part.modules())
+        unread = r".*\.attention\..*" if part.config.model_type == "wavlm" else None
+        if kind := settings.get("quantize"):
+            quantize(part, kind, leave_out=unread)
         config = LoraConfig(
             r=settings.get("r", 8),
             lora_alpha=settings.get("alpha", 16),
             lora_dropout=settings.get("dropout", 0.0),
             target_modules=settings.get("target_modules", "all-linear"),
-            exclude_modules=r".*\.attention\..*" if part.config.model_type == "wavlm" else None,
+            exclude_modules=unread,
         )
         try:
             inject_adapter_in_model(config, part)
@@ -279,8 +288,12 @@ def free_label_tokens(model: MmsrForSentimentReasoning) -> None:
             parametrize.register_parametrization(module, "weight", rows)
 
 
+@torch.no_grad()
 def merge_lora(model: MmsrForSentimentReasoning) -> None:
-    """Put low-rank updates and label tokens into the weights they belong to: a plain model again."""
+    """Put low-rank updates and label tokens into the weights they belong to: a plain model again.
+
+    What is in 4 bits comes out of them as what it was rounded to.
+    """
     for module in list(model.modules()):
         parametrizations: Any = getattr(module, "parametrizations", {})
         if "weight" in parametrizations and isinstance(parametrizations["weight"][0], LabelRows):
@@ -291,8 +304,14 @@ def merge_lora(model: MmsrForSentimentReasoning) -> None:
 
     for name, module in list(model.named_modules()):
         if isinstance(module, LoraLayer):
-            module.merge(safe_merge=True)
-            model.set_submodule(name, module.get_base_layer())
+            update: Any = module
+            if (plain := dequantized(update.get_base_layer())) is None:
+                update.merge(safe_merge=True)
+            else:  # peft would put the sum back into 4 bits
+                for adapter in update.active_adapters:
+                    plain.weight += update.get_delta_weight(adapter)
+            model.set_submodule(name, plain or update.get_base_layer())
+    dequantize(model)
 
 
 # ---------------------------------------------------------------------- parameter groups

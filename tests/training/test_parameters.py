@@ -50,13 +50,13 @@ AUDIO = {
 TEXT = ("xlm-roberta", "bert", "deberta-v2", "modernbert", "electra")
 
 
-def build(audio: str = "wav2vec2", text: str = "xlm-roberta") -> MmsrForSentimentReasoning:
+def build(audio: str = "wav2vec2", text: str = "xlm-roberta", **sizes: int) -> MmsrForSentimentReasoning:
     tokens = {"vocab_size": 256, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
     config = MmsrConfig.from_preset(
         "tiny",
         rationale_format="none",
-        audio_encoder=AutoConfig.for_model(audio, **AUDIO[audio]),
-        text_encoder=AutoConfig.for_model(text, **SIZES, **tokens),
+        audio_encoder=AutoConfig.for_model(audio, **{**AUDIO[audio], **sizes}),
+        text_encoder=AutoConfig.for_model(text, **{**SIZES, **sizes}, **tokens),
     )
     return MmsrForSentimentReasoning(config)
 
@@ -166,6 +166,66 @@ def test_lora_alone_learns_and_merges_into_a_plain_model(audio, text, tmp_path):
     model.save_pretrained(tmp_path)
     loaded = MmsrForSentimentReasoning.from_pretrained(tmp_path).eval()
     torch.testing.assert_close(loaded(**batch).sentiment_logits, expected, rtol=1e-4, atol=1e-5)
+
+
+def quantized(seed=0, **settings):
+    torch.manual_seed(seed)
+    model = build(hidden_size=64, intermediate_size=128)
+    plain = copy.deepcopy(model).eval()
+    add_lora(
+        model, {name: {"r": 4, "quantize": "nf4", **settings} for name in ("audio_encoder", "text_encoder")}
+    )
+    return model.eval(), plain
+
+
+def test_what_lora_freezes_is_kept_in_four_bits_and_comes_out_of_them():
+    pytest.importorskip("peft")
+    pytest.importorskip("bitsandbytes", reason="QLoRA needs bitsandbytes: pip install 'mmsr[qlora]'")
+    model, plain = quantized(target_modules=["query", "q_proj"])
+    layers = dict(model.encoder.named_modules())
+    small = {
+        name: layer for name, layer in layers.items() if type(layer).__module__.startswith("bitsandbytes")
+    }
+    assert (
+        sum(name.endswith("base_layer") for name in small) == 6
+    )  # all linear layers, not the updated ones alone
+    assert len(small) == 2 * 3 * 6 and {layer.weight.dtype for layer in small.values()} == {torch.uint8}
+    batch = inputs()
+    rounded, exact = model(**batch).sentiment_logits, plain(**batch).sentiment_logits
+    assert 0 < (rounded - exact).abs().max() < 0.2 * exact.abs().max()
+
+    model.train()
+    changed = set().union(*(changed_by_a_step(model) for _ in range(4)))
+    encoders = {name for name in changed if name.startswith(("encoder.audio_enc", "encoder.text_enc"))}
+    assert encoders and all(".lora_" in name for name in encoders)
+    other, _ = quantized(seed=1, target_modules=["query", "q_proj"])
+    other.load_state_dict(model.state_dict())  # as a checkpoint is read
+    expected = model.eval()(**batch).sentiment_logits
+    assert torch.equal(other(**batch).sentiment_logits, expected)
+
+    merge_lora(other)
+    assert set(other.state_dict()) == set(plain.state_dict())
+    torch.testing.assert_close(other(**batch).sentiment_logits, expected, rtol=1e-4, atol=1e-5)
+    for name, weight in other.encoder.text_encoder.model.named_parameters():
+        before = plain.encoder.text_encoder.model.get_parameter(name)
+        if weight.dim() == 2 and "layer." in name and "query" not in name:  # as rounded as the paper says
+            assert 0.08 < (weight - before).std() / before.std() < 0.11, name
+
+
+def test_a_part_whose_layers_are_too_narrow_is_not_kept_in_four_bits():
+    pytest.importorskip("peft")
+    pytest.importorskip("bitsandbytes")
+    with pytest.raises(
+        ValueError, match=r"quantize='nf4': \w+ has no linear layer that reads a multiple of 64"
+    ):
+        add_lora(build(), {"text_encoder": {"quantize": "nf4"}})
+
+
+def test_without_bitsandbytes_four_bits_are_refused(monkeypatch):
+    pytest.importorskip("peft")
+    monkeypatch.setitem(sys.modules, "bitsandbytes.nn", None)
+    with pytest.raises(ValueError, match=r"lora quantize= needs bitsandbytes: pip install 'mmsr\[qlora\]'"):
+        quantized()
 
 
 def test_lora_s_targets_can_be_chosen():

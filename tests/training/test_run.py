@@ -192,6 +192,23 @@ def test_every_switch_together_is_interrupted_goes_on_and_leaves_a_plain_model(
     assert {"train_contrastive_loss", "train_r_drop", "train_ogm_ge_text"} <= set(history[1])
 
 
+def test_what_was_trained_over_four_bits_is_a_plain_model(demo_corpus, tmp_path):
+    pytest.importorskip("peft")
+    pytest.importorskip("bitsandbytes", reason="QLoRA needs bitsandbytes: pip install 'mmsr[qlora]'")
+    args = ["--model.preset", "small", "--model.config", "{tie_word_embeddings: false}"]
+    args += ["--model.lora", "{decoder: {r: 4, quantize: nf4}}", "--trainer.max_epochs", "1"]
+    run = ["--trainer.limit_train_batches", "2", "--trainer.limit_val_batches", "1"]
+    fit(arguments(demo_corpus, tmp_path, *args, *run))
+    checkpoint = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=False)
+    assert any(name.endswith("quant_state.bitsandbytes__nf4") for name in checkpoint["state_dict"])
+    saved = weights(tmp_path / "model")
+    assert {value.dtype for value in saved.values()} == {torch.float32}
+    exported, _ = load_lightning_checkpoint(tmp_path / "checkpoints" / "best.ckpt")
+    assert set(saved) == set(exported.state_dict())
+    for name, value in exported.state_dict().items():
+        torch.testing.assert_close(value, saved[name], rtol=0, atol=0, msg=name)
+
+
 @pytest.mark.slow
 def test_own_rows_are_learnt_on_frozen_encoders(demo_corpus, shared_models, tmp_path):
     args = ["--model.audio", str(shared_models / "whisper-base")]
