@@ -85,8 +85,8 @@ def fit(config: str, **flags: Any) -> None:
 
     The model: --model.preset, .audio, .text, .pretrained, .decoder, .decoder_type, .fusion,
     .rationale_format, .labels, .text_prefix, .vocab_size, .config. How its parts are trained:
-    --model.freeze, .train_layers, .gradual_unfreezing, .lora, .gradient_checkpointing, .feature_store,
-    .feature_dtype.
+    --model.freeze, .train_layers, .gradual_unfreezing, .lora, .attention, .gradient_checkpointing,
+    .feature_store, .feature_dtype.
     The optimiser: --model.learning_rate, .encoder_learning_rate, .layer_decay, .weight_decay, .warmup_ratio,
     .ema_decay. What is learned: --model.class_weights, .label_smoothing, .uncertainty_weighting, .r_drop,
     .audio_dropout, .text_dropout, .objectives (contrastive, supervised_contrastive, auxiliary_heads,
