@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mmsr.evaluation.compare import as_p_value
 from mmsr.evaluation.metrics import CLUSTERS_ABOVE, evaluate_rows
 from mmsr.evaluation.report.names import FIGURES, MISSING, NAMES
 from mmsr.evaluation.report.page import (
@@ -316,8 +317,7 @@ def _table(results: Mapping[str, Any]) -> Table:
                     _interval(figures["interval"]),
                     "reference" if is_reference else _number(difference.get("mean"), signed=True),
                     _interval(difference.get("interval"), signed=True),
-                    _number(difference.get("p_value")),
-                    _number(difference.get("p_holm")),
+                    *(_p_value(difference.get(key)) for key in ("p_value", "p_holm")),
                     *(_number(figures["test"].get(other, {}).get(metric)) for other in further),
                     *(_number(figures["by_language"].get(language)) for language in languages),
                     *(_number(own[key]) for key in also),
@@ -333,6 +333,10 @@ def _table(results: Mapping[str, Any]) -> Table:
         rows.append(TableRow(NAMES[name], cells, baseline=True))
     caption = f"{FIGURES[metric]} of each variant, its difference from the reference, and what it costs."
     return Table(head, rows, caption)
+
+
+def _p_value(value: float | None) -> str:
+    return MISSING if value is None else as_p_value(value)
 
 
 def _number(value: float | None, *, signed: bool = False) -> str:
@@ -374,7 +378,7 @@ def paragraph(results: Mapping[str, Any]) -> str:
     if compared:
         told = "; ".join(
             f"`{name}` {_number(compared[name]['mean'], signed=True)} "
-            f"{_interval(compared[name]['interval'], signed=True)}, p {_number(compared[name]['p_holm'])}"
+            f"{_interval(compared[name]['interval'], signed=True)}, p {_p_value(compared[name]['p_holm'])}"
             for name in beyond
         )
         sentences.append(

@@ -525,7 +525,7 @@ def test_the_paragraph_is_made_of_the_numbers(finished):
     results["variants"]["text_only"]["seconds_an_epoch"] = 0.25
     text = paragraph(results)
     assert (
-        "1 of 1 differ from it beyond a Holm-corrected 0.05: `text_only` -0.250 [-0.400, -0.100], p 0.004"
+        "1 of 1 differ from it beyond a Holm-corrected 0.05: `text_only` -0.250 [-0.400, -0.100], p .004"
         in text
     )
     assert "Cheapest is `text_only` with 0.2 s an epoch" in text
