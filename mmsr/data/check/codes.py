@@ -67,6 +67,9 @@ CODES: dict[str, Code] = {
     "text-short": Code("warning", "a single letter", "check the transcript"),
     # audio
     "duration-no-number": Code("error", "a duration is no number of seconds", "seconds, 0 or more"),
+    "duration-wrong": Code(
+        "error", "a duration is not the audio's length", "correct it, or leave it empty: it is measured then"
+    ),
     "audio-missing": Code("error", "the file does not exist", "correct the path, relative to the manifest"),
     "audio-empty": Code("error", "the file has 0 bytes", "export it again"),
     "audio-corrupt": Code("error", "holds no audio that can be decoded", "convert it to wav or flac"),
