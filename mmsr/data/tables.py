@@ -20,6 +20,7 @@ import logging
 import math
 import os
 import re
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -245,29 +246,74 @@ def _read_tsv(part: Part, file: BinaryIO, faults: list[Fault], **_: object) -> I
 
 
 def _read_delimited(part: Part, file: BinaryIO, delimiter: str, faults: list[Fault]) -> Iterator[Chunk]:
-    text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
-    reader = csv.reader(text, delimiter=delimiter, strict=True)
-    try:
-        header = _names(part, next(reader, []))
-        rows = enumerate(reader, start=2)
-        while some := list(itertools.islice(rows, _CHUNK)):
-            fitting = [(number, values) for number, values in some if len(values) == len(header)]
-            blank = [(number, [""] * len(header)) for number, values in some if not values]
-            for number, values in some:
-                if values and len(values) != len(header):
-                    problem = f"has {len(values)} values; accepted: {len(header)}, as the header has"
-                    faults.append(Fault(part.name, number, None, problem, code="ragged-row"))
-            kept = sorted(fitting + blank) if blank and header else fitting
-            columns = list(zip(*(values for _, values in kept), strict=True)) or [()] * len(header)
-            yield Chunk(
-                np.array([number for number, _ in kept], dtype=np.int64),
-                {name: pa.array(column, pa.string()) for name, column in zip(header, columns, strict=True)},
-                whole=True,
-                names=header,
-            )
-    except csv.Error as error:
-        problem = f"line {reader.line_num} cannot be read ({error}); accepted: valid csv"
-        raise unreadable(part.source, problem) from error
+    records = enumerate(_records(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), delimiter), 1)
+    _, (first, stray) = next(records, (1, ([], None)))
+    if stray is not None:
+        raise ManifestError([Fault(part.name, 1, None, stray, code="quote-stray")])
+    header = _names(part, first)
+    while some := list(itertools.islice(records, _CHUNK)):
+        kept = []
+        for number, (values, stray) in some:
+            if stray is not None:
+                faults.append(Fault(part.name, number, None, stray, code="quote-stray"))
+            elif values and len(values) != len(header):
+                problem = f"has {len(values)} values; accepted: {len(header)}, as the header has"
+                faults.append(Fault(part.name, number, None, problem, code="ragged-row"))
+            else:
+                kept.append((number, values or [""] * len(header)))
+        columns = list(zip(*(values for _, values in kept), strict=True)) or [()] * len(header)
+        yield Chunk(
+            np.array([number for number, _ in kept], dtype=np.int64),
+            {name: pa.array(column, pa.string()) for name, column in zip(header, columns, strict=True)},
+            whole=True,
+            names=header,
+        )
+
+
+def _records(lines: Iterator[str], delimiter: str) -> Iterator[tuple[list[str], str | None]]:
+    """Each row's values, and what is wrong with its quotes or None; after such a row its second line is next.
+
+    Many programs write tsv without quoting. There a quote is stray, too, if it opens a cell of several lines,
+    each of which is a row by itself: it would merge them. A quoted header, or a doubled quote in the row, says
+    that the file does quote.
+    """
+    ahead: deque[str] = deque()  # lines to be read again
+    taken: list[str] = []  # lines of the present row
+
+    def take() -> Iterator[str]:
+        while line := ahead.popleft() if ahead else next(lines, ""):
+            taken.append(line)
+            yield line
+
+    reader = csv.reader(take(), delimiter=delimiter, strict=True)
+    width, quoting = 0, True  # of the header
+    while True:
+        taken.clear()
+        values: list[str] = []
+        stray: str | None = None
+        try:
+            values = next(reader)
+            if not width:
+                width, quoting = len(values), delimiter != "\t" or taken[0].startswith('"')
+            elif len(taken) > 1 and not quoting and _merged(taken, width):
+                stray = f"a quote would make one row of {len(taken)} lines"
+        except StopIteration:
+            return
+        except csv.Error as error:
+            stray = str(error).replace("\t", "\\t")
+        if stray is not None:
+            line = taken[0].rstrip("\r\n")[:60]
+            accepted = "quotes around a whole cell, those inside it doubled"
+            stray = f"cannot be read ({stray}): {line!r}; accepted: {accepted}"
+            ahead.extendleft(reversed(taken[1:]))
+            reader = csv.reader(take(), delimiter=delimiter, strict=True)
+        yield values, stray
+
+
+def _merged(lines: Sequence[str], width: int) -> bool:
+    """Whether each line of a cell with line breaks is a row of a tsv by itself, of so many values."""
+    tabs = {line.count("\t") for line in lines if not line.isspace()}
+    return width > 1 and tabs == {width - 1} and not any('""' in line for line in lines)
 
 
 def _read_jsonl(part: Part, file: BinaryIO, faults: list[Fault], **_: object) -> Iterator[Chunk]:
@@ -559,10 +605,12 @@ def checked_ending(path: Path) -> str:
 def _write_delimited(path: Path, table: Table) -> None:
     with open(path, "w", encoding="utf-8", newline="") as file:
         rows: list[Sequence[str | None]] = [table.columns, *_cells(table.rows, table.columns)]
-        # a lone carriage return would end the row where a reader meets it unquoted
-        returns = any("\r" in value for row in rows for value in row if value)
-        quoting: Literal[0, 1] = csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL
         delimiter = _DELIMITERS[path.suffix.lower()]
+        # a lone carriage return would end the row where a reader meets it unquoted; in a tsv, lines of a cell
+        # look like rows unless the header is quoted
+        breaks = "\r\n" if delimiter == "\t" else "\r"
+        broken = any(mark in value for row in rows for value in row if value for mark in breaks)
+        quoting: Literal[0, 1] = csv.QUOTE_ALL if broken else csv.QUOTE_MINIMAL
         csv.writer(file, delimiter=delimiter, lineterminator="\n", quoting=quoting).writerows(rows)
 
 

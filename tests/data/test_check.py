@@ -457,6 +457,13 @@ def test_a_header_with_a_column_twice_and_ragged_rows(tmp_path):
     assert codes_of(path) == ["table-empty"]
 
 
+def test_a_stray_quote_is_a_fault_of_its_row(tmp_path):
+    path = tmp_path / "m.tsv"
+    path.write_text('text\tlabel\n"good words here\tpositive\nbad words here\tnegative\n')
+    (line,) = told(check_manifest(path), "quote-stray")
+    assert line.startswith("m.tsv, row 2: cannot be read (unexpected end of data): '\"good words here")
+
+
 def test_what_cannot_be_read_at_all_raises(tmp_path):
     for name, problem in (("no.csv", "does not exist"), ("m.doc", "accepted: .csv")):
         with pytest.raises(ValueError, match=problem):

@@ -1,3 +1,4 @@
+import csv
 import json
 import logging
 import os
@@ -15,7 +16,14 @@ import pytest
 import soundfile
 
 from mmsr.data.audio import Audio, AudioError
-from mmsr.data.manifest import COLUMNS, ManifestError, fingerprint, load_manifest, stream_manifest
+from mmsr.data.manifest import (
+    COLUMNS,
+    ManifestError,
+    examine_manifest,
+    fingerprint,
+    load_manifest,
+    stream_manifest,
+)
 from mmsr.data.storage import read_bytes
 
 LABELS = ["negative", "neutral", "positive"]
@@ -297,8 +305,44 @@ def test_headers_and_rows_must_fit(tmp_path: Path):
     assert faults(write(tmp_path / "m.csv", "text,text\na,b\n")) == [
         "m.csv, row 1, column text: is in the header twice; accepted: each column once"
     ]
-    path = write(tmp_path / "m.csv", 'text\n"open\n')
-    assert faults(path) == [f"{path}: line 2 cannot be read (unexpected end of data); accepted: valid csv"]
+
+
+PAIRED = "accepted: quotes around a whole cell, those inside it doubled"
+
+
+def test_a_stray_quote_is_told_with_its_row_and_merges_none(tmp_path: Path):
+    begun, ended = '1\t"Oh no\ten\n', '3\tshe said so"\ten\n'
+    inside, last = '4\t"Well" he said\ten\n', '5\t"last\ten\n6\tb\tvi\n'
+    path = write(tmp_path / "m.tsv", "id\ttext\tlanguage\n" + begun + ended + inside + last)
+    assert faults(path) == [
+        f"m.tsv, row 2: cannot be read (a quote would make one row of 2 lines): {begun.strip()!r}; {PAIRED}",
+        f"m.tsv, row 4: cannot be read ('\\t' expected after '\"'): {inside.strip()!r}; {PAIRED}",
+        f"m.tsv, row 5: cannot be read (unexpected end of data): {last[:10]!r}; {PAIRED}",
+    ]
+    assert examine_manifest(path).rows["id"][:] == ["3", "6"]
+    path = write(tmp_path / "r.tsv", "id\ttext\tlanguage\n" + begun + "2\tnot again\n" + inside)
+    assert [line.split(": ")[0] for line in faults(path)] == [f"r.tsv, row {row}" for row in (2, 3, 4)]
+    path = write(tmp_path / "m.csv", 'text\na\n"open, "so\nb\n"open\n')
+    assert faults(path) == [
+        f"m.csv, row 3: cannot be read (',' expected after '\"'): '\"open, \"so'; {PAIRED}",
+        f"m.csv, row 5: cannot be read (unexpected end of data): '\"open'; {PAIRED}",
+    ]
+    path = write(tmp_path / "h.tsv", 'id\t"text\n1\ta\n')
+    assert faults(path) == [f"h.tsv, row 1: cannot be read (unexpected end of data): 'id\\t\"text'; {PAIRED}"]
+
+
+def test_a_quoted_tsv_is_read_as_it_was_written(tmp_path: Path):
+    texts = ["one\ntwo", 'says "so",\tand\ngoes', "a\t\tb\n\nc\t", '"', 'it"s', "a\r\nb", '"whole"']
+    with open(tmp_path / "m.tsv", "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+        writer.writerows(
+            [["id", "text", "language"], *([str(n), text, "en"] for n, text in enumerate(texts))]
+        )
+        writer.writerow(["7", "after", "en"])
+    rows = load_manifest(tmp_path / "m.tsv")
+    assert rows["text"][:] == [*texts, "after"] and rows["id"][:] == [str(number) for number in range(8)]
+    write(tmp_path / "one.tsv", 'text\n"a\nb"\nc\n')
+    assert load_manifest(tmp_path / "one.tsv")["text"][:] == ["a\nb", "c"]
 
 
 def test_jsonl_faults(tmp_path: Path):

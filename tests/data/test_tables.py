@@ -23,6 +23,13 @@ def test_text_goes_from_every_format_to_every_format(tmp_path, first, ending):
     assert len(list(tmp_path.iterdir())) == len({f"a{first}", f"b{ending}"})
 
 
+@pytest.mark.parametrize("text", ["one\ntwo\tthree", "\ta\n\nb\t", 'a "b"\nc\td', "\n"])
+def test_a_tsv_s_lines_in_a_cell_are_no_rows(tmp_path, text):
+    rows = [{"id": "1", "text": text}, {"id": "2", "text": "after"}]
+    write_table(path := tmp_path / "m.tsv", Table(["id", "text"], rows, []))
+    assert read_table(path).rows == rows
+
+
 def test_types_stay_where_the_format_has_them(tmp_path):
     table = pyarrow.table({"score": [1.0, None], "tags": [["a"], []]})
     pyarrow.parquet.write_table(table, tmp_path / "a.parquet")

@@ -26,6 +26,11 @@ CODES: dict[str, Code] = {
         "a row has more or fewer values than the header, or is no JSON object",
         "quote cells with commas",
     ),
+    "quote-stray": Code(
+        "error",
+        "a quote in a csv or tsv has no pair, or merges rows",
+        'double it, and quote the cell: "a ""b"""',
+    ),
     "row-blank": Code("warning", "a row is blank, and left out", "delete it"),
     "row-empty": Code("error", "neither audio nor text", "give at least one of the two"),
     "row-duplicate": Code("warning", "a row is there again under another id", "keep one"),
