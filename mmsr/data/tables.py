@@ -274,8 +274,8 @@ def _records(lines: Iterator[str], delimiter: str) -> Iterator[tuple[list[str], 
     """Each row's values, and what is wrong with its quotes or None; after such a row its second line is next.
 
     Many programs write tsv without quoting. There a quote is stray, too, if it opens a cell of several lines,
-    each of which is a row by itself: it would merge them. A quoted header, or a doubled quote in the row, says
-    that the file does quote.
+    each of which is a row by itself: it would merge them. A quoted header, or a doubled quote in the row,
+    says that the file does quote.
     """
     ahead: deque[str] = deque()  # lines to be read again
     taken: list[str] = []  # lines of the present row

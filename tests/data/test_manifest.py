@@ -393,6 +393,25 @@ def test_labels_under_other_names(tmp_path: Path):
     ]
 
 
+def test_a_label_map_s_names_that_no_row_has_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    path = write(tmp_path / "m.csv", "text,label\na,pos\nb,neg\nc,\nd,neg\n")
+    with caplog.at_level(logging.WARNING):
+        load_manifest(path, label_map={"pos": "positive", "Neg": "negative", "mid": "neutral"})
+    assert caplog.messages == [
+        "m.csv: label_map names 'Neg', 'mid', which no row has; labels there: 'pos', 'neg'"
+    ]
+    caplog.clear()
+    load_manifest(path, label_map={"pos": "positive", "neg": "negative"})
+    assert caplog.messages == []
+    write(path, "text\na\n")
+    load_manifest(path, label_map={"pos": "positive"})
+    assert caplog.messages == ["m.csv: label_map names 'pos', which no row has; labels there: none"]
+    caplog.clear()
+    write(path, "text,label\n" + "".join(f"a,{number}\n" for number in range(21)))
+    load_manifest(path, label_map={"pos": "positive"})
+    assert caplog.messages[0].endswith(" labels there: " + ", ".join(f"'{n}'" for n in range(20)) + " ...")
+
+
 def test_durations_are_numbers_and_there_only_if_given(tmp_path: Path):
     path = write(tmp_path / "m.csv", "text,seconds\na,1.25\nb,\n")
     rows = load_manifest(path, columns={"duration": "seconds"})
