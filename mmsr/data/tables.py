@@ -41,6 +41,7 @@ logger = logging.getLogger(__name__)
 
 _CHUNK = 65_536  # rows
 _STREAMED = 256  # rows that hold their audio
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # as JSON escapes it: half of a character
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 Column: TypeAlias = pa.Array | Sequence[object]
@@ -316,7 +317,9 @@ def _merged(lines: Sequence[str], width: int) -> bool:
     return width > 1 and tabs == {width - 1} and not any('""' in line for line in lines)
 
 
-def _read_jsonl(part: Part, file: BinaryIO, faults: list[Fault], **_: object) -> Iterator[Chunk]:
+def _read_jsonl(
+    part: Part, file: BinaryIO, faults: list[Fault], *, wanted: Collection[str], **_: object
+) -> Iterator[Chunk]:
     lines = enumerate(io.TextIOWrapper(file, encoding="utf-8-sig"), start=1)
     names: dict[str, None] = {}
     while some := list(itertools.islice(lines, _CHUNK)):
@@ -328,13 +331,26 @@ def _read_jsonl(part: Part, file: BinaryIO, faults: list[Fault], **_: object) ->
                 problem = f"is not JSON ({error.msg}); accepted: one object a line"
                 faults.append(Fault(part.name, number, None, problem, code="ragged-row"))
                 continue
-            if isinstance(values, dict):
-                rows.append((number, values))
-                names.update(dict.fromkeys(values))
-            else:
+            if not isinstance(values, dict):
                 problem = f"holds a {type(values).__name__}; accepted: one JSON object a line"
                 faults.append(Fault(part.name, number, None, problem, code="ragged-row"))
+                continue
+            names.update(dict.fromkeys(values))
+            halved = [*_halved(values, wanted)] if _SURROGATE.search(line) else []
+            for name, near in halved:
+                problem = f"{near!r} has half of a character; accepted: both of its \\u escapes, or neither"
+                faults.append(Fault(part.name, number, name, problem, code="text-surrogate"))
+            if not halved:
+                rows.append((number, values))
         yield _of_rows(rows, list(names))
+
+
+def _halved(values: Mapping[str, object], wanted: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Columns with a surrogate that is not one of a pair, which no text can hold, and what is around it."""
+    for name, value in values.items():
+        text = str(value)
+        if name in wanted and (half := re.search("[\ud800-\udfff]", text)):
+            yield name, text[max(0, half.start() - 20) : half.end() + 20]
 
 
 def _read_xlsx(part: Part, file: BinaryIO, faults: list[Fault], **_: object) -> Iterator[Chunk]:

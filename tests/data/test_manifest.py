@@ -354,6 +354,23 @@ def test_jsonl_faults(tmp_path: Path):
     ]
 
 
+def test_half_of_a_character_is_told_with_its_row(tmp_path: Path):
+    lines = [
+        r'{"text": "good \ud83d\ude00 \ud55c \u00e9", "speaker": "\uD834\uDD1E"}',
+        r'{"text": "the doctor was very kind to us\ud83d and so were all of the others"}',
+        r'{"text": "a", "speaker": "\uDE00\uD83D", "note": "\ud800"}',
+        r'{"text": "not used", "note": "\ud800"}',
+    ]
+    path = write(tmp_path / "m.jsonl", "\n".join(lines) + "\n")
+    accepted = r"has half of a character; accepted: both of its \u escapes, or neither"
+    assert faults(path) == [
+        rf"m.jsonl, row 2, column text: ' was very kind to us\ud83d and so were all of ' {accepted}",
+        rf"m.jsonl, row 3, column speaker: '\ude00\ud83d' {accepted}",
+    ]
+    rows = examine_manifest(path).rows
+    assert rows["text"][:] == ["good 😀 한 é", "not used"] and rows["speaker"][:] == ["𝄞", None]
+
+
 def test_xlsx_sheets_and_stray_values(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     book = openpyxl.Workbook()
     for row in (["text", "label", None], ["a", 0.0, None], [None, None, None], ["b", 1, "stray"]):

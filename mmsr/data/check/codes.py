@@ -35,6 +35,9 @@ CODES: dict[str, Code] = {
     "row-empty": Code("error", "neither audio nor text", "give at least one of the two"),
     "row-duplicate": Code("warning", "a row is there again under another id", "keep one"),
     "value-no-text": Code("error", "a value is a list, an object or bytes", "write text"),
+    "text-surrogate": Code(
+        "error", "a \\u escape is half of a character", "write both halves, or the character itself"
+    ),
     "value-missing": Code("error", "a required value is not there", "fill it in"),
     "id-twice": Code("error", "two rows have the same id", "give each row its own"),
     "whitespace": Code("warning", "a name has spaces around it, so it is another name", "strip it"),
