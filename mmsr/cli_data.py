@@ -209,8 +209,8 @@ def segment(
     """Cut a manifest's long recordings into segments of speech, one row for each.
 
     Writes OUT/manifest.csv, the segments as OUT/audio/<id>/0001.flac ..., and OUT/segments.csv with their
-    times. Rows whose audio is not longer than max_seconds stay as they are. The same command goes on where
-    an interrupted one stopped.
+    times. Rows whose audio is not longer than max_seconds stay as they are, and columns of other names are
+    kept. The same command goes on where an interrupted one stopped.
 
     Example: mmsr data segment --manifest my/manifest.csv --out my/segments
 

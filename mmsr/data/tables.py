@@ -568,28 +568,34 @@ class Table:
         return replace(self, rows=[{**row, column: seen(row.get(column))} for row in self.rows])
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path, *, without: Collection[str] = ()) -> Table:
     """Read a file that `examine_manifest` has read without a fault, every column and value as it is.
+
+    Args:
+        path: The file.
+        without: Columns to leave out.
 
     Raises:
         ManifestError: The file cannot be read, or its ending is not known.
     """
     if checked_ending(path) == ".parquet":
-        table = pyarrow.parquet.read_table(path)
+        names = [name for name in pyarrow.parquet.read_schema(path).names if name not in without]
+        table = pyarrow.parquet.read_table(path, columns=names)
         rows = table.to_pylist()
         return Table(table.column_names, rows, list(range(1, len(rows) + 1)), table.schema)
     part = Part(os.fspath(path))
     columns: dict[str, None] = {}
     kept: list[tuple[int, dict[str, Any]]] = []
     for chunk in chunks(part, (), []):  # tables of text have all their columns read
-        columns |= dict.fromkeys(chunk.names)
+        columns |= dict.fromkeys(name for name in chunk.names if name not in without)
         values = [
             column.to_pylist() if isinstance(column, pa.Array) else column
             for column in chunk.columns.values()
         ]
         for number, *row in zip(chunk.numbers.tolist(), *values, strict=True):
             if not all(is_blank(value) for value in row):
-                kept.append((number, dict(zip(chunk.columns, row, strict=True))))
+                named = zip(chunk.columns, row, strict=True)
+                kept.append((number, {name: value for name, value in named if name not in without}))
     return Table(list(columns), [row for _, row in kept], [number for number, _ in kept])
 
 

@@ -46,6 +46,16 @@ def test_blank_rows_are_left_out_and_numbers_stay(tmp_path):
     assert read_table(tmp_path / "a.csv").numbers == [3, 5]
 
 
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_columns_can_be_left_out(tmp_path, ending):
+    rows = [{"id": "1", "fold": "3"}, {"id": "2", "fold": "4"}]
+    write_table(path := tmp_path / f"m{ending}", Table(["id", "fold"], rows, []))
+    table = read_table(path, without=["id", "text"])
+    assert table.columns == ["fold"] and table.rows == [{"fold": "3"}, {"fold": "4"}]
+    none = read_table(path, without=["id", "fold"])
+    assert none.columns == [] and none.rows == [{}, {}] and none.numbers == table.numbers
+
+
 def test_paths_are_seen_from_the_other_folder(tmp_path):
     table = Table(
         ["audio"], [{"audio": "a/b.wav"}, {"audio": "/c.wav"}, {"audio": "s3://d/e.wav"}], [1, 2, 3]
