@@ -26,7 +26,7 @@ import soundfile
 from mmsr.data.audio import Audio, AudioError
 from mmsr.data.manifest import COLUMNS, DURATION, ManifestError, examine_manifest
 from mmsr.data.storage import is_url, relative_to
-from mmsr.data.tables import Table, read_table, write_table
+from mmsr.data.tables import Table, holds_bytes, read_table, write_table
 from mmsr.files import appearing
 
 _RATE = 16000
@@ -370,12 +370,13 @@ def segment_manifest(
 def _others(
     manifest: str | os.PathLike[str], numbers: np.ndarray, known: Collection[str]
 ) -> tuple[list[str], list[dict[str, Any]]]:
-    """Names of a file's columns beside the known ones, and what they hold in the rows of these numbers."""
+    """Names of a table's columns beside the known ones and those of files, and what some rows have there."""
     if not os.path.isfile(manifest):
         return [], [{} for _ in numbers]
     table = read_table(Path(manifest), without=known)
     rows = dict(zip(table.numbers, table.rows, strict=True))
-    return table.columns, [rows[number] for number in numbers.tolist()]
+    bytes_ = [field.name for field in table.schema or () if holds_bytes(field.type)]  # no csv takes them
+    return [name for name in table.columns if name not in bytes_], [rows[n] for n in numbers.tolist()]
 
 
 def _seconds(row: Mapping[str, Any]) -> float:

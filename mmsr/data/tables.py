@@ -417,7 +417,7 @@ def _read_parquet(
     except (pa.ArrowInvalid, OSError) as error:
         raise unreadable(part.source, f"is no parquet file ({error})") from error
     schema = table.schema_arrow
-    inside = any(_holds_bytes(schema.field(name).type) for name in wanted if name in schema.names)
+    inside = any(holds_bytes(schema.field(name).type) for name in wanted if name in schema.names)
     if inside and not stream:
         # rows of a parquet file cannot be had one at a time, those of an Arrow file can
         held = datasets.Dataset.from_parquet(glob.escape(part.source))
@@ -430,7 +430,7 @@ def _read_parquet(
         inline: dict[str, bytes] = {}
         columns: dict[str, Column] = {}
         for name, column in zip(used, batch.columns, strict=True):
-            if _holds_bytes(column.type):
+            if holds_bytes(column.type):
                 references = [inside_stream(name, number + row) for row in range(len(batch))]
                 columns[name] = _references(column, references)
                 values = pc.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column
@@ -457,7 +457,7 @@ def _of_dataset(
             columns: dict[str, Column] = {}
             for name in used:
                 column = some.column(name)
-                if _holds_bytes(column.type):  # gigabytes: never brought together
+                if holds_bytes(column.type):  # gigabytes: never brought together
                     rows_of = iter(range(start, start + len(column)))
                     columns[name] = [
                         reference
@@ -500,9 +500,10 @@ def _class_name(value: object, names: Sequence[str]) -> object:
     return names[int(text)] if text.isdecimal() and int(text) < len(names) else value
 
 
-def _holds_bytes(kind: pa.DataType) -> bool:
+def holds_bytes(kind: pa.DataType) -> bool:
+    """Whether values of this type have files in them, as plain bytes or as the Hub's audio and pictures."""
     if pa.types.is_struct(kind):
-        return any(field.name == "bytes" and _holds_bytes(field.type) for field in kind)
+        return any(field.name == "bytes" and holds_bytes(field.type) for field in kind)
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 import soundfile
 import torch
@@ -236,6 +237,15 @@ def test_columns_of_other_names_are_kept(manifest: Path, tmp_path: Path, ending:
             Audio.duration(tmp_path / "out" / row["audio"]), abs=1e-3
         )
     assert made[5]["duration"] == made[6]["duration"] == ""
+
+
+@needs_silero
+def test_a_parquet_column_of_files_is_left_behind(manifest: Path, tmp_path: Path):
+    frame = pandas.read_csv(manifest, dtype=str)
+    path = manifest.with_name("m.parquet")
+    frame.assign(fold="1", face=b"\xff", picture=[{"bytes": b"\xff", "path": None}] * 4).to_parquet(path)
+    done = segment_manifest(path, tmp_path / "out", settings=LONG)
+    assert list(pandas.read_csv(done.manifest).columns) == [*COLUMNS, "fold"]
 
 
 @needs_silero
