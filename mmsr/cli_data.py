@@ -104,6 +104,7 @@ def split(
     stratify: list[str] | None = None,
     block_rows: int = 50,
     keep_texts: bool = False,
+    replace: bool = False,
     columns: dict[str, str] | None = None,
     seed: int = 0,
 ) -> None:
@@ -124,6 +125,7 @@ def split(
             and with none, folds are those of `mmsr fit --data.fold`.
         block_rows: Rows of a block.
         keep_texts: Keep rows with the same sentence together too.
+        replace: Where the column `split` (or `fold`) has values already, lose them (--replace alone will do).
         columns: Names that columns have in this manifest.
         seed: The same seed gives the same splits.
     """
@@ -136,6 +138,7 @@ def split(
         shares=None if shares is None else parsed_shares(shares),
         folds=folds,
         fold=fold,
+        replace_column=replace,
         columns=columns,
         command=" ".join(sys.argv),
         stratify=STRATIFY if stratify is None else stratify,
@@ -206,8 +209,8 @@ def segment(
     """Cut a manifest's long recordings into segments of speech, one row for each.
 
     Writes OUT/manifest.csv, the segments as OUT/audio/<id>/0001.flac ..., and OUT/segments.csv with their
-    times. Rows whose audio is not longer than max_seconds stay as they are. The same command goes on where
-    an interrupted one stopped.
+    times. Rows whose audio is not longer than max_seconds stay as they are, and columns of other names are
+    kept. The same command goes on where an interrupted one stopped.
 
     Example: mmsr data segment --manifest my/manifest.csv --out my/segments
 

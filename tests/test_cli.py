@@ -337,6 +337,11 @@ def test_data_split_writes_a_copy_and_its_recipe(tmp_path, capsys):
     assert "40 rows, no faults" in capsys.readouterr().out
     assert "NAME=SHARE" in refused(capsys, *split, "--by", "speaker", "--shares", "train")
     assert "--folds" in refused(capsys, *split, "--by", "speaker", "--fold", "0")
+    again = ["data", "split", "--manifest", str(tmp_path / "out" / "m.tsv"), "--out", str(tmp_path / "n.csv")]
+    line = refused(capsys, *again, "--by", "speaker")
+    assert "m.tsv, column split: has values in 40 rows already; accepted: --replace" in line
+    main([*again, "--by", "speaker", "--replace"])
+    assert "split train: " in capsys.readouterr().out
 
 
 def test_fit_refuses_what_it_cannot_train_on(demo_corpus, tmp_path, capsys):

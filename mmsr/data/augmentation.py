@@ -8,7 +8,8 @@ under "Evidence lost" what a model can no longer learn from a row that it change
 scale is scaled down to it, which keeps every ratio (the signal-to-noise ratio too) and lowers the level.
 
 Everything is drawn from one generator, a row's own (`row_generator`): the same seed, epoch and row give the
-same samples in any process, in any order, and after a resumption.
+same samples in any process, in any order, and after a resumption. A row that `balance` draws several times in
+an epoch sounds different each time.
 
 torchaudio computes what it has. torch-audiomentations draws from the global generator alone, and
 audiomentations keeps soxr below 1.0: neither fits here.
@@ -484,9 +485,13 @@ class Augmentations(torch.nn.ModuleDict):
         return values, mask
 
 
-def row_generator(seed: int, *, epoch: int, row_id: str) -> torch.Generator:
-    """The generator of one row in one epoch: no other row, and no order of rows, changes its draws."""
-    digest = hashlib.sha256(f"{seed}/{epoch}/{row_id}".encode()).digest()
+def row_generator(seed: int, *, epoch: int, row_id: str, draw: int = 0) -> torch.Generator:
+    """The generator of one row in one epoch: no other row, and no order of rows, changes its draws.
+
+    `draw` counts from 0 where an epoch has the row several times.
+    """
+    again = f".{draw}" if draw else ""
+    digest = hashlib.sha256(f"{seed}/{epoch}{again}/{row_id}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 

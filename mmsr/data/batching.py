@@ -147,6 +147,15 @@ def _whole(shares: np.ndarray) -> np.ndarray:
     return np.maximum(whole, 1)
 
 
+def _times_before(rows: np.ndarray) -> np.ndarray:
+    """How often each row was there before its place `[n]`."""
+    order = np.argsort(rows, kind="stable")
+    alike = rows[order]
+    times = np.empty_like(order)
+    times[order] = np.arange(len(rows)) - np.searchsorted(alike, alike)
+    return times
+
+
 class _Plan(NamedTuple):
     """How the slots, most costly first, fall into buckets and batches.
 
@@ -242,11 +251,17 @@ class BudgetBatchSampler(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         """The epoch's batches from `start` on; a later iteration begins with the first one again."""
+        rows = self._slots.rows(seed=self.seed, epoch=self.epoch)
+        for slots in self._given_slots():
+            yield rows[slots].tolist()
+
+    def _given_slots(self) -> Iterator[np.ndarray]:
+        """The slots of each batch, which counts as given."""
         start, self.start = self.start, 0
-        rows, starts, ends = self._batches()
+        slots, starts, ends = self._batches()
         for batch in range(start, len(self)):
             self._given = batch + 1
-            yield rows[starts[batch] : ends[batch]].tolist()
+            yield slots[starts[batch] : ends[batch]]
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch; if it is not the present one, the next iteration begins with its first batch."""
@@ -326,10 +341,9 @@ class BudgetBatchSampler(Sampler[list[int]]):
         return max(0, self._count - len(self._cost))
 
     def _batches(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """This epoch's rows, and where in them each of this rank's batches begins and ends."""
+        """This epoch's slots, and where in them each of this rank's batches begins and ends."""
         rng = np.random.default_rng([self.seed, self.epoch])
         plan = self._plans[rng.integers(len(self._plans))]
-        rows = self._slots.rows(seed=self.seed, epoch=self.epoch)
         order = self._costly_first
         if self.shuffle:
             bucket = np.repeat(np.arange(len(plan.buckets)), plan.buckets)
@@ -341,7 +355,7 @@ class BudgetBatchSampler(Sampler[list[int]]):
         if self.shuffle:
             steps = rng.permuted(steps[rng.permutation(len(steps))], axis=1)
         mine = steps[:, self.rank]
-        return rows[order], plan.starts[mine], np.append(plan.starts[1:], len(order))[mine]
+        return order, plan.starts[mine], np.append(plan.starts[1:], len(order))[mine]
 
     def _log_exceptions(self, cost: np.ndarray, max_seconds: float, max_tokens: int) -> None:
         rows = len(cost)
@@ -358,17 +372,22 @@ class BudgetBatchSampler(Sampler[list[int]]):
 
 
 class EpochBatchSampler(BudgetBatchSampler):
-    """Gives each row together with its epoch, from which its augmentation is drawn.
+    """Gives each row together with what its augmentation is drawn from: its epoch, and its draw in there.
+
+    A row that an epoch gives several times (`balance`) has the draws 0, 1 ..., or its copies would be alike.
 
     Workers that persist keep the dataset as it was when they started: what changes from epoch to epoch has to
     come to them with the rows.
     """
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:  # type: ignore[override]  # the dataset knows both
-        """The epoch's batches of (epoch, row)."""
+    def __iter__(self) -> Iterator[list[tuple[int, int, int]]]:  # type: ignore[override]  # as the dataset
+        """The epoch's batches of (epoch, row, draw)."""
         epoch = self.epoch
-        for batch in super().__iter__():
-            yield [(epoch, row) for row in batch]
+        rows = self._slots.rows(seed=self.seed, epoch=epoch)
+        draws = _times_before(rows)
+        for slots in self._given_slots():
+            drawn = zip(rows[slots].tolist(), draws[slots].tolist(), strict=True)
+            yield [(epoch, row, draw) for row, draw in drawn]
 
 
 class ResumableLoader(DataLoader[Any]):

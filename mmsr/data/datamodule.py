@@ -77,7 +77,8 @@ class MmsrDataModule(LightningDataModule):
         stream_window: Rows in a window.
         balance: Draw training rows so that each label, each language or each label in each language that
             there is comes equally often: rows of rare ones several times an epoch, of frequent ones not in
-            each. An epoch stays as long. Development and test rows are never resampled.
+            each. An epoch stays as long. With `augment`, a row's copies are augmented each in its own way.
+            Development and test rows are never resampled.
         language_temperature: Draw training rows so that a language with n of them has a share proportional
             to n^(1/T): 1 leaves the languages as they are, and the greater, the more alike they are (XLM-R
             took 3.3, multilingual BERT 1.4). With `balance: label` the labels are equal within each language.

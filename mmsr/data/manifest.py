@@ -51,6 +51,7 @@ _FEATURES = datasets.Features(
     {column: datasets.Value("string") for column in COLUMNS} | {DURATION: datasets.Value("float64")}
 )
 _IN_MEMORY = 64 * 2**20  # bytes of a table beyond which it is kept on disk
+_SHOWN_LABELS = 20
 _scratch: list[tempfile.TemporaryDirectory[str]] = []  # where; made when it is needed, removed at exit
 
 Row = dict[str, Any]
@@ -95,7 +96,8 @@ def load_manifest(
         labels: The label set. Other labels are faults; a number that is not a label itself is its index.
         split: Keep the rows of this split alone. All rows are checked nevertheless.
         columns: Where a column has another name in the file, `{"rationale": "human_justification"}`.
-        label_map: What labels are called in the file, `{"pos": "positive"}`; others stay what they are.
+        label_map: What labels are called in the file, `{"pos": "positive"}`; others stay what they are. A
+            name that no row has is logged.
         check_audio: Whether a missing audio file is a fault. What lies on another machine is not asked for.
         require: Columns in which a missing value is a fault.
 
@@ -161,8 +163,8 @@ def stream_manifest(
 ) -> Iterator[Row]:
     """Read a manifest row by row, for one that fits neither memory nor disk (shards on another machine).
 
-    Arguments and rows are `load_manifest`'s, but that audio inside a table comes as its bytes, and that an id
-    may be there twice.
+    Arguments and rows are `load_manifest`'s, but that audio inside a table comes as its bytes, that an id may
+    be there twice, and that names in `label_map` may be there in vain.
 
     Yields:
         Rows, `{column: text or None}`, with `duration` a number where the file has it.
@@ -283,6 +285,7 @@ class _Table:
         self.check_audio = check_audio
         self.require = require
         self.found: dict[str, None] = {}  # the file's columns, in order
+        self.called: dict[str, None] = {}  # the file's labels, in order
         self.blank = 0
         self._spool = _Spool()
         self._parts: dict[str, int] = {}  # source of each part -> its place
@@ -361,6 +364,13 @@ class _Table:
         whole, echoes = self._check_whole(len(rows), ordered)
         if dropped := [column for column in self.found if column not in self.wanted]:
             logger.warning("%s: columns not used: %s", self.name, ", ".join(dropped))
+        if vain := [label for label in self.label_map if label not in self.called]:
+            there = ", ".join(map(repr, list(self.called)[:_SHOWN_LABELS])) or "none"
+            there += " ..." if len(self.called) > _SHOWN_LABELS else ""
+            names = ", ".join(map(repr, vain))
+            logger.warning(
+                "%s: label_map names %s, which no row has; labels there: %s", self.name, names, there
+            )
         if self.blank:
             logger.warning("%s: %d blank rows left out", self.name, self.blank)
         return ExaminedManifest(
@@ -425,6 +435,7 @@ class _Table:
         """Each label as the label set has it: by name, by what `label_map` calls it, or by index."""
         encoded = label.dictionary_encode()
         names = encoded.dictionary.to_pylist()
+        self.called |= dict.fromkeys(names)
         known = [self._known(name) for name in names]
         code = pc.fill_null(encoded.indices, len(names)).to_numpy()
         unknown = np.array([*(name is None for name in known), False])  # the last is a row without label

@@ -13,7 +13,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -24,9 +24,9 @@ import numpy as np
 import soundfile
 
 from mmsr.data.audio import Audio, AudioError
-from mmsr.data.manifest import COLUMNS, load_manifest
+from mmsr.data.manifest import COLUMNS, DURATION, ManifestError, examine_manifest
 from mmsr.data.storage import is_url, relative_to
-from mmsr.data.tables import Table, write_table
+from mmsr.data.tables import Table, holds_bytes, read_table, write_table
 from mmsr.files import appearing
 
 _RATE = 16000
@@ -290,7 +290,8 @@ def segment_manifest(
     """Give each segment of a manifest's long recordings a row of its own.
 
     A row whose audio is longer than `settings.max_seconds` becomes rows `<id>-0001`, `<id>-0002` ..., with
-    its speaker, language, split and kind; other rows stay as they are, with their audio where it is. Writes
+    its speaker, language, split and kind, and what it has in columns of other names (such as `fold`); other
+    rows stay as they are, with their audio where it is. A column `duration` gets each segment's own. Writes
 
     - OUT/audio/<id>/0001.flac ...: 16-bit FLAC, 16 kHz mono;
     - OUT/manifest.csv, last, by a rename;
@@ -300,7 +301,8 @@ def segment_manifest(
     was made from another file or with other settings.
 
     Args:
-        manifest: The manifest to read.
+        manifest: The manifest to read. Columns of other names are kept of a file alone, not of a dataset in
+            the Hub's format.
         out: Folder to write.
         settings: How recordings are cut.
         columns: Where a column has another name in the file.
@@ -318,7 +320,12 @@ def segment_manifest(
     settings, out = settings or Segmentation(), Path(out)
     if (out / "manifest.csv").exists() and (out / "manifest.csv").samefile(manifest):
         raise SegmentError(f"{out} is the folder of {manifest}; accepted: another folder to write to")
-    table = load_manifest(manifest, columns=columns).to_list()
+    examined = examine_manifest(manifest, columns=columns)
+    if examined.faults:
+        raise ManifestError(examined.faults)
+    table = examined.rows.to_list()
+    known = [*COLUMNS, *([DURATION] if DURATION in examined.rows.column_names else [])]
+    others, more = _others(manifest, examined.numbers, {*COLUMNS, DURATION, *(columns or {}).values()})
     long = {row["id"] for row in table if row["audio"] and _seconds(row) > settings.max_seconds}
     for row in table:
         if (parts := re.fullmatch(r"(.*)-\d{4,}", row["id"], re.DOTALL)) and parts[1] in long:
@@ -327,26 +334,28 @@ def segment_manifest(
             )
     _silero()  # before anything is written
     dropped = {*(() if keep_text else ("text", "asr_text", "rationale")), *(() if keep_label else ("label",))}
-    rows: list[dict[str, str | None]] = []
+    rows: list[dict[str, Any]] = []
     places: list[dict[str, Any]] = []
     silent, seconds, done = [], 0.0, 0
-    for row in table:
+    for row, other in zip(table, more, strict=True):
         if row["id"] not in long:
-            rows.append({**row, "audio": row["audio"] and relative_to(row["audio"], os.path.abspath(out))})
+            audio = row["audio"] and relative_to(row["audio"], os.path.abspath(out))
+            rows.append({**row, **other, "audio": audio})
             continue
         cut = _segmented(row, out / "audio" / _folder_name(row["id"]), settings)
         source = relative_to(row["audio"], os.path.abspath(out))
         for number, part in enumerate(cut["segments"], start=1):
             identity = f"{row['id']}-{number:04d}"
             audio = os.path.join("audio", _folder_name(row["id"]), f"{number:04d}.flac")
-            rows.append({**row, **dict.fromkeys(dropped), "id": identity, "audio": audio})
+            own = {"id": identity, "audio": audio, DURATION: round(part["end"] - part["start"], 4)}
+            rows.append({**row, **other, **dict.fromkeys(dropped), **own})
             places.append({"id": identity, "recording": row["id"], "audio": source, **part})
         silent += [] if cut["segments"] else [row["id"]]
         seconds, done = seconds + cut["seconds"], done + 1
         if progress is not None:
             progress("segments", done, len(long))
     write_table(out / "segments.csv", Table(["id", "recording", "audio", "start", "end"], places, []))
-    write_table(out / "manifest.csv", Table(list(COLUMNS), rows, []))
+    write_table(out / "manifest.csv", Table([*known, *others], rows, []))
     return SegmentedManifest(
         manifest=out / "manifest.csv",
         rows=len(rows),
@@ -356,6 +365,18 @@ def segment_manifest(
         speech_seconds=sum(part["end"] - part["start"] for part in places),
         silent=tuple(silent),
     )
+
+
+def _others(
+    manifest: str | os.PathLike[str], numbers: np.ndarray, known: Collection[str]
+) -> tuple[list[str], list[dict[str, Any]]]:
+    """Names of a table's columns beside the known ones and those of files, and what some rows have there."""
+    if not os.path.isfile(manifest):
+        return [], [{} for _ in numbers]
+    table = read_table(Path(manifest), without=known)
+    rows = dict(zip(table.numbers, table.rows, strict=True))
+    bytes_ = [field.name for field in table.schema or () if holds_bytes(field.type)]  # no csv takes them
+    return [name for name in table.columns if name not in bytes_], [rows[n] for n in numbers.tolist()]
 
 
 def _seconds(row: Mapping[str, Any]) -> float:

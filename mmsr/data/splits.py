@@ -21,7 +21,7 @@ import numpy as np
 
 from mmsr.data.manifest import Fault, ManifestError, column_of, distinct, examine_manifest, rows_with
 from mmsr.data.sentences import codes, telling_sentences
-from mmsr.data.tables import Table, checked_ending, read_table, write_table
+from mmsr.data.tables import Table, checked_ending, is_blank, read_table, write_table
 from mmsr.files import write_file
 
 By = Literal["speaker", "block", "stratified", "leave-one-speaker-out"]
@@ -196,6 +196,7 @@ def split_manifest(
     shares: Mapping[str, float] | None = None,
     folds: int | None = None,
     fold: int | None = None,
+    replace_column: bool = False,
     columns: Mapping[str, str] | None = None,
     command: str | None = None,
     **settings: Any,
@@ -212,6 +213,7 @@ def split_manifest(
         shares: As for `split_rows`; not with `folds`.
         folds: Make folds, and write their numbers into the column `fold`.
         fold: Write into `split` which rows this fold tests, selects models on and trains on.
+        replace_column: Whether the column may have values already, which the copy then loses.
         columns: Where a column has another name in the file.
         command: The command line, for the recipe.
         **settings: `stratify`, `block_rows`, `keep_texts` and `seed` of `split_rows`.
@@ -221,7 +223,8 @@ def split_manifest(
         split.
 
     Raises:
-        ManifestError: The manifest has faults (audio files are not opened), or too few groups.
+        ManifestError: The manifest has faults (audio files are not opened), too few groups, or values in the
+            column that would be written.
         ValueError: Settings do not go together, or an ending is not known.
     """
     source, out = Path(source), Path(out)
@@ -241,14 +244,19 @@ def split_manifest(
     else:
         made = split_rows(examined.rows, shares=shares, **options)
     column = "split" if not making_folds or fold is not None else "fold"
+    name = (columns or {}).get(column, column)
     values = made.astype(str).tolist()
     table = read_table(source)
+    there = sum(not is_blank(row.get(name)) for row in table.rows)
+    if there and not replace_column:
+        problem = f"has values in {there:,} rows already; accepted: --replace, and the copy loses them"
+        raise ManifestError([Fault(source.name, None, name, problem)])
     if not np.array_equal(table.numbers, examined.numbers):
         raise ValueError(
             f"{source}: its blank rows cannot be told from others; accepted: a file without them"
         )
     before = _digest(source)  # the copy may take its place
-    write_table(out, _changed(table, source, out, (columns or {}).get(column, column), values, columns or {}))
+    write_table(out, _changed(table, source, out, name, values, columns or {}))
     recipe = {
         "manifest": out.name,
         "column": column,

@@ -126,7 +126,7 @@ class StreamLoader(DataLoader[Any]):
 
 
 def _read(dataset: UtteranceDataset, epoch: int, rows: Sequence[int]) -> list[dict[str, Any]]:
-    return [dataset[epoch, row] for row in rows]
+    return [dataset[epoch, row, 0] for row in rows]
 
 
 def _seconds(rows: Sequence[Row]) -> np.ndarray:

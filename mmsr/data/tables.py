@@ -20,6 +20,7 @@ import logging
 import math
 import os
 import re
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -40,6 +41,7 @@ logger = logging.getLogger(__name__)
 
 _CHUNK = 65_536  # rows
 _STREAMED = 256  # rows that hold their audio
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # as JSON escapes it: half of a character
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 Column: TypeAlias = pa.Array | Sequence[object]
@@ -245,32 +247,79 @@ def _read_tsv(part: Part, file: BinaryIO, faults: list[Fault], **_: object) -> I
 
 
 def _read_delimited(part: Part, file: BinaryIO, delimiter: str, faults: list[Fault]) -> Iterator[Chunk]:
-    text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
-    reader = csv.reader(text, delimiter=delimiter, strict=True)
-    try:
-        header = _names(part, next(reader, []))
-        rows = enumerate(reader, start=2)
-        while some := list(itertools.islice(rows, _CHUNK)):
-            fitting = [(number, values) for number, values in some if len(values) == len(header)]
-            blank = [(number, [""] * len(header)) for number, values in some if not values]
-            for number, values in some:
-                if values and len(values) != len(header):
-                    problem = f"has {len(values)} values; accepted: {len(header)}, as the header has"
-                    faults.append(Fault(part.name, number, None, problem, code="ragged-row"))
-            kept = sorted(fitting + blank) if blank and header else fitting
-            columns = list(zip(*(values for _, values in kept), strict=True)) or [()] * len(header)
-            yield Chunk(
-                np.array([number for number, _ in kept], dtype=np.int64),
-                {name: pa.array(column, pa.string()) for name, column in zip(header, columns, strict=True)},
-                whole=True,
-                names=header,
-            )
-    except csv.Error as error:
-        problem = f"line {reader.line_num} cannot be read ({error}); accepted: valid csv"
-        raise unreadable(part.source, problem) from error
+    records = enumerate(_records(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), delimiter), 1)
+    _, (first, stray) = next(records, (1, ([], None)))
+    if stray is not None:
+        raise ManifestError([Fault(part.name, 1, None, stray, code="quote-stray")])
+    header = _names(part, first)
+    while some := list(itertools.islice(records, _CHUNK)):
+        kept = []
+        for number, (values, stray) in some:
+            if stray is not None:
+                faults.append(Fault(part.name, number, None, stray, code="quote-stray"))
+            elif values and len(values) != len(header):
+                problem = f"has {len(values)} values; accepted: {len(header)}, as the header has"
+                faults.append(Fault(part.name, number, None, problem, code="ragged-row"))
+            else:
+                kept.append((number, values or [""] * len(header)))
+        columns = list(zip(*(values for _, values in kept), strict=True)) or [()] * len(header)
+        yield Chunk(
+            np.array([number for number, _ in kept], dtype=np.int64),
+            {name: pa.array(column, pa.string()) for name, column in zip(header, columns, strict=True)},
+            whole=True,
+            names=header,
+        )
 
 
-def _read_jsonl(part: Part, file: BinaryIO, faults: list[Fault], **_: object) -> Iterator[Chunk]:
+def _records(lines: Iterator[str], delimiter: str) -> Iterator[tuple[list[str], str | None]]:
+    """Each row's values, and what is wrong with its quotes or None; after such a row its second line is next.
+
+    Many programs write tsv without quoting. There a quote is stray, too, if it opens a cell of several lines,
+    each of which is a row by itself: it would merge them. A quoted header, or a doubled quote in the row,
+    says that the file does quote.
+    """
+    ahead: deque[str] = deque()  # lines to be read again
+    taken: list[str] = []  # lines of the present row
+
+    def take() -> Iterator[str]:
+        while line := ahead.popleft() if ahead else next(lines, ""):
+            taken.append(line)
+            yield line
+
+    reader = csv.reader(take(), delimiter=delimiter, strict=True)
+    width, quoting = 0, True  # of the header
+    while True:
+        taken.clear()
+        values: list[str] = []
+        stray: str | None = None
+        try:
+            values = next(reader)
+            if not width:
+                width, quoting = len(values), delimiter != "\t" or taken[0].startswith('"')
+            elif len(taken) > 1 and not quoting and _merged(taken, width):
+                stray = f"a quote would make one row of {len(taken)} lines"
+        except StopIteration:
+            return
+        except csv.Error as error:
+            stray = str(error).replace("\t", "\\t")
+        if stray is not None:
+            line = taken[0].rstrip("\r\n")[:60]
+            accepted = "quotes around a whole cell, those inside it doubled"
+            stray = f"cannot be read ({stray}): {line!r}; accepted: {accepted}"
+            ahead.extendleft(reversed(taken[1:]))
+            reader = csv.reader(take(), delimiter=delimiter, strict=True)
+        yield values, stray
+
+
+def _merged(lines: Sequence[str], width: int) -> bool:
+    """Whether each line of a cell with line breaks is a row of a tsv by itself, of so many values."""
+    tabs = {line.count("\t") for line in lines if not line.isspace()}
+    return width > 1 and tabs == {width - 1} and not any('""' in line for line in lines)
+
+
+def _read_jsonl(
+    part: Part, file: BinaryIO, faults: list[Fault], *, wanted: Collection[str], **_: object
+) -> Iterator[Chunk]:
     lines = enumerate(io.TextIOWrapper(file, encoding="utf-8-sig"), start=1)
     names: dict[str, None] = {}
     while some := list(itertools.islice(lines, _CHUNK)):
@@ -282,13 +331,26 @@ def _read_jsonl(part: Part, file: BinaryIO, faults: list[Fault], **_: object) ->
                 problem = f"is not JSON ({error.msg}); accepted: one object a line"
                 faults.append(Fault(part.name, number, None, problem, code="ragged-row"))
                 continue
-            if isinstance(values, dict):
-                rows.append((number, values))
-                names.update(dict.fromkeys(values))
-            else:
+            if not isinstance(values, dict):
                 problem = f"holds a {type(values).__name__}; accepted: one JSON object a line"
                 faults.append(Fault(part.name, number, None, problem, code="ragged-row"))
+                continue
+            names.update(dict.fromkeys(values))
+            halved = [*_halved(values, wanted)] if _SURROGATE.search(line) else []
+            for name, near in halved:
+                problem = f"{near!r} has half of a character; accepted: both of its \\u escapes, or neither"
+                faults.append(Fault(part.name, number, name, problem, code="text-surrogate"))
+            if not halved:
+                rows.append((number, values))
         yield _of_rows(rows, list(names))
+
+
+def _halved(values: Mapping[str, object], wanted: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Columns with a surrogate that is not one of a pair, which no text can hold, and what is around it."""
+    for name, value in values.items():
+        text = str(value)
+        if name in wanted and (half := re.search("[\ud800-\udfff]", text)):
+            yield name, text[max(0, half.start() - 20) : half.end() + 20]
 
 
 def _read_xlsx(part: Part, file: BinaryIO, faults: list[Fault], **_: object) -> Iterator[Chunk]:
@@ -355,7 +417,7 @@ def _read_parquet(
     except (pa.ArrowInvalid, OSError) as error:
         raise unreadable(part.source, f"is no parquet file ({error})") from error
     schema = table.schema_arrow
-    inside = any(_holds_bytes(schema.field(name).type) for name in wanted if name in schema.names)
+    inside = any(holds_bytes(schema.field(name).type) for name in wanted if name in schema.names)
     if inside and not stream:
         # rows of a parquet file cannot be had one at a time, those of an Arrow file can
         held = datasets.Dataset.from_parquet(glob.escape(part.source))
@@ -368,7 +430,7 @@ def _read_parquet(
         inline: dict[str, bytes] = {}
         columns: dict[str, Column] = {}
         for name, column in zip(used, batch.columns, strict=True):
-            if _holds_bytes(column.type):
+            if holds_bytes(column.type):
                 references = [inside_stream(name, number + row) for row in range(len(batch))]
                 columns[name] = _references(column, references)
                 values = pc.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column
@@ -395,7 +457,7 @@ def _of_dataset(
             columns: dict[str, Column] = {}
             for name in used:
                 column = some.column(name)
-                if _holds_bytes(column.type):  # gigabytes: never brought together
+                if holds_bytes(column.type):  # gigabytes: never brought together
                     rows_of = iter(range(start, start + len(column)))
                     columns[name] = [
                         reference
@@ -438,9 +500,10 @@ def _class_name(value: object, names: Sequence[str]) -> object:
     return names[int(text)] if text.isdecimal() and int(text) < len(names) else value
 
 
-def _holds_bytes(kind: pa.DataType) -> bool:
+def holds_bytes(kind: pa.DataType) -> bool:
+    """Whether values of this type have files in them, as plain bytes or as the Hub's audio and pictures."""
     if pa.types.is_struct(kind):
-        return any(field.name == "bytes" and _holds_bytes(field.type) for field in kind)
+        return any(field.name == "bytes" and holds_bytes(field.type) for field in kind)
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
@@ -506,28 +569,34 @@ class Table:
         return replace(self, rows=[{**row, column: seen(row.get(column))} for row in self.rows])
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path, *, without: Collection[str] = ()) -> Table:
     """Read a file that `examine_manifest` has read without a fault, every column and value as it is.
+
+    Args:
+        path: The file.
+        without: Columns to leave out.
 
     Raises:
         ManifestError: The file cannot be read, or its ending is not known.
     """
     if checked_ending(path) == ".parquet":
-        table = pyarrow.parquet.read_table(path)
+        names = [name for name in pyarrow.parquet.read_schema(path).names if name not in without]
+        table = pyarrow.parquet.read_table(path, columns=names)
         rows = table.to_pylist()
         return Table(table.column_names, rows, list(range(1, len(rows) + 1)), table.schema)
     part = Part(os.fspath(path))
     columns: dict[str, None] = {}
     kept: list[tuple[int, dict[str, Any]]] = []
     for chunk in chunks(part, (), []):  # tables of text have all their columns read
-        columns |= dict.fromkeys(chunk.names)
+        columns |= dict.fromkeys(name for name in chunk.names if name not in without)
         values = [
             column.to_pylist() if isinstance(column, pa.Array) else column
             for column in chunk.columns.values()
         ]
         for number, *row in zip(chunk.numbers.tolist(), *values, strict=True):
             if not all(is_blank(value) for value in row):
-                kept.append((number, dict(zip(chunk.columns, row, strict=True))))
+                named = zip(chunk.columns, row, strict=True)
+                kept.append((number, {name: value for name, value in named if name not in without}))
     return Table(list(columns), [row for _, row in kept], [number for number, _ in kept])
 
 
@@ -559,10 +628,12 @@ def checked_ending(path: Path) -> str:
 def _write_delimited(path: Path, table: Table) -> None:
     with open(path, "w", encoding="utf-8", newline="") as file:
         rows: list[Sequence[str | None]] = [table.columns, *_cells(table.rows, table.columns)]
-        # a lone carriage return would end the row where a reader meets it unquoted
-        returns = any("\r" in value for row in rows for value in row if value)
-        quoting: Literal[0, 1] = csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL
         delimiter = _DELIMITERS[path.suffix.lower()]
+        # a lone carriage return would end the row where a reader meets it unquoted; in a tsv, lines of a cell
+        # look like rows unless the header is quoted
+        breaks = "\r\n" if delimiter == "\t" else "\r"
+        broken = any(mark in value for row in rows for value in row if value for mark in breaks)
+        quoting: Literal[0, 1] = csv.QUOTE_ALL if broken else csv.QUOTE_MINIMAL
         csv.writer(file, delimiter=delimiter, lineterminator="\n", quoting=quoting).writerows(rows)
 
 

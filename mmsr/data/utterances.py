@@ -33,7 +33,8 @@ TextFeatures = Callable[[str], torch.Tensor]
 class UtteranceDataset(Dataset[dict[str, Any]]):
     """Rows with their audio decoded, or in its place a frozen encoder's states.
 
-    `dataset[row]` is the row as it is, `dataset[epoch, row]` as it is augmented in this epoch.
+    `dataset[row]` is the row as it is, `dataset[epoch, row, draw]` as it is augmented in this epoch, when it
+    is drawn for the first time (0), the second (1) ...
 
     A row is `id`, `text`, `rationale`, `sentiment` (text or None), and either `audio` (`[s]` float32 at
     16 kHz, or None) or `audio_features` (`[f, l, d]`, or None); with a text encoder's states `text_features`
@@ -48,8 +49,8 @@ class UtteranceDataset(Dataset[dict[str, Any]]):
         text_features: Gives the text encoder's states of a transcript.
         cache: Keep decoded audio, rounded to 16 bits (the first time too, so that all epochs are alike);
             it is kept as it is without augmentation.
-        augmentations: Change rows that are asked for with their epoch.
-        seed: Of the augmentations, with the epoch and the row's id.
+        augmentations: Change rows that are asked for with their epoch and draw.
+        seed: Of the augmentations, with the epoch, the draw and the row's id.
     """
 
     def __init__(
@@ -76,8 +77,8 @@ class UtteranceDataset(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int | tuple[int, int]) -> dict[str, Any]:
-        epoch, index = index if isinstance(index, tuple) else (None, index)
+    def __getitem__(self, index: int | tuple[int, int, int]) -> dict[str, Any]:
+        epoch, index, draw = index if isinstance(index, tuple) else (None, index, 0)
         row = self.rows[int(index)]
         utterance = {"id": row["id"], "text": row[self.text_column], "rationale": row["rationale"]}
         utterance["sentiment"] = row["label"]
@@ -85,23 +86,23 @@ class UtteranceDataset(Dataset[dict[str, Any]]):
             text = utterance["text"]
             utterance["text_features"] = None if text is None else self.text_features(text)
         path = row["audio"]
+
+        def augmented(values: torch.Tensor) -> torch.Tensor:
+            if self.augmentations is None or epoch is None:
+                return values
+            generator = row_generator(self.seed, epoch=epoch, row_id=row["id"], draw=draw)
+            return self.augmentations(values, generator=generator)[0]
+
         try:
             if self.audio_features is not None:
-                states = (
-                    None if path is None else self._augmented(self.audio_features(path), epoch, row["id"])
-                )
+                states = None if path is None else augmented(self.audio_features(path))
                 return {**utterance, "audio_features": states}
             if path is None:
                 return {**utterance, "audio": None}
             waveform = torch.from_numpy(self._waveform(index, path))
-            return {**utterance, "audio": self._augmented(waveform, epoch, row["id"]).numpy()}
+            return {**utterance, "audio": augmented(waveform).numpy()}
         except AudioError as error:
             raise AudioError(f"row with id {row['id']!r}, column audio: {error}") from error
-
-    def _augmented(self, values: torch.Tensor, epoch: int | None, row_id: str) -> torch.Tensor:
-        if self.augmentations is None or epoch is None:
-            return values
-        return self.augmentations(values, generator=row_generator(self.seed, epoch=epoch, row_id=row_id))[0]
 
     def _waveform(self, index: int, path: str) -> np.ndarray:
         if self._cache is None:

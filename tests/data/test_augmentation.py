@@ -320,5 +320,7 @@ def test_a_row_s_draws_depend_on_seed_epoch_and_row_alone():
         for row in ("a", "b")
     }
     assert len({tuple(values) for values in draws.values()}) == 8
-    again = torch.rand(3, generator=row_generator(1, epoch=0, row_id="b")).tolist()
+    again = torch.rand(3, generator=row_generator(1, epoch=0, row_id="b", draw=0)).tolist()
     assert again == draws[1, 0, "b"]
+    second = torch.rand(3, generator=row_generator(1, epoch=0, row_id="b", draw=1)).tolist()
+    assert second not in draws.values()

@@ -409,6 +409,24 @@ def test_audio_in_an_archive_is_heard(clean, tmp_path):
     assert set(codes_of(path)) == {"audio-missing"}
 
 
+def test_a_duration_that_is_not_the_audio_s_length_is_an_error(clean):
+    told_seconds = ["5", "2.09", "1.5", None]  # the audio lasts 2 s, of the last row 20 s
+
+    def durations(number: int, row: dict[str, Any]) -> dict[str, Any]:
+        return row | {"duration": told_seconds[number] if number < 4 else 20.3 if number == 11 else 2}
+
+    path = changed(clean, durations)
+    soundfile.write(path.parent / "clean11.wav", tone(20.0, seed=11), RATE)
+    checked = check_manifest(path, allow=["speech-too-slow"])
+    accepted = "accepted: its length, to within 0.1 s or 2%"
+    assert [str(fault) for fault in checked.faults] == [
+        f"{path.name}, row 1, column duration: is 5 s, but 'clean0.wav' lasts 2.00 s; {accepted}",
+        f"{path.name}, row 3, column duration: is 1.5 s, but 'clean2.wav' lasts 2.00 s; {accepted}",
+    ]
+    assert {fault.code for fault in checked.faults} == {"duration-wrong"} and checked.errors == 2
+    assert codes_of(path, audio=False) == []
+
+
 def test_required_columns(clean):
     (fault,) = check_manifest(clean, require=["kind"]).faults
     assert (fault.code, fault.column) == ("column-missing", "kind")
@@ -437,6 +455,13 @@ def test_a_header_with_a_column_twice_and_ragged_rows(tmp_path):
     assert codes_of(path, labels=["negative", "neutral"]) == ["ragged-row"]
     path.write_text("text,label\n")
     assert codes_of(path) == ["table-empty"]
+
+
+def test_a_stray_quote_is_a_fault_of_its_row(tmp_path):
+    path = tmp_path / "m.tsv"
+    path.write_text('text\tlabel\n"good words here\tpositive\nbad words here\tnegative\n')
+    (line,) = told(check_manifest(path), "quote-stray")
+    assert line.startswith("m.tsv, row 2: cannot be read (unexpected end of data): '\"good words here")
 
 
 def test_what_cannot_be_read_at_all_raises(tmp_path):

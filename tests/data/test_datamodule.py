@@ -459,9 +459,9 @@ def test_stored_states_are_masked_in_training_alone(numbered: Path):
     states = torch.randn(50, 2, 3)
     data.audio_features = lambda path: states.half()
     train = data._dataset("train")
-    one, other = train[0, 0]["audio_features"], train[1, 0]["audio_features"]
+    one, other = train[0, 0, 0]["audio_features"], train[1, 0, 0]["audio_features"]
     assert not torch.equal(one, other) and not torch.equal(one, states.half())
-    assert torch.equal(train[0, 0]["audio_features"], one)
+    assert torch.equal(train[0, 0, 0]["audio_features"], one)
     assert torch.equal(data._dataset("dev")[0]["audio_features"], states.half())
     assert not any(
         torch.equal(row, states.half().float())
@@ -482,6 +482,29 @@ def test_training_rows_alone_are_balanced(manifest: Path):
         for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader())
     ]
     assert [(drawn.count(0), drawn.count(2)) for drawn in labels] == [(12, 12), (2, 10), (2, 10)]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_row_drawn_again_in_an_epoch_is_augmented_in_another_way(numbered: Path, workers: int):
+    change(numbered, lambda number, row: row.update(label="negative" if number < 8 else "positive"))
+    once = waveforms(augmented(numbered), 1)
+    data = augmented(numbered, balance="label", num_workers=workers)
+
+    def copies() -> dict[int, list[list[float]]]:
+        loader = data.train_dataloader()
+        loader.batch_sampler.set_epoch(1)
+        heard: dict[int, list[list[float]]] = {}
+        for batch in loader:
+            for number, values in zip(batch["row"], batch["input_values"], strict=True):
+                heard.setdefault(int(number), []).append(values[values != 0].tolist())
+        return heard
+
+    heard = copies()
+    assert {number: len(heard[number]) for number in (0, 1, 4, 5)} == dict.fromkeys((0, 1, 4, 5), 3)
+    for number, sounds in heard.items():
+        assert sounds.count(once[number]) == 1, "the first draw is that of an epoch without balance"
+        assert len({tuple(sound) for sound in sounds}) == len(sounds)
+    assert copies() == heard
 
 
 def test_what_is_balanced_by_must_be_there(manifest: Path):

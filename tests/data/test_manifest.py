@@ -1,3 +1,4 @@
+import csv
 import json
 import logging
 import os
@@ -15,7 +16,14 @@ import pytest
 import soundfile
 
 from mmsr.data.audio import Audio, AudioError
-from mmsr.data.manifest import COLUMNS, ManifestError, fingerprint, load_manifest, stream_manifest
+from mmsr.data.manifest import (
+    COLUMNS,
+    ManifestError,
+    examine_manifest,
+    fingerprint,
+    load_manifest,
+    stream_manifest,
+)
 from mmsr.data.storage import read_bytes
 
 LABELS = ["negative", "neutral", "positive"]
@@ -297,8 +305,44 @@ def test_headers_and_rows_must_fit(tmp_path: Path):
     assert faults(write(tmp_path / "m.csv", "text,text\na,b\n")) == [
         "m.csv, row 1, column text: is in the header twice; accepted: each column once"
     ]
-    path = write(tmp_path / "m.csv", 'text\n"open\n')
-    assert faults(path) == [f"{path}: line 2 cannot be read (unexpected end of data); accepted: valid csv"]
+
+
+PAIRED = "accepted: quotes around a whole cell, those inside it doubled"
+
+
+def test_a_stray_quote_is_told_with_its_row_and_merges_none(tmp_path: Path):
+    begun, ended = '1\t"Oh no\ten\n', '3\tshe said so"\ten\n'
+    inside, last = '4\t"Well" he said\ten\n', '5\t"last\ten\n6\tb\tvi\n'
+    path = write(tmp_path / "m.tsv", "id\ttext\tlanguage\n" + begun + ended + inside + last)
+    assert faults(path) == [
+        f"m.tsv, row 2: cannot be read (a quote would make one row of 2 lines): {begun.strip()!r}; {PAIRED}",
+        f"m.tsv, row 4: cannot be read ('\\t' expected after '\"'): {inside.strip()!r}; {PAIRED}",
+        f"m.tsv, row 5: cannot be read (unexpected end of data): {last[:10]!r}; {PAIRED}",
+    ]
+    assert examine_manifest(path).rows["id"][:] == ["3", "6"]
+    path = write(tmp_path / "r.tsv", "id\ttext\tlanguage\n" + begun + "2\tnot again\n" + inside)
+    assert [line.split(": ")[0] for line in faults(path)] == [f"r.tsv, row {row}" for row in (2, 3, 4)]
+    path = write(tmp_path / "m.csv", 'text\na\n"open, "so\nb\n"open\n')
+    assert faults(path) == [
+        f"m.csv, row 3: cannot be read (',' expected after '\"'): '\"open, \"so'; {PAIRED}",
+        f"m.csv, row 5: cannot be read (unexpected end of data): '\"open'; {PAIRED}",
+    ]
+    path = write(tmp_path / "h.tsv", 'id\t"text\n1\ta\n')
+    assert faults(path) == [f"h.tsv, row 1: cannot be read (unexpected end of data): 'id\\t\"text'; {PAIRED}"]
+
+
+def test_a_quoted_tsv_is_read_as_it_was_written(tmp_path: Path):
+    texts = ["one\ntwo", 'says "so",\tand\ngoes', "a\t\tb\n\nc\t", '"', 'it"s', "a\r\nb", '"whole"']
+    with open(tmp_path / "m.tsv", "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+        writer.writerows(
+            [["id", "text", "language"], *([str(n), text, "en"] for n, text in enumerate(texts))]
+        )
+        writer.writerow(["7", "after", "en"])
+    rows = load_manifest(tmp_path / "m.tsv")
+    assert rows["text"][:] == [*texts, "after"] and rows["id"][:] == [str(number) for number in range(8)]
+    write(tmp_path / "one.tsv", 'text\n"a\nb"\nc\n')
+    assert load_manifest(tmp_path / "one.tsv")["text"][:] == ["a\nb", "c"]
 
 
 def test_jsonl_faults(tmp_path: Path):
@@ -308,6 +352,23 @@ def test_jsonl_faults(tmp_path: Path):
         "m.jsonl, row 2: holds a list; accepted: one JSON object a line",
         "m.jsonl, row 3, column speaker: holds a list; accepted: text",
     ]
+
+
+def test_half_of_a_character_is_told_with_its_row(tmp_path: Path):
+    lines = [
+        r'{"text": "good \ud83d\ude00 \ud55c \u00e9", "speaker": "\uD834\uDD1E"}',
+        r'{"text": "the doctor was very kind to us\ud83d and so were all of the others"}',
+        r'{"text": "a", "speaker": "\uDE00\uD83D", "note": "\ud800"}',
+        r'{"text": "not used", "note": "\ud800"}',
+    ]
+    path = write(tmp_path / "m.jsonl", "\n".join(lines) + "\n")
+    accepted = r"has half of a character; accepted: both of its \u escapes, or neither"
+    assert faults(path) == [
+        rf"m.jsonl, row 2, column text: ' was very kind to us\ud83d and so were all of ' {accepted}",
+        rf"m.jsonl, row 3, column speaker: '\ude00\ud83d' {accepted}",
+    ]
+    rows = examine_manifest(path).rows
+    assert rows["text"][:] == ["good 😀 한 é", "not used"] and rows["speaker"][:] == ["𝄞", None]
 
 
 def test_xlsx_sheets_and_stray_values(tmp_path: Path, caplog: pytest.LogCaptureFixture):
@@ -347,6 +408,25 @@ def test_labels_under_other_names(tmp_path: Path):
     assert faults(path, labels=LABELS, label_map={"pos": "good"}) == [
         "m.csv, column label: label_map says that 'pos' is 'good'; accepted: negative, neutral, positive"
     ]
+
+
+def test_a_label_map_s_names_that_no_row_has_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    path = write(tmp_path / "m.csv", "text,label\na,pos\nb,neg\nc,\nd,neg\n")
+    with caplog.at_level(logging.WARNING):
+        load_manifest(path, label_map={"pos": "positive", "Neg": "negative", "mid": "neutral"})
+    assert caplog.messages == [
+        "m.csv: label_map names 'Neg', 'mid', which no row has; labels there: 'pos', 'neg'"
+    ]
+    caplog.clear()
+    load_manifest(path, label_map={"pos": "positive", "neg": "negative"})
+    assert caplog.messages == []
+    write(path, "text\na\n")
+    load_manifest(path, label_map={"pos": "positive"})
+    assert caplog.messages == ["m.csv: label_map names 'pos', which no row has; labels there: none"]
+    caplog.clear()
+    write(path, "text,label\n" + "".join(f"a,{number}\n" for number in range(21)))
+    load_manifest(path, label_map={"pos": "positive"})
+    assert caplog.messages[0].endswith(" labels there: " + ", ".join(f"'{n}'" for n in range(20)) + " ...")
 
 
 def test_durations_are_numbers_and_there_only_if_given(tmp_path: Path):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 import soundfile
 import torch
@@ -13,8 +14,9 @@ import torch
 import mmsr.data.segments
 from mmsr.cli import main
 from mmsr.data.audio import Audio, AudioError
-from mmsr.data.manifest import load_manifest
+from mmsr.data.manifest import COLUMNS, load_manifest
 from mmsr.data.segments import Segment, Segmentation, SegmentError, segment_manifest, speech_segments
+from mmsr.data.tables import Table, read_table, write_table
 
 needs_silero = pytest.mark.skipif(
     not any((Path(folder) / "silero_vad").is_dir() for folder in sys.path),
@@ -212,6 +214,38 @@ def test_what_is_kept_of_a_recording_s_words_and_label_is_asked_for(manifest: Pa
     done = segment_manifest(manifest, tmp_path / "out", settings=LONG, keep_text=True, keep_label=False)
     row = load_manifest(done.manifest).to_list()[0]
     assert (row["text"], row["rationale"], row["label"]) == ("words", "why", None)
+
+
+@needs_silero
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_columns_of_other_names_are_kept(manifest: Path, tmp_path: Path, ending: str):
+    table = read_table(manifest)
+    more = [{"fold": 3, "text": "not read", "seconds": 99}, {"fold": 4}, {"fold": 0}, {"note": "a, b"}]
+    rows = [{**row, "said": row["text"], **extra} for row, extra in zip(table.rows, more, strict=True)]
+    path = manifest.with_name(f"more.{ending}")
+    write_table(path, Table([*table.columns, "said", "fold", "seconds", "note"], rows, []))
+    done = segment_manifest(
+        path, tmp_path / "out", settings=LONG, columns={"text": "said", "duration": "seconds"}, keep_text=True
+    )
+    with open(done.manifest, newline="") as file:
+        made = list(csv.DictReader(file))
+    assert list(made[0]) == [*COLUMNS, "duration", "fold", "note"]
+    assert [row["fold"] for row in made] == [*["3"] * 5, "0", ""]
+    assert [row["note"] for row in made] == [*[""] * 6, "a, b"] and {row["text"] for row in made} == {"words"}
+    for row in made[:5]:
+        assert float(row["duration"]) == pytest.approx(
+            Audio.duration(tmp_path / "out" / row["audio"]), abs=1e-3
+        )
+    assert made[5]["duration"] == made[6]["duration"] == ""
+
+
+@needs_silero
+def test_a_parquet_column_of_files_is_left_behind(manifest: Path, tmp_path: Path):
+    frame = pandas.read_csv(manifest, dtype=str)
+    path = manifest.with_name("m.parquet")
+    frame.assign(fold="1", face=b"\xff", picture=[{"bytes": b"\xff", "path": None}] * 4).to_parquet(path)
+    done = segment_manifest(path, tmp_path / "out", settings=LONG)
+    assert list(pandas.read_csv(done.manifest).columns) == [*COLUMNS, "fold"]
 
 
 @needs_silero

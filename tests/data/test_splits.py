@@ -204,7 +204,9 @@ def test_a_copy_keeps_everything_else_in_every_format(tmp_path, ending, out):
         table.append(row | {"speaker": f"s{number}", "split": "old", "note": f"kept {number}"})
     source = write(tmp_path / f"m.{ending}", table)
     before = load_manifest(source).to_list()
-    recipe = split_manifest(source, tmp_path / "sub" / f"new.{out}", by="speaker", seed=5)
+    recipe = split_manifest(
+        source, tmp_path / "sub" / f"new.{out}", by="speaker", seed=5, replace_column=True
+    )
     after = load_manifest(tmp_path / "sub" / f"new.{out}").to_list()
     assert [row | {"split": None} for row in after] == [row | {"split": None} for row in before]
     counts = {name: sum(row["split"] == name for row in after) for name in recipe["counts"]}
@@ -276,6 +278,22 @@ def test_blank_rows_are_left_out_and_columns_have_other_names(tmp_path):
         "test",
         "train",
     ]
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize(("column", "folds"), [("split", None), ("fold", 3)])
+def test_splits_and_folds_that_are_there_are_lost_only_if_asked_for(tmp_path, ending, column, folds):
+    table = [{**row, column: "" if place < 57 else "1"} for place, row in enumerate(corpus(rows=60))]
+    source = write(tmp_path / f"m.{ending}", table)
+    with pytest.raises(ValueError) as error:
+        split_manifest(source, tmp_path / "new.csv", by="stratified", folds=folds)
+    accepted = "accepted: --replace, and the copy loses them"
+    assert str(error.value) == f"m.{ending}, column {column}: has values in 3 rows already; {accepted}"
+    assert list(tmp_path.iterdir()) == [source]
+    split_manifest(source, tmp_path / "new.csv", by="stratified", folds=folds, replace_column=True)
+    empty = write(tmp_path / f"e.{ending}", [{**row, column: ""} for row in table])
+    split_manifest(empty, tmp_path / "same.csv", by="stratified", folds=folds)  # blank: nothing is lost
+    assert (tmp_path / "same.csv").read_text() == (tmp_path / "new.csv").read_text()
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,13 @@ def test_text_goes_from_every_format_to_every_format(tmp_path, first, ending):
     assert len(list(tmp_path.iterdir())) == len({f"a{first}", f"b{ending}"})
 
 
+@pytest.mark.parametrize("text", ["one\ntwo\tthree", "\ta\n\nb\t", 'a "b"\nc\td', "\n"])
+def test_a_tsv_s_lines_in_a_cell_are_no_rows(tmp_path, text):
+    rows = [{"id": "1", "text": text}, {"id": "2", "text": "after"}]
+    write_table(path := tmp_path / "m.tsv", Table(["id", "text"], rows, []))
+    assert read_table(path).rows == rows
+
+
 def test_types_stay_where_the_format_has_them(tmp_path):
     table = pyarrow.table({"score": [1.0, None], "tags": [["a"], []]})
     pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
@@ -37,6 +44,16 @@ def test_types_stay_where_the_format_has_them(tmp_path):
 def test_blank_rows_are_left_out_and_numbers_stay(tmp_path):
     (tmp_path / "a.csv").write_text("id,text\n\nx,hello\n,\ny,there\n")
     assert read_table(tmp_path / "a.csv").numbers == [3, 5]
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_columns_can_be_left_out(tmp_path, ending):
+    rows = [{"id": "1", "fold": "3"}, {"id": "2", "fold": "4"}]
+    write_table(path := tmp_path / f"m{ending}", Table(["id", "fold"], rows, []))
+    table = read_table(path, without=["id", "text"])
+    assert table.columns == ["fold"] and table.rows == [{"fold": "3"}, {"fold": "4"}]
+    none = read_table(path, without=["id", "fold"])
+    assert none.columns == [] and none.rows == [{}, {}] and none.numbers == table.numbers
 
 
 def test_paths_are_seen_from_the_other_folder(tmp_path):

@@ -26,10 +26,18 @@ CODES: dict[str, Code] = {
         "a row has more or fewer values than the header, or is no JSON object",
         "quote cells with commas",
     ),
+    "quote-stray": Code(
+        "error",
+        "a quote in a csv or tsv has no pair, or merges rows",
+        'double it, and quote the cell: "a ""b"""',
+    ),
     "row-blank": Code("warning", "a row is blank, and left out", "delete it"),
     "row-empty": Code("error", "neither audio nor text", "give at least one of the two"),
     "row-duplicate": Code("warning", "a row is there again under another id", "keep one"),
     "value-no-text": Code("error", "a value is a list, an object or bytes", "write text"),
+    "text-surrogate": Code(
+        "error", "a \\u escape is half of a character", "write both halves, or the character itself"
+    ),
     "value-missing": Code("error", "a required value is not there", "fill it in"),
     "id-twice": Code("error", "two rows have the same id", "give each row its own"),
     "whitespace": Code("warning", "a name has spaces around it, so it is another name", "strip it"),
@@ -67,6 +75,9 @@ CODES: dict[str, Code] = {
     "text-short": Code("warning", "a single letter", "check the transcript"),
     # audio
     "duration-no-number": Code("error", "a duration is no number of seconds", "seconds, 0 or more"),
+    "duration-wrong": Code(
+        "error", "a duration is not the audio's length", "correct it, or leave it empty: it is measured then"
+    ),
     "audio-missing": Code("error", "the file does not exist", "correct the path, relative to the manifest"),
     "audio-empty": Code("error", "the file has 0 bytes", "export it again"),
     "audio-corrupt": Code("error", "holds no audio that can be decoded", "convert it to wav or flac"),

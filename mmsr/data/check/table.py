@@ -124,6 +124,7 @@ def check_manifest(
     if audio:
         manifest.files = listen(manifest.names("audio"), manifest.folder, progress=progress)
     faults += _check_audio(manifest, max_seconds)
+    faults += _check_durations(manifest)
     faults += _check_same_audio(manifest)
     return _sorted_out(manifest, faults, allow=allow, strict=strict)
 
@@ -231,17 +232,25 @@ class _Manifest:
         return np.where(self.letters("text") > 0, self.letters("text"), self.letters("asr_text"))
 
     @cached_property
+    def decoded(self) -> np.ndarray:
+        """Length of each row's audio `[n]`, as decoded; NaN where it was not."""
+        if not self.files:
+            return np.full(len(self.table), np.nan)
+        codes, values = self.codes("audio")
+        lengths = [self.files[value].seconds for value in values]
+        return np.array([*lengths, None], dtype=float)[codes]  # -1 takes the last
+
+    @cached_property
+    def durations(self) -> np.ndarray:
+        """Length of each row's audio `[n]`, as the table says; NaN where it does not."""
+        if DURATION not in self.table.column_names:
+            return np.full(len(self.table), np.nan)
+        return pc.fill_null(self.table[DURATION], np.nan).to_numpy()
+
+    @property
     def seconds(self) -> np.ndarray:
         """Length of each row's audio `[n]`, as decoded or else as the table says; NaN where neither does."""
-        decoded = np.full(len(self.table), np.nan)
-        if self.files:
-            codes, values = self.codes("audio")
-            lengths = [self.files[value].seconds for value in values]
-            decoded = np.array([*lengths, None], dtype=float)[codes]  # -1 takes the last
-        if DURATION not in self.table.column_names:
-            return decoded
-        told = pc.fill_null(self.table[DURATION], np.nan).to_numpy()
-        return np.where(np.isnan(decoded), told, decoded)
+        return np.where(np.isnan(self.decoded), self.durations, self.decoded)
 
 
 def _no_rows(source: str, labels: Sequence[str]) -> _Manifest:
@@ -691,6 +700,8 @@ _FASTEST = 40.0
 # Nobody takes more than a second a letter, beyond some seconds of silence around the words.
 _SLOWEST, _SILENCE = 1.0, 5.0
 _SHORTEST = 0.1  # seconds; a syllable takes more
+# How far a duration may be off, the larger of the two: seconds are rounded, and lossy formats padded.
+_OFF, _OFF_SHARE = 0.1, 0.02
 
 
 def _check_audio(manifest: _Manifest, max_seconds: float) -> Iterator[Fault]:
@@ -719,6 +730,16 @@ def _check_audio(manifest: _Manifest, max_seconds: float) -> Iterator[Fault]:
                 " (a Chinese character counts three)"
             )
             yield manifest.fault(code, problem, row=row, column="text")
+
+
+def _check_durations(manifest: _Manifest) -> Iterator[Fault]:
+    """Durations that are not the audio's length; training would believe them."""
+    told, lasts = manifest.durations, manifest.decoded
+    for row in np.flatnonzero(np.abs(told - lasts) > np.maximum(_OFF, _OFF_SHARE * lasts)):
+        name = short_name(manifest.table["audio"][int(row)].as_py(), manifest.folder)
+        accepted = f"its length, to within {_OFF:g} s or {_OFF_SHARE:.0%}"
+        problem = f"is {told[row]:g} s, but {name!r} lasts {lasts[row]:.2f} s; accepted: {accepted}"
+        yield manifest.fault("duration-wrong", problem, row=row, column=DURATION)
 
 
 def _check_same_audio(manifest: _Manifest) -> Iterator[Fault]:
