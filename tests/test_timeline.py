@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import json
 import logging
 import multiprocessing
@@ -295,43 +296,53 @@ def test_what_cannot_be_is_refused_before_anything_is_loaded(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.skipif(
-    find_spec("silero_vad") is None, reason="speech is found by silero-vad: pip install 'mmsr[segments]'"
-)
-def test_without_speech_the_timeline_is_empty(
-    audio: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "out"
-    main(["timeline", "--model", "demo", "--audio", str(audio), "--out", str(out)])
-    said = capsys.readouterr()
-    assert f"no speech found in the 30.0 s of {audio}: the timeline is empty" in said.err
-    assert said.out.startswith("0:30 long, 0 segments, 0:00 of speech")
-    assert (out / "timeline.jsonl").read_bytes() == (out / "timeline.srt").read_bytes() == b""
-    assert (out / "timeline.csv").read_text("utf-8").splitlines()[1:] == []
-    assert "No speech was found" in (out / "timeline.html").read_text("utf-8")
-    soundfile.write(tmp_path / "empty.wav", np.zeros(0), 16_000)
-    told = refused(capsys, "--model", "demo", "--audio", str(tmp_path / "empty.wav"), "--out", str(out))
-    assert "empty.wav" in told and "accepted: at least one sample" in told
+def talk(shared_data: Path, folder: Path) -> tuple[Path, list[tuple[float, float, str]]]:
+    """Three clips of RAVDESS, a pause before each: the recording, and begin, end and words of each clip."""
+    corpus = shared_data / "ravdess16k"
+    pause, sounds, said = np.zeros(24_000, dtype=np.float32), [], []
+    with (corpus / "manifest.csv").open(encoding="utf-8", newline="") as file:
+        for row in itertools.islice(csv.DictReader(file), 3):
+            clip = Audio()(corpus / row["audio"])
+            begin = sum(map(len, sounds)) / 16_000 + 1.5
+            sounds += [pause, clip]
+            said.append((begin, begin + len(clip) / 16_000, row["text"]))
+    soundfile.write(folder / "talk.flac", np.concatenate(sounds), 16_000)
+    return folder / "talk.flac", said
 
 
-@pytest.mark.skipif(
+needs_silero = pytest.mark.skipif(
     find_spec("silero_vad") is None, reason="speech is found by silero-vad: pip install 'mmsr[segments]'"
 )
+
+
+@needs_silero
 def test_real_speech_is_found_and_answered(shared_data: Path, tmp_path: Path, pipe: Any) -> None:
-    folder = shared_data / "ravdess16k"
-    with (folder / "manifest.csv").open(encoding="utf-8", newline="") as file:
-        clips = [
-            Audio()(folder / row["audio"]) for row, _ in zip(csv.DictReader(file), range(3), strict=False)
-        ]
-    pause = np.zeros(24_000, dtype=np.float32)
-    soundfile.write(
-        tmp_path / "talk.flac", np.concatenate([part for clip in clips for part in (pause, clip)]), 16_000
-    )
-    made = make_timeline(tmp_path / "talk.flac", pipe)
-    begins = np.cumsum([1.5 + len(clip) / 16_000 for clip in clips]) - [len(clip) / 16_000 for clip in clips]
-    for begin, clip in zip(begins, clips, strict=True):
-        assert any(begin <= part.start and part.end <= begin + len(clip) / 16_000 for part in made.segments)
+    recording, said = talk(shared_data, tmp_path)
+    made = make_timeline(recording, pipe)
+    for begin, end, _ in said:
+        assert any(begin <= part.start and part.end <= end for part in made.segments)
     assert all(part.rationale for part in made.segments)
+
+
+@needs_silero
+@pytest.mark.slow
+def test_a_real_recogniser_writes_what_is_said_and_a_second_run_hears_nothing_again(
+    shared_data: Path, shared_models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("jiwer", reason="a recogniser needs mmsr[asr]")
+    recording, said = talk(shared_data, tmp_path)
+    command = ["timeline", "--model", "demo", "--audio", str(recording), "--out", str(tmp_path / "out")]
+    command += ["--asr", str(shared_models / "whisper-base"), "--language", "en"]
+    main(command)
+    rows = [
+        json.loads(line) for line in (tmp_path / "out" / "timeline.jsonl").read_text("utf-8").splitlines()
+    ]
+    for begin, end, words in said:
+        heard = " ".join(row["text"] or "" for row in rows if begin <= row["start"] and row["end"] <= end)
+        assert re.sub(r"\W+", " ", heard).strip().lower() == words.lower()
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    main(command)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
 # ---------------------------------------------------------------------- what is read
