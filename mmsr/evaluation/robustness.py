@@ -10,7 +10,7 @@ the model, so every model meets the same rows, and `mmsr compare` pairs two mode
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from io import BytesIO
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ from mmsr.evaluation.metrics import (
 )
 from mmsr.evaluation.rationales import rationale_scores
 from mmsr.evaluation.report import BLUE, FIGURES, GREY, MISSING, NAMES
-from mmsr.evaluation.report.pictures import LINES
+from mmsr.evaluation.report.pictures import LINES, rendered
 from mmsr.evaluation.run import CONDITIONS, Predict, Progress, machine, predict_rows, versions
 from mmsr.evaluation.significance import bootstrap, paired_bootstrap
 from mmsr.files import appearing, write_file
@@ -267,13 +267,7 @@ def markdown_table(document: Mapping[str, Any]) -> str:
 
 def robustness_picture(document: Mapping[str, Any], *, title: str) -> bytes:
     """The picture of `draw_robustness` as PNG."""
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    buffer = BytesIO()
-    with rc_context({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False}):
-        FigureCanvasAgg(draw_robustness(document, title=title)).print_png(buffer)
-    return buffer.getvalue()
+    return rendered(partial(draw_robustness, document, title=title)).png
 
 
 def draw_robustness(document: Mapping[str, Any], *, title: str) -> "Figure":
