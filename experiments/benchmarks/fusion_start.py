@@ -123,8 +123,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.steps:
         for fusion in args.fusions:
-            found = [learned(fusion, seed=seed, steps=args.steps) for seed in args.seeds]
-            print("|", " | ".join([f"`{fusion}`", *(f"{value:.3f}" for value in found)]), "|", flush=True)
+            scores = [learned(fusion, seed=seed, steps=args.steps) for seed in args.seeds]
+            print("|", " | ".join([f"`{fusion}`", *(f"{value:.3f}" for value in scores)]), "|", flush=True)
         return
     data = MmsrDataModule(args.manifest, batch_rows=args.rows, batch_seconds=1000)
     texts = [text for text in data.train_rows["text"] if text]

@@ -60,6 +60,7 @@ def train_and_predict(settings: dict, fold: int, seed: int, out: Path, extra: li
     data.attach(processor, rationales=False)
     data.audio_features = stored_audio(model, processor, settings["model"]["feature_store"], bf16=bf16)
     loader = data.test_dataloader()
+    assert loader.batch_sampler is not None
     order = [row for batch in loader.batch_sampler for row in batch]
     predicted: dict[int, str] = {}
     with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):

@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,8 @@ def hear(settings: dict[str, Any], table: Dataset, *, seconds: float) -> Corpus:
     del transformer_layers(encoder.model)[LAYER + 1 :]
 
     @torch.inference_mode()
-    def encode(path: str) -> Tensor:
+    def encode(paths: Sequence[str]) -> list[Tensor]:
+        (path,) = paths
         waveform = torch.from_numpy(load(path))
         if len(waveform) > encoder.window:
             raise ValueError(
@@ -103,7 +105,7 @@ def hear(settings: dict[str, Any], table: Dataset, *, seconds: float) -> Corpus:
         full = F.pad(waveform, (0, encoder.window - len(waveform)))[None]
         with bf16():
             states, _ = model.encoder.encode_audio(full, torch.ones_like(full).long())
-        return states[0, :, LAYER - 1 : LAYER + 1]
+        return [states[0, :, LAYER - 1 : LAYER + 1]]
 
     features = StoredFeatures(
         FeatureStore(settings["model"]["feature_store"]),

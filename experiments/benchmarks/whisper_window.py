@@ -14,6 +14,7 @@ import argparse
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,10 +61,13 @@ def main() -> None:
     labels, speakers = np.array(table["label"]), np.array(table["speaker"])
     folds = [speaker_fold(table, fold=fold, folds=4) for fold in range(4)]
     held_out = np.concatenate([parts["test"] for parts in folds])
-    gold, summary, first = labels[held_out], {}, {}
+    gold = labels[held_out]
+    summary: dict[str, dict[str, Any]] = {}
+    first: dict[str, np.ndarray] = {}
     for seconds in args.seconds:
         states, took = clip_means(settings["model"]["audio"], table["audio"], seconds)
-        summary[f"{seconds:g} s"] = entry = {"seconds_a_clip": took}
+        entry: dict[str, Any] = {"seconds_a_clip": took}
+        summary[f"{seconds:g} s"] = entry
         for name, layer in LAYERS.items():
             predicted = np.concatenate([tuned_probe(states[:, layer], labels, parts) for parts in folds])
             entry[name] = {"macro_f1": macro_f1(gold, predicted)}

@@ -59,9 +59,11 @@ class Table:
     @property
     def left(self) -> list[bool]:
         """For each column, whether it is set to the left."""
-        cells = zip(*(row.cells for row in self.rows), strict=True)
-        figures = [any(re.search(r"\d", _words(cell)) for cell in column) for column in cells]
-        return [True, *(self.words or not shown for shown in figures or [False] * (len(self.columns) - 1))]
+        columns = [
+            "".join(column) for column in zip(*(map(_words, row.cells) for row in self.rows), strict=True)
+        ]
+        worded = [bool(column.strip(MISSING)) and not re.search(r"\d", column) for column in columns]
+        return [True, *(self.words or words for words in worded or [False] * (len(self.columns) - 1))]
 
     def markdown(self) -> str:
         """The table in Markdown, without its caption."""
