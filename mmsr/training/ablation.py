@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import yaml
@@ -415,7 +416,7 @@ def ablate(
         failed = _do(ablation, runs, open_model, runner, show)
         results = summarise(ablation, runs)
         results |= {
-            "baselines": _baselines(runs),
+            "baselines": _baselines(ablation, runs),
             "failed": [_told(ablation, run, error) for run, error in failed],
             "command": " ".join(sys.argv),
             "versions": versions(),
@@ -503,12 +504,15 @@ def _told(ablation: Ablation, run: Run, error: str) -> dict[str, Any]:
     }
 
 
-def _baselines(runs: Sequence[Sequence[Run]]) -> dict[str, Any]:
-    """What knows no voice, the majority label and TF-IDF, on the rows of the first variant that has finished.
+def _baselines(ablation: Ablation, runs: Sequence[Sequence[Run]]) -> dict[str, Any]:
+    """What knows no voice, the majority label and TF-IDF, on the reference's rows, which others may lack.
 
-    Over folds the mean of each figure.
+    Where nothing of the reference has finished: of the first variant that has. Over folds the mean of each
+    figure; `by_language` has the ablation's metric.
     """
-    done = next((finished for row in runs if (finished := [run for run in row if run.result()])), [])
+    reference = list(ablation.changes).index(ablation.reference)
+    in_turn = [runs[reference], *runs]
+    done = next((finished for row in in_turn if (finished := [run for run in row if run.result()])), [])
     folds = {run.fold: run for run in done}
     found = []
     for run in folds.values():
@@ -516,10 +520,23 @@ def _baselines(runs: Sequence[Sequence[Run]]) -> dict[str, Any]:
         data = MmsrDataModule(**run.settings["data"])
         data.attach(MmsrProcessor.from_pretrained(run.folder / "model"))
         found.append(baselines(data.train_rows.to_list(), data.test_rows.to_list(), labels=labels))
-    return {
-        name: {metric: sum(one[name][metric] for one in found) / len(found) for metric in METRICS}
+    entries = {
+        name: [one[name] for one in found]
         for name in ("majority", "tfidf")
         if found and all(name in one for one in found)
+    }
+    metric = ablation.evaluation.metric
+    return {
+        name: {
+            **{metric: fmean(one[metric] for one in folded) for metric in METRICS},
+            "by_language": {
+                language: fmean(one[language][metric] for one in spoken if language in one)
+                for spoken in [[one.get("by_language", {}) for one in folded]]
+                for language in sorted(set().union(*spoken))
+                if ablation.evaluation.by_language
+            },
+        }
+        for name, folded in entries.items()
     }
 
 

@@ -328,8 +328,14 @@ def _table(results: Mapping[str, Any]) -> Table:
             )
         )
     for name, figures in results["baselines"].items():
-        empty = [MISSING] * (len(head) - 3)
-        cells = [MISSING, _number(figures[metric]), *empty]
+        cells = [
+            MISSING,
+            _number(figures[metric]),
+            *[MISSING] * (5 + len(further)),
+            *(_number(figures["by_language"].get(language)) for language in languages),
+            *(_number(figures.get(key)) for key in also),
+            *[MISSING] * 3,
+        ]
         rows.append(TableRow(NAMES[name], cells, baseline=True))
     caption = f"{FIGURES[metric]} of each variant, its difference from the reference, and what it costs."
     return Table(head, rows, caption)

@@ -16,8 +16,11 @@ import yaml
 from sklearn.metrics import f1_score
 
 from mmsr.cli import main
+from mmsr.data.datamodule import MmsrDataModule
+from mmsr.evaluation.baselines import baselines
 from mmsr.inference import open_predictor
 from mmsr.model.configuration import FUSIONS
+from mmsr.model.processing import MmsrProcessor
 from mmsr.training.ablation import ablate, content_name, plan, read_ablation, resolved
 from mmsr.training.ablation_report import paragraph, table
 from mmsr.training.runner import Event, LocalProcesses, Run
@@ -456,14 +459,24 @@ class Nested:
 # ---------------------------------------------------------------------- figures
 
 
-def test_folds_are_evaluated_together(demo_corpus, tmp_path):
+def test_folds_are_evaluated_together(demo_corpus, tmp_path, monkeypatch):
     """Each seed's figure is that of the rows of its folds together, and is compared over all of them."""
     content = yaml.safe_load(tiny(tmp_path, demo_corpus).read_text())
     content["settings"] |= {"data.folds": 3, "data.dev_speakers": 1, "model.rationale_format": "none"}
     content |= {"grid": {"model.fusion": ["text_only"]}, "seeds": [0, 1], "folds": [0, 2]}
-    content["variants"] = {"slow": {"model.learning_rate": 1e-5}, "fast": {"model.learning_rate": 1e-2}}
+    slow = {"model.learning_rate": 1e-5, "data.columns": {"text": "asr_text"}}
+    content["variants"] = {"slow": slow, "fast": {"model.learning_rate": 1e-2}}
+    content["reference"] = "fast, text_only"
     content["evaluation"] = {"also": ["accuracy"], "by_language": True}
     ablation = read_ablation(write(tmp_path, **content))
+    learned = []
+
+    def spy(rows, *others, **settings):
+        entries = baselines(rows, *others, **settings)
+        learned.append((rows, entries["tfidf"]))
+        return entries
+
+    monkeypatch.setattr("mmsr.training.ablation.baselines", spy)
     results = ablate(ablation, open_model=open_predictor, runner=Here())
     (runs, _), out = plan(ablation), ablation.out
     assert [run.label for run in runs] == [
@@ -484,7 +497,7 @@ def test_folds_are_evaluated_together(demo_corpus, tmp_path):
     figures = results["variants"]["slow, text_only"]
     gold, said = ([row[name] for row in of_seed[1]] for name in ("label", "predicted_label"))
     assert figures["values"][1] == pytest.approx(f1_score(gold, said, average="macro"))
-    assert figures["test"]["text"]["accuracy"] == pytest.approx(
+    assert figures["test"][figures["condition"]]["accuracy"] == pytest.approx(
         np.mean([row["label"] == row["predicted_label"] for rows in of_seed for row in rows])
     )
     german = [[row for row in rows if row["language"] == "de"] for rows in of_seed]
@@ -499,9 +512,17 @@ def test_folds_are_evaluated_together(demo_corpus, tmp_path):
         )
     )
     assert "macro-F1, de |" in (out / "table.md").read_text(encoding="utf-8")
-    assert results["variants"]["fast, text_only"]["difference"]["n"] == len(of_seed[0])
+    assert results["variants"]["slow, text_only"]["difference"]["n"] == len(of_seed[0])
     assert "8 of 8 runs are finished" in (out / "table.md").read_text(encoding="utf-8")
     assert 0 < results["baselines"]["majority"]["macro_f1"] < 0.5
+    for run, (rows, _) in zip(plan(ablation)[1][:2], learned, strict=True):
+        data = MmsrDataModule(**run.settings["data"])
+        data.attach(MmsrProcessor.from_pretrained(run.folder / "model"))
+        assert [row["text"] for row in rows] == list(data.train_rows["text"]), "the reference's"
+    german = [one["by_language"]["de"]["macro_f1"] for _, one in learned if "de" in one["by_language"]]
+    assert results["baselines"]["tfidf"]["by_language"]["de"] == pytest.approx(np.mean(german))
+    (row,) = [one for one in table(results).splitlines() if "TF-IDF" in one]
+    assert f"| {results['baselines']['tfidf']['by_language']['vi']:.3f} |" in row
 
     content["evaluation"]["by_language"] = "de"
     with pytest.raises(ValueError, match="evaluation by_language 'de'; accepted: true or false"):
