@@ -45,6 +45,15 @@ if TYPE_CHECKING:
     from mmsr.training.runner import Run
 
 LEVEL = 0.05
+# settings of the data by which development rows are chosen
+CHOOSE_DEV_ROWS = (
+    "data.manifest",
+    "data.dev_split",
+    "data.fold",
+    "data.folds",
+    "data.dev_speakers",
+    "data.train_languages",
+)
 Predictions = Mapping[str, Mapping[str, Any]]  # rows of predictions.jsonl by id
 
 
@@ -408,10 +417,16 @@ def paragraph(results: Mapping[str, Any]) -> str:
         )
     if leading := {name: figures["dev"] for name, figures in done.items() if figures["dev"] is not None}:
         best = max(leading, key=lambda name: leading[name])
-        sentences.append(
-            f"On the development rows, by which alone one may choose, `{best}` leads with "
-            f"macro-F1 {_number(leading[best])}."
-        )
+        if differing := _of_dev_rows(done):
+            sentences.append(
+                f"The variants' development rows differ ({', '.join(differing)}): "
+                "their figures on them cannot be compared."
+            )
+        else:
+            sentences.append(
+                f"On the development rows, by which alone one may choose, `{best}` leads with "
+                f"macro-F1 {_number(leading[best])}."
+            )
     cheapest = min(done, key=lambda name: done[name]["seconds_an_epoch"])
     smallest = min(done, key=lambda name: done[name]["trained_parameters"])
     sentences.append(
@@ -421,6 +436,12 @@ def paragraph(results: Mapping[str, Any]) -> str:
     if results["failed"]:
         sentences.append(f"{len(results['failed'])} runs failed.")
     return " ".join(sentences)
+
+
+def _of_dev_rows(variants: Mapping[str, Any]) -> list[str]:
+    """The settings in which the variants' development rows differ."""
+    told = [{key: repr(one["settings"].get(key)) for key in CHOOSE_DEV_ROWS} for one in variants.values()]
+    return [key for key in CHOOSE_DEV_ROWS if len({one[key] for one in told}) > 1]
 
 
 def draw(results: Mapping[str, Any]) -> Figure:

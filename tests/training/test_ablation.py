@@ -554,6 +554,10 @@ def test_the_paragraph_is_made_of_the_numbers(finished):
     assert "0 of 1 differ from it beyond a Holm-corrected 0.05." in paragraph(results)
     assert "| reference |" in table(results) and "-0.250" in table(results)
     assert "another seed may differ" not in text
+    assert "by which alone one may choose, `" in text
+    results["variants"]["text_only"]["settings"]["data.train_languages"] = ["de"]
+    assert "by which alone" not in paragraph(results)
+    assert "development rows differ (data.train_languages)" in paragraph(results)
     for figures in results["variants"].values():
         figures["runs"] = figures["runs"][:1]
     assert "There is one run of each" in paragraph(results)
