@@ -1,6 +1,7 @@
 """Trivial baselines, the rows that every table of results carries (DESIGN.md §6).
 
-`majority` says the training split's most frequent label. `tfidf` knows the transcript's words only.
+`majority` says the training split's most frequent label. `tfidf` knows the transcript's words only,
+`tfidf_asr` those of the ASR transcript.
 `constant_rationale` repeats the training split's most frequent rationale, so a rationale model must beat it
 to have explained anything.
 """
@@ -31,6 +32,7 @@ def baselines(
     - `constant_rationale_oracle`: the same for the true label; it has no label figures.
     - `tfidf`: TF-IDF over words (1 to 3) and characters within words (2 to 5), with logistic regression, on
       `text`; left out where the training rows have no text or fewer than two labels.
+    - `tfidf_asr`: the same, trained and tested on `asr_text`, beside the conditions that read it.
 
     Ties go to the alphabetically first. An entry's `n` is the number of test rows that the baseline can
     answer. Texts are split by `rationales.UnicodeTokenizer`. `rationales` computes the rationale
@@ -54,9 +56,9 @@ def baselines(
         labelled = [row for row in test_rows if row["label"] is not None]
         rows = [_answer(row, None, _constant(constants, row["label"], row["language"])) for row in labelled]
         entries["constant_rationale_oracle"] = evaluate_rows(rows, labels, rationales=rationales)
-    tfidf = _tfidf(train_rows, test_rows)
-    if tfidf:
-        entries["tfidf"] = evaluate_rows(tfidf, labels)
+    for name, column in (("tfidf", "text"), ("tfidf_asr", "asr_text")):
+        if answered_rows := _tfidf(train_rows, test_rows, column):
+            entries[name] = evaluate_rows(answered_rows, labels)
     return entries
 
 
@@ -92,14 +94,14 @@ def tfidf_classifier(fields: int = 1) -> Any:
     return make_pipeline(make_union(*counted), LogisticRegression(max_iter=1000))
 
 
-def _tfidf(train_rows: Sequence[Row], test_rows: Sequence[Row]) -> list[dict[str, Any]]:
-    train = [row for row in train_rows if row["label"] is not None and _words(row["text"])]
-    test = [row for row in test_rows if _words(row["text"])]
+def _tfidf(train_rows: Sequence[Row], test_rows: Sequence[Row], column: str) -> list[dict[str, Any]]:
+    train = [row for row in train_rows if row["label"] is not None and _words(row.get(column))]
+    test = [row for row in test_rows if _words(row.get(column))]
     if len({row["label"] for row in train}) < 2 or not test:
         return []
     model = tfidf_classifier()
-    model.fit([(row["text"],) for row in train], [row["label"] for row in train])
-    predicted = model.predict([(row["text"],) for row in test])
+    model.fit([(row[column],) for row in train], [row["label"] for row in train])
+    predicted = model.predict([(row[column],) for row in test])
     return [_answer(row, str(label)) for row, label in zip(test, predicted, strict=True)]
 
 

@@ -508,12 +508,14 @@ def _baselines(ablation: Ablation, runs: Sequence[Sequence[Run]]) -> dict[str, A
     """What knows no voice, the majority label and TF-IDF, on the reference's rows, which others may lack.
 
     Where nothing of the reference has finished: of the first variant that has. Over folds the mean of each
-    figure; `by_language` has the ablation's metric.
+    figure; `by_language` has the ablation's metric. `tfidf_asr` is there where a variant reads that
+    transcript.
     """
     reference = list(ablation.changes).index(ablation.reference)
     in_turn = [runs[reference], *runs]
     done = next((finished for row in in_turn if (finished := [run for run in row if run.result()])), [])
     folds = {run.fold: run for run in done}
+    heard = ["tfidf_asr"] if any("asr" in run.condition for (run, *_) in runs) else []
     found = []
     for run in folds.values():
         labels = run.result()["labels"]  # type: ignore[index]
@@ -522,7 +524,7 @@ def _baselines(ablation: Ablation, runs: Sequence[Sequence[Run]]) -> dict[str, A
         found.append(baselines(data.train_rows.to_list(), data.test_rows.to_list(), labels=labels))
     entries = {
         name: [one[name] for one in found]
-        for name in ("majority", "tfidf")
+        for name in ("majority", "tfidf", *heard)
         if found and all(name in one for one in found)
     }
     metric = ablation.evaluation.metric

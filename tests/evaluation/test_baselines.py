@@ -68,6 +68,13 @@ def test_tfidf_learns_from_words_and_answers_rows_with_text(train, unseen) -> No
     assert entry["accuracy"] == 1.0
 
 
+def test_tfidf_of_the_recognisers_words_reads_them_alone(train, unseen) -> None:
+    heard = [{**row, "asr_text": row["text"], "text": None} for row in train]
+    of_heard = baselines(heard, [{**row, "asr_text": row["text"]} for row in unseen], labels=LABELS)
+    assert "tfidf" not in of_heard
+    assert of_heard["tfidf_asr"] == baselines(train, unseen, labels=LABELS)["tfidf"]
+
+
 def test_what_cannot_be_had_is_left_out(row, unseen) -> None:
     train = [row("t1", label="negative"), row("t2", label="positive")]
     assert list(baselines(train, unseen, labels=LABELS)) == ["majority"]

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from mmsr.evaluation.baselines import baselines
 from mmsr.inference import open_predictor
 from mmsr.model.configuration import FUSIONS
 from mmsr.model.processing import MmsrProcessor
-from mmsr.training.ablation import ablate, content_name, plan, read_ablation, resolved
+from mmsr.training.ablation import _baselines, ablate, content_name, plan, read_ablation, resolved
 from mmsr.training.ablation_report import paragraph, table
 from mmsr.training.runner import Event, LocalProcesses, Run
 
@@ -232,6 +233,15 @@ def test_what_is_pretrained_counts_by_its_bytes(tmp_path):
 # ---------------------------------------------------------------------- runs
 
 
+def test_where_a_variant_reads_the_recogniser_a_baseline_does(finished):
+    ablation = read_ablation(finished[0])
+    runs = plan(ablation)
+    (own, *_) = runs[0]
+    found = _baselines(ablation, [*runs, [replace(own, condition="audio+asr")]])
+    assert set(found) == {"majority", "tfidf", "tfidf_asr"}
+    assert found["tfidf"] == finished[1]["baselines"]["tfidf"] != found["tfidf_asr"]
+
+
 def test_results_hold_figures_intervals_differences_and_cost(finished):
     path, results = finished
     out = read_ablation(path).out
@@ -330,7 +340,7 @@ def test_a_failing_run_is_named_with_its_settings_and_the_others_finish(finished
 KILLED = """
 import multiprocessing, os, signal, sys
 from mmsr.inference import open_predictor
-from mmsr.training.ablation import ablate, read_ablation
+from mmsr.training.ablation import _baselines, ablate, read_ablation
 from mmsr.training.runner import LocalProcesses
 
 def show(board, line):

@@ -11,6 +11,7 @@ NAMES = {
     "audio+asr": "audio + ASR transcript",
     "majority": "majority label",
     "tfidf": "TF-IDF + logistic regression",
+    "tfidf_asr": "TF-IDF + logistic regression, ASR transcript",
     "constant_rationale": "constant rationale of the predicted label",
     "constant_rationale_oracle": "constant rationale of the true label",
 }
