@@ -83,9 +83,9 @@ class _DecoderGraph(nn.Module):
         own = DynamicCache(zip(past[::2], past[1::2], strict=True))
         cache = EncoderDecoderCache(own, DynamicCache())
         decoded = self.decoder(
-            memory, memory_mask, input_ids=decoder_input_ids, past_key_values=cache, use_cache=True
+            memory, memory_mask, input_ids=decoder_input_ids, cache=cache, use_cache=True
         )
-        return (decoded.logits, *_flat(decoded.past_key_values))
+        return (decoded.logits, *_flat(decoded.cache))
 
 
 def _flat(cache: Any) -> list[Tensor]:
@@ -229,7 +229,7 @@ def _export_decoder(model: MmsrForSentimentReasoning, folder: Path) -> float:
 
     ids, memory, mask, _ = example(4, 37, [])
     begun = model.decoder(memory, mask, input_ids=ids, use_cache=True)
-    past = _flat(begun.past_key_values)
+    past = _flat(begun.cache)
     empty = [states[:, :, :0] for states in past]
     dims = {name: torch.export.Dim(name) for name in ("batch", "new", "memory", "past")}
     layers = len(past) // 2

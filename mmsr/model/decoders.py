@@ -25,12 +25,16 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache, LogitsProcessor, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
-from transformers.modeling_outputs import BaseModelOutput
+from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.utils import logging
 
 from mmsr.model.configuration import MmsrConfig, RationaleFormat
 
 logger = logging.get_logger(__name__)
+
+# What transformers calls a decoder's cache, in a model's arguments and in its output: `past_key_values` up to
+# 5.23, `cache` from 5.24 on, where the old name still answers and warns.
+CACHE = "cache" if "cache" in Seq2SeqLMOutput.__dataclass_fields__ else "past_key_values"
 
 # Transformers' Auto classes are imported inside functions: see the docstring of `encoders`.
 
@@ -44,7 +48,7 @@ class Decoded:
     """
 
     logits: Tensor
-    past_key_values: Cache | None = None
+    cache: Cache | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
     cross_attentions: tuple[Tensor, ...] | None = None
@@ -85,7 +89,7 @@ class RationaleDecoder(nn.Module):
         attention_mask: Tensor | None = None,
         prompt_ids: Tensor | None = None,
         prompt_mask: Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         use_cache: bool | None = None,
         **kwargs: Any,
     ) -> Decoded:
@@ -99,7 +103,7 @@ class RationaleDecoder(nn.Module):
             attention_mask: `[b, r]`; everything by default.
             prompt_ids: tokens in front of the rationale `[b, p]`, `prompt` models alone.
             prompt_mask: `[b, p]`.
-            past_key_values: the cache.
+            cache: what is known of earlier positions.
             use_cache: whether to return it.
             **kwargs: of the transformers model, such as `output_attentions`.
         """
@@ -179,7 +183,7 @@ class CrossAttentionDecoder(RationaleDecoder):
         attention_mask: Tensor | None = None,
         prompt_ids: Tensor | None = None,
         prompt_mask: Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         use_cache: bool | None = None,
         **kwargs: Any,
     ) -> Decoded:
@@ -192,9 +196,9 @@ class CrossAttentionDecoder(RationaleDecoder):
                 decoder_input_ids=input_ids,
                 decoder_inputs_embeds=inputs_embeds,
                 decoder_attention_mask=attention_mask,
-                past_key_values=past_key_values,
                 use_cache=use_cache,
                 return_dict=True,
+                **{CACHE: cache},
                 **kwargs,
             )
             hidden_states, attentions = output.decoder_hidden_states, output.decoder_attentions
@@ -205,15 +209,13 @@ class CrossAttentionDecoder(RationaleDecoder):
                 attention_mask=attention_mask,
                 encoder_hidden_states=memory,
                 encoder_attention_mask=memory_mask,
-                past_key_values=past_key_values,
                 use_cache=use_cache,
                 return_dict=True,
+                **{CACHE: cache},
                 **kwargs,
             )
             hidden_states, attentions = output.hidden_states, output.attentions
-        return Decoded(
-            output.logits, output.past_key_values, hidden_states, attentions, output.cross_attentions
-        )
+        return Decoded(output.logits, output.get(CACHE), hidden_states, attentions, output.cross_attentions)
 
 
 class AbsentEncoder:
@@ -308,7 +310,7 @@ class PrefixDecoder(RationaleDecoder):
         attention_mask: Tensor | None = None,
         prompt_ids: Tensor | None = None,
         prompt_mask: Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         use_cache: bool | None = None,
         **kwargs: Any,
     ) -> Decoded:
@@ -321,12 +323,12 @@ class PrefixDecoder(RationaleDecoder):
             mask = torch.cat([mask, torch.ones_like(prompt_ids) if prompt_mask is None else prompt_mask], 1)
         if use_cache is None:
             use_cache = bool(getattr(self.model.config, "use_cache", True))
-        cache = past_key_values
-        if isinstance(cache, EncoderDecoderCache):
-            cache = cache.self_attention_cache
-        elif cache is None and use_cache:
+        if cache is None and use_cache:
             cache = DynamicCache(config=self.model.config)
-        past = 0 if cache is None else cache.get_seq_length()
+        if cache is not None and not isinstance(cache, EncoderDecoderCache):  # as `generate` wants it back
+            cache = EncoderDecoderCache(cache, DynamicCache())
+        own = None if cache is None else cache.self_attention_cache
+        past = 0 if own is None else own.get_seq_length()
         new = inputs_embeds.shape[1]
         if past == 0:
             soft = [self.projection(memory)]
@@ -354,17 +356,15 @@ class PrefixDecoder(RationaleDecoder):
         output = self.model(
             inputs_embeds=inputs_embeds,
             attention_mask=mask,
-            past_key_values=cache,
             use_cache=use_cache,
             return_dict=True,
+            **{CACHE: own},
             **options,
             **kwargs,
         )
-        if cache is not None and not isinstance(past_key_values, EncoderDecoderCache):
-            past_key_values = EncoderDecoderCache(cache, DynamicCache())
         return Decoded(
             output.logits[:, -new:],
-            past_key_values if use_cache else None,
+            cache if use_cache else None,
             output.hidden_states,
             output.attentions,
         )

@@ -24,56 +24,48 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from transformers import AutoModel, Cache, GenerationMixin, PreTrainedModel
-from transformers.modeling_outputs import ModelOutput
+from transformers.modeling_outputs import ModelOutput, Seq2SeqLMOutput
 from transformers.utils import can_return_tuple
 
 from mmsr.model.card import is_generated, model_card
 from mmsr.model.configuration import PRESETS, MmsrConfig, check_choice, fusion_reads
-from mmsr.model.decoders import DECODER_CLASSES, LabelGrammar, RationaleDecoder
+from mmsr.model.decoders import CACHE, DECODER_CLASSES, LabelGrammar, RationaleDecoder
 from mmsr.model.encoders import TextEncoder, load_audio_encoder
 from mmsr.model.fusion import FUSION_CLASSES, POOLING_CLASSES
 from mmsr.model.joint_encoder import MmsrEncoder, MmsrEncoderOutput, MmsrPreTrainedModel, or_config
 
 
 @dataclass
-class MmsrOutput(ModelOutput):
-    """What `MmsrForSentimentReasoning` returns.
+class MmsrOutput(Seq2SeqLMOutput):
+    """What `MmsrForSentimentReasoning` returns: transformers' own output for an encoder-decoder, and more.
+
+    The decoder's cache is `past_key_values`; from transformers 5.24 on `cache`, the old name still answering.
 
     Attributes:
         loss: sentiment loss + λ · rationale loss, of those whose targets were given.
-        sentiment_loss: cross-entropy of the head.
-        rationale_loss: cross-entropy of the decoder, a mean over target tokens.
         logits: of the decoder `[b, r, v]`; None without a decoder.
-        sentiment_logits: of the head `[b, c]`.
-        decoder_sentiment_logits: of the decoder `[b, c]`, where `labels` were given and the format makes the
-            decoder give a label (`post_thinking`, `pre_thinking`): its scores of the label tokens at the
-            label's place.
-        past_key_values: the decoder's cache.
         decoder_hidden_states: `[b, r, d]` per layer.
         decoder_attentions: `[b, h, r, r]` per layer.
         cross_attentions: of the decoder over the memory, `[b, h, r, m]` per layer.
         encoder_last_hidden_state: the memory `[b, m, d]`.
         encoder_hidden_states: of the text encoder, `[b, t, d]` per layer.
         encoder_attentions: of the text encoder, `[b, h, t, t]` per layer.
+        sentiment_loss: cross-entropy of the head.
+        rationale_loss: cross-entropy of the decoder, a mean over target tokens.
+        sentiment_logits: of the head `[b, c]`.
+        decoder_sentiment_logits: of the decoder `[b, c]`, where `labels` were given and the format makes the
+            decoder give a label (`post_thinking`, `pre_thinking`): its scores of the label tokens at the
+            label's place.
         audio_hidden_states: of the audio encoder, `[b, f, d]` per layer.
         audio_attentions: of the audio encoder, `[b, h, f, f]` per layer.
         fusion_attentions: per fusion layer.
         memory_mask: mask of the memory `[b, m]`.
     """
 
-    loss: Tensor | None = None
     sentiment_loss: Tensor | None = None
     rationale_loss: Tensor | None = None
-    logits: Tensor | None = None
     sentiment_logits: Tensor | None = None
     decoder_sentiment_logits: Tensor | None = None
-    past_key_values: Cache | None = None
-    decoder_hidden_states: tuple[Tensor, ...] | None = None
-    decoder_attentions: tuple[Tensor, ...] | None = None
-    cross_attentions: tuple[Tensor, ...] | None = None
-    encoder_last_hidden_state: Tensor | None = None
-    encoder_hidden_states: tuple[Tensor, ...] | None = None
-    encoder_attentions: tuple[Tensor, ...] | None = None
     audio_hidden_states: tuple[Tensor, ...] | None = None
     audio_attentions: tuple[Tensor, ...] | None = None
     fusion_attentions: tuple[tuple[Tensor, ...], ...] | None = None
@@ -285,6 +277,7 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         use_cache: bool | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
+        cache: Cache | None = None,
         **kwargs: Any,
     ) -> MmsrOutput:
         """Classify an utterance and score (or start) its rationale.
@@ -310,9 +303,10 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
             audio_features_mask: `[b, f]`; a row of zeros has no audio.
             text_features: `[b, t, l, e]` from `encoder.encode_text`, which the text encoder then does not
                 compute; their mask is `attention_mask`. `input_ids` may go with them.
-            use_cache: return `past_key_values`.
+            use_cache: return the cache.
             output_attentions: return attentions (needs eager attention).
             output_hidden_states: return hidden states.
+            cache: what transformers calls `past_key_values` from 5.24 on.
             **kwargs: passed on to the decoder.
 
         Raises:
@@ -361,14 +355,14 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
                 attention_mask=decoder_attention_mask,
                 prompt_ids=encoder_outputs.prompt_ids,
                 prompt_mask=encoder_outputs.prompt_mask,
-                past_key_values=past_key_values,
+                cache=past_key_values if cache is None else cache,
                 use_cache=use_cache,
                 output_attentions=or_config(output_attentions, self.config.output_attentions),
                 output_hidden_states=or_config(output_hidden_states, self.config.output_hidden_states),
                 **kwargs,
             )
             output["logits"] = decoded.logits
-            output["past_key_values"] = decoded.past_key_values
+            output[CACHE] = decoded.cache
             output["decoder_hidden_states"] = decoded.hidden_states
             output["decoder_attentions"] = decoded.attentions
             output["cross_attentions"] = decoded.cross_attentions

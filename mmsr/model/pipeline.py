@@ -245,9 +245,11 @@ class SentimentReasoningPipeline(Pipeline):
         if rationale is False and layout.label_first:
             longest = 2  # label and end are all that is asked for
 
+        model: Any = self.model  # whose `generate` is typed for a Protocol in some of transformers' releases
+
         def written(forced: torch.Tensor | None) -> torch.Tensor:
             # a copy, because beams are expanded in place
-            return self.model.generate(  # type: ignore[misc, return-value]  # its self is a Protocol
+            return model.generate(
                 encoder_outputs=copy.copy(memory),
                 forced_sentiment=forced,
                 num_beams=num_beams,

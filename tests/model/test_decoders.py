@@ -125,8 +125,8 @@ def test_a_memory_without_its_padding_and_a_cache_give_the_same(decoder_type: st
     assert_close(alone[0], whole[1], atol=2e-5, rtol=1e-4)
     cache, steps = None, []
     for new in (ids[:, :2], ids[:, 2:3], ids[:, 3:]):
-        answer = decoder(memory, MASK, input_ids=new, past_key_values=cache, use_cache=True)
-        cache = answer.past_key_values
+        answer = decoder(memory, MASK, input_ids=new, cache=cache, use_cache=True)
+        cache = answer.cache
         steps.append(answer.logits)
     assert_close(torch.cat(steps, 1), whole, atol=2e-5, rtol=1e-4)
     embedded = decoder.model.get_input_embeddings()(ids)

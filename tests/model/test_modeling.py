@@ -407,7 +407,7 @@ def test_a_tuple_is_the_output_without_its_names(make_model: MakeModel, batch: B
     named = model(**batch, **targets, use_cache=False)
     plain = model(**batch, **targets, use_cache=False, return_dict=False)
     assert isinstance(named, MmsrOutput) and isinstance(plain, tuple)
-    assert list(named)[:5] == ["loss", "sentiment_loss", "rationale_loss", "logits", "sentiment_logits"]
+    assert list(named)[:2] == ["loss", "logits"]  # where transformers' own programs look for them
     assert len(plain) == len(named.to_tuple())
     assert all(torch.equal(a, b) for a, b in zip(plain, named.to_tuple(), strict=True))
     memory = model.encoder(**batch, return_dict=False)
