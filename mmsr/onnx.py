@@ -82,9 +82,7 @@ class _DecoderGraph(nn.Module):
         assert self.decoder is not None
         own = DynamicCache(zip(past[::2], past[1::2], strict=True))
         cache = EncoderDecoderCache(own, DynamicCache())
-        decoded = self.decoder(
-            memory, memory_mask, input_ids=decoder_input_ids, cache=cache, use_cache=True
-        )
+        decoded = self.decoder(memory, memory_mask, input_ids=decoder_input_ids, cache=cache, use_cache=True)
         return (decoded.logits, *_flat(decoded.cache))
 
 
