@@ -383,7 +383,15 @@ def timeline(
     say(f"timeline: {', '.join(map(str, written))}")
 
 
-def ablate(config: str, jobs: int = 1, out: str | None = None, dry_run: bool = False) -> None:
+def ablate(
+    config: str,
+    jobs: int | None = None,
+    out: str | None = None,
+    dry_run: bool = False,
+    ray: str | None = None,
+    cpus: int = 1,
+    gpus: float = 0.0,
+) -> None:
     """Train variants of a configuration with several seeds, and compare them on the test rows.
 
     Writes results.json, table.md, report.html, report.md and plot.png. Runs are named by their settings and
@@ -391,22 +399,34 @@ def ablate(config: str, jobs: int = 1, out: str | None = None, dry_run: bool = F
     where a run failed.
 
     Example: mmsr ablate -c experiments/ablations/fusions.yaml --jobs 2
+    Example: mmsr ablate -c experiments/ablations/fusions.yaml --ray auto --gpus 0.25
 
     Args:
         config: YAML file (-c FILE) with base, settings, grid, variants, seeds, folds, reference, evaluation
             and out.
-        jobs: Runs at a time, each a process with one thread.
+        jobs: Runs at a time, each a process with one thread: 1 by default, with --ray as many as fit.
         out: Folder for the results, instead of the file's.
         dry_run: Check the file, list its runs and end (--dry-run alone will do).
+        ray: Run on this Ray cluster (extra ray): auto, HOST:PORT, or local. Its machines must see the same
+            folders.
+        cpus: Processors of a run, with --ray.
+        gpus: GPUs of a run, with --ray; a part lets several share one.
     """
     from mmsr.inference import open_predictor
     from mmsr.training.ablation import ablate as run_ablation
     from mmsr.training.ablation import plan, read_ablation
     from mmsr.training.ablation_report import table
-    from mmsr.training.runner import LocalProcesses
+    from mmsr.training.ray_runner import RayCluster
+    from mmsr.training.runner import LocalProcesses, Runner
 
     ablation = read_ablation(config, out=out, find=lambda name: packaged_config(Path(name).name))
-    runner = LocalProcesses(jobs)
+    if ray is None and (cpus, gpus) != (1, 0.0):
+        raise ValueError(f"--cpus {cpus} --gpus {gpus:g} are of --ray; accepted: --ray ADDRESS beside them")
+    runner: Runner = (
+        LocalProcesses(1 if jobs is None else jobs)
+        if ray is None
+        else RayCluster(ray, jobs=jobs, cpus=cpus, gpus=gpus)
+    )
     if dry_run:
         for run in itertools.chain.from_iterable(plan(ablation)):
             state = "to do" if run.result() is None else "finished"
