@@ -148,4 +148,4 @@ def test_where_there_is_no_cluster_one_line_says_so_within_seconds(tmp_path, cap
     with pytest.raises(SystemExit) as ended:
         main(["ablate", "-c", str(file(tmp_path, demo_corpus)), "--ray", address])
     assert ended.value.code == 2
-    assert capsys.readouterr().err.splitlines()[-1].startswith(f"mmsr ablate: --ray {address}: ")
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"mmsr: error: --ray {address}: ")
