@@ -249,7 +249,8 @@ def compare(
     """Whether a run is better than others on the same rows: difference, interval, tests, effect size.
 
     A RUN is `[NAME=]PATH[:CONDITION]`: a folder of `mmsr evaluate`, a predictions file, or a pattern in
-    quotes that matches the seeds of one system. The first is compared with each other one.
+    quotes that matches the seeds of one system. The first is compared with each other one. With two seeds or
+    more on both sides interval and p hold for other seeds too; else they speak of these trainings alone.
 
     Example: mmsr compare "ours=runs/cross-seed*" "theirs=runs/text-seed*"
 
@@ -258,7 +259,7 @@ def compare(
     Args:
         runs: Two or more.
         metric: accuracy, macro_f1, uar; or of rationales rouge1, rouge2, rougeL, rougeLsum, each with _ascii
-            too, rationale_exact.
+            too, rationale_exact, chrf (the mean of the rows').
         condition: Of the rows, such as audio+text; by default the first that all runs have.
         cluster: Column whose values are resampled and swapped whole, or none for rows; by default speaker
             where every row has one and they are more than five.

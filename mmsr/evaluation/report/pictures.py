@@ -230,7 +230,7 @@ def differences_picture(comparisons: "Sequence[Comparison]") -> bytes:
 
 
 def draw_differences(comparisons: "Sequence[Comparison]") -> "Figure":
-    """Draws comparisons as a forest plot: differences with their intervals over rows and over seeds.
+    """Draws comparisons as a forest plot: differences with their intervals, and those over seeds alone.
 
     A filled mark is a difference that holds after Holm's correction, an open one does not.
     """
@@ -261,12 +261,15 @@ def draw_differences(comparisons: "Sequence[Comparison]") -> "Figure":
     ax.set_xlabel(f"difference of {figure_name}{condition}\n95 % intervals, {first.rows:,} rows")
     mark: dict[str, Any] = {"color": BLUE, "marker": "o", "markersize": 8, "markeredgewidth": 2}
     corrected = " after Holm's correction" if count > 1 else ""
+    over = ", or ".join(dict.fromkeys(one.drawn for one in comparisons))
     shown = [
-        Line2D([], [], linewidth=2.5, label=f"over {first.units:,} {first.over}; p < .05{corrected}", **mark),
+        Line2D([], [], linewidth=2.5, label=f"over {over}; p < .05{corrected}", **mark),
         Line2D([], [], linewidth=2.5, label="p not below .05", markerfacecolor=PAPER, **mark),
     ]
     if any(one.seeds is not None and one.seeds.interval is not None for one in comparisons):
-        shown.append(Line2D([], [], color=ORANGE, linewidth=1.5, linestyle=(0, (3, 1)), label="over seeds"))
+        shown.append(
+            Line2D([], [], color=ORANGE, linewidth=1.5, linestyle=(0, (3, 1)), label="over seeds alone")
+        )
     figure.legend(handles=shown, loc="outside upper center", ncols=len(shown), frameon=False, fontsize=9)
     return figure
 
