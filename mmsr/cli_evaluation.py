@@ -84,6 +84,7 @@ def evaluate(
     from mmsr.data.manifest import fingerprint, load_manifest
     from mmsr.data.splits import speaker_fold
     from mmsr.evaluation.bertscore import BertScorer
+    from mmsr.evaluation.calibration import conformal_text
     from mmsr.evaluation.report import markdown_table, write_report
     from mmsr.evaluation.run import conformal_entries, write_run
     from mmsr.evaluation.run import evaluate as evaluate_rows
@@ -160,6 +161,8 @@ def evaluate(
     for name, entry in metrics[split].items():
         if "worst_slice" in entry:
             say(f"{name}: {worst_slice_line(entry['worst_slice'], least=slice_rows)}")
+        if "conformal" in entry:
+            say(f"{name}: {conformal_text(entry['conformal'])}")
     say(f"report: {report}")
 
 
