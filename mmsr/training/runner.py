@@ -49,6 +49,10 @@ class Evaluation:
             with another row's audio).
         also: further figures to show, such as rougeL, without differences.
         by_language: show the metric of each language as well.
+        cluster: column of the manifest whose values are drawn as wholes in the intervals and tests over test
+            rows, such as the recording; rows without a value stand alone. It beats the speakers.
+        block_rows: instead of a column: blocks of so many consecutive rows of the manifest, where neighbours
+            are of one recording, or a sentence and its translation.
     """
 
     metric: str = "macro_f1"
@@ -56,6 +60,8 @@ class Evaluation:
     conditions: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
     by_language: bool = False
+    cluster: str | None = None
+    block_rows: int | None = None
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Ablations: files expanded, runs named by content, found again after a kill, compared."""
 
+import csv
 import importlib
 import json
 import os
@@ -18,7 +19,9 @@ from sklearn.metrics import f1_score
 
 from mmsr.cli import main
 from mmsr.data.datamodule import MmsrDataModule
+from mmsr.data.manifest import load_manifest
 from mmsr.evaluation.baselines import baselines
+from mmsr.evaluation.significance import bootstrap, paired_bootstrap
 from mmsr.inference import open_predictor
 from mmsr.model.configuration import FUSIONS
 from mmsr.model.processing import MmsrProcessor
@@ -34,6 +37,9 @@ SETTINGS = {
     "trainer.max_epochs": 1,
     "trainer.precision": "32-true",
 }
+
+
+SHIPPED = Path(__file__).parents[2] / "experiments" / "ablations"
 
 
 class Here:
@@ -70,6 +76,25 @@ def tiny(folder: Path, corpus: Path, **content) -> Path:
         "out": str(folder / "out"),
     }
     return write(folder, **{**whole, **content})
+
+
+def told_again(out: Path, file: Path, **content) -> dict:
+    """The results of a finished folder, of which nothing may be trained or predicted again."""
+    whole = {**yaml.safe_load(file.read_text()), **content}
+    runner = Here()
+    results = ablate(
+        read_ablation(write(out, **whole), out=str(out)), open_model=open_predictor, runner=runner
+    )
+    assert runner.done == [] and results["failed"] == []
+    return results
+
+
+def said(out: Path, results: dict, variant: str) -> list[list[dict]]:
+    """What each seed of a variant said under its own condition."""
+    figures = results["variants"][variant]
+    files = [out / "runs" / run["name"] / "predictions.jsonl" for run in figures["runs"]]
+    rows = [[json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] for file in files]
+    return [[row for row in one if row["condition"] == figures["condition"]] for one in rows]
 
 
 def settled(folder: Path) -> list[list[str]]:
@@ -160,6 +185,12 @@ def test_values_of_one_key_name_their_variants(tmp_path):
         (
             {"evaluation": {"conditions": ["smell"]}},
             r"conditions 'smell' does not exist; accepted: audio\+text",
+        ),
+        ({"evaluation": {"cluster": 3}}, r"evaluation cluster 3; accepted: a column of the manifest"),
+        ({"evaluation": {"block_rows": 0}}, r"evaluation block_rows 0; accepted: an integer, 1 or more"),
+        (
+            {"evaluation": {"cluster": "speaker", "block_rows": 9}},
+            r"evaluation cluster 'speaker' and block_rows 9 contradict each other; accepted: one or",
         ),
     ],
 )
@@ -299,8 +330,15 @@ def test_the_command_prints_table_and_paragraph_and_lists_runs(finished, tmp_pat
 
 
 def test_the_shipped_file_compares_every_fusion():
-    path = Path(__file__).parents[2] / "experiments" / "ablations" / "fusions.yaml"
-    assert set(read_ablation(path).variants) == set(FUSIONS)
+    assert set(read_ablation(SHIPPED / "fusions.yaml").variants) == set(FUSIONS)
+
+
+def test_the_shipped_files_of_official_rows_draw_neighbours_together():
+    rationales, languages = (
+        read_ablation(SHIPPED / f"official_{name}.yaml") for name in ("rationales", "languages")
+    )
+    assert {"permuted", "template"} < set(rationales.variants), "both of the controls"
+    assert rationales.evaluation.block_rows == 57 and languages.evaluation.block_rows == 2 * 57
 
 
 def test_other_conditions_are_answered_without_training_again(finished, tmp_path):
@@ -464,6 +502,84 @@ class Nested:
     def run(self, work, runs):
         ablate(self.ablation, open_model=open_predictor, runner=Here())
         yield Event()
+
+
+# ---------------------------------------------------------------------- told again
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """A finished ablation's folder to change, and its file."""
+    path, _ = finished
+    return shutil.copytree(read_ablation(path).out, tmp_path / "out"), path
+
+
+def test_a_mean_has_an_interval_over_seeds_and_one_over_rows(finished):
+    path, results = finished
+    figures = results["variants"]["concat"]
+    rows = said(read_ablation(path).out, results, "concat")
+    gold = [row["label"] for row in rows[0]]
+    labels = [[row["predicted_label"] for row in seed] for seed in rows]
+    speakers = {row["speaker"] for row in rows[0]}
+    over = "speakers" if len(speakers) > 5 else "rows"
+    clusters = [row["speaker"] for row in rows[0]] if over == "speakers" else None
+    assert figures["interval_rows"] == pytest.approx(bootstrap(gold, labels, clusters=clusters))
+    assert (figures["over"], figures["units"]) == (over, len(speakers) if clusters else len(gold))
+    (line,) = [line for line in table(results).splitlines() if line.startswith("| `concat`")]
+    shown = f"[{figures['interval_rows'][0]:.3f}, {figures['interval_rows'][1]:.3f}]"
+    assert line.split(" | ")[4] == shown
+    assert table(results).splitlines()[0].split(" | ")[3:5] == ["95 % over seeds", "95 % over rows"]
+    assert f"{shown} over {over}." in paragraph(results)
+
+
+def test_blocks_of_rows_are_drawn_together(copied, demo_corpus):
+    out, path = copied
+    results = told_again(out, path, evaluation={"conditions": ["shuffled_audio"], "block_rows": 7})
+    difference = results["variants"]["text_only"]["difference"]
+    ours, theirs = (said(out, results, name) for name in ("text_only", "concat"))
+    places = {id_: row for row, id_ in enumerate(load_manifest(demo_corpus)["id"])}
+    blocks = [places[row["id"]] // 7 for row in ours[0]]
+    assert difference["over"] == "blocks of 7 rows and seeds" and difference["units"] == len(set(blocks))
+    assert 1 < len(set(blocks)) < len(blocks)
+    assert results["variants"]["concat"]["over"] == "blocks of 7 rows"
+    one = told_again(out, path, seeds=[0], evaluation={"conditions": ["shuffled_audio"], "block_rows": 7})
+    labels = [[row["predicted_label"] for row in side[0]] for side in (ours, theirs)]
+    found = paired_bootstrap([row["label"] for row in ours[0]], *labels, clusters=blocks)
+    assert one["variants"]["text_only"]["difference"]["interval"] == pytest.approx(found.interval)
+    assert f"blocks of 7 rows ({len(set(blocks))})" in (out / "report.md").read_text(encoding="utf-8")
+
+
+def test_values_of_a_column_are_drawn_together_and_rows_without_one_stand_alone(
+    copied, tmp_path, demo_corpus
+):
+    out, path = copied
+    moved = shutil.copytree(demo_corpus.parent, tmp_path / "moved") / demo_corpus.name
+    with open(moved, encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for place, row in enumerate(rows):
+        row |= {"recording": f"r{place // 5}" if place % 5 else "", "session": "one"}
+    with open(moved, "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    settings = {**SETTINGS, "data.manifest": str(moved)}
+    conditions = {"conditions": ["shuffled_audio"]}
+    results = told_again(out, path, settings=settings, evaluation={**conditions, "cluster": "recording"})
+    known = {row["id"]: row["recording"] or row["id"] for row in rows}
+    units = {known[row["id"]] for row in said(out, results, "concat")[0]}
+    difference = results["variants"]["text_only"]["difference"]
+    assert difference["over"] == "values of recording and seeds" and difference["units"] == len(units)
+    by_kind = told_again(out, path, settings=settings, evaluation={**conditions, "cluster": "kind"})
+    assert by_kind["variants"]["text_only"]["difference"]["units"] == len({row["kind"] for row in rows})
+    for column, message in (
+        (
+            "recroding",
+            r"evaluation cluster 'recroding': .*'recroding' is not in the file; found: .*recording",
+        ),
+        ("session", r"evaluation cluster 'session': manifest.csv has not two values there; .*, speaker"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            told_again(out, path, settings=settings, evaluation={**conditions, "cluster": column})
 
 
 # ---------------------------------------------------------------------- figures
