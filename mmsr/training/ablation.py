@@ -52,6 +52,7 @@ from mmsr.training.runner import OWN, Evaluation, Open, Run, Runner, train_and_e
 KEYS = ("base", "settings", "grid", "variants", "seeds", "folds", "reference", "out", "evaluation")
 EVALUATION_KEYS = ("metric", "condition", "conditions", "also", "by_language", "cluster", "block_rows")
 METRICS = ("accuracy", "macro_f1", "uar")  # of which differences can be drawn again from predictions
+RATIONALE_METRICS = tuple(name for name in FIGURES if name not in METRICS)
 _OURS = ("seed_everything", "model.seed", "data.seed", "trainer.default_root_dir", "trainer.callbacks")
 _PRETRAINED = ("audio", "text", "pretrained", "decoder")
 
@@ -583,38 +584,51 @@ def _told(ablation: Ablation, run: Run, error: str) -> dict[str, Any]:
     }
 
 
+def data_of(run: Run) -> MmsrDataModule:
+    """The data of a finished run; with their own rationales, even where it was trained on a control's."""
+    data = MmsrDataModule(**{**run.settings["data"], "rationales": "given"})
+    data.attach(MmsrProcessor.from_pretrained(run.folder / "model"))
+    return data
+
+
 def _baselines(ablation: Ablation, runs: Sequence[Sequence[Run]]) -> dict[str, Any]:
     """What knows no voice, the majority label and TF-IDF, on the reference's rows, which others may lack.
 
     Where nothing of the reference has finished: of the first variant that has. Over folds the mean of each
     figure; `by_language` has the ablation's metric. `tfidf_asr` is there where a variant reads that
-    transcript.
+    transcript, `constant_rationale_oracle` where figures of rationales are asked for (the constant rationale
+    of the predicted label is each variant's own, see `ablation_report`).
     """
     reference = list(ablation.changes).index(ablation.reference)
     in_turn = [runs[reference], *runs]
     done = next((finished for row in in_turn if (finished := [run for run in row if run.result()])), [])
     folds = {run.fold: run for run in done}
-    heard = ["tfidf_asr"] if any("asr" in run.condition for (run, *_) in runs) else []
+    further = ["tfidf_asr"] if any("asr" in run.condition for (run, *_) in runs) else []
+    metric, also = ablation.evaluation.metric, ablation.evaluation.also
+    if set(also) & set(RATIONALE_METRICS):
+        further.append("constant_rationale_oracle")
     found = []
     for run in folds.values():
         labels = run.result()["labels"]  # type: ignore[index]
-        data = MmsrDataModule(**run.settings["data"])
-        data.attach(MmsrProcessor.from_pretrained(run.folder / "model"))
+        data = data_of(run)
         found.append(baselines(data.train_rows.to_list(), data.test_rows.to_list(), labels=labels))
     entries = {
         name: [one[name] for one in found]
-        for name in ("majority", "tfidf", *heard)
+        for name in ("majority", "tfidf", *further)
         if found and all(name in one for one in found)
     }
-    metric = ablation.evaluation.metric
     return {
         name: {
-            **{metric: fmean(one[metric] for one in folded) for metric in METRICS},
+            **{
+                figure: fmean(one[figure] for one in folded)
+                for figure in dict.fromkeys((*METRICS, *also))
+                if all(figure in one for one in folded)  # of labels alone, or of rationales alone
+            },
             "by_language": {
-                language: fmean(one[language][metric] for one in spoken if language in one)
+                language: fmean(one[language][metric] for one in spoken if metric in one.get(language, {}))
                 for spoken in [[one.get("by_language", {}) for one in folded]]
                 for language in sorted(set().union(*spoken))
-                if ablation.evaluation.by_language
+                if ablation.evaluation.by_language and any(metric in one.get(language, {}) for one in spoken)
             },
         }
         for name, folded in entries.items()

@@ -1,7 +1,7 @@
 """What an ablation found: figures with their intervals, a table, a plot, and a paragraph made of numbers.
 
-result.json, metrics.json, predictions.jsonl of each run ─► results.json ─► table.md, report.html,
-report.md, plot.png
+result.json, metrics.json, predictions.jsonl of each run, its training rows ─► results.json ─► table.md,
+report.html, report.md, plot.png
 
 Nothing here trains or predicts, so a finished folder can be told of again, with other units or figures.
 """
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mmsr.evaluation.baselines import constant_rationales
 from mmsr.evaluation.compare import as_p_value
 from mmsr.evaluation.metrics import evaluate_rows, speakers_of
 from mmsr.evaluation.report.names import FIGURES, MISSING, NAMES
@@ -40,7 +41,7 @@ from mmsr.evaluation.significance import (
     seed_interval,
 )
 from mmsr.files import write_file
-from mmsr.training.ablation import Ablation, Units, units_of
+from mmsr.training.ablation import RATIONALE_METRICS, Ablation, Units, data_of, units_of
 from mmsr.training.runner import Run
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def summarise(ablation: Ablation, runs: Sequence[Sequence[Run]]) -> dict[str, An
     variants = {
         name: _variant(ablation, name, row)
         | _over_rows(list(said[name].values()), evaluation.metric, units[name])
+        | {"constant_rationale": _constant_rationale(row, said[name], evaluation.also)}
         for name, row in rows.items()
     }
     reference = said[ablation.reference]
@@ -238,6 +240,30 @@ def _over_rows(seeds: Sequence[Predictions], metric: str, units: Units | None) -
     return {"interval_rows": list(interval), "over": name, "units": count}
 
 
+def _constant_rationale(
+    row: Sequence[Run], said: Mapping[int, Predictions], also: Sequence[str]
+) -> dict[str, float | None] | None:
+    """Figures, mean over seeds, of the constant rationales of the labels that a variant predicts.
+
+    They are what a model could write that knows its label alone: of the training split the most frequent
+    rationale of that label in the row's language. None where the variant writes none, or none are asked for.
+    """
+    wanted = [name for name in also if name in RATIONALE_METRICS]
+    writes = any(one["predicted_rationale"] is not None for seed in said.values() for one in seed.values())
+    if not (wanted and writes):
+        return None
+    finished = _finished(row)
+    training = {run.fold: data_of(run).train_rows.to_list() for run in next(iter(finished.values()))}
+    entries = []
+    for runs in finished.values():
+        answers: list[dict[str, Any]] = []
+        for run in runs:
+            predictions = list(_predictions([run], run.condition).values())
+            answers += constant_rationales(training[run.fold], predictions)
+        entries.append(evaluate_rows(answers, runs[0].result()["labels"]))  # type: ignore[index]
+    return {name: _mean([one.get(name) for one in entries]) for name in wanted}
+
+
 def _difference(
     pairs: Sequence[tuple[Predictions, Predictions]], metric: str, units: Units | None
 ) -> dict[str, Any] | None:
@@ -327,6 +353,14 @@ def _results(results: Mapping[str, Any], provenance: Mapping[str, str]) -> Secti
         ("p (Holm)", "corrected for the number of variants."),
         ("macro-F1 (dev)", "of the development rows, by which alone one may choose."),
     ]
+    if any(one["constant_rationale"] for one in results["variants"].values()):
+        notes.append(
+            (
+                "constant rationale",
+                "of each label the training split's most frequent one in the row's language: what a model "
+                "could write that knows the label alone.",
+            )
+        )
     return Section("Results", [*blocks, Notes(notes)])
 
 
@@ -405,10 +439,14 @@ def _table(results: Mapping[str, Any]) -> Table:
                 ],
             )
         )
+        if constant := figures["constant_rationale"]:  # beneath the variant that it is to be held against
+            cells = [MISSING] * (8 + len(further) + len(languages))
+            cells += [*(_number(constant.get(key)) for key in also), *[MISSING] * 3]
+            rows.append(TableRow(f"constant rationale of the labels of `{name}`", cells, baseline=True))
     for name, figures in results["baselines"].items():
         cells = [
             MISSING,
-            _number(figures[metric]),
+            _number(figures.get(metric)),
             *[MISSING] * (6 + len(further)),
             *(_number(figures["by_language"].get(language)) for language in languages),
             *(_number(figures.get(key)) for key in also),
@@ -497,6 +535,7 @@ def paragraph(results: Mapping[str, Any]) -> str:
                 f"On the development rows, by which alone one may choose, `{best}` leads with "
                 f"macro-F1 {_number(leading[best])}."
             )
+    sentences += _of_constant_rationales(done, results["also"])
     cheapest = min(done, key=lambda name: done[name]["seconds_an_epoch"])
     smallest = min(done, key=lambda name: done[name]["trained_parameters"])
     sentences.append(
@@ -506,6 +545,30 @@ def paragraph(results: Mapping[str, Any]) -> str:
     if results["failed"]:
         sentences.append(f"{len(results['failed'])} runs failed.")
     return " ".join(sentences)
+
+
+def _of_constant_rationales(variants: Mapping[str, Any], also: Sequence[str]) -> list[str]:
+    """Whose rationales are worth no more than the label, a sentence for each figure."""
+    sentences = []
+    for figure in also:
+        sides = {
+            name: (one["test"][one["condition"]][figure], one["constant_rationale"][figure])
+            for name, one in variants.items()
+            if one["constant_rationale"] and one["constant_rationale"].get(figure) is not None
+        }
+        below = [
+            name for name, (written, constant) in sides.items() if written is None or written <= constant
+        ]
+        told = ", ".join(f"`{name}` ({' against '.join(map(_number, sides[name]))})" for name in below)
+        if below:
+            sentences.append(
+                f"Not above the constant rationale of its own labels in {FIGURES[figure]}: {told}."
+            )
+        elif sides:
+            sentences.append(
+                f"All that write rationales are above the constant one of their labels in {FIGURES[figure]}."
+            )
+    return sentences
 
 
 def _drawn_units(results: Mapping[str, Any]) -> list[str]:

@@ -21,6 +21,8 @@ from mmsr.cli import main
 from mmsr.data.datamodule import MmsrDataModule
 from mmsr.data.manifest import load_manifest
 from mmsr.evaluation.baselines import baselines
+from mmsr.evaluation.metrics import evaluate_rows
+from mmsr.evaluation.rationales import rationale_metrics
 from mmsr.evaluation.significance import bootstrap, paired_bootstrap
 from mmsr.inference import open_predictor
 from mmsr.model.configuration import FUSIONS
@@ -76,6 +78,13 @@ def tiny(folder: Path, corpus: Path, **content) -> Path:
         "out": str(folder / "out"),
     }
     return write(folder, **{**whole, **content})
+
+
+def change(file: Path, how) -> None:
+    """Change the content of a JSON file."""
+    content = json.loads(file.read_text(encoding="utf-8"))
+    how(content)
+    file.write_text(json.dumps(content), encoding="utf-8")
 
 
 def told_again(out: Path, file: Path, **content) -> dict:
@@ -580,6 +589,58 @@ def test_values_of_a_column_are_drawn_together_and_rows_without_one_stand_alone(
     ):
         with pytest.raises(ValueError, match=message):
             told_again(out, path, settings=settings, evaluation={**conditions, "cluster": column})
+
+
+def test_rationales_are_held_against_the_constant_ones_of_their_labels(copied):
+    """Of predictions alone: what was written is replaced in the files, and nothing is predicted again."""
+    out, path = copied
+    ablation = read_ablation(path)
+    data = MmsrDataModule(ablation.variants["concat"]["data"]["manifest"])
+    given = [row for row in data.train_rows if row["rationale"] and row["label"]]
+    first = plan(replace(ablation, out=out))[0]
+    for run in first:
+        file = run.folder / "predictions.jsonl"
+        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        rows = [{**row, "predicted_rationale": "said by nobody"} for row in rows]
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        labels = run.result()["labels"]
+        change(
+            run.folder / "metrics.json",
+            lambda metrics, rows=rows, labels=labels: metrics["test"].update(
+                {
+                    name: evaluate_rows([row for row in rows if row["condition"] == name], labels)
+                    for name in metrics["test"]
+                }
+            ),
+        )
+    asked = {"conditions": ["shuffled_audio"], "also": ["accuracy", "rougeL"]}
+    results = told_again(out, path, evaluation=asked)
+
+    def constant(label, language):
+        theirs = [row for row in given if (row["label"], row["language"]) == (label, language)]
+        texts = sorted(row["rationale"] for row in theirs or [row for row in given if row["label"] == label])
+        return max(texts, key=texts.count)
+
+    expected = [
+        rationale_metrics(
+            [row["rationale"] for row in seed],
+            [constant(row["predicted_label"], row["language"]) for row in seed],
+        )["rougeL"]
+        for seed in said(out, results, "concat")
+    ]
+    assert results["variants"]["concat"]["constant_rationale"]["rougeL"] == pytest.approx(np.mean(expected))
+    assert results["variants"]["text_only"]["constant_rationale"] is None, "it writes none"
+    assert 0 < results["baselines"]["constant_rationale_oracle"]["rougeL"] < 1
+    lines = table(results).splitlines()
+    names = [line.split(" | ")[0] for line in lines]
+    place = names.index("| baseline: constant rationale of the labels of `concat`")
+    assert names[place - 1] == "| `concat`" and f" | {np.mean(expected):.3f} | " in lines[place]
+    assert len({line.count(" | ") for line in lines}) == 1
+    written = results["variants"]["concat"]["test"]["audio+text"]["rougeL"]
+    below = f"ROUGE-L (Unicode): `concat` ({written:.3f} against {np.mean(expected):.3f})."
+    assert f"Not above the constant rationale of its own labels in {below}" in results["paragraph"]
+    results["variants"]["concat"]["test"]["audio+text"]["rougeL"] = 0.99
+    assert "All that write rationales are above the constant one of their labels" in paragraph(results)
 
 
 # ---------------------------------------------------------------------- figures
