@@ -16,6 +16,7 @@ import fcntl
 import hashlib
 import itertools
 import json
+import logging
 import os
 import sys
 import time
@@ -48,6 +49,8 @@ from mmsr.model.configuration import fusion_reads
 from mmsr.model.processing import MmsrProcessor
 from mmsr.training.run import MmsrCLI, quieten, settings_that_matter
 from mmsr.training.runner import OWN, Evaluation, Open, Run, Runner, train_and_evaluate
+
+logger = logging.getLogger(__name__)
 
 KEYS = ("base", "settings", "grid", "variants", "seeds", "folds", "reference", "out", "evaluation")
 EVALUATION_KEYS = ("metric", "condition", "conditions", "also", "by_language", "cluster", "block_rows")
@@ -489,7 +492,7 @@ def ablate(
         ValueError: the settings of a variant or the data have faults, or another process is at work in the
             folder.
     """
-    from mmsr.training.ablation_report import summarise, write_report
+    from mmsr.training.ablation_report import origins, summarise, write_report
 
     runs = plan(ablation)
     with _alone(ablation.out):
@@ -498,10 +501,11 @@ def ablate(
         results |= {
             "baselines": _baselines(ablation, runs),
             "failed": [_told(ablation, run, error) for run, error in failed],
-            "command": " ".join(sys.argv),
-            "versions": versions(),
-            "machine": machine(),
+            "reported_by": _reporter(),
         }
+        results |= origins(runs) or {**_reporter(), "differing": {}}
+        if results["differing"]:
+            logger.warning("%s: the runs differ in %s", ablation.out, ", ".join(results["differing"]))
         write_report(ablation.out, results)
     return results
 
@@ -582,6 +586,11 @@ def _told(ablation: Ablation, run: Run, error: str) -> dict[str, Any]:
         "error": error,
         "log": str(run.folder / "log.txt"),
     }
+
+
+def _reporter() -> dict[str, Any]:
+    """Who tells of the runs, which others may have made."""
+    return {"command": " ".join(sys.argv), "versions": versions(), "machine": machine()}
 
 
 def data_of(run: Run) -> MmsrDataModule:

@@ -42,7 +42,7 @@ from mmsr.evaluation.significance import (
 )
 from mmsr.files import write_file
 from mmsr.training.ablation import RATIONALE_METRICS, Ablation, Units, data_of, units_of
-from mmsr.training.runner import Run
+from mmsr.training.runner import ORIGIN, Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -105,6 +105,8 @@ def write_report(out: Path, results: dict[str, Any]) -> None:
     """Write results.json, table.md, the report and plot.png; adds `paragraph` to the results."""
     results["paragraph"] = paragraph(results)
     text = f"{table(results)}\n{results['paragraph']}\n"
+    if differing := _differing(results):
+        text += f"\n{differing}\n"
     for line in results["failed"]:
         text += f"\nfailed: {line['run']} ({line['settings']}): {line['error']}\n"
     content = json.dumps(results, ensure_ascii=False, indent=1, allow_nan=False)
@@ -264,6 +266,42 @@ def _constant_rationale(
     return {name: _mean([one.get(name) for one in entries]) for name in wanted}
 
 
+def origins(runs: Sequence[Sequence[Run]]) -> dict[str, Any]:
+    """Where the finished runs come from, by their own files; {} without any.
+
+    `command`, `versions` and `machine` are theirs, values that differ side by side; `differing` names these.
+    """
+    documents = {}
+    for run in (run for row in runs for run in row if run.result() is not None):
+        metrics = json.loads((run.folder / "metrics.json").read_text(encoding="utf-8"))
+        documents[run.name] = [metrics[one] for one in ("trained",) if one in metrics] + [metrics]
+    flat = [_flat_origin(one) for several in documents.values() for one in several]
+    keys = dict.fromkeys(key for one in flat for key in one)
+    values = {key: list(dict.fromkeys(one.get(key, "none") for one in flat)) for key in keys}
+    if not values:
+        return {}
+    joined = {
+        key: several[0] if len(several) == 1 else " / ".join(map(str, several))
+        for key, several in values.items()
+    }
+    return {
+        "command": joined["command"],
+        **{
+            part: {
+                key.removeprefix(f"{part} "): value for key, value in joined.items() if key.startswith(part)
+            }
+            for part in ORIGIN[1:]
+        },
+        "differing": {key: several for key, several in values.items() if len(several) > 1},
+    }
+
+
+def _flat_origin(document: Mapping[str, Any]) -> dict[str, Any]:
+    parts = {part: document[part] for part in ORIGIN[1:]}
+    nested = {f"{part} {name}": value for part, values in parts.items() for name, value in values.items()}
+    return {"command": document["command"], **nested}
+
+
 def _difference(
     pairs: Sequence[tuple[Predictions, Predictions]], metric: str, units: Units | None
 ) -> dict[str, Any] | None:
@@ -309,6 +347,11 @@ def page(results: Mapping[str, Any]) -> Page:
         "intervals": "; of differences ".join([drawn, *(f"over {one}" for one in sorted(over))]),
         "data fingerprint": ", ".join(results["data_fingerprints"]),
     }
+    if results["differing"]:
+        provenance["differing"] = _differing(results)
+    if (reporter := results["reported_by"]) != {name: results[name] for name in ORIGIN}:
+        version = reporter["versions"].get("mmsr", "of no version")
+        provenance["report"] = f"by {reporter['command']}, mmsr {version}, {reporter['machine']['cpu']}"
     sections = [
         _results(results, provenance),
         _by_seed_section(results),
@@ -331,6 +374,8 @@ def table(results: Mapping[str, Any]) -> str:
 def _results(results: Mapping[str, Any], provenance: Mapping[str, str]) -> Section:
     """The table, what it says, and its picture."""
     blocks: list[Any] = [_table(results), Text(results["paragraph"])]
+    if differing := _differing(results):
+        blocks.append(Text(differing))
     if any(figures["runs"] for figures in results["variants"].values()):
         blocks.append(
             picture(
@@ -584,6 +629,12 @@ def _told_units(results: Mapping[str, Any]) -> str:
             counts.setdefault(one["over"], set()).add(one["units"])
     told = [f"{over} ({', '.join(map(str, sorted(counts[over])))})" for over in sorted(counts)]
     return ", ".join(told) or "test rows"
+
+
+def _differing(results: Mapping[str, Any]) -> str:
+    """In what the runs differ that should be the same, as a sentence; nothing where they do not."""
+    told = [f"{key}: {' / '.join(map(str, values))}" for key, values in results["differing"].items()]
+    return f"The runs were not made alike ({'; '.join(told)})." if told else ""
 
 
 def _of_dev_rows(variants: Mapping[str, Any]) -> list[str]:

@@ -34,6 +34,7 @@ from mmsr.model.processing import MmsrProcessor
 from mmsr.training.run import fit
 
 OWN = "own"  # the condition under which a variant was trained
+ORIGIN = ("command", "versions", "machine")  # of metrics.json: where figures come from
 _TICK = 2.0  # seconds between looks at how far the runs are
 
 
@@ -120,6 +121,7 @@ def train_and_evaluate(open_model: Open, run: Run) -> None:
     """Make a run's files, or those that it lacks; result.json comes last."""
     started = time.perf_counter()
     model = run.folder / "model"
+    trained = _origin_of_training(run) if model.exists() else {}
     if not model.exists():
         _train(run)
     processor = MmsrProcessor.from_pretrained(model)
@@ -134,6 +136,7 @@ def train_and_evaluate(open_model: Open, run: Run) -> None:
         data_fingerprint=run.data_fingerprint,
         command=" ".join(sys.argv),
         seconds=time.perf_counter() - started,
+        extra={"trained": trained} if trained else None,
     )
     cost = json.loads((run.folder / "cost.json").read_text(encoding="utf-8"))
     result = {
@@ -183,6 +186,19 @@ def _answers(
         more, answered = evaluate(predict, read, labels=labels, conditions=["shuffled_audio"])
         figures, predictions = {**figures, **more}, [*predictions, *answered]
     return figures, predictions
+
+
+def _origin_of_training(run: Run) -> dict[str, Any]:
+    """Where a trained model comes from, which its next evaluation may not pass off as its own.
+
+    An earlier evaluation tells, of another condition; nothing where there was none.
+    """
+    path = run.folder / "metrics.json"
+    if not path.is_file():
+        return {}
+    before = json.loads(path.read_text(encoding="utf-8"))
+    trained: dict[str, Any] = before.get("trained") or {name: before[name] for name in ORIGIN}
+    return trained
 
 
 def _best_epoch(run: Run) -> dict[str, float]:

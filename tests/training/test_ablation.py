@@ -3,6 +3,7 @@
 import csv
 import importlib
 import json
+import logging
 import os
 import shutil
 import signal
@@ -356,9 +357,15 @@ def test_other_conditions_are_answered_without_training_again(finished, tmp_path
     content = yaml.safe_load(path.read_text())
     content |= {"seeds": [0], "evaluation": {"condition": "asr"}, "grid": {"model.fusion": ["concat"]}}
     trained = {file: file.stat().st_mtime_ns for file in out.rglob("model.safetensors")}
+    for file in out.glob("runs/*/metrics.json"):
+        change(file, lambda metrics: metrics["machine"].update(cpu="another"))
     other = read_ablation(write(tmp_path, **content), out=str(out))
     again = ablate(other, open_model=open_predictor, runner=Here())
     assert again["variants"]["concat"]["test"].keys() == {"asr"}
+    metrics = out / "runs" / again["variants"]["concat"]["runs"][0]["name"] / "metrics.json"
+    found = json.loads(metrics.read_text(encoding="utf-8"))
+    assert found["trained"]["machine"]["cpu"] == "another", "whose time an epoch's is"
+    assert found["machine"]["cpu"] != "another" and again["differing"]["machine cpu"][0] == "another"
     assert {file: file.stat().st_mtime_ns for file in out.rglob("model.safetensors")} == trained
 
 
@@ -641,6 +648,38 @@ def test_rationales_are_held_against_the_constant_ones_of_their_labels(copied):
     assert f"Not above the constant rationale of its own labels in {below}" in results["paragraph"]
     results["variants"]["concat"]["test"]["audio+text"]["rougeL"] = 0.99
     assert "All that write rationales are above the constant one of their labels" in paragraph(results)
+
+
+def test_a_run_keeps_the_machine_versions_and_command_that_made_it(copied, caplog):
+    out, path = copied
+    files = sorted(out.glob("runs/*/metrics.json"))
+    for file in files:
+        change(file, lambda metrics: metrics.update(command="mmsr ablate there"))
+        change(file, lambda metrics: metrics["machine"].update(cpu="their cpu", gpu="their gpu"))
+    with caplog.at_level(logging.WARNING):
+        alike = told_again(out, path)
+    assert alike["machine"]["cpu"] == "their cpu" and alike["command"] == "mmsr ablate there"
+    assert alike["differing"] == {} and "not made alike" not in (out / "table.md").read_text(encoding="utf-8")
+    assert alike["reported_by"]["machine"]["cpu"] != "their cpu"
+    assert "the runs differ" not in caplog.text
+    report = (out / "report.md").read_text(encoding="utf-8")
+    assert "their gpu, their cpu" in report and f"by {alike['reported_by']['command']}" in report
+    change(files[0], lambda metrics: metrics["versions"].update(torch="1.0"))
+    change(files[0], lambda metrics: metrics["machine"].pop("gpu"))
+    with caplog.at_level(logging.WARNING):
+        mixed = told_again(out, path)
+    assert set(mixed["differing"]) == {"versions torch", "machine gpu"}
+    assert set(mixed["differing"]["machine gpu"]) == {"their gpu", "none"}
+    lines = [record.getMessage() for record in caplog.records if "the runs differ" in record.getMessage()]
+    assert len(lines) == 1 and "machine gpu" in lines[0] and "versions torch" in lines[0]
+    told = [line for line in paragraph_and_footer(out) if "The runs were not made alike" in line]
+    assert len(told) == 1 and "1.0" in told[0]
+    assert told[0] in (out / "report.md").read_text(encoding="utf-8")
+
+
+def paragraph_and_footer(out: Path) -> list[str]:
+    lines = (out / "table.md").read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line and not line.startswith("|")]
 
 
 # ---------------------------------------------------------------------- figures
