@@ -11,8 +11,10 @@ import inspect
 import itertools
 import os
 import re
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from argparse import ArgumentError
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from json import dumps, loads
 from keyword import iskeyword
@@ -22,7 +24,10 @@ from typing import Any, Literal
 from mmsr.cli_data import DATA_COMMANDS
 from mmsr.cli_evaluation import EVALUATION_COMMANDS, evaluate, rows_of
 from mmsr.cli_setup import SETUP_COMMANDS
-from mmsr.console import live_table, must_be_there, progress_bar, say
+from mmsr.console import at_least_one, live_table, must_be_there, progress_bar, say
+
+_NOTHING = ("null", "~")  # words that the parser takes for no value
+_SHORTEST, _LONGEST = 0.1, 300.0  # seconds of audio for which one answer says something
 
 
 def demo(out: str = "runs/demo", utterances: int = 2400, seed: int = 0, epochs: int | None = None) -> None:
@@ -155,7 +160,8 @@ def predict(
     if text is not None and not text.strip():
         raise ValueError(f"--text {text!r} is empty; accepted: words, or no --text for audio alone")
     if audio is not None and not os.path.isfile(audio):
-        raise ValueError(f"--audio {audio}: no such file")
+        what = "a folder" if os.path.isdir(audio) else "no such file"
+        raise ValueError(f"--audio {audio}: {what}; accepted: an audio file, or --manifest for many")
     one_utterance = {"asr": asr, "alternatives": alternatives, "html": html}
     if manifest is not None:
         must_be_there("manifest", manifest)
@@ -165,6 +171,11 @@ def predict(
         raise ValueError(f"--asr {asr} writes the transcript of --audio; accepted: --audio, and no --text")
     if language is not None and asr is None:
         raise ValueError(f"--language {language} is told to a recogniser; accepted: with --asr")
+    if out is not None and manifest is None:
+        raise ValueError(
+            f"--out {out} is for a --manifest's predictions; accepted: --json > {out}, or --html"
+        )
+    at_least_one(num_beams=num_beams, batch_size=batch_size)
     if html is not None and not html.lower().endswith((".html", ".htm")):
         raise ValueError(f"--html {html} has another ending; accepted: .html")
     if abstain_below is not None and not 0 < abstain_below <= 1:
@@ -186,6 +197,8 @@ def predict(
             abstain_below=abstain_below,
         )
         print(dumps(answer, ensure_ascii=False) if json else format_answer(answer))
+        for line in () if audio is None else advice(audio):
+            say(line)
         return
     from mmsr.data.manifest import load_manifest
     from mmsr.evaluation.run import predict_rows
@@ -280,9 +293,9 @@ def transcribe(
 
 
 def timeline(
-    model: str,
     audio: str,
-    out: str,
+    model: str = "demo",
+    out: str | None = None,
     turns: str | None = None,
     transcript: str | None = None,
     asr: str | None = None,
@@ -304,13 +317,15 @@ def timeline(
     timeline.journal.jsonl) grows with every batch: the same command goes on from there after an interruption.
     Delete it when nothing is to follow. A recording without speech has an empty timeline.
 
-    Example: mmsr timeline --model runs/demo/model --audio consultation.wav --out consultation
+    Example: mmsr timeline --audio consultation.wav
+    Example: mmsr timeline --model runs/demo/model --audio consultation.wav --out timeline.srt
 
     Args:
-        model: Folder or Hub id of a checkpoint.
         audio: The recording, of any length, in any format libsndfile reads, or ffmpeg where that is
             installed.
-        out: Folder for all forms, or one file: .jsonl, .csv, .srt, .vtt or .html.
+        model: Folder or Hub id of a checkpoint; demo is the packaged one, which is for trying this out.
+        out: Folder for all forms, or one file: .jsonl, .csv, .srt, .vtt or .html. By default a folder here
+            with the recording's name, without its ending.
         turns: RTTM file with the speakers' turns, which are the segments instead of what silero-vad finds.
         transcript: Words with times: .srt, .vtt, or a table with columns start, end and text.
         asr: Folder or Hub id of a recogniser, which hears each segment.
@@ -336,6 +351,8 @@ def timeline(
         raise ValueError(f"--language {language} is for the recogniser: give --asr too")
     if smooth < 0:
         raise ValueError(f"--smooth {smooth:g}; accepted: seconds above 0, or 0 for none")
+    at_least_one(num_beams=num_beams, batch_size=batch_size)
+    out = timeline_folder(audio) if out is None else out
     from mmsr.timeline_files import as_text, output_files, read_cues, read_turns, write_timeline
 
     inputs = [path for path in (audio, turns, transcript) if path is not None]
@@ -383,7 +400,15 @@ def timeline(
     say(f"timeline: {', '.join(map(str, written))}")
 
 
-def ablate(config: str, jobs: int = 1, out: str | None = None, dry_run: bool = False) -> None:
+def ablate(
+    config: str,
+    jobs: int | None = None,
+    out: str | None = None,
+    dry_run: bool = False,
+    ray: str | None = None,
+    cpus: int = 1,
+    gpus: float = 0.0,
+) -> None:
     """Train variants of a configuration with several seeds, and compare them on the test rows.
 
     Writes results.json, table.md, report.html, report.md and plot.png. Runs are named by their settings and
@@ -391,22 +416,34 @@ def ablate(config: str, jobs: int = 1, out: str | None = None, dry_run: bool = F
     where a run failed.
 
     Example: mmsr ablate -c experiments/ablations/fusions.yaml --jobs 2
+    Example: mmsr ablate -c experiments/ablations/fusions.yaml --ray auto --gpus 0.25
 
     Args:
         config: YAML file (-c FILE) with base, settings, grid, variants, seeds, folds, reference, evaluation
             and out.
-        jobs: Runs at a time, each a process with one thread.
+        jobs: Runs at a time, each a process with one thread: 1 by default, with --ray as many as fit.
         out: Folder for the results, instead of the file's.
         dry_run: Check the file, list its runs and end (--dry-run alone will do).
+        ray: Run on this Ray cluster (extra ray): auto, HOST:PORT, or local. Its machines must see the same
+            folders.
+        cpus: Processors of a run, with --ray.
+        gpus: GPUs of a run, with --ray; a part lets several share one.
     """
     from mmsr.inference import open_predictor
     from mmsr.training.ablation import ablate as run_ablation
     from mmsr.training.ablation import plan, read_ablation
     from mmsr.training.ablation_report import table
-    from mmsr.training.runner import LocalProcesses
+    from mmsr.training.ray_runner import RayCluster
+    from mmsr.training.runner import LocalProcesses, Runner
 
     ablation = read_ablation(config, out=out, find=lambda name: packaged_config(Path(name).name))
-    runner = LocalProcesses(jobs)
+    if ray is None and (cpus, gpus) != (1, 0.0):
+        raise ValueError(f"--cpus {cpus} --gpus {gpus:g} are of --ray; accepted: --ray ADDRESS beside them")
+    runner: Runner = (
+        LocalProcesses(1 if jobs is None else jobs)
+        if ray is None
+        else RayCluster(ray, jobs=jobs, cpus=cpus, gpus=gpus)
+    )
     if dry_run:
         for run in itertools.chain.from_iterable(plan(ablation)):
             state = "to do" if run.result() is None else "finished"
@@ -437,7 +474,7 @@ def export(
 
     `--format onnx` writes encoder.onnx (both encoders, fusion and head), decoder.onnx (one step, with its
     cache), and both with 8-bit weights (.int8.onnx). The graphs are checked against torch, and with
-    --manifest their answers too.
+    --manifest their answers too, whose agreement is in agreement.json.
 
     Example: mmsr export --checkpoint runs/demo/checkpoints/last.ckpt --out my-model
     Example: mmsr export --format onnx --model runs/demo/model --out my-onnx
@@ -470,6 +507,7 @@ def export(
         say(f"{checkpoint} -> {out}")
         return
     from mmsr.data.manifest import load_manifest
+    from mmsr.files import write_file
     from mmsr.inference import load_pipeline, predictor
     from mmsr.onnx import compare_precisions, export_onnx
 
@@ -485,7 +523,9 @@ def export(
     if rows:
         records: list[Any] = [{name: row[name] for name in ("audio", "text", "language")} for row in rows]
         answers = predictor(pipe, batch_size=batch_size)(records)
-        for precision, kept in compare_precisions(out, rows, answers, batch_size=batch_size).items():
+        agreement = compare_precisions(out, rows, answers, batch_size=batch_size)
+        write_file(Path(out, "agreement.json"), dumps(agreement, indent=1).encode())
+        for precision, kept in agreement.items():
             line = f"{precision}: labels of torch {kept['label']:.1%}, rationales {kept['rationale']:.1%}"
             if "accuracy" in kept:
                 line += f", accuracy {kept['accuracy']:.3f} (torch {kept['accuracy_of_torch']:.3f})"
@@ -557,6 +597,31 @@ COMMANDS: dict[str, Any] = {
 
 
 # ---------------------------------------------------------------------- helpers of the commands
+
+
+def timeline_folder(audio: str) -> str:
+    """The folder of a recording's timeline where none is named; one of another's is not written into."""
+    folder = Path(Path(audio).stem)
+    if folder.exists() and not any(folder.glob("timeline.*")):
+        raise ValueError(f"{folder}/ is there and holds no timeline; accepted: --out with another folder")
+    return str(folder)
+
+
+def advice(audio: str) -> Iterator[str]:
+    """What to know of a recording that a model answers nonetheless: it is silent, very short or very long."""
+    from mmsr.data.audio import Audio
+    from mmsr.data.check.audio import hear
+
+    seconds = Audio.duration(audio)
+    if seconds < _SHORTEST:
+        yield f"{audio} lasts {seconds * 1000:.0f} ms: too short for speech, so the answer says nothing of it"
+    elif seconds > _LONGEST:
+        yield (
+            f"{audio} lasts {seconds / 60:.0f} minutes and gets one answer for all of it; "
+            "mmsr timeline answers for each segment of speech"
+        )
+    elif any(code == "audio-silent" for code, _ in hear(Audio()(audio))):
+        yield f"{audio} is silent: the answer says nothing of it"
 
 
 def answer_one(pipe: Any, utterance: dict[str, Any], *, html: str | None, **options: Any) -> dict[str, Any]:
@@ -632,7 +697,7 @@ def fill_parser(parser: Any, commands: dict[str, Any]) -> None:
     for name, command in commands.items():
         nested = isinstance(command, dict)
         doc = command["_help"] if nested else (inspect.getdoc(command) or "").split("\n\nArgs:")[0]
-        subparser = type(parser)(description=doc, formatter_class=parser.formatter_class)
+        subparser = type(parser)(description=doc, formatter_class=parser.formatter_class, exit_on_error=False)
         subcommands.add_subcommand(name, subparser, help=doc.splitlines()[0])
         if nested:
             fill_parser(subparser, {key: value for key, value in command.items() if key != "_help"})
@@ -671,6 +736,7 @@ def make_parser() -> Any:
 
     parser = ArgumentParser(
         prog="mmsr",
+        exit_on_error=False,
         description="Multimodal sentiment reasoning: a sentiment and its reason, from speech and transcript.",
         formatter_class=Formatter,
     )
@@ -709,6 +775,9 @@ def as_flags(argv: Sequence[str]) -> list[str]:
         name, equals, rest = value.partition("=")
         name = "--" + name[2:].replace("-", "_")
         kind = types.get(name, "")
+        if kind == "str | None" and (rest if equals else " ".join(values[:1])).lower() in _NOTHING:
+            flag = "--" + name[2:].replace("_", "-")
+            raise ValueError(f"{flag} {rest or values[0]} would be read as no value; accepted: other words")
         if kind.startswith(("list[str]", "list[float]")) and not equals:
             own = []
             while values and not values[0].startswith("--"):
@@ -739,14 +808,41 @@ def as_mapping(words: Sequence[str]) -> str:
 def flag_types(argv: Sequence[str]) -> dict[str, str]:
     """The flags of the command that is called, and their types as written."""
     command: Any = COMMANDS
-    for word in argv:
-        if not isinstance(command, dict) or word not in command:
-            break
+    for word in called(argv):
         command = command[word]
     if not callable(command):
         return {}
     parameters = inspect.signature(command).parameters.values()
     return {f"--{parameter.name}": str(parameter.annotation) for parameter in parameters}
+
+
+def called(argv: Sequence[str]) -> list[str]:
+    """The words of the command that is called."""
+    words: list[str] = []
+    commands: Any = COMMANDS
+    for word in argv:
+        if not isinstance(commands, dict) or word not in commands:
+            break
+        words.append(word)
+        commands = commands[word]
+    return words
+
+
+def as_typed(problem: str) -> str:
+    """The parser's words in one line, flags as they are typed: `--batch-size` for `predict.batch_size`."""
+
+    def flag(name: str) -> str:
+        return "--" + name.rpartition(".")[2].replace("_", "-")
+
+    def missing(names: re.Match[str]) -> str:
+        flags = [flag(name) for name in names[1].split(", ")]
+        return f"{' and '.join(flags)} {'is' if len(flags) == 1 else 'are'} required"
+
+    line = " ".join(problem.split())
+    line = re.sub(r"the following arguments are required: (.*)", missing, line)
+    line = re.sub(r'Parser key "([\w.]+)":', lambda key: f"{flag(key[1])}:", line)
+    line = re.sub(r"<class '(\w+)'>", r"\1", line)
+    return re.sub(r"(--[\w-]+): Expected a (\w+)\. Got value: (\S+)", r"\1 \3; accepted: \2", line)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -760,6 +856,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         say("interrupted")
         sys.exit(130)
+    except BrokenPipeError:  # who reads has enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+    except ArgumentError as error:
+        say(f"mmsr: error: {as_typed(str(error))} ({' '.join(['mmsr', *called(argv), '--help'])})")
+        sys.exit(2)
     except (ValueError, OSError) as error:
         say(f"mmsr: error: {error}")
         sys.exit(2)

@@ -84,6 +84,7 @@ def evaluate(
     from mmsr.data.manifest import fingerprint, load_manifest
     from mmsr.data.splits import speaker_fold
     from mmsr.evaluation.bertscore import BertScorer
+    from mmsr.evaluation.calibration import conformal_text
     from mmsr.evaluation.report import markdown_table, write_report
     from mmsr.evaluation.run import conformal_entries, write_run
     from mmsr.evaluation.run import evaluate as evaluate_rows
@@ -160,6 +161,8 @@ def evaluate(
     for name, entry in metrics[split].items():
         if "worst_slice" in entry:
             say(f"{name}: {worst_slice_line(entry['worst_slice'], least=slice_rows)}")
+        if "conformal" in entry:
+            say(f"{name}: {conformal_text(entry['conformal'])}")
     say(f"report: {report}")
 
 
@@ -249,7 +252,8 @@ def compare(
     """Whether a run is better than others on the same rows: difference, interval, tests, effect size.
 
     A RUN is `[NAME=]PATH[:CONDITION]`: a folder of `mmsr evaluate`, a predictions file, or a pattern in
-    quotes that matches the seeds of one system. The first is compared with each other one.
+    quotes that matches the seeds of one system. The first is compared with each other one. With two seeds or
+    more on both sides interval and p hold for other seeds too; else they speak of these trainings alone.
 
     Example: mmsr compare "ours=runs/cross-seed*" "theirs=runs/text-seed*"
 
@@ -258,7 +262,7 @@ def compare(
     Args:
         runs: Two or more.
         metric: accuracy, macro_f1, uar; or of rationales rouge1, rouge2, rougeL, rougeLsum, each with _ascii
-            too, rationale_exact.
+            too, rationale_exact, chrf (the mean of the rows').
         condition: Of the rows, such as audio+text; by default the first that all runs have.
         cluster: Column whose values are resampled and swapped whole, or none for rows; by default speaker
             where every row has one and they are more than five.

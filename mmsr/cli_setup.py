@@ -5,6 +5,7 @@ As in `mmsr.cli`, functions import what they need when they run.
 
 from __future__ import annotations
 
+import re
 import sys
 from json import dumps
 from typing import Any
@@ -57,7 +58,9 @@ def completion(*shells: str) -> None:
         raise ValueError("completion needs shtab: pip install 'mmsr[completion]'")
     from mmsr.cli import make_parser
 
-    print(make_parser().get_completion_script(f"shtab-{shells[0]}"))
+    script = make_parser().get_completion_script(f"shtab-{shells[0]}")
+    # flags as the documentation types them; both are accepted
+    print(re.sub(r"--[a-z0-9]+(?:_[a-z0-9]+)+\b", lambda flag: flag[0].replace("_", "-"), script))
 
 
 SETUP_COMMANDS: dict[str, Any] = {"doctor": doctor, "completion": completion}

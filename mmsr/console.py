@@ -25,6 +25,17 @@ def must_be_there(flag: str, path: str) -> None:
         raise ValueError(f"--{flag} {path}: no such file")
 
 
+def at_least_one(**numbers: int) -> None:
+    """Refuse a count below one before anything is loaded; the flag has the parameter's name.
+
+    Raises:
+        ValueError: Names flag and value.
+    """
+    for name, number in numbers.items():
+        if number < 1:
+            raise ValueError(f"--{name.replace('_', '-')} {number}; accepted: 1 or more")
+
+
 def progress_bar() -> Callable[[str, int, int], None] | None:
     """A progress bar on stderr, where that is a terminal: called with task, done and total."""
     if not sys.stderr.isatty():

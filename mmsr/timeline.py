@@ -131,8 +131,8 @@ class Timeline:
     def summary(self) -> dict[str, Any]:
         """Seconds and segments of each label, seconds of each speaker by label, and the strongest moments.
 
-        `moments` has the segments in which each label is the most probable of the recording, also where
-        another label is more probable still.
+        `moments` has, of each label, those of its own segments in which it is most probable: a rationale
+        explains the segment's label, and no other.
         """
         speakers = sorted({part.speaker for part in self.segments if part.speaker is not None})
 
@@ -168,7 +168,8 @@ class Timeline:
         }
 
     def _strongest(self, label: str) -> list[AnsweredSegment]:
-        return sorted(self.segments, key=lambda part: (-part.scores[label], part.start))[:_MOMENTS]
+        own = (part for part in self.segments if part.label == label)
+        return sorted(own, key=lambda part: (-part.scores[label], part.start))[:_MOMENTS]
 
 
 def make_timeline(

@@ -57,6 +57,62 @@ def test_predict_answers_in_words_and_in_json(model, clip, capsys):
     assert json.loads(capsys.readouterr().out)["forced_label"] == "negative"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("timeline", "--audio is required (mmsr timeline --help)"),
+        ("transcribe --out x.csv", "--manifest and --asr are required (mmsr transcribe --help)"),
+        ("human make a=b", "--manifest and --out are required (mmsr human make --help)"),
+        ("predict --text hi --batch-size two", "--batch-size two; accepted: int (mmsr predict --help)"),
+        ("predict --foo 3", "unrecognized arguments: --foo 3 (mmsr predict --help)"),
+        ("predict --text null", "--text null would be read as no value; accepted: other words"),
+        ("predict --text=~", "--text ~ would be read as no value; accepted: other words"),
+        ("predict --text hi --num-beams 0", "--num-beams 0; accepted: 1 or more"),
+        ("predict --audio .", "--audio .: a folder; accepted: an audio file, or --manifest for many"),
+        (
+            "predict --text hi --out x",
+            "--out x is for a --manifest's predictions; accepted: --json > x, or --html",
+        ),
+    ],
+)
+def test_what_is_typed_wrongly_is_one_line_in_the_words_of_who_typed_it(capsys, arguments, said):
+    assert refused(capsys, *arguments.split()) == f"mmsr: error: {said}"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "volume", "said"),
+    [(0.01, 0.1, "lasts 10 ms: too short for speech"), (1, 0, "is silent: the answer says nothing of it")],
+)
+def test_what_cannot_be_told_from_a_recording_is_said_beside_the_answer(
+    model, capsys, tmp_path, seconds, volume, said
+):
+    samples = volume * np.sin(np.arange(int(seconds * 16_000)) / 9)
+    soundfile.write(tmp_path / "a.wav", samples, 16_000)
+    main(["predict", "--model", str(model), "--audio", str(tmp_path / "a.wav")])
+    captured = capsys.readouterr()
+    assert "label:" in captured.out and said in captured.err
+
+
+def test_a_clip_of_speech_gets_no_advice(model, clip, capsys):
+    main(["predict", "--model", str(model), "--audio", str(clip)])
+    assert capsys.readouterr().err == ""
+
+
+def test_fit_refuses_to_train_a_writer_without_rationales(demo_corpus, tmp_path, capsys):
+    import pandas
+
+    table = pandas.read_csv(demo_corpus).drop(columns="rationale")
+    table["audio"] = [str(demo_corpus.parent / name) for name in table["audio"]]
+    table.to_csv(tmp_path / "m.csv", index=False)
+    fit = ["fit", "--model.preset", "tiny", "--model.vocab_size", "600", "--trainer.max_epochs", "1"]
+    fit += ["--data.manifest", str(tmp_path / "m.csv"), "--trainer.default_root_dir", str(tmp_path / "run")]
+    line = refused(capsys, *fit)
+    assert "m.csv" in line and "no row of 'train' has one" in line
+    assert "--model.rationale_format none" in line
+    main([*fit, "--model.rationale_format", "none", "--trainer.enable_progress_bar", "false"])
+    assert (tmp_path / "run" / "model").is_dir()
+
+
 def test_predict_over_a_manifest_writes_the_contract_s_rows(model, demo_corpus, tmp_path):
     out = tmp_path / "p.jsonl"
     main(["predict", "--model", str(model), "--manifest", str(demo_corpus), "--out", str(out)])

@@ -162,7 +162,7 @@ def test_completion_is_a_script_that_the_shell_reads(shell, capsys, tmp_path):
         )
         for words, expected in (
             (["tra", "", "1"], "transcribe"),
-            (["predict", "--abst", "2"], "--abstain_below"),
+            (["predict", "--abst", "2"], "--abstain-below"),
         ):
             done = subprocess.run(["bash", "-c", asked, "_", *words], capture_output=True, text=True)
             assert done.stdout.split() == [expected], done.stderr

@@ -449,6 +449,23 @@ def test_smoothing_is_a_gaussian_mean_of_a_speaker() -> None:
         made.smoothed(0)
 
 
+def test_without_a_name_the_timeline_lies_beside_us_under_the_recordings(
+    tmp_path, monkeypatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    soundfile.write("consultation.wav", np.zeros(16_000), 16_000)
+    main(["timeline", "--audio", "consultation.wav"])
+    assert (tmp_path / "consultation" / "timeline.jsonl").exists()
+    main(["timeline", "--audio", "consultation.wav"])  # its own folder is written into again
+    (tmp_path / "notes").mkdir()
+    soundfile.write("notes.wav", np.zeros(16_000), 16_000)
+    with pytest.raises(SystemExit):
+        main(["timeline", "--audio", "notes.wav"])
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "mmsr: error: notes/ is there and holds no timeline; accepted: --out with another folder"
+    )
+
+
 def test_the_summary_counts_seconds_and_names_moments() -> None:
     made = by_hand(
         (0, 2, "bo", "a", (0.9, 0.1, 0.0)),
@@ -466,7 +483,8 @@ def test_the_summary_counts_seconds_and_names_moments() -> None:
         "anna": {"negative": 0, "neutral": 0, "positive": 2.5},
         "bo": {"negative": 2, "neutral": 2, "positive": 0},
     }
-    assert [moment["start"] for moment in summary["moments"]["negative"]] == [0, 7, 5]
+    starts = {label: [one["start"] for one in moments] for label, moments in summary["moments"].items()}
+    assert starts == {"negative": [0], "neutral": [5, 7], "positive": [2]}
     assert as_text(summary).splitlines()[:5] == [
         "0:09 long, 4 segments, 0:06 of speech",
         "  negative: 2.0 s in 1 segments",

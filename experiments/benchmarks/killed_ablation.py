@@ -1,11 +1,12 @@
-"""An ablation killed on the way: is a finished run repeated, and is the table the one of an unbroken ablation?
+"""An ablation killed on the way: is a finished run repeated, and is its table an unbroken one's?
 
     python experiments/benchmarks/killed_ablation.py --out runs/killed
 
-Runs an ablation's file (fusions.yaml: eleven fusions × five seeds) on a small demo corpus twice: to its report
-without a break, and again with as many SIGKILLs as `--kills` spread evenly over its runs, the same command each
-time. Compares the content and the time stamp of every finished run's files across the kills, and the two tables
-but for their times. Writes OUT/summary.json, prints it, and ends with exit code 1 where anything differs.
+Runs an ablation's file (fusions.yaml: eleven fusions × five seeds) on a small demo corpus twice: to its
+report without a break, and again with as many SIGKILLs as `--kills` spread evenly over its runs, the same
+command each time. Compares the content and the time stamp of every finished run's result across the kills,
+and the two tables but for their times. Writes OUT/summary.json, prints it, and ends with exit code 1 where
+anything differs.
 
 The corpus and the training are small (`--utterances`, `--epochs`), since what is tried is the bookkeeping.
 """

@@ -227,6 +227,25 @@ class MmsrDataModule(LightningDataModule):
                 " feature_store; accepted: time_mask, or mask_time_prob in a wav2vec2's own configuration"
             )
 
+    def check_rationales(self) -> None:
+        """Refuse to train a writer that has nothing to learn from.
+
+        It would stay as random as it began, and what it writes would be shown as the reason. Of a stream the
+        rows that come first are no proof.
+
+        Raises:
+            ManifestError: No row of the training split has a rationale.
+        """
+        if self.streaming:
+            return
+        column = column_of(self.train_rows, "rationale")
+        if column.null_count == len(column):
+            raise self._error(
+                "rationale",
+                f"no row of {self.split_names['train']!r} has one, and the model is to write them; "
+                "accepted: rationales, or --model.rationale_format none for the label alone",
+            )
+
     def setup(self, stage: str | None = None) -> None:
         """Read the manifest and find what is wrong with the stage's splits before anything runs.
 

@@ -286,7 +286,7 @@ def conformal_threshold(
         method: `lac` or `aps`.
 
     Returns:
-        The threshold; 1, at which sets hold every label, where the rows are too few for `coverage`.
+        The threshold; 1, at which sets hold every label, where the rows are fewer than `conformal_rows`.
 
     Raises:
         ValueError: `coverage` or `method` is none, or there are no rows.
@@ -297,6 +297,11 @@ def conformal_threshold(
     nonconformity = np.sort(_nonconformity(p, method)[np.arange(len(truth)), truth])
     rank = int(np.ceil((len(truth) + 1) * coverage - 1e-9))  # 1000 * .9 may be a little more than 900
     return float(nonconformity[rank - 1]) if rank <= len(truth) else 1.0
+
+
+def conformal_rows(coverage: float) -> int:
+    """The fewest rows that can promise `coverage`: 9 of 90 %. With fewer a set has to hold every label."""
+    return int(np.ceil(coverage / (1 - coverage) - 1e-9))
 
 
 def label_sets(scores: ArrayLike, threshold: float, *, method: Method = "lac") -> NDArray[np.bool_]:
@@ -316,25 +321,55 @@ def conformal_metrics(
     Rows without a label are left out; `{}` where either has none.
 
     Returns:
-        `asked` (the coverage), `n`, `n_calibration`, and for each method `threshold`, `coverage`, `mean_size`
-        and `empty` (share of rows).
+        `asked` (the coverage), `n`, `n_calibration`, `n_needed` (see `conformal_rows`), and for each method
+        `threshold`, `coverage` with its 95 % `interval` and what that is `over` (not of a single row),
+        `mean_size` and `empty` (share of rows).
     """
+    from mmsr.evaluation.metrics import mean_figure  # scikit-learn, which `mmsr fit` does without
+
     known, rows = ([row for row in part if row["label"] is not None] for part in (known, rows))
     if not known or not rows:
         return {}
     scores, past = score_matrix(rows, labels), score_matrix(known, labels)
     truth, past_truth = (np.array([labels.index(row["label"]) for row in part]) for part in (rows, known))
     figures: dict[str, Any] = {"asked": coverage, "n": len(rows), "n_calibration": len(known)}
+    figures["n_needed"] = conformal_rows(coverage)
     for method in METHODS:
         threshold = conformal_threshold(past, past_truth, coverage=coverage, method=method)
         sets = label_sets(scores, threshold, method=method)
+        covered = mean_figure(sets[np.arange(len(truth)), truth], rows)
         figures[method] = {
             "threshold": threshold,
-            "coverage": float(sets[np.arange(len(truth)), truth].mean()),
+            "coverage": covered["value"],
+            **{name: covered[name] for name in ("interval", "over") if name in covered},
             "mean_size": float(sets.sum(1).mean()),
             "empty": float((~sets.any(1)).mean()),
         }
     return figures
+
+
+def conformal_text(found: Mapping[str, Any]) -> str:
+    """What `conformal_metrics` found, in sentences for a person."""
+    asked = f"{100 * found['asked']:g} %"
+    told = f"Label sets asked to hold the true label in {asked} of rows, calibrated on "
+    told += f"{found['n_calibration']:,} rows: {'; '.join(_method_text(found, name) for name in METHODS)}."
+    if found["n_calibration"] < found.get("n_needed", 0):
+        told += (
+            f" {found['n_calibration']:,} calibration rows are too few for {asked}, which takes "
+            f"{found['n_needed']:,} or more: all sets hold every label, and tell nothing."
+        )
+    if any(found[name]["empty"] for name in METHODS):
+        told += " An empty set says that no label is likely enough: it never holds the true one."
+    return told
+
+
+def _method_text(found: Mapping[str, Any], name: str) -> str:
+    one = found[name]
+    said = f"{name.upper()} holds it in {100 * one['coverage']:.1f} %"
+    if "interval" in one:
+        low, high = one["interval"]
+        said += f" [{100 * low:.1f}, {100 * high:.1f}; 95 % over {one['over']}]"
+    return f"{said}, {one['mean_size']:.2f} labels a set, {100 * one['empty']:.1f} % of sets empty"
 
 
 def _nonconformity(p: Floats, method: Method) -> Floats:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mmsr.evaluation.metrics import CLUSTERS_ABOVE, Row, has_text
-from mmsr.evaluation.rationales import ROW_SCORES, rationale_scores
+from mmsr.evaluation.rationales import ROW_SCORES, chrf_scores, rationale_scores
 from mmsr.evaluation.run import CONDITIONS
 from mmsr.evaluation.significance import (
     FIGURES,
@@ -24,6 +24,7 @@ from mmsr.evaluation.significance import (
     effect_size,
     holm,
     mcnemar,
+    method_difference_of,
     minimum_detectable_difference,
     paired_bootstrap,
     permutation_test,
@@ -33,7 +34,9 @@ from mmsr.evaluation.significance import (
 )
 
 LABEL_METRICS = tuple(name for name in FIGURES if name != "mean")
-METRICS = (*LABEL_METRICS, *ROW_SCORES)
+METRICS = (*LABEL_METRICS, *ROW_SCORES, "chrf")
+LEVEL = 0.05
+CHRF_NOTE = "chrf is the mean of the rows' chrF; metrics.json has the corpus's, another figure."
 _SHOWN = 3  # ids that a message names
 
 
@@ -104,23 +107,30 @@ class Seeds:
 class Comparison:
     """Two systems on the same rows; as JSON its fields, with these names.
 
+    Where both have two seeds or more, the question is whether one way of training is better, and interval and
+    p-value are to hold for other seeds and other units (`significance.method_difference`). With the seeds as
+    they are, luck of three of them is taken for an effect. Otherwise they speak of these trainings alone.
+
     Attributes:
         metric: Which figure.
         difference: Figure of `a` minus figure of `b`.
-        interval: Of the difference, 95 %, over units.
-        p_value: Of the permutation test over units.
+        interval: Of the difference, 95 %.
+        p_value: Of the difference.
         p_holm: The same, adjusted for all comparisons that were asked for together.
+        interval_over: What both allow for: `speakers and seeds`, or `speakers` with one seed on a side.
+        interval_fixed_seeds: A paired bootstrap's over units, the seeds as they are.
+        p_value_fixed_seeds: Of the permutation test over units, the seeds as they are.
         a: Name of the first system.
         b: Of the second.
         figure_a: Its figure, the mean over its seeds.
         figure_b: That of the second.
         condition: Of the rows; of each system's where they differ.
-        standard_error: Of the difference over units.
+        standard_error: Of the difference, behind `interval`.
         rows: Rows that were compared.
-        units: What was drawn and swapped: how many.
+        units: What is drawn and swapped: how many.
         over: And what they are: speakers, rows ...
         effect_size: `name` and `value`, see `significance.effect_size`.
-        detectable: Smallest true difference that such a test set shows with 80 % power.
+        detectable: Smallest true difference that such rows and as many seeds show with 80 % power.
         mcnemar: `only_a`, `only_b`, `p_value`, `method`, over rows; None but for labels of single seeds.
         seeds: What the seeds say; None where each system has one.
     """
@@ -130,6 +140,9 @@ class Comparison:
     interval: Interval
     p_value: float
     p_holm: float
+    interval_over: str
+    interval_fixed_seeds: Interval
+    p_value_fixed_seeds: float
     a: str
     b: str
     figure_a: float
@@ -143,6 +156,29 @@ class Comparison:
     detectable: float
     mcnemar: dict[str, Any] | None
     seeds: Seeds | None
+
+    @property
+    def seeds_vary(self) -> bool:
+        """Whether interval and p-value allow for other seeds."""
+        return self.seeds is not None and min(len(self.seeds.a), len(self.seeds.b)) > 1
+
+    @property
+    def drawn(self) -> str:
+        """What interval and p-value allow for, with its number: `12 speakers and the seeds`."""
+        return f"{self.units:,} {self.over}{' and the seeds' if self.seeds_vary else ''}"
+
+    @property
+    def disagreement(self) -> str | None:
+        """What a person should know where interval and p-value do not say the same; None where they do."""
+        low, high = self.interval
+        apart = not low <= 0 <= high
+        if apart == (self.p_value < LEVEL):
+            return None
+        says = f"{as_interval(self.interval)} {'leaves 0 out' if apart else 'holds 0'}"
+        return (
+            f"interval and p disagree: {says}, and p is {as_p_value(self.p_value)}. With few units "
+            f"({self.units:,} {self.over}) the interval is approximate, the test keeps its level: go by p"
+        )
 
 
 @dataclass(frozen=True)
@@ -217,38 +253,58 @@ def compare(
         "resamples": resamples,
         "seed": seed,
     }
-    p_values = [
-        permutation_test(paired.gold, paired.answers[i], paired.answers[j], **options) for i, j in pairs
-    ]
-    done = []
-    for (i, j), p_value, p_holm in zip(pairs, p_values, holm(p_values), strict=True):
-        a, b = paired.answers[i], paired.answers[j]
-        found = paired_bootstrap(paired.gold, a, b, **options)
-        single = len(a) == len(b) == 1
-        rows_alone = mcnemar(paired.gold, a[0], b[0]) if single and paired.gold is not None else None
-        done.append(
-            Comparison(
-                metric=metric,
-                difference=found.difference,
-                interval=found.interval,
-                p_value=p_value,
-                p_holm=float(p_holm),
-                a=systems[i].name,
-                b=systems[j].name,
-                figure_a=found.a,
-                figure_b=found.b,
-                condition=" - ".join(dict.fromkeys((conditions[i], conditions[j]))),
-                standard_error=found.standard_error,
-                rows=found.rows,
-                units=found.units,
-                over=paired.over,
-                effect_size=effect_size(found)._asdict(),
-                detectable=minimum_detectable_difference(found.standard_error, units=found.units),
-                mcnemar=None if rows_alone is None else rows_alone._asdict(),
-                seeds=None if single else _seeds(paired.gold, a, b, options["metric"]),
-            )
+    found = [_compared(paired, i, j, options) for i, j in pairs]
+    adjusted = holm([one["p_value"] for one in found])
+    done = [
+        Comparison(
+            metric=metric,
+            p_holm=float(p_holm),
+            a=systems[i].name,
+            b=systems[j].name,
+            condition=" - ".join(dict.fromkeys((conditions[i], conditions[j]))),
+            over=paired.over,
+            **one,
         )
+        for (i, j), one, p_holm in zip(pairs, found, adjusted, strict=True)
+    ]
     return done, paired
+
+
+def _compared(paired: Paired, i: int, j: int, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a `Comparison` that are figures; with two seeds on each side they are of the method."""
+    gold, a, b = paired.gold, paired.answers[i], paired.answers[j]
+    units = paired_bootstrap(gold, a, b, **options)
+    p_value = permutation_test(gold, a, b, **options)
+    single = len(a) == len(b) == 1
+    rows_alone = mcnemar(gold, a[0], b[0]) if single and gold is not None else None
+    seeds = None if single else _seeds(gold, a, b, options["metric"])
+    answer = {
+        "difference": units.difference,
+        "interval": units.interval,
+        "p_value": p_value,
+        "interval_over": paired.over,
+        "interval_fixed_seeds": units.interval,
+        "p_value_fixed_seeds": p_value,
+        "figure_a": units.a,
+        "figure_b": units.b,
+        "standard_error": units.standard_error,
+        "rows": units.rows,
+        "units": units.units,
+        "effect_size": effect_size(units)._asdict(),
+        "detectable": minimum_detectable_difference(units.standard_error, units=units.units),
+        "mcnemar": None if rows_alone is None else rows_alone._asdict(),
+        "seeds": seeds,
+    }
+    if seeds is None or min(len(a), len(b)) < 2:
+        return answer
+    method = method_difference_of(units, seeds.a, seeds.b)
+    return answer | {
+        "interval": method.interval,
+        "p_value": method.p_value,
+        "interval_over": f"{paired.over} and seeds",
+        "standard_error": method.standard_error,
+        "detectable": minimum_detectable_difference(method.standard_error, freedom=method.freedom),
+    }
 
 
 def markdown_table(comparisons: Sequence[Comparison]) -> str:
@@ -278,20 +334,44 @@ def markdown_table(comparisons: Sequence[Comparison]) -> str:
     size = (
         "Cohen's h" if first.effect_size["name"] == "cohen_h" else f"in standard deviations of {first.over}"
     )
-    notes = [
-        f"\n{first.metric}; {conditions}; {first.rows:,} rows; interval (paired bootstrap) and p (swaps)"
-        f" over {first.units:,} {first.over}.",
+    notes = [f"\n{first.metric}; {conditions}; {first.rows:,} rows. {_what_varies(comparisons)}"]
+    if first.metric == "chrf":
+        notes.append(CHRF_NOTE)
+    notes.append(
         f"Effect: {size}. Detectable: the smallest true difference found with 80 % power,"
-        " (t[.975] + t[.8]) standard errors.",
-    ]
+        " (t[.975] + t[.8]) standard errors."
+    )
     for one in comparisons:
         if (seeds := one.seeds) is not None:
             known = "no interval over seeds with one seed on a side"
             if seeds.interval is not None and seeds.p_value is not None:
-                known = f"{as_interval(seeds.interval)} over seeds (Welch), p {as_p_value(seeds.p_value)}"
+                known = (
+                    f"{as_interval(seeds.interval)} over seeds alone (Welch), p {as_p_value(seeds.p_value)}"
+                )
+                known += f"; {as_interval(one.interval_fixed_seeds)} over {one.over} with these seeds alone,"
+                known += f" p {as_p_value(one.p_value_fixed_seeds)}"
             sizes = f"{len(seeds.a)} and {len(seeds.b)} seeds"
             notes.append(f"{one.a} - {one.b}, {sizes}: {one.difference:+.3f}, {known}.")
+        if one.disagreement:
+            notes.append(f"{one.a} - {one.b}: {one.disagreement}.")
     return "".join(f"| {' | '.join(line)} |\n" for line in lines) + "\n".join(notes)
+
+
+def _what_varies(comparisons: Sequence[Comparison]) -> str:
+    """What interval and p allow for, in sentences; comparisons with and without seeds may be mixed."""
+    said = []
+    first = comparisons[0]
+    if any(one.seeds_vary for one in comparisons):
+        said.append(
+            f"With seeds on both sides interval and p (Student's t) are to hold for other seeds and other "
+            f"{first.over}: the variance over {first.units:,} {first.over} and that over seeds add up."
+        )
+    if not all(one.seeds_vary for one in comparisons):
+        said.append(
+            f"{'Otherwise interval' if said else 'Interval'} (paired bootstrap) and p (swaps) over "
+            f"{first.units:,} {first.over}, of these trainings alone: another seed may say otherwise."
+        )
+    return " ".join(said)
 
 
 def as_interval(interval: Interval) -> str:
@@ -430,7 +510,7 @@ def _paired(
             said: list[Any] = [[run[id]["predicted_label"] for id in kept] for run in seeds]
         else:
             texts = [[run[id]["predicted_rationale"] or "" for id in kept] for run in seeds]
-            said = [rationale_scores(gold, each)[metric] for each in texts]  # type: ignore[arg-type]
+            said = [_row_scores(gold, each, metric) for each in texts]
         answers.append(np.array(said))
     clusters, over = _clusters([flat[0][1][id] for id in kept], cluster, cluster_of)
     return Paired(
@@ -442,6 +522,12 @@ def _paired(
         unlabelled=len(truth) - len(known),
         left_out=len(known) - len(kept),
     )
+
+
+def _row_scores(references: Sequence[Any], hypotheses: Sequence[str], metric: str) -> Array:
+    if metric == "chrf":
+        return chrf_scores(references, hypotheses)
+    return rationale_scores(references, hypotheses)[metric]
 
 
 def _clusters(

@@ -60,9 +60,10 @@ def evaluate_rows(
     `n` counts all rows, `n_label` those behind the label figures (a gold and a predicted label),
     `n_rationale` those behind the rationale figures (a gold rationale, from a model that writes rationales: a
     row it left null counts as an empty text). Figures that cannot be computed have no key. `confusion` is
-    {gold: {predicted: count}}. `interval` holds 95 % bootstrap intervals (see `bootstrap_intervals`) and
-    `interval_over` says what was resampled. `by_language` and `by_kind` hold the same figures for each value,
-    rows without the value under "unknown". `rationales` computes the rationale figures.
+    {gold: {predicted: count}}. `interval` holds 95 % intervals (see `bootstrap_intervals`) and
+    `interval_over` says over what; a single row has neither. `by_language` and `by_kind` hold the same
+    figures for each value, rows without the value under "unknown". `rationales` computes the rationale
+    figures.
 
     Raises:
         ValueError: Where a label is not in `labels`; names the row.
@@ -89,11 +90,14 @@ def bootstrap_intervals(
     speakers: Sequence[str] | None = None,
     seed: int = 0,
 ) -> dict[str, list[float]]:
-    """Returns 95 % bootstrap intervals `[low, high]` of `accuracy` and `macro_f1` over 1,000 resamples.
+    """Returns 95 % intervals `[low, high]` of `accuracy` and `macro_f1`; fewer than two rows have none.
 
-    Without `speakers` rows are drawn with replacement. With them whole speakers are drawn, because the
-    utterances of one speaker are not independent. See `significance.paired_bootstrap` for their kind.
+    They are over rows or, with `speakers`, over whole speakers, because the utterances of one speaker are not
+    independent: Wilson's of the accuracy over rows, and of answers that are all right, which have no
+    resample that is not; the others a bootstrap of 1,000 resamples (see `significance.bootstrap`).
     """
+    if len(gold) < 2:
+        return {}
     return {
         metric: list(
             bootstrap(gold, predicted, clusters=speakers, metric=metric, resamples=RESAMPLES, seed=seed)
@@ -107,6 +111,7 @@ def mean_figure(
 ) -> dict[str, Any]:
     """Returns the mean of a number per row as `value`, its 95 % `interval`, what that is `over`, and `n`.
 
+    Booleans are outcomes, whose mean is a share, and have the intervals of shares (`significance.bootstrap`).
     The interval is over speakers where there are enough (see `speakers_of`). Fewer than two rows have none,
     and no rows only `n`.
     """
@@ -161,6 +166,7 @@ def _figures(
         speakers = speakers_of(labelled)
         pairs = Counter(zip(gold, predicted, strict=True))
         figures["confusion"] = {g: {p: pairs[g, p] for p in labels} for g in labels}
-        figures["interval"] = bootstrap_intervals(gold, predicted, speakers=speakers)
-        figures["interval_over"] = "rows" if speakers is None else "speakers"
+        if intervals := bootstrap_intervals(gold, predicted, speakers=speakers):
+            figures["interval"] = intervals
+            figures["interval_over"] = "rows" if speakers is None else "speakers"
     return figures

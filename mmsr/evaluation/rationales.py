@@ -116,6 +116,15 @@ def rationale_scores(references: Sequence[str], hypotheses: Sequence[str]) -> di
     return dict(zip(ROW_SCORES, scores.T, strict=True))
 
 
+def chrf_scores(references: Sequence[str], hypotheses: Sequence[str]) -> np.ndarray:
+    """Returns each row's chrF2 `[n]`, from 0 to 1; their mean is not the corpus's `chrf`, but near it."""
+    from sacrebleu.metrics import CHRF
+
+    score = CHRF().sentence_score
+    pairs = zip(references, hypotheses, strict=True)
+    return np.array([score(_clean(said), [_clean(reference)]).score / 100 for reference, said in pairs])
+
+
 def bleu(
     references: Sequence[str],
     hypotheses: Sequence[str],

@@ -12,6 +12,9 @@ A *metric* is `accuracy`, `macro_f1` or `uar` of labels, defined as in `metrics.
 their figures. Units are what varies in the intervals and tests over rows: they speak of these trained models
 on other speakers. `seed_difference` speaks of other trainings on these rows, `method_difference` of other
 trainings on other speakers.
+
+Of rows that are all right no resample has a wrong one: there, and for shares of rows, `bootstrap` gives
+Wilson's interval.
 """
 
 import math
@@ -84,6 +87,16 @@ class SeedDifference(NamedTuple):
     p_value: float | None
 
 
+class MethodDifference(NamedTuple):
+    """Difference of two ways of training, which is to hold for other seeds and other units."""
+
+    difference: float
+    interval: Interval
+    p_value: float
+    standard_error: float
+    freedom: float  # degrees of freedom of Student's t
+
+
 def paired_bootstrap(
     gold: ArrayLike | None,
     a: ArrayLike,
@@ -140,18 +153,55 @@ def bootstrap(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval:
-    """Interval of one system's figure over units, of the same kind as `paired_bootstrap`'s.
+    """Interval of one system's figure over units: `paired_bootstrap`'s, or Wilson's where that fails.
 
-    Arguments and errors are as there, but that a single unit is allowed, of which nothing can be said: the
-    interval is the figure itself.
+    The share of rows that are right (accuracy; a `mean` of booleans) has Wilson's interval. A bootstrap of 12
+    rows, all of them right, has no width; where 95 % are right it covers that in less than half of such
+    samples. Clusters, and several seeds, are drawn all the same.
+
+    Where all draws give one figure, as where every row is right, Wilson's interval takes the clusters for
+    rows: as if all rows of a speaker were one, which errs to the wide side. It does so for macro-F1 and UAR
+    too, whose labels weigh alike: there k rows count as k · l² / (n Σ 1 / n_label), of n rows and l labels,
+    which is less the rarer one of them is. A `mean` of other numbers, such as ratings or differences, is no
+    share, and its bootstrap stays.
+
+    Arguments and errors are as of `paired_bootstrap`, but that a single unit is allowed, of which nothing can
+    be said: both ends are nan.
     """
     figure = figure_of(metric)
     counts = _Counts.of(gold, predicted, None, clusters=clusters, metric=metric, least=1)
     if counts.units == 1:
-        (only,) = counts.mean_figures(figure, counts.totals[None])[0]
-        return float(only), float(only)
-    figures = [counts.mean_figures(figure, sums)[0] for sums in counts.drawn(resamples, seed)]
-    return expanded_interval(np.concatenate(figures), counts.units)
+        return math.nan, math.nan
+    share = metric != "mean" or np.asarray(predicted).dtype == bool
+    value = float(counts.mean_figures(figure, counts.totals[None])[0][0])
+    if share and metric in ("accuracy", "mean") and clusters is None and counts.seeds == 1:
+        low, high = wilson_interval(value, counts.units)
+        return float(low), float(high)
+    figures = np.concatenate([counts.mean_figures(figure, sums)[0] for sums in counts.drawn(resamples, seed)])
+    if share and np.ptp(figures) < 1e-12:  # equal but for rounding is equal
+        weighed = _label_balance(counts) if metric in ("macro_f1", "uar") else 1.0
+        low, high = wilson_interval(value, counts.units * weighed)
+        return float(low), float(high)
+    return expanded_interval(figures, counts.units)
+
+
+def wilson_interval(share: ArrayLike, n: ArrayLike, *, confidence: float = CONFIDENCE) -> tuple[Array, Array]:
+    """Wilson's score interval of shares of `n` rows that are right or wrong each (Wilson, 1927).
+
+    Unlike a bootstrap's it has a width where all rows are right; on average over shares it covers as often as
+    it says (Brown, Cai and DasGupta, 2001).
+
+    Args:
+        share: From 0 to 1, of any shape.
+        n: How many rows, each by itself; need not be whole.
+        confidence: Such as .95.
+    """
+    share, n = np.asarray(share, dtype=float), np.asarray(n, dtype=float)
+    z = stats.norm.ppf((1 + confidence) / 2)
+    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    # of nothing but right ones the end is 1, which rounding may miss
+    return np.clip(middle - half, 0.0, share), np.clip(middle + half, share, 1.0)
 
 
 def seed_figures(gold: ArrayLike | None, predicted: ArrayLike, *, metric: str = "macro_f1") -> list[float]:
@@ -323,29 +373,54 @@ def method_difference(
     sides = [seed_figures(gold, side, metric=metric) for side in (a, b)]
     if min(map(len, sides)) < 2:
         return SeedDifference(found.difference, None, None)
+    return SeedDifference(*method_difference_of(found, *sides)[:3])
+
+
+def method_difference_of(found: Difference, a: Sequence[float], b: Sequence[float]) -> MethodDifference:
+    """`method_difference` of what is known already, and the standard error behind it.
+
+    Args:
+        found: Of `paired_bootstrap`.
+        a: Figure of each seed of the first system, as of `seed_figures`.
+        b: Those of the second.
+
+    Raises:
+        ValueError: Fewer than two seeds on a side.
+    """
+    if min(len(a), len(b)) < 2:
+        raise ValueError(f"{len(a)} and {len(b)} seeds; accepted: two or more on each side")
+    difference = found.difference
     parts = [(found.standard_error**2, found.units - 1)]
-    parts += [(float(np.var(side, ddof=1)) / len(side), len(side) - 1) for side in sides]
+    parts += [(float(np.var(side, ddof=1)) / len(side), len(side) - 1) for side in (a, b)]
     variance = sum(part for part, _ in parts)
-    if not variance > 0:  # alike in all rows and seeds
-        return SeedDifference(found.difference, (found.difference, found.difference), 1.0)
+    if not variance > 1e-24:  # alike in all units and seeds: nothing varies, but swaps can still be counted
+        p_value = 1.0 if abs(difference) < 1e-12 else 2.0 ** (1 - found.units)
+        return MethodDifference(difference, (difference, difference), p_value, 0.0, found.units - 1)
     freedom = variance**2 / sum(part**2 / df for part, df in parts)
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * math.sqrt(variance)
-    p_value = 2 * float(stats.t.sf(abs(found.difference) / math.sqrt(variance), freedom))
-    return SeedDifference(found.difference, (found.difference - half, found.difference + half), p_value)
+    error = math.sqrt(variance)
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * error
+    p_value = 2 * float(stats.t.sf(abs(difference) / error, freedom))
+    return MethodDifference(difference, (difference - half, difference + half), p_value, error, freedom)
 
 
 def minimum_detectable_difference(
-    standard_error: float, *, units: int | None = None, power: float = 0.8, level: float = 0.05
+    standard_error: float,
+    *,
+    units: int | None = None,
+    freedom: float | None = None,
+    power: float = 0.8,
+    level: float = 0.05,
 ) -> float:
     """The smallest true difference that a two-sided test would find with this power.
 
     (t[1 - level / 2] + t[power]) · standard error, with quantiles of Student's t of `units` - 1 degrees of
-    freedom, or of the normal distribution without `units` (2.80 standard errors). It is what this test set
+    freedom, or of the normal distribution without either (2.80 standard errors). It is what this test set
     can tell of these two systems: smaller differences mostly stay unseen, and not seeing one is no proof.
 
     Args:
         standard_error: Of the difference, as of `paired_bootstrap`.
         units: How many units it was drawn from.
+        freedom: Degrees of freedom instead, as of `method_difference_of`.
         power: Share of such test sets on which the difference is found.
         level: Share of test sets on which one is found where there is none.
 
@@ -354,7 +429,8 @@ def minimum_detectable_difference(
     """
     if units is not None and units < 2:
         raise ValueError(f"units {units}; accepted: 2 or more")
-    distribution = stats.norm if units is None else stats.t(units - 1)
+    freedom = units - 1 if units is not None else freedom
+    distribution = stats.norm if freedom is None else stats.t(freedom)
     return float((distribution.ppf(1 - level / 2) + distribution.ppf(power)) * standard_error)
 
 
@@ -430,6 +506,13 @@ def _mean_share(part: Array, whole: Array) -> Array:
     there = whole > 1e-9  # swaps of averaged seeds leave a zero as its rounding error
     shares = np.divide(part, whole, out=np.zeros(np.broadcast_shapes(part.shape, whole.shape)), where=there)
     return shares.sum(axis=-1) / there.sum(axis=-1)
+
+
+def _label_balance(counts: "_Counts") -> float:
+    """What a row counts for in a mean over labels: l² / (n Σ 1 / n_label), 1 where each has as many rows."""
+    _, gold, _ = _margins(counts.totals[0])
+    of_label = gold[gold > 0]
+    return float(len(of_label) ** 2 / (of_label.sum() * (1 / of_label).sum()))
 
 
 def _chunks(resamples: int, cells: int) -> Iterator[int]:

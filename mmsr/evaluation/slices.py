@@ -34,11 +34,12 @@ def slice_figures(
     least: int = LEAST,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Returns `slices` and `worst_slice` of one condition's rows (as in predictions.jsonl).
+    """Returns `slices`, `worst_slice` and `slice_rows` (`least`) of one condition's rows (predictions.jsonl).
 
-    `slices` is {attribute: {value: entry}} with `n`, `accuracy`, `macro_f1`, `interval` and `interval_over`.
-    The attributes are language, kind and speaker, where the rows have them, and those given, whose numbers
-    are cut at their quartiles; rows without a value are under "unknown"; rows without a label are left out.
+    `slices` is {attribute: {value: entry}} with `n`, `accuracy`, `macro_f1`, `interval` and `interval_over`,
+    of a single row without the latter two. The attributes are language, kind and speaker, where the rows have
+    them, and those given, whose numbers are cut at their quartiles; rows without a value are under "unknown";
+    rows without a label are left out.
 
     `worst_slice` is the slice of `least` rows or more with the lowest accuracy (None where fewer than two
     have so many): its entry, `attribute` and `value`, with `of`, how many slices were looked at, `overall`,
@@ -63,10 +64,11 @@ def slice_figures(
             for row, value in enumerate(named if attribute in FIELDS else _values(of_rows)):
                 members.setdefault((attribute, value), []).append(row)
     slices: dict[str, dict[str, Any]] = {}
-    for (attribute, value), places in sorted(members.items()):
+    for (attribute, value), places in sorted(members.items(), key=lambda item: _order(*item[0])):
         entry = _figures([rows[place] for place in places], labels)
         slices.setdefault(attribute, {})[value] = entry
-    return {"slices": slices, "worst_slice": _worst(rows, members, slices, least=least, seed=seed)}
+    worst = _worst(rows, members, slices, least=least, seed=seed)
+    return {"slices": slices, "worst_slice": worst, "slice_rows": least}
 
 
 def worst_slice_line(worst: Mapping[str, Any] | None, *, least: int = LEAST) -> str:
@@ -84,15 +86,21 @@ def worst_slice_line(worst: Mapping[str, Any] | None, *, least: int = LEAST) -> 
     )
 
 
+def are_numbers(attribute: str, names: Sequence[str]) -> bool:
+    """Whether an attribute's slices are numbers, or quarters of them, which have an order of their own."""
+    known = [name for name in names if name != "unknown"]
+    quarters = any(name.startswith("Q1: ") for name in known)
+    return quarters or (attribute not in FIELDS and all(_number(name) is not None for name in known))
+
+
 def _figures(rows: Sequence[Row], labels: Sequence[str]) -> dict[str, Any]:
     gold, predicted = ([row[field] for row in rows] for field in ("label", "predicted_label"))
     figures = sentiment_metrics(gold, predicted, labels)
     speakers = speakers_of(rows)
-    return {
-        **{name: figures[name] for name in ("n", "accuracy", "macro_f1")},
-        "interval": bootstrap_intervals(gold, predicted, speakers=speakers),
-        "interval_over": "rows" if speakers is None else "speakers",
-    }
+    entry = {name: figures[name] for name in ("n", "accuracy", "macro_f1")}
+    if intervals := bootstrap_intervals(gold, predicted, speakers=speakers):
+        entry |= {"interval": intervals, "interval_over": "rows" if speakers is None else "speakers"}
+    return entry
 
 
 def _worst(
@@ -144,7 +152,7 @@ def _values(given: Sequence[str | float | None]) -> list[str]:
     there = [number for number in numbers if number is not None]
     texts = any(value is not None and number is None for value, number in zip(given, numbers, strict=True))
     if texts or len(set(there)) <= _FEW:
-        return ["unknown" if value is None else str(value) for value in given]
+        return ["unknown" if value is None else _name(value) for value in given]
     inner = np.quantile(there, [0.25, 0.5, 0.75])
     quarter = [None if number is None else int(np.searchsorted(inner, number)) for number in numbers]
     names = {}
@@ -154,6 +162,17 @@ def _values(given: Sequence[str | float | None]) -> list[str]:
         if inside:
             names[i] = f"Q{i + 1}: {min(inside):.3g} to {max(inside):.3g}"
     return ["unknown" if its is None else names[its] for its in quarter]
+
+
+def _name(value: str | float) -> str:
+    """A value as text; a whole number without a point, such as so many words."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _order(attribute: str, value: str) -> tuple[str, bool, float, str]:
+    """By what slices are sorted: numbers as numbers, then texts."""
+    number = _number(value)
+    return attribute, number is None, number or 0.0, value
 
 
 def _number(value: str | float | None) -> float | None:

@@ -276,6 +276,8 @@ class MmsrModule(L.LightningModule):
         model, processor = self.parts()
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         data.attach(processor, rationales=model.decoder is not None)
+        if model.decoder is not None:
+            data.check_rationales()
         data.check_augment(stored=bool(self.hparams["feature_store"]))  # before hours of encoding
         if self.hparams["feature_store"]:
             if data.audio_features is None and data.text_features is None:

@@ -35,7 +35,7 @@ from mmsr.training.run import fit
 
 OWN = "own"  # the condition under which a variant was trained
 ORIGIN = ("command", "versions", "machine")  # of metrics.json: where figures come from
-_TICK = 2.0  # seconds between looks at how far the runs are
+TICK = 2.0  # seconds between looks at how far the runs are
 
 
 @dataclass(frozen=True)
@@ -263,7 +263,7 @@ class LocalProcesses:
                     busy[channel] = run = waiting.pop()
                     channel.send(run)
                     yield Event(run)
-                ready: list[Any] = wait(list(busy), timeout=_TICK)
+                ready: list[Any] = wait(list(busy), timeout=TICK)
                 for channel in ready:
                     run = busy.pop(channel)
                     try:
@@ -306,7 +306,7 @@ def _serve(channel: Connection, work: Callable[[Run], None]) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         while True:
-            channel.send(_attempt(work, channel.recv()))
+            channel.send(attempt(work, channel.recv()))
     except (KeyboardInterrupt, EOFError, OSError):
         pass
 
@@ -318,16 +318,18 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _attempt(work: Callable[[Run], None], run: Run) -> str:
-    """Do a run with its output in its log; return why it failed, or nothing."""
+def attempt(work: Callable[[Run], None], run: Run) -> str:
+    """Do a run with this process's output in its log; return why it failed, or nothing."""
     run.folder.mkdir(parents=True, exist_ok=True)
     with open(run.folder / "log.txt", "ab") as log:
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-            os.dup2(log.fileno(), stream.fileno())
+        for stream in (1, 2):
+            os.dup2(log.fileno(), stream)
     try:
         work(run)
     except (Exception, SystemExit) as error:
         traceback.print_exc()
         return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
     return ""

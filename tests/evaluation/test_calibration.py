@@ -18,6 +18,8 @@ from mmsr.evaluation.calibration import (
     calibration_line,
     calibration_metrics,
     conformal_metrics,
+    conformal_rows,
+    conformal_text,
     conformal_threshold,
     excess_aurc,
     fit_temperature,
@@ -255,6 +257,29 @@ def test_thresholds_and_sets_by_hand() -> None:
     assert label_sets(scores, 0.0, method="aps").sum(1).tolist() == [1] * 4, "never empty"
 
 
+@pytest.mark.parametrize(("coverage", "needed"), [(0.9, 9), (0.8, 4), (0.95, 19), (0.92, 12)])
+def test_with_fewer_rows_than_needed_sets_hold_every_label(coverage: float, needed: int) -> None:
+    assert conformal_rows(coverage) == needed
+    logits, labels = drawn(needed)
+    assert conformal_threshold(softmax(logits), labels, coverage=coverage) < 1.0
+    assert conformal_threshold(softmax(logits)[1:], labels[1:], coverage=coverage) == 1.0
+
+
+def test_too_few_rows_and_empty_sets_are_told_in_words(utterances: list[dict[str, Any]]) -> None:
+    _, predictions = evaluate(model(1.0), utterances, labels=LABELS)
+    known = {n: conformal_metrics(predictions[:n], predictions[200:], LABELS, coverage=0.9) for n in (8, 100)}
+    few, enough = (conformal_text(found) for found in known.values())
+    assert known[8]["n_needed"] == 9 and known[8]["lac"]["mean_size"] == 3
+    assert "8 calibration rows are too few for 90 %, which takes 9 or more: all sets hold every label" in few
+    assert "too few" not in enough and "0.0 % of sets empty" in few and "An empty set" not in few
+    low, high = (100 * end for end in known[100]["aps"]["interval"])
+    assert f"[{low:.1f}, {high:.1f}; 95 % over rows]" in enough
+    sharp = conformal_metrics(predictions[:100], predictions[200:], LABELS, coverage=0.4)
+    share = sharp["lac"]["empty"]
+    assert share > 0 and f"{100 * share:.1f} % of sets empty" in conformal_text(sharp)
+    assert "An empty set says that no label is likely enough" in conformal_text(sharp)
+
+
 @pytest.mark.parametrize("coverage", [0, 1, 90])
 def test_what_is_no_coverage_or_method_is_named(coverage: float) -> None:
     with pytest.raises(ValueError, match=f"coverage is {coverage}; accepted: above 0 and below 1"):
@@ -276,6 +301,8 @@ def test_sets_are_calibrated_in_the_condition_that_they_are_told_of(utterances: 
     assert entry["aps"]["empty"] == 0
     _, known = evaluate(model(1.0), dev, labels=LABELS)
     assert entry == conformal_metrics(known, predictions, LABELS, coverage=0.8)
+    low, high = entry["lac"]["interval"]
+    assert low < entry["lac"]["coverage"] < high and entry["lac"]["over"] == "rows"
     assert conformal_metrics(known[:1], predictions, LABELS) == {}
     heard = [{**row, "audio": row["text"], "text": None} for row in dev]
     assert conformal_entries(model(1.0), heard, predictions, labels=LABELS) == {}

@@ -7,12 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
 from mmsr.cli import main
 from mmsr.evaluation.compare import System, compare
 from mmsr.evaluation.report import differences_picture
+from mmsr.evaluation.report.pictures import draw_differences
 
 LABELS = ["negative", "neutral", "positive"]
 
@@ -133,11 +135,79 @@ def test_seeds_of_a_system_are_a_pattern(write, tmp_path, capsys) -> None:
     assert found["difference"] == pytest.approx(sum(seeds["a"]) / 3 - sum(seeds["b"]) / 3)
     assert seeds["p_value"] == pytest.approx(0.1)  # the least that three against three can show
     assert seeds["interval"][0] < found["difference"] < seeds["interval"][1]
+    assert (found["interval_over"], found["over"]) == ("speakers and seeds", "speakers")
+    (low, high), (fixed_low, fixed_high) = found["interval"], found["interval_fixed_seeds"]
+    assert low < fixed_low < found["difference"] < fixed_high < high
+    assert found["p_value"] != found["p_value_fixed_seeds"] and found["p_holm"] == found["p_value"]
     (one,) = printed(capsys, f"a={tmp_path}/a-seed*", f"b={tmp_path}/b-seed0")
     assert one["seeds"]["interval"] is None and one["seeds"]["interval_b"] is None
-    assert one["seeds"]["interval_a"] is not None
+    assert one["seeds"]["interval_a"] is not None and one["interval_over"] == "speakers"
+    assert (one["interval"], one["p_value"]) == (one["interval_fixed_seeds"], one["p_value_fixed_seeds"])
     main(["compare", f"a={tmp_path}/a-seed*", f"b={tmp_path}/b-seed*"])
-    assert "3 and 3 seeds" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "3 and 3 seeds" in out and "hold for other seeds and other speakers" in out
+    assert "with these seeds alone" in out and "of these trainings alone" not in out
+    page = tmp_path / "F.html"
+    printed(
+        capsys, f"a={tmp_path}/a-seed*", f"b={tmp_path}/b-seed*", f"b0={tmp_path}/b-seed0", "--report", page
+    )
+    text = page.with_suffix(".md").read_text("utf-8")
+    assert "95 % over 8 speakers and the seeds, or 8 speakers" in text and "these seeds as they are" in text
+
+
+def _lucky_seeds(generator, *, seeds: int, rows: int = 200) -> list[dict[str, dict[str, Any]]]:
+    """Runs of one way of training: how often each is right is its seed's luck."""
+    runs = []
+    for share in generator.normal(0.6, 0.1, seeds):
+        right = generator.random(rows) < share
+        runs.append(
+            {
+                f"r{i}": {"id": f"r{i}", "label": "neutral", "predicted_label": LABELS[1 + (not one)]}
+                for i, one in enumerate(right)
+            }
+        )
+    return runs
+
+
+def test_luck_of_the_seeds_is_no_effect(monkeypatch) -> None:
+    """Of 200 comparisons of a way of training with itself about one in twenty finds a difference."""
+    generator = np.random.default_rng(0)
+    systems = [System(name, (Path("p"),) * 3, "text") for name in "ab"]
+    holds, fixed, apart = [], [], []
+    for _ in range(200):
+        runs = [_lucky_seeds(generator, seeds=3) for _ in systems]
+        monkeypatch.setattr("mmsr.evaluation.compare.read_runs", lambda *_, runs=runs: (["text"] * 2, runs))
+        (one,), _ = compare(systems, metric="accuracy", cluster="none", resamples=200)
+        holds.append(one.p_holm < 0.05)
+        apart.append(not one.interval[0] <= 0 <= one.interval[1])
+        fixed.append(one.p_value_fixed_seeds < 0.05)
+        assert one.disagreement is None
+    assert 0.005 <= np.mean(holds) <= 0.09 and holds == apart
+    assert np.mean(fixed) > 0.3, "with the seeds as they are, luck of the seeds is taken for an effect"
+
+
+def test_where_interval_and_p_disagree_it_is_said(write, tmp_path, capsys) -> None:
+    a, b = write("a", wrong=100, first=99, rows=10), write("b", wrong=2, first=1, rows=10)
+    options = ["--metric", "accuracy", "--cluster", "none"]
+    (found,) = printed(capsys, a, b, *options, "--report", tmp_path / "F.html")
+    assert found["interval"][0] > 0 and found["p_value"] == pytest.approx(2 / 2**5)
+    main(["compare", str(a), str(b), *options])
+    said = "interval and p disagree: [+"
+    assert said in capsys.readouterr().out and said in (tmp_path / "F.md").read_text("utf-8")
+    (a, b) = write("c", wrong=10), write("d", wrong=3, first=1)
+    main(["compare", str(a), str(b)])
+    assert "disagree" not in capsys.readouterr().out
+
+
+def test_the_picture_names_what_varies(write, tmp_path) -> None:
+    for seed in range(2):
+        write(f"a-seed{seed}", wrong=10 + seed)
+        write(f"b-seed{seed}", wrong=3 + seed, first=1)
+    systems = [System.parse(f"{name}={tmp_path}/{name}-seed*") for name in "ab"]
+    (one,), _ = compare(systems, resamples=200)
+    (legend,) = draw_differences([one]).legends
+    texts = [text.get_text() for text in legend.get_texts()]
+    assert texts == ["over 8 speakers and the seeds; p < .05", "p not below .05", "over seeds alone"]
 
 
 def test_conditions_of_one_run(write, capsys) -> None:
@@ -160,6 +230,10 @@ def test_rationales(write, capsys) -> None:
     assert (found["metric"], found["mcnemar"]) == ("rougeL", None)
     rouge = (54 + 6 * 0.8) / 60, (40 + 20 * 0.8) / 60  # two of three words are an F-measure of .8
     assert [found["figure_a"], found["figure_b"]] == pytest.approx(rouge)
+    (chrf,) = printed(capsys, a, b, "--metric", "chrf")
+    assert 0 < chrf["figure_b"] < chrf["figure_a"] < 1
+    main(["compare", str(a), str(b), "--metric", "chrf"])
+    assert "the mean of the rows' chrF; metrics.json has the corpus's" in capsys.readouterr().out
     silent = write("silent", wrong=3, predicted_rationale=None)
     line = refused(capsys, a, silent, "--metric", "rougeL")
     assert "silent/predictions.jsonl: no row has a predicted_rationale; accepted: accuracy" in line

@@ -8,6 +8,7 @@ from mmsr.data.corpora import CORPORA
 from mmsr.evaluation.metrics import (
     bootstrap_intervals,
     evaluate_rows,
+    mean_figure,
     sentiment_metrics,
 )
 
@@ -118,7 +119,22 @@ def test_interval_over_rows_is_near_the_normal_one_and_repeats() -> None:
     assert interval["accuracy"] == pytest.approx([0.8 - half, 0.8 + half], abs=0.008)
     assert interval["macro_f1"] == pytest.approx([0.8 - half, 0.8 + half], abs=0.008)
     assert interval == bootstrap_intervals(gold, predicted)
-    assert bootstrap_intervals(gold, gold) == {"accuracy": [1.0, 1.0], "macro_f1": [1.0, 1.0]}
+    (low, high) = bootstrap_intervals(gold, gold)["accuracy"]
+    assert 0.99 < low < high == 1.0
+    assert bootstrap_intervals(gold, gold)["macro_f1"] == pytest.approx([low, high])
+    assert bootstrap_intervals(gold[:1], gold[:1]) == {}
+
+
+def test_one_row_has_no_interval_and_twelve_right_ones_a_wide_one(row) -> None:
+    rows = [
+        row(str(i), label=LABELS[i % 3], predicted_label=LABELS[i % 3], kind="ab"[i > 0]) for i in range(13)
+    ]
+    entry = evaluate_rows(rows, LABELS)["by_kind"]
+    assert "interval" not in entry["a"] and "interval_over" not in entry["a"]
+    low, high = entry["b"]["interval"]["accuracy"]
+    assert (low, high) == pytest.approx((0.757, 1.0), abs=0.001)
+    assert mean_figure([True], rows[:1]) == {"value": 1.0, "n": 1}
+    assert mean_figure([True] * 12, rows[1:])["interval"] == pytest.approx([low, high])
 
 
 @pytest.mark.parametrize(("speakers", "over"), [(20, "speakers"), (6, "speakers"), (5, "rows"), (0, "rows")])

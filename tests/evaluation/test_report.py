@@ -162,6 +162,72 @@ def test_report_without_any_gold(tmp_path: Path) -> None:
     assert sorted(file.name for file in tmp_path.iterdir()) == ["report.html", "report.md"]
 
 
+def report_of(tmp_path: Path, rows, predict, **options) -> str:
+    metrics, predictions = evaluate(predict, rows, labels=LABELS, **options)
+    path = write_report(
+        tmp_path, title="t", metrics={"test": metrics}, predictions=predictions, labels=LABELS
+    )
+    return path.with_suffix(".md").read_text("utf-8")
+
+
+def neutral(records):
+    scores = {"negative": 0.1, "neutral": 0.7, "positive": 0.2}
+    return [{"label": "neutral", "score": 0.7, "scores": scores, "rationale": None} for _ in records]
+
+
+def test_each_table_says_over_what_its_own_intervals_are(tmp_path: Path, row) -> None:
+    """Few speak in a part of the rows: its intervals are over rows, those of all rows over speakers."""
+    rows = [
+        row(
+            f"r{i}",
+            label=LABELS[i % 3],
+            text=f"t{i}",
+            speaker=f"s{i % 8}",
+            kind="voice" if i % 8 < 3 else "words",
+        )
+        for i in range(48)
+    ]
+    rows += [row("lone", text="t", speaker="s0", kind="third")]
+    rows += [
+        row(f"m{i}", label=LABELS[i % 3], text=f"m{i}", speaker=f"s{i % 8}", kind="many") for i in range(16)
+    ]
+    text = report_of(tmp_path, rows, neutral, attributes={}, slice_rows=11)
+    results, kinds, slices = (
+        text.split(f"## {name}\n")[1].split("\n## ")[0] for name in ("Results", "By kind of row", "Slices")
+    )
+    assert "Brackets: 95 % intervals over speakers." in results
+    assert "Brackets: 95 % intervals over rows; of many over speakers." in kinds
+    assert "| third | 1 | 1.000 | 1.000 |" in kinds, "one row has no interval"
+    assert "Brackets: 95 % intervals over rows." in slices.split("By speaker")[1]
+    assert "intervals: 95 % over speakers or rows" in text
+
+
+def test_slices_without_a_worst_say_of_how_many_rows(tmp_path: Path, row) -> None:
+    rows = [row(f"r{i}", text=f"t{i}", language=["en", "de"][i % 2]) for i in range(12)]
+    words = {"transcript_words": {f"r{i}": float(9 + i % 3) for i in range(12)}}
+    text = report_of(tmp_path, rows, neutral, attributes=words, slice_rows=11)
+    assert "No worst slice: fewer than two slices have 11 rows" in text
+    assert text.index("| 9 | 4 |") < text.index("| 10 | 4 |") < text.index("| 11 | 4 |")
+
+
+@pytest.mark.parametrize(
+    ("temperature", "said"),
+    [(1.0, ", temperature not fitted:"), (1.25, ", temperature 1.250:"), (None, "rows:")],
+)
+def test_a_temperature_that_was_not_fitted_is_called_so(tmp_path: Path, row, temperature, said) -> None:
+    rows = [row(f"r{i}", text=f"t{i}", label=LABELS[i % 3]) for i in range(12)]
+    text = report_of(tmp_path, rows, neutral, temperature=temperature)
+    assert f"12 rows{said.removeprefix('rows')} ECE" in text and "temperature 1.000" not in text
+
+
+def test_times_under_an_attention_map_are_those_that_they_are_called(example) -> None:
+    shown = {**example["attention"], "waveform": np.zeros(int(1.9 * RATE), dtype=np.float32)}
+    axes = draw_attention(shown).axes
+    axes[2].figure.draw_without_rendering()
+    ticks = [(tick.get_position()[0], tick.get_text()) for tick in axes[2].get_xticklabels()]
+    assert len(ticks) > 4 and all(float(text) == pytest.approx(place) for place, text in ticks if text)
+
+
 def test_markdown_has_what_the_page_has(tmp_path: Path, run, example) -> None:
     document, predictions = run
     options = {"metrics": document, "predictions": predictions, "labels": LABELS, "examples": [example]}

@@ -16,12 +16,14 @@ from mmsr.evaluation.significance import (
     holm,
     mcnemar,
     method_difference,
+    method_difference_of,
     minimum_detectable_difference,
     paired_bootstrap,
     permutation_test,
     seed_difference,
     seed_figures,
     seed_interval,
+    wilson_interval,
 )
 
 LABELS = np.array(["negative", "neutral", "positive"])
@@ -305,3 +307,51 @@ def test_of_one_seed_and_of_no_difference_methods_say_what_is_known(data) -> Non
     assert method_difference(gold, a, b, resamples=100)[1:] == (None, None)
     same = method_difference(gold, np.stack([a, a]), np.stack([a, a]), resamples=100)
     assert same == (0.0, (0.0, 0.0), 1.0)
+    wrong = np.where(gold == "neutral", "positive", "neutral")
+    found = method_difference(gold[:5], np.stack([gold[:5]] * 2), np.stack([wrong[:5]] * 2), resamples=100)
+    assert (found.difference, found.p_value) == (1.0, 2 / 2**5), "five rows of five are all that there are"
+    with pytest.raises(ValueError, match="1 and 2 seeds; accepted: two or more on each side"):
+        method_difference_of(paired_bootstrap(gold, a, b, resamples=100), [0.5], [0.5, 0.6])
+
+
+@pytest.mark.parametrize(("right", "n"), [(12, 12), (0, 12), (7, 12), (1, 2), (950, 1000)])
+def test_wilson_is_scipy_s(right: int, n: int) -> None:
+    reference = stats.binomtest(right, n).proportion_ci(0.95, method="wilson")
+    assert wilson_interval(right / n, n) == pytest.approx((reference.low, reference.high))
+    answers = np.arange(n) < right
+    expected = pytest.approx((reference.low, reference.high))
+    assert bootstrap(None, answers, metric="mean") == expected
+    assert bootstrap(np.ones(n), answers.astype(float), metric="accuracy") == expected
+
+
+@pytest.mark.parametrize(("share", "n", "plain"), [(0.95, 12, 0.5), (0.9, 12, 0.75), (0.9, 30, 0.97)])
+def test_intervals_of_shares_cover(share: float, n: int, plain: float) -> None:
+    """Over all samples of a true share, weighed by how likely they are; `plain` is a bootstrap's at most."""
+    chances = stats.binom.pmf(np.arange(n + 1), n, share)
+    covered = np.zeros((2, n + 1), dtype=bool)
+    for right in range(n + 1):
+        # numbers that are no booleans are no outcomes, and are drawn
+        for i, outcomes in enumerate((np.arange(n) < right, (np.arange(n) < right).astype(float))):
+            low, high = bootstrap(None, outcomes, metric="mean", resamples=1000)
+            covered[i, right] = low <= share <= high
+    wilson, drawn = covered @ chances
+    assert 0.93 <= wilson <= 0.99 and drawn < plain
+
+
+def test_answers_that_are_all_right_leave_a_doubt() -> None:
+    gold = np.repeat(["negative", "neutral", "positive"], 12)
+    speakers = np.tile(np.arange(9), 4)
+    for metric in ("accuracy", "macro_f1", "uar"):
+        of_rows = bootstrap(gold, gold, metric=metric, resamples=100)
+        assert of_rows == pytest.approx(tuple(map(float, wilson_interval(1.0, 36))))
+        of_speakers = bootstrap(gold, gold, metric=metric, clusters=speakers, resamples=100)
+        assert of_speakers == pytest.approx(tuple(map(float, wilson_interval(1.0, 9))))
+        of_seeds = bootstrap(gold, np.stack([gold, gold]), metric=metric, resamples=100)
+        assert of_seeds == of_rows
+    rare = np.array(["negative"] * 33 + ["neutral"] * 2 + ["positive"])
+    low, high = bootstrap(rare, rare, metric="macro_f1", resamples=100)
+    assert low < 0.7 < 0.9 < wilson_interval(1.0, 36)[0] and high == 1.0, (
+        "of the rare labels three rows say all that is known"
+    )
+    assert bootstrap(None, np.full(12, 0.5), metric="mean", resamples=100) == (0.5, 0.5)
+    assert np.isnan(bootstrap(gold[:1], gold[:1])).all()

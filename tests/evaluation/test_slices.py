@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mmsr.evaluation.slices import slice_figures, worst_slice_line
+from mmsr.evaluation.slices import are_numbers, slice_figures, worst_slice_line
 
 LABELS = ["negative", "neutral", "positive"]
 
@@ -73,8 +73,20 @@ def test_speakers_called_by_numbers_are_speakers_and_what_is_no_number_is_a_text
     ]
     ages = {row["id"]: "nan" if i < 44 else str(i) for i, row in enumerate(rows)}
     found = slice_figures(rows, LABELS, attributes={"age": ages})["slices"]
-    assert set(found["speaker"]) == {str(i) for i in range(12)}
+    assert list(found["speaker"]) == [str(i) for i in range(12)], "in the order of numbers"
     assert found["age"]["nan"]["n"] == 44
+
+
+def test_few_numbers_are_named_and_sorted_as_numbers():
+    rows = answers(np.zeros(70, dtype=bool))
+    words = {row["id"]: float(8 + i % 5) for i, row in enumerate(rows)} | {"u0": None, "u1": 9.5}
+    found = slice_figures(rows, LABELS, attributes={"transcript_words": words}, least=11)
+    assert list(found["slices"]["transcript_words"]) == ["8", "9", "9.5", "10", "11", "12", "unknown"]
+    assert "interval" not in found["slices"]["transcript_words"]["9.5"], "a single row"
+    assert found["slice_rows"] == 11
+    assert are_numbers("transcript_words", list(found["slices"]["transcript_words"]))
+    assert not are_numbers("speaker", ["1", "2"]) and not are_numbers("age", ["old", "9"])
+    assert are_numbers("audio_seconds", ["Q1: 0 to 1", "unknown"])
 
 
 def test_too_few_rows_have_no_worst_slice():

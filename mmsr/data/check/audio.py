@@ -94,7 +94,7 @@ def _listen(reference: str, name: str) -> AudioFile:
         problem = str(error).partition(": ")[2]  # it calls bytes by their number
         code = next((code for words, code in _WORDS.items() if words in problem), "audio-corrupt")
         return AudioFile(name, digest=digest, faults=((code, problem),))
-    return AudioFile(name, len(samples) / rate, digest, tuple(_hear(samples)))
+    return AudioFile(name, len(samples) / rate, digest, tuple(hear(samples)))
 
 
 def _rate(content: bytes) -> int:
@@ -105,7 +105,7 @@ def _rate(content: bytes) -> int:
         return 16_000
 
 
-def _hear(samples: np.ndarray) -> Iterator[tuple[str, str]]:
+def hear(samples: np.ndarray) -> Iterator[tuple[str, str]]:
     """Code and problem of what samples `[s]` sound like."""
     peak = float(np.abs(samples - samples.mean()).max())  # a constant is no sound
     if peak < _SILENT:

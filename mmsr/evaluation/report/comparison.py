@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mmsr.evaluation.compare import Comparison, System, as_interval, as_p_value
+from mmsr.evaluation.compare import CHRF_NOTE, Comparison, System, as_interval, as_p_value
 from mmsr.evaluation.report.names import FIGURES, MISSING, NAMES, RATIONALE_FIGURES, number
 from mmsr.evaluation.report.page import Notes, Page, Section, Table, TableRow, origin, picture, write_page
 from mmsr.evaluation.report.pictures import draw_differences
@@ -36,7 +36,7 @@ def write_comparison(
     data = dict.fromkeys(str(found.get("data_fingerprint", "unknown")) for found in described.values())
     provenance = {
         **origin(document),
-        "intervals": f"95 % over {first.units:,} {first.over}",
+        "intervals": f"95 % over {', or '.join(dict.fromkeys(one.drawn for one in comparisons))}",
         "data fingerprint": ", ".join(data),
     }
     drawn = picture(
@@ -53,7 +53,7 @@ def write_comparison(
         title=f"{first.a} compared" if len(comparisons) > 1 else f"{first.a} and {first.b}",
         lead=f"{metric}; {conditions}; the same {first.rows:,} rows answered by all.",
         sections=[
-            Section("Differences", [_differences(comparisons, metric), drawn, Notes(_notes(first))]),
+            Section("Differences", [_differences(comparisons, metric), drawn, Notes(_notes(comparisons))]),
             _seeds(comparisons, metric),
             _runs(runs, described),
         ],
@@ -83,15 +83,30 @@ def _differences(comparisons: Sequence[Comparison], metric: str) -> Table:
     return Table(columns, rows, f"Differences of {metric}. Brackets: 95 % intervals.")
 
 
-def _notes(one: Comparison) -> list[tuple[str, str]]:
+def _notes(comparisons: Sequence[Comparison]) -> list[tuple[str, str]]:
+    one = comparisons[0]
     cohen = one.effect_size["name"] == "cohen_h"
+    notes = []
+    if any(each.seeds_vary for each in comparisons):
+        notes.append(
+            ("interval and p, seeds on both sides", f"Student's t: the variance over {one.units:,} "
+             f"{one.over} and that over seeds add up, so that both hold for other seeds and {one.over}.")
+        )  # fmt: skip
+    if not all(each.seeds_vary for each in comparisons):
+        notes.append(
+            ("interval and p, one seed on a side", f"paired bootstrap over {one.units:,} {one.over}, and "
+             f"permutation test: the two systems' answers are swapped for whole {one.over}. Both speak of "
+             "these trainings alone: another seed may say otherwise.")
+        )  # fmt: skip
+    notes += [(f"{each.a} - {each.b}", f"{each.disagreement}.") for each in comparisons if each.disagreement]
+    if one.metric == "chrf":
+        notes.append(("chrF", CHRF_NOTE))
     return [
-        ("interval", f"paired bootstrap over {one.units:,} {one.over}."),
-        ("p", f"permutation test: the two systems' answers are swapped for whole {one.over}. Holm's "
-         "correction is for all comparisons of this page."),
+        *notes,
+        ("p (Holm)", "corrected for all comparisons of this page."),
         ("McNemar p", "of the rows that one system alone has right; it takes rows as independent."),
         ("effect", "Cohen's h." if cohen else f"the difference in standard deviations of {one.over}."),
-        ("detectable", "the smallest true difference that such rows show with 80 % power."),
+        ("detectable", "the smallest true difference that such rows and as many seeds show with 80 % power."),
     ]  # fmt: skip
 
 
@@ -103,11 +118,21 @@ def _seeds(comparisons: Sequence[Comparison], metric: str) -> Section | None:
             both = "no interval with one seed on a side"
             if seeds.interval is not None and seeds.p_value is not None:
                 both = f"{as_interval(seeds.interval)}, p {as_p_value(seeds.p_value)}"
+            fixed = f"{as_interval(one.interval_fixed_seeds)}, p {as_p_value(one.p_value_fixed_seeds)}"
             values = (", ".join(map(number, side)) for side in (seeds.a, seeds.b))
-            rows.append(TableRow(f"{one.a} - {one.b}", [*values, number(one.difference, signed=True), both]))
+            rows.append(
+                TableRow(f"{one.a} - {one.b}", [*values, number(one.difference, signed=True), both, fixed])
+            )
     if not rows:
         return None
-    columns = ["a - b", "seeds of a", "seeds of b", "difference of the means", "95 % over seeds (Welch)"]
+    columns = [
+        "a - b",
+        "seeds of a",
+        "seeds of b",
+        "difference of the means",
+        "95 % over seeds alone (Welch)",
+    ]
+    columns.append(f"95 % over {comparisons[0].over}, these seeds as they are")
     return Section("Seeds", [Table(columns, rows, f"{metric} of each seed.", words=True)])
 
 

@@ -150,10 +150,12 @@ def draw_confusion(confusion: Mapping[str, Mapping[str, int]], labels: Sequence[
 
 def draw_reliability(confidence: np.ndarray, correct: np.ndarray) -> "Figure":
     """Draws accuracy over confidence `[n]`, with 95 % intervals, in bins of as many rows; their histogram."""
+    from mmsr.evaluation.significance import wilson_interval
+
     bins = reliability(confidence, correct)
     figure, (ax, rows) = make_figure(2, width=5.4, height=5.6, heights=(4, 1))
     ax.plot([0, 1], [0, 1], color=GREY, linestyle="--", label="calibrated")
-    low, high = _wilson(bins.accuracy, bins.n)
+    low, high = wilson_interval(bins.accuracy, bins.n)
     ax.vlines(bins.confidence, low, high, color=BLUE, linewidth=1.2, label="95 % interval")
     error = calibration_error(confidence, correct)
     ax.plot(bins.confidence, bins.accuracy, color=BLUE, marker="o", label=f"model (ECE {error:.3f})")
@@ -190,13 +192,6 @@ def draw_risk_coverage(confidence: np.ndarray, correct: np.ndarray) -> "Figure":
     return figure
 
 
-def _wilson(share: np.ndarray, n: np.ndarray, *, z: float = 1.96) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the 95 % interval of a binomial share of `n` rows (Wilson's score interval)."""
-    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    return middle - half, middle + half
-
-
 def draw_training(history: Sequence[Mapping[str, Any]]) -> "Figure":
     """Draws losses, and development figures beside them, over epochs."""
     from matplotlib.ticker import MaxNLocator
@@ -230,7 +225,7 @@ def differences_picture(comparisons: "Sequence[Comparison]") -> bytes:
 
 
 def draw_differences(comparisons: "Sequence[Comparison]") -> "Figure":
-    """Draws comparisons as a forest plot: differences with their intervals over rows and over seeds.
+    """Draws comparisons as a forest plot: differences with their intervals, and those over seeds alone.
 
     A filled mark is a difference that holds after Holm's correction, an open one does not.
     """
@@ -261,12 +256,15 @@ def draw_differences(comparisons: "Sequence[Comparison]") -> "Figure":
     ax.set_xlabel(f"difference of {figure_name}{condition}\n95 % intervals, {first.rows:,} rows")
     mark: dict[str, Any] = {"color": BLUE, "marker": "o", "markersize": 8, "markeredgewidth": 2}
     corrected = " after Holm's correction" if count > 1 else ""
+    over = ", or ".join(dict.fromkeys(one.drawn for one in comparisons))
     shown = [
-        Line2D([], [], linewidth=2.5, label=f"over {first.units:,} {first.over}; p < .05{corrected}", **mark),
+        Line2D([], [], linewidth=2.5, label=f"over {over}; p < .05{corrected}", **mark),
         Line2D([], [], linewidth=2.5, label="p not below .05", markerfacecolor=PAPER, **mark),
     ]
     if any(one.seeds is not None and one.seeds.interval is not None for one in comparisons):
-        shown.append(Line2D([], [], color=ORANGE, linewidth=1.5, linestyle=(0, (3, 1)), label="over seeds"))
+        shown.append(
+            Line2D([], [], color=ORANGE, linewidth=1.5, linestyle=(0, (3, 1)), label="over seeds alone")
+        )
     figure.legend(handles=shown, loc="outside upper center", ncols=len(shown), frameon=False, fontsize=9)
     return figure
 
@@ -330,6 +328,7 @@ def draw_attention(attention: Attention) -> "Figure":
     """
     import librosa
     import librosa.display
+    from matplotlib.ticker import AutoLocator, ScalarFormatter
 
     weights, tokens = np.asarray(attention["weights"], dtype=float), list(attention["tokens"])
     waveform, rate = np.asarray(attention["waveform"], dtype=np.float32), attention["rate"]
@@ -365,6 +364,9 @@ def draw_attention(attention: Attention) -> "Figure":
     heat.set(xlabel="time (s)", ylabel="text token")
     wave.tick_params(labelbottom=False)
     mel.tick_params(labelbottom=False)
+    # librosa's own axis of time, which all three share, calls 1.05 s 1.1
+    heat.xaxis.set_major_locator(AutoLocator())
+    heat.xaxis.set_major_formatter(ScalarFormatter())
     return figure
 
 

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
-from mmsr.evaluation.calibration import confidence_and_correct
+from mmsr.evaluation.calibration import confidence_and_correct, conformal_text
 from mmsr.evaluation.metrics import Row
 from mmsr.evaluation.report.names import (
     FIGURES,
@@ -44,10 +44,11 @@ from mmsr.evaluation.report.pictures import (
     draw_risk_coverage,
     draw_training,
 )
-from mmsr.evaluation.slices import worst_slice_line
+from mmsr.evaluation.slices import LEAST, are_numbers, worst_slice_line
 
 SLICED = ("accuracy", "macro_f1")
 SLICES = 12  # of an attribute that are shown
+NAMED = 6  # rows of a table that a caption names, before it counts them
 
 
 class Example(TypedDict):
@@ -111,9 +112,13 @@ class Run:
 
     @property
     def provenance(self) -> dict[str, str]:
-        """Where the figures come from."""
-        over = self.entry.get("interval_over")
-        return {**origin(self.metrics), **({"intervals": f"95 % over {over}"} if over else {})}
+        """Where the figures come from; over what the intervals of a table are its caption says."""
+        shown = [*self.conditions.values(), *self.conditions.get("baselines", {}).values()]
+        shown += [one for key in ("by_kind", "by_language") for one in self.entry.get(key, {}).values()]
+        shown += [one for values in self.entry.get("slices", {}).values() for one in values.values()]
+        over = sorted({one["interval_over"] for one in shown if "interval_over" in one}, reverse=True)
+        known = {"intervals": f"95 % over {' or '.join(over)}"} if over else {}
+        return {**origin(self.metrics), **known}
 
 
 def write_report(
@@ -197,14 +202,14 @@ def results(run: Run) -> Section:
                 pan=True,
             )
         )
-    over = run.entry.get("interval_over", "rows")
     blocks.append(
         Notes(
             [
                 ("macro-F1, UAR", "the mean F1 of the labels, and their mean recall. A label that is "
                  "predicted in a group of rows but never true there counts as an F1 of 0."),
-                ("intervals", f"1,000 bootstrap resamples of whole {over}. They do not cover what another "
-                 "training seed would change."),
+                ("intervals", "Wilson's of accuracy over rows, and where all answers are right; else 1,000 "
+                 "bootstrap resamples of rows, or of whole speakers where more than five speak. They do not "
+                 "cover what another training seed would change."),
                 ("ROUGE-L", "Unicode counts words, and characters in Chinese and Japanese. ASCII is the "
                  "usual code, which drops all but a–z and 0–9: it is here only to compare with published "
                  "tables, and says nothing about Chinese."),
@@ -222,14 +227,15 @@ def by_group(run: Run, *, key: str, title: str, what: str) -> Section | None:
     if not groups:
         return None
     rows = [TableRow(name, _cells(entry)) for name, entry in groups.items()]
-    return Section(title, [Table([what, "n", *FIGURES.values()], rows, f"{title}, {run.reads}.")])
+    caption = f"{title}, {run.reads}.{_brackets(groups)}"
+    return Section(title, [Table([what, "n", *FIGURES.values()], rows, caption)])
 
 
 def slices(run: Run) -> Section | None:
-    """The worst slice, and figures of all slices: quarters in order, values with the worst first."""
+    """The worst slice, and figures of all slices: numbers in order, other values with the worst first."""
     if not (sliced := run.entry.get("slices")):
         return None
-    line = worst_slice_line(run.entry["worst_slice"])
+    line = worst_slice_line(run.entry["worst_slice"], least=run.entry.get("slice_rows", LEAST))
     said = (
         f"{line[0].upper()}{line[1:]}. The more slices are looked at, the lower is the worst of them by "
         "chance alone; the expected worst allows for that. Intervals of slices are not corrected for their "
@@ -238,21 +244,26 @@ def slices(run: Run) -> Section | None:
     blocks: list[Any] = [Text(said)]
     for attribute, entries in sliced.items():
         names = list(entries)
-        if not any(name.startswith("Q1: ") for name in names):
+        if not are_numbers(attribute, names):
             names.sort(key=lambda name: entries[name]["accuracy"])
         rows = [
             TableRow(
                 name,
                 [
                     str(entries[name]["n"]),
-                    *(number(entries[name][figure], entries[name]["interval"][figure]) for figure in SLICED),
+                    *(
+                        number(entries[name][one], entries[name].get("interval", {}).get(one))
+                        for one in SLICED
+                    ),
                 ],
             )
             for name in names[:SLICES]
         ]
+        brackets = _brackets({name: entries[name] for name in names[:SLICES]})
         what = attribute.replace("_", " ")
         most = f"; the {SLICES} worst of {len(names)}, all are in metrics.json" if len(names) > SLICES else ""
-        blocks.append(Table([what, "n", *(FIGURES[one] for one in SLICED)], rows, f"By {what}{most}."))
+        caption = f"By {what}{most}.{brackets}"
+        blocks.append(Table([what, "n", *(FIGURES[one] for one in SLICED)], rows, caption))
     return Section("Slices", blocks)
 
 
@@ -298,7 +309,7 @@ def calibration(run: Run) -> Section | None:
     labelled = [row for row in run.answered if row["label"] is not None]
     blocks: list[Any] = []
     if found:
-        temperature = f", temperature {found['temperature']:.3f}" if found.get("temperature") else ""
+        temperature = _temperature(found.get("temperature"))
         blocks.append(
             Text(
                 f"{run.reads}, {found['n']} rows{temperature}: ECE {found['ece']:.3f} (bins of equal width: "
@@ -307,17 +318,7 @@ def calibration(run: Run) -> Section | None:
             )
         )
     if sets:
-        told = "; ".join(
-            f"{name.upper()} holds it in {100 * sets[name]['coverage']:.1f} %, "
-            f"{sets[name]['mean_size']:.2f} labels a set"
-            for name in ("lac", "aps")
-        )
-        blocks.append(
-            Text(
-                f"Label sets asked to hold the true label in {100 * sets['asked']:g} % of rows, calibrated "
-                f"on {sets['n_calibration']} rows: {told}."
-            )
-        )
+        blocks.append(Text(conformal_text(sets)))
     if labelled:
         believed = confidence_and_correct(labelled)
         blocks.append(
@@ -464,14 +465,14 @@ def card(example: Example) -> dict[str, Any]:
 
 
 def _headline(metrics: Mapping[str, Any], split: str) -> Table:
-    rows = [TableRow(NAMES.get(name, name), _cells(entry)) for name, entry in entries(metrics, split).items()]
+    shown = {NAMES.get(name, name): entry for name, entry in entries(metrics, split).items()}
+    rows = [TableRow(name, _cells(entry)) for name, entry in shown.items()]
     for name, entry in metrics[split].get("baselines", {}).items():
         if name in RATIONALE_BASELINES:  # its labels are the model's own or the truth: no baseline's figures
             entry = {key: value for key, value in entry.items() if key not in LABEL_FIGURES}
+        shown[NAMES.get(name, name)] = entry
         rows.append(TableRow(NAMES.get(name, name), _cells(entry), baseline=True))
-    caption = (
-        f"Conditions of the {split} split, and baselines that a model must beat. Brackets: 95 % intervals."
-    )
+    caption = f"Conditions of the {split} split, and baselines that a model must beat.{_brackets(shown)}"
     return Table(["condition", "n", *FIGURES.values()], rows, caption)
 
 
@@ -492,6 +493,29 @@ def _rationale_cell(key: str, entry: Mapping[str, Any]) -> str:
     if key == "length" and key in entry:
         return f"{entry['length']:.1f} ({entry['length_gold']:.1f})"
     return number(entry.get(key))
+
+
+def _brackets(entries: Mapping[str, Mapping[str, Any]]) -> str:
+    """Over what the intervals of a table's rows are, as each entry says; a sentence, or nothing."""
+    of: dict[str, list[str]] = {}
+    for name, entry in entries.items():
+        if entry.get("interval"):
+            of.setdefault(entry.get("interval_over", "rows"), []).append(name)
+    if not of:
+        return ""
+    most, *others = sorted(of, key=lambda over: -len(of[over]))
+    named = "".join(
+        f"; of {', '.join(of[over]) if len(of[over]) <= NAMED else f'{len(of[over])} others'} over {over}"
+        for over in others
+    )
+    return f" Brackets: 95 % intervals over {most}{named}."
+
+
+def _temperature(value: float | None) -> str:
+    """A temperature as part of a sentence; that of a checkpoint which none was fitted to is exactly 1."""
+    if value is None:
+        return ""
+    return ", temperature not fitted" if value == 1 else f", temperature {value:.3f}"
 
 
 def _cells(entry: Mapping[str, Any]) -> list[str]:
