@@ -168,6 +168,15 @@ main()
     assert done.stderr.splitlines() == ["False"]
 
 
+def test_training_leaves_peft_alone() -> None:
+    """It is slow to import, and bitsandbytes, which it brings, warns of a kernel that nothing here needs."""
+    pytest.importorskip("lightning")
+    done = run_python(
+        "import sys, mmsr.training.ablation; print({'peft', 'bitsandbytes'} & set(sys.modules))"
+    )
+    assert (done.returncode, done.stdout) == (0, "set()\n"), done.stderr
+
+
 def test_prediction_needs_no_extra() -> None:
     code = """
 import importlib, pkgutil, sys

@@ -62,6 +62,16 @@ def baselines(
     return entries
 
 
+def constant_rationales(train_rows: Sequence[Row], predictions: Sequence[Row]) -> list[dict[str, Any]]:
+    """Returns predictions with the constant rationale of their label (`constant_rationale` above).
+
+    There are none where no training row has a rationale.
+    """
+    constants = _constant_rationales(train_rows)
+    labelled = [(row, row["predicted_label"]) for row in predictions if constants]
+    return [_answer(row, label, _constant(constants, label, row["language"])) for row, label in labelled]
+
+
 def _constant_rationales(rows: Sequence[Row]) -> dict[tuple[str | None, ...], str]:
     groups: dict[tuple[str | None, ...], list[str]] = {}
     for row in rows:

@@ -16,6 +16,7 @@ import fcntl
 import hashlib
 import itertools
 import json
+import logging
 import os
 import sys
 import time
@@ -26,14 +27,21 @@ from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 from jsonargparse import ArgumentError
 
 from mmsr.data.datamodule import MmsrDataModule
 from mmsr.data.features import file_digest
-from mmsr.data.manifest import fingerprint, load_manifest
+from mmsr.data.manifest import (
+    COLUMNS,
+    ManifestError,
+    column_of,
+    distinct,
+    fingerprint,
+    load_manifest,
+)
 from mmsr.evaluation.baselines import baselines
 from mmsr.evaluation.report import FIGURES
 from mmsr.evaluation.run import CONDITIONS, machine, versions
@@ -42,9 +50,12 @@ from mmsr.model.processing import MmsrProcessor
 from mmsr.training.run import MmsrCLI, quieten, settings_that_matter
 from mmsr.training.runner import OWN, Evaluation, Open, Run, Runner, train_and_evaluate
 
+logger = logging.getLogger(__name__)
+
 KEYS = ("base", "settings", "grid", "variants", "seeds", "folds", "reference", "out", "evaluation")
-EVALUATION_KEYS = ("metric", "condition", "conditions", "also", "by_language")
+EVALUATION_KEYS = ("metric", "condition", "conditions", "also", "by_language", "cluster", "block_rows")
 METRICS = ("accuracy", "macro_f1", "uar")  # of which differences can be drawn again from predictions
+RATIONALE_METRICS = tuple(name for name in FIGURES if name not in METRICS)
 _OURS = ("seed_everything", "model.seed", "data.seed", "trainer.default_root_dir", "trainer.callbacks")
 _PRETRAINED = ("audio", "text", "pretrained", "decoder")
 
@@ -200,7 +211,7 @@ def _evaluation(path: Path, given: Any) -> Evaluation:
     accepted = {"metric": METRICS, "condition": (OWN, *CONDITIONS), "conditions": CONDITIONS, "also": FIGURES}
     if not isinstance(by_language := given.get("by_language", False), bool):
         raise AblationError(f"{path}: evaluation by_language {by_language!r}; accepted: true or false")
-    chosen: dict[str, Any] = {"by_language": by_language}
+    chosen: dict[str, Any] = {"by_language": by_language, **_unit_settings(path, given)}
     for field, value in given.items():
         if field not in accepted:
             continue
@@ -213,6 +224,21 @@ def _evaluation(path: Path, given: Any) -> Evaluation:
                 )
         chosen[field] = tuple(several) if field in ("conditions", "also") else value
     return Evaluation(**chosen)
+
+
+def _unit_settings(path: Path, given: Settings) -> Settings:
+    """What is drawn as a whole: the values of a column, or blocks of rows."""
+    cluster, block_rows = given.get("cluster"), given.get("block_rows")
+    if not isinstance(cluster, str | None) or cluster == "":
+        raise AblationError(f"{path}: evaluation cluster {cluster!r}; accepted: a column of the manifest")
+    if block_rows is not None and (type(block_rows) is not int or block_rows < 1):
+        raise AblationError(f"{path}: evaluation block_rows {block_rows!r}; accepted: an integer, 1 or more")
+    if cluster is not None and block_rows is not None:
+        raise AblationError(
+            f"{path}: evaluation cluster {cluster!r} and block_rows {block_rows} contradict each other; "
+            "accepted: one or the other"
+        )
+    return {"cluster": cluster, "block_rows": block_rows}
 
 
 def _check_keys(path: Path, where: str, given: Mapping[str, Any], accepted: Sequence[str]) -> None:
@@ -286,7 +312,8 @@ def plan(ablation: Ablation) -> list[list[Run]]:
     """The runs of each variant, in the order of the file; seeds within, folds within these.
 
     Raises:
-        AblationError: settings that `mmsr fit` would refuse; names the variant.
+        AblationError: settings that `mmsr fit` would refuse; names the variant. Or `evaluation.cluster` is
+            no column of a manifest.
         ValueError: faults in a manifest.
     """
     fingerprints: dict[str, str] = {}
@@ -306,6 +333,8 @@ def plan(ablation: Ablation) -> list[list[Run]]:
             if (known := json.dumps(reading)) not in fingerprints:
                 rows = load_manifest(**reading, check_audio=False)  # they are read for their fingerprint
                 fingerprints[known] = fingerprint(rows)
+                if ablation.evaluation.cluster is not None:  # a fault in it is told before anything runs
+                    units_of(ablation.evaluation, settings["data"])
             digest = content_name(matter, data_fingerprint=fingerprints[known])
             condition = ablation.evaluation.condition
             if condition == OWN:
@@ -367,6 +396,60 @@ def _reading(matter: Settings) -> dict[str, Any]:
     return {"source": matter["data"]["manifest"], "labels": matter["model"].get("labels"), **data}
 
 
+@dataclass(frozen=True)
+class Units:
+    """What is drawn as a whole in the intervals and tests over test rows.
+
+    Attributes:
+        name: in the plural.
+        of: number of each row's unit, by the row's id.
+    """
+
+    name: str
+    of: Mapping[str, int]
+
+
+def units_of(evaluation: Evaluation, data: Settings) -> Units | None:
+    """The units that the evaluation asks for, of a run's manifest; None where it asks for none.
+
+    They are no part of a run, so that finished runs can be told of others.
+
+    Raises:
+        AblationError: the column is not there, or has not two values.
+    """
+    column, size = evaluation.cluster, evaluation.block_rows
+    if column is None and size is None:
+        return None
+    columns, carrier = dict(data.get("columns") or {}), column
+    if column is not None and column not in COLUMNS:
+        carrier, columns = "kind", {**columns, "kind": column}  # in the place of one that is not asked for
+    try:
+        rows = load_manifest(
+            data["manifest"], columns=columns, label_map=data.get("label_map"), check_audio=False
+        )
+    except ManifestError as error:  # the rest of it has been read before
+        reason = f"{error.faults[0].file}: {error.faults[0].problem}"
+        raise AblationError(f"evaluation cluster {column!r}: {reason}; accepted: one of these") from error
+    if size is not None:
+        return Units(f"blocks of {size} rows", {id_: row // size for row, id_ in enumerate(rows["id"])})
+    assert column is not None and carrier is not None
+    if len(distinct(rows, carrier)) < 2:
+        _refuse_cluster(column, data["manifest"], rows)
+    numbers: dict[Any, int] = {}
+    values = column_of(rows, carrier).to_pylist()
+    keys = [(row,) if value is None else value for row, value in enumerate(values)]
+    known = [numbers.setdefault(key, len(numbers)) for key in keys]
+    return Units(f"values of {column}", dict(zip(rows["id"], known, strict=True)))
+
+
+def _refuse_cluster(column: str, manifest: str, rows: Any) -> NoReturn:
+    several = [name for name in COLUMNS if len(distinct(rows, name)) > 1]
+    raise AblationError(
+        f"evaluation cluster {column!r}: {Path(manifest).name} has not two values there; accepted: a column "
+        f"that has, such as {', '.join(several)}"
+    )
+
+
 def _with_feature_store(settings: Settings, out: Path) -> Settings:
     """One store for all runs, where encoders are frozen and the file does not say otherwise."""
     model = settings.get("model") or {}
@@ -409,7 +492,7 @@ def ablate(
         ValueError: the settings of a variant or the data have faults, or another process is at work in the
             folder.
     """
-    from mmsr.training.ablation_report import summarise, write_report
+    from mmsr.training.ablation_report import origins, summarise, write_report
 
     runs = plan(ablation)
     with _alone(ablation.out):
@@ -418,10 +501,11 @@ def ablate(
         results |= {
             "baselines": _baselines(ablation, runs),
             "failed": [_told(ablation, run, error) for run, error in failed],
-            "command": " ".join(sys.argv),
-            "versions": versions(),
-            "machine": machine(),
+            "reported_by": _reporter(),
         }
+        results |= origins(runs) or {**_reporter(), "differing": {}}
+        if results["differing"]:
+            logger.warning("%s: the runs differ in %s", ablation.out, ", ".join(results["differing"]))
         write_report(ablation.out, results)
     return results
 
@@ -504,38 +588,56 @@ def _told(ablation: Ablation, run: Run, error: str) -> dict[str, Any]:
     }
 
 
+def _reporter() -> dict[str, Any]:
+    """Who tells of the runs, which others may have made."""
+    return {"command": " ".join(sys.argv), "versions": versions(), "machine": machine()}
+
+
+def data_of(run: Run) -> MmsrDataModule:
+    """The data of a finished run; with their own rationales, even where it was trained on a control's."""
+    data = MmsrDataModule(**{**run.settings["data"], "rationales": "given"})
+    data.attach(MmsrProcessor.from_pretrained(run.folder / "model"))
+    return data
+
+
 def _baselines(ablation: Ablation, runs: Sequence[Sequence[Run]]) -> dict[str, Any]:
     """What knows no voice, the majority label and TF-IDF, on the reference's rows, which others may lack.
 
     Where nothing of the reference has finished: of the first variant that has. Over folds the mean of each
     figure; `by_language` has the ablation's metric. `tfidf_asr` is there where a variant reads that
-    transcript.
+    transcript, `constant_rationale_oracle` where figures of rationales are asked for (the constant rationale
+    of the predicted label is each variant's own, see `ablation_report`).
     """
     reference = list(ablation.changes).index(ablation.reference)
     in_turn = [runs[reference], *runs]
     done = next((finished for row in in_turn if (finished := [run for run in row if run.result()])), [])
     folds = {run.fold: run for run in done}
-    heard = ["tfidf_asr"] if any("asr" in run.condition for (run, *_) in runs) else []
+    further = ["tfidf_asr"] if any("asr" in run.condition for (run, *_) in runs) else []
+    metric, also = ablation.evaluation.metric, ablation.evaluation.also
+    if set(also) & set(RATIONALE_METRICS):
+        further.append("constant_rationale_oracle")
     found = []
     for run in folds.values():
         labels = run.result()["labels"]  # type: ignore[index]
-        data = MmsrDataModule(**run.settings["data"])
-        data.attach(MmsrProcessor.from_pretrained(run.folder / "model"))
+        data = data_of(run)
         found.append(baselines(data.train_rows.to_list(), data.test_rows.to_list(), labels=labels))
     entries = {
         name: [one[name] for one in found]
-        for name in ("majority", "tfidf", *heard)
+        for name in ("majority", "tfidf", *further)
         if found and all(name in one for one in found)
     }
-    metric = ablation.evaluation.metric
     return {
         name: {
-            **{metric: fmean(one[metric] for one in folded) for metric in METRICS},
+            **{
+                figure: fmean(one[figure] for one in folded)
+                for figure in dict.fromkeys((*METRICS, *also))
+                if all(figure in one for one in folded)  # of labels alone, or of rationales alone
+            },
             "by_language": {
-                language: fmean(one[language][metric] for one in spoken if language in one)
+                language: fmean(one[language][metric] for one in spoken if metric in one.get(language, {}))
                 for spoken in [[one.get("by_language", {}) for one in folded]]
                 for language in sorted(set().union(*spoken))
-                if ablation.evaluation.by_language
+                if ablation.evaluation.by_language and any(metric in one.get(language, {}) for one in spoken)
             },
         }
         for name, folded in entries.items()

@@ -1,7 +1,9 @@
 """What an ablation found: figures with their intervals, a table, a plot, and a paragraph made of numbers.
 
-result.json, metrics.json, predictions.jsonl of each run ─► results.json ─► table.md, report.html,
-report.md, plot.png
+result.json, metrics.json, predictions.jsonl of each run, its training rows ─► results.json ─► table.md,
+report.html, report.md, plot.png
+
+Nothing here trains or predicts, so a finished folder can be told of again, with other units or figures.
 """
 
 from __future__ import annotations
@@ -14,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mmsr.evaluation.baselines import constant_rationales
 from mmsr.evaluation.compare import as_p_value
-from mmsr.evaluation.metrics import CLUSTERS_ABOVE, evaluate_rows
+from mmsr.evaluation.metrics import evaluate_rows, speakers_of
 from mmsr.evaluation.report.names import FIGURES, MISSING, NAMES
 from mmsr.evaluation.report.page import (
     Notes,
@@ -30,6 +33,7 @@ from mmsr.evaluation.report.page import (
 )
 from mmsr.evaluation.report.pictures import BLUE, GREY, INK, ORANGE, make_figure
 from mmsr.evaluation.significance import (
+    bootstrap,
     holm,
     method_difference,
     paired_bootstrap,
@@ -37,12 +41,11 @@ from mmsr.evaluation.significance import (
     seed_interval,
 )
 from mmsr.files import write_file
+from mmsr.training.ablation import RATIONALE_METRICS, Ablation, Units, data_of, units_of
+from mmsr.training.runner import ORIGIN, Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from mmsr.training.ablation import Ablation
-    from mmsr.training.runner import Run
 
 LEVEL = 0.05
 # settings of the data by which development rows are chosen
@@ -61,18 +64,25 @@ def summarise(ablation: Ablation, runs: Sequence[Sequence[Run]]) -> dict[str, An
     """Figures of each variant from the finished runs' files, and its differences from the reference.
 
     A difference is of seeds that both have, and of test rows that both answered. Its p-value is corrected for
-    the number of variants (Holm).
+    the number of variants (Holm). What is drawn of test rows are the units that the evaluation names, else
+    the speakers, where there are enough.
     """
     evaluation = ablation.evaluation
     rows = dict(zip(ablation.variants, runs, strict=True))
-    variants = {name: _variant(ablation, name, row) for name, row in rows.items()}
-    reference = _by_seed(rows[ablation.reference])
+    said = {name: _by_seed(row) for name, row in rows.items()}
+    units = _units(ablation, rows)
+    variants = {
+        name: _variant(ablation, name, row)
+        | _over_rows(list(said[name].values()), evaluation.metric, units[name])
+        | {"constant_rationale": _constant_rationale(row, said[name], evaluation.also)}
+        for name, row in rows.items()
+    }
+    reference = said[ablation.reference]
     compared = {}
-    for name, row in rows.items():
-        ours = _by_seed(row)
+    for name, ours in said.items():
         if name != ablation.reference and (seeds := sorted(set(ours) & set(reference))):
             pairs = [(ours[seed], reference[seed]) for seed in seeds]
-            if difference := _difference(pairs, evaluation.metric):
+            if difference := _difference(pairs, evaluation.metric, units[ablation.reference]):
                 compared[name] = {**difference, "seeds": seeds}
     corrected = holm([difference["p_value"] for difference in compared.values()])
     for difference, p_value in zip(compared.values(), corrected, strict=True):
@@ -95,6 +105,8 @@ def write_report(out: Path, results: dict[str, Any]) -> None:
     """Write results.json, table.md, the report and plot.png; adds `paragraph` to the results."""
     results["paragraph"] = paragraph(results)
     text = f"{table(results)}\n{results['paragraph']}\n"
+    if differing := _differing(results):
+        text += f"\n{differing}\n"
     for line in results["failed"]:
         text += f"\nfailed: {line['run']} ({line['settings']}): {line['error']}\n"
     content = json.dumps(results, ensure_ascii=False, indent=1, allow_nan=False)
@@ -180,26 +192,134 @@ def _by_seed(row: Sequence[Run]) -> dict[int, Predictions]:
     return {seed: _predictions(runs, row[0].condition) for seed, runs in _finished(row).items()}
 
 
-def _difference(pairs: Sequence[tuple[Predictions, Predictions]], metric: str) -> dict[str, Any] | None:
-    """Ours minus the reference's, over what both answered; None where that is less than two rows.
+def _units(ablation: Ablation, rows: Mapping[str, Sequence[Run]]) -> dict[str, Units | None]:
+    """By variant what is drawn of its test rows, each manifest read once."""
+    found: dict[str, Units | None] = {}
+    keys = {}
+    for name, row in rows.items():
+        data = row[0].settings["data"]
+        keys[name] = key = json.dumps([data.get(one) for one in ("manifest", "columns", "label_map")])
+        if key not in found:
+            found[key] = units_of(ablation.evaluation, data)
+    return {name: found[key] for name, key in keys.items()}
+
+
+def _drawn(rows: Sequence[Mapping[str, Any]], units: Units | None) -> tuple[Sequence[Any] | None, str, int]:
+    """The cluster of each row, None where rows stand alone; what they are called, and how many there are."""
+    clusters: Sequence[Any] | None
+    if units is None:
+        clusters = speakers_of(rows)
+        name = "rows" if clusters is None else "speakers"
+    else:
+        clusters, name = [units.of[row["id"]] for row in rows], units.name
+    return clusters, name, len(rows if clusters is None else set(clusters))
+
+
+def _answered(sides: Sequence[Predictions]) -> list[str]:
+    """Ids of the rows with a label that all have answered."""
+    return [
+        id_ for id_, row in sides[0].items() if row["label"] is not None and all(id_ in one for one in sides)
+    ]
+
+
+def _labels(sides: Sequence[Predictions], ids: Sequence[str]) -> np.ndarray:
+    """Predicted labels `[s, n]`."""
+    return np.array([[one[id_]["predicted_label"] for id_ in ids] for one in sides])
+
+
+def _over_rows(seeds: Sequence[Predictions], metric: str, units: Units | None) -> dict[str, Any]:
+    """Interval of the seeds' mean over test rows, and over how many of what; None below two units."""
+    nothing = {"interval_rows": None, "over": None, "units": 0}
+    ids = _answered(seeds) if seeds else []
+    if not ids:
+        return nothing
+    rows = [seeds[0][id_] for id_ in ids]
+    clusters, name, count = _drawn(rows, units)
+    if count < 2:
+        return nothing
+    gold = np.array([row["label"] for row in rows])
+    interval = bootstrap(gold, _labels(seeds, ids), clusters=clusters, metric=metric)
+    return {"interval_rows": list(interval), "over": name, "units": count}
+
+
+def _constant_rationale(
+    row: Sequence[Run], said: Mapping[int, Predictions], also: Sequence[str]
+) -> dict[str, float | None] | None:
+    """Figures, mean over seeds, of the constant rationales of the labels that a variant predicts.
+
+    They are what a model could write that knows its label alone: of the training split the most frequent
+    rationale of that label in the row's language. None where the variant writes none, or none are asked for.
+    """
+    wanted = [name for name in also if name in RATIONALE_METRICS]
+    writes = any(one["predicted_rationale"] is not None for seed in said.values() for one in seed.values())
+    if not (wanted and writes):
+        return None
+    finished = _finished(row)
+    training = {run.fold: data_of(run).train_rows.to_list() for run in next(iter(finished.values()))}
+    entries = []
+    for runs in finished.values():
+        answers: list[dict[str, Any]] = []
+        for run in runs:
+            predictions = list(_predictions([run], run.condition).values())
+            answers += constant_rationales(training[run.fold], predictions)
+        entries.append(evaluate_rows(answers, runs[0].result()["labels"]))  # type: ignore[index]
+    return {name: _mean([one.get(name) for one in entries]) for name in wanted}
+
+
+def origins(runs: Sequence[Sequence[Run]]) -> dict[str, Any]:
+    """Where the finished runs come from, by their own files; {} without any.
+
+    `command`, `versions` and `machine` are theirs, values that differ side by side; `differing` names these.
+    """
+    documents = {}
+    for run in (run for row in runs for run in row if run.result() is not None):
+        metrics = json.loads((run.folder / "metrics.json").read_text(encoding="utf-8"))
+        documents[run.name] = [metrics[one] for one in ("trained",) if one in metrics] + [metrics]
+    flat = [_flat_origin(one) for several in documents.values() for one in several]
+    keys = dict.fromkeys(key for one in flat for key in one)
+    values = {key: list(dict.fromkeys(one.get(key, "none") for one in flat)) for key in keys}
+    if not values:
+        return {}
+    joined = {
+        key: several[0] if len(several) == 1 else " / ".join(map(str, several))
+        for key, several in values.items()
+    }
+    return {
+        "command": joined["command"],
+        **{
+            part: {
+                key.removeprefix(f"{part} "): value for key, value in joined.items() if key.startswith(part)
+            }
+            for part in ORIGIN[1:]
+        },
+        "differing": {key: several for key, several in values.items() if len(several) > 1},
+    }
+
+
+def _flat_origin(document: Mapping[str, Any]) -> dict[str, Any]:
+    parts = {part: document[part] for part in ORIGIN[1:]}
+    nested = {f"{part} {name}": value for part, values in parts.items() for name, value in values.items()}
+    return {"command": document["command"], **nested}
+
+
+def _difference(
+    pairs: Sequence[tuple[Predictions, Predictions]], metric: str, units: Units | None
+) -> dict[str, Any] | None:
+    """Ours minus the reference's, over what both answered; None where that is less than two units.
 
     With one seed interval and p-value are of the test rows alone, and `over` says so.
     """
     first = pairs[0][0]
-    ids = [
-        id_ for id_ in first if first[id_]["label"] is not None and all(id_ in r for p in pairs for r in p)
-    ]
-    if len(ids) < 2:
+    ids = _answered([side for pair in pairs for side in pair])
+    if not ids:
         return None
-    ours, theirs = (
-        np.array([[predictions[id_]["predicted_label"] for id_ in ids] for predictions in side])
-        for side in zip(*pairs, strict=True)
-    )
-    gold = np.array([first[id_]["label"] for id_ in ids])
-    speakers = [first[id_]["speaker"] for id_ in ids]
-    clustered = all(speakers) and len(set(speakers)) > CLUSTERS_ABOVE
-    options: dict[str, Any] = {"clusters": speakers if clustered else None, "metric": metric}
-    units = "speakers" if clustered else "rows"
+    rows = [first[id_] for id_ in ids]
+    clusters, name, count = _drawn(rows, units)
+    if count < 2:
+        return None
+    ours, theirs = (_labels(side, ids) for side in zip(*pairs, strict=True))
+    gold = np.array([row["label"] for row in rows])
+    options: dict[str, Any] = {"clusters": clusters, "metric": metric}
     difference, interval, p_value = method_difference(gold, ours, theirs, **options)
     if interval is None:
         interval = paired_bootstrap(gold, ours, theirs, **options).interval
@@ -209,7 +329,8 @@ def _difference(pairs: Sequence[tuple[Predictions, Predictions]], metric: str) -
         "interval": list(interval),
         "p_value": p_value,
         "n": len(ids),
-        "over": units if len(pairs) == 1 else f"{units} and seeds",
+        "over": name if len(pairs) == 1 else f"{name} and seeds",
+        "units": count,
     }
 
 
@@ -219,12 +340,18 @@ def _difference(pairs: Sequence[tuple[Predictions, Predictions]], metric: str) -
 def page(results: Mapping[str, Any]) -> Page:
     """The results as a page."""
     over = {one["difference"]["over"] for one in results["variants"].values() if one["difference"]}
+    drawn = " and ".join(["95 % over seeds", *(f"over {one}" for one in _drawn_units(results))])
     provenance = {
         **origin(results),
         "seed": ", ".join(map(str, results["seeds"])),
-        "intervals": "; of differences ".join(["95 % over seeds", *(f"over {one}" for one in sorted(over))]),
+        "intervals": "; of differences ".join([drawn, *(f"over {one}" for one in sorted(over))]),
         "data fingerprint": ", ".join(results["data_fingerprints"]),
     }
+    if results["differing"]:
+        provenance["differing"] = _differing(results)
+    if (reporter := results["reported_by"]) != {name: results[name] for name in ORIGIN}:
+        version = reporter["versions"].get("mmsr", "of no version")
+        provenance["report"] = f"by {reporter['command']}, mmsr {version}, {reporter['machine']['cpu']}"
     sections = [
         _results(results, provenance),
         _by_seed_section(results),
@@ -247,6 +374,8 @@ def table(results: Mapping[str, Any]) -> str:
 def _results(results: Mapping[str, Any], provenance: Mapping[str, str]) -> Section:
     """The table, what it says, and its picture."""
     blocks: list[Any] = [_table(results), Text(results["paragraph"])]
+    if differing := _differing(results):
+        blocks.append(Text(differing))
     if any(figures["runs"] for figures in results["variants"].values()):
         blocks.append(
             picture(
@@ -261,10 +390,22 @@ def _results(results: Mapping[str, Any], provenance: Mapping[str, str]) -> Secti
         )
     notes = [
         ("95 % over seeds", "t-interval of the mean: what another seed would change."),
+        (
+            "95 % over rows",
+            f"bootstrap of the seeds' mean over {_told_units(results)}: what other rows would.",
+        ),
         ("difference, 95 % paired", "from the reference, over the same seeds and the same test rows."),
         ("p (Holm)", "corrected for the number of variants."),
         ("macro-F1 (dev)", "of the development rows, by which alone one may choose."),
     ]
+    if any(one["constant_rationale"] for one in results["variants"].values()):
+        notes.append(
+            (
+                "constant rationale",
+                "of each label the training split's most frequent one in the row's language: what a model "
+                "could write that knows the label alone.",
+            )
+        )
     return Section("Results", [*blocks, Notes(notes)])
 
 
@@ -308,8 +449,14 @@ def _table(results: Mapping[str, Any]) -> Table:
         )
     )
     languages = sorted({name for figures in results["variants"].values() for name in figures["by_language"]})
-    head = ["variant", "reads", f"{FIGURES[metric]} (test)", "95 % over seeds", "difference", "95 % paired"]
-    head += ["p", "p (Holm)", *(f"{FIGURES[metric]}, {NAMES[name]}" for name in further)]
+    head = ["variant", "reads", f"{FIGURES[metric]} (test)", "95 % over seeds", "95 % over rows"]
+    head += [
+        "difference",
+        "95 % paired",
+        "p",
+        "p (Holm)",
+        *(f"{FIGURES[metric]}, {NAMES[name]}" for name in further),
+    ]
     head += [f"{FIGURES[metric]}, {language}" for language in languages]
     head += [*(FIGURES.get(name, name) for name in also), "macro-F1 (dev)", "trained", "s an epoch"]
     rows = []
@@ -324,6 +471,7 @@ def _table(results: Mapping[str, Any]) -> Table:
                     NAMES[figures["condition"]],
                     _number(figures["mean"]),
                     _interval(figures["interval"]),
+                    _interval(figures["interval_rows"]),
                     "reference" if is_reference else _number(difference.get("mean"), signed=True),
                     _interval(difference.get("interval"), signed=True),
                     *(_p_value(difference.get(key)) for key in ("p_value", "p_holm")),
@@ -336,11 +484,15 @@ def _table(results: Mapping[str, Any]) -> Table:
                 ],
             )
         )
+        if constant := figures["constant_rationale"]:  # beneath the variant that it is to be held against
+            cells = [MISSING] * (8 + len(further) + len(languages))
+            cells += [*(_number(constant.get(key)) for key in also), *[MISSING] * 3]
+            rows.append(TableRow(f"constant rationale of the labels of `{name}`", cells, baseline=True))
     for name, figures in results["baselines"].items():
         cells = [
             MISSING,
-            _number(figures[metric]),
-            *[MISSING] * (5 + len(further)),
+            _number(figures.get(metric)),
+            *[MISSING] * (6 + len(further)),
             *(_number(figures["by_language"].get(language)) for language in languages),
             *(_number(figures.get(key)) for key in also),
             *[MISSING] * 3,
@@ -386,7 +538,8 @@ def paragraph(results: Mapping[str, Any]) -> str:
     sentences = [f"{runs} of {_asked(results)} runs are finished."]
     if reference in done:
         figures = done[reference]
-        spread = "" if figures["interval"] is None else f" {_interval(figures['interval'])} over seeds"
+        spreads = {"seeds": figures["interval"], figures["over"]: figures["interval_rows"]}
+        spread = ",".join(f" {_interval(bounds)} over {over}" for over, bounds in spreads.items() if bounds)
         sentences.append(f"The reference `{reference}` has {metric} {_number(figures['mean'])}{spread}.")
     compared = {name: figures["difference"] for name, figures in done.items() if figures["difference"]}
     beyond = [name for name, difference in compared.items() if difference["p_holm"] < LEVEL]
@@ -427,6 +580,7 @@ def paragraph(results: Mapping[str, Any]) -> str:
                 f"On the development rows, by which alone one may choose, `{best}` leads with "
                 f"macro-F1 {_number(leading[best])}."
             )
+    sentences += _of_constant_rationales(done, results["also"])
     cheapest = min(done, key=lambda name: done[name]["seconds_an_epoch"])
     smallest = min(done, key=lambda name: done[name]["trained_parameters"])
     sentences.append(
@@ -436,6 +590,51 @@ def paragraph(results: Mapping[str, Any]) -> str:
     if results["failed"]:
         sentences.append(f"{len(results['failed'])} runs failed.")
     return " ".join(sentences)
+
+
+def _of_constant_rationales(variants: Mapping[str, Any], also: Sequence[str]) -> list[str]:
+    """Whose rationales are worth no more than the label, a sentence for each figure."""
+    sentences = []
+    for figure in also:
+        sides = {
+            name: (one["test"][one["condition"]][figure], one["constant_rationale"][figure])
+            for name, one in variants.items()
+            if one["constant_rationale"] and one["constant_rationale"].get(figure) is not None
+        }
+        below = [
+            name for name, (written, constant) in sides.items() if written is None or written <= constant
+        ]
+        told = ", ".join(f"`{name}` ({' against '.join(map(_number, sides[name]))})" for name in below)
+        if below:
+            sentences.append(
+                f"Not above the constant rationale of its own labels in {FIGURES[figure]}: {told}."
+            )
+        elif sides:
+            sentences.append(
+                f"All that write rationales are above the constant one of their labels in {FIGURES[figure]}."
+            )
+    return sentences
+
+
+def _drawn_units(results: Mapping[str, Any]) -> list[str]:
+    """What intervals over test rows are over."""
+    return sorted({one["over"] for one in results["variants"].values() if one["over"]})
+
+
+def _told_units(results: Mapping[str, Any]) -> str:
+    """The same, with how many there are."""
+    counts: dict[str, set[int]] = {}
+    for one in results["variants"].values():
+        if one["over"]:
+            counts.setdefault(one["over"], set()).add(one["units"])
+    told = [f"{over} ({', '.join(map(str, sorted(counts[over])))})" for over in sorted(counts)]
+    return ", ".join(told) or "test rows"
+
+
+def _differing(results: Mapping[str, Any]) -> str:
+    """In what the runs differ that should be the same, as a sentence; nothing where they do not."""
+    told = [f"{key}: {' / '.join(map(str, values))}" for key, values in results["differing"].items()]
+    return f"The runs were not made alike ({'; '.join(told)})." if told else ""
 
 
 def _of_dev_rows(variants: Mapping[str, Any]) -> list[str]:

@@ -18,6 +18,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,8 +27,8 @@ import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from rich.progress import Progress
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics.classification import MulticlassF1Score
-from transformers import get_cosine_schedule_with_warmup
 
 from mmsr.data.audio import Audio
 from mmsr.data.features import Dtype, FeatureStore, StoredFeatures, encoder_fingerprint, file_digest
@@ -50,6 +51,7 @@ from mmsr.training.parameters import (
     add_lora,
     check_encoder_switches,
     check_shared_table,
+    cosine_with_warmup,
     eval_frozen,
     free_label_tokens,
     freeze_encoders,
@@ -609,7 +611,7 @@ class MmsrModule(L.LightningModule):
         )
         steps = int(self.trainer.estimated_stepping_batches)
         warmup = math.ceil(p["warmup_ratio"] * steps)
-        scheduler = get_cosine_schedule_with_warmup(optimizer, warmup, steps)
+        scheduler = LambdaLR(optimizer, partial(cosine_with_warmup, warmup=warmup, steps=steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     # ------------------------------------------------------------------ checkpoints

@@ -11,6 +11,7 @@ An encoder's transformer layers are counted from 1 (lowest) to its `num_hidden_l
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypedDict, cast
@@ -315,6 +316,17 @@ def merge_lora(model: MmsrForSentimentReasoning) -> None:
 
 
 # ---------------------------------------------------------------------- parameter groups
+
+
+def cosine_with_warmup(step: int, *, warmup: int, steps: int) -> float:
+    """Share of the learning rate at a step: a line up from 0, then half a cosine down to 0.
+
+    It is transformers' schedule of that name, whose module brings peft and, where it is there, bitsandbytes,
+    which has a line to say about a kernel that nothing here needs.
+    """
+    if step < warmup:
+        return step / warmup
+    return max(0.0, 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup))))
 
 
 def parameter_groups(

@@ -34,6 +34,7 @@ from mmsr.model.processing import MmsrProcessor
 from mmsr.training.run import fit
 
 OWN = "own"  # the condition under which a variant was trained
+ORIGIN = ("command", "versions", "machine")  # of metrics.json: where figures come from
 TICK = 2.0  # seconds between looks at how far the runs are
 
 
@@ -49,6 +50,10 @@ class Evaluation:
             with another row's audio).
         also: further figures to show, such as rougeL, without differences.
         by_language: show the metric of each language as well.
+        cluster: column of the manifest whose values are drawn as wholes in the intervals and tests over test
+            rows, such as the recording; rows without a value stand alone. It beats the speakers.
+        block_rows: instead of a column: blocks of so many consecutive rows of the manifest, where neighbours
+            are of one recording, or a sentence and its translation.
     """
 
     metric: str = "macro_f1"
@@ -56,6 +61,8 @@ class Evaluation:
     conditions: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
     by_language: bool = False
+    cluster: str | None = None
+    block_rows: int | None = None
 
 
 @dataclass(frozen=True)
@@ -114,6 +121,7 @@ def train_and_evaluate(open_model: Open, run: Run) -> None:
     """Make a run's files, or those that it lacks; result.json comes last."""
     started = time.perf_counter()
     model = run.folder / "model"
+    trained = _origin_of_training(run) if model.exists() else {}
     if not model.exists():
         _train(run)
     processor = MmsrProcessor.from_pretrained(model)
@@ -128,6 +136,7 @@ def train_and_evaluate(open_model: Open, run: Run) -> None:
         data_fingerprint=run.data_fingerprint,
         command=" ".join(sys.argv),
         seconds=time.perf_counter() - started,
+        extra={"trained": trained} if trained else None,
     )
     cost = json.loads((run.folder / "cost.json").read_text(encoding="utf-8"))
     result = {
@@ -177,6 +186,19 @@ def _answers(
         more, answered = evaluate(predict, read, labels=labels, conditions=["shuffled_audio"])
         figures, predictions = {**figures, **more}, [*predictions, *answered]
     return figures, predictions
+
+
+def _origin_of_training(run: Run) -> dict[str, Any]:
+    """Where a trained model comes from, which its next evaluation may not pass off as its own.
+
+    An earlier evaluation tells, of another condition; nothing where there was none.
+    """
+    path = run.folder / "metrics.json"
+    if not path.is_file():
+        return {}
+    before = json.loads(path.read_text(encoding="utf-8"))
+    trained: dict[str, Any] = before.get("trained") or {name: before[name] for name in ORIGIN}
+    return trained
 
 
 def _best_epoch(run: Run) -> dict[str, float]:

@@ -1,7 +1,9 @@
 """Ablations: files expanded, runs named by content, found again after a kill, compared."""
 
+import csv
 import importlib
 import json
+import logging
 import os
 import shutil
 import signal
@@ -18,7 +20,11 @@ from sklearn.metrics import f1_score
 
 from mmsr.cli import main
 from mmsr.data.datamodule import MmsrDataModule
+from mmsr.data.manifest import load_manifest
 from mmsr.evaluation.baselines import baselines
+from mmsr.evaluation.metrics import evaluate_rows
+from mmsr.evaluation.rationales import rationale_metrics
+from mmsr.evaluation.significance import bootstrap, paired_bootstrap
 from mmsr.inference import open_predictor
 from mmsr.model.configuration import FUSIONS
 from mmsr.model.processing import MmsrProcessor
@@ -34,6 +40,9 @@ SETTINGS = {
     "trainer.max_epochs": 1,
     "trainer.precision": "32-true",
 }
+
+
+SHIPPED = Path(__file__).parents[2] / "experiments" / "ablations"
 
 
 class Here:
@@ -70,6 +79,32 @@ def tiny(folder: Path, corpus: Path, **content) -> Path:
         "out": str(folder / "out"),
     }
     return write(folder, **{**whole, **content})
+
+
+def change(file: Path, how) -> None:
+    """Change the content of a JSON file."""
+    content = json.loads(file.read_text(encoding="utf-8"))
+    how(content)
+    file.write_text(json.dumps(content), encoding="utf-8")
+
+
+def told_again(out: Path, file: Path, **content) -> dict:
+    """The results of a finished folder, of which nothing may be trained or predicted again."""
+    whole = {**yaml.safe_load(file.read_text()), **content}
+    runner = Here()
+    results = ablate(
+        read_ablation(write(out, **whole), out=str(out)), open_model=open_predictor, runner=runner
+    )
+    assert runner.done == [] and results["failed"] == []
+    return results
+
+
+def said(out: Path, results: dict, variant: str) -> list[list[dict]]:
+    """What each seed of a variant said under its own condition."""
+    figures = results["variants"][variant]
+    files = [out / "runs" / run["name"] / "predictions.jsonl" for run in figures["runs"]]
+    rows = [[json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] for file in files]
+    return [[row for row in one if row["condition"] == figures["condition"]] for one in rows]
 
 
 def settled(folder: Path) -> list[list[str]]:
@@ -160,6 +195,12 @@ def test_values_of_one_key_name_their_variants(tmp_path):
         (
             {"evaluation": {"conditions": ["smell"]}},
             r"conditions 'smell' does not exist; accepted: audio\+text",
+        ),
+        ({"evaluation": {"cluster": 3}}, r"evaluation cluster 3; accepted: a column of the manifest"),
+        ({"evaluation": {"block_rows": 0}}, r"evaluation block_rows 0; accepted: an integer, 1 or more"),
+        (
+            {"evaluation": {"cluster": "speaker", "block_rows": 9}},
+            r"evaluation cluster 'speaker' and block_rows 9 contradict each other; accepted: one or",
         ),
     ],
 )
@@ -299,8 +340,15 @@ def test_the_command_prints_table_and_paragraph_and_lists_runs(finished, tmp_pat
 
 
 def test_the_shipped_file_compares_every_fusion():
-    path = Path(__file__).parents[2] / "experiments" / "ablations" / "fusions.yaml"
-    assert set(read_ablation(path).variants) == set(FUSIONS)
+    assert set(read_ablation(SHIPPED / "fusions.yaml").variants) == set(FUSIONS)
+
+
+def test_the_shipped_files_of_official_rows_draw_neighbours_together():
+    rationales, languages = (
+        read_ablation(SHIPPED / f"official_{name}.yaml") for name in ("rationales", "languages")
+    )
+    assert {"permuted", "template"} < set(rationales.variants), "both of the controls"
+    assert rationales.evaluation.block_rows == 57 and languages.evaluation.block_rows == 2 * 57
 
 
 def test_other_conditions_are_answered_without_training_again(finished, tmp_path):
@@ -309,9 +357,15 @@ def test_other_conditions_are_answered_without_training_again(finished, tmp_path
     content = yaml.safe_load(path.read_text())
     content |= {"seeds": [0], "evaluation": {"condition": "asr"}, "grid": {"model.fusion": ["concat"]}}
     trained = {file: file.stat().st_mtime_ns for file in out.rglob("model.safetensors")}
+    for file in out.glob("runs/*/metrics.json"):
+        change(file, lambda metrics: metrics["machine"].update(cpu="another"))
     other = read_ablation(write(tmp_path, **content), out=str(out))
     again = ablate(other, open_model=open_predictor, runner=Here())
     assert again["variants"]["concat"]["test"].keys() == {"asr"}
+    metrics = out / "runs" / again["variants"]["concat"]["runs"][0]["name"] / "metrics.json"
+    found = json.loads(metrics.read_text(encoding="utf-8"))
+    assert found["trained"]["machine"]["cpu"] == "another", "whose time an epoch's is"
+    assert found["machine"]["cpu"] != "another" and again["differing"]["machine cpu"][0] == "another"
     assert {file: file.stat().st_mtime_ns for file in out.rglob("model.safetensors")} == trained
 
 
@@ -464,6 +518,168 @@ class Nested:
     def run(self, work, runs):
         ablate(self.ablation, open_model=open_predictor, runner=Here())
         yield Event()
+
+
+# ---------------------------------------------------------------------- told again
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """A finished ablation's folder to change, and its file."""
+    path, _ = finished
+    return shutil.copytree(read_ablation(path).out, tmp_path / "out"), path
+
+
+def test_a_mean_has_an_interval_over_seeds_and_one_over_rows(finished):
+    path, results = finished
+    figures = results["variants"]["concat"]
+    rows = said(read_ablation(path).out, results, "concat")
+    gold = [row["label"] for row in rows[0]]
+    labels = [[row["predicted_label"] for row in seed] for seed in rows]
+    speakers = {row["speaker"] for row in rows[0]}
+    over = "speakers" if len(speakers) > 5 else "rows"
+    clusters = [row["speaker"] for row in rows[0]] if over == "speakers" else None
+    assert figures["interval_rows"] == pytest.approx(bootstrap(gold, labels, clusters=clusters))
+    assert (figures["over"], figures["units"]) == (over, len(speakers) if clusters else len(gold))
+    (line,) = [line for line in table(results).splitlines() if line.startswith("| `concat`")]
+    shown = f"[{figures['interval_rows'][0]:.3f}, {figures['interval_rows'][1]:.3f}]"
+    assert line.split(" | ")[4] == shown
+    assert table(results).splitlines()[0].split(" | ")[3:5] == ["95 % over seeds", "95 % over rows"]
+    assert f"{shown} over {over}." in paragraph(results)
+
+
+def test_blocks_of_rows_are_drawn_together(copied, demo_corpus):
+    out, path = copied
+    results = told_again(out, path, evaluation={"conditions": ["shuffled_audio"], "block_rows": 7})
+    difference = results["variants"]["text_only"]["difference"]
+    ours, theirs = (said(out, results, name) for name in ("text_only", "concat"))
+    places = {id_: row for row, id_ in enumerate(load_manifest(demo_corpus)["id"])}
+    blocks = [places[row["id"]] // 7 for row in ours[0]]
+    assert difference["over"] == "blocks of 7 rows and seeds" and difference["units"] == len(set(blocks))
+    assert 1 < len(set(blocks)) < len(blocks)
+    assert results["variants"]["concat"]["over"] == "blocks of 7 rows"
+    one = told_again(out, path, seeds=[0], evaluation={"conditions": ["shuffled_audio"], "block_rows": 7})
+    labels = [[row["predicted_label"] for row in side[0]] for side in (ours, theirs)]
+    found = paired_bootstrap([row["label"] for row in ours[0]], *labels, clusters=blocks)
+    assert one["variants"]["text_only"]["difference"]["interval"] == pytest.approx(found.interval)
+    assert f"blocks of 7 rows ({len(set(blocks))})" in (out / "report.md").read_text(encoding="utf-8")
+
+
+def test_values_of_a_column_are_drawn_together_and_rows_without_one_stand_alone(
+    copied, tmp_path, demo_corpus
+):
+    out, path = copied
+    moved = shutil.copytree(demo_corpus.parent, tmp_path / "moved") / demo_corpus.name
+    with open(moved, encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for place, row in enumerate(rows):
+        row |= {"recording": f"r{place // 5}" if place % 5 else "", "session": "one"}
+    with open(moved, "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    settings = {**SETTINGS, "data.manifest": str(moved)}
+    conditions = {"conditions": ["shuffled_audio"]}
+    results = told_again(out, path, settings=settings, evaluation={**conditions, "cluster": "recording"})
+    known = {row["id"]: row["recording"] or row["id"] for row in rows}
+    units = {known[row["id"]] for row in said(out, results, "concat")[0]}
+    difference = results["variants"]["text_only"]["difference"]
+    assert difference["over"] == "values of recording and seeds" and difference["units"] == len(units)
+    by_kind = told_again(out, path, settings=settings, evaluation={**conditions, "cluster": "kind"})
+    assert by_kind["variants"]["text_only"]["difference"]["units"] == len({row["kind"] for row in rows})
+    for column, message in (
+        (
+            "recroding",
+            r"evaluation cluster 'recroding': .*'recroding' is not in the file; found: .*recording",
+        ),
+        ("session", r"evaluation cluster 'session': manifest.csv has not two values there; .*, speaker"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            told_again(out, path, settings=settings, evaluation={**conditions, "cluster": column})
+
+
+def test_rationales_are_held_against_the_constant_ones_of_their_labels(copied):
+    """Of predictions alone: what was written is replaced in the files, and nothing is predicted again."""
+    out, path = copied
+    ablation = read_ablation(path)
+    data = MmsrDataModule(ablation.variants["concat"]["data"]["manifest"])
+    given = [row for row in data.train_rows if row["rationale"] and row["label"]]
+    first = plan(replace(ablation, out=out))[0]
+    for run in first:
+        file = run.folder / "predictions.jsonl"
+        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        rows = [{**row, "predicted_rationale": "said by nobody"} for row in rows]
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        labels = run.result()["labels"]
+        change(
+            run.folder / "metrics.json",
+            lambda metrics, rows=rows, labels=labels: metrics["test"].update(
+                {
+                    name: evaluate_rows([row for row in rows if row["condition"] == name], labels)
+                    for name in metrics["test"]
+                }
+            ),
+        )
+    asked = {"conditions": ["shuffled_audio"], "also": ["accuracy", "rougeL"]}
+    results = told_again(out, path, evaluation=asked)
+
+    def constant(label, language):
+        theirs = [row for row in given if (row["label"], row["language"]) == (label, language)]
+        texts = sorted(row["rationale"] for row in theirs or [row for row in given if row["label"] == label])
+        return max(texts, key=texts.count)
+
+    expected = [
+        rationale_metrics(
+            [row["rationale"] for row in seed],
+            [constant(row["predicted_label"], row["language"]) for row in seed],
+        )["rougeL"]
+        for seed in said(out, results, "concat")
+    ]
+    assert results["variants"]["concat"]["constant_rationale"]["rougeL"] == pytest.approx(np.mean(expected))
+    assert results["variants"]["text_only"]["constant_rationale"] is None, "it writes none"
+    assert 0 < results["baselines"]["constant_rationale_oracle"]["rougeL"] < 1
+    lines = table(results).splitlines()
+    names = [line.split(" | ")[0] for line in lines]
+    place = names.index("| baseline: constant rationale of the labels of `concat`")
+    assert names[place - 1] == "| `concat`" and f" | {np.mean(expected):.3f} | " in lines[place]
+    assert len({line.count(" | ") for line in lines}) == 1
+    written = results["variants"]["concat"]["test"]["audio+text"]["rougeL"]
+    below = f"ROUGE-L (Unicode): `concat` ({written:.3f} against {np.mean(expected):.3f})."
+    assert f"Not above the constant rationale of its own labels in {below}" in results["paragraph"]
+    results["variants"]["concat"]["test"]["audio+text"]["rougeL"] = 0.99
+    assert "All that write rationales are above the constant one of their labels" in paragraph(results)
+
+
+def test_a_run_keeps_the_machine_versions_and_command_that_made_it(copied, caplog):
+    out, path = copied
+    files = sorted(out.glob("runs/*/metrics.json"))
+    for file in files:
+        change(file, lambda metrics: metrics.update(command="mmsr ablate there"))
+        change(file, lambda metrics: metrics["machine"].update(cpu="their cpu", gpu="their gpu"))
+    with caplog.at_level(logging.WARNING):
+        alike = told_again(out, path)
+    assert alike["machine"]["cpu"] == "their cpu" and alike["command"] == "mmsr ablate there"
+    assert alike["differing"] == {} and "not made alike" not in (out / "table.md").read_text(encoding="utf-8")
+    assert alike["reported_by"]["machine"]["cpu"] != "their cpu"
+    assert "the runs differ" not in caplog.text
+    report = (out / "report.md").read_text(encoding="utf-8")
+    assert "their gpu, their cpu" in report and f"by {alike['reported_by']['command']}" in report
+    change(files[0], lambda metrics: metrics["versions"].update(torch="1.0"))
+    change(files[0], lambda metrics: metrics["machine"].pop("gpu"))
+    with caplog.at_level(logging.WARNING):
+        mixed = told_again(out, path)
+    assert set(mixed["differing"]) == {"versions torch", "machine gpu"}
+    assert set(mixed["differing"]["machine gpu"]) == {"their gpu", "none"}
+    lines = [record.getMessage() for record in caplog.records if "the runs differ" in record.getMessage()]
+    assert len(lines) == 1 and "machine gpu" in lines[0] and "versions torch" in lines[0]
+    told = [line for line in paragraph_and_footer(out) if "The runs were not made alike" in line]
+    assert len(told) == 1 and "1.0" in told[0]
+    assert told[0] in (out / "report.md").read_text(encoding="utf-8")
+
+
+def paragraph_and_footer(out: Path) -> list[str]:
+    lines = (out / "table.md").read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line and not line.startswith("|")]
 
 
 # ---------------------------------------------------------------------- figures

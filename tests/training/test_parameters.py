@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig
+from transformers import AutoConfig, get_cosine_schedule_with_warmup
 
 from mmsr.model.configuration import MmsrConfig
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.training.parameters import (
     add_lora,
     check_shared_table,
+    cosine_with_warmup,
     eval_frozen,
     free_label_tokens,
     freeze_encoders,
@@ -428,3 +429,11 @@ def test_moonshine_s_layers_are_its_encoder_s():
     model = MmsrForSentimentReasoning(config)
     layers = transformer_layers(model.encoder.audio_encoder.model)
     assert len(layers) == 3 and model.encoder.audio_encoder.num_states in (1, 4)
+
+
+@pytest.mark.parametrize(("warmup", "steps"), [(0, 7), (3, 11), (1, 1)])
+def test_the_schedule_is_that_of_transformers(warmup, steps):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    theirs = get_cosine_schedule_with_warmup(optimizer, warmup, steps).lr_lambdas[0]
+    ours = [cosine_with_warmup(step, warmup=warmup, steps=steps) for step in range(steps + 2)]
+    assert ours == pytest.approx([theirs(step) for step in range(steps + 2)])
