@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from json import dumps, loads
 from pathlib import Path
+from shutil import copytree
 from typing import Any, Literal
 
 from mmsr.console import must_be_there, progress_bar, say
@@ -174,16 +175,19 @@ def calibrate(
     label_map: dict[str, str] | None = None,
     text_column: Literal["text", "asr_text"] = "text",
     batch_size: int = 32,
+    out: str | None = None,
 ) -> None:
     """Fit a checkpoint's temperature to development rows, so that its probabilities can be believed.
 
-    Rewrites `temperature` in MODEL/config.json; labels and rationales stay as they are. `mmsr fit` does this
-    at its end. Of use for an exported checkpoint, and for rows unlike those of the training.
+    Rewrites `temperature` in MODEL/config.json, or in that of a copy; labels and rationales stay as they are.
+    `mmsr fit` does this at its end. Of use for an exported checkpoint, and for rows unlike those of the
+    training.
 
     Example: mmsr calibrate --model runs/demo/model --manifest runs/demo/corpus/manifest.csv
+    Example: mmsr calibrate --model demo --manifest mine.csv --out demo-of-mine
 
     Args:
-        model: Folder of a checkpoint.
+        model: Folder of a checkpoint; with --out, demo is the packaged one.
         manifest: Table of utterances with labels.
         split: Rows to fit to, which the model has not learned from and is not evaluated on.
         fold: Fit to the development rows of this speaker fold instead, as in training with --data.fold.
@@ -193,16 +197,26 @@ def calibrate(
         label_map: What labels are called in it.
         text_column: Which transcript the model reads, the human one or the ASR's.
         batch_size: Rows at a time.
+        out: New folder for a calibrated copy; by default the checkpoint itself is rewritten.
     """
     must_be_there("manifest", manifest)
-    path = Path(model) / "config.json"
-    if not path.is_file():
+    from mmsr.packaged import checkpoint, is_packaged
+
+    if is_packaged(model) and out is None:
+        raise ValueError(
+            f"--model {model} is packaged with mmsr and stays as it is; accepted: with --out FOLDER, for a "
+            "calibrated copy"
+        )
+    folder = checkpoint(model) if is_packaged(model) else Path(model)
+    if not (folder / "config.json").is_file():
         raise ValueError(f"--model {model}: no config.json there; accepted: a folder that `mmsr fit` wrote")
+    if out is not None and Path(out).exists():
+        raise ValueError(f"--out {out} exists already; accepted: a new folder")
     from mmsr.data.manifest import load_manifest
     from mmsr.data.splits import speaker_fold
     from mmsr.evaluation.calibration import CalibrationError, calibration_line
     from mmsr.evaluation.calibration import calibrate as fit_to
-    from mmsr.files import write_file
+    from mmsr.files import appearing, write_file
     from mmsr.inference import load_pipeline, predictor
 
     pipe = load_pipeline(model)
@@ -226,10 +240,16 @@ def calibrate(
     except CalibrationError as error:
         place = f"split {split}" if fold is None else f"development rows of fold {fold}"
         raise ValueError(f"{manifest}, {place}: {error}") from None
-    settings = loads(path.read_text(encoding="utf-8"))
+    settings = loads((folder / "config.json").read_text(encoding="utf-8"))
     settings |= {name: value for name, value in found.items() if name.endswith("temperature")}
-    write_file(path, (dumps(settings, indent=2, sort_keys=True) + "\n").encode())
-    say(f"{path}: {calibration_line(found)}")
+    content = (dumps(settings, indent=2, sort_keys=True) + "\n").encode()
+    if out is None:
+        write_file(folder / "config.json", content)
+    else:
+        with appearing(out) as copy:
+            copytree(folder, copy)
+            (copy / "config.json").write_bytes(content)
+    say(f"{Path(out or folder) / 'config.json'}: {calibration_line(found)}")
 
 
 def compare(

@@ -16,6 +16,7 @@ import torch
 
 from mmsr.cli import as_flags, as_mapping, main, packaged_config
 from mmsr.data.manifest import load_manifest
+from mmsr.packaged import checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +130,29 @@ def test_calibrate_rewrites_the_temperature_alone(model, demo_corpus, tmp_path, 
     assert "no config.json there" in refused(capsys, *calibrate, "--model", str(tmp_path / "none"))
     evaluate = ["evaluate", "--model", str(folder), "--manifest", str(manifest), "--out", str(out)]
     assert "--conformal 90; accepted" in refused(capsys, *evaluate, "--conformal", "90")
+
+
+def test_the_packaged_checkpoint_is_calibrated_as_a_copy(demo_corpus, tmp_path, capsys):
+    manifest = demo_corpus.parent / "all-dev.jsonl"
+    rows = [row | {"split": "dev"} for row in load_manifest(demo_corpus).to_list()]
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    calibrate = ["calibrate", "--model", "demo", "--manifest", str(manifest)]
+    packaged = checkpoint("demo")
+    before = (packaged / "config.json").read_bytes()
+    capsys.readouterr()
+    line = refused(capsys, *calibrate)
+    assert "--model demo is packaged with mmsr and stays as it is; accepted: with --out FOLDER" in line
+    out = tmp_path / "mine"
+    main([*calibrate, "--out", str(out)])
+    assert f"{out / 'config.json'}: calibrated on 60 development rows" in capsys.readouterr().err
+    assert (packaged / "config.json").read_bytes() == before
+    ours, theirs = (json.loads((folder / "config.json").read_text()) for folder in (out, packaged))
+    assert ours.pop("temperature") != theirs.pop("temperature") and ours == theirs
+    main(["predict", "--model", str(out), "--text", "thank you"])
+    capsys.readouterr()
+    assert f"--out {out} exists already; accepted: a new folder" in refused(
+        capsys, *calibrate, "--out", str(out)
+    )
 
 
 def test_evaluate_leaves_metrics_predictions_and_a_report(model, demo_corpus, text_encoder, tmp_path, capsys):
