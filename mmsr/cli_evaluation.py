@@ -377,15 +377,16 @@ def make_sheets(
     """
     must_be_there("manifest", manifest)
     from mmsr.data.audio import Audio
-    from mmsr.data.manifest import load_manifest
+    from mmsr.data.manifest import fingerprint, load_manifest
     from mmsr.evaluation.compare import System
     from mmsr.evaluation.human.sheet import RATE
     from mmsr.evaluation.human.sheet import make_sheets as make
 
     systems = [System.parse(run) for run in runs]
+    table = load_manifest(manifest, columns=columns)
     made = make(
         systems,
-        load_manifest(manifest, columns=columns).to_list(),
+        table.to_list(),
         out,
         listen=Audio(RATE),
         items=items,
@@ -397,6 +398,7 @@ def make_sheets(
         criteria=criteria,
         seed=seed,
         command=" ".join(sys.argv),
+        data_fingerprint=fingerprint(table),
         progress=progress_bar(),
     )
     for sheet in made.sheets:
@@ -421,22 +423,25 @@ def score_ratings(
     Args:
         ratings: Files that the sheets saved.
         key: key.json of `mmsr human make`.
-        out: Folder for scores.md, scores.json and scores.png.
+        out: Folder for report.html, report.md, scores.png and scores.json.
         partial: Leave items out of which an answer is missing (--partial alone will do).
         resamples: Of the bootstraps and of the permutation tests.
         seed: Of both.
         json: Print one JSON object instead of tables (--json alone will do).
     """
+    started = time.perf_counter()
     for path in (key, *ratings):
         if not Path(path).is_file():
             raise ValueError(f"{path}: no such file")
+    own_folder(out, "scores.json")
     if resamples < 100:
         raise ValueError(f"--resamples {resamples}; accepted: 100 or more")
     from dataclasses import asdict
 
-    from mmsr.evaluation.human.ratings import read_key, read_ratings
-    from mmsr.evaluation.human.scores import markdown, score
-    from mmsr.evaluation.report import ratings_picture
+    from mmsr.evaluation.human.ratings import ratings_fingerprint, read_key, read_ratings
+    from mmsr.evaluation.human.scores import score
+    from mmsr.evaluation.report.ratings import markdown, write_ratings
+    from mmsr.evaluation.run import machine, versions
     from mmsr.files import write_file
 
     known = read_key(key)
@@ -444,18 +449,24 @@ def score_ratings(
     if left_out:
         say(f"{left_out:,} items left out, of which an answer is missing")
     scores = score(read, known, resamples=resamples, seed=seed)
-    found = {"key": key, "differing": known["differing"], "seed": seed, **asdict(scores)}
-    found["agreement"] = {name: one._asdict() for name, one in scores.agreement.items()}
-    text = markdown(scores)
-    if known["differing"]:
-        text += "\nThe items were drawn among those whose rationales are different: so do the figures speak."
-    print(dumps(found, ensure_ascii=False) if json else text)
+    found = {
+        "key": key,
+        "differing": known["differing"],
+        **asdict(scores),
+        "agreement": {name: one._asdict() for name, one in scores.agreement.items()},
+        "seed": seed,
+        "data_fingerprint": known.get("data_fingerprint") or "unknown",  # older keys have none
+        "ratings_fingerprint": ratings_fingerprint(ratings),
+        "command": " ".join(sys.argv),
+        "versions": versions(),
+        "machine": machine(),
+        "seconds": round(time.perf_counter() - started, 3),
+    }
+    print(dumps(found, ensure_ascii=False) if json else markdown(scores, differing=known["differing"]))
     if out is not None:
-        write_file(Path(out) / "scores.md", f"{text}\n".encode())
-        content = dumps(found | {"command": " ".join(sys.argv)}, ensure_ascii=False, indent=2)
+        content = dumps(found, ensure_ascii=False, indent=2)
         write_file(Path(out) / "scores.json", f"{content}\n".encode())
-        write_file(Path(out) / "scores.png", ratings_picture(scores))
-        say(f"tables, JSON and picture: {out}")
+        say(f"report: {write_ratings(out, scores, key=known, document=found)}")
 
 
 def faithfulness(
@@ -689,6 +700,15 @@ def rows_of(table: Any, split: str, manifest: str) -> list[dict[str, Any]]:
         found = ", ".join(sorted({str(value) for value in table["split"]}))
         raise ValueError(f"{manifest}, column split: no row is in {split!r}; found: {found}")
     return rows
+
+
+def own_folder(out: str | None, file: str) -> None:
+    """Refuse a folder that has another command's report, which this one's would replace."""
+    for other in ("metrics.json", "robustness.json", "faithfulness.json", "scores.json", "results.json"):
+        if out is not None and other != file and (Path(out) / other).is_file():
+            raise ValueError(
+                f"--out {out} has {other}, whose report.html would be lost; accepted: another folder"
+            )
 
 
 def corpus_beside(manifest: str) -> dict[str, Any]:
