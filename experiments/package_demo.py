@@ -221,9 +221,7 @@ def calibrate_only(folder: Path, manifest: Path) -> None:
     """Calibrate a packaged checkpoint on the corpus that it was trained on."""
     facts = json.loads((folder / "checkpoint.json").read_text(encoding="utf-8"))
     if (found := fingerprint(load_manifest(manifest))) != facts["data_fingerprint"]:
-        raise SystemExit(
-            f"{manifest} has fingerprint {found}; accepted: {facts['data_fingerprint']}"
-        )
+        raise SystemExit(f"{manifest} has fingerprint {found}; accepted: {facts['data_fingerprint']}")
     facts["calibration"] = calibrated(folder, manifest)
     describe(folder, facts, manifest)
 

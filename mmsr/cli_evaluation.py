@@ -149,7 +149,7 @@ def evaluate(
     history = Path(model).parent / "history.json"
     report = write_report(
         out,
-        title=f"{Path(model).resolve().parent.name}: {Path(manifest).name}, {split}",
+        title=f"{name_of(model)}: {Path(manifest).name}, {split}",
         metrics=metrics,
         predictions=predictions,
         labels=labels,
@@ -485,9 +485,9 @@ def faithfulness(
 ) -> None:
     """Whether rationales are grounded in voice and words, and say what decided.
 
-    Writes faithfulness.json, faithfulness.md and pictures of what the label's logit is made of. Rows of the
-    demo corpus are spoken again, in another manner and in another voice. Gradients need captum:
-    pip install 'mmsr[explain]'.
+    Writes faithfulness.json, and report.html and report.md with pictures of what the label's logit is made
+    of. Rows of the demo corpus are spoken again, in another manner and in another voice. Gradients need
+    captum: pip install 'mmsr[explain]'.
 
     Example: mmsr faithfulness --model runs/demo/model --manifest runs/demo/corpus/manifest.csv --out faith
 
@@ -508,6 +508,7 @@ def faithfulness(
     """
     started = time.perf_counter()
     must_be_there("manifest", manifest)
+    own_folder(out, "faithfulness.json")
     for flag, count in (("erased", erased), ("pictures", pictures)):
         if count < 0:
             raise ValueError(f"--{flag} {count}; accepted: 0 or more")
@@ -518,10 +519,9 @@ def faithfulness(
     from mmsr.data.manifest import fingerprint, load_manifest
     from mmsr.evaluation.faithfulness import Material, write_faithfulness
     from mmsr.evaluation.faithfulness import faithfulness as examine
-    from mmsr.evaluation.report import saliency_picture
+    from mmsr.evaluation.report.faithfulness import markdown, write_faithfulness_report
     from mmsr.evaluation.run import machine, versions
     from mmsr.evidence import attention_evidence, gradient_evidence, saliency
-    from mmsr.files import write_file
     from mmsr.inference import load_pipeline, predictor
 
     pipe = load_pipeline(model)
@@ -557,9 +557,15 @@ def faithfulness(
         seed=seed,
         progress=progress_bar(),
     )
-    about = {
+    shown = {
+        row["id"]: saliency(pipe, {name: row[name] for name in ("audio", "text", "language")})  # type: ignore[arg-type]
+        for row in (spread(rows, pictures) if explains else [])
+    }
+    document = {
+        **found,
         "model": model,
         "split": split,
+        **seed_of_training(model),
         "seed": seed,
         "data_fingerprint": fingerprint(table),
         "command": " ".join(sys.argv),
@@ -567,12 +573,11 @@ def faithfulness(
         "machine": machine(),
         "seconds": round(time.perf_counter() - started, 3),
     }
-    print(write_faithfulness(out, {**found, **about}), end="")
-    for row in spread(rows, pictures) if explains else []:
-        record = {"audio": row["audio"], "text": row["text"], "language": row["language"]}
-        drawn = saliency_picture(saliency(pipe, record))  # type: ignore[arg-type]
-        write_file(Path(out) / f"saliency-{row['id']}.png", drawn)
-    say(f"{Path(out) / 'faithfulness.json'}, faithfulness.md")
+    write_faithfulness(out, document)
+    title = f"{name_of(model)}: {Path(manifest).name}, {split}, rationales"
+    report = write_faithfulness_report(out, document, title=title, saliencies=shown)  # type: ignore[arg-type]
+    print(markdown(document), end="")
+    say(f"report: {report}")
 
 
 def robustness(
@@ -591,13 +596,15 @@ def robustness(
     confusions: str | None = None,
     noise: str | None = None,
     rationales: bool = False,
+    slice_rows: int = 30,
     batch_size: int = 32,
     seed: int = 0,
 ) -> None:
     """How much worse a model answers as rows get worse: noise, rooms, codecs, misheard words, gaps.
 
-    Writes robustness.json, robustness.md, robustness.png and predictions/POINT.jsonl. The same seed makes the
-    same rows worse alike for every model, so that mmsr compare can pair A/predictions/noise_0.jsonl with B's.
+    Writes robustness.json, report.html, report.md, robustness.png and predictions/POINT.jsonl. The same seed
+    makes the same rows worse alike for every model, so that mmsr compare can pair
+    A/predictions/noise_0.jsonl with B's.
 
     Example: mmsr robustness --model runs/demo/model --manifest runs/demo/corpus/manifest.csv --out runs/worse
 
@@ -619,17 +626,20 @@ def robustness(
             `mmsr data degrade`; by default words are taken for others of the manifest's in their language.
         noise: Folder of recorded noise; by default pink noise is made.
         rationales: Write rationales too, for ROUGE-L; takes longer (--rationales alone will do).
+        slice_rows: Rows that a slice needs to be told of as the worst.
         batch_size: Rows at a time.
         seed: Of all draws.
     """
     started = time.perf_counter()
     must_be_there("manifest", manifest)
+    own_folder(out, "robustness.json")
     if confusions is not None:
         must_be_there("confusions", confusions)
     from mmsr.data.manifest import fingerprint, load_manifest
     from mmsr.data.splits import speaker_fold
     from mmsr.degrade import Confusions
-    from mmsr.evaluation.robustness import clean_rows, markdown_table, measure, write_robustness
+    from mmsr.evaluation.report.robustness import markdown, write_robustness_report
+    from mmsr.evaluation.robustness import clean_rows, measure, write_robustness
     from mmsr.inference import load_pipeline, predictor
     from mmsr.perturbations import Material, perturbations
 
@@ -659,21 +669,24 @@ def robustness(
         perturbations(material, kinds=kinds, severities=asked),
         labels=labels,
         condition=condition,
+        slice_rows=slice_rows,
         seed=seed,
         progress=progress_bar(),
     )
-    write_robustness(
+    whole = write_robustness(
         out,
         document,
         predictions,
-        title=f"{Path(model).resolve().parent.name}: {Path(manifest).name}, {split}",
         seed=seed,
         data_fingerprint=fingerprint(table),
         command=" ".join(sys.argv),
         seconds=time.perf_counter() - started,
+        extra={"model": model, "split": split, **seed_of_training(model)},
     )
-    print(markdown_table(document))
-    say(f"{Path(out) / 'robustness.png'}, robustness.json and robustness.md beside it")
+    title = f"{name_of(model)}: {Path(manifest).name}, {split}, made worse"
+    report = write_robustness_report(out, whole, title=title)
+    print(markdown(whole))
+    say(f"report: {report}")
 
 
 EVALUATION_COMMANDS: dict[str, Any] = {
@@ -717,8 +730,18 @@ def corpus_beside(manifest: str) -> dict[str, Any]:
     return {"corpus": loads(path.read_text(encoding="utf-8"))} if path.is_file() else {}
 
 
+def name_of(model: str) -> str:
+    """What a report calls a checkpoint: its run's folder, or its own name where it has no run's."""
+    return Path(model).resolve().parent.name if (Path(model) / "config.json").is_file() else model
+
+
 def seed_of_training(model: str) -> dict[str, Any]:
     """The seed that a checkpoint was trained with, where the run.yaml of `mmsr fit` lies beside it."""
+    from mmsr.packaged import checkpoint, is_packaged
+
+    if is_packaged(model):
+        facts = loads((checkpoint(model) / "checkpoint.json").read_text(encoding="utf-8"))
+        return {"training_seed": facts["seed"]}
     path = Path(model).parent / "run.yaml"
     if not path.is_file():
         return {}

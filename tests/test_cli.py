@@ -479,7 +479,12 @@ def test_faithfulness_leaves_figures_and_pictures(model, demo_corpus, tmp_path, 
     command = ["faithfulness", "--model", str(model), "--manifest", str(demo_corpus), "--out", str(out)]
     main([*command, "--erased", "2", "--pictures", "1"])
     found = json.loads((out / "faithfulness.json").read_text())
-    assert capsys.readouterr().out == (out / "faithfulness.md").read_text()
+    report = (out / "report.md").read_text(encoding="utf-8")
+    tables = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert len(tables) > 20 and all(line in report for line in tables)
+    html = (out / "report.html").read_text(encoding="utf-8")
+    assert found["data_fingerprint"] in html and found["machine"]["cpu"] in html
+    assert "seed_everything" in (model.parent / "run.yaml").read_text() and "(training)" in html
     assert set(found["left_out"]) <= {"LAS"} and found["n"] == 12
     assert found["respoken"]["manner"]["not_respoken"] == 0
     assert found["respoken"]["manner"]["label_right"]["n"] == 12
