@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from json import dumps, loads
 from pathlib import Path
+from shutil import copytree
 from typing import Any, Literal
 
 from mmsr.console import must_be_there, progress_bar, say
@@ -149,7 +150,7 @@ def evaluate(
     history = Path(model).parent / "history.json"
     report = write_report(
         out,
-        title=f"{Path(model).resolve().parent.name}: {Path(manifest).name}, {split}",
+        title=f"{name_of(model)}: {Path(manifest).name}, {split}",
         metrics=metrics,
         predictions=predictions,
         labels=labels,
@@ -177,16 +178,19 @@ def calibrate(
     label_map: dict[str, str] | None = None,
     text_column: Literal["text", "asr_text"] = "text",
     batch_size: int = 32,
+    out: str | None = None,
 ) -> None:
     """Fit a checkpoint's temperature to development rows, so that its probabilities can be believed.
 
-    Rewrites `temperature` in MODEL/config.json; labels and rationales stay as they are. `mmsr fit` does this
-    at its end. Of use for an exported checkpoint, and for rows unlike those of the training.
+    Rewrites `temperature` in MODEL/config.json, or in that of a copy; labels and rationales stay as they are.
+    `mmsr fit` does this at its end. Of use for an exported checkpoint, and for rows unlike those of the
+    training.
 
     Example: mmsr calibrate --model runs/demo/model --manifest runs/demo/corpus/manifest.csv
+    Example: mmsr calibrate --model demo --manifest mine.csv --out demo-of-mine
 
     Args:
-        model: Folder of a checkpoint.
+        model: Folder of a checkpoint; with --out, demo is the packaged one.
         manifest: Table of utterances with labels.
         split: Rows to fit to, which the model has not learned from and is not evaluated on.
         fold: Fit to the development rows of this speaker fold instead, as in training with --data.fold.
@@ -196,16 +200,26 @@ def calibrate(
         label_map: What labels are called in it.
         text_column: Which transcript the model reads, the human one or the ASR's.
         batch_size: Rows at a time.
+        out: New folder for a calibrated copy; by default the checkpoint itself is rewritten.
     """
     must_be_there("manifest", manifest)
-    path = Path(model) / "config.json"
-    if not path.is_file():
+    from mmsr.packaged import checkpoint, is_packaged
+
+    if is_packaged(model) and out is None:
+        raise ValueError(
+            f"--model {model} is packaged with mmsr and stays as it is; accepted: with --out FOLDER, for a "
+            "calibrated copy"
+        )
+    folder = checkpoint(model) if is_packaged(model) else Path(model)
+    if not (folder / "config.json").is_file():
         raise ValueError(f"--model {model}: no config.json there; accepted: a folder that `mmsr fit` wrote")
+    if out is not None and Path(out).exists():
+        raise ValueError(f"--out {out} exists already; accepted: a new folder")
     from mmsr.data.manifest import load_manifest
     from mmsr.data.splits import speaker_fold
     from mmsr.evaluation.calibration import CalibrationError, calibration_line
     from mmsr.evaluation.calibration import calibrate as fit_to
-    from mmsr.files import write_file
+    from mmsr.files import appearing, write_file
     from mmsr.inference import load_pipeline, predictor
 
     pipe = load_pipeline(model)
@@ -229,10 +243,16 @@ def calibrate(
     except CalibrationError as error:
         place = f"split {split}" if fold is None else f"development rows of fold {fold}"
         raise ValueError(f"{manifest}, {place}: {error}") from None
-    settings = loads(path.read_text(encoding="utf-8"))
+    settings = loads((folder / "config.json").read_text(encoding="utf-8"))
     settings |= {name: value for name, value in found.items() if name.endswith("temperature")}
-    write_file(path, (dumps(settings, indent=2, sort_keys=True) + "\n").encode())
-    say(f"{path}: {calibration_line(found)}")
+    content = (dumps(settings, indent=2, sort_keys=True) + "\n").encode()
+    if out is None:
+        write_file(folder / "config.json", content)
+    else:
+        with appearing(out) as copy:
+            copytree(folder, copy)
+            (copy / "config.json").write_bytes(content)
+    say(f"{Path(out or folder) / 'config.json'}: {calibration_line(found)}")
 
 
 def compare(
@@ -361,15 +381,16 @@ def make_sheets(
     """
     must_be_there("manifest", manifest)
     from mmsr.data.audio import Audio
-    from mmsr.data.manifest import load_manifest
+    from mmsr.data.manifest import fingerprint, load_manifest
     from mmsr.evaluation.compare import System
     from mmsr.evaluation.human.sheet import RATE
     from mmsr.evaluation.human.sheet import make_sheets as make
 
     systems = [System.parse(run) for run in runs]
+    table = load_manifest(manifest, columns=columns)
     made = make(
         systems,
-        load_manifest(manifest, columns=columns).to_list(),
+        table.to_list(),
         out,
         listen=Audio(RATE),
         items=items,
@@ -381,6 +402,7 @@ def make_sheets(
         criteria=criteria,
         seed=seed,
         command=" ".join(sys.argv),
+        data_fingerprint=fingerprint(table),
         progress=progress_bar(),
     )
     for sheet in made.sheets:
@@ -405,22 +427,25 @@ def score_ratings(
     Args:
         ratings: Files that the sheets saved.
         key: key.json of `mmsr human make`.
-        out: Folder for scores.md, scores.json and scores.png.
+        out: Folder for report.html, report.md, scores.png and scores.json.
         partial: Leave items out of which an answer is missing (--partial alone will do).
         resamples: Of the bootstraps and of the permutation tests.
         seed: Of both.
         json: Print one JSON object instead of tables (--json alone will do).
     """
+    started = time.perf_counter()
     for path in (key, *ratings):
         if not Path(path).is_file():
             raise ValueError(f"{path}: no such file")
+    own_folder(out, "scores.json")
     if resamples < 100:
         raise ValueError(f"--resamples {resamples}; accepted: 100 or more")
     from dataclasses import asdict
 
-    from mmsr.evaluation.human.ratings import read_key, read_ratings
-    from mmsr.evaluation.human.scores import markdown, score
-    from mmsr.evaluation.report import ratings_picture
+    from mmsr.evaluation.human.ratings import ratings_fingerprint, read_key, read_ratings
+    from mmsr.evaluation.human.scores import score
+    from mmsr.evaluation.report.ratings import markdown, write_ratings
+    from mmsr.evaluation.run import machine, versions
     from mmsr.files import write_file
 
     known = read_key(key)
@@ -428,18 +453,24 @@ def score_ratings(
     if left_out:
         say(f"{left_out:,} items left out, of which an answer is missing")
     scores = score(read, known, resamples=resamples, seed=seed)
-    found = {"key": key, "differing": known["differing"], "seed": seed, **asdict(scores)}
-    found["agreement"] = {name: one._asdict() for name, one in scores.agreement.items()}
-    text = markdown(scores)
-    if known["differing"]:
-        text += "\nThe items were drawn among those whose rationales are different: so do the figures speak."
-    print(dumps(found, ensure_ascii=False) if json else text)
+    found = {
+        "key": key,
+        "differing": known["differing"],
+        **asdict(scores),
+        "agreement": {name: one._asdict() for name, one in scores.agreement.items()},
+        "seed": seed,
+        "data_fingerprint": known.get("data_fingerprint") or "unknown",  # older keys have none
+        "ratings_fingerprint": ratings_fingerprint(ratings),
+        "command": " ".join(sys.argv),
+        "versions": versions(),
+        "machine": machine(),
+        "seconds": round(time.perf_counter() - started, 3),
+    }
+    print(dumps(found, ensure_ascii=False) if json else markdown(scores, differing=known["differing"]))
     if out is not None:
-        write_file(Path(out) / "scores.md", f"{text}\n".encode())
-        content = dumps(found | {"command": " ".join(sys.argv)}, ensure_ascii=False, indent=2)
+        content = dumps(found, ensure_ascii=False, indent=2)
         write_file(Path(out) / "scores.json", f"{content}\n".encode())
-        write_file(Path(out) / "scores.png", ratings_picture(scores))
-        say(f"tables, JSON and picture: {out}")
+        say(f"report: {write_ratings(out, scores, key=known, document=found)}")
 
 
 def faithfulness(
@@ -458,9 +489,9 @@ def faithfulness(
 ) -> None:
     """Whether rationales are grounded in voice and words, and say what decided.
 
-    Writes faithfulness.json, faithfulness.md and pictures of what the label's logit is made of. Rows of the
-    demo corpus are spoken again, in another manner and in another voice. Gradients need captum:
-    pip install 'mmsr[explain]'.
+    Writes faithfulness.json, and report.html and report.md with pictures of what the label's logit is made
+    of. Rows of the demo corpus are spoken again, in another manner and in another voice. Gradients need
+    captum: pip install 'mmsr[explain]'.
 
     Example: mmsr faithfulness --model runs/demo/model --manifest runs/demo/corpus/manifest.csv --out faith
 
@@ -481,6 +512,7 @@ def faithfulness(
     """
     started = time.perf_counter()
     must_be_there("manifest", manifest)
+    own_folder(out, "faithfulness.json")
     for flag, count in (("erased", erased), ("pictures", pictures)):
         if count < 0:
             raise ValueError(f"--{flag} {count}; accepted: 0 or more")
@@ -491,10 +523,9 @@ def faithfulness(
     from mmsr.data.manifest import fingerprint, load_manifest
     from mmsr.evaluation.faithfulness import Material, write_faithfulness
     from mmsr.evaluation.faithfulness import faithfulness as examine
-    from mmsr.evaluation.report import saliency_picture
+    from mmsr.evaluation.report.faithfulness import markdown, write_faithfulness_report
     from mmsr.evaluation.run import machine, versions
     from mmsr.evidence import attention_evidence, gradient_evidence, saliency
-    from mmsr.files import write_file
     from mmsr.inference import load_pipeline, predictor
 
     pipe = load_pipeline(model)
@@ -530,9 +561,15 @@ def faithfulness(
         seed=seed,
         progress=progress_bar(),
     )
-    about = {
+    shown = {
+        row["id"]: saliency(pipe, {name: row[name] for name in ("audio", "text", "language")})  # type: ignore[arg-type]
+        for row in (spread(rows, pictures) if explains else [])
+    }
+    document = {
+        **found,
         "model": model,
         "split": split,
+        **seed_of_training(model),
         "seed": seed,
         "data_fingerprint": fingerprint(table),
         "command": " ".join(sys.argv),
@@ -540,12 +577,11 @@ def faithfulness(
         "machine": machine(),
         "seconds": round(time.perf_counter() - started, 3),
     }
-    print(write_faithfulness(out, {**found, **about}), end="")
-    for row in spread(rows, pictures) if explains else []:
-        record = {"audio": row["audio"], "text": row["text"], "language": row["language"]}
-        drawn = saliency_picture(saliency(pipe, record))  # type: ignore[arg-type]
-        write_file(Path(out) / f"saliency-{row['id']}.png", drawn)
-    say(f"{Path(out) / 'faithfulness.json'}, faithfulness.md")
+    write_faithfulness(out, document)
+    title = f"{name_of(model)}: {Path(manifest).name}, {split}, rationales"
+    report = write_faithfulness_report(out, document, title=title, saliencies=shown)  # type: ignore[arg-type]
+    print(markdown(document), end="")
+    say(f"report: {report}")
 
 
 def robustness(
@@ -564,13 +600,15 @@ def robustness(
     confusions: str | None = None,
     noise: str | None = None,
     rationales: bool = False,
+    slice_rows: int = 30,
     batch_size: int = 32,
     seed: int = 0,
 ) -> None:
     """How much worse a model answers as rows get worse: noise, rooms, codecs, misheard words, gaps.
 
-    Writes robustness.json, robustness.md, robustness.png and predictions/POINT.jsonl. The same seed makes the
-    same rows worse alike for every model, so that mmsr compare can pair A/predictions/noise_0.jsonl with B's.
+    Writes robustness.json, report.html, report.md, robustness.png and predictions/POINT.jsonl. The same seed
+    makes the same rows worse alike for every model, so that mmsr compare can pair
+    A/predictions/noise_0.jsonl with B's.
 
     Example: mmsr robustness --model runs/demo/model --manifest runs/demo/corpus/manifest.csv --out runs/worse
 
@@ -592,17 +630,20 @@ def robustness(
             `mmsr data degrade`; by default words are taken for others of the manifest's in their language.
         noise: Folder of recorded noise; by default pink noise is made.
         rationales: Write rationales too, for ROUGE-L; takes longer (--rationales alone will do).
+        slice_rows: Rows that a slice needs to be told of as the worst.
         batch_size: Rows at a time.
         seed: Of all draws.
     """
     started = time.perf_counter()
     must_be_there("manifest", manifest)
+    own_folder(out, "robustness.json")
     if confusions is not None:
         must_be_there("confusions", confusions)
     from mmsr.data.manifest import fingerprint, load_manifest
     from mmsr.data.splits import speaker_fold
     from mmsr.degrade import Confusions
-    from mmsr.evaluation.robustness import clean_rows, markdown_table, measure, write_robustness
+    from mmsr.evaluation.report.robustness import markdown, write_robustness_report
+    from mmsr.evaluation.robustness import clean_rows, measure, write_robustness
     from mmsr.inference import load_pipeline, predictor
     from mmsr.perturbations import Material, perturbations
 
@@ -632,21 +673,24 @@ def robustness(
         perturbations(material, kinds=kinds, severities=asked),
         labels=labels,
         condition=condition,
+        slice_rows=slice_rows,
         seed=seed,
         progress=progress_bar(),
     )
-    write_robustness(
+    whole = write_robustness(
         out,
         document,
         predictions,
-        title=f"{Path(model).resolve().parent.name}: {Path(manifest).name}, {split}",
         seed=seed,
         data_fingerprint=fingerprint(table),
         command=" ".join(sys.argv),
         seconds=time.perf_counter() - started,
+        extra={"model": model, "split": split, **seed_of_training(model)},
     )
-    print(markdown_table(document))
-    say(f"{Path(out) / 'robustness.png'}, robustness.json and robustness.md beside it")
+    title = f"{name_of(model)}: {Path(manifest).name}, {split}, made worse"
+    report = write_robustness_report(out, whole, title=title)
+    print(markdown(whole))
+    say(f"report: {report}")
 
 
 EVALUATION_COMMANDS: dict[str, Any] = {
@@ -675,14 +719,33 @@ def rows_of(table: Any, split: str, manifest: str) -> list[dict[str, Any]]:
     return rows
 
 
+def own_folder(out: str | None, file: str) -> None:
+    """Refuse a folder that has another command's report, which this one's would replace."""
+    for other in ("metrics.json", "robustness.json", "faithfulness.json", "scores.json", "results.json"):
+        if out is not None and other != file and (Path(out) / other).is_file():
+            raise ValueError(
+                f"--out {out} has {other}, whose report.html would be lost; accepted: another folder"
+            )
+
+
 def corpus_beside(manifest: str) -> dict[str, Any]:
     """What the corpus.json beside a manifest says, protocol and all, as metrics.json carries it."""
     path = Path(manifest).with_name("corpus.json")
     return {"corpus": loads(path.read_text(encoding="utf-8"))} if path.is_file() else {}
 
 
+def name_of(model: str) -> str:
+    """What a report calls a checkpoint: its run's folder, or its own name where it has no run's."""
+    return Path(model).resolve().parent.name if (Path(model) / "config.json").is_file() else model
+
+
 def seed_of_training(model: str) -> dict[str, Any]:
     """The seed that a checkpoint was trained with, where the run.yaml of `mmsr fit` lies beside it."""
+    from mmsr.packaged import checkpoint, is_packaged
+
+    if is_packaged(model):
+        facts = loads((checkpoint(model) / "checkpoint.json").read_text(encoding="utf-8"))
+        return {"training_seed": facts["seed"]}
     path = Path(model).parent / "run.yaml"
     if not path.is_file():
         return {}

@@ -21,3 +21,9 @@ def checkpoint(name: str) -> Path:
     if name not in there:
         raise ValueError(f"no packaged checkpoint is called {name!r}; accepted: {', '.join(there)}")
     return FOLDER / name
+
+
+def is_packaged(model: str) -> bool:
+    """Whether a model's name means a packaged checkpoint, and not one in a folder of that name here."""
+    inside = Path(model).name == model and (FOLDER / model / "config.json").is_file()
+    return inside and not (Path(model) / "config.json").is_file()

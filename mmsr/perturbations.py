@@ -110,7 +110,7 @@ def _reverb(material: Material, values: Sequence[float]) -> list[Curve]:
 
 def _codec(material: Material, values: Sequence[str]) -> list[Curve]:
     points = [Point(kind, _heard(Codec(kinds=[kind], p=1.0), material.seed)) for kind in values]
-    return [Curve("codec", "codec", "clean", tuple(points))]
+    return [Curve("codec", "format (g711, gsm: telephone, 8 kHz)", "clean", tuple(points))]
 
 
 def _wer(material: Material, values: Sequence[float]) -> list[Curve]:

@@ -16,6 +16,7 @@ import torch
 
 from mmsr.cli import as_flags, as_mapping, main, packaged_config
 from mmsr.data.manifest import load_manifest
+from mmsr.packaged import checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +186,29 @@ def test_calibrate_rewrites_the_temperature_alone(model, demo_corpus, tmp_path, 
     assert "no config.json there" in refused(capsys, *calibrate, "--model", str(tmp_path / "none"))
     evaluate = ["evaluate", "--model", str(folder), "--manifest", str(manifest), "--out", str(out)]
     assert "--conformal 90; accepted" in refused(capsys, *evaluate, "--conformal", "90")
+
+
+def test_the_packaged_checkpoint_is_calibrated_as_a_copy(demo_corpus, tmp_path, capsys):
+    manifest = demo_corpus.parent / "all-dev.jsonl"
+    rows = [row | {"split": "dev"} for row in load_manifest(demo_corpus).to_list()]
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    calibrate = ["calibrate", "--model", "demo", "--manifest", str(manifest)]
+    packaged = checkpoint("demo")
+    before = (packaged / "config.json").read_bytes()
+    capsys.readouterr()
+    line = refused(capsys, *calibrate)
+    assert "--model demo is packaged with mmsr and stays as it is; accepted: with --out FOLDER" in line
+    out = tmp_path / "mine"
+    main([*calibrate, "--out", str(out)])
+    assert f"{out / 'config.json'}: calibrated on 60 development rows" in capsys.readouterr().err
+    assert (packaged / "config.json").read_bytes() == before
+    ours, theirs = (json.loads((folder / "config.json").read_text()) for folder in (out, packaged))
+    assert ours.pop("temperature") != theirs.pop("temperature") and ours == theirs
+    main(["predict", "--model", str(out), "--text", "thank you"])
+    capsys.readouterr()
+    assert f"--out {out} exists already; accepted: a new folder" in refused(
+        capsys, *calibrate, "--out", str(out)
+    )
 
 
 def test_evaluate_leaves_metrics_predictions_and_a_report(model, demo_corpus, text_encoder, tmp_path, capsys):
@@ -511,7 +535,12 @@ def test_faithfulness_leaves_figures_and_pictures(model, demo_corpus, tmp_path, 
     command = ["faithfulness", "--model", str(model), "--manifest", str(demo_corpus), "--out", str(out)]
     main([*command, "--erased", "2", "--pictures", "1"])
     found = json.loads((out / "faithfulness.json").read_text())
-    assert capsys.readouterr().out == (out / "faithfulness.md").read_text()
+    report = (out / "report.md").read_text(encoding="utf-8")
+    tables = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert len(tables) > 20 and all(line in report for line in tables)
+    html = (out / "report.html").read_text(encoding="utf-8")
+    assert found["data_fingerprint"] in html and found["machine"]["cpu"] in html
+    assert "seed_everything" in (model.parent / "run.yaml").read_text() and "(training)" in html
     assert set(found["left_out"]) <= {"LAS"} and found["n"] == 12
     assert found["respoken"]["manner"]["not_respoken"] == 0
     assert found["respoken"]["manner"]["label_right"]["n"] == 12

@@ -66,6 +66,18 @@ def test_its_card_says_where_it_comes_from():
     assert facts["agreement"]["n"] == facts["test"]["audio+text"]["n"] == 480
 
 
+def test_it_is_calibrated_and_its_card_says_what_that_does():
+    folder = mmsr.checkpoint("demo")
+    found = json.loads((folder / "checkpoint.json").read_text("utf-8"))["calibration"]
+    temperature = json.loads((folder / "config.json").read_text("utf-8"))["temperature"]
+    assert temperature == found["temperature"] == found["after"]["temperature"] != 1
+    assert found["before"]["temperature"] == 1
+    assert all(found["after"][name] < found["before"][name] for name in ("ece", "nll", "brier"))
+    card = (folder / "README.md").read_text("utf-8")
+    for one in (found["before"], found["after"]):
+        assert "| {temperature:.3f} | {ece:.3f} | {nll:.3f} | {brier:.3f} |".format(**one) in card
+
+
 def test_an_unknown_name_lists_what_there_is():
     with pytest.raises(ValueError, match=re.escape("no packaged checkpoint is called 'x'; accepted: demo")):
         mmsr.checkpoint("x")

@@ -14,7 +14,8 @@ from mmsr.cli import main
 from mmsr.data.audio import Audio
 from mmsr.data.manifest import load_manifest
 from mmsr.degrade import Confusions
-from mmsr.evaluation.robustness import clean_rows, markdown_table, measure, write_robustness
+from mmsr.evaluation.report.robustness import markdown, write_robustness_report
+from mmsr.evaluation.robustness import clean_rows, measure, write_robustness
 from mmsr.evaluation.wer import word_error_rate
 from mmsr.perturbations import KINDS, Material, perturbations
 
@@ -141,14 +142,54 @@ def test_who_only_reads_loses_nothing_by_noise_and_all_without_text(material, ro
         *("clean", "noise_0", "missing_audio_0.5", "missing_audio_1"),
         *("missing_text_0.5", "missing_text_1"),
     }
-    facts = {"title": "t", "seed": 0, "data_fingerprint": "f", "command": "c", "seconds": 1.0}
-    write_robustness(tmp_path / "out", document, predictions, **facts)
-    assert json.loads((tmp_path / "out" / "robustness.json").read_text())["n"] == len(gold)
+    facts = {"seed": 0, "data_fingerprint": "f1f2", "command": "mmsr robustness x", "seconds": 1.0}
+    whole = write_robustness(tmp_path / "out", document, predictions, **facts, extra={"training_seed": 7})
+    assert json.loads((tmp_path / "out" / "robustness.json").read_text()) == whole
+    write_robustness_report(tmp_path / "out", whole, title="reader made worse")
     assert (tmp_path / "out" / "robustness.png").read_bytes().startswith(b"\x89PNG")
-    table = markdown_table(document)
+    for page in ("report.html", "report.md"):
+        text = (tmp_path / "out" / page).read_text(encoding="utf-8")
+        origin = ("7 (training), 0 (evaluation)", "f1f2", "mmsr robustness x", whole["machine"]["cpu"])
+        assert all(said in text for said in (*origin, "95 % over speakers", "reader made worse"))
+    html = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "data:image/svg+xml" in html and "<script" not in html and 'src="http' not in html
+    table = markdown(document)
     assert table.count("| clean |") == 1 and "| missing, text: share of rows without it | 1 |" in table
     with pytest.raises(ValueError, match="two points are called noise_0; accepted: each severity"):
         measure(reader, gold, curves * 2, labels=LABELS, condition="audio+text", resamples=10)
+
+
+def test_the_worst_point_of_a_curve_is_named_and_its_worst_slice(material, rows):
+    gold = [{**row, "label": LABELS[len(row["text"]) % 3]} for row in rows]
+    curves = perturbations(material, kinds=["missing"], severities={"missing": ["0.5", "1"]})
+    options = {"labels": LABELS, "condition": "audio+text", "resamples": 200}
+    document, predictions = measure(reader, gold, curves, slice_rows=10, **options)
+    _, text = document["curves"]
+    assert text["worst"]["severity"] == 1
+    by_language = {
+        language: np.mean(
+            [
+                row["label"] == row["predicted_label"]
+                for row in predictions["missing_text_1"]
+                if row["language"] == language
+            ]
+        )
+        for language in {row["language"] for row in gold}
+    }
+    worst = text["worst"]["worst_slice"]
+    assert worst["accuracy"] <= min(by_language.values()) and worst["n"] >= 10
+    line = next(line for line in markdown(document).splitlines()[::-1] if "missing, text" in line)
+    assert line.startswith("| missing, text: share of rows without it | 1 |")
+    assert f"| {worst['attribute']} {worst['value']} ({worst['n']} rows) | {worst['accuracy']:.3f} [" in line
+    few, _ = measure(reader, gold, curves, slice_rows=1000, **options)
+    assert few["curves"][0]["worst"]["worst_slice"] is None
+    assert "No slice is called the worst: fewer than two have 1000 rows." in markdown(few)
+
+
+def test_every_curve_says_what_its_severities_are(material):
+    curves = perturbations(material)
+    assert {curve.kind for curve in curves} == set(KINDS)
+    assert all(curve.axis not in KINDS and len(curve.axis.split()) > 1 for curve in curves)
 
 
 def test_the_command_leaves_files_that_compare_reads(demo_corpus, tmp_path, capsys):
@@ -158,6 +199,9 @@ def test_the_command_leaves_files_that_compare_reads(demo_corpus, tmp_path, caps
     assert "| missing, audio: share of rows without it | 1 |" in capsys.readouterr().out
     files = sorted(path.name for path in (out / "predictions").iterdir())
     assert files == ["clean.jsonl", "missing_audio_1.jsonl", "missing_text_1.jsonl"]
+    html = (out / "report.html").read_text(encoding="utf-8")
+    assert "<title>demo: manifest.csv, test, made worse</title>" in html
+    assert "0 (training), 0 (evaluation)" in html
     main(["compare", str(out / "predictions" / files[0]), str(out / "predictions" / files[1]), "--json"])
     found = json.loads(capsys.readouterr().out)
     assert found["metric"] == "macro_f1" and found["rows"] > 2

@@ -3,7 +3,7 @@
 rows, `predict` ─► predictions ─► `simulatability`, `agreement`, `counterfactuals`  (a judge reads rationales)
                               ─► `grounding.follow`, `grounding.respoken`            (inputs are changed)
                               ─► `erasure.erasure`                                   (attributions are tested)
-                              ─► faithfulness.json, faithfulness.md
+                              ─► faithfulness.json (and `mmsr.evaluation.report.faithfulness`)
 
 A *judge* learns to tell labels from texts; by default TF-IDF with logistic regression, but any callable will
 do. Figures carry the number of rows and 95 % intervals, over speakers where there are enough of them.
@@ -347,103 +347,14 @@ def _counting(progress: Progress | None, name: str) -> Callable[[int, int], None
     return None if progress is None else lambda done, total: progress(f"erasure, {name}", done, total)
 
 
-# ---------------------------------------------------------------------- the files
+# ---------------------------------------------------------------------- the file
 
 
-def write_faithfulness(out_dir: Path | str, document: Mapping[str, Any]) -> str:
-    """Writes faithfulness.json and faithfulness.md, and returns the latter's text.
-
-    `document` holds what `faithfulness` returns, and what the caller says of the run.
+def write_faithfulness(out_dir: Path | str, document: Mapping[str, Any]) -> None:
+    """Writes faithfulness.json: what `faithfulness` returns, and what the caller says of the run.
 
     Raises:
         ValueError: Where a figure is not a finite number.
     """
     text = json.dumps(document, ensure_ascii=False, allow_nan=False, indent=2) + "\n"
-    table = markdown(document)
     write_file(Path(out_dir) / "faithfulness.json", text.encode())
-    write_file(Path(out_dir) / "faithfulness.md", table.encode())
-    return table
-
-
-LINES: dict[str, Mapping[str, str]] = {
-    "simulatability": {
-        "las": "leakage-adjusted simulatability (LAS)",
-        "effect": "judge's gain by the rationale, all rows",
-        "leaking": "... where the rationale alone tells the label",
-        "not_leaking": "... where it does not",
-        "label_not_named/las": "LAS where the label is not named",
-        "label_not_named/effect": "gain where the label is not named",
-        "accuracy/text+rationale": "judge of transcript and rationale",
-        "accuracy/text": "judge of the transcript",
-        "accuracy/rationale": "judge of the rationale",
-    },
-    "agreement": {
-        "agreement": "label read off the rationale is the predicted one",
-        "judge": "... of true rationales, the true one",
-    },
-    "counterfactuals": {
-        "rationale_changes": "forced label: rationale changes",
-        "label_read": "forced label is read off its rationale",
-    },
-    "respoken": {
-        "manner/label_right": "another manner: label right",
-        "manner/label_must_change": "... where the right label changes",
-        "manner/label_must_stay": "... where it stays",
-        "manner/manner_named": "another manner: right manner named",
-        "manner/words_named": "another manner: right words named",
-        "manner/evidence_stays": "another manner: names what it named before",
-        "voice/label_right": "another voice: label right",
-        "voice/label_stays": "another voice: label stays",
-        "voice/evidence_stays": "another voice: named evidence stays",
-        "voice/manner_named": "another voice: right manner named",
-    },
-    "follow": {
-        f"{edit}/{what}": f"{said}: {changed}"
-        for edit, said in (
-            ("silenced", "voice silenced"),
-            ("swapped", "voice of another row"),
-            ("named_words_dropped", "named words dropped"),
-            ("other_words_dropped", "as many random words dropped"),
-        )
-        for what, changed in (
-            ("label_changes", "label changes"),
-            ("rationale_changes", "rationale changes"),
-            ("words_unnamed", "they are not named any more"),
-        )
-    },
-}
-
-
-def markdown(document: Mapping[str, Any]) -> str:
-    """The figures as a Markdown table, with what was left out."""
-    lines = ["| measure | value | 95 % interval | n |", "|---|---|---|---|"]
-    for section, names in LINES.items():
-        for path, name in names.items():
-            if figure := _at(document.get(section, {}), path):
-                lines.append(f"| {name} | {_cells(figure)} |")
-    for attribution, modalities in document.get("erasure", {}).items():
-        for modality, measures in modalities.items():
-            for measure, figures in measures.items():
-                for which in ("chosen", "random", "difference"):
-                    name = f"{measure} of {attribution}, {modality}, {which}"
-                    lines.append(f"| {name} | {_cells(figures[which])} |")
-    notes = [
-        f"{figures['not_respoken']:,} of {document['n']:,} rows could not be spoken in another {change}."
-        for change, figures in document.get("respoken", {}).items()
-        if figures["not_respoken"]
-    ]
-    notes += [f"Left out: {measure} ({why})." for measure, why in document["left_out"].items()]
-    return "\n".join([*lines, *([""] if notes else []), *notes]) + "\n"
-
-
-def _at(figures: Any, path: str) -> Mapping[str, Any] | None:
-    """The figure at a path of keys; None where there is none, or it has no rows."""
-    for key in path.split("/"):
-        figures = figures.get(key, {})
-    return figures if "value" in figures else None
-
-
-def _cells(figure: Mapping[str, Any]) -> str:
-    low, high = figure.get("interval", (None, None))
-    interval = "–" if low is None else f"{low:.3f} to {high:.3f}, {figure['over']}"
-    return f"{figure['value']:.3f} | {interval} | {figure['n']:,}"

@@ -1,7 +1,7 @@
 """How much worse a model answers as its input gets worse: curves of figures over a severity.
 
 rows ─► a point's change ─► predict ─► figures, intervals, paired difference from the clean rows
-     ─► robustness.json, robustness.md, robustness.png, predictions/POINT.jsonl
+     ─► robustness.json, predictions/POINT.jsonl (and `mmsr.evaluation.report.robustness`)
 
 What makes a row worse is passed in (`Point.change`; `mmsr.perturbations` has it). A change knows nothing of
 the model, so every model meets the same rows, and `mmsr compare` pairs two models' files of a point.
@@ -10,12 +10,8 @@ the model, so every model meets the same rows, and `mmsr compare` pairs two mode
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from mmsr.evaluation.metrics import (
     RESAMPLES,
@@ -25,20 +21,13 @@ from mmsr.evaluation.metrics import (
     speakers_of,
 )
 from mmsr.evaluation.rationales import rationale_scores
-from mmsr.evaluation.report import BLUE, FIGURES, GREY, MISSING, NAMES
-from mmsr.evaluation.report.pictures import LINES, rendered
 from mmsr.evaluation.run import CONDITIONS, Predict, Progress, machine, predict_rows, versions
 from mmsr.evaluation.significance import bootstrap, paired_bootstrap
+from mmsr.evaluation.slices import LEAST, slice_figures
 from mmsr.files import appearing, write_file
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 Change = Callable[[Row], Row | None]
 """Makes a row worse: another `text`, another `audio` (a path, or a file's bytes); None leaves the row out."""
-
-_SHOWN = ("macro_f1", "accuracy", "rougeL")
 
 
 @dataclass(frozen=True)
@@ -112,6 +101,7 @@ def measure(
     labels: Sequence[str],
     condition: str,
     resamples: int = RESAMPLES,
+    slice_rows: int = LEAST,
     seed: int = 0,
     progress: Progress | None = None,
     chunk: int = 128,
@@ -125,12 +115,14 @@ def measure(
         labels: The label set.
         condition: What the rows are called in the predictions.
         resamples: Of the bootstrap.
-        seed: Of the bootstrap.
+        slice_rows: Rows that a slice needs to be called the worst.
+        seed: Of the bootstrap, and of what slices are by chance.
         progress: Is told each point's rows.
         chunk: Rows that are made worse, and held, at a time.
 
     Returns:
-        `condition`, `n`, `interval_over`, `curves` (`kind`, `series`, `axis`, `points`); a point has
+        `condition`, `n`, `interval_over`, `slice_rows`, `curves` (`kind`, `series`, `axis`, `points`, and
+        `worst`: the `severity` with the lowest macro-F1, and its `worst_slice`, see `slices`); a point has
         `severity`, `n`, `macro_f1`, `accuracy`, `rougeL`, their `interval`, and their `difference` from the
         clean answers to the same rows: its `value` and paired `interval`. And {name: rows as in
         predictions.jsonl}, the clean ones under `clean`.
@@ -160,6 +152,7 @@ def measure(
         "condition": condition,
         "n": len(clean),
         "interval_over": "rows" if speakers_of(clean) is None else "speakers",
+        "slice_rows": slice_rows,
         "curves": [],
     }
     first = _figures(clean, clean, **options)
@@ -170,9 +163,12 @@ def measure(
             entry = {"severity": point.severity, **_figures(answered[name], clean, **options)}
             entry |= {} if point.measured is None else {"measured": point.measured}
             points.append({**entry, "predictions": f"predictions/{name}.jsonl"})
-        document["curves"].append(
-            {"kind": curve.kind, "series": curve.series, "axis": curve.axis, "points": points}
-        )
+        found: dict[str, Any] = {"kind": curve.kind, "series": curve.series, "axis": curve.axis}
+        if curve.points:
+            least = min(curve.points, key=lambda one: points[1 + curve.points.index(one)]["macro_f1"])
+            sliced = slice_figures(answered[curve.name(least)], labels, least=slice_rows, seed=seed)
+            found["worst"] = {"severity": least.severity, "worst_slice": sliced["worst_slice"]}
+        document["curves"].append({**found, "points": points})
     return document, answered
 
 
@@ -208,18 +204,19 @@ def write_robustness(
     document: Mapping[str, Any],
     predictions: Mapping[str, Sequence[Row]],
     *,
-    title: str,
     seed: int,
     data_fingerprint: str,
     command: str,
     seconds: float,
+    extra: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Write what `measure` found to a folder; returns the content of robustness.json.
+    """Write what `measure` found, and `extra`, to a folder; returns the content of robustness.json.
 
     `predictions/` is replaced whole, so that no point of an earlier run stays there.
     """
     whole = {
         **document,
+        **(extra or {}),
         "seed": seed,
         "data_fingerprint": data_fingerprint,
         "command": command,
@@ -233,109 +230,6 @@ def write_robustness(
         for name, rows in predictions.items():
             lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows]
             (folder / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
-    write_file(out / "robustness.png", robustness_picture(document, title=title))
-    write_file(out / "robustness.md", f"# {title}\n\n{markdown_table(document)}".encode())
     text = json.dumps(whole, ensure_ascii=False, allow_nan=False, indent=2) + "\n"
     write_file(out / "robustness.json", text.encode())
     return whole
-
-
-def markdown_table(document: Mapping[str, Any]) -> str:
-    """A row for each point: figures with their intervals, and what was lost of the first of them."""
-    shown = [name for name in _SHOWN if any(name in curve["points"][0] for curve in document["curves"])]
-    head = ["made worse by", "severity", "n", *(FIGURES[name] for name in shown), "macro-F1 - clean"]
-    lines = [head, ["---", "---:", *["---:"] * (len(head) - 2)]]
-    for i, curve in enumerate(document["curves"]):
-        title = f"{curve['kind']}{', ' + curve['series'] if curve['series'] else ''}: {curve['axis']}"
-        # the clean rows are the same in all curves: once in the table
-        for j, point in enumerate(curve["points"][i > 0 :], start=int(i > 0)):
-            lost = point["difference"]["macro_f1"]
-            low, high = lost["interval"]
-            cells = [_cell(point, name) for name in shown]
-            measured = f" (measured {point['measured']:.3f})" if "measured" in point else ""
-            severity = "clean" if not j else _named(point["severity"]) + measured
-            difference = MISSING if not j else f"{lost['value']:+.3f} [{low:+.3f}, {high:+.3f}]"
-            lines.append([title if j else "nothing", severity, str(point["n"]), *cells, difference])
-    condition = NAMES[document["condition"]]
-    over = document["interval_over"]
-    note = (
-        f"\nInput: {condition}, {document['n']:,} rows. Brackets: 95 % bootstrap intervals over {over}; those"
-        " of differences are paired with the clean answers to the same rows.\n"
-    )
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines) + note
-
-
-def robustness_picture(document: Mapping[str, Any], *, title: str) -> bytes:
-    """The picture of `draw_robustness` as PNG."""
-    return rendered(partial(draw_robustness, document, title=title)).png
-
-
-def draw_robustness(document: Mapping[str, Any], *, title: str) -> "Figure":
-    """Draws macro-F1 over severity, a panel for each kind, on one scale; bad is on the right."""
-    from matplotlib.figure import Figure
-
-    kinds = [(kind, list(curves)) for kind, curves in groupby(document["curves"], lambda one: one["kind"])]
-    columns = min(3, len(kinds))
-    rows = -(-len(kinds) // columns)
-    figure = Figure(figsize=(1.2 + 3.5 * columns, 0.9 + 3.1 * rows), dpi=150, layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False, sharey=True)
-    clean = document["curves"][0]["points"][0]
-    for i, (ax, (kind, curves)) in enumerate(zip(axes.flat, kinds, strict=False)):
-        ax.axhspan(*clean["interval"]["macro_f1"], color=GREY, alpha=0.18, linewidth=0)
-        ax.axhline(clean["macro_f1"], color=GREY, linestyle="--", linewidth=1)
-        _draw_panel(ax, curves)
-        ax.set(title=kind, xlabel=curves[0]["axis"], ylabel="macro-F1" if i % columns == 0 else None)
-        ax.grid(axis="y", alpha=0.3)
-    for ax in axes.flat[len(kinds) :]:
-        ax.set_visible(False)
-    low = min(
-        point["interval"]["macro_f1"][0] for _, one in kinds for curve in one for point in curve["points"]
-    )
-    axes[0, 0].set_ylim(max(0.0, np.floor(10 * low - 0.5) / 10), 1.02)
-    figure.suptitle(
-        f"{title}\n{NAMES[document['condition']]}, {document['n']:,} rows; 95 % intervals over "
-        f"{document['interval_over']}; dashed and grey: clean rows",
-        fontsize=11,
-    )
-    return figure
-
-
-def _draw_panel(ax: "Axes", curves: Sequence[Mapping[str, Any]]) -> None:
-    """One kind's curves; where the clean rows have no number, severities stand at equal steps."""
-    numeric = all(not isinstance(curve["points"][0]["severity"], str) for curve in curves)
-    if not numeric:
-        steps = [_named(point["severity"]) for point in curves[0]["points"]]
-        ax.set_xticks(range(len(steps)), steps)
-        ax.set_xlim(-0.3, len(steps) - 0.7)
-    colours = [BLUE, *LINES[1:]]
-    # side by side, so that no interval hides another's
-    spread = (
-        0.012 * np.ptp([point["severity"] for curve in curves for point in curve["points"]])
-        if numeric
-        else 0.06
-    )
-    for i, curve in enumerate(curves):
-        points = curve["points"]
-        places = [
-            point.get("measured", point["severity"]) if numeric else step for step, point in enumerate(points)
-        ]
-        x = np.array(places, dtype=float) + spread * (i - (len(curves) - 1) / 2)
-        y = np.array([point["macro_f1"] for point in points])
-        low, high = np.array([point["interval"]["macro_f1"] for point in points]).T
-        style: dict[str, Any] = {"color": colours[i % len(colours)], "marker": "osD^"[i % 4]}
-        ax.vlines(x, low, high, color=style["color"], linewidth=1.2)
-        label = curve["series"] or None
-        ax.plot(x, y, linewidth=1.8, markersize=5, label=label, **style)
-    if any(curve["series"] for curve in curves):
-        ax.legend(frameon=False, fontsize=9, loc="lower left")
-
-
-def _cell(point: Mapping[str, Any], figure: str) -> str:
-    if figure not in point:
-        return MISSING
-    low, high = point["interval"][figure]
-    return f"{point[figure]:.3f} [{low:.3f}, {high:.3f}]"
-
-
-def _named(severity: float | str) -> str:
-    return severity if isinstance(severity, str) else f"{severity:.3g}"

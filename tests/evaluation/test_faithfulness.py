@@ -10,11 +10,11 @@ from mmsr.evaluation.faithfulness import (
     agreement,
     counterfactuals,
     faithfulness,
-    markdown,
     simulatability,
     tfidf_judge,
     write_faithfulness,
 )
+from mmsr.evaluation.report.faithfulness import markdown, write_faithfulness_report
 
 LABELS = ["negative", "neutral", "positive"]
 WORDS = {"negative": "sarcasm heard", "neutral": "plain report", "positive": "true delight"}
@@ -131,13 +131,14 @@ def test_what_cannot_be_measured_is_said(row, tmp_path):
     )
     assert found["left_out"]["simulatability"].startswith("6 training rows with label and rationale")
     assert found["left_out"]["follow"] == "audio cannot be edited without load_audio"
-    table = write_faithfulness(tmp_path, found)
-    assert "Left out: respoken, another voice (none of the rows is the demo generator's)." in table
+    write_faithfulness(tmp_path, found)
     assert json.loads((tmp_path / "faithfulness.json").read_text()) == found
-    assert (tmp_path / "faithfulness.md").read_text() == table
+    write_faithfulness_report(tmp_path, found, title="model, rationales")
+    for table in (markdown(found), (tmp_path / "report.md").read_text(encoding="utf-8")):
+        assert "Left out: respoken, another voice (none of the rows is the demo generator's)." in table
 
 
-def test_all_of_it_comes_into_the_table(row):
+def test_all_of_it_comes_into_the_report(row, tmp_path):
     rows = examples(row, 40, rationale=lambda label, n: "")
     for one in rows:
         one["audio"] = "x.wav"
@@ -159,6 +160,20 @@ def test_all_of_it_comes_into_the_table(row):
         "voice silenced: label changes | 0.000",
     ):
         assert line in table
+    machine = {"platform": "p", "cpu": "fast", "cores": 2}
+    about = {"training_seed": 7, "seed": 3, "data_fingerprint": "f1f2", "command": "mmsr faithfulness x"}
+    words = {"words": ["so", "kind"], "word_weights": np.array([0.1, -0.2]), "label": "positive"}
+    saliency = {**words, "frame_weights": np.ones(4), "waveform": np.zeros(160), "rate": 160}
+    write_faithfulness_report(
+        tmp_path, {**found, **about, "machine": machine}, title="t", saliencies={"a/b 1": saliency}
+    )
+    for page in ("report.html", "report.md"):
+        text = (tmp_path / page).read_text(encoding="utf-8")
+        origin = ("7 (training), 3 (evaluation)", "f1f2", "mmsr faithfulness x", "fast, 2 cores")
+        assert all(said in text for said in (*origin, "95 % over speakers", "voice silenced: label changes"))
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert html.count("data:image/svg+xml") == 2 and "<script" not in html
+    assert sorted(file.name for file in tmp_path.glob("*.png")) == ["faithfulness.png", "saliency-a_b_1.png"]
 
 
 def test_a_model_without_rationales_is_refused(row):

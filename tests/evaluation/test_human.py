@@ -288,6 +288,7 @@ def test_scores_say_who_is_better(corpus: Path, capsys: pytest.CaptureFixture[st
         )
         assert one["interval"][0] < one["difference"] < one["interval"][1]
         assert one["interval_raters"][0] < one["interval"][0]  # two degrees of freedom
+        assert -4 <= one["interval_raters"][0] and one["interval_raters"][1] <= 4
         assert one["p_value"] <= one["p_holm"] and one["wins"] + one["ties"] + one["losses"] == 12
         assert one["items_needed"]["0.5"] < one["items_needed"]["0.25"]
     preference = contrasts["preference"]
@@ -306,9 +307,79 @@ def test_scores_say_who_is_better(corpus: Path, capsys: pytest.CaptureFixture[st
     steady, unsteady, _ = found["raters"]
     assert (steady["repeats"], steady["same_preference"], steady["mean_change"]) == (2, 1.0, 0.0)
     assert unsteady["mean_change"] > 0 and steady["seconds"] == 9.5 and steady["unheard"] == 0
-    text = (corpus / "scores" / "scores.md").read_text("utf-8")
-    assert "| fused - worded | preference | 1.00 | 0.00 | +1.00 |" in text and "12 / 0 / 0" in text
+    text = (corpus / "scores" / "report.md").read_text("utf-8")
+    assert "| fused - worded | preference | 1.00 | 0.00 | +1.00 [+1.00, +1.00] |" in text
+    assert "12 / 0 / 0" in text and "tells nothing" not in text
     assert (corpus / "scores" / "scores.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_two_raters_tell_nothing_of_others(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    key, _ = make(corpus, "kit", *"--items 12 --raters 2 --differing".split())
+    ratings = [filled(key, sheet, f"rater {n}") for n, sheet in enumerate(key["sheets"])]
+    for one in ratings[1]["items"]:  # who disagrees with the first in everything
+        one["left"], one["right"] = one["right"], one["left"]
+        one["preference"] = {"left": "right", "right": "left"}[one["preference"]]
+    files = [write(corpus / f"{n}.json", content) for n, content in enumerate(ratings)]
+    capsys.readouterr()
+    where = ["--key", str(corpus / "kit" / "key.json"), "--out", str(corpus / "scores")]
+    main(["human", "score", *files, *where])
+    told = capsys.readouterr().out
+    found = json.loads((corpus / "scores" / "scores.json").read_text("utf-8"))
+    assert all(one["interval_raters"] is None and one["raters"] == 2 for one in found["contrasts"])
+    assert all(one["interval"] for one in found["contrasts"])
+    for text in (told, (corpus / "scores" / "report.md").read_text("utf-8")):
+        assert "What 2 raters said tells nothing of what other raters would say" in text
+        assert "The items were drawn among those whose rationales are different" in text
+
+
+def test_an_interval_over_raters_stays_on_the_scale(corpus: Path) -> None:
+    from mmsr.evaluation.human.ratings import read_key, read_ratings
+    from mmsr.evaluation.human.scores import score
+
+    made, _ = make(corpus, "kit", *"--items 12 --raters 3".split())
+    favours = ("fused", "fused", "worded")
+    sheets = zip(made["sheets"], favours, strict=True)
+    files = [
+        write(corpus / f"{n}.json", filled(made, sheet, f"{n}", favour=favour, noise=n))
+        for n, (sheet, favour) in enumerate(sheets)
+    ]
+    ratings, _ = read_ratings(files, read_key(corpus / "kit" / "key.json"))
+    scores = score(ratings, read_key(corpus / "kit" / "key.json"), resamples=200)
+    preference = scores.contrasts[-1]
+    assert preference.measure == "preference" and preference.interval_raters == (-1, 1)
+
+
+def test_scores_say_where_they_come_from(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    metrics = {"seed": 3, "training_seed": 5, "data_fingerprint": "abc", "command": "mmsr evaluate x"}
+    (corpus / "metrics.json").write_text(json.dumps(metrics))
+    key, _ = make(corpus, "kit", "--items", "8")
+    (sheet,) = key["sheets"]
+    file = write(corpus / "r.json", filled(key, sheet, "An"))
+    asked = ["score", file, "--key", str(corpus / "kit" / "key.json"), "--out"]
+    out = corpus / "scores"
+    main(["human", *asked, str(out)])
+    found = json.loads((out / "scores.json").read_text("utf-8"))
+    assert {"machine", "versions", "command", "seed", "seconds"} <= set(found)
+    assert re.fullmatch("[0-9a-f]{16}", found["ratings_fingerprint"])
+    assert re.fullmatch("[0-9a-f]{16}", found["data_fingerprint"])
+    for page in ("report.html", "report.md"):
+        text = (out / page).read_text("utf-8")
+        for said in (
+            "0 (intervals), 0 (sheets)",
+            f"{found['data_fingerprint']} (manifest), {found['ratings_fingerprint']} (ratings)",
+            "95 % over 8 items",
+            found["command"].split()[0],
+            found["machine"]["cpu"],
+            "5 (training), 3 (evaluation)",
+        ):
+            assert said in text, (page, said)
+    html = (out / "report.html").read_text("utf-8")
+    assert "data:image/svg+xml" in html and "What one rater said tells nothing" in html
+    assert sorted(path.name for path in out.iterdir()) == [
+        *("report.html", "report.md", "scores.json", "scores.png")
+    ]
+    line = refused(capsys, *asked, str(corpus))
+    assert f"--out {corpus} has metrics.json, whose report.html would be lost; accepted: another" in line
 
 
 def test_the_picture_shows_what_it_is_given(corpus: Path) -> None:

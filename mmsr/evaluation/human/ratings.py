@@ -1,5 +1,6 @@
 """What raters saved, checked against the key, with the systems' names put back."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -118,6 +119,12 @@ def read_ratings(
     if not ratings:
         raise RatingsError("no item is rated completely; accepted: one or more")
     return ratings, left_out
+
+
+def ratings_fingerprint(files: Sequence[Path | str]) -> str:
+    """16 hex digits over the contents of files of ratings, whatever their order and their names."""
+    digests = sorted(hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files)
+    return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
 
 
 def _object(path: Path, form: str, accepted: str) -> dict[str, Any]:

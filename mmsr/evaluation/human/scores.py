@@ -6,8 +6,9 @@
              └─► of each rater: consistency on repeated items, seconds, items not listened to; pull of a side
 
 Ratings of one item hang together, and so do those of one rater. Intervals and tests over items speak of
-these raters on other utterances; the wider interval over items and raters speaks of other raters too. Only
-the first showing of an item counts, its repetition is for consistency alone.
+these raters on other utterances; the wider interval over items and raters speaks of other raters too, where
+there are three or more: with two, one degree of freedom (t = 12.7) makes it wider than the scale. Only the
+first showing of an item counts, its repetition is for consistency alone.
 """
 
 import math
@@ -20,7 +21,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from mmsr.evaluation.compare import as_interval, as_p_value
 from mmsr.evaluation.human.agreement import Agreement, ordinal_agreement
 from mmsr.evaluation.human.ratings import SCALE, Rating, RatingsError
 from mmsr.evaluation.human.sheet import PREFERENCE
@@ -38,6 +38,7 @@ from mmsr.evaluation.significance import (
 Array = NDArray[Any]
 TARGETS = (0.25, 0.5)  # points of the scale: differences for which the number of items is told
 PREFERENCE_TARGETS = (0.1, 0.2)  # shares of the ratings
+LEAST_RATERS = 3  # fewer tell nothing of other raters
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Contrast:
         figure_b: Those of the second.
         difference: `figure_a` - `figure_b`.
         interval: Of the difference, 95 %, over items.
-        interval_raters: Over items and raters; None with one rater.
+        interval_raters: Over items and raters, within what is possible; None with fewer than three raters.
         p_value: Over items.
         test: Swaps of the systems within items, or for the preference the sign test.
         p_holm: Adjusted for all contrasts of the table.
@@ -82,6 +83,7 @@ class Contrast:
         losses: On which the second is.
         items: Rated items.
         ratings: Their ratings.
+        raters: Who gave them.
         standard_error: Of the difference over items.
         detectable: Smallest true difference found with 80 % power with so many items.
         items_needed: Items that would find so large a difference with 80 % power, these raters given.
@@ -103,6 +105,7 @@ class Contrast:
     losses: int
     items: int
     ratings: int
+    raters: int
     standard_error: float
     detectable: float
     items_needed: dict[str, int]
@@ -268,66 +271,6 @@ def items_needed(standard_error: float, *, units: int, difference: float) -> int
     return needed
 
 
-def markdown(scores: Scores) -> str:
-    """The scores as tables for a person, and what their columns are."""
-    parts = [
-        _table(
-            ["system", "criterion", "mean", "95 % interval", "items", "ratings"],
-            [
-                [
-                    one.system,
-                    one.criterion,
-                    f"{one.mean:.2f}",
-                    f"[{one.interval[0]:.2f}, {one.interval[1]:.2f}]",
-                    f"{one.items}",
-                    f"{one.ratings}",
-                ]
-                for one in scores.figures
-            ],
-        ),
-        _table(
-            ["a - b", "measure", "a", "b", "difference", "over items", "over items and raters"]
-            + ["p", "p (Holm)", "win / tie / loss", "detectable", "items needed"],
-            [_contrast_cells(one) for one in scores.contrasts],
-        ),
-        "Intervals 95 %: over items (paired bootstrap), and over items and raters (both drawn; Student's t, "
-        "raters - 1). p: swaps of the systems within items; of the preference, the sign test over items. "
-        "Holm: over all lines. Win / tie / loss: items, by the mean of their raters. Detectable: smallest "
-        "true difference found with 80 % power with these items; needed: items to find one so large.\n",
-        _table(
-            ["agreement", "Krippendorff's alpha (ordinal)", "95 % interval", "rated twice or more"],
-            [
-                [
-                    measure,
-                    "–" if one.alpha is None else f"{one.alpha:.3f}",
-                    as_interval(one.interval) if one.interval else "–",
-                    str(one.units),
-                ]
-                for measure, one in scores.agreement.items()
-            ],
-        ),
-        _table(
-            ["rater", "items", "median seconds", "not listened to"]
-            + ["repeated", "same preference", "mean change"],
-            [
-                [
-                    one.name,
-                    f"{one.items}",
-                    f"{one.seconds:.0f}",
-                    f"{one.unheard}",
-                    f"{one.repeats}",
-                    "–" if one.same_preference is None else f"{one.same_preference:.0%}",
-                    "–" if one.mean_change is None else f"{one.mean_change:.2f}",
-                ]
-                for one in scores.raters
-            ],
-        ),
-        f"Preferred side: left {scores.sides.left}, right {scores.sides.right}, neither {scores.sides.same}"
-        f" (p {as_p_value(scores.sides.p_value)}).",
-    ]
-    return "\n".join(parts)
-
-
 def _contrast(
     ratings: Sequence[Rating], measure: str, pair: tuple[str, str], *, resamples: int, seed: int
 ) -> dict[str, Any]:
@@ -356,7 +299,9 @@ def _contrast(
         "figure_b": found.b,
         "difference": found.difference,
         "interval": found.interval,
-        "interval_raters": _over_raters(a - b, ids, raters, resamples=resamples, seed=seed),
+        "interval_raters": _over_raters(
+            a - b, ids, raters, widest=_widest(measure), resamples=resamples, seed=seed
+        ),
         "p_value": p_value,
         "test": "sign" if measure == PREFERENCE else "swaps",
         "wins": wins,
@@ -364,6 +309,7 @@ def _contrast(
         "losses": losses,
         "items": found.units,
         "ratings": found.rows,
+        "raters": len(set(raters)),
         "standard_error": found.standard_error,
         "detectable": minimum_detectable_difference(found.standard_error, units=found.units),
         "items_needed": {
@@ -374,16 +320,22 @@ def _contrast(
 
 
 def _over_raters(
-    differences: Array, ids: Array, raters: Array, *, resamples: int, seed: int
+    differences: Array, ids: Array, raters: Array, *, widest: float, resamples: int, seed: int
 ) -> Interval | None:
-    fewer = min(len(set(ids)), len(set(raters)))
-    if fewer < 2:
+    """Interval over items and raters of a mean that lies between -`widest` and `widest`."""
+    if len(set(raters)) < LEAST_RATERS:
         return None
     error = crossed_standard_error(differences, items=ids, raters=raters, resamples=resamples, seed=seed)
-    # few raters have no percentiles to speak of: Student's t knows how few they are
+    # few raters have no percentiles to speak of: Student's t knows how few they are, but not the scale
+    fewer = min(len(set(ids)), len(set(raters)))
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, fewer - 1)) * error
     middle = float(differences.mean())
-    return middle - half, middle + half
+    return max(middle - half, -widest), min(middle + half, widest)
+
+
+def _widest(measure: str) -> float:
+    """The largest difference that there can be."""
+    return 1 if measure == PREFERENCE else SCALE[-1] - SCALE[0]
 
 
 def _value(rating: Rating, measure: str, system: str) -> int:
@@ -434,29 +386,3 @@ def _sides(ratings: Sequence[Rating]) -> Sides:
     right = sum(one.preferred == one.right for one in ratings)
     p_value = float(stats.binomtest(left, left + right).pvalue) if left + right else 1.0
     return Sides(left, right, len(ratings) - left - right, p_value)
-
-
-def _contrast_cells(one: Contrast) -> list[str]:
-    return [
-        f"{one.a} - {one.b}",
-        one.measure,
-        f"{one.figure_a:.2f}",
-        f"{one.figure_b:.2f}",
-        f"{one.difference:+.2f}",
-        _two_digits(one.interval),
-        _two_digits(one.interval_raters) if one.interval_raters else "–",
-        as_p_value(one.p_value),
-        as_p_value(one.p_holm),
-        f"{one.wins} / {one.ties} / {one.losses}",
-        f"{one.detectable:.2f}",
-        ", ".join(f"{target}: {items}" for target, items in one.items_needed.items()),
-    ]
-
-
-def _two_digits(interval: Interval) -> str:
-    return f"[{interval[0]:+.2f}, {interval[1]:+.2f}]"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

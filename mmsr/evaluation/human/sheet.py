@@ -84,6 +84,7 @@ def make_sheets(
     criteria: Mapping[str, str] | None = None,
     seed: int = 0,
     command: str = "",
+    data_fingerprint: str | None = None,
     progress: Progress | None = None,
 ) -> Made:
     """Write the folder OUT: sheets/sheet-1.html and so on, and key.json.
@@ -108,6 +109,7 @@ def make_sheets(
         criteria: Statement of each criterion, which raters agree with from 1 to 5; `CRITERIA` by default.
         seed: Of every draw; the same seed gives the same sheets.
         command: Kept in the key.
+        data_fingerprint: The manifest's, kept in the key.
         progress: Told of each recording.
 
     Raises:
@@ -145,6 +147,7 @@ def make_sheets(
     key: dict[str, Any] = {
         "format": KEY_FORMAT,
         "command": command,
+        "data_fingerprint": data_fingerprint,
         "seed": seed,
         "differing": differing,
         "candidates": len(candidates),
@@ -154,6 +157,7 @@ def make_sheets(
                 "file": str(system.files[0]),
                 "sha256": hashlib.sha256(system.files[0].read_bytes()).hexdigest(),
                 "condition": name,
+                "metrics": _origin(system.files[0]),
             }
             for system, name in zip(systems, conditions, strict=True)
         },
@@ -198,6 +202,14 @@ def stratified(strata: Sequence[str], count: int, generator: np.random.Generator
     order = sorted(shuffled.tolist(), key=lambda i: strata[i])
     places = (np.arange(count) + generator.random()) * len(order) / max(count, 1)
     return [order[int(place)] for place in places]
+
+
+def _origin(predictions: Path) -> dict[str, Any]:
+    """Where predictions come from, as far as a metrics.json beside them says."""
+    path = predictions.with_name("metrics.json")
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    kept = ("seed", "training_seed", "data_fingerprint", "command")
+    return {name: found[name] for name in kept if name in found}
 
 
 def _check(

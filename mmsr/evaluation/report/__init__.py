@@ -1,6 +1,7 @@
-"""Reports of runs, comparisons and ablations: self-contained HTML, Markdown beside it, and their pictures.
+"""Reports of all that is measured: self-contained HTML, Markdown beside it, and their pictures.
 
-names ─► pictures ─► page ─► run, comparison (and `mmsr.training.ablation_report`)
+names ─► pictures ─► page ─► run, comparison, robustness, faithfulness, ratings
+                             (and `mmsr.training.ablation_report`)
 """
 
 from mmsr.evaluation.report.names import FIGURES, MISSING, NAMES

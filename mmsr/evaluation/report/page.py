@@ -2,8 +2,8 @@
 
 sections ─► Page ─► `write_page` ─► F.html (holds all, loads nothing), F.md, pictures as PNG
 
-Reports of runs, comparisons and ablations are such pages. To add to one, write a function that returns a
-`Section`, or None where there is nothing to show.
+All reports are such pages. To add to one, write a function that returns a `Section`, or None where there is
+nothing to show.
 """
 
 import re
@@ -190,6 +190,18 @@ def picture(
     return Picture(name, rendered(draw, name=name, description=stamp(provenance)), caption, alt, pan)
 
 
+def told(sections: Sequence[Section | None]) -> str:
+    """The tables and the words of sections in Markdown, for a terminal."""
+    parts = []
+    for section in sections:
+        for block in section.blocks if section else ():
+            if isinstance(block, Table):
+                parts.append(block.markdown().replace("&lt;", "<"))
+            elif isinstance(block, Text):
+                parts.append(f"{block.text}\n")
+    return "\n".join(parts)
+
+
 def stamp(provenance: Mapping[str, str]) -> str:
     """A provenance in a line; of the machine what the figures' time and rounding depend on."""
     shown = ("seed", "intervals", "data fingerprint", "command", "processor")
@@ -197,7 +209,7 @@ def stamp(provenance: Mapping[str, str]) -> str:
 
 
 def origin(document: Mapping[str, Any]) -> dict[str, str]:
-    """The provenance that metrics.json and results.json carry, as text."""
+    """The provenance that metrics.json and the like carry, as text."""
     found = {}
     seeds = {"training": document.get("training_seed"), "evaluation": document.get("seed")}
     if known := [f"{seed} ({what})" for what, seed in seeds.items() if seed is not None]:
