@@ -39,7 +39,7 @@ import numpy as np
 
 from mmsr.answer import Answer
 from mmsr.data.audio import Audio
-from mmsr.model.attention import LOOKING_FUSIONS
+from mmsr.model.attention import looks
 from mmsr.model.pipeline import SentimentReasoningPipeline
 from mmsr.timeline import Timeline, make_timeline
 from mmsr.timeline_files import read_cues, stamp, write_timeline
@@ -190,7 +190,7 @@ class Desk:
     @property
     def looks(self) -> bool:
         """Whether the model's fusion has attention to be shown."""
-        return self.pipe.model.config.fusion in LOOKING_FUSIONS
+        return bool(looks(self.pipe.model.config.fusion))
 
     def predict(
         self,

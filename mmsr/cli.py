@@ -629,9 +629,9 @@ def answer_one(pipe: Any, utterance: dict[str, Any], *, html: str | None, **opti
     if html is None:
         return pipe(utterance, **options)
     from mmsr.files import write_file
-    from mmsr.model.attention import LOOKING_FUSIONS
+    from mmsr.model.attention import looks
 
-    answer = pipe(utterance, **options, attention=pipe.model.config.fusion in LOOKING_FUSIONS)
+    answer = pipe(utterance, **options, attention=bool(looks(pipe.model.config.fusion)))
     write_file(html, answer.page().encode())
     say(f"page: {html}")
     return {name: value for name, value in answer.items() if name != "attention"}

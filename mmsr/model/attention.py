@@ -1,6 +1,7 @@
 """Where a model looks: the fusion's attention as weights of words, and of stretches of the audio.
 
-One utterance at a time, since it is for a person to look at, and so nothing is padded.
+One utterance at a time, since it is for a person to look at, and so nothing is padded. What a fusion's
+weights are weights of, its class says in `looks`.
 """
 
 from __future__ import annotations
@@ -14,22 +15,33 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from mmsr.model.fusion import FUSION_CLASSES
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor
 
-LOOKING_FUSIONS = ("cross_attention", "audio_to_text", "text_to_audio", "merged", "bottleneck")
-"""The fusions that have attention; the others sum, gate or concatenate."""
+LOOKING_FUSIONS = tuple(name for name, fusion in FUSION_CLASSES.items() if hasattr(fusion, "looks"))
+"""The fusions that have attention; the others sum, gate or concatenate. Of one added later, ask `looks`."""
+
+Look = tuple[tuple[str, ...], tuple[str, ...]]  # of what the queries are, and the keys
+
+
+def looks(fusion: str) -> tuple[Look, ...]:
+    """What queries and keys of each of a fusion's weights are, as its class says; none without attention."""
+    return getattr(FUSION_CLASSES[fusion], "looks", ())
 
 
 @contextmanager
 def eager_attention(model: PreTrainedModel) -> Iterator[None]:
-    """Attention that returns its weights, as no other implementation does, for as long as the block runs."""
+    """Fusion attention that returns its weights, as no other implementation does, while the block runs.
+
+    Encoders and decoder keep theirs, which not all of them could be given back.
+    """
     implementation = model.config._attn_implementation
-    model.set_attn_implementation("eager")
+    model.set_attn_implementation({"": "eager"})
     try:
         yield
     finally:
-        model.set_attn_implementation(implementation)
+        model.set_attn_implementation({"": implementation})
 
 
 @torch.inference_mode()
@@ -48,7 +60,10 @@ def fusion_attention(
     audio: np.ndarray | None,
     text: str | None,
 ) -> dict[str, list[dict[str, Any]] | None]:
-    """How one modality's queries spread over the other, in the fusion's last layer, mean over heads.
+    """How queries spread over each modality, in the fusion's last layer, mean over heads.
+
+    The queries are the other modality's; both modalities' where they are one sequence; or the latent tokens,
+    where the modalities meet in those alone.
 
     Neither tokens without words (`<s>`, a prefix) nor their queries count. An absent modality queries with
     its learned state.
@@ -68,31 +83,30 @@ def fusion_attention(
         ValueError: the fusion has no attention.
     """
     fusion = model.config.fusion
-    if fusion not in LOOKING_FUSIONS:
+    if not looks(fusion):
+        known = ", ".join(name for name in FUSION_CLASSES if looks(name))
         raise ValueError(
-            f"attention=True, but fusion={fusion!r} has none; accepted: a model with fusion "
-            + ", ".join(LOOKING_FUSIONS)
+            f"attention=True, but fusion={fusion!r} has none; accepted: a model with fusion {known}"
         )
     inputs = processor(
         audio=None if audio is None else [audio], text=None if text is None else [text], return_tensors="pt"
     ).to(model.device)
     layer = [weights[0].float().mean(0).cpu() for weights in last_layer(model, inputs)]
-    tokens = 1 if text is None else inputs["input_ids"].shape[1]
-    over_text, over_audio = _by_modality(fusion, layer, tokens, model.config.fusion_bottlenecks)
     words: list[tuple[str, list[int]]] = [] if text is None else processor.word_tokens(text)
-    if over_audio is not None and words and fusion in ("cross_attention", "audio_to_text"):
-        over_audio = over_audio[[position for _, positions in words for position in positions]]
+    spoken = [position for _, positions in words for position in positions]
+    lengths = {"text": 1 if text is None else inputs["input_ids"].shape[1]}
+    lengths["latents"] = model.config.fusion_bottlenecks
+    over = {name: _over(name, layer, looks(fusion), lengths, spoken) for name in ("text", "audio")}
+    over_text, over_audio = over["text"], over["audio"]
     found: dict[str, list[dict[str, Any]] | None] = {"words": None, "audio": None}
     if words and over_text is not None:
-        each = over_text.mean(0)
-        weights = torch.stack([each[positions].sum() for _, positions in words])
+        weights = torch.stack([over_text[positions].sum() for _, positions in words])
         shares = (weights / weights.sum()).tolist()
         found["words"] = [
             {"word": word, "weight": share} for (word, _), share in zip(words, shares, strict=True)
         ]
     if audio is not None and over_audio is not None:
-        weights = over_audio.mean(0)
-        shares = (weights / weights.sum()).tolist()
+        shares = (over_audio / over_audio.sum()).tolist()
         frame = len(audio) / model.config.sampling_rate / len(shares)  # seconds
         found["audio"] = [
             {"start": round(i * frame, 4), "end": round((i + 1) * frame, 4), "weight": share}
@@ -101,18 +115,29 @@ def fusion_attention(
     return found
 
 
-def _by_modality(
-    fusion: str, layer: list[Tensor], tokens: int, latents: int
-) -> tuple[Tensor | None, Tensor | None]:
-    """A layer's weights -> those over the text `[queries, t]` and over the audio `[queries, f]`."""
-    if fusion == "cross_attention":
-        return layer[1], layer[0]
-    if fusion == "audio_to_text":
-        return None, layer[0]
-    if fusion == "text_to_audio":
-        return layer[0], None
-    if fusion == "merged":
-        frames = layer[0].shape[1] - tokens
-        return layer[0][:, frames:], layer[0][:, :frames]
-    # bottleneck: what its latent tokens, the last of each, take from each modality
-    return layer[0][-latents:, :-latents], layer[1][-latents:, :-latents]
+def _over(
+    modality: str, layer: list[Tensor], looks: tuple[Look, ...], lengths: dict[str, int], spoken: list[int]
+) -> Tensor | None:
+    """Weights of a modality's positions `[n]`, a mean over the queries; None where nothing looks there.
+
+    Of a text's queries those of words count, `spoken`; where there are latent tokens, theirs alone.
+    """
+    found = []
+    for weights, (queries, keys) in zip(layer, looks, strict=True):
+        if modality not in keys:
+            continue
+        over = _sections(weights.T, keys, lengths)[modality].T  # [q, n]
+        of = _sections(over, queries, lengths)
+        if "latents" in of:
+            over = of["latents"]
+        elif queries == ("text",) and spoken:
+            over = over[spoken]
+        found.append(over.mean(0))
+    return torch.stack(found).mean(0) if found else None
+
+
+def _sections(rows: Tensor, parts: tuple[str, ...], lengths: dict[str, int]) -> dict[str, Tensor]:
+    """Rows `[n, ...]` of what stands one after the other, by name; the audio is as long as is left."""
+    rest = len(rows) - sum(lengths[part] for part in parts if part != "audio")
+    sizes = [lengths.get(part, rest) for part in parts]
+    return dict(zip(parts, rows.split(sizes), strict=True))

@@ -22,11 +22,13 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
+from einops import repeat
 from torch import Tensor, nn
 from transformers import Cache, LogitsProcessor, PreTrainedConfig, PreTrainedModel
-from transformers.cache_utils import DynamicCache, EncoderDecoderCache
+from transformers.cache_utils import DynamicCache, EncoderDecoderCache, StaticCache
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.utils import logging
+from transformers.utils.generic import is_flash_attention_requested
 
 from mmsr.model.configuration import MmsrConfig, RationaleFormat
 
@@ -117,6 +119,9 @@ class CrossAttentionDecoder(RationaleDecoder):
     decoder half, GPT-2, BERT, XLM-R ...), or an encoder-decoder (BART, mBART, T5, mT5 ...), whose own encoder
     is taken out. The first kind has no pretrained cross-attention: it starts from random numbers, which is
     logged.
+
+    FlashAttention is not used, whose cross-attention is wrong in transformers (see `fusion.Attention`): where
+    it is asked for, sdpa is set in its place, which is logged once.
     """
 
     @staticmethod
@@ -188,6 +193,11 @@ class CrossAttentionDecoder(RationaleDecoder):
         **kwargs: Any,
     ) -> Decoded:
         """Decode; see `RationaleDecoder.forward`."""
+        if is_flash_attention_requested(self.model.config):
+            logger.warning_once(
+                "a decoder of decoder_type='cross_attention' computes attention by sdpa, not flash_attention"
+            )
+            self.model.set_attn_implementation("sdpa" if self.model._supports_sdpa else "eager")
         memory = self.projection(memory)
         if self.model.config.is_encoder_decoder:
             output = self.model(
@@ -253,6 +263,15 @@ def without_encoder(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
+def _counts_positions(config: PreTrainedConfig) -> bool:
+    """Whether the cache of this model knows how many positions it holds."""
+    try:
+        DynamicCache(config=config).get_seq_length()
+    except ValueError:
+        return False
+    return True
+
+
 class PrefixDecoder(RationaleDecoder):
     """Any causal language model: the memory stands in front of the text as soft tokens.
 
@@ -263,12 +282,23 @@ class PrefixDecoder(RationaleDecoder):
 
         [ memory_1 ... memory_m | prompt_1 ... prompt_p | start label rationale ... ]
 
-    Padding inside the prefix is masked and takes no position, so it changes nothing.
+    A row's padding is moved in front of its prefix, masked, and takes no position: so it changes nothing, and
+    takes no room in a window of attention either (Mistral, Gemma). Hence `hidden_states` and `attentions`
+    have the prefix in that order.
+
+    Raises:
+        ValueError: a language model without attention (Mamba, RWKV ...).
     """
 
     def __init__(self, config: MmsrConfig) -> None:
         super().__init__(config)
         accepted = inspect.signature(self.model.forward).parameters
+        if CACHE not in accepted or not _counts_positions(self.model.config):
+            raise ValueError(
+                f"decoder has model_type={self.model.config.model_type!r}, a state-space model, whose cache "
+                "does not tell how much of the prefix it holds; accepted: a causal language model with "
+                "attention (gpt2, llama, qwen2 ...)"
+            )
         self.takes_positions, self.takes_limit = "position_ids" in accepted, "logits_to_keep" in accepted
         self.longest: int | None = getattr(self.model.config, "max_position_embeddings", None)
 
@@ -321,6 +351,8 @@ class PrefixDecoder(RationaleDecoder):
         mask = memory_mask.long()
         if prompt_ids is not None:
             mask = torch.cat([mask, torch.ones_like(prompt_ids) if prompt_mask is None else prompt_mask], 1)
+        order = mask.argsort(dim=-1, stable=True)  # padding first
+        mask = mask.gather(1, order)
         if use_cache is None:
             use_cache = bool(getattr(self.model.config, "use_cache", True))
         if cache is None and use_cache:
@@ -328,15 +360,19 @@ class PrefixDecoder(RationaleDecoder):
         if cache is not None and not isinstance(cache, EncoderDecoderCache):  # as `generate` wants it back
             cache = EncoderDecoderCache(cache, DynamicCache())
         own = None if cache is None else cache.self_attention_cache
+        if isinstance(own, StaticCache):
+            raise ValueError(
+                "cache_implementation='static' with decoder_type='prefix': it has room for the rationale and "
+                "none for the memory before it; accepted: 'dynamic', the default"
+            )
         past = 0 if own is None else own.get_seq_length()
         new = inputs_embeds.shape[1]
         if past == 0:
-            soft = [self.projection(memory)]
+            soft = self.projection(memory).to(inputs_embeds.dtype)
             if prompt_ids is not None:
-                soft.append(embed(prompt_ids))
-            inputs_embeds = torch.cat(
-                [*(part.to(inputs_embeds.dtype) for part in soft), inputs_embeds], dim=1
-            )
+                soft = torch.cat([soft, embed(prompt_ids).to(inputs_embeds.dtype)], dim=1)
+            soft = soft.gather(1, repeat(order, "b p -> b p d", d=soft.shape[2]))
+            inputs_embeds = torch.cat([soft, inputs_embeds], dim=1)
         written = max(past - mask.shape[1], 0) + new
         if attention_mask is None or attention_mask.ndim != 2:
             attention_mask = mask.new_ones(len(mask), written)

@@ -15,6 +15,7 @@ model's dtype, not in the one that its own config was saved with (Whisper's says
 
 from __future__ import annotations
 
+import difflib
 import functools
 import inspect
 import json
@@ -31,9 +32,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.audio_utils import mel_filter_bank
 from transformers.modeling_outputs import BaseModelOutput
+from transformers.utils import logging
 from transformers.utils.output_capturing import capture_outputs
 
 from mmsr.model.configuration import MmsrConfig, TimmAudioConfig
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass
@@ -80,12 +84,22 @@ class LayerMix(nn.Module):
         return torch.einsum("bnld,l->bnd", states, self.weights.softmax(0).to(states.dtype))
 
 
-def to_front(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def to_front(
+    values: Tensor, mask: Tensor, names: tuple[str, str] = ("values", "mask")
+) -> tuple[Tensor, Tensor]:
     """Turn left padding into right padding and zero what stands in it (NaN included).
 
     `values [b, n]` or `[b, n, d]`, `mask [b, n]` -> the same shapes, each row rolled so that its first real
-    position comes first.
+    position comes first. `names` are those under which the caller was given both.
+
+    Raises:
+        ValueError: the mask is of another shape; a shorter one would cut the values off unseen.
     """
+    if mask.shape != values.shape[:2]:
+        raise ValueError(
+            f"{names[1]} has shape {list(mask.shape)}, and {names[0]} {list(values.shape)}; accepted: a mask "
+            f"of shape {list(values.shape[:2])}"
+        )
     start = mask.argmax(-1, keepdim=True)
     order = torch.arange(mask.shape[1], device=mask.device) + start
     order = torch.where(order < mask.shape[1], order, order - mask.shape[1])  # ONNX lacks `%` by a free size
@@ -108,6 +122,12 @@ class AudioEncoder(nn.Module):
         self.config = config.part("audio_encoder")
         self.keeps_all_layers = config.audio_layer_mix
         self.model = self.build(self.config)
+        if config.audio_layers and max(config.audio_layers) >= self.num_states:
+            raise ValueError(
+                f"audio_layers={config.audio_layers}: this audio_encoder "
+                f"(model_type={self.config.model_type!r}) has layers 0 to {self.num_states - 1}; accepted: "
+                "some of these, ascending, each once"
+            )
 
     @property
     def num_states(self) -> int:
@@ -142,7 +162,7 @@ class AudioEncoder(nn.Module):
         output_hidden_states: bool = False,
     ) -> Encoded:
         """Encode `input_values [b, s]` whose real samples `mask [b, s]` marks."""
-        input_values, mask = to_front(input_values, mask.long())
+        input_values, mask = to_front(input_values, mask.long(), ("input_values", "input_values_mask"))
         encoded = self.encode(
             input_values,
             mask,
@@ -167,7 +187,23 @@ class WaveformEncoder(AudioEncoder):
 
     Where padding would leak into a row (see `reads_padding`), rows are encoded one length at a time; the
     others run as one padded batch.
+
+    Without LayerDrop, whatever their config says (.1 in most): a layer that is skipped is missing from the
+    states that the layer mix takes, and without a gradient, which DDP does not accept.
+
+    Raises:
+        ValueError: a config with an adapter behind the encoder.
     """
+
+    def __init__(self, config: MmsrConfig) -> None:
+        if getattr(config.part("audio_encoder"), "add_adapter", False):
+            raise ValueError(
+                "audio_encoder has add_adapter=True, which makes its frames fewer than those of its layers; "
+                "accepted: False, with audio_stride in its place"
+            )
+        super().__init__(config)
+        if hasattr(self.model.config, "layerdrop"):
+            self.model.config.layerdrop = 0.0
 
     def encode(self, input_values: Tensor, mask: Tensor, **outputs: bool) -> Encoded:
         """Encode; a row shorter than one frame is filled up with silence, an empty row is silence."""
@@ -346,6 +382,8 @@ class SpectrogramEncoder(AudioEncoder):
         input_values = nn.functional.pad(input_values, (0, windows * self.window - samples))
         cut = rearrange(input_values, "b (w s) -> (b w) s", w=windows)
         heard = (torch.arange(windows, device=lengths.device) * self.window < lengths).flatten()
+        if torch.compiler.is_compiling() and not self.training:
+            heard = torch.ones_like(heard)  # one graph: no shape may depend on what is heard
         output = self.encode_windows(self.log_mel(cut[heard]).to(self.model.dtype), **outputs)
         frames = output.last_hidden_state.shape[1]
         starts = torch.arange(windows * frames, device=lengths.device) * self.window // frames
@@ -380,6 +418,8 @@ class WhisperAudioEncoder(SpectrogramEncoder):
     def __init__(self, config: MmsrConfig) -> None:
         super().__init__(config)
         self.window_seconds = config.audio_window_seconds
+        # no buffer: it would follow the weights into bfloat16, and be lost where transformers builds on meta
+        self.filters = torch.from_numpy(_whisper_filters(self.config.num_mel_bins))
 
     @staticmethod
     def build(config: PreTrainedConfig) -> PreTrainedModel:
@@ -411,8 +451,7 @@ class WhisperAudioEncoder(SpectrogramEncoder):
         """Log-mel spectrogram `[w, mels, 2 n]` of whole windows `[w, s]` at 16 kHz."""
         window = torch.hann_window(self.n_fft, device=input_values.device)
         spectrum = torch.stft(input_values.float(), self.n_fft, self.hop, window=window, return_complex=True)
-        filters = torch.from_numpy(_whisper_filters(self.config.num_mel_bins)).to(input_values.device)
-        mel = filters.T @ spectrum[..., :-1].abs().square().contiguous()
+        mel = self.filters.to(input_values.device).T @ spectrum[..., :-1].abs().square().contiguous()
         log_mel = mel.clamp(min=1e-10).log10()
         return (torch.maximum(log_mel, log_mel.amax((1, 2), keepdim=True) - 8.0) + 4.0) / 4.0
 
@@ -462,6 +501,7 @@ class TimmAudioEncoder(SpectrogramEncoder):
 
     def __init__(self, config: MmsrConfig) -> None:
         super().__init__(config)
+        self._checkpoints = False
         stages = {(stage["num_chs"], stage["reduction"]) for stage in self._stages}
         if self.keeps_all_layers and len(stages) > 1:
             raise ValueError(
@@ -471,9 +511,21 @@ class TimmAudioEncoder(SpectrogramEncoder):
 
     @staticmethod
     def build(config: PreTrainedConfig) -> PreTrainedModel:
-        """The timm model of this config, with random weights, without what follows its last stage."""
+        """The timm model of this config, with random weights, without what follows its last stage.
+
+        Raises:
+            ValueError: timm has no such model.
+        """
+        import timm
         from transformers import TimmWrapperModel
 
+        name = config.architecture
+        if not timm.is_model(name):
+            alike = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.5)
+            raise ValueError(
+                f"architecture={name!r} is no model of timm {timm.__version__}; accepted: a name of "
+                f"timm.list_models(){', such as ' if alike else ''}{', '.join(alike)}"
+            )
         model: Any = TimmWrapperModel._from_config(config, dtype=torch.get_default_dtype())
         TimmAudioEncoder._prune(model.timm_model)
         return model
@@ -512,6 +564,25 @@ class TimmAudioEncoder(SpectrogramEncoder):
         cls._prune(pretrained)
         model.timm_model.load_state_dict(pretrained.state_dict())
         return model
+
+    @property
+    def gradient_checkpointing(self) -> bool:
+        """Whether activations are computed again in the backward pass.
+
+        transformers switches it in every module that has a flag of this name; timm's modules have none.
+        """
+        return self._checkpoints
+
+    @gradient_checkpointing.setter
+    def gradient_checkpointing(self, enable: bool) -> None:
+        model: Any = self.model
+        if model.supports_gradient_checkpointing:
+            self._checkpoints = enable
+            model.timm_model.set_grad_checkpointing(enable)
+        elif enable:
+            logger.warning(
+                "timm's %s has no gradient checkpointing: its activations are kept", self.config.architecture
+            )
 
     @property
     def _stages(self) -> list[dict[str, Any]]:
@@ -642,10 +713,21 @@ class TextEncoder(nn.Module):
 
     @staticmethod
     def options(config: PreTrainedConfig) -> dict[str, bool]:
-        """Arguments of the transformers model: a pooler would get no gradient, so none is added."""
+        """Arguments of the transformers model: a pooler would get no gradient, so none is added.
+
+        Raises:
+            ValueError: it is an encoder-decoder, or reads no tokens.
+        """
         from transformers import AutoModel
 
-        model_class: Any = AutoModel._model_mapping[type(config)]
+        known = type(config) in AutoModel._model_mapping
+        model_class: Any = AutoModel._model_mapping[type(config)] if known else None
+        if config.is_encoder_decoder or getattr(model_class, "main_input_name", None) != "input_ids":
+            raise ValueError(
+                f"text_encoder has model_type={config.model_type!r}, which is "
+                f"{'an encoder-decoder' if config.is_encoder_decoder else 'no text encoder'}; accepted: a "
+                "text encoder of transformers (xlm-roberta, bert, roberta, deberta-v2 ...)"
+            )
         pooler = "add_pooling_layer" in inspect.signature(model_class).parameters
         return {"add_pooling_layer": False} if pooler else {}
 
@@ -665,10 +747,10 @@ class TextEncoder(nn.Module):
         """Encode `input_ids [b, t]` (or `inputs_embeds [b, t, d]`) whose real tokens `mask [b, t]` marks."""
         if inputs_embeds is None:
             assert input_ids is not None
-            input_ids, mask = to_front(input_ids, mask)
+            input_ids, mask = to_front(input_ids, mask, ("input_ids", "attention_mask"))
             input_ids = input_ids.masked_fill(mask == 0, self.pad_token_id)
         else:
-            inputs_embeds, mask = to_front(inputs_embeds, mask)
+            inputs_embeds, mask = to_front(inputs_embeds, mask, ("inputs_embeds", "attention_mask"))
         attended = torch.where(mask.any(-1, keepdim=True), mask, torch.ones_like(mask))
         output = self.model(
             input_ids=input_ids,

@@ -8,7 +8,9 @@ takes the names that it accepts:
 
 Masks: 1 = real. Shapes: b batch, f audio frames, t text tokens, m memory, h heads, l latent (bottleneck)
 tokens, r rank, d width. A modality that a row lacks comes as one learned vector, so every row has both. A
-fusion that reads one modality alone says so in `reads`; the model then has no encoder for the other.
+fusion that reads one modality alone says so in `reads`; the model then has no encoder for the other. One that
+returns attentions says in `looks`, of each of a layer's weights, what its queries and its keys are, in order
+and of "audio", "text" and "latents" (see `mmsr.model.attention`).
 
 | name | idea | memory | paper |
 |---|---|---|---|
@@ -34,13 +36,15 @@ up to the closing norm, F(mean A, mean T): the paper's formula over the utteranc
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import torch
 from einops import rearrange, reduce
 from torch import Tensor, nn
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.utils.generic import is_flash_attention_requested
 
 if TYPE_CHECKING:  # configuration.py takes the fusions' names from here
     from mmsr.model.configuration import MmsrConfig
@@ -81,6 +85,9 @@ class Attention(nn.Module):
 
     Returns the attended states `[b, q, d]` and, with eager attention, the weights `[b, h, q, k]` (else None).
     `output` is the class of the layer after it.
+
+    FlashAttention serves attention to oneself alone. For queries of another length transformers takes the end
+    of the memory's mask as the queries' (`_upad_input`), which is wrong without an error: there sdpa is used.
     """
 
     is_causal = False
@@ -97,14 +104,21 @@ class Attention(nn.Module):
 
     def forward(self, query: Tensor, memory: Tensor, memory_mask: Tensor) -> tuple[Tensor, Tensor | None]:
         """Attend from `query` to the real positions of `memory`."""
-        mask = create_bidirectional_mask(
-            config=self.config, inputs_embeds=query, attention_mask=memory_mask, encoder_hidden_states=memory
-        )
+        implementation = self.config._attn_implementation
+        if query is not memory and is_flash_attention_requested(self.config):
+            implementation, mask = "sdpa", memory_mask[:, None, None].bool()  # [b, 1, 1, k]
+        else:
+            mask = create_bidirectional_mask(
+                config=self.config,
+                inputs_embeds=query,
+                attention_mask=memory_mask,
+                encoder_hidden_states=memory,
+            )
         q, k, v = (
             rearrange(projection(states), "b n (h c) -> b h n c", h=self.heads)
             for projection, states in ((self.q_proj, query), (self.k_proj, memory), (self.v_proj, memory))
         )
-        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention)
         dropout = self.config.dropout if self.training else 0.0
         states, weights = attend(self, q, k, v, mask, dropout=dropout, scaling=self.scaling)
         return self.o_proj(rearrange(states, "b q h c -> b q (h c)")), weights
@@ -124,7 +138,28 @@ class FeedForward(nn.Sequential):
         )
 
 
-class CrossAttentionLayer(nn.Module):
+class CheckpointedLayer(nn.Module):
+    """A layer that is computed again in the backward pass where the model's gradient checkpointing is on.
+
+    transformers sets both attributes in every module that has the first. Its own such class is not to be had
+    here: with it come the Auto classes (see the docstring of `encoders`).
+    """
+
+    gradient_checkpointing = False
+    _gradient_checkpointing_func: Callable[..., Any]
+
+    def __call__(self, *args: Any) -> Any:
+        """Run the layer, its activations kept or not."""
+        if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
+            return self._gradient_checkpointing_func(super().__call__, *args)
+        return super().__call__(*args)
+
+
+class FeedForwardLayer(CheckpointedLayer, FeedForward):
+    """A feed-forward block that is a layer of its own, to be computed again in the backward pass if asked."""
+
+
+class CrossAttentionLayer(CheckpointedLayer):
     """One stream attends to the other, then a feed-forward block; pre-norm, residual."""
 
     def __init__(self, config: MmsrConfig) -> None:
@@ -156,6 +191,8 @@ class CrossAttentionFusion(nn.Module):
     `attentions`: per layer (weights of the text's queries over the audio `[b, h, t, f]`, of the audio's over
         the text `[b, h, f, t]`).
     """
+
+    looks = ((("text",), ("audio",)), (("audio",), ("text",)))
 
     def __init__(self, config: MmsrConfig) -> None:
         super().__init__()
@@ -206,6 +243,8 @@ class AudioToText(OneDirection):
     `attentions`: per layer (weights of the text's queries over the audio `[b, h, t, f]`,).
     """
 
+    looks = ((("text",), ("audio",)),)
+
     def forward(self, audio: Tensor, audio_mask: Tensor, text: Tensor, text_mask: Tensor) -> Fused:
         """Enrich the text by the audio; see the module's docstring for shapes."""
         memory, attentions = self.enrich(text, audio, audio_mask)
@@ -224,13 +263,15 @@ class TextToAudio(OneDirection):
     `attentions`: per layer (weights of the audio's queries over the text `[b, h, f, t]`,).
     """
 
+    looks = ((("audio",), ("text",)),)
+
     def forward(self, audio: Tensor, audio_mask: Tensor, text: Tensor, text_mask: Tensor) -> Fused:
         """Enrich the audio by the text; see the module's docstring for shapes."""
         memory, attentions = self.enrich(audio, text, text_mask)
         return memory, audio_mask, attentions
 
 
-class SelfAttentionLayer(nn.Module):
+class SelfAttentionLayer(CheckpointedLayer):
     """A sequence attends to itself, then a feed-forward block; pre-norm, residual."""
 
     def __init__(self, config: MmsrConfig) -> None:
@@ -260,6 +301,8 @@ class MergedFusion(nn.Module):
 
     `attentions`: per layer (weights `[b, h, f + t, f + t]`,).
     """
+
+    looks = ((("audio", "text"), ("audio", "text")),)
 
     def __init__(self, config: MmsrConfig) -> None:
         super().__init__()
@@ -298,6 +341,8 @@ class BottleneckFusion(nn.Module):
         `[b, h, f + l, f + l]`).
     """
 
+    looks = ((("text", "latents"), ("text", "latents")), (("audio", "latents"), ("audio", "latents")))
+
     def __init__(self, config: MmsrConfig) -> None:
         super().__init__()
         self.bottlenecks = nn.Embedding(config.fusion_bottlenecks, config.hidden_size)
@@ -327,7 +372,7 @@ class OneStream(nn.Module):
 
     def __init__(self, config: MmsrConfig) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(FeedForward(config) for _ in range(config.fusion_layers))
+        self.layers = nn.ModuleList(FeedForwardLayer(config) for _ in range(config.fusion_layers))
         self.norm = nn.LayerNorm(config.hidden_size)
 
     def refine(self, stream: Tensor) -> Tensor:

@@ -23,7 +23,9 @@ COMBINATIONS = [
     for layout in RATIONALE_FORMATS
     if (decoder == "none") == (layout == "none")
 ]
-COMBINATION = pytest.mark.parametrize(("fusion", "decoder", "layout"), COMBINATIONS, ids="-".join)
+COMBINATION = pytest.mark.parametrize(
+    ("fusion", "decoder", "layout"), [pytest.param(*names, id="-".join(names)) for names in COMBINATIONS]
+)
 
 
 @pytest.fixture
@@ -167,11 +169,13 @@ def test_a_forced_label_is_the_one_explained(
 @pytest.mark.parametrize(
     ("fusion", "decoder", "layout"),
     [
-        *((fusion, "none", "none") for fusion in FUSIONS),
-        ("cross_attention", "cross_attention", "multitask"),
-        ("cross_attention", "prefix", "post_thinking"),
+        pytest.param(*names, id="-".join(names))
+        for names in (
+            *((fusion, "none", "none") for fusion in FUSIONS),
+            ("cross_attention", "cross_attention", "multitask"),
+            ("cross_attention", "prefix", "post_thinking"),
+        )
     ],
-    ids="-".join,
 )
 @torch.no_grad()
 def test_an_evaluated_model_is_one_graph(

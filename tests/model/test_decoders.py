@@ -59,7 +59,9 @@ FAMILIES: dict[tuple[str, str], dict[str, Any]] = {
     ("prefix", "llama"): LLAMA,
     ("prefix", "qwen2"): LLAMA,
 }
-FAMILY = pytest.mark.parametrize(("decoder_type", "model_type"), FAMILIES, ids="-".join)
+FAMILY = pytest.mark.parametrize(
+    ("decoder_type", "model_type"), [pytest.param(*names, id="-".join(names)) for names in FAMILIES]
+)
 
 
 def part(decoder_type: str, model_type: str, **overrides: Any) -> PreTrainedConfig:
@@ -245,7 +247,10 @@ def test_pretrained_decoder_keeps_its_weights_tokenizer_and_label_tokens(
     assert_close(reloaded(**inputs).logits, model(**inputs).logits)
 
 
-@pytest.mark.parametrize(("decoder_type", "model_type"), [k for k in FAMILIES if k[1] != "mt5"], ids="-".join)
+@pytest.mark.parametrize(
+    ("decoder_type", "model_type"),
+    [pytest.param(*names, id="-".join(names)) for names in FAMILIES if names[1] != "mt5"],
+)
 def test_a_pretrained_decoder_grows_by_label_tokens_that_differ(
     decoder_type: str, model_type: str, tmp_path: Path
 ):
@@ -291,6 +296,41 @@ def test_a_prefix_beyond_the_positions_says_so(batch: dict[str, Tensor]):
         ValueError, match="up to 8 positions, and got 6 of memory, 0 of prompt and 3 of ration"
     ):
         decoder(torch.randn(2, 6, 32), torch.ones(2, 6), input_ids=torch.ones(2, 3, dtype=torch.long))
+
+
+@pytest.mark.parametrize("model_type", ["mistral", "gemma2", "gemma3_text"])
+@torch.no_grad()
+def test_padding_takes_no_room_in_a_window(model_type: str):
+    """Attention over the last 8 positions: padding between memory and text would fill them."""
+    window = {**LLAMA, "num_hidden_layers": 2, "head_dim": 12, "sliding_window": 8}
+    config = AutoConfig.for_model(model_type, vocab_size=256, **window)
+    decoder = lively(PrefixDecoder(joint("prefix", config)))
+    ids, prompt = torch.randint(8, 256, (2, 4)), torch.randint(8, 256, (2, 3))
+    memory, mask = torch.randn(2, 12, 32), torch.ones(2, 12)
+    mask[1, 3:] = mask[1, 0] = 0
+    prompt_mask = torch.tensor([[1, 1, 1], [1, 0, 0]])
+    given = {"prompt_ids": prompt, "prompt_mask": prompt_mask}
+    whole = decoder(memory, mask, input_ids=ids, **given).logits
+    alone = decoder(memory[1:, 1:3], mask[1:, 1:3], input_ids=ids[1:], prompt_ids=prompt[1:, :1]).logits
+    assert_close(alone[0], whole[1], atol=2e-5, rtol=1e-4)
+    first = decoder(memory, mask, input_ids=ids[:, :2], use_cache=True, **given)
+    rest = decoder(memory, mask, input_ids=ids[:, 2:], cache=first.cache, **given)
+    assert_close(torch.cat([first.logits, rest.logits], 1), whole, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("model_type", ["mamba", "mamba2"])
+def test_a_state_space_model_is_refused(model_type: str):
+    shape = {"hidden_size": 24, "num_hidden_layers": 1, "state_size": 4}
+    if model_type == "mamba2":
+        shape |= {"num_heads": 4, "head_dim": 12, "n_groups": 1}
+    with pytest.raises(ValueError, match=f"model_type='{model_type}', a state-space model, .*; accepted: a"):
+        PrefixDecoder(joint("prefix", AutoConfig.for_model(model_type, vocab_size=256, **shape)))
+
+
+def test_a_prefix_has_no_room_in_a_static_cache(batch: dict[str, Tensor]):
+    model = lively(MmsrForSentimentReasoning(joint("prefix", part("prefix", "llama"))))
+    with pytest.raises(ValueError, match="cache_implementation='static' .*; accepted: 'dynamic'"):
+        model.generate(**batch, max_new_tokens=4, cache_implementation="static")
 
 
 def test_an_audio_language_model_is_a_configuration(batch: dict[str, Tensor]):

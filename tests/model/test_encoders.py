@@ -1,3 +1,5 @@
+import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -190,6 +192,35 @@ def test_training_with_specaugment_takes_short_and_absent_clips(
     assert encoder(values[1:, :500], mask[1:, :500]).states.shape[1] == 1
 
 
+@pytest.mark.parametrize("model_type", [name for name in WAVEFORM_TYPES if name != "moonshine"])
+def test_no_layer_is_dropped(make_encoder: Callable[..., AudioEncoder], model_type: str):
+    """LayerDrop, whose states the mix would lack, is .1 in most published configs."""
+    encoder = make_encoder(speech_config(model_type, layerdrop=0.9), audio_layer_mix=True).train()
+    values = torch.randn(2, 4000)
+    for _ in range(3):
+        assert encoder(values, ones(values)).states.shape[2] == 3
+
+
+def test_frames_of_an_adapter_are_refused(make_encoder: Callable[..., AudioEncoder]):
+    with pytest.raises(ValueError, match="add_adapter=True, .*accepted: False, with audio_stride"):
+        make_encoder(speech_config("wav2vec2", add_adapter=True))
+
+
+@pytest.mark.parametrize("family", ["moonshine", "timm-vit"])
+def test_layers_are_those_of_the_encoder(family: str):
+    """Moonshine's `num_hidden_layers` is its decoder's; timm's models are built before they tell theirs."""
+    joint = MmsrConfig.from_preset(
+        "tiny", fusion="audio_only", audio_encoder=AUDIO_FAMILIES[family](), audio_layer_mix=True
+    )
+    kind = audio_encoder_class(joint.audio_encoder)
+    last = {"moonshine": 2, "timm-vit": 5}[family]
+    joint.audio_layers = [1, last]
+    assert kind(joint).num_states == last + 1
+    joint.audio_layers = [1, last + 1]
+    with pytest.raises(ValueError, match=rf"audio_layers=\[1, {last + 1}\]: .* layers 0 to {last}; accepted"):
+        kind(joint)
+
+
 @torch.no_grad()
 def test_last_layer_or_all(make_encoder: Callable[..., AudioEncoder]):
     values = torch.randn(1, 4000)
@@ -291,6 +322,21 @@ def test_a_short_window_is_the_first_part_of_whisper(make_encoder: Callable[...,
             rtol=1e-3,
         )
     assert not encoded.attentions[1][3].any()  # the window that row 1 does not reach
+
+
+@torch.no_grad()
+def test_whisper_is_one_graph_and_hears_in_float32(make_encoder: Callable[..., AudioEncoder]):
+    """Compiled, it encodes the windows too that row 1 does not reach."""
+    torch.compiler.reset()
+    encoder = make_encoder(whisper_config(), audio_window_seconds=0.1)
+    values, mask = torch.randn(2, 4000), torch.ones(2, 4000, dtype=torch.long)
+    mask[1, 1000:] = 0
+    expected = encoder(values, mask)
+    encoded = torch.compile(encoder, fullgraph=True, backend="eager")(values, mask)
+    assert torch.equal(encoded.mask, expected.mask)
+    assert_close(encoded.states[encoded.mask == 1], expected.states[expected.mask == 1], **TIGHT)
+    log_mel = encoder.log_mel(values[:, :1600])
+    assert torch.equal(encoder.to(torch.bfloat16).log_mel(values[:, :1600]), log_mel)
 
 
 @pytest.mark.slow
@@ -430,6 +476,45 @@ def test_timm_weights_come_from_a_folder_and_fit_the_spectrogram(tmp_path: Path,
     assert all(torch.equal(built[name], weight) for name, weight in part.state_dict().items())
 
 
+@pytest.mark.parametrize("architecture", TIMM)
+def test_a_timm_model_checkpoints_its_blocks(make_encoder: Callable[..., AudioEncoder], architecture: str):
+    """The gradient stays; a block of the first stage runs again in the backward pass."""
+    encoder = random_timm(make_encoder, architecture)
+    model = encoder.model.timm_model
+    block = model.blocks[0] if architecture == "test_vit" else model.layer1[0]
+    runs = []
+    block.register_forward_pre_hook(lambda *_: runs.append(1))
+    values, gradients = torch.randn(1, 10_240), []
+    for enable in (False, True):
+        encoder.gradient_checkpointing = enable
+        assert encoder.gradient_checkpointing is enable
+        runs.clear()
+        encoder.zero_grad()
+        encoder(values, ones(values)).states.square().sum().backward()
+        gradients.append(
+            {name: p.grad.clone() for name, p in encoder.named_parameters() if p.grad is not None}
+        )
+        assert len(runs) == 1 + enable
+    assert_close(gradients[1], gradients[0])
+
+
+def test_a_timm_model_without_checkpointing_says_so(
+    make_encoder: Callable[..., AudioEncoder], caplog: pytest.LogCaptureFixture
+):
+    encoder = random_timm(make_encoder, "resnet10t")
+    encoder.model.supports_gradient_checkpointing = False
+    logging.getLogger("transformers").propagate = True
+    with caplog.at_level("WARNING"):
+        encoder.gradient_checkpointing = True
+    assert not encoder.gradient_checkpointing
+    assert "timm's resnet10t has no gradient checkpointing" in caplog.text
+
+
+def test_an_unknown_timm_model_raises():
+    with pytest.raises(ValueError, match="'resnet9000' is no model of timm .*; accepted: .*, such as resnet"):
+        load_audio_encoder("timm/resnet9000")
+
+
 def test_timm_weights_from_elsewhere_raise():
     with pytest.raises(ValueError, match="audio='timm/hf-hub:me/mine'; accepted: timm/<model> or timm/local"):
         load_audio_encoder("timm/hf-hub:me/mine")
@@ -502,6 +587,21 @@ def test_padding_is_the_text_encoders_own_token():
     )
     encoder(torch.tensor([[7, 8, 9]]), torch.tensor([[1, 1, 0]]))
     assert seen[0].tolist() == [[7, 8, 1]]
+
+
+@pytest.mark.parametrize(
+    ("model_type", "what"),
+    [("t5", "an encoder-decoder"), ("mt5", "an encoder-decoder"), ("hubert", "no text encoder")],
+)
+def test_what_is_no_text_encoder_is_refused(model_type: str, what: str, tmp_path: Path):
+    config = AutoConfig.for_model(model_type)
+    joint = MmsrConfig.from_preset("tiny", fusion="text_only", text_encoder=config, rationale_format="none")
+    message = f"text_encoder has model_type='{model_type}', which is {what}; accepted: a text encoder"
+    with pytest.raises(ValueError, match=message):
+        TextEncoder(joint)
+    config.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        TextEncoder.load(tmp_path)
 
 
 @pytest.mark.slow
@@ -620,6 +720,31 @@ def test_padding_moves_behind_and_becomes_zero():
     assert moved_mask.tolist() == [[1, 1, 0], [1, 0, 0], [0, 0, 0]]
     wide, wide_mask = to_front(values[:, :, None].expand(-1, -1, 2), mask)
     assert torch.equal(wide, moved[:, :, None].expand(-1, -1, 2)) and torch.equal(wide_mask, moved_mask)
+
+
+@pytest.mark.parametrize(
+    ("values", "mask", "given", "accepted"),
+    [
+        ("input_ids", "attention_mask", "[3, 7]", "[3, 7]"),
+        ("inputs_embeds", "attention_mask", "[3, 7, 32]", "[3, 7]"),
+        ("input_values", "input_values_mask", "[3, 4000]", "[3, 4000]"),
+    ],
+)
+def test_a_mask_of_another_length_is_refused(
+    make_model: Callable[..., MmsrForSentimentReasoning],
+    batch: dict[str, Tensor],
+    values: str,
+    mask: str,
+    given: str,
+    accepted: str,
+):
+    """A shorter one cut what it masks off without a word."""
+    if values == "inputs_embeds":
+        batch["inputs_embeds"] = torch.randn(*batch.pop("input_ids").shape, 32)
+    batch[mask] = batch[mask][:, :4]
+    message = f"{mask} has shape [3, 4], and {values} {given}; accepted: a mask of shape {accepted}"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        make_model(rationale_format="none")(**batch)
 
 
 def test_every_speech_encoder_is_known_to_transformers():

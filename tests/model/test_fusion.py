@@ -388,6 +388,35 @@ def test_a_new_fusion_is_one_class_and_one_line(
         MmsrForSentimentReasoning.from_pretrained(tmp_path)
 
 
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_gradient_checkpointing_covers_the_fusions_layers(
+    make_model: Callable[..., MmsrForSentimentReasoning], batch: dict[str, Tensor], fusion: str
+):
+    """Each runs again in the backward pass, and the gradient stays."""
+    model = make_model(fusion=fusion, fusion_layers=2, rationale_format="none", dropout=0.0).train()
+    layers = [
+        layer
+        for stack in model.encoder.fusion.modules()
+        if isinstance(stack, nn.ModuleList)
+        for layer in stack
+    ]
+    runs: list[nn.Module] = []
+    for layer in layers:
+        first = next(part for part in layer.modules() if isinstance(part, nn.Linear))
+        first.register_forward_pre_hook(lambda part, _: runs.append(part))
+    gradients = []
+    for enable in (False, True):
+        if enable:
+            model.gradient_checkpointing_enable()
+        runs.clear()
+        model.zero_grad()
+        torch.manual_seed(0)
+        model(**batch, sentiment_labels=torch.tensor([0, 1, 2])).loss.backward()
+        assert len(runs) == len(layers) * (1 + enable)
+        gradients.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
+    assert_close(gradients[1], gradients[0])
+
+
 # ---------------------------------------------------------------------- attention and pooling
 
 
@@ -444,4 +473,6 @@ def test_the_fusion_that_the_readme_adds_works(monkeypatch: pytest.MonkeyPatch):
     audio, text = torch.randn(2, 5, 32), torch.randn(2, 3, 32)
     memory, mask, _ = namespace["Sum"](settings)(audio, AUDIO_MASK, text, TEXT_MASK)
     assert torch.equal(mask, TEXT_MASK)
+    half = namespace["Sum"](settings).bfloat16()
+    assert half(audio.bfloat16(), AUDIO_MASK, text.bfloat16(), TEXT_MASK)[0].dtype == torch.bfloat16
     assert_close(memory[1, 0], nn.functional.layer_norm(text[1, 0] + audio[1, :3].mean(0), (32,)))
