@@ -5,7 +5,7 @@
     gradio_client ┘                                          └─► JSON
 
 Nothing is computed or drawn here that the pipeline and its answer do not know themselves. The page loads
-nothing from anywhere else, and what visitors send is deleted after an hour.
+nothing from anywhere else, and what visitors send is deleted after an hour, or earlier with the server.
 
 The API, as the page documents it too:
 
@@ -27,6 +27,8 @@ import functools
 import html
 import json
 import os
+import re
+import signal
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -62,7 +64,7 @@ _INTRODUCTION = """# Sentiment, and the reason for it
 Give speech, its transcript, or both. The model `{model}` says whether it is {labels}, and why.
 
 **For trying the software. Not for use on patients, nor in any decision about a person.** What you send goes
-to the machine that serves this page, and is deleted there after an hour.
+to the machine that serves this page, and is deleted there after an hour, or earlier if the server ends.
 """
 _API = """## The same from a program
 
@@ -112,6 +114,11 @@ _ANNOUNCED = """() => {
   answer.setAttribute("aria-live", "polite");
 }"""
 _SHOWN = '() => document.querySelector("#answer").scrollIntoView({block: "nearest"})'
+# The page itself compares what is given with what was asked: at once, and a component may tell of one change
+# twice, the second time after it was asked.
+_GIVEN = "JSON.stringify(given.map(one => one?.path ?? one))"
+_ASKED = "(...given) => {{ window.{name}_asked = " + _GIVEN + "; return given; }}"
+_CHANGED = "(...given) => window.{name}_asked === " + _GIVEN + " ? [] : {cleared}"
 _STYLE = """
 .gradio-container { max-width: 72rem !important; margin-inline: auto !important; }
 .dark { --color-accent: var(--primary-300); }
@@ -120,6 +127,11 @@ _STYLE = """
 #answer .mmsr-answer { max-width: none; }
 .waveform-container { contain: inline-size; }  /* it would take the page's width with it, back and forth */
 #timeline iframe { width: 100%; height: max(36rem, 85vh); border: 0; display: block; }
+#api pre { overflow-x: auto; contain: inline-size; }  /* it would make the page as wide as its lines */
+#api code { overflow-wrap: anywhere; }
+/* Gradio sends an error's title, and shows its kind instead */
+.toast-title.error { font-size: 0; }
+.toast-title.error::before { content: "This cannot be answered"; font-size: var(--text-md); }
 .toast-wrap { top: auto !important; bottom: 1rem; }
 :focus-visible { outline: 3px solid #0072b2 !important; outline-offset: 2px; }
 .dark :focus-visible { outline-color: #56b4e9 !important; }
@@ -228,6 +240,7 @@ class Desk:
         with _sentences():
             if audio is None:
                 raise ValueError("there is no speech to write down; accepted: a recording or a file")
+            self._check_language(language)
             self.limits.check(audio)
             with _without_folders(audio):
                 wave = Audio(self.pipe.processor.feature_extractor.sampling_rate)(audio)
@@ -275,6 +288,8 @@ class Desk:
         self.limits.check(audio, timeline=True)
         with _without_folders(transcript):
             cues = None if transcript is None else read_cues(transcript)
+        if cues is None:
+            self._check_language(language)
         with _without_folders(audio):
             return make_timeline(
                 audio,
@@ -284,6 +299,17 @@ class Desk:
                 language=language or None,
                 progress=progress,
             )
+
+    def _check_language(self, language: str | None) -> None:
+        """Refuse what the recogniser does not know; its own words have its folder, and a hundred codes."""
+        try:
+            if self.transcribe is not None:
+                self.transcribe.check_language(language or None)
+        except ValueError:
+            raise ValueError(
+                f"the recogniser does not know the language {language!r};"
+                " accepted: a code such as en, or none"
+            ) from None
 
     def _answer(self, audio: str | None, text: str | None, language: str | None, **options: Any) -> Answer:
         text = (text or "").strip() or None
@@ -327,7 +353,7 @@ def make_app(
         with gr.Tab("Timeline"):
             _recording(desk)
         with gr.Tab("API"):
-            gr.Markdown(_api_text(desk))
+            gr.Markdown(_api_text(desk), elem_id="api")
         app.load(None, js=_ANNOUNCED, api_visibility="private")
     return app.queue(max_size=_WAITING)
 
@@ -372,12 +398,15 @@ def _utterance(desk: Desk) -> None:
             api_visibility="private",
         )
     private: dict[str, Any] = {"show_progress_on": shown, "api_visibility": "private", **_ONE}
-    gr.on([asked.click, text.submit], desk.show, given, [shown, answered, *others], **private).success(
-        None, js=_SHOWN, api_visibility="private"
+    stale = _Stale("answer", given, shown, empty=_EMPTY, hidden=others, state=answered)
+    show = gr.on(
+        [asked.click, text.submit], desk.show, given, [shown, answered, *others], js=stale.asked, **private
     )
+    stale.clears(show)
+    show.success(None, js=_SHOWN, api_visibility="private")
     for button, label in zip(others, labels, strict=True):
         why_not = functools.partial(desk.why_not, label=label)
-        button.click(why_not, answered, [shown, answered], **private)
+        stale.clears(button.click(why_not, answered, [shown, answered], **private))
     if desk.transcribe is not None:
         heard.click(desk.write, [audio, language], text, api_name="transcribe", **_ONE)
     # the page's own buttons answer with HTML; these components are the API's, and nobody sees them
@@ -391,6 +420,7 @@ def _recording(desk: Desk) -> None:
     gr.Markdown(
         f"A recording of at most {desk.limits.timeline_seconds / 60:g} minutes is cut where nobody speaks; "
         "each segment has a label and a reason, under a player whose cursor walks over them."
+        + (" Without a transcript the recogniser hears the words." if recogniser else "")
     )
     with gr.Row():
         with gr.Column():
@@ -404,24 +434,65 @@ def _recording(desk: Desk) -> None:
             )
         with gr.Column():
             transcript = gr.File(
-                label="Transcript with times (SRT, VTT or a table)"
-                + (": without it the recogniser hears the words" if recogniser else ""),
+                label="Transcript with times (SRT, VTT or a table)",
                 file_types=[".srt", ".vtt", ".csv", ".tsv", ".jsonl"],
                 type="filepath",
-                height=140,
+                height=170,
                 elem_id="cues",
             )
             language = _languages("What the recogniser is told is spoken.", visible=recogniser)
             asked = gr.Button("Make the timeline", variant="primary")
-    shown = gr.HTML("<p>The timeline will be here.</p>", elem_id="timeline", container=True, min_height=120)
+    empty = "<p>The timeline will be here.</p>"
+    shown = gr.HTML(empty, elem_id="timeline", container=True, min_height=120)
     left = gr.File(label="Timeline as files", file_count="multiple", interactive=False, visible=False)
     example.click(_one_after_another, None, [audio, transcript], api_visibility="private")
     given = [audio, transcript, language]
-    asked.click(
-        desk.show_timeline, given, [shown, left], show_progress_on=shown, api_visibility="private", **_ONE
-    )
+    stale = _Stale("timeline", given, shown, empty=empty, hidden=[left])
+    private: dict[str, Any] = {"show_progress_on": shown, "api_visibility": "private", **_ONE}
+    stale.clears(asked.click(desk.show_timeline, given, [shown, left], js=stale.asked, **private))
     data = gr.JSON(visible=False)
     gr.Button(visible=False).click(desk.timeline, given, data, api_name="timeline", **_ONE)
+
+
+class _Stale:
+    """Clears what is shown once it no longer answers what is given: on a change, and where asking fails.
+
+    Args:
+        name: Of what is shown, a word.
+        given: What is asked with.
+        shown: Where the answer is.
+        empty: What is there before anything was asked.
+        hidden: What is seen beside an answer only.
+        state: Where the answer is kept.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        given: Sequence[Any],
+        shown: gr.HTML,
+        *,
+        empty: str,
+        hidden: Sequence[Any],
+        state: gr.State | None = None,
+    ):
+        self.given = given
+        self.outputs = [shown, *hidden]
+        self.updates = [gr.update(value=empty), *(gr.update(visible=False) for _ in hidden)]
+        self.state = [] if state is None else [state]
+        self.asked = _ASKED.format(name=name)
+        self.changed = _CHANGED.format(name=name, cleared=json.dumps(self.updates))
+        changes = [component.change for component in given]
+        # not the state: without its buttons nobody asks for it, and on its way it could meet the next answer
+        gr.on(changes, None, given, self.outputs, js=self.changed, api_visibility="private")
+
+    def clears(self, asking: Any) -> None:
+        """Clear after this event too, if it fails or was overtaken by a change."""
+        asking.success(None, self.given, self.outputs, js=self.changed, api_visibility="private")
+        cleared = [*self.updates, *(None for _ in self.state)]
+        asking.failure(
+            lambda: cleared, None, [*self.outputs, *self.state], api_visibility="private", queue=False
+        )
 
 
 def _languages(info: str, *, visible: bool = True) -> gr.Dropdown:
@@ -470,7 +541,7 @@ def launch(app: gr.Blocks, *, port: int | None = None, share: bool = False, mega
         The page's address.
 
     Raises:
-        OSError: The port is taken.
+        OSError: The port is taken, or all of them.
     """
     sans = ("system-ui", "sans-serif")  # no font is loaded
     theme = gr.themes.Default(primary_hue="blue", font=sans, font_mono=("ui-monospace", "monospace")).set(
@@ -485,18 +556,58 @@ def launch(app: gr.Blocks, *, port: int | None = None, share: bool = False, mega
         button_primary_background_fill_hover="*primary_700",
         color_accent="*primary_600",
     )
-    _, local, public = app.launch(
-        server_port=port,
-        share=share,
-        max_file_size=int(megabytes * 1e6),
-        prevent_thread_lock=True,
-        quiet=True,
-        ssr_mode=False,
-        footer_links=["settings"],
-        theme=theme,
-        css=_STYLE,
-    )
+    try:
+        _, local, public = app.launch(
+            server_port=port,
+            share=share,
+            max_file_size=int(megabytes * 1e6),
+            prevent_thread_lock=True,
+            quiet=True,
+            ssr_mode=False,
+            footer_links=["settings"],
+            theme=theme,
+            css=_STYLE,
+        )
+    except OSError as error:
+        if (tried := re.search(r"empty port in range: (\d+)-(\d+)", str(error))) is None:
+            raise
+        first, last = tried.groups()
+        taken = f"port {first} is" if first == last else f"ports {first} to {last} are"
+        raise OSError(f"{taken} taken, or not ours to take; accepted: --port with a free one") from None
     return public or local
+
+
+@contextmanager
+def own_folder() -> Iterator[None]:
+    """While an app is made and served: a folder for all that visitors send, which goes with the server.
+
+    It lies within GRADIO_TEMP_DIR, if that is set. SIGTERM and the end of the terminal interrupt the server
+    as Ctrl-C does, so that they leave nothing behind either.
+    """
+    above = os.environ.get("GRADIO_TEMP_DIR")
+    if above:
+        os.makedirs(above, exist_ok=True)
+    ends = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    ends = [end for end in ends if signal.getsignal(end) is signal.SIG_DFL]  # nohup ignores the second
+    for end in ends:
+        signal.signal(end, signal.default_int_handler)
+    before = tempfile.tempdir
+    try:
+        # what is still being written when the server ends must not keep the rest from being deleted
+        with tempfile.TemporaryDirectory(prefix="mmsr-app-", dir=above, ignore_cleanup_errors=True) as folder:
+            # apart, since Gradio takes what lies in its own for its own, which stays for an hour
+            theirs, ours = Path(folder, "gradio"), Path(folder, "mmsr")
+            theirs.mkdir()
+            ours.mkdir()
+            os.environ["GRADIO_TEMP_DIR"], tempfile.tempdir = str(theirs), str(ours)
+            yield
+    finally:
+        tempfile.tempdir = before
+        os.environ.pop("GRADIO_TEMP_DIR", None)
+        if above:
+            os.environ["GRADIO_TEMP_DIR"] = above
+        for end in ends:
+            signal.signal(end, signal.SIG_DFL)
 
 
 def _check_words(pipe: SentimentReasoningPipeline, text: str) -> None:

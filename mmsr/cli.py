@@ -547,8 +547,8 @@ def app(
     A second tab makes the timeline of a whole recording, and its files.
 
     It answers this machine alone (GRADIO_SERVER_NAME=0.0.0.0 opens it to the network), one request at a
-    time, and deletes what it was sent after an hour. Programs ask it through gradio_client; its tab API says
-    how. Ctrl-C ends it.
+    time, and deletes what it was sent after an hour, or when it ends. Programs ask it through gradio_client;
+    its tab API says how. Ctrl-C ends it.
 
     Example: mmsr app --model runs/demo/model --asr openai/whisper-base
 
@@ -567,7 +567,7 @@ def app(
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     if find_spec("gradio") is None:
         raise ValueError("the web page needs gradio: pip install 'mmsr[app]'")
-    from mmsr.app import Limits, launch, make_app
+    from mmsr.app import Limits, launch, make_app, own_folder
     from mmsr.inference import load_pipeline
 
     limits = Limits(seconds=max_seconds, megabytes=max_megabytes, timeline_seconds=max_timeline_seconds)
@@ -576,9 +576,11 @@ def app(
         from mmsr.asr import Transcriber
 
         recogniser = Transcriber(asr)
-    page = make_app(load_pipeline(model), transcribe=recogniser, limits=limits, name=Path(model).name)
-    say(f"open {launch(page, port=port, share=share, megabytes=max_megabytes)} (Ctrl-C ends it)")
-    page.block_thread()
+    pipe = load_pipeline(model)
+    with own_folder():
+        page = make_app(pipe, transcribe=recogniser, limits=limits, name=Path(model).name)
+        say(f"open {launch(page, port=port, share=share, megabytes=max_megabytes)} (Ctrl-C ends it)")
+        page.block_thread()
 
 
 COMMANDS: dict[str, Any] = {

@@ -1,7 +1,12 @@
 """The web page as its visitors and programs meet it: a real server, a real browser, the packaged model."""
 
 import json
+import os
 import re
+import signal
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +22,7 @@ pytest.importorskip("silero_vad", reason="timelines need silero-vad: pip install
 from gradio_client import Client, handle_file  # noqa: E402
 from gradio_client.exceptions import AppError  # noqa: E402
 
-from mmsr.app import EXAMPLES, Limits, launch, make_app  # noqa: E402
+from mmsr.app import EXAMPLES, Limits, launch, make_app, own_folder  # noqa: E402
 from mmsr.cli import main  # noqa: E402
 from mmsr.data.audio import Audio  # noqa: E402
 from mmsr.inference import load_pipeline  # noqa: E402
@@ -34,6 +39,11 @@ class Hears:
 
     name, fingerprint, longest = "hears", "0", 30.0
 
+    def check_language(self, language: str | None) -> str | None:
+        if language not in (None, "en", "vi"):
+            raise ValueError(f"/where/models/lie does not know the language {language!r}; accepted: en, vi")
+        return language
+
     def transcribe(self, waves: Any, *, languages: Any) -> list[Any]:
         return [SimpleNamespace(text=text) for text in self(waves, languages)]
 
@@ -45,10 +55,9 @@ class Hears:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def server() -> Iterator[Any]:
     """A page with a recogniser, which takes five seconds in a megabyte, and 25 for a timeline."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
+    with pytest.MonkeyPatch.context() as patch, own_folder():
         patch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
         pipe = load_pipeline("demo", device="cpu")
         limits = Limits(seconds=5, megabytes=1, timeline_seconds=25)
@@ -104,6 +113,9 @@ def test_speech_is_written_down_in_the_language_that_was_told(client: Client, so
     assert client.predict(path, None, api_name="/transcribe") == "2.0 seconds of None"
     with pytest.raises(AppError, match="heard no words; accepted: speech"):
         client.predict(handle_file(sound("still.wav", 1, level=0)), None, api_name="/transcribe")
+    for name, given in (("/transcribe", (path, "xx")), ("/timeline", (path, None, "xx"))):
+        with pytest.raises(AppError, match="^the recogniser does not know the language 'xx'; accepted"):
+            client.predict(*given, api_name=name)
 
 
 def test_only_what_programs_are_told_of_can_be_called(client: Client) -> None:
@@ -117,7 +129,10 @@ def test_only_what_programs_are_told_of_can_be_called(client: Client) -> None:
     [
         ({}, "nothing to answer; accepted: speech"),
         ({"text": "  "}, "nothing to answer; accepted: speech"),
-        ({"audio": "notes.txt"}, r"^notes\.txt: holds no audio"),
+        (
+            {"audio": "notes.txt"},
+            r"^notes\.txt: holds no audio that can be read; accepted: wav, flac, mp3, ogg[\w, ]*$",
+        ),
         ({"audio": "empty.wav"}, r"^empty\.wav: .*accepted"),
         ({"audio": 5.2}, r"long\.wav lasts 5\.2 s; accepted: at most 5 s"),
         ({"text": "so kind " * 400}, r"transcript has \d+ tokens; accepted: at most 256"),
@@ -199,6 +214,39 @@ def test_the_command_refuses(flags: list[str], told: str, capsys: pytest.Capture
     assert exit_.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert told in line
+
+
+def test_a_port_that_is_taken_is_told_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as other, pytest.raises(SystemExit):
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        main(["app", "--port", str(port)])
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line == (
+        f"mmsr: error: port {port} is taken, or not ours to take; accepted: --port with a free one"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_a_server_that_ends_leaves_nothing_of_its_visitors(tmp_path: Path, end: int) -> None:
+    folder = tmp_path / "theirs"
+    command = [sys.executable, "-m", "mmsr.cli", "app"]
+    environment = {**os.environ, "GRADIO_TEMP_DIR": str(folder)}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            assert process.stderr is not None
+            url = next(found[0] for line in process.stderr if (found := re.search(r"http://\S+", line)))
+            client = Client(url, verbose=False, analytics_enabled=False)
+            for one in TRIED[:2]:
+                client.predict(handle_file(EXAMPLES / one["audio"]), api_name="/predict")
+            assert len(list(folder.rglob("*.mp3"))) >= 2
+            process.send_signal(end)
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
+    assert [path for path in folder.rglob("*") if path.is_file()] == []
 
 
 def test_the_examples_are_small_and_right_about_themselves(server: Any) -> None:
@@ -329,8 +377,53 @@ def test_errors_are_sentences_that_stay(visit: Any, tmp_path: Path) -> None:
     page.wait_for_selector("#speech .waveform-container, #speech audio", state="attached")
     button(page, "Answer").click()
     alert.get_by_text("holds no audio that can be read").wait_for()
+    title = alert.locator(".toast-title").first
+    assert "This cannot be answered" in title.evaluate("e => getComputedStyle(e, '::before').content")
     assert alert.locator("b").count() == 0
     assert "Traceback" not in page.locator("body").inner_text()
+
+
+def test_an_answer_goes_with_what_it_answered(visit: Any, tmp_path: Path) -> None:
+    page = visit()
+    answer, why_not = page.locator("#answer"), page.get_by_role("button", name=re.compile("^Why not")).first
+
+    def ask() -> None:
+        button(page, "Answer").click()
+        answer_of(page)
+        why_not.wait_for()
+
+    def is_gone() -> None:
+        answer.get_by_text("The answer will be here.").wait_for()
+        why_not.wait_for(state="hidden")
+
+    take_example(page, ENGLISH)
+    ask()
+    page.get_by_label("Transcript").press_sequentially("?")  # the words change
+    is_gone()
+    ask()
+    page.locator("#speech").get_by_label("Clear").click()  # the speech goes
+    is_gone()
+    ask()
+    page.get_by_label("Transcript").fill("so kind " * 400)  # a change, and then a failure
+    button(page, "Answer").click()
+    page.locator("[role=status]").get_by_text("accepted: at most 256").wait_for()
+    is_gone()
+
+
+def test_an_answer_that_comes_after_a_change_is_not_shown(visit: Any) -> None:
+    page = visit()
+    page.get_by_label("Transcript").fill("so kind")
+    page.evaluate(
+        """() => new Promise(resolve => {
+          document.querySelector("button.primary").click();
+          const box = document.querySelector("textarea");
+          box.value = "so unkind";
+          box.dispatchEvent(new Event("input", {bubbles: true}));
+          setTimeout(resolve, 5000);
+        })"""
+    )
+    assert page.locator("#answer .mmsr-answer").count() == 0
+    assert page.get_by_role("button", name=re.compile("^Why not")).count() == 0
 
 
 def test_words_stay_words(visit: Any) -> None:
@@ -411,7 +504,17 @@ def test_it_fits_a_phone_in_light_and_dark(visit: Any, scheme: str) -> None:
         }).filter(([ratio]) => ratio < 4.5);
     }"""
     assert page.evaluate(contrast) == []
+    page.get_by_role("tab", name="API").click()
+    page.locator("#api pre").first.wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert page.locator("#api pre").first.evaluate("e => e.scrollWidth > e.clientWidth"), "no scrolling"
     page.get_by_role("tab", name="Timeline").click()
+    apart = """() => {
+      const [label, icon] = ["label", ".icon-wrap"].map(
+        name => document.querySelector("#cues " + name).getBoundingClientRect());
+      return label.bottom <= icon.top || label.right <= icon.left;
+    }"""
+    assert page.evaluate(apart), "the label covers the icon"
     button(page, "Example: the five synthetic voices, one after another").click()
     page.wait_for_selector("#recording .waveform-container", state="attached")
     button(page, "Make the timeline").click()

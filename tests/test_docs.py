@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -322,3 +323,17 @@ def test_every_module_and_command_has_its_place_in_the_reference(site: Path) -> 
     for name in ("mmsr data check", "mmsr predict", "mmsr doctor"):
         assert name in said
     assert "MmsrForSentimentReasoning" in (site / "reference" / "mmsr.model.modeling.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize("figure", sorted((DOCS / "figures").glob("*.svg")), ids=lambda figure: figure.name)
+def test_words_stay_in_their_boxes(figure: Path, browser: Any) -> None:
+    page = browser.new_page()
+    page.set_content(f"<body style='font-family: sans-serif'>{figure.read_text('utf-8')}")
+    outside = """() => [...document.querySelectorAll("text")].filter(text => {
+      const words = text.getBBox(), middle = words.x + words.width / 2, line = words.y + words.height / 2;
+      return [...document.querySelectorAll("rect")].map(rect => rect.getBBox()).some(box =>
+        box.x < middle && middle < box.x + box.width && box.y < line && line < box.y + box.height &&
+        (words.x < box.x + 3 || words.x + words.width > box.x + box.width - 3));
+    }).map(text => text.textContent)"""
+    assert page.evaluate(outside) == []
+    page.close()

@@ -1,6 +1,7 @@
 """The project as a whole: its pins agree, its imports run one way, and it starts light."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -213,3 +214,13 @@ def test_ablation_expands_to_what_fit_accepts(path: Path) -> None:
     settings = [resolved(variant) for variant in ablation.variants.values()]
     assert len(settings) == len({str(one) for one in settings}) > 1
     assert len(ablation.seeds) >= 3, "without three seeds nothing is known of their spread"
+
+
+@pytest.mark.parametrize(("required", "outcome"), [("", "1 skipped"), ("required", "1 error")])
+def test_where_a_browser_is_required_its_absence_fails(tmp_path: Path, required: str, outcome: str) -> None:
+    pytest.importorskip("playwright", reason="a browser is driven by playwright: pip install 'mmsr[dev]'")
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rs", "tests/test_docs.py"]
+    command += ["-k", "words_stay and flow"]
+    environment = {**os.environ, "PATH": str(tmp_path), "MMSR_BROWSER": required}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100)
+    assert outcome in done.stdout and "no browser on PATH" in done.stdout

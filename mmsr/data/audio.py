@@ -16,6 +16,7 @@ import io
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -43,7 +44,15 @@ _CUT_OFF = 0.1
 # The containers that ffmpeg may open, by its names for them. Playlists (hls, concat ...) are not among them:
 # such a file would make it read other files, or the network.
 _FFMPEG_FORMATS = "aac,ac3,amr,asf,avi,flv,matroska,mov,mpeg,mpegts"
-_FFMPEG_ENDINGS = "aac, amr, avi, m4a, mkv, mov, mp4, ts, webm, wma"
+# What a message names of the formats; whoever has another of the thirty knows that it is one.
+_KNOWN = "wav, flac, mp3, ogg"
+_KNOWN_TO_FFMPEG = "m4a, mp4, webm"
+
+# What libsndfile and ffmpeg say of a file that they do not know: it tells nobody more than that.
+_SAYS_NOTHING = re.compile(r"Format not recognised|not a regular file|whitelist|Invalid data found")
+# An MPEG frame of layer 3 begins so; nothing in UTF-8 does.
+_MP3_FRAME = re.compile(rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb]")
+_MP3_WITHIN = 1 << 16  # bytes
 
 
 class AudioError(ValueError):
@@ -160,7 +169,8 @@ def _name(source: AudioSource) -> str:
     if isinstance(source, bytes):
         return f"{len(source)} bytes of audio"
     if isinstance(source, (str, os.PathLike)):
-        return os.fspath(source)
+        # a name that is not UTF-8 has characters that no terminal, page or report takes
+        return os.fspath(source).encode(errors="backslashreplace").decode()
     if hasattr(source, "read"):
         return str(getattr(source, "name", "audio file object"))
     raise AudioError(
@@ -194,13 +204,31 @@ def _open(source: str | os.PathLike[str] | bytes | BinaryIO, name: str) -> sound
     start = 0 if isinstance(file, str) else file.tell()
     if cut := _bytes_cut_off(file, start):
         raise AudioError(f"{name}: ends {cut:,} bytes before its header says; accepted: a whole audio file")
-    try:
-        return soundfile.SoundFile(file)
-    except (OSError, RuntimeError, TypeError, ValueError) as error:  # TypeError: headerless .raw
-        # libsndfile repeats the source in front of what it has to say.
-        reason = getattr(error, "error_string", str(error)).rstrip(".")
-        with _as_path(file, start) as path:
-            return soundfile.SoundFile(_ffmpeg(path, name, reason))
+    reason = ""
+    if not _only_named_mp3(file):
+        try:
+            # Soundfile takes the name for UTF-8, the system for bytes.
+            return soundfile.SoundFile(os.fsencode(file) if isinstance(file, str) and os.sep == "/" else file)
+        except (OSError, RuntimeError, TypeError, ValueError) as error:  # TypeError: headerless .raw
+            # libsndfile repeats the source in front of what it has to say.
+            reason = getattr(error, "error_string", str(error))
+    with _as_path(file, start) as path:
+        return soundfile.SoundFile(_ffmpeg(path, name, reason))
+
+
+def _only_named_mp3(file: str | BinaryIO) -> bool:
+    """Whether libsndfile would take a file for an mp3 by its name alone, and complain on the terminal."""
+    if not isinstance(file, str) or not file.lower().endswith(".mp3"):
+        return False
+    with open(file, "rb") as opened:
+        if _MP3_FRAME.search(opened.read(_MP3_WITHIN)):
+            return False
+        opened.seek(0)
+        try:
+            soundfile.SoundFile(opened).close()  # which has no name: the content tells
+        except (OSError, RuntimeError):
+            return True
+    return False
 
 
 def _bytes_cut_off(file: str | BinaryIO, start: int) -> int:
@@ -242,15 +270,13 @@ def _ffmpeg(path: str, name: str, reason: str) -> BinaryIO:
     Args:
         path: The file.
         name: How messages call it.
-        reason: Why libsndfile does not read it.
+        reason: Why libsndfile does not read it, empty where it was not asked.
     """
-    formats = ", ".join(sorted(form.lower() for form in soundfile.available_formats() if form != "RAW"))
-    convert = "convert others{}, for example: ffmpeg -i FILE FILE.wav"
     if (program := shutil.which("ffmpeg")) is None:
         raise AudioError(
-            f"{name}: holds no audio that can be read ({reason}); accepted: {formats};"
-            f" {convert.format(' (m4a, mp4, webm)')};"
-            " or install ffmpeg on PATH, and they are read as they are"
+            f"{name}: holds no audio that can be read{_reasons(libsndfile=reason)};"
+            f" accepted: {_KNOWN} and the like; convert others ({_KNOWN_TO_FFMPEG}),"
+            " for example: ffmpeg -i FILE FILE.wav; or install ffmpeg on PATH, and they are read as they are"
         )
     options = ["-nostdin", "-v", "error", "-xerror", "-protocol_whitelist", "file"]
     options += ["-format_whitelist", _FFMPEG_FORMATS, "-i", f"file:{path}", "-map", "0:a:0"]
@@ -262,19 +288,30 @@ def _ffmpeg(path: str, name: str, reason: str) -> BinaryIO:
     if not done.returncode and not done.stderr:
         return decoded
     decoded.close()
-    told = done.stderr.decode(errors="replace").strip().replace(f"file:{path}: ", "")
+    told = os.fsdecode(done.stderr).strip().replace(f"file:{path}: ", "")
+    told = re.sub(r"\[[^]]* @ 0x[0-9a-f]+\] ", "", told)  # which part of ffmpeg says it, and where that lies
     if "matches no streams" in told:
         raise AudioError(f"{name}: has no audio stream (a video without sound?); accepted: one at least")
-    told = "; ".join(told.splitlines()[:2]) or f"exit code {done.returncode}"
+    lines = told.splitlines() or [f"exit code {done.returncode}"]
     if length:
         raise AudioError(
-            f"{name}: cannot be decoded whole (ffmpeg: {told}); accepted: a whole audio file; if it sounds"
-            " right nevertheless, convert it: ffmpeg -i FILE FILE.wav"
+            f"{name}: cannot be decoded whole (ffmpeg: {'; '.join(lines[:2])}); accepted: a whole audio file;"
+            " if it sounds right nevertheless, convert it: ffmpeg -i FILE FILE.wav"
         )
     raise AudioError(
-        f"{name}: holds no audio that can be read (libsndfile: {reason}; ffmpeg: {told});"
-        f" accepted: {formats}, and through ffmpeg {_FFMPEG_ENDINGS}; {convert.format('')}"
+        f"{name}: holds no audio that can be read{_reasons(libsndfile=reason, ffmpeg=lines[0])};"
+        f" accepted: {_KNOWN}, {_KNOWN_TO_FFMPEG} and the like"
     )
+
+
+def _reasons(**told: str) -> str:
+    """Why programs do not read a file, in brackets, where they say more than that they do not know it."""
+    reasons = [
+        f"{program}: {text.rstrip('.')}"
+        for program, text in told.items()
+        if text and not _SAYS_NOTHING.search(text)
+    ]
+    return f" ({'; '.join(reasons)})" if reasons else ""
 
 
 def _mp4_seconds(path: str | os.PathLike[str]) -> float | None:
