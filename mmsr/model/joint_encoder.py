@@ -26,6 +26,8 @@ from mmsr.model.configuration import MmsrConfig
 from mmsr.model.encoders import Encoded, LayerMix, TextEncoder, audio_encoder_class, to_front
 from mmsr.model.fusion import FUSION_CLASSES, AttentionPooling, ResidualLinear
 
+NO_UTTERANCE = "no utterance: pass input_values (audio), input_ids (transcript), or both"
+
 
 @dataclass
 class MmsrEncoderOutput(ModelOutput):
@@ -277,7 +279,7 @@ class MmsrEncoder(MmsrPreTrainedModel):
         inputs = (input_ids, inputs_embeds, text_features, input_values, audio_features)
         given = [value for value in inputs if value is not None]
         if not given:
-            raise ValueError("no utterance: pass input_values (audio), input_ids (transcript), or both")
+            raise ValueError(NO_UTTERANCE)
         batch = given[0].shape[0]
         outputs = {
             "output_attentions": or_config(output_attentions, self.config.output_attentions),

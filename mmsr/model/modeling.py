@@ -17,6 +17,7 @@ changes nothing.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -32,7 +33,16 @@ from mmsr.model.configuration import PRESETS, MmsrConfig, check_choice, fusion_r
 from mmsr.model.decoders import CACHE, DECODER_CLASSES, LabelGrammar, RationaleDecoder
 from mmsr.model.encoders import TextEncoder, load_audio_encoder
 from mmsr.model.fusion import FUSION_CLASSES, POOLING_CLASSES
-from mmsr.model.joint_encoder import MmsrEncoder, MmsrEncoderOutput, MmsrPreTrainedModel, or_config
+from mmsr.model.joint_encoder import (
+    NO_UTTERANCE,
+    MmsrEncoder,
+    MmsrEncoderOutput,
+    MmsrPreTrainedModel,
+    or_config,
+)
+
+# What an utterance can be given as in place of `input_ids`.
+_BESIDE_IDS = ("text_features", "input_values", "audio_features", "inputs_embeds", "encoder_outputs")
 
 
 @dataclass
@@ -266,7 +276,7 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         decoder_attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
         sentiment_labels: Tensor | None = None,
-        forced_sentiment: Tensor | None = None,
+        forced_sentiment: Tensor | Sequence[int] | int | None = None,
         encoder_outputs: MmsrEncoderOutput | None = None,
         past_key_values: Cache | None = None,
         inputs_embeds: Tensor | None = None,
@@ -293,8 +303,8 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
             labels: rationale targets `[b, r]` = label token, rationale, end; -100 where there is nothing to
                 learn. With `multitask` the label's position never enters the loss.
             sentiment_labels: `[b]`, -100 where unknown.
-            forced_sentiment: `[b]`, the label that the rationale explains, in place of the head's; also in
-                `generate`.
+            forced_sentiment: `[b]`, or one for all rows, the label that the rationale explains, in place of
+                the head's; also in `generate`.
             encoder_outputs: the memory, where it is known already.
             past_key_values: the decoder's cache.
             inputs_embeds: `[b, t, e]` in place of `input_ids`.
@@ -432,7 +442,9 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         """The name under which transformers' collators look for `shift_right`."""
         return self.shift_right(labels)
 
-    def rationale_prompt(self, sentiment_logits: Tensor, forced_sentiment: Tensor | None = None) -> Tensor:
+    def rationale_prompt(
+        self, sentiment_logits: Tensor, forced_sentiment: Tensor | Sequence[int] | int | None = None
+    ) -> Tensor:
         """What a rationale starts from, `[b, 1]` or `[b, 2]`.
 
         With `multitask` the start token and the token of the label to explain: the head's, unless
@@ -454,8 +466,11 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         label_tokens = self.label_tokens(sentiment.device)[sentiment]
         return torch.stack([start, label_tokens], dim=1)
 
-    def _checked_labels(self, forced_sentiment: Tensor, like: Tensor) -> Tensor:
-        forced_sentiment = forced_sentiment.to(like)
+    def _checked_labels(self, forced_sentiment: Tensor | Sequence[int] | int, like: Tensor) -> Tensor:
+        """Label ids as `like [b]`; a number is every row's."""
+        forced_sentiment = torch.as_tensor(forced_sentiment).to(like)
+        if forced_sentiment.ndim == 0:
+            forced_sentiment = forced_sentiment.expand_as(like)
         if forced_sentiment.shape != like.shape or not (
             ((forced_sentiment >= 0) & (forced_sentiment < len(self.config.labels))).all()
         ):
@@ -470,22 +485,34 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
     def _maybe_initialize_input_ids_for_generation(
         self, inputs: Tensor | None, bos_token_id: Tensor | None, model_kwargs: dict[str, Any]
     ) -> Any:
-        """Audio alone: the transcript that `generate` invents is masked as absent."""
-        if (
-            inputs is None
-            and model_kwargs.get("encoder_outputs") is None
-            and "inputs_embeds" not in model_kwargs
-        ):
-            heard = next(
-                (model_kwargs[k] for k in ("input_values", "audio_features") if k in model_kwargs), None
+        """Without a transcript: the one that `generate` invents is masked as absent.
+
+        Where its states are given (`text_features`), their mask stays.
+        """
+        given = {
+            name: model_kwargs[name]
+            for name in (
+                "text_features",
+                "input_values",
+                "audio_features",
+                "inputs_embeds",
+                "encoder_outputs",
             )
-            if heard is not None:
-                inputs = torch.full((len(heard), 1), self.config.pad_token_id, device=self.device)
-                model_kwargs["attention_mask"] = torch.zeros_like(inputs)
-                return inputs
-        return super()._maybe_initialize_input_ids_for_generation(  # type: ignore[misc]  # its self is a Protocol
-            inputs, bos_token_id, model_kwargs
-        )
+            if model_kwargs.get(name) is not None
+        }
+        if inputs is not None or "encoder_outputs" in given or "inputs_embeds" in given:
+            return super()._maybe_initialize_input_ids_for_generation(  # type: ignore[misc]  # its self is a Protocol
+                inputs, bos_token_id, model_kwargs
+            )
+        if not given:
+            raise ValueError(NO_UTTERANCE)
+        states = next(iter(given.values()))
+        invented = torch.full((len(states), 1), self.config.pad_token_id, device=self.device)
+        if "text_features" not in given:
+            model_kwargs["attention_mask"] = torch.zeros_like(invented)
+        elif model_kwargs.get("attention_mask") is None:
+            model_kwargs["attention_mask"] = invented.new_ones(states.shape[:2])
+        return invented
 
     def _prepare_decoder_input_ids_for_generation(
         self,
@@ -500,11 +527,23 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
             raise ValueError(
                 "this model gives a label only (decoder_type='none'): there is no rationale to generate"
             )
-        forced = model_kwargs.get("forced_sentiment")
-        if model_kwargs.get("decoder_input_ids") is None:
+        forced, given = (model_kwargs.get(name) for name in ("forced_sentiment", "decoder_input_ids"))
+        layout = self.config.format
+        assert layout is not None
+        if forced is not None:
+            # kept as a tensor, which `LabelGrammar` reads and beams expand
+            forced = self._checked_labels(forced, torch.empty(batch_size, dtype=torch.long, device=device))
+            model_kwargs["forced_sentiment"] = forced
+        if given is None:
             memory: MmsrEncoderOutput = model_kwargs["encoder_outputs"]
             logits = self.head(memory.last_hidden_state, memory.attention_mask)
             model_kwargs["decoder_input_ids"] = self.rationale_prompt(logits, forced)
+        elif forced is not None and layout.label_first:
+            raise ValueError(
+                f"forced_sentiment={forced.tolist()} contradicts decoder_input_ids: with "
+                f"rationale_format={self.config.rationale_format!r} the label stands in them; accepted: one "
+                "or the other"
+            )
         return super()._prepare_decoder_input_ids_for_generation(  # type: ignore[misc]  # its self is a Protocol
             batch_size, model_input_name, model_kwargs, decoder_start_token_id, device
         )
@@ -512,17 +551,27 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
     def _get_logits_processor(self, generation_config: Any, *args: Any, **kwargs: Any) -> Any:
         """Every text keeps to its format, so that its label can be read."""
         processors = super()._get_logits_processor(generation_config, *args, **kwargs)  # type: ignore[misc]  # its self is a Protocol
-        layout = self.config.format
-        assert layout is not None and self.config.label_token_ids and self.config.eos_token_id is not None
-        processors.append(
-            LabelGrammar(
-                layout,
-                label_tokens=self.config.label_token_ids,
-                eos_token_id=self.config.eos_token_id,
-                max_length=generation_config.max_length,
-                forced=(kwargs.get("model_kwargs") or {}).get("forced_sentiment"),
+        layout, form = self.config.format, f"rationale_format={self.config.rationale_format!r}"
+        assert layout is not None and self.config.label_token_ids
+        if self.config.eos_token_id is None:
+            raise ValueError("eos_token_id=None; accepted, to generate: the token that ends a rationale")
+        written, longest = kwargs["input_ids_seq_length"], generation_config.max_length
+        label_to_come = layout.label_learned and (written == 1 or not layout.label_first)
+        if label_to_come and longest - written < 2:
+            raise ValueError(
+                f"max_new_tokens={longest - written} leaves no room for the label that {form} writes; "
+                "accepted: 2 (label and end) or more"
             )
+        grammar = LabelGrammar(
+            layout,
+            label_tokens=self.config.label_token_ids,
+            eos_token_id=self.config.eos_token_id,
+            max_length=longest,
+            forced=(kwargs.get("model_kwargs") or {}).get("forced_sentiment"),
         )
+        processors.insert(
+            0, grammar
+        )  # of what it allows top_k and the like choose: after them nothing may be left
         return processors
 
 

@@ -241,7 +241,8 @@ class SentimentReasoningPipeline(Pipeline):
         if layout is None or (rationale is False and not layout.label_learned):
             return answers
 
-        longest = max_new_tokens or self.processor.max_rationale_tokens + 2  # with label and end
+        # with label and end
+        longest = self.processor.max_rationale_tokens + 2 if max_new_tokens is None else max_new_tokens
         if rationale is False and layout.label_first:
             longest = 2  # label and end are all that is asked for
 

@@ -279,102 +279,6 @@ def test_a_rationale_without_a_decoder_raises(make_model: MakeModel, batch: Batc
         model(**batch, labels=labels)
 
 
-# ---------------------------------------------------------------------- generation
-
-
-def generate(model: MmsrForSentimentReasoning, **arguments: Any) -> Tensor:
-    """8 tokens after the prompt, each another: a model that is not trained would repeat its last."""
-    settings = {"do_sample": False, "max_new_tokens": 8, "min_new_tokens": 8, "no_repeat_ngram_size": 1}
-    settings |= arguments
-    return model.generate(**settings)  # type: ignore[misc]
-
-
-@pytest.mark.parametrize("beams", [1, 2])
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
-def test_cached_generation_equals_uncached(make_model: MakeModel, ragged: Batch, attention: str, beams: int):
-    model = make_model(attention)
-    kept = {"num_beams": beams, "output_logits": True, "return_dict_in_generate": True}
-    cached, uncached = (generate(model, **ragged, **kept, use_cache=cache) for cache in (True, False))
-    assert torch.equal(cached.sequences, uncached.sequences)
-    assert_close(torch.stack(cached.logits), torch.stack(uncached.logits), **TIGHT)
-    assert cached.past_key_values is not None and uncached.past_key_values is None
-    assert len(cached.sequences.unique(dim=0)) == 3
-
-
-@pytest.mark.parametrize("beams", [1, 3])
-def test_a_rationale_starts_from_its_rows_label(make_model: MakeModel, batch: Batch, beams: int):
-    model = make_model()
-    with torch.no_grad():  # so that the rows differ in their label
-        model.head.out.bias -= model(**batch).sentiment_logits.mean(0)
-    predicted = model(**batch).sentiment_logits.argmax(-1)
-    assert len(set(predicted.tolist())) > 1
-    tokens = torch.tensor(model.config.label_token_ids)
-    sequences = generate(model, **batch, num_beams=beams)
-    assert sequences.shape == (3, 10) and (sequences[:, 0] == model.config.decoder_start_token_id).all()
-    assert torch.equal(sequences[:, 1], tokens[predicted])
-
-    forced = (predicted + torch.tensor([1, 2, 1])) % 3
-    counterfactual = generate(model, **batch, num_beams=beams, forced_sentiment=forced)
-    assert torch.equal(counterfactual[:, 1], tokens[forced])
-    assert (counterfactual[:, 2:] != sequences[:, 2:]).any(-1).all()
-    assert torch.equal(model(**batch, forced_sentiment=forced).logits, model(
-        **batch, decoder_input_ids=counterfactual[:, :2]
-    ).logits)  # fmt: skip
-
-
-@pytest.mark.parametrize("forced", [[0, 1, 3], [-1, 0, 0], [1]])
-def test_a_forced_label_that_is_none_raises(make_model: MakeModel, batch: Batch, forced: list[int]):
-    with pytest.raises(
-        ValueError, match=r"forced_sentiment=\[.*\]; accepted: one label id per row, of .*posit"
-    ):
-        generate(make_model(), **batch, forced_sentiment=torch.tensor(forced))
-
-
-@pytest.mark.parametrize("beams", [1, 3])
-def test_the_memory_is_made_once_per_utterance(make_model: MakeModel, batch: Batch, beams: int):
-    model = make_model()
-    rows: list[int] = []
-    parts = (model.encoder, model.encoder.audio_encoder.model, model.encoder.text_encoder.model)
-    for part in parts:
-        part.register_forward_hook(lambda module, args, output: rows.append(len(output[0])))
-    generate(model, **batch, num_beams=beams)
-    assert rows == [3, 3, 3]
-
-
-def test_given_targets_do_not_leak_into_generation(make_model: MakeModel, batch: Batch, labels: Tensor):
-    model = make_model()
-    wrong = (model(**batch).sentiment_logits.argmax(-1) + 1) % 3
-    labels[:, 0] = torch.tensor(model.config.label_token_ids)[wrong]
-    answer = generate(model, **batch, sentiment_labels=wrong, labels=labels)
-    assert torch.equal(answer, generate(model, **batch))
-
-
-@pytest.mark.parametrize("beams", [1, 2])
-@pytest.mark.parametrize("fusion", ["cross_attention", "audio_only"])
-def test_generation_from_audio_alone_hears_no_transcript(
-    make_model: MakeModel, batch: Batch, fusion: str, beams: int
-):
-    model = make_model(fusion=fusion)
-    heard = {name: batch[name] for name in ("input_values", "input_values_mask")}
-    expected = generate(model, encoder_outputs=model.encoder(**heard), num_beams=beams)
-    assert torch.equal(generate(model, **heard, num_beams=beams), expected)
-    features, mask = model.encoder.encode_audio(**heard)
-    from_features = generate(model, audio_features=features, audio_features_mask=mask, num_beams=beams)
-    assert torch.equal(from_features, expected)
-
-
-def test_generation_from_embeddings_equals_that_from_ids(make_model: MakeModel, batch: Batch):
-    model = make_model()
-    expected = generate(model, **batch)
-    embeds = model.get_input_embeddings()(batch.pop("input_ids"))
-    assert torch.equal(generate(model, inputs_embeds=embeds, **batch), expected)
-
-
-def test_generation_without_a_decoder_raises(make_model: MakeModel, batch: Batch):
-    with pytest.raises(ValueError, match="gives a label only .* no rationale to generate"):
-        generate(make_model(rationale_format="none"), **batch)
-
-
 # ---------------------------------------------------------------------- as transformers expects it
 
 
@@ -781,25 +685,7 @@ def test_real_encoders_join(shared_models: Path):
     assert whole.memory_mask.sum(-1).tolist() == [1 + int(inputs["attention_mask"][0].sum()), 51]
     text_alone = processor(text=["the doctor was kind"], return_tensors="pt")
     assert_close(model(**text_alone).sentiment_logits[0], whole.sentiment_logits[0], **TIGHT)
-    sequences = generate(model, **inputs)
+    sequences: Any = model.generate(**inputs, do_sample=False, max_new_tokens=8)  # type: ignore[misc]
     assert (
         sequences[:, 1] == torch.tensor(processor.label_token_ids)[whole.sentiment_logits.argmax(-1)]
     ).all()
-
-
-def test_a_model_card_says_what_the_checkpoint_is_and_is_not_overwritten(
-    make_model: MakeModel, tmp_path: Path
-):
-    folder = tmp_path / "voices"
-    model = make_model(fusion="gated")
-    model.save_pretrained(folder)
-    card = (folder / "README.md").read_text(encoding="utf-8")
-    assert card.startswith("---\nlibrary_name: transformers\ntags:\n- mmsr\n") and "generated by mmsr" in card
-    for said in ("# voices", "`wav2vec2`", "`xlm-roberta`", "`gated`", "`multitask`, by `mbart`"):
-        assert said in card, said
-    assert f"{model.num_parameters():,}" in card and "negative, neutral, positive" in card
-    make_model(fusion="film").save_pretrained(folder)
-    assert "`film`" in (folder / "README.md").read_text(encoding="utf-8"), "another model, another card"
-    (folder / "README.md").write_text("mine", encoding="utf-8")
-    model.save_pretrained(folder)
-    assert (folder / "README.md").read_text(encoding="utf-8") == "mine"
