@@ -23,12 +23,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from huggingface_hub import ModelCard
 from torch import Tensor, nn
 from transformers import AutoModel, Cache, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import ModelOutput, Seq2SeqLMOutput
 from transformers.utils import can_return_tuple
 
-from mmsr.model.card import is_generated, model_card
+from mmsr.model.card import is_generated, model_card, replace_blank
 from mmsr.model.configuration import PRESETS, MmsrConfig, check_choice, fusion_reads
 from mmsr.model.decoders import CACHE, DECODER_CLASSES, LabelGrammar, RationaleDecoder
 from mmsr.model.encoders import TextEncoder, load_audio_encoder
@@ -105,6 +106,9 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
     Differs from the paper (arXiv 2407.21054), which feeds an ASR transcript to a text model, in that the
     audio is an input of the joint model.
     """
+
+    _written_card: bytes | None = None
+    """Somebody's own README.md of the folder that is being saved, which an upload must not lose."""
 
     def __init__(self, config: MmsrConfig) -> None:
         # transformers would take it for the sampling temperature of generation
@@ -200,11 +204,26 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:  # type: ignore[override]
         """As `PreTrainedModel.save_pretrained`, with a model card (README.md), unless somebody wrote one."""
         card = Path(save_directory) / "README.md"
-        if (not card.exists() or is_generated(card)) and kwargs.get("is_main_process", True):
+        written = card.exists() and not is_generated(card)
+        if not written and kwargs.get("is_main_process", True):
             card.parent.mkdir(parents=True, exist_ok=True)
-            name = kwargs.get("repo_id") or card.parent.name
-            model_card(self.config, name=name, parameters=self.num_parameters()).save(card)
+            self._card(kwargs.get("repo_id") or card.parent.name).save(card)
+        self._written_card = card.read_bytes() if written else None
         super().save_pretrained(save_directory, **kwargs)
+
+    def _card(self, name: str) -> ModelCard:
+        return model_card(self.config, name=name, parameters=self.num_parameters())
+
+    def _upload_modified_files(
+        self, working_dir: str | os.PathLike[str], repo_id: str, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Upload a folder with its card, over which transformers has just put the Hub's or an empty one."""
+        path = Path(working_dir) / "README.md"
+        if self._written_card is not None:
+            path.write_bytes(self._written_card)
+        else:
+            replace_blank(path, self._card(repo_id))
+        return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
 
     # ------------------------------------------------------------------ parts, as transformers asks for them
 

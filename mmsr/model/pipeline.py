@@ -170,6 +170,12 @@ class SentimentReasoningPipeline(Pipeline):
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory, **kwargs)
 
+    def _upload_modified_files(
+        self, working_dir: str | os.PathLike[str], repo_id: str, *args: Any, **kwargs: Any
+    ) -> Any:
+        """What `push_to_hub` uploads: as of a model, with its card."""
+        return self.model._upload_modified_files(working_dir, repo_id, *args, **kwargs)
+
     def preprocess(  # type: ignore[override]
         self,
         input_: Any,
