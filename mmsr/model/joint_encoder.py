@@ -26,6 +26,8 @@ from mmsr.model.configuration import MmsrConfig
 from mmsr.model.encoders import Encoded, LayerMix, TextEncoder, audio_encoder_class, to_front
 from mmsr.model.fusion import FUSION_CLASSES, AttentionPooling, ResidualLinear
 
+_AUTOMATIC = ("auto", "balanced", "balanced_low_0", "sequential")
+_OTHER_NAME = "sentiment_classifier"
 NO_UTTERANCE = "no utterance: pass input_values (audio), input_ids (transcript), or both"
 
 
@@ -137,7 +139,22 @@ class MmsrPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_attention_backend = True
-    _no_split_modules = ["CrossAttentionLayer", "SelfAttentionLayer"]
+    _no_split_modules = ["CrossAttentionLayer", "SelfAttentionLayer", "Stream", "SentimentHead"]
+
+    def post_init(self) -> None:
+        """As `PreTrainedModel.post_init`, which asks direct children alone: our parts stand a level below.
+
+        What they say of their placement and precision is said of the whole.
+        """
+        super().post_init()
+        for path, part in self.named_modules():
+            if not isinstance(part, PreTrainedModel) or part is self:
+                continue
+            for told in ("_no_split_modules", "_skip_keys_device_placement"):
+                getattr(self, told).update(getattr(part, told) or ())
+            for told in ("_keep_in_fp32_modules", "_keep_in_fp32_modules_strict"):
+                # under its path, since these are searched for: T5's `wo` is in `word_embeddings` too
+                getattr(self, told).update(f"{path}.*{name}" for name in getattr(part, told) or ())
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -170,6 +187,8 @@ class MmsrPreTrainedModel(PreTrainedModel):
         Raises:
             ValueError: weights are missing, unknown or of another shape; the message names them.
         """
+        if isinstance(kwargs.get("device_map"), str) and kwargs["device_map"] in _AUTOMATIC:
+            kwargs["device_map"] = cls._device_map(pretrained_model_name_or_path, **kwargs)
         if kwargs.get("output_loading_info") or kwargs.get("ignore_mismatched_sizes"):
             return super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
         kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
@@ -195,6 +214,28 @@ class MmsrPreTrainedModel(PreTrainedModel):
                 "weights for what is missing)"
             )
         return model
+
+    @classmethod
+    def _device_map(
+        cls, name: str | os.PathLike[str], *, device_map: str, max_memory: Any = None, **kwargs: Any
+    ) -> dict[str, int | str]:
+        """Where transformers would put each part of a checkpoint.
+
+        It takes every weight with `head.` in its name, such as a decoder's `lm_head.weight`, for one of the
+        module `head`, and fails where that is tied: here the module bears another name meanwhile.
+        """
+        from transformers.integrations.accelerate import get_balanced_memory, infer_auto_device_map
+
+        config, _ = cls.config_class.from_pretrained(name, **{**kwargs, "return_unused_kwargs": True})
+        with torch.device("meta"):
+            model = cls._from_config(kwargs.get("config") or config, dtype=config.dtype)
+        if head := model._modules.pop("head", None):
+            model.add_module(_OTHER_NAME, head)
+        whole, low_zero = model._no_split_modules, device_map == "balanced_low_0"
+        if device_map != "sequential":
+            max_memory = get_balanced_memory(model, max_memory, whole, low_zero=low_zero)
+        found = infer_auto_device_map(model, max_memory, whole)
+        return {part.replace(_OTHER_NAME, "head", 1): device for part, device in found.items()}
 
 
 class MmsrEncoder(MmsrPreTrainedModel):

@@ -10,7 +10,7 @@ import transformers.modeling_utils
 import transformers.utils.hub
 from huggingface_hub import ModelCard, ModelCardData
 from huggingface_hub.errors import EntryNotFoundError
-from transformers import PreTrainedModel, pipeline
+from transformers import pipeline
 
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.pipeline import TASK
@@ -28,9 +28,7 @@ class Hub:
     card: str | None = None
     files: dict[str, bytes]
 
-    def upload(
-        self, model: PreTrainedModel, working_dir: str, repo_id: str, *args: Any, **kwargs: Any
-    ) -> str:
+    def upload(self, working_dir: str, repo_id: str, *args: Any, **kwargs: Any) -> str:
         self.files = {path.name: path.read_bytes() for path in Path(working_dir).iterdir()}
         return repo_id
 
@@ -50,7 +48,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     monkeypatch.setattr(
         transformers.utils.hub.PushToHubMixin,
         "_upload_modified_files",
-        lambda model, *args, **kwargs: hub.upload(model, *args, **kwargs),
+        lambda model, *args, **kwargs: hub.upload(*args, **kwargs),
     )
     load = ModelCard.load
     monkeypatch.setattr(

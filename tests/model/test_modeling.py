@@ -605,6 +605,41 @@ def test_parts_are_built_in_the_models_dtype(saved_as: torch.dtype | None, batch
     assert output.loss.isfinite() and output.logits.dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"fusion": "audio_only"}, {"decoder_type": "prefix"}, {"rationale_format": "none"}],
+    ids=["tied", "audio_only", "prefix", "label"],
+)
+def test_a_checkpoint_is_placed_by_its_size(
+    make_model: MakeModel, batch: Batch, settings: dict[str, Any], tmp_path: Path
+):
+    """On one device, and where it must be split: no name in it is another's part (`head`, `lm_head`)."""
+    model = make_model(**settings)
+    model.save_pretrained(tmp_path)
+    expected = model(**batch)
+    for memory in (None, {"cpu": model.get_memory_footprint() * 2 // 3, "disk": 10**9}):
+        loaded = AutoModel.from_pretrained(
+            tmp_path, device_map="auto", max_memory=memory, offload_folder=tmp_path / "offload"
+        )
+        assert (memory is not None) == ("disk" in getattr(loaded, "hf_device_map", {}).values())
+        found = loaded(**batch)
+        assert_close(found.sentiment_logits, expected.sentiment_logits, **TIGHT)
+        if model.decoder is not None:
+            assert_close(found.logits, expected.logits, **TIGHT)
+
+
+def test_what_parts_say_of_placement_and_precision_is_said_of_the_whole(
+    make_model: MakeModel, tmp_path: Path
+):
+    t5 = {"d_model": 32, "d_kv": 8, "d_ff": 37, "num_layers": 2, "num_heads": 4, "vocab_size": 256}
+    model = make_model(decoder=AutoConfig.for_model("t5", feed_forward_proj="gated-gelu", **t5))
+    assert {"XLMRobertaLayer", "T5Block", "CrossAttentionLayer", "Stream"} <= set(model._no_split_modules)
+    model.save_pretrained(tmp_path)
+    half = MmsrForSentimentReasoning.from_pretrained(tmp_path, dtype=torch.float16)
+    kept = {name for name, weight in half.named_parameters() if weight.dtype == torch.float32}
+    assert kept and all(name.endswith("wo.weight") for name in kept), "T5 overflows in float16"
+
+
 # ---------------------------------------------------------------------- from pretrained parts
 
 
