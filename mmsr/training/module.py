@@ -16,7 +16,7 @@ import math
 import pickle
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
@@ -53,6 +53,7 @@ from mmsr.training.parameters import (
     eval_frozen,
     free_label_tokens,
     freeze_encoders,
+    joined,
     merge_lora,
     model_part,
     parameter_groups,
@@ -498,11 +499,24 @@ class MmsrModule(L.LightningModule):
             if self.ogm_ge is not None:
                 logits = self.objectives["auxiliary_heads"].logits(streams)  # type: ignore[operator]
                 self.ogm_ge.observe(logits, streams, labels)
-        for name, loss in losses.items():
-            self._log_training(name, loss, len(labels))
+        for figure in self._figures(losses, len(labels)):
+            self._log_training(*figure)
         for name, log_variance in self.log_variances.items():
             self._log_training(f"{name}_log_variance", log_variance, len(labels))
-        return losses["loss"]
+        return joined(losses["loss"], self) if self.trainer.world_size > 1 else losses["loss"]
+
+    def _figures(self, losses: Mapping[str, Any], rows: int) -> Iterator[tuple[str, Any, int]]:
+        """Each loss with its name and weight, those of the model first.
+
+        Processes must log the same figures in the same order: one whose batch has no rationale logs a loss of
+        no weight in its place.
+        """
+        several, model = self.trainer.world_size > 1, self.parts()[0]
+        for name in dict.fromkeys([*MODEL_LOSSES, *losses]):
+            if losses.get(name) is not None:
+                yield name, losses[name], rows
+            elif several and name == "rationale_loss" and model.decoder is not None:
+                yield name, 0.0, 0
 
     def _log_training(self, name: str, value: Tensor | float, rows: int) -> None:
         value = value.detach() if isinstance(value, Tensor) else value
@@ -557,15 +571,17 @@ class MmsrModule(L.LightningModule):
         labels = batch["sentiment_labels"]
         known = labels >= 0
         self.dev_macro_f1.update(output.sentiment_logits[known], labels[known])
-        for name in MODEL_LOSSES:
-            if output.get(name) is not None:
-                self.log(f"dev_{name}", output[name], batch_size=len(labels), sync_dist=True)
+        losses = {name: output.get(name) for name in MODEL_LOSSES}
+        for name, loss, rows in self._figures(losses, len(labels)):
+            self.log(f"dev_{name}", loss, batch_size=rows, sync_dist=True)
         self.log("dev_macro_f1", self.dev_macro_f1, prog_bar=True)
-        layout = self.parts()[0].config.format
-        if output.decoder_sentiment_logits is not None and layout is not None and layout.label_first:
-            written = known & (batch["labels"] >= 0).any(-1)
-            self.dev_decoder_macro_f1.update(output.decoder_sentiment_logits[written], labels[written])
-            self.log("dev_decoder_macro_f1", self.dev_decoder_macro_f1)
+        layout, decoded = self.parts()[0].config.format, output.decoder_sentiment_logits
+        if layout is not None and layout.label_first and layout.label_learned:
+            if decoded is not None:
+                written = known & (batch["labels"] >= 0).any(-1)
+                self.dev_decoder_macro_f1.update(decoded[written], labels[written])
+            if decoded is not None or self.trainer.world_size > 1:
+                self.log("dev_decoder_macro_f1", self.dev_decoder_macro_f1)
 
     def _drop_modalities(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Mask one modality in some of the rows that have both."""
