@@ -22,7 +22,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import ModelOutput
 from transformers.utils import can_return_tuple
 
-from mmsr.model.configuration import MmsrConfig
+from mmsr.model.configuration import MmsrConfig, audio_layers_error
 from mmsr.model.encoders import Encoded, LayerMix, TextEncoder, audio_encoder_class, to_front
 from mmsr.model.fusion import FUSION_CLASSES, AttentionPooling, ResidualLinear
 
@@ -246,6 +246,9 @@ class MmsrEncoder(MmsrPreTrainedModel):
         if config.uses_audio:
             audio = config.part("audio_encoder")
             self.audio_encoder = audio_encoder_class(audio)(config)
+            last = self.audio_encoder.num_states - 1
+            if config.audio_layers is not None and config.audio_layers[-1] > last:
+                raise audio_layers_error(config.audio_layers, last)
             self.audio_stream = Stream(
                 self.audio_encoder.num_states,
                 self.audio_encoder.width,

@@ -32,7 +32,14 @@ from transformers import get_cosine_schedule_with_warmup
 from mmsr.data.audio import Audio
 from mmsr.data.features import Dtype, FeatureStore, StoredFeatures, encoder_fingerprint, file_digest
 from mmsr.data.manifest import column_of
-from mmsr.model.configuration import DEFAULT_LABELS, MmsrConfig, check_choice, fusion_reads
+from mmsr.model.configuration import (
+    DEFAULT_LABELS,
+    MmsrConfig,
+    check_choice,
+    check_class_weights,
+    check_names,
+    fusion_reads,
+)
 from mmsr.model.fusion import FUSION_CLASSES
 from mmsr.model.modeling import MmsrForSentimentReasoning, MmsrOutput
 from mmsr.model.processing import MmsrProcessor
@@ -61,6 +68,13 @@ from mmsr.training.parameters import (
 
 MODEL_LOSSES = ("loss", "sentiment_loss", "rationale_loss")
 _FIXED_BY_A_CHECKPOINT = ("fusion", "config", "labels", "text_prefix", "rationale_format", "decoder_type")
+# Settings of `MmsrConfig` that are arguments here.
+_ARGUMENTS = {
+    "fusion": "fusion",
+    "rationale_format": "rationale_format",
+    "decoder_type": "decoder_type",
+    "id2label": "labels",
+}
 _TOKENIZER_ROWS = 50_000  # on which a tokenizer is trained: more of them hardly change its pieces
 _ENCODED_TEXTS = 64  # at a time
 _STANDARDIZED_ON = 128  # training files, spread evenly; some 20,000 frames
@@ -101,8 +115,9 @@ class MmsrModule(L.LightningModule):
             bitsandbytes). In a decoder the embeddings of its label tokens are trained as well. The
             saved model has the updates merged into its weights.
         attention: How attention is computed: sdpa (the default), eager, or flash_attention_2 on CUDA with the
-            package flash-attn. All three give the same numbers; a small model trains faster on a CPU with
-            eager, whose memory grows with the square of the audio's length.
+            package flash-attn. sdpa and eager give the same numbers but for rounding; flash_attention_2
+            computes in 16 bits, and differs by theirs. A small model trains faster on a CPU with eager, whose
+            memory grows with the square of the audio's length.
         gradient_checkpointing: Compute activations again in the backward pass instead of keeping them.
         feature_store: Folder in which the frozen encoders' states are kept, so that each file is heard and
             each transcript read once, for all epochs and all runs that use the folder.
@@ -188,15 +203,23 @@ class MmsrModule(L.LightningModule):
         """Refuse values out of range, and switches that contradict each other."""
         p = self.hparams
         check_choice("fusion", p["fusion"], tuple(FUSION_CLASSES))
+        self._check_config(p["config"] or {})
         check_encoder_switches(**self._encoder_switches())
         for name, least, most in (
             ("audio_dropout", 0.0, 1.0),
             ("text_dropout", 0.0, 1.0),
             ("label_smoothing", 0.0, 1.0),
             ("r_drop", 0.0, math.inf),
+            ("weight_decay", 0.0, math.inf),
+            ("warmup_ratio", 0.0, 1.0),
         ):
             if p[name] is not None and not least <= p[name] <= most:
                 raise ValueError(f"{name} is {p[name]}; accepted: {least:g} to {most:g}")
+        for name in ("learning_rate", "encoder_learning_rate"):
+            if p[name] is not None and not p[name] > 0:
+                raise ValueError(f"{name} is {p[name]}; accepted: above 0")
+        if isinstance(p["class_weights"], list):
+            check_class_weights(p["class_weights"])
         if not 0 < p["layer_decay"] <= 1:
             raise ValueError(f"layer_decay is {p['layer_decay']}; accepted: above 0, to 1")
         if p["ema_decay"] is not None and not 0 < p["ema_decay"] < 1:
@@ -219,6 +242,10 @@ class MmsrModule(L.LightningModule):
             raise ValueError("decoder= (pretrained) needs a pretrained encoder: give audio=, text=, or both")
         if p["decoder"] and p["rationale_format"] == "none":
             raise ValueError("decoder= writes rationales, and rationale_format='none' wants none")
+        if p["rationale_format"] == "none" and self._given(["decoder_type"]):
+            raise ValueError(
+                f"decoder_type={p['decoder_type']!r} is of a decoder, and rationale_format='none' wants none"
+            )
         if p["feature_store"] and not set(p["freeze"] or []) & set(ENCODERS):
             raise ValueError(
                 "feature_store= keeps what a frozen encoder answers; add audio_encoder or text_encoder to "
@@ -245,6 +272,15 @@ class MmsrModule(L.LightningModule):
                 f"objectives= ({', '.join(objectives)}) are of two modalities, and fusion={p['fusion']!r} "
                 "has one"
             )
+
+    def _check_config(self, config: dict[str, Any]) -> None:
+        """Refuse further settings that do not exist, and those that have an argument of their own."""
+        accepted = set(MmsrConfig.settings()) - set(_ARGUMENTS)
+        for name in config.keys() & _ARGUMENTS.keys():
+            argument = _ARGUMENTS[name]
+            given = f" and {argument}={self.hparams[argument]!r}" if self._given([argument]) else ""
+            raise ValueError(f"config {name}={config[name]!r}{given}: say it by {argument}= alone")
+        check_names("config", config, accepted)
 
     def _encoder_switches(self) -> dict[str, Any]:
         """The switches that say which weights of the model's parts are trained; empty where not given."""
@@ -279,7 +315,7 @@ class MmsrModule(L.LightningModule):
         if self.hparams["feature_store"]:
             if data.audio_features is None and data.text_features is None:
                 self._use_feature_store()
-        elif model.config.audio_standardize and not self.hparams["pretrained"]:
+        elif model.config.audio_standardize and model.config.uses_audio and not self.hparams["pretrained"]:
             raise ValueError("config audio_standardize takes its statistics from a feature_store=: name one")
         self.dev_macro_f1 = MulticlassF1Score(len(model.config.labels), average="macro")
         self.dev_decoder_macro_f1 = MulticlassF1Score(len(model.config.labels), average="macro")
@@ -373,6 +409,7 @@ class MmsrModule(L.LightningModule):
             labels=p["labels"],
             vocab_size=p["vocab_size"],
             rationale_format=p["rationale_format"],
+            text_prefix=p["text_prefix"],
         )
         settings = {"fusion": p["fusion"], **(p["config"] or {})}
         if p["rationale_format"] != "none":
