@@ -20,11 +20,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import ModelOutput
-from transformers.utils import can_return_tuple
+from transformers.utils import can_return_tuple, logging
 
 from mmsr.model.configuration import MmsrConfig, audio_layers_error
 from mmsr.model.encoders import Encoded, LayerMix, TextEncoder, audio_encoder_class, to_front
 from mmsr.model.fusion import FUSION_CLASSES, AttentionPooling, ResidualLinear
+
+logger: Any = logging.get_logger(__name__)
 
 _AUTOMATIC = ("auto", "balanced", "balanced_low_0", "sequential")
 _OTHER_NAME = "sentiment_classifier"
@@ -155,6 +157,16 @@ class MmsrPreTrainedModel(PreTrainedModel):
             for told in ("_keep_in_fp32_modules", "_keep_in_fp32_modules_strict"):
                 # under its path, since these are searched for: T5's `wo` is in `word_embeddings` too
                 getattr(self, told).update(f"{path}.*{name}" for name in getattr(part, told) or ())
+
+    def wants_attentions(self, given: bool | None) -> bool:
+        """Whether attentions are asked for, by the argument or else the configuration."""
+        wanted, way = or_config(given, self.config.output_attentions), self.config._attn_implementation
+        if wanted and way != "eager":
+            logger.warning_once(
+                f"output_attentions=True, and attn_implementation={way!r} returns none; accepted: "
+                "attn_implementation='eager' (set_attn_implementation)"
+            )
+        return wanted
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -326,7 +338,7 @@ class MmsrEncoder(MmsrPreTrainedModel):
             raise ValueError(NO_UTTERANCE)
         batch = given[0].shape[0]
         outputs = {
-            "output_attentions": or_config(output_attentions, self.config.output_attentions),
+            "output_attentions": self.wants_attentions(output_attentions),
             "output_hidden_states": or_config(output_hidden_states, self.config.output_hidden_states),
         }
         audio = text = audio_encoded = text_encoded = None

@@ -333,7 +333,7 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
             text_features: `[b, t, l, e]` from `encoder.encode_text`, which the text encoder then does not
                 compute; their mask is `attention_mask`. `input_ids` may go with them.
             use_cache: return the cache.
-            output_attentions: return attentions (needs eager attention).
+            output_attentions: return attentions (needs eager attention; another is warned of).
             output_hidden_states: return hidden states.
             cache: what transformers calls `past_key_values` from 5.24 on.
             **kwargs: passed on to the decoder.
@@ -386,7 +386,7 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
                 prompt_mask=encoder_outputs.prompt_mask,
                 cache=past_key_values if cache is None else cache,
                 use_cache=use_cache,
-                output_attentions=or_config(output_attentions, self.config.output_attentions),
+                output_attentions=self.wants_attentions(output_attentions),
                 output_hidden_states=or_config(output_hidden_states, self.config.output_hidden_states),
                 **kwargs,
             )

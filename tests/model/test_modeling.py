@@ -13,6 +13,7 @@ from torch.testing import assert_close
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from mmsr.model.configuration import FUSIONS, POOLINGS, MmsrConfig
+from mmsr.model.joint_encoder import logger
 from mmsr.model.modeling import MmsrForSentimentReasoning, MmsrOutput
 from mmsr.model.processing import MmsrProcessor
 
@@ -303,6 +304,19 @@ def test_outputs_hold_every_layer(make_model: MakeModel, batch: Batch):
     assert_close(text_to_audio.sum(-1), torch.ones(3, 4, 7))
     assert output.memory_mask.shape == output.encoder_last_hidden_state.shape[:2] == (3, frames + 7)
     assert model(**batch).encoder_hidden_states is None and model(**batch).fusion_attentions is None
+
+
+def test_who_asks_for_attentions_that_are_not_kept_is_told_once(
+    make_model: MakeModel, batch: Batch, caplog: pytest.LogCaptureFixture
+):
+    logger.warning_once.cache_clear()  # type: ignore[attr-defined]
+    make_model("eager")(**batch, output_attentions=True)
+    assert not caplog.records
+    model = make_model("sdpa")
+    for _ in range(2):
+        model(**batch, output_attentions=True)
+    told = [record.getMessage() for record in caplog.records if record.name.startswith("mmsr")]
+    assert len(told) == 1 and "attn_implementation='sdpa' returns none; accepted: attn_impl" in told[0]
 
 
 def test_a_tuple_is_the_output_without_its_names(make_model: MakeModel, batch: Batch, labels: Tensor):
