@@ -7,6 +7,7 @@ takes out the line that says that the card was generated: it is then left alone.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
@@ -103,7 +104,8 @@ def is_blank(card: ModelCard) -> bool:
 
 def replace_blank(path: Path, card: ModelCard) -> None:
     """Put `card` where `path` is blank or generated, with its tags; else leave it alone."""
-    there = ModelCard.load(path)
+    there: Any = ModelCard.load(path)
     if is_blank(there) or is_generated(path):
-        card.data.tags = list(dict.fromkeys([*(card.data.tags or []), *(there.data.tags or [])]))
+        data: Any = card.data
+        data.tags = list(dict.fromkeys([*(data.tags or []), *(there.data.tags or [])]))
         card.save(path)

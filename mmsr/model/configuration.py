@@ -358,9 +358,9 @@ class MmsrConfig(PreTrainedConfig):
         part = self.part("audio_encoder")
         # Moonshine's `num_hidden_layers` are its decoder's
         last = getattr(part, "encoder_num_hidden_layers", getattr(part, "num_hidden_layers", None))
-        if last is None and layers:  # a timm model, whose stages are known once it is built
-            last = layers[-1]
-        if not layers or sorted(set(layers)) != layers or not 0 <= layers[0] <= layers[-1] <= last:
+        ascending = bool(layers) and sorted(set(layers)) == layers and layers[0] >= 0
+        # a timm model tells no number: its stages are known once it is built
+        if not ascending or (last is not None and layers[-1] > last):
             raise audio_layers_error(layers, last)
 
     @property
