@@ -43,8 +43,8 @@ from mmsr.data.splits import speaker_fold
 from mmsr.evaluation.significance import paired_bootstrap
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor
-from mmsr.training.module import stored_audio
 from mmsr.training.run import fit, mixed_precision
+from mmsr.training.stored import stored_audio
 
 CONFIG = Path(__file__).parents[1] / "ravdess.yaml"
 WINDOW = 480_000  # samples of whisper's 30 s

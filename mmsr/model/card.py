@@ -7,6 +7,7 @@ takes out the line that says that the card was generated: it is then left alone.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
@@ -91,4 +92,20 @@ def model_card(config: MmsrConfig, *, name: str, parameters: int) -> ModelCard:
 
 def is_generated(path: Path) -> bool:
     """Whether the card at `path` is one of these, unchanged in that it says so."""
-    return _GENERATED in path.read_text(encoding="utf-8")
+    return _GENERATED.encode() in path.read_bytes()  # somebody's own may be in any encoding
+
+
+def is_blank(card: ModelCard) -> bool:
+    """Whether it is what transformers uploads where there is none: the Hub's form, one line filled in."""
+    form = set(ModelCard.from_template(ModelCardData(), model_description="").text.splitlines())
+    lines = set(card.text.splitlines())
+    return form <= lines and len(lines - form) <= 1
+
+
+def replace_blank(path: Path, card: ModelCard) -> None:
+    """Put `card` where `path` is blank or generated, with its tags; else leave it alone."""
+    there: Any = ModelCard.load(path)
+    if is_blank(there) or is_generated(path):
+        data: Any = card.data
+        data.tags = list(dict.fromkeys([*(data.tags or []), *(there.data.tags or [])]))
+        card.save(path)

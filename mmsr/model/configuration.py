@@ -7,10 +7,15 @@ config of that part, so that a checkpoint reloads offline. `from_preset` gives n
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
 
 FORMAT_VERSION = 1
 """Version of the checkpoint layout; a checkpoint of a later version is refused."""
@@ -44,6 +49,47 @@ RATIONALE_FORMATS: dict[str, RationaleFormat | None] = {
 }
 
 
+# Settings of every transformers model, by which a configuration may be loaded or saved.
+_OF_TRANSFORMERS = {field.name for field in fields(PreTrainedConfig)} | {
+    "attn_implementation",
+    "auto_map",
+    "custom_pipelines",
+    "experts_implementation",
+    "gradient_checkpointing",
+    "model_type",
+    "name_or_path",
+    "num_labels",
+    "output_attentions",
+    "per_layer_config",
+    "quantization_config",
+    "torch_dtype",
+    "use_cache",
+}
+
+_LEAST = {
+    "hidden_size": 1,
+    "fusion_layers": 0,
+    "fusion_heads": 1,
+    "fusion_intermediate_size": 1,
+    "fusion_bottlenecks": 1,
+    "fusion_rank": 1,
+    "audio_stride": 1,
+    "rationale_loss_weight": 0,
+}
+
+
+def audio_layers_error(layers: Sequence[int], last: int | None) -> ValueError:
+    """What is wrong with `audio_layers` of an encoder whose last layer is `last`."""
+    most = "the last" if last is None else last
+    return ValueError(f"audio_layers={list(layers)}; accepted: some of 0 to {most}, ascending, each once")
+
+
+def check_class_weights(weights: Sequence[float]) -> None:
+    """Raise `ValueError` where a weight is negative or none is above zero."""
+    if not all(0 <= weight < math.inf for weight in weights) or not any(weights):
+        raise ValueError(f"class_weights={list(weights)}; accepted: none below 0, and not 0 for all")
+
+
 def _fusions() -> tuple[str, ...]:
     from mmsr.model.fusion import FUSION_CLASSES  # not above: it brings torch and all of transformers' models
 
@@ -74,8 +120,23 @@ def check_choice(field: str, value: str, accepted: tuple[str, ...]) -> None:
         raise ValueError(f"{field}={value!r} does not exist; accepted: {', '.join(accepted)}")
 
 
+def check_names(what: str, names: Iterable[str], accepted: Iterable[str]) -> None:
+    """Raise `ValueError` for the first name that does not exist, with the nearest that does and with all."""
+    accepted = sorted(accepted)
+    for name in names:
+        if name not in accepted:
+            near = get_close_matches(name, accepted, n=1)
+            raise ValueError(
+                f"{what} {name!r} does not exist{f' (did you mean {near[0]!r}?)' if near else ''}; "
+                f"accepted: {', '.join(accepted)}"
+            )
+
+
 class MmsrConfig(PreTrainedConfig):
     """Architecture of `MmsrForSentimentReasoning`.
+
+    What is said of a modality that the fusion does not read changes nothing, so that an ablation can vary
+    `fusion` alone.
 
     Args:
         audio_encoder: config (or its dict with `model_type`) of a transformers speech encoder; None with
@@ -108,7 +169,8 @@ class MmsrConfig(PreTrainedConfig):
             `none` (a label only).
         prompt_transcript: the decoder reads the transcript's tokens after the memory's soft prefix, and the
             fusion hears the audio alone: the shape of an audio-language model. Goes with
-            `decoder_type="prefix"` and `fusion="audio_only"`.
+            `decoder_type="prefix"`, `fusion="audio_only"` and a `rationale_format` in which the decoder gives
+            the label, since the head would not know the transcript.
         rationale_format: `multitask` (the head gives the label, the decoder starts from the label's token and
             explains it), `post_thinking` (the decoder writes label, then rationale), `pre_thinking`
             (rationale, then label), or `none` (label only; goes with `decoder_type="none"`). The head is
@@ -128,7 +190,8 @@ class MmsrConfig(PreTrainedConfig):
         sampling_rate: of `input_values`, Hz.
 
     Raises:
-        ValueError: an unknown name, or settings that contradict each other, named together.
+        ValueError: an unknown name, or settings that contradict each other, named together. A saved
+            configuration's unknown names are logged, since another release may have written them.
     """
 
     model_type = "mmsr"
@@ -190,6 +253,7 @@ class MmsrConfig(PreTrainedConfig):
         if self.id2label is None and kwargs.get("num_labels") in (None, len(DEFAULT_LABELS)):
             self.id2label = dict(DEFAULT_LABELS)
             kwargs.pop("num_labels", None)
+        self._check_names(kwargs)
         super().__post_init__(**kwargs)
         self.label2id = {label: index for index, label in enumerate(self.labels)}
         self._check()
@@ -197,14 +261,27 @@ class MmsrConfig(PreTrainedConfig):
             # its output layer is tied to the shared table, one level above it
             self.part("decoder").tie_word_embeddings = False
 
+    def _check_names(self, given: Iterable[str]) -> None:
+        """Refuse names that neither this class nor transformers knows, and which would change nothing."""
+        known = _OF_TRANSFORMERS | GenerationConfig().to_dict().keys()
+        unknown = [name for name in given if name not in known and not name.startswith("_")]
+        if self.transformers_version is None:  # which every saved configuration tells
+            check_names("setting", unknown, self.settings())
+        elif unknown:
+            logger.warning("this configuration has settings that are not known: %s", ", ".join(unknown))
+
+    @classmethod
+    def settings(cls) -> list[str]:
+        """The names of this class's own settings, each of which `Args` explains."""
+        return [name for name in cls.__annotations__ if name not in ("sub_configs", "format_version")]
+
     def _check(self) -> None:
         check_choice("fusion", self.fusion, _fusions())
         check_choice("pooling", self.pooling, POOLINGS)
         check_choice("decoder_type", self.decoder_type, DECODERS)
         check_choice("rationale_format", self.rationale_format, tuple(RATIONALE_FORMATS))
-        if self.audio_stride < 1:
-            raise ValueError(f"audio_stride={self.audio_stride}; accepted: 1 (every frame) or more")
-        if self.audio_window_seconds is not None:
+        self._check_ranges()
+        if self.audio_window_seconds is not None and self.uses_audio:
             positions = getattr(self.audio_encoder, "max_source_positions", 0)
             if not 0 < self.audio_window_seconds <= positions / 50:
                 raise ValueError(
@@ -220,7 +297,7 @@ class MmsrConfig(PreTrainedConfig):
                 raise ValueError(
                     f"tie_word_embeddings: word embeddings of {shapes[0]} and {shapes[1]} cannot be one table"
                 )
-        if self.audio_layers is not None:
+        if self.audio_layers is not None and self.uses_audio:
             self._check_audio_layers(self.audio_layers)
         if self.format_version > FORMAT_VERSION:
             raise ValueError(
@@ -239,16 +316,12 @@ class MmsrConfig(PreTrainedConfig):
                 f"fusion={self.fusion!r} and shared_vocabulary={self.shared_vocabulary}; accepted: "
                 "decoder_type='prefix' with fusion='audio_only', without a text encoder's tokenizer"
             )
-        if self.hidden_size % self.fusion_heads:
+        if self.prompt_transcript and not (self.format and self.format.label_learned):
             raise ValueError(
-                f"hidden_size={self.hidden_size} is not divisible by fusion_heads={self.fusion_heads}"
+                f"prompt_transcript=True contradicts rationale_format={self.rationale_format!r} with "
+                f"fusion={self.fusion!r}: the label would come from the head, which does not know the "
+                "transcript; accepted: post_thinking, pre_thinking"
             )
-        for field in ("temperature", "decoder_temperature"):
-            if not 0 < getattr(self, field) < math.inf:
-                raise ValueError(f"{field}={getattr(self, field)}; accepted: more than 0")
-        for field in ("fusion_bottlenecks", "fusion_rank"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field}={getattr(self, field)}; accepted: 1 or more")
         for field, expected in (("label_token_ids", True), ("class_weights", False)):
             value = getattr(self, field)
             needed = expected and self.format is not None and self.decoder is not None
@@ -258,13 +331,37 @@ class MmsrConfig(PreTrainedConfig):
                 )
             if value is not None and len(value) != self.num_labels:
                 raise ValueError(f"{field} has {len(value)} entries for {self.num_labels} labels in id2label")
+        tokens = self.label_token_ids or []
+        if len(set(tokens)) < len(tokens) or min(tokens, default=0) < 0:
+            raise ValueError(f"label_token_ids={tokens}; accepted: another token for each label, from 0")
+
+    def _check_ranges(self) -> None:
+        for field, least in _LEAST.items():
+            if getattr(self, field) < least:
+                raise ValueError(f"{field}={getattr(self, field)}; accepted: {least} or more")
+        for field in ("dropout", "label_smoothing"):
+            if not 0 <= getattr(self, field) <= 1:
+                raise ValueError(f"{field}={getattr(self, field)}; accepted: 0 to 1")
+        for field in ("temperature", "decoder_temperature"):
+            if not 0 < getattr(self, field) < math.inf:
+                raise ValueError(f"{field}={getattr(self, field)}; accepted: more than 0")
+        if self.class_weights is not None:
+            check_class_weights(self.class_weights)
+        if self.hidden_size % self.fusion_heads:
+            raise ValueError(
+                f"hidden_size={self.hidden_size} is not divisible by fusion_heads={self.fusion_heads}"
+            )
 
     def _check_audio_layers(self, layers: list[int]) -> None:
         if not self.audio_layer_mix:
             raise ValueError(f"audio_layers={layers} needs audio_layer_mix=True")
-        last = self.part("audio_encoder").num_hidden_layers
-        if not layers or sorted(set(layers)) != layers or not 0 <= layers[0] <= layers[-1] <= last:
-            raise ValueError(f"audio_layers={layers}; accepted: some of 0 to {last}, ascending, each once")
+        part = self.part("audio_encoder")
+        # Moonshine's `num_hidden_layers` are its decoder's
+        last = getattr(part, "encoder_num_hidden_layers", getattr(part, "num_hidden_layers", None))
+        ascending = bool(layers) and sorted(set(layers)) == layers and layers[0] >= 0
+        # a timm model tells no number: its stages are known once it is built
+        if not ascending or (last is not None and layers[-1] > last):
+            raise audio_layers_error(layers, last)
 
     @property
     def format(self) -> RationaleFormat | None:
@@ -359,7 +456,11 @@ class MmsrConfig(PreTrainedConfig):
             parts["label_token_ids"] = list(range(5, 5 + num_labels))
             own = {"text_encoder", "decoder"} & set(overrides) or not overrides.get("shared_vocabulary", True)
             parts["tie_word_embeddings"] = "text" in fusion_reads(fusion) and not own
-        return cls(**{**shape["fusion"], **parts, **special, **overrides, "decoder_type": decoder_type})
+        config = cls(**{**shape["fusion"], **parts, **special, **overrides, "decoder_type": decoder_type})
+        beyond = [token for token in config.label_token_ids or () if not 0 <= token < vocab_size]
+        if beyond and "decoder" not in overrides:
+            raise ValueError(f"label_token_ids: {beyond}; accepted: 0 to {vocab_size - 1}, the vocabulary's")
+        return config
 
 
 def _initializer_range(width: int) -> float:

@@ -20,11 +20,17 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import ModelOutput
-from transformers.utils import can_return_tuple
+from transformers.utils import can_return_tuple, logging
 
-from mmsr.model.configuration import MmsrConfig
+from mmsr.model.configuration import MmsrConfig, audio_layers_error
 from mmsr.model.encoders import Encoded, LayerMix, TextEncoder, audio_encoder_class, to_front
 from mmsr.model.fusion import FUSION_CLASSES, AttentionPooling, ResidualLinear
+
+logger: Any = logging.get_logger(__name__)
+
+_AUTOMATIC = ("auto", "balanced", "balanced_low_0", "sequential")
+_OTHER_NAME = "sentiment_classifier"
+NO_UTTERANCE = "no utterance: pass input_values (audio), input_ids (transcript), or both"
 
 
 @dataclass
@@ -135,7 +141,32 @@ class MmsrPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_attention_backend = True
-    _no_split_modules = ["CrossAttentionLayer", "SelfAttentionLayer"]
+    _no_split_modules = ["CrossAttentionLayer", "SelfAttentionLayer", "Stream", "SentimentHead"]
+
+    def post_init(self) -> None:
+        """As `PreTrainedModel.post_init`, which asks direct children alone: our parts stand a level below.
+
+        What they say of their placement and precision is said of the whole.
+        """
+        super().post_init()
+        for path, part in self.named_modules():
+            if not isinstance(part, PreTrainedModel) or part is self:
+                continue
+            for told in ("_no_split_modules", "_skip_keys_device_placement"):
+                getattr(self, told).update(getattr(part, told) or ())
+            for told in ("_keep_in_fp32_modules", "_keep_in_fp32_modules_strict"):
+                # under its path, since these are searched for: T5's `wo` is in `word_embeddings` too
+                getattr(self, told).update(f"{path}.*{name}" for name in getattr(part, told) or ())
+
+    def wants_attentions(self, given: bool | None) -> bool:
+        """Whether attentions are asked for, by the argument or else the configuration."""
+        wanted, way = or_config(given, self.config.output_attentions), self.config._attn_implementation
+        if wanted and way != "eager":
+            logger.warning_once(
+                f"output_attentions=True, and attn_implementation={way!r} returns none; accepted: "
+                "attn_implementation='eager' (set_attn_implementation)"
+            )
+        return wanted
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -168,6 +199,8 @@ class MmsrPreTrainedModel(PreTrainedModel):
         Raises:
             ValueError: weights are missing, unknown or of another shape; the message names them.
         """
+        if isinstance(kwargs.get("device_map"), str) and kwargs["device_map"] in _AUTOMATIC:
+            kwargs["device_map"] = cls._device_map(pretrained_model_name_or_path, **kwargs)
         if kwargs.get("output_loading_info") or kwargs.get("ignore_mismatched_sizes"):
             return super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
         kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
@@ -194,6 +227,28 @@ class MmsrPreTrainedModel(PreTrainedModel):
             )
         return model
 
+    @classmethod
+    def _device_map(
+        cls, name: str | os.PathLike[str], *, device_map: str, max_memory: Any = None, **kwargs: Any
+    ) -> dict[str, int | str]:
+        """Where transformers would put each part of a checkpoint.
+
+        It takes every weight with `head.` in its name, such as a decoder's `lm_head.weight`, for one of the
+        module `head`, and fails where that is tied: here the module bears another name meanwhile.
+        """
+        from transformers.integrations.accelerate import get_balanced_memory, infer_auto_device_map
+
+        config, _ = cls.config_class.from_pretrained(name, **{**kwargs, "return_unused_kwargs": True})
+        with torch.device("meta"):
+            model = cls._from_config(kwargs.get("config") or config, dtype=config.dtype)
+        if head := model._modules.pop("head", None):
+            model.add_module(_OTHER_NAME, head)
+        whole, low_zero = model._no_split_modules, device_map == "balanced_low_0"
+        if device_map != "sequential":
+            max_memory = get_balanced_memory(model, max_memory, whole, low_zero=low_zero)
+        found = infer_auto_device_map(model, max_memory, whole)
+        return {part.replace(_OTHER_NAME, "head", 1): device for part, device in found.items()}
+
 
 class MmsrEncoder(MmsrPreTrainedModel):
     """Both encoders and the fusion: utterance in, memory out. `generate` calls it once per utterance."""
@@ -203,6 +258,9 @@ class MmsrEncoder(MmsrPreTrainedModel):
         if config.uses_audio:
             audio = config.part("audio_encoder")
             self.audio_encoder = audio_encoder_class(audio)(config)
+            last = self.audio_encoder.num_states - 1
+            if config.audio_layers is not None and config.audio_layers[-1] > last:
+                raise audio_layers_error(config.audio_layers, last)
             self.audio_stream = Stream(
                 self.audio_encoder.num_states,
                 self.audio_encoder.width,
@@ -277,10 +335,10 @@ class MmsrEncoder(MmsrPreTrainedModel):
         inputs = (input_ids, inputs_embeds, text_features, input_values, audio_features)
         given = [value for value in inputs if value is not None]
         if not given:
-            raise ValueError("no utterance: pass input_values (audio), input_ids (transcript), or both")
+            raise ValueError(NO_UTTERANCE)
         batch = given[0].shape[0]
         outputs = {
-            "output_attentions": or_config(output_attentions, self.config.output_attentions),
+            "output_attentions": self.wants_attentions(output_attentions),
             "output_hidden_states": or_config(output_hidden_states, self.config.output_hidden_states),
         }
         audio = text = audio_encoded = text_encoded = None

@@ -17,22 +17,33 @@ changes nothing.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from huggingface_hub import ModelCard
 from torch import Tensor, nn
 from transformers import AutoModel, Cache, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import ModelOutput, Seq2SeqLMOutput
 from transformers.utils import can_return_tuple
 
-from mmsr.model.card import is_generated, model_card
+from mmsr.model.card import is_generated, model_card, replace_blank
 from mmsr.model.configuration import PRESETS, MmsrConfig, check_choice, fusion_reads
 from mmsr.model.decoders import CACHE, DECODER_CLASSES, LabelGrammar, RationaleDecoder
 from mmsr.model.encoders import TextEncoder, load_audio_encoder
 from mmsr.model.fusion import FUSION_CLASSES, POOLING_CLASSES
-from mmsr.model.joint_encoder import MmsrEncoder, MmsrEncoderOutput, MmsrPreTrainedModel, or_config
+from mmsr.model.joint_encoder import (
+    NO_UTTERANCE,
+    MmsrEncoder,
+    MmsrEncoderOutput,
+    MmsrPreTrainedModel,
+    or_config,
+)
+
+# What an utterance can be given as in place of `input_ids`.
+_BESIDE_IDS = ("text_features", "input_values", "audio_features", "inputs_embeds", "encoder_outputs")
 
 
 @dataclass
@@ -95,6 +106,9 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
     Differs from the paper (arXiv 2407.21054), which feeds an ASR transcript to a text model, in that the
     audio is an input of the joint model.
     """
+
+    _written_card: bytes | None = None
+    """Somebody's own README.md of the folder that is being saved, which an upload must not lose."""
 
     def __init__(self, config: MmsrConfig) -> None:
         # transformers would take it for the sampling temperature of generation
@@ -190,11 +204,26 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:  # type: ignore[override]
         """As `PreTrainedModel.save_pretrained`, with a model card (README.md), unless somebody wrote one."""
         card = Path(save_directory) / "README.md"
-        if (not card.exists() or is_generated(card)) and kwargs.get("is_main_process", True):
+        written = card.exists() and not is_generated(card)
+        if not written and kwargs.get("is_main_process", True):
             card.parent.mkdir(parents=True, exist_ok=True)
-            name = kwargs.get("repo_id") or card.parent.name
-            model_card(self.config, name=name, parameters=self.num_parameters()).save(card)
+            self._card(kwargs.get("repo_id") or card.parent.name).save(card)
+        self._written_card = card.read_bytes() if written else None
         super().save_pretrained(save_directory, **kwargs)
+
+    def _card(self, name: str) -> ModelCard:
+        return model_card(self.config, name=name, parameters=self.num_parameters())
+
+    def _upload_modified_files(
+        self, working_dir: str | os.PathLike[str], repo_id: str, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Upload a folder with its card, over which transformers has just put the Hub's or an empty one."""
+        path = Path(working_dir) / "README.md"
+        if self._written_card is not None:
+            path.write_bytes(self._written_card)
+        else:
+            replace_blank(path, self._card(repo_id))
+        return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
 
     # ------------------------------------------------------------------ parts, as transformers asks for them
 
@@ -266,7 +295,7 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         decoder_attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
         sentiment_labels: Tensor | None = None,
-        forced_sentiment: Tensor | None = None,
+        forced_sentiment: Tensor | Sequence[int] | int | None = None,
         encoder_outputs: MmsrEncoderOutput | None = None,
         past_key_values: Cache | None = None,
         inputs_embeds: Tensor | None = None,
@@ -293,8 +322,8 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
             labels: rationale targets `[b, r]` = label token, rationale, end; -100 where there is nothing to
                 learn. With `multitask` the label's position never enters the loss.
             sentiment_labels: `[b]`, -100 where unknown.
-            forced_sentiment: `[b]`, the label that the rationale explains, in place of the head's; also in
-                `generate`.
+            forced_sentiment: `[b]`, or one for all rows, the label that the rationale explains, in place of
+                the head's; also in `generate`.
             encoder_outputs: the memory, where it is known already.
             past_key_values: the decoder's cache.
             inputs_embeds: `[b, t, e]` in place of `input_ids`.
@@ -304,7 +333,7 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
             text_features: `[b, t, l, e]` from `encoder.encode_text`, which the text encoder then does not
                 compute; their mask is `attention_mask`. `input_ids` may go with them.
             use_cache: return the cache.
-            output_attentions: return attentions (needs eager attention).
+            output_attentions: return attentions (needs eager attention; another is warned of).
             output_hidden_states: return hidden states.
             cache: what transformers calls `past_key_values` from 5.24 on.
             **kwargs: passed on to the decoder.
@@ -357,7 +386,7 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
                 prompt_mask=encoder_outputs.prompt_mask,
                 cache=past_key_values if cache is None else cache,
                 use_cache=use_cache,
-                output_attentions=or_config(output_attentions, self.config.output_attentions),
+                output_attentions=self.wants_attentions(output_attentions),
                 output_hidden_states=or_config(output_hidden_states, self.config.output_hidden_states),
                 **kwargs,
             )
@@ -432,7 +461,9 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         """The name under which transformers' collators look for `shift_right`."""
         return self.shift_right(labels)
 
-    def rationale_prompt(self, sentiment_logits: Tensor, forced_sentiment: Tensor | None = None) -> Tensor:
+    def rationale_prompt(
+        self, sentiment_logits: Tensor, forced_sentiment: Tensor | Sequence[int] | int | None = None
+    ) -> Tensor:
         """What a rationale starts from, `[b, 1]` or `[b, 2]`.
 
         With `multitask` the start token and the token of the label to explain: the head's, unless
@@ -454,8 +485,11 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         label_tokens = self.label_tokens(sentiment.device)[sentiment]
         return torch.stack([start, label_tokens], dim=1)
 
-    def _checked_labels(self, forced_sentiment: Tensor, like: Tensor) -> Tensor:
-        forced_sentiment = forced_sentiment.to(like)
+    def _checked_labels(self, forced_sentiment: Tensor | Sequence[int] | int, like: Tensor) -> Tensor:
+        """Label ids as `like [b]`; a number is every row's."""
+        forced_sentiment = torch.as_tensor(forced_sentiment).to(like)
+        if forced_sentiment.ndim == 0:
+            forced_sentiment = forced_sentiment.expand_as(like)
         if forced_sentiment.shape != like.shape or not (
             ((forced_sentiment >= 0) & (forced_sentiment < len(self.config.labels))).all()
         ):
@@ -470,22 +504,34 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
     def _maybe_initialize_input_ids_for_generation(
         self, inputs: Tensor | None, bos_token_id: Tensor | None, model_kwargs: dict[str, Any]
     ) -> Any:
-        """Audio alone: the transcript that `generate` invents is masked as absent."""
-        if (
-            inputs is None
-            and model_kwargs.get("encoder_outputs") is None
-            and "inputs_embeds" not in model_kwargs
-        ):
-            heard = next(
-                (model_kwargs[k] for k in ("input_values", "audio_features") if k in model_kwargs), None
+        """Without a transcript: the one that `generate` invents is masked as absent.
+
+        Where its states are given (`text_features`), their mask stays.
+        """
+        given = {
+            name: model_kwargs[name]
+            for name in (
+                "text_features",
+                "input_values",
+                "audio_features",
+                "inputs_embeds",
+                "encoder_outputs",
             )
-            if heard is not None:
-                inputs = torch.full((len(heard), 1), self.config.pad_token_id, device=self.device)
-                model_kwargs["attention_mask"] = torch.zeros_like(inputs)
-                return inputs
-        return super()._maybe_initialize_input_ids_for_generation(  # type: ignore[misc]  # its self is a Protocol
-            inputs, bos_token_id, model_kwargs
-        )
+            if model_kwargs.get(name) is not None
+        }
+        if inputs is not None or "encoder_outputs" in given or "inputs_embeds" in given:
+            return super()._maybe_initialize_input_ids_for_generation(  # type: ignore[misc]  # its self is a Protocol
+                inputs, bos_token_id, model_kwargs
+            )
+        if not given:
+            raise ValueError(NO_UTTERANCE)
+        states = next(iter(given.values()))
+        invented = torch.full((len(states), 1), self.config.pad_token_id, device=self.device)
+        if "text_features" not in given:
+            model_kwargs["attention_mask"] = torch.zeros_like(invented)
+        elif model_kwargs.get("attention_mask") is None:
+            model_kwargs["attention_mask"] = invented.new_ones(states.shape[:2])
+        return invented
 
     def _prepare_decoder_input_ids_for_generation(
         self,
@@ -500,11 +546,23 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
             raise ValueError(
                 "this model gives a label only (decoder_type='none'): there is no rationale to generate"
             )
-        forced = model_kwargs.get("forced_sentiment")
-        if model_kwargs.get("decoder_input_ids") is None:
+        forced, given = (model_kwargs.get(name) for name in ("forced_sentiment", "decoder_input_ids"))
+        layout = self.config.format
+        assert layout is not None
+        if forced is not None:
+            # kept as a tensor, which `LabelGrammar` reads and beams expand
+            forced = self._checked_labels(forced, torch.empty(batch_size, dtype=torch.long, device=device))
+            model_kwargs["forced_sentiment"] = forced
+        if given is None:
             memory: MmsrEncoderOutput = model_kwargs["encoder_outputs"]
             logits = self.head(memory.last_hidden_state, memory.attention_mask)
             model_kwargs["decoder_input_ids"] = self.rationale_prompt(logits, forced)
+        elif forced is not None and layout.label_first:
+            raise ValueError(
+                f"forced_sentiment={forced.tolist()} contradicts decoder_input_ids: with "
+                f"rationale_format={self.config.rationale_format!r} the label stands in them; accepted: one "
+                "or the other"
+            )
         return super()._prepare_decoder_input_ids_for_generation(  # type: ignore[misc]  # its self is a Protocol
             batch_size, model_input_name, model_kwargs, decoder_start_token_id, device
         )
@@ -512,17 +570,27 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
     def _get_logits_processor(self, generation_config: Any, *args: Any, **kwargs: Any) -> Any:
         """Every text keeps to its format, so that its label can be read."""
         processors = super()._get_logits_processor(generation_config, *args, **kwargs)  # type: ignore[misc]  # its self is a Protocol
-        layout = self.config.format
-        assert layout is not None and self.config.label_token_ids and self.config.eos_token_id is not None
-        processors.append(
-            LabelGrammar(
-                layout,
-                label_tokens=self.config.label_token_ids,
-                eos_token_id=self.config.eos_token_id,
-                max_length=generation_config.max_length,
-                forced=(kwargs.get("model_kwargs") or {}).get("forced_sentiment"),
+        layout, form = self.config.format, f"rationale_format={self.config.rationale_format!r}"
+        assert layout is not None and self.config.label_token_ids
+        if self.config.eos_token_id is None:
+            raise ValueError("eos_token_id=None; accepted, to generate: the token that ends a rationale")
+        written, longest = kwargs["input_ids_seq_length"], generation_config.max_length
+        label_to_come = layout.label_learned and (written == 1 or not layout.label_first)
+        if label_to_come and longest - written < 2:
+            raise ValueError(
+                f"max_new_tokens={longest - written} leaves no room for the label that {form} writes; "
+                "accepted: 2 (label and end) or more"
             )
+        grammar = LabelGrammar(
+            layout,
+            label_tokens=self.config.label_token_ids,
+            eos_token_id=self.config.eos_token_id,
+            max_length=longest,
+            forced=(kwargs.get("model_kwargs") or {}).get("forced_sentiment"),
         )
+        processors.insert(
+            0, grammar
+        )  # of what it allows top_k and the like choose: after them nothing may be left
         return processors
 
 

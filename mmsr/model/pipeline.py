@@ -170,6 +170,12 @@ class SentimentReasoningPipeline(Pipeline):
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory, **kwargs)
 
+    def _upload_modified_files(
+        self, working_dir: str | os.PathLike[str], repo_id: str, *args: Any, **kwargs: Any
+    ) -> Any:
+        """What `push_to_hub` uploads: as of a model, with its card."""
+        return self.model._upload_modified_files(working_dir, repo_id, *args, **kwargs)
+
     def preprocess(  # type: ignore[override]
         self,
         input_: Any,
@@ -241,7 +247,8 @@ class SentimentReasoningPipeline(Pipeline):
         if layout is None or (rationale is False and not layout.label_learned):
             return answers
 
-        longest = max_new_tokens or self.processor.max_rationale_tokens + 2  # with label and end
+        # with label and end
+        longest = self.processor.max_rationale_tokens + 2 if max_new_tokens is None else max_new_tokens
         if rationale is False and layout.label_first:
             longest = 2  # label and end are all that is asked for
 

@@ -387,6 +387,7 @@ class MmsrProcessor(ProcessorMixin):
         vocab_size: int = 4000,
         max_text_tokens: int = 256,
         rationale_format: str = "multitask",
+        text_prefix: str = "",
     ) -> MmsrProcessor:
         """A processor whose BPE tokenizer is trained on `texts`, the training split's.
 
@@ -400,6 +401,7 @@ class MmsrProcessor(ProcessorMixin):
             vocab_size: pieces at most, special tokens included.
             max_text_tokens: longer transcripts are cut, which is logged with a count.
             rationale_format: the model's.
+            text_prefix: put before every transcript.
 
         Raises:
             ValueError: the texts are empty, or `vocab_size` does not hold the bytes, the special tokens and
@@ -459,7 +461,11 @@ class MmsrProcessor(ProcessorMixin):
             extra_special_tokens=[label_token(label) for label in labels],
         )
         return cls(
-            _feature_extractor(do_normalize=False), fast, labels=labels, rationale_format=rationale_format
+            _feature_extractor(do_normalize=False),
+            fast,
+            labels=labels,
+            rationale_format=rationale_format,
+            text_prefix=text_prefix,
         )
 
     @classmethod

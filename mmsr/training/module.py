@@ -16,7 +16,7 @@ import math
 import pickle
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -30,10 +30,16 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics.classification import MulticlassF1Score
 
-from mmsr.data.audio import Audio
-from mmsr.data.features import Dtype, FeatureStore, StoredFeatures, encoder_fingerprint, file_digest
+from mmsr.data.features import Dtype, StoredFeatures
 from mmsr.data.manifest import column_of
-from mmsr.model.configuration import DEFAULT_LABELS, MmsrConfig, check_choice, fusion_reads
+from mmsr.model.configuration import (
+    DEFAULT_LABELS,
+    MmsrConfig,
+    check_choice,
+    check_class_weights,
+    check_names,
+    fusion_reads,
+)
 from mmsr.model.fusion import FUSION_CLASSES
 from mmsr.model.modeling import MmsrForSentimentReasoning, MmsrOutput
 from mmsr.model.processing import MmsrProcessor
@@ -55,15 +61,23 @@ from mmsr.training.parameters import (
     eval_frozen,
     free_label_tokens,
     freeze_encoders,
+    joined,
     merge_lora,
     model_part,
     parameter_groups,
 )
+from mmsr.training.stored import stored_audio, stored_text
 
 MODEL_LOSSES = ("loss", "sentiment_loss", "rationale_loss")
 _FIXED_BY_A_CHECKPOINT = ("fusion", "config", "labels", "text_prefix", "rationale_format", "decoder_type")
+# Settings of `MmsrConfig` that are arguments here.
+_ARGUMENTS = {
+    "fusion": "fusion",
+    "rationale_format": "rationale_format",
+    "decoder_type": "decoder_type",
+    "id2label": "labels",
+}
 _TOKENIZER_ROWS = 50_000  # on which a tokenizer is trained: more of them hardly change its pieces
-_ENCODED_TEXTS = 64  # at a time
 _STANDARDIZED_ON = 128  # training files, spread evenly; some 20,000 frames
 
 
@@ -102,8 +116,9 @@ class MmsrModule(L.LightningModule):
             bitsandbytes). In a decoder the embeddings of its label tokens are trained as well. The
             saved model has the updates merged into its weights.
         attention: How attention is computed: sdpa (the default), eager, or flash_attention_2 on CUDA with the
-            package flash-attn. All three give the same numbers; a small model trains faster on a CPU with
-            eager, whose memory grows with the square of the audio's length.
+            package flash-attn. sdpa and eager give the same numbers but for rounding; flash_attention_2
+            computes in 16 bits, and differs by theirs. A small model trains faster on a CPU with eager, whose
+            memory grows with the square of the audio's length.
         gradient_checkpointing: Compute activations again in the backward pass instead of keeping them.
         feature_store: Folder in which the frozen encoders' states are kept, so that each file is heard and
             each transcript read once, for all epochs and all runs that use the folder.
@@ -189,15 +204,23 @@ class MmsrModule(L.LightningModule):
         """Refuse values out of range, and switches that contradict each other."""
         p = self.hparams
         check_choice("fusion", p["fusion"], tuple(FUSION_CLASSES))
+        self._check_config(p["config"] or {})
         check_encoder_switches(**self._encoder_switches())
         for name, least, most in (
             ("audio_dropout", 0.0, 1.0),
             ("text_dropout", 0.0, 1.0),
             ("label_smoothing", 0.0, 1.0),
             ("r_drop", 0.0, math.inf),
+            ("weight_decay", 0.0, math.inf),
+            ("warmup_ratio", 0.0, 1.0),
         ):
             if p[name] is not None and not least <= p[name] <= most:
                 raise ValueError(f"{name} is {p[name]}; accepted: {least:g} to {most:g}")
+        for name in ("learning_rate", "encoder_learning_rate"):
+            if p[name] is not None and not p[name] > 0:
+                raise ValueError(f"{name} is {p[name]}; accepted: above 0")
+        if isinstance(p["class_weights"], list):
+            check_class_weights(p["class_weights"])
         if not 0 < p["layer_decay"] <= 1:
             raise ValueError(f"layer_decay is {p['layer_decay']}; accepted: above 0, to 1")
         if p["ema_decay"] is not None and not 0 < p["ema_decay"] < 1:
@@ -220,6 +243,10 @@ class MmsrModule(L.LightningModule):
             raise ValueError("decoder= (pretrained) needs a pretrained encoder: give audio=, text=, or both")
         if p["decoder"] and p["rationale_format"] == "none":
             raise ValueError("decoder= writes rationales, and rationale_format='none' wants none")
+        if p["rationale_format"] == "none" and self._given(["decoder_type"]):
+            raise ValueError(
+                f"decoder_type={p['decoder_type']!r} is of a decoder, and rationale_format='none' wants none"
+            )
         if p["feature_store"] and not set(p["freeze"] or []) & set(ENCODERS):
             raise ValueError(
                 "feature_store= keeps what a frozen encoder answers; add audio_encoder or text_encoder to "
@@ -246,6 +273,15 @@ class MmsrModule(L.LightningModule):
                 f"objectives= ({', '.join(objectives)}) are of two modalities, and fusion={p['fusion']!r} "
                 "has one"
             )
+
+    def _check_config(self, config: dict[str, Any]) -> None:
+        """Refuse further settings that do not exist, and those that have an argument of their own."""
+        accepted = set(MmsrConfig.settings()) - set(_ARGUMENTS)
+        for name in config.keys() & _ARGUMENTS.keys():
+            argument = _ARGUMENTS[name]
+            given = f" and {argument}={self.hparams[argument]!r}" if self._given([argument]) else ""
+            raise ValueError(f"config {name}={config[name]!r}{given}: say it by {argument}= alone")
+        check_names("config", config, accepted)
 
     def _encoder_switches(self) -> dict[str, Any]:
         """The switches that say which weights of the model's parts are trained; empty where not given."""
@@ -282,7 +318,7 @@ class MmsrModule(L.LightningModule):
         if self.hparams["feature_store"]:
             if data.audio_features is None and data.text_features is None:
                 self._use_feature_store()
-        elif model.config.audio_standardize and not self.hparams["pretrained"]:
+        elif model.config.audio_standardize and model.config.uses_audio and not self.hparams["pretrained"]:
             raise ValueError("config audio_standardize takes its statistics from a feature_store=: name one")
         self.dev_macro_f1 = MulticlassF1Score(len(model.config.labels), average="macro")
         self.dev_decoder_macro_f1 = MulticlassF1Score(len(model.config.labels), average="macro")
@@ -376,6 +412,7 @@ class MmsrModule(L.LightningModule):
             labels=p["labels"],
             vocab_size=p["vocab_size"],
             rationale_format=p["rationale_format"],
+            text_prefix=p["text_prefix"],
         )
         settings = {"fusion": p["fusion"], **(p["config"] or {})}
         if p["rationale_format"] != "none":
@@ -502,11 +539,24 @@ class MmsrModule(L.LightningModule):
             if self.ogm_ge is not None:
                 logits = self.objectives["auxiliary_heads"].logits(streams)  # type: ignore[operator]
                 self.ogm_ge.observe(logits, streams, labels)
-        for name, loss in losses.items():
-            self._log_training(name, loss, len(labels))
+        for figure in self._figures(losses, len(labels)):
+            self._log_training(*figure)
         for name, log_variance in self.log_variances.items():
             self._log_training(f"{name}_log_variance", log_variance, len(labels))
-        return losses["loss"]
+        return joined(losses["loss"], self) if self.trainer.world_size > 1 else losses["loss"]
+
+    def _figures(self, losses: Mapping[str, Any], rows: int) -> Iterator[tuple[str, Any, int]]:
+        """Each loss with its name and weight, those of the model first.
+
+        Processes must log the same figures in the same order: one whose batch has no rationale logs a loss of
+        no weight in its place.
+        """
+        several, model = self.trainer.world_size > 1, self.parts()[0]
+        for name in dict.fromkeys([*MODEL_LOSSES, *losses]):
+            if losses.get(name) is not None:
+                yield name, losses[name], rows
+            elif several and name == "rationale_loss" and model.decoder is not None:
+                yield name, 0.0, 0
 
     def _log_training(self, name: str, value: Tensor | float, rows: int) -> None:
         value = value.detach() if isinstance(value, Tensor) else value
@@ -561,15 +611,17 @@ class MmsrModule(L.LightningModule):
         labels = batch["sentiment_labels"]
         known = labels >= 0
         self.dev_macro_f1.update(output.sentiment_logits[known], labels[known])
-        for name in MODEL_LOSSES:
-            if output.get(name) is not None:
-                self.log(f"dev_{name}", output[name], batch_size=len(labels), sync_dist=True)
+        losses = {name: output.get(name) for name in MODEL_LOSSES}
+        for name, loss, rows in self._figures(losses, len(labels)):
+            self.log(f"dev_{name}", loss, batch_size=rows, sync_dist=True)
         self.log("dev_macro_f1", self.dev_macro_f1, prog_bar=True)
-        layout = self.parts()[0].config.format
-        if output.decoder_sentiment_logits is not None and layout is not None and layout.label_first:
-            written = known & (batch["labels"] >= 0).any(-1)
-            self.dev_decoder_macro_f1.update(output.decoder_sentiment_logits[written], labels[written])
-            self.log("dev_decoder_macro_f1", self.dev_decoder_macro_f1)
+        layout, decoded = self.parts()[0].config.format, output.decoder_sentiment_logits
+        if layout is not None and layout.label_first and layout.label_learned:
+            if decoded is not None:
+                written = known & (batch["labels"] >= 0).any(-1)
+                self.dev_decoder_macro_f1.update(decoded[written], labels[written])
+            if decoded is not None or self.trainer.world_size > 1:
+                self.log("dev_decoder_macro_f1", self.dev_decoder_macro_f1)
 
     def _drop_modalities(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Mask one modality in some of the rows that have both."""
@@ -640,100 +692,6 @@ def _add_updates(
     add_lora(model, lora or {})
     if "decoder" in {*(freeze or ()), *(lora or ())}:
         free_label_tokens(model)
-
-
-def stored_audio(
-    model: MmsrForSentimentReasoning,
-    processor: MmsrProcessor,
-    folder: str | Path,
-    *,
-    bf16: bool,
-    dtype: Dtype = "float16",
-) -> StoredFeatures:
-    """The model's frozen audio encoder behind a feature store: path of an audio file -> states `[f, l, d]`.
-
-    Args:
-        model: Whose audio encoder is meant.
-        processor: What it hears through.
-        folder: Of the store.
-        bf16: Encode under bfloat16 autocast, as training in mixed precision does.
-        dtype: How the states are kept.
-    """
-    encoder, load = model.encoder, Audio()
-    encoder.audio_encoder.eval()
-
-    @torch.inference_mode()
-    def encode(paths: Sequence[str]) -> list[Tensor]:
-        inputs = processor(audio=[load(path) for path in paths], return_tensors="pt").to(model.device)
-        with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=bf16):
-            states, mask = encoder.encode_audio(inputs["input_values"], inputs["input_values_mask"])
-        return [row[: int(frames)] for row, frames in zip(states, mask.sum(1), strict=True)]
-
-    return StoredFeatures(
-        FeatureStore(folder, dtype=dtype),
-        encode,
-        content=file_digest,
-        encoder=encoder_fingerprint(encoder.audio_encoder.model),
-        processing={
-            "config": encoder.audio_encoder.config.to_json_string(use_diff=False),
-            "layers": encoder.audio_encoder.num_states,
-            "window_seconds": model.config.audio_window_seconds,
-            "feature_extractor": processor.feature_extractor.to_dict(),
-            "bf16": bf16,
-        },
-        name=f"audio, {encoder.audio_encoder.config.model_type}, {encoder.audio_encoder.num_states} states",
-    )
-
-
-def stored_text(
-    model: MmsrForSentimentReasoning,
-    processor: MmsrProcessor,
-    folder: str | Path,
-    *,
-    bf16: bool,
-    dtype: Dtype = "float16",
-) -> StoredFeatures:
-    """The model's frozen text encoder behind a feature store: transcript -> states `[t, l, d]`.
-
-    The arguments are those of `stored_audio`. An entry is addressed by its tokens, so that tokenizer, prefix
-    and truncation are in it.
-    """
-    encoder = model.encoder
-    encoder.text_encoder.eval()
-
-    def tokens(text: str) -> Tensor:
-        inputs = processor(text=[text], return_tensors="pt")
-        return inputs["input_ids"][:, inputs["attention_mask"][0] == 1]  # [1, t]
-
-    @torch.inference_mode()
-    def encode(texts: Sequence[str]) -> list[Tensor]:
-        ids = torch.cat([tokens(text) for text in texts]).to(model.device)
-        with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=bf16):
-            states, _ = encoder.encode_text(ids, torch.ones_like(ids))
-        return list(states)
-
-    def together(texts: Sequence[str]) -> Iterator[list[str]]:
-        """Texts of equally many tokens, which need no padding."""
-        lengths: dict[int, list[str]] = {}
-        for text in texts:
-            lengths.setdefault(tokens(text).shape[1], []).append(text)
-        for group in lengths.values():
-            for start in range(0, len(group), _ENCODED_TEXTS):
-                yield group[start : start + _ENCODED_TEXTS]
-
-    return StoredFeatures(
-        FeatureStore(folder, dtype=dtype),
-        encode,
-        content=lambda text: tokens(text).numpy().tobytes(),
-        encoder=encoder_fingerprint(encoder.text_encoder.model),
-        processing={
-            "config": encoder.text_encoder.config.to_json_string(use_diff=False),
-            "layers": encoder.text_encoder.num_states,
-            "bf16": bf16,
-        },
-        name=f"text, {encoder.text_encoder.config.model_type}, {encoder.text_encoder.num_states} states",
-        together=together,
-    )
 
 
 def unpack(saved: dict[str, Any]) -> tuple[MmsrProcessor, MmsrConfig]:

@@ -4,6 +4,7 @@
     model           ─► add_lora (in 4 bits: mmsr.training.quantization), free_label_tokens ─► training
                     ─► merge_lora ─► plain model again
     trained weights ─► parameter_groups ─► AdamW
+    loss, trained weights ─► joined ─► backward            (in several processes)
 
 An encoder's transformer layers are counted from 1 (lowest) to its `num_hidden_layers` (top); all else in it
 (front end, embeddings, norms outside the layers) counts as lying below the first.
@@ -368,3 +369,24 @@ def parameter_groups(
         {"params": members, "lr": rate, "weight_decay": weight_decay if matrix else 0.0}
         for (rate, matrix), members in groups.items()
     ]
+
+
+def joined(loss: Tensor, module: nn.Module) -> Tensor:
+    """`loss` with a gradient of zero for the trained weights that took no part in it.
+
+    DistributedDataParallel waits for a gradient of each, and a process's batch may lack a modality or have no
+    rationale, which leaves a whole part without.
+    """
+    reached: set[int] = set()
+    seen: set[Any] = set()
+    waiting = [loss.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        reached.add(id(getattr(node, "variable", None)))
+        waiting.extend(following for following, _ in node.next_functions)
+    idle = [weight for weight in module.parameters() if weight.requires_grad and id(weight) not in reached]
+    # of one number, since a gradient of zero for it is one for all
+    return torch.stack([loss, *(weight.flatten()[0].to(loss) * 0.0 for weight in idle)]).sum()

@@ -155,9 +155,33 @@ def test_the_text_config_is_the_decoders():
             {"decoder_type": "none"},
             "decoder_type='none' contradicts rationale_format='multitask': set both to 'none' for a label",
         ),
+        (
+            {"fusoin": "gated"},
+            r"setting 'fusoin' does not exist \(did you mean 'fusion'\?\); accepted: audio_encoder, .*",
+        ),
+        ({"colour": "red"}, "setting 'colour' does not exist; accepted: audio_encoder, .*"),
+        ({"fusion_layers": -1}, "fusion_layers=-1; accepted: 0 or more"),
+        ({"fusion_heads": 0}, "fusion_heads=0; accepted: 1 or more"),
+        ({"dropout": 1.5}, "dropout=1.5; accepted: 0 to 1"),
+        ({"label_smoothing": -0.1}, "label_smoothing=-0.1; accepted: 0 to 1"),
+        ({"rationale_loss_weight": -1.0}, "rationale_loss_weight=-1.0; accepted: 0 or more"),
+        ({"class_weights": [-1.0, 1.0, 1.0]}, r"class_weights=\[-1.0, 1.0, 1.0\]; accepted: none below 0"),
+        ({"class_weights": [0.0, 0.0, 0.0]}, "class_weights=.*; accepted: none below 0, and not 0 for all"),
+        ({"label_token_ids": [5, 5, 6]}, r"label_token_ids=\[5, 5, 6\]; accepted: another token for each"),
+        ({"label_token_ids": [5, -6, 7]}, r"label_token_ids=\[5, -6, 7\]; .* each label, from 0"),
+        ({"label_token_ids": [5, 6, 999]}, r"label_token_ids: \[999\]; accepted: 0 to 255, the vocabulary's"),
+        (
+            {"rationale_format": "none", "decoder_type": "prefix"},
+            "decoder_type='prefix' contradicts rationale_format='none'",
+        ),
+        (
+            {"fusion": "audio_only", "decoder_type": "prefix", "prompt_transcript": True},
+            "prompt_transcript=True contradicts rationale_format='multitask' with fusion='audio_only': .*; "
+            "accepted: post_thinking, pre_thinking",
+        ),
         ({"fusion_bottlenecks": 0}, "fusion_bottlenecks=0; accepted: 1 or more"),
         ({"fusion_rank": -1}, "fusion_rank=-1; accepted: 1 or more"),
-        ({"audio_stride": 0}, r"audio_stride=0; accepted: 1 \(every frame\) or more"),
+        ({"audio_stride": 0}, "audio_stride=0; accepted: 1 or more"),
         ({"audio_window_seconds": 6.0}, "audio_window_seconds=6.0; accepted: with a Whisper encoder, more"),
         (
             {"audio_window_seconds": 31.0, "audio_encoder": {"model_type": "whisper"}},
@@ -194,6 +218,70 @@ def test_the_text_config_is_the_decoders():
 def test_settings_that_cannot_be_raise_by_name(settings: dict[str, Any], message: str):
     with pytest.raises(ValueError, match=message):
         MmsrConfig.from_preset("tiny", **settings)
+
+
+def test_what_is_said_of_a_modality_that_is_not_read_changes_nothing():
+    """So that an ablation varies `fusion` alone."""
+    of_audio: dict[str, Any] = {
+        "audio_layer_mix": True,
+        "audio_layers": [1],
+        "audio_stride": 4,
+        "audio_standardize": True,
+        "audio_window_seconds": 6.0,
+    }
+    model = MmsrForSentimentReasoning(MmsrConfig.from_preset("tiny", fusion="text_only", **of_audio))
+    plain = MmsrForSentimentReasoning(MmsrConfig.from_preset("tiny", fusion="text_only"))
+    assert model.state_dict().keys() == plain.state_dict().keys()
+
+
+MOONSHINE = {
+    "model_type": "moonshine",
+    "hidden_size": 32,
+    "encoder_num_hidden_layers": 3,
+    "decoder_num_hidden_layers": 1,
+    "encoder_num_attention_heads": 4,
+    "decoder_num_attention_heads": 4,
+    "intermediate_size": 37,
+    "vocab_size": 50,
+}
+
+
+def test_layers_of_moonshine_are_its_encoder_s_and_of_timm_its_stages():
+    def build(part: Any, layers: list[int]) -> MmsrForSentimentReasoning:
+        mix = {"audio_layer_mix": True, "audio_layers": layers}
+        return MmsrForSentimentReasoning(MmsrConfig.from_preset("tiny", audio_encoder=part, **mix))
+
+    assert build(dict(MOONSHINE), [3]).encoder.audio_stream.kept == [3]
+    with pytest.raises(ValueError, match=r"audio_layers=\[4\]; accepted: some of 0 to 3, ascending"):
+        build(dict(MOONSHINE), [4])
+    pytest.importorskip("timm")
+    vit = {"model_type": "mmsr-timm-audio", "architecture": "test_vit", "window_seconds": 2.0}
+    stages = build(dict(vit), [0]).encoder.audio_encoder.num_states
+    with pytest.raises(
+        ValueError, match=rf"audio_layers=\[0, {stages}\]; accepted: some of 0 to {stages - 1}"
+    ):
+        build(dict(vit), [0, stages])
+    with pytest.raises(ValueError, match=r"audio_layers=\[\]; accepted: some of 0 to the last"):
+        build(dict(vit), [])
+
+
+def test_a_saved_config_may_hold_what_this_release_does_not_know(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    MmsrConfig.from_preset("tiny").save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    of_transformers = {
+        "torch_dtype": "float32",
+        "_commit_hash": "abc",
+        "num_beams": 4,
+        "auto_map": {},
+        "quantization_config": {"quant_method": "bitsandbytes"},
+    }
+    (tmp_path / "config.json").write_text(json.dumps({**saved, **of_transformers, "colour": "red"}))
+    loaded = AutoConfig.from_pretrained(tmp_path, output_attentions=True, attn_implementation="eager")
+    assert loaded.output_attentions and loaded.pooling == "statistics"
+    told = [record.getMessage() for record in caplog.records if "not known" in record.getMessage()]
+    assert told == ["this configuration has settings that are not known: colour"]
 
 
 def test_an_unknown_preset_raises():

@@ -13,6 +13,7 @@ from torch.testing import assert_close
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from mmsr.model.configuration import FUSIONS, POOLINGS, MmsrConfig
+from mmsr.model.joint_encoder import logger
 from mmsr.model.modeling import MmsrForSentimentReasoning, MmsrOutput
 from mmsr.model.processing import MmsrProcessor
 
@@ -279,102 +280,6 @@ def test_a_rationale_without_a_decoder_raises(make_model: MakeModel, batch: Batc
         model(**batch, labels=labels)
 
 
-# ---------------------------------------------------------------------- generation
-
-
-def generate(model: MmsrForSentimentReasoning, **arguments: Any) -> Tensor:
-    """8 tokens after the prompt, each another: a model that is not trained would repeat its last."""
-    settings = {"do_sample": False, "max_new_tokens": 8, "min_new_tokens": 8, "no_repeat_ngram_size": 1}
-    settings |= arguments
-    return model.generate(**settings)  # type: ignore[misc]
-
-
-@pytest.mark.parametrize("beams", [1, 2])
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
-def test_cached_generation_equals_uncached(make_model: MakeModel, ragged: Batch, attention: str, beams: int):
-    model = make_model(attention)
-    kept = {"num_beams": beams, "output_logits": True, "return_dict_in_generate": True}
-    cached, uncached = (generate(model, **ragged, **kept, use_cache=cache) for cache in (True, False))
-    assert torch.equal(cached.sequences, uncached.sequences)
-    assert_close(torch.stack(cached.logits), torch.stack(uncached.logits), **TIGHT)
-    assert cached.past_key_values is not None and uncached.past_key_values is None
-    assert len(cached.sequences.unique(dim=0)) == 3
-
-
-@pytest.mark.parametrize("beams", [1, 3])
-def test_a_rationale_starts_from_its_rows_label(make_model: MakeModel, batch: Batch, beams: int):
-    model = make_model()
-    with torch.no_grad():  # so that the rows differ in their label
-        model.head.out.bias -= model(**batch).sentiment_logits.mean(0)
-    predicted = model(**batch).sentiment_logits.argmax(-1)
-    assert len(set(predicted.tolist())) > 1
-    tokens = torch.tensor(model.config.label_token_ids)
-    sequences = generate(model, **batch, num_beams=beams)
-    assert sequences.shape == (3, 10) and (sequences[:, 0] == model.config.decoder_start_token_id).all()
-    assert torch.equal(sequences[:, 1], tokens[predicted])
-
-    forced = (predicted + torch.tensor([1, 2, 1])) % 3
-    counterfactual = generate(model, **batch, num_beams=beams, forced_sentiment=forced)
-    assert torch.equal(counterfactual[:, 1], tokens[forced])
-    assert (counterfactual[:, 2:] != sequences[:, 2:]).any(-1).all()
-    assert torch.equal(model(**batch, forced_sentiment=forced).logits, model(
-        **batch, decoder_input_ids=counterfactual[:, :2]
-    ).logits)  # fmt: skip
-
-
-@pytest.mark.parametrize("forced", [[0, 1, 3], [-1, 0, 0], [1]])
-def test_a_forced_label_that_is_none_raises(make_model: MakeModel, batch: Batch, forced: list[int]):
-    with pytest.raises(
-        ValueError, match=r"forced_sentiment=\[.*\]; accepted: one label id per row, of .*posit"
-    ):
-        generate(make_model(), **batch, forced_sentiment=torch.tensor(forced))
-
-
-@pytest.mark.parametrize("beams", [1, 3])
-def test_the_memory_is_made_once_per_utterance(make_model: MakeModel, batch: Batch, beams: int):
-    model = make_model()
-    rows: list[int] = []
-    parts = (model.encoder, model.encoder.audio_encoder.model, model.encoder.text_encoder.model)
-    for part in parts:
-        part.register_forward_hook(lambda module, args, output: rows.append(len(output[0])))
-    generate(model, **batch, num_beams=beams)
-    assert rows == [3, 3, 3]
-
-
-def test_given_targets_do_not_leak_into_generation(make_model: MakeModel, batch: Batch, labels: Tensor):
-    model = make_model()
-    wrong = (model(**batch).sentiment_logits.argmax(-1) + 1) % 3
-    labels[:, 0] = torch.tensor(model.config.label_token_ids)[wrong]
-    answer = generate(model, **batch, sentiment_labels=wrong, labels=labels)
-    assert torch.equal(answer, generate(model, **batch))
-
-
-@pytest.mark.parametrize("beams", [1, 2])
-@pytest.mark.parametrize("fusion", ["cross_attention", "audio_only"])
-def test_generation_from_audio_alone_hears_no_transcript(
-    make_model: MakeModel, batch: Batch, fusion: str, beams: int
-):
-    model = make_model(fusion=fusion)
-    heard = {name: batch[name] for name in ("input_values", "input_values_mask")}
-    expected = generate(model, encoder_outputs=model.encoder(**heard), num_beams=beams)
-    assert torch.equal(generate(model, **heard, num_beams=beams), expected)
-    features, mask = model.encoder.encode_audio(**heard)
-    from_features = generate(model, audio_features=features, audio_features_mask=mask, num_beams=beams)
-    assert torch.equal(from_features, expected)
-
-
-def test_generation_from_embeddings_equals_that_from_ids(make_model: MakeModel, batch: Batch):
-    model = make_model()
-    expected = generate(model, **batch)
-    embeds = model.get_input_embeddings()(batch.pop("input_ids"))
-    assert torch.equal(generate(model, inputs_embeds=embeds, **batch), expected)
-
-
-def test_generation_without_a_decoder_raises(make_model: MakeModel, batch: Batch):
-    with pytest.raises(ValueError, match="gives a label only .* no rationale to generate"):
-        generate(make_model(rationale_format="none"), **batch)
-
-
 # ---------------------------------------------------------------------- as transformers expects it
 
 
@@ -399,6 +304,19 @@ def test_outputs_hold_every_layer(make_model: MakeModel, batch: Batch):
     assert_close(text_to_audio.sum(-1), torch.ones(3, 4, 7))
     assert output.memory_mask.shape == output.encoder_last_hidden_state.shape[:2] == (3, frames + 7)
     assert model(**batch).encoder_hidden_states is None and model(**batch).fusion_attentions is None
+
+
+def test_who_asks_for_attentions_that_are_not_kept_is_told_once(
+    make_model: MakeModel, batch: Batch, caplog: pytest.LogCaptureFixture
+):
+    logger.warning_once.cache_clear()  # type: ignore[attr-defined]
+    make_model("eager")(**batch, output_attentions=True)
+    assert not caplog.records
+    model = make_model("sdpa")
+    for _ in range(2):
+        model(**batch, output_attentions=True)
+    told = [record.getMessage() for record in caplog.records if record.name.startswith("mmsr")]
+    assert len(told) == 1 and "attn_implementation='sdpa' returns none; accepted: attn_impl" in told[0]
 
 
 def test_a_tuple_is_the_output_without_its_names(make_model: MakeModel, batch: Batch, labels: Tensor):
@@ -701,6 +619,41 @@ def test_parts_are_built_in_the_models_dtype(saved_as: torch.dtype | None, batch
     assert output.loss.isfinite() and output.logits.dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"fusion": "audio_only"}, {"decoder_type": "prefix"}, {"rationale_format": "none"}],
+    ids=["tied", "audio_only", "prefix", "label"],
+)
+def test_a_checkpoint_is_placed_by_its_size(
+    make_model: MakeModel, batch: Batch, settings: dict[str, Any], tmp_path: Path
+):
+    """On one device, and where it must be split: no name in it is another's part (`head`, `lm_head`)."""
+    model = make_model(**settings)
+    model.save_pretrained(tmp_path)
+    expected = model(**batch)
+    for memory in (None, {"cpu": model.get_memory_footprint() * 2 // 3, "disk": 10**9}):
+        loaded = AutoModel.from_pretrained(
+            tmp_path, device_map="auto", max_memory=memory, offload_folder=tmp_path / "offload"
+        )
+        assert (memory is not None) == ("disk" in getattr(loaded, "hf_device_map", {}).values())
+        found = loaded(**batch)
+        assert_close(found.sentiment_logits, expected.sentiment_logits, **TIGHT)
+        if model.decoder is not None:
+            assert_close(found.logits, expected.logits, **TIGHT)
+
+
+def test_what_parts_say_of_placement_and_precision_is_said_of_the_whole(
+    make_model: MakeModel, tmp_path: Path
+):
+    t5 = {"d_model": 32, "d_kv": 8, "d_ff": 37, "num_layers": 2, "num_heads": 4, "vocab_size": 256}
+    model = make_model(decoder=AutoConfig.for_model("t5", feed_forward_proj="gated-gelu", **t5))
+    assert {"XLMRobertaLayer", "T5Block", "CrossAttentionLayer", "Stream"} <= set(model._no_split_modules)
+    model.save_pretrained(tmp_path)
+    half = MmsrForSentimentReasoning.from_pretrained(tmp_path, dtype=torch.float16)
+    kept = {name for name, weight in half.named_parameters() if weight.dtype == torch.float32}
+    assert kept and all(name.endswith("wo.weight") for name in kept), "T5 overflows in float16"
+
+
 # ---------------------------------------------------------------------- from pretrained parts
 
 
@@ -781,25 +734,7 @@ def test_real_encoders_join(shared_models: Path):
     assert whole.memory_mask.sum(-1).tolist() == [1 + int(inputs["attention_mask"][0].sum()), 51]
     text_alone = processor(text=["the doctor was kind"], return_tensors="pt")
     assert_close(model(**text_alone).sentiment_logits[0], whole.sentiment_logits[0], **TIGHT)
-    sequences = generate(model, **inputs)
+    sequences: Any = model.generate(**inputs, do_sample=False, max_new_tokens=8)  # type: ignore[misc]
     assert (
         sequences[:, 1] == torch.tensor(processor.label_token_ids)[whole.sentiment_logits.argmax(-1)]
     ).all()
-
-
-def test_a_model_card_says_what_the_checkpoint_is_and_is_not_overwritten(
-    make_model: MakeModel, tmp_path: Path
-):
-    folder = tmp_path / "voices"
-    model = make_model(fusion="gated")
-    model.save_pretrained(folder)
-    card = (folder / "README.md").read_text(encoding="utf-8")
-    assert card.startswith("---\nlibrary_name: transformers\ntags:\n- mmsr\n") and "generated by mmsr" in card
-    for said in ("# voices", "`wav2vec2`", "`xlm-roberta`", "`gated`", "`multitask`, by `mbart`"):
-        assert said in card, said
-    assert f"{model.num_parameters():,}" in card and "negative, neutral, positive" in card
-    make_model(fusion="film").save_pretrained(folder)
-    assert "`film`" in (folder / "README.md").read_text(encoding="utf-8"), "another model, another card"
-    (folder / "README.md").write_text("mine", encoding="utf-8")
-    model.save_pretrained(folder)
-    assert (folder / "README.md").read_text(encoding="utf-8") == "mine"

@@ -248,6 +248,22 @@ def test_a_decoder_s_label_is_the_one_that_it_wrote(
         assert {row["rationale"] for row in silent} == {None}
 
 
+@pytest.mark.parametrize("rationale_format", ["post_thinking", "pre_thinking"])
+def test_too_few_tokens_for_a_label_are_refused(
+    make_model: Callable[..., MmsrForSentimentReasoning],
+    processor: MmsrProcessor,
+    fitting: dict[str, Any],
+    rationale_format: str,
+):
+    model = make_model(**{**fitting, "rationale_format": rationale_format})
+    pipe = pipeline(TASK, model=model, processor=processor)
+    with pytest.raises(ValueError, match="max_new_tokens=1 leaves no room for the label"):
+        pipe({"text": "so kind"}, max_new_tokens=1)
+    with pytest.raises(ValueError, match="max_new_tokens"):
+        pipe({"text": "so kind"}, max_new_tokens=0)
+    assert pipe({"text": "so kind"}, max_new_tokens=2)["label"] in model.config.labels
+
+
 def test_who_wants_no_rationale_gets_none(
     pipe: SentimentReasoningPipeline, utterances: list[Answer], monkeypatch: pytest.MonkeyPatch
 ):

@@ -1,6 +1,8 @@
 """One run on two processes of one machine, over gloo."""
 
+import csv
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -57,20 +59,16 @@ fit(arguments)
 """
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("more", [[], ["--data.balance", "label"]], ids=["plain", "balanced"])
-def test_two_processes_share_an_epoch_and_learn_the_same(demo_corpus: Path, tmp_path: Path, more: list[str]):
-    from mmsr.data.manifest import load_manifest
-
-    program = tmp_path / "program.py"
+def fit(folder: Path, manifest: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    """Two epochs on two processes; what each saw lies in `folder`."""
+    program = folder / "program.py"
     program.write_text(PROGRAM, encoding="utf-8")
     settings = {
         "model.preset": "tiny",
         "model.vocab_size": "600",
-        "data.manifest": str(demo_corpus),
+        "data.manifest": str(manifest),
         "data.batch_rows": "8",
-        "trainer.default_root_dir": str(tmp_path / "run"),
+        "trainer.default_root_dir": str(folder / "run"),
         "trainer.max_epochs": "2",
         "trainer.precision": "32-true",
         "trainer.accelerator": "cpu",
@@ -79,13 +77,22 @@ def test_two_processes_share_an_epoch_and_learn_the_same(demo_corpus: Path, tmp_
         "trainer.enable_progress_bar": "false",
     }
     flags = [item for name, value in settings.items() for item in (f"--{name}", value)]
-    done = subprocess.run(
-        [sys.executable, str(program), str(tmp_path), *flags, *more],
+    return subprocess.run(
+        [sys.executable, str(program), str(folder), *flags, *more],
         capture_output=True,
         text=True,
         timeout=550,
         cwd=Path(__file__).resolve().parents[2],
     )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("more", [[], ["--data.balance", "label"]], ids=["plain", "balanced"])
+def test_two_processes_share_an_epoch_and_learn_the_same(demo_corpus: Path, tmp_path: Path, more: list[str]):
+    from mmsr.data.manifest import load_manifest
+
+    done = fit(tmp_path, demo_corpus, *more)
     assert done.returncode == 0, done.stderr[-3000:]
     train = load_manifest(demo_corpus, split="train")
     drawn = []
@@ -107,6 +114,33 @@ def test_two_processes_share_an_epoch_and_learn_the_same(demo_corpus: Path, tmp_
         assert ranks[0]["metrics"] == ranks[1]["metrics"]
     assert drawn[0] != drawn[1]
     assert (tmp_path / "run" / "model" / "model.safetensors").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("rationale_format", ["multitask", "post_thinking"])
+def test_batches_that_lack_a_modality_or_rationales_are_learned_from(
+    demo_corpus: Path, tmp_path: Path, rationale_format: str
+):
+    """Two rows at a time, of which many lack the same: one process then waits for no part of the other."""
+    rows = list(csv.DictReader(demo_corpus.open(encoding="utf-8", newline="")))
+    for index, row in enumerate(rows):
+        row["audio"] = str(demo_corpus.parent / row["audio"])
+        if index % 3:  # longer together, so that they meet in a batch
+            row["audio" if index % 3 == 1 else "text"] = ""
+        if index % 4:
+            row["rationale"] = ""
+    manifest = tmp_path / "manifest.csv"
+    with manifest.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    done = fit(tmp_path, manifest, "--data.batch_rows", "2", "--model.rationale_format", rationale_format)
+    assert done.returncode == 0, done.stderr[-3000:]
+    ranks = [json.loads((tmp_path / f"rank{rank}-epoch1.json").read_text()) for rank in range(2)]
+    assert ranks[0]["weights"] == ranks[1]["weights"] and ranks[0]["metrics"] == ranks[1]["metrics"]
+    assert {"train_rationale_loss", "dev_rationale_loss"} <= ranks[0]["metrics"].keys()
+    assert all(math.isfinite(value) for value in ranks[0]["metrics"].values())
 
 
 LABELS = ("negative", "neutral", "positive")

@@ -391,6 +391,24 @@ def test_the_average_is_what_is_judged_and_kept(demo_corpus):
             "uncertainty_weighting= learns what config rationale_loss_weight fixes",
         ),
         (
+            {"config": {"poolling": "mean"}},
+            r"config 'poolling' does not exist \(did you mean 'pooling'\?\); accepted: audio_encoder, .*",
+        ),
+        (
+            {"fusion": "film", "config": {"fusion": "gated"}},
+            "config fusion='gated' and fusion='film': say it by fusion= alone",
+        ),
+        ({"config": {"id2label": {0: "a"}}}, r"config id2label=\{0: 'a'\}: say it by labels= alone"),
+        ({"learning_rate": -0.1}, "learning_rate is -0.1; accepted: above 0"),
+        ({"encoder_learning_rate": 0.0}, "encoder_learning_rate is 0.0; accepted: above 0"),
+        ({"weight_decay": -1.0}, "weight_decay is -1.0; accepted: 0 to inf"),
+        ({"warmup_ratio": 3.0}, "warmup_ratio is 3.0; accepted: 0 to 1"),
+        ({"class_weights": [1.0, -1.0, 1.0]}, r"class_weights=\[1.0, -1.0, 1.0\]; accepted: none below 0"),
+        (
+            {"rationale_format": "none", "decoder_type": "prefix"},
+            "decoder_type='prefix' is of a decoder, and rationale_format='none' wants none",
+        ),
+        (
             {"objectives": {"contrastive": 0.1}, "fusion": "text_only"},
             r"objectives= \(contrastive\) are of two modalities, and fusion='text_only' has one",
         ),
@@ -399,6 +417,14 @@ def test_the_average_is_what_is_judged_and_kept(demo_corpus):
 def test_contradictory_switches_are_named(switches, message):
     with pytest.raises(ValueError, match=message):
         MmsrModule(**switches)
+
+
+def test_a_fresh_model_reads_the_prefix_of_transcripts_too(demo_corpus):
+    module, _ = train(demo_corpus, batches=1, text_prefix="query: ")
+    tokens = {
+        prefix: module.processor.tokenizer(f"{prefix}so kind")["input_ids"] for prefix in ("", "query: ")
+    }
+    assert module.processor(text="so kind")["input_ids"] == [tokens["query: "]] != [tokens[""]]
 
 
 def test_help_states_every_switch(capsys):

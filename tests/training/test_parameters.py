@@ -17,6 +17,7 @@ from mmsr.training.parameters import (
     eval_frozen,
     free_label_tokens,
     freeze_encoders,
+    joined,
     merge_lora,
     model_part,
     parameter_groups,
@@ -367,7 +368,7 @@ def test_label_tokens_alone_of_a_frozen_decoder_s_vocabulary_are_trained(kind, l
 
 def test_lora_of_word_embeddings_merges_and_of_a_shared_table_is_refused():
     pytest.importorskip("peft")
-    model = build().eval()
+    model = MmsrForSentimentReasoning(MmsrConfig.from_preset("tiny", tie_word_embeddings=False)).eval()
     plain = set(model.state_dict())
     add_lora(model, {"text_encoder": {"target_modules": ["word_embeddings"]}})
     update = model.encoder.text_encoder.model.embeddings.word_embeddings
@@ -437,3 +438,24 @@ def test_the_schedule_is_that_of_transformers(warmup, steps):
     theirs = get_cosine_schedule_with_warmup(optimizer, warmup, steps).lr_lambdas[0]
     ours = [cosine_with_warmup(step, warmup=warmup, steps=steps) for step in range(steps + 2)]
     assert ours == pytest.approx([theirs(step) for step in range(steps + 2)])
+
+
+def test_what_took_no_part_gets_a_gradient_of_zero_and_the_rest_its_own():
+    model = MmsrForSentimentReasoning(MmsrConfig.from_preset("tiny", tie_word_embeddings=False)).eval()
+    model.encoder.text_encoder.requires_grad_(False)
+    batch = {"input_ids": torch.randint(8, 256, (2, 5)), "sentiment_labels": torch.tensor([0, 1])}
+    plain = model(**batch).loss
+    plain.backward()
+    own = {name: weight.grad for name, weight in model.named_parameters()}
+    model.zero_grad()
+    loss = joined(model(**batch).loss, model)
+    loss.backward()
+    assert torch.equal(loss, plain)
+    idle = [name for name, weight in model.named_parameters() if weight.requires_grad and own[name] is None]
+    assert any("audio_encoder" in name for name in idle) and any("decoder" in name for name in idle)
+    for name, weight in model.named_parameters():
+        if not weight.requires_grad:
+            assert weight.grad is None
+        else:
+            expected = torch.zeros_like(weight) if own[name] is None else own[name]
+            torch.testing.assert_close(weight.grad, expected)

@@ -16,7 +16,8 @@ from mmsr.data.features import FeatureStore
 from mmsr.model.configuration import MmsrConfig
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor
-from mmsr.training.module import MmsrModule, stored_audio
+from mmsr.training.module import MmsrModule
+from mmsr.training.stored import stored_audio
 
 
 def test_stored_states_of_one_window_are_not_another_windows(tmp_path: Path):
