@@ -104,7 +104,7 @@ def is_blank(card: ModelCard) -> bool:
 
 def replace_blank(path: Path, card: ModelCard) -> None:
     """Put `card` where `path` is blank or generated, with its tags; else leave it alone."""
-    there: Any = ModelCard.load(path)
+    there: Any = ModelCard(path.read_text(encoding="utf-8"))  # as transformers writes it
     if is_blank(there) or is_generated(path):
         data: Any = card.data
         data.tags = list(dict.fromkeys([*(data.tags or []), *(there.data.tags or [])]))

@@ -50,10 +50,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         "_upload_modified_files",
         lambda model, *args, **kwargs: hub.upload(*args, **kwargs),
     )
-    load = ModelCard.load
-    monkeypatch.setattr(
-        ModelCard, "load", lambda name, **kwargs: load(name) if Path(name).exists() else hub.load(name)
-    )
+    monkeypatch.setattr(ModelCard, "load", hub.load)
     return hub
 
 
