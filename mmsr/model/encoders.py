@@ -575,6 +575,7 @@ class TimmAudioEncoder(SpectrogramEncoder):
 
     @gradient_checkpointing.setter
     def gradient_checkpointing(self, enable: bool) -> None:
+        """Switch it in timm's own blocks; a model that cannot says so in the log."""
         model: Any = self.model
         if model.supports_gradient_checkpointing:
             self._checkpoints = enable

@@ -123,6 +123,7 @@ def fit(args: Sequence[str]) -> Path:
     cli = MmsrCLI(args)
     folder = Path(cli.trainer.default_root_dir)
     model = folder / "model"
+    new = not (folder / "run.yaml").exists()
     _claim(folder, _identity(cli))
     if model.exists():
         print(f"{model}: this run is finished; delete {folder} to train it again", file=sys.stderr)
@@ -135,6 +136,10 @@ def fit(args: Sequence[str]) -> Path:
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning's exit code for it would be 1
             raise KeyboardInterrupt from None
+        raise
+    except ValueError:  # a fault in settings or data: the folder is free for the same run put right
+        if new and not last.exists():
+            (folder / "run.yaml").unlink(missing_ok=True)
         raise
     return model
 
