@@ -3,6 +3,8 @@
 import csv
 import json
 import math
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -77,13 +79,21 @@ def fit(folder: Path, manifest: Path, *more: str) -> subprocess.CompletedProcess
         "trainer.enable_progress_bar": "false",
     }
     flags = [item for name, value in settings.items() for item in (f"--{name}", value)]
-    return subprocess.run(
-        [sys.executable, str(program), str(folder), *flags, *more],
-        capture_output=True,
+    command = [sys.executable, str(program), str(folder), *flags, *more]
+    processes = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=550,
         cwd=Path(__file__).resolve().parents[2],
+        start_new_session=True,
     )
+    try:
+        out, err = processes.communicate(timeout=400)
+    except subprocess.TimeoutExpired:
+        os.killpg(processes.pid, signal.SIGKILL)  # both, which wait for each other
+        pytest.fail("the processes wait for each other")
+    return subprocess.CompletedProcess(command, processes.returncode, out, err)
 
 
 @pytest.mark.slow
