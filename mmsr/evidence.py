@@ -14,7 +14,7 @@ import torch
 from mmsr.evaluation.erasure import Attribute, Evidence, Span
 from mmsr.evaluation.rationales import word_spans
 from mmsr.evaluation.run import Record
-from mmsr.model.attention import last_layer
+from mmsr.model.attention import FRAMES_AT_WORDS, WORDS_AT_FRAMES, last_layer, looks
 from mmsr.model.pipeline import SentimentReasoningPipeline
 
 
@@ -26,18 +26,18 @@ def attention_evidence(pipe: SentimentReasoningPipeline) -> Attribute:
     """
 
     def attribute(record: Record, spans: Sequence[Span]) -> Evidence:
-        fusion = pipe.model.config.fusion
-        looks = fusion in ("cross_attention", "audio_to_text", "text_to_audio")
-        if record["audio"] is None or record["text"] is None or not looks:
+        kinds = looks(pipe.model.config.fusion)
+        crosses = WORDS_AT_FRAMES in kinds or FRAMES_AT_WORDS in kinds
+        if record["audio"] is None or record["text"] is None or not crosses:
             return Evidence(None, None)
         inputs, places = _encoded(pipe, record, spans)
         words = frames = None
         layer = last_layer(pipe.model, inputs)
-        if fusion in ("cross_attention", "audio_to_text"):
-            to_frames = layer[0][0].float().mean(0)  # [t, f]
+        if WORDS_AT_FRAMES in kinds:
+            to_frames = layer[kinds.index(WORDS_AT_FRAMES)][0].float().mean(0)  # [t, f]
             frames = to_frames[inputs["attention_mask"][0].bool()].mean(0).cpu().double().numpy()
-        if fusion in ("cross_attention", "text_to_audio"):
-            to_tokens = layer[-1][0].float().mean(0)  # [f, t]
+        if FRAMES_AT_WORDS in kinds:
+            to_tokens = layer[kinds.index(FRAMES_AT_WORDS)][0].float().mean(0)  # [f, t]
             words = _of_words(to_tokens.mean(0), places, spans)
         return Evidence(words, frames)
 

@@ -16,7 +16,7 @@ import torch
 
 from mmsr.data.audio import Audio
 from mmsr.data.storage import is_url, read_bytes
-from mmsr.model.attention import last_layer
+from mmsr.model.attention import WORDS_AT_FRAMES, last_layer, looks
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.pipeline import TASK, SentimentReasoningPipeline
 from mmsr.model.processing import MmsrProcessor
@@ -112,8 +112,8 @@ def look_inside(pipe: SentimentReasoningPipeline, record: Mapping[str, Any]) -> 
         `weights [t, f]`, `tokens`, `waveform [s]` and `rate` (Hz); None where the model's fusion has no
         attention from text to audio, or the record lacks one of the two.
     """
-    looks = pipe.model.config.fusion in ("cross_attention", "audio_to_text")
-    if not record.get("audio") or not record.get("text") or not looks:
+    kinds = looks(pipe.model.config.fusion)
+    if not record.get("audio") or not record.get("text") or WORDS_AT_FRAMES not in kinds:
         return None
     processor, model = pipe.processor, pipe.model
     utterance = pipe.preprocess(dict(record))
@@ -124,7 +124,8 @@ def look_inside(pipe: SentimentReasoningPipeline, record: Mapping[str, Any]) -> 
     kept = [
         position for position, token in enumerate(ids) if token not in processor.tokenizer.all_special_ids
     ]
-    weights = last_layer(model, inputs)[0][0].float().mean(0)[kept]
+    layer = last_layer(model, inputs)
+    weights = layer[kinds.index(WORDS_AT_FRAMES)][0].float().mean(0)[kept]
     tokens = [
         processor.tokenizer.convert_ids_to_tokens(ids[position]).lstrip("▁") or "▁" for position in kept
     ]

@@ -23,6 +23,8 @@ LOOKING_FUSIONS = tuple(name for name, fusion in FUSION_CLASSES.items() if hasat
 """The fusions that have attention; the others sum, gate or concatenate. Of one added later, ask `looks`."""
 
 Look = tuple[tuple[str, ...], tuple[str, ...]]  # of what the queries are, and the keys
+WORDS_AT_FRAMES: Look = (("text",), ("audio",))
+FRAMES_AT_WORDS: Look = (("audio",), ("text",))
 
 
 def looks(fusion: str) -> tuple[Look, ...]:

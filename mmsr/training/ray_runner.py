@@ -85,9 +85,8 @@ class RayCluster:
 
     def _join(self) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would tell its makers of this cluster
-        os.environ.setdefault(
-            "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"
-        )  # asks for what later releases do anyway
+        # what later releases of Ray do anyway; without it each worker warns of the change
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         local = self.address == "local"
         try:
             self._knock()
