@@ -183,7 +183,9 @@ def predict(
     from mmsr.inference import load_pipeline, predictor
 
     pipe = load_pipeline(model)
-    options = {"num_beams": num_beams} | ({} if force_label is None else {"forced_label": force_label})
+    options: dict[str, Any] = {"num_beams": num_beams} | (
+        {} if force_label is None else {"forced_label": force_label}
+    )
     if force_label is not None:
         pipe.processor.label_id(force_label)
     if manifest is None:

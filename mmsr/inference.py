@@ -23,6 +23,7 @@ from mmsr.model.processing import MmsrProcessor
 from mmsr.packaged import checkpoint
 
 if TYPE_CHECKING:  # not for who answers one utterance: evaluation's metrics take seconds to import
+    from mmsr.data.features import Dtype
     from mmsr.evaluation.run import Answer, Predict, Record
 
 
@@ -78,10 +79,22 @@ def _resolved(model: str | os.PathLike[str]) -> str | os.PathLike[str]:
         raise ValueError(f"{model}: no such folder, and {error}") from None
 
 
-def predictor(pipe: SentimentReasoningPipeline, *, batch_size: int = 32, **options: Any) -> Predict:
+def predictor(
+    pipe: SentimentReasoningPipeline,
+    *,
+    batch_size: int = 32,
+    audio_features: Callable[[str], torch.Tensor] | None = None,
+    **options: Any,
+) -> Predict:
     """The pipeline as evaluation sees a model: records in, answers out, in order.
 
-    Rows of like length are answered together. `options` are the pipeline's, such as `num_beams`.
+    Rows of like length are answered together.
+
+    Args:
+        pipe: The pipeline.
+        batch_size: Rows at a time.
+        audio_features: Gives the audio encoder's states `[f, l, e]` of a path, in place of hearing it.
+        **options: The pipeline's, such as `num_beams`.
     """
 
     def length(audio: str | bytes | np.ndarray | None) -> float:
@@ -89,20 +102,46 @@ def predictor(pipe: SentimentReasoningPipeline, *, batch_size: int = 32, **optio
             return len(audio) / pipe.processor.feature_extractor.sampling_rate
         return 0.0 if audio is None else Audio.duration(audio)
 
+    def given(record: Record) -> dict[str, Any]:
+        audio, text = record["audio"], record["text"]
+        if audio_features is None or not isinstance(audio, str):
+            return {"audio": audio, "text": text}
+        return {"audio_features": audio_features(audio), "text": text}
+
     def predict(records: Sequence[Record]) -> list[Answer]:
         seconds = [length(record["audio"]) for record in records]
         order = sorted(range(len(records)), key=seconds.__getitem__)
-        inputs = [{name: records[row][name] for name in ("audio", "text")} for row in order]
-        answers = pipe(inputs, batch_size=batch_size, **options)
+        answers = pipe([given(records[row]) for row in order], batch_size=batch_size, **options)
         ranked = sorted(zip(order, answers, strict=True), key=lambda pair: pair[0])
         return [answer for _, answer in ranked]
 
     return predict
 
 
-def open_predictor(model: str | os.PathLike[str]) -> Predict:
-    """`load_pipeline` and `predictor` in one, which another process can be told by name."""
-    return predictor(load_pipeline(model))
+def open_predictor(
+    model: str | os.PathLike[str],
+    *,
+    feature_store: str | Path | None = None,
+    bf16: bool = False,
+    dtype: Dtype = "float16",
+) -> Predict:
+    """`load_pipeline` and `predictor` in one, which another process can be told by name.
+
+    Args:
+        model: As of `load_pipeline`.
+        feature_store: Folder of a store in which the states of the audio encoder, which was frozen, are
+            looked up and kept, so that several models on the same encoder hear a file once. The states are
+            as training with that store had them: encoded with `bf16`, kept as `dtype`.
+        bf16: Encode under bfloat16 autocast.
+        dtype: How the store keeps states.
+    """
+    pipe = load_pipeline(model)
+    if feature_store is None:
+        return predictor(pipe)
+    from mmsr.training.stored import stored_audio
+
+    heard = stored_audio(pipe.model, pipe.processor, feature_store, bf16=bf16, dtype=dtype)
+    return predictor(pipe, audio_features=heard)
 
 
 def look_inside(pipe: SentimentReasoningPipeline, record: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ import torch
 from mmsr.data.audio import Audio
 from mmsr.data.features import file_digest
 from mmsr.data.manifest import load_manifest
-from mmsr.inference import examples, load_pipeline, look_inside, predictor
+from mmsr.inference import examples, load_pipeline, look_inside, open_predictor, predictor
 from mmsr.model.configuration import MmsrConfig
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor
@@ -45,6 +45,23 @@ def test_answers_come_in_the_order_of_the_records_whatever_their_length(pipe, ro
         alone = pipe({"audio": record["audio"], "text": record["text"]}, max_new_tokens=4)
         assert answer["scores"] == pytest.approx(alone["scores"], abs=1e-5)
         assert answer["rationale"] == alone["rationale"]
+
+
+def test_stored_states_are_answered_as_the_audio_is(pipe, rows, tmp_path, monkeypatch):
+    records = [{"audio": row["audio"], "text": row["text"], "language": None} for row in rows]
+    records[2]["text"], records[3]["audio"] = None, None
+    pipe.save_pretrained(tmp_path / "model")
+    stored = open_predictor(tmp_path / "model", feature_store=tmp_path / "store", dtype="float32")
+    answers = stored(records)
+    for heard, answer in zip(predictor(pipe)(records), answers, strict=True):
+        assert answer["scores"] == pytest.approx(heard["scores"], abs=1e-5)
+        assert answer["rationale"] == heard["rationale"]
+    monkeypatch.setattr("mmsr.data.audio.soundfile.SoundFile.read", None)
+    assert stored(records) == answers
+    with pytest.raises(ValueError, match="an utterance has audio and audio_features; accepted: one of them"):
+        pipe({"audio": rows[0]["audio"], "audio_features": torch.zeros(2, 1, 3)})
+    with pytest.raises(ValueError, match="attention=True needs the audio itself"):
+        pipe({"audio_features": torch.zeros(2, 1, pipe.model.encoder.audio_encoder.width)}, attention=True)
 
 
 def test_look_inside_gives_a_distribution_over_frames_for_each_word_piece(pipe, rows):

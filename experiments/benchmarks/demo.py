@@ -28,6 +28,14 @@ from mmsr.evaluation.report.pictures import draw_modalities, rendered
 from mmsr.inference import load_pipeline, predictor
 
 
+def demo_run(seed: int) -> Path:
+    """The folder of `mmsr demo` with this seed, which is run where it has not been."""
+    folder = Path(f"runs/demo-seed{seed}")
+    if not (folder / "metrics.json").exists():
+        demo(out=str(folder), seed=seed)
+    return folder
+
+
 def forced_changes(folder: Path) -> float:
     """Share of (test row, other label) pairs in which forcing the label changes the rationale."""
     rows = load_manifest(folder / "corpus" / "manifest.csv", split="test").to_list()
@@ -115,9 +123,7 @@ def main() -> None:
     args = parser.parse_args()
     runs, prints = [], []
     for seed in args.seeds:
-        folder = Path(f"runs/demo-seed{seed}")
-        if not (folder / "metrics.json").exists():
-            demo(out=str(folder), seed=seed)
+        folder = demo_run(seed)
         runs.append(figures(folder))
         prints.append(json.loads((folder / "metrics.json").read_text("utf-8"))["data_fingerprint"])
     summary = over_seeds(runs)

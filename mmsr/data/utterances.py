@@ -134,13 +134,8 @@ class Collator:
             `audio_features_mask` `[b, f]`, where a row without audio is all zero, and no waveform;
             `text_features` `[b, t, l, d]` float32, whose mask is `attention_mask`.
         """
-        features = [row.get("audio_features") for row in rows]
-        inputs = {name: [row.get(name) for row in rows] for name in ("audio", "text", "rationale")}
-        heard = [feature is not None for feature in features]
-        if any(heard) and None in inputs["text"]:
-            # The processor wants audio or text in every row. These rows' audio is their features: one sample
-            # stands for it, and goes away again.
-            inputs["audio"] = [np.zeros(1, dtype=np.float32) if there else None for there in heard]
+        columns = ("audio", "audio_features", "text", "rationale")
+        inputs = {name: [row.get(name) for row in rows] for name in columns}
         if not self.rationales:
             del inputs["rationale"]
         given = {
@@ -148,26 +143,10 @@ class Collator:
         }
         sentiment = [row["sentiment"] for row in rows]
         batch = dict(self.processor(**given, sentiment=sentiment, sampling_rate=16000, return_tensors="pt"))
-        if any(heard):
-            batch.pop("input_values", None)
-            batch.pop("input_values_mask", None)
-            batch["audio_features"], batch["audio_features_mask"] = _pad(features)
         written = [row.get("text_features") for row in rows]
         if any(feature is not None for feature in written):
             batch["text_features"] = _placed(written, batch["attention_mask"])
         return batch
-
-
-def _pad(features: Sequence[torch.Tensor | None]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Features `[f, l, d]`, None where there is no audio -> `[b, f, l, d]` float32 and its mask `[b, f]`."""
-    longest = max((feature for feature in features if feature is not None), key=len)
-    padded = torch.zeros(len(features), *longest.shape)
-    mask = torch.zeros(len(features), len(longest), dtype=torch.long)
-    for row, feature in enumerate(features):
-        if feature is not None:
-            padded[row, : len(feature)] = feature
-            mask[row, : len(feature)] = 1
-    return padded, mask
 
 
 def _placed(features: Sequence[torch.Tensor | None], mask: torch.Tensor) -> torch.Tensor:

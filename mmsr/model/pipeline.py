@@ -39,10 +39,11 @@ class SentimentReasoningPipeline(Pipeline):
 
     An input is an audio path, `bytes`, a binary file object, a mono waveform at 16 kHz (numpy), `(samples,
     rate)`, or a mapping with `audio` (one of those, or a dataset's `{"array", "sampling_rate"}` or `{"bytes",
-    "path"}`) and / or `text` (the transcript) and, for a recogniser, `language`. A list of them is answered
-    by a list, in order and `batch_size` at a time. A generator, a `datasets` dataset with a column `audio` or
-    `text`, or one such column (`text` and `asr_text` hold transcripts, others audio) is answered by an
-    iterator, which reads a batch at a time and keeps none.
+    "path"}`) and / or `text` (the transcript) and, for a recogniser, `language`; in place of `audio` it may
+    have `audio_features`, the audio encoder's states `[f, l, e]`, as a feature store keeps them. A list of
+    them is answered by a list, in order and `batch_size` at a time. A generator, a `datasets` dataset with a
+    column `audio` or `text`, or one such column (`text` and `asr_text` hold transcripts, others audio) is
+    answered by an iterator, which reads a batch at a time and keeps none.
 
     Keyword arguments, of the pipeline or of a call:
         asr: a recogniser that writes the transcript of audio that comes without: Hub id, folder, or a
@@ -184,13 +185,21 @@ class SentimentReasoningPipeline(Pipeline):
     ) -> dict[str, Any]:
         """Any accepted input -> `audio` (waveform), `text`, `language`, `source` (as given), or None each.
 
+        `audio_features` are handed on, where given.
+
         Raises:
-            ValueError: no audio and no text, or an input of another kind.
+            ValueError: no audio and no text, audio and its features, or an input of another kind.
         """
         column = isinstance(input_, dict) and bool(input_.keys() & {"array", "bytes", "path"})
-        utterance = isinstance(input_, dict) and bool(input_.keys() & {"audio", "text"})
+        utterance = isinstance(input_, dict) and bool(input_.keys() & {"audio", "audio_features", "text"})
         record = dict(input_) if utterance or (isinstance(input_, dict) and not column) else {"audio": input_}
         audio, text, language = (record.get(name) for name in ("audio", "text", "language"))
+        states = record.get("audio_features")
+        if states is not None:
+            if audio is not None:
+                raise ValueError("an utterance has audio and audio_features; accepted: one of them")
+            kept = {"audio": None, "audio_features": states, "source": None}
+            return {**kept, "text": text, "language": language}
         if audio is None and text is None:
             raise ValueError(
                 f"an utterance needs audio or text, got {sorted(record)}; accepted: a path, bytes, a "
@@ -224,12 +233,11 @@ class SentimentReasoningPipeline(Pipeline):
             if given and rationale is False:
                 raise ValueError(f"{argument} contradicts rationale=False: it changes nothing else")
         rows = input_tensors["utterances"] if asr is None else _transcribed(input_tensors["utterances"], asr)
-        audio, text = ([row[name] for row in rows] for name in ("audio", "text"))
-        inputs = self.processor(
-            audio=None if all(value is None for value in audio) else audio,
-            text=None if all(value is None for value in text) else text,
-            return_tensors="pt",
-        ).to(self.device)
+        columns = {name: [row.get(name) for row in rows] for name in ("audio", "audio_features", "text")}
+        passed = {name: column for name, column in columns.items() if any(one is not None for one in column)}
+        if attention and "audio_features" in passed:
+            raise ValueError("attention=True needs the audio itself; accepted: audio, not audio_features")
+        inputs = self.processor(**passed, return_tensors="pt").to(self.device)
         memory = self.model.encoder(**inputs, return_dict=True)
         head_logits = self.model.head(memory.last_hidden_state, memory.attention_mask)
         answers: dict[str, Any] = {

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     AutoConfig,
     AutoProcessor,
@@ -102,6 +103,7 @@ class MmsrProcessor(ProcessorMixin):
         audio: Any = None,
         rationale: str | Sequence[str | None] | None = None,
         sentiment: str | int | Sequence[str | int | None] | None = None,
+        audio_features: Sequence[torch.Tensor | None] | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
         """Turn a batch of utterances into tensors.
@@ -112,28 +114,35 @@ class MmsrProcessor(ProcessorMixin):
                 has none.
             rationale: one, or one per row; needs `sentiment`, whose token it starts from.
             sentiment: label name or id, or one per row; None where unknown.
+            audio_features: in place of audio, the audio encoder's states `[f, l, e]` of each row, such as a
+                feature store keeps; None where a row has none.
             **kwargs: of the feature extractor or the tokenizer, such as `sampling_rate` (Hz, checked) or
                 `return_tensors`. Beside a text, `padding`, `truncation` and `max_length` are the text's: a
                 length in tokens is no length in samples. Lengths of audio go into `audio_kwargs`.
 
         Returns:
             `input_ids`, `attention_mask` `[b, t]`; `input_values`, `input_values_mask` `[b, s]`; `labels`
-            `[b, r]`; `sentiment_labels` `[b]`: those whose source was given.
+            `[b, r]`; `sentiment_labels` `[b]`; `audio_features` `[b, f, l, e]` float32,
+            `audio_features_mask` `[b, f]`: those whose source was given.
 
         Raises:
-            ValueError: nothing to process, rows that do not match in number, a row without audio and text,
-                empty text, audio that is empty, not mono or not finite, another sampling rate, an unknown
-                label.
+            ValueError: nothing to process, both audio and its features, rows that do not match in number, a
+                row without audio and text, empty text, audio that is empty, not mono or not finite, another
+                sampling rate, an unknown label.
         """
         texts, rationales, sentiments = _rows(text), _rows(rationale), _rows(sentiment)
         waveforms = _rows_of_audio(audio)
-        if texts is None and waveforms is None:
+        states = None if audio_features is None else list(audio_features)
+        if texts is None and waveforms is None and states is None:
             raise ValueError("nothing to process: pass text, audio, or both")
+        if waveforms is not None and states is not None:
+            raise ValueError("audio and audio_features were given; accepted: one of them")
         counts = {
             name: len(rows)
             for name, rows in (
                 ("text", texts),
                 ("audio", waveforms),
+                ("audio_features", states),
                 ("rationale", rationales),
                 ("sentiment", sentiments),
             )
@@ -141,7 +150,7 @@ class MmsrProcessor(ProcessorMixin):
         }
         if len(set(counts.values())) > 1:
             raise ValueError(f"rows do not match in number: {counts}")
-        _check_rows(texts, waveforms)
+        _check_rows(texts, waveforms, states)
 
         merged = self._merge_kwargs(tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs)
         text_kwargs, audio_kwargs = merged["text_kwargs"], merged["audio_kwargs"]
@@ -155,6 +164,8 @@ class MmsrProcessor(ProcessorMixin):
             data.update(self._encode_text(texts, text_kwargs))
         if waveforms is not None:
             data.update(self._encode_audio(waveforms, audio_kwargs))
+        if states is not None and any(row is not None for row in states):
+            data.update(padded_states(states))
         if sentiments is not None:
             data["sentiment_labels"] = [self.label_id(value) for value in sentiments]
         if rationales is not None:
@@ -583,12 +594,27 @@ def _rows_of_audio(audio: Any) -> list[np.ndarray | None] | None:
     return [None if row is None else np.asarray(row, dtype=np.float32) for row in audio]
 
 
-def _check_rows(texts: list[str | None] | None, waveforms: list[np.ndarray | None] | None) -> None:
-    rows = len(texts if texts is not None else waveforms or [])
+def padded_states(states: list[torch.Tensor | None]) -> dict[str, torch.Tensor]:
+    """An encoder's states `[f, l, e]`, None without audio -> `[b, f, l, e]` and its mask `[b, f]`."""
+    empty = next(row for row in states if row is not None)[:0]
+    rows = [(empty if row is None else row).float() for row in states]
+    mask = [torch.ones(len(row), dtype=torch.long) for row in rows]
+    return {
+        "audio_features": pad_sequence(rows, batch_first=True),
+        "audio_features_mask": pad_sequence(mask, batch_first=True),
+    }
+
+
+def _check_rows(
+    texts: list[str | None] | None,
+    waveforms: list[np.ndarray | None] | None,
+    states: list[torch.Tensor | None] | None,
+) -> None:
+    rows = len(next(given for given in (texts, waveforms, states) if given is not None))
     for row in range(rows):
         text = None if texts is None else texts[row]
         audio = None if waveforms is None else waveforms[row]
-        if text is None and audio is None:
+        if text is None and audio is None and (states is None or states[row] is None):
             raise ValueError(f"row {row} has neither audio nor text; accepted: at least one of them")
         if text is not None and not text.strip():
             raise ValueError(f"row {row}: text is empty; accepted: words, or None for an absent transcript")

@@ -31,7 +31,7 @@ from mmsr.data.datamodule import MmsrDataModule
 from mmsr.evaluation.run import Predict, evaluate, write_run
 from mmsr.files import write_file
 from mmsr.model.processing import MmsrProcessor
-from mmsr.training.run import fit
+from mmsr.training.run import fit, mixed_precision
 
 OWN = "own"  # the condition under which a variant was trained
 ORIGIN = ("command", "versions", "machine")  # of metrics.json: where figures come from
@@ -113,8 +113,12 @@ class Run:
 # ---------------------------------------------------------------------- one run
 
 
-Open = Callable[[Path], Predict]
-"""Opens a finished model's folder; a function of a module, so that another process can be told of it."""
+Open = Callable[..., Predict]
+"""Opens a finished model's folder; a function of a module, so that another process can be told of it.
+
+Where the run's audio encoder was frozen, it is told the `feature_store`, and how that keeps states (`bf16`,
+`dtype`).
+"""
 
 
 def train_and_evaluate(open_model: Open, run: Run) -> None:
@@ -127,7 +131,7 @@ def train_and_evaluate(open_model: Open, run: Run) -> None:
     processor = MmsrProcessor.from_pretrained(model)
     data = MmsrDataModule(**run.settings["data"])
     data.attach(processor)
-    figures, predictions = _answers(open_model(model), data, run, labels=processor.labels)
+    figures, predictions = _answers(open_model(model, **_store(run)), data, run, labels=processor.labels)
     write_run(
         run.folder,
         {"test": figures},
@@ -172,6 +176,16 @@ def _train(run: Run) -> None:
             shutil.rmtree(left) if left.is_dir() else left.unlink()
     write_file(file, content)
     fit(["-c", str(file)])
+
+
+def _store(run: Run) -> dict[str, Any]:
+    """The feature store in which the run's audio encoder's states are; nothing where it has none."""
+    model = run.settings.get("model") or {}
+    if not model.get("feature_store") or "audio_encoder" not in (model.get("freeze") or ()):
+        return {}
+    precision = (run.settings.get("trainer") or {}).get("precision") or mixed_precision()
+    options = {"feature_store": model["feature_store"], "bf16": precision == "bf16-mixed"}
+    return options | ({"dtype": model["feature_dtype"]} if model.get("feature_dtype") else {})
 
 
 def _answers(

@@ -18,6 +18,7 @@ from mmsr.data.audio import Audio, AudioError
 from mmsr.data.datamodule import MmsrDataModule
 from mmsr.data.manifest import ManifestError
 from mmsr.data.utterances import Collator
+from mmsr.model.processing import padded_states
 
 LABELS = ["negative", "neutral", "positive"]
 
@@ -40,6 +41,8 @@ class StandInProcessor:
         tensors = {"sentiment_labels": [-100 if name is None else LABELS.index(name) for name in sentiment]}
         batch = {name: torch.tensor(values) for name, values in tensors.items()}
         names = {"audio": "input_values", "text": "input_ids", "rationale": "labels"}
+        if states := inputs.pop("audio_features", None):
+            batch |= padded_states(states)
         for name, values in inputs.items():
             if name != "audio":
                 values = self.tokenizer([value or "" for value in values])["input_ids"]

@@ -55,6 +55,24 @@ def test_an_absent_modality_has_a_mask_of_zeros(processor: MmsrProcessor, wavefo
     assert set(processor(audio=waveforms)) == {"input_values", "input_values_mask"}
 
 
+def test_states_of_an_audio_encoder_stand_in_place_of_audio(processor: MmsrProcessor):
+    states = [torch.full((3, 2, 4), 1.0, dtype=torch.float16), None, torch.full((5, 2, 4), 2.0)]
+    inputs = processor(text=[None, "very kind", "so"], audio_features=states, return_tensors="pt")
+    assert set(inputs) == {"input_ids", "attention_mask", "audio_features", "audio_features_mask"}
+    assert inputs["audio_features"].shape == (3, 5, 2, 4) and inputs["audio_features"].dtype == torch.float32
+    assert inputs["audio_features_mask"].tolist() == [[1, 1, 1, 0, 0], [0] * 5, [1] * 5]
+    assert (inputs["audio_features"].amax((1, 2, 3)) == torch.tensor([1.0, 0.0, 2.0])).all()
+    assert not inputs["audio_features"][0, 3:].any()
+    assert inputs["attention_mask"].any(1).tolist() == [False, True, True]
+    assert set(processor(audio_features=states[::2])) == {"audio_features", "audio_features_mask"}
+    with pytest.raises(ValueError, match="audio and audio_features were given; accepted: one of them"):
+        processor(audio=[np.ones(9)], audio_features=states[:1])
+    with pytest.raises(ValueError, match="row 1 has neither audio nor text"):
+        processor(audio_features=states)
+    with pytest.raises(ValueError, match=r"rows do not match in number: \{'text': 1, 'audio_features': 3\}"):
+        processor(text=["kind"], audio_features=states)
+
+
 @pytest.mark.parametrize("kind", ["numpy", "torch", "list", "int16-like"])
 def test_one_utterance_needs_no_list(processor: MmsrProcessor, waveforms: Waveforms, kind: str):
     one: Any = waveforms[0]

@@ -121,6 +121,23 @@ def finished(demo_corpus, tmp_path_factory):
     return path, ablate(read_ablation(path), open_model=open_predictor, runner=Here())
 
 
+def test_a_frozen_audio_encoder_hears_the_test_rows_once_for_all_runs(demo_corpus, tmp_path, monkeypatch):
+    variants = {
+        name: {"model.freeze": ["audio_encoder"], "model.fusion": name} for name in ("concat", "gated")
+    }
+    path = tiny(tmp_path, demo_corpus, grid=None, variants=variants, seeds=[0])
+    first = ablate(read_ablation(path), open_model=open_predictor, runner=Here())
+    assert first["failed"] == []
+    for result in (tmp_path / "out" / "runs").glob("*/result.json"):
+        result.unlink()
+    monkeypatch.setattr("mmsr.data.audio.soundfile.SoundFile.read", None)  # no file can be heard any more
+    again = ablate(read_ablation(path), open_model=open_predictor, runner=Here())
+    assert again["failed"] == [] and again["variants"].keys() == variants.keys()
+    for name in variants:
+        assert said(tmp_path / "out", again, name) == said(tmp_path / "out", first, name)
+        assert again["variants"][name]["mean"] == first["variants"][name]["mean"]
+
+
 # ---------------------------------------------------------------------- files
 
 
