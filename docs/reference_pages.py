@@ -64,10 +64,11 @@ def has_names(source: Path) -> bool:
 
 def commands_page() -> str:
     """Every command with its help, as `--help` prints it at 110 columns."""
-    from mmsr.cli import COMMANDS, make_parser
+    from mmsr.cli import COMMANDS
+    from mmsr.cli_parser import make_parser
 
     lines = ["# Commands", "", "What `--help` says. Flags may be written with `-` or `_`.", ""]
-    parser = make_parser()
+    parser = make_parser(COMMANDS)
     for words in command_names(COMMANDS):
         help_text = subparser(parser, words).format_help().replace("\t", "    ").rstrip()
         help_text = re.sub(r"\n  -h, --help .*", "", help_text)

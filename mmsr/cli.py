@@ -7,26 +7,23 @@ nothing half-written stays.
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import os
-import re
 import signal
 import sys
 from argparse import ArgumentError
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from json import dumps, loads
-from keyword import iskeyword
 from pathlib import Path
 from typing import Any, Literal
 
 from mmsr.cli_data import DATA_COMMANDS
 from mmsr.cli_evaluation import EVALUATION_COMMANDS, evaluate, rows_of
+from mmsr.cli_parser import as_flags, as_mapping, as_typed, call, called, make_parser
 from mmsr.cli_setup import SETUP_COMMANDS
 from mmsr.console import at_least_one, live_table, must_be_there, progress_bar, say
 
-_NOTHING = ("null", "~")  # words that the parser takes for no value
 _SHORTEST, _LONGEST = 0.1, 300.0  # seconds of audio for which one answer says something
 
 
@@ -695,160 +692,6 @@ def packaged_or_missing(name: str) -> Path:
         raise ValueError(f"-c {name}: no such file") from None
 
 
-def fill_parser(parser: Any, commands: dict[str, Any]) -> None:
-    """Give a parser one subcommand for each function (its signature are the flags) or dict of functions."""
-    subcommands = parser.add_subcommands(dest="command", metavar="COMMAND")
-    for name, command in commands.items():
-        nested = isinstance(command, dict)
-        doc = command["_help"] if nested else (inspect.getdoc(command) or "").split("\n\nArgs:")[0]
-        subparser = type(parser)(description=doc, formatter_class=parser.formatter_class, exit_on_error=False)
-        subcommands.add_subcommand(name, subparser, help=doc.splitlines()[0])
-        if nested:
-            fill_parser(subparser, {key: value for key, value in command.items() if key != "_help"})
-        else:
-            # A flag may be named as a keyword of Python, whose parameter then ends in _: --from is from_.
-            keywords = {name for name in inspect.signature(command).parameters if name.endswith("_")}
-            for name in sorted(keywords):
-                subparser.add_argument(f"--{name[:-1]}", required=True, help=described(command, name))
-            if words := words_of(command):
-                subparser.add_argument(
-                    words, nargs="+", metavar=words[:-1].upper(), help=described(command, words)
-                )
-            subparser.add_function_arguments(command, as_group=False, skip=keywords)
-
-
-def words_of(command: Callable[..., Any]) -> str | None:
-    """The parameter of a command's words without a flag, its *parameter."""
-    parameters = inspect.signature(command).parameters.values()
-    return next((one.name for one in parameters if one.kind is one.VAR_POSITIONAL), None)
-
-
-def described(command: Callable[..., Any], parameter: str) -> str:
-    """What a function's docstring says of a parameter."""
-    entry = re.search(rf"^    {parameter}: (.*(?:\n {{8}}.*)*)", inspect.getdoc(command) or "", re.MULTILINE)
-    return " ".join(entry[1].split()) if entry else ""
-
-
-def make_parser() -> Any:
-    """The parser of the command `mmsr`."""
-    from argparse import RawDescriptionHelpFormatter
-
-    from jsonargparse import ArgumentParser, DefaultHelpFormatter
-
-    class Formatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
-        """Keeps a docstring's lines, and shows types and defaults."""
-
-    parser = ArgumentParser(
-        prog="mmsr",
-        exit_on_error=False,
-        description="Multimodal sentiment reasoning: a sentiment and its reason, from speech and transcript.",
-        formatter_class=Formatter,
-    )
-    fill_parser(parser, COMMANDS)
-    return parser
-
-
-def call(commands: dict[str, Any], settings: Any) -> None:
-    """Call the function that the parsed settings chose."""
-    command = commands[settings["command"]]
-    chosen = settings[settings["command"]]
-    if isinstance(command, dict):
-        call(command, chosen)
-    else:
-        values = {name + "_" * iskeyword(name): value for name, value in chosen.as_dict().items()}
-        command(*values.pop(words_of(command), ()), **values)
-
-
-def as_flags(argv: Sequence[str]) -> list[str]:
-    """Flags as the parser knows them.
-
-    `--force_label` for `--force-label`; `--json=true` for `--json` and other switches; `--labels=["a", "b"]`
-    for `--labels a b` and other lists of words; `--columns={"label": "mood"}` for `--columns label=mood`;
-    `--config` for `-c`.
-    """
-    types = flag_types(argv)
-    flags: list[str] = []
-    values = list(argv)
-    while values:
-        value = values.pop(0)
-        if value == "-c" and "--config" in types:
-            value = "--config"
-        if not value.startswith("--"):
-            flags.append(value)
-            continue
-        name, equals, rest = value.partition("=")
-        name = "--" + name[2:].replace("-", "_")
-        kind = types.get(name, "")
-        if kind == "str | None" and (rest if equals else " ".join(values[:1])).lower() in _NOTHING:
-            flag = "--" + name[2:].replace("_", "-")
-            raise ValueError(f"{flag} {rest or values[0]} would be read as no value; accepted: other words")
-        if kind.startswith(("list[str]", "list[float]")) and not equals:
-            own = []
-            while values and not values[0].startswith("--"):
-                own.append(values.pop(0))
-            typed = len(own) == 1 and own[0].startswith("[")  # a list in YAML
-            numbers = kind.startswith("list[float]") and not typed
-            flags.append(f"{name}={own[0] if typed else dumps([float(n) for n in own] if numbers else own)}")
-        elif kind.startswith("dict[str, str]") and not equals:
-            own = []
-            while values and not values[0].startswith("--"):
-                own.append(values.pop(0))
-            flags.append(f"{name}={as_mapping(own)}")
-        elif kind == "bool" and not equals and (not values or values[0].lower() not in ("true", "false")):
-            flags.append(f"{name}=true")
-        else:
-            flags.append(name + equals + rest)
-    return flags
-
-
-def as_mapping(words: Sequence[str]) -> str:
-    """`label=mood text=words` as JSON; one word that is a mapping in YAML stays."""
-    pairs = [word.partition("=") for word in words]
-    if not all(name and equals for name, equals, _ in pairs) or words[0].startswith("{"):
-        return " ".join(words)
-    return dumps({name: value for name, _, value in pairs}, ensure_ascii=False)
-
-
-def flag_types(argv: Sequence[str]) -> dict[str, str]:
-    """The flags of the command that is called, and their types as written."""
-    command: Any = COMMANDS
-    for word in called(argv):
-        command = command[word]
-    if not callable(command):
-        return {}
-    parameters = inspect.signature(command).parameters.values()
-    return {f"--{parameter.name}": str(parameter.annotation) for parameter in parameters}
-
-
-def called(argv: Sequence[str]) -> list[str]:
-    """The words of the command that is called."""
-    words: list[str] = []
-    commands: Any = COMMANDS
-    for word in argv:
-        if not isinstance(commands, dict) or word not in commands:
-            break
-        words.append(word)
-        commands = commands[word]
-    return words
-
-
-def as_typed(problem: str) -> str:
-    """The parser's words in one line, flags as they are typed: `--batch-size` for `predict.batch_size`."""
-
-    def flag(name: str) -> str:
-        return "--" + name.rpartition(".")[2].replace("_", "-")
-
-    def missing(names: re.Match[str]) -> str:
-        flags = [flag(name) for name in names[1].split(", ")]
-        return f"{' and '.join(flags)} {'is' if len(flags) == 1 else 'are'} required"
-
-    line = " ".join(problem.split())
-    line = re.sub(r"the following arguments are required: (.*)", missing, line)
-    line = re.sub(r'Parser key "([\w.]+)":', lambda key: f"{flag(key[1])}:", line)
-    line = re.sub(r"<class '(\w+)'>", r"\1", line)
-    return re.sub(r"(--[\w-]+): Expected a (\w+)\. Got value: (\S+)", r"\1 \3; accepted: \2", line)
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the command `mmsr`."""
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -856,7 +699,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if argv[:1] == ["fit"] and "--help" not in argv and "-h" not in argv:
             run_fit(["--help" if value == "--help_all" else value for value in argv[1:]])
         else:
-            call(COMMANDS, make_parser().parse_args(as_flags(argv)))
+            call(COMMANDS, make_parser(COMMANDS).parse_args(as_flags(COMMANDS, argv)))
     except KeyboardInterrupt:
         say("interrupted")
         sys.exit(130)
@@ -864,7 +707,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
     except ArgumentError as error:
-        say(f"mmsr: error: {as_typed(str(error))} ({' '.join(['mmsr', *called(argv), '--help'])})")
+        say(f"mmsr: error: {as_typed(str(error))} ({' '.join(['mmsr', *called(COMMANDS, argv), '--help'])})")
         sys.exit(2)
     except (ValueError, OSError) as error:
         say(f"mmsr: error: {error}")

@@ -56,9 +56,10 @@ def completion(*shells: str) -> None:
 
     if find_spec("shtab") is None:
         raise ValueError("completion needs shtab: pip install 'mmsr[completion]'")
-    from mmsr.cli import make_parser
+    from mmsr.cli import COMMANDS
+    from mmsr.cli_parser import make_parser
 
-    script = make_parser().get_completion_script(f"shtab-{shells[0]}")
+    script = make_parser(COMMANDS).get_completion_script(f"shtab-{shells[0]}")
     # flags as the documentation types them; both are accepted
     print(re.sub(r"--[a-z0-9]+(?:_[a-z0-9]+)+\b", lambda flag: flag[0].replace("_", "-"), script))
 

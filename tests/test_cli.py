@@ -14,7 +14,8 @@ import pytest
 import soundfile
 import torch
 
-from mmsr.cli import as_flags, as_mapping, main, packaged_config
+from mmsr.cli import COMMANDS, main, packaged_config
+from mmsr.cli_parser import as_flags, as_mapping
 from mmsr.data.manifest import load_manifest
 from mmsr.packaged import checkpoint
 
@@ -518,7 +519,11 @@ def test_columns_are_named_as_a_person_types_them(tmp_path, capsys, given):
     path = tmp_path / "m.csv"
     path.write_text("words,mood\nvery good indeed,pos\nso very bad today,negative\nas it was before,1\n")
     main(["data", "check", "--manifest", str(path), "--columns", *given, "--label-map", "pos=positive"])
-    assert as_flags(["data", "degrade", "--wer", ".1", ".2"]) == ["data", "degrade", "--wer=[0.1, 0.2]"]
+    assert as_flags(COMMANDS, ["data", "degrade", "--wer", ".1", ".2"]) == [
+        "data",
+        "degrade",
+        "--wer=[0.1, 0.2]",
+    ]
     assert (
         as_mapping(["0=positive", "non-negative=neutral"]) == '{"0": "positive", "non-negative": "neutral"}'
     )

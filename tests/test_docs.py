@@ -24,7 +24,8 @@ import pytest
 import yaml
 
 import mmsr
-from mmsr.cli import COMMANDS, as_flags, main, make_parser
+from mmsr.cli import COMMANDS, main
+from mmsr.cli_parser import as_flags, make_parser
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -104,7 +105,7 @@ def test_every_block_is_sound(page: Path) -> None:
             if words[1] == "fit":
                 assert "-c" in given, where
             elif words[1] != "completion":  # what follows > is a file
-                make_parser().parse_args(as_flags(given))
+                make_parser(COMMANDS).parse_args(as_flags(COMMANDS, given))
 
 
 @pytest.mark.parametrize("name", ["README.md", "experiments/README.md"])
@@ -120,7 +121,7 @@ def test_readmes_name_commands_and_flags_that_there_are(name: str) -> None:
             continue
         seen += 1
         try:
-            make_parser().parse_args(as_flags(words[1:]))
+            make_parser(COMMANDS).parse_args(as_flags(COMMANDS, words[1:]))
         except ArgumentError as error:
             assert not whole and ("required" in str(error) or "command" in str(error)), (words, str(error))
     assert seen > 4

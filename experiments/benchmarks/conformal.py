@@ -1,83 +1,118 @@
 """Do conformal label sets hold the true label as often as asked? On rows like the calibration's, and others.
 
-    python experiments/benchmarks/conformal.py --models runs/*/seed*/model --out runs/conformal
+    python experiments/benchmarks/conformal.py --seeds 0 1 2 3 4
 
-Speaks a large demo corpus with a seed of its own, so that its sentences are drawn anew, and lets each model
-(one seed each) answer it, labels alone. The rows of the training voices are dealt out at random into
-calibration and test rows, which are therefore exchangeable; the rows of the voices that no model has heard
-are the shifted test. Writes OUT/summary.json and prints a table.
+Trains the demo's model without rationales once a seed (`--model.rationale_format none`, the corpus of
+`mmsr demo --seed 0`), and speaks a large corpus with a seed of its own, so that its sentences are drawn anew.
+The rows of the training voices are dealt out at random into calibration and test rows, which are therefore
+exchangeable. Two shifts are tried at the same threshold: voices that no model has heard, and these in pink
+noise as loud as they are. What is there already is used again. Writes OUT/summary.json and prints the table
+of experiments/README.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from mmsr.cli import run_fit
 from mmsr.data.demo import make_demo
-from mmsr.data.manifest import load_manifest
+from mmsr.data.manifest import fingerprint, load_manifest
+from mmsr.degrade import Confusions
 from mmsr.evaluation.calibration import METHODS, conformal_metrics
+from mmsr.evaluation.robustness import Point
 from mmsr.evaluation.run import predict_rows
 from mmsr.inference import load_pipeline, predictor
+from mmsr.perturbations import Material, perturbations
+
+CONFIG = Path(__file__).parents[1] / "demo.yaml"
+SNR_DB = "0"
 
 
-def answered(model: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Predictions of a model, labels alone."""
-    said = predict_rows(predictor(load_pipeline(model), batch_size=32, rationale=False), rows)
-    print(f"{model}: {len(said):,} rows answered", flush=True)
-    return said
+def trained(seed: int, manifest: Path, out: Path) -> Path:
+    """The label-only model of a seed."""
+    folder = out / f"seed{seed}"
+    if not (folder / "model").exists():
+        run_fit(
+            ["-c", str(CONFIG), "--data.manifest", str(manifest), "--seed_everything", str(seed)]
+            + ["--model.rationale_format", "none", "--model.config", "null"]
+            + ["--model.encoder_learning_rate", "3.0e-4", "--trainer.default_root_dir", str(folder)]
+        )
+    return folder / "model"
+
+
+def answered(model: Path, rows: Sequence[dict[str, Any]], noise: Point, kept: Path) -> list[dict[str, Any]]:
+    """Predictions of a model, labels alone: of the rows, and of the test voices' in noise."""
+    if not kept.exists():
+        predict = predictor(load_pipeline(model), batch_size=32, rationale=False)
+        said = [
+            {**one, "rows": row["split"]} for one, row in zip(predict_rows(predict, rows), rows, strict=True)
+        ]
+        unheard = [row for row in rows if row["split"] == "test"]
+        for start in range(0, len(unheard), 256):
+            part = [{**row, **(noise.change(row) or {})} for row in unheard[start : start + 256]]
+            said += [{**one, "rows": "noise"} for one in predict_rows(predict, part)]
+        kept.write_text("\n".join(json.dumps(one, ensure_ascii=False) for one in said), encoding="utf-8")
+        print(f"{model}: {len(said):,} rows answered", flush=True)
+    return [json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines()]
 
 
 def main() -> None:
-    """Make the corpus, answer it, print and write down coverage."""
+    """Make the corpus, train and ask the models, print and write down coverage."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--models", type=Path, nargs="+", required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--utterances", type=int, default=9600)
-    parser.add_argument("--seed", type=int, default=1000, help="of the corpus")
+    parser.add_argument("--corpus_seed", type=int, default=1000)
     parser.add_argument("--coverage", type=float, default=0.9)
     parser.add_argument("--out", type=Path, default=Path("runs/conformal"))
     args = parser.parse_args()
-    torch.set_num_threads(1)
-    manifest = make_demo(args.out / "corpus", utterances=args.utterances, seed=args.seed)
-    table = load_manifest(manifest).to_list()
-    alike, shifted = ([row for row in table if row["split"] == split] for split in ("train", "test"))
-    summary = []
-    for seed, model in enumerate(args.models):
-        said = answered(model, alike + shifted)
+    torch.set_num_threads(1)  # as `mmsr demo` does
+    learned = make_demo(Path("runs/demo-seed0/corpus"))
+    table = load_manifest(make_demo(args.out / "corpus", utterances=args.utterances, seed=args.corpus_seed))
+    rows = [row for row in table.to_list() if row["split"] != "dev"]
+    unheard = [row for row in rows if row["split"] == "test"]
+    spoken = Confusions.of_vocabulary(*([row[name] for row in unheard] for name in ("text", "language")))
+    (curve,) = perturbations(Material(unheard, spoken), kinds=["noise"], severities={"noise": [SNR_DB]})
+    (noise,) = curve.points
+    summary: list[dict[str, Any]] = []
+    for seed in args.seeds:
+        model = trained(seed, learned, args.out)
+        said = answered(model, rows, noise, args.out / f"seed{seed}" / "answers.jsonl")
         labels = list(said[0]["scores"])
+        alike = [row for row in said if row["rows"] == "train"]
         order = np.random.default_rng(seed).permutation(len(alike))
         half = len(alike) // 2
-        known = [said[row] for row in order[:half]]
+        known = [alike[row] for row in order[:half]]
         tested = {
-            "same voices": [said[row] for row in order[half:]],
-            "unheard voices": said[len(alike) :],
+            "same voices": [alike[row] for row in order[half:]],
+            "unheard voices": [row for row in said if row["rows"] == "test"],
+            f"unheard voices, {SNR_DB} dB": [row for row in said if row["rows"] == "noise"],
         }
-        for name, rows in tested.items():
-            found = conformal_metrics(known, rows, labels, coverage=args.coverage)
-            summary.append({"model": str(model), "seed": seed, "rows": name, **found})
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "summary.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
-    print(
-        "| model | rows | n (calibration) | "
-        + " | ".join(f"{m}: coverage, size, empty" for m in METHODS)
-        + " |"
-    )
-    print("|---" * (3 + len(METHODS)) + "|")
-    for one in summary:
+        for name, some in tested.items():
+            found = conformal_metrics(known, some, labels, coverage=args.coverage)
+            summary.append({"seed": seed, "rows": name, **found})
+    document = {"data_fingerprint": fingerprint(table), "sets": summary}
+    (args.out / "summary.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
+    methods = " | ".join(f"{method.upper()}: coverage, labels a set, empty" for method in METHODS)
+    print(f"data fingerprint {document['data_fingerprint']}")
+    print(f"| rows | seed | n | calibration rows | {methods} |\n{'|---' * (4 + len(METHODS))}|")
+    for one in sorted(summary, key=lambda one: list(tested).index(one["rows"])):
         cells = [
-            f"{one[m]['coverage']:.3f}, {one[m]['mean_size']:.2f}, {one[m]['empty']:.3f}" for m in METHODS
+            f"{one[m]['coverage']:.3f}, {one[m]['mean_size']:.2f}, {100 * one[m]['empty']:.1f} %"
+            for m in METHODS
         ]
-        model = Path(one["model"]).parent.name
         print(
-            f"| {model} | {one['rows']} | {one['n']:,} ({one['n_calibration']:,}) | "
-            + " | ".join(cells)
-            + " |"
+            "|",
+            " | ".join([one["rows"], str(one["seed"]), f"{one['n']:,}", f"{one['n_calibration']:,}", *cells]),
+            "|",
         )
 
 
