@@ -108,6 +108,18 @@ class Cost(Callback):
         self.trained, self.seconds = state_dict["trained_parameters"], list(state_dict["seconds"])
 
 
+class LastValidation(Callback):
+    """Has the development split evaluated where `max_steps` ends a run inside an epoch.
+
+    Lightning would end without, and there would be nothing to choose the best weights by.
+    """
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        """Ask for an end, before which Lightning evaluates."""
+        if 0 < trainer.max_steps <= trainer.global_step:
+            trainer.should_stop = True
+
+
 class SaveModel(Callback):
     """Writes the best epoch's model, by the checkpoint callback's monitor, to the run's `model/`.
 

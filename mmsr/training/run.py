@@ -25,7 +25,7 @@ from lightning.pytorch.loggers import CSVLogger
 from mmsr.data.datamodule import MmsrDataModule
 from mmsr.data.manifest import fingerprint, load_manifest
 from mmsr.files import write_file
-from mmsr.training.callbacks import History, SaveModel
+from mmsr.training.callbacks import History, LastValidation, SaveModel
 from mmsr.training.module import MmsrModule
 
 # Settings that do not change what is learned: a run may go on with others.
@@ -92,7 +92,7 @@ class MmsrCLI(LightningCLI):
             logger=CSVLogger(folder, name="logs", version="")
             if trainer["logger"] is None
             else trainer["logger"],
-            callbacks=[*(trainer["callbacks"] or []), checkpoints, History(), SaveModel()],
+            callbacks=[*(trainer["callbacks"] or []), checkpoints, History(), LastValidation(), SaveModel()],
             use_distributed_sampler=False,
             **kwargs,
         )

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import datasets
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -65,6 +66,13 @@ def finished(demo_corpus, tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished") / "run"
     assert fit(arguments(demo_corpus, folder)) == folder / "model"
     return folder
+
+
+def test_a_limit_of_steps_inside_an_epoch_still_chooses_by_the_development_split(demo_corpus, tmp_path):
+    folder = fit(arguments(demo_corpus, tmp_path / "run", "--trainer.max_steps", "2"))
+    (row,) = json.loads((tmp_path / "run" / "history.json").read_text())
+    assert row["step"] == 2 and np.isfinite(row["dev_loss"])
+    assert folder.is_dir() and (tmp_path / "run" / "checkpoints" / "best.ckpt").exists()
 
 
 def test_a_run_leaves_model_history_and_checkpoints(finished):
