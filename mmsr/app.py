@@ -578,7 +578,7 @@ def launch(app: gr.Blocks, *, port: int | None = None, share: bool = False, mega
 
 
 @contextmanager
-def own_folder() -> Iterator[None]:
+def uploads_folder() -> Iterator[None]:
     """While an app is made and served: a folder for all that visitors send, which goes with the server.
 
     It lies within GRADIO_TEMP_DIR, if that is set. SIGTERM and the end of the terminal interrupt the server

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mmsr.cli_data import DATA_COMMANDS
-from mmsr.cli_evaluation import EVALUATION_COMMANDS, evaluate, rows_of
+from mmsr.cli_evaluation import EVALUATION_COMMANDS, evaluate, own_folder, rows_of
 from mmsr.cli_parser import as_flags, as_mapping, as_typed, call, called, make_parser
 from mmsr.cli_setup import SETUP_COMMANDS
 from mmsr.console import at_least_one, live_table, must_be_there, progress_bar, say
@@ -436,6 +436,7 @@ def ablate(
     from mmsr.training.runner import LocalProcesses, Runner
 
     ablation = read_ablation(config, out=out, find=lambda name: packaged_config(Path(name).name))
+    own_folder(str(ablation.out), "results.json")
     if ray is None and (cpus, gpus) != (1, 0.0):
         raise ValueError(f"--cpus {cpus} --gpus {gpus:g} are of --ray; accepted: --ray ADDRESS beside them")
     runner: Runner = (
@@ -566,7 +567,7 @@ def app(
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     if find_spec("gradio") is None:
         raise ValueError("the web page needs gradio: pip install 'mmsr[app]'")
-    from mmsr.app import Limits, launch, make_app, own_folder
+    from mmsr.app import Limits, launch, make_app, uploads_folder
     from mmsr.inference import load_pipeline
 
     limits = Limits(seconds=max_seconds, megabytes=max_megabytes, timeline_seconds=max_timeline_seconds)
@@ -576,7 +577,7 @@ def app(
 
         recogniser = Transcriber(asr)
     pipe = load_pipeline(model)
-    with own_folder():
+    with uploads_folder():
         page = make_app(pipe, transcribe=recogniser, limits=limits, name=Path(model).name)
         say(f"open {launch(page, port=port, share=share, megabytes=max_megabytes)} (Ctrl-C ends it)")
         page.block_thread()

@@ -75,6 +75,7 @@ def evaluate(
     """
     started = time.perf_counter()
     must_be_there("manifest", manifest)
+    own_folder(out, "metrics.json")
     if conformal is not None and not 0 < conformal < 1:
         raise ValueError(f"--conformal {conformal:g}; accepted: a share above 0 and below 1, such as 0.9")
     if bertscore_layer is not None and bertscore is None:

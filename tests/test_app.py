@@ -22,7 +22,7 @@ pytest.importorskip("silero_vad", reason="timelines need silero-vad: pip install
 from gradio_client import Client, handle_file  # noqa: E402
 from gradio_client.exceptions import AppError  # noqa: E402
 
-from mmsr.app import EXAMPLES, Limits, launch, make_app, own_folder  # noqa: E402
+from mmsr.app import EXAMPLES, Limits, launch, make_app, uploads_folder  # noqa: E402
 from mmsr.cli import main  # noqa: E402
 from mmsr.data.audio import Audio  # noqa: E402
 from mmsr.inference import load_pipeline  # noqa: E402
@@ -57,7 +57,7 @@ class Hears:
 @pytest.fixture(scope="module")
 def server() -> Iterator[Any]:
     """A page with a recogniser, which takes five seconds in a megabyte, and 25 for a timeline."""
-    with pytest.MonkeyPatch.context() as patch, own_folder():
+    with pytest.MonkeyPatch.context() as patch, uploads_folder():
         patch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
         pipe = load_pipeline("demo", device="cpu")
         limits = Limits(seconds=5, megabytes=1, timeline_seconds=25)

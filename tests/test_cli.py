@@ -381,6 +381,18 @@ def test_bad_manifests_name_file_row_column_and_value(model, tmp_path, capsys, h
     assert all(part in out for part in expected), out
 
 
+@pytest.mark.parametrize("command", ["evaluate", "ablate"])
+def test_another_commands_report_is_not_written_over(command, demo_corpus, tmp_path, capsys):
+    (tmp_path / "robustness.json").write_text("{}")
+    asked = {
+        "evaluate": ["--model", "demo", "--manifest", str(demo_corpus)],
+        "ablate": ["-c", "experiments/ablations/fusions.yaml"],
+    }
+    line = refused(capsys, command, *asked[command], "--out", str(tmp_path))
+    assert f"--out {tmp_path} has robustness.json, whose report.html would be lost" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["robustness.json"]
+
+
 def test_data_check_answers_by_exit_code_json_and_page(tmp_path, capsys):
     manifest = tmp_path / "m.csv"
     manifest.write_text("text,label,speaker,split\ngood,a,s,train\nbad,b,s,test\n")
