@@ -1,6 +1,6 @@
 """RAVDESS, development pairs alone: poolings, and training the layer read, against the frozen default.
 
-    python experiments/benchmarks/ravdess_ablation.py --folds 0 1 2 3 --seeds 0 1
+    python experiments/benchmarks/ravdess_unfreezing.py --folds 0 1 2 3 --seeds 0 1
 
 Trains the streams, fusion and head of `experiments/ravdess.yaml` in each fold and answers its development
 pair, never its test speakers. What makes training a layer of Whisper cheap on a CPU: the configuration reads
@@ -276,7 +276,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=6.0, help="Of the window.")
-    parser.add_argument("--out", type=Path, default=Path("runs/ravdess-ablation"))
+    parser.add_argument("--out", type=Path, default=Path("runs/ravdess-unfreezing"))
     args = parser.parse_args()
     settings = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
     table = load_manifest(settings["data"]["manifest"])
