@@ -663,13 +663,18 @@ def draw(results: Mapping[str, Any]) -> Figure:
     low, high = axis.get_xlim()
     axis.set_xlim(max(low, -0.02), min(high, 1.02))  # of two seeds the interval goes far beyond what can be
     axis.set_yticks(range(len(done)), list(done))
-    axis.invert_yaxis()
+    axis.set_ylim(len(done) - 0.5, -0.4)
     axis.set_xlabel(f"{FIGURES[metric]}, test rows")
     axis.grid(axis="x", alpha=0.3)
     axis.set_axisbelow(True)
     handles = {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     place = figure.legend(
-        list(handles.values()), list(handles), loc="outside lower center", ncols=3, fontsize=8
+        list(handles.values()),
+        list(handles),
+        loc="outside lower center",
+        ncols=len(handles),
+        fontsize=8,
+        columnspacing=1.2,
     )
     place.set_frame_on(False)
     return figure
