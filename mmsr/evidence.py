@@ -136,7 +136,7 @@ def _encoded(
 ) -> tuple[Mapping[str, Any], list[int]]:
     """A record as tensors, and the word of each token; -1 where it is special or of the prefix."""
     utterance = _utterance(pipe, record)
-    given = {name: [value] for name, value in utterance.items() if value is not None}
+    given = {name: [utterance[name]] for name in ("audio", "text") if utterance[name] is not None}
     inputs = pipe.processor(**given, return_tensors="pt").to(pipe.device)
     if "text" not in given:
         return inputs, []

@@ -166,7 +166,7 @@ class AudioEncoder(nn.Module):
         encoded = self.encode(
             input_values,
             mask,
-            output_attentions=output_attentions,
+            output_attentions=output_attentions and _gives_weights(self.model),
             output_hidden_states=output_hidden_states or self.keeps_all_layers,
         )
         encoded.mask = encoded.mask * mask.any(-1, keepdim=True)  # an absent row has no real frame
@@ -757,7 +757,7 @@ class TextEncoder(nn.Module):
             input_ids=input_ids,
             inputs_embeds=inputs_embeds,
             attention_mask=attended,
-            output_attentions=output_attentions,
+            output_attentions=output_attentions and _gives_weights(self.model),
             output_hidden_states=output_hidden_states or self.keeps_all_layers,
             return_dict=True,
         )
@@ -765,3 +765,8 @@ class TextEncoder(nn.Module):
         if not output_hidden_states:
             encoded.hidden_states = None
         return encoded
+
+
+def _gives_weights(model: PreTrainedModel) -> bool:
+    """Whether a model's attention returns its weights; another would only warn of being asked."""
+    return model.config._attn_implementation != "sdpa"
