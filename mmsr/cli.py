@@ -41,6 +41,7 @@ def demo(out: str = "runs/demo", utterances: int = 2400, seed: int = 0, epochs: 
     from mmsr.data.demo import make_demo
 
     folder = Path(out)
+    own_folder(out, "metrics.json")
     say(
         f"1/4 corpus: {utterances:,} utterances in five languages, spoken by espeak-ng -> {folder / 'corpus'}"
     )
@@ -436,7 +437,6 @@ def ablate(
     from mmsr.training.runner import LocalProcesses, Runner
 
     ablation = read_ablation(config, out=out, find=lambda name: packaged_config(Path(name).name))
-    own_folder(str(ablation.out), "results.json")
     if ray is None and (cpus, gpus) != (1, 0.0):
         raise ValueError(f"--cpus {cpus} --gpus {gpus:g} are of --ray; accepted: --ray ADDRESS beside them")
     runner: Runner = (
@@ -449,6 +449,7 @@ def ablate(
             state = "to do" if run.result() is None else "finished"
             print(f"{run.folder}  {state}  {run.label}")
         return
+    own_folder(str(ablation.out), "results.json")
     with live_table(ablation.name) as show:
         results = run_ablation(ablation, open_model=open_predictor, runner=runner, show=show)
     print(f"{table(results)}\n{results['paragraph']}")

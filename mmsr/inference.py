@@ -111,7 +111,10 @@ def predictor(
     def predict(records: Sequence[Record]) -> list[Answer]:
         seconds = [length(record["audio"]) for record in records]
         order = sorted(range(len(records)), key=seconds.__getitem__)
-        answers = pipe([given(records[row]) for row in order], batch_size=batch_size, **options)
+        inputs: Any = (given(records[row]) for row in order)
+        if audio_features is None:
+            inputs = list(inputs)  # else a batch's states at a time, which are large
+        answers = pipe(inputs, batch_size=batch_size, **options)
         ranked = sorted(zip(order, answers, strict=True), key=lambda pair: pair[0])
         return [answer for _, answer in ranked]
 

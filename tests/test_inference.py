@@ -60,8 +60,9 @@ def test_stored_states_are_answered_as_the_audio_is(pipe, rows, tmp_path, monkey
     assert stored(records) == answers
     with pytest.raises(ValueError, match="an utterance has audio and audio_features; accepted: one of them"):
         pipe({"audio": rows[0]["audio"], "audio_features": torch.zeros(2, 1, 3)})
-    with pytest.raises(ValueError, match="attention=True needs the audio itself"):
-        pipe({"audio_features": torch.zeros(2, 1, pipe.model.encoder.audio_encoder.width)}, attention=True)
+    for needs in ({"attention": True}, {"asr": lambda waveforms, languages: ["heard"]}):
+        with pytest.raises(ValueError, match=f"{next(iter(needs))}=.* needs the audio itself"):
+            pipe({"audio_features": torch.zeros(2, 1, 3)}, **needs)
 
 
 def test_look_inside_gives_a_distribution_over_frames_for_each_word_piece(pipe, rows):

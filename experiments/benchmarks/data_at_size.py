@@ -38,7 +38,7 @@ def make_manifest(path: Path, rows: int) -> None:
     split[::100], split[1::100] = "dev", "test"
     columns = {
         "id": [f"row-{row}" for row in range(rows)],
-        "text": [" ".join(words[:16]) for words in drawn],
+        "text": [" ".join([*words[:16], str(row)]) for row, words in enumerate(drawn)],  # no two alike
         "label": draw.choice(LABELS, rows),
         "language": np.full(rows, "en"),
         "split": split,

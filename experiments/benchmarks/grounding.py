@@ -2,12 +2,14 @@
 
     python experiments/benchmarks/grounding.py --seeds 0 1 2
 
-Two models a seed, which differ in one setting: the demo's own (`runs/demo-seedS`, as of demo.py), and one
-whose training rows each have another row's rationale (`--data.rationales permuted`). `mmsr faithfulness`
-examines both on all test rows, whose voices and sentences neither has met, each spoken again in another
-manner and by another voice; the generator's own label and rationale for that are the reference. What is there
-already is used again. Writes OUT/summary.json, and prints the table of experiments/README.md: means over the
-seeds with 95 % t-intervals; of a single seed, its intervals over speakers.
+Three models a seed, which differ in one setting: the demo's own (`runs/demo-seedS`, as of demo.py), one whose
+training rows each have another row's rationale (`--data.rationales permuted`), and one whose rows have that
+of another row with the same label (`permuted_within_label`), whose labels can be learned as well as the
+demo's, but not what its rationales name. `mmsr faithfulness` examines each on all test rows, whose voices and
+sentences none has met, each spoken again in another manner and by another voice; the generator's own label
+and rationale for that are the reference. What is there already is used again. Writes OUT/summary.json, and
+prints the tables of experiments/README.md: means over the seeds with 95 % t-intervals; of a single seed, its
+intervals over speakers.
 """
 
 from __future__ import annotations
@@ -24,9 +26,11 @@ from demo import demo_run, over_seeds
 from mmsr.cli import run_fit
 from mmsr.cli_evaluation import faithfulness
 from mmsr.evaluation.report.names import MISSING, number
+from mmsr.files import write_file
 
 CONFIG = Path(__file__).parents[1] / "demo.yaml"
-MODELS = ("demo", "permuted")
+ROWS = 400  # of fewer the table says how many
+MODELS = ("demo", "permuted", "permuted_within_label")
 TABLE = {
     "": {"dev_macro_f1": "label, development split: macro-F1"},
     "spoken again in another manner": {
@@ -42,6 +46,8 @@ TABLE = {
     "input taken away": {
         "follow/silenced/rationale_changes": "voice silenced: rationale changes",
         "follow/named_words_dropped/words_unnamed": "named words dropped: not named any more",
+        "follow/named_words_dropped/rationale_changes": "named words dropped: rationale changes",
+        "follow/other_words_dropped/rationale_changes": "as many random words dropped: rationale changes",
     },
     "another label forced": {
         "counterfactuals/rationale_changes": "rationale changes",
@@ -52,11 +58,11 @@ TABLE = {
         "simulatability/effect": "gain by the rationale, over the transcript alone",
         "simulatability/las": "... adjusted for leakage (LAS)",
     },
-    "lost by erasing what is marked, less what is drawn": {
-        f"erasure/{way}/{modality}/comprehensiveness/difference": f"{way} over {what}"
-        for way in ("attention", "gradients")
-        for modality, what in (("text", "words"), ("audio", "frames of the audio"))
-    },
+}
+ERASURE = {
+    f"erasure/{way}/{modality}/comprehensiveness/difference": f"{way} over {what}"
+    for way in ("attention", "gradients")
+    for modality, what in (("text", "words"), ("audio", "frames of the audio"))
 }
 
 
@@ -64,11 +70,11 @@ def examined(name: str, seed: int, out: Path, erased: int) -> dict[str, Any]:
     """The content of faithfulness.json of one model, which is trained and examined where it has not been."""
     demo_folder = demo_run(seed)
     manifest, folder = demo_folder / "corpus" / "manifest.csv", demo_folder
-    if name == "permuted":
-        folder = out / f"permuted-seed{seed}"
+    if name != "demo":
+        folder = out / f"{name}-seed{seed}"
         if not (folder / "model").exists():
             run_fit(
-                ["-c", str(CONFIG), "--data.manifest", str(manifest), "--data.rationales", "permuted"]
+                ["-c", str(CONFIG), "--data.manifest", str(manifest), "--data.rationales", name]
                 + ["--trainer.default_root_dir", str(folder), "--seed_everything", str(seed)]
             )
     found = out / f"{name}-seed{seed}-erased{erased}"
@@ -94,13 +100,17 @@ def figure(document: dict[str, Any], path: str) -> dict[str, Any] | None:
 def cell(found: Sequence[dict[str, Any] | None]) -> tuple[str, dict[str, Any]]:
     """Of one figure in all seeds: what the table says, and what the summary keeps."""
     there = [one for one in found if one is not None]
+    rows = [one["n"] for one in there if one.get("n", ROWS) < ROWS]
+    few = f" ({' / '.join(map(str, rows))} rows)" if rows else ""
     if len(there) < len(found):
         what = f"{MISSING} ({len(there)} of {len(found)} seeds)" if there else MISSING
         return what, {"values": [one and one["value"] for one in found]}
     if len(there) == 1:
-        return number(there[0]["value"], there[0].get("interval")), there[0]
+        return number(there[0]["value"], there[0].get("interval")) + few, there[0]
     kept = over_seeds([{"it": one["value"]} for one in there])["it"]
-    return number(kept["mean"], kept["interval"]), kept
+    if len(set(kept["values"])) == 1:  # such as 1 in all seeds, which does not make it certain
+        return f"{kept['mean']:.3f} in all seeds{few}", kept
+    return number(kept["mean"], kept["interval"]) + few, kept
 
 
 def main() -> None:
@@ -116,22 +126,28 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)  # as `mmsr demo` does
     documents = {
-        name: [examined(name, seed, args.out, args.erased) for seed in args.seeds] for name in MODELS
+        name: [examined(name, seed, args.out, args.erased) for seed in args.seeds] for name in args.models
     }
-    summary: dict[str, Any] = {"seeds": args.seeds, "models": {name: {} for name in MODELS}}
-    print("| measure | demo | permuted rationales |\n|---|---|---|")
+    summary: dict[str, Any] = {"seeds": args.seeds, "models": {name: {} for name in args.models}}
+
+    def row(path: str, what: str, names: Sequence[str]) -> None:
+        cells = {name: cell([figure(one, path) for one in documents[name]]) for name in names}
+        for name, (_, kept) in cells.items():
+            summary["models"][name][path] = kept
+        print("|", " | ".join([what, *(text for text, _ in cells.values())]), "|")
+
+    print(f"| measure | {' | '.join(args.models)} |\n{'|---' * (1 + len(args.models))}|")
     for group, lines in TABLE.items():
         for path, what in lines.items():
-            cells = {name: cell([figure(one, path) for one in documents[name]]) for name in MODELS}
-            for name, (_, kept) in cells.items():
-                summary["models"][name][path] = kept
-            said = f"{group}: {what}" if group else what
-            print("|", " | ".join([said, *(text for text, _ in cells.values())]), "|")
+            row(path, f"{group}: {what}" if group else what, args.models)
+    print(f"\n| lost by erasing what is marked, less what is drawn | {args.models[0]} |\n|---|---|")
+    for path, what in ERASURE.items():
+        row(path, what, args.models[:1])
     for name, found in documents.items():
         for seed, document in zip(args.seeds, found, strict=True):
             for measure, why in document["left_out"].items():
                 print(f"\n{name}, seed {seed}: {measure} left out ({why})")
-    (args.out / "summary.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
+    write_file(args.out / "summary.json", json.dumps(summary, indent=1).encode())
 
 
 if __name__ == "__main__":

@@ -769,4 +769,4 @@ class TextEncoder(nn.Module):
 
 def _gives_weights(model: PreTrainedModel) -> bool:
     """Whether a model's attention returns its weights; another would only warn of being asked."""
-    return model.config._attn_implementation != "sdpa"
+    return model.config._attn_implementation == "eager"

@@ -232,11 +232,14 @@ class SentimentReasoningPipeline(Pipeline):
                 raise ValueError(f"{argument}, but this model gives a label only (decoder_type='none')")
             if given and rationale is False:
                 raise ValueError(f"{argument} contradicts rationale=False: it changes nothing else")
-        rows = input_tensors["utterances"] if asr is None else _transcribed(input_tensors["utterances"], asr)
+        rows = input_tensors["utterances"]
+        if (attention or asr is not None) and any(row.get("audio_features") is not None for row in rows):
+            needs = "attention=True" if attention else "asr="
+            raise ValueError(f"{needs} needs the audio itself; accepted: audio, not audio_features")
+        if asr is not None:
+            rows = _transcribed(rows, asr)
         columns = {name: [row.get(name) for row in rows] for name in ("audio", "audio_features", "text")}
         passed = {name: column for name, column in columns.items() if any(one is not None for one in column)}
-        if attention and "audio_features" in passed:
-            raise ValueError("attention=True needs the audio itself; accepted: audio, not audio_features")
         inputs = self.processor(**passed, return_tensors="pt").to(self.device)
         memory = self.model.encoder(**inputs, return_dict=True)
         head_logits = self.model.head(memory.last_hidden_state, memory.attention_mask)

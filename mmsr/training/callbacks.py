@@ -111,7 +111,8 @@ class Cost(Callback):
 class LastValidation(Callback):
     """Has the development split evaluated where `max_steps` ends a run inside an epoch.
 
-    Lightning would end without, and there would be nothing to choose the best weights by.
+    Lightning would end without, and there would be nothing to choose the best weights by. (In an epoch that
+    `check_val_every_n_epoch` leaves out, and short of `min_epochs`, it still does.)
     """
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:

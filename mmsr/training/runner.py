@@ -31,7 +31,7 @@ from mmsr.data.datamodule import MmsrDataModule
 from mmsr.evaluation.run import Predict, evaluate, write_run
 from mmsr.files import write_file
 from mmsr.model.processing import MmsrProcessor
-from mmsr.training.run import fit, mixed_precision
+from mmsr.training.run import fit, is_bf16
 
 OWN = "own"  # the condition under which a variant was trained
 ORIGIN = ("command", "versions", "machine")  # of metrics.json: where figures come from
@@ -101,8 +101,21 @@ class Run:
         path = self.folder / "result.json"
         if not path.is_file():
             return None
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return found if found["conditions"] == self.conditions else None
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        same = found["conditions"] == self.conditions and found.get("audio_states") == self.audio_states
+        return found if same else None
+
+    @property
+    def audio_states(self) -> dict[str, Any] | None:
+        """How the feature store keeps the frozen audio encoder's states, of which the test rows are answered.
+
+        None where the run has none, and hears its test rows.
+        """
+        model = self.settings.get("model") or {}
+        if not model.get("feature_store") or "audio_encoder" not in (model.get("freeze") or ()):
+            return None
+        bf16 = is_bf16((self.settings.get("trainer") or {}).get("precision"))
+        return {"bf16": bf16, "dtype": model.get("feature_dtype") or "float16"}
 
     @property
     def conditions(self) -> list[str]:
@@ -131,7 +144,9 @@ def train_and_evaluate(open_model: Open, run: Run) -> None:
     processor = MmsrProcessor.from_pretrained(model)
     data = MmsrDataModule(**run.settings["data"])
     data.attach(processor)
-    figures, predictions = _answers(open_model(model, **_store(run)), data, run, labels=processor.labels)
+    states = run.audio_states
+    kept = {} if states is None else {"feature_store": run.settings["model"]["feature_store"], **states}
+    figures, predictions = _answers(open_model(model, **kept), data, run, labels=processor.labels)
     write_run(
         run.folder,
         {"test": figures},
@@ -140,11 +155,12 @@ def train_and_evaluate(open_model: Open, run: Run) -> None:
         data_fingerprint=run.data_fingerprint,
         command=" ".join(sys.argv),
         seconds=time.perf_counter() - started,
-        extra={"trained": trained} if trained else None,
+        extra={name: value for name, value in (("trained", trained), ("audio_states", states)) if value},
     )
     cost = json.loads((run.folder / "cost.json").read_text(encoding="utf-8"))
     result = {
         "conditions": run.conditions,
+        "audio_states": states,
         "labels": processor.labels,
         "trained_parameters": cost["trained_parameters"],
         "epochs": len(cost["seconds"]),
@@ -176,16 +192,6 @@ def _train(run: Run) -> None:
             shutil.rmtree(left) if left.is_dir() else left.unlink()
     write_file(file, content)
     fit(["-c", str(file)])
-
-
-def _store(run: Run) -> dict[str, Any]:
-    """The feature store in which the run's audio encoder's states are; nothing where it has none."""
-    model = run.settings.get("model") or {}
-    if not model.get("feature_store") or "audio_encoder" not in (model.get("freeze") or ()):
-        return {}
-    precision = (run.settings.get("trainer") or {}).get("precision") or mixed_precision()
-    options = {"feature_store": model["feature_store"], "bf16": precision == "bf16-mixed"}
-    return options | ({"dtype": model["feature_dtype"]} if model.get("feature_dtype") else {})
 
 
 def _answers(
