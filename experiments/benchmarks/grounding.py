@@ -119,9 +119,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument(
-        "--erased", type=int, default=48, help="rows whose marked words and frames are erased"
-    )
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--erased", type=int, default=48, help="rows of which marked parts are erased")
     parser.add_argument("--out", type=Path, default=Path("runs/grounding"))
     args = parser.parse_args()
     torch.set_num_threads(1)  # as `mmsr demo` does
