@@ -110,7 +110,8 @@ def cell(found: Sequence[dict[str, Any] | None]) -> tuple[str, dict[str, Any]]:
     kept = over_seeds([{"it": one["value"]} for one in there])["it"]
     if len(set(kept["values"])) == 1:  # such as 1 in all seeds, which does not make it certain
         return f"{kept['mean']:.3f} in all seeds{few}", kept
-    return number(kept["mean"], kept["interval"]) + few, kept
+    low, high = kept["interval"]
+    return number(kept["mean"], (max(low, -1.0), min(high, 1.0))) + few, kept  # they are shares
 
 
 def main() -> None:
