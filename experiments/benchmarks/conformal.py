@@ -56,10 +56,9 @@ def answered(model: Path, rows: Sequence[dict[str, Any]], noise: Point, kept: Pa
         said = [
             {**one, "rows": row["split"]} for one, row in zip(predict_rows(predict, rows), rows, strict=True)
         ]
-        unheard = [row for row in rows if row["split"] == "test"]
-        for start in range(0, len(unheard), 256):
-            part = [{**row, **(noise.change(row) or {})} for row in unheard[start : start + 256]]
-            said += [{**one, "rows": "noise"} for one in predict_rows(predict, part)]
+        changed = map(noise.change, [row for row in rows if row["split"] == "test"])
+        noisy = [row for row in changed if row is not None]
+        said += [{**one, "rows": "noise"} for one in predict_rows(predict, noisy)]
         write_file(kept, "\n".join(json.dumps(one, ensure_ascii=False) for one in said).encode())
         print(f"{model}: {len(said):,} rows answered", flush=True)
     return [json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines()]

@@ -43,7 +43,7 @@ from mmsr.data.splits import speaker_fold
 from mmsr.evaluation.significance import paired_bootstrap
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor
-from mmsr.training.run import fit, mixed_precision
+from mmsr.training.run import fit, is_bf16, mixed_precision
 from mmsr.training.stored import stored_audio
 
 CONFIG = Path(__file__).parents[1] / "ravdess.yaml"
@@ -68,7 +68,7 @@ def train_and_predict(settings: dict, fold: int, seed: int, folder: Path, extra:
     )
     model = MmsrForSentimentReasoning.from_pretrained(folder / "model").eval()
     processor = MmsrProcessor.from_pretrained(folder / "model")
-    bf16 = mixed_precision() == "bf16-mixed"
+    bf16 = is_bf16()
     data = MmsrDataModule(settings["data"]["manifest"], fold=fold, batch_rows=32, batch_seconds=160)
     data.attach(processor, rationales=False)
     data.audio_features = stored_audio(model, processor, settings["model"]["feature_store"], bf16=bf16)
@@ -95,7 +95,7 @@ def mean_states(settings: dict, paths: list[str]) -> np.ndarray:
         (path,) = paths
         waveform = load(path)
         full = F.pad(torch.from_numpy(waveform), (0, WINDOW - len(waveform)))[None]
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed_precision() == "bf16-mixed"):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_bf16()):
             states, _ = model.encoder.encode_audio(full, torch.ones_like(full).long())
         return [states[0, :, -1:].float().mean(0, keepdim=True)]
 

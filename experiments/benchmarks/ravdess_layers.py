@@ -28,7 +28,7 @@ from mmsr.evaluation.report.names import number
 from mmsr.evaluation.significance import bootstrap
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor
-from mmsr.training.run import mixed_precision
+from mmsr.training.run import is_bf16
 from mmsr.training.stored import stored_audio
 
 
@@ -40,7 +40,7 @@ def layer_means(given: dict[str, str], paths: list[str]) -> np.ndarray:
     processor = MmsrProcessor.from_encoders(
         audio=given["audio"], text=given["text"], text_prefix=given["text_prefix"], rationale_format="none"
     )
-    bf16 = mixed_precision() == "bf16-mixed"
+    bf16 = is_bf16()
     states = stored_audio(model.eval(), processor, given["feature_store"], bf16=bf16)
     means = [states(path).float().mean(0) for path in track(paths, description="states")]
     return torch.stack(means).numpy()

@@ -44,7 +44,7 @@ from mmsr.model.encoders import WhisperAudioEncoder
 from mmsr.model.modeling import MmsrForSentimentReasoning, MmsrOutput
 from mmsr.model.processing import MmsrProcessor
 from mmsr.training.parameters import Lora, add_lora, eval_frozen, parameter_groups, transformer_layers
-from mmsr.training.run import mixed_precision
+from mmsr.training.run import is_bf16
 
 LINEAR = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj", "fc1", "fc2")
 LAYER = 3  # the one that ravdess.yaml reads, counted from 1; `layers[LAYER - 1]` makes it
@@ -115,7 +115,7 @@ def hear(settings: dict[str, Any], table: Dataset, *, seconds: float) -> Corpus:
         processing={
             "what": f"layers {LAYER - 1} and {LAYER}, whole window",
             "seconds": seconds,
-            "bf16": mixed_precision() == "bf16-mixed",
+            "bf16": is_bf16(),
         },
         name=f"whisper, layers {LAYER - 1} and {LAYER}",
     )
@@ -257,7 +257,7 @@ def check_layer(corpus: Corpus, audio: PreTrainedModel) -> None:
 
 def bf16() -> torch.autocast:
     """Autocast as `mmsr fit` chooses it."""
-    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed_precision() == "bf16-mixed")
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_bf16())
 
 
 def macro_f1s(gold: np.ndarray, answers: np.ndarray) -> str:

@@ -27,7 +27,7 @@ from mmsr.data.manifest import load_manifest
 from mmsr.data.splits import speaker_fold
 from mmsr.evaluation.significance import paired_bootstrap
 from mmsr.model.modeling import MmsrForSentimentReasoning
-from mmsr.training.run import mixed_precision
+from mmsr.training.run import is_bf16
 
 LAYERS = {"third": 3, "last": -1}
 
@@ -42,7 +42,7 @@ def clip_means(audio_encoder: str, paths: list[str], seconds: float) -> tuple[np
     for path in track(paths, description=f"{seconds:g} s window"):
         waveform = torch.from_numpy(load(path))[None]
         start = time.perf_counter()
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed_precision() == "bf16-mixed"):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_bf16()):
             states, mask = model.encoder.encode_audio(waveform, torch.ones_like(waveform).long())
         took.append(time.perf_counter() - start)
         means.append(states[0, mask[0] == 1].float().mean(0).numpy())

@@ -109,7 +109,7 @@ def mixed_precision() -> str:
     return "bf16-mixed" if able.get("avx512_bf16") or able.get("amx_bf16") else "32-true"
 
 
-def is_bf16(precision: str | None) -> bool:
+def is_bf16(precision: str | None = None) -> bool:
     """Whether a trainer of this precision computes under bfloat16 autocast; None is ours to choose."""
     return (precision or mixed_precision()) in ("bf16-mixed", "bf16")
 

@@ -102,7 +102,9 @@ class Run:
         if not path.is_file():
             return None
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        same = found["conditions"] == self.conditions and found.get("audio_states") == self.audio_states
+        # whether from a store, not how that keeps states: who tells of a run may compute otherwise
+        from_store = found.get("audio_states") is not None
+        same = found["conditions"] == self.conditions and from_store == (self.audio_states is not None)
         return found if same else None
 
     @property
