@@ -64,8 +64,8 @@ def has_names(source: Path) -> bool:
 
 def commands_page() -> str:
     """Every command with its help, as `--help` prints it at 110 columns."""
-    from mmsr.cli import COMMANDS
-    from mmsr.cli_parser import make_parser
+    from mmsr.cli.main import COMMANDS
+    from mmsr.cli.parser import make_parser
 
     lines = ["# Commands", "", "What `--help` says. Flags may be written with `-` or `_`.", ""]
     parser = make_parser(COMMANDS)

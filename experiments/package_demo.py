@@ -25,12 +25,12 @@ import torch
 from huggingface_hub import ModelCard, ModelCardData
 from safetensors.torch import load_file, save_file
 
-from mmsr.cli_evaluation import calibrate
-from mmsr.data.manifest import fingerprint, load_manifest
+from mmsr.cli.evaluation import calibrate
+from mmsr.data.manifest.manifest import fingerprint, load_manifest
 from mmsr.evaluation.calibration import calibration_metrics
-from mmsr.files import appearing, write_file
-from mmsr.inference import load_pipeline, predictor
-from mmsr.packaged import FOLDER
+from mmsr.files import atomic_write, write_file
+from mmsr.inference.loading import load_pipeline, predictor
+from mmsr.inference.packaged import FOLDER
 
 CONDITIONS = ("audio+text", "text", "audio", "shuffled_audio", "audio+asr")
 FIGURES = ("n", "accuracy", "macro_f1", "rougeL", "interval", "interval_over")
@@ -242,7 +242,7 @@ def main() -> None:
         calibrate_only(args.out, manifest)
         return
     metrics = json.loads((args.run / "metrics.json").read_text(encoding="utf-8"))
-    with appearing(args.out) as folder:
+    with atomic_write(args.out) as folder:
         halved(args.run / "model", folder, getattr(torch, args.dtype))
         agreed = agreement(args.run / "model", folder, manifest)
         print(json.dumps(agreed))

@@ -14,10 +14,10 @@ import json
 
 import soundfile
 
-from mmsr.app import EXAMPLES
-from mmsr.data.demo import SAMPLE_RATE, Utterance, plan, speak
-from mmsr.files import appearing
-from mmsr.inference import load_pipeline
+from mmsr.data.corpora.demo.corpus import SAMPLE_RATE, Utterance, plan, speak
+from mmsr.files import atomic_write
+from mmsr.inference.loading import load_pipeline
+from mmsr.serving.app import EXAMPLES
 
 # One a language: words against voice, voice alone (twice), and words alone (twice).
 CHOSEN = {
@@ -64,7 +64,7 @@ def main() -> None:
         if answer["label"] != one.label:
             raise SystemExit(f"{file}: the checkpoint says {answer['label']}, the rule {one.label}")
         rows.append({"audio": file, "text": one.sentence, "language": one.language, "label": one.label})
-    with appearing(EXAMPLES) as half:
+    with atomic_write(EXAMPLES) as half:
         half.mkdir()
         for file, content in sounds.items():
             (half / file).write_bytes(content)

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 import wrapt
 
 if TYPE_CHECKING:
-    from mmsr.data.audio import Audio
-    from mmsr.inference import load_pipeline
+    from mmsr.data.audio.decoding import Audio
+    from mmsr.inference.loading import load_pipeline
+    from mmsr.inference.packaged import checkpoint
+    from mmsr.inference.pipeline import SentimentReasoningPipeline
     from mmsr.model.configuration import MmsrConfig
     from mmsr.model.modeling import MmsrForSentimentReasoning
-    from mmsr.model.pipeline import SentimentReasoningPipeline
     from mmsr.model.processing import MmsrProcessor
-    from mmsr.packaged import checkpoint
 
 __all__ = [
     "Audio",
@@ -34,13 +34,13 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Audio": "mmsr.data.audio",
+    "Audio": "mmsr.data.audio.decoding",
     "MmsrConfig": "mmsr.model.configuration",
     "MmsrForSentimentReasoning": "mmsr.model.modeling",
     "MmsrProcessor": "mmsr.model.processing",
-    "SentimentReasoningPipeline": "mmsr.model.pipeline",
-    "checkpoint": "mmsr.packaged",
-    "load_pipeline": "mmsr.inference",
+    "SentimentReasoningPipeline": "mmsr.inference.pipeline",
+    "checkpoint": "mmsr.inference.packaged",
+    "load_pipeline": "mmsr.inference.loading",
 }
 
 # Each of our modules registers its own class with transformers when it is imported. It is imported as soon as
@@ -50,7 +50,7 @@ _REGISTERS = {
     "transformers.models.auto.configuration_auto": "mmsr.model.configuration",
     "transformers.models.auto.processing_auto": "mmsr.model.processing",
     "transformers.models.auto.modeling_auto": "mmsr.model.modeling",
-    "transformers.pipelines": "mmsr.model.pipeline",
+    "transformers.pipelines": "mmsr.inference.pipeline",
 }
 
 
@@ -64,22 +64,22 @@ for _name in _REGISTERS:
 
 @functools.lru_cache(maxsize=1)  # a pipeline that is called again asks again
 def _open_asr(model: str) -> Any:
-    return importlib.import_module("mmsr.asr").Transcriber(model)
+    return importlib.import_module("mmsr.speech.recogniser").Transcriber(model)
 
 
 def _complete_pipeline(module: Any) -> None:
     """Give the pipeline what its room does not know: a reader of audio, a face for answers, a default."""
     pipeline = module.SentimentReasoningPipeline
-    pipeline.default_load_audio = staticmethod(importlib.import_module("mmsr.data.audio").Audio())
+    pipeline.default_load_audio = staticmethod(importlib.import_module("mmsr.data.audio.decoding").Audio())
     pipeline.default_open_asr = staticmethod(_open_asr)
-    pipeline.default_dress = staticmethod(importlib.import_module("mmsr.answer").Answer)
+    pipeline.default_dress = staticmethod(importlib.import_module("mmsr.inference.answer").Answer)
     task = module.PIPELINE_REGISTRY.supported_tasks[module.TASK]
-    packaged = importlib.import_module("mmsr.packaged")
+    packaged = importlib.import_module("mmsr.inference.packaged")
     # a folder, and no revision of it: the Hub is not asked
     task["default"] = {"model": (str(packaged.FOLDER / packaged.DEFAULT), None)}
 
 
-wrapt.register_post_import_hook(_complete_pipeline, "mmsr.model.pipeline")
+wrapt.register_post_import_hook(_complete_pipeline, "mmsr.inference.pipeline")
 
 
 def __getattr__(name: str) -> Any:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 @contextmanager
-def appearing(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A place to write a file or a folder to, which takes its name when the block has ended well.
 
     What stood there is replaced; its parent folder is made. After an error nothing of it is left.
@@ -35,7 +35,7 @@ def appearing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 def write_file(path: str | os.PathLike[str], content: bytes) -> None:
     """Write a file whole, or not at all."""
-    with appearing(path) as half:
+    with atomic_write(path) as half:
         half.write_bytes(content)
 
 

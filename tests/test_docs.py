@@ -24,8 +24,8 @@ import pytest
 import yaml
 
 import mmsr
-from mmsr.cli import COMMANDS, main
-from mmsr.cli_parser import as_flags, make_parser
+from mmsr.cli.main import COMMANDS, main
+from mmsr.cli.parser import as_flags, make_parser
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from mmsr.files import appearing, write_file
+from mmsr.files import atomic_write, write_file
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,10 +21,10 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyt
 
 def test_a_folder_appears_whole_in_place_of_the_old_one(tmp_path: Path) -> None:
     for word in ("old", "new"):
-        with appearing(tmp_path / "model") as half:
+        with atomic_write(tmp_path / "model") as half:
             half.mkdir()
             (half / word).write_text(word)
-    with pytest.raises(KeyboardInterrupt), appearing(tmp_path / "model") as half:
+    with pytest.raises(KeyboardInterrupt), atomic_write(tmp_path / "model") as half:
         half.mkdir()
         raise KeyboardInterrupt
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
@@ -32,6 +32,6 @@ def test_a_folder_appears_whole_in_place_of_the_old_one(tmp_path: Path) -> None:
 
 
 def test_what_is_written_may_go_by_the_ending(tmp_path: Path) -> None:
-    with appearing(tmp_path / "table.csv.gz") as half:
+    with atomic_write(tmp_path / "table.csv.gz") as half:
         assert half.parent == tmp_path and half.name.endswith(".csv.gz")
         half.touch()

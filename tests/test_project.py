@@ -159,7 +159,7 @@ def test_help_leaves_torch_alone() -> None:
     code = """
 import atexit, sys
 atexit.register(lambda: print("torch" in sys.modules, file=sys.stderr))
-from mmsr.cli import main
+from mmsr.cli.main import main
 sys.argv = ["mmsr", "--help"]
 main()
 """
@@ -172,9 +172,7 @@ main()
 def test_training_leaves_peft_alone() -> None:
     """It is slow to import, and bitsandbytes, which it brings, warns of a kernel that nothing here needs."""
     pytest.importorskip("lightning")
-    done = run_python(
-        "import sys, mmsr.training.ablation; print({'peft', 'bitsandbytes'} & set(sys.modules))"
-    )
+    done = run_python("import sys, mmsr.ablation.ablate; print({'peft', 'bitsandbytes'} & set(sys.modules))")
     assert (done.returncode, done.stdout) == (0, "set()\n"), done.stderr
 
 
@@ -183,7 +181,7 @@ def test_prediction_needs_no_extra() -> None:
 import importlib, pkgutil, sys
 absent = "lightning pytorch_lightning librosa timm torchaudio torchvision sklearn matplotlib espeakng_loader"
 sys.modules.update(dict.fromkeys(absent.split()))
-import mmsr.cli, mmsr.data.audio, mmsr.data.manifest, mmsr.model
+import mmsr.cli.main, mmsr.data.audio.decoding, mmsr.data.manifest.manifest, mmsr.model
 for module in pkgutil.walk_packages(mmsr.model.__path__, "mmsr.model."):
     importlib.import_module(module.name)
 """
@@ -208,7 +206,8 @@ def test_there_are_ablations() -> None:
 @pytest.mark.parametrize("path", ABLATIONS, ids=lambda path: path.name)
 def test_ablation_expands_to_what_fit_accepts(path: Path) -> None:
     pytest.importorskip("lightning")
-    from mmsr.training.ablation import read_ablation, resolved
+    from mmsr.ablation.plan import resolved
+    from mmsr.ablation.spec import read_ablation
 
     ablation = read_ablation(path)
     settings = [resolved(variant) for variant in ablation.variants.values()]

@@ -22,8 +22,8 @@ import numpy as np
 import soundfile
 import torch
 
-from mmsr.data.datamodule import MmsrDataModule
-from mmsr.data.manifest import load_manifest
+from mmsr.data.loading.datamodule import MmsrDataModule
+from mmsr.data.manifest.manifest import load_manifest
 from mmsr.model.configuration import DEFAULT_LABELS, MmsrConfig
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor

@@ -22,16 +22,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmsr.cli import newer, run_fit
-from mmsr.data.demo import make_demo
-from mmsr.data.manifest import fingerprint, load_manifest
-from mmsr.degrade import Confusions
+from mmsr.cli.main import newer, run_fit
+from mmsr.data.corpora.demo.corpus import make_demo
+from mmsr.data.manifest.manifest import fingerprint, load_manifest
 from mmsr.evaluation.calibration import METHODS, conformal_metrics
-from mmsr.evaluation.robustness import Point
+from mmsr.evaluation.robustness.confusions import Confusions
+from mmsr.evaluation.robustness.curves import Point
+from mmsr.evaluation.robustness.perturbations import Material, perturbations
 from mmsr.evaluation.run import predict_rows
 from mmsr.files import write_file
-from mmsr.inference import load_pipeline, predictor
-from mmsr.perturbations import Material, perturbations
+from mmsr.inference.loading import load_pipeline, predictor
 
 CONFIG = Path(__file__).parents[1] / "demo.yaml"
 SNR_DB = "0"

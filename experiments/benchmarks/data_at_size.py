@@ -72,7 +72,7 @@ class Watch(Callback):
 
 OPEN = """
 import json, re, sys, time
-from mmsr.data.manifest import load_manifest
+from mmsr.data.manifest.manifest import load_manifest
 started = time.perf_counter()
 load_manifest(sys.argv[1], labels=sys.argv[2:])
 most = 1024 * int(re.search(r"VmHWM:\\s*(\\d+)", open("/proc/self/status").read())[1])
@@ -117,7 +117,7 @@ def main() -> None:
         print(f"| {args.rows:,} rows | |\n|---|---|")
         found = json.loads(measured(sys.executable, "-c", OPEN, str(manifest), *LABELS)[1])
         print(f"| opened | {found['seconds']:.1f} s, {found['most'] / MB:.0f} MB at most |", flush=True)
-        check = [sys.executable, "-m", "mmsr.cli", "data", "check", "--no-audio", "--manifest", str(manifest)]
+        check = [sys.executable, "-m", "mmsr", "data", "check", "--no-audio", "--manifest", str(manifest)]
         print(f"| checked | {measured(*check)[0]:.1f} s |", flush=True)
         steps = ["--steps", *map(str, args.steps)]
         for what, value in json.loads(

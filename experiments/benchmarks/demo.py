@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from mmsr.cli import demo
-from mmsr.data.demo import ceilings
-from mmsr.data.manifest import load_manifest
+from mmsr.cli.main import demo
+from mmsr.data.corpora.demo.corpus import ceilings
+from mmsr.data.manifest.manifest import load_manifest
 from mmsr.evaluation.report.names import FIGURES, NAMES
 from mmsr.evaluation.report.pictures import draw_modalities, rendered
-from mmsr.inference import load_pipeline, predictor
+from mmsr.inference.loading import load_pipeline, predictor
 
 
 def demo_run(seed: int) -> Path:

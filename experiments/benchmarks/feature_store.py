@@ -22,8 +22,8 @@ from typing import NamedTuple
 import torch
 import yaml
 
-from mmsr.data.features import FeatureStore
-from mmsr.data.manifest import load_manifest
+from mmsr.data.features.store import FeatureStore
+from mmsr.data.manifest.manifest import load_manifest
 from mmsr.training.run import fit
 
 CONFIG = Path(__file__).parents[1] / "ravdess.yaml"

@@ -16,7 +16,7 @@ from itertools import islice
 import numpy as np
 import torch
 
-from mmsr.data.datamodule import MmsrDataModule
+from mmsr.data.loading.datamodule import MmsrDataModule
 from mmsr.model.configuration import FUSIONS, MmsrConfig
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor

@@ -28,10 +28,10 @@ from einops import repeat
 from torch import Tensor, nn
 from transformers import get_cosine_schedule_with_warmup
 
-from mmsr.data.datamodule import MmsrDataModule
+from mmsr.data.loading.datamodule import MmsrDataModule
 from mmsr.model.configuration import FUSIONS, MmsrConfig
-from mmsr.model.fusion import MeanPooling
 from mmsr.model.modeling import MmsrForSentimentReasoning
+from mmsr.model.pooling import MeanPooling
 from mmsr.model.processing import MmsrProcessor
 
 DROPOUT = (0.4, 0.1)  # of audio and of text, as in experiments/demo.yaml

@@ -23,8 +23,8 @@ from typing import Any
 import torch
 from demo import demo_run, over_seeds
 
-from mmsr.cli import run_fit
-from mmsr.cli_evaluation import faithfulness
+from mmsr.cli.evaluation import faithfulness
+from mmsr.cli.main import run_fit
 from mmsr.evaluation.report.names import MISSING, number
 from mmsr.files import write_file
 

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import yaml
 
-from mmsr.data.demo import make_demo
+from mmsr.data.corpora.demo.corpus import make_demo
 
 ABLATION = Path(__file__).parents[1] / "ablations" / "fusions.yaml"
 
@@ -46,7 +46,7 @@ def small(ablation: Path, out: Path, *, utterances: int, epochs: int) -> Path:
 
 def start(file: Path, out: Path, jobs: int) -> subprocess.Popen[bytes]:
     """`mmsr ablate`, as a person starts it, its output in OUT.log."""
-    command = [sys.executable, "-m", "mmsr.cli", "ablate", "-c", str(file), "--out", str(out)]
+    command = [sys.executable, "-m", "mmsr", "ablate", "-c", str(file), "--out", str(out)]
     with open(out.with_suffix(".log"), "ab") as log:
         return subprocess.Popen([*command, "--jobs", str(jobs)], stdout=log, stderr=log)
 

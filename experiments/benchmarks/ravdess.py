@@ -35,16 +35,16 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import mmsr  # noqa: F401  (makes the model known to transformers)
-from mmsr.data.audio import Audio
-from mmsr.data.datamodule import MmsrDataModule
-from mmsr.data.features import FeatureStore, StoredFeatures, encoder_fingerprint, file_digest
-from mmsr.data.manifest import fingerprint, load_manifest
-from mmsr.data.splits import speaker_fold
+from mmsr.data.audio.decoding import Audio
+from mmsr.data.features.encoders import stored_audio
+from mmsr.data.features.store import FeatureStore, StoredFeatures, encoder_fingerprint, file_digest
+from mmsr.data.loading.datamodule import MmsrDataModule
+from mmsr.data.loading.splits import speaker_fold
+from mmsr.data.manifest.manifest import fingerprint, load_manifest
 from mmsr.evaluation.significance import paired_bootstrap
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor
 from mmsr.training.run import fit, is_bf16, mixed_precision
-from mmsr.training.stored import stored_audio
 
 CONFIG = Path(__file__).parents[1] / "ravdess.yaml"
 WINDOW = 480_000  # samples of whisper's 30 s

@@ -22,14 +22,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from mmsr.data.manifest import fingerprint, load_manifest
-from mmsr.data.splits import speaker_fold
+from mmsr.data.features.encoders import stored_audio
+from mmsr.data.loading.splits import speaker_fold
+from mmsr.data.manifest.manifest import fingerprint, load_manifest
 from mmsr.evaluation.report.names import number
 from mmsr.evaluation.significance import bootstrap
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor
 from mmsr.training.run import is_bf16
-from mmsr.training.stored import stored_audio
 
 
 def layer_means(given: dict[str, str], paths: list[str]) -> np.ndarray:

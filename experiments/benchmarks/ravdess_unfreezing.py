@@ -34,13 +34,13 @@ from rich.progress import track
 from torch import Tensor, nn
 from transformers import PreTrainedModel, get_cosine_schedule_with_warmup
 
-from mmsr.data.audio import Audio
-from mmsr.data.features import FeatureStore, StoredFeatures, encoder_fingerprint, file_digest
-from mmsr.data.manifest import load_manifest
-from mmsr.data.splits import speaker_fold
+from mmsr.data.audio.decoding import Audio
+from mmsr.data.features.store import FeatureStore, StoredFeatures, encoder_fingerprint, file_digest
+from mmsr.data.loading.splits import speaker_fold
+from mmsr.data.manifest.manifest import load_manifest
 from mmsr.evaluation.significance import paired_bootstrap
 from mmsr.files import write_file
-from mmsr.model.encoders import WhisperAudioEncoder
+from mmsr.model.encoders.spectrogram import WhisperAudioEncoder
 from mmsr.model.modeling import MmsrForSentimentReasoning, MmsrOutput
 from mmsr.model.processing import MmsrProcessor
 from mmsr.training.parameters import Lora, add_lora, eval_frozen, parameter_groups, transformer_layers

@@ -22,9 +22,9 @@ import yaml
 from ravdess import CONFIG, macro_f1, tuned_probe
 from rich.progress import track
 
-from mmsr.data.audio import Audio
-from mmsr.data.manifest import load_manifest
-from mmsr.data.splits import speaker_fold
+from mmsr.data.audio.decoding import Audio
+from mmsr.data.loading.splits import speaker_fold
+from mmsr.data.manifest.manifest import load_manifest
 from mmsr.evaluation.significance import paired_bootstrap
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.training.run import is_bf16

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 if TYPE_CHECKING:
-    from mmsr.evaluation.run import Predict
+    from mmsr.records import Predict
 
 Floats = NDArray[np.float64]
 Method = Literal["lac", "aps"]
@@ -325,7 +325,7 @@ def conformal_metrics(
         `threshold`, `coverage` with its 95 % `interval` and what that is `over` (not of a single row),
         `mean_size` and `empty` (share of rows).
     """
-    from mmsr.evaluation.metrics import mean_figure  # scikit-learn, which `mmsr fit` does without
+    from mmsr.evaluation.metrics import mean_figure
 
     known, rows = ([row for row in part if row["label"] is not None] for part in (known, rows))
     if not known or not rows:

@@ -5,52 +5,21 @@ predictions.jsonl
 """
 
 import json
-import os
-import platform
-import shutil
-import subprocess
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any
 
 import numpy as np
 
 from mmsr.evaluation.baselines import baselines
 from mmsr.evaluation.calibration import calibration_metrics, conformal_metrics
 from mmsr.evaluation.metrics import Row, check_labels, evaluate_rows, has_text, sentiment_metrics
+from mmsr.evaluation.provenance import machine, versions
 from mmsr.evaluation.rationales import BertScore, rationale_metrics
 from mmsr.evaluation.slices import LEAST, Attributes, slice_figures
 from mmsr.files import write_file
-
-
-class Record(TypedDict):
-    """What a model is given: transcript, recording (path, file's bytes or 16 kHz samples `[s]`), or both."""
-
-    audio: str | bytes | np.ndarray | None
-    text: str | None
-    language: str | None
-
-
-class Answer(TypedDict):
-    """What a model answers; `rationale` is null where the model writes none.
-
-    `head_label` is there where the decoder gives `label` and a classification head gives another.
-    """
-
-    label: str
-    score: float
-    scores: dict[str, float]
-    rationale: str | None
-    head_label: NotRequired[str]
-
-
-Predict = Callable[[Sequence[Record]], list[Answer]]
-"""Answers records, one answer each, in their order."""
-
-Progress = Callable[[str, int, int], None]
-"""Is told the condition, the rows answered so far and the rows of the condition."""
+from mmsr.records import Answer, Predict, Progress, Record
 
 CONDITIONS: dict[str, tuple[str | None, str | None]] = {  # the columns that serve as audio and as text
     "audio+text": ("audio", "text"),
@@ -60,18 +29,6 @@ CONDITIONS: dict[str, tuple[str | None, str | None]] = {  # the columns that ser
     "asr": (None, "asr_text"),
     "audio+asr": ("audio", "asr_text"),
 }
-
-VERSIONED = (
-    "mmsr",
-    "torch",
-    "transformers",
-    "lightning",
-    "datasets",
-    "numpy",
-    "scikit-learn",
-    "rouge-score",
-    "sacrebleu",
-)
 
 
 def evaluate(
@@ -270,38 +227,6 @@ def write_run(
     write_file(Path(out_dir) / "predictions.jsonl", "".join(lines).encode())
     write_file(Path(out_dir) / "metrics.json", text.encode())
     return document
-
-
-def versions() -> dict[str, str]:
-    """Returns the versions of Python and of the installed packages that figures depend on."""
-    found = {"python": platform.python_version()}
-    for name in VERSIONED:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def machine() -> dict[str, Any]:
-    """Returns the platform, `cpu`, usable `cores`, `memory_gb` (GiB) and, where there is one, the `gpu`."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    found: dict[str, Any] = {"platform": platform.platform(), "cpu": _cpu(), "cores": cores}
-    if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
-        found["memory_gb"] = round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
-    if shutil.which("nvidia-smi"):
-        query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)
-        if answer.returncode == 0 and answer.stdout.strip():
-            found["gpu"] = ", ".join(answer.stdout.strip().splitlines())
-    return found
-
-
-def _cpu() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _check_rows(rows: Sequence[Row], labels: Sequence[str]) -> None:

@@ -8,9 +8,9 @@ takes the names that it accepts:
 
 Masks: 1 = real. Shapes: b batch, f audio frames, t text tokens, m memory, h heads, l latent (bottleneck)
 tokens, r rank, d width. A modality that a row lacks comes as one learned vector, so every row has both. A
-fusion that reads one modality alone says so in `reads`; the model then has no encoder for the other. One that
-returns attentions says in `looks`, of each of a layer's weights, what its queries and its keys are, in order
-and of "audio", "text" and "latents" (see `mmsr.model.attention`).
+fusion that reads one modality alone declares it in `modalities`; the model then has no encoder for the
+other. One that returns attentions declares in `attention_map`, for each of a layer's weights, what its queries
+and its keys are, in order and of "audio", "text" and "latents" (see `mmsr.evaluation.explain.attention`).
 
 | name | idea | memory | paper |
 |---|---|---|---|
@@ -36,145 +36,16 @@ up to the closing norm, F(mean A, mean T): the paper's formula over the utteranc
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
 import torch
-from einops import rearrange, reduce
+from einops import reduce
 from torch import Tensor, nn
-from transformers.masking_utils import create_bidirectional_mask
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.utils.generic import is_flash_attention_requested
 
-if TYPE_CHECKING:  # configuration.py takes the fusions' names from here
-    from mmsr.model.configuration import MmsrConfig
+from mmsr.model.layers import CrossAttentionLayer, FeedForwardLayer, FusionConfig, SelfAttentionLayer
+from mmsr.model.pooling import MeanPooling
 
 Attentions = tuple[tuple[Tensor | None, ...], ...]
 Fused = tuple[Tensor, Tensor, Attentions]
-
-
-def eager_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    dropout: float = 0.0,
-    scaling: float = 1.0,
-    **kwargs: object,
-) -> tuple[Tensor, Tensor]:
-    """Plain softmax attention over `[b, h, n, c]` that also returns its weights `[b, h, q, k]`."""
-    scores = query @ key.transpose(-1, -2) * scaling
-    if attention_mask is not None:
-        scores = scores + attention_mask
-    weights = nn.functional.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
-    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
-    return (weights @ value).transpose(1, 2), weights
-
-
-class ResidualLinear(nn.Linear):
-    """The last layer of a residual branch, which starts at zero.
-
-    So a fusion starts by adding nothing (as Flamingo's does, Alayrac et al. 2022, arXiv 2204.14198): words
-    and frames reach the memory as they are, and a decoder learns to quote them several times sooner.
-    """
-
-
-class Attention(nn.Module):
-    """Multi-head attention from `query [b, q, d]` to `memory [b, k, d]`, by transformers' functions.
-
-    Returns the attended states `[b, q, d]` and, with eager attention, the weights `[b, h, q, k]` (else None).
-    `output` is the class of the layer after it.
-
-    FlashAttention serves attention to oneself alone. For queries of another length transformers takes the end
-    of the memory's mask as the queries' (`_upad_input`), which is wrong without an error: there sdpa is used.
-    """
-
-    is_causal = False
-
-    def __init__(self, config: MmsrConfig, *, output: type[nn.Linear] = nn.Linear) -> None:
-        super().__init__()
-        self.config = config
-        self.heads = config.fusion_heads
-        self.scaling = (config.hidden_size // config.fusion_heads) ** -0.5
-        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.o_proj = output(config.hidden_size, config.hidden_size)
-
-    def forward(self, query: Tensor, memory: Tensor, memory_mask: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Attend from `query` to the real positions of `memory`."""
-        implementation = self.config._attn_implementation
-        if query is not memory and is_flash_attention_requested(self.config):
-            implementation, mask = "sdpa", memory_mask[:, None, None].bool()  # [b, 1, 1, k]
-        else:
-            mask = create_bidirectional_mask(
-                config=self.config,
-                inputs_embeds=query,
-                attention_mask=memory_mask,
-                encoder_hidden_states=memory,
-            )
-        q, k, v = (
-            rearrange(projection(states), "b n (h c) -> b h n c", h=self.heads)
-            for projection, states in ((self.q_proj, query), (self.k_proj, memory), (self.v_proj, memory))
-        )
-        attend = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention)
-        dropout = self.config.dropout if self.training else 0.0
-        states, weights = attend(self, q, k, v, mask, dropout=dropout, scaling=self.scaling)
-        return self.o_proj(rearrange(states, "b q h c -> b q (h c)")), weights
-
-
-class FeedForward(nn.Sequential):
-    """Pre-normed two-layer perceptron `[b, n, d] -> [b, n, d]`, without its residual."""
-
-    def __init__(self, config: MmsrConfig) -> None:
-        super().__init__(
-            nn.LayerNorm(config.hidden_size),
-            nn.Linear(config.hidden_size, config.fusion_intermediate_size),
-            nn.GELU(),
-            nn.Dropout(config.dropout),
-            ResidualLinear(config.fusion_intermediate_size, config.hidden_size),
-            nn.Dropout(config.dropout),
-        )
-
-
-class CheckpointedLayer(nn.Module):
-    """A layer that is computed again in the backward pass where the model's gradient checkpointing is on.
-
-    transformers sets both attributes in every module that has the first. Its own such class is not to be had
-    here: with it come the Auto classes (see the docstring of `encoders`).
-    """
-
-    gradient_checkpointing = False
-    _gradient_checkpointing_func: Callable[..., Any]
-
-    def __call__(self, *args: Any) -> Any:
-        """Run the layer, its activations kept or not."""
-        if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
-            return self._gradient_checkpointing_func(super().__call__, *args)
-        return super().__call__(*args)
-
-
-class FeedForwardLayer(CheckpointedLayer, FeedForward):
-    """A feed-forward block that is a layer of its own, to be computed again in the backward pass if asked."""
-
-
-class CrossAttentionLayer(CheckpointedLayer):
-    """One stream attends to the other, then a feed-forward block; pre-norm, residual."""
-
-    def __init__(self, config: MmsrConfig) -> None:
-        super().__init__()
-        self.query_norm = nn.LayerNorm(config.hidden_size)
-        self.memory_norm = nn.LayerNorm(config.hidden_size)
-        self.attention = Attention(config, output=ResidualLinear)
-        self.dropout = nn.Dropout(config.dropout)
-        self.feed_forward = FeedForward(config)
-
-    def forward(self, stream: Tensor, other: Tensor, other_mask: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return the stream `[b, n, d]` enriched by `other [b, k, d]`, and the weights `[b, h, n, k]`."""
-        attended, weights = self.attention(self.query_norm(stream), self.memory_norm(other), other_mask)
-        stream = stream + self.dropout(attended)
-        return stream + self.feed_forward(stream), weights
 
 
 class CrossAttentionFusion(nn.Module):
@@ -192,9 +63,9 @@ class CrossAttentionFusion(nn.Module):
         the text `[b, h, f, t]`).
     """
 
-    looks = ((("text",), ("audio",)), (("audio",), ("text",)))
+    attention_map = ((("text",), ("audio",)), (("audio",), ("text",)))
 
-    def __init__(self, config: MmsrConfig) -> None:
+    def __init__(self, config: FusionConfig) -> None:
         super().__init__()
         self.text_layers = nn.ModuleList(CrossAttentionLayer(config) for _ in range(config.fusion_layers))
         self.audio_layers = nn.ModuleList(CrossAttentionLayer(config) for _ in range(config.fusion_layers))
@@ -215,7 +86,7 @@ class CrossAttentionFusion(nn.Module):
 class OneDirection(nn.Module):
     """What both directions of cross-attention share: layers in which one stream attends to the other."""
 
-    def __init__(self, config: MmsrConfig) -> None:
+    def __init__(self, config: FusionConfig) -> None:
         super().__init__()
         self.layers = nn.ModuleList(CrossAttentionLayer(config) for _ in range(config.fusion_layers))
         self.norm = nn.LayerNorm(config.hidden_size)
@@ -243,7 +114,7 @@ class AudioToText(OneDirection):
     `attentions`: per layer (weights of the text's queries over the audio `[b, h, t, f]`,).
     """
 
-    looks = ((("text",), ("audio",)),)
+    attention_map = ((("text",), ("audio",)),)
 
     def forward(self, audio: Tensor, audio_mask: Tensor, text: Tensor, text_mask: Tensor) -> Fused:
         """Enrich the text by the audio; see the module's docstring for shapes."""
@@ -263,30 +134,12 @@ class TextToAudio(OneDirection):
     `attentions`: per layer (weights of the audio's queries over the text `[b, h, f, t]`,).
     """
 
-    looks = ((("audio",), ("text",)),)
+    attention_map = ((("audio",), ("text",)),)
 
     def forward(self, audio: Tensor, audio_mask: Tensor, text: Tensor, text_mask: Tensor) -> Fused:
         """Enrich the audio by the text; see the module's docstring for shapes."""
         memory, attentions = self.enrich(audio, text, text_mask)
         return memory, audio_mask, attentions
-
-
-class SelfAttentionLayer(CheckpointedLayer):
-    """A sequence attends to itself, then a feed-forward block; pre-norm, residual."""
-
-    def __init__(self, config: MmsrConfig) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(config.hidden_size)
-        self.attention = Attention(config, output=ResidualLinear)
-        self.dropout = nn.Dropout(config.dropout)
-        self.feed_forward = FeedForward(config)
-
-    def forward(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return the sequence's new states `[b, n, d]` and the weights `[b, h, n, n]`."""
-        normed = self.norm(states)
-        attended, weights = self.attention(normed, normed, mask)
-        states = states + self.dropout(attended)
-        return states + self.feed_forward(states), weights
 
 
 class MergedFusion(nn.Module):
@@ -302,9 +155,9 @@ class MergedFusion(nn.Module):
     `attentions`: per layer (weights `[b, h, f + t, f + t]`,).
     """
 
-    looks = ((("audio", "text"), ("audio", "text")),)
+    attention_map = ((("audio", "text"), ("audio", "text")),)
 
-    def __init__(self, config: MmsrConfig) -> None:
+    def __init__(self, config: FusionConfig) -> None:
         super().__init__()
         self.modality = nn.Embedding(2, config.hidden_size)
         self.layers = nn.ModuleList(SelfAttentionLayer(config) for _ in range(config.fusion_layers))
@@ -341,9 +194,9 @@ class BottleneckFusion(nn.Module):
         `[b, h, f + l, f + l]`).
     """
 
-    looks = ((("text", "latents"), ("text", "latents")), (("audio", "latents"), ("audio", "latents")))
+    attention_map = ((("text", "latents"), ("text", "latents")), (("audio", "latents"), ("audio", "latents")))
 
-    def __init__(self, config: MmsrConfig) -> None:
+    def __init__(self, config: FusionConfig) -> None:
         super().__init__()
         self.bottlenecks = nn.Embedding(config.fusion_bottlenecks, config.hidden_size)
         self.text_layers = nn.ModuleList(SelfAttentionLayer(config) for _ in range(config.fusion_layers))
@@ -370,7 +223,7 @@ class BottleneckFusion(nn.Module):
 class OneStream(nn.Module):
     """Feed-forward layers over one stream, so that the depth of what has no attention matches the others'."""
 
-    def __init__(self, config: MmsrConfig) -> None:
+    def __init__(self, config: FusionConfig) -> None:
         super().__init__()
         self.layers = nn.ModuleList(FeedForwardLayer(config) for _ in range(config.fusion_layers))
         self.norm = nn.LayerNorm(config.hidden_size)
@@ -385,7 +238,7 @@ class OneStream(nn.Module):
 class TextOnly(OneStream):
     """The transcript alone: memory = T. The control row of every ablation; audio changes nothing."""
 
-    reads = ("text",)
+    modalities = ("text",)
 
     def forward(
         self, audio: Tensor | None, audio_mask: Tensor | None, text: Tensor, text_mask: Tensor
@@ -397,7 +250,7 @@ class TextOnly(OneStream):
 class AudioOnly(OneStream):
     """The audio alone: memory = A. The control row of every ablation; the transcript changes nothing."""
 
-    reads = ("audio",)
+    modalities = ("audio",)
 
     def forward(
         self, audio: Tensor, audio_mask: Tensor, text: Tensor | None, text_mask: Tensor | None
@@ -418,7 +271,7 @@ class PairFusion(nn.Module, ABC):
     modality's own (LMF's unimodal subnetworks). No attention, so `attentions` is empty.
     """
 
-    def __init__(self, config: MmsrConfig) -> None:
+    def __init__(self, config: FusionConfig) -> None:
         super().__init__()
         self.text_stream = OneStream(config)
         self.audio_stream = OneStream(config)
@@ -450,7 +303,7 @@ class GatedFusion(PairFusion):
     Without biases, as in the paper; each element of F is a mixture of one of the audio and one of the text.
     """
 
-    def __init__(self, config: MmsrConfig) -> None:
+    def __init__(self, config: FusionConfig) -> None:
         super().__init__(config)
         self.audio_projection = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
         self.text_projection = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
@@ -475,7 +328,7 @@ class LowRankFusion(PairFusion):
     out, since the product of the two 1s is one.
     """
 
-    def __init__(self, config: MmsrConfig) -> None:
+    def __init__(self, config: FusionConfig) -> None:
         super().__init__(config)
         self.rank = config.fusion_rank
         size = config.hidden_size
@@ -500,7 +353,7 @@ class FilmFusion(PairFusion):
     paper too learns the difference Δγ of the scale from 1.
     """
 
-    def __init__(self, config: MmsrConfig) -> None:
+    def __init__(self, config: FusionConfig) -> None:
         super().__init__(config)
         self.modulation = nn.Linear(config.hidden_size, 2 * config.hidden_size)
 
@@ -520,7 +373,7 @@ class ConcatFusion(PairFusion):
     The modalities add up and never multiply; what they say together is left to the head.
     """
 
-    def __init__(self, config: MmsrConfig) -> None:
+    def __init__(self, config: FusionConfig) -> None:
         super().__init__(config)
         self.projection = nn.Linear(2 * config.hidden_size, config.hidden_size)
 
@@ -541,53 +394,4 @@ FUSION_CLASSES: dict[str, type[nn.Module]] = {
     "concat": ConcatFusion,
     "text_only": TextOnly,
     "audio_only": AudioOnly,
-}
-
-
-class MeanPooling(nn.Module):
-    """Mean of the real memory positions, `[b, m, d] -> [b, d]`."""
-
-    widths = 1
-
-    def __init__(self, config: MmsrConfig) -> None:
-        super().__init__()
-
-    def forward(self, memory: Tensor, memory_mask: Tensor) -> Tensor:
-        """Average over the positions whose mask is 1."""
-        weights = memory_mask.to(memory.dtype)[:, :, None]
-        return (memory * weights).sum(1) / weights.sum(1).clamp(min=1)
-
-
-class StatisticsPooling(MeanPooling):
-    """Mean and deviation of the real positions, `[b, m, d] -> [b, 2d]` (x-vectors, Snyder et al. 2018)."""
-
-    widths = 2
-
-    def forward(self, memory: Tensor, memory_mask: Tensor) -> Tensor:
-        """Concatenate mean and deviation."""
-        mean = super().forward(memory, memory_mask)
-        variance = super().forward((memory - mean[:, None]).square(), memory_mask)
-        return torch.cat([mean, (variance + 1e-6).sqrt()], dim=-1)
-
-
-class AttentionPooling(nn.Module):
-    """A learned query attends to the memory, `[b, m, d] -> [b, d]` (Lee et al. 2019, arXiv 1810.00825)."""
-
-    widths = 1
-
-    def __init__(self, config: MmsrConfig) -> None:
-        super().__init__()
-        self.query = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
-        self.attention = Attention(config)
-
-    def forward(self, memory: Tensor, memory_mask: Tensor) -> Tensor:
-        """Attend from the learned query to the positions whose mask is 1."""
-        pooled, _ = self.attention(self.query.expand(len(memory), -1, -1), memory, memory_mask)
-        return pooled[:, 0]
-
-
-POOLING_CLASSES: dict[str, type[MeanPooling | AttentionPooling]] = {
-    "mean": MeanPooling,
-    "attention": AttentionPooling,
-    "statistics": StatisticsPooling,
 }

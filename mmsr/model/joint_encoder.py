@@ -23,8 +23,12 @@ from transformers.modeling_outputs import ModelOutput
 from transformers.utils import can_return_tuple, logging
 
 from mmsr.model.configuration import MmsrConfig, audio_layers_error
-from mmsr.model.encoders import Encoded, LayerMix, TextEncoder, audio_encoder_class, to_front
-from mmsr.model.fusion import FUSION_CLASSES, AttentionPooling, ResidualLinear
+from mmsr.model.encoders.base import Encoded, LayerMix, to_front
+from mmsr.model.encoders.registry import audio_encoder_class
+from mmsr.model.encoders.text import TextEncoder
+from mmsr.model.fusion import FUSION_CLASSES
+from mmsr.model.layers import ResidualLinear
+from mmsr.model.pooling import AttentionPooling
 
 logger: Any = logging.get_logger(__name__)
 

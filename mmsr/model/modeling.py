@@ -30,10 +30,11 @@ from transformers.modeling_outputs import ModelOutput, Seq2SeqLMOutput
 from transformers.utils import can_return_tuple
 
 from mmsr.model.card import is_generated, model_card, replace_blank
-from mmsr.model.configuration import PRESETS, MmsrConfig, check_choice, fusion_reads
+from mmsr.model.configuration import MmsrConfig, check_choice, fusion_modalities
 from mmsr.model.decoders import CACHE, DECODER_CLASSES, LabelGrammar, RationaleDecoder
-from mmsr.model.encoders import TextEncoder, load_audio_encoder
-from mmsr.model.fusion import FUSION_CLASSES, POOLING_CLASSES
+from mmsr.model.encoders.registry import load_audio_encoder
+from mmsr.model.encoders.text import TextEncoder
+from mmsr.model.fusion import FUSION_CLASSES
 from mmsr.model.joint_encoder import (
     NO_UTTERANCE,
     MmsrEncoder,
@@ -41,6 +42,8 @@ from mmsr.model.joint_encoder import (
     MmsrPreTrainedModel,
     or_config,
 )
+from mmsr.model.pooling import POOLING_CLASSES
+from mmsr.model.presets import PRESETS
 
 # What an utterance can be given as in place of `input_ids`.
 _BESIDE_IDS = ("text_features", "input_values", "audio_features", "inputs_embeds", "encoder_outputs")
@@ -162,11 +165,11 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         fusion = overrides.get("fusion", "cross_attention")
         check_choice("fusion", fusion, tuple(FUSION_CLASSES))
         parts: dict[str, PreTrainedModel] = {}
-        if "audio" in fusion_reads(fusion):
+        if "audio" in fusion_modalities(fusion):
             if not isinstance(audio, PreTrainedModel):
                 audio = load_audio_encoder(_given("audio", audio, fusion))
             parts["audio_encoder"] = audio
-        if "text" in fusion_reads(fusion):
+        if "text" in fusion_modalities(fusion):
             parts["text_encoder"] = TextEncoder.load(_given("text", text, fusion))
         known = {} if processor is None else processor.config_kwargs()
         if decoder is None:

@@ -31,13 +31,8 @@ from transformers.processing_utils import AudioKwargs, ProcessorMixin, TextKwarg
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from mmsr.model.configuration import (
-    DEFAULT_LABELS,
-    PRESETS,
-    RATIONALE_FORMATS,
-    MmsrConfig,
-    check_choice,
-)
+from mmsr.model.configuration import DEFAULT_LABELS, RATIONALE_FORMATS, MmsrConfig, check_choice
+from mmsr.model.presets import PRESETS
 
 logger = logging.get_logger(__name__)
 

@@ -13,12 +13,12 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
-from mmsr.data.datamodule import MmsrDataModule
+from mmsr.data.loading.datamodule import MmsrDataModule
 from mmsr.evaluation.calibration import CalibrationError, calibrate, calibration_line
-from mmsr.files import appearing, write_file
+from mmsr.files import atomic_write, write_file
+from mmsr.inference.pipeline import TASK, SentimentReasoningPipeline
 from mmsr.model.card import model_card
 from mmsr.model.modeling import MmsrForSentimentReasoning
-from mmsr.model.pipeline import TASK, SentimentReasoningPipeline
 from mmsr.model.processing import MmsrProcessor
 from mmsr.training.module import MmsrModule
 from mmsr.training.parameters import merge_lora
@@ -190,7 +190,7 @@ def _answers(model: MmsrForSentimentReasoning, data: MmsrDataModule) -> list[dic
 
 def save_model(model: MmsrForSentimentReasoning, processor: MmsrProcessor, folder: Path) -> None:
     """Write a Hugging Face folder that appears whole, by rename, in place of what stood there."""
-    with appearing(folder) as half:
+    with atomic_write(folder) as half:
         model.save_pretrained(half)
         processor.save_pretrained(half)
         card = model_card(model.config, name=folder.name, parameters=model.num_parameters())

@@ -30,15 +30,16 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics.classification import MulticlassF1Score
 
-from mmsr.data.features import Dtype, StoredFeatures
-from mmsr.data.manifest import column_of
+from mmsr.data.features.encoders import stored_audio, stored_text
+from mmsr.data.features.store import Dtype, StoredFeatures
+from mmsr.data.manifest.manifest import column_of
 from mmsr.model.configuration import (
     DEFAULT_LABELS,
     MmsrConfig,
     check_choice,
     check_class_weights,
     check_names,
-    fusion_reads,
+    fusion_modalities,
 )
 from mmsr.model.fusion import FUSION_CLASSES
 from mmsr.model.modeling import MmsrForSentimentReasoning, MmsrOutput
@@ -66,7 +67,6 @@ from mmsr.training.parameters import (
     model_part,
     parameter_groups,
 )
-from mmsr.training.stored import stored_audio, stored_text
 
 MODEL_LOSSES = ("loss", "sentiment_loss", "rationale_loss")
 _FIXED_BY_A_CHECKPOINT = ("fusion", "config", "labels", "text_prefix", "rationale_format", "decoder_type")
@@ -268,7 +268,7 @@ class MmsrModule(L.LightningModule):
                     "give one or the other"
                 )
         objectives = check_objectives(p["objectives"] or {})
-        if objectives and len(fusion_reads(p["fusion"])) < 2:
+        if objectives and len(fusion_modalities(p["fusion"])) < 2:
             raise ValueError(
                 f"objectives= ({', '.join(objectives)}) are of two modalities, and fusion={p['fusion']!r} "
                 "has one"

@@ -28,9 +28,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmsr.model.configuration import check_choice
-from mmsr.model.fusion import MeanPooling
 from mmsr.model.joint_encoder import MmsrEncoder
 from mmsr.model.modeling import MmsrForSentimentReasoning
+from mmsr.model.pooling import MeanPooling
 
 MODALITIES = ("audio", "text")
 

@@ -22,8 +22,8 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 
-from mmsr.data.datamodule import MmsrDataModule
-from mmsr.data.manifest import fingerprint, load_manifest
+from mmsr.data.loading.datamodule import MmsrDataModule
+from mmsr.data.manifest.manifest import fingerprint, load_manifest
 from mmsr.files import write_file
 from mmsr.training.callbacks import History, LastValidation, SaveModel
 from mmsr.training.module import MmsrModule

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from mmsr.cli import main
+from mmsr.cli.main import main
 from mmsr.evaluation.compare import System, compare
 from mmsr.evaluation.report import differences_picture
 from mmsr.evaluation.report.pictures import draw_differences
@@ -286,7 +286,7 @@ def test_what_is_no_run_is_named(write, tmp_path, capsys) -> None:
 
 
 def test_help_is_light() -> None:
-    code = "import sys, mmsr.cli as c\ntry: c.main(['compare', '--help'])\nexcept SystemExit: pass\n"
+    code = "import sys, mmsr.cli.main as c\ntry: c.main(['compare', '--help'])\nexcept SystemExit: pass\n"
     code += "assert not {'torch', 'numpy', 'scipy', 'sklearn'} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -5,12 +5,7 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
 from mmsr.data.corpora import CORPORA
-from mmsr.evaluation.metrics import (
-    bootstrap_intervals,
-    evaluate_rows,
-    mean_figure,
-    sentiment_metrics,
-)
+from mmsr.evaluation.metrics import bootstrap_intervals, evaluate_rows, mean_figure, sentiment_metrics
 
 LABELS = ["negative", "neutral", "positive"]
 

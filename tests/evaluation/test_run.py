@@ -4,14 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mmsr.evaluation.run import (
-    Answer,
-    Record,
-    evaluate,
-    predict_rows,
-    shuffle,
-    write_run,
-)
+from mmsr.evaluation.run import evaluate, predict_rows, shuffle, write_run
+from mmsr.records import Answer, Record
 
 LABELS = ["negative", "neutral", "positive"]
 RUN = {"seed": 3, "data_fingerprint": "abc", "command": "mmsr evaluate", "seconds": 1.23456}

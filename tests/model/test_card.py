@@ -12,8 +12,8 @@ from huggingface_hub import ModelCard, ModelCardData
 from huggingface_hub.errors import EntryNotFoundError
 from transformers import pipeline
 
+from mmsr.inference.pipeline import TASK
 from mmsr.model.modeling import MmsrForSentimentReasoning
-from mmsr.model.pipeline import TASK
 from mmsr.model.processing import MmsrProcessor
 
 MakeModel = Callable[..., MmsrForSentimentReasoning]

@@ -6,15 +6,9 @@ from typing import Any
 import pytest
 from transformers import AutoConfig
 
-from mmsr.model.configuration import (
-    FORMAT_VERSION,
-    FUSIONS,
-    PRESETS,
-    MmsrConfig,
-    TimmAudioConfig,
-    check_choice,
-)
+from mmsr.model.configuration import FORMAT_VERSION, FUSIONS, MmsrConfig, TimmAudioConfig, check_choice
 from mmsr.model.modeling import MmsrForSentimentReasoning
+from mmsr.model.presets import PRESETS
 
 EMOTIONS = {i: name for i, name in enumerate("anger disgust fear joy neutral sadness surprise".split())}
 

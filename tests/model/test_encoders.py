@@ -20,17 +20,10 @@ from transformers import (
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from mmsr.model.configuration import MmsrConfig, TimmAudioConfig
-from mmsr.model.encoders import (
-    AUDIO_ENCODERS,
-    AudioEncoder,
-    LayerMix,
-    TextEncoder,
-    TimmAudioEncoder,
-    WhisperAudioEncoder,
-    audio_encoder_class,
-    load_audio_encoder,
-    to_front,
-)
+from mmsr.model.encoders.base import AudioEncoder, LayerMix, to_front
+from mmsr.model.encoders.registry import AUDIO_ENCODERS, audio_encoder_class, load_audio_encoder
+from mmsr.model.encoders.spectrogram import TimmAudioEncoder, WhisperAudioEncoder
+from mmsr.model.encoders.text import TextEncoder
 from mmsr.model.modeling import MmsrForSentimentReasoning
 
 WAVEFORM_TYPES = [name for name in AUDIO_ENCODERS if name not in ("whisper", "mmsr-timm-audio")]

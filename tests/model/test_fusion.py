@@ -11,8 +11,10 @@ from torch.testing import assert_close
 
 from mmsr.model import fusion as fusion_module
 from mmsr.model.configuration import FUSIONS, POOLINGS, MmsrConfig
-from mmsr.model.fusion import FUSION_CLASSES, POOLING_CLASSES, Attention, Fused
+from mmsr.model.fusion import FUSION_CLASSES, Fused
+from mmsr.model.layers import Attention
 from mmsr.model.modeling import MmsrForSentimentReasoning
+from mmsr.model.pooling import POOLING_CLASSES
 
 AUDIO_MASK = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
 TEXT_MASK = torch.tensor([[1, 1, 0], [1, 1, 1]])

@@ -40,7 +40,7 @@ assert mmsr.SentimentReasoningPipeline.default_load_audio((numpy.ones(8), 16_000
     [
         LIGHT + MODEL_IS_KNOWN + PIPELINE_IS_KNOWN,
         "import transformers.pipelines" + MODEL_IS_KNOWN + PIPELINE_IS_KNOWN,
-        "import mmsr.model.encoders" + MODEL_IS_KNOWN,
+        "import mmsr.model.encoders.registry" + MODEL_IS_KNOWN,
         "import mmsr.model.decoders" + MODEL_IS_KNOWN,
         "import mmsr.model.processing" + MODEL_IS_KNOWN,
     ],

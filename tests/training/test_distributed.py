@@ -18,7 +18,7 @@ from pathlib import Path
 
 from lightning.pytorch.callbacks import Callback
 
-from mmsr.data.datamodule import UtteranceDataset
+from mmsr.data.loading.datamodule import UtteranceDataset
 from mmsr.training.run import MmsrCLI, fit
 
 out, *arguments = sys.argv[1:]
@@ -100,7 +100,7 @@ def fit(folder: Path, manifest: Path, *more: str) -> subprocess.CompletedProcess
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("more", [[], ["--data.balance", "label"]], ids=["plain", "balanced"])
 def test_two_processes_share_an_epoch_and_learn_the_same(demo_corpus: Path, tmp_path: Path, more: list[str]):
-    from mmsr.data.manifest import load_manifest
+    from mmsr.data.manifest.manifest import load_manifest
 
     done = fit(tmp_path, demo_corpus, *more)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -17,8 +17,8 @@ from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional as F
 
-from mmsr.cli import main
-from mmsr.data.datamodule import MmsrDataModule
+from mmsr.cli.main import main
+from mmsr.data.loading.datamodule import MmsrDataModule
 from mmsr.training.module import MmsrModule, balanced_weights
 from mmsr.training.objectives import LOSSES, OBJECTIVES
 from mmsr.training.parameters import transformer_layers

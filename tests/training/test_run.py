@@ -14,12 +14,12 @@ import torch
 import yaml
 from lightning.pytorch.callbacks import Callback
 
-from mmsr.cli import run_fit
-from mmsr.data.datamodule import MmsrDataModule
-from mmsr.data.manifest import load_manifest
-from mmsr.inference import load_pipeline
+from mmsr.cli.main import run_fit
+from mmsr.data.loading.datamodule import MmsrDataModule
+from mmsr.data.manifest.manifest import load_manifest
+from mmsr.inference.loading import load_pipeline
+from mmsr.inference.pipeline import TASK, SentimentReasoningPipeline
 from mmsr.model.modeling import MmsrForSentimentReasoning
-from mmsr.model.pipeline import TASK, SentimentReasoningPipeline
 from mmsr.model.processing import MmsrProcessor
 from mmsr.training.callbacks import calibrate_model, save_model
 from mmsr.training.module import MmsrModule, load_lightning_checkpoint, unpack
@@ -241,7 +241,7 @@ def test_a_checkpoint_is_gone_on_with_under_switches(finished, demo_corpus, tmp_
 @pytest.mark.slow
 def test_ctrl_c_ends_cleanly_and_the_same_command_goes_on(demo_corpus, tmp_path):
     folder = tmp_path / "run"
-    command = [sys.executable, "-m", "mmsr.cli", "fit", *arguments(demo_corpus, folder)]
+    command = [sys.executable, "-m", "mmsr", "fit", *arguments(demo_corpus, folder)]
     command += ["--trainer.max_epochs", "200"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:

@@ -26,11 +26,20 @@ from typing import Any
 
 import soundfile
 
-from mmsr.data.audio import Audio, AudioError
-from mmsr.data.corpora.source import VIDEO, Corpus, CorpusError, LeftOut, Protocol, Segment, Source, Utterance
-from mmsr.data.manifest import COLUMNS, ManifestError, examine_manifest
-from mmsr.data.tables import Table, write_table
-from mmsr.files import appearing
+from mmsr.data.audio.decoding import Audio, AudioError
+from mmsr.data.corpora.source import (
+    VIDEO,
+    Corpus,
+    CorpusError,
+    LeftOut,
+    Protocol,
+    Segment,
+    Source,
+    Utterance,
+)
+from mmsr.data.manifest.manifest import COLUMNS, ManifestError, examine_manifest
+from mmsr.data.manifest.tables import Table, write_table
+from mmsr.files import atomic_write
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +108,7 @@ def convert(
     reader = Source(root, corpus, labels)
     if not root.is_dir():
         raise reader.wrong_layout("is no folder")
-    with appearing(out) as unfinished:
+    with atomic_write(out) as unfinished:
         unfinished.mkdir()
         rows = list(_rows(reader, _Sounds(unfinished, copy=copy), progress))
         _check_account(reader, rows)

@@ -16,7 +16,7 @@ from typing import Any
 import datasets
 
 from mmsr.data.corpora.source import SENTIMENTS, Corpus, CorpusError, Protocol, Source, Utterance
-from mmsr.data.manifest import ManifestError, examine_manifest
+from mmsr.data.manifest.manifest import ManifestError, examine_manifest
 
 _LANGUAGES = {
     "vi": ("vi", "vie", "vn", "vietnamese"),

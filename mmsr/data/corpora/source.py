@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from mmsr.data.manifest import Fault
+from mmsr.data.manifest.manifest import Issue
 
 SENTIMENTS = ("negative", "neutral", "positive")
 
@@ -160,7 +160,7 @@ class Source:
         self.labels = labels
         self.read: Counter[str] = Counter()
         self.left_out: list[LeftOut] = []
-        self.faults: list[Fault] = []
+        self.faults: list[Issue] = []
         self.notes: list[str] = []
 
     @property
@@ -174,7 +174,7 @@ class Source:
 
     def fault(self, place: str, problem: str, *, row: int | None = None, column: str | None = None) -> None:
         """Note what is wrong with a row or file, and what is accepted; the conversion then fails."""
-        self.faults.append(Fault(place, row, column, problem))
+        self.faults.append(Issue(place, row, column, problem))
 
     def leave_out(self, where: str, reason: str) -> None:
         """Note a row that the manifest will lack."""

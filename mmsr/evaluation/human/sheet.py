@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from mmsr.evaluation.compare import System, read_runs
 from mmsr.evaluation.metrics import Row, has_text
-from mmsr.evaluation.run import Progress
-from mmsr.files import appearing
+from mmsr.files import atomic_write
+from mmsr.records import Progress
 
 KEY_FORMAT = "mmsr-human-key-1"
 RATE = 16_000  # Hz of the sound in a sheet
@@ -163,7 +163,7 @@ def make_sheets(
         },
         "sheets": {},
     }
-    with appearing(out) as folder:
+    with atomic_write(out) as folder:
         (folder / "sheets").mkdir(parents=True)
         for number, showings in enumerate(sheets, start=1):
             content = [

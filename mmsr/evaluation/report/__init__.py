@@ -1,7 +1,7 @@
 """Reports of all that is measured: self-contained HTML, Markdown beside it, and their pictures.
 
 names ─► pictures ─► page ─► run, comparison, robustness, faithfulness, ratings
-                             (and `mmsr.training.ablation_report`)
+                             (and `mmsr.ablation.report`)
 """
 
 from mmsr.evaluation.report.names import FIGURES, MISSING, NAMES

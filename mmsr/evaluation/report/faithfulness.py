@@ -1,6 +1,6 @@
 """The report of what rationales are worth: what they tell of the label, what answers follow, what is erased.
 
-faithfulness.json of `mmsr.evaluation.faithfulness`, saliencies ─► sections ─► page
+faithfulness.json of `mmsr.evaluation.explain.faithfulness`, saliencies ─► sections ─► page
 """
 
 import re

@@ -1,6 +1,6 @@
 """The report of a model's answers to rows made worse: curves, where each is lowest, and the slice that pays.
 
-robustness.json of `mmsr.evaluation.robustness` ─► sections ─► page
+robustness.json of `mmsr.evaluation.robustness.curves` ─► sections ─► page
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,0 +1,138 @@
+"""Runs of an ablation on a Ray cluster: the same files, the same names, other machines' processors.
+
+    Run ─► task of the cluster (one processor, or a part of a GPU) ─► the run's folder, which all see
+
+A run whose worker or machine dies is begun anew elsewhere and goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmsr.ablation.runner import TICK, Event, attempt
+from mmsr.ablation.runs import Run
+
+_RETRIES = 3  # of a run whose worker or machine dies; a run that fails by itself is not begun again
+
+
+class RayCluster:
+    """Runs as tasks of a Ray cluster (docs.ray.io), as many at a time as it has room for.
+
+    Its machines must see the data and the ablation's folder at the same paths, and have mmsr installed.
+
+    Args:
+        address: of a running cluster: `auto` (the one of this machine), `HOST:PORT` or `ray://HOST:PORT`;
+            `local` starts one of this machine's processors alone and ends it afterwards.
+        jobs: runs at a time at most; None for as many as fit.
+        cpus: processors, and threads, of a run.
+        gpus: GPUs of a run; a part, such as .25, lets as many share one.
+
+    Raises:
+        ValueError: Ray is not installed, or a number is out of range.
+    """
+
+    def __init__(
+        self, address: str = "auto", *, jobs: int | None = None, cpus: int = 1, gpus: float = 0.0
+    ) -> None:
+        try:
+            import ray
+        except ImportError:
+            raise ValueError("--ray needs Ray: pip install 'mmsr[ray]'") from None
+        for name, value, least in (("jobs", jobs, 1), ("cpus", cpus, 1), ("gpus", gpus, 0)):
+            if value is not None and value < least:
+                raise ValueError(f"--{name} {value}; accepted: {least} or more")
+        self.ray: Any = ray
+        self.address, self.jobs, self.cpus, self.gpus = address, jobs, cpus, gpus
+
+    def run(self, work: Callable[[Run], None], runs: Sequence[Run]) -> Iterator[Event]:
+        """As `Runner.run` says.
+
+        Raises:
+            ValueError: there is no cluster at the address, or it has not what one run needs.
+        """
+        ray = self.ray
+        joined = not ray.is_initialized()
+        if joined:
+            self._join()
+        busy: dict[Any, Run] = {}
+        waiting = list(reversed(runs))
+        try:
+            self._check_size()
+            task = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=_RETRIES)(_do)
+            while waiting or busy:
+                while waiting and len(busy) < self._room():
+                    run = waiting.pop()
+                    busy[task.remote(work, run, os.getcwd())] = run
+                    yield Event(run)
+                ready, _ = ray.wait(list(busy), timeout=TICK)
+                for reference in ready:
+                    run = busy.pop(reference)
+                    try:
+                        error = ray.get(reference)
+                    except ray.exceptions.RayError as fault:
+                        error = f"{type(fault).__name__}: {' '.join(str(fault).split())}"
+                    yield Event(run, "failed" if error else "finished", error)
+                if not ready:
+                    yield Event()
+        finally:
+            for reference in busy:
+                ray.cancel(reference, force=True)
+            if joined:
+                ray.shutdown()
+
+    def _join(self) -> None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would tell its makers of this cluster
+        # what later releases of Ray do anyway; without it each worker warns of the change
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        local = self.address == "local"
+        try:
+            self._knock()
+            self.ray.init(
+                address=self.address,
+                log_to_driver=False,
+                logging_level="error",
+                **({"include_dashboard": False} if local else {}),
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(
+                f"--ray {self.address}: {reason[:200]}; accepted: auto, HOST:PORT of a cluster that "
+                "runs (ray start --head), or local"
+            ) from error
+
+    def _knock(self) -> None:
+        """Fail in seconds where nothing answers at an address; Ray tries for minutes."""
+        host, colon, port = self.address.removeprefix("ray://").rpartition(":")
+        if colon:
+            socket.create_connection((host, int(port)), timeout=10).close()
+
+    def _check_size(self) -> None:
+        """Refuse what no machine of the cluster could ever do, for which Ray would wait for ever."""
+        alive = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
+        sizes = sorted(((one.get("GPU", 0), one.get("CPU", 0)) for one in alive), reverse=True)
+        if not any(gpus >= self.gpus and cpus >= self.cpus for gpus, cpus in sizes):
+            there = ", ".join(f"{cpus:g} and {gpus:g}" for gpus, cpus in sizes)
+            raise ValueError(
+                f"--ray {self.address}: a run asks for {self.cpus} processors and {self.gpus:g} GPUs; "
+                f"the cluster's machines have: {there}"
+            )
+
+    def _room(self) -> int:
+        """How many runs fit at a time now; a cluster may grow."""
+        there = self.ray.cluster_resources()
+        room = int(there.get("CPU", 0) // self.cpus)
+        if self.gpus:
+            room = min(room, int(there.get("GPU", 0) / self.gpus))
+        return max(1, room if self.jobs is None else min(room, self.jobs))
+
+
+def _do(work: Callable[[Run], None], run: Run, folder: str) -> str:
+    """A task: `attempt` in the folder in which the ablation was started."""
+    if not Path(folder).is_dir():
+        return f"{os.uname().nodename} does not see {folder}; accepted: a folder that all machines share"
+    os.chdir(folder)
+    return attempt(work, run)

@@ -1,0 +1,297 @@
+"""Figures of an ablation with their intervals and tests, from the files of its runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mmsr.ablation.plan import Units, data_of, units_of
+from mmsr.ablation.runs import ORIGIN, Run
+from mmsr.ablation.spec import RATIONALE_METRICS, Ablation
+from mmsr.evaluation.baselines import constant_rationales
+from mmsr.evaluation.metrics import evaluate_rows, speakers_of
+from mmsr.evaluation.significance import (
+    bootstrap,
+    holm,
+    method_difference,
+    paired_bootstrap,
+    permutation_test,
+    seed_interval,
+)
+
+if TYPE_CHECKING:
+    pass
+
+# settings of the data by which development rows are chosen
+CHOOSE_DEV_ROWS = (
+    "data.manifest",
+    "data.dev_split",
+    "data.fold",
+    "data.folds",
+    "data.dev_speakers",
+    "data.train_languages",
+)
+Predictions = Mapping[str, Mapping[str, Any]]  # rows of predictions.jsonl by id
+
+
+def summarise(ablation: Ablation, runs: Sequence[Sequence[Run]]) -> dict[str, Any]:
+    """Figures of each variant from the finished runs' files, and its differences from the reference.
+
+    A difference is of seeds that both have, and of test rows that both answered. Its p-value is corrected for
+    the number of variants (Holm). What is drawn of test rows are the units that the evaluation names, else
+    the speakers, where there are enough.
+    """
+    evaluation = ablation.evaluation
+    rows = dict(zip(ablation.variants, runs, strict=True))
+    said = {name: _by_seed(row) for name, row in rows.items()}
+    units = _units(ablation, rows)
+    variants = {
+        name: _variant(ablation, name, row)
+        | _over_rows(list(said[name].values()), evaluation.metric, units[name])
+        | {"constant_rationale": _constant_rationale(row, said[name], evaluation.also)}
+        for name, row in rows.items()
+    }
+    reference = said[ablation.reference]
+    compared = {}
+    for name, ours in said.items():
+        if name != ablation.reference and (seeds := sorted(set(ours) & set(reference))):
+            pairs = [(ours[seed], reference[seed]) for seed in seeds]
+            if difference := _difference(pairs, evaluation.metric, units[ablation.reference]):
+                compared[name] = {**difference, "seeds": seeds}
+    corrected = holm([difference["p_value"] for difference in compared.values()])
+    for difference, p_value in zip(compared.values(), corrected, strict=True):
+        difference["p_holm"] = float(p_value)
+    for name, figures in variants.items():
+        figures["difference"] = compared.get(name)
+    return {
+        "ablation": ablation.name,
+        "reference": ablation.reference,
+        "metric": evaluation.metric,
+        "also": list(evaluation.also),
+        "seeds": list(ablation.seeds),
+        "folds": list(ablation.folds),
+        "data_fingerprints": sorted({run.data_fingerprint for row in runs for run in row}),
+        "variants": variants,
+    }
+
+
+# ---------------------------------------------------------------------- figures
+
+
+def _variant(ablation: Ablation, name: str, row: Sequence[Run]) -> dict[str, Any]:
+    metric, also = ablation.evaluation.metric, ablation.evaluation.also
+    runs = [
+        {"seed": run.seed, "fold": run.fold, "name": run.name, **result}
+        for run in row
+        if (result := run.result()) is not None
+    ]
+    conditions = row[0].conditions
+    figures = {
+        condition: [_figures(seed, condition) for seed in _finished(row).values()] for condition in conditions
+    }
+    own = figures[conditions[0]]
+    values = [one[metric] for one in own]
+    means = {
+        condition: {key: _mean([one.get(key) for one in seeds]) for key in (metric, *also)}
+        for condition, seeds in figures.items()
+    }
+    languages = sorted({language for one in own for language in one.get("by_language", {})})
+    return {
+        "settings": ablation.changes[name],
+        "condition": conditions[0],
+        "mean": _mean(values),
+        "interval": list(seed_interval(values)) if len(values) > 1 else None,
+        "values": values,
+        "test": means,
+        "by_language": {
+            language: _mean([one["by_language"][language].get(metric) for one in own])
+            for language in languages
+            if ablation.evaluation.by_language
+        },
+        "dev": _mean([run["dev"].get("dev_macro_f1") for run in runs]),
+        "trained_parameters": max((run["trained_parameters"] for run in runs), default=None),
+        "seconds_an_epoch": _mean([run["seconds_an_epoch"] for run in runs]),
+        "runs": runs,
+    }
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _finished(row: Sequence[Run]) -> dict[int, list[Run]]:
+    """The runs of each seed, one a fold, of seeds that have finished them all."""
+    seeds: dict[int, list[Run]] = {}
+    for run in row:
+        seeds.setdefault(run.seed, []).append(run)
+    return {seed: runs for seed, runs in seeds.items() if all(run.result() is not None for run in runs)}
+
+
+def _figures(runs: Sequence[Run], condition: str) -> dict[str, Any]:
+    """Figures of one seed: of the test rows of all its folds together."""
+    if len(runs) == 1:
+        metrics = json.loads((runs[0].folder / "metrics.json").read_text(encoding="utf-8"))
+        found: dict[str, Any] = metrics["test"][condition]
+        return found
+    labels = runs[0].result()["labels"]  # type: ignore[index]
+    return evaluate_rows(list(_predictions(runs, condition).values()), labels)
+
+
+def _predictions(runs: Sequence[Run], condition: str) -> Predictions:
+    """What one seed said under a condition, the folds together."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for run in runs:
+        lines = (run.folder / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+        found |= {one["id"]: one for one in map(json.loads, lines) if one["condition"] == condition}
+    return found
+
+
+def _by_seed(row: Sequence[Run]) -> dict[int, Predictions]:
+    """Predictions under the variant's condition, by seed."""
+    return {seed: _predictions(runs, row[0].condition) for seed, runs in _finished(row).items()}
+
+
+def _units(ablation: Ablation, rows: Mapping[str, Sequence[Run]]) -> dict[str, Units | None]:
+    """By variant what is drawn of its test rows, each manifest read once."""
+    found: dict[str, Units | None] = {}
+    keys = {}
+    for name, row in rows.items():
+        data = row[0].settings["data"]
+        keys[name] = key = json.dumps([data.get(one) for one in ("manifest", "columns", "label_map")])
+        if key not in found:
+            found[key] = units_of(ablation.evaluation, data)
+    return {name: found[key] for name, key in keys.items()}
+
+
+def _drawn(rows: Sequence[Mapping[str, Any]], units: Units | None) -> tuple[Sequence[Any] | None, str, int]:
+    """The cluster of each row, None where rows stand alone; what they are called, and how many there are."""
+    clusters: Sequence[Any] | None
+    if units is None:
+        clusters = speakers_of(rows)
+        name = "rows" if clusters is None else "speakers"
+    else:
+        clusters, name = [units.of[row["id"]] for row in rows], units.name
+    return clusters, name, len(rows if clusters is None else set(clusters))
+
+
+def _answered(sides: Sequence[Predictions]) -> list[str]:
+    """Ids of the rows with a label that all have answered."""
+    return [
+        id_ for id_, row in sides[0].items() if row["label"] is not None and all(id_ in one for one in sides)
+    ]
+
+
+def _labels(sides: Sequence[Predictions], ids: Sequence[str]) -> np.ndarray:
+    """Predicted labels `[s, n]`."""
+    return np.array([[one[id_]["predicted_label"] for id_ in ids] for one in sides])
+
+
+def _over_rows(seeds: Sequence[Predictions], metric: str, units: Units | None) -> dict[str, Any]:
+    """Interval of the seeds' mean over test rows, and over how many of what; None below two units."""
+    nothing = {"interval_rows": None, "over": None, "units": 0}
+    ids = _answered(seeds) if seeds else []
+    if not ids:
+        return nothing
+    rows = [seeds[0][id_] for id_ in ids]
+    clusters, name, count = _drawn(rows, units)
+    if count < 2:
+        return nothing
+    gold = np.array([row["label"] for row in rows])
+    interval = bootstrap(gold, _labels(seeds, ids), clusters=clusters, metric=metric)
+    return {"interval_rows": list(interval), "over": name, "units": count}
+
+
+def _constant_rationale(
+    row: Sequence[Run], said: Mapping[int, Predictions], also: Sequence[str]
+) -> dict[str, float | None] | None:
+    """Figures, mean over seeds, of the constant rationales of the labels that a variant predicts.
+
+    They are what a model could write that knows its label alone: of the training split the most frequent
+    rationale of that label in the row's language. None where the variant writes none, or none are asked for.
+    """
+    wanted = [name for name in also if name in RATIONALE_METRICS]
+    writes = any(one["predicted_rationale"] is not None for seed in said.values() for one in seed.values())
+    if not (wanted and writes):
+        return None
+    finished = _finished(row)
+    training = {run.fold: data_of(run).train_rows.to_list() for run in next(iter(finished.values()))}
+    entries = []
+    for runs in finished.values():
+        answers: list[dict[str, Any]] = []
+        for run in runs:
+            predictions = list(_predictions([run], run.condition).values())
+            answers += constant_rationales(training[run.fold], predictions)
+        entries.append(evaluate_rows(answers, runs[0].result()["labels"]))  # type: ignore[index]
+    return {name: _mean([one.get(name) for one in entries]) for name in wanted}
+
+
+def origins(runs: Sequence[Sequence[Run]]) -> dict[str, Any]:
+    """Where the finished runs come from, by their own files; {} without any.
+
+    `command`, `versions` and `machine` are theirs, values that differ side by side; `differing` names these.
+    """
+    documents = {}
+    for run in (run for row in runs for run in row if run.result() is not None):
+        metrics = json.loads((run.folder / "metrics.json").read_text(encoding="utf-8"))
+        documents[run.name] = [metrics[one] for one in ("trained",) if one in metrics] + [metrics]
+    flat = [_flat_origin(one) for several in documents.values() for one in several]
+    keys = dict.fromkeys(key for one in flat for key in one)
+    values = {key: list(dict.fromkeys(one.get(key, "none") for one in flat)) for key in keys}
+    if not values:
+        return {}
+    joined = {
+        key: several[0] if len(several) == 1 else " / ".join(map(str, several))
+        for key, several in values.items()
+    }
+    return {
+        "command": joined["command"],
+        **{
+            part: {
+                key.removeprefix(f"{part} "): value for key, value in joined.items() if key.startswith(part)
+            }
+            for part in ORIGIN[1:]
+        },
+        "differing": {key: several for key, several in values.items() if len(several) > 1},
+    }
+
+
+def _flat_origin(document: Mapping[str, Any]) -> dict[str, Any]:
+    parts = {part: document[part] for part in ORIGIN[1:]}
+    nested = {f"{part} {name}": value for part, values in parts.items() for name, value in values.items()}
+    return {"command": document["command"], **nested}
+
+
+def _difference(
+    pairs: Sequence[tuple[Predictions, Predictions]], metric: str, units: Units | None
+) -> dict[str, Any] | None:
+    """Ours minus the reference's, over what both answered; None where that is less than two units.
+
+    With one seed interval and p-value are of the test rows alone, and `over` says so.
+    """
+    first = pairs[0][0]
+    ids = _answered([side for pair in pairs for side in pair])
+    if not ids:
+        return None
+    rows = [first[id_] for id_ in ids]
+    clusters, name, count = _drawn(rows, units)
+    if count < 2:
+        return None
+    ours, theirs = (_labels(side, ids) for side in zip(*pairs, strict=True))
+    gold = np.array([row["label"] for row in rows])
+    options: dict[str, Any] = {"clusters": clusters, "metric": metric}
+    difference, interval, p_value = method_difference(gold, ours, theirs, **options)
+    if interval is None:
+        interval = paired_bootstrap(gold, ours, theirs, **options).interval
+        p_value = permutation_test(gold, ours, theirs, **options)
+    return {
+        "mean": difference,
+        "interval": list(interval),
+        "p_value": p_value,
+        "n": len(ids),
+        "over": name if len(pairs) == 1 else f"{name} and seeds",
+        "units": count,
+    }

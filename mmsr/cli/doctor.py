@@ -1,0 +1,234 @@
+"""What an installation has, what it lacks, and whether it answers: `mmsr doctor`.
+
+Nothing heavy is imported at the top, so that a broken torch is a finding and not a traceback.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import requires as metadata_requires
+from pathlib import Path
+from typing import Literal
+
+from packaging.requirements import Requirement
+
+State = Literal["ok", "info", "missing", "broken"]
+
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+# An utterance that the packaged checkpoint must answer, with a second of a quiet tone for its voice.
+SENTENCE = "so the pharmacist was wonderfully kind"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        topic: What it belongs to: core, extras, devices, programs or checkpoint.
+        name: Of the package, extra, device, program or checkpoint.
+        state: ok; info, a fact that is neither good nor bad; missing, which something needs that was not
+            asked for yet; broken, without which the core does not work.
+        said: What was found.
+        remedy: The command, or the words, that would mend it.
+    """
+
+    topic: str
+    name: str
+    state: State
+    said: str
+    remedy: str | None = None
+
+
+def examine(checkpoint: str = "demo") -> list[Finding]:
+    """Look at everything, in the order in which one thing needs another.
+
+    Args:
+        checkpoint: Folder or Hub id of the checkpoint that is to answer; demo is the packaged one.
+    """
+    looks: dict[str, Callable[[], Iterator[Finding]]] = {
+        "core": core,
+        "devices": devices,
+        "checkpoint": lambda: answers(checkpoint),
+        "extras": extras,
+        "programs": programs,
+    }
+    found: list[Finding] = []
+    for topic, look in looks.items():
+        try:
+            found += look()
+        except Exception as error:  # whatever a broken package raises as it is imported is what to tell
+            reason = str(error).splitlines()[0] if str(error) else "no reason given"
+            said = f"{type(error).__name__}: {reason}"
+            state: State = "broken" if topic in ("core", "devices", "checkpoint") else "missing"
+            found.append(Finding(topic=topic, name=topic, state=state, said=said))
+    return found
+
+
+def broken(findings: list[Finding]) -> bool:
+    """Whether the core does not work."""
+    return any(one.state == "broken" for one in findings)
+
+
+# ---------------------------------------------------------------------- packages
+
+
+def requirements() -> dict[str, list[Requirement]]:
+    """What mmsr declares to need, by extra; the core's under "".
+
+    A checkout's pyproject.toml is asked first: what was installed from it may be of an earlier day.
+    """
+    project_file = Path(__file__).resolve().parents[2] / "pyproject.toml"
+    if project_file.is_file():
+        project = tomllib.loads(project_file.read_text(encoding="utf-8"))["project"]
+        lines = {"": project["dependencies"], **project["optional-dependencies"]}
+        return {extra: [Requirement(line) for line in given] for extra, given in lines.items()}
+    declared: dict[str, list[Requirement]] = {}
+    for line in metadata_requires("mmsr") or ():
+        needed = Requirement(line)
+        # `extra == "train"`, as the build writes it
+        extra = "" if needed.marker is None else str(needed.marker).rpartition("extra == ")[2].strip("\"'")
+        declared.setdefault(extra, []).append(needed)
+    return declared
+
+
+def unmet(needed: Requirement) -> str | None:
+    """What is wrong with the package that is meant; None where it is there in a version that fits."""
+    try:
+        there = version(needed.name)
+    except PackageNotFoundError:
+        return f"{needed.name} is not installed"
+    if needed.specifier.contains(there, prereleases=True):
+        return None
+    return f"{needed.name} {there} is installed, {needed.specifier} is needed"
+
+
+def core() -> Iterator[Finding]:
+    """Python, mmsr, and the packages without which nothing answers."""
+    yield Finding(
+        topic="core", name="python", state="info", said=f"{platform.python_version()}, {sys.executable}"
+    )
+    try:
+        own = version("mmsr")
+    except PackageNotFoundError:
+        own = "not installed, run from its folder"
+    yield Finding(topic="core", name="mmsr", state="info", said=f"{own}, {Path(__file__).parents[1]}")
+    for needed in requirements()[""]:
+        fault = unmet(needed)
+        if fault is None:
+            yield Finding(topic="core", name=needed.name, state="ok", said=version(needed.name))
+        else:
+            remedy = f"pip install '{needed.name}{needed.specifier}'"
+            yield Finding(topic="core", name=needed.name, state="broken", said=fault, remedy=remedy)
+
+
+def extras() -> Iterator[Finding]:
+    """Each extra, and the command for it where it is not whole; not those that only gather others."""
+    for extra, needed in requirements().items():
+        own = [one for one in needed if one.name != "mmsr"]
+        if not extra or not own:
+            continue
+        faults = [fault for one in own if (fault := unmet(one))]
+        if faults:
+            remedy = f"pip install 'mmsr[{extra}]'"
+            yield Finding(topic="extras", name=extra, state="missing", said="; ".join(faults), remedy=remedy)
+        else:
+            yield Finding(topic="extras", name=extra, state="ok", said=", ".join(one.name for one in own))
+
+
+# ---------------------------------------------------------------------- machine
+
+
+def devices() -> Iterator[Finding]:
+    """What there is to compute on, and in which precision."""
+    import torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    able = torch.cpu.get_capabilities()
+    units = [name for name in ("avx2", "avx512_f", "avx512_bf16", "amx_bf16", "arm_bf16") if able.get(name)]
+    said = f"{cores} cores, {torch.get_num_threads()} threads; {', '.join(units) or 'no wide units'}"
+    yield Finding(topic="devices", name="cpu", state="info", said=said)
+    for index in range(torch.cuda.device_count()):
+        about = torch.cuda.get_device_properties(index)
+        memory = f"{about.total_memory / 2**30:.0f} GiB"
+        said = f"{about.name}, {memory}, capability {about.major}.{about.minor}"
+        yield Finding(topic="devices", name=f"cuda:{index}", state="ok", said=said)
+    if torch.backends.mps.is_available():
+        yield Finding(topic="devices", name="mps", state="ok", said="Apple's GPU")
+    if torch.cuda.is_available():
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = any(able.get(name) for name in ("avx512_bf16", "amx_bf16"))
+    said = "computed natively" if native else "emulated, hence slower than float32"
+    yield Finding(topic="devices", name="bfloat16", state="info", said=said)
+
+
+def programs() -> Iterator[Finding]:
+    """Programs beside Python that some commands and tests use."""
+    apt = "apt install {}, or your system's way of installing it"
+    for name, needed_by, names in (
+        ("ffmpeg", "reading m4a, mp4, webm", ("ffmpeg",)),
+        ("chromium", "tests of pages", CHROMIUM),
+    ):
+        path = next(filter(None, map(shutil.which, names)), None)
+        if path:
+            yield Finding(topic="programs", name=name, state="ok", said=path)
+        else:
+            said = f"not on PATH; for {needed_by}"
+            yield Finding(topic="programs", name=name, state="missing", said=said, remedy=apt.format(name))
+    library: Path | None = None
+    with suppress(ImportError):
+        import espeakng_loader
+
+        library = Path(espeakng_loader.get_library_path())
+    if library is not None and library.is_file():
+        yield Finding(topic="programs", name="espeak-ng", state="ok", said=str(library))
+    else:
+        remedy = "pip install 'mmsr[demo]'"
+        said = "its library is not installed; for the demo corpus"
+        yield Finding(topic="programs", name="espeak-ng", state="missing", said=said, remedy=remedy)
+
+
+def answers(checkpoint: str) -> Iterator[Finding]:
+    """Load a checkpoint and have it answer one utterance of voice and words."""
+    import numpy as np
+
+    from mmsr.inference.loading import load_pipeline
+
+    started = time.perf_counter()
+    pipe = load_pipeline(checkpoint)
+    loaded = time.perf_counter()
+    rate = pipe.processor.feature_extractor.sampling_rate
+    tone = 0.05 * np.sin(2 * np.pi * 220 * np.arange(rate, dtype=np.float32) / rate)
+    pipe({"audio": tone, "text": SENTENCE})  # of a tone's mood nothing is to be told
+    answer = pipe({"text": SENTENCE})
+    seconds = f"loaded in {loaded - started:.1f} s, answered in {time.perf_counter() - loaded:.1f} s"
+    said = f"{seconds} on {pipe.model.device}: {answer['label']}, {answer['rationale'] or 'no rationale'}"
+    yield Finding(topic="checkpoint", name=checkpoint, state="ok", said=said)
+
+
+# ---------------------------------------------------------------------- for a person
+
+
+def show(findings: list[Finding], *, width: int = 16) -> None:
+    """Print findings, in colour at a terminal that wants it (NO_COLOR), and plainly into a pipe."""
+    from rich.console import Console
+    from rich.text import Text
+
+    colours = {"ok": "green", "info": "", "missing": "yellow", "broken": "bold red"}
+    console = Console(highlight=False, soft_wrap=True)
+    for topic in dict.fromkeys(one.topic for one in findings):
+        console.print(Text(topic, style="bold"))
+        for one in (one for one in findings if one.topic == topic):
+            line = Text("  ").append(f"{one.state:8}", style=colours[one.state])
+            console.print(line.append(f"{one.name:{width}}  {one.said}"))
+            if one.remedy:
+                console.print(Text(" " * (width + 12) + one.remedy))

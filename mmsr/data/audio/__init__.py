@@ -1,0 +1,1 @@
+"""Audio: any file or samples to 16 kHz mono."""

@@ -1,0 +1,1 @@
+"""The feature store, and frozen encoders behind it."""

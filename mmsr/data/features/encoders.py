@@ -1,0 +1,114 @@
+"""A model's frozen encoders behind a feature store, so that each file is heard and each transcript read once.
+
+path of a file ─► audio encoder ─► states [f, l, d] ─┐
+transcript     ─► text encoder  ─► states [t, l, d] ─┴─► store, addressed by content, encoder and settings
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mmsr.data.audio.decoding import Audio
+from mmsr.data.features.store import Dtype, FeatureStore, StoredFeatures, encoder_fingerprint, file_digest
+from mmsr.model.modeling import MmsrForSentimentReasoning
+from mmsr.model.processing import MmsrProcessor
+
+_ENCODED_TEXTS = 64  # at a time
+
+
+def stored_audio(
+    model: MmsrForSentimentReasoning,
+    processor: MmsrProcessor,
+    folder: str | Path,
+    *,
+    bf16: bool,
+    dtype: Dtype = "float16",
+) -> StoredFeatures:
+    """The model's frozen audio encoder behind a feature store: path of an audio file -> states `[f, l, d]`.
+
+    Args:
+        model: Whose audio encoder is meant.
+        processor: What it hears through.
+        folder: Of the store.
+        bf16: Encode under bfloat16 autocast, as training in mixed precision does.
+        dtype: How the states are kept.
+    """
+    encoder, load = model.encoder, Audio()
+    encoder.audio_encoder.eval()
+
+    @torch.inference_mode()
+    def encode(paths: Sequence[str]) -> list[Tensor]:
+        inputs = processor(audio=[load(path) for path in paths], return_tensors="pt").to(model.device)
+        with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=bf16):
+            states, mask = encoder.encode_audio(inputs["input_values"], inputs["input_values_mask"])
+        return [row[: int(frames)] for row, frames in zip(states, mask.sum(1), strict=True)]
+
+    return StoredFeatures(
+        FeatureStore(folder, dtype=dtype),
+        encode,
+        content=file_digest,
+        encoder=encoder_fingerprint(encoder.audio_encoder.model),
+        processing={
+            "config": encoder.audio_encoder.config.to_json_string(use_diff=False),
+            "layers": encoder.audio_encoder.num_states,
+            "window_seconds": model.config.audio_window_seconds,
+            "feature_extractor": processor.feature_extractor.to_dict(),
+            "bf16": bf16,
+        },
+        name=f"audio, {encoder.audio_encoder.config.model_type}, {encoder.audio_encoder.num_states} states",
+    )
+
+
+def stored_text(
+    model: MmsrForSentimentReasoning,
+    processor: MmsrProcessor,
+    folder: str | Path,
+    *,
+    bf16: bool,
+    dtype: Dtype = "float16",
+) -> StoredFeatures:
+    """The model's frozen text encoder behind a feature store: transcript -> states `[t, l, d]`.
+
+    The arguments are those of `stored_audio`. An entry is addressed by its tokens, so that tokenizer, prefix
+    and truncation are in it.
+    """
+    encoder = model.encoder
+    encoder.text_encoder.eval()
+
+    def tokens(text: str) -> Tensor:
+        inputs = processor(text=[text], return_tensors="pt")
+        return inputs["input_ids"][:, inputs["attention_mask"][0] == 1]  # [1, t]
+
+    @torch.inference_mode()
+    def encode(texts: Sequence[str]) -> list[Tensor]:
+        ids = torch.cat([tokens(text) for text in texts]).to(model.device)
+        with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=bf16):
+            states, _ = encoder.encode_text(ids, torch.ones_like(ids))
+        return list(states)
+
+    def together(texts: Sequence[str]) -> Iterator[list[str]]:
+        """Texts of equally many tokens, which need no padding."""
+        lengths: dict[int, list[str]] = {}
+        for text in texts:
+            lengths.setdefault(tokens(text).shape[1], []).append(text)
+        for group in lengths.values():
+            for start in range(0, len(group), _ENCODED_TEXTS):
+                yield group[start : start + _ENCODED_TEXTS]
+
+    return StoredFeatures(
+        FeatureStore(folder, dtype=dtype),
+        encode,
+        content=lambda text: tokens(text).numpy().tobytes(),
+        encoder=encoder_fingerprint(encoder.text_encoder.model),
+        processing={
+            "config": encoder.text_encoder.config.to_json_string(use_diff=False),
+            "layers": encoder.text_encoder.num_states,
+            "bf16": bf16,
+        },
+        name=f"text, {encoder.text_encoder.config.model_type}, {encoder.text_encoder.num_states} states",
+        together=together,
+    )

@@ -1,0 +1,562 @@
+"""The Lightning data module: a manifest's splits as batches of the processor's tensors.
+
+manifest ─► splits (column `split`, or folds by speaker) ─► lengths ─► batches of row numbers ─► batches
+or, streaming: rows of a split as they come ─► windows of rows ─► batches
+"""
+
+import itertools
+import logging
+from collections.abc import Iterator, Mapping, Sequence, Sized
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import datasets
+import numpy as np
+import pyarrow.compute as pc
+import torch
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader
+
+from mmsr.data.audio.augmentation import Augmentations
+from mmsr.data.audio.decoding import Audio, AudioError
+from mmsr.data.loading.batching import Balance, BudgetBatchSampler, EpochBatchSampler, ResumableLoader
+from mmsr.data.loading.controls import RATIONALES, Rationales, control_rationales
+from mmsr.data.loading.splits import speaker_fold
+from mmsr.data.loading.streaming import StreamedBatches, StreamLoader
+from mmsr.data.loading.utterances import AudioFeatures, Collator, TextFeatures, UtteranceDataset
+from mmsr.data.manifest.manifest import (
+    DURATION,
+    Issue,
+    ManifestError,
+    Row,
+    column_of,
+    distinct,
+    load_manifest,
+    rows_with,
+    stream_manifest,
+)
+
+if TYPE_CHECKING:
+    from mmsr.model.processing import MmsrProcessor
+
+logger = logging.getLogger(__name__)
+
+Split = Literal["train", "dev", "test"]
+_COUNTED_ROWS = 20_000  # of a split, beyond which tokens are estimated: counting takes 40 µs a row
+_SAMPLED_ROWS = 20_000  # of a stream, on which a tokenizer is trained
+_CACHED_SECONDS = 4 * 3600.0  # 460 MB of 16 kHz int16
+
+
+class MmsrDataModule(LightningDataModule):
+    """Batches of utterances from a manifest.
+
+    Before a loader is asked for, the training program calls `attach(processor)`, whose labels are the label
+    set; it may set `audio_features`, which then takes the waveforms' place, and `text_features`, which goes
+    beside the tokens. The rows of each split can be read before that, as training a tokenizer wants.
+
+    Under DDP, use `Trainer(use_distributed_sampler=False)`: the ranks are dealt out by the batch sampler.
+
+    Args:
+        manifest: A csv, tsv, jsonl, parquet or xlsx file, its URL, or a dataset in the Hub's format.
+        text_column: Which transcript the model reads, the human one or the ASR's.
+        train_split: Value of the manifest's column `split` in training rows.
+        dev_split: Value of `split` in development rows, on which models are selected.
+        test_split: Value of `split` in test rows.
+        columns: Names that columns have in this manifest, such as `{rationale: human_justification}`.
+        label_map: What labels are called in this manifest, such as `{pos: positive}`.
+        batch_seconds: Most seconds of audio in a batch, padding included.
+        batch_tokens: Most transcript tokens in a batch, padding included.
+        batch_rows: Most rows in a batch. Without it the other two limits decide.
+        num_workers: Processes that decode audio; 0 decodes in the training process.
+        seed: Seed of the order of the batches.
+        streaming: Read the training rows as they come, again and again, instead of holding the table: for
+            shards on another machine, or audio inside tables larger than the disk. Training is then measured
+            in steps (`trainer.max_steps`, an int as `trainer.val_check_interval`), and rows are shuffled
+            within windows alone.
+        stream_window: Rows in a window.
+        balance: Draw training rows so that each label, each language or each label in each language that
+            there is comes equally often: rows of rare ones several times an epoch, of frequent ones not in
+            each. An epoch stays as long. With `augment`, a row's copies are augmented each in its own way.
+            Development and test rows are never resampled.
+        language_temperature: Draw training rows so that a language with n of them has a share proportional
+            to n^(1/T): 1 leaves the languages as they are, and the greater, the more alike they are (XLM-R
+            took 3.3, multilingual BERT 1.4). With `balance: label` the labels are equal within each language.
+        cache_audio: Keep decoded audio in memory as 16-bit samples, up to 4 hours (14,400 s) in all, so that
+            it is decoded once. Without effect when `num_workers` is above 0.
+        fold: Ignore the column `split` and split by speaker: this fold's speakers are the test split.
+        folds: Into how many folds the sorted speakers are cut.
+        dev_speakers: How many speakers after the fold's own, cyclically, are the development split. The
+            others are the training split.
+        augment: Augmentations of the training rows and their options, in the order in which they are made,
+            such as `{reverb: {p: 0.3}, noise: {snr_db: [5, 20], p: 0.5}}`: noise, reverb, speed, pitch, gain,
+            codec, time_mask; over a feature store spec_augment alone. What each does to the evidence in a
+            voice: `mmsr.data.audio.augmentation`.
+        train_languages: Train, and select models, on rows of these languages alone, such as `[vi]`; test rows
+            of the others then show what crosses over (zero-shot).
+        rationales: What training and development rows have as rationale: their own (`given`), another row's
+            (`permuted`), another row's of the same label (`permuted_within_label`), or the label's most
+            frequent one (`template`). All but the first are controls: see
+            `mmsr.data.loading.controls`. Test rows keep theirs.
+    """
+
+    audio_features: AudioFeatures | None = None
+    text_features: TextFeatures | None = None
+
+    def __init__(
+        self,
+        manifest: str,
+        *,
+        text_column: Literal["text", "asr_text"] = "text",
+        train_split: str = "train",
+        dev_split: str = "dev",
+        test_split: str = "test",
+        columns: dict[str, str] | None = None,
+        label_map: dict[str, str] | None = None,
+        batch_seconds: float = 48.0,
+        batch_tokens: int = 4096,
+        batch_rows: int | None = None,
+        num_workers: int = 0,
+        seed: int = 0,
+        streaming: bool = False,
+        stream_window: int = 4096,
+        balance: Literal["label", "language", "label,language"] | None = None,
+        language_temperature: float | None = None,
+        cache_audio: bool = True,
+        fold: int | None = None,
+        folds: int = 4,
+        dev_speakers: int = 2,
+        augment: dict[str, dict[str, Any]] | None = None,
+        train_languages: list[str] | None = None,
+        rationales: Rationales = "given",
+    ):
+        super().__init__()
+        for name, value, least in (
+            ("batch_tokens", batch_tokens, 1),
+            ("batch_rows", batch_rows, 1),
+            ("num_workers", num_workers, 0),
+            ("seed", seed, 0),
+            ("folds", folds, 2),
+            ("dev_speakers", dev_speakers, 1),
+            ("stream_window", stream_window, 1),
+        ):
+            if value is not None and value < least:
+                raise ValueError(f"{name} is {value}; accepted: {least} or more")
+        if batch_seconds <= 0:
+            raise ValueError(f"batch_seconds is {batch_seconds}; accepted: a positive number of seconds")
+        if fold is not None and not 0 <= fold < folds:
+            raise ValueError(f"fold is {fold}; accepted: 0 to {folds - 1}, since folds is {folds}")
+        if balance not in (None, "label", "language", "label,language"):
+            raise ValueError(f"balance is {balance!r}; accepted: label, language, or label,language")
+        if language_temperature is not None and not language_temperature >= 1:
+            raise ValueError(f"language_temperature is {language_temperature:g}; accepted: 1 or more")
+        if language_temperature is not None and "language" in (balance or ""):
+            raise ValueError(
+                f"balance={balance!r} makes languages equal, and "
+                f"language_temperature={language_temperature:g} does not: give one or the other"
+            )
+        self.manifest = manifest
+        self.text_column = text_column
+        self.split_names: dict[Split, str] = {"train": train_split, "dev": dev_split, "test": test_split}
+        self.columns = columns
+        self.label_map = label_map
+        self.batch_seconds, self.batch_tokens, self.batch_rows = batch_seconds, batch_tokens, batch_rows
+        self.num_workers = num_workers
+        self.seed = seed
+        self.streaming, self.stream_window = streaming, stream_window
+        if rationales not in RATIONALES:
+            raise ValueError(f"rationales is {rationales!r}; accepted: {', '.join(RATIONALES)}")
+        self.train_languages, self.rationales = train_languages, rationales
+        table = {
+            "fold": fold,
+            "balance": balance,
+            "language_temperature": language_temperature,
+            "train_languages": train_languages,
+            "rationales": None if rationales == "given" else rationales,
+        }
+        if streaming and (given := [name for name, value in table.items() if value is not None]):
+            raise ValueError(
+                f"streaming reads rows as they come, and {', '.join(given)} needs them all; accepted: one or "
+                "the other"
+            )
+        self.balance, self.language_temperature = balance, language_temperature
+        self.cache_audio = cache_audio
+        self.fold, self.folds, self.dev_speakers = fold, folds, dev_speakers
+        self.augmentations = Augmentations(augment) if augment else None
+
+        self.processor: MmsrProcessor | None = None
+        self._rationales = True
+        self._rows: dict[Split, datasets.Dataset] = {}
+        self._datasets: dict[Split, UtteranceDataset] = {}
+        self._cached_seconds = 0.0
+
+    def attach(self, processor: "MmsrProcessor", *, rationales: bool = True) -> None:
+        """Set the processor that makes the tensors, and whose labels are the label set.
+
+        Args:
+            processor: The model's processor.
+            rationales: Whether the model writes rationales; without, batches have no `labels`.
+        """
+        self.processor = processor
+        self._rationales = rationales
+        known = set(processor.labels)
+        if not all(known.issuperset(distinct(rows, "label")) for rows in self._rows.values()):
+            self._rows.clear()  # read again: indices become labels, unknown ones raise
+        self._datasets.clear()
+        self._cached_seconds = 0.0
+
+    def check_augment(self, *, stored: bool) -> None:
+        """Refuse augmentations that could change nothing.
+
+        Args:
+            stored: Whether the audio encoder's states come from a store, and no waveform is heard.
+
+        Raises:
+            ValueError: There is an augmentation of what the model does not read.
+        """
+        if self.augmentations is None:
+            return
+        if stored and (names := self.augmentations.names("waveform")):
+            raise ValueError(
+                f"augment: {', '.join(names)} would change waveforms, and a feature store keeps the encoder's"
+                " states of the clean ones; accepted: spec_augment, or no feature_store"
+            )
+        if not stored and (names := self.augmentations.names("states")):
+            raise ValueError(
+                f"augment: {', '.join(names)} masks a frozen encoder's stored states, and there is no"
+                " feature_store; accepted: time_mask, or mask_time_prob in a wav2vec2's own configuration"
+            )
+
+    def check_rationales(self) -> None:
+        """Refuse to train a writer that has nothing to learn from.
+
+        It would stay as random as it began, and what it writes would be shown as the reason. Of a stream the
+        rows that come first are no proof.
+
+        Raises:
+            ManifestError: No row of the training split has a rationale.
+        """
+        if self.streaming:
+            return
+        column = column_of(self.train_rows, "rationale")
+        if column.null_count == len(column):
+            raise self._error(
+                "rationale",
+                f"no row of {self.split_names['train']!r} has one, and the model is to write them; "
+                "accepted: rationales, or --model.rationale_format none for the label alone",
+            )
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the manifest and find what is wrong with the stage's splits before anything runs.
+
+        Raises:
+            ManifestError: The manifest has faults, a split is empty, or there are too few speakers to fold.
+        """
+        needed: dict[str | None, tuple[Split, ...]] = {
+            "fit": ("train", "dev"),
+            "validate": ("dev",),
+            "test": ("test",),
+        }
+        for split in needed.get(stage, ()):
+            self._split_rows(split)
+
+    @property
+    def train_rows(self) -> datasets.Dataset:
+        """Rows of the training split."""
+        return self._split_rows("train")
+
+    @property
+    def dev_rows(self) -> datasets.Dataset:
+        """Rows of the development split."""
+        return self._split_rows("dev")
+
+    @property
+    def test_rows(self) -> datasets.Dataset:
+        """Rows of the test split."""
+        return self._split_rows("test")
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Shuffled batches that can be gone on with from the middle of an epoch."""
+        return self._stream_loader() if self.streaming else self._loader("train")
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Batches of the development split, short rows first."""
+        return self._loader("dev")
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """Batches of the test split, short rows first."""
+        return self._loader("test")
+
+    # ------------------------------------------------------------------ rows
+
+    def _stream(self, split: Split) -> Iterator[Row]:
+        """The rows of a split as they come."""
+        labels = None if self.processor is None else self.processor.labels
+        rows = stream_manifest(
+            self.manifest,
+            labels=labels,
+            split=self.split_names[split],
+            columns=self.columns,
+            label_map=self.label_map,
+        )
+        for row in rows:
+            if row["audio"] is None and row[self.text_column] is None:
+                problem = f"no audio and no {self.text_column}; accepted: at least one of the two"
+                raise self._error(self.text_column, f"row with id {row['id']!r}: {problem}")
+            yield row
+
+    def _split_rows(self, split: Split) -> datasets.Dataset:
+        if self.streaming and split not in self._rows:
+            # of the training rows those that come first: a tokenizer and class weights look at them
+            rows = list(itertools.islice(self._stream(split), _SAMPLED_ROWS if split == "train" else None))
+            if rows:
+                self._rows[split] = datasets.Dataset.from_list(rows)
+        if not self._rows and not self.streaming:
+            labels = None if self.processor is None else self.processor.labels
+            rows = load_manifest(self.manifest, labels=labels, columns=self.columns, label_map=self.label_map)
+            self._check_utterances(rows)
+            groups: Mapping[Split, Sized] = (
+                self._by_split(rows) if self.fold is None else self._by_speaker(rows)
+            )
+            self._rows = {name: rows.select(indices) for name, indices in groups.items() if len(indices)}
+            for name in self._rows.keys() & {"train", "dev"}:
+                if self.train_languages is not None:
+                    self._rows[name] = self._in_languages(self._rows[name], self.train_languages)
+                self._rows[name] = control_rationales(self._rows[name], self.rationales, seed=self.seed)
+        if split not in self._rows:
+            raise self._error("split", self._missing_split(split))
+        return self._rows[split]
+
+    def _check_utterances(self, rows: datasets.Dataset) -> None:
+        absent = [pc.is_null(column_of(rows, column)) for column in ("audio", self.text_column)]
+        empty = np.flatnonzero(pc.and_(*absent).to_numpy())
+        if len(empty):
+            problem = f"no audio and no {self.text_column}; accepted: at least one of the two"
+            names = rows.select(empty)["id"]
+            raise self._error(self.text_column, *(f"row with id {name!r}: {problem}" for name in names))
+        if self.text_column == "asr_text" and column_of(rows, "asr_text").null_count == len(rows):
+            raise self._error("asr_text", "is empty in all rows; accepted: transcripts, or text_column text")
+
+    def _by_split(self, rows: datasets.Dataset) -> dict[Split, np.ndarray]:
+        groups = {split: rows_with(rows, "split", [name]) for split, name in self.split_names.items()}
+        if unused := len(rows) - sum(len(numbers) for numbers in groups.values()):
+            used = ", ".join(self.split_names.values())
+            others = [name for name in distinct(rows, "split") if name not in self.split_names.values()]
+            name = Path(self.manifest).name
+            found = ", ".join(map(repr, others)) or "none"
+            logger.warning("%s: %d rows are in no split of %s (theirs: %s)", name, unused, used, found)
+        return groups
+
+    def _in_languages(self, rows: datasets.Dataset, languages: list[str]) -> datasets.Dataset:
+        found = distinct(rows, "language")
+        absent = [name for name in languages if name not in found]
+        if absent or not languages:
+            problem = f"no row is in train_languages {absent}; accepted: of {', '.join(found)}"
+            raise self._error("language", problem)
+        return rows.select(rows_with(rows, "language", languages))
+
+    def _by_speaker(self, rows: datasets.Dataset) -> dict[Split, list[int]]:
+        assert self.fold is not None
+        parts = speaker_fold(
+            rows,
+            fold=self.fold,
+            folds=self.folds,
+            dev_speakers=self.dev_speakers,
+            source=Path(self.manifest).name,
+        )
+        return {"train": parts["train"], "dev": parts["dev"], "test": parts["test"]}
+
+    def _missing_split(self, split: Split) -> str:
+        found = ", ".join(self.split_names[name] for name in self._rows) or "none of the three"
+        return (
+            f"no row is in {self.split_names[split]!r}; found: {found};"
+            f" accepted: a column `split` with this value, another {split}_split, or a fold (by speaker)"
+        )
+
+    def _error(self, column: str, *problems: str) -> ManifestError:
+        return ManifestError([Issue(Path(self.manifest).name, None, column, problem) for problem in problems])
+
+    # ------------------------------------------------------------------ batches
+
+    def _loader(self, split: Split) -> DataLoader[Any]:
+        processor = self._attached()
+        dataset = self._dataset(split)
+        trainer = self.trainer
+        augmentations = dataset.augmentations
+        stretch = 1.0 if augmentations is None else augmentations.stretch
+        sampler = (BudgetBatchSampler if augmentations is None else EpochBatchSampler)(
+            dataset.seconds * stretch,
+            dataset.tokens,
+            max_seconds=self.batch_seconds,
+            max_tokens=self.batch_tokens,
+            max_rows=self.batch_rows,
+            shuffle=split == "train",
+            seed=self.seed,
+            balance=self._balance(dataset.rows) if split == "train" else None,
+            rank=0 if trainer is None else trainer.global_rank,
+            world_size=1 if trainer is None else trainer.world_size,
+        )
+        loader: type[DataLoader[Any]] = ResumableLoader if split == "train" else DataLoader
+        return loader(
+            dataset,
+            batch_sampler=sampler,
+            collate_fn=Collator(processor, rationales=self._rationales),
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def _stream_loader(self) -> StreamLoader:
+        processor, trainer = self._attached(), self.trainer
+        if trainer is not None and (trainer.max_steps < 1 or not isinstance(trainer.val_check_interval, int)):
+            raise ValueError(
+                "streaming has no epochs; accepted: --trainer.max_steps N, and an int as "
+                "--trainer.val_check_interval, after how many steps the development split is evaluated"
+            )
+        if self.audio_features is not None or self.text_features is not None:
+            raise ValueError("streaming passes a row once and keeps none; accepted: no feature_store with it")
+        self.check_augment(stored=False)
+        nothing = np.zeros(0)
+        batches = StreamedBatches(
+            lambda: self._stream("train"),
+            utterances=lambda rows: UtteranceDataset(
+                rows,
+                seconds=nothing,
+                tokens=nothing,
+                text_column=self.text_column,
+                augmentations=self.augmentations,
+                seed=self.seed,
+            ),
+            tokens=lambda rows: _count_tokens(processor, [row[self.text_column] for row in rows]),
+            collate=Collator(processor, rationales=self._rationales),
+            window=self.stream_window,
+            max_seconds=self.batch_seconds,
+            max_tokens=self.batch_tokens,
+            max_rows=self.batch_rows,
+            seed=self.seed,
+            rank=0 if trainer is None else trainer.global_rank,
+            world_size=1 if trainer is None else trainer.world_size,
+        )
+        return StreamLoader(batches, num_workers=self.num_workers, pin_memory=torch.cuda.is_available())
+
+    def _attached(self) -> "MmsrProcessor":
+        if self.processor is None:
+            raise RuntimeError(
+                "no processor yet; call datamodule.attach(processor) before its loaders are used"
+            )
+        return self.processor
+
+    def _balance(self, rows: datasets.Dataset) -> Balance | None:
+        """How often the training rows are drawn; None for each once."""
+        temperature = self.language_temperature
+        columns = self.balance.split(",") if self.balance else []
+        values = {
+            name: column_of(rows, name).to_pylist()
+            for name in [*columns, *(["language"] if temperature is not None else [])]
+        }
+        for name, cells in values.items():
+            if missing := sum(cell is None for cell in cells):
+                switch = "balance" if name in columns else "language_temperature"
+                raise self._error(
+                    name, f"is missing in {missing} training rows; accepted: a {name} in each, for {switch}"
+                )
+        if temperature is not None:
+            return Balance.tempered(values["language"], temperature=temperature, within=values.get("label"))
+        if not columns:
+            return None
+        return Balance.equal(
+            values[columns[0]] if len(columns) == 1 else list(zip(*values.values(), strict=True))
+        )
+
+    def _dataset(self, split: Split) -> "UtteranceDataset":
+        """The split's dataset, measured once and kept, so that its cache outlives a loader."""
+        dataset = self._datasets.get(split)
+        features = (self.audio_features, self.text_features)
+        if dataset is None or (dataset.audio_features, dataset.text_features) != features:
+            self.check_augment(stored=self.audio_features is not None)
+            rows = self._split_rows(split)
+            seconds, tokens = self._seconds(rows), self._tokens(rows)
+            dataset = UtteranceDataset(
+                rows,
+                seconds=seconds,
+                tokens=tokens,
+                text_column=self.text_column,
+                audio_features=self.audio_features,
+                text_features=self.text_features,
+                cache=self.audio_features is None and self._may_cache(float(seconds.sum())),
+                augmentations=self.augmentations if split == "train" else None,
+                seed=self.seed,
+            )
+            self._datasets[split] = dataset
+        return dataset
+
+    def _may_cache(self, seconds: float) -> bool:
+        if not self.cache_audio or self.num_workers:
+            return False
+        if self._cached_seconds + seconds > _CACHED_SECONDS:
+            hours = (self._cached_seconds + seconds) / 3600
+            logger.warning(
+                "audio is decoded in each epoch: %.1f h is more than the 4 h that are cached", hours
+            )
+            return False
+        self._cached_seconds += seconds
+        return True
+
+    def _seconds(self, rows: datasets.Dataset) -> np.ndarray:
+        """Length `[n]` of each row's audio: as the manifest says, or from its header; 0 without audio."""
+        paths = column_of(rows, "audio")
+        seconds = np.zeros(len(rows))
+        if DURATION in rows.column_names:
+            seconds = pc.fill_null(column_of(rows, DURATION), 0.0).to_numpy().copy()
+        asked = np.flatnonzero(~paths.is_null().to_numpy() & (seconds == 0))
+
+        def measure(path: str) -> float | AudioError:
+            try:
+                length = Audio.duration(path)
+            except AudioError as error:
+                return error
+            return length or AudioError(f"{path}: has length zero; accepted: at least one sample")
+
+        with ThreadPoolExecutor() as pool:
+            lengths = list(pool.map(measure, paths.take(asked).to_pylist()))
+        faults = [
+            f"row with id {rows[int(row)]['id']!r}: {length}"
+            for row, length in zip(asked, lengths, strict=True)
+            if isinstance(length, AudioError)
+        ]
+        if faults:
+            raise self._error("audio", *faults)
+        seconds[asked] = [length for length in lengths if not isinstance(length, AudioError)]
+        return seconds
+
+    def _tokens(self, rows: datasets.Dataset) -> np.ndarray:
+        """Transcript tokens `[n]` of each row; 0 without transcript.
+
+        Of many rows only some are counted; the others' tokens follow from their characters.
+        """
+        assert self.processor is not None
+        texts = column_of(rows, self.text_column)
+        characters = pc.fill_null(pc.utf8_length(texts), 0).to_numpy()
+        some = np.flatnonzero(characters)
+        if len(some) > _COUNTED_ROWS:
+            some = np.random.default_rng(0).choice(some, _COUNTED_ROWS, replace=False)
+        counts = _count_tokens(self.processor, texts.take(some).to_pylist())
+        if len(some) < np.count_nonzero(characters):
+            # languages differ in tokens per character: of ten rows, nine have not more than this
+            share = np.quantile(counts / characters[some], 0.9)
+            logger.info(
+                "tokens of %d rows counted, of the others estimated: %.2f a character", len(some), share
+            )
+            tokens = np.ceil(characters * share).astype(np.int64)
+        else:
+            tokens = np.zeros(len(rows), dtype=np.int64)
+        tokens[some] = counts
+        return tokens
+
+
+def _count_tokens(processor: "MmsrProcessor", texts: Sequence[str | None]) -> np.ndarray:
+    """Tokens `[n]` of each transcript; 0 without one."""
+    if not any(texts):
+        return np.zeros(len(texts), dtype=np.int64)
+    counted = processor.tokenizer([text or "" for text in texts])["input_ids"]
+    return np.array([len(ids) if text else 0 for ids, text in zip(counted, texts, strict=True)])

@@ -1,0 +1,1 @@
+"""Manifests: tables of utterances, read, checked and written."""

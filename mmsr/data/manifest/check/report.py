@@ -1,0 +1,219 @@
+"""What `mmsr data check` has found, for a person and for a program.
+
+CheckedManifest ─► counts ─┬─► summary: text for the terminal, the first faults of each kind
+                           ├─► as_json: one object, every fault
+                           └─► write_page: one HTML file that loads nothing
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+
+from mmsr.data.manifest.check.codes import CODES
+from mmsr.data.manifest.check.table import CheckedManifest
+from mmsr.data.manifest.issues import Issue
+from mmsr.data.manifest.sentences import codes
+from mmsr.files import write_file
+
+_BINS = 24
+
+
+def counts(checked: CheckedManifest) -> dict[str, Any]:
+    """Rows, hours, speakers, and rows by split, label, language and kind."""
+    seconds = checked.seconds[~np.isnan(checked.seconds)]
+    entry: dict[str, Any] = {
+        "rows": len(checked.table),
+        "audio": len(checked.table) - checked.table["audio"].null_count,
+        "hours": round(float(seconds.sum()) / 3600, 4) if len(seconds) else None,
+        "speakers": len(codes(checked.table["speaker"])[1]),
+    }
+    for column in ("split", "label", "language", "kind"):
+        numbers, names = codes(checked.table[column])
+        there = np.bincount(numbers[numbers >= 0], minlength=len(names)).tolist()
+        entry[column] = dict(sorted(zip(names, there, strict=True)))
+    return entry
+
+
+def summary(checked: CheckedManifest, *, shown: int = 3) -> str:
+    """Counts and faults as text: of each code how many there are and the first `shown`."""
+    entry = counts(checked)
+    lines = []
+    for column in ("split", "label", "language", "kind"):
+        there = ", ".join(f"{name} {count:,}" for name, count in entry[column].items())
+        lines.append(f"{column}: {there or 'not given'}")
+    sound = f", {entry['audio']:,} with audio" if entry["audio"] else ""
+    hours = f" ({entry['hours']:.2f} hours)" if entry["hours"] is not None else ""
+    speakers = f", {entry['speakers']:,} speakers" if entry["speakers"] else ""
+    lines.append(f"{entry['rows']:,} rows{sound}{hours}{speakers}")
+    for code, faults in by_code(checked.faults).items():
+        severity = faults[0].severity
+        lines.append(f"\n{severity} {code} ({len(faults):,}): {CODES[code].meaning} -> {CODES[code].remedy}")
+        lines += [f"  {fault}" for fault in faults[:shown]]
+        if len(faults) > shown:
+            lines.append(f"  ... and {len(faults) - shown:,} more (all with --json)")
+    for code, faults in by_code(checked.forgiven).items():
+        lines.append(f"\nallowed {code} ({len(faults):,}): {CODES[code].meaning}")
+    lines.append(f"\n{checked.name}: {verdict(checked)}")
+    return "\n".join(lines)
+
+
+def verdict(checked: CheckedManifest) -> str:
+    """The outcome in one line."""
+    rows = f"{len(checked.table):,} rows"
+    if not checked.faults:
+        return f"{rows}, no faults"
+    return f"{rows}, {_many(checked.errors, 'error')}, {_many(checked.warnings, 'warning')}"
+
+
+def as_json(checked: CheckedManifest) -> dict[str, Any]:
+    """Counts and every fault, for a program."""
+    return {
+        "manifest": checked.name,
+        "counts": counts(checked),
+        "errors": checked.errors,
+        "warnings": checked.warnings,
+        "forgiven": {code: len(faults) for code, faults in by_code(checked.forgiven).items()},
+        "faults": [
+            {
+                "file": fault.file,
+                "row": fault.row,
+                "column": fault.column,
+                "code": fault.code,
+                "severity": fault.severity,
+                "message": fault.problem,
+            }
+            for fault in checked.faults
+        ],
+    }
+
+
+def by_code(faults: Sequence[Issue]) -> dict[str, list[Issue]]:
+    """Faults of each code, errors first, then in the order of `CODES`."""
+    order = {code: place for place, code in enumerate(CODES)}
+    ordered = sorted(faults, key=lambda fault: (fault.severity != "error", order[fault.code]))
+    return {code: list(group) for code, group in groupby(ordered, key=lambda fault: fault.code)}
+
+
+def code_table() -> str:
+    """Every code with its severity, meaning and remedy, a line each."""
+    width = max(map(len, CODES))
+    return "\n".join(
+        f"{code:{width}}  {kind.severity:7}  {kind.meaning} -> {kind.remedy}" for code, kind in CODES.items()
+    )
+
+
+def write_page(checked: CheckedManifest, path: str | os.PathLike[str], *, shown: int = 10) -> None:
+    """Write a summary page: counts, lengths, labels by language and split, faults with examples.
+
+    Raises:
+        ValueError: The extra `report` is not installed.
+    """
+    try:
+        from jinja2 import Environment, StrictUndefined
+    except ImportError as error:
+        raise ValueError("--report needs jinja2: pip install 'mmsr[report]'") from error
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.from_string(
+        files("mmsr.data.manifest.check").joinpath("report.html.jinja").read_text("utf-8")
+    )
+    lengths = pc.utf8_length(checked.table["text"]).drop_null().to_numpy()
+    html = template.render(
+        checked=checked,
+        verdict=verdict(checked),
+        counts=counts(checked),
+        cells=_cells(checked),
+        speakers=_speakers(checked),
+        histograms=[
+            histogram
+            for histogram in (
+                _histogram(checked.seconds[~np.isnan(checked.seconds)], "Seconds of audio in a row", "s"),
+                _histogram(lengths.astype(float), "Characters of text in a row", ""),
+            )
+            if histogram is not None
+        ],
+        faults=[(code, CODES[code], group, group[:shown]) for code, group in by_code(checked.faults).items()],
+        forgiven=[(code, CODES[code], group) for code, group in by_code(checked.forgiven).items()],
+    )
+    write_file(path, html.encode())
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}" + ("" if count == 1 else "s")
+
+
+def _by_split(checked: CheckedManifest) -> dict[str, np.ndarray]:
+    """Which rows `[n]` each split has; all of them where there are no splits."""
+    numbers, names = codes(checked.table["split"])
+    splits = {name: numbers == names.index(name) for name in sorted(names, key=_usual)}
+    if (numbers < 0).any():
+        splits["no split" if splits else "all"] = numbers < 0
+    return splits
+
+
+def _usual(split: str) -> tuple[int, str]:
+    usual = ("train", "dev", "test")
+    return (usual.index(split) if split in usual else len(usual), split)
+
+
+def _cells(checked: CheckedManifest) -> dict[str, Any]:
+    """Rows by label and language (down) and split (across)."""
+    splits = _by_split(checked)
+    labels, label_names = codes(checked.table["label"])
+    languages, language_names = codes(checked.table["language"])
+    label_order = [label for label in checked.labels if label in label_names]
+    label_order += sorted(set(label_names) - set(label_order))
+    body = []
+    for language in [*sorted(language_names), None]:
+        spoken = languages == (-1 if language is None else language_names.index(language))
+        for label in [*label_order, None]:
+            rows = spoken & (labels == (-1 if label is None else label_names.index(label)))
+            if rows.any():
+                there = [int((rows & split).sum()) for split in splits.values()]
+                body.append((language or "no language", label or "no label", there, int(rows.sum())))
+    return {"splits": list(splits), "totals": [int(split.sum()) for split in splits.values()], "body": body}
+
+
+def _speakers(checked: CheckedManifest) -> Mapping[str, tuple[int, int, int, int]]:
+    """Speakers of each split, and the fewest, the median and the most rows of one."""
+    numbers, names = codes(checked.table["speaker"])
+    table = {}
+    for split, rows in _by_split(checked).items() if names else ():
+        there = np.bincount(numbers[rows & (numbers >= 0)], minlength=len(names))
+        there = there[there > 0]
+        if len(there):
+            table[split] = (len(there), int(there.min()), int(np.median(there)), int(there.max()))
+    return table
+
+
+def _histogram(values: np.ndarray, title: str, unit: str) -> dict[str, Any] | None:
+    """Bars of equal width over the values, in the units of a drawing 640 wide and 150 high."""
+    if not len(values):
+        return None
+    heights, edges = np.histogram(values, bins=_BINS, range=(0, max(float(values.max()), 1e-9)))
+    width = 640 / _BINS
+    bars = [
+        {
+            "x": round(place * width + 1, 1),
+            "width": round(width - 2, 1),
+            "height": round(150 * count / heights.max(), 1),
+            "title": f"{edges[place]:.4g} to {edges[place + 1]:.4g}{unit and ' ' + unit}: {count:,} rows",
+        }
+        for place, count in enumerate(heights.tolist())
+    ]
+    low, middle, high = np.quantile(values, [0.05, 0.5, 0.95])
+    spread = f"median {middle:.4g}, 5 % to 95 %: {low:.4g} to {high:.4g}"
+    ticks = [(640 * part / 4, f"{edges[-1] * part / 4:.3g}") for part in range(5)]
+    return {
+        "title": title,
+        "spread": f"{spread}; least {values.min():.4g}, most {values.max():.4g}",
+        "bars": bars,
+        "most": int(heights.max()),
+        "ticks": ticks,
+    }

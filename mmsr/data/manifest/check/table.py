@@ -1,0 +1,782 @@
+"""What is wrong in a manifest, all of it in one run: `mmsr data check`.
+
+    manifest ─► examine_manifest ─► Arrow columns ─┬─► table checks ─┐
+                                                   └─► audio files ──┴─► faults ─► forgiven | errors, warnings
+
+Every fault has a stable code of `CODES`, by which it is counted, forgiven (`allow`) and looked up. The table
+is looked at column by column, never row by row, so that a million rows take seconds; a Python object is made
+only for what is wrong.
+"""
+
+import difflib
+import os
+import re
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow
+import pyarrow.compute as pc
+
+from mmsr.data.manifest.check.audio import AudioFile, listen, short_name
+from mmsr.data.manifest.check.codes import CODES
+from mmsr.data.manifest.issues import Issue, ManifestError
+from mmsr.data.manifest.manifest import COLUMNS, DURATION, examine_manifest
+from mmsr.data.manifest.sentences import codes, letters, numbered, telling_sentences
+from mmsr.data.manifest.tables import chunks, parts
+from mmsr.data.storage import is_url
+
+Progress = Callable[[str, int, int], None]
+"""Called with the task's name, what is done and the total."""
+
+LABELS = ("negative", "neutral", "positive")
+SPLITS = ("train", "dev", "test")
+MAX_SECONDS = 60.0  # an utterance, not a recording; twice Whisper's window
+
+
+@dataclass(frozen=True)
+class CheckedManifest:
+    """What a manifest holds and what is wrong in it.
+
+    Attributes:
+        name: The manifest, as a message calls it.
+        table: Its usable rows, an Arrow table with the columns of
+            `mmsr.data.manifest.manifest.COLUMNS`; labels that were given as indices are named.
+        numbers: Row numbers `[n]` as seen in the file.
+        labels: The label set.
+        seconds: Length `[n]` of each row's audio, NaN where it has none or was not decoded.
+        faults: What counts, those of the table first, then by row.
+        forgiven: Faults whose code was allowed.
+    """
+
+    name: str
+    table: pyarrow.Table
+    numbers: np.ndarray
+    labels: tuple[str, ...]
+    seconds: np.ndarray
+    faults: tuple[Issue, ...]
+    forgiven: tuple[Issue, ...] = ()
+
+    @property
+    def errors(self) -> int:
+        """How many faults are errors."""
+        return sum(fault.severity == "error" for fault in self.faults)
+
+    @property
+    def warnings(self) -> int:
+        """How many faults are warnings."""
+        return len(self.faults) - self.errors
+
+
+def check_manifest(
+    source: str | os.PathLike[str],
+    *,
+    labels: Sequence[str] = LABELS,
+    columns: dict[str, str] | None = None,
+    label_map: dict[str, str] | None = None,
+    require: Sequence[str] = (),
+    audio: bool = True,
+    max_seconds: float = MAX_SECONDS,
+    allow: Sequence[str] = (),
+    strict: bool = False,
+    progress: Progress | None = None,
+) -> CheckedManifest:
+    """Find every fault of a manifest and its audio files.
+
+    Args:
+        source: A csv, tsv, jsonl, parquet or xlsx file.
+        labels: The label set.
+        columns: Where a column has another name in the file, `{"rationale": "human_justification"}`.
+        label_map: What labels are called in the file, `{"pos": "positive"}`.
+        require: Columns in which a missing value is a fault.
+        audio: Whether to open and decode the audio files.
+        max_seconds: Longer audio is a fault.
+        allow: Codes that are forgiven.
+        strict: Whether warnings are errors.
+        progress: Told how many audio files are decoded.
+
+    Raises:
+        ManifestError: The file cannot be read at all.
+        ValueError: There is no such code.
+    """
+    for code in allow:
+        if code not in CODES:
+            hint = _meant(code, tuple(CODES))
+            raise ValueError(f"--allow {code} is no code{hint}; accepted: {', '.join(CODES)}")
+    name = os.fspath(source)
+    try:
+        examined = examine_manifest(
+            source, columns=columns, label_map=label_map, check_audio=False, require=require
+        )
+    except ManifestError as error:
+        if not all(fault.code in CODES for fault in error.faults):
+            raise
+        faults = _undecodable(name) or [replace(fault, file=os.path.basename(name)) for fault in error.faults]
+        return _sorted_out(_no_rows(name, labels), faults, allow=allow, strict=strict)
+    rows = examined.rows.with_format("arrow")[:]
+    manifest = _Manifest(name, rows, examined.numbers, tuple(labels), columns or {})
+    faults = list(examined.faults)
+    faults += _check_blank(manifest, {fault.row for fault in faults})
+    faults += (fault for check in _TABLE_CHECKS for fault in check(manifest))
+    if audio:
+        manifest.files = listen(manifest.names("audio"), manifest.folder, progress=progress)
+    faults += _check_audio(manifest, max_seconds)
+    faults += _check_durations(manifest)
+    faults += _check_same_audio(manifest)
+    return _sorted_out(manifest, faults, allow=allow, strict=strict)
+
+
+def _sorted_out(
+    manifest: "_Manifest", faults: Sequence[Issue], *, allow: Sequence[str], strict: bool
+) -> CheckedManifest:
+    """The answer, faults by row; a fault's place among those of its row is that of the checks."""
+    ordered = sorted(faults, key=lambda fault: -1 if fault.row is None else fault.row)
+    counted = [
+        replace(fault, severity="error" if strict else CODES[fault.code].severity)
+        for fault in ordered
+        if fault.code not in allow
+    ]
+    named = manifest.table.set_column(COLUMNS.index("label"), "label", manifest.labelled)
+    return CheckedManifest(
+        name=manifest.name,
+        table=named,
+        numbers=manifest.numbers,
+        labels=manifest.labels,
+        seconds=manifest.seconds,
+        faults=tuple(counted),
+        forgiven=tuple(fault for fault in ordered if fault.code in allow),
+    )
+
+
+# ---------------------------------------------------------------------- the table's columns
+
+
+@dataclass
+class _Manifest:
+    """The usable rows as Arrow columns, and what several checks need of them."""
+
+    source: str
+    table: pyarrow.Table
+    numbers: np.ndarray
+    labels: tuple[str, ...]
+    renamed: dict[str, str]
+    files: dict[str, AudioFile] = field(default_factory=dict)  # by path, once decoded
+    _coded: dict[str, tuple[np.ndarray, list[str]]] = field(default_factory=dict)
+    _letters: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """How messages call it."""
+        return os.path.basename(self.source.rstrip("/"))
+
+    @property
+    def folder(self) -> str:
+        """What its audio is told relative to."""
+        return os.path.dirname(os.path.abspath(self.source))
+
+    def fault(
+        self, code: str, problem: str, *, row: int | np.integer | None = None, column: str | None = None
+    ) -> Issue:
+        """A fault; `row` counts the table's rows from 0."""
+        number = None if row is None else int(self.numbers[row])
+        return Issue(self.name, number, column, problem, code, CODES[code].severity)
+
+    def codes(self, column: str) -> tuple[np.ndarray, list[str]]:
+        """A column as numbers `[n]` of its distinct values, -1 where there is none, and these values."""
+        if column not in self._coded:
+            self._coded[column] = codes(self.table[column])
+        return self._coded[column]
+
+    def names(self, column: str) -> list[str]:
+        """A column's distinct values."""
+        return self.codes(column)[1]
+
+    def first_rows(self, column: str) -> Iterator[tuple[str, np.ndarray]]:
+        """Each distinct value and its rows."""
+        codes, values = self.codes(column)
+        order = np.argsort(codes, kind="stable")
+        bounds = np.searchsorted(codes[order], np.arange(len(values) + 1))
+        for place, value in enumerate(values):
+            yield value, order[bounds[place] : bounds[place + 1]]
+
+    @cached_property
+    def labelled(self) -> pyarrow.ChunkedArray:
+        """The labels, indices by name, unknown ones as they are."""
+        codes, values = self.codes("label")
+        named = [_by_index(value, self.labels) for value in values]
+        return _taken(named, codes)
+
+    @cached_property
+    def splits(self) -> tuple[np.ndarray, list[str]]:
+        """As `codes("split")`, misspelt names as they were meant."""
+        numbers, names = self.codes("split")
+        return codes(_taken([_meant_split(name) or name for name in names], numbers))
+
+    @cached_property
+    def sentences(self) -> pyarrow.ChunkedArray:
+        """What is said in each row `[n]`; None where that is too short to tell it from others."""
+        return telling_sentences(self.table["text"], self.letters("text"))
+
+    def letters(self, column: str) -> np.ndarray:
+        """How much a column of texts says in each row `[n]`."""
+        if column not in self._letters:
+            self._letters[column] = letters(self.table[column])
+        return self._letters[column]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """How much is said in each row `[n]`, by the transcript or else by the ASR's."""
+        return np.where(self.letters("text") > 0, self.letters("text"), self.letters("asr_text"))
+
+    @cached_property
+    def decoded(self) -> np.ndarray:
+        """Length of each row's audio `[n]`, as decoded; NaN where it was not."""
+        if not self.files:
+            return np.full(len(self.table), np.nan)
+        codes, values = self.codes("audio")
+        lengths = [self.files[value].seconds for value in values]
+        return np.array([*lengths, None], dtype=float)[codes]  # -1 takes the last
+
+    @cached_property
+    def durations(self) -> np.ndarray:
+        """Length of each row's audio `[n]`, as the table says; NaN where it does not."""
+        if DURATION not in self.table.column_names:
+            return np.full(len(self.table), np.nan)
+        return pc.fill_null(self.table[DURATION], np.nan).to_numpy()
+
+    @property
+    def seconds(self) -> np.ndarray:
+        """Length of each row's audio `[n]`, as decoded or else as the table says; NaN where neither does."""
+        return np.where(np.isnan(self.decoded), self.durations, self.decoded)
+
+
+def _no_rows(source: str, labels: Sequence[str]) -> _Manifest:
+    empty = pyarrow.table({column: pyarrow.array([], pyarrow.string()) for column in COLUMNS})
+    return _Manifest(source, empty, np.zeros(0, dtype=np.int64), tuple(labels), {})
+
+
+def _taken(values: Sequence[str | None], codes: np.ndarray) -> pyarrow.ChunkedArray:
+    """The values at `codes`, None at -1."""
+    indices = pyarrow.array(codes, mask=codes < 0)
+    return pyarrow.chunked_array([pyarrow.array(values, pyarrow.string()).take(indices)])
+
+
+def _rows_where(condition: pyarrow.ChunkedArray) -> np.ndarray:
+    """Rows in which a condition holds."""
+    return np.flatnonzero(pc.fill_null(condition, False).to_numpy())
+
+
+def _by_index(label: str, labels: Sequence[str]) -> str:
+    """A number that is not a label itself is its index, as `load_manifest` reads it."""
+    if label not in labels and label.isdecimal() and int(label) < len(labels):
+        return labels[int(label)]
+    return label
+
+
+def _near(name: str, accepted: Sequence[str]) -> str | None:
+    """The accepted name that was meant but for case, spaces or normal form."""
+    plain = {_plain(known): known for known in accepted}
+    return plain.get(_plain(name))
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFKC", name).casefold().strip()
+
+
+def _meant(name: str, accepted: Sequence[str]) -> str:
+    """A hint at the accepted name that is most like a misspelt one, or nothing."""
+    plain = {_plain(known): known for known in accepted}
+    close = difflib.get_close_matches(_plain(name), plain, n=1, cutoff=0.75)
+    return f", {plain[close[0]]!r} is near" if close else ""
+
+
+def _in(places: np.ndarray, of: int) -> str:
+    return f" ({len(places):,} of {of:,} rows)" if len(places) > 1 else ""
+
+
+# ---------------------------------------------------------------------- the file and its rows
+
+
+def _undecodable(source: str) -> list[Issue]:
+    """The lines of a text file that are not UTF-8."""
+    if is_url(source) or not source.lower().endswith((".csv", ".tsv", ".jsonl")):
+        return []
+
+    def fault(row: int | None, problem: str) -> Issue:
+        problem = f"{problem}; accepted: text saved as UTF-8"
+        return Issue(os.path.basename(source), row, None, problem, "not-utf-8")
+
+    content = Path(source).read_bytes()
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return [fault(None, "is UTF-16")]
+    faults = []
+    for number, line in enumerate(content.splitlines(), start=1):
+        try:
+            line.decode()
+        except UnicodeDecodeError as error:
+            there = line.decode("cp1252", errors="replace")[max(0, error.start - 10) : error.start + 10]
+            faults.append(
+                fault(number, f"is not UTF-8 (byte {line[error.start]:#04x} in {there!r}, if Windows-1252)")
+            )
+    return faults
+
+
+def _check_columns(manifest: _Manifest) -> Iterator[Issue]:
+    """Columns that are not read for their spelling, while the one that was meant is not there."""
+    part = parts(manifest.source)[0]
+    found = next((chunk.names for chunk in chunks(part, COLUMNS, [])), [])
+    used = {manifest.renamed.get(column, column) for column in COLUMNS}
+    absent = [column for column in COLUMNS if manifest.renamed.get(column, column) not in found]
+    for name in found:
+        if name not in used and (close := difflib.get_close_matches(_plain(name), absent, n=1, cutoff=0.8)):
+            problem = f"{name!r} is no column, but {close[0]!r} is; accepted: {', '.join(COLUMNS)}"
+            yield manifest.fault("column-misspelt", problem, column=name)
+
+
+def _check_blank(manifest: _Manifest, told: set[int | None]) -> Iterator[Issue]:
+    """Rows that are not there and of which nothing was told: they were blank, and left out."""
+    if len(manifest.numbers) > 1 and (np.diff(manifest.numbers) < 1).any():
+        return  # several files, each with its own numbers
+    first = 2 if manifest.source.lower().endswith((".csv", ".tsv", ".xlsx")) else 1  # below the header
+    last = int(manifest.numbers[-1]) if len(manifest.numbers) else 0
+    there = np.zeros(last + 1, dtype=bool)
+    there[manifest.numbers] = True
+    for number in (first + np.flatnonzero(~there[first:])).tolist():
+        if number not in told:
+            problem = "is blank; accepted: rows with audio or text"
+            yield Issue(manifest.name, number, None, problem, "row-blank")
+
+
+def _check_rows(manifest: _Manifest) -> Iterator[Issue]:
+    """Rows that are there again under another id."""
+    keys, _ = numbered(manifest.table["audio"])
+    texts, _ = numbered(manifest.sentences)  # without sound, short answers are alike by nature
+    keys = np.where(keys >= 0, keys, np.where(texts >= 0, texts + len(keys), -1))
+    alike = np.flatnonzero(_repeated(keys))
+    if not len(alike):
+        return
+    rows = manifest.table.take(alike).drop_columns(["id"])
+    columns = rows.column_names
+    again = rows.append_column("row", pyarrow.array(alike)).group_by(columns, use_threads=False)
+    for same in again.aggregate([("row", "list")])["row_list"].to_pylist():
+        first, *others = sorted(same)
+        for row in others:
+            problem = f"is row {manifest.numbers[first]} again but for the id; accepted: each utterance once"
+            yield manifest.fault("row-duplicate", problem, row=row)
+
+
+def _repeated(keys: np.ndarray) -> np.ndarray:
+    """Which keys `[n]` are there more than once; -1 does not count."""
+    if not len(keys) or keys.max() < 0:
+        return np.zeros(len(keys), dtype=bool)
+    return (keys >= 0) & (np.bincount(keys + 1)[keys + 1] > 1)
+
+
+def _check_names(manifest: _Manifest) -> Iterator[Issue]:
+    """Spaces around names, which make other names of them. A label's and a split's are told as misspelt."""
+    for column in ("language", "speaker", "kind"):
+        for value, rows in manifest.first_rows(column):
+            if value != value.strip():
+                problem = f"{value!r} has spaces around it; accepted: {value.strip()!r}"
+                yield from (manifest.fault("whitespace", problem, row=row, column=column) for row in rows)
+
+
+# ---------------------------------------------------------------------- labels, languages, splits
+
+# ISO 639-1. Codes of three letters (ISO 639-3, some 8,000) are taken as they are.
+_LANGUAGES = frozenset(
+    "aa ab ae af ak am an ar as av ay az ba be bg bi bm bn bo br bs ca ce ch co cr cs cu cv cy da de dv"
+    " dz ee el en eo es et eu fa ff fi fj fo fr fy ga gd gl gn gu gv ha he hi ho hr ht hu hy hz ia id ie"
+    " ig ii ik io is it iu ja jv ka kg ki kj kk kl km kn ko kr ks ku kv kw ky la lb lg li ln lo lt lu lv"
+    " mg mh mi mk ml mn mr ms mt my na nb nd ne ng nl nn no nr nv ny oc oj om or os pa pi pl ps pt qu rm"
+    " rn ro ru rw sa sc sd se sg si sk sl sm sn so sq sr ss st su sv sw ta te tg th ti tk tl tn to tr ts"
+    " tt tw ty ug uk ur uz ve vi vo wa wo xh yi yo za zh zu".split()
+)
+# What people write instead: names, and codes of countries.
+_LANGUAGE_NAMES = {
+    **{
+        "english": "en",
+        "vietnamese": "vi",
+        "chinese": "zh",
+        "mandarin": "zh",
+        "german": "de",
+        "french": "fr",
+    },
+    **{"vn": "vi", "cn": "zh", "jp": "ja", "kr": "ko", "gb": "en", "us": "en", "uk-en": "en", "dk": "da"},
+}
+_HAN_LANGUAGES = ("zh", "yue", "cmn")
+
+
+def _check_labels(manifest: _Manifest) -> Iterator[Issue]:
+    accepted = f"{', '.join(manifest.labels)}, or their indices 0 to {len(manifest.labels) - 1}"
+    for value, rows in manifest.first_rows("label"):
+        if _by_index(value, manifest.labels) in manifest.labels:
+            continue
+        if near := _near(value, manifest.labels):
+            code, problem = "label-misspelt", f"{value!r} is no label, but {near!r} is; accepted: {accepted}"
+        else:
+            hint = _meant(value, manifest.labels)
+            code, problem = "label-unknown", f"{value!r} is unknown{hint}; accepted: {accepted}"
+        yield from (manifest.fault(code, problem, row=row, column="label") for row in rows)
+    unlabelled = pc.is_null(manifest.table["label"])
+    for row in _rows_where(pc.and_(unlabelled, pc.is_valid(manifest.table["rationale"]))):
+        value = _short(manifest.table["rationale"][row].as_py())
+        problem = f"{value} explains no label; accepted: a rationale beside a label"
+        yield manifest.fault("rationale-without-label", problem, row=row, column="rationale")
+    for split, rows in _splits(manifest):
+        given = manifest.codes("label")[0][rows] >= 0
+        if given.any():
+            where = f" of split {split!r}" if split else ""
+            problem = f"is missing, while {given.sum():,} rows{where} have one; accepted: a label in each"
+            for row in rows[~given]:
+                yield manifest.fault("label-missing", problem, row=row, column="label")
+
+
+def _check_languages(manifest: _Manifest) -> Iterator[Issue]:
+    for value, rows in manifest.first_rows("language"):
+        primary = re.split("[-_]", value.strip())[0]
+        if primary in _LANGUAGES or re.fullmatch("[a-z]{3}", primary):
+            continue
+        plain = _plain(value)
+        meant = _LANGUAGE_NAMES.get(plain) or (plain if plain in _LANGUAGES else None)
+        hint = f", {meant!r} is meant" if meant else ""
+        problem = f"{value!r} is no ISO 639 code{hint}; accepted: vi, en, zh, de, fr and others of ISO 639"
+        yield from (manifest.fault("language-unknown", problem, row=row, column="language") for row in rows)
+    han = pc.match_substring_regex(manifest.table["text"], r"\p{Han}")
+    latin = pc.match_substring_regex(manifest.table["text"], r"\p{Latin}{2}")
+    languages = manifest.table["language"]
+    chinese = pc.is_in(languages, pyarrow.array(_HAN_LANGUAGES))
+    foreign = pc.is_in(languages, pyarrow.array(["vi", "en", "de", "fr"]))
+    wrong = pc.or_(
+        pc.and_(chinese, pc.and_(latin, pc.invert(han))), pc.and_(foreign, pc.and_(han, pc.invert(latin)))
+    )
+    for row in _rows_where(wrong):
+        text = _short(manifest.table["text"][row].as_py())
+        problem = (
+            f"{text} is not written in {languages[row].as_py()!r}; accepted: the language that is spoken"
+        )
+        yield manifest.fault("language-script", problem, row=row, column="language")
+
+
+def _meant_split(name: str) -> str | None:
+    """The usual split that a name is, or is almost: test2 may be meant, tets hardly."""
+    if near := _near(name, SPLITS):
+        return near
+    close = (
+        difflib.get_close_matches(_plain(name), SPLITS, n=1, cutoff=0.75) if name.strip().isalpha() else []
+    )
+    return close[0] if close else None
+
+
+def _check_splits(manifest: _Manifest) -> Iterator[Issue]:
+    codes, names = manifest.codes("split")
+    for value, rows in manifest.first_rows("split"):
+        if value in SPLITS:
+            continue
+        if near := _meant_split(value):
+            problem = f"{value!r} is no split, but {near!r} is; accepted: {', '.join(SPLITS)}"
+            yield from (manifest.fault("split-misspelt", problem, row=row, column="split") for row in rows)
+        else:
+            accepted = f"{', '.join(SPLITS)}, or --data.train_split, .dev_split, .test_split when training"
+            problem = f"{value!r} is unknown{_in(rows, len(codes))}; accepted: {accepted}"
+            yield manifest.fault("split-unknown", problem, row=rows[0], column="split")
+    if not names:
+        return
+    for row in np.flatnonzero(codes < 0):
+        problem = f"is missing, while others have one; accepted: {', '.join(SPLITS)}"
+        yield manifest.fault("split-missing", problem, row=row, column="split")
+    for split in SPLITS:
+        if split not in manifest.splits[1]:
+            problem = f"no row is in {split!r}; found: {', '.join(names)}; accepted: {', '.join(SPLITS)}"
+            yield manifest.fault("split-absent", problem, column="split")
+
+
+# ---------------------------------------------------------------------- leaks and balance
+
+_RARE, _RARE_OF = 0.01, 100  # share below which a class is rare, in splits of at least so many rows
+
+
+def _splits(manifest: _Manifest) -> Iterator[tuple[str, np.ndarray]]:
+    """Each split and its rows; the whole table under the name "" where there are no splits."""
+    numbers, names = manifest.splits
+    for place, name in enumerate(names):
+        yield name, np.flatnonzero(numbers == place)
+    if not names:
+        yield "", np.arange(len(manifest.table))
+
+
+def _spread(keys: np.ndarray, values: np.ndarray) -> Iterator[tuple[int, dict[int, tuple[int, int]]]]:
+    """Keys that occur with two values or more: for each of these, its first row and how many there are.
+
+    Rows in which either is -1 do not count.
+    """
+    rows = np.flatnonzero((keys >= 0) & (values >= 0))
+    if not len(rows):
+        return
+    width = int(values.max()) + 1
+    pairs, first, counts = np.unique(
+        keys[rows].astype(np.int64) * width + values[rows], return_index=True, return_counts=True
+    )
+    of = pairs // width
+    _, run, lengths = np.unique(of, return_inverse=True, return_counts=True)
+    found: dict[int, dict[int, tuple[int, int]]] = {}
+    for place in np.flatnonzero(lengths[run] > 1):
+        found.setdefault(int(of[place]), {})[int(pairs[place] % width)] = (
+            int(rows[first[place]]),
+            int(counts[place]),
+        )
+    yield from found.items()
+
+
+def _where(manifest: _Manifest, there: dict[int, tuple[int, int]], names: Sequence[str]) -> tuple[int, str]:
+    """The row at which a key turns up in its second value, and all its values in words."""
+    ordered = sorted(there.items(), key=lambda item: item[1])
+    words = [
+        f"{names[value]} ({count:,} rows, first row {manifest.numbers[row]})"
+        for value, (row, count) in ordered
+    ]
+    return ordered[1][1][0], " and ".join(words).replace("(1 rows, first row", "(row")
+
+
+def _check_leaks(manifest: _Manifest) -> Iterator[Issue]:
+    splits, names = manifest.splits
+    speakers, speaker_names = manifest.codes("speaker")
+    for speaker, there in _spread(speakers, splits):
+        row, where = _where(manifest, there, names)
+        problem = f"{speaker_names[speaker]!r} is in {where}; accepted: each speaker in one split"
+        yield manifest.fault("speaker-in-two-splits", problem, row=row, column="speaker")
+    sentences, texts = numbered(manifest.sentences)
+    shared = list(_spread(sentences, splits))
+    distinct = len(texts)
+    spoken = manifest.table.column("audio").null_count < len(manifest.table)
+    if shared and len(shared) >= distinct / 2 and spoken:  # of text alone it would be a leak, however large
+        problem = (
+            f"{len(shared):,} of {distinct:,} sentences are in two splits: the corpus is read from a script,"
+            " and its text tells nothing of unseen sentences; accepted: each sentence in one split"
+        )
+        yield manifest.fault("texts-scripted", problem, column="text")
+        return
+    for sentence, there in shared:
+        row, where = _where(manifest, there, names)
+        problem = f"{_short(texts[sentence].as_py())} is in {where}; accepted: each sentence in one split"
+        yield manifest.fault("text-in-two-splits", problem, row=row, column="text")
+
+
+def _check_balance(manifest: _Manifest) -> Iterator[Issue]:
+    labels = codes(manifest.labelled)
+    everywhere = manifest.names("language")
+    for split, rows in _splits(manifest):
+        where = f"split {split!r}" if split else "the manifest"
+        counts = {label: int((labels[0][rows] == labels[1].index(label)).sum()) for label in manifest.labels
+                  if label in labels[1]}  # fmt: skip
+        given = int((labels[0][rows] >= 0).sum())
+        for label in manifest.labels if given else ():
+            count = counts.get(label, 0)
+            if not count:
+                problem = (
+                    f"{where} has no row of {label!r} among {given:,} with labels; accepted: some of each"
+                )
+                yield manifest.fault("class-absent", problem, column="label")
+            elif given >= _RARE_OF and count < _RARE * given:
+                problem = f"{where} has {count:,} of {given:,} rows of {label!r}; accepted: at least 1 %"
+                yield manifest.fault("class-rare", problem, column="label")
+        here = set(manifest.codes("language")[0][rows].tolist())
+        if here != {-1}:
+            for code, language in enumerate(everywhere):
+                if code not in here:
+                    problem = f"{where} has no row in {language!r}; accepted: each language in each split"
+                    yield manifest.fault("language-absent", problem, column="language")
+    same = pc.fill_null(manifest.table["audio"], "")
+    utterances, _ = numbered(pc.if_else(pc.equal(same, ""), manifest.sentences, same))
+    for _, there in _spread(utterances, labels[0]):
+        row, where = _where(manifest, there, labels[1])
+        problem = f"the same utterance is {where}; accepted: one label for one utterance"
+        yield manifest.fault("label-conflict", problem, row=row, column="label")
+
+
+# ---------------------------------------------------------------------- text
+
+# Tab and line breaks are text; U+200C and U+200D join letters in many scripts.
+_CONTROL = "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\u009f\u00ad\u200b\u2028\u2029\u202a-\u202e\u2060\ufeff]"
+# A UTF-8 lead byte and what Windows-1252 shows for the byte after it.
+_MOJIBAKE = (
+    "[\u00c2-\u00f4]"
+    "[\u0080-\u00bf\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc\u2013-\u203a\u20ac\u2122]"
+)
+_TEXTS = ("text", "asr_text", "rationale")
+
+
+def _check_texts(manifest: _Manifest) -> Iterator[Issue]:
+    for column in _TEXTS:
+        texts = manifest.table[column]
+        if texts.null_count == len(texts):
+            continue
+        for row in _rows_where(pc.match_substring(texts, "\ufffd")):
+            text = _short(texts[row].as_py(), "\ufffd")
+            problem = f"{text} has lost letters (U+FFFD); accepted: the text as it was before"
+            yield manifest.fault("text-replacement", problem, row=row, column=column)
+        for row in _rows_where(pc.match_substring_regex(texts, _CONTROL)):
+            text = texts[row].as_py()
+            points = ", ".join(
+                sorted({f"U+{ord(character):04X}" for character in re.findall(_CONTROL, text)})
+            )
+            problem = f"{_short(text)} has control characters ({points}); accepted: text without them"
+            yield manifest.fault("text-control", problem, row=row, column=column)
+        foreign = _rows_where(pc.invert(pc.string_is_ascii(texts)))
+        for row in foreign[_rows_where(pc.match_substring_regex(texts.take(foreign), _MOJIBAKE))]:
+            text = texts[row].as_py()
+            if (mended := _mended(text)) != text:
+                problem = f"{_short(text)} is UTF-8 read as Windows-1252; accepted: {_short(mended)}"
+                yield manifest.fault("text-mojibake", problem, row=row, column=column)
+        yield from _check_forms(manifest, column, foreign)
+        if column != "rationale":
+            yield from _check_words(manifest, column)
+
+
+def _check_forms(manifest: _Manifest, column: str, foreign: np.ndarray) -> Iterator[Issue]:
+    """Unicode forms of the rows that are not ASCII."""
+    texts = manifest.table[column]
+    written = texts.take(foreign)
+    apart = foreign[_rows_where(pc.not_equal(written, pc.utf8_normalize(written, form="NFC")))]
+    if not len(apart):
+        return
+    composed = foreign[_rows_where(pc.not_equal(written, pc.utf8_normalize(written, form="NFD")))]
+    together = len(np.setdiff1d(composed, apart))
+    if not together:
+        problem = (
+            f"{len(apart):,} rows are in a decomposed Unicode form; accepted: NFC, as keyboards write it"
+        )
+        yield manifest.fault("text-form", problem, column=column)
+        return
+    for row in apart:
+        text = _short(texts[row].as_py())
+        problem = f"{text} is not in Unicode NFC, while {together:,} rows are; accepted: NFC in all"
+        yield manifest.fault("text-form", problem, row=row, column=column)
+
+
+def _check_words(manifest: _Manifest, column: str) -> Iterator[Issue]:
+    texts = manifest.table[column]
+    for row in _rows_where(pc.invert(pc.match_substring_regex(texts, r"[\pL\pN]"))):
+        problem = f"{_short(texts[row].as_py())} has no letter and no digit; accepted: words, or no value"
+        yield manifest.fault("text-wordless", problem, row=row, column=column)
+    for row in _rows_where(pc.match_substring_regex(texts, r"^\s*[a-zA-Z]\s*$")):
+        problem = f"{_short(texts[row].as_py())} is a single letter; accepted: words"
+        yield manifest.fault("text-short", problem, row=row, column=column)
+
+
+def _mended(text: str) -> str:
+    """A text with those parts read again as UTF-8 that were read as Windows-1252."""
+
+    def read_again(match: re.Match[str]) -> str:
+        try:
+            return b"".join(map(_windows_byte, match.group())).decode()
+        except UnicodeError:
+            return match.group()
+
+    return re.sub("[^\x00-\x7f]+", read_again, text)
+
+
+def _windows_byte(character: str) -> bytes:
+    try:
+        return character.encode("cp1252")
+    except UnicodeEncodeError:
+        return character.encode("latin-1")  # five bytes that Windows-1252 leaves open
+
+
+def _short(text: str, around: str = "") -> str:
+    """A text as a message quotes it: at most 40 characters, around the first `around`."""
+    start = max(0, text.find(around) - 20) if len(text) > 40 and around else 0
+    part = text[start : start + 40]
+    return repr(("..." if start else "") + part + ("..." if start + 40 < len(text) else ""))
+
+
+# ---------------------------------------------------------------------- audio
+
+# Letters in a second, three for a Han character. Fast synthetic speech reaches 29, the fastest readers 35.
+_FASTEST = 40.0
+# Nobody takes more than a second a letter, beyond some seconds of silence around the words.
+_SLOWEST, _SILENCE = 1.0, 5.0
+_SHORTEST = 0.1  # seconds; a syllable takes more
+# How far a duration may be off, the larger of the two: seconds are rounded, and lossy formats padded.
+_OFF, _OFF_SHARE = 0.1, 0.02
+
+
+def _check_audio(manifest: _Manifest, max_seconds: float) -> Iterator[Issue]:
+    """What is wrong in single files, told in each row that names them."""
+    for path, rows in manifest.first_rows("audio") if manifest.files else ():
+        file = manifest.files[path]
+        faults = list(file.faults)
+        if file.seconds is not None and file.seconds > max_seconds:
+            accepted = f"at most {max_seconds:g} s (--max-seconds)"
+            faults.append(("audio-long", f"lasts {file.seconds:.1f} s; accepted: {accepted}"))
+        elif file.seconds is not None and file.seconds < _SHORTEST:
+            faults.append(("audio-short", f"lasts {file.seconds:.3f} s; accepted: at least {_SHORTEST:g} s"))
+        for code, problem in faults:
+            for row in rows:
+                yield manifest.fault(code, f"{file.name!r} {problem}", row=row, column="audio")
+    seconds, written = manifest.seconds, manifest.lengths
+    with np.errstate(invalid="ignore", divide="ignore"):
+        fast = np.flatnonzero((written > 2) & (written > _FASTEST * seconds))
+        slow = np.flatnonzero((written > 0) & (seconds > _SILENCE + written / _SLOWEST))
+    for code, rows in (("speech-too-fast", fast), ("speech-too-slow", slow)):
+        for row in rows:
+            text = manifest.table["text"][row].as_py() or manifest.table["asr_text"][row].as_py()
+            problem = (
+                f"{_short(text)} in {seconds[row]:.1f} s of audio is {written[row] / seconds[row]:.1f}"
+                f" letters a second; accepted: {_SLOWEST:g} to {_FASTEST:g}"
+                " (a Chinese character counts three)"
+            )
+            yield manifest.fault(code, problem, row=row, column="text")
+
+
+def _check_durations(manifest: _Manifest) -> Iterator[Issue]:
+    """Durations that are not the audio's length; training would believe them."""
+    told, lasts = manifest.durations, manifest.decoded
+    for row in np.flatnonzero(np.abs(told - lasts) > np.maximum(_OFF, _OFF_SHARE * lasts)):
+        name = short_name(manifest.table["audio"][int(row)].as_py(), manifest.folder)
+        accepted = f"its length, to within {_OFF:g} s or {_OFF_SHARE:.0%}"
+        problem = f"is {told[row]:g} s, but {name!r} lasts {lasts[row]:.2f} s; accepted: {accepted}"
+        yield manifest.fault("duration-wrong", problem, row=row, column=DURATION)
+
+
+def _check_same_audio(manifest: _Manifest) -> Iterator[Issue]:
+    """The same sound under two names or ids: by its bytes, or by its path where it was not read."""
+    paths = manifest.table["audio"]
+    keys, _ = numbered(paths)
+    if manifest.files:
+        keys, _ = numbered(_taken([manifest.files[name].digest for name in manifest.names("audio")], keys))
+
+    def name(row: int | np.integer) -> str:
+        return short_name(paths[int(row)].as_py(), manifest.folder)
+
+    splits, split_names = manifest.splits
+    leaking = np.zeros(len(keys) + 1, dtype=bool)  # the last for -1
+    for key, there in _spread(keys, splits):
+        leaking[key] = True
+        row, where = _where(manifest, there, split_names)
+        problem = f"the same audio as {name(row)!r} is in {where}; accepted: each sound in one split"
+        yield manifest.fault("audio-in-two-splits", problem, row=row, column="audio")
+    rows = np.flatnonzero(_repeated(keys) & ~leaking[keys])
+    _, first, which = np.unique(keys[rows], return_index=True, return_inverse=True)
+    for place, earlier in zip(rows, rows[first[which]], strict=True):
+        if place != earlier:
+            one, other = name(earlier), name(place)
+            said = f"is {one!r} of row" if one == other else f"has the same bytes as {one!r} of row"
+            problem = f"{other!r} {said} {manifest.numbers[earlier]}; accepted: each sound once"
+            yield manifest.fault("audio-duplicate", problem, row=place, column="audio")
+
+
+_TABLE_CHECKS: tuple[Callable[[_Manifest], Iterator[Issue]], ...] = (
+    _check_columns,
+    _check_rows,
+    _check_names,
+    _check_labels,
+    _check_languages,
+    _check_splits,
+    _check_leaks,
+    _check_texts,
+    _check_balance,
+)

@@ -1,0 +1,51 @@
+"""What can be wrong with data, as messages that name file, row, column, value and what is accepted."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+_SHOWN_FAULTS = 20
+
+
+@dataclass(frozen=True)
+class Issue:
+    """One thing that is wrong in a manifest.
+
+    Attributes:
+        file: Name of the manifest.
+        row: Row as seen in the file (module docstring), None for the table as a whole.
+        column: Column's name, None for the row as a whole.
+        problem: What is wrong, with the value, and what is accepted.
+        code: Its kind, such as `label-unknown`, by which a check counts, filters and forgives.
+        severity: A manifest with an error is refused, one with warnings is not.
+    """
+
+    file: str
+    row: int | None
+    column: str | None
+    problem: str
+    code: str = ""
+    severity: Literal["error", "warning"] = "error"
+
+    def __str__(self) -> str:
+        row = f", row {self.row}" if self.row is not None else ""
+        column = f", column {self.column}" if self.column is not None else ""
+        return f"{self.file}{row}{column}: {self.problem}"
+
+
+class ManifestError(ValueError):
+    """A manifest that cannot be used; the message has one line per fault, the first 20 and then a count.
+
+    Attributes:
+        faults: Every fault found, in the order of the rows.
+    """
+
+    def __init__(self, faults: Sequence[Issue]):
+        self.faults = tuple(faults)
+        lines = [str(fault) for fault in self.faults[:_SHOWN_FAULTS]]
+        if (more := len(self.faults) - _SHOWN_FAULTS) > 0:
+            lines.append(f"{self.faults[0].file}: {more} more faults, {len(self.faults)} in all")
+        super().__init__("\n".join(lines))
+
+    def __reduce__(self) -> tuple[type["ManifestError"], tuple[tuple[Issue, ...]]]:
+        return type(self), (self.faults,)

@@ -1,0 +1,590 @@
+"""A manifest: the table of utterances that training, prediction and evaluation read.
+
+    csv | tsv | jsonl | parquet | xlsx | Hub dataset ─► chunks of columns ─► checks ─► datasets.Dataset
+
+Every value is text and stays what it was: nothing guesses that `007` is a number or that `NA` is missing.
+Checks run over whole columns, and a table of more than 64 MB is kept on disk and mapped into memory, so a
+million rows open in seconds. Audio is a path or a URL (`mmsr.data.storage`), decoded when it is used.
+"""
+
+import hashlib
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets.table import InMemoryTable
+
+from mmsr.data.manifest.issues import Issue, ManifestError
+from mmsr.data.manifest.tables import Chunk, Column, Part, chunks, is_blank, parts
+from mmsr.data.storage import missing, read_bytes, resolve
+
+__all__ = [
+    "COLUMNS",
+    "ExaminedManifest",
+    "Issue",
+    "ManifestError",
+    "column_of",
+    "distinct",
+    "examine_manifest",
+    "fingerprint",
+    "load_manifest",
+    "rows_with",
+    "stream_manifest",
+]
+
+logger = logging.getLogger(__name__)
+
+COLUMNS = ("id", "audio", "text", "asr_text", "label", "rationale", "language", "speaker", "split", "kind")
+DURATION = "duration"  # optional: seconds, where a table knows them, so that no file is opened for them
+_UTTERANCE = ("audio", "text", "asr_text")  # a row needs one of them
+_READ = (*COLUMNS, DURATION)
+_ORDER = ("audio", *(column for column in _READ if column != "audio"))  # in which a row's faults are told
+_FEATURES = datasets.Features(
+    {column: datasets.Value("string") for column in COLUMNS} | {DURATION: datasets.Value("float64")}
+)
+_IN_MEMORY = 64 * 2**20  # bytes of a table beyond which it is kept on disk
+_SHOWN_LABELS = 20
+_scratch: list[tempfile.TemporaryDirectory[str]] = []  # where; made when it is needed, removed at exit
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ExaminedManifest:
+    """What a manifest holds, and what is wrong in it.
+
+    Attributes:
+        rows: The rows that can be used so far as they can; a value with a fault is None.
+        numbers: Number `[n]` of each of these rows as seen in its file (`mmsr.data.manifest.tables`).
+        faults: Every fault, those of the table first, then in the order of the rows.
+    """
+
+    rows: datasets.Dataset
+    numbers: np.ndarray
+    faults: tuple[Issue, ...]
+
+
+def load_manifest(
+    source: str | os.PathLike[str],
+    *,
+    labels: Sequence[str] | None = None,
+    split: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    label_map: Mapping[str, str] | None = None,
+    check_audio: bool = True,
+    require: Sequence[str] = (),
+) -> datasets.Dataset:
+    """Read and check a manifest whole.
+
+    Every row has exactly the columns `COLUMNS`, each text or None: a blank value is None, so is a column that
+    the file lacks; `audio` is an absolute path or a URL; a missing `id` is `<file's stem>-<row number>`.
+    Where the file has a column `duration` (seconds of audio), that is a further column, of numbers. Columns
+    with other names are dropped, which is logged once; so is the number of blank rows.
+
+    Args:
+        source: A csv, tsv, jsonl, parquet or xlsx file (its first sheet), as a path or as a URL that fsspec
+            knows; or a folder or id of a dataset in the Hub's format (`owner/name`, `owner/name:config`),
+            whose splits are the column `split`. Text files are UTF-8.
+        labels: The label set. Other labels are faults; a number that is not a label itself is its index.
+        split: Keep the rows of this split alone. All rows are checked nevertheless.
+        columns: Where a column has another name in the file, `{"rationale": "human_justification"}`.
+        label_map: What labels are called in the file, `{"pos": "positive"}`; others stay what they are. A
+            name that no row has is logged.
+        check_audio: Whether a missing audio file is a fault. What lies on another machine is not asked for.
+        require: Columns in which a missing value is a fault.
+
+    Raises:
+        ManifestError: The file cannot be read, or has faults; or no row is in `split`.
+    """
+    examined = examine_manifest(
+        source,
+        labels=labels,
+        columns=columns,
+        label_map=label_map,
+        check_audio=check_audio,
+        require=require,
+    )
+    if examined.faults:
+        raise ManifestError(examined.faults)
+    return examined.rows if split is None else _in_split(examined.rows, split, os.path.basename(source))
+
+
+def examine_manifest(
+    source: str | os.PathLike[str],
+    *,
+    labels: Sequence[str] | None = None,
+    columns: Mapping[str, str] | None = None,
+    label_map: Mapping[str, str] | None = None,
+    check_audio: bool = True,
+    require: Sequence[str] = (),
+) -> ExaminedManifest:
+    """Read a manifest whole, and say what is wrong in it instead of raising.
+
+    Arguments and rows are `load_manifest`'s.
+
+    Raises:
+        ManifestError: The file cannot be read at all.
+    """
+    table = _Table(
+        os.path.basename(os.fspath(source)),
+        labels=labels,
+        columns=columns or {},
+        label_map=label_map or {},
+        check_audio=check_audio,
+        require=require,
+    )
+    for part in parts(source):
+        if columns is None or "audio" not in columns:
+            table.rename("audio", part.audio_column)
+        broken: list[Issue] = []
+        for chunk in chunks(part, table.wanted, broken):
+            table.keep(part, *table.take(part, chunk))
+        table.add(part, broken)
+    return table.finish()
+
+
+def stream_manifest(
+    source: str | os.PathLike[str],
+    *,
+    labels: Sequence[str] | None = None,
+    split: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    label_map: Mapping[str, str] | None = None,
+    check_audio: bool = False,
+    require: Sequence[str] = (),
+) -> Iterator[Row]:
+    """Read a manifest row by row, for one that fits neither memory nor disk (shards on another machine).
+
+    Arguments and rows are `load_manifest`'s, but that audio inside a table comes as its bytes, that an id may
+    be there twice, and that names in `label_map` may be there in vain.
+
+    Yields:
+        Rows, `{column: text or None}`, with `duration` a number where the file has it.
+
+    Raises:
+        ManifestError: The file cannot be read; or some rows have faults, before the first of them is given.
+    """
+    name = os.path.basename(os.fspath(source))
+    for part in parts(source):
+        if split is not None and part.split not in (None, split):
+            continue
+        table = _Table(
+            name,
+            labels=labels,
+            columns=columns or {},
+            label_map=label_map or {},
+            check_audio=check_audio,
+            require=require,
+        )
+        if columns is None or "audio" not in columns:
+            table.rename("audio", part.audio_column)
+        broken: list[Issue] = []
+        for chunk in chunks(part, table.wanted, broken, stream=True):
+            rows, numbers = table.take(part, chunk)
+            table.add(part, broken)
+            table.refuse(numbers)
+            if not table.has_durations:
+                rows = rows.drop_columns(DURATION)
+            for row in rows.to_pylist():
+                if split is not None and row["split"] != split:
+                    continue
+                yield {**row, "audio": chunk.inline.get(row["audio"], row["audio"])}
+
+
+def column_of(rows: datasets.Dataset, column: str) -> pa.ChunkedArray:
+    """A column `[n]` as Arrow has it, without a Python value for each row.
+
+    `datasets` would gather selected rows one by one, which takes a minute where this takes a second.
+    """
+    values = rows.data.column(column)
+    return values if rows._indices is None else values.take(rows._indices.column(0))
+
+
+def distinct(rows: datasets.Dataset, column: str) -> list[str]:
+    """The values of a column, sorted, without None."""
+    return sorted(value for value in pc.unique(column_of(rows, column)).to_pylist() if value is not None)
+
+
+def rows_with(rows: datasets.Dataset, column: str, values: Sequence[str]) -> np.ndarray:
+    """Numbers `[n]` of the rows whose value in a column is one of `values`."""
+    wanted = pa.array(list(values), pa.string())
+    return np.flatnonzero(pc.is_in(column_of(rows, column), value_set=wanted).to_numpy())
+
+
+def fingerprint(dataset: datasets.Dataset) -> str:
+    """Identify data by their content: 16 hex digits over the rows, in order, and their audio files' bytes.
+
+    Where the audio files lie and what they are called does not count, so the same data in another folder or
+    on another machine have the same fingerprint. (Rows without an `id` have one made of the manifest's name.)
+
+    Raises:
+        OSError: An audio file cannot be read.
+    """
+    digest = hashlib.sha256()
+    for batch in dataset.with_format("arrow").select_columns(list(COLUMNS)).iter(10_000):
+        for name in COLUMNS:
+            values = batch[name].combine_chunks()
+            if name == "audio" and values.null_count < len(values):
+                with ThreadPoolExecutor() as pool:
+                    values = pa.array(list(pool.map(_file_digest, values.to_pylist())), pa.string())
+            lengths = pc.fill_null(pc.binary_length(values), -1)
+            digest.update(lengths.to_numpy().astype("<i8").tobytes())
+            whole = pa.ListArray.from_arrays([0, len(values)], pc.fill_null(values, ""))
+            digest.update(pc.binary_join(whole, "")[0].as_buffer())
+    return digest.hexdigest()[:16]
+
+
+def _file_digest(reference: str | None) -> str | None:
+    return None if reference is None else hashlib.sha256(read_bytes(reference)).hexdigest()
+
+
+def _in_split(rows: datasets.Dataset, split: str, name: str) -> datasets.Dataset:
+    chosen = rows_with(rows, "split", [split])
+    if not len(chosen):
+        accepted = ", ".join(distinct(rows, "split")) or "none, since no row names a split"
+        problem = f"no row is in {split!r}; accepted: {accepted}"
+        raise ManifestError([Issue(name, None, "split", problem, code="split-empty")])
+    return rows.select(chosen)
+
+
+class _Table:
+    """Turns a table's raw columns into checked ones, a chunk at a time, and collects its faults."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        labels: Sequence[str] | None,
+        columns: Mapping[str, str],
+        label_map: Mapping[str, str],
+        check_audio: bool,
+        require: Sequence[str],
+    ):
+        self.name = name
+        self.labels = None if labels is None else list(labels)
+        for column in (*columns, *require):
+            if column not in _READ:
+                problem = f"is no manifest column; accepted: {', '.join(COLUMNS)}"
+                raise self._error(column, problem, "column-unknown")
+        for called, label in label_map.items():
+            if self.labels is not None and label not in self.labels:
+                problem = f"label_map says that {called!r} is {label!r}; accepted: {', '.join(self.labels)}"
+                raise self._error("label", problem, "label-unknown")
+        self.label_map = label_map
+        self.source_of = {column: columns.get(column, column) for column in _READ}
+        self.wanted = frozenset(self.source_of.values())
+        self.renamed = dict(columns)
+        self.check_audio = check_audio
+        self.require = require
+        self.found: dict[str, None] = {}  # the file's columns, in order
+        self.called: dict[str, None] = {}  # the file's labels, in order
+        self.blank = 0
+        self._spool = _Spool()
+        self._parts: dict[str, int] = {}  # source of each part -> its place
+        self._taken: list[tuple[Part, np.ndarray]] = []  # numbers of the rows kept of each chunk
+        self._faults: list[tuple[tuple[int, int, int], Issue]] = []  # with part, row and rank
+
+    def rename(self, column: str, name: str) -> None:
+        """Say what a column is called from now on."""
+        self.source_of[column] = name
+        self.wanted = frozenset(self.source_of.values())
+
+    @property
+    def has_durations(self) -> bool:
+        """Whether the file has that column."""
+        return self.source_of[DURATION] in self.found
+
+    def add(self, part: Part, faults: Sequence[Issue]) -> None:
+        """Keep faults that a part's reader found."""
+        self._faults += [((self._place(part), fault.row or 0, -1), fault) for fault in faults]
+
+    def take(self, part: Part, chunk: Chunk) -> tuple[pa.Table, np.ndarray]:
+        """Check a chunk's rows: those that are not blank, and their numbers `[n]`."""
+        self.found.update(dict.fromkeys(chunk.names))
+        given = {
+            column: chunk.columns[name] for column, name in self.source_of.items() if name in chunk.columns
+        }
+        numbers = chunk.numbers
+        blank = np.full(len(numbers), chunk.whole)  # one with a value in a column that is not read is not
+        for values in chunk.columns.values() if chunk.whole else ():
+            blank &= _blank(values)
+        if blank.any():
+            self.blank += int(blank.sum())
+            numbers = numbers[~blank]
+            given = {column: _only(values, ~blank) for column, values in given.items()}
+        report = _Report(self._faults, self._place(part), part.name, numbers)
+        missing_column = pa.nulls(len(numbers), pa.string())
+        texts = {
+            column: _as_text(given[column], column, report) if column in given else missing_column
+            for column in _READ
+        }
+        if part.split is not None and texts["split"].null_count == len(numbers):
+            texts["split"] = pa.array([part.split] * len(numbers), pa.string())
+        silent = np.logical_and.reduce([_nulls(texts[column]) for column in _UTTERANCE])
+        report(
+            silent, "audio", lambda _: "no audio and no text; accepted: at least one of the two", "row-empty"
+        )
+        for column in self.require:
+            problem = f"is missing; accepted: {self._accepted(column)}"
+            report(_nulls(texts[column]), column, lambda _, it=problem: it, "value-missing")  # type: ignore[misc]
+        texts["id"] = _identities(texts["id"], part.stem, numbers)
+        texts["audio"] = self._audio(texts["audio"], part.folder, report)
+        texts["label"] = self._label(texts["label"], report)
+        columns: dict[str, pa.Array] = {**texts, DURATION: _durations(texts[DURATION], report)}
+        return pa.table(columns, schema=_FEATURES.arrow_schema), numbers
+
+    def keep(self, part: Part, rows: pa.Table, numbers: np.ndarray) -> None:
+        """Add checked rows to the table."""
+        self._spool.write(rows)
+        self._taken.append((part, numbers))
+
+    def refuse(self, numbers: np.ndarray) -> None:
+        """Raise what was found so far, of the table as a whole if it lacks a column."""
+        ordered = [fault for _, fault in sorted(self._faults, key=lambda entry: entry[0])]
+        whole, echoes = self._check_whole(len(numbers), ordered) if len(numbers) else ([], set())
+        if faults := [*whole, *(fault for fault in ordered if fault.column not in echoes)]:
+            raise ManifestError(faults)
+
+    def finish(self) -> ExaminedManifest:
+        """The table and its faults, those of the whole in place of their echoes in every row."""
+        rows = self._spool.finish()
+        if not self.has_durations:
+            rows = rows.remove_columns(DURATION)
+        numbers = [numbers for _, numbers in self._taken]
+        self._check_identities(rows)
+        ordered = [fault for _, fault in sorted(self._faults, key=lambda entry: entry[0])]
+        whole, echoes = self._check_whole(len(rows), ordered)
+        if dropped := [column for column in self.found if column not in self.wanted]:
+            logger.warning("%s: columns not used: %s", self.name, ", ".join(dropped))
+        if vain := [label for label in self.label_map if label not in self.called]:
+            there = ", ".join(map(repr, list(self.called)[:_SHOWN_LABELS])) or "none"
+            there += " ..." if len(self.called) > _SHOWN_LABELS else ""
+            names = ", ".join(map(repr, vain))
+            logger.warning(
+                "%s: label_map names %s, which no row has; labels there: %s", self.name, names, there
+            )
+        if self.blank:
+            logger.warning("%s: %d blank rows left out", self.name, self.blank)
+        return ExaminedManifest(
+            rows=rows,
+            numbers=np.concatenate(numbers) if numbers else np.zeros(0, dtype=np.int64),
+            faults=(*whole, *(fault for fault in ordered if fault.column not in echoes)),
+        )
+
+    def _check_whole(
+        self, rows: datasets.Dataset, faults: list[Issue]
+    ) -> tuple[list[Issue], set[str | None]]:
+        """Faults of the table as a whole, and the columns whose faults in every row they stand for."""
+        if not rows:
+            problem = "has no rows; accepted: at least one"
+            return ([] if faults else [Issue(self.name, None, None, problem, code="table-empty")]), set()
+        found = ", ".join(self.found)
+        absent = {column for column in COLUMNS if self.source_of[column] not in self.found}
+        echoes: set[str | None] = set(absent.intersection((*self.renamed, *self.require)))
+        whole = []
+        for column in COLUMNS:
+            if column in echoes:
+                problem = f"{self.source_of[column]!r} is not in the file; found: {found}"
+                whole.append(Issue(self.name, None, column, problem, code="column-missing"))
+        if absent.issuperset(_UTTERANCE):
+            problem = f"none of {', '.join(_UTTERANCE)} is in the file; found: {found}"
+            problem += f"; accepted: {', '.join(COLUMNS)}"
+            whole.append(Issue(self.name, None, None, problem, code="column-missing"))
+            echoes.add("audio")  # where each row was told that it has neither
+        return whole, echoes
+
+    def _check_identities(self, rows: datasets.Dataset) -> None:
+        if not len(rows) or pc.count_distinct(rows.data.column("id")).as_py() == len(rows):
+            return
+        identities = rows["id"][:]
+        places = [(part, int(number)) for part, numbers in self._taken for number in numbers]
+        first_place: dict[str, tuple[Part, int]] = {}
+        for identity, (part, number) in zip(identities, places, strict=True):
+            first, row = first_place.setdefault(identity, (part, number))
+            if (first, row) != (part, number):
+                where = "" if first == part else f" of {first.name}"
+                problem = f"{identity!r} is the id of row {row}{where} too; accepted: each id once"
+                fault = Issue(part.name, number, "id", problem, code="id-twice")
+                self._faults.append(((self._place(part), number, _ORDER.index("id")), fault))
+
+    def _audio(self, audio: pa.Array, folder: str, report: "_Report") -> pa.Array:
+        given = audio.to_pylist()
+        resolved = [None if value is None else resolve(value, folder) for value in given]
+        if self.check_audio:
+            asked = list(dict.fromkeys(value for value in resolved if value is not None))
+            with ThreadPoolExecutor() as pool:
+                reason = dict(zip(asked, pool.map(missing, asked), strict=True))
+            reason_of = [None if value is None else reason[value] for value in resolved]
+            report(
+                np.array([why is not None for why in reason_of], dtype=bool),
+                "audio",
+                lambda row: f"{given[row]!r} {reason_of[row]}; accepted: {self._accepted('audio')}",
+                "audio-missing",
+            )
+        return pa.array(resolved, pa.string())
+
+    def _label(self, label: pa.Array, report: "_Report") -> pa.Array:
+        """Each label as the label set has it: by name, by what `label_map` calls it, or by index."""
+        encoded = label.dictionary_encode()
+        names = encoded.dictionary.to_pylist()
+        self.called |= dict.fromkeys(names)
+        known = [self._known(name) for name in names]
+        code = pc.fill_null(encoded.indices, len(names)).to_numpy()
+        unknown = np.array([*(name is None for name in known), False])  # the last is a row without label
+        report(
+            unknown[code],
+            "label",
+            lambda row: f"{names[code[row]]!r} is unknown; accepted: {self._accepted('label')}",
+            "label-unknown",
+        )
+        return pa.array(known, pa.string()).take(encoded.indices)
+
+    def _known(self, label: str) -> str | None:
+        label = self.label_map.get(label, label)
+        if self.labels is None or label in self.labels:
+            return label
+        if label.isdecimal() and int(label) < len(self.labels):
+            return self.labels[int(label)]
+        return None
+
+    def _accepted(self, column: str) -> str:
+        if column == "audio":
+            return "a path relative to the manifest's folder"
+        if column == "label" and self.labels:
+            return f"{', '.join(self.labels)}, or their indices 0 to {len(self.labels) - 1}"
+        return "text"
+
+    def _place(self, part: Part) -> int:
+        return self._parts.setdefault(f"{part.source} {part.split}", len(self._parts))
+
+    def _error(self, column: str, problem: str, code: str) -> ManifestError:
+        return ManifestError([Issue(self.name, None, column, problem, code=code)])
+
+
+@dataclass(frozen=True)
+class _Report:
+    """Takes the faults of a chunk's rows."""
+
+    faults: list[tuple[tuple[int, int, int], Issue]]
+    place: int
+    name: str
+    numbers: np.ndarray
+
+    def __call__(self, rows: np.ndarray, column: str, problem: Callable[[int], str], code: str) -> None:
+        """Add a fault for each row of which `rows [n]` is true; `problem` says what is wrong with a row."""
+        rank = _ORDER.index(column)
+        for row in np.flatnonzero(rows):
+            fault = Issue(self.name, int(self.numbers[row]), column, problem(int(row)), code=code)
+            self.faults.append(((self.place, int(self.numbers[row]), rank), fault))
+
+
+class _Spool:
+    """Collects tables in memory, and on disk when they become large."""
+
+    def __init__(self) -> None:
+        self._tables: list[pa.Table] = []
+        self._path: str | None = None
+        self._writer: pa.RecordBatchStreamWriter | None = None
+
+    def write(self, table: pa.Table) -> None:
+        """Add rows."""
+        self._tables.append(table)
+        if self._writer is None and sum(table.nbytes for table in self._tables) > _IN_MEMORY:
+            if not _scratch:
+                _scratch.append(tempfile.TemporaryDirectory(prefix="mmsr-", ignore_cleanup_errors=True))
+            descriptor, self._path = tempfile.mkstemp(suffix=".arrow", dir=_scratch[0].name)
+            os.close(descriptor)
+            self._writer = pa.ipc.new_stream(self._path, table.schema)
+        if self._writer is not None:
+            for kept in self._tables:
+                self._writer.write_table(kept)
+            self._tables.clear()
+
+    def finish(self) -> datasets.Dataset:
+        """All rows."""
+        if self._writer is not None and self._path is not None:
+            self._writer.close()
+            return datasets.Dataset.from_file(self._path)
+        table = pa.concat_tables(self._tables or [_FEATURES.arrow_schema.empty_table()])
+        return datasets.Dataset(InMemoryTable(table))
+
+
+def _as_text(values: Column, column: str, report: _Report) -> pa.Array:
+    """Values as a person wrote them: 3.0 from a spreadsheet's or a table's float column is 3."""
+    if isinstance(values, pa.Array) and pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    if isinstance(values, pa.Array) and (pa.types.is_integer(values.type) or _is_text(values.type)):
+        text = values.cast(pa.string())
+        return pc.if_else(pc.equal(pc.utf8_trim_whitespace(text), ""), None, text)
+    plain = values.to_pylist() if isinstance(values, pa.Array) else values
+    no_text = np.array([isinstance(value, (list, dict, bytes)) for value in plain], dtype=bool)
+    what = lambda row: f"holds a {type(plain[row]).__name__}; accepted: text"  # noqa: E731
+    report(no_text, column, what, "value-no-text")
+    return pa.array(
+        [None if bad else _text(value) for value, bad in zip(plain, no_text, strict=True)], pa.string()
+    )
+
+
+def _text(value: object) -> str | None:
+    if is_blank(value):
+        return None
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def _blank(values: Column) -> np.ndarray:
+    """Which values `[n]` say nothing."""
+    if isinstance(values, pa.Array) and _is_text(values.type):
+        return pc.fill_null(pc.equal(pc.utf8_trim_whitespace(values), ""), True).to_numpy(
+            zero_copy_only=False
+        )
+    if isinstance(values, pa.Array) and not pa.types.is_floating(values.type):
+        return _nulls(values)
+    plain = values.to_pylist() if isinstance(values, pa.Array) else values
+    return np.array([is_blank(value) for value in plain], dtype=bool)
+
+
+def _nulls(values: pa.Array) -> np.ndarray:
+    return values.is_null().to_numpy(zero_copy_only=False)
+
+
+def _only(values: Column, kept: np.ndarray) -> Column:
+    if isinstance(values, pa.Array):
+        return values.filter(pa.array(kept))
+    return [value for value, keep in zip(values, kept, strict=True) if keep]
+
+
+def _identities(identities: pa.Array, stem: str, numbers: np.ndarray) -> pa.Array:
+    if not identities.null_count:
+        return identities
+    made = pc.binary_join_element_wise(stem, pa.array(numbers).cast(pa.string()), "-")
+    return pc.coalesce(identities, made)
+
+
+def _durations(texts: pa.Array, report: _Report) -> pa.Array:
+    """Seconds as numbers."""
+    given = texts.to_pylist() if texts.null_count < len(texts) else []
+    seconds = np.full(len(texts), np.nan)
+    for row, text in enumerate(given):
+        try:
+            seconds[row] = np.nan if text is None else float(text)
+        except ValueError:
+            seconds[row] = -1.0
+    wrong = (seconds < 0) | np.isinf(seconds)
+    report(
+        wrong, DURATION, lambda row: f"is {given[row]!r}; accepted: seconds, 0 or more", "duration-no-number"
+    )
+    return pa.array(seconds, mask=np.isnan(seconds) | wrong)

@@ -1,0 +1,192 @@
+"""A manifest of long recordings as a manifest of segments of speech."""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import soundfile
+
+from mmsr.data.audio.decoding import Audio, AudioError
+from mmsr.data.audio.segments import SAMPLE_RATE, Segmentation, SegmentError, silero, speech_segments
+from mmsr.data.manifest.manifest import COLUMNS, DURATION, ManifestError, examine_manifest
+from mmsr.data.manifest.tables import Table, holds_bytes, read_table, write_table
+from mmsr.data.storage import is_url, relative_to
+from mmsr.files import atomic_write
+
+# ---------------------------------------------------------------------- manifests
+
+
+@dataclass(frozen=True)
+class SegmentedManifest:
+    """What `segment_manifest` did.
+
+    Attributes:
+        manifest: The new manifest.
+        rows: How many rows it has.
+        recordings: How many recordings were cut, and are not in it themselves.
+        segments: Into how many segments.
+        seconds: Length of these recordings.
+        speech_seconds: Length of the segments.
+        silent: Ids of recordings without speech, of which nothing is left.
+    """
+
+    manifest: Path
+    rows: int
+    recordings: int
+    segments: int
+    seconds: float
+    speech_seconds: float
+    silent: tuple[str, ...]
+
+
+def segment_manifest(
+    manifest: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    settings: Segmentation | None = None,
+    columns: Mapping[str, str] | None = None,
+    keep_text: bool = False,
+    keep_label: bool = True,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> SegmentedManifest:
+    """Give each segment of a manifest's long recordings a row of its own.
+
+    A row whose audio is longer than `settings.max_seconds` becomes rows `<id>-0001`, `<id>-0002` ..., with
+    its speaker, language, split and kind, and what it has in columns of other names (such as `fold`); other
+    rows stay as they are, with their audio where it is. A column `duration` gets each segment's own. Writes
+
+    - OUT/audio/<id>/0001.flac ...: 16-bit FLAC, 16 kHz mono;
+    - OUT/manifest.csv, last, by a rename;
+    - OUT/segments.csv: id, recording (the id of its row), audio (the recording), start and end in seconds.
+
+    The segments of a recording appear together, by a rename. A second call makes only what is missing, or
+    was made from another file or with other settings.
+
+    Args:
+        manifest: The manifest to read. Columns of other names are kept of a file alone, not of a dataset in
+            the Hub's format.
+        out: Folder to write.
+        settings: How recordings are cut.
+        columns: Where a column has another name in the file.
+        keep_text: Whether each segment gets the whole recording's text, asr_text and rationale, which cannot
+            be divided.
+        keep_label: Whether each segment gets the whole recording's label.
+        progress: Called with task, recordings done and their number.
+
+    Raises:
+        SegmentError: silero-vad is missing, a row's id is that of a segment, or the new manifest would
+            overwrite the old one.
+        AudioError: A recording cannot be read; the message names its row.
+        ManifestError: The manifest has faults.
+    """
+    settings, out = settings or Segmentation(), Path(out)
+    if (out / "manifest.csv").exists() and (out / "manifest.csv").samefile(manifest):
+        raise SegmentError(f"{out} is the folder of {manifest}; accepted: another folder to write to")
+    examined = examine_manifest(manifest, columns=columns)
+    if examined.faults:
+        raise ManifestError(examined.faults)
+    table = examined.rows.to_list()
+    known = [*COLUMNS, *([DURATION] if DURATION in examined.rows.column_names else [])]
+    others, more = _others(manifest, examined.numbers, {*COLUMNS, DURATION, *(columns or {}).values()})
+    long = {row["id"] for row in table if row["audio"] and _seconds(row) > settings.max_seconds}
+    for row in table:
+        if (parts := re.fullmatch(r"(.*)-\d{4,}", row["id"], re.DOTALL)) and parts[1] in long:
+            raise SegmentError(
+                f"id {row['id']!r} would be a segment's of the recording {parts[1]!r}; accepted: another"
+            )
+    silero()  # before anything is written
+    dropped = {*(() if keep_text else ("text", "asr_text", "rationale")), *(() if keep_label else ("label",))}
+    rows: list[dict[str, Any]] = []
+    places: list[dict[str, Any]] = []
+    silent, seconds, done = [], 0.0, 0
+    for row, other in zip(table, more, strict=True):
+        if row["id"] not in long:
+            audio = row["audio"] and relative_to(row["audio"], os.path.abspath(out))
+            rows.append({**row, **other, "audio": audio})
+            continue
+        cut = _segmented(row, out / "audio" / _folder_name(row["id"]), settings)
+        source = relative_to(row["audio"], os.path.abspath(out))
+        for number, part in enumerate(cut["segments"], start=1):
+            identity = f"{row['id']}-{number:04d}"
+            audio = os.path.join("audio", _folder_name(row["id"]), f"{number:04d}.flac")
+            own = {"id": identity, "audio": audio, DURATION: round(part["end"] - part["start"], 4)}
+            rows.append({**row, **other, **dict.fromkeys(dropped), **own})
+            places.append({"id": identity, "recording": row["id"], "audio": source, **part})
+        silent += [] if cut["segments"] else [row["id"]]
+        seconds, done = seconds + cut["seconds"], done + 1
+        if progress is not None:
+            progress("segments", done, len(long))
+    write_table(out / "segments.csv", Table(["id", "recording", "audio", "start", "end"], places, []))
+    write_table(out / "manifest.csv", Table([*known, *others], rows, []))
+    return SegmentedManifest(
+        manifest=out / "manifest.csv",
+        rows=len(rows),
+        recordings=len(long),
+        segments=len(places),
+        seconds=seconds,
+        speech_seconds=sum(part["end"] - part["start"] for part in places),
+        silent=tuple(silent),
+    )
+
+
+def _others(
+    manifest: str | os.PathLike[str], numbers: np.ndarray, known: Collection[str]
+) -> tuple[list[str], list[dict[str, Any]]]:
+    """Names of a table's columns beside the known ones and those of files, and what some rows have there."""
+    if not os.path.isfile(manifest):
+        return [], [{} for _ in numbers]
+    table = read_table(Path(manifest), without=known)
+    rows = dict(zip(table.numbers, table.rows, strict=True))
+    bytes_ = [field.name for field in table.schema or () if holds_bytes(field.type)]  # no csv takes them
+    return [name for name in table.columns if name not in bytes_], [rows[n] for n in numbers.tolist()]
+
+
+def _seconds(row: Mapping[str, Any]) -> float:
+    try:
+        return Audio.duration(row["audio"])
+    except AudioError as error:
+        raise AudioError(f"row with id {row['id']!r}, column audio: {error}") from error
+
+
+def _segmented(row: Mapping[str, Any], folder: Path, settings: Segmentation) -> dict[str, Any]:
+    """The recording's folder of segments, made where it is not there: what its segments.json says."""
+    made_from = {"audio": row["audio"], **asdict(settings)}
+    if not is_url(row["audio"]):
+        file = os.stat(row["audio"])
+        made_from |= {"bytes": file.st_size, "modified": file.st_mtime_ns}
+    if (folder / "segments.json").is_file():
+        found = json.loads((folder / "segments.json").read_text(encoding="utf-8"))
+        if found["made_from"] == made_from:
+            return found
+    try:
+        samples = Audio(SAMPLE_RATE)(row["audio"])
+    except AudioError as error:
+        raise AudioError(f"row with id {row['id']!r}, column audio: {error}") from error
+    segments = speech_segments(samples, **asdict(settings))
+    answer = {
+        "made_from": made_from,
+        "seconds": len(samples) / SAMPLE_RATE,
+        "segments": [{"start": round(part.start, 4), "end": round(part.end, 4)} for part in segments],
+    }
+    with atomic_write(folder) as half:  # in place of what was made from another file, or with other settings
+        half.mkdir()
+        for number, part in enumerate(segments, start=1):
+            piece = samples[round(part.start * SAMPLE_RATE) : round(part.end * SAMPLE_RATE)]
+            soundfile.write(half / f"{number:04d}.flac", piece, SAMPLE_RATE, subtype="PCM_16")
+        (half / "segments.json").write_text(json.dumps(answer, indent=1), encoding="utf-8")
+    return answer
+
+
+def _folder_name(identity: str) -> str:
+    """An id as the name of a folder, whatever it holds: another id has another name."""
+    name = quote(identity, safe=" ").replace(".", "%2E")
+    if len(name) <= 100:
+        return name
+    return f"{name[:80]}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"

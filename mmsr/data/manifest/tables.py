@@ -1,0 +1,712 @@
+"""Table files: csv, tsv, jsonl, parquet, xlsx and datasets in the Hub's format.
+
+    file | URL | folder or id of a Hub dataset ─► parts (one file each, perhaps with a split) ─► chunks
+    file ─► Table (every column and value as it is) ─► file, for commands that write a changed copy
+
+Tables of text are parsed here rather than by `datasets`, whose readers guess types, fill or cut ragged rows
+and lose row numbers. Parquet keeps its Arrow columns. Audio that lies inside a table (the Hub's `Audio`
+columns, or plain bytes) becomes a reference into an Arrow file that `datasets` makes and keeps in its cache.
+
+Row numbers are those that a person sees on opening the file: in csv, tsv and xlsx the header is row 1 (a cell
+with line breaks is still one row), in jsonl the first line, in parquet and Hub datasets the first row.
+"""
+
+import csv
+import glob
+import io
+import itertools
+import json
+import logging
+import math
+import os
+import re
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, TypeAlias
+
+import datasets
+import fsspec  # type: ignore[import-untyped]
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet
+
+from mmsr.data.manifest.issues import Issue, ManifestError
+from mmsr.data.storage import inside_stream, is_url, row_of_table, seen_from
+from mmsr.files import atomic_write
+
+logger = logging.getLogger(__name__)
+
+_CHUNK = 65_536  # rows
+_STREAMED = 256  # rows that hold their audio
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # as JSON escapes it: half of a character
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+
+Column: TypeAlias = pa.Array | Sequence[object]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file of a table.
+
+    Attributes:
+        source: Its path or URL.
+        split: The split that a Hub dataset's layout says it is of.
+        dataset: The rows themselves, where only `datasets` knows how to read them.
+        audio_column: What the column `audio` is called, unless the caller says otherwise.
+        class_names: What the numbers in a column stand for, where the dataset's README says so.
+        called: How messages call it, where its own name is not enough.
+    """
+
+    source: str
+    split: str | None = None
+    dataset: datasets.Dataset | None = None
+    audio_column: str = "audio"
+    class_names: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    called: str | None = None
+
+    @property
+    def name(self) -> str:
+        """How messages call it: by its folder too where each folder has one of this name."""
+        if self.called is not None:
+            return self.called
+        folder, name = os.path.split(self.source.rstrip("/"))
+        return f"{os.path.basename(folder)}/{name}" if name.startswith("metadata.") else name or self.source
+
+    @property
+    def stem(self) -> str:
+        """What the ids that it lacks begin with."""
+        if self.called is not None:
+            return os.path.splitext(self.called)[0].replace("/", "-").removesuffix("-metadata")
+        return os.path.splitext(self.name)[0].removesuffix("/metadata")
+
+    @property
+    def folder(self) -> str:
+        """What its relative paths are relative to."""
+        if is_url(self.source):
+            return self.source.rpartition("/")[0]
+        path = os.path.abspath(self.source)
+        return path if os.path.isdir(path) else os.path.dirname(path)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some rows of a table.
+
+    Attributes:
+        numbers: Number `[n]` of each row as seen in the file.
+        columns: The values `[n]` of each column, as an Arrow array, or as Python values.
+        whole: Whether these are all the columns that the file has.
+        names: All columns that the file has.
+        inline: Audio of a streamed chunk, by the reference that stands for it in its column.
+    """
+
+    numbers: np.ndarray
+    columns: Mapping[str, Column]
+    whole: bool
+    names: Sequence[str]
+    inline: Mapping[str, bytes] = field(default_factory=dict)
+
+
+def parts(source: str | os.PathLike[str]) -> list[Part]:
+    """The files of a table: itself, or those of a Hub dataset (a local folder, or an id).
+
+    A Hub dataset with several configurations is asked for as `ID:CONFIGURATION`.
+
+    Raises:
+        ManifestError: There is nothing of this name, or nothing that is known how to read.
+    """
+    name = os.fspath(source)
+    if os.path.isfile(name) or (is_url(name) and _ending(name) in _READERS):
+        if _ending(name) not in _READERS:
+            raise unreadable(name, f"has the ending {_ending(name)!r}; accepted: {_ACCEPTED}")
+        return [Part(name)]
+    place, _, configuration = name.removeprefix("hf://datasets/").partition(":")
+    if os.path.isdir(name):
+        place, configuration = os.path.abspath(name), ""
+    if os.path.isdir(place) or (_HUB_ID.fullmatch(place) and _ending(place) not in _READERS):
+        return _hub_parts(name, place, configuration or None)
+    if _ending(name) not in _READERS:
+        raise unreadable(name, f"has the ending {_ending(name)!r}; accepted: {_ACCEPTED}")
+    raise unreadable(name, f"does not exist; accepted: a manifest file ({_ACCEPTED})")
+
+
+def _hub_parts(name: str, place: str, configuration: str | None) -> list[Part]:
+    """Files of a dataset in the Hub's format, by split; the rows themselves where they are no table files."""
+    try:
+        builder = datasets.load_dataset_builder(place, name=configuration)
+        files = {
+            str(split): [str(file) for file in group]
+            for split, group in (builder.config.data_files or {}).items()
+        }
+        every = [file for group in files.values() for file in group]
+        metadata = {file for file in every if os.path.basename(file).startswith("metadata.")}
+        if every and all(_ending(file) in _READERS for file in metadata or every):
+            names = [os.path.basename(file) for file in (metadata or every)]
+            same = len(set(names)) < len(names)  # train/data.csv and test/data.csv
+            root = os.path.commonpath(every) if same and not is_url(every[0]) else None
+            class_names = _class_names(builder.info.features or {})
+            return [
+                Part(
+                    file,
+                    split,
+                    audio_column="file_name" if metadata else "audio",
+                    class_names=class_names,
+                    called=None if root is None else os.path.relpath(file, root),
+                )
+                for split, group in files.items()
+                for file in group
+                if not metadata or file in metadata
+            ]
+        if builder.name == "audiofolder":
+            problem = "is a folder of audio files without metadata.csv"
+            accepted = "a manifest, which `mmsr data convert --from folder` makes of it"
+            raise unreadable(name, f"{problem}; accepted: {accepted}")
+        loaded = datasets.load_dataset(place, name=configuration)
+    except ManifestError:
+        raise
+    except (OSError, ValueError, ImportError, datasets.exceptions.DatasetsError) as error:
+        if os.path.isdir(place) and not os.listdir(place):
+            problem = "is an empty folder"
+        else:
+            problem = f"cannot be read as a dataset ({' '.join(str(error).split())[:300]})"
+        accepted = f"a manifest file ({_ACCEPTED}), or a folder or id of a dataset in the Hub's format"
+        raise unreadable(name, f"{problem}; accepted: {accepted}") from error
+    return [Part(place, str(split), rows) for split, rows in loaded.items()]
+
+
+def chunks(
+    part: Part, wanted: Collection[str], faults: list[Issue], *, stream: bool = False
+) -> Iterator[Chunk]:
+    """Read a part.
+
+    Args:
+        part: One of `parts`.
+        wanted: Columns that are used; others may be left unread.
+        faults: Gets what is wrong with single rows.
+        stream: Whether audio inside the table comes with the chunk, not from an Arrow file made of it.
+
+    Raises:
+        ManifestError: The file cannot be read at all.
+    """
+    if part.dataset is not None:
+        yield from _of_dataset(part.dataset, wanted)
+        return
+    if not is_url(part.source) and not os.path.getsize(part.source):
+        raise unreadable(part.source, "is empty; accepted: a header and at least one row")
+    try:
+        with fsspec.open(part.source, "rb") as file:
+            reader = _READERS[_ending(part.source)]
+            for chunk in reader(part, file, faults, wanted=wanted, stream=stream):
+                if part.class_names and _ending(part.source) != ".parquet":
+                    named = {
+                        name: _named(values, part.class_names.get(name))
+                        for name, values in chunk.columns.items()
+                    }
+                    chunk = replace(chunk, columns=named)
+                yield chunk
+    except ManifestError:
+        raise
+    except UnicodeDecodeError as error:
+        problem = f"is not UTF-8 (byte {error.object[error.start]:#04x}); accepted: text saved as UTF-8"
+        raise unreadable(part.source, problem, code="not-utf-8") from error
+    except (OSError, ImportError) as error:  # ImportError: the package of a kind of URL
+        reason = getattr(error, "strerror", None) or error
+        raise unreadable(part.source, f"cannot be read: {reason}") from error
+
+
+def unreadable(source: str, problem: str, *, code: str = "unreadable") -> ManifestError:
+    """The error of a file as a whole."""
+    return ManifestError([Issue(source, None, None, problem, code=code)])
+
+
+def is_blank(value: object) -> bool:
+    """Whether a value says nothing."""
+    return (
+        value is None
+        or (isinstance(value, str) and not value.strip())
+        or (isinstance(value, float) and math.isnan(value))  # how data frames write a missing number
+    )
+
+
+def _ending(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
+
+
+# ---------------------------------------------------------------------- rows of text
+
+
+def _read_csv(part: Part, file: BinaryIO, faults: list[Issue], **_: object) -> Iterator[Chunk]:
+    return _read_delimited(part, file, ",", faults)
+
+
+def _read_tsv(part: Part, file: BinaryIO, faults: list[Issue], **_: object) -> Iterator[Chunk]:
+    return _read_delimited(part, file, "\t", faults)
+
+
+def _read_delimited(part: Part, file: BinaryIO, delimiter: str, faults: list[Issue]) -> Iterator[Chunk]:
+    records = enumerate(_records(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), delimiter), 1)
+    _, (first, stray) = next(records, (1, ([], None)))
+    if stray is not None:
+        raise ManifestError([Issue(part.name, 1, None, stray, code="quote-stray")])
+    header = _names(part, first)
+    while some := list(itertools.islice(records, _CHUNK)):
+        kept = []
+        for number, (values, stray) in some:
+            if stray is not None:
+                faults.append(Issue(part.name, number, None, stray, code="quote-stray"))
+            elif values and len(values) != len(header):
+                problem = f"has {len(values)} values; accepted: {len(header)}, as the header has"
+                faults.append(Issue(part.name, number, None, problem, code="ragged-row"))
+            else:
+                kept.append((number, values or [""] * len(header)))
+        columns = list(zip(*(values for _, values in kept), strict=True)) or [()] * len(header)
+        yield Chunk(
+            np.array([number for number, _ in kept], dtype=np.int64),
+            {name: pa.array(column, pa.string()) for name, column in zip(header, columns, strict=True)},
+            whole=True,
+            names=header,
+        )
+
+
+def _records(lines: Iterator[str], delimiter: str) -> Iterator[tuple[list[str], str | None]]:
+    """Each row's values, and what is wrong with its quotes or None; after such a row its second line is next.
+
+    Many programs write tsv without quoting. There a quote is stray, too, if it opens a cell of several lines,
+    each of which is a row by itself: it would merge them. A quoted header, or a doubled quote in the row,
+    says that the file does quote.
+    """
+    ahead: deque[str] = deque()  # lines to be read again
+    taken: list[str] = []  # lines of the present row
+
+    def take() -> Iterator[str]:
+        while line := ahead.popleft() if ahead else next(lines, ""):
+            taken.append(line)
+            yield line
+
+    reader = csv.reader(take(), delimiter=delimiter, strict=True)
+    width, quoting = 0, True  # of the header
+    while True:
+        taken.clear()
+        values: list[str] = []
+        stray: str | None = None
+        try:
+            values = next(reader)
+            if not width:
+                width, quoting = len(values), delimiter != "\t" or taken[0].startswith('"')
+            elif len(taken) > 1 and not quoting and _merged(taken, width):
+                stray = f"a quote would make one row of {len(taken)} lines"
+        except StopIteration:
+            return
+        except csv.Error as error:
+            stray = str(error).replace("\t", "\\t")
+        if stray is not None:
+            line = taken[0].rstrip("\r\n")[:60]
+            accepted = "quotes around a whole cell, those inside it doubled"
+            stray = f"cannot be read ({stray}): {line!r}; accepted: {accepted}"
+            ahead.extendleft(reversed(taken[1:]))
+            reader = csv.reader(take(), delimiter=delimiter, strict=True)
+        yield values, stray
+
+
+def _merged(lines: Sequence[str], width: int) -> bool:
+    """Whether each line of a cell with line breaks is a row of a tsv by itself, of so many values."""
+    tabs = {line.count("\t") for line in lines if not line.isspace()}
+    return width > 1 and tabs == {width - 1} and not any('""' in line for line in lines)
+
+
+def _read_jsonl(
+    part: Part, file: BinaryIO, faults: list[Issue], *, wanted: Collection[str], **_: object
+) -> Iterator[Chunk]:
+    lines = enumerate(io.TextIOWrapper(file, encoding="utf-8-sig"), start=1)
+    names: dict[str, None] = {}
+    while some := list(itertools.islice(lines, _CHUNK)):
+        rows: list[tuple[int, dict[str, object]]] = []
+        for number, line in some:
+            try:
+                values = json.loads(line) if line.strip() else {}
+            except json.JSONDecodeError as error:
+                problem = f"is not JSON ({error.msg}); accepted: one object a line"
+                faults.append(Issue(part.name, number, None, problem, code="ragged-row"))
+                continue
+            if not isinstance(values, dict):
+                problem = f"holds a {type(values).__name__}; accepted: one JSON object a line"
+                faults.append(Issue(part.name, number, None, problem, code="ragged-row"))
+                continue
+            names.update(dict.fromkeys(values))
+            halved = [*_halved(values, wanted)] if _SURROGATE.search(line) else []
+            for name, near in halved:
+                problem = f"{near!r} has half of a character; accepted: both of its \\u escapes, or neither"
+                faults.append(Issue(part.name, number, name, problem, code="text-surrogate"))
+            if not halved:
+                rows.append((number, values))
+        yield _of_rows(rows, list(names))
+
+
+def _halved(values: Mapping[str, object], wanted: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Columns with a surrogate that is not one of a pair, which no text can hold, and what is around it."""
+    for name, value in values.items():
+        text = str(value)
+        if name in wanted and (half := re.search("[\ud800-\udfff]", text)):
+            yield name, text[max(0, half.start() - 20) : half.end() + 20]
+
+
+def _read_xlsx(part: Part, file: BinaryIO, faults: list[Issue], **_: object) -> Iterator[Chunk]:
+    try:
+        import openpyxl
+    except ImportError as error:
+        raise unreadable(part.source, "needs openpyxl to be read: pip install 'mmsr[xlsx]'") from error
+    try:
+        book = openpyxl.load_workbook(file, read_only=True, data_only=True)
+        if len(book.sheetnames) > 1:
+            sheets = len(book.sheetnames)
+            logger.warning("%s: of %d sheets, only %r is read", part.name, sheets, book.sheetnames[0])
+        sheet = book.worksheets[0]
+        sheet.reset_dimensions()  # as the file states them, they may be out of date, and rows be cut off
+        rows = sheet.iter_rows(values_only=True)
+        cells = list(next(rows, ()))
+        while cells and is_blank(cells[-1]):  # formatting alone can make a sheet wider
+            cells.pop()
+        header = _names(part, cells)
+        numbered = enumerate(rows, start=2)
+        while some := list(itertools.islice(numbered, _CHUNK)):
+            for number, values in some:
+                if any(not is_blank(value) for value in values[len(header) :]):
+                    problem = f"has values beyond the header; accepted: {len(header)} values"
+                    faults.append(Issue(part.name, number, None, problem, code="ragged-row"))
+            filled = [
+                (number, dict(itertools.zip_longest(header, values[: len(header)])))
+                for number, values in some
+            ]
+            yield _of_rows(filled, header)
+        book.close()
+    except ManifestError:
+        raise
+    except Exception as error:  # a broken zip, xml or sheet shows as almost any exception
+        raise unreadable(part.source, f"is no xlsx file ({error})") from error
+
+
+def _of_rows(rows: Sequence[tuple[int, Mapping[str, object]]], names: Sequence[str]) -> Chunk:
+    return Chunk(
+        np.array([number for number, _ in rows], dtype=np.int64),
+        {name: [values.get(name) for _, values in rows] for name in names},
+        whole=True,
+        names=list(names),
+    )
+
+
+def _names(part: Part, header: Sequence[object]) -> list[str]:
+    """A header's column names; one without a name, as a data frame's index, is called by its place."""
+    names = [f"column {place}" if is_blank(name) else str(name) for place, name in enumerate(header, start=1)]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        problem = "is in the header twice; accepted: each column once"
+        raise ManifestError([Issue(part.name, 1, name, problem, code="column-twice") for name in twice])
+    return names
+
+
+# ---------------------------------------------------------------------- Arrow columns
+
+
+def _read_parquet(
+    part: Part, file: BinaryIO, faults: list[Issue], *, wanted: Collection[str], stream: bool
+) -> Iterator[Chunk]:
+    try:
+        table = pyarrow.parquet.ParquetFile(file)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise unreadable(part.source, f"is no parquet file ({error})") from error
+    schema = table.schema_arrow
+    inside = any(holds_bytes(schema.field(name).type) for name in wanted if name in schema.names)
+    if inside and not stream:
+        # rows of a parquet file cannot be had one at a time, those of an Arrow file can
+        held = datasets.Dataset.from_parquet(glob.escape(part.source))
+        yield from _of_dataset(held, wanted, class_names=part.class_names)
+        return
+    used = [name for name in schema.names if name in wanted]
+    names = {**part.class_names, **_class_names(datasets.Features.from_arrow_schema(schema))}
+    number = 1
+    for batch in table.iter_batches(batch_size=_STREAMED if inside else _CHUNK, columns=used):
+        inline: dict[str, bytes] = {}
+        columns: dict[str, Column] = {}
+        for name, column in zip(used, batch.columns, strict=True):
+            if holds_bytes(column.type):
+                references = [inside_stream(name, number + row) for row in range(len(batch))]
+                columns[name] = _references(column, references)
+                values = pc.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column
+                inline |= zip(references, values.to_pylist(), strict=True)
+            else:
+                columns[name] = _named(column, names.get(name))
+        whole = len(used) == len(schema.names)
+        numbers = np.arange(number, number + len(batch))
+        yield Chunk(numbers, columns, whole=whole, names=schema.names, inline=inline)
+        number += len(batch)
+
+
+def _of_dataset(
+    rows: datasets.Dataset, wanted: Collection[str], *, class_names: Mapping[str, Sequence[str]] | None = None
+) -> Iterator[Chunk]:
+    """Rows that `datasets` holds in Arrow files, of which audio inside them is referred to."""
+    used = [name for name in rows.column_names if name in wanted]
+    names = {**(class_names or {}), **_class_names(rows.features)}
+    first = 0
+    for file in [entry["filename"] for entry in rows.cache_files]:
+        table = datasets.Dataset.from_file(file).data
+        for start in range(0, len(table), _CHUNK):
+            some = table.slice(start, min(_CHUNK, len(table) - start))
+            columns: dict[str, Column] = {}
+            for name in used:
+                column = some.column(name)
+                if holds_bytes(column.type):  # gigabytes: never brought together
+                    rows_of = iter(range(start, start + len(column)))
+                    columns[name] = [
+                        reference
+                        for chunk in column.chunks
+                        for reference in _references(
+                            chunk, [row_of_table(file, name, next(rows_of)) for _ in range(len(chunk))]
+                        )
+                    ]
+                else:
+                    column = column.combine_chunks()
+                    if isinstance(column, pa.ChunkedArray):
+                        column = pa.concat_arrays(column.chunks)
+                    columns[name] = _named(column, names.get(name))
+            yield Chunk(
+                np.arange(first + start + 1, first + start + len(some) + 1),
+                columns,
+                whole=len(used) == len(rows.column_names),
+                names=rows.column_names,
+            )
+        first += len(table)
+
+
+def _class_names(features: Mapping[str, Any]) -> dict[str, Sequence[str]]:
+    """What the numbers in the Hub's class columns stand for."""
+    return {name: kind.names for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)}
+
+
+def _named(column: Column, names: Sequence[str] | None) -> Column:
+    if names is None:
+        return column
+    values = column.to_pylist() if isinstance(column, pa.Array) else column
+    return [_class_name(value, names) for value in values]
+
+
+def _class_name(value: object, names: Sequence[str]) -> object:
+    """A number's name; -1 is how the Hub writes a label that is held back; what is no number stays."""
+    text = str(value).strip()
+    if text == "-1":
+        return None
+    return names[int(text)] if text.isdecimal() and int(text) < len(names) else value
+
+
+def holds_bytes(kind: pa.DataType) -> bool:
+    """Whether values of this type have files in them, as plain bytes or as the Hub's audio and pictures."""
+    if pa.types.is_struct(kind):
+        return any(field.name == "bytes" and holds_bytes(field.type) for field in kind)
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def _references(column: pa.Array, references: Sequence[str]) -> list[str | None]:
+    """For each value the reference to its bytes, or its path where it has no bytes, or None."""
+    bytes_, paths = column, [None] * len(column)
+    if pa.types.is_struct(column.type):
+        bytes_ = pc.struct_field(column, "bytes")
+        if column.type.get_field_index("path") >= 0:
+            paths = pc.struct_field(column, "path").to_pylist()
+    held = pc.is_valid(bytes_).to_pylist()
+    return [
+        reference if inside else path for reference, inside, path in zip(references, held, paths, strict=True)
+    ]
+
+
+_READERS: dict[str, Callable[..., Iterator[Chunk]]] = {
+    ".csv": _read_csv,
+    ".tsv": _read_tsv,
+    ".jsonl": _read_jsonl,
+    ".parquet": _read_parquet,
+    ".xlsx": _read_xlsx,
+}
+ENDINGS = tuple(_READERS)
+_ACCEPTED = ", ".join(ENDINGS)
+
+
+# ---------------------------------------------------------------------- copies with every column
+
+
+@dataclass(frozen=True)
+class Table:
+    """A file's rows.
+
+    Attributes:
+        columns: Names in the file's order; in jsonl in the order in which they first occur.
+        rows: Values by column, as typed: text from csv and tsv, anything from the others.
+        numbers: Row of each as seen in the file.
+        schema: Types of a parquet file's columns, by which a parquet copy keeps them.
+    """
+
+    columns: list[str]
+    rows: list[dict[str, Any]]
+    numbers: list[int]
+    schema: pa.Schema | None = None
+
+    def filled(self, column: str, values: Mapping[int, str | None]) -> "Table":
+        """The table with a column's values, by row number; other rows keep theirs, None in a new column."""
+        rows = [
+            {**row, column: values.get(number, row.get(column))}
+            for number, row in zip(self.numbers, self.rows, strict=True)
+        ]
+        return replace(self, columns=list(dict.fromkeys([*self.columns, column])), rows=rows)
+
+    def moved(self, column: str, here: Path, there: Path) -> "Table":
+        """The table with a column's relative paths, relative to one folder, as seen from another."""
+
+        def seen(path: object) -> object:
+            return seen_from(path, here, there) if isinstance(path, str) and path.strip() else path
+
+        if column not in self.columns:
+            return self
+        return replace(self, rows=[{**row, column: seen(row.get(column))} for row in self.rows])
+
+
+def read_table(path: Path, *, without: Collection[str] = ()) -> Table:
+    """Read a file that `examine_manifest` has read without a fault, every column and value as it is.
+
+    Args:
+        path: The file.
+        without: Columns to leave out.
+
+    Raises:
+        ManifestError: The file cannot be read, or its ending is not known.
+    """
+    if checked_ending(path) == ".parquet":
+        names = [name for name in pyarrow.parquet.read_schema(path).names if name not in without]
+        table = pyarrow.parquet.read_table(path, columns=names)
+        rows = table.to_pylist()
+        return Table(table.column_names, rows, list(range(1, len(rows) + 1)), table.schema)
+    part = Part(os.fspath(path))
+    columns: dict[str, None] = {}
+    kept: list[tuple[int, dict[str, Any]]] = []
+    for chunk in chunks(part, (), []):  # tables of text have all their columns read
+        columns |= dict.fromkeys(name for name in chunk.names if name not in without)
+        values = [
+            column.to_pylist() if isinstance(column, pa.Array) else column
+            for column in chunk.columns.values()
+        ]
+        for number, *row in zip(chunk.numbers.tolist(), *values, strict=True):
+            if not all(is_blank(value) for value in row):
+                named = zip(chunk.columns, row, strict=True)
+                kept.append((number, {name: value for name, value in named if name not in without}))
+    return Table(list(columns), [row for _, row in kept], [number for number, _ in kept])
+
+
+def write_table(path: Path, table: Table) -> None:
+    """Write a table in the format that the ending names; the file appears whole, by rename.
+
+    Where the format has no type for a value it is written as text, lists and objects as JSON, and a whole
+    float as an integer, as a manifest reads it.
+
+    Raises:
+        ManifestError: The file's ending is not known.
+    """
+    suffix = checked_ending(path)
+    with atomic_write(path) as half:
+        _WRITERS[suffix](half, table)
+
+
+def checked_ending(path: Path) -> str:
+    """A file's ending in lower case.
+
+    Raises:
+        ManifestError: It is not known.
+    """
+    if (ending := path.suffix.lower()) not in _READERS:
+        raise unreadable(os.fspath(path), f"has the ending {path.suffix!r}; accepted: {_ACCEPTED}")
+    return ending
+
+
+def _write_delimited(path: Path, table: Table) -> None:
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        rows: list[Sequence[str | None]] = [table.columns, *_cells(table.rows, table.columns)]
+        delimiter = _DELIMITERS[path.suffix.lower()]
+        # a lone carriage return would end the row where a reader meets it unquoted; in a tsv, lines of a cell
+        # look like rows unless the header is quoted
+        breaks = "\r\n" if delimiter == "\t" else "\r"
+        broken = any(mark in value for row in rows for value in row if value for mark in breaks)
+        quoting: Literal[0, 1] = csv.QUOTE_ALL if broken else csv.QUOTE_MINIMAL
+        csv.writer(file, delimiter=delimiter, lineterminator="\n", quoting=quoting).writerows(rows)
+
+
+def _write_jsonl(path: Path, table: Table) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        for row in table.rows:
+            file.write(json.dumps(row, ensure_ascii=False, default=_plain) + "\n")
+
+
+def _write_parquet(path: Path, table: Table) -> None:
+    known = {} if table.schema is None else {field.name: field for field in table.schema}
+    columns = {}
+    for name in table.columns:
+        values = [row.get(name) for row in table.rows]
+        if name in known:
+            columns[name] = pa.array(values, known[name].type)
+        else:  # as a manifest has it
+            columns[name] = pa.array([_cell(value) for value in values], pa.string())
+    pyarrow.parquet.write_table(pa.table(columns), path)
+
+
+def _write_xlsx(path: Path, table: Table) -> None:
+    try:
+        import openpyxl
+        from openpyxl.cell import WriteOnlyCell
+        from openpyxl.utils.exceptions import IllegalCharacterError
+    except ImportError as error:
+        raise ValueError(f"{path} needs openpyxl to be written: pip install 'mmsr[xlsx]'") from error
+    book = openpyxl.Workbook(write_only=True)
+    sheet = book.create_sheet()
+    rows: list[Sequence[str | None]] = [table.columns, *_cells(table.rows, table.columns)]
+    for number, values in enumerate(rows, start=1):
+        cells = []
+        for name, value in zip(table.columns, values, strict=True):
+            try:
+                cells.append(WriteOnlyCell(sheet, value))
+            except IllegalCharacterError as error:
+                problem = f"{value!r} holds a control character, which xlsx cannot; accepted: another format"
+                raise ManifestError([Issue(path.name, number, name, problem)]) from error
+            if value is not None:
+                cells[-1].data_type = "s"  # what begins with = is text too, no formula
+        sheet.append(cells)
+    book.save(path)
+
+
+def _cells(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> Iterator[list[str | None]]:
+    return ([_cell(row.get(name)) for name in columns] for row in rows)
+
+
+def _cell(value: object) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, (list, dict, bytes)):
+        return json.dumps(value, ensure_ascii=False, default=_plain)
+    return str(value)
+
+
+def _plain(value: object) -> str:
+    """What JSON has no type for, as text."""
+    if isinstance(value, bytes):
+        raise ValueError(
+            "audio inside a table goes into parquet alone; accepted: a copy that ends in .parquet"
+        )
+    return str(value)
+
+
+_DELIMITERS = {".csv": ",", ".tsv": "\t"}
+_WRITERS: dict[str, Callable[[Path, Table], None]] = {
+    ".csv": _write_delimited,
+    ".tsv": _write_delimited,
+    ".jsonl": _write_jsonl,
+    ".parquet": _write_parquet,
+    ".xlsx": _write_xlsx,
+}

@@ -1,0 +1,1 @@
+"""Explanations: where a model looks, and whether its rationales can be believed."""

@@ -1,0 +1,1 @@
+"""Robustness: what noise, lost words and lost modalities cost."""

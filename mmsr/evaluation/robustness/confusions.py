@@ -1,0 +1,313 @@
+"""Recognition errors on demand: transcripts made worse to a chosen error rate, as a recogniser would.
+
+    pairs (text, asr_text) ─► jiwer's alignment ─► Confusions ─► degrade(text, wer) ─► asr_text at 5, 10, 20 %
+
+What a recogniser confuses is counted from what one did; how often is then a free choice, which gives a
+model's robustness as a curve over the error rate. Errors are counted as `mmsr.evaluation.error_rates` counts
+them, in words or, in unspaced languages, in characters.
+
+The demo corpus has a simulation of its own (`mmsr.data.corpora.demo.corpus.simulate_asr`): its bytes
+are fixed by its seed, and it has no recogniser's output to learn from.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmsr.data.manifest.manifest import Issue, ManifestError, examine_manifest, load_manifest
+from mmsr.data.manifest.tables import read_table, write_table
+from mmsr.evaluation.error_rates import UNSPACED, base_language, edits, units, word_error_rate
+
+_Token = tuple[str, float]  # a written word, and how likely it goes wrong yet
+_DRAWS = 50  # for one edit: nearly always the first will do
+_ALIKE = 5  # words of like spelling that may stand for one whose confusions were never seen
+
+
+@dataclass
+class LanguageConfusions:
+    """Counts of what a recogniser did with one language's words (characters).
+
+    Attributes:
+        heard: How often each unit was right.
+        substituted: What each unit was taken for.
+        deleted: How often each was left out.
+        inserted: What was written where nothing was said.
+    """
+
+    heard: Counter[str] = field(default_factory=Counter)
+    substituted: dict[str, Counter[str]] = field(default_factory=dict)
+    deleted: Counter[str] = field(default_factory=Counter)
+    inserted: Counter[str] = field(default_factory=Counter)
+
+    def kinds(self) -> dict[str, int]:
+        """Number of errors of each kind."""
+        substitutions = sum(counts.total() for counts in self.substituted.values())
+        return {"substitute": substitutions, "delete": self.deleted.total(), "insert": self.inserted.total()}
+
+    def error_rate(self, unit: str) -> float:
+        """Share of a unit's occurrences that went wrong, with one more right and wrong to begin with."""
+        wrong = self.deleted[unit] + self.substituted.get(unit, Counter()).total()
+        return (wrong + 1) / (wrong + self.heard[unit] + 2)
+
+
+class Confusions:
+    """What a recogniser confuses, by language; learned from its output, kept as JSON.
+
+    Args:
+        by_language: Counts of each language, by its code without a region.
+    """
+
+    def __init__(self, by_language: Mapping[str, LanguageConfusions]):
+        self.by_language = dict(by_language)
+        self._substitutes: dict[tuple[str, str], Counter[str]] = {}
+
+    @classmethod
+    def learn(
+        cls, references: Sequence[str], hypotheses: Sequence[str], languages: Sequence[str | None]
+    ) -> Confusions:
+        """Count confusions in pairs of what was said and what was heard.
+
+        Raises:
+            ValueError: The lengths differ.
+        """
+        import jiwer
+
+        learned: dict[str, LanguageConfusions] = {}
+        for reference, hypothesis, language in zip(references, hypotheses, languages, strict=True):
+            counts = learned.setdefault(_code(language), LanguageConfusions())
+            spoken, heard = units(reference, language), units(hypothesis, language)
+            alignment = jiwer.process_words(" ".join(spoken), " ".join(heard)).alignments[0]
+            for part in alignment:
+                said = spoken[part.ref_start_idx : part.ref_end_idx]
+                written = heard[part.hyp_start_idx : part.hyp_end_idx]
+                if part.type == "equal":
+                    counts.heard.update(said)
+                elif part.type == "delete":
+                    counts.deleted.update(said)
+                elif part.type == "insert":
+                    counts.inserted.update(written)
+                else:
+                    for unit, other in zip(said, written, strict=True):
+                        counts.substituted.setdefault(unit, Counter())[other] += 1
+        return cls(learned)
+
+    @classmethod
+    def of_vocabulary(cls, texts: Sequence[str], languages: Sequence[str | None]) -> Confusions:
+        """Errors where there is no recogniser to learn from: words of each language taken for others.
+
+        Of five errors three are substitutions, by frequent words, spelt alike where there are such; one is a
+        deletion and one an insertion. All words go wrong equally often.
+
+        Raises:
+            ValueError: The lengths differ.
+        """
+        vocabulary: dict[str, Counter[str]] = {}
+        for text, language in zip(texts, languages, strict=True):
+            vocabulary.setdefault(_code(language), Counter()).update(units(text, language))
+        return cls(
+            {
+                language: LanguageConfusions(
+                    heard=Counter(words),
+                    # no unit is "", so that what one is taken for comes from all words
+                    substituted={"": Counter({word: 3 * count for word, count in words.items()})},
+                    deleted=Counter(words),
+                    inserted=Counter(words),
+                )
+                for language, words in vocabulary.items()
+            }
+        )
+
+    @classmethod
+    def open(cls, path: str | Path, *, columns: Mapping[str, str] | None = None) -> Confusions:
+        """Load a confusions.json, or learn from a manifest that has asr_text beside text.
+
+        Raises:
+            ValueError: The file is neither, or the manifest has faults.
+        """
+        if Path(path).suffix == ".json":
+            return cls.load(path)
+        rows = load_manifest(path, columns=columns, check_audio=False)
+        pairs = [row for row in rows if row["text"] and row["asr_text"]]
+        return cls.learn(*([row[name] for row in pairs] for name in ("text", "asr_text", "language")))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Confusions:
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: The file holds something else.
+        """
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            return cls(
+                {
+                    language: LanguageConfusions(
+                        heard=Counter(counts["heard"]),
+                        substituted={unit: Counter(to) for unit, to in counts["substituted"].items()},
+                        deleted=Counter(counts["deleted"]),
+                        inserted=Counter(counts["inserted"]),
+                    )
+                    for language, counts in content.items()
+                }
+            )
+        except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, KeyError, TypeError) as error:
+            accepted = "accepted: confusions.json, or a manifest with text and asr_text"
+            raise ValueError(f"{path} holds no confusions ({error}); {accepted}") from error
+
+    def to_json(self) -> str:
+        """The counts, as `load` reads them."""
+        content = {language: vars(counts) for language, counts in sorted(self.by_language.items())}
+        return json.dumps(content, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
+
+    def degrade(self, text: str, *, wer: float, language: str | None, seed: int, identity: str) -> str:
+        """A text with `wer` errors for each of its words (characters, where they are not spaced).
+
+        The number of edits is drawn so that its mean is `wer` times the number of words, and is what an
+        alignment of the two texts then counts. Kinds and places of errors follow the recogniser's. What
+        stays right keeps its case and punctuation.
+
+        Args:
+            text: What was said.
+            wer: Wanted error rate, from 0 to 1.
+            language: The text's language.
+            seed: With `identity` it decides every draw, whatever else is degraded.
+            identity: The row's id.
+
+        Raises:
+            ValueError: `wer` is out of its range, or there are no confusions in the language.
+        """
+        counts = self._counts(language)
+        if not 0 <= wer <= 1:
+            raise ValueError(f"wer is {wer}; accepted: 0 to 1")
+        # The draws do not depend on `wer`: a worse transcript has the better one's errors, and more.
+        draw = random.Random(f"{seed}/{identity}")
+        exact = wer * len(units(text, language))
+        wanted = int(exact) + (draw.random() < exact % 1)
+        spaced = base_language(language) not in UNSPACED
+        state = [
+            (token, self._weight(counts, token, language)) for token in (text.split() if spaced else text)
+        ]
+        written, made = text, 0
+        for _ in range(_DRAWS * wanted):
+            if made == wanted:
+                break
+            trial = self._edited(draw, state, language)
+            worse = (" " if spaced else "").join(token for token, _ in trial)
+            reached = edits(text, worse, language)
+            if made < reached <= wanted:  # an edit may undo another, or count twice
+                state, written, made = trial, worse, reached
+        return written
+
+    def _edited(self, draw: random.Random, state: list[_Token], language: str | None) -> list[_Token]:
+        """The tokens with one more error, among those that are right yet."""
+        counts, trial = self._counts(language), list(state)
+        kinds = counts.kinds()
+        (kind,) = draw.choices(list(kinds), list(kinds.values()))
+        weights = [weight for _, weight in state]
+        if kind == "insert":
+            trial.insert(draw.randrange(len(trial) + 1), (_drawn(draw, counts.inserted), 0.0))
+        elif any(weights):
+            (place,) = draw.choices(range(len(state)), weights)
+            token = state[place][0]
+            other = [] if kind == "delete" else [(self._substitute(draw, token, language), 0.0)]
+            trial[place : place + 1] = other
+        return trial
+
+    @staticmethod
+    def _weight(counts: LanguageConfusions, token: str, language: str | None) -> float:
+        """How likely a token goes wrong; one that is punctuation, or several words, is left alone."""
+        parts = units(token, language)
+        return counts.error_rate(parts[0]) if len(parts) == 1 else 0.0
+
+    def _counts(self, language: str | None) -> LanguageConfusions:
+        counts = self.by_language.get(_code(language))
+        if counts is None or not any(counts.kinds().values()):
+            known = ", ".join(
+                code for code, of in sorted(self.by_language.items()) if any(of.kinds().values())
+            )
+            raise ValueError(f"no errors were learned for language {language!r}; accepted: {known or 'none'}")
+        return counts
+
+    def _substitute(self, draw: random.Random, token: str, language: str | None) -> str:
+        code, unit = _code(language), units(token, language)[0]
+        if (code, unit) not in self._substitutes:
+            self._substitutes[code, unit] = _choices(self.by_language[code], unit)
+        return _drawn(draw, self._substitutes[code, unit])
+
+
+def degrade_manifest(
+    source: str | os.PathLike[str],
+    confusions: Confusions,
+    out: str | os.PathLike[str],
+    *,
+    wer: Sequence[float],
+    seed: int = 0,
+    columns: Mapping[str, str] | None = None,
+) -> dict[Path, dict[str, Any]]:
+    """Write a copy of a manifest for each error rate, its `asr_text` made from `text`.
+
+    Copies stand in the folder `out` as `wer-0.10.csv` and so on, in the manifest's format, beside
+    confusions.json. Every other column stays; rows without `text` keep their `asr_text`.
+
+    Returns:
+        `word_error_rate`'s figures of each copy.
+
+    Raises:
+        ManifestError: The manifest has faults, or a row's language has no confusions.
+        ValueError: An error rate is out of its range or given twice.
+    """
+    source, out = Path(source), Path(out)
+    names = [f"wer-{rate:.2f}{source.suffix.lower()}" for rate in wer]
+    if len(set(names)) < len(names) or not names:
+        raise ValueError(f"wer is {list(wer)}; accepted: one rate or more, each once to two decimals")
+    examined = examine_manifest(source, columns=columns)
+    if examined.faults:
+        raise ManifestError(examined.faults)
+    table = read_table(source)
+    asr_text, audio = ((columns or {}).get(name, name) for name in ("asr_text", "audio"))
+    numbered = list(zip(examined.numbers.tolist(), examined.rows, strict=True))
+    spoken = [(number, row) for number, row in numbered if row["text"] is not None]
+    if not spoken:
+        raise ManifestError([Issue(source.name, None, "text", "is empty; accepted: a transcript to degrade")])
+    measured = {}
+    for name, rate in zip(names, wer, strict=True):
+        worse = {}
+        for number, row in spoken:
+            options = {"language": row["language"], "seed": seed, "identity": row["id"]}
+            try:
+                worse[number] = confusions.degrade(row["text"], wer=rate, **options)
+            except ValueError as error:
+                raise ManifestError([Issue(source.name, number, "language", str(error))]) from error
+        write_table(out / name, table.filled(asr_text, worse).moved(audio, source.parent, out))
+        columns_of = ([row["text"] for _, row in spoken], list(worse.values()))
+        measured[out / name] = word_error_rate(*columns_of, [row["language"] for _, row in spoken])
+    (out / "confusions.json").write_text(confusions.to_json(), encoding="utf-8")
+    return measured
+
+
+def _choices(counts: LanguageConfusions, unit: str) -> Counter[str]:
+    """What a unit may be taken for: what it was; else words spelt like it; else what any was."""
+    if seen := counts.substituted.get(unit):
+        return seen
+    pool: Counter[str] = Counter()
+    for others in counts.substituted.values():
+        pool.update(others)
+    pool.pop(unit, None)
+    alike = difflib.get_close_matches(unit, pool, n=_ALIKE, cutoff=0.5) if len(unit) > 1 else []
+    return Counter({other: pool[other] for other in alike}) or pool or Counter([unit])
+
+
+def _drawn(draw: random.Random, counts: Counter[str]) -> str:
+    return draw.choices(list(counts), list(counts.values()))[0]
+
+
+def _code(language: str | None) -> str:
+    return base_language(language) or "unknown"

@@ -1,0 +1,1 @@
+"""Answers from a checkpoint: pipeline, timeline, ONNX."""

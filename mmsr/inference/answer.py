@@ -1,0 +1,144 @@
+"""An answer that shows itself in a notebook: sound, words, probabilities, reasons, and what was looked at.
+
+The page holds its sound within itself, runs no script and loads nothing. It takes its colours from the page
+around it, so it is light where that is light. What is strong is a deep shade of one hue, never another hue.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+
+from mmsr.data.audio.decoding import Audio, AudioError
+
+_RATE = 16_000  # Hz
+_LONGEST = 60.0  # seconds of sound that a page carries
+_BINS = 240  # of the waveform's picture
+_DEEPEST = 0.6  # opacity of the strongest weight: text upon it can still be read
+
+
+class Answer(dict[str, Any]):
+    """A pipeline's answer: a dict, equal to a plain one and as serialisable, with a face for notebooks.
+
+    Args:
+        answer: what the pipeline says of an utterance.
+        utterance: what was said: `audio` as the caller gave it (read again when it is shown), `text`, and
+            its `language`, by which a screen reader chooses a voice.
+    """
+
+    def __init__(self, answer: Mapping[str, Any] = {}, utterance: Mapping[str, Any] | None = None) -> None:
+        super().__init__(answer)
+        self.utterance = dict(utterance or {})
+
+    def _repr_html_(self) -> str:
+        """The answer as IPython shows it."""
+        from jinja2 import Environment, StrictUndefined
+
+        environment = Environment(
+            autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        )
+        template = environment.from_string(
+            files("mmsr.inference").joinpath("answer.html.jinja").read_text("utf-8")
+        )
+        attention = self.get("attention") or {}
+        text = self.utterance.get("text")
+        return template.render(
+            answer={"rationale": None, "forced_label": None, "abstained": False, **self},
+            heard="transcript" in self,
+            language=self.utterance.get("language"),
+            words=None if text is None else _words(text, attention.get("words")),
+            sound=_sound(self.utterance.get("audio"), attention.get("audio")),
+            looked=[name for name in ("words", "audio") if attention.get(name)],
+            scores=sorted(self["scores"].items(), key=lambda item: -item[1]),
+            alternatives=self.get("alternatives") or {},
+        )
+
+    def page(self) -> str:
+        """The answer as an HTML page of its own."""
+        return (
+            '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>mmsr: answer</title>\n'
+            '<meta name="color-scheme" content="light dark">\n'
+            '<meta name="viewport" content="width=device-width">\n'
+            f'<body style="margin:2rem auto;max-width:46rem;padding:0 1rem">\n{self._repr_html_()}</body>\n'
+            "</html>\n"
+        )
+
+
+def _words(text: str, weights: Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]]:
+    """The text in pieces, each with the strength of its colour, and its share of the attention in words."""
+    most = max((word["weight"] for word in weights or ()), default=0) or 1
+    pieces, written = [], 0
+    for word in weights or ():
+        start = text.find(word["word"], written)
+        if start < 0:  # a tokenizer may spell it in another way
+            continue
+        pieces.append({"text": text[written:start], "deep": 0.0, "share": ""})
+        written = start + len(word["word"])
+        deep, share = _DEEPEST * word["weight"] / most, f"{100 * word['weight']:.1f} %"
+        pieces.append({"text": word["word"], "deep": round(deep, 3), "share": share})
+    return [*pieces, {"text": text[written:], "deep": 0.0, "share": ""}]
+
+
+def _sound(source: Any, weights: Sequence[Mapping[str, Any]] | None) -> dict[str, Any] | None:
+    """What the page shows of audio: a player's source, an outline, bands of attention; or what is wrong."""
+    if source is None:
+        return None
+    try:
+        wave = Audio(_RATE)(source)
+    except AudioError as error:  # the file may have gone since
+        return {"missing": str(error)}
+    seconds = len(wave) / _RATE
+    most = max((frame["weight"] for frame in weights or ()), default=0) or 1
+    bands = [
+        {
+            "start": f"{1000 * frame['start'] / seconds:.1f}",
+            "width": f"{1000 * (frame['end'] - frame['start']) / seconds:.1f}",
+            "deep": round(_DEEPEST * frame["weight"] / most, 3),
+        }
+        for frame in weights or ()
+    ]
+    return {
+        "missing": None,
+        "seconds": seconds,
+        "outline": _outline(wave),
+        "bands": bands,
+        "ticks": [
+            {"at": f"{1000 * tick / seconds:.1f}", "name": f"{tick:g} s"}
+            for tick in _ticks(seconds)
+            if tick < 0.95 * seconds
+        ],
+        "player": _player(wave) if seconds <= _LONGEST else None,
+    }
+
+
+def _outline(wave: np.ndarray) -> str:
+    """A waveform `[s]` as points of a polygon in 1000 x 100: the louder of its bins reach the edges."""
+    bins = np.array_split(wave, min(_BINS, len(wave)))
+    loud = np.array([np.abs(part).max() for part in bins])
+    loud = 48 * loud / max(loud.max(), 1e-4)
+    across = (np.arange(len(bins)) + 0.5) * 1000 / len(bins)
+    above = [f"{x:.1f},{50 - y:.1f}" for x, y in zip(across, loud, strict=True)]
+    below = [f"{x:.1f},{50 + y:.1f}" for x, y in zip(across[::-1], loud[::-1], strict=True)]
+    return " ".join([*above, *below])
+
+
+def _ticks(seconds: float) -> list[float]:
+    """Round times within the sound, four to eight of them."""
+    for step in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120, 300, 600):
+        if seconds / step <= 8:
+            return [round(i * step, 1) for i in range(int(seconds / step) + 1)]
+    return [0.0, round(seconds)]
+
+
+def _player(wave: np.ndarray) -> str:
+    """A waveform `[s]` as the URL of an audio element: FLAC, which every browser plays, in base64."""
+    import soundfile
+
+    buffer = io.BytesIO()
+    soundfile.write(buffer, wave, _RATE, format="FLAC", subtype="PCM_16")
+    return f"data:audio/flac;base64,{base64.b64encode(buffer.getvalue()).decode()}"

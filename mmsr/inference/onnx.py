@@ -1,0 +1,481 @@
+"""A checkpoint as ONNX graphs: written, checked against torch, quantised, and answering through onnxruntime.
+
+    input_values [b, s] ─┐                ┌─► sentiment_logits [b, c]
+                         ├─► encoder.onnx ┤
+    input_ids    [b, t] ─┘                └─► memory [b, m, d], memory_mask [b, m] ──┐
+                                                                                     ▼
+    decoder_input_ids [b, n], past [b, h, p, c] of each layer ────────────────► decoder.onnx
+                                                          logits [b, n, v], present [b, h, p + n, c] ◄─┘
+
+The encoder's graph (both encoders, fusion, head) runs once per utterance, the decoder's once per token.
+encoder.int8.onnx and decoder.int8.onnx are the same with the weights of matrix products and embeddings in 8
+bits, whose activations are quantised as they come.
+
+Notation: that of `model.modeling`; n new tokens, p tokens before them, c channels of a head. Batches may mix
+rows with and without a modality, as for torch: a row of zeros in a mask.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers.cache_utils import DynamicCache, EncoderDecoderCache
+
+from mmsr.data.audio.decoding import Audio
+from mmsr.files import atomic_write
+from mmsr.model.configuration import MmsrConfig
+from mmsr.model.decoders import LabelGrammar
+from mmsr.model.modeling import MmsrForSentimentReasoning
+from mmsr.model.processing import MmsrProcessor
+from mmsr.records import Answer, Record
+
+Precision = Literal["float32", "int8"]
+LARGEST_DIFFERENCE = 1e-3
+"""Of a float32 graph's outputs from torch's; sums in another order stay far below."""
+
+_SUFFIX = {"float32": ".onnx", "int8": ".int8.onnx"}
+_ENCODER_OUTPUTS = ["sentiment_logits", "memory", "memory_mask"]
+_OPSET = 18
+# Convolutions stay: their integer kernels are slower on most processors, and the front end's lose most.
+_QUANTISED = ["MatMul", "Gemm", "Gather"]
+
+
+class OnnxError(ValueError):
+    """A model that cannot be exported, or a folder that holds no export: says which, and what is accepted."""
+
+
+# ---------------------------------------------------------------------- the graphs
+
+
+class _EncoderGraph(nn.Module):
+    """The inputs of its modalities in, in order; `sentiment_logits`, `memory` and `memory_mask` out."""
+
+    def __init__(self, model: MmsrForSentimentReasoning) -> None:
+        super().__init__()
+        self.encoder, self.head = model.encoder, model.head
+        self.inputs = input_names(model.config)
+
+    def forward(self, *given: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        encoded = self.encoder(**dict(zip(self.inputs, given, strict=True)), return_dict=True)
+        memory, mask = encoded.last_hidden_state, encoded.attention_mask
+        return self.head(memory, mask), memory, mask
+
+
+class _DecoderGraph(nn.Module):
+    """New tokens, memory and cache in; logits and the longer cache (keys and values by turns) out."""
+
+    def __init__(self, model: MmsrForSentimentReasoning) -> None:
+        super().__init__()
+        self.decoder = model.decoder
+
+    def forward(
+        self, decoder_input_ids: Tensor, memory: Tensor, memory_mask: Tensor, past: list[Tensor]
+    ) -> tuple[Tensor, ...]:
+        assert self.decoder is not None
+        own = DynamicCache(zip(past[::2], past[1::2], strict=True))
+        cache = EncoderDecoderCache(own, DynamicCache())
+        decoded = self.decoder(memory, memory_mask, input_ids=decoder_input_ids, cache=cache, use_cache=True)
+        return (decoded.logits, *_flat(decoded.cache))
+
+
+def _flat(cache: Any) -> list[Tensor]:
+    """Keys and values `[b, h, p, c]` of each layer, by turns."""
+    own = getattr(cache, "self_attention_cache", cache)
+    return [states for layer in own.layers for states in (layer.keys, layer.values)]
+
+
+def input_names(config: MmsrConfig) -> list[str]:
+    """Names of the encoder graph's inputs: those of the modalities that the fusion reads."""
+    audio = ["input_values", "input_values_mask"] if config.uses_audio else []
+    return audio + (["input_ids", "attention_mask"] if config.uses_text else [])
+
+
+def cache_names(layers: int, what: Literal["past", "present"]) -> list[str]:
+    """Names of the decoder graph's cache, `past.0.key`, `past.0.value`, `past.1.key` ..."""
+    return [f"{what}.{layer}.{part}" for layer in range(layers) for part in ("key", "value")]
+
+
+# ---------------------------------------------------------------------- writing and checking them
+
+
+def export_onnx(
+    model: MmsrForSentimentReasoning, processor: MmsrProcessor, out: str | os.PathLike[str]
+) -> dict[str, float]:
+    """Write a model's graphs, float32 and int8, with its configuration and processor; appears whole.
+
+    Args:
+        model: one whose decoder, if any, is of type `cross_attention`, and whose audio encoder reads padded
+            batches of waveform.
+        processor: the model's.
+        out: a new folder.
+
+    Returns:
+        graph -> largest difference of its outputs from torch's, over batches with padding, of audio alone and
+        of text alone, with and without a cache.
+
+    Raises:
+        OnnxError: there is something at `out`, the model has parts that cannot be exported, or a graph
+            differs from torch by more than `LARGEST_DIFFERENCE`.
+    """
+    from onnxruntime.quantization import quantize_dynamic
+
+    if os.path.exists(out):
+        raise OnnxError(f"--out {out} exists already; accepted: a new folder")
+    _check_exportable(model)
+    model = model.cpu().float().eval()
+    with atomic_write(out) as folder, _quiet(), torch.no_grad():
+        folder.mkdir()
+        differences = {"encoder": _export_encoder(model, folder)}
+        if model.decoder is not None:
+            differences["decoder"] = _export_decoder(model, folder)
+        for graph in differences:
+            quantize_dynamic(
+                folder / f"{graph}.onnx", folder / f"{graph}.int8.onnx", op_types_to_quantize=_QUANTISED
+            )
+        for graph, difference in differences.items():
+            if not difference <= LARGEST_DIFFERENCE:  # NaN is caught too
+                raise OnnxError(
+                    f"{graph}.onnx differs from torch by {difference:.2g}; accepted: up to "
+                    f"{LARGEST_DIFFERENCE:g}"
+                )
+        model.config.save_pretrained(folder)
+        processor.save_pretrained(folder)
+    return differences
+
+
+def _check_exportable(model: MmsrForSentimentReasoning) -> None:
+    config = model.config
+    if config.decoder_type not in ("cross_attention", "none"):
+        raise OnnxError(
+            f"decoder_type={config.decoder_type!r} has no ONNX graph; accepted: cross_attention or none"
+        )
+    if config.uses_audio and getattr(model.encoder.audio_encoder, "reads_padding", True):
+        raise OnnxError(
+            f"audio_encoder with model_type={config.part('audio_encoder').model_type!r} encodes rows one "
+            "length or window at a time, which is no single graph; accepted: wav2vec2 and its kin with "
+            "feat_extract_norm='layer', or a model without audio"
+        )
+
+
+def _export_encoder(model: MmsrForSentimentReasoning, folder: Path) -> float:
+    """Write encoder.onnx; returns its largest difference from torch."""
+    graph, config = _EncoderGraph(model), model.config
+    batch, dims = torch.export.Dim("batch"), {"tokens": torch.export.Dim("tokens")}
+    field = 1
+    if config.uses_audio:
+        field = cast(Any, model.encoder.audio_encoder).receptive_field
+        dims["samples"] = torch.export.Dim("samples", min=field)
+    axes = [dims["samples" if name.startswith("input_values") else "tokens"] for name in graph.inputs]
+    examples = list(_utterances(config, samples=field + 12_000))
+    _write(
+        graph,
+        examples[0],
+        folder / "encoder.onnx",
+        inputs=graph.inputs,
+        outputs=_ENCODER_OUTPUTS,
+        shapes=(tuple({0: batch, 1: axis} for axis in axes),),
+    )
+    session = _session(folder / "encoder.onnx")
+    largest = 0.0
+    for example in examples:
+        feeds = {name: value.numpy() for name, value in zip(graph.inputs, example, strict=True)}
+        largest = max(largest, _difference(graph(*example), session.run(None, feeds)))
+    return largest
+
+
+def _utterances(config: MmsrConfig, *, samples: int) -> Iterator[list[Tensor]]:
+    """Made-up batches: three rows of which two are padded; then one modality alone, where there are two."""
+    generator = torch.Generator().manual_seed(0)
+
+    def mask(length: int, lengths: Sequence[int]) -> Tensor:
+        return (torch.arange(length) < torch.tensor(lengths)[:, None]).long()
+
+    def audio(lengths: Sequence[int]) -> list[Tensor]:
+        shape = (len(lengths), max(samples, *lengths))
+        return [0.1 * torch.randn(shape, generator=generator), mask(shape[1], lengths)]
+
+    def text(lengths: Sequence[int]) -> list[Tensor]:
+        shape = (len(lengths), max(4, *lengths))
+        most = config.part("text_encoder").vocab_size
+        return [torch.randint(most, shape, generator=generator), mask(shape[1], lengths)]
+
+    both = ([samples, samples // 2, samples], [9, 5, 7])
+    for heard, read in (both, ([2 * samples] * 2, [0, 0]), ([0, 0], [6, 4])):
+        if (config.uses_audio or any(read)) and (config.uses_text or any(heard)):
+            yield (audio(heard) if config.uses_audio else []) + (text(read) if config.uses_text else [])
+
+
+def _export_decoder(model: MmsrForSentimentReasoning, folder: Path) -> float:
+    """Write decoder.onnx; returns its largest difference from torch."""
+    graph = _DecoderGraph(model)
+    assert model.decoder is not None
+    generator = torch.Generator().manual_seed(0)
+    width, most = model.config.hidden_size, model.config.part("decoder").get_text_config().vocab_size
+
+    def example(new: int, length: int, past: list[Tensor]) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+        mask = (torch.arange(length) < torch.tensor([length, length - 5, length])[:, None]).long()
+        memory = torch.randn(3, length, width, generator=generator)
+        return torch.randint(most, (3, new), generator=generator), memory, mask, past
+
+    ids, memory, mask, _ = example(4, 37, [])
+    begun = model.decoder(memory, mask, input_ids=ids, use_cache=True)
+    past = _flat(begun.cache)
+    empty = [states[:, :, :0] for states in past]
+    dims = {name: torch.export.Dim(name) for name in ("batch", "new", "memory", "past")}
+    layers = len(past) // 2
+    inputs = ["decoder_input_ids", "memory", "memory_mask", *cache_names(layers, "past")]
+    _write(
+        graph,
+        example(2, 37, past),
+        folder / "decoder.onnx",
+        inputs=inputs,
+        outputs=["logits", *cache_names(layers, "present")],
+        shapes=(
+            {0: dims["batch"], 1: dims["new"]},
+            {0: dims["batch"], 1: dims["memory"]},
+            {0: dims["batch"], 1: dims["memory"]},
+            [{0: dims["batch"], 2: dims["past"]}] * len(past),
+        ),
+    )
+    session = _session(folder / "decoder.onnx")
+    largest = 0.0
+    for given in (example(2, 37, empty), example(1, 23, past), example(3, 61, past)):
+        feeds = dict(zip(inputs, (one.numpy() for one in (*given[:3], *given[3])), strict=True))
+        largest = max(largest, _difference(graph(*given), session.run(None, feeds)))
+    return largest
+
+
+def _write(
+    graph: nn.Module,
+    example: Sequence[Any],
+    path: Path,
+    *,
+    inputs: list[str],
+    outputs: list[str],
+    shapes: tuple[Any, ...],
+) -> None:
+    try:
+        program = torch.onnx.export(
+            graph.eval(),
+            tuple(example),
+            dynamo=True,
+            input_names=inputs,
+            output_names=outputs,
+            dynamic_shapes=shapes,
+            opset_version=_OPSET,
+            verbose=False,
+        )
+    except torch.onnx.errors.OnnxExporterError as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise OnnxError(
+            f"{path.name}: torch cannot make a graph of this model ({str(cause).splitlines()[0]}); accepted: "
+            "parts that torch.export takes, as all presets'"
+        ) from error
+    assert program is not None
+    program.save(path, external_data=False)
+
+
+def _difference(ours: Sequence[Tensor], theirs: Sequence[np.ndarray]) -> float:
+    """The largest of all outputs."""
+    pairs = zip(ours, theirs, strict=True)
+    return max(float(np.abs(one.numpy() - other).max()) for one, other in pairs if one.numel())
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what exporters say of their own insides."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _session(path: Path, threads: int = 0) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or torch.get_num_threads()
+    options.log_severity_level = 3  # errors
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+# ---------------------------------------------------------------------- answering from them
+
+
+class OnnxReasoner:
+    """Records in, answers out, from the graphs that `export_onnx` wrote: what evaluation takes for a model.
+
+    Rationales are generated greedily, and are those of the pipeline with its defaults.
+
+    Args:
+        folder: of `export_onnx`.
+        precision: which graphs.
+        batch_size: records at a time.
+        threads: of onnxruntime; by default as many as torch's.
+        load_audio: turns a path into a mono waveform at the model's rate (default: `mmsr.Audio`).
+
+    Raises:
+        OnnxError: the folder holds no such graphs.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        precision: Precision = "float32",
+        batch_size: int = 32,
+        threads: int = 0,
+        load_audio: Callable[[Any], np.ndarray] | None = None,
+    ) -> None:
+        folder = Path(folder)
+        suffix = _SUFFIX[precision]
+        if not (folder / f"encoder{suffix}").is_file():
+            raise OnnxError(
+                f"{folder} has no encoder{suffix}; accepted: a folder that `mmsr export --format onnx` wrote"
+            )
+        self.config = MmsrConfig.from_pretrained(folder)
+        self.processor = MmsrProcessor.from_pretrained(folder)
+        self.encoder = _session(folder / f"encoder{suffix}", threads)
+        self.decoder = None
+        if self.config.format is not None:
+            self.decoder = _session(folder / f"decoder{suffix}", threads)
+        self.batch_size = batch_size
+        self.load_audio = load_audio or Audio(self.config.sampling_rate)
+
+    def __call__(self, records: Sequence[Record]) -> list[Answer]:
+        """Answer records, in order."""
+        batches = range(0, len(records), self.batch_size)
+        return [one for at in batches for one in self._answer(records[at : at + self.batch_size])]
+
+    def _answer(self, records: Sequence[Mapping[str, Any]]) -> list[Answer]:
+        config = self.config
+        logits, memory, memory_mask = self.encoder.run(_ENCODER_OUTPUTS, self._inputs(records))
+        chosen, scores = logits.argmax(-1), logits / config.temperature
+        rationales: list[str | None] = [None] * len(records)
+        layout = config.format
+        if layout is not None:
+            sequences, label_logits = self._generate(memory, memory_mask, chosen)
+            rationales = list(self.processor.decode_rationales(torch.from_numpy(sequences)))
+            if layout.label_learned:
+                chosen, scores = label_logits.argmax(-1), label_logits / config.decoder_temperature
+        shares = np.exp(scores - scores.max(-1, keepdims=True))
+        shares /= shares.sum(-1, keepdims=True)
+        return [
+            Answer(
+                label=config.labels[label],
+                score=row[label],
+                scores=dict(zip(config.labels, row, strict=True)),
+                rationale=rationale,
+            )
+            for label, row, rationale in zip(chosen.tolist(), shares.tolist(), rationales, strict=True)
+        ]
+
+    def _inputs(self, records: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+        """The encoder graph's inputs; a modality that all rows lack is one masked stretch."""
+        waves = [
+            one if one is None or isinstance(one, np.ndarray) else self.load_audio(one)
+            for one in (record["audio"] for record in records)
+        ]
+        texts = [record["text"] for record in records]
+        given = self.processor(
+            audio=None if all(one is None for one in waves) else waves,
+            text=None if all(one is None for one in texts) else texts,
+            return_tensors="pt",
+        )
+        inputs = {}
+        for name in input_names(self.config):
+            value = given[name].numpy() if name in given else np.zeros((len(records), 1), np.int64)
+            if name.startswith("input_values"):
+                short = max(0, self.config.sampling_rate - value.shape[1])  # the graph wants its first frame
+                value = np.pad(value, ((0, 0), (0, short)))
+            inputs[name] = value.astype(np.float32 if name == "input_values" else np.int64)
+        return inputs
+
+    def _generate(
+        self, memory: np.ndarray, memory_mask: np.ndarray, labels: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Greedy texts `[b, r]`, padded, and the logits `[b, c]` of the labels that the decoder wrote."""
+        config, layout = self.config, self.config.format
+        assert layout is not None and self.decoder is not None and config.eos_token_id is not None
+        tokens = np.array(config.label_token_ids)
+        text = np.full((len(memory), 1), config.decoder_start_token_id, np.int64)
+        if layout.label_first and not layout.label_learned:
+            text = np.concatenate([text, tokens[labels][:, None]], 1)
+        longest = text.shape[1] + self.processor.max_rationale_tokens + 2  # as the pipeline: label and end
+        grammar = LabelGrammar(
+            layout, label_tokens=tokens.tolist(), eos_token_id=config.eos_token_id, max_length=longest
+        )
+        outputs = [output.name for output in self.decoder.get_outputs()]
+        past = {
+            one.name: np.zeros((len(memory), one.shape[1], 0, one.shape[3]), np.float32)
+            for one in self.decoder.get_inputs()
+            if one.name.startswith("past.")
+        }
+        new, done = text, np.zeros(len(memory), bool)
+        label_logits = np.zeros((len(memory), len(tokens)), np.float32)
+        while text.shape[1] < longest and not done.all():
+            feeds = {"decoder_input_ids": new, "memory": memory, "memory_mask": memory_mask, **past}
+            logits, *present = self.decoder.run(outputs, feeds)
+            past = dict(zip(past, present, strict=True))
+            last = logits[:, -1]
+            allowed = grammar(torch.from_numpy(text), torch.from_numpy(last))
+            chosen = np.where(done, config.pad_token_id, allowed.argmax(-1).numpy())
+            wrote = np.isin(chosen, tokens)
+            label_logits[wrote] = last[wrote][:, tokens]
+            done |= chosen == config.eos_token_id
+            new = chosen[:, None]
+            text = np.concatenate([text, new], 1)
+        return text, label_logits
+
+
+def compare_precisions(
+    folder: str | os.PathLike[str],
+    rows: Sequence[Mapping[str, Any]],
+    reference: Sequence[Mapping[str, Any]],
+    *,
+    batch_size: int = 32,
+) -> dict[str, dict[str, float | int]]:
+    """What each precision's answers to manifest rows keep of torch's.
+
+    Args:
+        folder: of `export_onnx`.
+        rows: with audio and / or text; those with a `label` count for the accuracy.
+        reference: torch's answers, in order.
+        batch_size: rows at a time.
+
+    Returns:
+        precision -> `n`, `label` and `rationale` (shares of rows answered as torch does), `probability` (the
+        largest difference of one), and, where rows have labels, `accuracy` and `accuracy_of_torch`.
+    """
+    records = [Record(audio=row["audio"], text=row["text"], language=row["language"]) for row in rows]
+    true = np.array([row["label"] for row in rows], dtype=object)
+    known = np.array([label is not None for label in true])
+    theirs = np.array([one["label"] for one in reference], dtype=object)
+    kept: dict[str, dict[str, float | int]] = {}
+    for precision in _SUFFIX:
+        answers = OnnxReasoner(folder, precision=cast(Precision, precision), batch_size=batch_size)(records)
+        ours = np.array([one["label"] for one in answers], dtype=object)
+        pairs = list(zip(answers, reference, strict=True))
+        kept[precision] = {
+            "n": len(rows),
+            "label": float(np.mean(ours == theirs)),
+            "rationale": float(np.mean([one["rationale"] == other["rationale"] for one, other in pairs])),
+            "probability": max(
+                abs(one["scores"][label] - score)
+                for one, other in pairs
+                for label, score in other["scores"].items()
+            ),
+        }
+        if known.any():
+            kept[precision]["accuracy"] = float(np.mean((ours == true)[known]))
+            kept[precision]["accuracy_of_torch"] = float(np.mean((theirs == true)[known]))
+    return kept

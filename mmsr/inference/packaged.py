@@ -1,0 +1,29 @@
+"""Checkpoints that the wheel carries, to try the software with nothing trained and nothing downloaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+FOLDER = Path(__file__).parents[1] / "checkpoints"
+DEFAULT = "demo"
+
+
+def checkpoint(name: str) -> Path:
+    """The folder of a packaged checkpoint, for `from_pretrained` and `pipeline(model=...)`.
+
+    `demo` learned from synthetic voices, to try the software with; its README.md says how far it can be
+    believed.
+
+    Raises:
+        ValueError: there is none of this name; the message lists those that there are.
+    """
+    there = sorted(folder.name for folder in FOLDER.iterdir() if (folder / "config.json").is_file())
+    if name not in there:
+        raise ValueError(f"no packaged checkpoint is called {name!r}; accepted: {', '.join(there)}")
+    return FOLDER / name
+
+
+def is_packaged(model: str) -> bool:
+    """Whether a model's name means a packaged checkpoint, and not one in a folder of that name here."""
+    inside = Path(model).name == model and (FOLDER / model / "config.json").is_file()
+    return inside and not (Path(model) / "config.json").is_file()

@@ -1,0 +1,425 @@
+"""`pipeline("sentiment-reasoning")`: audio, transcript, or both in; label, scores and rationale out."""
+
+from __future__ import annotations
+
+import copy
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
+from transformers import Pipeline
+from transformers.pipelines import PIPELINE_REGISTRY
+from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
+
+from mmsr.evaluation.explain.attention import fusion_attention
+from mmsr.model.modeling import MmsrForSentimentReasoning
+from mmsr.model.processing import MmsrProcessor
+
+TASK = "sentiment-reasoning"
+
+
+Transcribe = Callable[[Sequence[np.ndarray], Sequence[str | None]], Sequence[str]]
+"""Waveforms `[s]` and the language of each (None where unknown) -> texts, empty where nothing is said."""
+
+_TRANSCRIPT_COLUMNS = ("text", "asr_text")
+_ACCEPTED = (
+    "load_audio, sampling_rate, asr, forced_label, alternatives, attention, abstain_below, rationale, "
+    "num_beams, max_new_tokens, progress"
+)
+
+
+class SentimentReasoningPipeline(Pipeline):
+    """Sentiment and rationale of an utterance, or of many.
+
+    An input is an audio path, `bytes`, a binary file object, a mono waveform at 16 kHz (numpy), `(samples,
+    rate)`, or a mapping with `audio` (one of those, or a dataset's `{"array", "sampling_rate"}` or `{"bytes",
+    "path"}`) and / or `text` (the transcript) and, for a recogniser, `language`; in place of `audio` it may
+    have `audio_features`, the audio encoder's states `[f, l, e]`, as a feature store keeps them. A list of
+    them is answered by a list, in order and `batch_size` at a time. A generator, a `datasets` dataset with a
+    column `audio` or `text`, or one such column (`text` and `asr_text` hold transcripts, others audio) is
+    answered by an iterator, which reads a batch at a time and keeps none.
+
+    Keyword arguments, of the pipeline or of a call:
+        asr: a recogniser that writes the transcript of audio that comes without: Hub id, folder, or a
+            callable from waveforms at 16 kHz and their languages to texts, such as
+            `mmsr.speech.recogniser.Transcriber`.
+        forced_label: explain this label instead of the predicted one (a counterfactual rationale).
+        alternatives: also write the rationale under each label that was not predicted.
+        attention: also tell which words and seconds the fusion looks at; costs a second pass.
+        abstain_below: say which answers' label is less probable than this.
+        rationale: whether to write one (default: where the model has a decoder).
+        num_beams, max_new_tokens: of the rationale's generation.
+        sampling_rate: of waveforms that do not tell theirs, in Hz.
+        load_audio: callable that turns a path or bytes into a mono 16 kHz waveform (default: `mmsr.Audio`).
+        progress: show a progress bar over many inputs.
+
+    Returns:
+        for each input `{"label", "score", "scores": {label: probability}, "rationale": str or None}`. With
+        `forced_label`, `label` and `scores` stay the predicted ones and `forced_label` is added. Where the
+        decoder gives the label (`post_thinking`, `pre_thinking`) it is read from what the decoder wrote and
+        the scores are the decoder's; the head's stand beside them as `head_label` and `head_scores`. What was
+        asked for is added: `transcript` (what was read, None where nothing was heard), `alternatives` {label:
+        rationale}, `attention` (see `mmsr.evaluation.explain.attention.fusion_attention`), `abstained`.
+    """
+
+    # Any: the base class declares them as None
+    _load_processor: Any = True
+    _load_tokenizer: Any = False
+    _load_feature_extractor: Any = False
+    _load_image_processor: Any = False
+
+    default_load_audio: ClassVar[Callable[[Any], np.ndarray] | None] = None
+    """Set by `mmsr/__init__.py`, as are the next two, since the model's room knows no other."""
+    default_open_asr: ClassVar[Callable[[str], Transcribe] | None] = None
+    default_dress: ClassVar[Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]] | None] = None
+    """Makes of an answer and its utterance (`audio` as given, `text` as read) a dict that shows itself."""
+
+    model: MmsrForSentimentReasoning
+    processor: MmsrProcessor
+
+    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Answer one utterance, or many; see the class."""
+        if isinstance(inputs, list) and not inputs:
+            return []
+        return super().__call__(_as_transformers_knows(inputs), *args, **kwargs)
+
+    def _sanitize_parameters(
+        self,
+        *,
+        load_audio: Callable[[Any], np.ndarray] | None = None,
+        sampling_rate: int | None = None,
+        asr: str | os.PathLike[str] | Transcribe | None = None,
+        forced_label: str | None = None,
+        alternatives: bool | None = None,
+        attention: bool | None = None,
+        abstain_below: float | None = None,
+        rationale: bool | None = None,
+        num_beams: int | None = None,
+        max_new_tokens: int | None = None,
+        progress: bool | None = None,
+        **unknown: Any,
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        if unknown:
+            raise ValueError(f"unknown argument(s) {', '.join(unknown)}; accepted: {_ACCEPTED}")
+        if abstain_below is not None and not 0 < abstain_below <= 1:
+            raise ValueError(f"abstain_below={abstain_below:g}; accepted: a probability, above 0, to 1")
+        preprocess = {"load_audio": load_audio, "sampling_rate": sampling_rate, "progress": progress}
+        forward = {
+            "asr": self._open_asr(asr) if isinstance(asr, str | os.PathLike) else asr,
+            "forced_label": forced_label,
+            "alternatives": alternatives,
+            "attention": attention,
+            "rationale": rationale,
+            "num_beams": num_beams,
+            "max_new_tokens": max_new_tokens,
+        }
+        postprocess = {"abstain_below": abstain_below}
+
+        def given(arguments: dict[str, Any]) -> dict[str, Any]:
+            return {name: value for name, value in arguments.items() if value is not None}
+
+        return given(preprocess), given(forward), given(postprocess)
+
+    def _open_asr(self, asr: str | os.PathLike[str]) -> Transcribe:
+        open_asr = type(self).default_open_asr
+        if open_asr is None:
+            raise ValueError(f"asr={str(asr)!r}: no recognisers; pass a callable, or `import mmsr`")
+        return open_asr(os.fspath(asr))
+
+    def get_iterator(
+        self,
+        inputs: Iterable[Any],
+        num_workers: int,
+        batch_size: int,
+        preprocess_params: dict[str, Any],
+        forward_params: dict[str, Any],
+        postprocess_params: dict[str, Any],
+    ) -> Iterator[dict[str, Any]]:
+        """As the base class, but a batch is collated by the processor, which pads both modalities."""
+        options = dict(preprocess_params)
+        progress = options.pop("progress", False)
+        total = len(inputs) if isinstance(inputs, Sized) else None
+        if total is not None:
+            dataset: Any = PipelineDataset(inputs, self.preprocess, options)
+        else:
+            dataset, num_workers = PipelineIterator(inputs, self.preprocess, options), 0
+        loader = DataLoader(dataset, num_workers=num_workers, batch_size=batch_size, collate_fn=list)
+        with tqdm(total=total, unit=" utterances", disable=not progress) as bar:
+            for batch in loader:
+                answers = self.forward({"utterances": batch}, **forward_params)
+                yield from self.postprocess(answers, **postprocess_params)
+                bar.update(len(batch))
+
+    def run_single(
+        self,
+        inputs: Any,
+        preprocess_params: dict[str, Any],
+        forward_params: dict[str, Any],
+        postprocess_params: dict[str, Any],
+    ) -> dict[str, Any]:
+        """Answer one utterance."""
+        alone = {**preprocess_params, "progress": False}
+        return next(self.get_iterator([inputs], 0, 1, alone, forward_params, postprocess_params))
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
+        """Save model and processor (the base class leaves the processor out and ships this file's code)."""
+        self.model.save_pretrained(save_directory, **kwargs)
+        self.processor.save_pretrained(save_directory, **kwargs)
+
+    def _upload_modified_files(
+        self, working_dir: str | os.PathLike[str], repo_id: str, *args: Any, **kwargs: Any
+    ) -> Any:
+        """What `push_to_hub` uploads: as of a model, with its card."""
+        return self.model._upload_modified_files(working_dir, repo_id, *args, **kwargs)
+
+    def preprocess(  # type: ignore[override]
+        self,
+        input_: Any,
+        load_audio: Callable[[Any], np.ndarray] | None = None,
+        sampling_rate: int | None = None,
+    ) -> dict[str, Any]:
+        """Any accepted input -> `audio` (waveform), `text`, `language`, `source` (as given), or None each.
+
+        `audio_features` are handed on, where given.
+
+        Raises:
+            ValueError: no audio and no text, audio and its features, or an input of another kind.
+        """
+        column = isinstance(input_, dict) and bool(input_.keys() & {"array", "bytes", "path"})
+        utterance = isinstance(input_, dict) and bool(input_.keys() & {"audio", "audio_features", "text"})
+        record = dict(input_) if utterance or (isinstance(input_, dict) and not column) else {"audio": input_}
+        audio, text, language = (record.get(name) for name in ("audio", "text", "language"))
+        states = record.get("audio_features")
+        if states is not None:
+            if audio is not None:
+                raise ValueError("an utterance has audio and audio_features; accepted: one of them")
+            kept = {"audio": None, "audio_features": states, "source": None}
+            return {**kept, "text": text, "language": language}
+        if audio is None and text is None:
+            raise ValueError(
+                f"an utterance needs audio or text, got {sorted(record)}; accepted: a path, bytes, a "
+                "waveform, or a mapping with 'audio' and / or 'text'"
+            )
+        if audio is None:
+            return {"audio": None, "text": text, "language": language, "source": None}
+        load = load_audio or type(self).default_load_audio
+        if load is None:
+            raise ValueError("no audio loader: pass load_audio=, or `import mmsr`, which provides one")
+        rate = record.get("sampling_rate") or sampling_rate or self.processor.feature_extractor.sampling_rate
+        source = _audio_source(audio, rate)
+        return {"audio": load(source), "text": text, "language": language, "source": source}
+
+    def _forward(  # type: ignore[override]
+        self,
+        input_tensors: dict[str, Any],
+        asr: Transcribe | None = None,
+        forced_label: str | None = None,
+        alternatives: bool = False,
+        attention: bool = False,
+        rationale: bool | None = None,
+        num_beams: int = 1,
+        max_new_tokens: int | None = None,
+    ) -> dict[str, Any]:
+        asked = {"rationale=True": rationale, f"forced_label={forced_label!r}": forced_label}
+        asked["alternatives=True"] = alternatives
+        for argument, given in asked.items():
+            if given and self.model.decoder is None:
+                raise ValueError(f"{argument}, but this model gives a label only (decoder_type='none')")
+            if given and rationale is False:
+                raise ValueError(f"{argument} contradicts rationale=False: it changes nothing else")
+        rows = input_tensors["utterances"]
+        if (attention or asr is not None) and any(row.get("audio_features") is not None for row in rows):
+            needs = "attention=True" if attention else "asr="
+            raise ValueError(f"{needs} needs the audio itself; accepted: audio, not audio_features")
+        if asr is not None:
+            rows = _transcribed(rows, asr)
+        columns = {name: [row.get(name) for row in rows] for name in ("audio", "audio_features", "text")}
+        passed = {name: column for name, column in columns.items() if any(one is not None for one in column)}
+        inputs = self.processor(**passed, return_tensors="pt").to(self.device)
+        memory = self.model.encoder(**inputs, return_dict=True)
+        head_logits = self.model.head(memory.last_hidden_state, memory.attention_mask)
+        answers: dict[str, Any] = {
+            "head_logits": head_logits,
+            "forced_label": forced_label,
+            "utterances": [{"audio": row["source"], "text": row["text"]} for row in rows],
+            "transcribed": asr is not None,
+        }
+        if attention:
+            answers["attention"] = [
+                fusion_attention(self.model, self.processor, audio=row["audio"], text=row["text"])
+                for row in rows
+            ]
+        layout = self.model.config.format
+        if layout is None or (rationale is False and not layout.label_learned):
+            return answers
+
+        # with label and end
+        longest = self.processor.max_rationale_tokens + 2 if max_new_tokens is None else max_new_tokens
+        if rationale is False and layout.label_first:
+            longest = 2  # label and end are all that is asked for
+
+        model: Any = self.model  # whose `generate` is typed for a Protocol in some of transformers' releases
+
+        def written(forced: torch.Tensor | None) -> torch.Tensor:
+            # a copy, because beams are expanded in place
+            return model.generate(
+                encoder_outputs=copy.copy(memory),
+                forced_sentiment=forced,
+                num_beams=num_beams,
+                do_sample=False,
+                max_new_tokens=longest,
+            )
+
+        forced = None
+        if forced_label is not None:
+            forced = torch.full((len(rows),), self.processor.label_id(forced_label), device=self.device)
+        sequences = written(forced)
+        if rationale is not False:
+            answers["sequences"] = sequences
+        if layout.label_learned:
+            own = sequences if forced is None else written(None)
+            answers["written_labels"] = self.model.written_labels(own)
+            targets = own[:, 1:].masked_fill(own[:, 1:] == self.model.config.pad_token_id, -100)
+            scored = self.model(encoder_outputs=memory, labels=targets)
+            answers["decoder_logits"] = scored.decoder_sentiment_logits
+        if alternatives:
+            predicted = answers.get("written_labels", head_logits.argmax(-1)).tolist()
+            labels = range(len(self.model.config.labels))
+            others = [[label for label in labels if label != own] for own in predicted]  # [b][c - 1]
+            turns = [torch.tensor(turn, device=self.device) for turn in zip(*others, strict=True)]
+            answers["alternatives"] = [(turn, written(turn)) for turn in turns]
+        return answers
+
+    def postprocess(  # type: ignore[override]
+        self, model_outputs: dict[str, Any], abstain_below: float | None = None
+    ) -> list[dict[str, Any]]:
+        """Logits and token ids -> one answer a row."""
+        config = self.model.config
+        head = given = self._probabilities(model_outputs["head_logits"], config.temperature)
+        # from the logits, which no temperature can make equal by rounding
+        head_labels = labels = model_outputs["head_logits"].argmax(-1).tolist()
+        decides = "decoder_logits" in model_outputs
+        if decides:
+            given = self._probabilities(model_outputs["decoder_logits"], config.decoder_temperature)
+            labels = model_outputs["written_labels"].tolist()
+        rationales: list[str | None] = [None] * len(head)
+        if "sequences" in model_outputs:
+            rationales = list(self.processor.decode_rationales(model_outputs["sequences"]))
+        answers = []
+        for row, rationale in enumerate(rationales):
+            scores = given[row]
+            label = config.labels[labels[row]]
+            answer = {"label": label, "score": scores[label], "scores": scores, "rationale": rationale}
+            if decides:
+                answer["head_label"] = config.labels[head_labels[row]]
+                answer["head_scores"] = head[row]
+            if model_outputs["forced_label"] is not None:
+                answer["forced_label"] = model_outputs["forced_label"]
+            answers.append(answer)
+        self._add_extras(answers, model_outputs)
+        if abstain_below is not None:
+            for answer in answers:
+                answer["abstained"] = answer["score"] < abstain_below
+        dress = type(self).default_dress
+        if dress is None:
+            return answers
+        return [dress(*pair) for pair in zip(answers, model_outputs["utterances"], strict=True)]
+
+    def _add_extras(self, answers: list[dict[str, Any]], model_outputs: dict[str, Any]) -> None:
+        """Put what was asked for beside label and rationale into the answers."""
+        if model_outputs["transcribed"]:
+            for answer, utterance in zip(answers, model_outputs["utterances"], strict=True):
+                answer["transcript"] = utterance["text"]
+        if "alternatives" in model_outputs:
+            for answer in answers:
+                answer["alternatives"] = {}
+            for turn, sequences in model_outputs["alternatives"]:
+                texts = self.processor.decode_rationales(sequences)
+                for answer, label, text in zip(answers, turn.tolist(), texts, strict=True):
+                    answer["alternatives"][self.model.config.labels[label]] = text
+        for answer, attention in zip(answers, model_outputs.get("attention", ()), strict=False):
+            answer["attention"] = attention
+
+    def _probabilities(self, logits: torch.Tensor, temperature: float) -> list[dict[str, float]]:
+        """Logits `[b, c]` -> {label: probability} of each row."""
+        rows = (logits.float() / temperature).softmax(-1).tolist()
+        return [dict(zip(self.model.config.labels, row, strict=True)) for row in rows]
+
+
+class _Rows(Dataset[Any]):
+    """A dataset's rows under a type that transformers streams."""
+
+    def __init__(self, rows: Any) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.rows[index]
+
+
+class _Transcripts(_Rows):
+    """A column of transcripts; text alone would be taken for a path."""
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"text": self.rows[index]}
+
+
+def _as_transformers_knows(inputs: Any) -> Any:
+    """Many inputs -> a list, torch dataset or generator; what is one input stays as it is."""
+    if datasets := sys.modules.get("datasets"):  # who has such a dataset has imported it
+        if isinstance(inputs, datasets.Dataset):
+            return _Rows(_undecoded(inputs))
+        if isinstance(inputs, datasets.Column):
+            if inputs.column_name in _TRANSCRIPT_COLUMNS:
+                return _Transcripts(inputs)
+            own = isinstance(inputs.source, datasets.Dataset)
+            return _Rows(_undecoded(inputs.source)[inputs.column_name] if own else inputs)
+        if isinstance(inputs, datasets.IterableDataset):
+            return (row for row in _undecoded(inputs))
+    if isinstance(inputs, Iterator) and not hasattr(inputs, "read"):  # files are iterators too
+        return (row for row in inputs)
+    return inputs
+
+
+def _undecoded(dataset: Any) -> Any:
+    """A dataset whose audio stays bytes or a path, since `load_audio` is the one to decode it."""
+    for name, feature in (dataset.features or {}).items():
+        if type(feature).__name__ == "Audio" and feature.decode:
+            dataset = dataset.cast_column(name, replace(feature, decode=False))
+    return dataset
+
+
+def _audio_source(audio: Any, rate: int) -> Any:
+    """Audio in any accepted shape -> a path, bytes or `(samples, rate)`."""
+    if isinstance(audio, dict):  # the audio column of a dataset
+        if "array" in audio:
+            return audio["array"], audio["sampling_rate"]
+        return audio["path"] if audio.get("bytes") is None else audio["bytes"]
+    if isinstance(audio, str | bytes | os.PathLike | tuple):
+        return audio
+    return audio.read() if hasattr(audio, "read") else (np.asarray(audio), rate)
+
+
+def _transcribed(rows: Sequence[dict[str, Any]], asr: Transcribe) -> list[dict[str, Any]]:
+    """Rows with a transcript where there was audio alone, and where something was heard."""
+    heard = [row for row in rows if row["text"] is None]
+    if not heard:
+        return list(rows)
+    texts = asr([row["audio"] for row in heard], [row["language"] for row in heard])
+    if len(texts) != len(heard):
+        raise ValueError(f"asr gave {len(texts)} texts for {len(heard)} waveforms; accepted: one for each")
+    given = iter(texts)
+    return [row if row["text"] is not None else {**row, "text": next(given).strip() or None} for row in rows]
+
+
+PIPELINE_REGISTRY.register_pipeline(
+    TASK, pipeline_class=SentimentReasoningPipeline, pt_model=MmsrForSentimentReasoning, type="multimodal"
+)

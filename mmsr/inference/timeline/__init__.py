@@ -1,0 +1,1 @@
+"""A whole recording as answers along the time axis."""

@@ -1,0 +1,291 @@
+"""What a timeline reads and leaves: speaker turns, transcripts with times; JSONL, CSV, subtitles, a page.
+
+RTTM ─► turns ──────────────────┐                  ┌─► .jsonl .csv .srt .vtt, summary.json
+                                ├─► the timeline ──┤
+SRT, VTT, table ─► cues ────────┘                  └─► .html: the page, its sound within or beside it
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote
+
+import soundfile
+
+from mmsr.data.audio.decoding import Audio
+from mmsr.data.manifest.tables import Table, write_table
+from mmsr.data.storage import is_url
+from mmsr.files import atomic_write, write_file
+
+if TYPE_CHECKING:
+    from mmsr.inference.timeline.make import Timeline
+from mmsr.inference.timeline.transcripts import TimelineError
+
+Player = Literal["auto", "inline", "beside", "link", "none"]
+
+FORMATS = (".jsonl", ".csv", ".srt", ".vtt", ".html")
+# Up to so many seconds the sound is within the page: 2 MB of MP3, and a third more as text.
+_INLINE = 600.0
+# Kinds of audio that every browser plays as they are.
+_PLAYED = (".wav", ".mp3", ".flac", ".m4a", ".mp4")
+# Okabe and Ito's colours, which colour-blind eyes tell apart, each as seen on white and on black.
+_SENTIMENTS = {
+    "negative": ("#c24e00", "#ff9d5c"),
+    "neutral": ("#6b7480", "#a3adb8"),
+    "positive": ("#0067a3", "#6cbcf0"),
+}
+_COLOURS = (
+    ("#c24e00", "#ff9d5c"),
+    ("#0067a3", "#6cbcf0"),
+    ("#00704d", "#4fd0a5"),
+    ("#a3437c", "#e8a0c8"),
+    ("#8a6100", "#e6b800"),
+    ("#6b7480", "#a3adb8"),
+)
+
+
+# ---------------------------------------------------------------------- writing
+
+
+def output_files(
+    out: str | os.PathLike[str],
+    *,
+    audio: str,
+    player: Player = "auto",
+    inputs: Sequence[str | os.PathLike[str]] = (),
+) -> list[Path]:
+    """The files that a timeline leaves: that of a name with one of their endings, or all of a folder.
+
+    What would only fail after the recording has been heard, which may take hours, fails here.
+
+    Args:
+        out: See `write_timeline`.
+        audio: Path or URL of the recording.
+        player: See `write_timeline`.
+        inputs: Files that are read, none of which may be written over.
+
+    Raises:
+        TimelineError: Another ending, one of the files is an input, or the page cannot link the recording.
+    """
+    path = Path(out)
+    ending = path.suffix.lower()
+    if ending in FORMATS and not path.is_dir():
+        chosen = [path]
+    elif not ending or path.is_dir() or os.fspath(out).endswith(("/", os.sep)):
+        chosen = [path / f"timeline{form}" for form in FORMATS] + [path / "summary.json"]
+    else:
+        raise TimelineError(
+            f"out {path} has the ending {path.suffix!r}; accepted: a folder, or {', '.join(FORMATS)}"
+        )
+    for one in chosen:
+        if one.exists() and any(os.path.exists(given) and one.samefile(given) for given in inputs):
+            raise TimelineError(f"out {one} is a file that is read; accepted: another")
+    linked = player == "link" and any(one.suffix.lower() == ".html" for one in chosen)
+    if linked and not is_url(audio) and Path(audio).suffix.lower() not in _PLAYED:
+        raise TimelineError(
+            f"{audio} cannot be linked, since not every browser plays it;"
+            f" accepted: {', '.join(_PLAYED)}, or another player (inline, beside, none)"
+        )
+    return chosen
+
+
+def write_timeline(
+    timeline: Timeline,
+    out: str | os.PathLike[str],
+    *,
+    player: Player = "auto",
+    progress: Callable[[str, int, int], None] | None = None,
+) -> list[Path]:
+    """Write a timeline; each file appears whole. The same timeline gives the same bytes.
+
+    Args:
+        timeline: What is written.
+        out: A folder for all forms, or a file, whose ending is its form.
+        player: Where the page's sound is: `inline` in the page as MP3 (16 kHz mono, 25 kbit/s); `beside` it,
+            the same as a file; `link`, the recording itself by its relative path; `none`; `auto` is inline up
+            to ten minutes and beside it from there.
+        progress: Called with task, seconds encoded and seconds in all.
+
+    Returns:
+        The files.
+
+    Raises:
+        TimelineError: See `output_files`; or the sound beside the page would be the recording itself.
+        AudioError: The page needs sound, and the recording cannot be read any more.
+    """
+    written = output_files(out, audio=timeline.audio, player=player)
+    for path in written:
+        ending = path.suffix.lower()
+        if path.name == "summary.json":
+            write_file(path, f"{_json(timeline.summary(), indent=1)}\n".encode())
+        elif ending == ".jsonl":
+            lines = (f"{_json(part.as_row())}\n" for part in timeline.segments)
+            write_file(path, "".join(lines).encode())
+        elif ending == ".csv":
+            write_table(path, _table(timeline))
+        elif ending == ".srt":
+            write_file(path, "".join(_srt(timeline)).encode())
+        elif ending == ".vtt":
+            write_file(path, "".join(_vtt(timeline)).encode())
+        else:
+            _write_page(timeline, path, player, progress)
+    return written
+
+
+def _json(value: object, indent: int | None = None) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
+
+
+def _table(timeline: Timeline) -> Table:
+    scores = {label: f"score_{label}" for label in timeline.labels}
+    rows = []
+    for part in timeline.segments:
+        row = part.as_row()
+        given = {scores[label]: score for label, score in row.pop("scores").items()}
+        rows.append({name: value for name, value in row.items() if name != "alone"} | given)
+    columns = ["start", "end", "speaker", "text", "label", "score", *scores.values(), "rationale"]
+    return Table(columns, rows, [])
+
+
+def _srt(timeline: Timeline) -> Iterator[str]:
+    """SubRip has no escapes: what players would take for a tag or for times gets an unseen word joiner."""
+    for number, part in enumerate(timeline.segments, start=1):
+        said = f"{part.speaker}: " if part.speaker else ""
+        lines = [f"[{part.label} {part.score:.2f}] {said}{part.text or ''}", part.rationale or ""]
+        shown = [re.sub(r"<|\{|--(?=>)", "\\g<0>\N{WORD JOINER}", " ".join(line.split())) for line in lines]
+        times = f"{stamp(part.start, ',')} --> {stamp(part.end, ',')}"
+        yield "\n".join([str(number), times, *filter(None, shown)]) + "\n\n"
+
+
+def _vtt(timeline: Timeline) -> Iterator[str]:
+    yield "WEBVTT\n\nSTYLE\n"
+    for place, (_, colour) in enumerate(colours(timeline.labels)):
+        yield f"::cue(.label-{place}) {{ color: {colour} }}\n"
+    for number, part in enumerate(timeline.segments, start=1):
+        place = timeline.labels.index(part.label)
+        said, voice, text, rationale = (
+            html.escape(" ".join((value or "").split()), quote=False)
+            for value in (part.label, part.speaker, part.text, part.rationale)
+        )
+        label = f"<c.label-{place}>[{said} {part.score:.2f}]</c>"
+        spoken = f"<v {voice}>{text}</v>" if voice else text
+        lines = [f"{label} {spoken}".rstrip(), rationale and f"<i>{rationale}</i>"]
+        times = f"{stamp(part.start, '.')} --> {stamp(part.end, '.')}"
+        yield "\n".join([f"\n{number}", times, *filter(None, lines)]) + "\n"
+
+
+def stamp(seconds: float, mark: str) -> str:
+    """A time as subtitles have it, such as 00:01:02,500."""
+    whole, thousandths = divmod(round(1000 * seconds), 1000)
+    return f"{whole // 3600:02d}:{whole // 60 % 60:02d}:{whole % 60:02d}{mark}{thousandths:03d}"
+
+
+def clock(seconds: float) -> str:
+    """A time for a person: 1:02, or 1:02:03 from an hour on."""
+    whole = int(seconds)
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
+
+
+def colours(labels: Sequence[str]) -> list[tuple[str, str]]:
+    """A colour for light and one for dark surroundings for each label."""
+    if all(label in _SENTIMENTS for label in labels):
+        return [_SENTIMENTS[label] for label in labels]
+    return [_COLOURS[place % len(_COLOURS)] for place in range(len(labels))]
+
+
+# ---------------------------------------------------------------------- the page
+
+
+def _write_page(
+    timeline: Timeline, path: Path, player: Player, progress: Callable[[str, int, int], None] | None
+) -> None:
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["clock"] = clock
+    template = environment.from_string(
+        files("mmsr.inference.timeline").joinpath("timeline.html.jinja").read_text("utf-8")
+    )
+    page = template.render(
+        timeline=timeline,
+        name=os.path.basename(timeline.audio),
+        summary=timeline.summary(),
+        colours=colours(timeline.labels),
+        places={label: place for place, label in enumerate(timeline.labels)},
+        sound=_sound(timeline, path, player, progress),
+    )
+    write_file(path, page.encode())
+
+
+def _sound(
+    timeline: Timeline, page: Path, player: Player, progress: Callable[[str, int, int], None] | None
+) -> str | None:
+    """What the page's player plays: a data URI, a relative path, or nothing."""
+    if player == "auto":
+        player = "inline" if timeline.seconds <= _INLINE else "beside"
+    if player == "none":
+        return None
+    if player == "link":
+        if is_url(timeline.audio):
+            return timeline.audio
+        return quote(os.path.relpath(timeline.audio, page.parent).replace(os.sep, "/"))
+    if player == "inline":
+        content = io.BytesIO()
+        _encode(timeline, content, progress)
+        return f"data:audio/mpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
+    beside = page.with_suffix(".mp3")
+    if beside.exists() and not is_url(timeline.audio) and beside.samefile(timeline.audio):
+        raise TimelineError(f"{beside} is the recording itself; accepted: another --out, or --player link")
+    with atomic_write(beside) as half:
+        _encode(timeline, half, progress)
+    return quote(beside.name)
+
+
+def _encode(
+    timeline: Timeline, to: Path | io.BytesIO, progress: Callable[[str, int, int], None] | None
+) -> None:
+    """The recording as MP3: every browser plays it, and libsndfile writes the same bytes each time.
+
+    (Its Ogg files have a random serial number.)
+    """
+    done, total = 0, round(timeline.seconds)
+    with soundfile.SoundFile(
+        to, "w", 16_000, 1, format="MP3", subtype="MPEG_LAYER_III", compression_level=0.5
+    ) as file:
+        for block in Audio(16_000).blocks(timeline.audio):
+            file.write(block)
+            done += len(block)
+            if progress:
+                progress("encoding", min(done // 16_000, total), total)
+    if progress:
+        progress("encoding", total, total)
+
+
+def as_text(summary: dict[str, Any]) -> str:
+    """A timeline's summary for a person."""
+    lines = [
+        f"{clock(summary['seconds'])} long, {summary['segments']:,} segments,"
+        f" {clock(summary['speech_seconds'])} of speech"
+    ]
+    for label, entry in summary["labels"].items():
+        lines.append(f"  {label}: {entry['seconds']:.1f} s in {entry['segments']:,} segments")
+    for speaker, seconds in summary["speakers"].items():
+        told = ", ".join(f"{label} {spent:.1f} s" for label, spent in seconds.items() if spent)
+        lines.append(f"  {speaker}: {told}")
+    for label, moments in summary["moments"].items():
+        for moment in moments:
+            said = f": {moment['text']}" if moment["text"] else ""
+            lines.append(f"  most {label}, {clock(moment['start'])} ({moment['score']:.2f}){said}")
+    return "\n".join(lines)

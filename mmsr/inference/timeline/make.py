@@ -1,0 +1,473 @@
+"""A whole recording along its time axis: segments of speech, each with transcript, label and rationale.
+
+    recording ─► scratch file ─► speech (silero-vad) or speaker turns ─► segments, 20 s at most each
+                                                                            │
+    transcript with times, or a recogniser ─► words of each ────────────────┤
+                                                                            ▼
+    Timeline ◄── JOURNAL, a line for each batch ◄── label, probabilities, rationale, batch by batch
+
+Memory does not grow with the recording. The journal begins with a fingerprint of audio, weights and settings;
+a killed run, started again, goes on from its last whole batch, and the batches are the same, so that the
+outcome is the same to the byte.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmsr.data.audio.recording import Recording
+from mmsr.data.audio.segments import Segment, Segmentation, cut_at_quietest, speech_segments
+from mmsr.data.features.store import encoder_fingerprint, file_digest
+from mmsr.data.storage import is_url
+from mmsr.inference.pipeline import SentimentReasoningPipeline
+from mmsr.inference.timeline.transcripts import Cue, TimelineError, Turn
+from mmsr.speech.recogniser import Transcriber
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[str, int, int], None]
+
+# Segments are sorted by length within so many batches: less padding, and a kill still costs one batch.
+_SORTED_BATCHES = 16
+_MOMENTS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnsweredSegment:
+    """A segment of a recording with the model's answer.
+
+    Attributes:
+        start: Its beginning in seconds.
+        end: Its end in seconds.
+        speaker: Who talks, None where that is not known.
+        text: What is said, None where there are no words.
+        label: The answer, after smoothing where that was asked for.
+        score: Its probability.
+        scores: Probability of each label.
+        rationale: The reason for the model's label, None where it writes none.
+        alone: With smoothing `label` and `scores` of the segment by itself, which the rationale explains.
+    """
+
+    start: float
+    end: float
+    speaker: str | None
+    text: str | None
+    label: str
+    score: float
+    scores: Mapping[str, float]
+    rationale: str | None
+    alone: Mapping[str, Any] | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Its length."""
+        return self.end - self.start
+
+    def as_row(self) -> dict[str, Any]:
+        """Its fields by name; `alone` where there was smoothing."""
+        row = asdict(self)
+        return row if self.alone is not None else {key: row[key] for key in row if key != "alone"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timeline:
+    """A recording's segments in order; those of different speakers may overlap.
+
+    Attributes:
+        audio: Path or URL of the recording.
+        seconds: Its length.
+        labels: The model's labels.
+        segments: Where there is speech.
+    """
+
+    audio: str
+    seconds: float
+    labels: tuple[str, ...]
+    segments: tuple[AnsweredSegment, ...]
+
+    def smoothed(self, seconds: float) -> Timeline:
+        """The timeline with each segment's probabilities averaged with those of its speaker around it.
+
+        Weights are the segments' lengths times a Gaussian of the distance between their middles.
+
+        Args:
+            seconds: Standard deviation of the Gaussian; about two thirds of the weight lie within it.
+
+        Raises:
+            TimelineError: `seconds` is not positive.
+        """
+        if not seconds > 0:
+            raise TimelineError(f"smooth is {seconds}; accepted: seconds above 0")
+        middles = np.array([(part.start + part.end) / 2 for part in self.segments])
+        lengths = np.array([part.seconds for part in self.segments])
+        speakers = np.array([part.speaker or "" for part in self.segments])
+        scores = np.array([[part.scores[label] for label in self.labels] for part in self.segments])
+        parts = []
+        for place, part in enumerate(self.segments):
+            near = np.exp(-0.5 * ((middles - middles[place]) / seconds) ** 2)
+            weights = near * lengths * (speakers == speakers[place])
+            mean = weights @ scores / weights.sum()
+            best = int(mean.argmax())
+            parts.append(
+                replace(
+                    part,
+                    label=self.labels[best],
+                    score=float(mean[best]),
+                    scores=dict(zip(self.labels, mean.tolist(), strict=True)),
+                    alone={"label": part.label, "scores": part.scores},
+                )
+            )
+        return replace(self, segments=tuple(parts))
+
+    def summary(self) -> dict[str, Any]:
+        """Seconds and segments of each label, seconds of each speaker by label, and the strongest moments.
+
+        `moments` has, of each label, those of its own segments in which it is most probable: a rationale
+        explains the segment's label, and no other.
+        """
+        speakers = sorted({part.speaker for part in self.segments if part.speaker is not None})
+
+        def spent(label: str, speaker: str | None = None) -> float:
+            parts = (part for part in self.segments if part.label == label)
+            return round(sum(part.seconds for part in parts if speaker in (None, part.speaker)), 3)
+
+        return {
+            "audio": os.path.basename(self.audio),
+            "seconds": round(self.seconds, 3),
+            "speech_seconds": round(sum(part.seconds for part in self.segments), 3),
+            "segments": len(self.segments),
+            "labels": {
+                label: {
+                    "seconds": spent(label),
+                    "segments": sum(part.label == label for part in self.segments),
+                }
+                for label in self.labels
+            },
+            "speakers": {
+                speaker: {label: spent(label, speaker) for label in self.labels} for speaker in speakers
+            },
+            "moments": {
+                label: [
+                    {
+                        **{key: row[key] for key in ("start", "end", "speaker", "text", "rationale")},
+                        "score": row["scores"][label],
+                    }
+                    for row in (part.as_row() for part in self._strongest(label))
+                ]
+                for label in self.labels
+            },
+        }
+
+    def _strongest(self, label: str) -> list[AnsweredSegment]:
+        own = (part for part in self.segments if part.label == label)
+        return sorted(own, key=lambda part: (-part.scores[label], part.start))[:_MOMENTS]
+
+
+def make_timeline(
+    audio: str | os.PathLike[str],
+    pipe: SentimentReasoningPipeline,
+    *,
+    settings: Segmentation | None = None,
+    turns: Sequence[Turn] | None = None,
+    transcript: Sequence[Cue] | None = None,
+    transcriber: Transcriber | None = None,
+    language: str | None = None,
+    batch_size: int = 16,
+    num_beams: int = 1,
+    journal: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> Timeline:
+    """Label, probabilities and rationale of each segment of a recording.
+
+    Args:
+        audio: Path or URL of the recording, in any format that `Audio` reads.
+        pipe: The model.
+        settings: How speech is cut.
+        turns: Speaker turns, which then are the segments instead of what silero-vad finds. Turns of a speaker
+            with at most `settings.max_silence` and nobody else between them are one; what is shorter than
+            `settings.min_seconds` is left out.
+        transcript: Words with times; each goes to the segment in which most of it is.
+        transcriber: A recogniser, which hears each segment, instead of a transcript.
+        language: What the recogniser is told is spoken.
+        batch_size: Segments at a time.
+        num_beams: Beams of the rationale's generation.
+        journal: File by which a killed run goes on (module docstring); one of another recording or of other
+            settings is begun anew.
+        progress: Called with task, done and total.
+
+    Raises:
+        TimelineError: Transcript and transcriber are both given, the model needs words and gets none,
+            there is no such recording, or turns lie outside of it.
+        AudioError: The recording cannot be read, or is empty.
+        SegmentError: silero-vad is missing.
+    """
+    settings = settings or Segmentation()
+    needs_words = pipe.model.config.fusion == "text_only"
+    _check(batch_size, settings, transcript, transcriber, needs_words=needs_words)
+    audio = os.fspath(audio)
+    if not is_url(audio) and not os.path.isfile(audio):
+        raise TimelineError(f"{audio}: no such file; accepted: a recording")
+    made_from = {
+        "audio": file_digest(audio).hex(),
+        "model": encoder_fingerprint(pipe.model),
+        "config": pipe.model.config.to_dict(),
+        "settings": asdict(settings),
+        "turns": None if turns is None else [asdict(turn) for turn in turns],
+        "transcript": None if transcript is None else [asdict(cue) for cue in transcript],
+        "recogniser": None if transcriber is None else [transcriber.fingerprint, language],
+        "batches": [batch_size, _SORTED_BATCHES, num_beams],
+        "version": 1,  # of this module's way to use them
+    }
+    fingerprint = hashlib.sha256(json.dumps(made_from, sort_keys=True, default=str).encode()).hexdigest()
+    with _Journal(journal, fingerprint) as known:
+        if known.turns is None or not known.complete:
+            with Recording(audio, progress=progress) as recording:
+                if known.turns is None:
+                    known.begin(_segments(recording, settings, turns, progress), recording.seconds)
+                _answer(
+                    recording,
+                    known,
+                    pipe,
+                    words=None if transcript is None else _words(known.turns or [], transcript),
+                    transcriber=transcriber,
+                    language=language,
+                    batch_size=batch_size,
+                    num_beams=num_beams,
+                    needs_words=needs_words,
+                    progress=progress,
+                )
+        found = [
+            AnsweredSegment(**asdict(turn), **answer)
+            for place, turn in enumerate(known.turns or [])
+            if (answer := known.answers[place]) is not None
+        ]
+        if left_out := len(known.turns or []) - len(found):
+            logger.warning(
+                "%s: %d segments without words are left out: the model reads words alone", audio, left_out
+            )
+        return Timeline(
+            audio=audio,
+            seconds=known.seconds,
+            labels=tuple(pipe.model.config.labels),
+            segments=tuple(found),
+        )
+
+
+def _check(
+    batch_size: int,
+    settings: Segmentation,
+    transcript: Sequence[Cue] | None,
+    transcriber: Transcriber | None,
+    *,
+    needs_words: bool,
+) -> None:
+    if batch_size < 1:
+        raise TimelineError(f"batch_size is {batch_size}; accepted: 1 and more")
+    if transcript is not None and transcriber is not None:
+        raise TimelineError("a transcript and a recogniser are given; accepted: one of the two, or none")
+    if needs_words and transcript is None and transcriber is None:
+        raise TimelineError("this model reads words alone; accepted: with a transcript or a recogniser")
+    if transcriber is not None and settings.max_seconds > transcriber.longest:
+        raise TimelineError(
+            f"max_seconds is {settings.max_seconds:g};"
+            f" accepted: at most {transcriber.longest:g} s by {transcriber.name}"
+        )
+
+
+# ---------------------------------------------------------------------- segments
+
+
+def _segments(
+    recording: Recording, settings: Segmentation, turns: Sequence[Turn] | None, progress: Progress | None
+) -> list[Turn]:
+    """Segments in order, their times in whole milliseconds, as every output has them."""
+    parts: list[tuple[Segment, str | None]]
+    if turns is None:
+        parts = [(part, None) for part in speech_segments(recording, **asdict(settings), progress=progress)]
+    else:
+        parts = [
+            (part, turn.speaker)
+            for turn in _joined(turns, recording, settings)
+            for part in cut_at_quietest(recording, Segment(turn.start, turn.end), settings)
+        ]
+    rounded = [
+        Turn(start=round(part.start, 3), end=round(min(part.end, recording.seconds), 3), speaker=speaker)
+        for part, speaker in parts
+    ]
+    return sorted(rounded, key=lambda turn: (turn.start, turn.end, turn.speaker or ""))
+
+
+def _joined(turns: Sequence[Turn], recording: Recording, settings: Segmentation) -> list[Turn]:
+    """Turns as segments: joined over short gaps, cut at the recording's end, short ones left out."""
+    joined: list[Turn] = []
+    for turn in sorted(turns, key=lambda turn: (turn.start, turn.end)):
+        if turn.start >= recording.seconds:
+            raise TimelineError(
+                f"the turn of {turn.speaker} at {turn.start:g} s is after the end of {recording.source};"
+                f" accepted: turns within its {recording.seconds:.3f} s"
+            )
+        end = min(turn.end, recording.seconds)
+        last = joined[-1] if joined else None
+        if last and last.speaker == turn.speaker and turn.start - last.end <= settings.max_silence:
+            joined[-1] = replace(last, end=max(last.end, end))
+        else:
+            joined.append(replace(turn, end=end))
+    kept = [turn for turn in joined if turn.end - turn.start >= settings.min_seconds]
+    if short := len(joined) - len(kept):
+        logger.warning(
+            "%s: %d turns shorter than %g s are left out", recording.source, short, settings.min_seconds
+        )
+    return kept
+
+
+def _words(turns: Sequence[Turn], transcript: Sequence[Cue]) -> list[str | None]:
+    """The words of each segment: those cues of which it holds the most."""
+    starts = np.array([turn.start for turn in turns])
+    ends = np.array([turn.end for turn in turns])
+    words: list[list[str]] = [[] for _ in turns]
+    outside = 0
+    for cue in sorted(transcript, key=lambda cue: (cue.start, cue.end)):
+        if not cue.text:
+            continue
+        # a cue of no length, as some recognisers have them, lies where its time is
+        shared = np.minimum(ends, cue.end) - np.maximum(starts, cue.start) + 1e-6
+        if len(shared) and shared.max() > 0:
+            words[int(shared.argmax())].append(cue.text)
+        else:
+            outside += 1
+    if outside:
+        logger.warning("%d cues of the transcript lie in no segment and are left out", outside)
+    return [" ".join(said) or None for said in words]
+
+
+# ---------------------------------------------------------------------- answers
+
+
+def _answer(
+    recording: Recording,
+    known: _Journal,
+    pipe: SentimentReasoningPipeline,
+    *,
+    words: Sequence[str | None] | None,
+    transcriber: Transcriber | None,
+    language: str | None,
+    batch_size: int,
+    num_beams: int,
+    needs_words: bool,
+    progress: Progress | None,
+) -> None:
+    """Answer the batches that the journal lacks."""
+    turns = known.turns or []
+    for batch in _batches(turns, batch_size):
+        if batch[0] in known.answers:
+            continue
+        waves = [recording.between(turns[place].start, turns[place].end) for place in batch]
+        texts: list[str | None] = [None if words is None else words[place] for place in batch]
+        if transcriber is not None:
+            heard = transcriber.transcribe(waves, languages=[language] * len(waves))
+            texts = [transcript.text or None for transcript in heard]
+        rows = [row for row, text in enumerate(texts) if text or not needs_words]
+        inputs = [{"audio": waves[row], "text": texts[row]} for row in rows]
+        answers: dict[int, dict[str, Any] | None] = dict.fromkeys(batch)
+        if inputs:
+            given = pipe(inputs, batch_size=len(inputs), num_beams=num_beams)
+            for row, answer in zip(rows, given, strict=True):
+                kept = {name: answer[name] for name in ("label", "score", "scores", "rationale")}
+                answers[batch[row]] = {"text": texts[row], **kept}
+        known.add(answers)
+        if progress:
+            progress("answering", len(known.answers), len(turns))
+
+
+def _batches(turns: Sequence[Turn], size: int) -> Iterator[list[int]]:
+    """Places of segments of like length, always the same for the same segments."""
+    window = size * _SORTED_BATCHES
+    for first in range(0, len(turns), window):
+        near = range(first, min(first + window, len(turns)))
+        order = sorted(near, key=lambda place: turns[place].end - turns[place].start)
+        yield from (order[start : start + size] for start in range(0, len(order), size))
+
+
+class _Journal:
+    """What is known of a timeline, in a file to which lines are only added; without a path, in memory.
+
+    The first line is the fingerprint, the second the segments and the recording's length, each further one
+    the answers of a batch by place; a segment that the model cannot answer has null.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None, fingerprint: str):
+        self.path = None if path is None else Path(path)
+        self.fingerprint = fingerprint
+        self.turns: list[Turn] | None = None
+        self.seconds = 0.0
+        self.answers: dict[int, dict[str, Any] | None] = {}
+
+    def __enter__(self) -> _Journal:
+        if self.path is None:
+            return self
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = open(self.path, "ab+")
+        self._file.seek(0)
+        try:
+            whole = self._read()
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            self._file.close()
+            raise TimelineError(
+                f"{self.path}: no journal of a timeline ({error});"
+                " accepted: what a run left, or delete the file"
+            ) from error
+        self._file.truncate(whole)  # the line in which a kill fell
+        if not whole:
+            self._write({"fingerprint": self.fingerprint})
+        return self
+
+    def _read(self) -> int:
+        """Take in what the file holds; return the length of its whole lines, 0 where it is to begin anew."""
+        whole = 0
+        for line in self._file:
+            if not line.endswith(b"\n"):
+                break
+            entry = json.loads(line)
+            if not whole and entry["fingerprint"] != self.fingerprint:
+                logger.warning("%s is of another recording or other settings, and begins anew", self.path)
+                return 0
+            whole += len(line)
+            if "segments" in entry:
+                self.turns = [Turn(**turn) for turn in entry["segments"]]
+                self.seconds = entry["seconds"]
+            elif "answers" in entry:
+                self.answers |= {int(place): answer for place, answer in entry["answers"].items()}
+        return whole
+
+    def __exit__(self, *_: object) -> None:
+        if self.path is not None:
+            self._file.close()
+
+    @property
+    def complete(self) -> bool:
+        """Whether every segment has its answer."""
+        return self.turns is not None and len(self.answers) == len(self.turns)
+
+    def begin(self, turns: list[Turn], seconds: float) -> None:
+        """Keep the segments and the recording's length in seconds."""
+        self.turns, self.seconds = turns, seconds
+        self._write({"segments": [asdict(turn) for turn in turns], "seconds": seconds})
+
+    def add(self, answers: dict[int, dict[str, Any] | None]) -> None:
+        """Keep a batch's answers."""
+        self.answers |= answers
+        self._write({"answers": answers})
+
+    def _write(self, entry: dict[str, Any]) -> None:
+        if self.path is not None:
+            self._file.write(f"{json.dumps(entry, ensure_ascii=False)}\n".encode())
+            self._file.flush()

@@ -1,0 +1,1 @@
+"""Names, codes and words of languages."""

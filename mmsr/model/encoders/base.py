@@ -1,0 +1,208 @@
+"""Encoders: waveform or transcript in, states of every kept layer out, with a mask of the real positions.
+
+    input_values [b, s] ──► AudioEncoder ──► states [b, f, l, d], mask [b, f]
+    input_ids    [b, t] ──► TextEncoder  ──► states [b, t, l, d], mask [b, t]
+
+with l the kept layers (1 without a layer mix). Both wrap a transformers model (timm's through transformers'
+own wrapper). What they add is the handling of padding that those models lack: a row's states do not depend on
+what it is batched with, nor on the side that padding stands on, nor on what stands in it. `LayerMix` then
+turns l layers into one.
+
+Transformers' Auto classes are imported inside functions: their import makes transformers import
+`mmsr.model.modeling` (see `mmsr/__init__.py`), which needs this module whole. A part is built in the whole
+model's dtype, not in the one that its own config was saved with (Whisper's says float16).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from einops import repeat
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from mmsr.model.configuration import MmsrConfig
+
+
+@dataclass
+class Encoded:
+    """What an encoder returns.
+
+    `states [b, n, l, d]` of the kept layers, `mask [b, n]` (1 = real), and, where asked for, all the model's
+    `hidden_states` (`[b, n, d]` each, embeddings first) and `attentions` (`[b, h, n, n]` each).
+    """
+
+    states: Tensor
+    mask: Tensor
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+    @classmethod
+    def of(cls, output: Any, mask: Tensor, *, all_layers: bool) -> Encoded:
+        """A transformers output with all its layers, or its last.
+
+        The last is always the model's output, whose final layer norm some models leave out of
+        `hidden_states`.
+        """
+        below = output.hidden_states[:-1] if all_layers else ()
+        states = torch.stack((*below, output.last_hidden_state), dim=2)
+        return cls(states, mask, output.hidden_states, output.attentions)
+
+
+class LayerMix(nn.Module):
+    """Learned softmax-weighted sum over layers, each layer-normed first.
+
+    `states [b, n, l, d] -> [b, n, d]`. With one layer it is the identity. After SUPERB (Yang et al. 2021,
+    arXiv 2105.01051).
+    """
+
+    def __init__(self, layers: int) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(torch.zeros(layers)) if layers > 1 else None
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Mix the layers into one."""
+        if self.weights is None:
+            return states[:, :, 0]
+        states = nn.functional.layer_norm(states, states.shape[-1:])
+        return torch.einsum("bnld,l->bnd", states, self.weights.softmax(0).to(states.dtype))
+
+
+def to_front(
+    values: Tensor, mask: Tensor, names: tuple[str, str] = ("values", "mask")
+) -> tuple[Tensor, Tensor]:
+    """Turn left padding into right padding and zero what stands in it (NaN included).
+
+    `values [b, n]` or `[b, n, d]`, `mask [b, n]` -> the same shapes, each row rolled so that its first real
+    position comes first. `names` are those under which the caller was given both.
+
+    Raises:
+        ValueError: the mask is of another shape; a shorter one would cut the values off unseen.
+    """
+    if mask.shape != values.shape[:2]:
+        raise ValueError(
+            f"{names[1]} has shape {list(mask.shape)}, and {names[0]} {list(values.shape)}; accepted: a mask "
+            f"of shape {list(values.shape[:2])}"
+        )
+    start = mask.argmax(-1, keepdim=True)
+    order = torch.arange(mask.shape[1], device=mask.device) + start
+    order = torch.where(order < mask.shape[1], order, order - mask.shape[1])  # ONNX lacks `%` by a free size
+    mask = mask.gather(1, order)
+    if values.ndim == 3:
+        values = values.gather(1, repeat(order, "b n -> b n d", d=values.shape[2]))
+        return values.masked_fill(mask[:, :, None] == 0, 0.0), mask
+    return values.gather(1, order).masked_fill(mask == 0, 0), mask
+
+
+class AudioEncoder(nn.Module):
+    """Base of the speech encoders: a transformers model under `self.model`, fed with the raw waveform.
+
+    A row whose mask is all zero still gets states; the caller replaces them. Sample rate:
+    `config.sampling_rate` Hz.
+    """
+
+    def __init__(self, config: MmsrConfig) -> None:
+        super().__init__()
+        self.config = config.part("audio_encoder")
+        self.keeps_all_layers = config.audio_layer_mix
+        self.model = self.build(self.config)
+        if config.audio_layers and max(config.audio_layers) >= self.num_states:
+            raise ValueError(
+                f"audio_layers={config.audio_layers}: this audio_encoder "
+                f"(model_type={self.config.model_type!r}) has layers 0 to {self.num_states - 1}; accepted: "
+                "some of these, ascending, each once"
+            )
+
+    @property
+    def num_states(self) -> int:
+        """Number of layers kept: all (embeddings included) with a layer mix, else the last."""
+        return self.config.num_hidden_layers + 1 if self.keeps_all_layers else 1
+
+    @property
+    def width(self) -> int:
+        """Width d of its states."""
+        return self.config.hidden_size
+
+    @staticmethod
+    def build(config: PreTrainedConfig) -> PreTrainedModel:
+        """The transformers model of this config, weights not loaded."""
+        from transformers import AutoModel
+
+        return AutoModel.from_config(config, dtype=torch.get_default_dtype())
+
+    @classmethod
+    def load(cls, name: str | os.PathLike[str]) -> PreTrainedModel:
+        """The pretrained model of a Hub id or folder, as `build` builds it, in float32."""
+        from transformers import AutoModel
+
+        return AutoModel.from_pretrained(name, dtype=torch.float32)
+
+    def forward(
+        self,
+        input_values: Tensor,
+        mask: Tensor,
+        *,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+    ) -> Encoded:
+        """Encode `input_values [b, s]` whose real samples `mask [b, s]` marks."""
+        input_values, mask = to_front(input_values, mask.long(), ("input_values", "input_values_mask"))
+        encoded = self.encode(
+            input_values,
+            mask,
+            output_attentions=output_attentions and gives_weights(self.model),
+            output_hidden_states=output_hidden_states or self.keeps_all_layers,
+        )
+        encoded.mask = encoded.mask * mask.any(-1, keepdim=True)  # an absent row has no real frame
+        if not output_hidden_states:
+            encoded.hidden_states = None
+        return encoded
+
+    def encode(self, input_values: Tensor, mask: Tensor, **outputs: bool) -> Encoded:
+        """Encode a waveform whose padding stands at the right and is silent.
+
+        `outputs` are the flags that make the transformers model return what is needed.
+        """
+        raise NotImplementedError
+
+
+def row_of(encoded: Encoded, row: int, frames: int) -> Encoded:
+    """One row of an encoder's output, padded with zeros to `frames` positions."""
+    missing = frames - encoded.states.shape[1]
+
+    def pad(states: Tensor) -> Tensor:  # [b, n, ...] -> [1, frames, ...]
+        return nn.functional.pad(states[row : row + 1], (0, 0) * (states.ndim - 2) + (0, missing))
+
+    def pad_square(weights: Tensor) -> Tensor:  # [b, h, n, n] -> [1, h, frames, frames]
+        return nn.functional.pad(weights[row : row + 1], (0, missing, 0, missing))
+
+    return Encoded(
+        pad(encoded.states),
+        pad(encoded.mask),
+        None if encoded.hidden_states is None else tuple(map(pad, encoded.hidden_states)),
+        None if encoded.attentions is None else tuple(map(pad_square, encoded.attentions)),
+    )
+
+
+def stack_rows(rows: list[Encoded]) -> Encoded:
+    """Concatenate encoder outputs of equal length along the batch."""
+
+    def layers(name: str) -> tuple[Tensor, ...] | None:
+        if getattr(rows[0], name) is None:
+            return None
+        return tuple(torch.cat(layer) for layer in zip(*(getattr(row, name) for row in rows), strict=True))
+
+    return Encoded(
+        torch.cat([row.states for row in rows]),
+        torch.cat([row.mask for row in rows]),
+        layers("hidden_states"),
+        layers("attentions"),
+    )
+
+
+def gives_weights(model: PreTrainedModel) -> bool:
+    """Whether a model's attention returns its weights; another would only warn of being asked."""
+    return model.config._attn_implementation == "eager"

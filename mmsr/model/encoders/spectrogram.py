@@ -1,0 +1,316 @@
+"""Audio encoders that read a log-mel spectrogram: Whisper's, and any image model of timm."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from einops import rearrange, reduce
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.audio_utils import mel_filter_bank
+from transformers.modeling_outputs import BaseModelOutput
+from transformers.utils import logging
+from transformers.utils.output_capturing import capture_outputs
+
+from mmsr.model.configuration import MmsrConfig, TimmAudioConfig
+from mmsr.model.encoders.base import AudioEncoder, Encoded
+
+logger = logging.get_logger(__name__)
+
+
+class SpectrogramEncoder(AudioEncoder):
+    """Base of the encoders that read a log-mel spectrogram, window by window, each by itself.
+
+    They know no mask: a window's end is filled with silence, and frames that hear no real sample are masked.
+    Windows past a row's end are not encoded; their states are zero. Hence a row does not depend on its batch.
+    `attentions` are one square per window, `[b * windows, h, n, n]`.
+    """
+
+    @property
+    def window(self) -> int:
+        """Samples of one window."""
+        raise NotImplementedError
+
+    def log_mel(self, input_values: Tensor) -> Tensor:
+        """Log-mel spectrogram `[w, mels, frames]` of whole windows `[w, s]`, in float32."""
+        raise NotImplementedError
+
+    def encode_windows(self, features: Tensor, **outputs: bool) -> Any:
+        """Encode `log_mel` windows into a transformers output, its states `[w, n, d]`."""
+        raise NotImplementedError
+
+    def encode(self, input_values: Tensor, mask: Tensor, **outputs: bool) -> Encoded:
+        """Encode the windows that hear something and put their frames in a row."""
+        batch, samples = input_values.shape
+        lengths = mask.sum(-1, keepdim=True).clamp(min=1)
+        windows = -(-samples // self.window)
+        input_values = nn.functional.pad(input_values, (0, windows * self.window - samples))
+        cut = rearrange(input_values, "b (w s) -> (b w) s", w=windows)
+        heard = (torch.arange(windows, device=lengths.device) * self.window < lengths).flatten()
+        if torch.compiler.is_compiling() and not self.training:
+            heard = torch.ones_like(heard)  # one graph: no shape may depend on what is heard
+        output = self.encode_windows(self.log_mel(cut[heard]).to(self.model.dtype), **outputs)
+        frames = output.last_hidden_state.shape[1]
+        starts = torch.arange(windows * frames, device=lengths.device) * self.window // frames
+
+        def all_windows(states: Tensor) -> Tensor:
+            return states.new_zeros(len(heard), *states.shape[1:]).index_put((heard,), states)
+
+        def in_a_row(states: Tensor) -> Tensor:
+            longest = -(-samples * states.shape[1] // self.window)
+            return rearrange(all_windows(states), "(b w) n ... -> b (w n) ...", b=batch)[:, :longest]
+
+        encoded = Encoded.of(output, (starts < lengths).long(), all_layers=self.keeps_all_layers)
+        return Encoded(
+            in_a_row(encoded.states),
+            encoded.mask[:, : -(-samples * frames // self.window)],
+            encoded.hidden_states and tuple(map(in_a_row, encoded.hidden_states)),
+            encoded.attentions and tuple(map(all_windows, encoded.attentions)),
+        )
+
+
+class WhisperAudioEncoder(SpectrogramEncoder):
+    """Whisper's encoder, at its full 30 s window or at a shorter one (`audio_window_seconds`).
+
+    A shorter window cuts the spectrogram and the position embeddings alike: short clips cost less, but their
+    states are not those of the full window, whose silence is heard too. The log-mel spectrogram is made here,
+    in float32, as `WhisperFeatureExtractor` makes it. One frame lasts 20 ms.
+    """
+
+    n_fft = 400
+    hop = 160
+
+    def __init__(self, config: MmsrConfig) -> None:
+        super().__init__(config)
+        self.window_seconds = config.audio_window_seconds
+        # no buffer: it would follow the weights into bfloat16, and be lost where transformers builds on meta
+        self.filters = torch.from_numpy(_whisper_filters(self.config.num_mel_bins))
+
+    @staticmethod
+    def build(config: PreTrainedConfig) -> PreTrainedModel:
+        """Whisper's encoder without its decoder."""
+        from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+        return WhisperEncoder._from_config(config, dtype=torch.get_default_dtype())
+
+    @classmethod
+    def load(cls, name: str | os.PathLike[str]) -> PreTrainedModel:
+        """The encoder of a pretrained Whisper."""
+        return super().load(name).get_encoder()
+
+    @property
+    def window(self) -> int:
+        """Samples of one window, whole frames of 20 ms."""
+        frame = 2 * self.hop
+        if self.window_seconds is None:
+            return self.config.max_source_positions * frame
+        return math.ceil(self.window_seconds * 16_000 / frame) * frame
+
+    def encode_windows(self, features: Tensor, **outputs: bool) -> BaseModelOutput:
+        """Encode windows `[w, mels, 2 n]` at the first n positions."""
+        return _whisper_forward(self.model, features, **outputs)
+
+    @torch.autocast("cpu", enabled=False)
+    @torch.autocast("cuda", enabled=False)
+    def log_mel(self, input_values: Tensor) -> Tensor:
+        """Log-mel spectrogram `[w, mels, 2 n]` of whole windows `[w, s]` at 16 kHz."""
+        window = torch.hann_window(self.n_fft, device=input_values.device)
+        spectrum = torch.stft(input_values.float(), self.n_fft, self.hop, window=window, return_complex=True)
+        mel = self.filters.to(input_values.device).T @ spectrum[..., :-1].abs().square().contiguous()
+        log_mel = mel.clamp(min=1e-10).log10()
+        return (torch.maximum(log_mel, log_mel.amax((1, 2), keepdim=True) - 8.0) + 4.0) / 4.0
+
+
+@capture_outputs
+def _whisper_forward(model: Any, features: Tensor, **_: Any) -> BaseModelOutput:
+    """`WhisperEncoder.forward` for windows of any length: that one refuses all but its full window.
+
+    Without its LayerDrop, which would take layers away from the layer mix (the published models have none).
+    """
+    states = nn.functional.gelu(model.conv1(features))
+    states = rearrange(nn.functional.gelu(model.conv2(states)), "w d n -> w n d")
+    states = states + model.embed_positions.weight[: states.shape[1]]
+    states = nn.functional.dropout(states, p=model.dropout, training=model.training)
+    for layer in model.layers:
+        states = layer(states, None)
+    return BaseModelOutput(last_hidden_state=model.layer_norm(states))
+
+
+@functools.cache
+def _whisper_filters(mels: int) -> np.ndarray:  # [201, mels], float32
+    return mel_filter_bank(
+        num_frequency_bins=1 + WhisperAudioEncoder.n_fft // 2,
+        num_mel_filters=mels,
+        min_frequency=0.0,
+        max_frequency=8000.0,
+        sampling_rate=16_000,
+        norm="slaney",
+        mel_scale="slaney",
+    ).astype("float32")
+
+
+class TimmAudioEncoder(SpectrogramEncoder):
+    """Any timm image model on a log-mel spectrogram, through transformers' `TimmWrapperModel`.
+
+    The spectrogram is a picture of one channel, mels high and frames wide, of one window
+    (`TimmAudioConfig.window_seconds`); feature maps `[w, d, mels', n]` (a transformer's patches in their
+    grid) are averaged over frequency into frames. timm fits pretrained image weights to it: it sums the first
+    layer's three channels into one and interpolates position embeddings, as AST does (Gong et al. 2021, arXiv
+    2104.01778). Unlike AST's, the level is kept: the logarithm is shifted and scaled by constants. States are
+    those before a convolutional head, if any; `hidden_states` of a convolutional model differ in width
+    and in frames; there are no `attentions`.
+
+    Raises:
+        ValueError: a layer mix of a model whose stages differ in shape.
+    """
+
+    def __init__(self, config: MmsrConfig) -> None:
+        super().__init__(config)
+        self._checkpoints = False
+        stages = {(stage["num_chs"], stage["reduction"]) for stage in self._stages}
+        if self.keeps_all_layers and len(stages) > 1:
+            raise ValueError(
+                f"audio_layer_mix=True: the stages of timm's {self.config.architecture!r} differ in width or "
+                "resolution; accepted: False, or a model of equal layers such as a ViT"
+            )
+
+    @staticmethod
+    def build(config: PreTrainedConfig) -> PreTrainedModel:
+        """The timm model of this config, with random weights, without what follows its last stage.
+
+        Raises:
+            ValueError: timm has no such model.
+        """
+        import timm
+        from transformers import TimmWrapperModel
+
+        name = config.architecture
+        if not timm.is_model(name):
+            alike = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.5)
+            raise ValueError(
+                f"architecture={name!r} is no model of timm {timm.__version__}; accepted: a name of "
+                f"timm.list_models(){', such as ' if alike else ''}{', '.join(alike)}"
+            )
+        model: Any = TimmWrapperModel._from_config(config, dtype=torch.get_default_dtype())
+        TimmAudioEncoder._prune(model.timm_model)
+        return model
+
+    @staticmethod
+    def _prune(model: Any) -> None:
+        """Take a convolutional head away, which would get no gradient."""
+        model.prune_intermediate_layers([len(model.feature_info) - 1], prune_head=True)
+
+    @classmethod
+    def load(cls, name: str | os.PathLike[str], **settings: Any) -> PreTrainedModel:
+        """The pretrained model of `timm/<model>`, or of `timm/local-dir:<folder>`, in float32.
+
+        `settings` are `TimmAudioConfig`'s, such as `window_seconds`. The config keeps the architecture's
+        name and not where the weights came from, so that a checkpoint reloads offline.
+
+        Raises:
+            ValueError: the weights are to come from elsewhere.
+        """
+        import timm
+
+        source = str(name).removeprefix("timm/")
+        scheme, _, folder = source.rpartition(":")
+        if scheme not in ("", "local-dir"):
+            raise ValueError(f"audio={str(name)!r}; accepted: timm/<model> or timm/local-dir:<folder>")
+        architecture = source
+        if scheme:
+            architecture = json.loads((Path(folder) / "config.json").read_text("utf-8"))["architecture"]
+        config = TimmAudioConfig(architecture=architecture, **settings)
+        model: Any = cls.build(config)
+        arguments = {"pretrained": True, "num_classes": 0, **config.model_args}
+        if model.timm_model.pretrained_cfg.get("fixed_input_size"):
+            # Said twice: a folder's own size would otherwise win over the overlay in `model_args`.
+            arguments["img_size"] = (config.num_mel_bins, config.window_frames)
+        pretrained: Any = timm.create_model(source, **arguments)
+        cls._prune(pretrained)
+        model.timm_model.load_state_dict(pretrained.state_dict())
+        return model
+
+    @property
+    def gradient_checkpointing(self) -> bool:
+        """Whether activations are computed again in the backward pass.
+
+        transformers switches it in every module that has a flag of this name; timm's modules have none.
+        """
+        return self._checkpoints
+
+    @gradient_checkpointing.setter
+    def gradient_checkpointing(self, enable: bool) -> None:
+        """Switch it in timm's own blocks; a model that cannot says so in the log."""
+        model: Any = self.model
+        if model.supports_gradient_checkpointing:
+            self._checkpoints = enable
+            model.timm_model.set_grad_checkpointing(enable)
+        elif enable:
+            logger.warning(
+                "timm's %s has no gradient checkpointing: its activations are kept", self.config.architecture
+            )
+
+    @property
+    def _stages(self) -> list[dict[str, Any]]:
+        model: Any = self.model
+        return list(model.timm_model.feature_info)
+
+    @property
+    def num_states(self) -> int:
+        """Number of layers kept: all (a transformer's blocks) with a layer mix, else the last."""
+        return len(self._stages) if self.keeps_all_layers else 1
+
+    @property
+    def width(self) -> int:
+        """Channels of the last stage."""
+        return self._stages[-1]["num_chs"]
+
+    @property
+    def window(self) -> int:
+        """Samples of one window."""
+        return self.config.window_frames * self.config.hop_length
+
+    def train(self, mode: bool = True) -> TimmAudioEncoder:
+        """A frozen model stays in eval mode: its batch norm would go on counting."""
+        super().train(mode)
+        if not any(parameter.requires_grad for parameter in self.model.parameters()):
+            self.model.eval()
+        return self
+
+    def encode_windows(self, features: Tensor, **outputs: bool) -> BaseModelOutput:
+        """Encode pictures `[w, mels, frames]`; each stage's map becomes frames `[w, n, d]`."""
+        stages = outputs["output_hidden_states"] or [len(self._stages) - 1]
+        maps = self.model(features[:, None], output_hidden_states=stages, norm=True, output_fmt="NCHW")
+        frames = tuple(reduce(stage, "w d k n -> w n d", "mean") for stage in maps.hidden_states)
+        return BaseModelOutput(last_hidden_state=frames[-1], hidden_states=frames)
+
+    @torch.autocast("cpu", enabled=False)
+    @torch.autocast("cuda", enabled=False)
+    def log_mel(self, input_values: Tensor) -> Tensor:
+        """Log-mel spectrogram `[w, mels, frames]` of whole windows `[w, s]`, -1.5 at silence."""
+        from torchaudio import functional as audio
+
+        config, device = self.config, input_values.device
+        spectrum = audio.spectrogram(
+            input_values.float(),
+            pad=0,
+            window=torch.hann_window(config.n_fft, device=device),
+            n_fft=config.n_fft,
+            hop_length=config.hop_length,
+            win_length=config.n_fft,
+            power=2.0,
+            normalized=False,
+        )
+        filters = audio.melscale_fbanks(
+            config.n_fft // 2 + 1, 0.0, config.sampling_rate / 2, config.num_mel_bins, config.sampling_rate
+        ).to(device)
+        mel = filters.T @ spectrum[..., :-1]
+        return (mel.clamp(min=1e-10).log10() + 4.0) / 4.0

@@ -1,0 +1,99 @@
+"""Text encoders: any transformers model that turns token ids into states."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from mmsr.model.configuration import MmsrConfig
+from mmsr.model.encoders.base import Encoded, gives_weights, to_front
+
+
+class TextEncoder(nn.Module):
+    """Any transformers text encoder, without its pooler, under `self.model`.
+
+    A row whose mask is all zero (an absent transcript) is encoded as padding and replaced by the caller.
+    """
+
+    def __init__(self, config: MmsrConfig) -> None:
+        super().__init__()
+        self.config = config.part("text_encoder")
+        self.keeps_all_layers = config.text_layer_mix
+        # The encoder's own: models of RoBERTa's kind count positions by what is not this token.
+        own = self.config.pad_token_id
+        self.pad_token_id = config.pad_token_id if own is None else own
+        self.model = self.build(self.config)
+
+    @staticmethod
+    def build(config: PreTrainedConfig) -> PreTrainedModel:
+        """The transformers model of this config, weights not loaded."""
+        from transformers import AutoModel
+
+        return AutoModel.from_config(config, dtype=torch.get_default_dtype(), **TextEncoder.options(config))
+
+    @classmethod
+    def load(cls, name: str | os.PathLike[str]) -> PreTrainedModel:
+        """The pretrained model of a Hub id or folder, as `build` builds it, in float32."""
+        from transformers import AutoConfig, AutoModel
+
+        options = cls.options(AutoConfig.from_pretrained(name))
+        return AutoModel.from_pretrained(name, dtype=torch.float32, **options)
+
+    @staticmethod
+    def options(config: PreTrainedConfig) -> dict[str, bool]:
+        """Arguments of the transformers model: a pooler would get no gradient, so none is added.
+
+        Raises:
+            ValueError: it is an encoder-decoder, or reads no tokens.
+        """
+        from transformers import AutoModel
+
+        known = type(config) in AutoModel._model_mapping
+        model_class: Any = AutoModel._model_mapping[type(config)] if known else None
+        if config.is_encoder_decoder or getattr(model_class, "main_input_name", None) != "input_ids":
+            raise ValueError(
+                f"text_encoder has model_type={config.model_type!r}, which is "
+                f"{'an encoder-decoder' if config.is_encoder_decoder else 'no text encoder'}; accepted: a "
+                "text encoder of transformers (xlm-roberta, bert, roberta, deberta-v2 ...)"
+            )
+        pooler = "add_pooling_layer" in inspect.signature(model_class).parameters
+        return {"add_pooling_layer": False} if pooler else {}
+
+    @property
+    def num_states(self) -> int:
+        """Number of layers kept: all (embeddings included) with a layer mix, else the last."""
+        return self.config.num_hidden_layers + 1 if self.keeps_all_layers else 1
+
+    def forward(
+        self,
+        input_ids: Tensor | None,
+        mask: Tensor,
+        inputs_embeds: Tensor | None = None,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+    ) -> Encoded:
+        """Encode `input_ids [b, t]` (or `inputs_embeds [b, t, d]`) whose real tokens `mask [b, t]` marks."""
+        if inputs_embeds is None:
+            assert input_ids is not None
+            input_ids, mask = to_front(input_ids, mask, ("input_ids", "attention_mask"))
+            input_ids = input_ids.masked_fill(mask == 0, self.pad_token_id)
+        else:
+            inputs_embeds, mask = to_front(inputs_embeds, mask, ("inputs_embeds", "attention_mask"))
+        attended = torch.where(mask.any(-1, keepdim=True), mask, torch.ones_like(mask))
+        output = self.model(
+            input_ids=input_ids,
+            inputs_embeds=inputs_embeds,
+            attention_mask=attended,
+            output_attentions=output_attentions and gives_weights(self.model),
+            output_hidden_states=output_hidden_states or self.keeps_all_layers,
+            return_dict=True,
+        )
+        encoded = Encoded.of(output, mask, all_layers=self.keeps_all_layers)
+        if not output_hidden_states:
+            encoded.hidden_states = None
+        return encoded

@@ -1,0 +1,150 @@
+"""Audio encoders that read the waveform: wav2vec2 and its kind, and Moonshine."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from mmsr.model.configuration import MmsrConfig
+from mmsr.model.encoders.base import AudioEncoder, Encoded, row_of, stack_rows
+
+
+class WaveformEncoder(AudioEncoder):
+    """Models that read the waveform: wav2vec2, XLS-R, HuBERT, WavLM, data2vec-audio and their kin.
+
+    Where padding would leak into a row (see `reads_padding`), rows are encoded one length at a time; the
+    others run as one padded batch.
+
+    Without LayerDrop, whatever their config says (.1 in most): a layer that is skipped is missing from the
+    states that the layer mix takes, and without a gradient, which DDP does not accept.
+
+    Raises:
+        ValueError: a config with an adapter behind the encoder.
+    """
+
+    def __init__(self, config: MmsrConfig) -> None:
+        if getattr(config.part("audio_encoder"), "add_adapter", False):
+            raise ValueError(
+                "audio_encoder has add_adapter=True, which makes its frames fewer than those of its layers; "
+                "accepted: False, with audio_stride in its place"
+            )
+        super().__init__(config)
+        if hasattr(self.model.config, "layerdrop"):
+            self.model.config.layerdrop = 0.0
+
+    def encode(self, input_values: Tensor, mask: Tensor, **outputs: bool) -> Encoded:
+        """Encode; a row shorter than one frame is filled up with silence, an empty row is silence."""
+        lengths = mask.sum(-1).clamp(min=self.receptive_field)
+        samples = max(input_values.shape[1], self.receptive_field)
+        input_values = nn.functional.pad(input_values, (0, samples - input_values.shape[1]))
+        if self.reads_padding and (lengths != samples).any():
+            return self._encode_by_length(input_values, lengths, **outputs)
+        mask = (torch.arange(samples, device=lengths.device) < lengths[:, None]).long()
+        return self._encode_batch(input_values, mask, **outputs)
+
+    @property
+    def reads_padding(self) -> bool:
+        """Whether a row's states depend on the padding beside it.
+
+        A front end with group norm (wav2vec2-base, HuBERT-base) normalises over the whole row, padding
+        included; data2vec's stacked positional convolutions and the conformer's convolutions look across its
+        edge.
+        """
+        return (
+            self.config.model_type in ("data2vec-audio", "wav2vec2-conformer")
+            or self.config.feat_extract_norm == "group"
+        )
+
+    @property
+    def convolutions(self) -> list[tuple[int, int]]:
+        """Kernel and stride of each convolution of the front end, in samples of its input."""
+        return list(zip(self.config.conv_kernel, self.config.conv_stride, strict=True))
+
+    @property
+    def receptive_field(self) -> int:
+        """Samples that the first frame needs."""
+        field = 1
+        for kernel, stride in reversed(self.convolutions):
+            field = (field - 1) * stride + kernel
+        return field
+
+    def _encode_batch(self, input_values: Tensor, mask: Tensor, **outputs: bool) -> Encoded:
+        output = self.model(
+            input_values,
+            attention_mask=mask,
+            mask_time_indices=self._no_masking(input_values),
+            **outputs,
+            return_dict=True,
+        )
+        model: Any = self.model
+        frames = model._get_feature_vector_attention_mask(output.last_hidden_state.shape[1], mask).long()
+        return Encoded.of(output, frames, all_layers=self.keeps_all_layers)
+
+    def _frames(self, samples: int) -> int:
+        model: Any = self.model
+        return int(model._get_feat_extract_output_lengths(torch.tensor(samples)))
+
+    def _no_masking(self, input_values: Tensor) -> Tensor | None:
+        """SpecAugment raises on a batch shorter than its mask: such a batch is trained on as it is."""
+        if not self.training or self.config.mask_time_prob == 0:
+            return None
+        batch, samples = input_values.shape
+        frames = self._frames(samples)
+        if frames >= self.config.mask_time_length:
+            return None
+        return torch.zeros(batch, frames, dtype=torch.bool, device=input_values.device)
+
+    def _encode_by_length(self, input_values: Tensor, lengths: Tensor, **outputs: bool) -> Encoded:
+        frames = self._frames(input_values.shape[1])
+        rows: dict[int, Encoded] = {}
+        for length in lengths.unique().tolist():
+            which = (lengths == length).nonzero()[:, 0]
+            group = self._encode_batch(
+                input_values[which, :length], torch.ones_like(input_values[which, :length]).long(), **outputs
+            )
+            for position, row in enumerate(which.tolist()):
+                rows[row] = row_of(group, position, frames)
+        return stack_rows([rows[row] for row in range(len(lengths))])
+
+
+class MoonshineAudioEncoder(WaveformEncoder):
+    """Moonshine's encoder, without its decoder, on the raw waveform.
+
+    Its front end normalises over the whole row (group norm with one group), padding included, and its mask
+    marks a frame by the first of its 895 samples alone: rows are encoded one length at a time, without a
+    mask. One frame steps 24 ms.
+    """
+
+    reads_padding = True
+
+    @property
+    def num_states(self) -> int:
+        """As for the others; `num_hidden_layers` would be the decoder's."""
+        return self.config.encoder_num_hidden_layers + 1 if self.keeps_all_layers else 1
+
+    @staticmethod
+    def build(config: PreTrainedConfig) -> PreTrainedModel:
+        """Moonshine's encoder without its decoder."""
+        from transformers.models.moonshine.modeling_moonshine import MoonshineEncoder
+
+        return MoonshineEncoder._from_config(config, dtype=torch.get_default_dtype())
+
+    @classmethod
+    def load(cls, name: str | os.PathLike[str]) -> PreTrainedModel:
+        """The encoder of a pretrained Moonshine."""
+        return super().load(name).get_encoder()
+
+    @property
+    def convolutions(self) -> list[tuple[int, int]]:
+        """Kernel and stride of each convolution of the front end, which the config does not hold."""
+        model: Any = self.model
+        return [(conv.kernel_size[0], conv.stride[0]) for conv in (model.conv1, model.conv2, model.conv3)]
+
+    def _encode_batch(self, input_values: Tensor, mask: Tensor, **outputs: bool) -> Encoded:
+        output = self.model(input_values, **outputs, return_dict=True)
+        frames = torch.ones(output.last_hidden_state.shape[:2], dtype=torch.long, device=mask.device)
+        return Encoded.of(output, frames, all_layers=self.keeps_all_layers)

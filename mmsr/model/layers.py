@@ -1,0 +1,168 @@
+"""Layers that fusion and pooling are made of: attention, feed-forward, and their checkpointed forms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from transformers.masking_utils import create_bidirectional_mask
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.utils.generic import is_flash_attention_requested
+
+
+class FusionConfig(Protocol):
+    """What a fusion reads of the configuration; `MmsrConfig` has all of it."""
+
+    hidden_size: int
+    fusion_layers: int
+    fusion_heads: int
+    fusion_intermediate_size: int
+    fusion_bottlenecks: int
+    fusion_rank: int
+    dropout: float
+    _attn_implementation: Any
+
+
+def eager_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float = 1.0,
+    **kwargs: object,
+) -> tuple[Tensor, Tensor]:
+    """Plain softmax attention over `[b, h, n, c]` that also returns its weights `[b, h, q, k]`."""
+    scores = query @ key.transpose(-1, -2) * scaling
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    weights = nn.functional.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
+    return (weights @ value).transpose(1, 2), weights
+
+
+class ResidualLinear(nn.Linear):
+    """The last layer of a residual branch, which starts at zero.
+
+    So a fusion starts by adding nothing (as Flamingo's does, Alayrac et al. 2022, arXiv 2204.14198): words
+    and frames reach the memory as they are, and a decoder learns to quote them several times sooner.
+    """
+
+
+class Attention(nn.Module):
+    """Multi-head attention from `query [b, q, d]` to `memory [b, k, d]`, by transformers' functions.
+
+    Returns the attended states `[b, q, d]` and, with eager attention, the weights `[b, h, q, k]` (else None).
+    `output` is the class of the layer after it.
+
+    FlashAttention serves attention to oneself alone. For queries of another length transformers takes the end
+    of the memory's mask as the queries' (`_upad_input`), which is wrong without an error: there sdpa is used.
+    """
+
+    is_causal = False
+
+    def __init__(self, config: FusionConfig, *, output: type[nn.Linear] = nn.Linear) -> None:
+        super().__init__()
+        self.config = config
+        self.heads = config.fusion_heads
+        self.scaling = (config.hidden_size // config.fusion_heads) ** -0.5
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.o_proj = output(config.hidden_size, config.hidden_size)
+
+    def forward(self, query: Tensor, memory: Tensor, memory_mask: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Attend from `query` to the real positions of `memory`."""
+        implementation = self.config._attn_implementation
+        if query is not memory and is_flash_attention_requested(self.config):
+            implementation, mask = "sdpa", memory_mask[:, None, None].bool()  # [b, 1, 1, k]
+        else:
+            mask = create_bidirectional_mask(
+                config=self.config,
+                inputs_embeds=query,
+                attention_mask=memory_mask,
+                encoder_hidden_states=memory,
+            )
+        q, k, v = (
+            rearrange(projection(states), "b n (h c) -> b h n c", h=self.heads)
+            for projection, states in ((self.q_proj, query), (self.k_proj, memory), (self.v_proj, memory))
+        )
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention)
+        dropout = self.config.dropout if self.training else 0.0
+        states, weights = attend(self, q, k, v, mask, dropout=dropout, scaling=self.scaling)
+        return self.o_proj(rearrange(states, "b q h c -> b q (h c)")), weights
+
+
+class FeedForward(nn.Sequential):
+    """Pre-normed two-layer perceptron `[b, n, d] -> [b, n, d]`, without its residual."""
+
+    def __init__(self, config: FusionConfig) -> None:
+        super().__init__(
+            nn.LayerNorm(config.hidden_size),
+            nn.Linear(config.hidden_size, config.fusion_intermediate_size),
+            nn.GELU(),
+            nn.Dropout(config.dropout),
+            ResidualLinear(config.fusion_intermediate_size, config.hidden_size),
+            nn.Dropout(config.dropout),
+        )
+
+
+class CheckpointedLayer(nn.Module):
+    """A layer that is computed again in the backward pass where the model's gradient checkpointing is on.
+
+    transformers sets both attributes in every module that has the first. Its own such class is not to be had
+    here: with it come the Auto classes (see the docstring of `encoders`).
+    """
+
+    gradient_checkpointing = False
+    _gradient_checkpointing_func: Callable[..., Any]
+
+    def __call__(self, *args: Any) -> Any:
+        """Run the layer, its activations kept or not."""
+        if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
+            return self._gradient_checkpointing_func(super().__call__, *args)
+        return super().__call__(*args)
+
+
+class FeedForwardLayer(CheckpointedLayer, FeedForward):
+    """A feed-forward block that is a layer of its own, to be computed again in the backward pass if asked."""
+
+
+class CrossAttentionLayer(CheckpointedLayer):
+    """One stream attends to the other, then a feed-forward block; pre-norm, residual."""
+
+    def __init__(self, config: FusionConfig) -> None:
+        super().__init__()
+        self.query_norm = nn.LayerNorm(config.hidden_size)
+        self.memory_norm = nn.LayerNorm(config.hidden_size)
+        self.attention = Attention(config, output=ResidualLinear)
+        self.dropout = nn.Dropout(config.dropout)
+        self.feed_forward = FeedForward(config)
+
+    def forward(self, stream: Tensor, other: Tensor, other_mask: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the stream `[b, n, d]` enriched by `other [b, k, d]`, and the weights `[b, h, n, k]`."""
+        attended, weights = self.attention(self.query_norm(stream), self.memory_norm(other), other_mask)
+        stream = stream + self.dropout(attended)
+        return stream + self.feed_forward(stream), weights
+
+
+class SelfAttentionLayer(CheckpointedLayer):
+    """A sequence attends to itself, then a feed-forward block; pre-norm, residual."""
+
+    def __init__(self, config: FusionConfig) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(config.hidden_size)
+        self.attention = Attention(config, output=ResidualLinear)
+        self.dropout = nn.Dropout(config.dropout)
+        self.feed_forward = FeedForward(config)
+
+    def forward(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the sequence's new states `[b, n, d]` and the weights `[b, h, n, n]`."""
+        normed = self.norm(states)
+        attended, weights = self.attention(normed, normed, mask)
+        states = states + self.dropout(attended)
+        return states + self.feed_forward(states), weights

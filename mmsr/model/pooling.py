@@ -1,0 +1,57 @@
+"""Pooling: the memory `[b, m, d]` as one vector for the classification head `[b, p]`."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mmsr.model.layers import Attention, FusionConfig
+
+
+class MeanPooling(nn.Module):
+    """Mean of the real memory positions, `[b, m, d] -> [b, d]`."""
+
+    widths = 1
+
+    def __init__(self, config: FusionConfig) -> None:
+        super().__init__()
+
+    def forward(self, memory: Tensor, memory_mask: Tensor) -> Tensor:
+        """Average over the positions whose mask is 1."""
+        weights = memory_mask.to(memory.dtype)[:, :, None]
+        return (memory * weights).sum(1) / weights.sum(1).clamp(min=1)
+
+
+class StatisticsPooling(MeanPooling):
+    """Mean and deviation of the real positions, `[b, m, d] -> [b, 2d]` (x-vectors, Snyder et al. 2018)."""
+
+    widths = 2
+
+    def forward(self, memory: Tensor, memory_mask: Tensor) -> Tensor:
+        """Concatenate mean and deviation."""
+        mean = super().forward(memory, memory_mask)
+        variance = super().forward((memory - mean[:, None]).square(), memory_mask)
+        return torch.cat([mean, (variance + 1e-6).sqrt()], dim=-1)
+
+
+class AttentionPooling(nn.Module):
+    """A learned query attends to the memory, `[b, m, d] -> [b, d]` (Lee et al. 2019, arXiv 1810.00825)."""
+
+    widths = 1
+
+    def __init__(self, config: FusionConfig) -> None:
+        super().__init__()
+        self.query = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
+        self.attention = Attention(config)
+
+    def forward(self, memory: Tensor, memory_mask: Tensor) -> Tensor:
+        """Attend from the learned query to the positions whose mask is 1."""
+        pooled, _ = self.attention(self.query.expand(len(memory), -1, -1), memory, memory_mask)
+        return pooled[:, 0]
+
+
+POOLING_CLASSES: dict[str, type[MeanPooling | AttentionPooling]] = {
+    "mean": MeanPooling,
+    "attention": AttentionPooling,
+    "statistics": StatisticsPooling,
+}

@@ -1,0 +1,1 @@
+"""Workflows: what a command runs and a notebook calls."""

@@ -1,0 +1,175 @@
+"""`mmsr doctor` tells the truth of an installation, and `mmsr completion` completes."""
+
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+from importlib.metadata import version
+
+import pytest
+import torch
+
+from mmsr.cli import doctor
+from mmsr.cli.main import main
+
+
+def found(findings: list[doctor.Finding], topic: str, name: str) -> doctor.Finding:
+    return next(one for one in findings if (one.topic, one.name) == (topic, name))
+
+
+def test_this_installation_answers(capsys):
+    main(["doctor", "--json"])  # exit code 0: no SystemExit
+    said = json.loads(capsys.readouterr().out)
+    assert said["ok"] is True
+    by_name = {(one["topic"], one["name"]): one for one in said["findings"]}
+    assert by_name["core", "torch"]["said"] == version("torch")
+    assert by_name["checkpoint", "demo"]["state"] == "ok"
+    assert re.search(
+        "answered in .* on cpu: (positive|neutral|negative), .", by_name["checkpoint", "demo"]["said"]
+    )
+    assert set(by_name["core", "torch"]) == {"topic", "name", "state", "said", "remedy"}
+
+
+def test_a_checkpoint_that_cannot_be_read_is_broken(tmp_path, capsys):
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(SystemExit) as exit_:
+        main(["doctor", "--model", str(tmp_path)])
+    assert exit_.value.code == 1
+    out = capsys.readouterr().out
+    assert re.search(
+        rf"broken +checkpoint +ValueError: checkpoint {re.escape(str(tmp_path))} cannot be read", out
+    )
+    assert "ok      torch" in out, "the rest is looked at all the same"
+
+
+def test_extras_that_lack_something_name_it_and_the_command(monkeypatch):
+    needs = {
+        "": ["torch>=2", "numpy>=99", "no-such-package"],
+        "train": ["no-such-package>=1", "numpy"],
+        "report": ["numpy>=1"],
+        "all": ["mmsr[train,report]"],
+    }
+    declared = {extra: [doctor.Requirement(line) for line in lines] for extra, lines in needs.items()}
+    monkeypatch.setattr(doctor, "requirements", lambda: declared)
+    extras = list(doctor.extras())
+    assert [(one.name, one.state) for one in extras] == [("train", "missing"), ("report", "ok")]
+    assert (extras[0].said, extras[0].remedy) == (
+        "no-such-package is not installed",
+        "pip install 'mmsr[train]'",
+    )
+    core = list(doctor.core())
+    assert found(core, "core", "torch").state == "ok"
+    numpy = found(core, "core", "numpy")
+    assert (numpy.state, numpy.remedy) == ("broken", "pip install 'numpy>=99'")
+    assert numpy.said == f"numpy {version('numpy')} is installed, >=99 is needed"
+    assert doctor.broken(core) and not doctor.broken(extras)
+
+
+def test_requirements_are_read_from_the_metadata_of_an_installed_wheel(monkeypatch, tmp_path):
+    """As a build writes them; without a pyproject.toml beside the package."""
+    lines = ["torch>=2.11", 'peft>=0.21; extra == "lora"', "gradio>=6; extra == 'app'"]
+    declared = doctor.requirements()
+    assert {"train", "report", ""} <= set(declared), "in a checkout"
+    monkeypatch.setattr(doctor, "__file__", str(tmp_path / "site" / "mmsr" / "cli" / "doctor.py"))
+    monkeypatch.setattr(doctor, "metadata_requires", lambda name: lines)
+    installed = doctor.requirements()
+    assert {extra: [one.name for one in given] for extra, given in installed.items()} == {
+        "": ["torch"],
+        "lora": ["peft"],
+        "app": ["gradio"],
+    }
+
+
+def test_programs_that_are_not_on_path_are_missing(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    programs = list(doctor.programs())
+    for name in ("ffmpeg", "chromium"):
+        one = found(programs, "programs", name)
+        assert one.state == "missing" and "not on PATH" in one.said and "apt install" in str(one.remedy)
+    (tmp_path / "ffmpeg").write_text("#!/bin/sh\n")
+    (tmp_path / "ffmpeg").chmod(0o755)
+    assert found(list(doctor.programs()), "programs", "ffmpeg").said == str(tmp_path / "ffmpeg")
+
+
+def test_what_a_look_raises_is_a_finding(monkeypatch):
+    def raises():
+        raise OSError("libcudart.so.13: cannot open shared object file")
+
+    monkeypatch.setattr(doctor, "devices", raises)
+    monkeypatch.setattr(doctor, "answers", lambda checkpoint: iter(()))
+    device = found(doctor.examine(), "devices", "devices")
+    assert (
+        device.state == "broken" and device.said == "OSError: libcudart.so.13: cannot open shared object file"
+    )
+
+
+@pytest.mark.parametrize(
+    ("able", "expected"), [({"avx512_bf16": True}, "native"), ({"avx2": True}, "emulated")]
+)
+def test_bfloat16_is_native_where_training_would_use_it(monkeypatch, able, expected):
+    pytest.importorskip("lightning")
+    from mmsr.training.run import mixed_precision
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    said = found(list(doctor.devices()), "devices", "bfloat16").said
+    assert expected in said
+    assert (mixed_precision() == "bf16-mixed") == (expected == "native")
+
+
+class Terminal(io.StringIO):
+    """Output that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("stream", "no_color", "coloured"),
+    [(Terminal, None, True), (Terminal, "1", False), (io.StringIO, None, False)],
+)
+def test_colours_are_for_terminals_that_want_them(monkeypatch, stream, no_color, coloured):
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    if no_color:
+        monkeypatch.setenv("NO_COLOR", no_color)
+    out = stream()
+    monkeypatch.setattr(sys, "stdout", out)
+    doctor.show(
+        [doctor.Finding(topic="core", name="torch", state="broken", said="no", remedy="[pip] install")]
+    )
+    assert bool(re.search(r"\x1b\[[0-9;]*3[0-9]m", out.getvalue())) is coloured
+    assert "torch" in out.getvalue() and "[pip] install" in out.getvalue()
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_a_script_that_the_shell_reads(shell, capsys, tmp_path):
+    pytest.importorskip("shtab", reason="pip install 'mmsr[completion]'")
+    main(["completion", shell])
+    script = capsys.readouterr().out
+    assert "transcribe" in script and "abstain" in script
+    if shutil.which(shell) is None:
+        pytest.skip(f"no {shell} to read it; it was printed")
+    file = tmp_path / "completion"
+    file.write_text(script)
+    assert subprocess.run([shell, "-n", str(file)], capture_output=True).returncode == 0
+    if shell == "bash":
+        asked = (
+            f'source {file}; COMP_WORDS=(mmsr $1 $2); COMP_CWORD=$3; _shtab_mmsr; echo "${{COMPREPLY[*]}}"'
+        )
+        for words, expected in (
+            (["tra", "", "1"], "transcribe"),
+            (["predict", "--abst", "2"], "--abstain-below"),
+        ):
+            done = subprocess.run(["bash", "-c", asked, "_", *words], capture_output=True, text=True)
+            assert done.stdout.split() == [expected], done.stderr
+
+
+def test_completion_refuses_other_shells(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(["completion", "tcsh"])
+    assert exit_.value.code == 2
+    assert "mmsr completion tcsh; accepted: one of bash, zsh, fish" in capsys.readouterr().err

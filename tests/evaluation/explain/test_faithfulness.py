@@ -1,0 +1,185 @@
+"""Faithfulness: measures that tell a rationale that decides from one that gives away or makes up."""
+
+import json
+
+import numpy as np
+import pytest
+
+from mmsr.evaluation.explain.faithfulness import (
+    Material,
+    agreement,
+    counterfactuals,
+    faithfulness,
+    simulatability,
+    tfidf_judge,
+    write_faithfulness,
+)
+from mmsr.evaluation.report.faithfulness import markdown, write_faithfulness_report
+
+LABELS = ["negative", "neutral", "positive"]
+WORDS = {"negative": "sarcasm heard", "neutral": "plain report", "positive": "true delight"}
+
+
+def examples(row, count, *, rationale):
+    """Rows whose text says nothing of the label, and what a model says of them."""
+    return [
+        row(
+            f"u{n}",
+            text=f"knee {n % 5}",
+            label=label,
+            rationale=WORDS[label],
+            predicted_label=label,
+            predicted_rationale=rationale(label, n),
+            speaker=f"s{n % 8}",
+        )
+        for n, label in enumerate(LABELS[n % 3] for n in range(count))
+    ]
+
+
+def test_a_rationale_that_tells_the_label_has_an_effect_and_one_that_does_not_has_none(row):
+    telling = examples(row, 90, rationale=lambda label, n: WORDS[label])
+    found = simulatability(telling[:60], telling[60:])
+    assert found["accuracy"]["text+rationale"]["value"] == 1
+    assert found["effect"]["value"] > 0.4
+    assert (found["leaking"]["n"], found["not_leaking"]) == (30, {"n": 0})
+    assert "las" not in found  # all leak: there is nothing to average with
+    silent = examples(row, 90, rationale=lambda label, n: "because")
+    assert simulatability(silent[:60], silent[60:])["effect"]["value"] == pytest.approx(0, abs=0.01)
+
+
+def test_las_is_the_mean_effect_of_both_groups_however_large(row):
+    """A judge of the rationale alone is right in 9 rows of 12; each group's effect is known."""
+    rows = examples(row, 12, rationale=lambda label, n: f"r{n}")
+    gold = [one["predicted_label"] for one in rows]
+
+    def judge(train, labels, test):
+        right = {
+            ("rationale",): range(9),
+            ("text",): [*range(6), 9],
+            ("text", "rationale"): range(12),
+        }[("text", "rationale") if len(test[0]) == 2 else ("rationale",) if test[0][0] == "r0" else ("text",)]
+        return [label if n in right else "wrong" for n, label in enumerate(gold)]
+
+    found = simulatability(rows, rows, judge=judge)
+    assert (found["leaking"]["n"], found["not_leaking"]["n"]) == (9, 3)
+    assert found["leaking"]["value"] == pytest.approx(3 / 9)
+    assert found["not_leaking"]["value"] == pytest.approx(2 / 3)
+    assert found["effect"]["value"] == pytest.approx(5 / 12)
+    assert found["las"]["value"] == pytest.approx((3 / 9 + 2 / 3) / 2)
+    low, high = found["las"]["interval"]
+    assert low < found["las"]["value"] < high and found["las"]["over"] == "speakers"
+
+
+def test_rationales_that_name_their_label_are_told_apart(row):
+    rows = examples(row, 30, rationale=lambda label, n: f"it is Positive {n}")
+    found = simulatability(rows, rows)["label_not_named"]
+    assert found["effect"]["n"] == 20  # of negative and neutral rows
+
+
+def test_agreement_beside_what_the_judge_can_do(row):
+    train = examples(row, 30, rationale=lambda label, n: "")
+    good = examples(row, 12, rationale=lambda label, n: WORDS[label])
+    assert agreement(train, good)["agreement"]["value"] == 1
+    turned = dict(zip(LABELS, [*LABELS[1:], LABELS[0]], strict=True))
+    bad = examples(row, 12, rationale=lambda label, n: WORDS[turned[label]])
+    found = agreement(train, bad)
+    assert (found["agreement"]["value"], found["judge"]["value"]) == (0, 1)
+
+
+@pytest.mark.parametrize(("obeys", "share"), [(True, 1), (False, 0)])
+def test_a_forced_label_is_read_off_its_rationale(row, obeys, share):
+    rows = examples(row, 12, rationale=lambda label, n: WORDS[label])
+
+    def force(forced):
+        def predict(records):
+            own = {one["text"]: one["predicted_rationale"] for one in rows}
+            return [
+                {"rationale": WORDS[forced] if obeys else own[record["text"]], "label": "", "scores": {}}
+                for record in records
+            ]
+
+        return predict
+
+    train = examples(row, 30, rationale=lambda label, n: "")
+    for n, one in enumerate(rows):
+        one["text"] = f"row {n}"
+    found = counterfactuals(force, rows, rows, train, labels=LABELS)
+    assert found["label_read"]["n"] == 24
+    assert (found["label_read"]["value"], found["rationale_changes"]["value"]) == (share, share)
+
+
+def test_a_judge_of_one_label_says_that():
+    assert tfidf_judge([("a",), ("b",)], ["x", "x"], [("c",)]) == ["x"]
+
+
+def test_a_judge_reads_texts_that_are_all_empty():
+    fields = [("", "good"), ("", "bad")] * 5
+    assert tfidf_judge(fields, ["p", "n"] * 5, [("", "bad"), ("", "good")]) == ["n", "p"]
+
+
+def answers(records):
+    return [
+        {"label": "neutral", "score": 1.0, "scores": {"neutral": 1.0}, "rationale": "plain report"}
+        for _ in records
+    ]
+
+
+def test_what_cannot_be_measured_is_said(row, tmp_path):
+    rows = examples(row, 6, rationale=lambda label, n: "")
+    found = faithfulness(
+        answers, rows, labels=LABELS, material=Material(train_rows=rows, respoken={"voice": []})
+    )
+    assert found["left_out"]["simulatability"].startswith("6 training rows with label and rationale")
+    assert found["left_out"]["follow"] == "audio cannot be edited without load_audio"
+    write_faithfulness(tmp_path, found)
+    assert json.loads((tmp_path / "faithfulness.json").read_text()) == found
+    write_faithfulness_report(tmp_path, found, title="model, rationales")
+    for table in (markdown(found), (tmp_path / "report.md").read_text(encoding="utf-8")):
+        assert "Left out: respoken, another voice (none of the rows is the demo generator's)." in table
+
+
+def test_all_of_it_comes_into_the_report(row, tmp_path):
+    rows = examples(row, 40, rationale=lambda label, n: "")
+    for one in rows:
+        one["audio"] = "x.wav"
+    material = Material(
+        train_rows=rows,
+        force=lambda label: answers,
+        load_audio=lambda path: np.ones(160, dtype=np.float32),
+        respoken={"manner": rows[:30]},
+        evidence_of=lambda rationale, language: (None, None),
+    )
+    found = faithfulness(answers, rows, labels=LABELS, material=material)
+    assert found["respoken"]["manner"]["not_respoken"] == 10
+    assert found["left_out"] == {"LAS": "all 40 rows are leaking, and it is the mean over both groups"}
+    table = markdown(found)
+    assert "10 of 40 rows could not be spoken in another manner." in table
+    for line in (
+        "label read off the rationale is the predicted one | 1.000",
+        "forced label: rationale changes | 0.000",
+        "voice silenced: label changes | 0.000",
+    ):
+        assert line in table
+    machine = {"platform": "p", "cpu": "fast", "cores": 2}
+    about = {"training_seed": 7, "seed": 3, "data_fingerprint": "f1f2", "command": "mmsr faithfulness x"}
+    words = {"words": ["so", "kind"], "word_weights": np.array([0.1, -0.2]), "label": "positive"}
+    saliency = {**words, "frame_weights": np.ones(4), "waveform": np.zeros(160), "rate": 160}
+    write_faithfulness_report(
+        tmp_path, {**found, **about, "machine": machine}, title="t", saliencies={"a/b 1": saliency}
+    )
+    for page in ("report.html", "report.md"):
+        text = (tmp_path / page).read_text(encoding="utf-8")
+        origin = ("7 (training), 3 (evaluation)", "f1f2", "mmsr faithfulness x", "fast, 2 cores")
+        assert all(said in text for said in (*origin, "95 % over speakers", "voice silenced: label changes"))
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert html.count("data:image/svg+xml") == 2 and "<script" not in html
+    assert sorted(file.name for file in tmp_path.glob("*.png")) == ["faithfulness.png", "saliency-a_b_1.png"]
+
+
+def test_a_model_without_rationales_is_refused(row):
+    def predict(records):
+        return [{**answer, "rationale": None} for answer in answers(records)]
+
+    rows = examples(row, 3, rationale=lambda label, n: "")
+    with pytest.raises(ValueError, match="the model writes no rationales; accepted: one with a decoder"):
+        faithfulness(predict, rows, labels=LABELS, material=Material())

@@ -1,0 +1,570 @@
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from torch.testing import assert_close
+from transformers import pipeline
+
+import mmsr
+from mmsr.evaluation.explain.attention import LOOKING_FUSIONS
+from mmsr.inference.pipeline import TASK, SentimentReasoningPipeline
+from mmsr.model.modeling import MmsrForSentimentReasoning
+from mmsr.model.processing import MmsrProcessor
+
+Answer = dict[str, Any]
+
+
+@pytest.fixture
+def fitting(processor: MmsrProcessor) -> dict[str, Any]:
+    """What a config needs to go with the processor."""
+    vocabulary = {"vocab_size": len(processor.tokenizer), "label_token_ids": processor.label_token_ids}
+    return {**processor.config_kwargs(), **vocabulary}
+
+
+@pytest.fixture
+def pipe(
+    make_model: Callable[..., MmsrForSentimentReasoning], processor: MmsrProcessor, fitting: dict[str, Any]
+) -> SentimentReasoningPipeline:
+    # An untrained decoder that shares the text encoder's word table heeds its first tokens too little.
+    model = make_model(**fitting, tie_word_embeddings=False)
+    # Not trained, it would repeat one byte.
+    model.generation_config.no_repeat_ngram_size = 1
+    model.generation_config.suppress_tokens = processor.tokenizer.convert_tokens_to_ids(
+        [f"<0x{byte:02X}>" for byte in range(256)]
+    )
+    return pipeline(TASK, model=model, processor=processor, max_new_tokens=6)
+
+
+@pytest.fixture
+def utterances(waveforms: list[np.ndarray]) -> list[dict[str, Any]]:
+    """Both modalities, each alone, and lengths that differ."""
+    return [
+        {"audio": waveforms[0], "text": "the doctor was very kind to me"},
+        {"text": "nobody listened"},
+        {"audio": waveforms[1]},
+        {"audio": waveforms[2], "text": None},
+        {"audio": waveforms[2], "text": "kind"},
+    ]
+
+
+def assert_same(first: Answer, second: Answer) -> None:
+    assert first.keys() == second.keys()
+    assert (first["label"], first["rationale"]) == (second["label"], second["rationale"])
+    assert first["scores"] == pytest.approx(second["scores"], abs=1e-5)
+
+
+def test_an_answer_is_the_models(pipe: SentimentReasoningPipeline, utterances: list[Answer]):
+    answer = pipe(utterances[0])
+    assert set(answer) == {"label", "score", "scores", "rationale"}
+    assert list(answer["scores"]) == pipe.model.config.labels
+    assert sum(answer["scores"].values()) == pytest.approx(1.0)
+    assert answer["score"] == answer["scores"][answer["label"]] == max(answer["scores"].values())
+    inputs = pipe.processor(text=[utterances[0]["text"]], audio=[utterances[0]["audio"]], return_tensors="pt")
+    with torch.no_grad():
+        logits = pipe.model(**inputs).sentiment_logits[0]
+    assert_close(torch.tensor(list(answer["scores"].values())), logits.softmax(-1))
+    sequences = pipe.model.generate(**inputs, max_new_tokens=6, do_sample=False)  # type: ignore[misc]
+    assert sequences.shape[1] <= 2 + 6
+    assert answer["rationale"] == pipe.processor.decode_rationales(sequences)[0] != ""
+
+
+def test_probabilities_are_tempered(pipe: SentimentReasoningPipeline, utterances: list[Answer]):
+    plain = torch.tensor(list(pipe(utterances[0])["scores"].values()))
+    pipe.model.config.temperature = 2.0
+    tempered = torch.tensor(list(pipe(utterances[0])["scores"].values()))
+    assert_close(tempered, (plain.log() / 2).softmax(-1))
+
+
+@pytest.mark.parametrize("temperature", [1e-3, 0.3, 4.0, 1e12])
+def test_a_temperature_changes_neither_label_nor_logits(
+    pipe: SentimentReasoningPipeline, utterances: list[Answer], temperature: float
+):
+    before = pipe(utterances, rationale=False)
+    inputs = pipe.processor(text=["kind words"], return_tensors="pt")
+    with torch.no_grad():
+        logits = pipe.model(**inputs).sentiment_logits
+        pipe.model.config.temperature = temperature
+        assert torch.equal(pipe.model(**inputs).sentiment_logits, logits)
+    after = pipe(utterances, rationale=False)
+    assert [answer["label"] for answer in after] == [answer["label"] for answer in before]
+    assert all(one["scores"] != other["scores"] for one, other in zip(before, after, strict=True))
+
+
+def test_head_and_decoder_are_tempered_each_by_its_own(
+    make_model: Callable[..., MmsrForSentimentReasoning],
+    processor: MmsrProcessor,
+    fitting: dict[str, Any],
+    utterances: list[Answer],
+):
+    model = make_model(**{**fitting, "rationale_format": "post_thinking"})
+    pipe = pipeline(TASK, model=model, processor=processor)
+
+    def scores() -> list[torch.Tensor]:
+        answer = pipe(utterances[0], rationale=False)
+        return [torch.tensor(list(answer[name].values())) for name in ("scores", "head_scores")]
+
+    decoder, head = scores()
+    model.config.decoder_temperature = 2.0
+    assert_close(scores(), [(decoder.log() / 2).softmax(-1), head])
+    model.config.temperature = 3.0
+    assert_close(scores(), [(decoder.log() / 2).softmax(-1), (head.log() / 3).softmax(-1)])
+
+
+@pytest.mark.parametrize("batch_size", [2, 5])
+def test_a_batch_is_answered_as_its_rows(
+    pipe: SentimentReasoningPipeline, utterances: list[Answer], batch_size: int
+):
+    alone = [pipe(utterance) for utterance in utterances]
+    assert len({round(answer["score"], 6) for answer in alone}) == len(alone)
+    together = pipe(utterances, batch_size=batch_size)
+    assert isinstance(together, list) and len(together) == len(alone)
+    for first, second in zip(together, alone, strict=True):
+        assert_same(first, second)
+
+
+def test_a_generator_is_answered_as_it_goes(pipe: SentimentReasoningPipeline, utterances: list[Answer]):
+    taken: list[int] = []
+
+    def stream() -> Iterator[Answer]:
+        for index, utterance in enumerate(utterances):
+            taken.append(index)
+            yield utterance
+
+    answers = pipe(stream(), batch_size=2)
+    first = next(iter(answers))
+    assert len(taken) < len(utterances)
+    assert_same(first, pipe(utterances[0]))
+    for answer, utterance in zip(pipe(stream(), batch_size=2), utterances, strict=True):
+        assert_same(answer, pipe(utterance))
+
+
+def test_audio_comes_as_path_bytes_array_or_column(
+    pipe: SentimentReasoningPipeline, waveforms: list[np.ndarray], tmp_path: Path
+):
+    path = tmp_path / "speech.wav"
+    soundfile.write(path, waveforms[0], 16_000, subtype="FLOAT")
+    expected = pipe(waveforms[0])
+    inputs = [
+        path,
+        str(path),
+        path.read_bytes(),
+        {"audio": str(path)},
+        {"audio": waveforms[0].tolist()},
+        {"audio": {"array": waveforms[0], "sampling_rate": 16_000}},
+    ]
+    for given in inputs:
+        assert_same(pipe(given), expected)
+    for answer in pipe(inputs, batch_size=3):
+        assert_same(answer, expected)
+
+
+def test_the_given_rate_reaches_the_loader(pipe: SentimentReasoningPipeline, waveforms: list[np.ndarray]):
+    asked: list[tuple[int, int]] = []
+
+    def load(audio: Any) -> np.ndarray:
+        array, rate = audio
+        asked.append((len(array), rate))
+        return waveforms[0]
+
+    expected = pipe(waveforms[0])
+    column = {"array": waveforms[1], "sampling_rate": 22_050}
+    assert_same(pipe({"audio": waveforms[1], "sampling_rate": 8000}, load_audio=load), expected)
+    assert_same(pipe({"audio": column}, load_audio=load), expected)
+    assert_same(pipe(waveforms[1], load_audio=load), expected)
+    assert asked == [(3200, 8000), (3200, 22_050), (3200, 16_000)]
+    assert len(pipe.preprocess({"audio": waveforms[1], "sampling_rate": 8000})["audio"]) == 6400
+
+
+def test_without_a_loader_audio_raises_and_text_does_not(
+    pipe: SentimentReasoningPipeline, waveforms: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(SentimentReasoningPipeline, "default_load_audio", None)
+    with pytest.raises(ValueError, match="no audio loader: pass load_audio=, or `import mmsr`"):
+        pipe(waveforms[0])
+    assert pipe({"text": "kind"})["label"] in pipe.model.config.labels
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+def test_a_forced_label_changes_the_rationale_alone(
+    pipe: SentimentReasoningPipeline, utterances: list[Answer], beams: int
+):
+    plain = pipe(utterances, num_beams=beams)
+    for forced in pipe.model.config.labels:
+        answers = pipe(utterances, forced_label=forced, num_beams=beams)
+        for answer, before in zip(answers, plain, strict=True):
+            assert answer.pop("forced_label") == forced
+            if forced == before["label"]:
+                assert_same(answer, before)
+            else:
+                assert answer["rationale"] != before["rationale"]
+                assert answer["scores"] == pytest.approx(before["scores"])
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+@pytest.mark.parametrize("decoder_type", ["cross_attention", "prefix"])
+@pytest.mark.parametrize("rationale_format", ["post_thinking", "pre_thinking"])
+def test_a_decoder_s_label_is_the_one_that_it_wrote(
+    make_model: Callable[..., MmsrForSentimentReasoning],
+    processor: MmsrProcessor,
+    fitting: dict[str, Any],
+    utterances: list[Answer],
+    rationale_format: str,
+    decoder_type: str,
+    beams: int,
+):
+    """Its probability is the decoder's; the head's stands beside it, and a forced label moves neither."""
+    settings = {"rationale_format": rationale_format, "decoder_type": decoder_type}
+    pipe = pipeline(TASK, model=make_model(**{**fitting, **settings}), processor=processor)
+    asked = {"num_beams": beams, "max_new_tokens": 8}
+    answers = pipe(utterances, batch_size=5, **asked)
+    for answer, utterance in zip(answers, utterances, strict=True):
+        given = pipe.preprocess(utterance)
+        inputs = processor(
+            **{name: [given[name]] for name in ("audio", "text") if given[name] is not None},
+            return_tensors="pt",
+        )
+        with torch.no_grad():
+            written = pipe.model.generate(**inputs, **asked, do_sample=False)
+            label = pipe.model.written_labels(written)
+            scored = pipe.model(**inputs, labels=written[:, 1:])
+        assert answer["label"] == pipe.model.config.labels[int(label)]
+        assert answer["rationale"] == processor.decode_rationales(written)[0]
+        expected = scored.decoder_sentiment_logits[0].softmax(-1)
+        assert_close(torch.tensor(list(answer["scores"].values())), expected, atol=1e-5, rtol=1e-4)
+        assert answer["score"] == answer["scores"][answer["label"]]
+        head = scored.sentiment_logits[0].softmax(-1)
+        assert_close(torch.tensor(list(answer["head_scores"].values())), head, atol=1e-5, rtol=1e-4)
+        assert answer["head_label"] == pipe.model.config.labels[int(head.argmax())]
+    other = pipe(utterances, batch_size=5, forced_label="positive", **asked)
+    assert [row["label"] for row in other] == [row["label"] for row in answers]
+    if beams == 1:
+        silent = pipe(utterances, batch_size=5, rationale=False, max_new_tokens=8)
+        assert [row["label"] for row in silent] == [row["label"] for row in answers]
+        assert {row["rationale"] for row in silent} == {None}
+
+
+@pytest.mark.parametrize("rationale_format", ["post_thinking", "pre_thinking"])
+def test_too_few_tokens_for_a_label_are_refused(
+    make_model: Callable[..., MmsrForSentimentReasoning],
+    processor: MmsrProcessor,
+    fitting: dict[str, Any],
+    rationale_format: str,
+):
+    model = make_model(**{**fitting, "rationale_format": rationale_format})
+    pipe = pipeline(TASK, model=model, processor=processor)
+    with pytest.raises(ValueError, match="max_new_tokens=1 leaves no room for the label"):
+        pipe({"text": "so kind"}, max_new_tokens=1)
+    with pytest.raises(ValueError, match="max_new_tokens"):
+        pipe({"text": "so kind"}, max_new_tokens=0)
+    assert pipe({"text": "so kind"}, max_new_tokens=2)["label"] in model.config.labels
+
+
+def test_who_wants_no_rationale_gets_none(
+    pipe: SentimentReasoningPipeline, utterances: list[Answer], monkeypatch: pytest.MonkeyPatch
+):
+    expected = pipe(utterances[0])
+    monkeypatch.setattr(pipe.model, "generate", None)
+    answer = pipe(utterances[0], rationale=False)
+    assert answer == {**expected, "rationale": None, "scores": pytest.approx(expected["scores"]),
+                      "score": pytest.approx(expected["score"])}  # fmt: skip
+    with pytest.raises(ValueError, match="forced_label='positive' contradicts rationale=False"):
+        pipe(utterances[0], rationale=False, forced_label="positive")
+
+
+def test_a_model_of_labels_only(
+    make_model: Callable[..., MmsrForSentimentReasoning],
+    processor: MmsrProcessor,
+    fitting: dict[str, Any],
+    utterances: list[Answer],
+):
+    model = make_model(**{**fitting, "rationale_format": "none"})
+    pipe = pipeline(TASK, model=model, processor=processor)
+    assert [answer["rationale"] for answer in pipe(utterances)] == [None] * 5
+    for asked in ({"rationale": True}, {"forced_label": "positive"}):
+        with pytest.raises(
+            ValueError, match=r"(rationale=True|forced_label='positive'), but .* a label only"
+        ):
+            pipe(utterances[0], **asked)
+
+
+@pytest.mark.parametrize(
+    ("given", "arguments", "message"),
+    [
+        (
+            {"text": "kind"},
+            {"beams": 2},
+            r"unknown argument\(s\) beams; accepted: load_audio, sampling_rate, asr, forced_label",
+        ),
+        (
+            {"text": "kind"},
+            {"forced_label": "furious"},
+            "unknown label 'furious'; accepted: negative, neutral",
+        ),
+        (
+            {"words": "kind"},
+            {},
+            r"an utterance needs audio or text, got \['words'\]; accepted: a path, bytes, a wav",
+        ),
+        ({"audio": None, "text": None}, {}, "an utterance needs audio or text"),
+        ({"text": " "}, {}, "row 0: text is empty"),
+        ({"audio": "no/such/file.wav"}, {}, "no/such/file.wav"),
+        ({"audio": np.array([0.0, np.nan])}, {}, "NaN"),
+    ],
+)
+def test_bad_input_raises(
+    pipe: SentimentReasoningPipeline, given: Any, arguments: dict[str, Any], message: str
+):
+    with pytest.raises(ValueError, match=message):
+        pipe(given, **arguments)
+
+
+def test_transformers_makes_it_from_a_folder(
+    pipe: SentimentReasoningPipeline, utterances: list[Answer], tmp_path: Path
+):
+    pipe.save_pretrained(tmp_path)
+    loaded = pipeline("sentiment-reasoning", model=str(tmp_path), max_new_tokens=6)
+    assert isinstance(loaded, mmsr.SentimentReasoningPipeline)
+    assert isinstance(loaded.processor, MmsrProcessor)
+    for answer, utterance in zip(loaded(utterances, batch_size=2), utterances, strict=True):
+        assert_same(answer, pipe(utterance))
+
+
+# ---------------------------------------------------------------------- what else may go in
+
+
+def test_nothing_is_answered_by_nothing(pipe: SentimentReasoningPipeline):
+    assert pipe([]) == []
+
+
+def test_samples_come_with_their_rate_and_files_open(
+    pipe: SentimentReasoningPipeline, waveforms: list[np.ndarray], tmp_path: Path
+):
+    asked: list[Any] = []
+
+    def load(audio: Any) -> np.ndarray:
+        asked.append(audio)
+        return waveforms[0]
+
+    pipe((waveforms[1], 8000), load_audio=load, rationale=False)
+    pipe(waveforms[1], sampling_rate=11_025, load_audio=load, rationale=False)
+    pipe(
+        {"audio": waveforms[1], "sampling_rate": 8000}, sampling_rate=11_025, load_audio=load, rationale=False
+    )
+    assert [rate for _, rate in asked] == [8000, 11_025, 8000]
+    path = tmp_path / "speech.wav"
+    soundfile.write(path, waveforms[0], 16_000, subtype="FLOAT")
+    with path.open("rb") as file:
+        assert_same(pipe(file), pipe(waveforms[0]))
+
+
+def test_datasets_and_their_columns_are_answered_as_they_are_read(
+    pipe: SentimentReasoningPipeline, waveforms: list[np.ndarray], tmp_path: Path
+):
+    datasets = pytest.importorskip("datasets")
+    paths = [str(tmp_path / f"{i}.wav") for i in range(3)]
+    for path, wave in zip(paths, waveforms, strict=False):
+        soundfile.write(path, wave, 16_000, subtype="FLOAT")
+    texts = ["the doctor was kind", "nobody listened", "kind"]
+    table = datasets.Dataset.from_dict({"audio": paths, "text": texts, "id": ["a", "b", "c"]})
+    table = table.cast_column("audio", datasets.Audio())
+    both = [pipe({"audio": path, "text": text}) for path, text in zip(paths, texts, strict=True)]
+    expected = {
+        "table": (table, both),
+        "stream": (table.to_iterable_dataset(), both),
+        "audio": (table["audio"], [pipe(path) for path in paths]),
+        "text": (table["text"], [pipe({"text": text}) for text in texts]),
+    }
+    for name, (given, answers) in expected.items():
+        answered = pipe(given, batch_size=2)
+        assert isinstance(answered, Iterator), name
+        for answer, other in zip(answered, answers, strict=True):
+            assert_same(answer, other)
+
+
+def test_any_iterator_is_a_stream(pipe: SentimentReasoningPipeline):
+    taken: list[str] = []
+    answers = pipe(
+        ({"text": text} for text in iter(lambda: taken.append("kind") or "kind", None)), batch_size=2
+    )
+    assert next(answers)["label"] == pipe({"text": "kind"})["label"]
+    assert len(taken) <= 3  # it has no end: only what is asked for is read
+    assert isinstance(pipe(map(dict, [{"text": "kind"}])), Iterator)
+
+
+def test_progress_is_shown_where_asked(pipe: SentimentReasoningPipeline, capsys: pytest.CaptureFixture[str]):
+    rows = [{"text": "kind"}] * 3
+    pipe(rows, batch_size=2, rationale=False)
+    assert "utterances" not in capsys.readouterr().err
+    pipe(rows, batch_size=2, rationale=False, progress=True)
+    assert "3/3" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------- what else may come out
+
+
+def test_a_recogniser_writes_what_is_not_given(
+    pipe: SentimentReasoningPipeline, waveforms: list[np.ndarray], utterances: list[Answer]
+):
+    heard: list[tuple[int, str | None]] = []
+
+    def asr(waves: Any, languages: Any) -> list[str]:
+        heard.extend((len(wave), language) for wave, language in zip(waves, languages, strict=True))
+        return [" nobody listened " if len(wave) == len(waveforms[1]) else "" for wave in waves]
+
+    utterances[2] = {"audio": waveforms[1], "language": "vi"}
+    answers = pipe(utterances, batch_size=5, asr=asr)
+    assert heard == [(len(waveforms[1]), "vi"), (len(waveforms[2]), None)]
+    assert [answer.pop("transcript") for answer in answers] == [
+        "the doctor was very kind to me", "nobody listened", "nobody listened", None, "kind"
+    ]  # fmt: skip
+    expected = pipe(utterances[:2] + [{"audio": waveforms[1], "text": "nobody listened"}] + utterances[3:])
+    for answer, other in zip(answers, expected, strict=True):
+        assert_same(answer, other)
+    with pytest.raises(ValueError, match="asr gave 0 texts for 1 waveforms; accepted: one for each"):
+        pipe(waveforms[0], asr=lambda waves, languages: [])
+
+
+def test_a_recogniser_by_name_is_opened(
+    pipe: SentimentReasoningPipeline,
+    waveforms: list[np.ndarray],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+):
+    with pytest.raises(ValueError, match=str(tmp_path)):
+        pipe(waveforms[0], asr=tmp_path)  # mmsr's own opener, which finds no recogniser there
+    monkeypatch.setattr(SentimentReasoningPipeline, "default_open_asr", None)
+    with pytest.raises(ValueError, match="asr='whisper': no recognisers; pass a callable, or `import mmsr`"):
+        pipe(waveforms[0], asr="whisper")
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+def test_alternatives_are_the_forced_rationales(
+    pipe: SentimentReasoningPipeline, utterances: list[Answer], beams: int
+):
+    answers = pipe(utterances, batch_size=5, alternatives=True, num_beams=beams)
+    forced = {
+        label: pipe(utterances, batch_size=5, forced_label=label, num_beams=beams)
+        for label in pipe.model.config.labels
+    }
+    for row, answer in enumerate(answers):
+        others = {label: of[row]["rationale"] for label, of in forced.items() if label != answer["label"]}
+        assert answer["alternatives"] == others and len(others) == 2
+        assert answer["rationale"] == forced[answer["label"]][row]["rationale"]
+
+
+def test_the_unsure_are_marked(pipe: SentimentReasoningPipeline, utterances: list[Answer]):
+    scores = sorted(answer["score"] for answer in pipe(utterances, rationale=False))
+    answers = pipe(utterances, rationale=False, abstain_below=scores[2])
+    assert sorted(answer["abstained"] for answer in answers) == [False] * 3 + [True] * 2
+    assert all(answer["abstained"] == (answer["score"] < scores[2]) for answer in answers)
+
+
+@pytest.mark.parametrize("fusion", LOOKING_FUSIONS)
+def test_attention_is_a_share_of_words_and_of_seconds(
+    make_model: Callable[..., MmsrForSentimentReasoning],
+    processor: MmsrProcessor,
+    fitting: dict[str, Any],
+    utterances: list[Answer],
+    fusion: str,
+):
+    model = make_model(**{**fitting, "fusion": fusion})
+    pipe = pipeline(TASK, model=model, processor=processor, rationale=False)
+    implementation = model.config._attn_implementation
+    answers = pipe(utterances, batch_size=5, attention=True)
+    assert model.config._attn_implementation == implementation
+    looks = {"words": fusion != "audio_to_text", "audio": fusion != "text_to_audio"}
+    for answer, utterance in zip(answers, utterances, strict=True):
+        attention = answer["attention"]
+        text, audio = utterance.get("text"), utterance.get("audio")
+        assert (attention["words"] is not None) == (looks["words"] and text is not None)
+        assert (attention["audio"] is not None) == (looks["audio"] and audio is not None)
+        for weights in filter(None, attention.values()):
+            assert sum(one["weight"] for one in weights) == pytest.approx(1)
+            assert min(one["weight"] for one in weights) >= 0
+        if attention["words"]:
+            assert [one["word"] for one in attention["words"]] == text.split()
+        if attention["audio"]:
+            assert attention["audio"][0]["start"] == 0
+            assert attention["audio"][-1]["end"] == pytest.approx(len(audio) / 16_000, abs=1e-3)
+    assert json.loads(json.dumps(answers)) == answers
+
+
+def test_attention_is_the_fusion_s(pipe: SentimentReasoningPipeline, utterances: list[Answer]):
+    answer = pipe(utterances[0], attention=True, rationale=False)
+    text, audio = utterances[0]["text"], utterances[0]["audio"]
+    inputs = pipe.processor(text=[text], audio=[audio], return_tensors="pt")
+    pipe.model.set_attn_implementation("eager")
+    with torch.no_grad():
+        over_audio, over_text = pipe.model.encoder(**inputs, output_attentions=True).fusion_attentions[-1]
+    real = slice(1, inputs["input_ids"].shape[1] - 1)  # between <s> and </s>
+    frames = over_audio[0].mean(0)[real].mean(0)
+    assert_close(torch.tensor([one["weight"] for one in answer["attention"]["audio"]]), frames)
+    pieces = over_text[0].mean(0).mean(0)
+    words = pipe.processor.word_tokens(text)
+    assert sorted(position for _, positions in words for position in positions) == list(
+        range(*real.indices(99))
+    )
+    expected = torch.stack([pieces[positions].sum() for _, positions in words]) / pieces[real].sum()
+    assert_close(torch.tensor([one["weight"] for one in answer["attention"]["words"]]), expected)
+
+
+def test_who_cannot_look_or_write_says_so(
+    make_model: Callable[..., MmsrForSentimentReasoning],
+    processor: MmsrProcessor,
+    fitting: dict[str, Any],
+    utterances: list[Answer],
+):
+    model = make_model(**{**fitting, "fusion": "gated", "rationale_format": "none"})
+    pipe = pipeline(TASK, model=model, processor=processor)
+    with pytest.raises(ValueError, match="fusion='gated' has none; accepted: a model with fusion cross_att"):
+        pipe(utterances[0], attention=True)
+    with pytest.raises(ValueError, match="alternatives=True, but this model gives a label only"):
+        pipe(utterances[0], alternatives=True)
+    with pytest.raises(ValueError, match="abstain_below=2; accepted: a probability, above 0, to 1"):
+        pipe(utterances[0], abstain_below=2)
+
+
+def test_alternatives_need_rationales(pipe: SentimentReasoningPipeline, utterances: list[Answer]):
+    with pytest.raises(ValueError, match="alternatives=True contradicts rationale=False"):
+        pipe(utterances[0], alternatives=True, rationale=False)
+
+
+def test_an_answer_keeps_what_it_is_about_and_no_waveform(
+    pipe: SentimentReasoningPipeline, waveforms: list[np.ndarray], tmp_path: Path
+):
+    path = str(tmp_path / "speech.wav")
+    soundfile.write(path, waveforms[0], 16_000, subtype="FLOAT")
+    answer = pipe({"audio": path, "text": "kind"}, rationale=False)
+    assert answer.utterance == {"audio": path, "text": "kind"}
+    assert "data:audio/flac" in answer._repr_html_()
+    assert type(pipe({"text": "kind"}, rationale=False)) is not dict
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("  The doctor, was kind. ", ["The", "doctor,", "was", "kind."]),
+        ("bác sĩ rất tốt", ["bác", "sĩ", "rất", "tốt"]),
+        ("🙂 kind</s>", ["🙂", "kind<", "/s>"]),
+    ],
+)
+def test_words_are_made_of_their_pieces(processor: MmsrProcessor, text: str, words: list[str]):
+    processor.text_prefix = "query: "
+    try:
+        found = processor.word_tokens(text)
+        ids = processor(text=[text])["input_ids"][0]
+    finally:
+        processor.text_prefix = ""
+    assert [word for word, _ in found] == words
+    positions = [position for _, one in found for position in one]
+    assert positions == sorted(set(positions)) and positions[-1] == len(ids) - 2
+
+
+def test_chinese_words_are_pieces(processor: MmsrProcessor):
+    assert "".join(word for word, _ in processor.word_tokens("医生 很好。")) == "医生很好。"
+    assert len(processor.word_tokens("医生很好。")) > 1
