@@ -24,7 +24,7 @@ help:
 	@echo "make test-slow  run the slow tests, which train"
 	@echo "make notebooks  execute the notebooks and write them with their outputs (sets up first)"
 	@echo "make setup      create $(VENV) and install mmsr with its extras"
-	@echo "make lint       ruff"
+	@echo "make lint       ruff, and who may import whom (import-linter)"
 	@echo "make types      mypy"
 	@echo "make docs       build the documentation into site/ (installs the extra docs first)"
 	@echo "make clean      remove builds and caches ($(VENV) and runs/ stay)"
@@ -65,6 +65,7 @@ notebooks: $(INSTALLED)
 
 lint: $(INSTALLED)
 	@$(BIN)/ruff check $(ARGS)
+	@$(BIN)/lint-imports
 
 types: $(INSTALLED)
 	@$(BIN)/mypy $(ARGS)

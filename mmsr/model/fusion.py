@@ -9,8 +9,9 @@ takes the names that it accepts:
 Masks: 1 = real. Shapes: b batch, f audio frames, t text tokens, m memory, h heads, l latent (bottleneck)
 tokens, r rank, d width. A modality that a row lacks comes as one learned vector, so every row has both. A
 fusion that reads one modality alone declares it in `modalities`; the model then has no encoder for the
-other. One that returns attentions declares in `attention_map`, for each of a layer's weights, what its queries
-and its keys are, in order and of "audio", "text" and "latents" (see `mmsr.evaluation.explain.attention`).
+other. One that returns attentions declares in `attention_map`, for each of a layer's weights, what its
+queries and its keys are, in order and of "audio", "text" and "latents" (see
+`mmsr.evaluation.explain.attribution`).
 
 | name | idea | memory | paper |
 |---|---|---|---|

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from mmsr.model import fusion as fusion_module
+from mmsr.model import layers
 from mmsr.model.configuration import FUSIONS, POOLINGS, MmsrConfig
 from mmsr.model.fusion import FUSION_CLASSES, Fused
 from mmsr.model.layers import Attention
@@ -425,8 +426,8 @@ def test_gradient_checkpointing_covers_the_fusions_layers(
 def test_attention_weights_are_dropped_in_training_alone():
     query, key = torch.randn(1, 2, 3, 4), torch.randn(1, 2, 5, 4)
     module = torch.nn.Module()
-    _, dropped = fusion_module.eager_attention(module.train(), query, key, key, None, dropout=0.5)
-    _, kept = fusion_module.eager_attention(module.eval(), query, key, key, None, dropout=0.5)
+    _, dropped = layers.eager_attention(module.train(), query, key, key, None, dropout=0.5)
+    _, kept = layers.eager_attention(module.eval(), query, key, key, None, dropout=0.5)
     assert (dropped == 0).any() and (kept > 0).all()
 
 

@@ -308,8 +308,9 @@ def test_a_checkpoint_is_trained_on_with_dropout_but_for_frozen_parts(
 
     run_with(monkeypatch, Look)
     start = ["--model.pretrained", str(finished / "model"), "--model.freeze", "[audio_encoder]"]
-    fit(arguments(demo_corpus, tmp_path / "run", *start, "--trainer.limit_train_batches", "1"))
-    assert modes == [(True, False, True)] * 2
+    # a share: whether "1" is one batch or all of them depends on which module was imported first (`int | float`)
+    fit(arguments(demo_corpus, tmp_path / "run", *start, "--trainer.limit_train_batches", "0.2"))
+    assert modes == [(True, False, True)] * len(modes) and len(modes) >= 2
 
 
 def test_a_processor_s_folders_of_any_depth_are_unpacked(finished):

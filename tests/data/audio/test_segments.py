@@ -12,6 +12,7 @@ import soundfile
 import torch
 
 import mmsr.data.audio.segments
+import mmsr.data.manifest.segmentation
 from mmsr.cli.main import main
 from mmsr.data.audio.decoding import Audio, AudioError
 from mmsr.data.audio.segments import Segment, Segmentation, SegmentError, speech_segments
@@ -261,7 +262,7 @@ def test_a_second_call_makes_what_is_missing_or_changed(
         heard.append(len(samples))
         return speech_segments(samples, **settings)
 
-    monkeypatch.setattr(mmsr.data.audio.segments, "speech_segments", listen)
+    monkeypatch.setattr(mmsr.data.manifest.segmentation, "speech_segments", listen)
     out = tmp_path / "out"
     first = segment_manifest(manifest, out, settings=LONG)
     content = first.manifest.read_bytes()
