@@ -48,6 +48,7 @@ NOT_RUN = {
     "howto/timeline.md": 2,
     "index.md": 1,
     "paper.md": 1,
+    "tutorial.md": 4,
 }
 _BLOCK = re.compile(
     r"(?:^<!-- not run: (?P<reason>[^\n]+) -->\n)?^```(?P<language>sh|python)\n(?P<code>.*?)^```$",

@@ -463,11 +463,11 @@ def test_attention_pooling_weighs_positions_by_a_learned_query():
     assert not torch.allclose(module(memory, AUDIO_MASK), pooled)
 
 
-def test_the_fusion_that_the_readme_adds_works(monkeypatch: pytest.MonkeyPatch):
-    """One class and one line, as README shows them."""
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+def test_the_fusion_that_the_documentation_adds_works(monkeypatch: pytest.MonkeyPatch):
+    """One class and one line, as docs/howto/fusion.md shows them."""
+    page = (Path(__file__).parents[2] / "docs" / "howto" / "fusion.md").read_text(encoding="utf-8")
     (code,) = (
-        block for block in re.findall(r"```python\n(.*?)```", readme, re.S) if "FUSION_CLASSES" in block
+        block for block in re.findall(r"```python\n(.*?)```", page, re.S) if "FUSION_CLASSES" in block
     )
     monkeypatch.setattr(fusion_module, "FUSION_CLASSES", fusion_module.FUSION_CLASSES.copy())
     exec(code, namespace := {})
