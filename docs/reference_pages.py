@@ -1,6 +1,6 @@
-"""Writes the reference as mkdocs builds: a page for each module of `mmsr`, and one for the commands' flags.
+"""Write the reference during the mkdocs build: a page for each module of `mmsr`, and one for the commands.
 
-So a new module has its page without a line of this folder being touched.
+A new module gets its page without a change to this folder.
 """
 
 from __future__ import annotations
@@ -15,18 +15,24 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[1]
-# In the order of reading: what a caller meets first comes first.
+# In the order of the navigation.
 ROOMS = {
     "The package": "mmsr",
     "Model": "mmsr.model",
     "Data": "mmsr.data",
+    "Inference": "mmsr.inference",
+    "Speech": "mmsr.speech",
     "Training": "mmsr.training",
     "Evaluation": "mmsr.evaluation",
+    "Workflows": "mmsr.workflows",
+    "Ablation": "mmsr.ablation",
+    "Web page": "mmsr.serving",
+    "Command line": "mmsr.cli",
 }
 
 
 def public_modules() -> list[str]:
-    """Dotted names of the package's modules, those that a name with `_` hides left out."""
+    """Dotted names of the public modules of the package."""
     paths = sorted((ROOT / "mmsr").rglob("*.py"))
     dotted = (".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths)
     names = (name.removesuffix(".__init__") for name in dotted)
@@ -34,19 +40,19 @@ def public_modules() -> list[str]:
 
 
 def room_of(module: str) -> str:
-    """The room whose folder holds a module."""
+    """The package of `ROOMS` that a module belongs to."""
     rooms = [room for room in ROOMS.values() if module == room or module.startswith(f"{room}.")]
     return max(rooms, key=len)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the reference's pages, and their places in the navigation."""
+    """Add the pages of the reference, and their entries in the navigation."""
     places: dict[str, list[dict[str, str]]] = {room: [] for room in ROOMS.values()}
     for module in public_modules():
         source = ROOT / module.replace(".", "/")
         source = source / "__init__.py" if source.is_dir() else source.with_suffix(".py")
         if module in ROOMS.values() and module != "mmsr" and not has_names(source):
-            continue  # a room's door with nothing behind it but the rooms' own modules
+            continue  # a package without names of its own
         page = f"reference/{module}.md"
         files.append(File.generated(config, page, content=f"# {module}\n\n::: {module}\n"))
         places[room_of(module)].append({module.removeprefix("mmsr.") or "mmsr": page})
@@ -58,7 +64,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def has_names(source: Path) -> bool:
-    """Whether a module has more than its docstring."""
+    """Whether a module contains more than its docstring."""
     return len(ast.parse(source.read_text(encoding="utf-8")).body) > 1
 
 
