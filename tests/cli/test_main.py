@@ -4,8 +4,6 @@ import html
 import json
 import os
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,8 +12,8 @@ import pytest
 import soundfile
 import torch
 
-from mmsr.cli.main import COMMANDS, main, packaged_config
-from mmsr.cli.parser import as_flags, as_mapping
+from mmsr.cli.experiments import packaged_config
+from mmsr.cli.main import main
 from mmsr.data.manifest.manifest import load_manifest
 from mmsr.inference.packaged import checkpoint
 
@@ -62,18 +60,16 @@ def test_predict_answers_in_words_and_in_json(model, clip, capsys):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ("timeline", "--audio is required (mmsr timeline --help)"),
-        ("transcribe --out x.csv", "--manifest and --asr are required (mmsr transcribe --help)"),
+        ("timeline", "AUDIO is required (mmsr timeline --help)"),
+        ("transcribe --out x.csv", "MANIFEST and --asr are required (mmsr transcribe --help)"),
         ("human make a=b", "--manifest and --out are required (mmsr human make --help)"),
         ("predict --text hi --batch-size two", "--batch-size two; accepted: int (mmsr predict --help)"),
-        ("predict --foo 3", "unrecognized arguments: --foo 3 (mmsr predict --help)"),
-        ("predict --text null", "--text null would be read as no value; accepted: other words"),
-        ("predict --text=~", "--text ~ would be read as no value; accepted: other words"),
+        ("predict --xyzzy 3", "Unknown option: --xyzzy. (mmsr predict --help)"),
         ("predict --text hi --num-beams 0", "--num-beams 0; accepted: 1 or more"),
         ("predict --audio .", "--audio .: a folder; accepted: an audio file, or --manifest for many"),
         (
             "predict --text hi --out x",
-            "--out x is for a --manifest's predictions; accepted: --json > x, or --html",
+            "--out x is for a manifest's predictions; accepted: --json > x, or --html",
         ),
     ],
 )
@@ -290,7 +286,7 @@ def test_export_turns_a_checkpoint_into_a_folder(model, tmp_path, capsys):
 
 def test_bad_input_to_predict_is_one_line(model, clip, tmp_path, capsys):
     predict = ["predict", "--model", str(model)]
-    assert "give either --audio" in refused(capsys, *predict)
+    assert "give recordings or a manifest, before lists" in refused(capsys, *predict)
     line = refused(capsys, *predict, "--audio", str(tmp_path / "no.wav"))
     assert "no.wav" in line and "no such file" in line
     assert "--text" in refused(capsys, *predict, "--text", "  ")
@@ -326,10 +322,12 @@ def test_predict_needs_no_model_of_one_s_own(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        (["--manifest", "{m}", "--asr", "whisper"], "--asr with --manifest; accepted: with --audio or"),
-        (["--manifest", "{m}", "--html", "a.html"], "--html with --manifest"),
-        (["--manifest", "{m}", "--alternatives"], "--alternatives with --manifest"),
-        (["--text", "good", "--asr", "whisper"], "--asr whisper writes the transcript of --audio; accepted"),
+        (["--manifest", "{m}", "--asr", "whisper"], "--asr with a manifest; accepted: with a recording or"),
+        (["{m}", "--html", "a.html"], "--html with a manifest"),
+        (["{m}", "--alternatives"], "--alternatives with a manifest"),
+        (["{m}", "--text", "good"], "--text with a manifest"),
+        (["{m}", "--manifest", "{m}"], "m.csv is a manifest; accepted: one manifest alone, or recordings"),
+        (["--text", "good", "--asr", "whisper"], "--asr whisper writes transcripts of recordings; accepted"),
         (
             ["--text", "good", "--language", "vi"],
             "--language vi is told to a recogniser; accepted: with --asr",
@@ -428,7 +426,9 @@ def test_data_split_writes_a_copy_and_its_recipe(tmp_path, capsys):
     assert recipe["shares"] == {"train": 0.7, "dev": 0.1, "test": 0.2} and recipe["seed"] == 3
     main(["data", "check", "--manifest", str(tmp_path / "out" / "m.tsv"), "--labels", "a", "b"])
     assert "40 rows, no faults" in capsys.readouterr().out
-    assert "NAME=SHARE" in refused(capsys, *split, "--by", "speaker", "--shares", "train")
+    assert "--shares train; accepted: NAME=VALUE" in refused(
+        capsys, *split, "--by", "speaker", "--shares", "train"
+    )
     assert "--folds" in refused(capsys, *split, "--by", "speaker", "--fold", "0")
     again = ["data", "split", "--manifest", str(tmp_path / "out" / "m.tsv"), "--out", str(tmp_path / "n.csv")]
     line = refused(capsys, *again, "--by", "speaker")
@@ -453,41 +453,6 @@ def test_fit_refuses_what_it_cannot_train_on(demo_corpus, tmp_path, capsys):
 def test_the_packaged_configuration_is_found_from_anywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert packaged_config("demo.yaml").is_file() and packaged_config("own.yaml").is_file()
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        "",
-        "demo",
-        "fit",
-        "predict",
-        "evaluate",
-        "calibrate",
-        "transcribe",
-        "ablate",
-        "export",
-        "data make-demo",
-        "data convert",
-        "data check",
-        "data split",
-        "data segment",
-        "data features",
-        "data degrade",
-    ],
-)
-def test_help_answers_without_torch(command):
-    code = (
-        "import sys; from mmsr.cli.main import main\n"
-        "try: main()\n"
-        "finally: assert not {'torch', 'transformers', 'lightning'} & set(sys.modules)\n"
-    )
-    run = subprocess.run(
-        [sys.executable, "-c", code, *command.split(), "--help"], capture_output=True, text=True, timeout=60
-    )
-    assert run.returncode == 0, run.stderr
-    assert "usage: mmsr" in run.stdout
-    assert not command or f"Example: mmsr {command}" in run.stdout
 
 
 def test_features_shows_a_store_and_makes_room_in_it(tmp_path, capsys):
@@ -531,14 +496,6 @@ def test_columns_are_named_as_a_person_types_them(tmp_path, capsys, given):
     path = tmp_path / "m.csv"
     path.write_text("words,mood\nvery good indeed,pos\nso very bad today,negative\nas it was before,1\n")
     main(["data", "check", "--manifest", str(path), "--columns", *given, "--label-map", "pos=positive"])
-    assert as_flags(COMMANDS, ["data", "degrade", "--wer", ".1", ".2"]) == [
-        "data",
-        "degrade",
-        "--wer=[0.1, 0.2]",
-    ]
-    assert (
-        as_mapping(["0=positive", "non-negative=neutral"]) == '{"0": "positive", "non-negative": "neutral"}'
-    )
     assert "negative 1, neutral 1, positive 1" in capsys.readouterr().out
     fit = ["fit", "--data.manifest", str(path), "--data.columns", *given, "--data.label_map", "pos=positive"]
     fit += ["--model.preset", "tiny", "--trainer.default_root_dir", str(tmp_path / "run")]
