@@ -96,6 +96,43 @@ def test_a_clip_of_speech_gets_no_advice(model, clip, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_predict_answers_each_recording_with_its_path(model, demo_corpus, tmp_path, capsys):
+    clips = sorted((demo_corpus.parent / "audio").glob("*.flac"))[:3]
+    folder = tmp_path / "clips" / "below"
+    folder.mkdir(parents=True)
+    (tmp_path / "clips" / "notes.txt").write_text("no recording")
+    inside = [shutil.copy(clip, folder / clip.name) for clip in clips[:2]]
+    paths = [str(clips[2]), *map(str, inside)]
+    asked = ["predict", str(clips[2]), str(tmp_path / "clips"), "--model", str(model)]
+    main([*asked, "--json", "--alternatives"])
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [answer.pop("audio") for answer in answers] == paths
+    for path, answer in zip(paths, answers, strict=True):
+        main(["predict", path, "--model", str(model), "--json", "--alternatives"])
+        alone = json.loads(capsys.readouterr().out)
+        assert answer["scores"] == pytest.approx(alone["scores"], abs=1e-4) and set(answer) == set(alone)
+    main([*asked, "--batch-size", "1"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if not line.startswith(" ")] == paths
+    assert sum(line.startswith("  label: ") for line in lines) == 3
+    line = refused(capsys, *asked, "--text", "thank you")
+    assert "--text with 3 recordings; accepted: with a recording" in line
+    (tmp_path / "empty").mkdir()
+    assert "empty: no recordings here; accepted: .aif" in refused(capsys, "predict", str(tmp_path / "empty"))
+    assert "gone.wav: no such file" in refused(capsys, "predict", str(clips[0]), "gone.wav")
+
+
+def test_a_manifest_needs_no_flag(model, demo_corpus, tmp_path, capsys):
+    out = tmp_path / "p.jsonl"
+    main(["predict", str(demo_corpus), "--model", str(model), "--out", str(out)])
+    rows = out.read_text(encoding="utf-8")
+    main(["predict", "--manifest", str(demo_corpus), "--model", str(model), "--out", str(out)])
+    assert rows == out.read_text(encoding="utf-8") and rows.count("\n") == 60
+    capsys.readouterr()
+    main(["data", "check", str(demo_corpus)])
+    assert "60 rows, no faults" in capsys.readouterr().out
+
+
 def test_fit_refuses_to_train_a_writer_without_rationales(demo_corpus, tmp_path, capsys):
     import pandas
 
