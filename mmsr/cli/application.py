@@ -117,7 +117,8 @@ def modern(words: Sequence[str]) -> list[str]:
         if argument is not None:
             name, after = dashed, rest[0] if rest else ""
             switch = argument.token_count() == (0, False)
-            if not equals and (after in ("true", "false") if switch else after[:1] == "-" and " " in after):
+            spaced = after.startswith("-") and " " in after
+            if not equals and (after.lower() in ("true", "false") if switch else spaced):
                 equals, value = "=", rest.pop(0)
         done.append(name + equals + value)
     return done + rest
@@ -140,7 +141,7 @@ def _fault(error: CycloptsError) -> str:
         hint = f"; {_ORDER}" if len(argument.tokens) > 1 else ""
         return f"{argument.name} {error.__cause__}{hint}"
     if isinstance(error, MissingArgumentError) and error.keyword is not None:
-        return f"{error.keyword} needs a value"
+        return f"{error.keyword} needs a value (one that begins with a hyphen: {error.keyword}=-...)"
     if isinstance(error, MissingArgumentError) and error.app is not None and argument is not None:
         return _missing(error.app.assemble_argument_collection(), argument, error.root_input_tokens or ())
     if isinstance(error, UnusedCliTokensError):

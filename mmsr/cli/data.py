@@ -65,7 +65,7 @@ def check(
         strict: Warnings are errors.
         report: HTML page to write: counts, lengths, labels by language and split, faults.
         json: Print one JSON object with every fault instead of text.
-        codes: Print the code, severity, meaning and remedy of every kind of fault, and end.
+        codes: Print the code, severity, meaning and remedy of every kind of fault, and exit.
     """
     from mmsr.data.manifest.check import LABELS, as_json, check_manifest, code_table, summary, write_page
 
@@ -109,7 +109,7 @@ def split(
     columns: Pairs | None = None,
     seed: int = 0,
 ) -> None:
-    """Deal the rows of a manifest out into splits or folds; writes a copy and OUT.split.json, its recipe.
+    """Divide the rows of a manifest into splits or folds; writes a copy and OUT.split.json, its recipe.
 
     No speaker (--by speaker) and no recording, that is block of consecutive rows (--by block), is cut.
 
@@ -219,7 +219,7 @@ def segment(
 
     Writes OUT/manifest.csv, the segments as OUT/audio/<id>/0001.flac ..., and OUT/segments.csv with their
     times. Rows whose audio is not longer than max_seconds stay as they are, and columns of other names are
-    kept. The same command goes on where an interrupted one stopped.
+    kept. After an interruption the same command continues.
 
     Example: mmsr data segment my/manifest.csv --out my/segments
 
@@ -274,9 +274,9 @@ def features(
     clear: bool = False,
     json: bool = False,
 ) -> None:
-    """What a feature store holds, how often it answered, and making room in it.
+    """Show what a feature store holds and how often it was used, or remove entries.
 
-    A program that trains meanwhile goes on, and encodes again what it misses.
+    A program that trains meanwhile is not disturbed: it encodes again what it misses.
 
     Example: mmsr data features runs/features --evict-to 2GB
 
@@ -305,11 +305,11 @@ def features(
     if json:
         print(dumps({"store": store, "encoders": makers, "runs": runs}))
         return
-    for one in makers:
-        used = time.strftime("%Y-%m-%d %H:%M", time.localtime(one["used"]))
-        held = f"{one['entries']:>9,} entries  {one['bytes'] / 1e6:>10,.1f} MB  last used {used}"
-        print(f"{one['maker']}  {held}  {one['dtype'] or '-'}  {one['name']}")
-    entries, size = (sum(one[what] for one in makers) for what in ("entries", "bytes"))
+    for maker in makers:
+        used = time.strftime("%Y-%m-%d %H:%M", time.localtime(maker["used"]))
+        held = f"{maker['entries']:>9,} entries  {maker['bytes'] / 1e6:>10,.1f} MB  last used {used}"
+        print(f"{maker['maker']}  {held}  {maker['dtype'] or '-'}  {maker['name']}")
+    entries, size = (sum(maker[what] for maker in makers) for what in ("entries", "bytes"))
     print(f"{entries:,} entries, {size / 1e6:,.1f} MB")
     for run in runs:
         asked = run["hits"] + run["misses"]

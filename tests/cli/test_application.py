@@ -62,7 +62,7 @@ def test_a_text_arrives_as_it_was_typed(text):
 
 
 def test_a_flag_is_no_text(capsys):
-    assert refused(capsys, "predict", "--text", "--json") == "--text needs a value (mmsr predict --help)"
+    assert refused(capsys, "predict", "--text", "--json").startswith("--text needs a value (one that begins")
     assert parsed("predict", "--text=--json")["text"] == "--json"
 
 
@@ -210,7 +210,7 @@ def test_an_input_that_a_list_took_is_refused_with_the_remedy(capsys, words, lin
         ),
         ("predict --batch-size 1.5", "--batch-size 1.5; accepted: int (mmsr predict --help)"),
         ("predict --batch-size null", "--batch-size null; accepted: int (mmsr predict --help)"),
-        ("predict --abstain-below", "--abstain-below needs a value (mmsr predict --help)"),
+        ("predict --abstain-below", "--abstain-below needs a value"),
         ("predict --json=maybe", 'Invalid value for --json: unable to convert "maybe" into bool.'),
         ("predict --columns.text words", "--columns text; accepted: NAME=VALUE (mmsr predict --help)"),
         ("data convert x --out d", "--from is required (mmsr data convert --help)"),
