@@ -6,13 +6,15 @@ A new module gets its page without a change to this folder.
 from __future__ import annotations
 
 import ast
-import re
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from cyclopts import App
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from rich.console import Console
 
 ROOT = Path(__file__).resolve().parents[1]
 # In the order of the navigation.
@@ -70,29 +72,23 @@ def has_names(source: Path) -> bool:
 
 def commands_page() -> str:
     """Every command with its help, as `--help` prints it at 110 columns."""
-    from mmsr.cli.main import COMMANDS
-    from mmsr.cli.parser import make_parser
+    from mmsr.cli.main import application
 
-    lines = ["# Commands", "", "What `--help` says. Flags may be written with `-` or `_`.", ""]
-    parser = make_parser(COMMANDS)
-    for words in command_names(COMMANDS):
-        help_text = subparser(parser, words).format_help().replace("\t", "    ").rstrip()
-        help_text = re.sub(r"\n  -h, --help .*", "", help_text)
-        lines += [f"## mmsr {' '.join(words)}", "", "```text", help_text, "```", ""]
+    lines = ["# Commands", "", "What `--help` prints. Flags may be written with `-` or `_`.", ""]
+    for words in command_names(application):
+        text = io.StringIO()
+        console = Console(file=text, width=110, force_terminal=False, color_system=None, legacy_windows=False)
+        application.help_print(list(words), console=console)
+        lines += [f"## mmsr {' '.join(words)}", "", "```text", text.getvalue().rstrip(), "```", ""]
     return "\n".join(lines)
 
 
-def command_names(commands: dict[str, Any], before: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """The words of each command, `data check` and all."""
-    for name, command in commands.items():
-        if isinstance(command, dict):
+def command_names(app: App, before: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The words of each command, `data check` and all, by their groups."""
+    for name, command in app.resolved_commands().items():
+        if name.startswith("-"):
+            continue
+        if command.default_command is None:
             yield from command_names(command, (*before, name))
-        elif name != "_help":
+        else:
             yield (*before, name)
-
-
-def subparser(parser: Any, words: tuple[str, ...]) -> Any:
-    """The parser of one command."""
-    for word in words:
-        parser = parser._subcommands_action.choices[word]
-    return parser

@@ -127,7 +127,7 @@ def agreement(one: Path, other: Path, manifest: Path) -> dict[str, Any]:
 def calibrated(folder: Path, manifest: Path) -> dict[str, Any]:
     """Fit a checkpoint's temperature to the development rows; what that does to the test rows."""
     table = load_manifest(manifest)
-    calibrate(str(folder), str(manifest))
+    calibrate(str(manifest), model=str(folder))
     pipe = load_pipeline(folder)
     config = pipe.model.config
     rows: Any = [row for row in table if row["split"] == "test"]

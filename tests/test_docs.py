@@ -12,7 +12,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from argparse import ArgumentError
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,10 +21,11 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 import yaml
+from cyclopts.exceptions import CycloptsError, MissingArgumentError
 
 import mmsr
-from mmsr.cli.main import COMMANDS, main
-from mmsr.cli.parser import as_flags, make_parser
+from mmsr.cli.application import modern
+from mmsr.cli.main import application, main
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -99,14 +99,14 @@ def test_every_block_is_sound(page: Path) -> None:
             compile(block.code, where, "exec")
             continue
         for words in commands(block):
-            if words[0] != "mmsr" or words[1] not in COMMANDS:
+            if words[0] != "mmsr" or words[1] not in application:
                 assert block.reason, f"{where}: {words[:2]} is run, and is no command"
                 continue
             given = [word for word in words[1:] if word != ">"]
             if words[1] == "fit":
                 assert "-c" in given, where
             elif words[1] != "completion":  # what follows > is a file
-                make_parser(COMMANDS).parse_args(as_flags(COMMANDS, given))
+                application.parse_args(modern(given))
 
 
 @pytest.mark.parametrize("name", ["README.md", "experiments/README.md"])
@@ -118,13 +118,13 @@ def test_readmes_name_commands_and_flags_that_there_are(name: str) -> None:
     inline = [shlex.split(" ".join(code.split())) for code in re.findall(r"`(mmsr [^`]+)`", text)]
     seen = 0
     for words, whole in [(one, True) for one in fenced] + [(one, False) for one in inline]:
-        if words[0] != "mmsr" or words[1] not in COMMANDS or words[1] == "fit" or "..." in words:
+        if words[0] != "mmsr" or words[1] not in application or words[1] == "fit" or "..." in words:
             continue
         seen += 1
         try:
-            make_parser(COMMANDS).parse_args(as_flags(COMMANDS, words[1:]))
-        except ArgumentError as error:
-            assert not whole and ("required" in str(error) or "command" in str(error)), (words, str(error))
+            application.parse_args(modern(words[1:]))
+        except CycloptsError as error:
+            assert not whole and isinstance(error, MissingArgumentError), (words, str(error))
     assert seen > 4
 
 

@@ -140,7 +140,7 @@ main()
 """
     done = run_python(code)
     assert done.returncode == 0, done.stderr
-    assert "usage: mmsr" in done.stdout
+    assert "Usage: mmsr" in done.stdout
     assert done.stderr.splitlines() == ["False"]
 
 

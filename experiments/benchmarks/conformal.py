@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmsr.cli.main import newer, run_fit
+from mmsr.cli.experiments import newer, run_fit
 from mmsr.data.corpora.demo.corpus import make_demo
 from mmsr.data.manifest.manifest import fingerprint, load_manifest
 from mmsr.evaluation.calibration import METHODS, conformal_metrics

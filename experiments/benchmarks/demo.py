@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from mmsr.cli.main import demo
+from mmsr.cli.experiments import demo
 from mmsr.data.corpora.demo.corpus import ceilings
 from mmsr.data.manifest.manifest import load_manifest
 from mmsr.evaluation.report.names import FIGURES, NAMES

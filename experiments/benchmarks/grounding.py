@@ -24,7 +24,7 @@ import torch
 from demo import demo_run, over_seeds
 
 from mmsr.cli.evaluation import faithfulness
-from mmsr.cli.main import run_fit
+from mmsr.cli.experiments import run_fit
 from mmsr.evaluation.report.names import MISSING, number
 from mmsr.files import write_file
 

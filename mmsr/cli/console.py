@@ -1,4 +1,4 @@
-"""What commands say to a person at a terminal."""
+"""What commands print at a terminal beside their results: a log, progress, and refusals of bad input."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from contextlib import contextmanager
 from typing import Any
 
 
-def say(line: str) -> None:
-    """Tell what happens, on stderr, so that stdout holds results alone."""
+def log(line: str) -> None:
+    """Print a line to stderr; stdout is for results alone."""
     print(line, file=sys.stderr, flush=True)
 
 
 def must_be_there(flag: str, path: str) -> None:
-    """Refuse a path to nothing before anything is loaded; URLs and Hub ids are asked for when they are read.
+    """Refuse a missing file before anything is loaded; URLs and Hub ids are checked when they are read.
 
     Raises:
-        ValueError: It has a file's ending, and there is no such file.
+        ValueError: The path has a file's ending, and there is no such file.
     """
     there = "://" in path or os.path.exists(path) or os.path.exists(path.partition(":")[0])
     if os.path.splitext(path)[1] and not there:
@@ -37,7 +37,7 @@ def at_least_one(**numbers: int) -> None:
 
 
 def progress_bar() -> Callable[[str, int, int], None] | None:
-    """A progress bar on stderr, where that is a terminal: called with task, done and total."""
+    """A progress bar on stderr, called with task, done and total; None where stderr is no terminal."""
     if not sys.stderr.isatty():
         return None
     from rich.console import Console
@@ -60,13 +60,13 @@ def progress_bar() -> Callable[[str, int, int], None] | None:
 
 @contextmanager
 def live_table(title: str) -> Iterator[Callable[[Mapping[str, Mapping[str, str]], str], None]]:
-    """A table on stderr that is drawn anew with each call, where that is a terminal; lines alone elsewhere.
+    """A table on stderr that each call draws again, where stderr is a terminal; elsewhere lines alone.
 
     Yields:
-        Called with the cells, by row and column, and a line to say; an empty one says nothing.
+        A function of the cells, by row and column, and a line to print, which may be empty.
     """
     if not sys.stderr.isatty():
-        yield lambda cells, line: say(line) if line else None
+        yield lambda cells, line: log(line) if line else None
         return
     from rich.console import Console
     from rich.live import Live

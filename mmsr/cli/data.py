@@ -1,7 +1,4 @@
-"""The commands `mmsr data ...`: corpora, manifests, their audio, the feature store.
-
-As in `mmsr.cli.main`, functions import what they need when they run.
-"""
+"""The commands `mmsr data ...`: corpora, manifests, their audio, the feature store."""
 
 from __future__ import annotations
 
@@ -9,15 +6,17 @@ import os
 import re
 import sys
 import time
-from collections.abc import Sequence
 from json import dumps
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Literal
 
-from mmsr.cli.console import must_be_there, progress_bar, say
+from cyclopts import Parameter
+
+from mmsr.cli.application import KeepLabel, Pairs, Shares
+from mmsr.cli.console import log, must_be_there, progress_bar
 
 
-def make_demo(out: str, utterances: int = 2400, seed: int = 0) -> None:
+def make_demo(*, out: str, utterances: int = 2400, seed: int = 0) -> None:
     """Speak the embedded five-language corpus; writes OUT/manifest.csv and OUT/audio/.
 
     Example: mmsr data make-demo --out runs/demo/corpus
@@ -29,14 +28,15 @@ def make_demo(out: str, utterances: int = 2400, seed: int = 0) -> None:
     """
     from mmsr.data.corpora.demo.corpus import make_demo as make
 
-    say(f"corpus: {make(Path(out), utterances=utterances, seed=seed)}")
+    log(f"corpus: {make(Path(out), utterances=utterances, seed=seed)}")
 
 
 def check(
     manifest: str | None = None,
+    *,
     labels: list[str] | None = None,
-    columns: dict[str, str] | None = None,
-    label_map: dict[str, str] | None = None,
+    columns: Pairs | None = None,
+    label_map: Pairs | None = None,
     require: list[str] | None = None,
     no_audio: bool = False,
     max_seconds: float = 60.0,
@@ -51,21 +51,21 @@ def check(
     The terminal shows the first faults of each kind, --json all of them. Exit code 1 where there is an error,
     0 where there are warnings only. `mmsr data check --codes` lists what is looked for.
 
-    Example: mmsr data check --manifest my/manifest.csv --report check.html
+    Example: mmsr data check my/manifest.csv --report check.html
 
     Args:
         manifest: A csv, tsv, jsonl, parquet or xlsx file.
         labels: Accepted labels; negative, neutral, positive by default.
-        columns: Names that columns have in this manifest, such as `{rationale: human_justification}`.
-        label_map: What labels are called in it, such as `{pos: positive}`.
+        columns: Names that columns have in this manifest, such as rationale=human_justification.
+        label_map: What labels are called in it, such as pos=positive.
         require: Columns in which a missing value is an error.
         no_audio: Do not open the audio files.
         max_seconds: Longer audio is a warning.
         allow: Codes of faults to forgive, such as speaker-in-two-splits.
         strict: Warnings are errors.
         report: HTML page to write: counts, lengths, labels by language and split, faults.
-        json: Print one JSON object with every fault instead of text (--json alone will do).
-        codes: Print the code, severity, meaning and remedy of every kind of fault, and end.
+        json: Print one JSON object with every fault instead of text.
+        codes: Print the code, severity, meaning and remedy of every kind of fault, and exit.
     """
     from mmsr.data.manifest.check import LABELS, as_json, check_manifest, code_table, summary, write_page
 
@@ -73,7 +73,7 @@ def check(
         print(code_table())
         return
     if manifest is None:
-        raise ValueError("give --manifest FILE, or --codes")
+        raise ValueError("give a manifest, before lists such as --labels or after --; or --codes")
     checked = check_manifest(
         manifest,
         labels=labels or LABELS,
@@ -89,30 +89,31 @@ def check(
     print(dumps(as_json(checked), ensure_ascii=False) if json else summary(checked))
     if report is not None:
         write_page(checked, report)
-        say(f"report: {report}")
+        log(f"report: {report}")
     if checked.errors:
         sys.exit(1)
 
 
 def split(
     manifest: str,
+    *,
     out: str,
     by: Literal["speaker", "block", "stratified", "leave-one-speaker-out"],
-    shares: list[str] | None = None,
+    shares: Shares | None = None,
     folds: int | None = None,
     fold: int | None = None,
     stratify: list[str] | None = None,
     block_rows: int = 50,
     keep_texts: bool = False,
     replace: bool = False,
-    columns: dict[str, str] | None = None,
+    columns: Pairs | None = None,
     seed: int = 0,
 ) -> None:
-    """Deal the rows of a manifest out into splits or folds; writes a copy and OUT.split.json, its recipe.
+    """Divide the rows of a manifest into splits or folds; writes a copy and OUT.split.json, its recipe.
 
     No speaker (--by speaker) and no recording, that is block of consecutive rows (--by block), is cut.
 
-    Example: mmsr data split --manifest my/all.csv --out my/manifest.csv --by speaker --shares train=.8 dev=.2
+    Example: mmsr data split my/all.csv --out my/manifest.csv --by speaker --shares train=.8 dev=.2
 
     Args:
         manifest: A csv, tsv, jsonl, parquet or xlsx file.
@@ -121,11 +122,11 @@ def split(
         shares: Splits and their shares; train=.8 dev=.1 test=.1 by default.
         folds: Write the number of one of so many folds into the column `fold` instead.
         fold: Write `split` instead of `fold`: this fold is test, the next one dev, the others train.
-        stratify: Columns of whose values each split has its share: label by default, [] for none. By speaker
-            and with none, folds are those of `mmsr fit --data.fold`.
+        stratify: Columns of whose values each split has its share: label by default, none where no name
+            follows. By speaker and with none, folds are those of `mmsr fit --data.fold`.
         block_rows: Rows of a block.
         keep_texts: Keep rows with the same sentence together too.
-        replace: Where the column `split` (or `fold`) has values already, lose them (--replace alone will do).
+        replace: Where the column `split` (or `fold`) has values already, lose them.
         columns: Names that columns have in this manifest.
         seed: The same seed gives the same splits.
     """
@@ -135,7 +136,7 @@ def split(
         manifest,
         out,
         by=by,
-        shares=None if shares is None else parsed_shares(shares),
+        shares=shares,
         folds=folds,
         fold=fold,
         replace_column=replace,
@@ -150,24 +151,31 @@ def split(
         labels = ", ".join(f"{label} {count:,}" for label, count in entry["label"].items())
         speakers = f", {entry['speakers']:,} speakers" if entry["speakers"] else ""
         print(f"{recipe['column']} {name}: {entry['rows']:,} rows{speakers}; {labels or 'no labels'}")
-    say(f"{out}, and how it was made: {Path(out).with_suffix('.split.json')}")
+    log(f"{out}, and how it was made: {Path(out).with_suffix('.split.json')}")
 
 
-def convert(from_: str, source: str, out: str, labels: str | None = None, copy: bool = False) -> None:
+def convert(
+    source: str,
+    *,
+    from_: Annotated[str, Parameter(name="--from")],
+    out: str,
+    labels: str | None = None,
+    copy: bool = False,
+) -> None:
     """Turn a published corpus on disk into a manifest; writes OUT/manifest.csv, corpus.json and left_out.csv.
 
-    Example: mmsr data convert --from emodb --source ~/emodb --out corpora/emodb
+    Example: mmsr data convert ~/emodb --from emodb --out corpora/emodb
 
     The corpus's evaluation protocol is in corpus.json, and `mmsr evaluate` puts it beside its figures.
 
     Args:
+        source: The corpus's folder.
         from_: Which corpus: sentiment-reasoning, emodb, ravdess, iemocap, meld, cmu-mosi, cmu-mosei,
             slue-voxceleb, or folder (a folder of recordings for each label).
-        source: The corpus's folder.
         out: A new folder.
         labels: Which labels, where a corpus has several: sentiment (the default) or emotion; of cmu-mosi and
             cmu-mosei sentiment, acc2, acc2_nonnegative or acc7.
-        copy: Copy the recordings instead of naming them where they are (--copy alone will do).
+        copy: Copy the recordings instead of naming them where they are.
     """
     from mmsr.data.corpora import CORPORA
     from mmsr.data.corpora import convert as convert_corpus
@@ -190,29 +198,30 @@ def convert(from_: str, source: str, out: str, labels: str | None = None, copy: 
     left_out = sum(counts["left_out"].values())
     print(f"{sum(counts['read'].values()):,} rows read, {counts['rows']:,} written, {left_out:,} left out")
     if protocol["folds"] == len(counts["fold"]):  # else other speakers would share a fold
-        say(f"folds by {protocol['fold_by']}: mmsr fit --data.fold 0 --data.folds {protocol['folds']} ...")
-    say(f"manifest: {done.manifest}")
+        log(f"folds by {protocol['fold_by']}: mmsr fit --data.fold 0 --data.folds {protocol['folds']} ...")
+    log(f"manifest: {done.manifest}")
 
 
 def segment(
     manifest: str,
+    *,
     out: str,
     min_seconds: float = 0.25,
     max_seconds: float = 20.0,
     max_silence: float = 0.5,
     padding: float = 0.1,
     threshold: float = 0.5,
-    columns: dict[str, str] | None = None,
+    columns: Pairs | None = None,
     keep_text: bool = False,
-    keep_label: bool = True,
+    keep_label: KeepLabel = True,
 ) -> None:
     """Cut a manifest's long recordings into segments of speech, one row for each.
 
     Writes OUT/manifest.csv, the segments as OUT/audio/<id>/0001.flac ..., and OUT/segments.csv with their
     times. Rows whose audio is not longer than max_seconds stay as they are, and columns of other names are
-    kept. The same command goes on where an interrupted one stopped.
+    kept. After an interruption the same command continues.
 
-    Example: mmsr data segment --manifest my/manifest.csv --out my/segments
+    Example: mmsr data segment my/manifest.csv --out my/segments
 
     Args:
         manifest: A csv, tsv, jsonl, parquet or xlsx file.
@@ -222,7 +231,7 @@ def segment(
         max_silence: A longer silence ends a segment.
         padding: Seconds kept before and after speech.
         threshold: Probability from which on the detector's answer is speech.
-        columns: Names that columns have in this manifest, such as `{text: transcript}`.
+        columns: Names that columns have in this manifest, such as text=transcript.
         keep_text: Give each segment the whole recording's text and rationale, which cannot be divided.
         keep_label: Give each segment the whole recording's label.
     """
@@ -248,10 +257,10 @@ def segment(
     )
     if done.silent:
         shown = ", ".join(done.silent[:5]) + (" ..." if len(done.silent) > 5 else "")
-        say(
+        log(
             f"no speech in {len(done.silent)} of {done.recordings} recordings, which have no row now: {shown}"
         )
-    say(
+    log(
         f"{done.recordings} recordings, {done.seconds / 60:.1f} min -> {done.segments} segments,"
         f" {done.speech_seconds / 60:.1f} min; {done.rows} rows in all -> {done.manifest}"
     )
@@ -259,23 +268,24 @@ def segment(
 
 def features(
     store: str,
+    *,
     evict_to: str | None = None,
     older_than: str | None = None,
     clear: bool = False,
     json: bool = False,
 ) -> None:
-    """What a feature store holds, how often it answered, and making room in it.
+    """Show what a feature store holds and how often it was used, or remove entries.
 
-    A program that trains meanwhile goes on, and encodes again what it misses.
+    A program that trains meanwhile is not disturbed: it encodes again what it misses.
 
-    Example: mmsr data features --store runs/features --evict-to 2GB
+    Example: mmsr data features runs/features --evict-to 2GB
 
     Args:
         store: Folder of the store, as in training with --model.feature_store.
         evict_to: Remove the least recently used entries until so much is left, such as 2GB or 500MB.
         older_than: Remove entries that were not used for so long, such as 30d or 12h.
-        clear: Remove all entries (--clear alone will do).
-        json: Print JSON instead of a table (--json alone will do).
+        clear: Remove all entries.
+        json: Print JSON instead of a table.
     """
     if not os.path.isdir(store):
         raise ValueError(f"--store {store}: no such folder")
@@ -290,16 +300,16 @@ def features(
     found = FeatureStore(store)
     if to_bytes is not None or seconds is not None:
         removed, freed = found.evict(to_bytes=to_bytes, older_than=seconds)
-        say(f"{removed:,} entries removed, {freed / 1e6:,.1f} MB")
+        log(f"{removed:,} entries removed, {freed / 1e6:,.1f} MB")
     makers, runs = found.makers(), found.runs()
     if json:
         print(dumps({"store": store, "encoders": makers, "runs": runs}))
         return
-    for one in makers:
-        used = time.strftime("%Y-%m-%d %H:%M", time.localtime(one["used"]))
-        held = f"{one['entries']:>9,} entries  {one['bytes'] / 1e6:>10,.1f} MB  last used {used}"
-        print(f"{one['maker']}  {held}  {one['dtype'] or '-'}  {one['name']}")
-    entries, size = (sum(one[what] for one in makers) for what in ("entries", "bytes"))
+    for maker in makers:
+        used = time.strftime("%Y-%m-%d %H:%M", time.localtime(maker["used"]))
+        held = f"{maker['entries']:>9,} entries  {maker['bytes'] / 1e6:>10,.1f} MB  last used {used}"
+        print(f"{maker['maker']}  {held}  {maker['dtype'] or '-'}  {maker['name']}")
+    entries, size = (sum(maker[what] for maker in makers) for what in ("entries", "bytes"))
     print(f"{entries:,} entries, {size / 1e6:,.1f} MB")
     for run in runs:
         asked = run["hits"] + run["misses"]
@@ -310,18 +320,19 @@ def features(
 
 def degrade(
     manifest: str,
+    *,
     confusions: str,
     wer: list[float],
     out: str,
     seed: int = 0,
-    columns: dict[str, str] | None = None,
+    columns: Pairs | None = None,
 ) -> None:
     """Make asr_text from text at chosen error rates, with the errors of a recogniser; for robustness curves.
 
     Writes OUT/wer-0.10.csv and so on, and OUT/confusions.json. `mmsr evaluate` on each gives the curve: its
     conditions asr and audio+asr.
 
-    Example: mmsr data degrade --manifest m.csv --confusions heard.csv --wer [.1,.2,.4] --out degraded
+    Example: mmsr data degrade m.csv --confusions heard.csv --wer .1 .2 .4 --out degraded
 
     Args:
         manifest: Table of utterances with text.
@@ -330,7 +341,7 @@ def degrade(
         wer: Wanted error rates, from 0 to 1: of words, or of characters in languages without spaces.
         out: Folder to write.
         seed: The same seed gives the same errors, and a higher rate has the lower one's and more.
-        columns: Names that columns have in this manifest, such as `{text: transcript}`.
+        columns: Names that columns have in this manifest, such as text=transcript.
     """
     for flag, file in (("manifest", manifest), ("confusions", confusions)):
         if not os.path.isfile(file):
@@ -364,27 +375,3 @@ def as_seconds(duration: str | None) -> float | None:
     if parts is None:
         raise ValueError(f"--older-than {duration!r} is no duration; accepted: such as 30d, 12h or 15min")
     return float(parts[1]) * {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 604800}[parts[2]]
-
-
-def parsed_shares(shares: Sequence[str]) -> dict[str, float]:
-    """Shares as they are typed, `train=.8 dev=.2`."""
-    parsed = {}
-    for value in shares:
-        name, _, share = value.partition("=")
-        try:
-            parsed[name] = float(share)
-        except ValueError:
-            raise ValueError(f"--shares {value}; accepted: NAME=SHARE, such as train=.8") from None
-    return parsed
-
-
-DATA_COMMANDS: dict[str, Any] = {
-    "_help": "Corpora and manifests.",
-    "make-demo": make_demo,
-    "convert": convert,
-    "check": check,
-    "split": split,
-    "segment": segment,
-    "degrade": degrade,
-    "features": features,
-}

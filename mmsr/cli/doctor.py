@@ -1,6 +1,6 @@
-"""What an installation has, what it lacks, and whether it answers: `mmsr doctor`.
+"""What an installation has and lacks, and whether it answers: `mmsr doctor`.
 
-Nothing heavy is imported at the top, so that a broken torch is a finding and not a traceback.
+Nothing heavy is imported at the top, so that a broken torch is a finding and no traceback.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from packaging.requirements import Requirement
 State = Literal["ok", "info", "missing", "broken"]
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-# An utterance that the packaged checkpoint must answer, with a second of a quiet tone for its voice.
+# The transcript of the utterance that a checkpoint must answer; its voice is a second of a quiet tone.
 SENTENCE = "so the pharmacist was wonderfully kind"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing that was looked at.
+    """One thing that was checked.
 
     Attributes:
         topic: What it belongs to: core, extras, devices, programs or checkpoint.
         name: Of the package, extra, device, program or checkpoint.
-        state: ok; info, a fact that is neither good nor bad; missing, which something needs that was not
-            asked for yet; broken, without which the core does not work.
+        state: ok; info, a fact that is neither good nor bad; missing, which only an extra needs; broken,
+            without which the core does not work.
         said: What was found.
-        remedy: The command, or the words, that would mend it.
+        remedy: The command, or the advice, that would repair it.
     """
 
     topic: str
@@ -49,12 +49,12 @@ class Finding:
 
 
 def examine(checkpoint: str = "demo") -> list[Finding]:
-    """Look at everything, in the order in which one thing needs another.
+    """Check everything, in the order in which one thing needs another.
 
     Args:
         checkpoint: Folder or Hub id of the checkpoint that is to answer; demo is the packaged one.
     """
-    looks: dict[str, Callable[[], Iterator[Finding]]] = {
+    checks: dict[str, Callable[[], Iterator[Finding]]] = {
         "core": core,
         "devices": devices,
         "checkpoint": lambda: answers(checkpoint),
@@ -62,10 +62,10 @@ def examine(checkpoint: str = "demo") -> list[Finding]:
         "programs": programs,
     }
     found: list[Finding] = []
-    for topic, look in looks.items():
+    for topic, check in checks.items():
         try:
-            found += look()
-        except Exception as error:  # whatever a broken package raises as it is imported is what to tell
+            found += check()
+        except Exception as error:  # a broken package may raise anything as it is imported
             reason = str(error).splitlines()[0] if str(error) else "no reason given"
             said = f"{type(error).__name__}: {reason}"
             state: State = "broken" if topic in ("core", "devices", "checkpoint") else "missing"
@@ -75,7 +75,7 @@ def examine(checkpoint: str = "demo") -> list[Finding]:
 
 def broken(findings: list[Finding]) -> bool:
     """Whether the core does not work."""
-    return any(one.state == "broken" for one in findings)
+    return any(finding.state == "broken" for finding in findings)
 
 
 # ---------------------------------------------------------------------- packages
@@ -84,7 +84,7 @@ def broken(findings: list[Finding]) -> bool:
 def requirements() -> dict[str, list[Requirement]]:
     """What mmsr declares to need, by extra; the core's under "".
 
-    A checkout's pyproject.toml is asked first: what was installed from it may be of an earlier day.
+    A checkout's pyproject.toml comes first: what was installed from it may be older.
     """
     project_file = Path(__file__).resolve().parents[2] / "pyproject.toml"
     if project_file.is_file():
@@ -101,7 +101,7 @@ def requirements() -> dict[str, list[Requirement]]:
 
 
 def unmet(needed: Requirement) -> str | None:
-    """What is wrong with the package that is meant; None where it is there in a version that fits."""
+    """What is wrong with a required package; None where it is installed in a version that fits."""
     try:
         there = version(needed.name)
     except PackageNotFoundError:
@@ -131,24 +131,29 @@ def core() -> Iterator[Finding]:
 
 
 def extras() -> Iterator[Finding]:
-    """Each extra, and the command for it where it is not whole; not those that only gather others."""
+    """Each extra, and the command that completes it; not those that only gather others."""
     for extra, needed in requirements().items():
-        own = [one for one in needed if one.name != "mmsr"]
+        own = [requirement for requirement in needed if requirement.name != "mmsr"]
         if not extra or not own:
             continue
-        faults = [fault for one in own if (fault := unmet(one))]
+        faults = [fault for requirement in own if (fault := unmet(requirement))]
         if faults:
             remedy = f"pip install 'mmsr[{extra}]'"
             yield Finding(topic="extras", name=extra, state="missing", said="; ".join(faults), remedy=remedy)
         else:
-            yield Finding(topic="extras", name=extra, state="ok", said=", ".join(one.name for one in own))
+            yield Finding(
+                topic="extras",
+                name=extra,
+                state="ok",
+                said=", ".join(requirement.name for requirement in own),
+            )
 
 
 # ---------------------------------------------------------------------- machine
 
 
 def devices() -> Iterator[Finding]:
-    """What there is to compute on, and in which precision."""
+    """The devices, and whether they compute in bfloat16."""
     import torch
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -198,7 +203,7 @@ def programs() -> Iterator[Finding]:
 
 
 def answers(checkpoint: str) -> Iterator[Finding]:
-    """Load a checkpoint and have it answer one utterance of voice and words."""
+    """Load a checkpoint and let it answer an utterance of audio and text."""
     import numpy as np
 
     from mmsr.inference.loading import load_pipeline
@@ -208,7 +213,7 @@ def answers(checkpoint: str) -> Iterator[Finding]:
     loaded = time.perf_counter()
     rate = pipe.processor.feature_extractor.sampling_rate
     tone = 0.05 * np.sin(2 * np.pi * 220 * np.arange(rate, dtype=np.float32) / rate)
-    pipe({"audio": tone, "text": SENTENCE})  # of a tone's mood nothing is to be told
+    pipe({"audio": tone, "text": SENTENCE})  # that it answers is enough: a tone has no sentiment
     answer = pipe({"text": SENTENCE})
     seconds = f"loaded in {loaded - started:.1f} s, answered in {time.perf_counter() - loaded:.1f} s"
     said = f"{seconds} on {pipe.model.device}: {answer['label']}, {answer['rationale'] or 'no rationale'}"
@@ -225,10 +230,10 @@ def show(findings: list[Finding], *, width: int = 16) -> None:
 
     colours = {"ok": "green", "info": "", "missing": "yellow", "broken": "bold red"}
     console = Console(highlight=False, soft_wrap=True)
-    for topic in dict.fromkeys(one.topic for one in findings):
+    for topic in dict.fromkeys(finding.topic for finding in findings):
         console.print(Text(topic, style="bold"))
-        for one in (one for one in findings if one.topic == topic):
-            line = Text("  ").append(f"{one.state:8}", style=colours[one.state])
-            console.print(line.append(f"{one.name:{width}}  {one.said}"))
-            if one.remedy:
-                console.print(Text(" " * (width + 12) + one.remedy))
+        for finding in (finding for finding in findings if finding.topic == topic):
+            line = Text("  ").append(f"{finding.state:8}", style=colours[finding.state])
+            console.print(line.append(f"{finding.name:{width}}  {finding.said}"))
+            if finding.remedy:
+                console.print(Text(" " * (width + 12) + finding.remedy))

@@ -1,7 +1,4 @@
-"""The commands of evaluation: figures, calibration, comparison, people's ratings.
-
-As in `mmsr.cli.main`, functions import what they need when they run.
-"""
+"""The commands of evaluation: metrics, calibration, comparison, people's ratings."""
 
 from __future__ import annotations
 
@@ -13,12 +10,15 @@ from pathlib import Path
 from shutil import copytree
 from typing import Any, Literal
 
-from mmsr.cli.console import must_be_there, progress_bar, say
+from mmsr.cli.application import Pairs
+from mmsr.cli.console import log as say
+from mmsr.cli.console import must_be_there, progress_bar
 
 
 def evaluate(
-    model: str,
     manifest: str,
+    *,
+    model: str,
     out: str,
     split: str = "test",
     train_split: str = "train",
@@ -26,8 +26,8 @@ def evaluate(
     fold: int | None = None,
     folds: int = 4,
     dev_speakers: int = 2,
-    columns: dict[str, str] | None = None,
-    label_map: dict[str, str] | None = None,
+    columns: Pairs | None = None,
+    label_map: Pairs | None = None,
     conditions: list[str] | None = None,
     conformal: float | None = None,
     bertscore: str | None = None,
@@ -44,11 +44,11 @@ def evaluate(
 
     Writes metrics.json, predictions.jsonl and report.html with its pictures, and report.md for a README.
 
-    Example: mmsr evaluate --model runs/demo/model --manifest runs/demo/corpus/manifest.csv --out runs/demo
+    Example: mmsr evaluate runs/demo/corpus/manifest.csv --model runs/demo/model --out runs/demo
 
     Args:
-        model: Folder or Hub id of a checkpoint.
         manifest: Table of utterances with labels.
+        model: Folder or Hub id of a checkpoint.
         out: Folder for the results.
         split: Rows to evaluate, by the manifest's column `split`.
         train_split: Rows that the baselines learn from.
@@ -59,7 +59,7 @@ def evaluate(
             which the baselines do not learn either.
         columns: Names that columns have in this manifest, as in training with --data.columns.
         label_map: What labels are called in it, as in training with --data.label_map.
-        conditions: Which inputs to try, such as [audio+text,text]; by default all that the rows allow.
+        conditions: Which inputs to try, such as audio+text text; by default all that the rows allow.
         conformal: Sets of labels too, which are to hold the true one in this share of rows, such as 0.9.
         bertscore: Judge rationales by BERTScore too, with this text encoder: folder or Hub id.
         bertscore_layer: Its layer to compare, from 1; by default the one that BERTScore's authors chose for a
@@ -169,14 +169,15 @@ def evaluate(
 
 
 def calibrate(
-    model: str,
     manifest: str,
+    *,
+    model: str,
     split: str = "dev",
     fold: int | None = None,
     folds: int = 4,
     dev_speakers: int = 2,
-    columns: dict[str, str] | None = None,
-    label_map: dict[str, str] | None = None,
+    columns: Pairs | None = None,
+    label_map: Pairs | None = None,
     text_column: Literal["text", "asr_text"] = "text",
     batch_size: int = 32,
     out: str | None = None,
@@ -187,12 +188,12 @@ def calibrate(
     `mmsr fit` does this at its end. Of use for an exported checkpoint, and for rows unlike those of the
     training.
 
-    Example: mmsr calibrate --model runs/demo/model --manifest runs/demo/corpus/manifest.csv
-    Example: mmsr calibrate --model demo --manifest mine.csv --out demo-of-mine
+    Example: mmsr calibrate runs/demo/corpus/manifest.csv --model runs/demo/model
+    Example: mmsr calibrate mine.csv --model demo --out demo-of-mine
 
     Args:
-        model: Folder of a checkpoint; with --out, demo is the packaged one.
         manifest: Table of utterances with labels.
+        model: Folder of a checkpoint; with --out, demo is the packaged one.
         split: Rows to fit to, which the model has not learned from and is not evaluated on.
         fold: Fit to the development rows of this speaker fold instead, as in training with --data.fold.
         folds: Into how many folds the speakers are cut.
@@ -289,13 +290,13 @@ def compare(
             where every row has one and they are more than five.
         cluster_table: Table with columns id and the one of --cluster, where predictions do not have it, such
             as the manifest, or segments.csv of `mmsr data segment` for recording.
-        common: Leave rows out that a run has no answer to (--common alone will do).
-        all_pairs: Compare each run with each (--all-pairs alone will do).
+        common: Leave rows out that a run has no answer to.
+        all_pairs: Compare each run with each.
         resamples: Of the bootstrap and of the permutation test.
         seed: Of both.
         plot: Picture to write, a PNG: differences with their intervals.
         report: Page to write, .html: table, picture, seeds and where they come from; Markdown beside it.
-        json: Print a JSON object a line for each comparison (--json alone will do).
+        json: Print a JSON object a line for each comparison.
     """
     if plot is not None and Path(plot).suffix.lower() != ".png":
         raise ValueError(f"--plot {plot} has another ending; accepted: .png")
@@ -354,8 +355,8 @@ def make_sheets(
     repeats: int = 0,
     differing: bool = False,
     condition: str | None = None,
-    criteria: dict[str, str] | None = None,
-    columns: dict[str, str] | None = None,
+    criteria: Pairs | None = None,
+    columns: Pairs | None = None,
     seed: int = 0,
 ) -> None:
     """Blinded sheets on which people rate what runs said: a page for a browser, without a network.
@@ -373,7 +374,7 @@ def make_sheets(
         raters: How many sheets.
         shared: Utterances that are on every sheet, for agreement; all by default.
         repeats: Items that come twice on a sheet, to see whether a rater says the same again.
-        differing: Draw only utterances whose rationales are different (--differing alone will do).
+        differing: Draw only utterances whose rationales are different.
         condition: Of the runs' rows, such as audio+text; by default the first that all runs have.
         criteria: What is rated from 1 to 5, such as `clarity="The reason is easy to understand."`; by
             default correctness, clarity, relevance.
@@ -429,10 +430,10 @@ def score_ratings(
         ratings: Files that the sheets saved.
         key: key.json of `mmsr human make`.
         out: Folder for report.html, report.md, scores.png and scores.json.
-        partial: Leave items out of which an answer is missing (--partial alone will do).
+        partial: Leave items out of which an answer is missing.
         resamples: Of the bootstraps and of the permutation tests.
         seed: Of both.
-        json: Print one JSON object instead of tables (--json alone will do).
+        json: Print one JSON object instead of tables.
     """
     started = time.perf_counter()
     for path in (key, *ratings):
@@ -475,13 +476,14 @@ def score_ratings(
 
 
 def faithfulness(
-    model: str,
     manifest: str,
+    *,
+    model: str,
     out: str,
     split: str = "test",
     train_split: str = "train",
-    columns: dict[str, str] | None = None,
-    label_map: dict[str, str] | None = None,
+    columns: Pairs | None = None,
+    label_map: Pairs | None = None,
     respoken: str | None = None,
     erased: int = 100,
     pictures: int = 3,
@@ -494,11 +496,11 @@ def faithfulness(
     of. Rows of the demo corpus are spoken again, in another manner and in another voice. Gradients need
     captum: pip install 'mmsr[explain]'.
 
-    Example: mmsr faithfulness --model runs/demo/model --manifest runs/demo/corpus/manifest.csv --out faith
+    Example: mmsr faithfulness runs/demo/corpus/manifest.csv --model runs/demo/model --out faith
 
     Args:
-        model: Folder or Hub id of a checkpoint that writes rationales.
         manifest: Table of utterances.
+        model: Folder or Hub id of a checkpoint that writes rationales.
         out: Folder for the results.
         split: Rows to examine, by the manifest's column `split`.
         train_split: Rows that the judges learn from.
@@ -586,18 +588,19 @@ def faithfulness(
 
 
 def robustness(
-    model: str,
     manifest: str,
+    *,
+    model: str,
     out: str,
     kinds: list[str] | None = None,
-    severities: dict[str, str] | None = None,
+    severities: Pairs | None = None,
     condition: str = "audio+text",
     split: str = "test",
     fold: int | None = None,
     folds: int = 4,
     dev_speakers: int = 2,
-    columns: dict[str, str] | None = None,
-    label_map: dict[str, str] | None = None,
+    columns: Pairs | None = None,
+    label_map: Pairs | None = None,
     confusions: str | None = None,
     noise: str | None = None,
     rationales: bool = False,
@@ -611,11 +614,11 @@ def robustness(
     makes the same rows worse alike for every model, so that mmsr compare can pair
     A/predictions/noise_0.jsonl with B's.
 
-    Example: mmsr robustness --model runs/demo/model --manifest runs/demo/corpus/manifest.csv --out runs/worse
+    Example: mmsr robustness runs/demo/corpus/manifest.csv --model runs/demo/model --out runs/worse
 
     Args:
-        model: Folder or Hub id of a checkpoint.
         manifest: Table of utterances with labels.
+        model: Folder or Hub id of a checkpoint.
         out: Folder for the results.
         kinds: Of noise, reverb, codec, wer, missing, clip; by default all that the rows allow.
         severities: Other points than the usual, such as noise=20,0 codec=gsm: dB of noise, RT60 in s,
@@ -630,7 +633,7 @@ def robustness(
         confusions: Recogniser's errors for wer, a manifest with asr_text beside text, or a confusions.json of
             `mmsr data degrade`; by default words are taken for others of the manifest's in their language.
         noise: Folder of recorded noise; by default pink noise is made.
-        rationales: Write rationales too, for ROUGE-L; takes longer (--rationales alone will do).
+        rationales: Write rationales too, for ROUGE-L; takes longer.
         slice_rows: Rows that a slice needs to be told of as the worst.
         batch_size: Rows at a time.
         seed: Of all draws.
@@ -692,20 +695,6 @@ def robustness(
     report = write_robustness_report(out, whole, title=title)
     print(markdown(whole))
     say(f"report: {report}")
-
-
-EVALUATION_COMMANDS: dict[str, Any] = {
-    "evaluate": evaluate,
-    "robustness": robustness,
-    "calibrate": calibrate,
-    "compare": compare,
-    "human": {
-        "_help": "Human evaluation: blinded sheets for raters, and what they say.",
-        "make": make_sheets,
-        "score": score_ratings,
-    },
-    "faithfulness": faithfulness,
-}
 
 
 # ---------------------------------------------------------------------- helpers of the commands

@@ -17,6 +17,7 @@ rows with and without a modality, as for torch: a row of zeros in a mask.
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,7 +31,9 @@ from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
 from mmsr.data.audio.decoding import Audio
-from mmsr.files import atomic_write
+from mmsr.files import atomic_write, write_file
+from mmsr.inference.loading import predictor
+from mmsr.inference.pipeline import SentimentReasoningPipeline
 from mmsr.model.configuration import MmsrConfig
 from mmsr.model.decoders import LabelGrammar
 from mmsr.model.modeling import MmsrForSentimentReasoning
@@ -479,3 +482,34 @@ def compare_precisions(
             kept[precision]["accuracy"] = float(np.mean((ours == true)[known]))
             kept[precision]["accuracy_of_torch"] = float(np.mean((theirs == true)[known]))
     return kept
+
+
+def export_pipeline(
+    pipe: SentimentReasoningPipeline,
+    out: str | os.PathLike[str],
+    *,
+    rows: Sequence[Mapping[str, Any]] = (),
+    batch_size: int = 32,
+) -> tuple[dict[str, float], dict[str, dict[str, float | int]]]:
+    """Write a pipeline's model as ONNX graphs, and what they keep of its answers to rows.
+
+    Args:
+        pipe: The pipeline, on a CPU.
+        out: A new folder; `agreement.json` in it says what `compare_precisions` found.
+        rows: Of a manifest; without them nothing is compared.
+        batch_size: Rows at a time.
+
+    Returns:
+        What `export_onnx` returns, and what `compare_precisions` returns.
+
+    Raises:
+        OnnxError: See `export_onnx`.
+    """
+    differences = export_onnx(pipe.model, pipe.processor, out)
+    if not rows:
+        return differences, {}
+    records = [Record(audio=row["audio"], text=row["text"], language=row["language"]) for row in rows]
+    answers = predictor(pipe, batch_size=batch_size)(records)
+    agreement = compare_precisions(out, rows, answers, batch_size=batch_size)
+    write_file(Path(out, "agreement.json"), json.dumps(agreement, indent=1).encode())
+    return differences, agreement

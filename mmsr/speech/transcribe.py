@@ -14,6 +14,7 @@ from typing import Any
 from mmsr.data.audio.decoding import Audio, AudioError
 from mmsr.data.manifest.manifest import Issue, ManifestError, examine_manifest
 from mmsr.data.manifest.tables import checked_ending, read_table, write_table
+from mmsr.evaluation.error_rates import word_error_rate
 from mmsr.files import write_file
 from mmsr.speech.recogniser import RATE, Chunk, Progress, Transcriber, Transcript, logger
 
@@ -35,6 +36,13 @@ class Transcribed:
     heard: int
     known: int
     faults: tuple[Issue, ...]
+
+    def error_rates(self) -> dict[str, Any] | None:
+        """WER and CER of the rows with a human transcript (see `word_error_rate`); None without any."""
+        human = [row for row in self.rows if row["text"]]
+        if not human:
+            return None
+        return word_error_rate(*([row[name] for row in human] for name in ("text", "asr_text", "language")))
 
 
 def transcribe_manifest(

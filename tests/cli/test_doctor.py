@@ -1,10 +1,8 @@
-"""`mmsr doctor` tells the truth of an installation, and `mmsr completion` completes."""
+"""`mmsr doctor` tells the truth of an installation."""
 
 import io
 import json
 import re
-import shutil
-import subprocess
 import sys
 from importlib.metadata import version
 
@@ -143,33 +141,3 @@ def test_colours_are_for_terminals_that_want_them(monkeypatch, stream, no_color,
     )
     assert bool(re.search(r"\x1b\[[0-9;]*3[0-9]m", out.getvalue())) is coloured
     assert "torch" in out.getvalue() and "[pip] install" in out.getvalue()
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_is_a_script_that_the_shell_reads(shell, capsys, tmp_path):
-    pytest.importorskip("shtab", reason="pip install 'mmsr[completion]'")
-    main(["completion", shell])
-    script = capsys.readouterr().out
-    assert "transcribe" in script and "abstain" in script
-    if shutil.which(shell) is None:
-        pytest.skip(f"no {shell} to read it; it was printed")
-    file = tmp_path / "completion"
-    file.write_text(script)
-    assert subprocess.run([shell, "-n", str(file)], capture_output=True).returncode == 0
-    if shell == "bash":
-        asked = (
-            f'source {file}; COMP_WORDS=(mmsr $1 $2); COMP_CWORD=$3; _shtab_mmsr; echo "${{COMPREPLY[*]}}"'
-        )
-        for words, expected in (
-            (["tra", "", "1"], "transcribe"),
-            (["predict", "--abst", "2"], "--abstain-below"),
-        ):
-            done = subprocess.run(["bash", "-c", asked, "_", *words], capture_output=True, text=True)
-            assert done.stdout.split() == [expected], done.stderr
-
-
-def test_completion_refuses_other_shells(capsys):
-    with pytest.raises(SystemExit) as exit_:
-        main(["completion", "tcsh"])
-    assert exit_.value.code == 2
-    assert "mmsr completion tcsh; accepted: one of bash, zsh, fish" in capsys.readouterr().err

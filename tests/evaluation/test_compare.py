@@ -290,6 +290,4 @@ def test_help_is_light() -> None:
     code += "assert not {'torch', 'numpy', 'scipy', 'sklearn'} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert (
-        "RUN [RUN ...]" in done.stdout and "--cluster_table" in done.stdout and "Two or more" in done.stdout
-    )
+    assert "RUNS" in done.stdout and "--cluster-table" in done.stdout and "Two or more" in done.stdout

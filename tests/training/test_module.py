@@ -428,8 +428,7 @@ def test_a_fresh_model_reads_the_prefix_of_transcripts_too(demo_corpus):
 
 
 def test_help_states_every_switch(capsys):
-    with pytest.raises(SystemExit):
-        main(["fit", "--help"])
+    main(["fit", "--help"])
     shown = re.sub(r"\s+", " ", capsys.readouterr().out)
     with pytest.raises(SystemExit):
         main(["fit", "--help_all"])

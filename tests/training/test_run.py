@@ -14,7 +14,7 @@ import torch
 import yaml
 from lightning.pytorch.callbacks import Callback
 
-from mmsr.cli.main import run_fit
+from mmsr.cli.experiments import run_fit
 from mmsr.data.loading.datamodule import MmsrDataModule
 from mmsr.data.manifest.manifest import load_manifest
 from mmsr.inference.loading import load_pipeline

@@ -32,7 +32,6 @@ import numpy as np
 import soundfile
 import soxr
 import torch
-from jsonargparse import ArgumentParser
 from torch import Tensor
 
 from mmsr.data.audio.decoding import Audio, AudioError
@@ -449,6 +448,8 @@ class Augmentations(torch.nn.ModuleDict):
     """
 
     def __init__(self, config: Mapping[str, Mapping[str, Any]]):
+        from jsonargparse import ArgumentParser  # of the extra `train`; the degradations here do without
+
         super().__init__()
         for name, options in config.items():
             kind = AUGMENTATIONS.get(name)

@@ -1,0 +1,281 @@
+"""The commands of training: `mmsr demo`, `fit`, `ablate` and `export`."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+from collections.abc import Sequence
+from json import dumps, loads
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from mmsr.cli.application import Config, Pairs, pairs
+from mmsr.cli.console import live_table, log, must_be_there
+from mmsr.cli.evaluation import evaluate, own_folder, rows_of
+from mmsr.cli.inference import format_answer
+
+
+def demo(*, out: str = "runs/demo", utterances: int = 2400, seed: int = 0, epochs: int | None = None) -> None:
+    """The main job from end to end: make the corpus, train jointly, evaluate, report, predict.
+
+    Example: mmsr demo
+
+    Args:
+        out: Folder of the run. What is there already is used again.
+        utterances: Size of the corpus.
+        seed: Of the corpus and of the training.
+        epochs: Train for other than the configuration's number of epochs.
+    """
+    from mmsr.data.corpora.demo.corpus import make_demo
+
+    folder = Path(out)
+    own_folder(out, "metrics.json")
+    log(
+        f"1/4 corpus: {utterances:,} utterances in five languages, spoken by espeak-ng -> {folder / 'corpus'}"
+    )
+    manifest = make_demo(folder / "corpus", utterances=utterances, seed=seed)
+    import torch
+
+    torch.set_num_threads(1)  # in a model this small more threads gain nothing, and wait for each other
+    log(f"2/4 joint training on audio and transcript -> {folder / 'model'}")
+    args = ["-c", str(packaged_config("demo.yaml")), "--data.manifest", str(manifest)]
+    args += ["--trainer.default_root_dir", str(folder), "--seed_everything", str(seed)]
+    run_fit(args + ([] if epochs is None else ["--trainer.max_epochs", str(epochs)]))
+    log(f"3/4 evaluation on unheard voices and sentences -> {folder / 'report.html'}")
+    if (folder / "metrics.json").exists() and newer(folder / "metrics.json", folder / "model"):
+        log(f"{folder / 'metrics.json'} is there already and is used again")
+        from mmsr.evaluation.report import markdown_table
+
+        print(markdown_table(loads((folder / "metrics.json").read_text(encoding="utf-8"))))
+    else:
+        evaluate(str(manifest), model=str(folder / "model"), out=out, seed=seed)
+    log("4/4 three utterances of the test split")
+    from mmsr.data.manifest.manifest import load_manifest
+    from mmsr.inference.loading import load_pipeline
+
+    rows = load_manifest(manifest, split="test").to_list()
+    pipe = load_pipeline(folder / "model")
+    for kind in ("words", "voice", "conflict"):
+        row = next(row for row in rows if row["kind"] == kind and row["language"] == "en")
+        answer = pipe({"audio": row["audio"], "text": row["text"]})
+        print(
+            f"\n{row['audio']}\n  said ({kind}): {row['text']}\n  true: {row['label']} - {row['rationale']}"
+        )
+        print(format_answer(answer))
+    log(f"open {folder / 'report.html'}")
+    log(f"your own: mmsr predict FILE --text WORDS --model {folder / 'model'}")
+
+
+def fit(*settings: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> None:
+    """Train a model as a YAML file says; any of its settings can be given as a flag too.
+
+    Leaves checkpoints/, history.json and the best model as a Hugging Face folder model/ in
+    trainer.default_root_dir. The same command continues an interrupted run from its last checkpoint.
+
+    Example: mmsr fit -c experiments/demo.yaml --data.manifest my/manifest.csv --trainer.max_epochs 5
+
+    The model: --model.preset, .audio, .text, .pretrained, .decoder, .decoder_type, .fusion,
+    .rationale_format, .labels, .text_prefix, .vocab_size, .config. How its parts are trained:
+    --model.freeze, .train_layers, .gradual_unfreezing, .lora, .attention, .gradient_checkpointing,
+    .feature_store, .feature_dtype.
+    The optimiser: --model.learning_rate, .encoder_learning_rate, .layer_decay, .weight_decay, .warmup_ratio,
+    .ema_decay. What is learned: --model.class_weights, .label_smoothing, .uncertainty_weighting, .r_drop,
+    .audio_dropout, .text_dropout, .objectives (contrastive, supervised_contrastive, auxiliary_heads,
+    ogm_ge). For all: --seed_everything.
+
+    Loggers instead of the CSV in logs/ (extra `loggers`): --trainer.logger TensorBoardLogger
+    --trainer.logger.save_dir DIR, or --trainer.logger WandbLogger --trainer.logger.save_dir DIR
+    --trainer.logger.offline true (uploads nothing; without it W&B's own log-in); several as a list in the
+    YAML, CSVLogger among them where the CSV is to stay.
+
+    All settings with their meaning: mmsr fit --help_all; the YAML of a run: mmsr fit -c FILE --print_config
+
+    Args:
+        settings: -c FILE, a YAML file; demo.yaml and own.yaml are found from anywhere. And settings over it,
+            such as --data.manifest M, --model.learning_rate R, --trainer.default_root_dir D.
+    """
+    run_fit(["--help" if word == "--help_all" else word for word in settings])
+
+
+def ablate(
+    config: Config,
+    *,
+    jobs: int | None = None,
+    out: str | None = None,
+    dry_run: bool = False,
+    ray: str | None = None,
+    cpus: int = 1,
+    gpus: float = 0.0,
+) -> None:
+    """Train variants of a configuration with several seeds, and compare them on the test rows.
+
+    Writes results.json, table.md, report.html, report.md and plot.png. Runs are named by their settings and
+    data: finished ones are found again, and after an interruption the same command continues. Exit code 1
+    where a run failed.
+
+    Example: mmsr ablate -c experiments/ablations/fusions.yaml --jobs 2
+    Example: mmsr ablate -c experiments/ablations/fusions.yaml --ray auto --gpus 0.25
+
+    Args:
+        config: YAML file with base, settings, grid, variants, seeds, folds, reference, evaluation and out.
+        jobs: Runs at a time, each a process with one thread: 1 by default, with --ray as many as fit.
+        out: Folder for the results, instead of the file's.
+        dry_run: Check the file, list its runs and end.
+        ray: Run on this Ray cluster (extra ray): auto, HOST:PORT, or local. Its machines must see the same
+            folders.
+        cpus: Processors of a run, with --ray.
+        gpus: GPUs of a run, with --ray; a part lets several share one.
+    """
+    from mmsr.ablation.ablate import ablate as run_ablation
+    from mmsr.ablation.plan import plan
+    from mmsr.ablation.ray import RayCluster
+    from mmsr.ablation.report import table
+    from mmsr.ablation.runner import LocalProcesses, Runner
+    from mmsr.ablation.spec import read_ablation
+    from mmsr.inference.loading import open_predictor
+
+    ablation = read_ablation(config, out=out, find=lambda name: packaged_config(Path(name).name))
+    if ray is None and (cpus, gpus) != (1, 0.0):
+        raise ValueError(f"--cpus {cpus} --gpus {gpus:g} are of --ray; accepted: --ray ADDRESS beside them")
+    runner: Runner
+    if ray is None:
+        runner = LocalProcesses(1 if jobs is None else jobs)
+    else:
+        runner = RayCluster(ray, jobs=jobs, cpus=cpus, gpus=gpus)
+    if dry_run:
+        for run in itertools.chain.from_iterable(plan(ablation)):
+            state = "to do" if run.result() is None else "finished"
+            print(f"{run.folder}  {state}  {run.label}")
+        return
+    own_folder(str(ablation.out), "results.json")
+    with live_table(ablation.name) as show:
+        results = run_ablation(ablation, open_model=open_predictor, runner=runner, show=show)
+    print(f"{table(results)}\n{results['paragraph']}")
+    log(f"{ablation.out / 'report.html'}; results.json, table.md and plot.png beside it")
+    for failed in results["failed"]:
+        log(f"failed: {failed['run']} ({failed['settings']}): {failed['error']}")
+    if results["failed"]:
+        sys.exit(1)
+
+
+def export(
+    checkpoint: str | None = None,
+    *,
+    out: str,
+    format: Literal["huggingface", "onnx"] = "huggingface",
+    model: str | None = None,
+    manifest: str | None = None,
+    split: str = "test",
+    columns: Pairs | None = None,
+    label_map: Pairs | None = None,
+    batch_size: int = 32,
+) -> None:
+    """Turn a Lightning checkpoint into a Hugging Face folder, or a model into ONNX graphs.
+
+    `--format onnx` writes encoder.onnx (both encoders, fusion and head), decoder.onnx (one step, with its
+    cache), and both with 8-bit weights (.int8.onnx). The graphs are checked against torch, and with
+    --manifest their answers too, whose agreement is in agreement.json.
+
+    Example: mmsr export runs/demo/checkpoints/last.ckpt --out my-model
+    Example: mmsr export --format onnx --model runs/demo/model --out my-onnx
+
+    Args:
+        checkpoint: A .ckpt file of `mmsr fit`, for a Hugging Face folder.
+        out: Folder to write.
+        format: What to write.
+        model: Folder or Hub id of a checkpoint, for ONNX; demo is the packaged one.
+        manifest: Table of utterances that torch and the graphs answer, to tell what 8 bits cost.
+        split: Which of its rows.
+        columns: Names that columns have in this manifest.
+        label_map: What labels are called in it.
+        batch_size: Rows at a time.
+    """
+    wanted, other = ("checkpoint", model) if format == "huggingface" else ("model", checkpoint)
+    if (checkpoint is None and model is None) or other is not None:
+        raise ValueError(f"--format {format} is made of a {wanted}; accepted: --{wanted}, and no other")
+    if os.path.exists(out):
+        raise ValueError(f"--out {out} exists already; accepted: a new folder")
+    if manifest is not None:
+        if format != "onnx":
+            raise ValueError("--manifest measures ONNX graphs; accepted: with --format onnx")
+        must_be_there("manifest", manifest)
+    if checkpoint is not None:
+        from mmsr.training.callbacks import save_model
+        from mmsr.training.module import load_lightning_checkpoint
+
+        save_model(*load_lightning_checkpoint(checkpoint), Path(out))
+        log(f"{checkpoint} -> {out}")
+        return
+    from mmsr.data.manifest.manifest import load_manifest
+    from mmsr.inference.loading import load_pipeline
+    from mmsr.inference.onnx import export_pipeline
+
+    assert model is not None
+    pipe = load_pipeline(model, device="cpu")
+    rows: list[dict[str, Any]] = []
+    if manifest is not None:  # before the export, which takes longer than finding a fault in it
+        table = load_manifest(manifest, labels=pipe.model.config.labels, columns=columns, label_map=label_map)
+        rows = rows_of(table, split, manifest)
+    differences, agreement = export_pipeline(pipe, out, rows=rows, batch_size=batch_size)
+    for graph, difference in differences.items():
+        whole, small = (Path(out, graph + end).stat().st_size / 1e6 for end in (".onnx", ".int8.onnx"))
+        print(f"{graph}: largest difference from torch {difference:.1e}; {whole:.1f} MB, int8 {small:.1f} MB")
+    for precision, kept in agreement.items():
+        line = f"{precision}: labels of torch {kept['label']:.1%}, rationales {kept['rationale']:.1%}"
+        if "accuracy" in kept:
+            line += f", accuracy {kept['accuracy']:.3f} (torch {kept['accuracy_of_torch']:.3f})"
+        print(f"{line}; {kept['n']:,} rows, {split}")
+    log(f"{model} -> {out}")
+
+
+# ---------------------------------------------------------------------- helpers of the commands
+
+
+def run_fit(args: Sequence[str]) -> None:
+    """Train with the arguments of `mmsr fit`; they are LightningCLI's, but for two conveniences.
+
+    `-c FILE` finds the packaged configurations too, and `--data.columns` and `--data.label_map` are typed as
+    mappings are elsewhere.
+    """
+    given: list[str] = []
+    words = list(args)
+    while words:
+        flag = words.pop(0)
+        given.append(flag)
+        if flag in ("-c", "--config") and words and not os.path.isfile(words[0]):
+            words[0] = str(_packaged_or_missing(words[0]))
+        elif flag in ("--data.columns", "--data.label_map"):
+            own = list(itertools.takewhile(lambda word: not word.startswith("-"), words))
+            words[: len(own)] = [dumps(pairs(own), ensure_ascii=False)]
+    from mmsr.training.run import fit as train
+
+    log(f"model: {train(given)}")
+
+
+def packaged_config(name: str) -> Path:
+    """Return a configuration that the wheel carries (in a checkout: in experiments/).
+
+    Raises:
+        ValueError: There is none of this name.
+    """
+    package = Path(__file__).parents[1]
+    for folder in (package / "experiments", package.parent / "experiments"):
+        if (folder / name).is_file():
+            return folder / name
+    raise ValueError(f"{name} is no packaged configuration")
+
+
+def _packaged_or_missing(name: str) -> Path:
+    """A packaged configuration in place of a file that is missing."""
+    try:
+        return packaged_config(Path(name).name)
+    except ValueError:
+        raise ValueError(f"-c {name}: no such file") from None
+
+
+def newer(file: Path, folder: Path) -> bool:
+    """Whether a file was written after a folder."""
+    return file.stat().st_mtime >= folder.stat().st_mtime

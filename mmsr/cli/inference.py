@@ -1,0 +1,389 @@
+"""The commands that answer with a trained model: `mmsr predict`, `transcribe`, `timeline` and `app`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from json import dumps
+from pathlib import Path
+from typing import Any, Literal
+
+from mmsr.cli.application import Pairs
+from mmsr.cli.console import at_least_one, log, must_be_there, progress_bar
+
+
+def predict(
+    *inputs: str,
+    text: str | None = None,
+    model: str = "demo",
+    audio: str | None = None,
+    manifest: str | None = None,
+    columns: Pairs | None = None,
+    label_map: Pairs | None = None,
+    text_column: Literal["text", "asr_text"] = "text",
+    out: str | None = None,
+    asr: str | None = None,
+    language: str | None = None,
+    force_label: str | None = None,
+    alternatives: bool = False,
+    html: str | None = None,
+    abstain_below: float | None = None,
+    num_beams: int = 1,
+    batch_size: int = 32,
+    json: bool = False,
+) -> None:
+    """Label, probabilities and rationale of recordings, of a transcript, or of every row of a manifest.
+
+    Example: mmsr predict speech.wav --text "thank you so much doctor" --model runs/demo/model
+    Example: mmsr predict recordings/ --asr openai/whisper-base
+    Example: mmsr predict my/manifest.csv --out my/predictions.jsonl
+
+    Args:
+        inputs: Audio files, in any format libsndfile reads, or ffmpeg where that is installed; folders of
+            them; or one manifest.
+        text: The transcript of a recording, or an utterance of its own.
+        model: Folder or Hub id of a checkpoint; demo is the packaged one, which is for trying this out.
+        audio: An audio file; the same as an input.
+        manifest: Table of utterances; the same as an input. May be the id of a dataset on the Hub.
+        columns: Names that columns have in this manifest, such as text=transcript.
+        label_map: What labels are called in it, such as pos=positive.
+        text_column: Which of the manifest's transcripts the model reads, the human one or the ASR's.
+        out: File for a manifest's predictions, one JSON object a line.
+        asr: Folder or Hub id of a recogniser, which writes the transcripts of recordings. For a manifest
+            there is `mmsr transcribe`.
+        language: That is spoken, such as vi, for --asr; by default it detects it.
+        force_label: Explain this label instead of the predicted one.
+        alternatives: The rationales under the other labels too.
+        html: Page to write: sound, words and moments coloured by attention, probabilities, rationales.
+        abstain_below: Mark answers whose label is less probable than this, such as 0.6: they keep the label
+            and have `abstained` true, the others false.
+        num_beams: Beams of the rationale's generation.
+        batch_size: Recordings or rows at a time.
+        json: Print JSON instead of text, an object a line.
+    """
+    manifest, recordings = _kinds(inputs, manifest=manifest, audio=audio)
+    if manifest is None and not recordings and text is None:
+        raise ValueError("give recordings or a manifest, before lists or after --; or --text WORDS")
+    if manifest is not None:
+        _refuse_with("a manifest", text=text, asr=asr, alternatives=alternatives, html=html)
+    elif out is not None:
+        raise ValueError(f"--out {out} is for a manifest's predictions; accepted: --json > {out}, or --html")
+    _check_words(recordings, text=text, asr=asr, language=language)
+    if html is not None and not html.lower().endswith((".html", ".htm")):
+        raise ValueError(f"--html {html} has another ending; accepted: .html")
+    if abstain_below is not None and not 0 < abstain_below <= 1:
+        raise ValueError(f"--abstain-below {abstain_below:g}; accepted: a probability, above 0, to 1")
+    at_least_one(num_beams=num_beams, batch_size=batch_size)
+    from mmsr.inference.loading import load_pipeline
+    from mmsr.inference.predict import answer_utterances, find_recordings, predict_manifest
+
+    recordings = find_recordings(recordings)
+    if len(recordings) > 1:
+        _refuse_with(f"{len(recordings)} recordings", text=text, html=html)
+    pipe = load_pipeline(model)
+    if force_label is not None:
+        pipe.processor.label_id(force_label)
+    settings: dict[str, Any] = {"forced_label": force_label, "num_beams": num_beams, "batch_size": batch_size}
+    settings["abstain_below"] = abstain_below
+    if manifest is not None:
+        reading: dict[str, Any] = {"columns": columns, "label_map": label_map, "text_column": text_column}
+        predictions = predict_manifest(pipe, manifest, progress=progress_bar(), **settings, **reading)
+        _write_predictions(predictions, out)
+        return
+    utterances = [{"audio": path, "text": text, "language": language} for path in recordings or (None,)]
+    answers = answer_utterances(pipe, utterances, page=html, asr=asr, alternatives=alternatives, **settings)
+    for utterance, answer in zip(utterances, answers, strict=True):
+        _print_answer(answer, utterance["audio"], named=len(utterances) > 1, json=json)
+    if html is not None:
+        log(f"page: {html}")
+
+
+def transcribe(
+    manifest: str,
+    *,
+    asr: str,
+    out: str,
+    language: str | None = None,
+    split: str | None = None,
+    speakers: list[str] | None = None,
+    columns: Pairs | None = None,
+    timestamps: Literal["none", "segment", "word"] = "none",
+    batch_size: int = 8,
+    num_beams: int = 1,
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+    keep_going: bool = False,
+    json: bool = False,
+) -> None:
+    """Fill a manifest's column asr_text by a speech recogniser; prints error rates where `text` is known.
+
+    Writes a copy of the manifest. OUT.journal.jsonl beside it grows with every batch: after an interruption,
+    or with new rows, the same command continues from there. Delete it when nothing is to follow.
+
+    Example: mmsr transcribe my/manifest.csv --asr openai/whisper-base --out my/heard.csv
+
+    Args:
+        manifest: Table of utterances with audio.
+        asr: Folder or Hub id of a recogniser: Whisper, Moonshine, wav2vec2 with CTC, MMS ...
+        out: Copy to write; csv, tsv, jsonl, parquet or xlsx by its ending.
+        language: Of every row, such as vi, or `detect`; by default each row's own, detected where it has
+            none.
+        split: Transcribe the rows of this split alone; the others keep their asr_text.
+        speakers: Transcribe the rows of these speakers alone, such as anna ben.
+        columns: Names that columns have in this manifest, such as text=transcript.
+        timestamps: Write words or segments with their times to OUT.words.jsonl.
+        batch_size: Rows at a time.
+        num_beams: Beams of the recogniser, where it has a decoder.
+        dtype: Precision; auto is bfloat16 where the processor computes in it.
+        keep_going: Leave rows with faulty audio without a transcript.
+        json: Print the error rates as JSON.
+    """
+    must_be_there("manifest", manifest)
+    from mmsr.evaluation.error_rates import markdown_table
+    from mmsr.speech.recogniser import Transcriber
+    from mmsr.speech.transcribe import transcribe_manifest
+
+    done = transcribe_manifest(
+        manifest,
+        Transcriber(asr, timestamps=timestamps, batch_size=batch_size, num_beams=num_beams, dtype=dtype),
+        out,
+        language=language,
+        split=split,
+        speakers=speakers,
+        columns=columns,
+        keep_going=keep_going,
+        progress=progress_bar(),
+    )
+    for fault in done.faults:
+        log(f"left without a transcript: {fault}")
+    log(f"{done.heard:,} utterances heard, {done.known:,} known from {out}.journal.jsonl -> {out}")
+    rates = done.error_rates()
+    if rates is None:
+        log("no row has a human transcript (column text): no error rates")
+    else:
+        print(dumps(rates, ensure_ascii=False) if json else markdown_table(rates))
+
+
+def timeline(
+    audio: str,
+    *,
+    model: str = "demo",
+    out: str | None = None,
+    turns: str | None = None,
+    transcript: str | None = None,
+    asr: str | None = None,
+    language: str | None = None,
+    min_seconds: float = 0.25,
+    max_seconds: float = 20.0,
+    max_silence: float = 0.5,
+    padding: float = 0.1,
+    threshold: float = 0.5,
+    smooth: float = 0.0,
+    player: Literal["auto", "inline", "beside", "link", "none"] = "auto",
+    batch_size: int = 16,
+    num_beams: int = 1,
+    json: bool = False,
+) -> None:
+    """A whole recording along its time axis: segments of speech with transcript, label and rationale.
+
+    Writes JSONL, CSV, SRT, VTT, an HTML page with a player, and a summary. OUT.journal.jsonl (in a folder:
+    timeline.journal.jsonl) grows with every batch: after an interruption the same command continues from
+    there. Delete it when nothing is to follow. A recording without speech has an empty timeline.
+
+    Example: mmsr timeline consultation.wav
+    Example: mmsr timeline consultation.wav --model runs/demo/model --out timeline.srt
+
+    Args:
+        audio: The recording, of any length, in any format libsndfile reads, or ffmpeg where that is
+            installed.
+        model: Folder or Hub id of a checkpoint; demo is the packaged one, which is for trying this out.
+        out: Folder for all forms, or one file: .jsonl, .csv, .srt, .vtt or .html. By default a folder here
+            with the recording's name, without its ending.
+        turns: RTTM file with the speakers' turns, which are the segments instead of what silero-vad finds.
+        transcript: Words with times: .srt, .vtt, or a table with columns start, end and text.
+        asr: Folder or Hub id of a recogniser, which transcribes each segment.
+        language: What is spoken, such as vi, for --asr; by default it is detected for each segment.
+        min_seconds: Shorter speech, or turns, are left out.
+        max_seconds: Longest segment; longer speech is cut at its quietest points.
+        max_silence: A longer silence ends a segment.
+        padding: Seconds kept before and after speech.
+        threshold: Probability from which on the detector's answer is speech.
+        smooth: Average probabilities with those around, by a Gaussian of so many seconds, speaker by speaker.
+        player: Sound of the page: in it, an MP3 beside it, a link to the recording, or none; auto is in it up
+            to ten minutes, and beside it from there.
+        batch_size: Segments at a time.
+        num_beams: Beams of the rationale's generation.
+        json: Print the summary as JSON instead of text.
+    """
+    for flag, path in (("audio", audio), ("turns", turns), ("transcript", transcript)):
+        if path is not None and "://" not in path and not os.path.isfile(path):
+            raise ValueError(f"--{flag} {path}: no such file")
+    if asr is not None and transcript is not None:
+        raise ValueError("give --asr or --transcript, or neither: both tell the words")
+    if language is not None and asr is None:
+        raise ValueError(f"--language {language} is for the recogniser: give --asr too")
+    if smooth < 0:
+        raise ValueError(f"--smooth {smooth:g}; accepted: seconds above 0, or 0 for none")
+    at_least_one(num_beams=num_beams, batch_size=batch_size)
+    from mmsr.data.audio.segments import Segmentation
+    from mmsr.inference.timeline.formats import as_text
+    from mmsr.inference.timeline.run import run_timeline
+
+    made, written = run_timeline(
+        audio,
+        model=model,
+        out=out,
+        turns=turns,
+        transcript=transcript,
+        asr=asr,
+        language=language,
+        settings=Segmentation(
+            min_seconds=min_seconds,
+            max_seconds=max_seconds,
+            max_silence=max_silence,
+            padding=padding,
+            threshold=threshold,
+        ),
+        smooth=smooth,
+        player=player,
+        batch_size=batch_size,
+        num_beams=num_beams,
+        progress=progress_bar(),
+    )
+    if not made.segments:
+        log(f"no speech found in the {made.seconds:.1f} s of {audio}: the timeline is empty")
+    print(dumps(made.summary(), ensure_ascii=False) if json else as_text(made.summary()))
+    log(f"timeline: {', '.join(map(str, written))}")
+
+
+def app(
+    *,
+    model: str = "demo",
+    port: int | None = None,
+    asr: str | None = None,
+    share: bool = False,
+    max_seconds: float = 60.0,
+    max_megabytes: float = 20.0,
+    max_timeline_seconds: float = 600.0,
+) -> None:
+    """A web page to try a model on: record or upload speech, see label, probabilities, attention, rationale.
+
+    A second tab makes the timeline of a whole recording, and its files.
+
+    It answers this machine alone (GRADIO_SERVER_NAME=0.0.0.0 opens it to the network), one request at a
+    time, and deletes what it was sent after an hour, or when it ends. Programs ask it through gradio_client;
+    its tab API says how. Ctrl-C ends it.
+
+    Example: mmsr app --model runs/demo/model --asr openai/whisper-base
+
+    Args:
+        model: Folder or Hub id of a checkpoint; demo is the packaged one, which is for trying this out.
+        port: Of the page; by default the first that is free from 7860 on.
+        asr: Folder or Hub id of a recogniser, which writes transcripts and the words of timelines.
+        share: Also give it a public address for a week, through gradio.live.
+        max_seconds: Longest utterance that is taken.
+        max_megabytes: Largest file that is taken.
+        max_timeline_seconds: Longest recording of which a timeline is made.
+    """
+    if port is not None and not 0 < port < 65536:
+        raise ValueError(f"--port {port}; accepted: 1 to 65535")
+    # before gradio is imported, which reads it: nothing is told to anyone of who serves what
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    if find_spec("gradio") is None:
+        raise ValueError("the web page needs gradio: pip install 'mmsr[app]'")
+    from mmsr.inference.loading import load_pipeline
+    from mmsr.serving.app import Limits, launch, make_app, uploads_folder
+
+    limits = Limits(seconds=max_seconds, megabytes=max_megabytes, timeline_seconds=max_timeline_seconds)
+    recogniser = None
+    if asr is not None:
+        from mmsr.speech.recogniser import Transcriber
+
+        recogniser = Transcriber(asr)
+    pipe = load_pipeline(model)
+    with uploads_folder():
+        page = make_app(pipe, transcribe=recogniser, limits=limits, name=Path(model).name)
+        log(f"open {launch(page, port=port, share=share, megabytes=max_megabytes)} (Ctrl-C ends it)")
+        page.block_thread()
+
+
+# ---------------------------------------------------------------------- helpers of predict
+
+
+def _kinds(inputs: Sequence[str], *, manifest: str | None, audio: str | None) -> tuple[str | None, list[str]]:
+    """The manifest, or the recordings, among the inputs and what --manifest and --audio name."""
+    from mmsr.data.manifest.tables import ENDINGS
+
+    if audio is not None and not os.path.isfile(audio):
+        what = "a folder" if os.path.isdir(audio) else "no such file"
+        raise ValueError(f"--audio {audio}: {what}; accepted: an audio file, or --manifest for many")
+    if manifest is not None:
+        must_be_there("manifest", manifest)
+    manifests = [path for path in inputs if Path(path).suffix.lower() in ENDINGS]
+    recordings = [path for path in inputs if path not in manifests]
+    manifests += [] if manifest is None else [manifest]
+    recordings += [] if audio is None else [audio]
+    if manifests and len(manifests) + len(recordings) > 1:
+        raise ValueError(f"{manifests[0]} is a manifest; accepted: one manifest alone, or recordings")
+    return (manifests[0], []) if manifests else (None, recordings)
+
+
+def _refuse_with(what: str, **flags: object) -> None:
+    """Refuse flags that were given and do not go with the inputs."""
+    for flag, value in flags.items():
+        if value:
+            raise ValueError(f"--{flag} with {what}; accepted: with a recording or --text, or without it")
+
+
+def _check_words(
+    recordings: Sequence[str], *, text: str | None, asr: str | None, language: str | None
+) -> None:
+    """Refuse a transcript without words, and a recogniser with nothing to transcribe."""
+    if text is not None and not text.strip():
+        raise ValueError(f"--text {text!r} is empty; accepted: words, or no --text for audio alone")
+    if asr is not None and (not recordings or text is not None):
+        raise ValueError(f"--asr {asr} writes transcripts of recordings; accepted: recordings, and no --text")
+    if language is not None and asr is None:
+        raise ValueError(f"--language {language} is told to a recogniser; accepted: with --asr")
+
+
+def _write_predictions(predictions: Sequence[Mapping[str, Any]], out: str | None) -> None:
+    """Write rows to a file, or print them."""
+    from mmsr.files import write_file
+
+    abstained = [row["abstained"] for row in predictions if "abstained" in row]
+    if abstained:
+        log(f"abstained from {sum(abstained):,} of {len(abstained):,}")
+    lines = "".join(dumps(row, ensure_ascii=False) + "\n" for row in predictions)
+    if out is None:
+        print(lines, end="")
+    else:
+        write_file(Path(out), lines.encode())
+        log(f"{len(predictions)} predictions -> {out}")
+
+
+def _print_answer(answer: dict[str, Any], audio: str | None, *, named: bool, json: bool) -> None:
+    """Print an answer, and what makes it doubtful; beside others with its recording's path."""
+    from mmsr.inference.predict import recording_notes
+
+    if json:
+        print(dumps({"audio": audio} | answer if named else answer, ensure_ascii=False))
+    else:
+        print(f"{audio}\n{format_answer(answer)}" if named else format_answer(answer))
+    for note in () if audio is None else recording_notes(audio):
+        log(note)
+
+
+def format_answer(answer: Mapping[str, Any]) -> str:
+    """An answer as lines for a person."""
+    scores = "  ".join(f"{label} {score:.2f}" for label, score in answer["scores"].items())
+    abstained = ", abstained" if answer.get("abstained") else ""
+    lines = [f"  label: {answer['label']} ({answer['score']:.2f}){abstained}", f"  scores: {scores}"]
+    if answer["rationale"] is not None:
+        forced = f" (if it were {answer['forced_label']})" if "forced_label" in answer else ""
+        lines.append(f"  rationale{forced}: {answer['rationale']}")
+    if "transcript" in answer:
+        lines.insert(0, f"  heard: {answer['transcript'] or 'no words'}")
+    for label, rationale in answer.get("alternatives", {}).items():
+        lines.append(f"  rationale (if it were {label}): {rationale}")
+    return "\n".join(lines)

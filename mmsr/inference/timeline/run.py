@@ -1,0 +1,90 @@
+"""A recording's timeline from its files to its files, as `mmsr timeline` makes it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from mmsr.data.audio.segments import Segmentation
+from mmsr.inference.loading import load_pipeline
+from mmsr.inference.timeline.formats import Player, output_files, write_timeline
+from mmsr.inference.timeline.make import Progress, Timeline, make_timeline
+from mmsr.inference.timeline.transcripts import read_cues, read_turns
+
+
+def run_timeline(
+    audio: str | os.PathLike[str],
+    *,
+    model: str | os.PathLike[str] = "demo",
+    out: str | os.PathLike[str] | None = None,
+    turns: str | os.PathLike[str] | None = None,
+    transcript: str | os.PathLike[str] | None = None,
+    asr: str | None = None,
+    language: str | None = None,
+    settings: Segmentation | None = None,
+    smooth: float = 0.0,
+    player: Player = "auto",
+    batch_size: int = 16,
+    num_beams: int = 1,
+    progress: Progress | None = None,
+) -> tuple[Timeline, list[Path]]:
+    """Make the timeline of a recording and write it; an interrupted run continues from its journal.
+
+    Args:
+        audio: Path or URL of the recording.
+        model: Folder or Hub id of a checkpoint.
+        out: A folder for all forms, or a file; by default a folder here with the recording's name.
+        turns: RTTM file with the speakers' turns.
+        transcript: Words with times: .srt, .vtt, or a table with columns start, end and text.
+        asr: Folder or Hub id of a recogniser, in place of a transcript.
+        language: What is spoken, for the recogniser.
+        settings: How speech is cut.
+        smooth: Average probabilities by a Gaussian of so many seconds; 0 leaves them.
+        player: Where the page's sound is, see `write_timeline`.
+        batch_size: Segments at a time.
+        num_beams: Beams of the rationale's generation.
+        progress: Called with task, done and total.
+
+    Returns:
+        The timeline and the files that were written.
+
+    Raises:
+        ValueError: Faults in an input, or `out` cannot be written; see `make_timeline` and `output_files`.
+    """
+    audio = os.fspath(audio)
+    out = _default_folder(audio) if out is None else out
+    inputs = [path for path in (audio, turns, transcript) if path is not None]
+    first, *others = output_files(out, audio=audio, player=player, inputs=inputs)
+    journal = first.with_name(f"{first.stem if others else first.name}.journal.jsonl")
+    # what may be wrong in these files shows before a model is loaded
+    given_turns = None if turns is None else read_turns(turns, recording=Path(audio).stem)
+    cues = None if transcript is None else read_cues(transcript)
+    recogniser = None
+    if asr is not None:
+        from mmsr.speech.recogniser import Transcriber
+
+        recogniser = Transcriber(asr, language=language, batch_size=batch_size)
+    timeline = make_timeline(
+        audio,
+        load_pipeline(model),
+        settings=settings,
+        turns=given_turns,
+        transcript=cues,
+        transcriber=recogniser,
+        language=language,
+        batch_size=batch_size,
+        num_beams=num_beams,
+        journal=journal,
+        progress=progress,
+    )
+    if smooth:
+        timeline = timeline.smoothed(smooth)
+    return timeline, write_timeline(timeline, out, player=player, progress=progress)
+
+
+def _default_folder(audio: str) -> Path:
+    """The folder of a recording's timeline where none is named; one that holds something else is refused."""
+    folder = Path(Path(audio).stem)
+    if folder.exists() and not any(folder.glob("timeline.*")):
+        raise ValueError(f"{folder}/ is there and holds no timeline; accepted: --out with another folder")
+    return folder
