@@ -1,6 +1,6 @@
 """Which weights are trained and how fast: freezing, LoRA, and the optimiser's parameter groups.
 
-    switches, epoch ─► freeze_encoders ─► requires_grad of the encoders' layers
+    settings, epoch ─► freeze_encoders ─► requires_grad of the encoders' layers
     model           ─► add_lora (in 4 bits: mmsr.training.quantization), free_label_tokens ─► training
                     ─► merge_lora ─► plain model again
     trained weights ─► parameter_groups ─► AdamW
@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypedDict, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,94 +23,26 @@ from torch.nn.utils import parametrize
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from mmsr.model.configuration import check_choice
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.training.quantization import dequantize, dequantized, quantize
-
-ENCODERS = ("audio_encoder", "text_encoder")
-PARTS = (*ENCODERS, "decoder")
-"""What `freeze` and `lora` may name; the other switches are of the encoders."""
+from mmsr.training.settings import ENCODERS, Freezing, Lora, Optimisation
 
 
-class Lora(TypedDict, total=False):
-    """LoRA of one part: rank `r` (8), `alpha` (16; the update counts alpha / r), `dropout` (0).
+def check_shared_table(model: MmsrForSentimentReasoning, freezing: Freezing) -> None:
+    """Refuse to freeze text encoder or decoder alone where both share their word embeddings.
 
-    `target_modules` (`all-linear`) are endings of the names of the layers that get an update. `quantize`
-    keeps the frozen linear layers in 4 bits, `nf4` or `fp4` (QLoRA).
-    """
-
-    r: int
-    alpha: int
-    dropout: float
-    target_modules: list[str] | str
-    quantize: Literal["nf4", "fp4"]
-
-
-def check_encoder_switches(
-    *,
-    freeze: Sequence[str],
-    train_layers: Mapping[str, int],
-    gradual_unfreezing: Mapping[str, int],
-    lora: Mapping[str, Lora],
-) -> None:
-    """Refuse what does not exist, and two switches for one encoder.
+    That would freeze the shared table for the other part too. Both parts can be frozen together.
 
     Raises:
-        ValueError: an unknown encoder or LoRA setting, no layers, or two switches that name one encoder.
+        ValueError: One of them is named by a setting.
     """
-    chosen: dict[str, str] = {}
-    switches: dict[str, Any] = {
-        "freeze": dict.fromkeys(freeze),
-        "train_layers": train_layers,
-        "gradual_unfreezing": gradual_unfreezing,
-        "lora": lora,
-    }
-    for switch, encoders in switches.items():
-        for name in encoders:
-            check_choice(switch, name, PARTS if switch in ("freeze", "lora") else ENCODERS)
-            if name in chosen:
-                raise ValueError(
-                    f"{chosen[name]}= and {switch}= contradict each other: both name {name}; "
-                    "give one or the other"
-                )
-            chosen[name] = switch
-    for switch in ("train_layers", "gradual_unfreezing"):
-        for name, layers in switches[switch].items():
-            if layers < 1:
-                raise ValueError(f"{switch}={{{name}: {layers}}}; accepted: 1 or more layers")
-    for name, settings in lora.items():
-        for field in settings:
-            check_choice(f"lora.{name}", field, tuple(Lora.__annotations__))
-
-
-def check_shared_table(
-    model: MmsrForSentimentReasoning,
-    *,
-    freeze: Sequence[str],
-    train_layers: Mapping[str, int],
-    gradual_unfreezing: Mapping[str, int],
-    lora: Mapping[str, Lora],
-) -> None:
-    """Refuse switches that would hold text encoder or decoder still where both share their word embeddings.
-
-    Each of them freezes the table, and with it the other part's. Both parts can be frozen together.
-
-    Raises:
-        ValueError: such a switch.
-    """
-    if not model.config.tie_word_embeddings or {"text_encoder", "decoder"} <= set(freeze):
+    if not model.config.tie_word_embeddings or {"text_encoder", "decoder"} <= freezing.frozen:
         return
-    switches = {
-        "freeze": freeze,
-        "train_layers": train_layers,
-        "gradual_unfreezing": gradual_unfreezing,
-        "lora": lora,
-    }
-    for switch, names in switches.items():
+    for setting, parts in freezing.by_setting().items():
         for name, other in (("text_encoder", "decoder"), ("decoder", "text_encoder")):
-            if name in names:
+            if name in parts:
                 raise ValueError(
-                    f"{switch}= names {name}, whose word embeddings are the {other}'s too and would be "
+                    f"{setting}= names {name}, whose word embeddings are the {other}'s too and would be "
                     "frozen for both; accepted: a model with config: {tie_word_embeddings: false}, or "
                     "freeze= of both"
                 )
@@ -333,11 +265,8 @@ def cosine_with_warmup(step: int, *, warmup: int, steps: int) -> float:
 def parameter_groups(
     module: nn.Module,
     model: MmsrForSentimentReasoning,
+    settings: Optimisation,
     *,
-    learning_rate: float,
-    encoder_learning_rate: float,
-    layer_decay: float,
-    weight_decay: float,
     decoder_loaded: bool = False,
 ) -> list[dict[str, Any]]:
     """AdamW's groups of all trainable weights of `module`, of which `model` is a part.
@@ -347,6 +276,7 @@ def parameter_groups(
     the head down; here the head has a rate of its own. A decoder that was loaded (`decoder_loaded`) learns
     at `encoder_learning_rate` throughout. Vectors have no weight decay.
     """
+    encoder_learning_rate = settings.encoder_learning_rate or settings.learning_rate
     rates: dict[int, float] = {}
     if decoder_loaded and model.decoder is not None:
         rates |= {id(weight): encoder_learning_rate for weight in model.decoder.model.parameters()}
@@ -354,19 +284,19 @@ def parameter_groups(
         encoder = getattr(model.encoder, name, None)
         if encoder is None:
             continue
-        layers = list(transformer_layers(encoder.model)) if layer_decay != 1 else []
-        lowest = encoder_learning_rate * layer_decay ** len(layers)
+        layers = list(transformer_layers(encoder.model)) if settings.layer_decay != 1 else []
+        lowest = encoder_learning_rate * settings.layer_decay ** len(layers)
         rates |= {id(weight): lowest for weight in encoder.parameters()}
         for below_top, layer in enumerate(reversed(layers)):
-            rate = encoder_learning_rate * layer_decay**below_top
+            rate = encoder_learning_rate * settings.layer_decay**below_top
             rates |= {id(weight): rate for weight in layer.parameters()}
     groups: dict[tuple[float, bool], list[Tensor]] = {}
     for weight in module.parameters():
         if weight.requires_grad:
-            key = (rates.get(id(weight), learning_rate), weight.ndim > 1)
+            key = (rates.get(id(weight), settings.learning_rate), weight.ndim > 1)
             groups.setdefault(key, []).append(weight)
     return [
-        {"params": members, "lr": rate, "weight_decay": weight_decay if matrix else 0.0}
+        {"params": members, "lr": rate, "weight_decay": settings.weight_decay if matrix else 0.0}
         for (rate, matrix), members in groups.items()
     ]
 

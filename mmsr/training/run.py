@@ -6,8 +6,6 @@ D/history.json figures of every epoch
 D/model/       the best epoch as a Hugging Face folder; its presence says that the run is finished
 """
 
-from __future__ import annotations
-
 import logging
 import sys
 import warnings
@@ -18,6 +16,7 @@ from typing import Any
 import torch
 import transformers.utils.logging
 import yaml
+from jsonargparse import set_parsing_settings
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
@@ -27,6 +26,9 @@ from mmsr.data.manifest.manifest import fingerprint, load_manifest
 from mmsr.files import write_file
 from mmsr.training.callbacks import History, LastValidation, SaveModel
 from mmsr.training.module import MmsrModule
+from mmsr.training.settings import TrainingSettings
+
+set_parsing_settings(docstring_parse_attribute_docstrings=True)  # the help of each setting
 
 # Settings that do not change what is learned: a run may go on with others.
 _BESIDE_THE_POINT = (
@@ -39,12 +41,17 @@ _BESIDE_THE_POINT = (
 )
 
 
+def make_module(**settings: Any) -> MmsrModule:
+    """Model and training."""
+    return MmsrModule(TrainingSettings(**settings))
+
+
 class MmsrCLI(LightningCLI):
     """LightningCLI of the training program: `trainer`, `model` and `data` from one YAML and flags."""
 
     def __init__(self, args: Sequence[str], **kwargs: Any) -> None:
         super().__init__(
-            MmsrModule,
+            make_module,
             MmsrDataModule,
             args=list(args),
             run=False,
@@ -172,7 +179,7 @@ def _identity(cli: MmsrCLI) -> dict[str, Any]:
         return settings
     rows = load_manifest(
         cli.datamodule.manifest,
-        labels=cli.model.hparams["labels"],
+        labels=cli.model.settings.labels,
         columns=cli.datamodule.columns,
         label_map=cli.datamodule.label_map,
         check_audio=False,  # they are read for their fingerprint
