@@ -16,6 +16,7 @@ from mmsr.data.audio.decoding import Audio
 from mmsr.data.features.store import Dtype, FeatureStore, StoredFeatures, encoder_fingerprint, file_digest
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor
+from mmsr.records import ATTENTION_MASK, INPUT_IDS, INPUT_VALUES, INPUT_VALUES_MASK
 
 _ENCODED_TEXTS = 64  # at a time
 
@@ -44,7 +45,7 @@ def stored_audio(
     def encode(paths: Sequence[str]) -> list[Tensor]:
         inputs = processor(audio=[load(path) for path in paths], return_tensors="pt").to(model.device)
         with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=bf16):
-            states, mask = encoder.encode_audio(inputs["input_values"], inputs["input_values_mask"])
+            states, mask = encoder.encode_audio(inputs[INPUT_VALUES], inputs[INPUT_VALUES_MASK])
         return [row[: int(frames)] for row, frames in zip(states, mask.sum(1), strict=True)]
 
     return StoredFeatures(
@@ -81,7 +82,7 @@ def stored_text(
 
     def tokens(text: str) -> Tensor:
         inputs = processor(text=[text], return_tensors="pt")
-        return inputs["input_ids"][:, inputs["attention_mask"][0] == 1]  # [1, t]
+        return inputs[INPUT_IDS][:, inputs[ATTENTION_MASK][0] == 1]  # [1, t]
 
     @torch.inference_mode()
     def encode(texts: Sequence[str]) -> list[Tensor]:

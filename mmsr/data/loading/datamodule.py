@@ -36,6 +36,7 @@ from mmsr.data.manifest.manifest import (
     rows_with,
     stream_manifest,
 )
+from mmsr.records import INPUT_IDS
 
 if TYPE_CHECKING:
     from mmsr.model.processing import MmsrProcessor
@@ -558,5 +559,5 @@ def _count_tokens(processor: "MmsrProcessor", texts: Sequence[str | None]) -> np
     """Tokens `[n]` of each transcript; 0 without one."""
     if not any(texts):
         return np.zeros(len(texts), dtype=np.int64)
-    counted = processor.tokenizer([text or "" for text in texts])["input_ids"]
+    counted = processor.tokenizer([text or "" for text in texts])[INPUT_IDS]
     return np.array([len(ids) if text else 0 for ids, text in zip(counted, texts, strict=True)])
