@@ -1,10 +1,10 @@
-"""Batches of a manifest that is read as it comes, for data that fit neither memory nor disk.
+"""Batches of a manifest that is read row by row, for data that fit neither memory nor disk.
 
     rows as they come ─► this process's share ─► windows ─► batches under the budget, shuffled in the window
 
 A stream has no end: after the last row it begins again, in another order inside its windows, so training on
-it is measured in steps. What it costs is order: rows are shuffled within a window alone, so shards should
-be shuffled when they are written.
+it is measured in steps. Rows are shuffled within a window alone, so shards should be shuffled when they are
+written.
 """
 
 import functools
@@ -100,7 +100,7 @@ class StreamedBatches(IterableDataset[dict[str, Any]]):
 
 
 class StreamLoader(DataLoader[Any]):
-    """A DataLoader over `StreamedBatches` that can be saved and gone on with: it reads up to where it was."""
+    """A DataLoader over `StreamedBatches` that can be saved and resumed: it reads up to where it was."""
 
     dataset: StreamedBatches
 
@@ -119,7 +119,7 @@ class StreamLoader(DataLoader[Any]):
         return {"given": self._used}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on after these."""
+        """Resume after these."""
         self.dataset.start = state["given"]
 
 
