@@ -73,9 +73,9 @@ class MmsrModule(L.LightningModule):
     # ------------------------------------------------------------------ making the model
 
     def configure_model(self) -> None:
-        """Make processor and model, or take those of the checkpoint that the run goes on from.
+        """Make model and processor, or take those of the checkpoint that the run is resumed from.
 
-        Lightning calls it again where weights are averaged; what is made already stays.
+        Lightning calls it again where weights are averaged; the model then stays as it is.
         """
         settings = self.settings
         data = self.trainer.datamodule  # type: ignore[attr-defined]
@@ -123,15 +123,15 @@ class MmsrModule(L.LightningModule):
         Only parts that are trained have dropout.
         """
         settings = self.settings
-        # each process drops out in its own way
+        # each process has its own dropout
         torch.manual_seed(settings.seed * 10_000 + self.current_epoch + 1_000_003 * self.global_rank)
         model, _ = self.parts()
         model.train()  # from_pretrained leaves eval mode behind, and Lightning would keep it
         freeze_encoders(model, gradual_unfreezing=settings.gradual_unfreezing, epoch=self.current_epoch)
         for part in settings.freeze or ():
-            model_part(model, part, switch="freeze").eval()
+            model_part(model, part, setting="freeze").eval()
         for part in {*(settings.train_layers or ()), *(settings.gradual_unfreezing or ())}:
-            eval_frozen(model_part(model, part, switch="train_layers").train())
+            eval_frozen(model_part(model, part, setting="train_layers").train())
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Loss of a batch after modality dropout."""
@@ -214,7 +214,7 @@ class MmsrModule(L.LightningModule):
         return divergence
 
     def _written(self, batch: dict[str, Tensor]) -> Tensor | None:
-        """Which of the rationale's targets are in the loss `[b, r]`; None where no row has a rationale."""
+        """Which of the rationale's targets count in the loss `[b, r]`; None where no row has a rationale."""
         labels = batch.get(LABELS)
         return None if labels is None else self.parts()[0].rationale_targets(labels) >= 0
 
@@ -304,13 +304,11 @@ def unpack(saved: dict[str, Any]) -> tuple[MmsrProcessor, MmsrConfig]:
         return MmsrProcessor.from_pretrained(folder), MmsrConfig.from_pretrained(folder)
 
 
-def load_lightning_checkpoint(
-    path: str | Path,
-) -> tuple[MmsrForSentimentReasoning, MmsrProcessor]:
+def load_lightning_checkpoint(path: str | Path) -> tuple[MmsrForSentimentReasoning, MmsrProcessor]:
     """Model (in eval mode) and processor of a Lightning checkpoint that `mmsr fit` wrote.
 
     Raises:
-        ValueError: the file is not such a checkpoint.
+        ValueError: The file is not such a checkpoint.
     """
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=False)

@@ -48,16 +48,16 @@ def check_shared_table(model: MmsrForSentimentReasoning, freezing: Freezing) -> 
                 )
 
 
-def model_part(model: MmsrForSentimentReasoning, name: str, *, switch: str) -> PreTrainedModel:
-    """The transformers model of an encoder, or of the decoder, that a switch names.
+def model_part(model: MmsrForSentimentReasoning, name: str, *, setting: str) -> PreTrainedModel:
+    """The transformers model of the encoder, or of the decoder, that a setting names.
 
     Raises:
-        ValueError: this model does not have that part.
+        ValueError: This model does not have that part.
     """
     part = model.decoder if name == "decoder" else getattr(model.encoder, name, None)
     if part is None:
         raise ValueError(
-            f"{switch}= names {name}, which a model with fusion={model.config.fusion!r} and "
+            f"{setting}= names {name}, which a model with fusion={model.config.fusion!r} and "
             f"decoder_type={model.config.decoder_type!r} does not have"
         )
     return part.model
@@ -70,7 +70,7 @@ def transformer_layers(part: PreTrainedModel) -> nn.ModuleList:
     from) as the config counts hidden layers; a convolutional front end's list, if any, comes before it.
 
     Raises:
-        ValueError: the model has no such list.
+        ValueError: The model has no such list.
     """
     # Moonshine's `num_hidden_layers` are its decoder's
     count = getattr(part.config, "encoder_num_hidden_layers", None) or getattr(
@@ -99,10 +99,10 @@ def freeze_encoders(
     gradual_unfreezing: Mapping[str, int] | None = None,
     epoch: int = 0,
 ) -> None:
-    """Set which weights of the encoders are trained in an epoch; it depends on nothing but the arguments.
+    """Set which weights of the encoders are trained in an epoch.
 
     Args:
-        model: Whose encoders are meant.
+        model: The model with the encoders.
         freeze: Parts (encoders, decoder) that are not trained.
         train_layers: Encoders of which the top so many layers alone are trained.
         gradual_unfreezing: Encoders of which in epoch e (from 0) the top e times so many layers are trained
@@ -110,19 +110,19 @@ def freeze_encoders(
         epoch: Counted from 0.
 
     Raises:
-        ValueError: the model lacks an encoder that is named, or the encoder has fewer layers than named.
+        ValueError: The model lacks an encoder that is named, or the encoder has fewer layers.
     """
     for name in freeze:
-        model_part(model, name, switch="freeze").requires_grad_(False)
+        model_part(model, name, setting="freeze").requires_grad_(False)
     for name, top in (train_layers or {}).items():
-        part = model_part(model, name, switch="train_layers")
+        part = model_part(model, name, setting="train_layers")
         layers = transformer_layers(part)
         if top > len(layers):
             raise ValueError(f"train_layers={{{name}: {top}}}; accepted: 1 to {len(layers)}, its layers")
         part.requires_grad_(False)
         layers[len(layers) - top :].requires_grad_(True)
     for name, step in (gradual_unfreezing or {}).items():
-        part = model_part(model, name, switch="gradual_unfreezing")
+        part = model_part(model, name, setting="gradual_unfreezing")
         layers = transformer_layers(part)
         part.requires_grad_(epoch * step > len(layers))
         layers[max(len(layers) - epoch * step, 0) :].requires_grad_(True)
@@ -150,7 +150,7 @@ def add_lora(model: MmsrForSentimentReasoning, lora: Mapping[str, Lora]) -> None
     would change nothing: its attention gets none.
 
     Raises:
-        ValueError: peft (for `quantize`, bitsandbytes) is not installed, the model lacks that part, it has no
+        ValueError: peft (for `quantize`, bitsandbytes) is not installed, the model lacks the part, it has no
             such target modules, or one of them shares its weights with another layer.
     """
     if not lora:
@@ -161,7 +161,7 @@ def add_lora(model: MmsrForSentimentReasoning, lora: Mapping[str, Lora]) -> None
     except ModuleNotFoundError as error:
         raise ValueError("lora= needs peft: pip install 'mmsr[lora]'") from error
     for name, settings in lora.items():
-        part = model_part(model, name, switch="lora")
+        part = model_part(model, name, setting="lora")
         owners = Counter(id(module._parameters.get("weight")) for module in part.modules())
         unread = r".*\.attention\..*" if part.config.model_type == "wavlm" else None
         if kind := settings.get("quantize"):
@@ -205,9 +205,9 @@ class LabelRows(nn.Module):
 def free_label_tokens(model: MmsrForSentimentReasoning) -> None:
     """Train the label tokens' embeddings of a decoder whose weights are frozen, at its input and its output.
 
-    A pretrained decoder has never seen these tokens, which were added to its vocabulary, so that frozen they
-    would tell it nothing. peft's `trainable_token_indices` does the same, but drops the bias of an output
-    layer (BERT's, XLM-R's).
+    A pretrained decoder has never seen these tokens, which were added to its vocabulary: their frozen
+    embeddings would carry no meaning. peft's `trainable_token_indices` does the same, but drops the bias of
+    an output layer (BERT's, XLM-R's).
     """
     assert model.decoder is not None and model.config.label_token_ids is not None
     part = model.decoder.model
@@ -254,8 +254,8 @@ def merge_lora(model: MmsrForSentimentReasoning) -> None:
 def cosine_with_warmup(step: int, *, warmup: int, steps: int) -> float:
     """Share of the learning rate at a step: a line up from 0, then half a cosine down to 0.
 
-    It is transformers' schedule of that name, whose module brings peft and, where it is there, bitsandbytes,
-    which has a line to say about a kernel that nothing here needs.
+    It is transformers' schedule of that name, whose module imports peft and, where installed, bitsandbytes,
+    which prints a line about a kernel that is not needed here.
     """
     if step < warmup:
         return step / warmup
@@ -304,8 +304,8 @@ def parameter_groups(
 def joined(loss: Tensor, module: nn.Module) -> Tensor:
     """`loss` with a gradient of zero for the trained weights that took no part in it.
 
-    DistributedDataParallel waits for a gradient of each, and a process's batch may lack a modality or have no
-    rationale, which leaves a whole part without.
+    DistributedDataParallel waits for a gradient of each weight, and a process's batch may lack a modality or
+    rationales, which leaves a whole part of the model without one.
     """
     reached: set[int] = set()
     seen: set[Any] = set()

@@ -90,7 +90,7 @@ def test_only_the_top_layers_learn(audio, text):
     freeze_encoders(model, train_layers={"audio_encoder": 1, "text_encoder": 2})
     changed = changed_by_a_step(model.train())
     for name, top in (("audio_encoder", 1), ("text_encoder", 2)):
-        part = model_part(model, name, switch="train_layers")
+        part = model_part(model, name, setting="train_layers")
         layers = transformer_layers(part)
         assert len(layers) == 3
         inside = {id(weight): number for number, layer in enumerate(layers) for weight in layer.parameters()}
@@ -258,7 +258,7 @@ def test_rates_fall_with_depth():
     decays = {id(weight): group["weight_decay"] for group in groups for weight in group["params"]}
     assert len(rates) == len(list(model.parameters()))
     for name in ("audio_encoder", "text_encoder"):
-        part = model_part(model, name, switch="layer_decay")
+        part = model_part(model, name, setting="layer_decay")
         found = [{rates[id(weight)] for weight in layer.parameters()} for layer in transformer_layers(part)]
         assert found == [{0.1 * 0.5**2}, {0.1 * 0.5}, {0.1}]
     embeddings = model.encoder.text_encoder.model.embeddings
