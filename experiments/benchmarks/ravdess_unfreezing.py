@@ -43,8 +43,9 @@ from mmsr.files import write_file
 from mmsr.model.encoders.spectrogram import WhisperAudioEncoder
 from mmsr.model.modeling import MmsrForSentimentReasoning, MmsrOutput
 from mmsr.model.processing import MmsrProcessor
-from mmsr.training.parameters import Lora, add_lora, eval_frozen, parameter_groups, transformer_layers
+from mmsr.training.parameters import add_lora, eval_frozen, parameter_groups, transformer_layers
 from mmsr.training.run import is_bf16
+from mmsr.training.settings import Lora, Optimisation
 
 LINEAR = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj", "fc1", "fc2")
 LAYER = 3  # the one that ravdess.yaml reads, counted from 1; `layers[LAYER - 1]` makes it
@@ -207,10 +208,7 @@ class Study(nn.Module):
             parameter_groups(
                 self.model,
                 self.model,
-                learning_rate=given["learning_rate"],
-                encoder_learning_rate=rate or given["learning_rate"],
-                layer_decay=1.0,
-                weight_decay=0.01,
+                Optimisation(learning_rate=given["learning_rate"], encoder_learning_rate=rate),
             ),
             foreach=True,
         )

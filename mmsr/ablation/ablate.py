@@ -24,9 +24,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from mmsr.ablation.plan import data_of, plan
+from mmsr.ablation.plan import plan
 from mmsr.ablation.runner import Open, Runner, train_and_evaluate
-from mmsr.ablation.runs import Run
+from mmsr.ablation.runs import Run, data_of
 from mmsr.ablation.spec import METRICS, RATIONALE_METRICS, Ablation
 from mmsr.evaluation.baselines import baselines
 from mmsr.evaluation.provenance import machine, versions

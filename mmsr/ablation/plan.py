@@ -1,43 +1,37 @@
-"""The runs of an ablation, named by their content, and the units of its intervals."""
+"""The runs of an ablation: variants × folds × seeds, named by their content.
+
+variant ─► settings, all of them resolved ─┐
+manifest ─► fingerprint ───────────────────┴─► digest ─► OUT/runs/<digest>-seed<seed>
+
+Equal settings on equal data are one run, which is found again in whatever file it is asked for.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from jsonargparse import ArgumentError
 
-from mmsr.ablation.runs import OWN, Evaluation, Run
+from mmsr.ablation.runs import OWN, Run
 from mmsr.ablation.spec import PRETRAINED, Ablation, AblationError, ParsedSettings, Settings
+from mmsr.ablation.units import units_of
 from mmsr.data.features.store import file_digest
-from mmsr.data.loading.datamodule import MmsrDataModule
-from mmsr.data.manifest.manifest import (
-    COLUMNS,
-    ManifestError,
-    column_of,
-    distinct,
-    fingerprint,
-    load_manifest,
-)
+from mmsr.data.manifest.manifest import fingerprint, load_manifest
 from mmsr.model.configuration import fusion_modalities
-from mmsr.model.processing import MmsrProcessor
 from mmsr.training.run import settings_that_matter
-
-# ---------------------------------------------------------------------- runs and their names
 
 
 def plan(ablation: Ablation) -> list[list[Run]]:
-    """The runs of each variant, in the order of the file; seeds within, folds within these.
+    """The runs of each variant, in the order of the file, by seed and then by fold.
 
     Raises:
-        AblationError: settings that `mmsr fit` would refuse; names the variant. Or `evaluation.cluster` is
-            no column of a manifest.
-        ValueError: faults in a manifest.
+        AblationError: `mmsr fit` would refuse the settings of a variant, which is named, or
+            `evaluation.cluster` is no column of a manifest.
+        ValueError: A manifest has faults.
     """
     fingerprints: dict[str, str] = {}
     runs = []
@@ -54,9 +48,9 @@ def plan(ablation: Ablation) -> list[list[Run]]:
                 raise AblationError(f"variant {variant!r} ({ablation.changes[variant]}): {reason}") from error
             reading = _reading(matter)
             if (known := json.dumps(reading)) not in fingerprints:
-                rows = load_manifest(**reading, check_audio=False)  # they are read for their fingerprint
+                rows = load_manifest(**reading, check_audio=False)  # for its fingerprint
                 fingerprints[known] = fingerprint(rows)
-                if ablation.evaluation.cluster is not None:  # a fault in it is told before anything runs
+                if ablation.evaluation.cluster is not None:  # a fault in it raises before anything runs
                     units_of(ablation.evaluation, settings["data"])
             digest = content_name(matter, data_fingerprint=fingerprints[known])
             condition = ablation.evaluation.condition
@@ -81,10 +75,10 @@ def plan(ablation: Ablation) -> list[list[Run]]:
 
 
 def resolved(settings: Settings) -> Settings:
-    """All settings of a run that matter and are not null, defaults included, after `mmsr fit`'s own checks.
+    """All settings of a run that matter and are not null, defaults included, checked as `mmsr fit` does.
 
     Raises:
-        ArgumentError, ValueError, TypeError: a setting is unknown, or has a value that is not accepted.
+        ArgumentError, ValueError, TypeError: A setting is unknown, or has a value that is not accepted.
     """
     return settings_that_matter(ParsedSettings(settings))
 
@@ -114,67 +108,13 @@ def _folder_digest(folder: Path) -> str:
 
 
 def _reading(matter: Settings) -> dict[str, Any]:
-    """How a run's manifest is read, of which its fingerprint is."""
+    """The arguments of `load_manifest` with which a run reads its manifest."""
     data = {key: matter["data"].get(key) for key in ("columns", "label_map")}
     return {"source": matter["data"]["manifest"], "labels": matter["model"].get("labels"), **data}
 
 
-@dataclass(frozen=True)
-class Units:
-    """What is drawn as a whole in the intervals and tests over test rows.
-
-    Attributes:
-        name: in the plural.
-        of: number of each row's unit, by the row's id.
-    """
-
-    name: str
-    of: Mapping[str, int]
-
-
-def units_of(evaluation: Evaluation, data: Settings) -> Units | None:
-    """The units that the evaluation asks for, of a run's manifest; None where it asks for none.
-
-    They are no part of a run, so that finished runs can be told of others.
-
-    Raises:
-        AblationError: the column is not there, or has not two values.
-    """
-    column, size = evaluation.cluster, evaluation.block_rows
-    if column is None and size is None:
-        return None
-    columns, carrier = dict(data.get("columns") or {}), column
-    if column is not None and column not in COLUMNS:
-        carrier, columns = "kind", {**columns, "kind": column}  # in the place of one that is not asked for
-    try:
-        rows = load_manifest(
-            data["manifest"], columns=columns, label_map=data.get("label_map"), check_audio=False
-        )
-    except ManifestError as error:  # the rest of it has been read before
-        reason = f"{error.faults[0].file}: {error.faults[0].problem}"
-        raise AblationError(f"evaluation cluster {column!r}: {reason}; accepted: one of these") from error
-    if size is not None:
-        return Units(f"blocks of {size} rows", {id_: row // size for row, id_ in enumerate(rows["id"])})
-    assert column is not None and carrier is not None
-    if len(distinct(rows, carrier)) < 2:
-        _refuse_cluster(column, data["manifest"], rows)
-    numbers: dict[Any, int] = {}
-    values = column_of(rows, carrier).to_pylist()
-    keys = [(row,) if value is None else value for row, value in enumerate(values)]
-    known = [numbers.setdefault(key, len(numbers)) for key in keys]
-    return Units(f"values of {column}", dict(zip(rows["id"], known, strict=True)))
-
-
-def _refuse_cluster(column: str, manifest: str, rows: Any) -> NoReturn:
-    several = [name for name in COLUMNS if len(distinct(rows, name)) > 1]
-    raise AblationError(
-        f"evaluation cluster {column!r}: {Path(manifest).name} has not two values there; accepted: a column "
-        f"that has, such as {', '.join(several)}"
-    )
-
-
 def _with_feature_store(settings: Settings, out: Path) -> Settings:
-    """One store for all runs, where encoders are frozen and the file does not say otherwise."""
+    """Settings with one store for all runs, where encoders are frozen and the file names none itself."""
     model = settings.get("model") or {}
     frozen = {"audio_encoder", "text_encoder"} & set(model.get("freeze") or ())
     augmented = (settings.get("data") or {}).get("augment")
@@ -184,17 +124,10 @@ def _with_feature_store(settings: Settings, out: Path) -> Settings:
 
 
 def own_condition(matter: Settings) -> str:
-    """The condition under which a variant was trained: what its fusion reads, of its transcript.
+    """The condition under which a variant was trained: the modalities of its fusion, with its transcript.
 
-    A checkpoint to go on from has a fusion of its own, which its settings do not tell: both modalities.
+    The fusion of a checkpoint that training starts from is not in the settings: both modalities.
     """
     transcript = "asr" if matter["data"]["text_column"] == "asr_text" else "text"
-    reads = fusion_modalities(matter["model"]["fusion"])
-    return "+".join(transcript if modality == "text" else modality for modality in reads)
-
-
-def data_of(run: Run) -> MmsrDataModule:
-    """The data of a finished run; with their own rationales, even where it was trained on a control's."""
-    data = MmsrDataModule(**{**run.settings["data"], "rationales": "given"})
-    data.attach(MmsrProcessor.from_pretrained(run.folder / "model"))
-    return data
+    modalities = fusion_modalities(matter["model"]["fusion"])
+    return "+".join(transcript if modality == "text" else modality for modality in modalities)

@@ -2,7 +2,7 @@
 
     Run ─► task of the cluster (one processor, or a part of a GPU) ─► the run's folder, which all see
 
-A run whose worker or machine dies is begun anew elsewhere and goes on from its last checkpoint.
+A run whose worker or machine dies is started elsewhere and resumed from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from mmsr.ablation.runner import TICK, Event, attempt
 from mmsr.ablation.runs import Run
 
-_RETRIES = 3  # of a run whose worker or machine dies; a run that fails by itself is not begun again
+_RETRIES = 3  # of a run whose worker or machine dies; a run that fails by itself is not repeated
 
 
 class RayCluster:
@@ -25,11 +25,11 @@ class RayCluster:
     Its machines must see the data and the ablation's folder at the same paths, and have mmsr installed.
 
     Args:
-        address: of a running cluster: `auto` (the one of this machine), `HOST:PORT` or `ray://HOST:PORT`;
-            `local` starts one of this machine's processors alone and ends it afterwards.
-        jobs: runs at a time at most; None for as many as fit.
-        cpus: processors, and threads, of a run.
-        gpus: GPUs of a run; a part, such as .25, lets as many share one.
+        address: Of a running cluster: `auto` (this machine's), `HOST:PORT` or `ray://HOST:PORT`; `local`
+            starts one of this machine's processors alone and ends it afterwards.
+        jobs: Most runs at a time; None for as many as fit.
+        cpus: Processors, and threads, of a run.
+        gpus: GPUs of a run; with a fraction, such as .25, several runs share one.
 
     Raises:
         ValueError: Ray is not installed, or a number is out of range.
@@ -52,7 +52,7 @@ class RayCluster:
         """As `Runner.run` says.
 
         Raises:
-            ValueError: there is no cluster at the address, or it has not what one run needs.
+            ValueError: There is no cluster at the address, or it lacks what one run needs.
         """
         ray = self.ray
         joined = not ray.is_initialized()
@@ -105,15 +105,15 @@ class RayCluster:
             ) from error
 
     def _knock(self) -> None:
-        """Fail in seconds where nothing answers at an address; Ray tries for minutes."""
+        """Fail within seconds where nothing answers at the address; Ray tries for minutes."""
         host, colon, port = self.address.removeprefix("ray://").rpartition(":")
         if colon:
             socket.create_connection((host, int(port)), timeout=10).close()
 
     def _check_size(self) -> None:
-        """Refuse what no machine of the cluster could ever do, for which Ray would wait for ever."""
+        """Refuse a run that no machine of the cluster has room for: Ray would wait for ever."""
         alive = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
-        sizes = sorted(((one.get("GPU", 0), one.get("CPU", 0)) for one in alive), reverse=True)
+        sizes = sorted(((node.get("GPU", 0), node.get("CPU", 0)) for node in alive), reverse=True)
         if not any(gpus >= self.gpus and cpus >= self.cpus for gpus, cpus in sizes):
             there = ", ".join(f"{cpus:g} and {gpus:g}" for gpus, cpus in sizes)
             raise ValueError(
@@ -122,7 +122,7 @@ class RayCluster:
             )
 
     def _room(self) -> int:
-        """How many runs fit at a time now; a cluster may grow."""
+        """How many runs fit at a time now: a cluster may grow."""
         there = self.ray.cluster_resources()
         room = int(there.get("CPU", 0) // self.cpus)
         if self.gpus:

@@ -1,9 +1,9 @@
-"""Runs of an ablation: one made and evaluated, and many of them in processes of this machine.
+"""Runs of an ablation: one trained and evaluated, and many of them in processes of this machine.
 
     Run ─► settings.yaml ─► `mmsr fit` ─► model/ ─► test rows ─► metrics.json, predictions.jsonl
         ─► result.json
 
-A folder whose result.json is there is finished. One without it goes on from its last checkpoint.
+A folder with a result.json is finished. One without is resumed from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -26,44 +26,43 @@ from typing import Any, Protocol
 import numpy as np
 import yaml
 
-from mmsr.ablation.runs import ORIGIN, Run
+from mmsr.ablation.runs import ORIGIN, Run, data_of
 from mmsr.data.loading.datamodule import MmsrDataModule
 from mmsr.evaluation.run import evaluate, write_run
 from mmsr.files import write_file
-from mmsr.model.processing import MmsrProcessor
 from mmsr.records import Predict
 from mmsr.training.run import fit
 
-TICK = 2.0  # seconds between looks at how far the runs are
+TICK = 2.0  # seconds after which a runner reports, whether or not a run has ended
 
 
 # ---------------------------------------------------------------------- one run
 
 
 Open = Callable[..., Predict]
-"""Opens a finished model's folder; a function of a module, so that another process can be told of it.
+"""Opens a finished model's folder; a function at the top of a module, so that it can be pickled.
 
-Where the run's audio encoder was frozen, it is told the `feature_store`, and how that keeps states (`bf16`,
-`dtype`).
+Where the run's audio encoder was frozen, it gets the `feature_store`, and how that keeps states (`bf16`,
+`dtype`), by keyword.
 """
 
 
 def train_and_evaluate(open_model: Open, run: Run) -> None:
-    """Make a run's files, or those that it lacks; result.json comes last."""
+    """Write a run's files, or those that it lacks; result.json comes last."""
     started = time.perf_counter()
     model = run.folder / "model"
     trained = _origin_of_training(run) if model.exists() else {}
     if not model.exists():
         _train(run)
-    processor = MmsrProcessor.from_pretrained(model)
-    data = MmsrDataModule(**run.settings["data"])
-    data.attach(processor)
+    data = data_of(run)
+    assert data.processor is not None
+    labels = data.processor.labels
     states = run.audio_states
     kept = {} if states is None else {"feature_store": run.settings["model"]["feature_store"], **states}
-    figures, predictions = _answers(open_model(model, **kept), data, run, labels=processor.labels)
+    metrics, predictions = _evaluate(open_model(model, **kept), data, run, labels=labels)
     write_run(
         run.folder,
-        {"test": figures},
+        {"test": metrics},
         predictions,
         seed=run.seed,
         data_fingerprint=run.data_fingerprint,
@@ -75,7 +74,7 @@ def train_and_evaluate(open_model: Open, run: Run) -> None:
     result = {
         "conditions": run.conditions,
         "audio_states": states,
-        "labels": processor.labels,
+        "labels": labels,
         "trained_parameters": cost["trained_parameters"],
         "epochs": len(cost["seconds"]),
         "seconds_an_epoch": float(np.mean(cost["seconds"])),
@@ -108,24 +107,24 @@ def _train(run: Run) -> None:
     fit(["-c", str(file)])
 
 
-def _answers(
+def _evaluate(
     predict: Predict, data: MmsrDataModule, run: Run, *, labels: Sequence[str]
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Figures by condition and rows of predictions.jsonl of the test rows."""
+    """Metrics by condition and rows of predictions.jsonl of the test rows."""
     rows = data.test_rows.to_list()
     plain = [name for name in run.conditions if name != "shuffled_audio"]
-    figures, predictions = evaluate(predict, rows, labels=labels, conditions=plain)
-    if "shuffled_audio" in run.conditions:  # of the transcript that the variant reads
+    metrics, predictions = evaluate(predict, rows, labels=labels, conditions=plain)
+    if "shuffled_audio" in run.conditions:  # with the transcript that the variant reads
         read = [{**row, "text": row[data.text_column]} for row in rows]
-        more, answered = evaluate(predict, read, labels=labels, conditions=["shuffled_audio"])
-        figures, predictions = {**figures, **more}, [*predictions, *answered]
-    return figures, predictions
+        shuffled, answered = evaluate(predict, read, labels=labels, conditions=["shuffled_audio"])
+        metrics, predictions = {**metrics, **shuffled}, [*predictions, *answered]
+    return metrics, predictions
 
 
 def _origin_of_training(run: Run) -> dict[str, Any]:
-    """Where a trained model comes from, which its next evaluation may not pass off as its own.
+    """Command, versions and machine that trained a model which is evaluated again; empty where unknown.
 
-    An earlier evaluation tells, of another condition; nothing where there was none.
+    They are those of its first evaluation, which followed the training.
     """
     path = run.folder / "metrics.json"
     if not path.is_file():
@@ -136,7 +135,7 @@ def _origin_of_training(run: Run) -> dict[str, Any]:
 
 
 def _best_epoch(run: Run) -> dict[str, float]:
-    """The figures of the epoch that was kept, but those that are no number; none where the run diverged."""
+    """The finite metrics of the epoch that was kept; empty where the run diverged."""
     history = json.loads((run.folder / "history.json").read_text(encoding="utf-8"))
     monitor = run.settings.get("monitor", "dev_loss")
     best = max if run.settings.get("monitor_mode", "min") == "max" else min
@@ -150,7 +149,7 @@ def _best_epoch(run: Run) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Event:
-    """What a runner tells: a run's state; without a run, that some time has passed."""
+    """What a runner reports: a run's state; without a run, that some time has passed."""
 
     run: Run | None = None
     state: str = "running"  # then "finished" or "failed"
@@ -161,20 +160,20 @@ class Runner(Protocol):
     """Where runs run: this machine's processes, or a cluster's."""
 
     def run(self, work: Callable[[Run], None], runs: Sequence[Run]) -> Iterator[Event]:
-        """Do the work of each run; a failure of one is told and stops no other.
+        """Do the work of each run; one that fails is reported and stops no other.
 
-        Closing the iterator ends what is under way.
+        Closing the iterator ends the runs under way.
         """
 
 
 class LocalProcesses:
     """Runs in processes of this machine, each with one thread.
 
-    A process does one run after another. Ctrl-C reaches this process alone, which then ends the others; they
+    A process does one run after another. Ctrl-C reaches this process alone, which then ends the others. They
     end by themselves where this one was killed.
 
     Args:
-        jobs: runs at a time.
+        jobs: Runs at a time.
     """
 
     def __init__(self, jobs: int = 1) -> None:
@@ -190,7 +189,7 @@ class LocalProcesses:
         try:
             while waiting or busy:
                 while waiting and len(busy) < self.jobs:
-                    channel = next((one for one in processes if one not in busy), None)
+                    channel = next((idle for idle in processes if idle not in busy), None)
                     if channel is None:
                         channel, process = _start(work)
                         processes[channel] = process
@@ -234,7 +233,7 @@ def _start(work: Callable[[Run], None]) -> tuple[Connection, multiprocessing.pro
 
 
 def _serve(channel: Connection, work: Callable[[Run], None]) -> None:
-    """A process's life: runs come, None or an error's line goes back."""
+    """The loop of a process: take a run, do it, send back why it failed or an empty line."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # half-written files are then removed
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -253,7 +252,7 @@ def _end_with_parent() -> None:
 
 
 def attempt(work: Callable[[Run], None], run: Run) -> str:
-    """Do a run with this process's output in its log; return why it failed, or nothing."""
+    """Do a run with this process's output in its log; return why it failed, or an empty line."""
     run.folder.mkdir(parents=True, exist_ok=True)
     with open(run.folder / "log.txt", "ab") as log:
         for stream in (1, 2):

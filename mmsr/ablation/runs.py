@@ -1,4 +1,4 @@
-"""One run of an ablation: what it trains, where it lies, how it is compared."""
+"""One run of an ablation: its settings, its folder, its result and its data."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmsr.data.loading.datamodule import MmsrDataModule
+from mmsr.model.processing import MmsrProcessor
 from mmsr.training.run import is_bf16
 
 OWN = "own"  # the condition under which a variant was trained
-ORIGIN = ("command", "versions", "machine")  # of metrics.json: where figures come from
+ORIGIN = ("command", "versions", "machine")  # keys of metrics.json that say where it comes from
 
 
 @dataclass(frozen=True)
@@ -18,16 +20,16 @@ class Evaluation:
     """How runs are compared.
 
     Attributes:
-        metric: of METRICS; what the table, the differences and the plot are of.
-        condition: of `evaluation.run.CONDITIONS`, or `own`: what the variant's fusion reads, of the
-            transcript that it was trained on.
-        conditions: further ones, such as shuffled_audio (of a variant that reads the ASR's transcript: that
+        metric: The metric of the table, the differences and the plot, one of METRICS.
+        condition: One of `evaluation.run.CONDITIONS`, or `own`: the modalities of the variant's fusion, with
+            the transcript that it was trained on.
+        conditions: Further ones, such as shuffled_audio (for a variant that reads the ASR's transcript: that
             with another row's audio).
-        also: further figures to show, such as rougeL, without differences.
-        by_language: show the metric of each language as well.
-        cluster: column of the manifest whose values are drawn as wholes in the intervals and tests over test
-            rows, such as the recording; rows without a value stand alone. It beats the speakers.
-        block_rows: instead of a column: blocks of so many consecutive rows of the manifest, where neighbours
+        also: Further metrics to show, such as rougeL, without differences.
+        by_language: Show the metric of each language as well.
+        cluster: Column of the manifest whose values are drawn as wholes in the intervals and tests over test
+            rows, such as the recording; rows without a value stand alone. Without it, the speakers are.
+        block_rows: Instead of a column: blocks of so many consecutive rows of the manifest, where neighbours
             are of one recording, or a sentence and its translation.
     """
 
@@ -45,15 +47,15 @@ class Run:
     """One training with one seed.
 
     Attributes:
-        variant: whose it is; of several with the same settings, the first.
-        seed: of weights and order.
-        name: by content.
-        folder: its own.
-        settings: as settings.yaml will say them.
-        data_fingerprint: of its manifest.
-        condition: under which it is compared.
-        evaluation: how.
-        fold: of the speakers, where the ablation goes over folds; it is in the settings too.
+        variant: Its variant; of several with the same settings, the first.
+        seed: Of weights and order.
+        name: A digest of settings and data, and the seed.
+        folder: Its own.
+        settings: As in settings.yaml, without seed and folder.
+        data_fingerprint: Of its manifest.
+        condition: Under which it is compared.
+        evaluation: How it is compared.
+        fold: Of the speakers, where the ablation goes over folds; it is in the settings too.
     """
 
     variant: str
@@ -68,25 +70,25 @@ class Run:
 
     @property
     def label(self) -> str:
-        """What a person calls it."""
+        """Its name for people."""
         return f"{self.variant}, seed {self.seed}" + ("" if self.fold is None else f", fold {self.fold}")
 
     def result(self) -> dict[str, Any] | None:
-        """What result.json says, where the run is finished and evaluated as it is asked for now."""
+        """The content of result.json, where the run is finished and was evaluated as asked for now."""
         path = self.folder / "result.json"
         if not path.is_file():
             return None
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        # whether from a store, not how that keeps states: who tells of a run may compute otherwise
+        # whether there was a store, not how it keeps states: a report may be made on another machine
         from_store = found.get("audio_states") is not None
         same = found["conditions"] == self.conditions and from_store == (self.audio_states is not None)
         return found if same else None
 
     @property
     def audio_states(self) -> dict[str, Any] | None:
-        """How the feature store keeps the frozen audio encoder's states, of which the test rows are answered.
+        """How the feature store keeps the frozen audio encoder's states, with which test rows are answered.
 
-        None where the run has none, and hears its test rows.
+        None where the run has no store of them, and encodes the audio of its test rows.
         """
         model = self.settings.get("model") or {}
         if not model.get("feature_store") or "audio_encoder" not in (model.get("freeze") or ()):
@@ -96,5 +98,12 @@ class Run:
 
     @property
     def conditions(self) -> list[str]:
-        """Under which it answers the test rows, the one it is compared by first."""
+        """Under which it answers the test rows; the first is the one that it is compared by."""
         return list(dict.fromkeys((self.condition, *self.evaluation.conditions)))
+
+
+def data_of(run: Run) -> MmsrDataModule:
+    """The data of a trained run, with the manifest's rationales even where a control replaced them."""
+    data = MmsrDataModule(**{**run.settings["data"], "rationales": "given"})
+    data.attach(MmsrProcessor.from_pretrained(run.folder / "model"))
+    return data

@@ -1,4 +1,4 @@
-"""Callbacks of a run: the curve and the cost of each epoch, and the best model, calibrated, as a folder."""
+"""Callbacks of a run: metrics and cost of each epoch, and the best model, calibrated, as a folder."""
 
 from __future__ import annotations
 
@@ -27,32 +27,32 @@ _CALIBRATION_ROWS = 16  # answered at a time
 
 
 class History(Callback):
-    """Figures of every epoch, and of every evaluation inside one, written to `history.json`.
+    """Metrics of every epoch, and of every evaluation inside one, written to `history.json`.
 
-    They are kept in the checkpoint, so that a run that goes on has them whole.
+    They are in the checkpoint too, so that a resumed run has all of them.
     """
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take down the development figures, which a stream without epochs has alone."""
-        self._take(trainer)
+        """Write the development metrics, the only ones of a stream, which has no epochs."""
+        self._write(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take down the epoch's losses too."""
-        self._take(trainer)
+        """Write the epoch's training losses too."""
+        self._write(trainer)
 
-    def _take(self, trainer: L.Trainer) -> None:
+    def _write(self, trainer: L.Trainer) -> None:
         if trainer.sanity_checking:
             return
-        figures = {
+        metrics = {
             name: float(value)
             for name, value in trainer.callback_metrics.items()
             if name.startswith(("train_", "dev_"))
         }
         self.rows = [row for row in self.rows if row["step"] < trainer.global_step]
-        self.rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **figures})
+        self.rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **metrics})
         if trainer.is_global_zero:
             path = Path(trainer.default_root_dir) / "history.json"
             write_file(path, json.dumps(self.rows, indent=1).encode())
@@ -67,10 +67,10 @@ class History(Callback):
 
 
 class Cost(Callback):
-    """What training costs, written to `cost.json`: weights that are trained, seconds of every epoch.
+    """What training costs, written to `cost.json`: number of trained weights, seconds of every epoch.
 
-    Seconds hold the epoch's validation too, and no start of the program. They are kept in the checkpoint, so
-    that a run that goes on has them whole.
+    The seconds include the epoch's validation, and not the start of the program. They are in the checkpoint
+    too, so that a resumed run has all of them.
     """
 
     def __init__(self) -> None:
@@ -79,21 +79,21 @@ class Cost(Callback):
         self._started = 0.0
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start the clock, and count: with gradual unfreezing the weights become more."""
+        """Start the clock, and count the trained weights, of which gradual unfreezing adds more."""
         self._started = time.perf_counter()
         counts = [weight.numel() for weight in pl_module.parameters() if weight.requires_grad]
         self.trained = max(self.trained, sum(counts))
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write down what the epoch took."""
-        self._take(trainer)
+        """Write the epoch's seconds."""
+        self._write(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write down what a stream took, which has no epochs."""
+        """Write the seconds of a stream, which has no epochs."""
         if not self.seconds:
-            self._take(trainer)
+            self._write(trainer)
 
-    def _take(self, trainer: L.Trainer) -> None:
+    def _write(self, trainer: L.Trainer) -> None:
         self.seconds.append(round(time.perf_counter() - self._started, 3))
         if trainer.is_global_zero:
             path = Path(trainer.default_root_dir) / "cost.json"
@@ -109,14 +109,14 @@ class Cost(Callback):
 
 
 class LastValidation(Callback):
-    """Has the development split evaluated where `max_steps` ends a run inside an epoch.
+    """Evaluates the development split where `max_steps` ends a run inside an epoch.
 
-    Lightning would end without, and there would be nothing to choose the best weights by. (In an epoch that
-    `check_val_every_n_epoch` leaves out, and short of `min_epochs`, it still does.)
+    Lightning would end without an evaluation, and the best weights could not be chosen. (It still does in an
+    epoch that `check_val_every_n_epoch` leaves out, and before `min_epochs`.)
     """
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        """Ask for an end, before which Lightning evaluates."""
+        """Set `should_stop`, at which Lightning evaluates before it ends."""
         if 0 < trainer.max_steps <= trainer.global_step:
             trainer.should_stop = True
 

@@ -1,6 +1,6 @@
 """Which weights are trained and how fast: freezing, LoRA, and the optimiser's parameter groups.
 
-    switches, epoch ─► freeze_encoders ─► requires_grad of the encoders' layers
+    settings, epoch ─► freeze_encoders ─► requires_grad of the encoders' layers
     model           ─► add_lora (in 4 bits: mmsr.training.quantization), free_label_tokens ─► training
                     ─► merge_lora ─► plain model again
     trained weights ─► parameter_groups ─► AdamW
@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypedDict, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,109 +23,41 @@ from torch.nn.utils import parametrize
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from mmsr.model.configuration import check_choice
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.training.quantization import dequantize, dequantized, quantize
-
-ENCODERS = ("audio_encoder", "text_encoder")
-PARTS = (*ENCODERS, "decoder")
-"""What `freeze` and `lora` may name; the other switches are of the encoders."""
+from mmsr.training.settings import ENCODERS, Freezing, Lora, Optimisation
 
 
-class Lora(TypedDict, total=False):
-    """LoRA of one part: rank `r` (8), `alpha` (16; the update counts alpha / r), `dropout` (0).
+def check_shared_table(model: MmsrForSentimentReasoning, freezing: Freezing) -> None:
+    """Refuse to freeze text encoder or decoder alone where both share their word embeddings.
 
-    `target_modules` (`all-linear`) are endings of the names of the layers that get an update. `quantize`
-    keeps the frozen linear layers in 4 bits, `nf4` or `fp4` (QLoRA).
-    """
-
-    r: int
-    alpha: int
-    dropout: float
-    target_modules: list[str] | str
-    quantize: Literal["nf4", "fp4"]
-
-
-def check_encoder_switches(
-    *,
-    freeze: Sequence[str],
-    train_layers: Mapping[str, int],
-    gradual_unfreezing: Mapping[str, int],
-    lora: Mapping[str, Lora],
-) -> None:
-    """Refuse what does not exist, and two switches for one encoder.
+    That would freeze the shared table for the other part too. Both parts can be frozen together.
 
     Raises:
-        ValueError: an unknown encoder or LoRA setting, no layers, or two switches that name one encoder.
+        ValueError: One of them is named by a setting.
     """
-    chosen: dict[str, str] = {}
-    switches: dict[str, Any] = {
-        "freeze": dict.fromkeys(freeze),
-        "train_layers": train_layers,
-        "gradual_unfreezing": gradual_unfreezing,
-        "lora": lora,
-    }
-    for switch, encoders in switches.items():
-        for name in encoders:
-            check_choice(switch, name, PARTS if switch in ("freeze", "lora") else ENCODERS)
-            if name in chosen:
-                raise ValueError(
-                    f"{chosen[name]}= and {switch}= contradict each other: both name {name}; "
-                    "give one or the other"
-                )
-            chosen[name] = switch
-    for switch in ("train_layers", "gradual_unfreezing"):
-        for name, layers in switches[switch].items():
-            if layers < 1:
-                raise ValueError(f"{switch}={{{name}: {layers}}}; accepted: 1 or more layers")
-    for name, settings in lora.items():
-        for field in settings:
-            check_choice(f"lora.{name}", field, tuple(Lora.__annotations__))
-
-
-def check_shared_table(
-    model: MmsrForSentimentReasoning,
-    *,
-    freeze: Sequence[str],
-    train_layers: Mapping[str, int],
-    gradual_unfreezing: Mapping[str, int],
-    lora: Mapping[str, Lora],
-) -> None:
-    """Refuse switches that would hold text encoder or decoder still where both share their word embeddings.
-
-    Each of them freezes the table, and with it the other part's. Both parts can be frozen together.
-
-    Raises:
-        ValueError: such a switch.
-    """
-    if not model.config.tie_word_embeddings or {"text_encoder", "decoder"} <= set(freeze):
+    if not model.config.tie_word_embeddings or {"text_encoder", "decoder"} <= freezing.frozen:
         return
-    switches = {
-        "freeze": freeze,
-        "train_layers": train_layers,
-        "gradual_unfreezing": gradual_unfreezing,
-        "lora": lora,
-    }
-    for switch, names in switches.items():
+    for setting, parts in freezing.by_setting().items():
         for name, other in (("text_encoder", "decoder"), ("decoder", "text_encoder")):
-            if name in names:
+            if name in parts:
                 raise ValueError(
-                    f"{switch}= names {name}, whose word embeddings are the {other}'s too and would be "
+                    f"{setting}= names {name}, whose word embeddings are the {other}'s too and would be "
                     "frozen for both; accepted: a model with config: {tie_word_embeddings: false}, or "
                     "freeze= of both"
                 )
 
 
-def model_part(model: MmsrForSentimentReasoning, name: str, *, switch: str) -> PreTrainedModel:
-    """The transformers model of an encoder, or of the decoder, that a switch names.
+def model_part(model: MmsrForSentimentReasoning, name: str, *, setting: str) -> PreTrainedModel:
+    """The transformers model of the encoder, or of the decoder, that a setting names.
 
     Raises:
-        ValueError: this model does not have that part.
+        ValueError: This model does not have that part.
     """
     part = model.decoder if name == "decoder" else getattr(model.encoder, name, None)
     if part is None:
         raise ValueError(
-            f"{switch}= names {name}, which a model with fusion={model.config.fusion!r} and "
+            f"{setting}= names {name}, which a model with fusion={model.config.fusion!r} and "
             f"decoder_type={model.config.decoder_type!r} does not have"
         )
     return part.model
@@ -138,7 +70,7 @@ def transformer_layers(part: PreTrainedModel) -> nn.ModuleList:
     from) as the config counts hidden layers; a convolutional front end's list, if any, comes before it.
 
     Raises:
-        ValueError: the model has no such list.
+        ValueError: The model has no such list.
     """
     # Moonshine's `num_hidden_layers` are its decoder's
     count = getattr(part.config, "encoder_num_hidden_layers", None) or getattr(
@@ -167,10 +99,10 @@ def freeze_encoders(
     gradual_unfreezing: Mapping[str, int] | None = None,
     epoch: int = 0,
 ) -> None:
-    """Set which weights of the encoders are trained in an epoch; it depends on nothing but the arguments.
+    """Set which weights of the encoders are trained in an epoch.
 
     Args:
-        model: Whose encoders are meant.
+        model: The model with the encoders.
         freeze: Parts (encoders, decoder) that are not trained.
         train_layers: Encoders of which the top so many layers alone are trained.
         gradual_unfreezing: Encoders of which in epoch e (from 0) the top e times so many layers are trained
@@ -178,19 +110,19 @@ def freeze_encoders(
         epoch: Counted from 0.
 
     Raises:
-        ValueError: the model lacks an encoder that is named, or the encoder has fewer layers than named.
+        ValueError: The model lacks an encoder that is named, or the encoder has fewer layers.
     """
     for name in freeze:
-        model_part(model, name, switch="freeze").requires_grad_(False)
+        model_part(model, name, setting="freeze").requires_grad_(False)
     for name, top in (train_layers or {}).items():
-        part = model_part(model, name, switch="train_layers")
+        part = model_part(model, name, setting="train_layers")
         layers = transformer_layers(part)
         if top > len(layers):
             raise ValueError(f"train_layers={{{name}: {top}}}; accepted: 1 to {len(layers)}, its layers")
         part.requires_grad_(False)
         layers[len(layers) - top :].requires_grad_(True)
     for name, step in (gradual_unfreezing or {}).items():
-        part = model_part(model, name, switch="gradual_unfreezing")
+        part = model_part(model, name, setting="gradual_unfreezing")
         layers = transformer_layers(part)
         part.requires_grad_(epoch * step > len(layers))
         layers[max(len(layers) - epoch * step, 0) :].requires_grad_(True)
@@ -218,7 +150,7 @@ def add_lora(model: MmsrForSentimentReasoning, lora: Mapping[str, Lora]) -> None
     would change nothing: its attention gets none.
 
     Raises:
-        ValueError: peft (for `quantize`, bitsandbytes) is not installed, the model lacks that part, it has no
+        ValueError: peft (for `quantize`, bitsandbytes) is not installed, the model lacks the part, it has no
             such target modules, or one of them shares its weights with another layer.
     """
     if not lora:
@@ -229,7 +161,7 @@ def add_lora(model: MmsrForSentimentReasoning, lora: Mapping[str, Lora]) -> None
     except ModuleNotFoundError as error:
         raise ValueError("lora= needs peft: pip install 'mmsr[lora]'") from error
     for name, settings in lora.items():
-        part = model_part(model, name, switch="lora")
+        part = model_part(model, name, setting="lora")
         owners = Counter(id(module._parameters.get("weight")) for module in part.modules())
         unread = r".*\.attention\..*" if part.config.model_type == "wavlm" else None
         if kind := settings.get("quantize"):
@@ -273,9 +205,9 @@ class LabelRows(nn.Module):
 def free_label_tokens(model: MmsrForSentimentReasoning) -> None:
     """Train the label tokens' embeddings of a decoder whose weights are frozen, at its input and its output.
 
-    A pretrained decoder has never seen these tokens, which were added to its vocabulary, so that frozen they
-    would tell it nothing. peft's `trainable_token_indices` does the same, but drops the bias of an output
-    layer (BERT's, XLM-R's).
+    A pretrained decoder has never seen these tokens, which were added to its vocabulary: their frozen
+    embeddings would carry no meaning. peft's `trainable_token_indices` does the same, but drops the bias of
+    an output layer (BERT's, XLM-R's).
     """
     assert model.decoder is not None and model.config.label_token_ids is not None
     part = model.decoder.model
@@ -322,8 +254,8 @@ def merge_lora(model: MmsrForSentimentReasoning) -> None:
 def cosine_with_warmup(step: int, *, warmup: int, steps: int) -> float:
     """Share of the learning rate at a step: a line up from 0, then half a cosine down to 0.
 
-    It is transformers' schedule of that name, whose module brings peft and, where it is there, bitsandbytes,
-    which has a line to say about a kernel that nothing here needs.
+    It is transformers' schedule of that name, whose module imports peft and, where installed, bitsandbytes,
+    which prints a line about a kernel that is not needed here.
     """
     if step < warmup:
         return step / warmup
@@ -333,11 +265,8 @@ def cosine_with_warmup(step: int, *, warmup: int, steps: int) -> float:
 def parameter_groups(
     module: nn.Module,
     model: MmsrForSentimentReasoning,
+    settings: Optimisation,
     *,
-    learning_rate: float,
-    encoder_learning_rate: float,
-    layer_decay: float,
-    weight_decay: float,
     decoder_loaded: bool = False,
 ) -> list[dict[str, Any]]:
     """AdamW's groups of all trainable weights of `module`, of which `model` is a part.
@@ -347,6 +276,7 @@ def parameter_groups(
     the head down; here the head has a rate of its own. A decoder that was loaded (`decoder_loaded`) learns
     at `encoder_learning_rate` throughout. Vectors have no weight decay.
     """
+    encoder_learning_rate = settings.encoder_learning_rate or settings.learning_rate
     rates: dict[int, float] = {}
     if decoder_loaded and model.decoder is not None:
         rates |= {id(weight): encoder_learning_rate for weight in model.decoder.model.parameters()}
@@ -354,19 +284,19 @@ def parameter_groups(
         encoder = getattr(model.encoder, name, None)
         if encoder is None:
             continue
-        layers = list(transformer_layers(encoder.model)) if layer_decay != 1 else []
-        lowest = encoder_learning_rate * layer_decay ** len(layers)
+        layers = list(transformer_layers(encoder.model)) if settings.layer_decay != 1 else []
+        lowest = encoder_learning_rate * settings.layer_decay ** len(layers)
         rates |= {id(weight): lowest for weight in encoder.parameters()}
         for below_top, layer in enumerate(reversed(layers)):
-            rate = encoder_learning_rate * layer_decay**below_top
+            rate = encoder_learning_rate * settings.layer_decay**below_top
             rates |= {id(weight): rate for weight in layer.parameters()}
     groups: dict[tuple[float, bool], list[Tensor]] = {}
     for weight in module.parameters():
         if weight.requires_grad:
-            key = (rates.get(id(weight), learning_rate), weight.ndim > 1)
+            key = (rates.get(id(weight), settings.learning_rate), weight.ndim > 1)
             groups.setdefault(key, []).append(weight)
     return [
-        {"params": members, "lr": rate, "weight_decay": weight_decay if matrix else 0.0}
+        {"params": members, "lr": rate, "weight_decay": settings.weight_decay if matrix else 0.0}
         for (rate, matrix), members in groups.items()
     ]
 
@@ -374,8 +304,8 @@ def parameter_groups(
 def joined(loss: Tensor, module: nn.Module) -> Tensor:
     """`loss` with a gradient of zero for the trained weights that took no part in it.
 
-    DistributedDataParallel waits for a gradient of each, and a process's batch may lack a modality or have no
-    rationale, which leaves a whole part without.
+    DistributedDataParallel waits for a gradient of each weight, and a process's batch may lack a modality or
+    rationales, which leaves a whole part of the model without one.
     """
     reached: set[int] = set()
     seen: set[Any] = set()

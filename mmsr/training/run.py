@@ -1,12 +1,10 @@
-"""One training run in one folder: started, gone on with, or found finished by the same command.
+"""One training run in one folder: the same command starts it, resumes it, or finds it finished.
 
-D/run.yaml     what the run is (its configuration and the fingerprint of its data)
-D/checkpoints/ last.ckpt, from which an interrupted run goes on, and the best epoch's
-D/history.json figures of every epoch
-D/model/       the best epoch as a Hugging Face folder; its presence says that the run is finished
+D/run.yaml     the run's identity: its settings and the fingerprint of its data
+D/checkpoints/ last.ckpt, from which an interrupted run is resumed, and the best epoch's
+D/history.json metrics of every epoch
+D/model/       the best epoch as a Hugging Face folder; where it is there, the run is finished
 """
-
-from __future__ import annotations
 
 import logging
 import sys
@@ -18,6 +16,7 @@ from typing import Any
 import torch
 import transformers.utils.logging
 import yaml
+from jsonargparse import set_parsing_settings
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
@@ -27,9 +26,12 @@ from mmsr.data.manifest.manifest import fingerprint, load_manifest
 from mmsr.files import write_file
 from mmsr.training.callbacks import History, LastValidation, SaveModel
 from mmsr.training.module import MmsrModule
+from mmsr.training.settings import TrainingSettings
 
-# Settings that do not change what is learned: a run may go on with others.
-_BESIDE_THE_POINT = (
+set_parsing_settings(docstring_parse_attribute_docstrings=True)  # the help of each setting
+
+# Settings of the trainer that change nothing of what is learned, and are no part of a run's identity.
+_NOT_IN_IDENTITY = (
     "default_root_dir",
     "enable_progress_bar",
     "logger",
@@ -39,12 +41,17 @@ _BESIDE_THE_POINT = (
 )
 
 
+def make_module(**settings: Any) -> MmsrModule:
+    """Model and training."""
+    return MmsrModule(TrainingSettings(**settings))
+
+
 class MmsrCLI(LightningCLI):
     """LightningCLI of the training program: `trainer`, `model` and `data` from one YAML and flags."""
 
     def __init__(self, args: Sequence[str], **kwargs: Any) -> None:
         super().__init__(
-            MmsrModule,
+            make_module,
             MmsrDataModule,
             args=list(args),
             run=False,
@@ -101,7 +108,7 @@ class MmsrCLI(LightningCLI):
 def mixed_precision() -> str:
     """`bf16-mixed` where the accelerator computes in it, else `32-true`.
 
-    On a CPU that is AVX-512 BF16 or AMX; elsewhere bf16 would be emulated, and slower than float32.
+    A CPU needs AVX-512 BF16 or AMX for it; others emulate bf16, which is slower than float32.
     """
     if torch.cuda.is_available():
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
@@ -110,19 +117,19 @@ def mixed_precision() -> str:
 
 
 def is_bf16(precision: str | None = None) -> bool:
-    """Whether a trainer of this precision computes under bfloat16 autocast; None is ours to choose."""
+    """Whether a trainer of this precision computes under bfloat16 autocast; None is `mixed_precision`."""
     return (precision or mixed_precision()) in ("bf16-mixed", "bf16")
 
 
 def fit(args: Sequence[str]) -> Path:
-    """Train as the arguments of `mmsr fit` say; return the folder of the finished model.
+    """Train with the arguments of `mmsr fit`; return the folder of the finished model.
 
-    The same arguments go on from `checkpoints/last.ckpt` where a run was interrupted, and do nothing where it
-    is finished.
+    The same arguments resume an interrupted run from `checkpoints/last.ckpt`, and do nothing where the run is
+    finished.
 
     Raises:
-        ValueError: the folder holds another run.
-        KeyboardInterrupt: the run was interrupted; it can be gone on with.
+        ValueError: The folder holds another run, or settings or data have faults.
+        KeyboardInterrupt: The run was interrupted; it can be resumed.
     """
     quieten()
     cli = MmsrCLI(args)
@@ -142,7 +149,7 @@ def fit(args: Sequence[str]) -> Path:
         if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning's exit code for it would be 1
             raise KeyboardInterrupt from None
         raise
-    except ValueError:  # a fault in settings or data: the folder is free for the same run put right
+    except ValueError:  # a fault in settings or data: the folder stays free for the corrected run
         if new and not last.exists():
             (folder / "run.yaml").unlink(missing_ok=True)
         raise
@@ -150,7 +157,7 @@ def fit(args: Sequence[str]) -> Path:
 
 
 def quieten() -> None:
-    """Leave out what Lightning and transformers say that helps nobody here."""
+    """Silence messages of Lightning and transformers that do not apply to these runs."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)  # their hints are not ours
     transformers.utils.logging.disable_progress_bar()
@@ -166,31 +173,34 @@ def quieten() -> None:
 
 
 def _identity(cli: MmsrCLI) -> dict[str, Any]:
-    """What makes this run this run: its settings, and the rows and sounds that it learns from."""
+    """A run's settings and the fingerprint of its data: equal for equal runs."""
     settings = settings_that_matter(cli)
-    if cli.datamodule.streaming:  # its rows are not all at hand
+    if cli.datamodule.streaming:  # a stream has no fingerprint
         return settings
     rows = load_manifest(
         cli.datamodule.manifest,
-        labels=cli.model.hparams["labels"],
+        labels=cli.model.settings.labels,
         columns=cli.datamodule.columns,
         label_map=cli.datamodule.label_map,
-        check_audio=False,  # they are read for their fingerprint
+        check_audio=False,  # the fingerprint reads the files anyway
     )
     return {**settings, "data_fingerprint": fingerprint(rows)}
 
 
 def settings_that_matter(cli: MmsrCLI) -> dict[str, Any]:
-    """All settings of a run, given or by default, but those that change nothing of what is learned."""
+    """A run's settings in canonical form: plain values, defaults resolved, null ones left out.
+
+    Those that change nothing of what is learned are left out too.
+    """
     settings = yaml.safe_load(cli.parser.dump(cli.config))
-    for name in _BESIDE_THE_POINT:
+    for name in _NOT_IN_IDENTITY:
         settings["trainer"].pop(name, None)
     settings.pop("config", None)
     return settings
 
 
 def _claim(folder: Path, identity: dict[str, Any]) -> None:
-    """Write down whose folder this is, or check that it is ours."""
+    """Write the run's identity to its folder, or check that the folder holds the same run."""
     path = folder / "run.yaml"
     if not path.exists():
         write_file(path, yaml.safe_dump(identity, allow_unicode=True).encode())

@@ -466,9 +466,7 @@ def test_attention_pooling_weighs_positions_by_a_learned_query():
 def test_the_fusion_that_the_documentation_adds_works(monkeypatch: pytest.MonkeyPatch):
     """One class and one line, as docs/howto/fusion.md shows them."""
     page = (Path(__file__).parents[2] / "docs" / "howto" / "fusion.md").read_text(encoding="utf-8")
-    (code,) = (
-        block for block in re.findall(r"```python\n(.*?)```", page, re.S) if "FUSION_CLASSES" in block
-    )
+    (code,) = (block for block in re.findall(r"```python\n(.*?)```", page, re.S) if "FUSION_CLASSES" in block)
     monkeypatch.setattr(fusion_module, "FUSION_CLASSES", fusion_module.FUSION_CLASSES.copy())
     exec(code, namespace := {})
     assert set(fusion_module.FUSION_CLASSES) == {*FUSION_CLASSES, "sum"}

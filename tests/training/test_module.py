@@ -1,27 +1,23 @@
-"""What each switch of `MmsrModule` does to a training run, and which contradict each other."""
+"""What each setting does to a training run."""
 
 import copy
 import csv
-import inspect
 import math
-import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
-from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional as F
 
-from mmsr.cli.main import main
 from mmsr.data.loading.datamodule import MmsrDataModule
-from mmsr.training.module import MmsrModule, balanced_weights
-from mmsr.training.objectives import LOSSES, OBJECTIVES
+from mmsr.training.module import MmsrModule
+from mmsr.training.objectives import LOSSES
 from mmsr.training.parameters import transformer_layers
+from mmsr.training.settings import TrainingSettings
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 LABELS = ["negative", "neutral", "positive"]
@@ -57,7 +53,7 @@ def train(
     **switches: Any,
 ) -> tuple[MmsrModule, Watch]:
     """A run of two small batches an epoch."""
-    module, watch = MmsrModule(**{"preset": "tiny", "vocab_size": 600, **switches}), Watch()
+    module, watch = MmsrModule(TrainingSettings(**{"preset": "tiny", "vocab_size": 600, **switches})), Watch()
     trainer = L.Trainer(
         accelerator="cpu",
         max_epochs=epochs,
@@ -190,10 +186,10 @@ def test_uncertainty_weighting_learns_variances(demo_corpus):
         module.log_variances["rationale_loss"].fill_(-1.0)
     batch = {"sentiment_labels": torch.tensor([1, -100]), "labels": torch.tensor([[5, 9], [5, -100]])}
     expected = math.exp(-0.5) * 0.7 + 0.25 + math.exp(1.0) * 3.0 - 0.5
-    assert float(module._weighed(losses, batch)) == pytest.approx(expected)
+    assert float(module.uncertainty_weighted(losses, batch)) == pytest.approx(expected)
     batch["labels"][:, 1:] = -100  # labels' tokens alone: no rationale is known
     losses["rationale_loss"] = torch.tensor(0.0)
-    total = module._weighed(losses, batch)
+    total = module.uncertainty_weighted(losses, batch)
     assert float(total) == pytest.approx(math.exp(-0.5) * 0.7 + 0.25)
     (gradient,) = torch.autograd.grad(total, [module.log_variances["rationale_loss"]])
     assert gradient == 0
@@ -223,21 +219,6 @@ def test_a_frozen_decoder_keeps_still_but_for_its_label_tokens(demo_corpus):
         ValueError, match="freeze= names decoder, whose word embeddings are the text_encoder's"
     ):
         train(demo_corpus, freeze=["decoder"])
-
-
-def test_balanced_class_weights_are_scikit_learn_s(demo_corpus):
-    labels = ["negative"] * 5 + ["neutral"] * 2 + ["positive"] + [None] * 4
-    expected = compute_class_weight("balanced", classes=np.array(LABELS), y=labels[:8])
-    assert balanced_weights(labels, LABELS) == pytest.approx(list(expected))
-    with pytest.raises(ValueError, match="no training row is positive; accepted: rows of every label"):
-        balanced_weights(labels[:7], LABELS)
-    module, _ = train(demo_corpus, class_weights="balanced")
-    rows = [label for label in module.trainer.datamodule.train_rows["label"] if label is not None]
-    assert module.model.config.class_weights == pytest.approx(
-        list(compute_class_weight("balanced", classes=np.array(LABELS), y=rows))
-    )
-    with pytest.raises(ValueError, match="class_weights has 2 entries; accepted: one for each of neg"):
-        train(demo_corpus, class_weights=[1.0, 2.0])
 
 
 def test_label_smoothing_and_class_weights_are_in_the_loss(demo_corpus):
@@ -337,106 +318,9 @@ def test_the_average_is_what_is_judged_and_kept(demo_corpus):
         torch.testing.assert_close(kept, expected, rtol=1e-4, atol=1e-6, msg=name)
 
 
-@pytest.mark.parametrize(
-    ("switches", "message"),
-    [
-        (
-            {"freeze": ["audio_encoder"], "train_layers": {"audio_encoder": 1}},
-            "freeze= and train_layers= contradict each other: both name audio_encoder",
-        ),
-        (
-            {"train_layers": {"text_encoder": 1}, "gradual_unfreezing": {"text_encoder": 1}},
-            "train_layers= and gradual_unfreezing= contradict each other: both name text_encoder",
-        ),
-        (
-            {"freeze": ["text_encoder"], "lora": {"text_encoder": {}}},
-            "freeze= and lora= contradict each other: both name text_encoder",
-        ),
-        ({"train_layers": {"head": 1}}, "train_layers='head' does not exist; accepted: audio_encoder, text"),
-        ({"train_layers": {"text_encoder": 0}}, r"train_layers=\{text_encoder: 0\}; accepted: 1 or more"),
-        (
-            {"lora": {"text_encoder": {"rank": 2}}},
-            "lora.text_encoder='rank' does not exist; accepted: r, a",
-        ),
-        (
-            {"freeze": ["audio_encoder", "text_encoder"], "layer_decay": 0.8},
-            "layer_decay= is of the encoders, and freeze= names both",
-        ),
-        (
-            {"freeze": ["audio_encoder", "text_encoder", "decoder"], "layer_decay": 0.8},
-            "layer_decay= is of the encoders, and freeze= names both",
-        ),
-        (
-            {
-                **{"pretrained": "x", "fusion": "gated", "config": {"dropout": 0.2}, "labels": ["a", "b"]},
-                **{"text_prefix": "query: ", "rationale_format": "post_thinking", "decoder_type": "prefix"},
-            },
-            r"pretrained='x' \(a checkpoint\) has its own fusion, config, labels, text_prefix, "
-            "rationale_format, decoder_type: leave them out",
-        ),
-        ({"layer_decay": 0.0}, "layer_decay is 0.0; accepted: above 0, to 1"),
-        ({"ema_decay": 1.0}, "ema_decay is 1.0; accepted: between 0 and 1"),
-        ({"label_smoothing": 1.5}, "label_smoothing is 1.5; accepted: 0 to 1"),
-        ({"r_drop": -1.0}, "r_drop is -1.0; accepted: 0 to inf"),
-        (
-            {"class_weights": "balanced", "config": {"class_weights": [1, 1, 1]}},
-            "class_weights= and config class_weights contradict each other",
-        ),
-        (
-            {"uncertainty_weighting": True, "rationale_format": "none"},
-            "uncertainty_weighting= weighs two losses, and rationale_format='none' leaves one",
-        ),
-        (
-            {"uncertainty_weighting": True, "config": {"rationale_loss_weight": 0.5}},
-            "uncertainty_weighting= learns what config rationale_loss_weight fixes",
-        ),
-        (
-            {"config": {"poolling": "mean"}},
-            r"config 'poolling' does not exist \(did you mean 'pooling'\?\); accepted: audio_encoder, .*",
-        ),
-        (
-            {"fusion": "film", "config": {"fusion": "gated"}},
-            "config fusion='gated' and fusion='film': say it by fusion= alone",
-        ),
-        ({"config": {"id2label": {0: "a"}}}, r"config id2label=\{0: 'a'\}: say it by labels= alone"),
-        ({"learning_rate": -0.1}, "learning_rate is -0.1; accepted: above 0"),
-        ({"encoder_learning_rate": 0.0}, "encoder_learning_rate is 0.0; accepted: above 0"),
-        ({"weight_decay": -1.0}, "weight_decay is -1.0; accepted: 0 to inf"),
-        ({"warmup_ratio": 3.0}, "warmup_ratio is 3.0; accepted: 0 to 1"),
-        ({"class_weights": [1.0, -1.0, 1.0]}, r"class_weights=\[1.0, -1.0, 1.0\]; accepted: none below 0"),
-        (
-            {"rationale_format": "none", "decoder_type": "prefix"},
-            "decoder_type='prefix' is of a decoder, and rationale_format='none' wants none",
-        ),
-        (
-            {"objectives": {"contrastive": 0.1}, "fusion": "text_only"},
-            r"objectives= \(contrastive\) are of two modalities, and fusion='text_only' has one",
-        ),
-    ],
-)
-def test_contradictory_switches_are_named(switches, message):
-    with pytest.raises(ValueError, match=message):
-        MmsrModule(**switches)
-
-
 def test_a_fresh_model_reads_the_prefix_of_transcripts_too(demo_corpus):
     module, _ = train(demo_corpus, batches=1, text_prefix="query: ")
     tokens = {
         prefix: module.processor.tokenizer(f"{prefix}so kind")["input_ids"] for prefix in ("", "query: ")
     }
     assert module.processor(text="so kind")["input_ids"] == [tokens["query: "]] != [tokens[""]]
-
-
-def test_help_states_every_switch(capsys):
-    main(["fit", "--help"])
-    shown = re.sub(r"\s+", " ", capsys.readouterr().out)
-    with pytest.raises(SystemExit):
-        main(["fit", "--help_all"])
-    explained = re.sub(r"\s+", " ", capsys.readouterr().out)
-    for name in inspect.signature(MmsrModule).parameters:
-        if name != "seed":  # linked to seed_everything
-            assert re.search(rf"\.{name}\b", shown), name
-            assert f"--model.{name}" in explained, name
-    for name in OBJECTIVES:
-        assert name in shown
-    assert "Decay per step of an exponential moving average of the weights, such as 0.999." in explained

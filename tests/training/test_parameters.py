@@ -23,6 +23,7 @@ from mmsr.training.parameters import (
     parameter_groups,
     transformer_layers,
 )
+from mmsr.training.settings import Freezing, Optimisation
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 37}
 # as many convolutions as transformer layers, so that one list could be taken for the other
@@ -89,7 +90,7 @@ def test_only_the_top_layers_learn(audio, text):
     freeze_encoders(model, train_layers={"audio_encoder": 1, "text_encoder": 2})
     changed = changed_by_a_step(model.train())
     for name, top in (("audio_encoder", 1), ("text_encoder", 2)):
-        part = model_part(model, name, switch="train_layers")
+        part = model_part(model, name, setting="train_layers")
         layers = transformer_layers(part)
         assert len(layers) == 3
         inside = {id(weight): number for number, layer in enumerate(layers) for weight in layer.parameters()}
@@ -251,19 +252,13 @@ def test_without_peft_lora_alone_is_refused(monkeypatch):
 
 def test_rates_fall_with_depth():
     model = build()
-    groups = parameter_groups(
-        model,
-        model,
-        learning_rate=1.0,
-        encoder_learning_rate=0.1,
-        layer_decay=0.5,
-        weight_decay=0.01,
-    )
+    speeds = Optimisation(learning_rate=1.0, encoder_learning_rate=0.1, layer_decay=0.5, weight_decay=0.01)
+    groups = parameter_groups(model, model, speeds)
     rates = {id(weight): group["lr"] for group in groups for weight in group["params"]}
     decays = {id(weight): group["weight_decay"] for group in groups for weight in group["params"]}
     assert len(rates) == len(list(model.parameters()))
     for name in ("audio_encoder", "text_encoder"):
-        part = model_part(model, name, switch="layer_decay")
+        part = model_part(model, name, setting="layer_decay")
         found = [{rates[id(weight)] for weight in layer.parameters()} for layer in transformer_layers(part)]
         assert found == [{0.1 * 0.5**2}, {0.1 * 0.5}, {0.1}]
     embeddings = model.encoder.text_encoder.model.embeddings
@@ -386,8 +381,8 @@ def test_a_loaded_decoder_learns_like_the_encoders():
     model = writer("llama")
 
     def rates(loaded: bool) -> dict[int, float]:
-        speeds = {"learning_rate": 1.0, "encoder_learning_rate": 0.1, "layer_decay": 1.0, "weight_decay": 0.0}
-        groups = parameter_groups(model, model, **speeds, decoder_loaded=loaded)
+        speeds = Optimisation(learning_rate=1.0, encoder_learning_rate=0.1)
+        groups = parameter_groups(model, model, speeds, decoder_loaded=loaded)
         return {id(weight): group["lr"] for group in groups for weight in group["params"]}
 
     fresh, loaded = rates(False), rates(True)
@@ -409,15 +404,14 @@ def test_a_loaded_decoder_learns_like_the_encoders():
     ],
 )
 def test_shared_word_embeddings_are_not_frozen_for_one_part_alone(switches):
-    none: dict[str, Any] = {"freeze": [], "train_layers": {}, "gradual_unfreezing": {}, "lora": {}}
     shared = MmsrForSentimentReasoning(MmsrConfig.from_preset("tiny"))
     own = MmsrForSentimentReasoning(MmsrConfig.from_preset("tiny", tie_word_embeddings=False))
-    check_shared_table(own, **{**none, **switches})
-    check_shared_table(shared, **{**none, "freeze": ["audio_encoder", "text_encoder", "decoder"]})
+    check_shared_table(own, Freezing(**switches))
+    check_shared_table(shared, Freezing(freeze=["audio_encoder", "text_encoder", "decoder"]))
     with pytest.raises(
         ValueError, match=r"would be frozen for both; accepted: a model with config: \{tie_word"
     ):
-        check_shared_table(shared, **{**none, **switches})
+        check_shared_table(shared, Freezing(**switches))
 
 
 def test_moonshine_s_layers_are_its_encoder_s():

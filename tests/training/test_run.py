@@ -24,6 +24,7 @@ from mmsr.model.processing import MmsrProcessor
 from mmsr.training.callbacks import calibrate_model, save_model
 from mmsr.training.module import MmsrModule, load_lightning_checkpoint, unpack
 from mmsr.training.run import MmsrCLI, fit, mixed_precision
+from mmsr.training.settings import TrainingSettings
 
 SWITCHES = """
 model:
@@ -360,37 +361,21 @@ def test_rare_labels_are_made_up_for_once(demo_corpus, tmp_path):
         fit(arguments(demo_corpus, tmp_path / "run", *both))
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"fusion": "nosuch"}, "fusion='nosuch' does not exist; accepted: cross_attention"),
-        ({"freeze": ["head"]}, "freeze='head' does not exist; accepted: audio_encoder, text_encoder"),
-        ({"audio_dropout": 0.7, "text_dropout": 0.6}, "exceed 1 together"),
-        ({"text_dropout": -0.1}, "text_dropout is -0.1; accepted: 0 to 1"),
-        ({"pretrained": "a", "audio": "b"}, "give one or the other"),
-        ({"feature_store": "x"}, "add audio_encoder or text_encoder to freeze="),
-    ],
-)
-def test_contradictory_arguments_are_named(arguments, message):
-    with pytest.raises(ValueError, match=message.replace("(", r"\(")):
-        MmsrModule(**arguments)
-
-
 def test_modality_dropout_masks_one_modality_of_rows_that_have_both(finished):
-    module = MmsrModule(preset="tiny", audio_dropout=0.4, text_dropout=0.3)
+    module = MmsrModule(TrainingSettings(preset="tiny", audio_dropout=0.4, text_dropout=0.3))
     module.model, module.processor = load_lightning_checkpoint(finished / "checkpoints" / "best.ckpt")
     rows = 4000
     batch = {"input_values_mask": torch.ones(rows, 3).long(), "attention_mask": torch.ones(rows, 2).long()}
     batch["attention_mask"][:100] = 0
     torch.manual_seed(0)
-    dropped = module._drop_modalities(batch)
+    dropped = module.drop_modalities(batch)
     heard, read = dropped["input_values_mask"].any(-1), dropped["attention_mask"].any(-1)
     assert heard[:100].all() and not read[:100].any()
     assert (heard | read).all()
     assert (~heard[100:]).float().mean() == pytest.approx(0.4, abs=0.03)
     assert (~read[100:]).float().mean() == pytest.approx(0.3, abs=0.03)
     module.eval()
-    assert module._drop_modalities(batch) is batch
+    assert module.drop_modalities(batch) is batch
 
 
 def test_mixed_precision_is_one_lightning_knows():

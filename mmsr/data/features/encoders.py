@@ -1,4 +1,4 @@
-"""A model's frozen encoders behind a feature store, so that each file is heard and each transcript read once.
+"""A model's frozen encoders behind a feature store, so that each file and each transcript is encoded once.
 
 path of a file ─► audio encoder ─► states [f, l, d] ─┐
 transcript     ─► text encoder  ─► states [t, l, d] ─┴─► store, addressed by content, encoder and settings
@@ -16,6 +16,7 @@ from mmsr.data.audio.decoding import Audio
 from mmsr.data.features.store import Dtype, FeatureStore, StoredFeatures, encoder_fingerprint, file_digest
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor
+from mmsr.records import ATTENTION_MASK, INPUT_IDS, INPUT_VALUES, INPUT_VALUES_MASK
 
 _ENCODED_TEXTS = 64  # at a time
 
@@ -31,11 +32,11 @@ def stored_audio(
     """The model's frozen audio encoder behind a feature store: path of an audio file -> states `[f, l, d]`.
 
     Args:
-        model: Whose audio encoder is meant.
-        processor: What it hears through.
-        folder: Of the store.
+        model: The model with the encoder.
+        processor: Makes the encoder's inputs.
+        folder: Folder of the store.
         bf16: Encode under bfloat16 autocast, as training in mixed precision does.
-        dtype: How the states are kept.
+        dtype: How the store keeps the states.
     """
     encoder, load = model.encoder, Audio()
     encoder.audio_encoder.eval()
@@ -44,7 +45,7 @@ def stored_audio(
     def encode(paths: Sequence[str]) -> list[Tensor]:
         inputs = processor(audio=[load(path) for path in paths], return_tensors="pt").to(model.device)
         with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=bf16):
-            states, mask = encoder.encode_audio(inputs["input_values"], inputs["input_values_mask"])
+            states, mask = encoder.encode_audio(inputs[INPUT_VALUES], inputs[INPUT_VALUES_MASK])
         return [row[: int(frames)] for row, frames in zip(states, mask.sum(1), strict=True)]
 
     return StoredFeatures(
@@ -73,15 +74,15 @@ def stored_text(
 ) -> StoredFeatures:
     """The model's frozen text encoder behind a feature store: transcript -> states `[t, l, d]`.
 
-    The arguments are those of `stored_audio`. An entry is addressed by its tokens, so that tokenizer, prefix
-    and truncation are in it.
+    The arguments are those of `stored_audio`. An entry is addressed by its tokens, which depend on tokenizer,
+    prefix and truncation.
     """
     encoder = model.encoder
     encoder.text_encoder.eval()
 
     def tokens(text: str) -> Tensor:
         inputs = processor(text=[text], return_tensors="pt")
-        return inputs["input_ids"][:, inputs["attention_mask"][0] == 1]  # [1, t]
+        return inputs[INPUT_IDS][:, inputs[ATTENTION_MASK][0] == 1]  # [1, t]
 
     @torch.inference_mode()
     def encode(texts: Sequence[str]) -> list[Tensor]:
@@ -90,7 +91,7 @@ def stored_text(
             states, _ = encoder.encode_text(ids, torch.ones_like(ids))
         return list(states)
 
-    def together(texts: Sequence[str]) -> Iterator[list[str]]:
+    def batches(texts: Sequence[str]) -> Iterator[list[str]]:
         """Texts of equally many tokens, which need no padding."""
         lengths: dict[int, list[str]] = {}
         for text in texts:
@@ -110,5 +111,5 @@ def stored_text(
             "bf16": bf16,
         },
         name=f"text, {encoder.text_encoder.config.model_type}, {encoder.text_encoder.num_states} states",
-        together=together,
+        batches=batches,
     )

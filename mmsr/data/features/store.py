@@ -1,14 +1,15 @@
-"""A store for what frozen encoders answer, so that each input is encoded once and never again.
+"""A store for the states of frozen encoders, so that each input is encoded once.
 
     encoder fingerprint + processing + dtype ─► maker ─┐
     content bytes ─► sha256 ───────────────────────────┴─► <root>/<maker>/ab/ab12….safetensors
 
-An entry is found by what it was made from, so a changed weight, a changed setting and a changed file each
-have their own entry. Several programs may read, write and evict in one store at the same time: an entry
-appears whole, by a rename, and whoever has read one keeps it (it is mapped from its file) after it is gone.
+An entry is addressed by what it was made from, so a changed weight, a changed setting and a changed file each
+have an entry of their own. Several programs may read, write and evict in one store at the same time: an entry
+appears whole, by a rename, and a program that has read one keeps it (it is mapped from its file) after it was
+evicted.
 
-safetensors holds bfloat16 as it is, which numpy's format cannot, checks an entry's length, and is mapped
-rather than read. One file an entry costs some 0.1 ms a lookup, far below what an encoder or a step costs.
+safetensors keeps bfloat16 as it is, which numpy's format cannot, checks an entry's length, and is mapped
+rather than read. One file an entry costs some 0.1 ms a lookup, far less than an encoder or a training step.
 """
 
 import contextlib
@@ -33,10 +34,10 @@ logger = logging.getLogger(__name__)
 
 Dtype = Literal["float16", "bfloat16", "float32"]
 _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
-_TOUCHED = 60.0  # seconds in which an entry's use is not taken down again
-_ABANDONED = 3600.0  # seconds after which a half-written file has no writer any more
+_TOUCHED = 60.0  # seconds within which an entry's use is not noted again
+_ABANDONED = 3600.0  # seconds after which a half-written file is taken to have no writer
 OLDER = "older"
-"""Maker of the entries of earlier releases, which nothing reads any more."""
+"""Maker of the entries of earlier releases, which nothing reads now."""
 
 
 class Entry(NamedTuple):
@@ -44,7 +45,7 @@ class Entry(NamedTuple):
 
     Attributes:
         path: Where it is.
-        maker: The folder of what made it.
+        maker: The folder of the encoder and the processing that made it.
         bytes: Its size.
         used: When it was written or last read, to a minute, in seconds since 1970.
     """
@@ -77,12 +78,12 @@ class FeatureStore:
     # ------------------------------------------------------------------ entries
 
     def maker(self, encoder: str, processing: Mapping[str, Any], *, name: str) -> str:
-        """What makes entries: 16 hex digits, the folder that `<maker>/maker.json` describes.
+        """16 hex digits of an encoder and its processing: a folder, which `<maker>/maker.json` describes.
 
         Args:
-            encoder: What identifies the encoder, such as `encoder_fingerprint`'s answer.
+            encoder: What identifies the encoder, such as `encoder_fingerprint` of it.
             processing: All that is done to the content before and after, as plain values that JSON can hold.
-            name: What a person calls it; not part of the digits.
+            name: Its name for people; not part of the digits.
         """
         made_by = {"encoder": encoder, "processing": dict(processing), "dtype": self.dtype}
         description = json.dumps(made_by, sort_keys=True)
@@ -100,9 +101,9 @@ class FeatureStore:
         return f"{maker}/{hashlib.sha256(content).hexdigest()}"
 
     def get(self, key: str) -> dict[str, torch.Tensor] | None:
-        """The entry's tensors, mapped from the file, or None where there is none.
+        """The entry's tensors, mapped from the file, or None where there is no entry.
 
-        An entry that cannot be read is logged and counts as none; the next `put` replaces it.
+        An entry that cannot be read is logged and counts as missing; the next `put` replaces it.
         """
         path = self._path(key)
         try:
@@ -122,10 +123,10 @@ class FeatureStore:
         return tensors
 
     def put(self, key: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Keep tensors; floating-point ones in the store's dtype, others as they are.
+        """Store tensors; floating-point ones in the store's dtype, others as they are.
 
         Returns:
-            The tensors as they are kept.
+            The tensors as they are stored.
 
         Raises:
             ValueError: A finite value is beyond the dtype's range.
@@ -135,7 +136,7 @@ class FeatureStore:
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
         try:
-            # save_file would leave files of other names where it is killed, which nothing could clear away
+            # save_file, killed, would leave files of names of its own, which nothing could clear away
             unfinished.write_bytes(safetensors.torch.save(kept))
             os.replace(unfinished, path)
         finally:
@@ -186,11 +187,11 @@ class FeatureStore:
                 "bytes": 0,
                 "used": 0.0,
             }
-            one = found.setdefault(entry.maker, empty)
-            one["entries"] += 1
-            one["bytes"] += entry.bytes
-            one["used"] = max(one["used"], entry.used)
-        return sorted(found.values(), key=lambda one: -one["bytes"])
+            maker = found.setdefault(entry.maker, empty)
+            maker["entries"] += 1
+            maker["bytes"] += entry.bytes
+            maker["used"] = max(maker["used"], entry.used)
+        return sorted(found.values(), key=lambda maker: -maker["bytes"])
 
     def _described(self, maker: str) -> dict[str, Any]:
         try:
@@ -200,14 +201,14 @@ class FeatureStore:
         return {"name": described["name"], "dtype": described["dtype"]}
 
     def evict(self, *, to_bytes: int | None = None, older_than: float | None = None) -> tuple[int, int]:
-        """Remove the least recently used entries; a running program makes again what it still needs.
+        """Remove the least recently used entries; a running program encodes again what it still needs.
 
         Args:
-            to_bytes: Until the rest has at most so many bytes.
-            older_than: All that were not used for so many seconds.
+            to_bytes: Remove until the rest has at most so many bytes.
+            older_than: Remove all that were not used for so many seconds.
 
         Returns:
-            How many entries are removed, and their bytes.
+            How many entries were removed, and their bytes.
         """
         now = time.time()
         for half in self.root.rglob("*.tmp"):
@@ -228,7 +229,7 @@ class FeatureStore:
         return removed, freed
 
     def record(self, name: str) -> None:
-        """Write down the hits and misses so far, for `runs`; one line, which is appended whole."""
+        """Append the hits and misses so far to `runs.jsonl`, as one line."""
         line = json.dumps({"time": time.time(), "run": name, "hits": self.hits, "misses": self.misses})
         self.root.mkdir(parents=True, exist_ok=True)
         with open(self.root / "runs.jsonl", "ab", buffering=0) as file:
@@ -244,16 +245,17 @@ class FeatureStore:
 
 
 class StoredFeatures:
-    """A frozen encoder behind a store: an audio file's path, or a text -> states `[n, l, d]`, made once.
+    """A frozen encoder behind a store: the path of an audio file, or a text -> states `[n, l, d]`, made once.
 
     Args:
         store: Where the states are kept.
-        encode: Paths or texts that `together` allows -> the states `[n, l, d]` of each.
-        content: Path or text -> bytes that decide the states, such as `file_digest` for a path.
+        encode: Paths or texts of one batch -> the states `[n, l, d]` of each.
+        content: Path or text -> bytes that determine the states, such as `file_digest` for a path.
         encoder: What identifies the encoder, see `encoder_fingerprint`.
-        processing: All else that decides the states.
-        name: What a person calls the encoder.
-        together: Which of many may be encoded in one batch without changing each other; by default none.
+        processing: All else that determines the states.
+        name: The encoder's name for people.
+        batches: Groups inputs that can be encoded in one batch without changing each other; by default each
+            is a batch of its own.
     """
 
     def __init__(
@@ -265,40 +267,40 @@ class StoredFeatures:
         encoder: str,
         processing: Mapping[str, Any],
         name: str,
-        together: Callable[[Sequence[str]], Iterable[Sequence[str]]] | None = None,
+        batches: Callable[[Sequence[str]], Iterable[Sequence[str]]] | None = None,
     ):
         self.store = store
         self._encode = encode
         self._content = content
-        self._together = together or (lambda given: ([path] for path in given))
+        self._batches = batches or (lambda inputs: ([path] for path in inputs))
         self._maker = store.maker(encoder, processing, name=name)
 
-    def __call__(self, given: str) -> torch.Tensor:
-        """The states as the store keeps them, the first time too: all epochs are alike."""
-        key = self._key(given)
-        entry = self.store.get(key) or self.store.put(key, {"states": self._encode([given])[0]})
+    def __call__(self, source: str) -> torch.Tensor:
+        """The states of a path or text as the store keeps them, the first time too: all epochs are alike."""
+        key = self._key(source)
+        entry = self.store.get(key) or self.store.put(key, {"states": self._encode([source])[0]})
         return entry["states"]
 
-    def fill(self, given: Sequence[str]) -> Iterator[int]:
-        """Make what the store lacks of these; yields how many of them are there after each step."""
-        given = list(dict.fromkeys(given))
-        lacking = [one for one in given if self.store.get(self._key(one)) is None]
-        done = len(given) - len(lacking)
+    def fill(self, sources: Sequence[str]) -> Iterator[int]:
+        """Encode the paths or texts that the store lacks; yields, after each batch, how many it has."""
+        distinct = list(dict.fromkeys(sources))
+        missing = [source for source in distinct if self.store.get(self._key(source)) is None]
+        done = len(distinct) - len(missing)
         yield done
-        for batch in self._together(lacking):
-            for one, states in zip(batch, self._encode(batch), strict=True):
-                self.store.put(self._key(one), {"states": states})
+        for batch in self._batches(missing):
+            for source, states in zip(batch, self._encode(batch), strict=True):
+                self.store.put(self._key(source), {"states": states})
             done += len(batch)
             yield done
 
-    def _key(self, given: str) -> str:
-        return self.store.key(self._maker, self._content(given))
+    def _key(self, source: str) -> str:
+        return self.store.key(self._maker, self._content(source))
 
 
 def file_digest(path: str) -> bytes:
     """sha256 of a file's bytes, which are read again only where size, inode or a time of the file changed.
 
-    What a URL points at is read once in a process.
+    The content of a URL is read once in a process.
     """
     if is_url(path):
         return _digest(path, ())
@@ -315,9 +317,9 @@ def _digest(path: str, version: tuple[int, ...]) -> bytes:
 
 
 def encoder_fingerprint(module: torch.nn.Module) -> str:
-    """Identify an encoder by its weights: sha256 over names, types, shapes and bytes of its state.
+    """Identify an encoder by its weights: sha256 of the names, types, shapes and bytes of its state dict.
 
-    What is not a weight (a layer's kind, an option) is not covered: it belongs into `processing`.
+    What is no weight (the kind of a layer, an option) is not covered: it belongs in `processing`.
 
     Returns:
         64 hex digits.

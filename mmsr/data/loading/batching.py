@@ -7,9 +7,9 @@ so `floor(1 / cost)` rows whose most costly one costs `cost` fit together, howev
 is a run of rows sorted by cost that fills some batches; each epoch shuffles the rows inside their buckets,
 moves the buckets' borders, and shuffles the batches.
 
-Lightning measures an epoch once, before the first one, so every epoch has to have the same number of batches,
+Lightning measures an epoch once, before the first one, so every epoch must have the same number of batches,
 and every rank as many as the others. Where a batch is missing for that, the fullest one is cut in two: no row
-is left out, and none is given twice but where all batches are single rows already.
+is left out, and none is given twice unless all batches are single rows already.
 
 Balanced, an epoch is made of *slots*, one for each row that a group (a label, a language) is to give. A group
 that gives more than it has gives all its rows and then some; the others are drawn from runs of rows of like
@@ -269,7 +269,7 @@ class BudgetBatchSampler(Sampler[list[int]]):
             self.epoch, self.start, self._given = epoch, 0, 0
 
     def state_dict(self, *, given: int | None = None) -> dict[str, Any]:
-        """What `load_state_dict` needs to go on after the batches given so far.
+        """What `load_state_dict` needs to resume after the batches given so far.
 
         Args:
             given: Batches of this epoch that were used, where a prefetching loader knows better.
@@ -280,7 +280,7 @@ class BudgetBatchSampler(Sampler[list[int]]):
         return {"epoch": epoch, "given": given, **self._identity()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken.
+        """Resume where `state_dict` was taken.
 
         Raises:
             ValueError: It was taken in the middle of an epoch over other data, limits, seed or ranks.
@@ -372,12 +372,12 @@ class BudgetBatchSampler(Sampler[list[int]]):
 
 
 class EpochBatchSampler(BudgetBatchSampler):
-    """Gives each row together with what its augmentation is drawn from: its epoch, and its draw in there.
+    """Gives each row with what its augmentation is drawn from: the epoch, and the row's draw in it.
 
-    A row that an epoch gives several times (`balance`) has the draws 0, 1 ..., or its copies would be alike.
+    A row that an epoch gives several times (`balance`) has the draws 0, 1 ...; with one its copies would be
+    alike.
 
-    Workers that persist keep the dataset as it was when they started: what changes from epoch to epoch has to
-    come to them with the rows.
+    Persistent workers keep the dataset as it was when they started, so the epoch has to come with the rows.
     """
 
     def __iter__(self) -> Iterator[list[tuple[int, int, int]]]:  # type: ignore[override]  # as the dataset
@@ -391,10 +391,10 @@ class EpochBatchSampler(BudgetBatchSampler):
 
 
 class ResumableLoader(DataLoader[Any]):
-    """A DataLoader over a `BudgetBatchSampler` that can be saved in the middle of an epoch and gone on with.
+    """A DataLoader over a `BudgetBatchSampler` that can be saved and resumed in the middle of an epoch.
 
-    Lightning saves and restores every loader that has a state. A batch counts as used once it is handed out;
-    those that workers have prefetched do not.
+    Lightning saves and restores every loader that has a state. A batch counts as used once it is handed out,
+    not when a worker has prefetched it.
     """
 
     batch_sampler: BudgetBatchSampler
@@ -410,5 +410,5 @@ class ResumableLoader(DataLoader[Any]):
         return self.batch_sampler.state_dict(given=getattr(self, "_used", None))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on after the batches that were handed out when the state was taken."""
+        """Resume after the batches that were handed out when the state was taken."""
         self.batch_sampler.load_state_dict(state)

@@ -36,6 +36,7 @@ from mmsr.data.manifest.manifest import (
     rows_with,
     stream_manifest,
 )
+from mmsr.records import INPUT_IDS
 
 if TYPE_CHECKING:
     from mmsr.model.processing import MmsrProcessor
@@ -51,11 +52,12 @@ _CACHED_SECONDS = 4 * 3600.0  # 460 MB of 16 kHz int16
 class MmsrDataModule(LightningDataModule):
     """Batches of utterances from a manifest.
 
-    Before a loader is asked for, the training program calls `attach(processor)`, whose labels are the label
-    set; it may set `audio_features`, which then takes the waveforms' place, and `text_features`, which goes
-    beside the tokens. The rows of each split can be read before that, as training a tokenizer wants.
+    Before a loader is made, `attach(processor)` has to be called, whose labels are the label set. Setting
+    `audio_features` replaces the waveforms by a frozen encoder's states, and `text_features` adds those of
+    the tokens. The rows of each split can be read before, as for training a tokenizer.
 
-    Under DDP, use `Trainer(use_distributed_sampler=False)`: the ranks are dealt out by the batch sampler.
+    Under DDP, use `Trainer(use_distributed_sampler=False)`: the batch sampler divides the batches among the
+    ranks.
 
     Args:
         manifest: A csv, tsv, jsonl, parquet or xlsx file, its URL, or a dataset in the Hub's format.
@@ -206,13 +208,13 @@ class MmsrDataModule(LightningDataModule):
         self._cached_seconds = 0.0
 
     def check_augment(self, *, stored: bool) -> None:
-        """Refuse augmentations that could change nothing.
+        """Refuse augmentations that would change nothing.
 
         Args:
-            stored: Whether the audio encoder's states come from a store, and no waveform is heard.
+            stored: Whether the audio encoder's states come from a store, in place of waveforms.
 
         Raises:
-            ValueError: There is an augmentation of what the model does not read.
+            ValueError: There is an augmentation of an input that the model does not read.
         """
         if self.augmentations is None:
             return
@@ -228,10 +230,10 @@ class MmsrDataModule(LightningDataModule):
             )
 
     def check_rationales(self) -> None:
-        """Refuse to train a writer that has nothing to learn from.
+        """Refuse to train a decoder on rows without rationales.
 
-        It would stay as random as it began, and what it writes would be shown as the reason. Of a stream the
-        rows that come first are no proof.
+        It would stay random, and what it writes would be shown as the rationale. A stream is not checked,
+        since only its first rows are known.
 
         Raises:
             ManifestError: No row of the training split has a rationale.
@@ -276,7 +278,7 @@ class MmsrDataModule(LightningDataModule):
         return self._split_rows("test")
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Shuffled batches that can be gone on with from the middle of an epoch."""
+        """Shuffled batches, by a loader that can be resumed in the middle of an epoch."""
         return self._stream_loader() if self.streaming else self._loader("train")
 
     def val_dataloader(self) -> DataLoader[Any]:
@@ -307,7 +309,7 @@ class MmsrDataModule(LightningDataModule):
 
     def _split_rows(self, split: Split) -> datasets.Dataset:
         if self.streaming and split not in self._rows:
-            # of the training rows those that come first: a tokenizer and class weights look at them
+            # the first training rows are enough for a tokenizer and for class weights
             rows = list(itertools.islice(self._stream(split), _SAMPLED_ROWS if split == "train" else None))
             if rows:
                 self._rows[split] = datasets.Dataset.from_list(rows)
@@ -558,5 +560,5 @@ def _count_tokens(processor: "MmsrProcessor", texts: Sequence[str | None]) -> np
     """Tokens `[n]` of each transcript; 0 without one."""
     if not any(texts):
         return np.zeros(len(texts), dtype=np.int64)
-    counted = processor.tokenizer([text or "" for text in texts])["input_ids"]
+    counted = processor.tokenizer([text or "" for text in texts])[INPUT_IDS]
     return np.array([len(ids) if text else 0 for ids, text in zip(counted, texts, strict=True)])

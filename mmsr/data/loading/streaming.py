@@ -1,10 +1,10 @@
-"""Batches of a manifest that is read as it comes, for data that fit neither memory nor disk.
+"""Batches of a manifest that is read row by row, for data that fit neither memory nor disk.
 
     rows as they come ─► this process's share ─► windows ─► batches under the budget, shuffled in the window
 
 A stream has no end: after the last row it begins again, in another order inside its windows, so training on
-it is measured in steps. What it costs is order: rows are shuffled within a window alone, so shards should
-be shuffled when they are written.
+it is measured in steps. Rows are shuffled within a window alone, so shards should be shuffled when they are
+written.
 """
 
 import functools
@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from mmsr.data.audio.decoding import Audio, AudioError
 from mmsr.data.loading.batching import BudgetBatchSampler
-from mmsr.data.loading.utterances import Collator, UtteranceDataset
+from mmsr.data.loading.utterances import Collator, LoadedUtterance, UtteranceDataset
 from mmsr.data.manifest.manifest import DURATION, Row
 
 
@@ -66,23 +66,21 @@ class StreamedBatches(IterableDataset[dict[str, Any]]):
         """This worker's batches, from its share of `start` on."""
         worker = get_worker_info()
         number, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        number = (
-            number + self.start
-        ) % workers  # workers hand out batches in turn: the one whose turn it was
+        number = (number + self.start) % workers  # workers hand out batches in turn
         skipped = -(-(self.start - number) // workers) if self.start > number else 0
         share = self.rank * workers + number
         for batch in itertools.islice(self._batches(share, self.world_size * workers), skipped, None):
             yield self.collate(batch())
 
-    def _batches(self, share: int, shares: int) -> Iterator[Callable[[], list[dict[str, Any]]]]:
+    def _batches(self, share: int, shares: int) -> Iterator[Callable[[], list[LoadedUtterance]]]:
         """One process's batches, whose audio is decoded when they are called."""
         for epoch in itertools.count():
             mine = itertools.islice(self.rows(), share, None, shares)
             given = 0
-            while some := list(itertools.islice(mine, self.window)):
-                dataset = self.utterances(some)
+            while window := list(itertools.islice(mine, self.window)):
+                dataset = self.utterances(window)
                 stretch = 1.0 if dataset.augmentations is None else dataset.augmentations.stretch
-                dataset.seconds, dataset.tokens = _seconds(some) * stretch, self.tokens(some)
+                dataset.seconds, dataset.tokens = _seconds(window) * stretch, self.tokens(window)
                 sampler = BudgetBatchSampler(
                     dataset.seconds,
                     dataset.tokens,
@@ -93,7 +91,7 @@ class StreamedBatches(IterableDataset[dict[str, Any]]):
                 )
                 for indices in sampler:
                     yield functools.partial(_read, dataset, epoch, indices)
-                given += len(some)
+                given += len(window)
             if not given:
                 raise ValueError(
                     f"the stream has no row for process {share} of {shares}; accepted: as many training rows "
@@ -102,7 +100,7 @@ class StreamedBatches(IterableDataset[dict[str, Any]]):
 
 
 class StreamLoader(DataLoader[Any]):
-    """A DataLoader over `StreamedBatches` that can be saved and gone on with: it reads up to where it was."""
+    """A DataLoader over `StreamedBatches` that can be saved and resumed: it reads up to where it was."""
 
     dataset: StreamedBatches
 
@@ -121,11 +119,11 @@ class StreamLoader(DataLoader[Any]):
         return {"given": self._used}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on after these."""
+        """Resume after these."""
         self.dataset.start = state["given"]
 
 
-def _read(dataset: UtteranceDataset, epoch: int, rows: Sequence[int]) -> list[dict[str, Any]]:
+def _read(dataset: UtteranceDataset, epoch: int, rows: Sequence[int]) -> list[LoadedUtterance]:
     return [dataset[epoch, row, 0] for row in rows]
 
 

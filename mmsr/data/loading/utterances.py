@@ -1,7 +1,7 @@
 """Rows of a manifest as utterances, and utterances as a batch of the processor's tensors.
 
     row ─► Audio ─► augmentations ─► waveform [s]  ─┐
-           or audio_features ─► [f, l, d]           ├─► processor ─► batch
+           or audio_features ─► [f, l, d]           ├─► LoadedUtterance ─► processor ─► batch
            transcript, label, rationale             │
            and text_features ─► [t, l, d]          ─┘
 
@@ -10,7 +10,8 @@ layers, `d` width.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import datasets
 import numpy as np
@@ -20,6 +21,7 @@ from torch.utils.data import Dataset
 from mmsr.data.audio.augmentation import Augmentations, row_generator
 from mmsr.data.audio.decoding import Audio, AudioError
 from mmsr.data.manifest.manifest import Row
+from mmsr.records import ATTENTION_MASK, TEXT_FEATURES
 
 if TYPE_CHECKING:
     from mmsr.model.processing import MmsrProcessor
@@ -30,15 +32,34 @@ TextFeatures = Callable[[str], torch.Tensor]
 """Transcript to a frozen encoder's states `[t, l, d]`, one for each token that the processor makes of it."""
 
 
-class UtteranceDataset(Dataset[dict[str, Any]]):
+@dataclass(frozen=True, slots=True)
+class LoadedUtterance:
+    """One row as the collator takes it; None for what the row lacks, or what is not asked for.
+
+    Attributes:
+        id: Of the row.
+        text: The transcript.
+        rationale: The rationale.
+        sentiment: The label's name.
+        audio: Waveform `[s]`, float32 at 16 kHz.
+        audio_features: In its place, the audio encoder's states `[f, l, d]`.
+        text_features: The text encoder's states `[t, l, d]`.
+    """
+
+    id: str
+    text: str | None
+    rationale: str | None
+    sentiment: str | None
+    audio: np.ndarray | None = None
+    audio_features: torch.Tensor | None = None
+    text_features: torch.Tensor | None = None
+
+
+class UtteranceDataset(Dataset[LoadedUtterance]):
     """Rows with their audio decoded, or in its place a frozen encoder's states.
 
     `dataset[row]` is the row as it is, `dataset[epoch, row, draw]` as it is augmented in this epoch, when it
     is drawn for the first time (0), the second (1) ...
-
-    A row is `id`, `text`, `rationale`, `sentiment` (text or None), and either `audio` (`[s]` float32 at
-    16 kHz, or None) or `audio_features` (`[f, l, d]`, or None); with a text encoder's states `text_features`
-    (`[t, l, d]`, or None) too.
 
     Args:
         rows: A split of a manifest.
@@ -77,15 +98,11 @@ class UtteranceDataset(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int | tuple[int, int, int]) -> dict[str, Any]:
+    def __getitem__(self, index: int | tuple[int, int, int]) -> LoadedUtterance:
         epoch, index, draw = index if isinstance(index, tuple) else (None, index, 0)
         row = self.rows[int(index)]
-        utterance = {"id": row["id"], "text": row[self.text_column], "rationale": row["rationale"]}
-        utterance["sentiment"] = row["label"]
-        if self.text_features is not None:
-            text = utterance["text"]
-            utterance["text_features"] = None if text is None else self.text_features(text)
-        path = row["audio"]
+        text, path = row[self.text_column], row["audio"]
+        waveform, states = None, None
 
         def augmented(values: torch.Tensor) -> torch.Tensor:
             if self.augmentations is None or epoch is None:
@@ -94,15 +111,21 @@ class UtteranceDataset(Dataset[dict[str, Any]]):
             return self.augmentations(values, generator=generator)[0]
 
         try:
-            if self.audio_features is not None:
-                states = None if path is None else augmented(self.audio_features(path))
-                return {**utterance, "audio_features": states}
-            if path is None:
-                return {**utterance, "audio": None}
-            waveform = torch.from_numpy(self._waveform(index, path))
-            return {**utterance, "audio": augmented(waveform).numpy()}
+            if path is not None and self.audio_features is not None:
+                states = augmented(self.audio_features(path))
+            elif path is not None:
+                waveform = augmented(torch.from_numpy(self._waveform(index, path))).numpy()
         except AudioError as error:
             raise AudioError(f"row with id {row['id']!r}, column audio: {error}") from error
+        return LoadedUtterance(
+            id=row["id"],
+            text=text,
+            rationale=row["rationale"],
+            sentiment=row["label"],
+            audio=waveform,
+            audio_features=states,
+            text_features=None if text is None or self.text_features is None else self.text_features(text),
+        )
 
     def _waveform(self, index: int, path: str) -> np.ndarray:
         if self._cache is None:
@@ -113,9 +136,9 @@ class UtteranceDataset(Dataset[dict[str, Any]]):
 
 
 class Collator:
-    """Turns rows into one batch: the processor's tensors, and encoders' states where rows have those.
+    """Turns utterances into one batch: the processor's tensors, and encoders' states where there are any.
 
-    A modality that no row of a batch has is not given to the processor.
+    A modality that no utterance of a batch has is not given to the processor.
 
     Args:
         processor: Makes `input_values`, `input_ids`, `labels`, `sentiment_labels` and their masks.
@@ -124,9 +147,9 @@ class Collator:
 
     def __init__(self, processor: "MmsrProcessor", *, rationales: bool = True):
         self.processor = processor
-        self.rationales = rationales
+        self.inputs = ("audio", "audio_features", "text", *(("rationale",) if rationales else ()))
 
-    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    def __call__(self, utterances: Sequence[LoadedUtterance]) -> dict[str, torch.Tensor]:
         """Make a batch.
 
         Returns:
@@ -134,19 +157,18 @@ class Collator:
             `audio_features_mask` `[b, f]`, where a row without audio is all zero, and no waveform;
             `text_features` `[b, t, l, d]` float32, whose mask is `attention_mask`.
         """
-        columns = ("audio", "audio_features", "text", "rationale")
-        inputs = {name: [row.get(name) for row in rows] for name in columns}
-        if not self.rationales:
-            del inputs["rationale"]
-        given = {
-            name: values for name, values in inputs.items() if any(value is not None for value in values)
-        }
-        sentiment = [row["sentiment"] for row in rows]
+        columns = {name: [getattr(utterance, name) for utterance in utterances] for name in self.inputs}
+        given = {name: values for name, values in columns.items() if _any(values)}
+        sentiment = [utterance.sentiment for utterance in utterances]
         batch = dict(self.processor(**given, sentiment=sentiment, sampling_rate=16000, return_tensors="pt"))
-        written = [row.get("text_features") for row in rows]
-        if any(feature is not None for feature in written):
-            batch["text_features"] = _placed(written, batch["attention_mask"])
+        features = [utterance.text_features for utterance in utterances]
+        if _any(features):
+            batch[TEXT_FEATURES] = _placed(features, batch[ATTENTION_MASK])
         return batch
+
+
+def _any(values: Sequence[object]) -> bool:
+    return any(value is not None for value in values)
 
 
 def _placed(features: Sequence[torch.Tensor | None], mask: torch.Tensor) -> torch.Tensor:

@@ -18,6 +18,7 @@ from mmsr.model.configuration import MmsrConfig
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor
 from mmsr.training.module import MmsrModule
+from mmsr.training.settings import TrainingSettings
 
 
 def test_stored_states_of_one_window_are_not_another_windows(tmp_path: Path):
@@ -66,8 +67,8 @@ class Watch(Callback):
 def train(corpus: Path, folder: Path, **switches: Any) -> Watch:
     watch = Watch()
     options: dict[str, Any] = {"freeze": ["audio_encoder", "text_encoder"], **switches}
-    module = MmsrModule(
-        "tiny",
+    settings = TrainingSettings(
+        preset="tiny",
         vocab_size=600,
         config={"tie_word_embeddings": False, "text_layer_mix": True},
         learning_rate=1e-2,
@@ -86,7 +87,7 @@ def train(corpus: Path, folder: Path, **switches: Any) -> Watch:
         num_sanity_val_steps=0,
         callbacks=[watch],
     )
-    trainer.fit(module, datamodule=MmsrDataModule(str(corpus), batch_rows=8))
+    trainer.fit(MmsrModule(settings), datamodule=MmsrDataModule(str(corpus), batch_rows=8))
     return watch
 
 

@@ -261,7 +261,7 @@ def test_what_is_lacking_is_encoded_in_batches_that_are_allowed(tmp_path: Path):
         encoder="e",
         processing={},
         name="e",
-        together=together,
+        batches=together,
     )
     features("a")
     assert list(features.fill(["a", "bb", "b", "b", "cc"])) == [1, 2, 4]

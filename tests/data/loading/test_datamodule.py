@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from mmsr.data.audio.decoding import Audio, AudioError
 from mmsr.data.loading.datamodule import MmsrDataModule
-from mmsr.data.loading.utterances import Collator
+from mmsr.data.loading.utterances import Collator, LoadedUtterance
 from mmsr.data.manifest.manifest import ManifestError
 from mmsr.model.processing import padded_states
 
@@ -333,20 +333,14 @@ def test_text_features_stand_where_their_tokens_do():
 
     collate = Collator(Padded(), rationales=False)  # type: ignore[arg-type]
     lengths = {"u0": 2, "u2": 3}
-    rows = [
-        {
-            "id": name,
-            "text": "x" if name in lengths else None,
-            "audio": np.ones(3, dtype=np.float32),
-            "sentiment": None,
-            "rationale": None,
-            "text_features": torch.arange(1.0, lengths[name] + 1)[:, None, None].half()
-            if name in lengths
-            else None,
-        }
-        for name in ("u0", "u1", "u2")
-    ]
-    found = collate(rows)["text_features"]
+
+    def utterance(name: str) -> LoadedUtterance:
+        states = torch.arange(1.0, lengths.get(name, 0) + 1)[:, None, None].half()
+        text, features = ("x", states) if name in lengths else (None, None)
+        audio = np.ones(3, dtype=np.float32)
+        return LoadedUtterance(name, text, None, None, audio=audio, text_features=features)
+
+    found = collate([utterance(name) for name in ("u0", "u1", "u2")])["text_features"]
     assert found.dtype == torch.float32 and found.shape == (3, 3, 1, 1)
     assert found.squeeze().tolist() == [[0, 1, 2], [0, 0, 0], [1, 2, 3]]
 
@@ -431,7 +425,7 @@ def test_development_and_test_rows_are_never_augmented(numbered: Path):
     assert waveforms(changed, 0).keys() == waveforms(plain, 0).keys()
     assert waveforms(changed, 0) != waveforms(plain, 0)
     dataset = changed._dataset("train")
-    assert np.array_equal(dataset[3]["audio"], plain._dataset("train")[3]["audio"])  # without an epoch: clean
+    assert np.array_equal(dataset[3].audio, plain._dataset("train")[3].audio)  # without an epoch: clean
 
 
 def test_batches_keep_to_their_budget_when_rows_become_longer(numbered: Path):
@@ -462,10 +456,10 @@ def test_stored_states_are_masked_in_training_alone(numbered: Path):
     states = torch.randn(50, 2, 3)
     data.audio_features = lambda path: states.half()
     train = data._dataset("train")
-    one, other = train[0, 0, 0]["audio_features"], train[1, 0, 0]["audio_features"]
+    one, other = train[0, 0, 0].audio_features, train[1, 0, 0].audio_features
     assert not torch.equal(one, other) and not torch.equal(one, states.half())
-    assert torch.equal(train[0, 0, 0]["audio_features"], one)
-    assert torch.equal(data._dataset("dev")[0]["audio_features"], states.half())
+    assert torch.equal(train[0, 0, 0].audio_features, one)
+    assert torch.equal(data._dataset("dev")[0].audio_features, states.half())
     assert not any(
         torch.equal(row, states.half().float())
         for b in data.train_dataloader()

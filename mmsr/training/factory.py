@@ -1,0 +1,242 @@
+"""Model and processor of a run, made from its settings, and what training adds to them.
+
+settings, training rows ─► make_model ─► model, processor
+model ─► prepare_model ─► frozen parts, low-rank updates, way of computing
+model, settings ─► make_objectives ─► modules that are trained beside it
+frozen encoders, data ─► use_feature_store ─► stored states in place of waveforms and tokens
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+import lightning as L
+import torch
+from rich.progress import Progress
+from torch import nn
+
+from mmsr.data.features.encoders import stored_audio, stored_text
+from mmsr.data.features.store import StoredFeatures
+from mmsr.data.loading.datamodule import MmsrDataModule
+from mmsr.data.manifest.manifest import column_of
+from mmsr.model.configuration import DEFAULT_LABELS, MmsrConfig
+from mmsr.model.modeling import MmsrForSentimentReasoning
+from mmsr.model.processing import MmsrProcessor
+from mmsr.training.objectives import LOSSES, OgmGe, check_objectives
+from mmsr.training.parameters import add_lora, check_shared_table, free_label_tokens, freeze_encoders
+from mmsr.training.settings import Computation, Freezing, Lora, ModelSource, TrainingSettings
+
+_TOKENIZER_ROWS = 50_000  # on which a tokenizer is trained: more of them hardly change its pieces
+_STANDARDIZED_ON = 128  # training files, spread evenly; some 20,000 frames
+
+Parts = tuple[MmsrForSentimentReasoning, MmsrProcessor]
+
+
+# ---------------------------------------------------------------------- model and processor
+
+
+def make_model(settings: TrainingSettings, data: MmsrDataModule) -> Parts:
+    """Model and processor as the settings name them, with the weights of the labels in the model's loss.
+
+    Args:
+        settings: Of the run.
+        data: Its training rows train a fresh model's tokenizer, and are counted for balanced class weights.
+
+    Raises:
+        ValueError: The parts do not go together, or the class weights do not fit labels or data.
+    """
+    if settings.pretrained:
+        processor = MmsrProcessor.from_pretrained(settings.pretrained)
+        model = MmsrForSentimentReasoning.from_pretrained(settings.pretrained)
+    elif settings.audio or settings.text:
+        model, processor = _from_encoders(settings)
+    else:
+        model, processor = _from_preset(settings, data)
+    weights = settings.class_weights
+    if weights == "balanced":
+        if "label" in (data.balance or ""):
+            raise ValueError(
+                f"class_weights='balanced' and data balance={data.balance!r} both make up for rare "
+                "labels, and together they prefer them: give one or the other"
+            )
+        data.attach(processor)  # turns indices in the manifest into labels
+        weights = balanced_weights(data.train_rows["label"], processor.labels)
+    if weights is not None:
+        if len(weights) != len(processor.labels):
+            raise ValueError(
+                f"class_weights has {len(weights)} entries; accepted: one for each of "
+                f"{', '.join(processor.labels)}"
+            )
+        model.config.class_weights = list(weights)
+    if settings.label_smoothing is not None:
+        model.config.label_smoothing = settings.label_smoothing
+    return model, processor
+
+
+def _from_preset(source: ModelSource, data: MmsrDataModule) -> Parts:
+    """A fresh model, whose tokenizer is trained on the training rows."""
+    rows = data.train_rows
+    rows = rows.select(range(0, len(rows), math.ceil(len(rows) / _TOKENIZER_ROWS)))
+    processor = MmsrProcessor.train(
+        [text for column in ("text", "rationale") for text in column_of(rows, column).to_pylist() if text],
+        labels=source.labels,
+        vocab_size=source.vocab_size,
+        rationale_format=source.rationale_format,
+        text_prefix=source.text_prefix,
+    )
+    config = {**processor.config_kwargs(), "fusion": source.fusion, **(source.config or {})}
+    if source.rationale_format != "none":
+        config |= {"label_token_ids": processor.label_token_ids, "decoder_type": source.decoder_type}
+    vocab_size = len(processor.tokenizer)
+    made = MmsrConfig.from_preset(source.preset, vocab_size=vocab_size, **config)
+    return MmsrForSentimentReasoning(made), processor
+
+
+def _from_encoders(source: ModelSource) -> Parts:
+    """A model of pretrained parts."""
+    if source.text is None and source.decoder is None:
+        raise ValueError(
+            "audio= without text=: the tokenizer comes from the text encoder or from a pretrained "
+            "decoder; give text= or decoder= as well"
+        )
+    processor = MmsrProcessor.from_encoders(
+        audio=source.audio,
+        text=source.text,
+        decoder=source.decoder,
+        labels=source.labels or list(DEFAULT_LABELS.values()),
+        text_prefix=source.text_prefix,
+        rationale_format=source.rationale_format,
+    )
+    writes = source.rationale_format != "none"
+    decoder_type = {"decoder_type": source.decoder_type} if writes else {}
+    model = MmsrForSentimentReasoning.from_encoders(
+        audio=source.audio,
+        text=source.text,
+        decoder=(source.decoder or source.preset) if writes else None,
+        processor=processor,
+        **{"fusion": source.fusion, **decoder_type, **(source.config or {})},
+    )
+    return model, processor
+
+
+def balanced_weights(labels: Sequence[str | None], names: Sequence[str]) -> list[float]:
+    """Weight of each label inverse to its frequency: n / (c · n of the label), as scikit-learn's `balanced`.
+
+    Raises:
+        ValueError: A label has no row.
+    """
+    counts = Counter(label for label in labels if label is not None)
+    if missing := [name for name in names if not counts[name]]:
+        raise ValueError(
+            f"class_weights='balanced': no training row is {', '.join(missing)}; accepted: rows of every "
+            "label, or class_weights as a list of numbers"
+        )
+    return [counts.total() / (len(names) * counts[name]) for name in names]
+
+
+# ---------------------------------------------------------------------- what training adds
+
+
+def prepare_model(model: MmsrForSentimentReasoning, freezing: Freezing, computation: Computation) -> None:
+    """Freeze parts, add low-rank updates, and choose how the model computes.
+
+    Raises:
+        ValueError: The model lacks a part that is named, or cannot compute like that here.
+    """
+    check_shared_table(model, freezing)
+    freeze_encoders(model, freeze=freezing.freeze or (), train_layers=freezing.train_layers)
+    add_updates(model, freeze=freezing.freeze, lora=freezing.lora)
+    if computation.attention is not None:
+        try:
+            model.set_attn_implementation(computation.attention)
+        except (ImportError, ValueError) as error:
+            raise ValueError(
+                f"attention={computation.attention!r} cannot be used here: {' '.join(str(error).split())}; "
+                "accepted: sdpa, eager, flash_attention_2 (a CUDA device and the package flash-attn)"
+            ) from None
+    if computation.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+
+
+def add_updates(
+    model: MmsrForSentimentReasoning, *, freeze: Sequence[str] | None, lora: dict[str, Lora] | None
+) -> None:
+    """Add the weights that are trained in place of frozen ones, as the training's checkpoints hold them."""
+    add_lora(model, lora or {})
+    if "decoder" in {*(freeze or ()), *(lora or ())}:
+        free_label_tokens(model)
+
+
+def make_objectives(
+    settings: TrainingSettings, model: MmsrForSentimentReasoning, *, processes: int
+) -> tuple[dict[str, nn.Module], OgmGe | None]:
+    """The further objectives by name, and OGM-GE if it is among them.
+
+    Raises:
+        ValueError: The losses are of a modality or a decoder that the model lacks, or not for many processes.
+    """
+    config = model.config
+    if settings.uncertainty_weighting and model.decoder is None:
+        raise ValueError(
+            f"uncertainty_weighting= weighs two losses, and {settings.pretrained} writes no rationales"
+        )
+    options = check_objectives(settings.objectives or {})
+    if options and not (config.uses_audio and config.uses_text):
+        raise ValueError(
+            f"objectives= ({', '.join(options)}) are of two modalities, and {settings.pretrained} has "
+            f"fusion={config.fusion!r}"
+        )
+    balance = options.pop("ogm_ge", None)
+    if balance is not None and processes > 1:  # each would change its gradients in its own way
+        raise ValueError(f"objectives ogm_ge runs in one process, not in {processes}")
+    made: dict[str, nn.Module] = {
+        name: LOSSES[name](config.hidden_size, len(config.labels), **given) for name, given in options.items()
+    }
+    return made, None if balance is None else OgmGe(**balance)
+
+
+# ---------------------------------------------------------------------- feature store
+
+
+def use_feature_store(
+    settings: TrainingSettings, model: MmsrForSentimentReasoning, processor: MmsrProcessor, trainer: L.Trainer
+) -> None:
+    """Let the trainer's data module read the frozen encoders' states; encode what the store lacks."""
+    assert settings.feature_store is not None
+    data: MmsrDataModule = trainer.datamodule  # type: ignore[attr-defined]
+    bf16, dtype = trainer.precision == "bf16-mixed", settings.feature_dtype
+    splits = (data.train_rows, data.dev_rows)
+    if "audio_encoder" in settings.frozen:
+        features = stored_audio(model, processor, settings.feature_store, bf16=bf16, dtype=dtype)
+        _fill(features, [path for rows in splits for path in rows["audio"] if path], "audio", trainer)
+        data.audio_features = features
+        if model.encoder.audio_stream.standardize and not trainer.ckpt_path and not settings.pretrained:
+            _standardize(model, features, [path for path in data.train_rows["audio"] if path])
+    if "text_encoder" in settings.frozen:
+        features = stored_text(model, processor, settings.feature_store, bf16=bf16, dtype=dtype)
+        texts = dict.fromkeys(text for rows in splits for text in rows[data.text_column] if text)
+        _fill(features, list(texts), "text", trainer)
+        data.text_features = features
+
+
+def _fill(features: StoredFeatures, inputs: Sequence[str], modality: str, trainer: L.Trainer) -> None:
+    """Encode what the store lacks, each process its part."""
+    mine = inputs[trainer.global_rank :: trainer.world_size]
+    with Progress(disable=not trainer.is_global_zero or len(mine) < 10) as bar:
+        task = bar.add_task(f"{modality} features", total=len(mine))
+        for done in features.fill(mine):
+            bar.update(task, completed=done)
+    features.store.record(f"{trainer.default_root_dir}, {modality}")
+    trainer.strategy.barrier()
+
+
+def _standardize(model: MmsrForSentimentReasoning, features: StoredFeatures, paths: Sequence[str]) -> None:
+    """Set the audio stream's mean and deviation from some of the training files."""
+    stream = model.encoder.audio_stream
+    sample = paths[:: math.ceil(len(paths) / _STANDARDIZED_ON)]
+    states = torch.cat([stream.kept_states(features(path)).float() for path in sample])  # [f, l, d]
+    deviation, mean = torch.std_mean(states, dim=0)
+    stream.mean.copy_(mean)
+    stream.deviation.copy_(deviation.clamp(min=1e-5))

@@ -1,0 +1,347 @@
+"""The settings of a training run: a dataclass for each concern, and `TrainingSettings`, which has them all.
+
+YAML (model: ...), --model.* ─► TrainingSettings ─► MmsrModule, and flat to checkpoints and run.yaml
+
+Each checks itself when it is made: its numbers against the ranges that their types state, then its fields
+against each other. `TrainingSettings` checks the concerns against each other. The text below a field is its
+help in `mmsr fit --help_all`. A function that needs one concern takes that class, of which `TrainingSettings`
+is a subclass.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypedDict, get_args, get_type_hints
+
+from mmsr.data.features.store import Dtype
+from mmsr.model.configuration import (
+    MmsrConfig,
+    check_choice,
+    check_class_weights,
+    check_names,
+    fusion_modalities,
+)
+from mmsr.model.fusion import FUSION_CLASSES
+from mmsr.training.objectives import check_objectives
+
+ENCODERS = ("audio_encoder", "text_encoder")
+PARTS = (*ENCODERS, "decoder")
+"""What `freeze` and `lora` may name; `train_layers` and `gradual_unfreezing` are of the encoders."""
+
+# Settings of `MmsrConfig` that are settings of a run, by their names here.
+_OF_CONFIG = {
+    "fusion": "fusion",
+    "rationale_format": "rationale_format",
+    "decoder_type": "decoder_type",
+    "id2label": "labels",
+}
+_FIXED_BY_A_CHECKPOINT = ("fusion", "config", "labels", "text_prefix", "rationale_format", "decoder_type")
+
+
+@dataclass(frozen=True, repr=False)
+class Range:
+    """The values that a number may have, in words and as a test."""
+
+    accepted: str
+    contains: Callable[[float], bool]
+
+    def __repr__(self) -> str:
+        return self.accepted
+
+
+Share = Annotated[float, Range("0 to 1", lambda value: 0 <= value <= 1)]
+Decay = Annotated[float, Range("between 0 and 1", lambda value: 0 < value < 1)]
+Factor = Annotated[float, Range("above 0, to 1", lambda value: 0 < value <= 1)]
+Positive = Annotated[float, Range("above 0", lambda value: value > 0)]
+NotNegative = Annotated[float, Range("0 to inf", lambda value: value >= 0)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """Settings whose numbers are checked when they are made.
+
+    Raises:
+        ValueError: A value is out of its range, unknown, or contradicts another.
+    """
+
+    def __post_init__(self) -> None:
+        for name, hint in get_type_hints(type(self), include_extras=True).items():
+            value = getattr(self, name)
+            for kind in (hint, *get_args(hint)):  # X, or X | None
+                for accepted in getattr(kind, "__metadata__", ()):
+                    if value is not None and not accepted.contains(value):
+                        raise ValueError(f"{name} is {value}; accepted: {accepted}")
+
+    def changed(self, *names: str) -> list[str]:
+        """Which of the fields differ from their defaults; None, empty and zero are alike."""
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        return [name for name in names if (getattr(self, name) or None) != (defaults[name] or None)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSource(Checked):
+    """What model is trained: a fresh one of a `preset`, one of pretrained parts, or a checkpoint."""
+
+    preset: Literal["tiny", "small", "base"] = "small"
+    """Size of a fresh model, and of a fresh decoder beside pretrained encoders."""
+    audio: str | None = None
+    """Pretrained speech encoder, a Hub id or folder."""
+    text: str | None = None
+    """Pretrained text encoder, a Hub id or folder."""
+    pretrained: str | None = None
+    """Folder or Hub id of an mmsr checkpoint to start from."""
+    decoder: str | None = None
+    """Pretrained language model that writes the rationale, a Hub id or folder; by default a fresh decoder of
+    the `preset`."""
+    decoder_type: Literal["cross_attention", "prefix"] = "cross_attention"
+    """How the decoder reads the fused memory: by cross_attention, or as a soft prefix."""
+    fusion: str = "cross_attention"
+    """How audio and transcript are fused."""
+    rationale_format: Literal["none", "multitask", "post_thinking", "pre_thinking"] = "multitask"
+    """What the decoder writes: a rationale for the head's label (`multitask`), label and then rationale
+    (`post_thinking`), rationale and then label (`pre_thinking`), or `none`."""
+    labels: list[str] | None = None
+    """Label names in the order of their ids; negative, neutral, positive by default."""
+    text_prefix: str = ""
+    """Put before every transcript, such as `query: ` for e5 encoders."""
+    vocab_size: int = 4000
+    """Most pieces of the tokenizer that a fresh model trains on the training split."""
+    config: dict[str, Any] | None = None
+    """Further settings of `MmsrConfig`, such as `{hidden_size: 256, pooling: statistics}`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("fusion", self.fusion, tuple(FUSION_CLASSES))
+        self._check_config(self.config or {})
+        if self.pretrained:
+            self._check_pretrained()
+        if self.decoder and not (self.audio or self.text):
+            raise ValueError("decoder= (pretrained) needs a pretrained encoder: give audio=, text=, or both")
+        if self.rationale_format == "none":
+            if self.decoder:
+                raise ValueError("decoder= writes rationales, and rationale_format='none' wants none")
+            if self.changed("decoder_type"):
+                raise ValueError(
+                    f"decoder_type={self.decoder_type!r} is of a decoder, and rationale_format='none' "
+                    "wants none"
+                )
+
+    def _check_config(self, config: Mapping[str, Any]) -> None:
+        """Refuse names that do not exist, and those that have a setting of their own."""
+        for name in config.keys() & _OF_CONFIG.keys():
+            ours = _OF_CONFIG[name]
+            given = f" and {ours}={getattr(self, ours)!r}" if self.changed(ours) else ""
+            raise ValueError(f"config {name}={config[name]!r}{given}: say it by {ours}= alone")
+        check_names("config", config, set(MmsrConfig.settings()) - set(_OF_CONFIG))
+
+    def _check_pretrained(self) -> None:
+        if self.audio or self.text or self.decoder:
+            raise ValueError(
+                "pretrained= (a checkpoint) contradicts audio=, text= and decoder= (its parts): "
+                "give one or the other"
+            )
+        if given := self.changed(*_FIXED_BY_A_CHECKPOINT):
+            raise ValueError(
+                f"pretrained={self.pretrained!r} (a checkpoint) has its own {', '.join(given)}: leave "
+                f"{'it' if len(given) == 1 else 'them'} out"
+            )
+
+
+class Lora(TypedDict, total=False):
+    """LoRA of one part: rank `r` (8), `alpha` (16; the update counts alpha / r), `dropout` (0).
+
+    `target_modules` (`all-linear`) are endings of the names of the layers that get an update. `quantize`
+    keeps the frozen linear layers in 4 bits, `nf4` or `fp4` (QLoRA).
+    """
+
+    r: int
+    alpha: int
+    dropout: float
+    target_modules: list[str] | str
+    quantize: Literal["nf4", "fp4"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Freezing(Checked):
+    """Which of the model's weights are trained; each part is named by one of these settings at most."""
+
+    freeze: list[str] | None = None
+    """Parts that are not trained: audio_encoder, text_encoder, decoder (but for the embeddings of its label
+    tokens, which a pretrained one has never seen). Where text encoder and decoder share their word embeddings
+    (the presets small and tiny), neither can be frozen alone, in part or by `lora`, without `config:
+    {tie_word_embeddings: false}`."""
+    train_layers: dict[str, int] | None = None
+    """Encoders of which only the top layers are trained, such as `{audio_encoder: 2}`."""
+    gradual_unfreezing: dict[str, int] | None = None
+    """Encoders that start frozen and of which so many more layers, from the top, are trained with each epoch,
+    such as `{text_encoder: 1}`; after the lowest layer everything else too. Under DDP it needs the strategy
+    `ddp_find_unused_parameters_true`."""
+    lora: dict[str, Lora] | None = None
+    """Parts that are frozen but for low-rank updates (peft), such as `{audio_encoder: {r: 8, alpha: 16,
+    dropout: 0.0, target_modules: [q_proj, v_proj]}}`; by default these values, and every linear layer. With
+    `quantize: nf4` the part's own linear layers are kept in 4 bits (QLoRA, bitsandbytes). In a decoder the
+    embeddings of its label tokens are trained as well. The saved model has the updates merged into its
+    weights."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        named_by: dict[str, str] = {}
+        for setting, parts in self.by_setting().items():
+            for part in parts:
+                check_choice(setting, part, PARTS if setting in ("freeze", "lora") else ENCODERS)
+                if part in named_by:
+                    raise ValueError(
+                        f"{named_by[part]}= and {setting}= contradict each other: both name {part}; "
+                        "give one or the other"
+                    )
+                named_by[part] = setting
+        for setting in ("train_layers", "gradual_unfreezing"):
+            for part, layers in self.by_setting()[setting].items():
+                if layers < 1:
+                    raise ValueError(f"{setting}={{{part}: {layers}}}; accepted: 1 or more layers")
+        for part, options in (self.lora or {}).items():
+            for option in options:
+                check_choice(f"lora.{part}", option, tuple(Lora.__annotations__))
+
+    def by_setting(self) -> dict[str, Mapping[str, Any]]:
+        """The parts that each setting names, with what it says of them."""
+        return {
+            "freeze": dict.fromkeys(self.freeze or ()),
+            "train_layers": self.train_layers or {},
+            "gradual_unfreezing": self.gradual_unfreezing or {},
+            "lora": self.lora or {},
+        }
+
+    @property
+    def frozen(self) -> frozenset[str]:
+        """The parts that are not trained at all."""
+        return frozenset(self.freeze or ())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Computation(Checked):
+    """How forward and backward pass are computed, which changes speed and memory."""
+
+    attention: str | None = None
+    """How attention is computed: sdpa (the default), eager, or flash_attention_2 on CUDA with the package
+    flash-attn. sdpa and eager give the same numbers but for rounding; flash_attention_2 computes in 16 bits,
+    and differs by theirs. A small model trains faster on a CPU with eager, whose memory grows with the square
+    of the audio's length."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass instead of keeping them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureStorage(Checked):
+    """Where the frozen encoders' states are kept, and how."""
+
+    feature_store: str | None = None
+    """Folder in which the frozen encoders' states are kept, so that each file and each transcript is encoded
+    once, for all epochs and all runs that use the folder."""
+    feature_dtype: Dtype = "float16"
+    """How the store keeps states: float16 is half of float32 and exact to 3 digits; bfloat16 has float32's
+    range and 2 digits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimisation(Checked):
+    """AdamW, its learning rates and their schedule, and the average of the weights."""
+
+    learning_rate: Positive = 1e-3
+    """Peak learning rate of what is trained from scratch."""
+    encoder_learning_rate: Positive | None = None
+    """Peak learning rate of the encoders and of a decoder that was loaded (`decoder`, `pretrained`), such as
+    3e-5; by default `learning_rate`, which is high for pretrained weights."""
+    layer_decay: Factor = 1.0
+    """Factor on the learning rate of an encoder's layer with each layer further down."""
+    weight_decay: NotNegative = 0.01
+    """Weight decay of AdamW, on matrices alone."""
+    warmup_ratio: Share = 0.1
+    """Share of all steps in which the learning rate rises; it then falls along a cosine to zero."""
+    ema_decay: Decay | None = None
+    """Decay per step of an exponential moving average of the weights, such as 0.999. The development metrics
+    and the saved model are then those of the average."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModalityDropout(Checked):
+    """How often a training row with audio and transcript loses one of them."""
+
+    audio_dropout: Share = 0.1
+    """Probability that a training row with both modalities loses its audio."""
+    text_dropout: Share = 0.1
+    """Probability that it loses its transcript instead."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.audio_dropout + self.text_dropout > 1:
+            raise ValueError(
+                f"audio_dropout={self.audio_dropout} and text_dropout={self.text_dropout} exceed 1 together"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Losses(Checked):
+    """What is minimised."""
+
+    class_weights: Literal["balanced"] | list[float] | None = None
+    """Weight of each label in the sentiment loss, or `balanced`: inverse to its frequency in the training
+    split, 1 on average over the rows."""
+    label_smoothing: Share | None = None
+    """Label smoothing of the sentiment loss, 0 to 1; by default that of `config` or of the checkpoint."""
+    uncertainty_weighting: bool = False
+    """Weigh sentiment and rationale loss by learned variances (Kendall et al. 2018, arXiv 1705.07115) in
+    place of the fixed `rationale_loss_weight`, which dev_loss keeps."""
+    r_drop: NotNegative = 0.0
+    """Weight of the divergence between the predictions under two draws of dropout (R-Drop, arXiv 2106.14448);
+    0 for none. A step then costs two."""
+    objectives: dict[str, Any] | None = None
+    """Further objectives by name with their weights, of contrastive (audio and transcript of a row find each
+    other), supervised_contrastive (streams with one label attract each other), auxiliary_heads (each stream
+    predicts the label alone) and ogm_ge (gradients of the stronger modality are held back; its number is
+    alpha). Such as `{contrastive: 0.1, auxiliary_heads: 0.3, ogm_ge: {alpha: 0.3, noise: false}}`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.class_weights, list):
+            check_class_weights(self.class_weights)
+        check_objectives(self.objectives or {})
+
+
+# A dataclass has the fields of its last base first.
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings(
+    Losses, ModalityDropout, Optimisation, FeatureStorage, Computation, Freezing, ModelSource
+):
+    """All settings of a run: which model is trained, and how."""
+
+    seed: int = 0
+    """Of the weights and, with the epoch's number, of dropout, so that a resumed run equals an unbroken
+    one."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        config = self.config or {}
+        if self.feature_store and not self.frozen & set(ENCODERS):
+            raise ValueError(
+                "feature_store= keeps what a frozen encoder answers; add audio_encoder or text_encoder to "
+                "freeze="
+            )
+        if self.layer_decay != 1 and self.frozen >= set(ENCODERS):
+            raise ValueError("layer_decay= is of the encoders, and freeze= names both: give one or the other")
+        for name in ("class_weights", "label_smoothing"):
+            if getattr(self, name) is not None and name in config:
+                raise ValueError(f"{name}= and config {name} contradict each other: give one or the other")
+        if self.uncertainty_weighting and self.rationale_format == "none":
+            raise ValueError(
+                "uncertainty_weighting= weighs two losses, and rationale_format='none' leaves one"
+            )
+        if self.uncertainty_weighting and "rationale_loss_weight" in config:
+            raise ValueError(
+                "uncertainty_weighting= learns what config rationale_loss_weight fixes: give one or the other"
+            )
+        if self.objectives and len(fusion_modalities(self.fusion)) < 2:
+            raise ValueError(
+                f"objectives= ({', '.join(self.objectives)}) are of two modalities, and "
+                f"fusion={self.fusion!r} has one"
+            )
