@@ -309,7 +309,7 @@ def test_a_checkpoint_is_trained_on_with_dropout_but_for_frozen_parts(
 
     run_with(monkeypatch, Look)
     start = ["--model.pretrained", str(finished / "model"), "--model.freeze", "[audio_encoder]"]
-    # a share: whether "1" is one batch or all of them depends on which module was imported first (`int | float`)
+    # a share: "1" may be read as one batch or as all of them, whichever module made `int | float` first
     fit(arguments(demo_corpus, tmp_path / "run", *start, "--trainer.limit_train_batches", "0.2"))
     assert modes == [(True, False, True)] * len(modes) and len(modes) >= 2
 
