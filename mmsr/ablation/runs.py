@@ -10,7 +10,6 @@ from typing import Any
 from mmsr.training.run import is_bf16
 
 OWN = "own"  # the condition under which a variant was trained
-ORIGIN = ("command", "versions", "machine")  # of metrics.json: where figures come from
 
 
 @dataclass(frozen=True)

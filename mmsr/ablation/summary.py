@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmsr.ablation.plan import Units, data_of, units_of
-from mmsr.ablation.runs import ORIGIN, Run
+from mmsr.ablation.runs import Run
 from mmsr.ablation.spec import RATIONALE_METRICS, Ablation
 from mmsr.evaluation.baselines import constant_rationales
 from mmsr.evaluation.metrics import evaluate_rows, speakers_of
+from mmsr.evaluation.provenance import ORIGIN
 from mmsr.evaluation.significance import (
     bootstrap,
     holm,

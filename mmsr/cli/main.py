@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from mmsr.cli.console import at_least_one, live_table, must_be_there, progress_bar, say
 from mmsr.cli.data import DATA_COMMANDS
-from mmsr.cli.evaluation import EVALUATION_COMMANDS, evaluate, own_folder, rows_of
+from mmsr.cli.evaluation import EVALUATION_COMMANDS, print_evaluation
 from mmsr.cli.parser import as_flags, as_mapping, as_typed, call, called, make_parser
 from mmsr.cli.setup import SETUP_COMMANDS
 
@@ -39,9 +39,10 @@ def demo(out: str = "runs/demo", utterances: int = 2400, seed: int = 0, epochs: 
         epochs: Train for other than the configuration's number of epochs.
     """
     from mmsr.data.corpora.demo.corpus import make_demo
+    from mmsr.evaluation.report.page import check_out
 
     folder = Path(out)
-    own_folder(out, "metrics.json")
+    check_out(out, "metrics.json")
     say(
         f"1/4 corpus: {utterances:,} utterances in five languages, spoken by espeak-ng -> {folder / 'corpus'}"
     )
@@ -60,7 +61,12 @@ def demo(out: str = "runs/demo", utterances: int = 2400, seed: int = 0, epochs: 
 
         print(markdown_table(loads((folder / "metrics.json").read_text(encoding="utf-8"))))
     else:
-        evaluate(model=str(folder / "model"), manifest=str(manifest), out=out, seed=seed)
+        from mmsr.workflows.evaluation import evaluate_checkpoint
+        from mmsr.workflows.inputs import Rows
+
+        print_evaluation(
+            evaluate_checkpoint(folder / "model", Rows(manifest), out, seed=seed, progress=progress_bar())
+        )
     say("4/4 three utterances of the test split")
     from mmsr.data.manifest.manifest import load_manifest
     from mmsr.inference.loading import load_pipeline
@@ -437,6 +443,7 @@ def ablate(
     from mmsr.ablation.report import table
     from mmsr.ablation.runner import LocalProcesses, Runner
     from mmsr.ablation.spec import read_ablation
+    from mmsr.evaluation.report.page import check_out
     from mmsr.inference.loading import open_predictor
 
     ablation = read_ablation(config, out=out, find=lambda name: packaged_config(Path(name).name))
@@ -452,7 +459,7 @@ def ablate(
             state = "to do" if run.result() is None else "finished"
             print(f"{run.folder}  {state}  {run.label}")
         return
-    own_folder(str(ablation.out), "results.json")
+    check_out(ablation.out, "results.json")
     with live_table(ablation.name) as show:
         results = run_ablation(ablation, open_model=open_predictor, runner=runner, show=show)
     print(f"{table(results)}\n{results['paragraph']}")
@@ -510,6 +517,7 @@ def export(
         save_model(*load_lightning_checkpoint(checkpoint), Path(out))
         say(f"{checkpoint} -> {out}")
         return
+    from mmsr.data.loading.splits import select_rows
     from mmsr.data.manifest.manifest import load_manifest
     from mmsr.files import write_file
     from mmsr.inference.loading import load_pipeline, predictor
@@ -520,7 +528,7 @@ def export(
     rows: list[dict[str, Any]] = []
     if manifest is not None:  # before the export, which takes longer than finding a fault in it
         table = load_manifest(manifest, labels=pipe.model.config.labels, columns=columns, label_map=label_map)
-        rows = rows_of(table, split, manifest)
+        rows = select_rows(table, split=split, required=["test"], source=manifest)["test"].to_list()
     for graph, difference in export_onnx(pipe.model, pipe.processor, out).items():
         whole, small = (Path(out, graph + end).stat().st_size / 1e6 for end in (".onnx", ".int8.onnx"))
         print(f"{graph}: largest difference from torch {difference:.1e}; {whole:.1f} MB, int8 {small:.1f} MB")
