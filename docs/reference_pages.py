@@ -22,6 +22,7 @@ ROOMS = {
     "Data": "mmsr.data",
     "Training": "mmsr.training",
     "Evaluation": "mmsr.evaluation",
+    "Workflows": "mmsr.workflows",
 }
 
 

@@ -6,12 +6,9 @@ As in `mmsr.cli.main`, functions import what they need when they run.
 from __future__ import annotations
 
 from json import dumps
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from mmsr.cli.console import must_be_there, progress_bar, say
-
-if TYPE_CHECKING:
-    from mmsr.workflows.evaluation import Evaluation
 
 
 def evaluate(
@@ -48,7 +45,7 @@ def evaluate(
         model: Folder or Hub id of a checkpoint.
         manifest: Table of utterances with labels.
         out: Folder for the results.
-        split: Rows to evaluate, by the manifest's column `split`.
+        split: Rows to evaluate, by the manifest's column `split`; all rows if it has no values.
         train_split: Rows that the baselines learn from.
         dev_split: Rows that --conformal is calibrated on.
         fold: Evaluate this speaker fold's test rows instead of a split, as in training with --data.fold.
@@ -108,7 +105,8 @@ def evaluate(
         seed=seed,
         progress=progress_bar(),
     )
-    print_evaluation(evaluation)
+    print(evaluation.table())
+    say("\n".join([*evaluation.notes(), f"report: {evaluation.report}"]))
 
 
 def calibrate(
@@ -277,7 +275,8 @@ def make_sheets(
         seed: The same seed gives the same sheets.
     """
     must_be_there("manifest", manifest)
-    from mmsr.workflows.human import SheetDesign, make_rating_sheets
+    from mmsr.evaluation.human.sheet import CRITERIA, SheetDesign
+    from mmsr.workflows.human import make_rating_sheets
 
     design = SheetDesign(
         items=items,
@@ -285,7 +284,7 @@ def make_sheets(
         shared=shared,
         repeats=repeats,
         differing=differing,
-        criteria=criteria,
+        criteria=CRITERIA if criteria is None else criteria,
     )
     made = make_rating_sheets(
         runs,
@@ -483,20 +482,6 @@ def robustness(
     )
     print(markdown(measured.document))
     say(f"report: {measured.report}")
-
-
-def print_evaluation(evaluation: Evaluation) -> None:
-    """Print the table of an evaluation, and its worst slices and label sets."""
-    from mmsr.evaluation.calibration import conformal_text
-    from mmsr.evaluation.report import markdown_table
-    from mmsr.evaluation.slices import worst_slice_line
-
-    print(markdown_table(evaluation.metrics, split=evaluation.split))
-    for name, entry in evaluation.conditions.items():
-        say(f"{name}: {worst_slice_line(entry['worst_slice'], least=entry['slice_rows'])}")
-        if "conformal" in entry:
-            say(f"{name}: {conformal_text(entry['conformal'])}")
-    say(f"report: {evaluation.report}")
 
 
 EVALUATION_COMMANDS: dict[str, Any] = {

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from mmsr.cli.console import at_least_one, live_table, must_be_there, progress_bar, say
 from mmsr.cli.data import DATA_COMMANDS
-from mmsr.cli.evaluation import EVALUATION_COMMANDS, print_evaluation
+from mmsr.cli.evaluation import EVALUATION_COMMANDS
 from mmsr.cli.parser import as_flags, as_mapping, as_typed, call, called, make_parser
 from mmsr.cli.setup import SETUP_COMMANDS
 
@@ -64,9 +64,11 @@ def demo(out: str = "runs/demo", utterances: int = 2400, seed: int = 0, epochs: 
         from mmsr.workflows.evaluation import evaluate_checkpoint
         from mmsr.workflows.inputs import Rows
 
-        print_evaluation(
-            evaluate_checkpoint(folder / "model", Rows(manifest), out, seed=seed, progress=progress_bar())
+        evaluation = evaluate_checkpoint(
+            folder / "model", Rows(manifest), out, seed=seed, progress=progress_bar()
         )
+        print(evaluation.table())
+        say("\n".join([*evaluation.notes(), f"report: {evaluation.report}"]))
     say("4/4 three utterances of the test split")
     from mmsr.data.manifest.manifest import load_manifest
     from mmsr.inference.loading import load_pipeline

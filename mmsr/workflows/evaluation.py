@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +10,16 @@ from typing import Any
 from mmsr.data.audio.decoding import Audio
 from mmsr.data.manifest.tables import read_column
 from mmsr.evaluation.bertscore import BertScorer
+from mmsr.evaluation.calibration import conformal_text
 from mmsr.evaluation.rationales import UnicodeTokenizer
-from mmsr.evaluation.report import write_report
+from mmsr.evaluation.report import markdown_table, write_report
 from mmsr.evaluation.report.page import check_out
 from mmsr.evaluation.run import conformal_entries, evaluate, write_run
-from mmsr.evaluation.slices import LEAST
+from mmsr.evaluation.slices import LEAST, worst_slice_line
 from mmsr.inference.loading import examples as shown_examples
 from mmsr.inference.loading import predictor
 from mmsr.records import Progress
-from mmsr.workflows.inputs import Inputs, Rows, corpus_beside, spread, training_seed
+from mmsr.workflows.inputs import Inputs, Rows, corpus_beside, spread, training_history, training_seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +57,10 @@ class Measures:
         if self.slice_table is not None and not self.slices:
             raise ValueError(f"--slice_table {self.slice_table}; accepted: with --slices COLUMN ...")
 
+    def scorer(self) -> BertScorer | None:
+        """BERTScore with the encoder, loaded."""
+        return None if self.bertscore is None else BertScorer(self.bertscore, layer=self.bertscore_layer)
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -78,6 +82,19 @@ class Evaluation:
     def conditions(self) -> dict[str, dict[str, Any]]:
         """The metrics of each condition, such as `audio+text`."""
         return {name: entry for name, entry in self.metrics[self.split].items() if name != "baselines"}
+
+    def table(self) -> str:
+        """The metrics of conditions and baselines, as a Markdown table."""
+        return markdown_table(self.metrics, split=self.split)
+
+    def notes(self) -> list[str]:
+        """The worst slice and the label sets of each condition, in words."""
+        said = []
+        for name, entry in self.conditions.items():
+            said.append(f"{name}: {worst_slice_line(entry['worst_slice'], least=entry['slice_rows'])}")
+            if "conformal" in entry:
+                said.append(f"{name}: {conformal_text(entry['conformal'])}")
+        return said
 
 
 def evaluate_checkpoint(
@@ -118,19 +135,15 @@ def evaluate_checkpoint(
         The metrics, the predictions, and the path of the report.
 
     Raises:
-        ValueError: The checkpoint or the manifest cannot be read, a split that is needed has no rows, or
-            `out` holds another command's report.
+        ValueError: Checkpoint or manifest cannot be read, a split lacks rows, or `out` holds other results.
     """
     check_out(out, "metrics.json")
     measures = measures or Measures()
-    table = measures.slice_table or rows.manifest
-    columns = {name: read_column(table, name) for name in measures.slices}
+    columns = {name: read_column(measures.slice_table or rows.manifest, name) for name in measures.slices}
     inputs = Inputs.open(model, rows, required=["test"] if measures.conformal is None else ["test", "dev"])
     pipe, labels, test_rows = inputs.pipe, inputs.labels, inputs.splits["test"].to_list()
-    scorer = None
-    if measures.bertscore is not None:
-        scorer = BertScorer(measures.bertscore, layer=measures.bertscore_layer)
-    figures, predictions = evaluate(
+    scorer = measures.scorer()
+    metrics, predictions = evaluate(
         predictor(pipe, batch_size=batch_size, num_beams=num_beams),
         test_rows,
         labels=labels,
@@ -144,7 +157,7 @@ def evaluate_checkpoint(
         progress=progress,
     )
     if measures.conformal is not None:
-        sets = conformal_entries(
+        label_sets = conformal_entries(
             predictor(pipe, batch_size=batch_size, rationale=False),
             inputs.splits["dev"].to_list(),
             predictions,
@@ -153,29 +166,28 @@ def evaluate_checkpoint(
             seed=seed,
             progress=progress,
         )
-        for name, entry in sets.items():
-            figures[name]["conformal"] = entry
-    metrics = write_run(
+        for name, entry in label_sets.items():
+            metrics[name]["conformal"] = entry
+    document = write_run(
         out,
-        {rows.split: figures},
+        {rows.split: metrics},
         predictions,
         provenance=inputs.provenance(seed=seed),
         extra=corpus_beside(rows.manifest)
         | training_seed(inputs.model)
         | ({} if scorer is None else {"bertscore": scorer.settings}),
     )
-    history = Path(model).parent / "history.json"
     report = write_report(
         out,
         title=inputs.title,
-        metrics=metrics,
+        metrics=document,
         predictions=predictions,
         labels=labels,
-        history=json.loads(history.read_text(encoding="utf-8")) if history.exists() else None,
+        history=training_history(inputs.model),
         examples=shown_examples(pipe, spread(test_rows, examples)),  # type: ignore[arg-type]
         split=rows.split,
     )
-    return Evaluation(metrics, predictions, rows.split, report)
+    return Evaluation(document, predictions, rows.split, report)
 
 
 def _lengths(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

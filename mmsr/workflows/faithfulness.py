@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +13,7 @@ from mmsr.data.audio.decoding import Audio
 from mmsr.data.corpora.demo.corpus import quoted_evidence, respeak, utterance_of
 from mmsr.evaluation.explain.attribution import attention_evidence, gradient_evidence, saliency
 from mmsr.evaluation.explain.faithfulness import Material, faithfulness, write_faithfulness
+from mmsr.evaluation.metrics import Row
 from mmsr.evaluation.report.faithfulness import write_faithfulness_report
 from mmsr.evaluation.report.page import check_out
 from mmsr.inference.loading import predictor
@@ -83,11 +85,7 @@ def examine_faithfulness(
     pipe, test_rows = inputs.pipe, inputs.splits["test"].to_list()
     if pipe.model.decoder is None:
         raise ValueError(f"--model {model} writes no rationales; accepted: a model with a decoder")
-    again: dict[str, list[dict[str, str]]] = {"manner": [], "voice": []}
-    if any(utterance_of(row) for row in test_rows):
-        folder, shows = Path(respoken or Path(out) / "respoken"), progress is not None
-        again["manner"] = respeak(test_rows, folder / "manner", change="manner", progress=shows)
-        again["voice"] = respeak(test_rows, folder / "voice", change="voice", progress=shows)
+    folder = Path(respoken or Path(out) / "respoken")
     attributions = {"attention": attention_evidence(pipe)}
     explains = find_spec("captum") is not None
     if explains:
@@ -105,7 +103,7 @@ def examine_faithfulness(
             attributions=attributions,
             erased=erased,
             predict_labels=predictor(pipe, batch_size=batch_size, rationale=False),
-            respoken=again,
+            respoken=_respoken(test_rows, folder, progress=progress is not None),
             evidence_of=quoted_evidence,
         ),
         seed=seed,
@@ -123,10 +121,16 @@ def examine_faithfulness(
         **inputs.provenance(seed=seed).to_dict(),
     }
     write_faithfulness(out, document)
-    report = write_faithfulness_report(
-        out,
-        document,
-        title=f"{inputs.title}, rationales",
-        saliencies=shown,  # type: ignore[arg-type]
-    )
+    title = f"{inputs.title}, rationales"
+    report = write_faithfulness_report(out, document, title=title, saliencies=shown)  # type: ignore[arg-type]
     return Faithfulness(document, report)
+
+
+def _respoken(rows: Sequence[Row], folder: Path, *, progress: bool) -> dict[str, list[dict[str, str]]]:
+    """Rows of the demo corpus spoken again, by what was changed; of other rows none."""
+    if not any(utterance_of(row) for row in rows):
+        return {"manner": [], "voice": []}
+    return {
+        change: respeak(rows, folder / change, change=change, progress=progress)
+        for change in ("manner", "voice")
+    }

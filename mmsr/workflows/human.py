@@ -14,34 +14,13 @@ from mmsr.data.manifest.manifest import fingerprint, load_manifest
 from mmsr.evaluation.compare import System
 from mmsr.evaluation.human.ratings import ratings_fingerprint, read_key, read_ratings
 from mmsr.evaluation.human.scores import Scores, score
-from mmsr.evaluation.human.sheet import RATE, Made, make_sheets
+from mmsr.evaluation.human.sheet import RATE, Made, SheetDesign, make_sheets
 from mmsr.evaluation.provenance import Provenance, command_line
 from mmsr.evaluation.report.page import check_out
 from mmsr.evaluation.report.ratings import write_ratings
 from mmsr.evaluation.significance import RESAMPLES
 from mmsr.files import write_file
 from mmsr.records import Progress
-
-
-@dataclass(frozen=True, kw_only=True)
-class SheetDesign:
-    """What is on the sheets of raters.
-
-    Attributes:
-        items: The number of different utterances on each sheet.
-        raters: The number of sheets.
-        shared: The number of utterances that are on every sheet, for agreement; by default all.
-        repeats: The number of items that come twice on a sheet, to see whether a rater answers alike.
-        differing: Draw only utterances whose rationales are different.
-        criteria: The statement of each criterion, rated from 1 to 5; by default `sheet.CRITERIA`.
-    """
-
-    items: int = 30
-    raters: int = 1
-    shared: int | None = None
-    repeats: int = 0
-    differing: bool = False
-    criteria: Mapping[str, str] | None = None
 
 
 def make_rating_sheets(
@@ -88,7 +67,7 @@ def make_rating_sheets(
         table.to_list(),
         Path(out),
         listen=Audio(RATE),
-        **asdict(design or SheetDesign()),
+        design=design or SheetDesign(),
         condition=condition,
         seed=seed,
         command=command_line(),

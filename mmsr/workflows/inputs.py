@@ -133,6 +133,12 @@ def training_seed(model: str) -> dict[str, Any]:
     return {"training_seed": settings["seed_everything"]} if "seed_everything" in settings else {}
 
 
+def training_history(model: str) -> list[dict[str, Any]] | None:
+    """The metrics of each epoch of a checkpoint's training, of the history.json beside it."""
+    path = Path(model).parent / "history.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
 def corpus_beside(manifest: str | Path) -> dict[str, Any]:
     """The content of the corpus.json beside a manifest as `{"corpus": content}`; {} where there is none."""
     path = Path(manifest).with_name("corpus.json")

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from mmsr.cli.main import main
-from mmsr.workflows.human import SheetDesign, make_rating_sheets, score_ratings
+from mmsr.evaluation.human.sheet import SheetDesign
+from mmsr.workflows.human import make_rating_sheets, score_ratings
 
 
 @pytest.fixture
