@@ -25,12 +25,13 @@ import torch
 from huggingface_hub import ModelCard, ModelCardData
 from safetensors.torch import load_file, save_file
 
-from mmsr.cli.evaluation import calibrate
 from mmsr.data.manifest.manifest import fingerprint, load_manifest
 from mmsr.evaluation.calibration import calibration_metrics
 from mmsr.files import atomic_write, write_file
 from mmsr.inference.loading import load_pipeline, predictor
 from mmsr.inference.packaged import FOLDER
+from mmsr.workflows.calibration import calibrate_checkpoint
+from mmsr.workflows.inputs import Rows
 
 CONDITIONS = ("audio+text", "text", "audio", "shuffled_audio", "audio+asr")
 FIGURES = ("n", "accuracy", "macro_f1", "rougeL", "interval", "interval_over")
@@ -127,7 +128,7 @@ def agreement(one: Path, other: Path, manifest: Path) -> dict[str, Any]:
 def calibrated(folder: Path, manifest: Path) -> dict[str, Any]:
     """Fit a checkpoint's temperature to the development rows; what that does to the test rows."""
     table = load_manifest(manifest)
-    calibrate(str(manifest), model=str(folder))
+    calibrate_checkpoint(folder, Rows(manifest))
     pipe = load_pipeline(folder)
     config = pipe.model.config
     rows: Any = [row for row in table if row["split"] == "test"]

@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmsr.cli.experiments import newer, run_fit
 from mmsr.data.corpora.demo.corpus import make_demo
 from mmsr.data.manifest.manifest import fingerprint, load_manifest
 from mmsr.evaluation.calibration import METHODS, conformal_metrics
@@ -32,6 +31,7 @@ from mmsr.evaluation.robustness.perturbations import Material, perturbations
 from mmsr.evaluation.run import predict_rows
 from mmsr.files import write_file
 from mmsr.inference.loading import load_pipeline, predictor
+from mmsr.training.run import fit
 
 CONFIG = Path(__file__).parents[1] / "demo.yaml"
 SNR_DB = "0"
@@ -41,7 +41,7 @@ def trained(seed: int, manifest: Path, out: Path) -> Path:
     """The label-only model of a seed."""
     folder = out / f"seed{seed}"
     if not (folder / "model").exists():
-        run_fit(
+        fit(
             ["-c", str(CONFIG), "--data.manifest", str(manifest), "--seed_everything", str(seed)]
             + ["--model.rationale_format", "none", "--model.config", "null"]
             + ["--model.encoder_learning_rate", "3.0e-4", "--trainer.default_root_dir", str(folder)]
@@ -51,7 +51,7 @@ def trained(seed: int, manifest: Path, out: Path) -> Path:
 
 def answered(model: Path, rows: Sequence[dict[str, Any]], noise: Point, kept: Path) -> list[dict[str, Any]]:
     """Predictions of a model, labels alone: of the rows, and of the test voices' in noise."""
-    if not (kept.exists() and newer(kept, model)):
+    if not (kept.exists() and kept.stat().st_mtime >= model.stat().st_mtime):
         predict = predictor(load_pipeline(model), batch_size=32, rationale=False)
         said = [
             {**one, "rows": row["split"]} for one, row in zip(predict_rows(predict, rows), rows, strict=True)

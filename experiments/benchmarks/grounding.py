@@ -23,10 +23,11 @@ from typing import Any
 import torch
 from demo import demo_run, over_seeds
 
-from mmsr.cli.evaluation import faithfulness
-from mmsr.cli.experiments import run_fit
 from mmsr.evaluation.report.names import MISSING, number
 from mmsr.files import write_file
+from mmsr.training.run import fit
+from mmsr.workflows.faithfulness import examine_faithfulness
+from mmsr.workflows.inputs import Rows
 
 CONFIG = Path(__file__).parents[1] / "demo.yaml"
 ROWS = 400  # of fewer the table says how many
@@ -73,16 +74,16 @@ def examined(name: str, seed: int, out: Path, erased: int) -> dict[str, Any]:
     if name != "demo":
         folder = out / f"{name}-seed{seed}"
         if not (folder / "model").exists():
-            run_fit(
+            fit(
                 ["-c", str(CONFIG), "--data.manifest", str(manifest), "--data.rationales", name]
                 + ["--trainer.default_root_dir", str(folder), "--seed_everything", str(seed)]
             )
     found = out / f"{name}-seed{seed}-erased{erased}"
     if not (found / "faithfulness.json").exists():
-        faithfulness(
-            model=str(folder / "model"), manifest=str(manifest), out=str(found),
-            respoken=str(out / f"respoken-seed{seed}"), erased=erased, pictures=0,
-        )  # fmt: skip
+        respoken = out / f"respoken-seed{seed}"
+        examine_faithfulness(
+            folder / "model", Rows(manifest), found, respoken=respoken, erased=erased, pictures=0
+        )
     document: dict[str, Any] = json.loads((found / "faithfulness.json").read_text(encoding="utf-8"))
     history = json.loads((folder / "history.json").read_text(encoding="utf-8"))
     best = min(history, key=lambda epoch: epoch["dev_loss"])

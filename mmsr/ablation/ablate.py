@@ -15,7 +15,6 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,7 +28,7 @@ from mmsr.ablation.runner import Open, Runner, train_and_evaluate
 from mmsr.ablation.runs import Run, data_of
 from mmsr.ablation.spec import METRICS, RATIONALE_METRICS, Ablation
 from mmsr.evaluation.baselines import baselines
-from mmsr.evaluation.provenance import machine, versions
+from mmsr.evaluation.provenance import Provenance
 
 logger = logging.getLogger(__name__)
 
@@ -60,15 +59,16 @@ def ablate(
     from mmsr.ablation.summary import origins, summarise
 
     runs = plan(ablation)
+    reporter = Provenance().to_dict()  # the runs may come from other processes and machines
     with _alone(ablation.out):
         failed = _do(ablation, runs, open_model, runner, show)
         results = summarise(ablation, runs)
         results |= {
             "baselines": _baselines(ablation, runs),
             "failed": [_told(ablation, run, error) for run, error in failed],
-            "reported_by": _reporter(),
+            "reported_by": reporter,
         }
-        results |= origins(runs) or {**_reporter(), "differing": {}}
+        results |= origins(runs) or {**reporter, "differing": {}}
         if results["differing"]:
             logger.warning("%s: the runs differ in %s", ablation.out, ", ".join(results["differing"]))
         write_report(ablation.out, results)
@@ -151,11 +151,6 @@ def _told(ablation: Ablation, run: Run, error: str) -> dict[str, Any]:
         "error": error,
         "log": str(run.folder / "log.txt"),
     }
-
-
-def _reporter() -> dict[str, Any]:
-    """Who tells of the runs, which others may have made."""
-    return {"command": " ".join(sys.argv), "versions": versions(), "machine": machine()}
 
 
 def _baselines(ablation: Ablation, runs: Sequence[Sequence[Run]]) -> dict[str, Any]:

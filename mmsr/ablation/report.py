@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmsr.ablation.runs import ORIGIN
 from mmsr.evaluation.compare import as_p_value
+from mmsr.evaluation.provenance import ORIGIN
 from mmsr.evaluation.report.names import FIGURES, MISSING, NAMES
 from mmsr.evaluation.report.page import (
     Notes,

@@ -26,8 +26,9 @@ from typing import Any, Protocol
 import numpy as np
 import yaml
 
-from mmsr.ablation.runs import ORIGIN, Run, data_of
+from mmsr.ablation.runs import Run, data_of
 from mmsr.data.loading.datamodule import MmsrDataModule
+from mmsr.evaluation.provenance import ORIGIN, Provenance
 from mmsr.evaluation.run import evaluate, write_run
 from mmsr.files import write_file
 from mmsr.records import Predict
@@ -64,10 +65,11 @@ def train_and_evaluate(open_model: Open, run: Run) -> None:
         run.folder,
         {"test": metrics},
         predictions,
-        seed=run.seed,
-        data_fingerprint=run.data_fingerprint,
-        command=" ".join(sys.argv),
-        seconds=time.perf_counter() - started,
+        provenance=Provenance(
+            seed=run.seed,
+            data_fingerprint=run.data_fingerprint,
+            seconds=time.perf_counter() - started,
+        ),
         extra={name: value for name, value in (("trained", trained), ("audio_states", states)) if value},
     )
     cost = json.loads((run.folder / "cost.json").read_text(encoding="utf-8"))

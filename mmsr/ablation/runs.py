@@ -12,7 +12,6 @@ from mmsr.model.processing import MmsrProcessor
 from mmsr.training.run import is_bf16
 
 OWN = "own"  # the condition under which a variant was trained
-ORIGIN = ("command", "versions", "machine")  # keys of metrics.json that say where it comes from
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmsr.ablation.runs import ORIGIN, Run, data_of
+from mmsr.ablation.runs import Run, data_of
 from mmsr.ablation.spec import RATIONALE_METRICS, Ablation
 from mmsr.ablation.units import Units, units_of
 from mmsr.evaluation.baselines import constant_rationales
 from mmsr.evaluation.metrics import evaluate_rows, speakers_of
+from mmsr.evaluation.provenance import ORIGIN
 from mmsr.evaluation.significance import (
     bootstrap,
     holm,

@@ -1,18 +1,12 @@
-"""The commands of evaluation: metrics, calibration, comparison, people's ratings."""
+"""The commands of evaluation: metrics, calibration, comparison, human ratings."""
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Sequence
-from json import dumps, loads
-from pathlib import Path
-from shutil import copytree
-from typing import Any, Literal
+from json import dumps
+from typing import Literal
 
 from mmsr.cli.application import Pairs
-from mmsr.cli.console import log as say
-from mmsr.cli.console import must_be_there, progress_bar
+from mmsr.cli.console import log, must_be_there, progress_bar
 
 
 def evaluate(
@@ -50,7 +44,7 @@ def evaluate(
         manifest: Table of utterances with labels.
         model: Folder or Hub id of a checkpoint.
         out: Folder for the results.
-        split: Rows to evaluate, by the manifest's column `split`.
+        split: Rows to evaluate, by the manifest's column `split`; all rows if it has no values.
         train_split: Rows that the baselines learn from.
         dev_split: Rows that --conformal is calibrated on.
         fold: Evaluate this speaker fold's test rows instead of a split, as in training with --data.fold.
@@ -73,99 +67,45 @@ def evaluate(
         examples: How many utterances the report plays.
         seed: Of the shuffling of audio between rows.
     """
-    started = time.perf_counter()
     must_be_there("manifest", manifest)
-    own_folder(out, "metrics.json")
-    if conformal is not None and not 0 < conformal < 1:
-        raise ValueError(f"--conformal {conformal:g}; accepted: a share above 0 and below 1, such as 0.9")
-    if bertscore_layer is not None and bertscore is None:
-        raise ValueError("--bertscore_layer is a layer of an encoder; accepted: with --bertscore ENCODER")
-    if slice_table is not None and not slices:
-        raise ValueError(f"--slice_table {slice_table}; accepted: with --slices COLUMN ...")
-    foreign = {name: column_by_id(slice_table or manifest, name, flag="slice_table") for name in slices or ()}
-    from mmsr.data.loading.splits import speaker_fold
-    from mmsr.data.manifest.manifest import fingerprint, load_manifest
-    from mmsr.evaluation.bertscore import BertScorer
-    from mmsr.evaluation.calibration import conformal_text
-    from mmsr.evaluation.report import markdown_table, write_report
-    from mmsr.evaluation.run import conformal_entries, write_run
-    from mmsr.evaluation.run import evaluate as evaluate_rows
-    from mmsr.evaluation.slices import worst_slice_line
-    from mmsr.inference.loading import examples as shown_examples
-    from mmsr.inference.loading import load_pipeline, predictor
+    if slice_table is not None:
+        must_be_there("slice_table", slice_table)
+    from mmsr.workflows.evaluation import Measures, evaluate_checkpoint
+    from mmsr.workflows.inputs import Rows
 
-    scorer = None if bertscore is None else BertScorer(bertscore, layer=bertscore_layer)
-    pipe = load_pipeline(model)
-    labels = pipe.model.config.labels
-    table = load_manifest(manifest, labels=labels, columns=columns, label_map=label_map)
-    if fold is None:
-        rows, train_rows = (
-            rows_of(table, split, manifest),
-            [row for row in table if row["split"] == train_split],
-        )
-        dev_rows = [] if conformal is None else rows_of(table, dev_split, manifest)
-    else:
-        parts = speaker_fold(
-            table, fold=fold, folds=folds, dev_speakers=dev_speakers, source=Path(manifest).name
-        )
-        rows, train_rows, dev_rows = (
-            table.select(parts[name]).to_list() for name in ("test", "train", "dev")
-        )
-    figures, predictions = evaluate_rows(
-        predictor(pipe, batch_size=batch_size, num_beams=num_beams),
-        rows,
-        labels=labels,
-        train_rows=train_rows,
+    rows = Rows(
+        manifest,
+        split=split,
+        train_split=train_split,
+        dev_split=dev_split,
+        fold=fold,
+        folds=folds,
+        dev_speakers=dev_speakers,
+        columns=columns,
+        label_map=label_map,
+    )
+    measures = Measures(
         conditions=conditions,
-        temperature=pipe.model.config.label_temperature,
-        bertscore=scorer,
-        attributes=lengths(rows) | foreign,
+        conformal=conformal,
+        bertscore=bertscore,
+        bertscore_layer=bertscore_layer,
+        slices=slices or (),
+        slice_table=slice_table,
         slice_rows=slice_rows,
+    )
+    evaluation = evaluate_checkpoint(
+        model,
+        rows,
+        out,
+        measures=measures,
+        batch_size=batch_size,
+        num_beams=num_beams,
+        examples=examples,
         seed=seed,
         progress=progress_bar(),
     )
-    if conformal is not None:
-        sets = conformal_entries(
-            predictor(pipe, batch_size=batch_size, rationale=False),
-            dev_rows,
-            predictions,
-            labels=labels,
-            coverage=conformal,
-            seed=seed,
-            progress=progress_bar(),
-        )
-        for name, entry in sets.items():
-            figures[name]["conformal"] = entry
-    metrics = write_run(
-        out,
-        {split: figures},
-        predictions,
-        seed=seed,
-        data_fingerprint=fingerprint(table),
-        command=" ".join(sys.argv),
-        seconds=time.perf_counter() - started,
-        extra=corpus_beside(manifest)
-        | seed_of_training(model)
-        | ({} if scorer is None else {"bertscore": scorer.settings}),
-    )
-    history = Path(model).parent / "history.json"
-    report = write_report(
-        out,
-        title=f"{name_of(model)}: {Path(manifest).name}, {split}",
-        metrics=metrics,
-        predictions=predictions,
-        labels=labels,
-        history=loads(history.read_text(encoding="utf-8")) if history.exists() else None,
-        examples=shown_examples(pipe, spread(rows, examples)),  # type: ignore[arg-type]
-        split=split,
-    )
-    print(markdown_table(metrics, split=split))
-    for name, entry in metrics[split].items():
-        if "worst_slice" in entry:
-            say(f"{name}: {worst_slice_line(entry['worst_slice'], least=slice_rows)}")
-        if "conformal" in entry:
-            say(f"{name}: {conformal_text(entry['conformal'])}")
-    say(f"report: {report}")
+    print(evaluation.table())
+    log("\n".join([*evaluation.notes(), f"report: {evaluation.report}"]))
 
 
 def calibrate(
@@ -205,56 +145,21 @@ def calibrate(
         out: New folder for a calibrated copy; by default the checkpoint itself is rewritten.
     """
     must_be_there("manifest", manifest)
-    from mmsr.inference.packaged import checkpoint, is_packaged
+    from mmsr.evaluation.calibration import calibration_line
+    from mmsr.workflows.calibration import calibrate_checkpoint
+    from mmsr.workflows.inputs import Rows
 
-    if is_packaged(model) and out is None:
-        raise ValueError(
-            f"--model {model} is packaged with mmsr and stays as it is; accepted: with --out FOLDER, for a "
-            "calibrated copy"
-        )
-    folder = checkpoint(model) if is_packaged(model) else Path(model)
-    if not (folder / "config.json").is_file():
-        raise ValueError(f"--model {model}: no config.json there; accepted: a folder that `mmsr fit` wrote")
-    if out is not None and Path(out).exists():
-        raise ValueError(f"--out {out} exists already; accepted: a new folder")
-    from mmsr.data.loading.splits import speaker_fold
-    from mmsr.data.manifest.manifest import load_manifest
-    from mmsr.evaluation.calibration import CalibrationError, calibration_line
-    from mmsr.evaluation.calibration import calibrate as fit_to
-    from mmsr.files import atomic_write, write_file
-    from mmsr.inference.loading import load_pipeline, predictor
-
-    pipe = load_pipeline(model)
-    config = pipe.model.config
-    table = load_manifest(manifest, labels=config.labels, columns=columns, label_map=label_map)
-    if fold is None:
-        rows = rows_of(table, split, manifest)
-    else:
-        parts = speaker_fold(
-            table, fold=fold, folds=folds, dev_speakers=dev_speakers, source=Path(manifest).name
-        )
-        rows = table.select(parts["dev"]).to_list()
-    config.temperature = config.decoder_temperature = 1.0
-    try:
-        found = fit_to(
-            predictor(pipe, batch_size=batch_size, rationale=False),
-            rows,
-            labels=config.labels,
-            text_column=text_column,
-        )
-    except CalibrationError as error:
-        place = f"split {split}" if fold is None else f"development rows of fold {fold}"
-        raise ValueError(f"{manifest}, {place}: {error}") from None
-    settings = loads((folder / "config.json").read_text(encoding="utf-8"))
-    settings |= {name: value for name, value in found.items() if name.endswith("temperature")}
-    content = (dumps(settings, indent=2, sort_keys=True) + "\n").encode()
-    if out is None:
-        write_file(folder / "config.json", content)
-    else:
-        with atomic_write(out) as copy:
-            copytree(folder, copy)
-            (copy / "config.json").write_bytes(content)
-    say(f"{Path(out or folder) / 'config.json'}: {calibration_line(found)}")
+    rows = Rows(
+        manifest,
+        dev_split=split,
+        fold=fold,
+        folds=folds,
+        dev_speakers=dev_speakers,
+        columns=columns,
+        label_map=label_map,
+    )
+    calibration = calibrate_checkpoint(model, rows, text_column=text_column, batch_size=batch_size, out=out)
+    log(f"{calibration.config}: {calibration_line(calibration.found)}")
 
 
 def compare(
@@ -298,51 +203,39 @@ def compare(
         report: Page to write, .html: table, picture, seeds and where they come from; Markdown beside it.
         json: Print a JSON object a line for each comparison.
     """
-    if plot is not None and Path(plot).suffix.lower() != ".png":
-        raise ValueError(f"--plot {plot} has another ending; accepted: .png")
-    if report is not None and Path(report).suffix.lower() != ".html":
-        raise ValueError(f"--report {report} has another ending; accepted: .html")
-    if cluster_table is not None and cluster in (None, "none"):
-        raise ValueError("--cluster_table has a column of clusters; accepted: with --cluster COLUMN")
+    if cluster_table is not None:
+        must_be_there("cluster_table", cluster_table)
     from dataclasses import asdict
 
-    from mmsr.evaluation.compare import System, markdown_table
-    from mmsr.evaluation.compare import compare as compare_systems
+    from mmsr.evaluation.compare import markdown_table
+    from mmsr.workflows.comparison import compare_runs
 
-    systems = [System.parse(run) for run in runs]
-    compared, paired = compare_systems(
-        systems,
+    compared = compare_runs(
+        runs,
         metric=metric,
         condition=condition,
         cluster=cluster,
-        cluster_of=None if cluster_table is None else column_by_id(cluster_table, str(cluster)),
+        cluster_table=cluster_table,
         common=common,
         all_pairs=all_pairs,
         resamples=resamples,
         seed=seed,
+        plot=plot,
+        report=report,
     )
-    if paired.unlabelled:
-        say(f"{paired.unlabelled:,} rows left out, of which it is not known what is right")
-    if paired.left_out:
-        say(f"{paired.left_out:,} rows left out, to which a run has no answer")
+    if compared.unlabelled:
+        log(f"{compared.unlabelled:,} rows left out, of which it is not known what is right")
+    if compared.left_out:
+        log(f"{compared.left_out:,} rows left out, to which a run has no answer")
     if json:
-        for one in compared:
-            print(dumps(asdict(one), ensure_ascii=False))
+        for comparison in compared.comparisons:
+            print(dumps(asdict(comparison), ensure_ascii=False))
     else:
-        print(markdown_table(compared))
+        print(markdown_table(compared.comparisons))
     if plot is not None:
-        from mmsr.evaluation.report import differences_picture
-        from mmsr.files import write_file
-
-        write_file(Path(plot), differences_picture(compared))
-        say(f"picture: {plot}")
+        log(f"picture: {plot}")
     if report is not None:
-        from mmsr.evaluation.provenance import machine, versions
-        from mmsr.evaluation.report.comparison import write_comparison
-
-        document = {"command": " ".join(sys.argv), "machine": machine(), "versions": versions()}
-        write_comparison(report, compared, systems, document={**document, "seed": seed})
-        say(f"report: {report}")
+        log(f"report: {report}")
 
 
 def make_sheets(
@@ -382,35 +275,31 @@ def make_sheets(
         seed: The same seed gives the same sheets.
     """
     must_be_there("manifest", manifest)
-    from mmsr.data.audio.decoding import Audio
-    from mmsr.data.manifest.manifest import fingerprint, load_manifest
-    from mmsr.evaluation.compare import System
-    from mmsr.evaluation.human.sheet import RATE
-    from mmsr.evaluation.human.sheet import make_sheets as make
+    from mmsr.evaluation.human.sheet import CRITERIA, SheetDesign
+    from mmsr.workflows.human import make_rating_sheets
 
-    systems = [System.parse(run) for run in runs]
-    table = load_manifest(manifest, columns=columns)
-    made = make(
-        systems,
-        table.to_list(),
-        out,
-        listen=Audio(RATE),
+    design = SheetDesign(
         items=items,
         raters=raters,
         shared=shared,
         repeats=repeats,
         differing=differing,
+        criteria=CRITERIA if criteria is None else criteria,
+    )
+    made = make_rating_sheets(
+        runs,
+        manifest,
+        out,
+        design=design,
         condition=condition,
-        criteria=criteria,
+        columns=columns,
         seed=seed,
-        command=" ".join(sys.argv),
-        data_fingerprint=fingerprint(table),
         progress=progress_bar(),
     )
     for sheet in made.sheets:
         print(f"{sheet} ({sheet.stat().st_size / 1e6:.1f} MB)")
-    say(f"{made.rows:,} utterances of {made.candidates:,}; for the raters: {made.sheets[0].parent}")
-    say(f"not for the raters: {made.key}")
+    log(f"{made.rows:,} utterances of {made.candidates:,}; for the raters: {made.sheets[0].parent}")
+    log(f"not for the raters: {made.key}")
 
 
 def score_ratings(
@@ -435,44 +324,18 @@ def score_ratings(
         seed: Of both.
         json: Print one JSON object instead of tables.
     """
-    started = time.perf_counter()
-    for path in (key, *ratings):
-        if not Path(path).is_file():
-            raise ValueError(f"{path}: no such file")
-    own_folder(out, "scores.json")
-    if resamples < 100:
-        raise ValueError(f"--resamples {resamples}; accepted: 100 or more")
-    from dataclasses import asdict
+    from mmsr.evaluation.report.ratings import markdown
+    from mmsr.workflows.human import score_ratings as score
 
-    from mmsr.evaluation.human.ratings import ratings_fingerprint, read_key, read_ratings
-    from mmsr.evaluation.human.scores import score
-    from mmsr.evaluation.provenance import machine, versions
-    from mmsr.evaluation.report.ratings import markdown, write_ratings
-    from mmsr.files import write_file
-
-    known = read_key(key)
-    read, left_out = read_ratings(ratings, known, partial=partial)
-    if left_out:
-        say(f"{left_out:,} items left out, of which an answer is missing")
-    scores = score(read, known, resamples=resamples, seed=seed)
-    found = {
-        "key": key,
-        "differing": known["differing"],
-        **asdict(scores),
-        "agreement": {name: one._asdict() for name, one in scores.agreement.items()},
-        "seed": seed,
-        "data_fingerprint": known.get("data_fingerprint") or "unknown",  # older keys have none
-        "ratings_fingerprint": ratings_fingerprint(ratings),
-        "command": " ".join(sys.argv),
-        "versions": versions(),
-        "machine": machine(),
-        "seconds": round(time.perf_counter() - started, 3),
-    }
-    print(dumps(found, ensure_ascii=False) if json else markdown(scores, differing=known["differing"]))
-    if out is not None:
-        content = dumps(found, ensure_ascii=False, indent=2)
-        write_file(Path(out) / "scores.json", f"{content}\n".encode())
-        say(f"report: {write_ratings(out, scores, key=known, document=found)}")
+    scored = score(ratings, key, out=out, partial=partial, resamples=resamples, seed=seed)
+    if scored.left_out:
+        log(f"{scored.left_out:,} items left out, of which an answer is missing")
+    if json:
+        print(dumps(scored.document, ensure_ascii=False))
+    else:
+        print(markdown(scored.scores, differing=scored.document["differing"]))
+    if scored.report is not None:
+        log(f"report: {scored.report}")
 
 
 def faithfulness(
@@ -513,78 +376,25 @@ def faithfulness(
         batch_size: Rows at a time.
         seed: Of resamples, controls and exchanges.
     """
-    started = time.perf_counter()
     must_be_there("manifest", manifest)
-    own_folder(out, "faithfulness.json")
-    for flag, count in (("erased", erased), ("pictures", pictures)):
-        if count < 0:
-            raise ValueError(f"--{flag} {count}; accepted: 0 or more")
-    from importlib.util import find_spec
+    from mmsr.evaluation.report.faithfulness import markdown
+    from mmsr.workflows.faithfulness import examine_faithfulness
+    from mmsr.workflows.inputs import Rows
 
-    from mmsr.data.audio.decoding import Audio
-    from mmsr.data.corpora.demo.corpus import quoted_evidence, respeak, utterance_of
-    from mmsr.data.manifest.manifest import fingerprint, load_manifest
-    from mmsr.evaluation.explain.attribution import attention_evidence, gradient_evidence, saliency
-    from mmsr.evaluation.explain.faithfulness import Material, write_faithfulness
-    from mmsr.evaluation.explain.faithfulness import faithfulness as examine
-    from mmsr.evaluation.provenance import machine, versions
-    from mmsr.evaluation.report.faithfulness import markdown, write_faithfulness_report
-    from mmsr.inference.loading import load_pipeline, predictor
-
-    pipe = load_pipeline(model)
-    labels = pipe.model.config.labels
-    if pipe.model.decoder is None:
-        raise ValueError(f"--model {model} writes no rationales; accepted: a model with a decoder")
-    table = load_manifest(manifest, labels=labels, columns=columns, label_map=label_map)
-    rows = rows_of(table, split, manifest)
-    again: dict[str, list[dict[str, str]]] = {"manner": [], "voice": []}
-    if any(utterance_of(row) for row in rows):
-        folder = Path(out) / "respoken" if respoken is None else Path(respoken)
-        again = {change: respeak(rows, folder / change, change=change) for change in ("manner", "voice")}
-    attributions = {"attention": attention_evidence(pipe)}
-    explains = find_spec("captum") is not None
-    if explains:
-        attributions["gradients"] = gradient_evidence(pipe)
-    else:
-        say("captum is not installed: no gradients, no pictures; pip install 'mmsr[explain]'")
-    found = examine(
-        predictor(pipe, batch_size=batch_size),
+    rows = Rows(manifest, split=split, train_split=train_split, columns=columns, label_map=label_map)
+    examined = examine_faithfulness(
+        model,
         rows,
-        labels=labels,
-        material=Material(
-            train_rows=[row for row in table if row["split"] == train_split],
-            force=lambda label: predictor(pipe, batch_size=batch_size, forced_label=label),
-            load_audio=Audio(pipe.processor.feature_extractor.sampling_rate),
-            attributions=attributions,
-            erased=erased,
-            predict_labels=predictor(pipe, batch_size=batch_size, rationale=False),
-            respoken=again,
-            evidence_of=quoted_evidence,
-        ),
+        out,
+        respoken=respoken,
+        erased=erased,
+        pictures=pictures,
+        batch_size=batch_size,
         seed=seed,
         progress=progress_bar(),
     )
-    shown = {
-        row["id"]: saliency(pipe, {name: row[name] for name in ("audio", "text", "language")})  # type: ignore[arg-type]
-        for row in (spread(rows, pictures) if explains else [])
-    }
-    document = {
-        **found,
-        "model": model,
-        "split": split,
-        **seed_of_training(model),
-        "seed": seed,
-        "data_fingerprint": fingerprint(table),
-        "command": " ".join(sys.argv),
-        "versions": versions(),
-        "machine": machine(),
-        "seconds": round(time.perf_counter() - started, 3),
-    }
-    write_faithfulness(out, document)
-    title = f"{name_of(model)}: {Path(manifest).name}, {split}, rationales"
-    report = write_faithfulness_report(out, document, title=title, saliencies=shown)  # type: ignore[arg-type]
-    print(markdown(document), end="")
-    say(f"report: {report}")
+    print(markdown(examined.document), end="")
+    log(f"report: {examined.report}")
 
 
 def robustness(
@@ -638,144 +448,39 @@ def robustness(
         batch_size: Rows at a time.
         seed: Of all draws.
     """
-    started = time.perf_counter()
     must_be_there("manifest", manifest)
-    own_folder(out, "robustness.json")
     if confusions is not None:
         must_be_there("confusions", confusions)
-    from mmsr.data.loading.splits import speaker_fold
-    from mmsr.data.manifest.manifest import fingerprint, load_manifest
-    from mmsr.evaluation.report.robustness import markdown, write_robustness_report
-    from mmsr.evaluation.robustness.confusions import Confusions
-    from mmsr.evaluation.robustness.curves import clean_rows, measure, write_robustness
-    from mmsr.evaluation.robustness.perturbations import Material, perturbations
-    from mmsr.inference.loading import load_pipeline, predictor
+    from mmsr.evaluation.report.robustness import markdown
+    from mmsr.workflows.inputs import Rows
+    from mmsr.workflows.robustness import Degradation, measure_robustness
 
-    pipe = load_pipeline(model)
-    labels = pipe.model.config.labels
-    table = load_manifest(manifest, labels=labels, columns=columns, label_map=label_map)
-    if fold is None:
-        rows = rows_of(table, split, manifest)
-    else:
-        parts = speaker_fold(
-            table, fold=fold, folds=folds, dev_speakers=dev_speakers, source=Path(manifest).name
-        )
-        rows = table.select(parts["test"]).to_list()
-    in_split, rows = len(rows), clean_rows(rows, condition)
-    if len(rows) < in_split:
-        say(f"{in_split - len(rows):,} of {in_split:,} rows left out: no label, or not all of {condition}")
-    if confusions is None:
-        spoken = [row for row in table if row["text"]]
-        errors = Confusions.of_vocabulary(*([row[name] for row in spoken] for name in ("text", "language")))
-    else:
-        errors = Confusions.open(confusions, columns=columns)
-    material = Material(rows, errors, noise=noise, seed=seed)
-    asked = {kind: values.split(",") for kind, values in (severities or {}).items()}
-    document, predictions = measure(
-        predictor(pipe, batch_size=batch_size, rationale=None if rationales else False),
+    rows = Rows(
+        manifest,
+        split=split,
+        fold=fold,
+        folds=folds,
+        dev_speakers=dev_speakers,
+        columns=columns,
+        label_map=label_map,
+    )
+    degradation = Degradation(
+        kinds=kinds,
+        severities={kind: values.split(",") for kind, values in (severities or {}).items()},
+        confusions=confusions,
+        noise=noise,
+    )
+    measured = measure_robustness(
+        model,
         rows,
-        perturbations(material, kinds=kinds, severities=asked),
-        labels=labels,
+        out,
+        degradation=degradation,
         condition=condition,
+        rationales=rationales,
         slice_rows=slice_rows,
+        batch_size=batch_size,
         seed=seed,
         progress=progress_bar(),
     )
-    whole = write_robustness(
-        out,
-        document,
-        predictions,
-        seed=seed,
-        data_fingerprint=fingerprint(table),
-        command=" ".join(sys.argv),
-        seconds=time.perf_counter() - started,
-        extra={"model": model, "split": split, **seed_of_training(model)},
-    )
-    title = f"{name_of(model)}: {Path(manifest).name}, {split}, made worse"
-    report = write_robustness_report(out, whole, title=title)
-    print(markdown(whole))
-    say(f"report: {report}")
-
-
-# ---------------------------------------------------------------------- helpers of the commands
-
-
-def rows_of(table: Any, split: str, manifest: str) -> list[dict[str, Any]]:
-    """The rows of one split."""
-    rows = [row for row in table if row["split"] == split]
-    if not rows:
-        found = ", ".join(sorted({str(value) for value in table["split"]}))
-        raise ValueError(f"{manifest}, column split: no row is in {split!r}; found: {found}")
-    return rows
-
-
-def own_folder(out: str | None, file: str) -> None:
-    """Refuse a folder that has another command's report, which this one's would replace."""
-    for other in ("metrics.json", "robustness.json", "faithfulness.json", "scores.json", "results.json"):
-        if out is not None and other != file and (Path(out) / other).is_file():
-            raise ValueError(
-                f"--out {out} has {other}, whose report.html would be lost; accepted: another folder"
-            )
-
-
-def corpus_beside(manifest: str) -> dict[str, Any]:
-    """What the corpus.json beside a manifest says, protocol and all, as metrics.json carries it."""
-    path = Path(manifest).with_name("corpus.json")
-    return {"corpus": loads(path.read_text(encoding="utf-8"))} if path.is_file() else {}
-
-
-def name_of(model: str) -> str:
-    """What a report calls a checkpoint: its run's folder, or its own name where it has no run's."""
-    return Path(model).resolve().parent.name if (Path(model) / "config.json").is_file() else model
-
-
-def seed_of_training(model: str) -> dict[str, Any]:
-    """The seed that a checkpoint was trained with, where the run.yaml of `mmsr fit` lies beside it."""
-    from mmsr.inference.packaged import checkpoint, is_packaged
-
-    if is_packaged(model):
-        facts = loads((checkpoint(model) / "checkpoint.json").read_text(encoding="utf-8"))
-        return {"training_seed": facts["seed"]}
-    path = Path(model).parent / "run.yaml"
-    if not path.is_file():
-        return {}
-    from yaml import safe_load
-
-    settings = safe_load(path.read_text(encoding="utf-8"))
-    return {"training_seed": settings["seed_everything"]} if "seed_everything" in settings else {}
-
-
-def spread(rows: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
-    """Some rows of each kind, English first since its attention picture needs no special font."""
-    groups: dict[tuple[Any, Any], list[dict[str, Any]]] = {}
-    for row in rows:
-        if row["audio"] or row["text"]:
-            groups.setdefault((row["language"] != "en", row["kind"]), []).append(row)
-    ordered = [groups[key] for key in sorted(groups, key=str)]
-    turns = (group[turn] for turn in range(len(rows)) for group in ordered if turn < len(group))
-    return [row for row, _ in zip(turns, range(count), strict=False)]
-
-
-def lengths(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Seconds of audio, and words (characters of Chinese) of transcript, by id."""
-    from mmsr.data.audio.decoding import Audio
-    from mmsr.evaluation.rationales import UnicodeTokenizer
-
-    tokenize = UnicodeTokenizer().tokenize
-    texts = {row["id"]: row["text"] or row["asr_text"] for row in rows}
-    return {
-        "audio_seconds": {row["id"]: Audio.duration(row["audio"]) for row in rows if row["audio"]},
-        "transcript_words": {id: float(len(tokenize(text))) for id, text in texts.items() if text},
-    }
-
-
-def column_by_id(path: str, column: str, *, flag: str = "cluster_table") -> dict[str, str]:
-    """A table's column by its column id."""
-    must_be_there(flag, path)
-    from mmsr.data.manifest.tables import read_table
-
-    table = read_table(Path(path))
-    for name in ("id", column):
-        if name not in table.columns:
-            raise ValueError(f"{path} has no column {name}; its columns: {', '.join(table.columns)}")
-    return {str(row["id"]): str(row[column]) for row in table.rows if row[column]}
+    print(markdown(measured.document))
+    log(f"report: {measured.report}")

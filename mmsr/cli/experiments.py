@@ -13,8 +13,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from mmsr.cli.application import Config, Pairs, pairs
-from mmsr.cli.console import live_table, log, must_be_there
-from mmsr.cli.evaluation import evaluate, own_folder, rows_of
+from mmsr.cli.console import live_table, log, must_be_there, progress_bar
 from mmsr.cli.inference import format_answer
 
 
@@ -30,9 +29,10 @@ def demo(*, out: str = "runs/demo", utterances: int = 2400, seed: int = 0, epoch
         epochs: Train for other than the configuration's number of epochs.
     """
     from mmsr.data.corpora.demo.corpus import make_demo
+    from mmsr.evaluation.report.page import check_out
 
     folder = Path(out)
-    own_folder(out, "metrics.json")
+    check_out(out, "metrics.json")
     log(
         f"1/4 corpus: {utterances:,} utterances in five languages, spoken by espeak-ng -> {folder / 'corpus'}"
     )
@@ -51,7 +51,14 @@ def demo(*, out: str = "runs/demo", utterances: int = 2400, seed: int = 0, epoch
 
         print(markdown_table(loads((folder / "metrics.json").read_text(encoding="utf-8"))))
     else:
-        evaluate(str(manifest), model=str(folder / "model"), out=out, seed=seed)
+        from mmsr.workflows.evaluation import evaluate_checkpoint
+        from mmsr.workflows.inputs import Rows
+
+        evaluation = evaluate_checkpoint(
+            folder / "model", Rows(manifest), out, seed=seed, progress=progress_bar()
+        )
+        print(evaluation.table())
+        log("\n".join([*evaluation.notes(), f"report: {evaluation.report}"]))
     log("4/4 three utterances of the test split")
     from mmsr.data.manifest.manifest import load_manifest
     from mmsr.inference.loading import load_pipeline
@@ -135,6 +142,7 @@ def ablate(
     from mmsr.ablation.report import table
     from mmsr.ablation.runner import LocalProcesses, Runner
     from mmsr.ablation.spec import read_ablation
+    from mmsr.evaluation.report.page import check_out
     from mmsr.inference.loading import open_predictor
 
     ablation = read_ablation(config, out=out, find=lambda name: packaged_config(Path(name).name))
@@ -150,7 +158,7 @@ def ablate(
             state = "to do" if run.result() is None else "finished"
             print(f"{run.folder}  {state}  {run.label}")
         return
-    own_folder(str(ablation.out), "results.json")
+    check_out(ablation.out, "results.json")
     with live_table(ablation.name) as show:
         results = run_ablation(ablation, open_model=open_predictor, runner=runner, show=show)
     print(f"{table(results)}\n{results['paragraph']}")
@@ -209,6 +217,7 @@ def export(
         save_model(*load_lightning_checkpoint(checkpoint), Path(out))
         log(f"{checkpoint} -> {out}")
         return
+    from mmsr.data.loading.splits import select_rows
     from mmsr.data.manifest.manifest import load_manifest
     from mmsr.inference.loading import load_pipeline
     from mmsr.inference.onnx import export_pipeline
@@ -218,7 +227,7 @@ def export(
     rows: list[dict[str, Any]] = []
     if manifest is not None:  # before the export, which takes longer than finding a fault in it
         table = load_manifest(manifest, labels=pipe.model.config.labels, columns=columns, label_map=label_map)
-        rows = rows_of(table, split, manifest)
+        rows = select_rows(table, split=split, required=["test"], source=manifest)["test"].to_list()
     differences, agreement = export_pipeline(pipe, out, rows=rows, batch_size=batch_size)
     for graph, difference in differences.items():
         whole, small = (Path(out, graph + end).stat().st_size / 1e6 for end in (".onnx", ".int8.onnx"))

@@ -15,7 +15,7 @@ import numpy as np
 from mmsr.evaluation.baselines import baselines
 from mmsr.evaluation.calibration import calibration_metrics, conformal_metrics
 from mmsr.evaluation.metrics import Row, check_labels, evaluate_rows, has_text, sentiment_metrics
-from mmsr.evaluation.provenance import machine, versions
+from mmsr.evaluation.provenance import Provenance
 from mmsr.evaluation.rationales import BertScore, rationale_metrics
 from mmsr.evaluation.slices import LEAST, Attributes, slice_figures
 from mmsr.files import write_file
@@ -195,10 +195,7 @@ def write_run(
     split_metrics: Mapping[str, Mapping[str, Any]],
     predictions: Iterable[Row],
     *,
-    seed: int,
-    data_fingerprint: str,
-    command: str,
-    seconds: float,
+    provenance: Provenance,
     extra: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Writes metrics.json and predictions.jsonl to `out_dir` and returns the content of metrics.json.
@@ -209,15 +206,7 @@ def write_run(
     Raises:
         ValueError: Where a figure is not a finite number, or `extra` repeats a key.
     """
-    document = {
-        **split_metrics,
-        "seed": seed,
-        "data_fingerprint": data_fingerprint,
-        "command": command,
-        "versions": versions(),
-        "machine": machine(),
-        "seconds": round(seconds, 3),
-    }
+    document = {**split_metrics, **provenance.to_dict()}
     repeated = set(document) & set(extra or {})
     if repeated:
         raise ValueError(f"extra may not repeat the keys {sorted(repeated)} of metrics.json")

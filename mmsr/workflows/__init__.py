@@ -1,1 +1,1 @@
-"""Workflows: what a command runs and a notebook calls."""
+"""Workflows: one function for each command of evaluation, which the command runs and a notebook calls."""

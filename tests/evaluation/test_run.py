@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from mmsr.evaluation.provenance import Provenance
 from mmsr.evaluation.run import evaluate, predict_rows, shuffle, write_run
 from mmsr.records import Answer, Record
 
 LABELS = ["negative", "neutral", "positive"]
-RUN = {"seed": 3, "data_fingerprint": "abc", "command": "mmsr evaluate", "seconds": 1.23456}
+RUN = Provenance(seed=3, data_fingerprint="abc", command="mmsr evaluate", seconds=1.23456)
 
 
 def predict(records: Sequence[Record]) -> list[Answer]:
@@ -203,7 +204,7 @@ def test_the_text_column_is_what_the_model_reads(rows) -> None:
 def test_the_files_of_a_run(tmp_path: Path, rows) -> None:
     rows[0]["rationale"] = "mô tả khách quan"
     metrics, predictions = evaluate(predict, rows, labels=LABELS, train_rows=rows)
-    document = write_run(tmp_path / "run", {"test": metrics}, predictions, **RUN, extra={"epoch": 4})
+    document = write_run(tmp_path / "run", {"test": metrics}, predictions, provenance=RUN, extra={"epoch": 4})
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["metrics.json", "predictions.jsonl"]
     written = json.loads((tmp_path / "run/metrics.json").read_text("utf-8"))
     assert written == document
@@ -224,10 +225,10 @@ def test_the_files_of_a_run(tmp_path: Path, rows) -> None:
 
 def test_a_figure_that_is_no_number_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError):
-        write_run(tmp_path / "run", {"test": {"text": {"n": 1, "uar": float("nan")}}}, [], **RUN)
+        write_run(tmp_path / "run", {"test": {"text": {"n": 1, "uar": float("nan")}}}, [], provenance=RUN)
     assert not (tmp_path / "run").exists()
 
 
 def test_extra_may_not_replace_what_the_contract_names(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"extra may not repeat the keys \['seed'\]"):
-        write_run(tmp_path, {"test": {}}, [], **RUN, extra={"seed": 1})
+        write_run(tmp_path, {"test": {}}, [], provenance=RUN, extra={"seed": 1})

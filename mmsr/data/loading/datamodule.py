@@ -6,7 +6,7 @@ or, streaming: rows of a split as they come ─► windows of rows ─► batche
 
 import itertools
 import logging
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,7 +22,7 @@ from mmsr.data.audio.augmentation import Augmentations
 from mmsr.data.audio.decoding import Audio, AudioError
 from mmsr.data.loading.batching import Balance, BudgetBatchSampler, EpochBatchSampler, ResumableLoader
 from mmsr.data.loading.controls import RATIONALES, Rationales, control_rationales
-from mmsr.data.loading.splits import speaker_fold
+from mmsr.data.loading.splits import Split, select_rows
 from mmsr.data.loading.streaming import StreamedBatches, StreamLoader
 from mmsr.data.loading.utterances import AudioFeatures, Collator, TextFeatures, UtteranceDataset
 from mmsr.data.manifest.manifest import (
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Split = Literal["train", "dev", "test"]
 _COUNTED_ROWS = 20_000  # of a split, beyond which tokens are estimated: counting takes 40 µs a row
 _SAMPLED_ROWS = 20_000  # of a stream, on which a tokenizer is trained
 _CACHED_SECONDS = 4 * 3600.0  # 460 MB of 16 kHz int16
@@ -317,10 +316,7 @@ class MmsrDataModule(LightningDataModule):
             labels = None if self.processor is None else self.processor.labels
             rows = load_manifest(self.manifest, labels=labels, columns=self.columns, label_map=self.label_map)
             self._check_utterances(rows)
-            groups: Mapping[Split, Sized] = (
-                self._by_split(rows) if self.fold is None else self._by_speaker(rows)
-            )
-            self._rows = {name: rows.select(indices) for name, indices in groups.items() if len(indices)}
+            self._rows = self._selected(rows)
             for name in self._rows.keys() & {"train", "dev"}:
                 if self.train_languages is not None:
                     self._rows[name] = self._in_languages(self._rows[name], self.train_languages)
@@ -339,15 +335,26 @@ class MmsrDataModule(LightningDataModule):
         if self.text_column == "asr_text" and column_of(rows, "asr_text").null_count == len(rows):
             raise self._error("asr_text", "is empty in all rows; accepted: transcripts, or text_column text")
 
-    def _by_split(self, rows: datasets.Dataset) -> dict[Split, np.ndarray]:
-        groups = {split: rows_with(rows, "split", [name]) for split, name in self.split_names.items()}
-        if unused := len(rows) - sum(len(numbers) for numbers in groups.values()):
+    def _selected(self, rows: datasets.Dataset) -> dict[Split, datasets.Dataset]:
+        """The rows of each split that has some."""
+        names = self.split_names
+        groups = select_rows(
+            rows,
+            split=names["test"],
+            train_split=names["train"],
+            dev_split=names["dev"],
+            fold=self.fold,
+            folds=self.folds,
+            dev_speakers=self.dev_speakers,
+            source=self.manifest,
+        )
+        if unused := len(rows) - sum(map(len, groups.values())):
             used = ", ".join(self.split_names.values())
             others = [name for name in distinct(rows, "split") if name not in self.split_names.values()]
             name = Path(self.manifest).name
             found = ", ".join(map(repr, others)) or "none"
             logger.warning("%s: %d rows are in no split of %s (theirs: %s)", name, unused, used, found)
-        return groups
+        return {split: part for split, part in groups.items() if len(part)}
 
     def _in_languages(self, rows: datasets.Dataset, languages: list[str]) -> datasets.Dataset:
         found = distinct(rows, "language")
@@ -356,17 +363,6 @@ class MmsrDataModule(LightningDataModule):
             problem = f"no row is in train_languages {absent}; accepted: of {', '.join(found)}"
             raise self._error("language", problem)
         return rows.select(rows_with(rows, "language", languages))
-
-    def _by_speaker(self, rows: datasets.Dataset) -> dict[Split, list[int]]:
-        assert self.fold is not None
-        parts = speaker_fold(
-            rows,
-            fold=self.fold,
-            folds=self.folds,
-            dev_speakers=self.dev_speakers,
-            source=Path(self.manifest).name,
-        )
-        return {"train": parts["train"], "dev": parts["dev"], "test": parts["test"]}
 
     def _missing_split(self, split: Split) -> str:
         found = ", ".join(self.split_names[name] for name in self._rows) or "none of the three"

@@ -10,8 +10,9 @@ sentence can be made one. The same rows, settings and seed give the same splits.
 
 import hashlib
 import json
+import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -31,12 +32,69 @@ from mmsr.data.manifest.sentences import codes, telling_sentences
 from mmsr.data.manifest.tables import Table, checked_ending, is_blank, read_table, write_table
 from mmsr.files import write_file
 
+logger = logging.getLogger(__name__)
+
+Split = Literal["train", "dev", "test"]
 By = Literal["speaker", "block", "stratified", "leave-one-speaker-out"]
 
 SHARES = {"train": 0.8, "dev": 0.1, "test": 0.1}
 BLOCK_ROWS = 50
 STRATIFY = ("label",)
 _COLUMNS = ("label", "language", "speaker", "kind")  # that rows can be stratified by
+
+
+def select_rows(
+    rows: datasets.Dataset,
+    *,
+    split: str = "test",
+    train_split: str = "train",
+    dev_split: str = "dev",
+    fold: int | None = None,
+    folds: int = 4,
+    dev_speakers: int = 2,
+    required: Collection[Split] = (),
+    source: str | os.PathLike[str] = "manifest",
+) -> dict[Split, datasets.Dataset]:
+    """The training, development and test rows of a manifest: its splits, or those of a speaker fold.
+
+    Args:
+        rows: The rows of a manifest.
+        split: The value of the column `split` in the test rows.
+        train_split: The value in the training rows.
+        dev_split: The value in the development rows.
+        fold: Select by this fold of the speakers (see `speaker_fold`) instead of the column `split`.
+        folds: The number of folds.
+        dev_speakers: The number of speakers in the development rows of a fold.
+        required: Splits that must have rows. If the test rows are required and no row of the manifest has a
+            split, all rows are test rows, which is logged.
+        source: The manifest, for messages.
+
+    Returns:
+        The rows of `train`, `dev` and `test`; a split that is not required may have none.
+
+    Raises:
+        ManifestError: A row has no speaker, or there are too few speakers for the folds.
+        ValueError: There is no such fold, or a required split has no rows.
+    """
+    values: dict[Split, str] = {"train": train_split, "dev": dev_split, "test": split}
+    if fold is not None:
+        name = Path(source).name
+        parts = speaker_fold(rows, fold=fold, folds=folds, dev_speakers=dev_speakers, source=name)
+        return {part: rows.select(parts[part]) for part in values}
+    numbers = {part: rows_with(rows, "split", [value]) for part, value in values.items()}
+    if "test" in required and not has_splits(rows):
+        logger.warning("%s: no row has a split, so all %d rows are taken", Path(source).name, len(rows))
+        numbers["test"] = np.arange(len(rows))
+    for part in required:
+        if not len(numbers[part]):
+            found = ", ".join(distinct(rows, "split")) or "none"
+            raise ValueError(f"{source}, column split: no row is in {values[part]!r}; found: {found}")
+    return {part: rows.select(chosen) for part, chosen in numbers.items()}
+
+
+def has_splits(rows: datasets.Dataset) -> bool:
+    """Whether a row has a value in the column `split`."""
+    return column_of(rows, "split").null_count < len(rows)
 
 
 def speaker_fold(

@@ -600,6 +600,20 @@ def read_table(path: Path, *, without: Collection[str] = ()) -> Table:
     return Table(list(columns), [row for _, row in kept], [number for number, _ in kept])
 
 
+def read_column(path: str | os.PathLike[str], column: str) -> dict[str, str]:
+    """Read one column of a file, by the file's column `id`; blank values are left out.
+
+    Raises:
+        ManifestError: The file cannot be read, or its ending is not known.
+        ValueError: The file has no such column, or no `id`.
+    """
+    table = read_table(Path(path))
+    for name in ("id", column):
+        if name not in table.columns:
+            raise ValueError(f"{path} has no column {name}; its columns: {', '.join(table.columns)}")
+    return {str(row["id"]): str(row[column]) for row in table.rows if row[column]}
+
+
 def write_table(path: Path, table: Table) -> None:
     """Write a table in the format that the ending names; the file appears whole, by rename.
 

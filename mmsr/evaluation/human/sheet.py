@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.resources import files
 from itertools import combinations
 from pathlib import Path
@@ -60,6 +61,33 @@ class Made(NamedTuple):
     candidates: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class SheetDesign:
+    """What is on the sheets of raters.
+
+    Attributes:
+        items: The number of different rows on each sheet.
+        raters: The number of sheets.
+        shared: The number of rows that are on every sheet, for agreement; by default all.
+        repeats: The number of items that come a second time on the sheet, sides exchanged, to see whether a
+            rater answers alike. They come in its second half, and were first seen in its first.
+        differing: Draw from rows of which all systems' rationales are different.
+        criteria: The statement of each criterion, which raters agree with from 1 to 5.
+    """
+
+    items: int = 30
+    raters: int = 1
+    shared: int | None = None
+    repeats: int = 0
+    differing: bool = False
+    criteria: Mapping[str, str] = field(default_factory=lambda: CRITERIA)
+
+    @property
+    def common(self) -> int:
+        """The number of rows that are on every sheet."""
+        return self.items if self.shared is None else self.shared
+
+
 class Showing(NamedTuple):
     """One item of a sheet: a row, and which system's answer stands on which side."""
 
@@ -75,13 +103,8 @@ def make_sheets(
     out: Path | str,
     *,
     listen: Listen,
-    items: int = 30,
-    raters: int = 1,
-    shared: int | None = None,
-    repeats: int = 0,
-    differing: bool = False,
+    design: SheetDesign,
     condition: str | None = None,
-    criteria: Mapping[str, str] | None = None,
     seed: int = 0,
     command: str = "",
     data_fingerprint: str | None = None,
@@ -99,14 +122,8 @@ def make_sheets(
         rows: The manifest's, for sound and transcript.
         out: A new folder.
         listen: See `Listen`.
-        items: Different rows on each sheet.
-        raters: Sheets to make.
-        shared: How many of a sheet's rows are on every sheet, for agreement; all by default.
-        repeats: How many items come a second time on the sheet, sides exchanged, to see whether a rater says
-            the same again. They come in its second half, and were first seen in its first.
-        differing: Draw from rows of which all systems' rationales are different.
+        design: What is on the sheets.
         condition: Of the systems that do not say; by default the first that all have.
-        criteria: Statement of each criterion, which raters agree with from 1 to 5; `CRITERIA` by default.
         seed: Of every draw; the same seed gives the same sheets.
         command: Kept in the key.
         data_fingerprint: The manifest's, kept in the key.
@@ -118,15 +135,14 @@ def make_sheets(
         CompareError: Predictions that cannot be read.
     """
     out = Path(out)
-    shared = items if shared is None else shared
-    criteria = CRITERIA if criteria is None else criteria
-    _check(systems, out, items=items, raters=raters, shared=shared, repeats=repeats, criteria=criteria)
+    _check(systems, out, design)
+    items, raters, criteria = design.items, design.raters, design.criteria
     conditions, runs = read_runs(systems, condition)
     answers = {system.name: run for system, (run,) in zip(systems, runs, strict=True)}
-    candidates = _candidates(answers, rows, differing=differing)
-    wanted = shared + raters * (items - shared)
+    candidates = _candidates(answers, rows, differing=design.differing)
+    wanted = design.common + raters * (items - design.common)
     if wanted > len(candidates):
-        which = "with different rationales " if differing else ""
+        which = "with different rationales " if design.differing else ""
         raise SheetError(
             f"--items {items}: {wanted:,} rows are wanted for {raters} raters and {len(candidates):,} {which}"
             "are there that all systems answered; accepted: fewer items, or more of them --shared"
@@ -138,9 +154,7 @@ def make_sheets(
         [row["id"] for row in drawn],
         list(answers),
         strata=[f"{row['label']} {row['language']}" for row in drawn],
-        raters=raters,
-        shared=shared,
-        repeats=repeats,
+        design=design,
         generator=generator,
     )
     shown = _contents(drawn, listen, progress)
@@ -149,7 +163,7 @@ def make_sheets(
         "command": command,
         "data_fingerprint": data_fingerprint,
         "seed": seed,
-        "differing": differing,
+        "differing": design.differing,
         "candidates": len(candidates),
         "criteria": dict(criteria),
         "systems": {
@@ -212,16 +226,7 @@ def _origin(predictions: Path) -> dict[str, Any]:
     return {name: found[name] for name in kept if name in found}
 
 
-def _check(
-    systems: Sequence[System],
-    out: Path,
-    *,
-    items: int,
-    raters: int,
-    shared: int,
-    repeats: int,
-    criteria: Mapping[str, str],
-) -> None:
+def _check(systems: Sequence[System], out: Path, design: SheetDesign) -> None:
     if len(systems) < 2:
         raise SheetError(f"{len(systems)} run; accepted: two or more to compare")
     names = [system.name for system in systems]
@@ -230,11 +235,12 @@ def _check(
     for system in systems:
         if len(system.files) > 1:
             raise SheetError(f"{system.name}: {len(system.files)} runs match; accepted: one, of one seed")
+    items, criteria = design.items, design.criteria
     for flag, value, least, most in (
         ("items", items, 1, None),
-        ("raters", raters, 1, None),
-        ("shared", shared, 0, items),
-        ("repeats", repeats, 0, items // 2),
+        ("raters", design.raters, 1, None),
+        ("shared", design.common, 0, items),
+        ("repeats", design.repeats, 0, items // 2),
     ):
         if value < least or (most is not None and value > most):
             accepted = f"{least} to {most} with --items {items}" if most is not None else f"{least} or more"
@@ -274,9 +280,7 @@ def _plan(
     systems: Sequence[str],
     *,
     strata: Sequence[str],
-    raters: int,
-    shared: int,
-    repeats: int,
+    design: SheetDesign,
     generator: np.random.Generator,
 ) -> list[list[Showing]]:
     """What stands on each sheet, in its order."""
@@ -284,11 +288,11 @@ def _plan(
     rounds = -(-len(ids) // len(pairs))
     turns = np.concatenate([generator.permutation(len(pairs)) for _ in range(rounds)])
     pair_of = {id: pairs[turn] for id, turn in zip(ids, turns, strict=False)}
-    common = set(stratified(strata, shared, generator))
+    common = set(stratified(strata, design.common, generator))
     own = [i for i in range(len(ids)) if i not in common]
     sheets = []
-    for rater in range(raters):
-        mine = generator.permutation([*sorted(common), *own[rater::raters]])
+    for rater in range(design.raters):
+        mine = generator.permutation([*sorted(common), *own[rater :: design.raters]])
         exchanged = generator.permutation(len(mine)) % 2
         first = []
         for i, exchange in zip(mine, exchanged, strict=True):
@@ -297,7 +301,7 @@ def _plan(
         half = len(first) // 2
         again = [
             Showing(first[i].id, first[i].right, first[i].left, True)
-            for i in generator.permutation(half)[:repeats]
+            for i in generator.permutation(half)[: design.repeats]
         ]
         late = [*first[half:], *again]
         sheets.append([*first[:half], *(late[i] for i in generator.permutation(len(late)))])

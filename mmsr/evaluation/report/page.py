@@ -6,6 +6,7 @@ All reports are such pages. To add to one, write a function that returns a `Sect
 nothing to show.
 """
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ from mmsr.files import write_file
 if TYPE_CHECKING:
     from jinja2 import Environment
     from matplotlib.figure import Figure
+
+RESULT_FILES = ("metrics.json", "robustness.json", "faithfulness.json", "scores.json", "results.json")
 
 
 class Quote(NamedTuple):
@@ -200,6 +203,23 @@ def told(sections: Sequence[Section | None]) -> str:
             elif isinstance(block, Text):
                 parts.append(f"{block.text}\n")
     return "\n".join(parts)
+
+
+def check_out(out: str | os.PathLike[str], file: str) -> None:
+    """Refuse a folder that holds the results of another command, whose report would be overwritten.
+
+    Args:
+        out: The folder for the results.
+        file: The results' own file.
+
+    Raises:
+        ValueError: The folder holds the file of other results.
+    """
+    for other in RESULT_FILES:
+        if other != file and (Path(out) / other).is_file():
+            raise ValueError(
+                f"--out {out} has {other}, whose report.html would be lost; accepted: another folder"
+            )
 
 
 def stamp(provenance: Mapping[str, str]) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mmsr.evaluation.metrics import RESAMPLES, Row, check_labels, has_text, speakers_of
-from mmsr.evaluation.provenance import machine, versions
+from mmsr.evaluation.provenance import Provenance
 from mmsr.evaluation.rationales import rationale_scores
 from mmsr.evaluation.run import CONDITIONS, predict_rows
 from mmsr.evaluation.significance import bootstrap, paired_bootstrap
@@ -200,26 +200,14 @@ def write_robustness(
     document: Mapping[str, Any],
     predictions: Mapping[str, Sequence[Row]],
     *,
-    seed: int,
-    data_fingerprint: str,
-    command: str,
-    seconds: float,
+    provenance: Provenance,
     extra: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write what `measure` found, and `extra`, to a folder; returns the content of robustness.json.
 
     `predictions/` is replaced whole, so that no point of an earlier run stays there.
     """
-    whole = {
-        **document,
-        **(extra or {}),
-        "seed": seed,
-        "data_fingerprint": data_fingerprint,
-        "command": command,
-        "versions": versions(),
-        "machine": machine(),
-        "seconds": round(seconds, 3),
-    }
+    whole = {**document, **(extra or {}), **provenance.to_dict()}
     out = Path(out_dir)
     with atomic_write(out / "predictions") as folder:
         folder.mkdir()

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,14 @@ import pandas
 import pytest
 import soundfile
 
-from mmsr.data.loading.splits import fold_rows, speaker_fold, split_manifest, split_rows, splits_of_fold
+from mmsr.data.loading.splits import (
+    fold_rows,
+    select_rows,
+    speaker_fold,
+    split_manifest,
+    split_rows,
+    splits_of_fold,
+)
 from mmsr.data.manifest.manifest import load_manifest
 
 LABELS = ("negative", "neutral", "positive")
@@ -329,3 +337,48 @@ def test_rows_without_a_speaker_and_faulty_manifests_are_refused(tmp_path):
         split_manifest(path, tmp_path / "n.csv", by="stratified")
     with pytest.raises(ValueError, match=r"n.doc: has the ending '.doc'; accepted: .csv"):
         split_manifest(path, tmp_path / "n.doc", by="stratified")
+
+
+# ---------------------------------------------------------------------- selecting
+
+
+def test_rows_of_splits_are_selected_by_the_column(tmp_path: Path) -> None:
+    made = corpus(rows=30, speakers=6)
+    for number, row in enumerate(made):
+        row["split"] = ("train", "val", "test")[number % 3]
+    table = load_manifest(write(tmp_path / "m.csv", made))
+    parts = select_rows(table, dev_split="val", required=["test", "dev"])
+    assert list(parts) == ["train", "dev", "test"]
+    assert {part: set(rows["split"]) for part, rows in parts.items()} == {
+        "train": {"train"},
+        "dev": {"val"},
+        "test": {"test"},
+    }
+    assert parts["dev"]["id"] == [f"r{number}" for number in range(1, 30, 3)]
+    assert not len(select_rows(table)["dev"])
+    with pytest.raises(
+        ValueError, match="^m.csv, column split: no row is in 'dev'; found: test, train, val$"
+    ):
+        select_rows(table, required=["dev"], source="m.csv")
+
+
+def test_rows_of_a_fold_are_selected_by_speaker(rows: datasets.Dataset) -> None:
+    parts = select_rows(rows, fold=1, folds=3, dev_speakers=4, required=["test"])
+    expected = speaker_fold(rows, fold=1, folds=3, dev_speakers=4)
+    assert {part: chosen["id"] for part, chosen in parts.items()} == {
+        part: rows.select(numbers)["id"] for part, numbers in expected.items()
+    }
+    with pytest.raises(ValueError, match="fold is 3; accepted: 0 to 2"):
+        select_rows(rows, fold=3, folds=3)
+
+
+def test_a_manifest_without_splits_is_its_test_rows_if_they_are_required(
+    rows: datasets.Dataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert not any(map(len, select_rows(rows).values())) and not caplog.messages
+        parts = select_rows(rows, required=["test"], source="folder/m.csv")
+    assert {part: len(chosen) for part, chosen in parts.items()} == {"train": 0, "dev": 0, "test": len(rows)}
+    assert caplog.messages == ["m.csv: no row has a split, so all 600 rows are taken"]
+    with pytest.raises(ValueError, match="no row is in 'dev'; found: none"):
+        select_rows(rows, required=["test", "dev"])

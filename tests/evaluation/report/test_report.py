@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmsr.evaluation.provenance import Provenance
 from mmsr.evaluation.report import markdown_table, write_report
 from mmsr.evaluation.report.pictures import (
     INK,
@@ -63,10 +64,7 @@ def run(tmp_path: Path, row):
         tmp_path,
         {"test": metrics},
         predictions,
-        seed=5,
-        data_fingerprint="f00d",
-        command="mmsr demo",
-        seconds=2,
+        provenance=Provenance(seed=5, data_fingerprint="f00d", command="mmsr demo", seconds=2),
     )
     return document, predictions
 

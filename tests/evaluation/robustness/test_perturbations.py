@@ -14,6 +14,7 @@ from mmsr.cli.main import main
 from mmsr.data.audio.decoding import Audio
 from mmsr.data.manifest.manifest import load_manifest
 from mmsr.evaluation.error_rates import word_error_rate
+from mmsr.evaluation.provenance import Provenance
 from mmsr.evaluation.report.robustness import markdown, write_robustness_report
 from mmsr.evaluation.robustness.confusions import Confusions
 from mmsr.evaluation.robustness.curves import clean_rows, measure, write_robustness
@@ -142,8 +143,9 @@ def test_who_only_reads_loses_nothing_by_noise_and_all_without_text(material, ro
         *("clean", "noise_0", "missing_audio_0.5", "missing_audio_1"),
         *("missing_text_0.5", "missing_text_1"),
     }
-    facts = {"seed": 0, "data_fingerprint": "f1f2", "command": "mmsr robustness x", "seconds": 1.0}
-    whole = write_robustness(tmp_path / "out", document, predictions, **facts, extra={"training_seed": 7})
+    told = Provenance(seed=0, data_fingerprint="f1f2", command="mmsr robustness x", seconds=1.0)
+    extra = {"training_seed": 7}
+    whole = write_robustness(tmp_path / "out", document, predictions, provenance=told, extra=extra)
     assert json.loads((tmp_path / "out" / "robustness.json").read_text()) == whole
     write_robustness_report(tmp_path / "out", whole, title="reader made worse")
     assert (tmp_path / "out" / "robustness.png").read_bytes().startswith(b"\x89PNG")

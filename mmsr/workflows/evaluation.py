@@ -1,0 +1,200 @@
+"""Evaluating a checkpoint: metrics, controls and baselines of a split, and a report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmsr.data.audio.decoding import Audio
+from mmsr.data.manifest.tables import read_column
+from mmsr.evaluation.bertscore import BertScorer
+from mmsr.evaluation.calibration import conformal_text
+from mmsr.evaluation.rationales import UnicodeTokenizer
+from mmsr.evaluation.report import markdown_table, write_report
+from mmsr.evaluation.report.page import check_out
+from mmsr.evaluation.run import conformal_entries, evaluate, write_run
+from mmsr.evaluation.slices import LEAST, worst_slice_line
+from mmsr.inference.loading import examples as shown_examples
+from mmsr.inference.loading import predictor
+from mmsr.records import Progress
+from mmsr.workflows.inputs import Inputs, Rows, corpus_beside, spread, training_history, training_seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measures:
+    """What an evaluation measures, beside the metrics that it always has.
+
+    Attributes:
+        conditions: The inputs to try, such as `audio+text`; by default all that the rows allow.
+        conformal: Make label sets that hold the true label in this share of rows, such as 0.9.
+        bertscore: A text encoder, by which BERTScore judges rationales: folder or Hub id.
+        bertscore_layer: Its layer, from 1; by default the one that BERTScore's authors chose for it.
+        slices: Columns of the manifest by which rows are sliced, beside language, kind, speaker and lengths.
+        slice_table: A table with `id` and these columns, where the manifest does not have them.
+        slice_rows: The rows that a slice needs to be named as the worst.
+
+    Raises:
+        ValueError: `conformal` is not between 0 and 1, or a setting lacks the one that it belongs to.
+    """
+
+    conditions: Sequence[str] | None = None
+    conformal: float | None = None
+    bertscore: str | None = None
+    bertscore_layer: int | None = None
+    slices: Sequence[str] = ()
+    slice_table: str | Path | None = None
+    slice_rows: int = LEAST
+
+    def __post_init__(self) -> None:
+        if self.conformal is not None and not 0 < self.conformal < 1:
+            raise ValueError(
+                f"--conformal {self.conformal:g}; accepted: a share above 0 and below 1, such as 0.9"
+            )
+        if self.bertscore_layer is not None and self.bertscore is None:
+            raise ValueError("--bertscore_layer is a layer of an encoder; accepted: with --bertscore ENCODER")
+        if self.slice_table is not None and not self.slices:
+            raise ValueError(f"--slice_table {self.slice_table}; accepted: with --slices COLUMN ...")
+
+    def scorer(self) -> BertScorer | None:
+        """BERTScore with the encoder, loaded."""
+        return None if self.bertscore is None else BertScorer(self.bertscore, layer=self.bertscore_layer)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """An evaluation, and where its report is.
+
+    Attributes:
+        metrics: The content of metrics.json.
+        predictions: The rows of predictions.jsonl.
+        split: The split that was evaluated, a key of `metrics`.
+        report: The path of report.html.
+    """
+
+    metrics: dict[str, Any]
+    predictions: list[dict[str, Any]]
+    split: str
+    report: Path
+
+    @property
+    def conditions(self) -> dict[str, dict[str, Any]]:
+        """The metrics of each condition, such as `audio+text`."""
+        return {name: entry for name, entry in self.metrics[self.split].items() if name != "baselines"}
+
+    def table(self) -> str:
+        """The metrics of conditions and baselines, as a Markdown table."""
+        return markdown_table(self.metrics, split=self.split)
+
+    def notes(self) -> list[str]:
+        """The worst slice and the label sets of each condition, in words."""
+        said = []
+        for name, entry in self.conditions.items():
+            said.append(f"{name}: {worst_slice_line(entry['worst_slice'], least=entry['slice_rows'])}")
+            if "conformal" in entry:
+                said.append(f"{name}: {conformal_text(entry['conformal'])}")
+        return said
+
+
+def evaluate_checkpoint(
+    model: str | Path,
+    rows: Rows,
+    out: str | Path,
+    *,
+    measures: Measures | None = None,
+    batch_size: int = 32,
+    num_beams: int = 1,
+    examples: int = 6,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Evaluate a checkpoint on the test rows of a manifest, with controls and baselines.
+
+    Writes metrics.json, predictions.jsonl and a report with its pictures. The baselines learn from the
+    training rows; label sets are calibrated on the development rows. If no row of the manifest has a split,
+    all rows are evaluated.
+
+    Example:
+        >>> rows = Rows("runs/demo/corpus/manifest.csv")
+        >>> evaluation = evaluate_checkpoint("runs/demo/model", rows, "runs/demo")
+        >>> evaluation.conditions["audio+text"]["macro_f1"]
+
+    Args:
+        model: The folder or Hub id of a checkpoint.
+        rows: Which rows of which manifest.
+        out: The folder for the results.
+        measures: What is measured, beside the metrics that an evaluation always has.
+        batch_size: The number of rows in a batch.
+        num_beams: The beams of the rationales' generation.
+        examples: How many utterances the report plays.
+        seed: The seed of the shuffling of audio between rows.
+        progress: Called as rows are answered.
+
+    Returns:
+        The metrics, the predictions, and the path of the report.
+
+    Raises:
+        ValueError: Checkpoint or manifest cannot be read, a split lacks rows, or `out` holds other results.
+    """
+    check_out(out, "metrics.json")
+    measures = measures or Measures()
+    columns = {name: read_column(measures.slice_table or rows.manifest, name) for name in measures.slices}
+    inputs = Inputs.open(model, rows, required=["test"] if measures.conformal is None else ["test", "dev"])
+    pipe, labels, test_rows = inputs.pipe, inputs.labels, inputs.splits["test"].to_list()
+    scorer = measures.scorer()
+    metrics, predictions = evaluate(
+        predictor(pipe, batch_size=batch_size, num_beams=num_beams),
+        test_rows,
+        labels=labels,
+        train_rows=inputs.splits["train"].to_list(),
+        conditions=measures.conditions,
+        temperature=pipe.model.config.label_temperature,
+        bertscore=scorer,
+        attributes=_lengths(test_rows) | columns,
+        slice_rows=measures.slice_rows,
+        seed=seed,
+        progress=progress,
+    )
+    if measures.conformal is not None:
+        label_sets = conformal_entries(
+            predictor(pipe, batch_size=batch_size, rationale=False),
+            inputs.splits["dev"].to_list(),
+            predictions,
+            labels=labels,
+            coverage=measures.conformal,
+            seed=seed,
+            progress=progress,
+        )
+        for name, entry in label_sets.items():
+            metrics[name]["conformal"] = entry
+    document = write_run(
+        out,
+        {rows.split: metrics},
+        predictions,
+        provenance=inputs.provenance(seed=seed),
+        extra=corpus_beside(rows.manifest)
+        | training_seed(inputs.model)
+        | ({} if scorer is None else {"bertscore": scorer.settings}),
+    )
+    report = write_report(
+        out,
+        title=inputs.title,
+        metrics=document,
+        predictions=predictions,
+        labels=labels,
+        history=training_history(inputs.model),
+        examples=shown_examples(pipe, spread(test_rows, examples)),  # type: ignore[arg-type]
+        split=rows.split,
+    )
+    return Evaluation(document, predictions, rows.split, report)
+
+
+def _lengths(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Seconds of audio, and words (characters of Chinese) of transcript, by id."""
+    tokenize = UnicodeTokenizer().tokenize
+    texts = {row["id"]: row["text"] or row["asr_text"] for row in rows}
+    return {
+        "audio_seconds": {row["id"]: Audio.duration(row["audio"]) for row in rows if row["audio"]},
+        "transcript_words": {id_: float(len(tokenize(text))) for id_, text in texts.items() if text},
+    }

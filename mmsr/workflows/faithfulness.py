@@ -1,0 +1,136 @@
+"""Examining rationales: whether they are grounded in voice and words, and say what decided."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from mmsr.data.audio.decoding import Audio
+from mmsr.data.corpora.demo.corpus import quoted_evidence, respeak, utterance_of
+from mmsr.evaluation.explain.attribution import attention_evidence, gradient_evidence, saliency
+from mmsr.evaluation.explain.faithfulness import Material, faithfulness, write_faithfulness
+from mmsr.evaluation.metrics import Row
+from mmsr.evaluation.report.faithfulness import write_faithfulness_report
+from mmsr.evaluation.report.page import check_out
+from mmsr.inference.loading import predictor
+from mmsr.records import Progress
+from mmsr.workflows.inputs import Inputs, Rows, spread, training_seed
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Faithfulness:
+    """Faithfulness of a checkpoint's rationales, and where its report is.
+
+    Attributes:
+        document: The content of faithfulness.json.
+        report: The path of report.html.
+    """
+
+    document: dict[str, Any]
+    report: Path
+
+
+def examine_faithfulness(
+    model: str | Path,
+    rows: Rows,
+    out: str | Path,
+    *,
+    respoken: str | Path | None = None,
+    erased: int = 100,
+    pictures: int = 3,
+    batch_size: int = 32,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Faithfulness:
+    """Examine whether the rationales of a checkpoint are grounded, and say what decided.
+
+    Writes faithfulness.json and a report with pictures. Rows of the demo corpus are spoken again, in another
+    manner and in another voice. Gradients and pictures need captum; without it they are left out, which is
+    logged.
+
+    Example:
+        >>> rows = Rows("runs/demo/corpus/manifest.csv")
+        >>> examine_faithfulness("runs/demo/model", rows, "faith", erased=20).document["agreement"]
+
+    Args:
+        model: The folder or Hub id of a checkpoint that writes rationales.
+        rows: Which rows of which manifest; judges learn from its training rows.
+        out: The folder for the results.
+        respoken: A folder for the rows that are spoken again, which several checkpoints can share; by default
+            `out`/respoken.
+        erased: How many rows have their most attended words and frames erased.
+        pictures: How many utterances to draw.
+        batch_size: The number of rows in a batch.
+        seed: The seed of resamples, controls and exchanges.
+        progress: Called as rows are answered.
+
+    Returns:
+        The metrics, and the path of the report.
+
+    Raises:
+        ValueError: The checkpoint or the manifest cannot be read, the checkpoint writes no rationales, a
+            count is negative, or `out` holds another command's report.
+    """
+    check_out(out, "faithfulness.json")
+    for flag, count in (("erased", erased), ("pictures", pictures)):
+        if count < 0:
+            raise ValueError(f"--{flag} {count}; accepted: 0 or more")
+    inputs = Inputs.open(model, rows)
+    pipe, test_rows = inputs.pipe, inputs.splits["test"].to_list()
+    if pipe.model.decoder is None:
+        raise ValueError(f"--model {model} writes no rationales; accepted: a model with a decoder")
+    folder = Path(respoken or Path(out) / "respoken")
+    attributions = {"attention": attention_evidence(pipe)}
+    explains = find_spec("captum") is not None
+    if explains:
+        attributions["gradients"] = gradient_evidence(pipe)
+    else:
+        logger.warning("captum is not installed: no gradients, no pictures; pip install 'mmsr[explain]'")
+    found = faithfulness(
+        predictor(pipe, batch_size=batch_size),
+        test_rows,
+        labels=inputs.labels,
+        material=Material(
+            train_rows=inputs.splits["train"].to_list(),
+            force=lambda label: predictor(pipe, batch_size=batch_size, forced_label=label),
+            load_audio=Audio(pipe.processor.feature_extractor.sampling_rate),
+            attributions=attributions,
+            erased=erased,
+            predict_labels=predictor(pipe, batch_size=batch_size, rationale=False),
+            respoken=_respoken(test_rows, folder, progress=progress is not None),
+            evidence_of=quoted_evidence,
+        ),
+        seed=seed,
+        progress=progress,
+    )
+    shown = {
+        row["id"]: saliency(pipe, {name: row[name] for name in ("audio", "text", "language")})  # type: ignore[arg-type]
+        for row in (spread(test_rows, pictures) if explains else [])
+    }
+    document = {
+        **found,
+        "model": inputs.model,
+        "split": rows.split,
+        **training_seed(inputs.model),
+        **inputs.provenance(seed=seed).to_dict(),
+    }
+    write_faithfulness(out, document)
+    title = f"{inputs.title}, rationales"
+    report = write_faithfulness_report(out, document, title=title, saliencies=shown)  # type: ignore[arg-type]
+    return Faithfulness(document, report)
+
+
+def _respoken(rows: Sequence[Row], folder: Path, *, progress: bool) -> dict[str, list[dict[str, str]]]:
+    """Rows of the demo corpus spoken again, by what was changed; of other rows none."""
+    if not any(utterance_of(row) for row in rows):
+        return {"manner": [], "voice": []}
+    return {
+        change: respeak(rows, folder / change, change=change, progress=progress)
+        for change in ("manner", "voice")
+    }

@@ -1,0 +1,153 @@
+"""Human evaluation: sheets on which people rate what runs answered, and what their ratings say."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mmsr.data.audio.decoding import Audio
+from mmsr.data.manifest.manifest import fingerprint, load_manifest
+from mmsr.evaluation.compare import System
+from mmsr.evaluation.human.ratings import ratings_fingerprint, read_key, read_ratings
+from mmsr.evaluation.human.scores import Scores, score
+from mmsr.evaluation.human.sheet import RATE, Made, SheetDesign, make_sheets
+from mmsr.evaluation.provenance import Provenance, command_line
+from mmsr.evaluation.report.page import check_out
+from mmsr.evaluation.report.ratings import write_ratings
+from mmsr.evaluation.significance import RESAMPLES
+from mmsr.files import write_file
+from mmsr.records import Progress
+
+
+def make_rating_sheets(
+    runs: Sequence[str],
+    manifest: str | Path,
+    out: str | Path,
+    *,
+    design: SheetDesign | None = None,
+    condition: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Made:
+    """Make blinded sheets on which people rate what runs answered.
+
+    Writes `out`/sheets, one HTML file a rater, and `out`/key.json, which says whose answers they are.
+
+    Example:
+        >>> design = SheetDesign(items=20, raters=3)
+        >>> runs = ["runs/demo:audio+text", "runs/demo:text"]
+        >>> make_rating_sheets(runs, "runs/demo/corpus/manifest.csv", "human", design=design).sheets
+
+    Args:
+        runs: Two or more of `[NAME=]PATH[:CONDITION]`, as for `compare_runs`.
+        manifest: A table of the utterances, for recordings and transcripts.
+        out: A new folder.
+        design: What is on the sheets.
+        condition: The condition of the runs' rows; by default the first that all runs have.
+        columns: Where a column has another name in the manifest.
+        seed: The seed of every draw.
+        progress: Called as recordings are read.
+
+    Returns:
+        The paths of the sheets and of the key.
+
+    Raises:
+        ValueError: The runs or the manifest cannot be read, numbers of the design do not fit each other or
+            the rows, or `out` is not new.
+    """
+    systems = [System.parse(run) for run in runs]
+    table = load_manifest(manifest, columns=columns)
+    return make_sheets(
+        systems,
+        table.to_list(),
+        Path(out),
+        listen=Audio(RATE),
+        design=design or SheetDesign(),
+        condition=condition,
+        seed=seed,
+        command=command_line(),
+        data_fingerprint=fingerprint(table),
+        progress=progress,
+    )
+
+
+@dataclass(frozen=True)
+class RatingScores:
+    """What ratings say, and where the report is.
+
+    Attributes:
+        scores: Means, contrasts, agreement and raters.
+        document: The content of scores.json.
+        left_out: How many items were left out because an answer is missing.
+        report: The path of report.html; None if it was not asked for.
+    """
+
+    scores: Scores
+    document: dict[str, Any]
+    left_out: int
+    report: Path | None
+
+
+def score_ratings(
+    ratings: Sequence[str | Path],
+    key: str | Path,
+    *,
+    out: str | Path | None = None,
+    partial: bool = False,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> RatingScores:
+    """Score the ratings that people saved: means, differences, tests, agreement, items needed.
+
+    Example:
+        >>> score_ratings(["ratings-1.json", "ratings-2.json"], "human/key.json").scores.contrasts
+
+    Args:
+        ratings: The files that the sheets saved.
+        key: The key.json of `make_rating_sheets`.
+        out: A folder for scores.json and a report.
+        partial: Leave out items of which an answer is missing, instead of raising.
+        resamples: Of the bootstraps and of the permutation tests.
+        seed: The seed of both.
+
+    Returns:
+        The scores, and the path of the report.
+
+    Raises:
+        ValueError: A file is missing or is not of this key, an answer is missing, `resamples` is below 100,
+            or `out` holds another command's report.
+    """
+    started = time.perf_counter()
+    for path in (key, *ratings):
+        if not Path(path).is_file():
+            raise ValueError(f"{path}: no such file")
+    if out is not None:
+        check_out(out, "scores.json")
+    if resamples < 100:
+        raise ValueError(f"--resamples {resamples}; accepted: 100 or more")
+    known = read_key(Path(key))
+    files = [Path(path) for path in ratings]
+    read, left_out = read_ratings(files, known, partial=partial)
+    scores = score(read, known, resamples=resamples, seed=seed)
+    fingerprint_of_data = known.get("data_fingerprint") or "unknown"  # older keys have none
+    document = {
+        "key": str(key),
+        "differing": known["differing"],
+        **asdict(scores),
+        "agreement": {measure: alpha._asdict() for measure, alpha in scores.agreement.items()},
+        "ratings_fingerprint": ratings_fingerprint(files),
+        **Provenance(
+            seed=seed, data_fingerprint=fingerprint_of_data, seconds=time.perf_counter() - started
+        ).to_dict(),
+    }
+    report = None
+    if out is not None:
+        content = json.dumps(document, ensure_ascii=False, indent=2)
+        write_file(Path(out) / "scores.json", f"{content}\n".encode())
+        report = write_ratings(Path(out), scores, key=known, document=document)
+    return RatingScores(scores, document, left_out, report)

@@ -1,0 +1,156 @@
+"""What the workflows are given: rows of a manifest, a checkpoint, and what lies beside both."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import yaml
+
+from mmsr.data.loading.splits import Split, has_splits, select_rows
+from mmsr.data.manifest.manifest import fingerprint, load_manifest
+from mmsr.evaluation.provenance import Provenance
+from mmsr.inference.loading import load_pipeline
+from mmsr.inference.packaged import checkpoint, is_packaged
+from mmsr.inference.pipeline import SentimentReasoningPipeline
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Which rows of which manifest: those of a split, or those of a speaker fold.
+
+    Attributes:
+        manifest: A table of utterances, as `load_manifest` reads it.
+        split: The value of the column `split` in the test rows.
+        train_split: The value in the training rows.
+        dev_split: The value in the development rows.
+        fold: Take the rows of this speaker fold instead, as in training.
+        folds: The number of folds.
+        dev_speakers: The number of speakers in the development rows of a fold.
+        columns: Where a column has another name in the manifest.
+        label_map: What labels are called in the manifest.
+    """
+
+    manifest: str | Path
+    _: KW_ONLY
+    split: str = "test"
+    train_split: str = "train"
+    dev_split: str = "dev"
+    fold: int | None = None
+    folds: int = 4
+    dev_speakers: int = 2
+    columns: Mapping[str, str] | None = None
+    label_map: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """A checkpoint that is loaded, and the rows that it is asked.
+
+    Attributes:
+        model: The folder or Hub id of the checkpoint.
+        rows: Which rows.
+        pipe: The pipeline of the checkpoint.
+        table: All rows of the manifest.
+        splits: The rows of `train`, `dev` and `test`.
+        started: When loading began, by `time.perf_counter`.
+    """
+
+    model: str
+    rows: Rows
+    pipe: SentimentReasoningPipeline
+    table: datasets.Dataset
+    splits: Mapping[Split, datasets.Dataset]
+    started: float
+
+    @classmethod
+    def open(cls, model: str | Path, rows: Rows, *, required: Sequence[Split] = ("test",)) -> Inputs:
+        """Load a checkpoint, and read and check the manifest with its labels.
+
+        Args:
+            model: The folder or Hub id of a checkpoint.
+            rows: Which rows.
+            required: Splits that must have rows (see `select_rows`).
+
+        Raises:
+            ValueError: The checkpoint or the manifest cannot be read, or a required split has no rows.
+        """
+        started = time.perf_counter()
+        pipe = load_pipeline(model)
+        labels = pipe.model.config.labels
+        table = load_manifest(rows.manifest, labels=labels, columns=rows.columns, label_map=rows.label_map)
+        splits = select_rows(
+            table,
+            split=rows.split,
+            train_split=rows.train_split,
+            dev_split=rows.dev_split,
+            fold=rows.fold,
+            folds=rows.folds,
+            dev_speakers=rows.dev_speakers,
+            required=required,
+            source=rows.manifest,
+        )
+        return cls(model=str(model), rows=rows, pipe=pipe, table=table, splits=splits, started=started)
+
+    @property
+    def labels(self) -> list[str]:
+        """The labels of the checkpoint."""
+        return self.pipe.model.config.labels
+
+    @property
+    def title(self) -> str:
+        """The title of a report: checkpoint, manifest and split."""
+        part = self.rows.split if self.rows.fold is not None or has_splits(self.table) else "all rows"
+        return f"{checkpoint_name(self.model)}: {Path(self.rows.manifest).name}, {part}"
+
+    def provenance(self, *, seed: int) -> Provenance:
+        """Where metrics of these rows come from; the seconds since loading began."""
+        return Provenance(
+            seed=seed, data_fingerprint=fingerprint(self.table), seconds=time.perf_counter() - self.started
+        )
+
+
+def checkpoint_name(model: str) -> str:
+    """The name of a checkpoint in a report: that of its run's folder, or what it was called by."""
+    return Path(model).resolve().parent.name if (Path(model) / "config.json").is_file() else model
+
+
+def training_seed(model: str) -> dict[str, Any]:
+    """The seed of a checkpoint's training as `{"training_seed": seed}`; {} where it is not known.
+
+    It is in the run.yaml of `mmsr fit` beside the checkpoint, or comes with a packaged one.
+    """
+    if is_packaged(model):
+        facts = json.loads((checkpoint(model) / "checkpoint.json").read_text(encoding="utf-8"))
+        return {"training_seed": facts["seed"]}
+    path = Path(model).parent / "run.yaml"
+    settings = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return {"training_seed": settings["seed_everything"]} if "seed_everything" in settings else {}
+
+
+def training_history(model: str) -> list[dict[str, Any]] | None:
+    """The metrics of each epoch of a checkpoint's training, of the history.json beside it."""
+    path = Path(model).parent / "history.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def corpus_beside(manifest: str | Path) -> dict[str, Any]:
+    """The content of the corpus.json beside a manifest as `{"corpus": content}`; {} where there is none."""
+    path = Path(manifest).with_name("corpus.json")
+    return {"corpus": json.loads(path.read_text(encoding="utf-8"))} if path.is_file() else {}
+
+
+def spread(rows: Sequence[Mapping[str, Any]], count: int) -> list[Mapping[str, Any]]:
+    """Up to `count` rows to show, in turn of each kind, English first: other scripts need further fonts."""
+    groups: dict[tuple[bool, Any], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        if row["audio"] or row["text"]:
+            groups.setdefault((row["language"] != "en", row["kind"]), []).append(row)
+    ordered = [groups[key] for key in sorted(groups, key=str)]
+    turns = (group[turn] for turn in range(len(rows)) for group in ordered if turn < len(group))
+    return [row for row, _ in zip(turns, range(count), strict=False)]

@@ -1,0 +1,81 @@
+"""An evaluation called from Python: typed results, and the same files as the command's."""
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from mmsr.cli.main import main
+from mmsr.workflows.evaluation import Measures, evaluate_checkpoint
+from mmsr.workflows.inputs import Rows
+
+
+def test_the_function_returns_what_it_writes_and_the_command_writes_the_same(
+    demo_corpus, results, tmp_path, capsys
+):
+    asked: list[tuple[str, int, int]] = []
+    capsys.readouterr()
+    measures = Measures(conditions=["text"], conformal=0.8, slices=["gender"], slice_rows=2)
+    manifest = demo_corpus.with_name("gendered.csv")
+    header, *lines = demo_corpus.read_text(encoding="utf-8").splitlines()
+    manifest.write_text("\n".join([f"{header},gender", *(f"{line},f" for line in lines)]), encoding="utf-8")
+    evaluation = evaluate_checkpoint(
+        "demo",
+        Rows(manifest),
+        tmp_path / "function",
+        measures=measures,
+        examples=0,
+        progress=lambda *task: asked.append(task),
+    )
+    assert capsys.readouterr() == ("", "")
+    assert asked[0] == ("text", 12, 12)
+    assert evaluation.split == "test" and set(evaluation.conditions) == {"text"}
+    entry = evaluation.conditions["text"]
+    assert entry["n"] == len(evaluation.predictions) == 12
+    assert entry["conformal"]["asked"] == 0.8 and "worst_slice" in entry
+    assert {"gender", "audio_seconds", "transcript_words"} <= set(entry["slices"])
+    assert evaluation.report == tmp_path / "function" / "report.html" and evaluation.report.is_file()
+    assert json.loads((tmp_path / "function" / "metrics.json").read_text("utf-8")) == evaluation.metrics
+
+    command = ["evaluate", "--model", "demo", "--manifest", str(manifest), "--examples", "0"]
+    command += ["--conditions", "text", "--conformal", "0.8", "--slices", "gender", "--slice_rows", "2"]
+    main([*command, "--out", str(tmp_path / "command")])
+    assert results(tmp_path / "command") == results(tmp_path / "function")
+    printed = capsys.readouterr()
+    assert printed.out.startswith("| condition | n |")
+    assert "text: worst of " in printed.err and "text: Label sets asked to hold" in printed.err
+    assert f"report: {tmp_path / 'command' / 'report.html'}" in printed.err
+
+
+def test_a_manifest_without_splits_is_evaluated_whole_and_that_is_said(undivided, tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        command = ["evaluate", "--model", "demo", "--manifest", str(undivided), "--out", str(tmp_path / "e")]
+        main([*command, "--conditions", "text", "--examples", "0"])
+    assert "undivided.csv: no row has a split, so all 60 rows are taken" in caplog.text
+    metrics = json.loads((tmp_path / "e" / "metrics.json").read_text("utf-8"))
+    assert metrics["test"]["text"]["n"] == 60 and "baselines" not in metrics["test"]
+    title = "<title>demo: undivided.csv, all rows</title>"
+    assert title in (tmp_path / "e" / "report.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"conformal": 90}, "--conformal 90; accepted: a share above 0 and below 1"),
+        ({"bertscore_layer": 2}, "--bertscore_layer is a layer of an encoder; accepted: with --bertscore"),
+        ({"slice_table": "t.csv"}, "--slice_table t.csv; accepted: with --slices COLUMN"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_before_anything_is_loaded(settings, said):
+    with pytest.raises(ValueError, match=said):
+        Measures(**settings)
+
+
+def test_another_commands_results_are_not_written_over(demo_corpus: Path, tmp_path: Path) -> None:
+    (tmp_path / "scores.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"has scores\.json, whose report\.html would be lost"):
+        evaluate_checkpoint("no such model", Rows(demo_corpus), tmp_path)
+    with pytest.raises(ValueError, match="has no column mood"):
+        measures = Measures(slices=["mood"])
+        evaluate_checkpoint("no such model", Rows(demo_corpus), tmp_path / "e", measures=measures)

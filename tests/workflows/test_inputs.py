@@ -1,0 +1,58 @@
+"""A checkpoint and rows as workflows are given them, and what lies beside both."""
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from mmsr.workflows.inputs import Inputs, Rows, checkpoint_name, corpus_beside, spread, training_seed
+
+
+def test_a_manifest_is_read_with_the_labels_of_the_checkpoint(demo_corpus: Path) -> None:
+    inputs = Inputs.open("demo", Rows(demo_corpus))
+    assert inputs.labels == ["negative", "neutral", "positive"]
+    assert sum(map(len, inputs.splits.values())) == len(inputs.table) == 60
+    assert set(inputs.splits["test"]["split"]) == {"test"}
+    assert inputs.title == "demo: manifest.csv, test"
+    provenance = inputs.provenance(seed=3).to_dict()
+    assert provenance["seed"] == 3 and len(provenance["data_fingerprint"]) == 16 and provenance["seconds"] > 0
+    with pytest.raises(ValueError, match="no row is in 'nowhere'; found: dev, test, train"):
+        Inputs.open("demo", Rows(demo_corpus, split="nowhere"))
+    with pytest.raises(ValueError, match="no row is in 'nowhere'"):
+        Inputs.open("demo", Rows(demo_corpus, dev_split="nowhere"), required=["dev"])
+
+
+def test_without_splits_all_rows_are_taken_and_that_is_logged(
+    undivided: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        inputs = Inputs.open("demo", Rows(undivided))
+    assert len(inputs.splits["test"]) == 60 and not len(inputs.splits["train"])
+    assert "undivided.csv: no row has a split, so all 60 rows are taken" in caplog.messages
+    assert inputs.title == "demo: undivided.csv, all rows"
+    fold = Inputs.open("demo", Rows(undivided, fold=0, folds=2, dev_speakers=1))
+    assert 0 < len(fold.splits["test"]) < 60 and fold.title == "demo: undivided.csv, test"
+
+
+def test_what_lies_beside_a_checkpoint_and_a_manifest(tmp_path: Path, demo_corpus: Path) -> None:
+    model = tmp_path / "my-run" / "model"
+    model.mkdir(parents=True)
+    (model / "config.json").write_text("{}")
+    assert checkpoint_name(str(model)) == "my-run" and checkpoint_name("owner/name") == "owner/name"
+    assert training_seed(str(model)) == {} and training_seed("demo") == {"training_seed": 0}
+    (model.parent / "run.yaml").write_text("seed_everything: 7\n")
+    assert training_seed(str(model)) == {"training_seed": 7}
+    corpus = json.loads(demo_corpus.with_name("corpus.json").read_text())
+    assert corpus_beside(demo_corpus) == {"corpus": corpus} and corpus_beside(tmp_path / "m.csv") == {}
+
+
+def test_rows_to_show_are_of_each_kind_english_first() -> None:
+    cells = [("vi", "voice"), ("en", "words"), ("en", "words"), ("en", "voice"), ("vi", "words")]
+    rows = [
+        {"id": i, "audio": None, "text": "said", "language": language, "kind": kind}
+        for i, (language, kind) in enumerate(cells)
+    ]
+    assert [row["id"] for row in spread(rows, 9)] == [3, 1, 0, 4, 2]
+    assert [row["id"] for row in spread(rows, 2)] == [3, 1]
+    assert spread([{**rows[0], "text": None}], 9) == []
