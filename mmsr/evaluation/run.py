@@ -16,7 +16,7 @@ import numpy as np
 from mmsr.evaluation.baselines import baselines
 from mmsr.evaluation.calibration import calibration_metrics, conformal_metrics
 from mmsr.evaluation.entries import evaluate_rows, label_pairs
-from mmsr.evaluation.metrics import check_labels, has_text, rationale_metrics, sentiment_metrics
+from mmsr.evaluation.metrics import check_labels, rationale_metrics, sentiment_metrics
 from mmsr.evaluation.provenance import machine, versions
 from mmsr.evaluation.rationales import BertScore
 from mmsr.evaluation.slices import LEAST, Attributes, slice_figures
@@ -73,7 +73,7 @@ def evaluate(
     if not examined:
         raise ValueError("no rows to evaluate: none has audio, text or asr_text")
 
-    known = frozenset(row.rationale for row in train_rows if row.rationale and has_text(row.rationale))
+    known = frozenset(row.rationale for row in train_rows if row.has("rationale"))
     judged = partial(rationale_metrics, training=known, bertscore=bertscore)
     metrics: dict[str, Any] = {}
     predictions: list[Prediction] = []
@@ -155,10 +155,10 @@ def predict_rows(
     names = {columns: name for name, columns in CONDITIONS.items() if name != "shuffled_audio"}
     conditions = []
     for row in rows:
-        audio, text = (column if _has(row, column) else None for column in ("audio", text_column))
+        audio, text = (column if row.has(column) else None for column in ("audio", text_column))
         if audio is None and text is None:
             other = "asr_text" if text_column == "text" else "text"
-            instead = f", or text_column {other}, which this row has" if _has(row, other) else ""
+            instead = f", or text_column {other}, which this row has" if row.has(other) else ""
             raise ValueError(
                 f"row {row.id!r}: no audio and no {text_column}; accepted: at least one of the two{instead}"
             )
@@ -301,7 +301,7 @@ def _inputs(
     rows: Sequence[Utterance], condition: str, *, seed: int
 ) -> tuple[list[Utterance], list[Utterance]]:
     """Returns the rows that have the condition's modalities, and what the model is given of each."""
-    kept = [row for row in rows if all(_has(row, column) for column in CONDITIONS[condition] if column)]
+    kept = [row for row in rows if all(row.has(column) for column in CONDITIONS[condition] if column)]
     inputs = [row.model_input(*CONDITIONS[condition]) for row in kept]
     if condition == "shuffled_audio":
         if len(kept) < 2:
@@ -311,12 +311,6 @@ def _inputs(
             replace(given, audio=kept[donor].audio) for given, donor in zip(inputs, donors, strict=True)
         ]
     return kept, inputs
-
-
-def _has(row: Utterance, column: str) -> bool:
-    """Returns whether a row has audio, or more than white space as a transcript."""
-    value = getattr(row, column)
-    return has_text(value) if isinstance(value, str | None) else True
 
 
 def _head_metrics(rows: Sequence[Prediction], labels: Sequence[str]) -> dict[str, Any]:
