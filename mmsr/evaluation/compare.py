@@ -34,7 +34,6 @@ from mmsr.evaluation.significance import (
 from mmsr.records import Prediction
 
 LEVEL = 0.05
-CHRF_NOTE = "chrf is the mean of the rows' chrF; metrics.json has the corpus's, another figure."
 _SHOWN = 3  # ids that a message names
 
 
@@ -336,8 +335,8 @@ def markdown_table(comparisons: Sequence[Comparison]) -> str:
         "Cohen's h" if first.effect_size["name"] == "cohen_h" else f"in standard deviations of {first.over}"
     )
     notes = [f"\n{first.metric}; {conditions}; {first.rows:,} rows. {_what_varies(comparisons)}"]
-    if first.metric == "chrf":
-        notes.append(CHRF_NOTE)
+    if note := corpus_note(first.metric):
+        notes.append(note)
     notes.append(
         f"Effect: {size}. Detectable: the smallest true difference found with 80 % power,"
         " (t[.975] + t[.8]) standard errors."
@@ -356,6 +355,14 @@ def markdown_table(comparisons: Sequence[Comparison]) -> str:
         if one.disagreement:
             notes.append(f"{one.a} - {one.b}: {one.disagreement}.")
     return "".join(f"| {' | '.join(line)} |\n" for line in lines) + "\n".join(notes)
+
+
+def corpus_note(metric: str) -> str | None:
+    """What to know of a metric that is another figure in metrics.json; None of the others."""
+    known = METRICS[metric]
+    if known.from_rows is None or known.from_corpus is None:
+        return None
+    return f"{metric} is the mean of the rows' {known.title}; metrics.json has the corpus's, another figure."
 
 
 def _what_varies(comparisons: Sequence[Comparison]) -> str:

@@ -9,8 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mmsr.evaluation.compare import CHRF_NOTE, Comparison, System, as_interval, as_p_value
-from mmsr.evaluation.report.names import FIGURES, MISSING, NAMES, RATIONALE_FIGURES, number
+from mmsr.evaluation.compare import Comparison, System, as_interval, as_p_value, corpus_note
+from mmsr.evaluation.metrics import METRICS
+from mmsr.evaluation.report.names import MISSING, NAMES, number
 from mmsr.evaluation.report.page import Notes, Page, Section, Table, TableRow, origin, picture, write_page
 from mmsr.evaluation.report.pictures import draw_differences
 
@@ -29,7 +30,7 @@ def write_comparison(
     """
     path = Path(path)
     first = comparisons[0]
-    metric = (RATIONALE_FIGURES | FIGURES).get(first.metric, first.metric)
+    metric = METRICS[first.metric].title
     conditions = ", ".join(dict.fromkeys(NAMES.get(one.condition, one.condition) for one in comparisons))
     runs = [(system.name, file) for system in systems for file in system.files]
     described = {file: _beside(file) for _, file in runs}
@@ -99,8 +100,8 @@ def _notes(comparisons: Sequence[Comparison]) -> list[tuple[str, str]]:
              "these trainings alone: another seed may say otherwise.")
         )  # fmt: skip
     notes += [(f"{each.a} - {each.b}", f"{each.disagreement}.") for each in comparisons if each.disagreement]
-    if one.metric == "chrf":
-        notes.append(("chrF", CHRF_NOTE))
+    if note := corpus_note(one.metric):
+        notes.append((METRICS[one.metric].title, note))
     return [
         *notes,
         ("p (Holm)", "corrected for all comparisons of this page."),

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 import numpy as np
 
 from mmsr.evaluation.calibration import aurc, calibration_error, reliability, risk_coverage
-from mmsr.evaluation.report.names import FIGURES, LABEL_FIGURES, NAMES, RATIONALE_BASELINES
+from mmsr.evaluation.metrics import METRICS
+from mmsr.evaluation.report.names import NAMES, RATIONALE_BASELINES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -110,7 +111,7 @@ def draw_modalities(conditions: Mapping[str, Any]) -> "Figure":
     figure, axes = make_figure(len(panels), width=4 + 3.2 * len(panels), height=1.2 + 0.36 * len(rows))
     for ax, (key, axis) in zip(axes, panels.items(), strict=True):
         for y, (name, entry, colour) in enumerate(rows):
-            own = not (name in RATIONALE_BASELINES and key in LABEL_FIGURES)
+            own = not (name in RATIONALE_BASELINES and METRICS[key].kind == "label")
             if key not in entry or not own:
                 continue
             ax.barh(y, entry[key], color=colour, height=0.7)
@@ -250,7 +251,7 @@ def draw_differences(comparisons: "Sequence[Comparison]") -> "Figure":
     ax.set_yticks(range(count), names, fontsize=10)
     ax.set_ylim(count - 0.5, -0.5)
     ax.grid(axis="x", alpha=0.3)
-    figure_name = FIGURES.get(first.metric, first.metric)
+    figure_name = METRICS[first.metric].title
     same = all(one.condition == first.condition for one in comparisons)  # else their names tell
     condition = f" ({NAMES.get(first.condition, first.condition)})" if same else ""
     ax.set_xlabel(f"difference of {figure_name}{condition}\n95 % intervals, {first.rows:,} rows")

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmsr.evaluation.report.names import FIGURES, MISSING, NAMES, number
+from mmsr.evaluation.metrics import METRICS
+from mmsr.evaluation.report.names import MISSING, NAMES, number
 from mmsr.evaluation.report.page import (
     Notes,
     Page,
@@ -125,7 +126,7 @@ def _points(document: Mapping[str, Any]) -> Section:
             rows.append(
                 TableRow(_name(curve) if j else "nothing", [severity, str(point["n"]), *cells, difference])
             )
-    columns = ["made worse by", "severity", "n", *(FIGURES[name] for name in shown), "macro-F1 - clean"]
+    columns = ["made worse by", "severity", "n", *(METRICS[name].title for name in shown), "macro-F1 - clean"]
     over = document["interval_over"]
     note = (
         f"Input: {NAMES[document['condition']]}, {document['n']:,} rows. Brackets: 95 % bootstrap intervals "
