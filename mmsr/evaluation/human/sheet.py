@@ -23,9 +23,9 @@ import soundfile
 from numpy.typing import NDArray
 
 from mmsr.evaluation.compare import System, read_runs
-from mmsr.evaluation.metrics import Row, has_text
+from mmsr.evaluation.metrics import has_text
 from mmsr.files import atomic_write
-from mmsr.records import Progress
+from mmsr.records import Prediction, Progress, Utterance
 
 KEY_FORMAT = "mmsr-human-key-1"
 RATE = 16_000  # Hz of the sound in a sheet
@@ -36,7 +36,7 @@ CRITERIA = {
     "relevance": "The reason names what matters clinically.",
 }
 
-Listen = Callable[[str], NDArray[Any]]
+Listen = Callable[[Any], NDArray[Any]]
 """Reads a manifest's audio as samples `[s]` in [-1, 1] at `RATE`."""
 
 
@@ -71,7 +71,7 @@ class Showing(NamedTuple):
 
 def make_sheets(
     systems: Sequence[System],
-    rows: Sequence[Row],
+    rows: Sequence[Utterance],
     out: Path | str,
     *,
     listen: Listen,
@@ -132,12 +132,12 @@ def make_sheets(
             "are there that all systems answered; accepted: fewer items, or more of them --shared"
         )
     generator = np.random.default_rng(seed)
-    strata = [f"{row['label']} {row['language']}" for row in candidates]
+    strata = [f"{row.label} {row.language}" for row in candidates]
     drawn = [candidates[i] for i in stratified(strata, wanted, generator)]
     sheets = _plan(
-        [row["id"] for row in drawn],
+        [str(row.id) for row in drawn],
         list(answers),
-        strata=[f"{row['label']} {row['language']}" for row in drawn],
+        strata=[f"{row.label} {row.language}" for row in drawn],
         raters=raters,
         shared=shared,
         repeats=repeats,
@@ -250,14 +250,14 @@ def _check(
 
 
 def _candidates(
-    answers: Mapping[str, Mapping[str, Row]], rows: Sequence[Row], *, differing: bool
-) -> list[Row]:
+    answers: Mapping[str, Mapping[str, Prediction]], rows: Sequence[Utterance], *, differing: bool
+) -> list[Utterance]:
     """Manifest rows that all systems answered."""
     for name, run in answers.items():
-        if not any(has_text(row["predicted_rationale"]) for row in run.values()):
+        if not any(has_text(row.predicted_rationale) for row in run.values()):
             raise SheetError(f"{name}: no row has a predicted_rationale; accepted: systems that give reasons")
     common = set.intersection(*(set(run) for run in answers.values()))
-    found = [row for row in rows if row["id"] in common]
+    found = [row for row in rows if row.id in common]
     if not found:
         raise SheetError(
             f"none of {len(common):,} rows that all runs answered is in the manifest;"
@@ -265,7 +265,7 @@ def _candidates(
         )
     if not differing:
         return found
-    said = [[run[row["id"]]["predicted_rationale"] for run in answers.values()] for row in found]
+    said = [[run[str(row.id)].predicted_rationale for run in answers.values()] for row in found]
     return [row for row, each in zip(found, said, strict=True) if len(set(each)) == len(each)]
 
 
@@ -304,14 +304,16 @@ def _plan(
     return sheets
 
 
-def _contents(rows: Sequence[Row], listen: Listen, progress: Progress | None) -> dict[str, dict[str, Any]]:
-    """Of each row what all raters see and hear. Ids may tell the label, as RAVDESS's do: they stay away."""
+def _contents(
+    rows: Sequence[Utterance], listen: Listen, progress: Progress | None
+) -> dict[str, dict[str, Any]]:
+    """What all raters see and hear of each row. Ids may tell the label, as RAVDESS's do: they stay away."""
     shown = {}
     for done, row in enumerate(rows, start=1):
-        shown[row["id"]] = {
-            "audio": _sound(listen(row["audio"])) if has_text(row["audio"]) else None,
-            "text": row["text"] or row["asr_text"],
-            "language": row["language"],
+        shown[str(row.id)] = {
+            "audio": _sound(listen(row.audio)) if row.has("audio") else None,
+            "text": row.text or row.asr_text,
+            "language": row.language,
         }
         if progress:
             progress("sound", done, len(rows))
@@ -325,8 +327,8 @@ def _sound(samples: NDArray[Any]) -> str:
     return f"data:audio/flac;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def _answer(row: Row) -> dict[str, str | None]:
-    return {"label": row["predicted_label"], "rationale": row["predicted_rationale"]}
+def _answer(row: Prediction) -> dict[str, str | None]:
+    return {"label": row.predicted_label, "rationale": row.predicted_rationale}
 
 
 def _render(content: Mapping[str, Any]) -> str:
