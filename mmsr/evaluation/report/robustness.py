@@ -27,12 +27,12 @@ from mmsr.evaluation.report.page import (
     write_page,
 )
 from mmsr.evaluation.report.pictures import BLUE, GREY, LINES
+from mmsr.evaluation.robustness.curves import MEASURED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SHOWN = ("macro_f1", "accuracy", "rougeL")
 KINDS = {"wer": "misheard words", "clip": "cut short"}  # others are called so
 SERIES = {"asr_text": "recogniser's words"}
 
@@ -114,7 +114,7 @@ def _worst(document: Mapping[str, Any]) -> Section:
 
 def _points(document: Mapping[str, Any]) -> Section:
     """A row for each point: figures with their intervals, and what was lost of the first of them."""
-    shown = [name for name in SHOWN if any(name in curve["points"][0] for curve in document["curves"])]
+    shown = [name for name in MEASURED if any(name in curve["points"][0] for curve in document["curves"])]
     rows = []
     for i, curve in enumerate(document["curves"]):
         # the clean rows are the same in all curves: once in the table
