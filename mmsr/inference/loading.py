@@ -26,6 +26,7 @@ from mmsr.records import Answer, Predict, Utterance
 
 if TYPE_CHECKING:  # not for who answers one utterance: these take seconds to import
     from mmsr.data.features.store import Dtype
+    from mmsr.evaluation.report.pictures import Attention
     from mmsr.evaluation.report.run import Example
 
 
@@ -149,7 +150,7 @@ def open_predictor(
     return predictor(pipe, audio_features=heard)
 
 
-def look_inside(pipe: SentimentReasoningPipeline, row: Utterance) -> dict[str, Any] | None:
+def look_inside(pipe: SentimentReasoningPipeline, row: Utterance) -> Attention | None:
     """Where the words look in the audio: attention of the fusion's last layer, mean over heads.
 
     Returns:
@@ -192,15 +193,18 @@ def examples(
 
     shown = []
     for row in rows:
-        given = {"audio": row.audio, "text": row.text}
-        answer = pipe(given, alternatives=pipe.model.decoder is not None)
+        answer = pipe({"audio": row.audio, "text": row.text}, alternatives=pipe.model.decoder is not None)
+        mime, played = None, row
+        if isinstance(row.audio, str) and is_url(row.audio):
+            mime = mimetypes.guess_type(row.audio.partition("::")[0])[0]
+            played = replace(row, audio=read_bytes(row.audio))
         shown.append(
             Example(
-                utterance=row,
+                utterance=played,
                 answer=Answer.from_dict(answer),
+                mime=mime,
                 counterfactuals=answer.get("alternatives", {}),
                 attention=look_inside(pipe, row),
-                **_sound(row.audio),
             )
         )
         if progress:
