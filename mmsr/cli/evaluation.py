@@ -14,6 +14,7 @@ from shutil import copytree
 from typing import Any, Literal
 
 from mmsr.cli.console import must_be_there, progress_bar, say
+from mmsr.records import Utterance
 
 
 def evaluate(
@@ -84,7 +85,7 @@ def evaluate(
         raise ValueError(f"--slice_table {slice_table}; accepted: with --slices COLUMN ...")
     foreign = {name: column_by_id(slice_table or manifest, name, flag="slice_table") for name in slices or ()}
     from mmsr.data.loading.splits import speaker_fold
-    from mmsr.data.manifest.manifest import fingerprint, load_manifest
+    from mmsr.data.manifest.manifest import fingerprint, load_manifest, utterances
     from mmsr.evaluation.bertscore import BertScorer
     from mmsr.evaluation.calibration import conformal_text
     from mmsr.evaluation.report import markdown_table, write_report
@@ -99,17 +100,15 @@ def evaluate(
     labels = pipe.model.config.labels
     table = load_manifest(manifest, labels=labels, columns=columns, label_map=label_map)
     if fold is None:
-        rows, train_rows = (
-            rows_of(table, split, manifest),
-            [row for row in table if row["split"] == train_split],
-        )
+        rows = rows_of(table, split, manifest)
+        train_rows = [row for row in utterances(table) if row.split == train_split]
         dev_rows = [] if conformal is None else rows_of(table, dev_split, manifest)
     else:
         parts = speaker_fold(
             table, fold=fold, folds=folds, dev_speakers=dev_speakers, source=Path(manifest).name
         )
         rows, train_rows, dev_rows = (
-            table.select(parts[name]).to_list() for name in ("test", "train", "dev")
+            utterances(table.select(parts[name])) for name in ("test", "train", "dev")
         )
     figures, predictions = evaluate_rows(
         predictor(pipe, batch_size=batch_size, num_beams=num_beams),
@@ -156,7 +155,7 @@ def evaluate(
         predictions=predictions,
         labels=labels,
         history=loads(history.read_text(encoding="utf-8")) if history.exists() else None,
-        examples=shown_examples(pipe, spread(rows, examples)),  # type: ignore[arg-type]
+        examples=shown_examples(pipe, spread(rows, examples)),
         split=split,
     )
     print(markdown_table(metrics, split=split))
@@ -217,7 +216,7 @@ def calibrate(
     if out is not None and Path(out).exists():
         raise ValueError(f"--out {out} exists already; accepted: a new folder")
     from mmsr.data.loading.splits import speaker_fold
-    from mmsr.data.manifest.manifest import load_manifest
+    from mmsr.data.manifest.manifest import load_manifest, utterances
     from mmsr.evaluation.calibration import CalibrationError, calibration_line
     from mmsr.evaluation.calibration import calibrate as fit_to
     from mmsr.files import atomic_write, write_file
@@ -232,7 +231,7 @@ def calibrate(
         parts = speaker_fold(
             table, fold=fold, folds=folds, dev_speakers=dev_speakers, source=Path(manifest).name
         )
-        rows = table.select(parts["dev"]).to_list()
+        rows = utterances(table.select(parts["dev"]))
     config.temperature = config.decoder_temperature = 1.0
     try:
         found = fit_to(
@@ -282,8 +281,8 @@ def compare(
 
     Args:
         runs: Two or more.
-        metric: accuracy, macro_f1, uar; or of rationales rouge1, rouge2, rougeL, rougeLsum, each with _ascii
-            too, rationale_exact, chrf (the mean of the rows').
+        metric: accuracy, macro_f1, weighted_f1, uar; or of rationales rouge1, rouge2, rougeL, rougeLsum, each
+            with _ascii too, rationale_exact, chrf (the mean of the rows'), length.
         condition: Of the rows, such as audio+text; by default the first that all runs have.
         cluster: Column whose values are resampled and swapped whole, or none for rows; by default speaker
             where every row has one and they are more than five.
@@ -382,7 +381,7 @@ def make_sheets(
     """
     must_be_there("manifest", manifest)
     from mmsr.data.audio.decoding import Audio
-    from mmsr.data.manifest.manifest import fingerprint, load_manifest
+    from mmsr.data.manifest.manifest import fingerprint, load_manifest, utterances
     from mmsr.evaluation.compare import System
     from mmsr.evaluation.human.sheet import RATE
     from mmsr.evaluation.human.sheet import make_sheets as make
@@ -391,7 +390,7 @@ def make_sheets(
     table = load_manifest(manifest, columns=columns)
     made = make(
         systems,
-        table.to_list(),
+        utterances(table),
         out,
         listen=Audio(RATE),
         items=items,
@@ -521,7 +520,7 @@ def faithfulness(
 
     from mmsr.data.audio.decoding import Audio
     from mmsr.data.corpora.demo.corpus import quoted_evidence, respeak, utterance_of
-    from mmsr.data.manifest.manifest import fingerprint, load_manifest
+    from mmsr.data.manifest.manifest import fingerprint, load_manifest, utterances
     from mmsr.evaluation.explain.attribution import attention_evidence, gradient_evidence, saliency
     from mmsr.evaluation.explain.faithfulness import Material, write_faithfulness
     from mmsr.evaluation.explain.faithfulness import faithfulness as examine
@@ -535,7 +534,7 @@ def faithfulness(
         raise ValueError(f"--model {model} writes no rationales; accepted: a model with a decoder")
     table = load_manifest(manifest, labels=labels, columns=columns, label_map=label_map)
     rows = rows_of(table, split, manifest)
-    again: dict[str, list[dict[str, str]]] = {"manner": [], "voice": []}
+    again: dict[str, list[Utterance]] = {"manner": [], "voice": []}
     if any(utterance_of(row) for row in rows):
         folder = Path(out) / "respoken" if respoken is None else Path(respoken)
         again = {change: respeak(rows, folder / change, change=change) for change in ("manner", "voice")}
@@ -550,7 +549,7 @@ def faithfulness(
         rows,
         labels=labels,
         material=Material(
-            train_rows=[row for row in table if row["split"] == train_split],
+            train_rows=[row for row in utterances(table) if row.split == train_split],
             force=lambda label: predictor(pipe, batch_size=batch_size, forced_label=label),
             load_audio=Audio(pipe.processor.feature_extractor.sampling_rate),
             attributions=attributions,
@@ -563,8 +562,7 @@ def faithfulness(
         progress=progress_bar(),
     )
     shown = {
-        row["id"]: saliency(pipe, {name: row[name] for name in ("audio", "text", "language")})  # type: ignore[arg-type]
-        for row in (spread(rows, pictures) if explains else [])
+        str(row.id): saliency(pipe, row.model_input()) for row in (spread(rows, pictures) if explains else [])
     }
     document = {
         **found,
@@ -641,7 +639,7 @@ def robustness(
     if confusions is not None:
         must_be_there("confusions", confusions)
     from mmsr.data.loading.splits import speaker_fold
-    from mmsr.data.manifest.manifest import fingerprint, load_manifest
+    from mmsr.data.manifest.manifest import fingerprint, load_manifest, utterances
     from mmsr.evaluation.report.robustness import markdown, write_robustness_report
     from mmsr.evaluation.robustness.confusions import Confusions
     from mmsr.evaluation.robustness.curves import clean_rows, measure, write_robustness
@@ -657,13 +655,13 @@ def robustness(
         parts = speaker_fold(
             table, fold=fold, folds=folds, dev_speakers=dev_speakers, source=Path(manifest).name
         )
-        rows = table.select(parts["test"]).to_list()
+        rows = utterances(table.select(parts["test"]))
     in_split, rows = len(rows), clean_rows(rows, condition)
     if len(rows) < in_split:
         say(f"{in_split - len(rows):,} of {in_split:,} rows left out: no label, or not all of {condition}")
     if confusions is None:
-        spoken = [row for row in table if row["text"]]
-        errors = Confusions.of_vocabulary(*([row[name] for row in spoken] for name in ("text", "language")))
+        spoken = [(row.text, row.language) for row in utterances(table) if row.text]
+        errors = Confusions.of_vocabulary([text for text, _ in spoken], [language for _, language in spoken])
     else:
         errors = Confusions.open(confusions, columns=columns)
     material = Material(rows, errors, noise=noise, seed=seed)
@@ -711,9 +709,11 @@ EVALUATION_COMMANDS: dict[str, Any] = {
 # ---------------------------------------------------------------------- helpers of the commands
 
 
-def rows_of(table: Any, split: str, manifest: str) -> list[dict[str, Any]]:
+def rows_of(table: Any, split: str, manifest: str) -> list[Utterance]:
     """The rows of one split."""
-    rows = [row for row in table if row["split"] == split]
+    from mmsr.data.manifest.manifest import utterances
+
+    rows = [row for row in utterances(table) if row.split == split]
     if not rows:
         found = ", ".join(sorted({str(value) for value in table["split"]}))
         raise ValueError(f"{manifest}, column split: no row is in {split!r}; found: {found}")
@@ -756,26 +756,26 @@ def seed_of_training(model: str) -> dict[str, Any]:
     return {"training_seed": settings["seed_everything"]} if "seed_everything" in settings else {}
 
 
-def spread(rows: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+def spread(rows: Sequence[Utterance], count: int) -> list[Utterance]:
     """Some rows of each kind, English first since its attention picture needs no special font."""
-    groups: dict[tuple[Any, Any], list[dict[str, Any]]] = {}
+    groups: dict[tuple[Any, Any], list[Utterance]] = {}
     for row in rows:
-        if row["audio"] or row["text"]:
-            groups.setdefault((row["language"] != "en", row["kind"]), []).append(row)
+        if row.audio or row.text:
+            groups.setdefault((row.language != "en", row.kind), []).append(row)
     ordered = [groups[key] for key in sorted(groups, key=str)]
     turns = (group[turn] for turn in range(len(rows)) for group in ordered if turn < len(group))
     return [row for row, _ in zip(turns, range(count), strict=False)]
 
 
-def lengths(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def lengths(rows: Sequence[Utterance]) -> dict[str, dict[str, Any]]:
     """Seconds of audio, and words (characters of Chinese) of transcript, by id."""
     from mmsr.data.audio.decoding import Audio
     from mmsr.evaluation.rationales import UnicodeTokenizer
 
     tokenize = UnicodeTokenizer().tokenize
-    texts = {row["id"]: row["text"] or row["asr_text"] for row in rows}
+    texts = {str(row.id): row.text or row.asr_text for row in rows}
     return {
-        "audio_seconds": {row["id"]: Audio.duration(row["audio"]) for row in rows if row["audio"]},
+        "audio_seconds": {str(row.id): Audio.duration(row.audio) for row in rows if row.audio},
         "transcript_words": {id: float(len(tokenize(text))) for id, text in texts.items() if text},
     }
 

@@ -23,6 +23,7 @@ from mmsr.cli.data import DATA_COMMANDS
 from mmsr.cli.evaluation import EVALUATION_COMMANDS, evaluate, own_folder, rows_of
 from mmsr.cli.parser import as_flags, as_mapping, as_typed, call, called, make_parser
 from mmsr.cli.setup import SETUP_COMMANDS
+from mmsr.records import Utterance
 
 _SHORTEST, _LONGEST = 0.1, 300.0  # seconds of audio for which one answer says something
 
@@ -62,17 +63,15 @@ def demo(out: str = "runs/demo", utterances: int = 2400, seed: int = 0, epochs: 
     else:
         evaluate(model=str(folder / "model"), manifest=str(manifest), out=out, seed=seed)
     say("4/4 three utterances of the test split")
-    from mmsr.data.manifest.manifest import load_manifest
+    from mmsr.data.manifest.manifest import load_manifest, utterances
     from mmsr.inference.loading import load_pipeline
 
-    rows = load_manifest(manifest, split="test").to_list()
+    rows = utterances(load_manifest(manifest, split="test"))
     pipe = load_pipeline(folder / "model")
     for kind in ("words", "voice", "conflict"):
-        row = next(row for row in rows if row["kind"] == kind and row["language"] == "en")
-        answer = pipe({"audio": row["audio"], "text": row["text"]})
-        print(
-            f"\n{row['audio']}\n  said ({kind}): {row['text']}\n  true: {row['label']} - {row['rationale']}"
-        )
+        row = next(row for row in rows if row.kind == kind and row.language == "en")
+        answer = pipe({"audio": row.audio, "text": row.text})
+        print(f"\n{row.audio}\n  said ({kind}): {row.text}\n  true: {row.label} - {row.rationale}")
         print(format_answer(answer))
     say(f"open {folder / 'report.html'}")
     say(f"your own: mmsr predict --model {folder / 'model'} --audio FILE --text WORDS")
@@ -200,24 +199,23 @@ def predict(
         for line in () if audio is None else advice(audio):
             say(line)
         return
-    from mmsr.data.manifest.manifest import load_manifest
-    from mmsr.evaluation.run import predict_rows
+    from dataclasses import replace
+
+    from mmsr.data.manifest.manifest import load_manifest, utterances
+    from mmsr.evaluation.run import predict_rows, prediction_lines
     from mmsr.files import write_file
 
-    rows = load_manifest(
-        manifest, labels=pipe.model.config.labels, columns=columns, label_map=label_map
-    ).to_list()
+    table = load_manifest(manifest, labels=pipe.model.config.labels, columns=columns, label_map=label_map)
     answered = predict_rows(
         predictor(pipe, batch_size=batch_size, **options),
-        rows,
+        utterances(table),
         text_column=text_column,
         progress=progress_bar(),
     )
     if abstain_below is not None:
-        for row in answered:
-            row["abstained"] = row["scores"][row["predicted_label"]] < abstain_below
-        say(f"abstained from {sum(row['abstained'] for row in answered):,} of {len(answered):,}")
-    lines = "".join(dumps(row, ensure_ascii=False) + "\n" for row in answered)
+        answered = [replace(row, abstained=row.confidence < abstain_below) for row in answered]
+        say(f"abstained from {sum(bool(row.abstained) for row in answered):,} of {len(answered):,}")
+    lines = prediction_lines(answered)
     if out is None:
         print(lines, end="")
     else:
@@ -517,7 +515,7 @@ def export(
 
     assert model is not None
     pipe = load_pipeline(model, device="cpu")
-    rows: list[dict[str, Any]] = []
+    rows: list[Utterance] = []
     if manifest is not None:  # before the export, which takes longer than finding a fault in it
         table = load_manifest(manifest, labels=pipe.model.config.labels, columns=columns, label_map=label_map)
         rows = rows_of(table, split, manifest)
@@ -525,8 +523,7 @@ def export(
         whole, small = (Path(out, graph + end).stat().st_size / 1e6 for end in (".onnx", ".int8.onnx"))
         print(f"{graph}: largest difference from torch {difference:.1e}; {whole:.1f} MB, int8 {small:.1f} MB")
     if rows:
-        records: list[Any] = [{name: row[name] for name in ("audio", "text", "language")} for row in rows]
-        answers = predictor(pipe, batch_size=batch_size)(records)
+        answers = predictor(pipe, batch_size=batch_size)([row.model_input() for row in rows])
         agreement = compare_precisions(out, rows, answers, batch_size=batch_size)
         write_file(Path(out, "agreement.json"), dumps(agreement, indent=1).encode())
         for precision, kept in agreement.items():

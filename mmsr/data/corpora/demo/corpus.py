@@ -42,6 +42,7 @@ import soxr
 from rich.console import Console
 from rich.progress import Progress
 
+from mmsr import records
 from mmsr.data.corpora.demo import speech as demo_speech
 from mmsr.data.corpora.demo.grammar import (
     DESIGN,
@@ -425,7 +426,7 @@ def utterance_of(row: records.Utterance) -> Utterance | None:
     its label and rationale are what the rule gives for one of the manners. The take is the id's own, not the
     original's, which no manifest tells.
     """
-    found = _sentences(row.language).get(row.text) if row.language in LANGUAGES else None
+    found = _sentences(row.language).get(row.text or "") if row.language in LANGUAGES else None
     accent, _, variant = (row.speaker or "").rpartition("-")
     variants = set(itertools.chain(*VARIANTS.values()))
     if found is None or variant not in variants or accent not in LANGUAGES[row.language].accents:
@@ -435,7 +436,7 @@ def utterance_of(row: records.Utterance) -> Utterance | None:
         utterance = Utterance(
             language=row.language,
             voice=f"{accent}+{variant}",
-            sentence=row.text,
+            sentence=str(row.text),
             phrase=phrase,
             valence=valence,
             manner=manner,
@@ -489,7 +490,7 @@ def respeak(
     known = [(row, utterance) for row in rows if (utterance := utterance_of(row)) is not None]
     spoken = [_changed(utterance, change) for _, utterance in known]
     cells = [
-        {**_manifest_row(i, row.split, utterance), "id": str(row.id)}
+        {**_manifest_row(i, str(row.split), utterance), "id": str(row.id)}
         for i, ((row, _), utterance) in enumerate(zip(known, spoken, strict=True))
     ]
     out = Path(out)
