@@ -775,7 +775,9 @@ def lengths(rows: Sequence[Utterance]) -> dict[str, dict[str, Any]]:
     tokenize = UnicodeTokenizer().tokenize
     texts = {str(row.id): row.text or row.asr_text for row in rows}
     return {
-        "audio_seconds": {str(row.id): Audio.duration(row.audio) for row in rows if row.audio},
+        "audio_seconds": {
+            str(row.id): Audio.duration(row.audio) for row in rows if isinstance(row.audio, str)
+        },
         "transcript_words": {id: float(len(tokenize(text))) for id, text in texts.items() if text},
     }
 

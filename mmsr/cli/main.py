@@ -63,10 +63,10 @@ def demo(out: str = "runs/demo", utterances: int = 2400, seed: int = 0, epochs: 
     else:
         evaluate(model=str(folder / "model"), manifest=str(manifest), out=out, seed=seed)
     say("4/4 three utterances of the test split")
-    from mmsr.data.manifest.manifest import load_manifest, utterances
+    from mmsr.data.manifest.manifest import load_manifest
     from mmsr.inference.loading import load_pipeline
 
-    rows = utterances(load_manifest(manifest, split="test"))
+    rows = [Utterance.from_row(row) for row in load_manifest(manifest, split="test")]
     pipe = load_pipeline(folder / "model")
     for kind in ("words", "voice", "conflict"):
         row = next(row for row in rows if row.kind == kind and row.language == "en")

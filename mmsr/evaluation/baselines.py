@@ -51,7 +51,7 @@ def baselines(
         entries["majority"] = evaluate_rows([_answer(row, majority) for row in test_rows], labels)
     constants = _constant_rationales(train_rows)
     if constants and predicted_labels is not None:
-        answered = [(row, predicted_labels[row.id]) for row in test_rows if row.id in predicted_labels]
+        answered = [(row, predicted_labels[str(row.id)]) for row in test_rows if row.id in predicted_labels]
         rows = [_answer(row, label, _constant(constants, label, row.language)) for row, label in answered]
         entries["constant_rationale"] = evaluate_rows(rows, labels, rationales=rationales)
     if constants:

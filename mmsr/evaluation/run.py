@@ -73,7 +73,7 @@ def evaluate(
     if not examined:
         raise ValueError("no rows to evaluate: none has audio, text or asr_text")
 
-    known = frozenset(row.rationale for row in train_rows if row.has("rationale"))
+    known = frozenset(str(row.rationale) for row in train_rows if row.has("rationale"))
     judged = partial(rationale_metrics, training=known, bertscore=bertscore)
     metrics: dict[str, Any] = {}
     predictions: list[Prediction] = []

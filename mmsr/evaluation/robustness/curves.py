@@ -175,13 +175,12 @@ def _figures(rows: Sequence[Prediction], clean: Sequence[Prediction], **options:
     entry: dict[str, Any] = {"n": len(rows), "interval": {}, "difference": {}}
     writes = any(row.predicted_rationale is not None for row in rows)
     for metric in map(METRICS.__getitem__, MEASURED):
-        worse, gold = list(rows), None
-        if metric.kind == "label":
-            gold = [row.label for row in rows]
-        else:
+        worse = list(rows)
+        if metric.kind == "rationale":
             worse = [row for row in rows if writes and has_text(row.rationale)]
             if len(worse) < 2:
                 continue
+        gold = [str(row.label) for row in worse] if metric.kind == "label" else None
         values, before = (
             values_of(metric, side) for side in (worse, [by_id[row.id] for row in worse])
         )

@@ -203,7 +203,7 @@ class _Piece(Augmentation):
 
 def _heard(augmentation: Augmentation, seed: int) -> Change:
     """The change of a row's audio by an augmentation, drawn by the row's own generator."""
-    load = Audio(_RATE)
+    load: Callable[[Any], Any] = Audio(_RATE)
 
     def change(row: Utterance) -> Utterance:
         generator = row_generator(seed, epoch=0, row_id=str(row.id))
@@ -221,7 +221,7 @@ def _replaced(column: str, values: Mapping[str, str | None], *, keep: bool = Fal
 
     def change(row: Utterance) -> Utterance | None:
         if row.id in values:
-            return replace(row, **{column: values[row.id]})
+            return replace(row, **{column: values[str(row.id)]})
         return row if keep else None
 
     return change
@@ -240,6 +240,6 @@ def _misheard(material: Material, row: Utterance, rate: float) -> str | None:
 
 def _error_rate(rows: Sequence[Utterance], worse: Mapping[str, str | None]) -> float:
     """Edits of all rows by their words (characters, where words are not spaced)."""
-    pairs = [(row.text or "", worse[row.id] or "", row.language) for row in rows if row.id in worse]
+    pairs = [(row.text or "", worse[str(row.id)] or "", row.language) for row in rows if row.id in worse]
     words = sum(len(units(text, language)) for text, _, language in pairs)
     return sum(edits(*pair) for pair in pairs) / max(1, words)

@@ -426,15 +426,18 @@ def utterance_of(row: records.Utterance) -> Utterance | None:
     its label and rationale are what the rule gives for one of the manners. The take is the id's own, not the
     original's, which no manifest tells.
     """
-    found = _sentences(row.language).get(row.text or "") if row.language in LANGUAGES else None
+    language = row.language
+    if language is None or language not in LANGUAGES:
+        return None
+    found = _sentences(language).get(row.text or "")
     accent, _, variant = (row.speaker or "").rpartition("-")
     variants = set(itertools.chain(*VARIANTS.values()))
-    if found is None or variant not in variants or accent not in LANGUAGES[row.language].accents:
+    if found is None or variant not in variants or accent not in LANGUAGES[language].accents:
         return None
     phrase, valence = found
     for manner in MANNERS:
         utterance = Utterance(
-            language=row.language,
+            language=language,
             voice=f"{accent}+{variant}",
             sentence=str(row.text),
             phrase=phrase,
