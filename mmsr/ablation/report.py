@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmsr.ablation.runs import ORIGIN
+from mmsr.ablation.summary import CHOOSE_DEV_ROWS
 from mmsr.evaluation.compare import as_p_value
-from mmsr.evaluation.report.names import FIGURES, MISSING, NAMES
+from mmsr.evaluation.metrics import METRICS
+from mmsr.evaluation.report.names import MISSING, NAMES
 from mmsr.evaluation.report.page import (
     Notes,
     Page,
@@ -35,7 +37,6 @@ from mmsr.files import write_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-from mmsr.ablation.summary import CHOOSE_DEV_ROWS
 
 LEVEL = 0.05
 
@@ -96,12 +97,12 @@ def _results(results: Mapping[str, Any], provenance: Mapping[str, str]) -> Secti
     blocks: list[Any] = [_table(results), Text(results["paragraph"])]
     if differing := _differing(results):
         blocks.append(Text(differing))
-    if any(figures["runs"] for figures in results["variants"].values()):
+    if any(figures["values"] for figures in results["variants"].values()):
         blocks.append(
             picture(
                 "plot",
                 partial(draw, results),
-                caption=f"{FIGURES[results['metric']]} of each variant: a dot for each seed, the mean and "
+                caption=f"{METRICS[results['metric']].title} of each variant: a dot for each seed, the mean and "
                 "its interval over seeds.",
                 alt="Dots, means and intervals by variant; the table above has the same figures.",
                 provenance=provenance,
@@ -133,7 +134,7 @@ def _by_seed_section(results: Mapping[str, Any]) -> Section | None:
     """Each seed's figure."""
     done = {name: figures for name, figures in results["variants"].items() if figures["values"]}
     rows = [TableRow(f"`{name}`", [", ".join(map(_number, one["values"]))]) for name, one in done.items()]
-    caption = f"{FIGURES[results['metric']]} of each finished seed, in their order."
+    caption = f"{METRICS[results['metric']].title} of each finished seed, in their order."
     return Section("Seeds", [Table(["variant", "figures"], rows, caption, words=True)]) if rows else None
 
 
@@ -160,6 +161,7 @@ def _failed(results: Mapping[str, Any]) -> Section | None:
 def _table(results: Mapping[str, Any]) -> Table:
     """Variants in the order of the file, then the baselines."""
     metric, also = results["metric"], results["also"]
+    title = METRICS[metric].title
     further = list(
         dict.fromkeys(
             condition
@@ -169,16 +171,16 @@ def _table(results: Mapping[str, Any]) -> Table:
         )
     )
     languages = sorted({name for figures in results["variants"].values() for name in figures["by_language"]})
-    head = ["variant", "reads", f"{FIGURES[metric]} (test)", "95 % over seeds", "95 % over rows"]
+    head = ["variant", "reads", f"{title} (test)", "95 % over seeds", "95 % over rows"]
     head += [
         "difference",
         "95 % paired",
         "p",
         "p (Holm)",
-        *(f"{FIGURES[metric]}, {NAMES[name]}" for name in further),
+        *(f"{title}, {NAMES[name]}" for name in further),
     ]
-    head += [f"{FIGURES[metric]}, {language}" for language in languages]
-    head += [*(FIGURES.get(name, name) for name in also), "macro-F1 (dev)", "trained", "s an epoch"]
+    head += [f"{title}, {language}" for language in languages]
+    head += [*(METRICS[name].title for name in also), "macro-F1 (dev)", "trained", "s an epoch"]
     rows = []
     for name, figures in results["variants"].items():
         difference = figures["difference"] or {}
@@ -218,7 +220,7 @@ def _table(results: Mapping[str, Any]) -> Table:
             *[MISSING] * 3,
         ]
         rows.append(TableRow(NAMES[name], cells, baseline=True))
-    caption = f"{FIGURES[metric]} of each variant, its difference from the reference, and what it costs."
+    caption = f"{title} of each variant, its difference from the reference, and what it costs."
     return Table(head, rows, caption)
 
 
@@ -253,7 +255,7 @@ def paragraph(results: Mapping[str, Any]) -> str:
     done = {name: figures for name, figures in results["variants"].items() if figures["runs"]}
     if not done:
         return "No run is finished."
-    metric, reference = FIGURES[results["metric"]], results["reference"]
+    metric, reference = METRICS[results["metric"]].title, results["reference"]
     runs = sum(len(figures["runs"]) for figures in done.values())
     sentences = [f"{runs} of {_asked(results)} runs are finished."]
     if reference in done:
@@ -313,9 +315,9 @@ def paragraph(results: Mapping[str, Any]) -> str:
 
 
 def _of_constant_rationales(variants: Mapping[str, Any], also: Sequence[str]) -> list[str]:
-    """Whose rationales are worth no more than the label, a sentence for each figure."""
+    """Whose rationales are worth no more than the label, a sentence for each metric."""
     sentences = []
-    for figure in also:
+    for figure in (name for name in also if METRICS[name].higher_is_better):
         sides = {
             name: (one["test"][one["condition"]][figure], one["constant_rationale"][figure])
             for name, one in variants.items()
@@ -327,11 +329,11 @@ def _of_constant_rationales(variants: Mapping[str, Any], also: Sequence[str]) ->
         told = ", ".join(f"`{name}` ({' against '.join(map(_number, sides[name]))})" for name in below)
         if below:
             sentences.append(
-                f"Not above the constant rationale of its own labels in {FIGURES[figure]}: {told}."
+                f"Not above the constant rationale of its own labels in {METRICS[figure].title}: {told}."
             )
         elif sides:
             sentences.append(
-                f"All that write rationales are above the constant one of their labels in {FIGURES[figure]}."
+                f"All that write rationales are above the constant one of their labels in {METRICS[figure].title}."
             )
     return sentences
 
@@ -366,7 +368,7 @@ def _of_dev_rows(variants: Mapping[str, Any]) -> list[str]:
 def draw(results: Mapping[str, Any]) -> Figure:
     """Of each variant a dot per seed, the mean and its interval, and the controls' means."""
     metric = results["metric"]
-    done = {name: figures for name, figures in results["variants"].items() if figures["runs"]}
+    done = {name: figures for name, figures in results["variants"].items() if figures["values"]}
     figure, (axis,) = make_figure(1, width=7.5, height=1.5 + 0.38 * len(done))
     reference = done.get(results["reference"], {}).get("mean")
     if reference is not None:
@@ -384,7 +386,7 @@ def draw(results: Mapping[str, Any]) -> Figure:
     axis.set_xlim(max(low, -0.02), min(high, 1.02))  # of two seeds the interval goes far beyond what can be
     axis.set_yticks(range(len(done)), list(done))
     axis.set_ylim(len(done) - 0.5, -0.4)
-    axis.set_xlabel(f"{FIGURES[metric]}, test rows")
+    axis.set_xlabel(f"{METRICS[metric].title}, test rows")
     axis.grid(axis="x", alpha=0.3)
     axis.set_axisbelow(True)
     handles = {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmsr.evaluation.metrics import METRICS
 from mmsr.training.run import is_bf16
 
 OWN = "own"  # the condition under which a variant was trained
@@ -18,17 +19,18 @@ class Evaluation:
     """How runs are compared.
 
     Attributes:
-        metric: of METRICS; what the table, the differences and the plot are of.
+        metric: a comparable one of `METRICS`; what the table, the differences and the plot are of.
         condition: of `evaluation.run.CONDITIONS`, or `own`: what the variant's fusion reads, of the
             transcript that it was trained on.
         conditions: further ones, such as shuffled_audio (of a variant that reads the ASR's transcript: that
             with another row's audio).
-        also: further figures to show, such as rougeL, without differences.
+        also: further ones of `METRICS` to show, such as rougeL, without differences.
         by_language: show the metric of each language as well.
         cluster: column of the manifest whose values are drawn as wholes in the intervals and tests over test
             rows, such as the recording; rows without a value stand alone. It beats the speakers.
         block_rows: instead of a column: blocks of so many consecutive rows of the manifest, where neighbours
             are of one recording, or a sentence and its translation.
+        bertscore: folder or Hub id of the text encoder of BERTScore, for `also: [bertscore_f1]`.
     """
 
     metric: str = "macro_f1"
@@ -38,6 +40,12 @@ class Evaluation:
     by_language: bool = False
     cluster: str | None = None
     block_rows: int | None = None
+    bertscore: str | None = None
+
+    @property
+    def rationales(self) -> list[str]:
+        """Those of `metric` and `also` that are of rationales."""
+        return [name for name in (self.metric, *self.also) if METRICS[name].kind == "rationale"]
 
 
 @dataclass(frozen=True)
