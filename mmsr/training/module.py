@@ -28,7 +28,6 @@ from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from rich.progress import Progress
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
-from torchmetrics.classification import MulticlassF1Score
 
 from mmsr.data.features.encoders import stored_audio, stored_text
 from mmsr.data.features.store import Dtype, StoredFeatures
@@ -44,6 +43,7 @@ from mmsr.model.configuration import (
 from mmsr.model.fusion import FUSION_CLASSES
 from mmsr.model.modeling import MmsrForSentimentReasoning, MmsrOutput
 from mmsr.model.processing import MmsrProcessor
+from mmsr.training.monitor import MODEL_LOSSES, LabelMetrics
 from mmsr.training.objectives import (
     LOSSES,
     OgmGe,
@@ -68,7 +68,6 @@ from mmsr.training.parameters import (
     parameter_groups,
 )
 
-MODEL_LOSSES = ("loss", "sentiment_loss", "rationale_loss")
 _FIXED_BY_A_CHECKPOINT = ("fusion", "config", "labels", "text_prefix", "rationale_format", "decoder_type")
 # Settings of `MmsrConfig` that are arguments here.
 _ARGUMENTS = {
@@ -320,8 +319,8 @@ class MmsrModule(L.LightningModule):
                 self._use_feature_store()
         elif model.config.audio_standardize and model.config.uses_audio and not self.hparams["pretrained"]:
             raise ValueError("config audio_standardize takes its statistics from a feature_store=: name one")
-        self.dev_macro_f1 = MulticlassF1Score(len(model.config.labels), average="macro")
-        self.dev_decoder_macro_f1 = MulticlassF1Score(len(model.config.labels), average="macro")
+        self.dev_metrics = LabelMetrics(len(model.config.labels))
+        self.dev_decoder_metrics = LabelMetrics(len(model.config.labels))
 
     def _prepare(self) -> None:
         """Put on a model as it was built or restored what training adds to it."""
@@ -602,26 +601,35 @@ class MmsrModule(L.LightningModule):
                 self._log_training(f"ogm_ge_{name}", factor, 1)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Losses and macro-F1 of the development rows, both modalities present.
+        """Losses of a development batch, both modalities present; its labels count for the epoch's metrics.
 
-        `dev_macro_f1` is the head's; `dev_decoder_macro_f1` the decoder's where it gives the label first.
-        Where it gives the label last, the given rationale would tell it.
+        `dev_accuracy`, `dev_macro_f1` and so on are the head's; `dev_decoder_accuracy` and so on the
+        decoder's where it gives the label first. Where it gives the label last, the given rationale would
+        tell it.
         """
         output = self.model(**batch, use_cache=False)  # type: ignore[misc]
         labels = batch["sentiment_labels"]
         known = labels >= 0
-        self.dev_macro_f1.update(output.sentiment_logits[known], labels[known])
+        self.dev_metrics.update(output.sentiment_logits[known], labels[known])
         losses = {name: output.get(name) for name in MODEL_LOSSES}
         for name, loss, rows in self._figures(losses, len(labels)):
             self.log(f"dev_{name}", loss, batch_size=rows, sync_dist=True)
-        self.log("dev_macro_f1", self.dev_macro_f1, prog_bar=True)
-        layout, decoded = self.parts()[0].config.format, output.decoder_sentiment_logits
-        if layout is not None and layout.label_first and layout.label_learned:
-            if decoded is not None:
-                written = known & (batch["labels"] >= 0).any(-1)
-                self.dev_decoder_macro_f1.update(decoded[written], labels[written])
-            if decoded is not None or self.trainer.world_size > 1:
-                self.log("dev_decoder_macro_f1", self.dev_decoder_macro_f1)
+        if self._decoder_gives_label_first and output.decoder_sentiment_logits is not None:
+            written = known & (batch["labels"] >= 0).any(-1)
+            self.dev_decoder_metrics.update(output.decoder_sentiment_logits[written], labels[written])
+
+    def on_validation_epoch_end(self) -> None:
+        """Metrics of the development rows, of all processes together."""
+        for name, value in self.dev_metrics.values().items():
+            self.log(f"dev_{name}", value, prog_bar=name == "macro_f1", sync_dist=True)
+        if self._decoder_gives_label_first:
+            for name, value in self.dev_decoder_metrics.values().items():
+                self.log(f"dev_decoder_{name}", value, sync_dist=True)
+
+    @property
+    def _decoder_gives_label_first(self) -> bool:
+        layout = self.parts()[0].config.format
+        return layout is not None and layout.label_first and layout.label_learned
 
     def _drop_modalities(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Mask one modality in some of the rows that have both."""
