@@ -102,7 +102,7 @@ def _results(results: Mapping[str, Any], provenance: Mapping[str, str]) -> Secti
             picture(
                 "plot",
                 partial(draw, results),
-                caption=f"{METRICS[results['metric']].title} of each variant: a dot for each seed, the mean and "
+                caption=f"{_title(results)} of each variant: a dot for each seed, the mean and "
                 "its interval over seeds.",
                 alt="Dots, means and intervals by variant; the table above has the same figures.",
                 provenance=provenance,
@@ -134,7 +134,7 @@ def _by_seed_section(results: Mapping[str, Any]) -> Section | None:
     """Each seed's figure."""
     done = {name: figures for name, figures in results["variants"].items() if figures["values"]}
     rows = [TableRow(f"`{name}`", [", ".join(map(_number, one["values"]))]) for name, one in done.items()]
-    caption = f"{METRICS[results['metric']].title} of each finished seed, in their order."
+    caption = f"{_title(results)} of each finished seed, in their order."
     return Section("Seeds", [Table(["variant", "figures"], rows, caption, words=True)]) if rows else None
 
 
@@ -161,7 +161,7 @@ def _failed(results: Mapping[str, Any]) -> Section | None:
 def _table(results: Mapping[str, Any]) -> Table:
     """Variants in the order of the file, then the baselines."""
     metric, also = results["metric"], results["also"]
-    title = METRICS[metric].title
+    title = _title(results)
     further = list(
         dict.fromkeys(
             condition
@@ -224,6 +224,11 @@ def _table(results: Mapping[str, Any]) -> Table:
     return Table(head, rows, caption)
 
 
+def _title(results: Mapping[str, Any]) -> str:
+    """What tables call the ablation's metric."""
+    return METRICS[results["metric"]].title
+
+
 def _p_value(value: float | None) -> str:
     return MISSING if value is None else as_p_value(value)
 
@@ -255,7 +260,7 @@ def paragraph(results: Mapping[str, Any]) -> str:
     done = {name: figures for name, figures in results["variants"].items() if figures["runs"]}
     if not done:
         return "No run is finished."
-    metric, reference = METRICS[results["metric"]].title, results["reference"]
+    metric, reference = _title(results), results["reference"]
     runs = sum(len(figures["runs"]) for figures in done.values())
     sentences = [f"{runs} of {_asked(results)} runs are finished."]
     if reference in done:
@@ -327,13 +332,12 @@ def _of_constant_rationales(variants: Mapping[str, Any], also: Sequence[str]) ->
             name for name, (written, constant) in sides.items() if written is None or written <= constant
         ]
         told = ", ".join(f"`{name}` ({' against '.join(map(_number, sides[name]))})" for name in below)
+        title = METRICS[figure].title
         if below:
-            sentences.append(
-                f"Not above the constant rationale of its own labels in {METRICS[figure].title}: {told}."
-            )
+            sentences.append(f"Not above the constant rationale of its own labels in {title}: {told}.")
         elif sides:
             sentences.append(
-                f"All that write rationales are above the constant one of their labels in {METRICS[figure].title}."
+                f"All that write rationales are above the constant one of their labels in {title}."
             )
     return sentences
 
@@ -386,7 +390,7 @@ def draw(results: Mapping[str, Any]) -> Figure:
     axis.set_xlim(max(low, -0.02), min(high, 1.02))  # of two seeds the interval goes far beyond what can be
     axis.set_yticks(range(len(done)), list(done))
     axis.set_ylim(len(done) - 0.5, -0.4)
-    axis.set_xlabel(f"{METRICS[metric].title}, test rows")
+    axis.set_xlabel(f"{_title(results)}, test rows")
     axis.grid(axis="x", alpha=0.3)
     axis.set_axisbelow(True)
     handles = {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}

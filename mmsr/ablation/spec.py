@@ -193,7 +193,9 @@ def _evaluation(path: Path, given: Any) -> Evaluation:
         raise AblationError(f"{path}: evaluation by_language {by_language!r}; accepted: true or false")
     encoder = given.get("bertscore")
     if not isinstance(encoder, str | None) or encoder == "":
-        raise AblationError(f"{path}: evaluation bertscore {encoder!r}; accepted: a text encoder's folder or id")
+        raise AblationError(
+            f"{path}: evaluation bertscore {encoder!r}; accepted: a text encoder's folder or id"
+        )
     chosen: dict[str, Any] = {"by_language": by_language, "bertscore": encoder, **_unit_settings(path, given)}
     for field, value in given.items():
         if field not in accepted:

@@ -26,7 +26,6 @@ from mmsr.evaluation.significance import (
     permutation_test,
     seed_interval,
 )
-
 from mmsr.records import Prediction, Utterance
 
 # settings of the data by which development rows are chosen
@@ -144,15 +143,17 @@ def metrics_of_seed(runs: Sequence[Run], condition: str) -> dict[str, Any]:
     evaluation, labels = runs[0].evaluation, runs[0].result()["labels"]  # type: ignore[index]
     judge = rationale_judge(evaluation)
     whole = evaluate_rows(list(_predictions(runs, condition).values()), labels, rationales=judge)
-    for name in evaluation.rationales:  # copies of training rationales: the training rows differ between folds
-        shares = [(entry[name], entry["n_rationale"]) for entry in entries if name in entry]
-        if name not in whole and len(shares) == len(entries):
-            whole[name] = float(np.average(*zip(*shares, strict=True)))
+    for (
+        name
+    ) in evaluation.rationales:  # copies of training rationales: the training rows differ between folds
+        if name not in whole and all(name in entry for entry in entries):
+            counts = [entry["n_rationale"] for entry in entries]
+            whole[name] = float(np.average([entry[name] for entry in entries], weights=counts))
     return whole
 
 
 def _metrics_of_run(run: Run, condition: str) -> dict[str, Any]:
-    """A run's entry of its metrics.json; what that lacks and is asked for is computed from the predictions."""
+    """A run's entry of its metrics.json; a metric that it lacks is computed from the predictions."""
     document = json.loads((run.folder / "metrics.json").read_text(encoding="utf-8"))
     entry: dict[str, Any] = document["test"][condition]
     evaluation = run.evaluation

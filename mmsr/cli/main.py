@@ -71,7 +71,7 @@ def demo(out: str = "runs/demo", utterances: int = 2400, seed: int = 0, epochs: 
     for kind in ("words", "voice", "conflict"):
         row = next(row for row in rows if row.kind == kind and row.language == "en")
         answer = pipe({"audio": row.audio, "text": row.text})
-        print(f"\n{row.audio}\n  said ({kind}): {row.text}\n  true: {row.label} - {row.rationale}")
+        print(f"\n{row.audio!s}\n  said ({kind}): {row.text}\n  true: {row.label} - {row.rationale}")
         print(format_answer(answer))
     say(f"open {folder / 'report.html'}")
     say(f"your own: mmsr predict --model {folder / 'model'} --audio FILE --text WORDS")

@@ -111,9 +111,7 @@ def tfidf_classifier(fields: int = 1) -> Any:
     return make_pipeline(make_union(*counted), LogisticRegression(max_iter=1000))
 
 
-def _tfidf(
-    train_rows: Sequence[Utterance], test_rows: Sequence[Utterance], column: str
-) -> list[Prediction]:
+def _tfidf(train_rows: Sequence[Utterance], test_rows: Sequence[Utterance], column: str) -> list[Prediction]:
     train = [row for row in train_rows if row.label is not None and _words(getattr(row, column))]
     test = [row for row in test_rows if _words(getattr(row, column))]
     if len({row.label for row in train}) < 2 or not test:

@@ -56,7 +56,9 @@ class Metric:
     def __post_init__(self) -> None:
         of_rationales = self.from_rows is not None or self.from_corpus is not None
         if (self.from_confusion is not None) == of_rationales:
-            raise ValueError(f"metric {self.name!r} is computed from labels or from rationales, one of the two")
+            raise ValueError(
+                f"metric {self.name!r} is computed from labels or from rationales, one of the two"
+            )
 
     @property
     def kind(self) -> Literal["label", "rationale"]:
@@ -116,7 +118,9 @@ def label_f1(confusion: Array) -> Array:
     return _share(2 * _hits(confusion), _in_use(confusion))
 
 
-def confusion_matrix(gold: Sequence[str], predicted: Sequence[str], labels: Sequence[str]) -> NDArray[np.int64]:
+def confusion_matrix(
+    gold: Sequence[str], predicted: Sequence[str], labels: Sequence[str]
+) -> NDArray[np.int64]:
     """Counts `[c, c]` of pairs of true and predicted label, in the order of `labels`."""
     place = {label: i for i, label in enumerate(labels)}
     counts = np.zeros((len(labels), len(labels)), dtype=np.int64)

@@ -174,8 +174,9 @@ def predict_rows(
 def shuffle(languages: Sequence[str | None], *, seed: int) -> list[int]:
     """Returns for each row the row whose audio it gets: never itself, and each row once.
 
-    The rows of a language are put in a random order and each gets the next one's, the last the first's. Rows that
-    are alone in their language form a group of their own, and a single such row joins the largest language.
+    The rows of a language are put in a random order and each gets the next one's, the last the first's. Rows
+    that are alone in their language form a group of their own, and a single such row joins the largest
+    language.
 
     Raises:
         ValueError: Where there are fewer than two rows.
@@ -280,7 +281,9 @@ def _check_rows(rows: Sequence[Utterance], labels: Sequence[str]) -> None:
     seen = set()
     for i, row in enumerate(rows):
         if row.id is None or row.id in seen:
-            raise ValueError(f"row {i}: id {row.id!r} is missing or repeated; each row needs an id of its own")
+            raise ValueError(
+                f"row {i}: id {row.id!r} is missing or repeated; each row needs an id of its own"
+            )
         seen.add(row.id)
     check_labels(((str(row.id), row.label) for row in rows), field="label", labels=labels)
 
@@ -315,4 +318,6 @@ def _inputs(
 
 def _head_metrics(rows: Sequence[Prediction], labels: Sequence[str]) -> dict[str, Any]:
     """Returns the metrics of the head's labels, where the decoder's are the model's."""
-    return sentiment_metrics(*label_pairs([replace(row, predicted_label=row.head_label) for row in rows]), labels)
+    return sentiment_metrics(
+        *label_pairs([replace(row, predicted_label=row.head_label) for row in rows]), labels
+    )

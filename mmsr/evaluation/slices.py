@@ -56,7 +56,9 @@ def slice_figures(
         raise ValueError(f"least is {least}; accepted: 2 rows or more")
     rows = [row for row in rows if row.label is not None and row.predicted_label is not None]
     members: dict[tuple[str, str], list[int]] = {}
-    given = {field: {row.id: getattr(row, field) for row in rows} for field in FIELDS} | dict(attributes or {})
+    given = {field: {row.id: getattr(row, field) for row in rows} for field in FIELDS} | dict(
+        attributes or {}
+    )
     for attribute, values in given.items():
         of_rows = [values.get(row.id) for row in rows]
         if any(value is not None for value in of_rows):

@@ -28,10 +28,12 @@ from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from rich.progress import Progress
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics.classification import MulticlassConfusionMatrix
 
 from mmsr.data.features.encoders import stored_audio, stored_text
 from mmsr.data.features.store import Dtype, StoredFeatures
 from mmsr.data.manifest.manifest import column_of
+from mmsr.evaluation.metrics import label_metrics
 from mmsr.model.configuration import (
     DEFAULT_LABELS,
     MmsrConfig,
@@ -43,7 +45,7 @@ from mmsr.model.configuration import (
 from mmsr.model.fusion import FUSION_CLASSES
 from mmsr.model.modeling import MmsrForSentimentReasoning, MmsrOutput
 from mmsr.model.processing import MmsrProcessor
-from mmsr.training.monitor import MODEL_LOSSES, LabelMetrics
+from mmsr.training.monitor import MODEL_LOSSES
 from mmsr.training.objectives import (
     LOSSES,
     OgmGe,
@@ -319,8 +321,8 @@ class MmsrModule(L.LightningModule):
                 self._use_feature_store()
         elif model.config.audio_standardize and model.config.uses_audio and not self.hparams["pretrained"]:
             raise ValueError("config audio_standardize takes its statistics from a feature_store=: name one")
-        self.dev_metrics = LabelMetrics(len(model.config.labels))
-        self.dev_decoder_metrics = LabelMetrics(len(model.config.labels))
+        self.dev_confusion = MulticlassConfusionMatrix(len(model.config.labels))
+        self.dev_decoder_confusion = MulticlassConfusionMatrix(len(model.config.labels))
 
     def _prepare(self) -> None:
         """Put on a model as it was built or restored what training adds to it."""
@@ -601,30 +603,38 @@ class MmsrModule(L.LightningModule):
                 self._log_training(f"ogm_ge_{name}", factor, 1)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Losses of a development batch, both modalities present; its labels count for the epoch's metrics.
+        """Losses of a development batch, both modalities present, and the confusion matrix of its labels.
 
-        `dev_accuracy`, `dev_macro_f1` and so on are the head's; `dev_decoder_accuracy` and so on the
-        decoder's where it gives the label first. Where it gives the label last, the given rationale would
-        tell it.
+        The decoder's labels count too where it gives the label first. Where it gives the label last, the
+        given rationale would tell it.
         """
         output = self.model(**batch, use_cache=False)  # type: ignore[misc]
         labels = batch["sentiment_labels"]
         known = labels >= 0
-        self.dev_metrics.update(output.sentiment_logits[known], labels[known])
+        self.dev_confusion.update(output.sentiment_logits[known], labels[known])
         losses = {name: output.get(name) for name in MODEL_LOSSES}
         for name, loss, rows in self._figures(losses, len(labels)):
             self.log(f"dev_{name}", loss, batch_size=rows, sync_dist=True)
         if self._decoder_gives_label_first and output.decoder_sentiment_logits is not None:
             written = known & (batch["labels"] >= 0).any(-1)
-            self.dev_decoder_metrics.update(output.decoder_sentiment_logits[written], labels[written])
+            self.dev_decoder_confusion.update(output.decoder_sentiment_logits[written], labels[written])
 
     def on_validation_epoch_end(self) -> None:
-        """Metrics of the development rows, of all processes together."""
-        for name, value in self.dev_metrics.values().items():
-            self.log(f"dev_{name}", value, prog_bar=name == "macro_f1", sync_dist=True)
+        """Metrics of the labels, over the development rows of all processes.
+
+        `dev_accuracy`, `dev_macro_f1` and so on are the head's, `dev_decoder_accuracy` and so on the
+        decoder's.
+        """
+        matrices = {"dev": self.dev_confusion}
         if self._decoder_gives_label_first:
-            for name, value in self.dev_decoder_metrics.values().items():
-                self.log(f"dev_decoder_{name}", value, sync_dist=True)
+            matrices["dev_decoder"] = self.dev_decoder_confusion
+        for source, matrix in matrices.items():
+            confusion = matrix.compute().cpu().numpy()
+            matrix.reset()
+            if source == "dev" or confusion.any():
+                for name, value in label_metrics(confusion).items():
+                    shown = (source, name) == ("dev", "macro_f1")
+                    self.log(f"{source}_{name}", value, prog_bar=shown, sync_dist=True)
 
     @property
     def _decoder_gives_label_first(self) -> bool:

@@ -69,7 +69,11 @@ class MmsrCLI(LightningCLI):
         parser.link_arguments("seed_everything", "data.seed")
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.set_defaults(
-            {"early_stopping.monitor": "dev_loss", "early_stopping.mode": "auto", "early_stopping.patience": 5}
+            {
+                "early_stopping.monitor": "dev_loss",
+                "early_stopping.mode": "auto",
+                "early_stopping.patience": 5,
+            }
         )
         parser.add_argument(
             "--monitor", type=str, default="dev_loss", help="What the best epoch is chosen by."

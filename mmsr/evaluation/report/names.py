@@ -1,4 +1,4 @@
-"""What reports call conditions and baselines, and how they print numbers; titles of metrics are in METRICS."""
+"""What reports call conditions and baselines, and how they print numbers."""
 
 from collections.abc import Sequence
 

@@ -181,9 +181,7 @@ def _figures(rows: Sequence[Prediction], clean: Sequence[Prediction], **options:
             if len(worse) < 2:
                 continue
         gold = [str(row.label) for row in worse] if metric.kind == "label" else None
-        values, before = (
-            values_of(metric, side) for side in (worse, [by_id[row.id] for row in worse])
-        )
+        values, before = (values_of(metric, side) for side in (worse, [by_id[row.id] for row in worse]))
         drawn: dict[str, Any] = {"clusters": speakers_of(worse), "metric": metric.statistic, **options}
         found = paired_bootstrap(gold, values, before, **drawn)
         entry[metric.name] = found.a
