@@ -309,7 +309,8 @@ def holm(p_values: ArrayLike) -> Array:
     given = np.asarray(p_values, dtype=float)
     if given.ndim != 1 or not ((given >= 0) & (given <= 1)).all():
         raise ValueError(f"p-values {given.tolist()}; accepted: a list of numbers from 0 to 1")
-    return multipletests(given, method="holm")[1] if len(given) else given
+    # one p-value stays what it is; multipletests collects garbage in each call, which may take a second
+    return multipletests(given, method="holm")[1] if len(given) > 1 else given
 
 
 def seed_interval(values: Sequence[float], *, confidence: float = CONFIDENCE) -> Interval:
