@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 
@@ -5,7 +6,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, recall_score
 
+from mmsr.cli.main import main
 from mmsr.data.corpora import CORPORA
+from mmsr.evaluation.compare import System, compare
 from mmsr.evaluation.entries import evaluate_rows
 from mmsr.evaluation.metrics import (
     METRICS,
@@ -15,6 +18,10 @@ from mmsr.evaluation.metrics import (
     metrics_of,
     sentiment_metrics,
 )
+from mmsr.evaluation.rationales import lengths
+from mmsr.evaluation.report import markdown_table
+from mmsr.evaluation.run import evaluate, write_run
+from mmsr.records import Answer
 
 LABELS = ["negative", "neutral", "positive"]
 
@@ -71,6 +78,52 @@ def test_many_confusion_matrices_at_once_have_scikit_learns_values() -> None:
 
 def test_of_no_rows_every_metric_of_labels_is_zero() -> None:
     assert label_metrics(np.zeros((3, 3))) == {"accuracy": 0, "macro_f1": 0, "weighted_f1": 0, "uar": 0}
+
+
+def test_a_metric_of_one_record_is_in_metrics_json_comparisons_and_reports(
+    utterance, tmp_path, monkeypatch, capsys
+) -> None:
+    toys = [
+        Metric(
+            name="toy_recall",
+            title="toy recall",
+            from_confusion=lambda c: c[..., 0, 0] / np.maximum(c[..., 0, :].sum(-1), 1),
+        ),
+        Metric(name="toy_words", title="toy words", from_rows=lambda texts: lengths(texts.hypotheses)),
+    ]
+    for toy in toys:
+        monkeypatch.setitem(METRICS, toy.name, toy)
+    rows = [
+        utterance(f"r{i}", label=LABELS[i % 2], text=f"words {i}", rationale="it is said") for i in range(12)
+    ]
+
+    def predict(right: int):
+        def answer(i: int) -> Answer:
+            label = LABELS[i % 2 if i < right else 2]
+            return Answer(label=label, score=1.0, scores={label: 1.0}, rationale="said " * (1 + right % 3))
+
+        return lambda inputs: [answer(int(given.text.split()[1])) for given in inputs]
+
+    for name, right in (("a", 10), ("b", 6)):
+        metrics, predictions = evaluate(predict(right), rows, labels=LABELS)
+        document = write_run(
+            tmp_path / name,
+            {"test": metrics},
+            predictions,
+            seed=0,
+            data_fingerprint="f",
+            command="c",
+            seconds=0,
+        )
+    entry = document["test"]["text"]
+    assert (entry["toy_recall"], entry["toy_words"]) == (0.5, 1.0)
+    (comparison,), _ = compare([System.parse(str(tmp_path / name)) for name in "ab"], metric="toy_recall")
+    assert comparison.difference == pytest.approx(5 / 6 - 0.5)
+    main(["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--metric", "toy_words", "--json"])
+    assert json.loads(capsys.readouterr().out)["difference"] == pytest.approx(2 - 1)
+    head, _, line = markdown_table(document).splitlines()
+    shown = dict(zip(head.split(" | "), line.split(" | "), strict=True))
+    assert shown["toy recall"] == "0.500" and shown["toy words |"] == "1.000 |"
 
 
 def test_a_metric_is_of_labels_or_of_rationales() -> None:
