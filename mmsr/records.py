@@ -133,18 +133,19 @@ class Prediction:
         return self.scores[str(self.predicted_label)]
 
     @classmethod
+    def of(cls, utterance: Utterance, **fields: Any) -> Self:
+        """The prediction of an utterance; `fields` are those that it does not have itself."""
+        known = ("label", "rationale", "language", "speaker", "kind")
+        return cls(id=str(utterance.id), **{name: getattr(utterance, name) for name in known}, **fields)
+
+    @classmethod
     def from_answer(cls, utterance: Utterance, answer: Answer, *, condition: str) -> Self:
         """The prediction that an answer to an utterance is."""
-        return cls(
-            id=str(utterance.id),
-            label=utterance.label,
-            rationale=utterance.rationale,
+        return cls.of(
+            utterance,
             predicted_label=answer.label,
             scores={label: float(score) for label, score in answer.scores.items()},
             predicted_rationale=answer.rationale,
-            language=utterance.language,
-            speaker=utterance.speaker,
-            kind=utterance.kind,
             condition=condition,
             head_label=answer.head_label,
         )

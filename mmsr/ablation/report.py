@@ -20,7 +20,7 @@ from mmsr.ablation.runs import ORIGIN
 from mmsr.ablation.summary import CHOOSE_DEV_ROWS
 from mmsr.evaluation.compare import as_p_value
 from mmsr.evaluation.metrics import METRICS
-from mmsr.evaluation.report.names import MISSING, NAMES
+from mmsr.evaluation.report.names import MISSING, NAMES, number
 from mmsr.evaluation.report.page import (
     Notes,
     Page,
@@ -133,7 +133,7 @@ def _results(results: Mapping[str, Any], provenance: Mapping[str, str]) -> Secti
 def _by_seed_section(results: Mapping[str, Any]) -> Section | None:
     """Each seed's figure."""
     done = {name: figures for name, figures in results["variants"].items() if figures["values"]}
-    rows = [TableRow(f"`{name}`", [", ".join(map(_number, one["values"]))]) for name, one in done.items()]
+    rows = [TableRow(f"`{name}`", [", ".join(map(number, one["values"]))]) for name, one in done.items()]
     caption = f"{_title(results)} of each finished seed, in their order."
     return Section("Seeds", [Table(["variant", "figures"], rows, caption, words=True)]) if rows else None
 
@@ -191,16 +191,16 @@ def _table(results: Mapping[str, Any]) -> Table:
                 f"`{name}`",
                 [
                     NAMES[figures["condition"]],
-                    _number(figures["mean"]),
+                    number(figures["mean"]),
                     _interval(figures["interval"]),
                     _interval(figures["interval_rows"]),
-                    "reference" if is_reference else _number(difference.get("mean"), signed=True),
+                    "reference" if is_reference else number(difference.get("mean"), signed=True),
                     _interval(difference.get("interval"), signed=True),
                     *(_p_value(difference.get(key)) for key in ("p_value", "p_holm")),
-                    *(_number(figures["test"].get(other, {}).get(metric)) for other in further),
-                    *(_number(figures["by_language"].get(language)) for language in languages),
-                    *(_number(own[key]) for key in also),
-                    _number(figures["dev"]),
+                    *(number(figures["test"].get(other, {}).get(metric)) for other in further),
+                    *(number(figures["by_language"].get(language)) for language in languages),
+                    *(number(own[key]) for key in also),
+                    number(figures["dev"]),
                     _count(figures["trained_parameters"]),
                     _seconds(figures["seconds_an_epoch"]),
                 ],
@@ -208,15 +208,15 @@ def _table(results: Mapping[str, Any]) -> Table:
         )
         if constant := figures["constant_rationale"]:  # beneath the variant that it is to be held against
             cells = [MISSING] * (8 + len(further) + len(languages))
-            cells += [*(_number(constant.get(key)) for key in also), *[MISSING] * 3]
+            cells += [*(number(constant.get(key)) for key in also), *[MISSING] * 3]
             rows.append(TableRow(f"constant rationale of the labels of `{name}`", cells, baseline=True))
     for name, figures in results["baselines"].items():
         cells = [
             MISSING,
-            _number(figures.get(metric)),
+            number(figures.get(metric)),
             *[MISSING] * (6 + len(further)),
-            *(_number(figures["by_language"].get(language)) for language in languages),
-            *(_number(figures.get(key)) for key in also),
+            *(number(figures["by_language"].get(language)) for language in languages),
+            *(number(figures.get(key)) for key in also),
             *[MISSING] * 3,
         ]
         rows.append(TableRow(NAMES[name], cells, baseline=True))
@@ -233,12 +233,8 @@ def _p_value(value: float | None) -> str:
     return MISSING if value is None else as_p_value(value)
 
 
-def _number(value: float | None, *, signed: bool = False) -> str:
-    return MISSING if value is None else f"{value:{'+' if signed else ''}.3f}"
-
-
 def _interval(bounds: Sequence[float] | None, *, signed: bool = False) -> str:
-    return MISSING if bounds is None else f"[{', '.join(_number(bound, signed=signed) for bound in bounds)}]"
+    return MISSING if bounds is None else f"[{', '.join(number(bound, signed=signed) for bound in bounds)}]"
 
 
 def _count(value: int | None) -> str:
@@ -267,12 +263,12 @@ def paragraph(results: Mapping[str, Any]) -> str:
         figures = done[reference]
         spreads = {"seeds": figures["interval"], figures["over"]: figures["interval_rows"]}
         spread = ",".join(f" {_interval(bounds)} over {over}" for over, bounds in spreads.items() if bounds)
-        sentences.append(f"The reference `{reference}` has {metric} {_number(figures['mean'])}{spread}.")
+        sentences.append(f"The reference `{reference}` has {metric} {number(figures['mean'])}{spread}.")
     compared = {name: figures["difference"] for name, figures in done.items() if figures["difference"]}
     beyond = [name for name, difference in compared.items() if difference["p_holm"] < LEVEL]
     if compared:
         told = "; ".join(
-            f"`{name}` {_number(compared[name]['mean'], signed=True)} "
+            f"`{name}` {number(compared[name]['mean'], signed=True)} "
             f"{_interval(compared[name]['interval'], signed=True)}, p {_p_value(compared[name]['p_holm'])}"
             for name in beyond
         )
@@ -292,8 +288,8 @@ def paragraph(results: Mapping[str, Any]) -> str:
     if ranges:
         widest = max(ranges, key=lambda name: ranges[name])
         sentences.append(
-            f"Two seeds of one variant lie up to {_number(ranges[widest])} apart (`{widest}`), "
-            f"{_number(float(np.median(list(ranges.values()))))} in the median variant."
+            f"Two seeds of one variant lie up to {number(ranges[widest])} apart (`{widest}`), "
+            f"{number(float(np.median(list(ranges.values()))))} in the median variant."
         )
     if leading := {name: figures["dev"] for name, figures in done.items() if figures["dev"] is not None}:
         best = max(leading, key=lambda name: leading[name])
@@ -305,7 +301,7 @@ def paragraph(results: Mapping[str, Any]) -> str:
         else:
             sentences.append(
                 f"On the development rows, by which alone one may choose, `{best}` leads with "
-                f"macro-F1 {_number(leading[best])}."
+                f"macro-F1 {number(leading[best])}."
             )
     sentences += _of_constant_rationales(done, results["also"])
     cheapest = min(done, key=lambda name: done[name]["seconds_an_epoch"])
@@ -331,7 +327,7 @@ def _of_constant_rationales(variants: Mapping[str, Any], also: Sequence[str]) ->
         below = [
             name for name, (written, constant) in sides.items() if written is None or written <= constant
         ]
-        told = ", ".join(f"`{name}` ({' against '.join(map(_number, sides[name]))})" for name in below)
+        told = ", ".join(f"`{name}` ({' against '.join(map(number, sides[name]))})" for name in below)
         title = METRICS[figure].title
         if below:
             sentences.append(f"Not above the constant rationale of its own labels in {title}: {told}.")

@@ -21,16 +21,7 @@ from mmsr.evaluation.run import CONDITIONS
 from mmsr.training.run import MmsrCLI, quieten
 
 KEYS = ("base", "settings", "grid", "variants", "seeds", "folds", "reference", "out", "evaluation")
-EVALUATION_KEYS = (
-    "metric",
-    "condition",
-    "conditions",
-    "also",
-    "by_language",
-    "cluster",
-    "block_rows",
-    "bertscore",
-)
+EVALUATION_KEYS = tuple(Evaluation.__dataclass_fields__)
 _OURS = ("seed_everything", "model.seed", "data.seed", "trainer.default_root_dir", "trainer.callbacks")
 PRETRAINED = ("audio", "text", "pretrained", "decoder")
 

@@ -48,15 +48,18 @@ def baselines(
     known = [row.label for row in train_rows if row.label is not None]
     if known:
         majority = _most_frequent(known)
-        entries["majority"] = evaluate_rows([_answer(row, majority) for row in test_rows], labels)
-    constants = _constant_rationales(train_rows)
-    if constants and predicted_labels is not None:
-        answered = [(row, predicted_labels[str(row.id)]) for row in test_rows if row.id in predicted_labels]
-        rows = [_answer(row, label, _constant(constants, label, row.language)) for row, label in answered]
+        entries["majority"] = evaluate_rows(
+            [Prediction.of(row, predicted_label=majority) for row in test_rows], labels
+        )
+    answered = [
+        Prediction.of(row, predicted_label=predicted_labels[str(row.id)])
+        for row in test_rows
+        if predicted_labels is not None and row.id in predicted_labels
+    ]
+    if rows := constant_rationales(train_rows, answered):
         entries["constant_rationale"] = evaluate_rows(rows, labels, rationales=rationales)
-    if constants:
-        labelled = [(row, row.label) for row in test_rows if row.label is not None]
-        rows = [_answer(row, None, _constant(constants, label, row.language)) for row, label in labelled]
+    told = [Prediction.of(row, predicted_label=row.label) for row in test_rows]
+    if rows := [replace(row, predicted_label=None) for row in constant_rationales(train_rows, told)]:
         entries["constant_rationale_oracle"] = evaluate_rows(rows, labels, rationales=rationales)
     for name, column in (("tfidf", "text"), ("tfidf_asr", "asr_text")):
         if answered_rows := _tfidf(train_rows, test_rows, column):
@@ -71,25 +74,18 @@ def constant_rationales(
 
     There are none where no training row has a rationale.
     """
-    constants = _constant_rationales(train_rows)
-    return [
-        replace(row, predicted_rationale=_constant(constants, row.predicted_label, row.language))
-        for row in predictions
-        if constants and row.predicted_label is not None
-    ]
-
-
-def _constant_rationales(rows: Sequence[Utterance]) -> dict[tuple[str | None, ...], str]:
     groups: dict[tuple[str | None, ...], list[str]] = {}
-    for row in rows:
+    for row in train_rows:
         if row.label is not None and row.rationale is not None and row.has("rationale"):
             groups.setdefault((row.label, row.language), []).append(row.rationale)
             groups.setdefault((row.label,), []).append(row.rationale)  # in any language
-    return {key: _most_frequent(rationales) for key, rationales in groups.items()}
-
-
-def _constant(constants: Mapping[tuple[str | None, ...], str], label: str, language: str | None) -> str:
-    return constants.get((label, language), constants.get((label,), ""))
+    constants = {key: _most_frequent(rationales) for key, rationales in groups.items()}
+    found = []
+    for row in predictions:
+        if constants and (label := row.predicted_label) is not None:
+            text = constants.get((label, row.language), constants.get((label,), ""))
+            found.append(replace(row, predicted_rationale=text))
+    return found
 
 
 def tfidf_classifier(fields: int = 1) -> Any:
@@ -119,7 +115,9 @@ def _tfidf(train_rows: Sequence[Utterance], test_rows: Sequence[Utterance], colu
     model = tfidf_classifier()
     model.fit([(getattr(row, column),) for row in train], [row.label for row in train])
     predicted = model.predict([(getattr(row, column),) for row in test])
-    return [_answer(row, str(label)) for row, label in zip(test, predicted, strict=True)]
+    return [
+        Prediction.of(row, predicted_label=str(label)) for row, label in zip(test, predicted, strict=True)
+    ]
 
 
 def _words_of(texts: Sequence[str], *, field: int) -> str:
@@ -132,16 +130,3 @@ def _words(text: str | None) -> str:
 
 def _most_frequent(values: Iterable[str]) -> str:
     return min(Counter(values).items(), key=lambda item: (-item[1], item[0]))[0]
-
-
-def _answer(row: Utterance, label: str | None, rationale: str | None = None) -> Prediction:
-    return Prediction(
-        id=str(row.id),
-        label=row.label,
-        rationale=row.rationale,
-        predicted_label=label,
-        predicted_rationale=rationale,
-        language=row.language,
-        speaker=row.speaker,
-        kind=row.kind,
-    )

@@ -254,7 +254,7 @@ def compare(
         "seed": seed,
     }
     found = [_compared(paired, i, j, options) for i, j in pairs]
-    adjusted = holm([one["p_value"] for one in found])
+    adjusted = holm([pair["p_value"] for pair in found])
     done = [
         Comparison(
             metric=metric,
@@ -263,9 +263,9 @@ def compare(
             b=systems[j].name,
             condition=" - ".join(dict.fromkeys((conditions[i], conditions[j]))),
             over=paired.over,
-            **one,
+            **pair,
         )
-        for (i, j), one, p_holm in zip(pairs, found, adjusted, strict=True)
+        for (i, j), pair, p_holm in zip(pairs, found, adjusted, strict=True)
     ]
     return done, paired
 
@@ -313,24 +313,24 @@ def markdown_table(comparisons: Sequence[Comparison]) -> str:
     head = ["a - b", "a", "b", "difference", "95 % interval", "p", *(["p (Holm)"] if several else [])]
     head += ["McNemar p", "effect", "detectable"]
     lines = [head, ["---", *["---:"] * (len(head) - 1)]]
-    for one in comparisons:
-        effect = one.effect_size["value"]
+    for pair in comparisons:
+        effect = pair.effect_size["value"]
         lines.append(
             [
-                f"{one.a} - {one.b}",
-                f"{one.figure_a:.3f}",
-                f"{one.figure_b:.3f}",
-                f"{one.difference:+.3f}",
-                as_interval(one.interval),
-                as_p_value(one.p_value),
-                *([as_p_value(one.p_holm)] if several else []),
-                as_p_value(one.mcnemar["p_value"]) if one.mcnemar else "–",
+                f"{pair.a} - {pair.b}",
+                f"{pair.figure_a:.3f}",
+                f"{pair.figure_b:.3f}",
+                f"{pair.difference:+.3f}",
+                as_interval(pair.interval),
+                as_p_value(pair.p_value),
+                *([as_p_value(pair.p_holm)] if several else []),
+                as_p_value(pair.mcnemar["p_value"]) if pair.mcnemar else "–",
                 "–" if effect is None else f"{effect:+.2f}",
-                f"{one.detectable:.3f}",
+                f"{pair.detectable:.3f}",
             ]
         )
     first = comparisons[0]
-    conditions = ", ".join(dict.fromkeys(one.condition for one in comparisons))
+    conditions = ", ".join(dict.fromkeys(pair.condition for pair in comparisons))
     size = (
         "Cohen's h" if first.effect_size["name"] == "cohen_h" else f"in standard deviations of {first.over}"
     )
@@ -341,19 +341,21 @@ def markdown_table(comparisons: Sequence[Comparison]) -> str:
         f"Effect: {size}. Detectable: the smallest true difference found with 80 % power,"
         " (t[.975] + t[.8]) standard errors."
     )
-    for one in comparisons:
-        if (seeds := one.seeds) is not None:
+    for pair in comparisons:
+        if (seeds := pair.seeds) is not None:
             known = "no interval over seeds with one seed on a side"
             if seeds.interval is not None and seeds.p_value is not None:
                 known = (
                     f"{as_interval(seeds.interval)} over seeds alone (Welch), p {as_p_value(seeds.p_value)}"
                 )
-                known += f"; {as_interval(one.interval_fixed_seeds)} over {one.over} with these seeds alone,"
-                known += f" p {as_p_value(one.p_value_fixed_seeds)}"
+                known += (
+                    f"; {as_interval(pair.interval_fixed_seeds)} over {pair.over} with these seeds alone,"
+                )
+                known += f" p {as_p_value(pair.p_value_fixed_seeds)}"
             sizes = f"{len(seeds.a)} and {len(seeds.b)} seeds"
-            notes.append(f"{one.a} - {one.b}, {sizes}: {one.difference:+.3f}, {known}.")
-        if one.disagreement:
-            notes.append(f"{one.a} - {one.b}: {one.disagreement}.")
+            notes.append(f"{pair.a} - {pair.b}, {sizes}: {pair.difference:+.3f}, {known}.")
+        if pair.disagreement:
+            notes.append(f"{pair.a} - {pair.b}: {pair.disagreement}.")
     return "".join(f"| {' | '.join(line)} |\n" for line in lines) + "\n".join(notes)
 
 
@@ -369,12 +371,12 @@ def _what_varies(comparisons: Sequence[Comparison]) -> str:
     """What interval and p allow for, in sentences; comparisons with and without seeds may be mixed."""
     said = []
     first = comparisons[0]
-    if any(one.seeds_vary for one in comparisons):
+    if any(pair.seeds_vary for pair in comparisons):
         said.append(
             f"With seeds on both sides interval and p (Student's t) are to hold for other seeds and other "
             f"{first.over}: the variance over {first.units:,} {first.over} and that over seeds add up."
         )
-    if not all(one.seeds_vary for one in comparisons):
+    if not all(pair.seeds_vary for pair in comparisons):
         said.append(
             f"{'Otherwise interval' if said else 'Interval'} (paired bootstrap) and p (swaps) over "
             f"{first.units:,} {first.over}, of these trainings alone: another seed may say otherwise."
