@@ -81,10 +81,10 @@ def constant_rationales(
             groups.setdefault((row.label,), []).append(row.rationale)  # in any language
     constants = {key: _most_frequent(rationales) for key, rationales in groups.items()}
     found = []
-    for row in predictions:
-        if constants and (label := row.predicted_label) is not None:
-            text = constants.get((label, row.language), constants.get((label,), ""))
-            found.append(replace(row, predicted_rationale=text))
+    for prediction in predictions:
+        if constants and (label := prediction.predicted_label) is not None:
+            text = constants.get((label, prediction.language), constants.get((label,), ""))
+            found.append(replace(prediction, predicted_rationale=text))
     return found
 
 

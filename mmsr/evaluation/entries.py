@@ -44,15 +44,11 @@ def evaluate_rows(
     check_labels(((row.id, row.predicted_label) for row in rows), field="predicted_label", labels=labels)
     writes = any(row.predicted_rationale is not None for row in rows)
     entry = _entry(rows, labels, writes=writes, rationales=rationales)
-    columns = {
-        "by_language": [row.language for row in rows],
-        "by_kind": [row.kind for row in rows],
-    }
-    for key, column in columns.items():
-        if any(value is not None for value in column):
-            groups: dict[str, list[Prediction]] = {value or "unknown": [] for value in column}
-            for row, value in zip(rows, column, strict=True):
-                groups[value or "unknown"].append(row)
+    for key, field in (("by_language", "language"), ("by_kind", "kind")):
+        groups: dict[str, list[Prediction]] = {}
+        for row in rows:
+            groups.setdefault(getattr(row, field) or "unknown", []).append(row)
+        if any(getattr(row, field) is not None for row in rows):
             entry[key] = {
                 value: _entry(groups[value], labels, writes=writes, rationales=rationales)
                 for value in sorted(groups)
@@ -149,11 +145,9 @@ def values_of(metric: Metric, rows: Sequence[Prediction]) -> np.ndarray:
         [text or "" for text in side]
         for side in ([row.rationale for row in rows], [row.predicted_rationale for row in rows])
     )
-    return metric.from_rows(Texts.of(references, hypotheses))
+    return metric.from_rows(Texts(references, hypotheses))
 
 
 def label_pairs(rows: Sequence[Prediction]) -> tuple[list[str], list[str]]:
-    """Returns true and predicted labels, `[n]` each, of the rows that have both."""
-    pairs = [(row.label, row.predicted_label) for row in rows]
-    known = [(gold, predicted) for gold, predicted in pairs if gold is not None and predicted is not None]
-    return [gold for gold, _ in known], [predicted for _, predicted in known]
+    """Returns true and predicted labels, `[n]` each, of rows that have both."""
+    return [str(row.label) for row in rows], [str(row.predicted_label) for row in rows]

@@ -263,9 +263,9 @@ def rationale_metrics(
 ) -> dict[str, float]:
     """Returns every metric of rationales that can be computed; `{}` without rows.
 
-    Arguments and errors are those of `Texts.of`.
+    Arguments and errors are those of `Texts`.
     """
-    texts = Texts.of(references, hypotheses, languages=languages, training=training, bertscore=bertscore)
+    texts = Texts(references, hypotheses, languages=languages, training=training, bertscore=bertscore)
     if not references:
         return {}
     values = {metric.name: metric.of_texts(texts) for metric in metrics_of("rationale")}

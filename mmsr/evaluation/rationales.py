@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
 from itertools import pairwise
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -46,48 +46,33 @@ def word_spans(text: str) -> list[tuple[int, int]]:
     return [match.span() for match in _token().finditer(text)]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Texts:
-    """Rationales of rows beside their references, in Unicode normal form C, without outer white space.
+    """Rationales of rows beside their references, made Unicode normal form C without outer white space.
 
     Attributes:
         references: `[n]`.
         hypotheses: `[n]`; an empty one is a rationale that the model did not write.
-        languages: Code of each row's language, such as `vi` or `zh-CN`, or None.
+        languages: Code of each row's language, such as `vi` or `zh-CN`, or None; by default unknown.
         training: Rationales of the training rows; may be none.
         bertscore: Such as a `bertscore.BertScorer`.
+
+    Raises:
+        ValueError: The numbers of references and hypotheses differ.
     """
 
-    references: list[str]
-    hypotheses: list[str]
-    languages: Sequence[str | None]
-    training: frozenset[str] = frozenset()
+    references: Sequence[str]
+    hypotheses: Sequence[str]
+    languages: Sequence[str | None] | None = None
+    training: Collection[str] = ()
     bertscore: BertScore | None = None
 
-    @classmethod
-    def of(
-        cls,
-        references: Sequence[str],
-        hypotheses: Sequence[str],
-        *,
-        languages: Sequence[str | None] | None = None,
-        training: Collection[str] = (),
-        bertscore: BertScore | None = None,
-    ) -> Self:
-        """The texts in that form; languages are unknown by default.
-
-        Raises:
-            ValueError: The lengths differ.
-        """
-        if len(references) != len(hypotheses):
-            raise ValueError(f"{len(references)} reference rationales but {len(hypotheses)} predicted ones")
-        return cls(
-            [_clean(text) for text in references],
-            [_clean(text) for text in hypotheses],
-            languages if languages is not None else [None] * len(references),
-            frozenset(map(_clean, training)),
-            bertscore,
-        )
+    def __post_init__(self) -> None:
+        counts = len(self.references), len(self.hypotheses)
+        if counts[0] != counts[1]:
+            raise ValueError(f"{counts[0]} reference rationales but {counts[1]} predicted ones")
+        self.references, self.hypotheses = [*map(_clean, self.references)], [*map(_clean, self.hypotheses)]
+        self.training = frozenset(map(_clean, self.training))
 
     @cached_property
     def rouge(self) -> dict[str, np.ndarray]:

@@ -318,6 +318,5 @@ def _inputs(
 
 def _head_metrics(rows: Sequence[Prediction], labels: Sequence[str]) -> dict[str, Any]:
     """Returns the metrics of the head's labels, where the decoder's are the model's."""
-    return sentiment_metrics(
-        *label_pairs([replace(row, predicted_label=row.head_label) for row in rows]), labels
-    )
+    known = [replace(row, predicted_label=row.head_label) for row in rows if row.label is not None]
+    return sentiment_metrics(*label_pairs(known), labels)

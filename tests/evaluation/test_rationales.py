@@ -143,7 +143,7 @@ def test_bertscore_is_a_mean_over_rows() -> None:
 
 
 def test_scores_of_rows_average_to_the_metric_but_where_that_is_of_the_corpus() -> None:
-    texts = Texts.of(["the words are kind", "the voice is upset"], [" the words are harsh", "upset"])
+    texts = Texts(["the words are kind", "the voice is upset"], [" the words are harsh", "upset"])
     rows = {name: metric.from_rows(texts) for name, metric in METRICS.items() if metric.from_rows is not None}
     assert all(scores.shape == (2,) for scores in rows.values())
     metrics = rationale_metrics(texts.references, texts.hypotheses)
