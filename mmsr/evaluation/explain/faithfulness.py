@@ -103,42 +103,13 @@ def faithfulness(
     """
     if not rows:
         raise ValueError("no rows to examine")
-    judge = material.judge or tfidf_judge
     predictions = predict_rows(predict, rows, progress=progress)
     if all(row.predicted_rationale is None for row in predictions):
         raise ValueError("the model writes no rationales; accepted: one with a decoder")
-    found: dict[str, Any] = {"n": len(rows)}
-    left_out: dict[str, str] = {}
-
-    explained = [row for row in material.train_rows if row.label and row.has("rationale")]
-    if len(explained) < LEAST_JUDGED:
-        why = f"{len(explained)} training rows with label and rationale; a judge wants {LEAST_JUDGED} or more"
-        left_out |= dict.fromkeys(("simulatability", "agreement", "counterfactuals"), why)
-    else:
-        trained = predict_rows(predict, explained, progress=_named(progress, "training rows"))
-        found["simulatability"] = simulatability(
-            [Explained(row.text, told) for row, told in zip(explained, trained, strict=True)],
-            [Explained(row.text, told) for row, told in zip(rows, predictions, strict=True)],
-            judge=judge,
-            seed=seed,
-        )
-        if "las" not in found["simulatability"]:
-            group = "leaking" if found["simulatability"]["leaking"]["n"] else "not_leaking"
-            left_out["LAS"] = f"all {len(rows):,} rows are {group}, and it is the mean over both groups"
-        found["agreement"] = agreement(explained, predictions, judge=judge, seed=seed)
-        if material.force is None:
-            left_out["counterfactuals"] = "no label can be forced on this model"
-        else:
-            found["counterfactuals"] = counterfactuals(
-                material.force,
-                predictions,
-                rows,
-                explained,
-                labels=labels,
-                judge=judge,
-                seed=seed,
-                progress=progress,
-            )
+    judged, left_out = _judged(
+        predict, predictions, rows, labels=labels, material=material, seed=seed, progress=progress
+    )
+    found: dict[str, Any] = {"n": len(rows), **judged}
     if material.load_audio is None:
         left_out |= dict.fromkeys(("follow", "erasure"), "audio cannot be edited without load_audio")
     else:
@@ -173,6 +144,44 @@ def faithfulness(
         else:
             left_out[f"respoken, another {change}"] = "none of the rows is the demo generator's"
     return {**found, "left_out": left_out}
+
+
+def _judged(
+    predict: Predict,
+    predictions: Sequence[Prediction],
+    rows: Sequence[Utterance],
+    *,
+    labels: Sequence[str],
+    material: Material,
+    seed: int,
+    progress: Progress | None,
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The measures for which a judge reads rationales, and those that were left out, with the reason."""
+    judge = material.judge or tfidf_judge
+    explained = [row for row in material.train_rows if row.label and row.has("rationale")]
+    if len(explained) < LEAST_JUDGED:
+        why = f"{len(explained)} training rows with label and rationale; a judge wants {LEAST_JUDGED} or more"
+        return {}, dict.fromkeys(("simulatability", "agreement", "counterfactuals"), why)
+    trained = predict_rows(predict, explained, progress=_named(progress, "training rows"))
+    found = {
+        "simulatability": simulatability(
+            [Explained(row.text, told) for row, told in zip(explained, trained, strict=True)],
+            [Explained(row.text, told) for row, told in zip(rows, predictions, strict=True)],
+            judge=judge,
+            seed=seed,
+        ),
+        "agreement": agreement(explained, predictions, judge=judge, seed=seed),
+    }
+    left_out = {}
+    if "las" not in found["simulatability"]:
+        group = "leaking" if found["simulatability"]["leaking"]["n"] else "not_leaking"
+        left_out["LAS"] = f"all {len(rows):,} rows are {group}, and it is the mean over both groups"
+    if material.force is None:
+        left_out["counterfactuals"] = "no label can be forced on this model"
+    else:
+        options: dict[str, Any] = {"labels": labels, "judge": judge, "seed": seed, "progress": progress}
+        found["counterfactuals"] = counterfactuals(material.force, predictions, rows, explained, **options)
+    return found, left_out
 
 
 def tfidf_judge(train: Sequence[Texts], labels: Sequence[str], test: Sequence[Texts]) -> list[str]:

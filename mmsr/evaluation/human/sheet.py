@@ -126,18 +126,16 @@ def make_sheets(
     candidates = _candidates(answers, rows, differing=differing)
     wanted = shared + raters * (items - shared)
     if wanted > len(candidates):
-        which = "with different rationales " if differing else ""
+        which = f"{len(candidates):,} {'with different rationales ' if differing else ''}"
         raise SheetError(
-            f"--items {items}: {wanted:,} rows are wanted for {raters} raters and {len(candidates):,} {which}"
-            "are there that all systems answered; accepted: fewer items, or more of them --shared"
+            f"--items {items}: {wanted:,} rows are wanted for {raters} raters and {which}are there that all "
+            "systems answered; accepted: fewer items, or more of them --shared"
         )
     generator = np.random.default_rng(seed)
-    strata = [f"{row.label} {row.language}" for row in candidates]
-    drawn = [candidates[i] for i in stratified(strata, wanted, generator)]
+    drawn = [candidates[i] for i in stratified(_strata(candidates), wanted, generator)]
     sheets = _plan(
-        [str(row.id) for row in drawn],
+        drawn,
         list(answers),
-        strata=[f"{row.label} {row.language}" for row in drawn],
         raters=raters,
         shared=shared,
         repeats=repeats,
@@ -153,38 +151,46 @@ def make_sheets(
         "candidates": len(candidates),
         "criteria": dict(criteria),
         "systems": {
-            system.name: {
-                "file": str(system.files[0]),
-                "sha256": hashlib.sha256(system.files[0].read_bytes()).hexdigest(),
-                "condition": name,
-                "metrics": _origin(system.files[0]),
-            }
+            system.name: _origin(system.files[0], name)
             for system, name in zip(systems, conditions, strict=True)
         },
-        "sheets": {},
     }
     with atomic_write(out) as folder:
         (folder / "sheets").mkdir(parents=True)
-        for number, showings in enumerate(sheets, start=1):
-            content = [
-                {
-                    **shown[one.id],
-                    **{side: _answer(answers[getattr(one, side)][one.id]) for side in ("left", "right")},
-                }
-                for one in showings
-            ]
-            blob = json.dumps([number, seed, dict(criteria), content], ensure_ascii=False)
-            sheet = hashlib.sha256(blob.encode()).hexdigest()[:12]
-            page = _render({"sheet": sheet, "criteria": dict(criteria), "items": content})
-            (folder / "sheets" / f"sheet-{number}.html").write_text(page, encoding="utf-8")
-            key["sheets"][sheet] = {
-                "file": f"sheet-{number}.html",
-                "items": [{"item": n, **one._asdict()} for n, one in enumerate(showings, start=1)],
-            }
+        key["sheets"] = _write_sheets(folder / "sheets", sheets, answers, shown, key)
         text = json.dumps(key, ensure_ascii=False, indent=2) + "\n"
         (folder / "key.json").write_text(text, encoding="utf-8")
     pages = [out / "sheets" / entry["file"] for entry in key["sheets"].values()]
     return Made(out / "key.json", pages, wanted, len(candidates))
+
+
+def _write_sheets(
+    folder: Path,
+    sheets: Sequence[Sequence[Showing]],
+    answers: Mapping[str, Mapping[str, Prediction]],
+    shown: Mapping[str, Mapping[str, Any]],
+    key: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Write a page for each sheet; returns what the key says of them, by the sheet's digest."""
+    entries = {}
+    for number, showings in enumerate(sheets, start=1):
+        content = [
+            {
+                **shown[showing.id],
+                "left": _answer(answers[showing.left][showing.id]),
+                "right": _answer(answers[showing.right][showing.id]),
+            }
+            for showing in showings
+        ]
+        blob = json.dumps([number, key["seed"], key["criteria"], content], ensure_ascii=False)
+        sheet = hashlib.sha256(blob.encode()).hexdigest()[:12]
+        page = _render({"sheet": sheet, "criteria": key["criteria"], "items": content})
+        (folder / f"sheet-{number}.html").write_text(page, encoding="utf-8")
+        entries[sheet] = {
+            "file": f"sheet-{number}.html",
+            "items": [{"item": n, **showing._asdict()} for n, showing in enumerate(showings, start=1)],
+        }
+    return entries
 
 
 def stratified(strata: Sequence[str], count: int, generator: np.random.Generator) -> list[int]:
@@ -204,12 +210,21 @@ def stratified(strata: Sequence[str], count: int, generator: np.random.Generator
     return [order[int(place)] for place in places]
 
 
-def _origin(predictions: Path) -> dict[str, Any]:
-    """Where predictions come from, as far as a metrics.json beside them says."""
+def _strata(rows: Sequence[Utterance]) -> list[str]:
+    return [f"{row.label} {row.language}" for row in rows]
+
+
+def _origin(predictions: Path, condition: str) -> dict[str, Any]:
+    """Where a system's predictions come from, as far as a metrics.json beside them says."""
     path = predictions.with_name("metrics.json")
     found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     kept = ("seed", "training_seed", "data_fingerprint", "command")
-    return {name: found[name] for name in kept if name in found}
+    return {
+        "file": str(predictions),
+        "sha256": hashlib.sha256(predictions.read_bytes()).hexdigest(),
+        "condition": condition,
+        "metrics": {name: found[name] for name in kept if name in found},
+    }
 
 
 def _check(
@@ -270,21 +285,21 @@ def _candidates(
 
 
 def _plan(
-    ids: Sequence[str],
+    rows: Sequence[Utterance],
     systems: Sequence[str],
     *,
-    strata: Sequence[str],
     raters: int,
     shared: int,
     repeats: int,
     generator: np.random.Generator,
 ) -> list[list[Showing]]:
     """What stands on each sheet, in its order."""
+    ids = [str(row.id) for row in rows]
     pairs = list(combinations(systems, 2))
     rounds = -(-len(ids) // len(pairs))
     turns = np.concatenate([generator.permutation(len(pairs)) for _ in range(rounds)])
     pair_of = {id: pairs[turn] for id, turn in zip(ids, turns, strict=False)}
-    common = set(stratified(strata, shared, generator))
+    common = set(stratified(_strata(rows), shared, generator))
     own = [i for i in range(len(ids)) if i not in common]
     sheets = []
     for rater in range(raters):
