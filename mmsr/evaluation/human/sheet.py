@@ -133,14 +133,7 @@ def make_sheets(
         )
     generator = np.random.default_rng(seed)
     drawn = [candidates[i] for i in stratified(_strata(candidates), wanted, generator)]
-    sheets = _plan(
-        drawn,
-        list(answers),
-        raters=raters,
-        shared=shared,
-        repeats=repeats,
-        generator=generator,
-    )
+    sheets = _plan(drawn, list(answers), raters=raters, shared=shared, repeats=repeats, generator=generator)
     shown = _contents(drawn, listen, progress)
     key: dict[str, Any] = {
         "format": KEY_FORMAT,
@@ -151,15 +144,15 @@ def make_sheets(
         "candidates": len(candidates),
         "criteria": dict(criteria),
         "systems": {
-            system.name: _origin(system.files[0], name)
-            for system, name in zip(systems, conditions, strict=True)
+            run.name: _origin(run.files[0], name) for run, name in zip(systems, conditions, strict=True)
         },
     }
     with atomic_write(out) as folder:
         (folder / "sheets").mkdir(parents=True)
         key["sheets"] = _write_sheets(folder / "sheets", sheets, answers, shown, key)
-        text = json.dumps(key, ensure_ascii=False, indent=2) + "\n"
-        (folder / "key.json").write_text(text, encoding="utf-8")
+        (folder / "key.json").write_text(
+            f"{json.dumps(key, ensure_ascii=False, indent=2)}\n", encoding="utf-8"
+        )
     pages = [out / "sheets" / entry["file"] for entry in key["sheets"].values()]
     return Made(out / "key.json", pages, wanted, len(candidates))
 
