@@ -98,7 +98,7 @@ def _do(
         return cells
 
     def value(run: Run) -> str:
-        found = metrics_of_seed([run], run.condition).get(metric)
+        found = metrics_of_seed([run], run.condition, [metric]).get(metric)
         return "none" if found is None else f"{found:.3f}"
 
     for run in unique.values():

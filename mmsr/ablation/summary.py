@@ -93,7 +93,7 @@ def _variant(ablation: Ablation, name: str, row: Sequence[Run]) -> dict[str, Any
     ]
     conditions = row[0].conditions
     figures = {
-        condition: [metrics_of_seed(seed, condition) for seed in _finished(row).values()]
+        condition: [metrics_of_seed(seed, condition, (metric, *also)) for seed in _finished(row).values()]
         for condition in conditions
     }
     own = figures[conditions[0]]
@@ -135,34 +135,30 @@ def _finished(row: Sequence[Run]) -> dict[int, list[Run]]:
     return {seed: runs for seed, runs in seeds.items() if all(run.result() is not None for run in runs)}
 
 
-def metrics_of_seed(runs: Sequence[Run], condition: str) -> dict[str, Any]:
-    """The entry of one seed: of the test rows of all its folds together."""
-    entries = [_metrics_of_run(run, condition) for run in runs]
+def metrics_of_seed(runs: Sequence[Run], condition: str, names: Sequence[str]) -> dict[str, Any]:
+    """The entry of one seed, with these metrics: of the test rows of all its folds together."""
+    entries = [_metrics_of_run(run, condition, names) for run in runs]
     if len(entries) == 1:
         return entries[0]
-    evaluation, labels = runs[0].evaluation, runs[0].result()["labels"]  # type: ignore[index]
-    judge = rationale_judge(evaluation)
+    labels = runs[0].result()["labels"]  # type: ignore[index]
+    judge = rationale_judge(runs[0].evaluation)
     whole = evaluate_rows(list(_predictions(runs, condition).values()), labels, rationales=judge)
-    for (
-        name
-    ) in evaluation.rationales:  # copies of training rationales: the training rows differ between folds
-        if name not in whole and all(name in entry for entry in entries):
+    for name in set(names) - set(whole):  # a share of copies: each fold has training rows of its own
+        if all(name in entry for entry in entries):
             counts = [entry["n_rationale"] for entry in entries]
             whole[name] = float(np.average([entry[name] for entry in entries], weights=counts))
     return whole
 
 
-def _metrics_of_run(run: Run, condition: str) -> dict[str, Any]:
-    """A run's entry of its metrics.json; a metric that it lacks is computed from the predictions."""
+def _metrics_of_run(run: Run, condition: str, names: Sequence[str]) -> dict[str, Any]:
+    """A run's entry of its metrics.json; of the predictions, where that lacks one of the metrics."""
     document = json.loads((run.folder / "metrics.json").read_text(encoding="utf-8"))
     entry: dict[str, Any] = document["test"][condition]
-    evaluation = run.evaluation
-    asked = [METRICS[name] for name in (evaluation.metric, *evaluation.also) if name not in entry]
-    lacking = [metric.name for metric in asked if entry.get(f"n_{metric.kind}")]
+    lacking = {name for name in names if name not in entry and entry.get(f"n_{METRICS[name].kind}")}
     if not lacking:
         return entry
     training = utterances(data_of(run).train_rows) if "verbatim_from_training" in lacking else ()
-    judge = rationale_judge(evaluation, training)
+    judge = rationale_judge(run.evaluation, training)
     rows = list(_predictions([run], condition).values())
     return entry | evaluate_rows(rows, run.result()["labels"], rationales=judge)  # type: ignore[index]
 
