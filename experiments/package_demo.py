@@ -25,8 +25,9 @@ import torch
 from huggingface_hub import ModelCard, ModelCardData
 from safetensors.torch import load_file, save_file
 
-from mmsr.data.manifest.manifest import fingerprint, load_manifest
+from mmsr.data.manifest.manifest import fingerprint, load_manifest, utterances
 from mmsr.evaluation.calibration import calibration_metrics
+from mmsr.evaluation.run import predict_rows
 from mmsr.files import atomic_write, write_file
 from mmsr.inference.loading import load_pipeline, predictor
 from mmsr.inference.packaged import FOLDER
@@ -112,38 +113,34 @@ def halved(model: Path, folder: Path, dtype: torch.dtype) -> None:
 
 def agreement(one: Path, other: Path, manifest: Path) -> dict[str, Any]:
     """How often two checkpoints answer alike on the test split, with audio and transcript."""
-    rows: Any = load_manifest(manifest, split="test").to_list()
+    rows = [row.model_input() for row in utterances(load_manifest(manifest, split="test"))]
     first, second = (predictor(load_pipeline(folder))(rows) for folder in (one, other))
     pairs = list(zip(first, second, strict=True))
     return {
         "n": len(pairs),
-        "label": sum(a["label"] == b["label"] for a, b in pairs) / len(pairs),
-        "rationale": sum(a["rationale"] == b["rationale"] for a, b in pairs) / len(pairs),
+        "label": sum(a.label == b.label for a, b in pairs) / len(pairs),
+        "rationale": sum(a.rationale == b.rationale for a, b in pairs) / len(pairs),
         "largest_difference_of_a_probability": max(
-            abs(a["scores"][label] - b["scores"][label]) for a, b in pairs for label in a["scores"]
+            abs(a.scores[label] - b.scores[label]) for a, b in pairs for label in a.scores
         ),
     }
 
 
 def calibrated(folder: Path, manifest: Path) -> dict[str, Any]:
     """Fit a checkpoint's temperature to the development rows; what that does to the test rows."""
-    table = load_manifest(manifest)
+    table = utterances(load_manifest(manifest))
     calibrate_checkpoint(folder, Rows(manifest))
     pipe = load_pipeline(folder)
     config = pipe.model.config
-    rows: Any = [row for row in table if row["split"] == "test"]
+    rows = [row for row in table if row.split == "test"]
     found: dict[str, Any] = {
         "temperature": config.temperature,
-        "n_dev": sum(row["split"] == "dev" for row in table),
+        "n_dev": sum(row.split == "dev" for row in table),
         "n": len(rows),
     }
     for when, temperature in (("before", 1.0), ("after", config.temperature)):
         config.temperature = temperature
-        answers = predictor(pipe, rationale=False)(rows)
-        scored = [
-            {"label": row["label"], "predicted_label": answer["label"], "scores": answer["scores"]}
-            for row, answer in zip(rows, answers, strict=True)
-        ]
+        scored = predict_rows(predictor(pipe, rationale=False), rows, chunk=len(rows))
         figures = calibration_metrics(scored, config.labels, temperature=temperature)
         found[when] = {name: figures[name] for name in ("temperature", "ece", "nll", "brier")}
     return found

@@ -1,37 +1,176 @@
-"""What passes between the rooms of mmsr, typed once."""
+"""What passes between the rooms of mmsr, typed once.
 
-from collections.abc import Callable, Sequence
-from typing import NotRequired, TypedDict
+row of a manifest ─► `Utterance` ─► `Predict` ─► `Answer` ─► `Prediction` ─► line of predictions.jsonl
 
-import numpy as np
+Mappings with these names as keys stand at the borders alone: files, datasets and transformers' pipelines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
-class Record(TypedDict):
-    """What a model is given: transcript, recording (path, file's bytes or 16 kHz samples `[s]`), or both."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Utterance:
+    """A row of a manifest; what is not known is None.
 
-    audio: str | bytes | np.ndarray | None
-    text: str | None
-    language: str | None
+    Attributes:
+        id: Unique in the manifest.
+        audio: Recording: a path or URL, a file's bytes, or 16 kHz samples `[s]`.
+        text: Human transcript.
+        asr_text: Transcript of a speech recogniser.
+        label: True label.
+        rationale: Reference rationale.
+        language: Code, such as `vi`.
+        speaker: Who speaks.
+        split: Such as `train`, `dev` or `test`.
+        kind: Kind of row, a column of the corpus's own choice.
+    """
+
+    id: str | None = None
+    audio: str | bytes | np.ndarray | None = None
+    text: str | None = None
+    asr_text: str | None = None
+    label: str | None = None
+    rationale: str | None = None
+    language: str | None = None
+    speaker: str | None = None
+    split: str | None = None
+    kind: str | None = None
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Self:
+        """The utterance of a row; columns with other names are left out."""
+        return cls(**{name: row.get(name) for name in cls.__dataclass_fields__})
+
+    def has(self, name: str) -> bool:
+        """Whether a field is known; a text of white space alone is not."""
+        value = getattr(self, name)
+        return bool(value.strip()) if isinstance(value, str) else value is not None
+
+    def model_input(self, audio: str | None = "audio", text: str | None = "text") -> Utterance:
+        """What a model is given of it: recording, transcript and language, but no label.
+
+        Args:
+            audio: Field of the recording; None leaves it out.
+            text: Field of the transcript, `text` or `asr_text`; None leaves it out.
+        """
+        return Utterance(
+            audio=getattr(self, audio) if audio else None,
+            text=getattr(self, text) if text else None,
+            language=self.language,
+        )
 
 
-class Answer(TypedDict):
-    """What a model answers; `rationale` is null where the model writes none.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """What a model answers to an utterance.
 
-    `head_label` is there where the decoder gives `label` and a classification head gives another.
+    Attributes:
+        label: The predicted label.
+        score: Its probability.
+        scores: Probability of each label.
+        rationale: None where the model writes none.
+        head_label: The classification head's label, where the decoder gives `label`.
+        head_scores: The head's probabilities, where the decoder gives `scores`.
     """
 
     label: str
     score: float
-    scores: dict[str, float]
-    rationale: str | None
-    head_label: NotRequired[str]
+    scores: Mapping[str, float]
+    rationale: str | None = None
+    head_label: str | None = None
+    head_scores: Mapping[str, float] | None = None
+
+    @classmethod
+    def from_dict(cls, answer: Mapping[str, Any]) -> Self:
+        """The answer in a dict of the pipeline, whose further keys are left out."""
+        return cls(**{name: answer[name] for name in cls.__dataclass_fields__ if name in answer})
 
 
-Predict = Callable[[Sequence[Record]], list[Answer]]
-"""Answers records, one answer each, in their order."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prediction:
+    """A model's answer to an utterance, beside what is known of it: a line of predictions.jsonl.
+
+    Attributes:
+        id: The utterance's.
+        label: True label, or None.
+        rationale: Reference rationale, or None.
+        predicted_label: None only of a baseline that predicts none.
+        scores: Probability of each label.
+        predicted_rationale: None where the model writes none.
+        language: The utterance's.
+        speaker: The utterance's.
+        kind: The utterance's.
+        condition: Which inputs the model was given, of `evaluation.run.CONDITIONS`.
+        head_label: As of `Answer`.
+        abstained: Whether the label's probability is too low to answer, where that was asked for.
+        more: Further columns of the file that it was read from.
+    """
+
+    id: str
+    label: str | None = None
+    rationale: str | None = None
+    predicted_label: str | None
+    scores: Mapping[str, float] = field(default_factory=dict)
+    predicted_rationale: str | None = None
+    language: str | None = None
+    speaker: str | None = None
+    kind: str | None = None
+    condition: str | None = None
+    head_label: str | None = None
+    abstained: bool | None = None
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def confidence(self) -> float:
+        """Probability of the predicted label."""
+        return self.scores[str(self.predicted_label)]
+
+    @classmethod
+    def of(cls, utterance: Utterance, **fields: Any) -> Self:
+        """The prediction of an utterance; `fields` are those that it does not have itself."""
+        known = ("label", "rationale", "language", "speaker", "kind")
+        return cls(id=str(utterance.id), **{name: getattr(utterance, name) for name in known}, **fields)
+
+    @classmethod
+    def from_answer(cls, utterance: Utterance, answer: Answer, *, condition: str) -> Self:
+        """The prediction that an answer to an utterance is."""
+        return cls.of(
+            utterance,
+            predicted_label=answer.label,
+            scores={label: float(score) for label, score in answer.scores.items()},
+            predicted_rationale=answer.rationale,
+            condition=condition,
+            head_label=answer.head_label,
+        )
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Self:
+        """The prediction in a line of predictions.jsonl; what `to_row` gave comes back as it was."""
+        names = cls.__dataclass_fields__.keys() - {"more"}
+        known = {name: value for name, value in row.items() if name in names}
+        return cls(**known, more={name: value for name, value in row.items() if name not in names})
+
+    def to_row(self) -> dict[str, Any]:
+        """The line of predictions.jsonl; `head_label` and `abstained` are left out where they are None."""
+        row = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "more"}
+        for name in ("head_label", "abstained"):
+            if row[name] is None:
+                del row[name]
+        return {**row, **self.more}
+
+
+Predict = Callable[[Sequence[Utterance]], list[Answer]]
+"""Answers utterances, of which only audio, text and language are given: one answer each, in their order."""
 
 Progress = Callable[[str, int, int], None]
-"""Is told the condition, the rows answered so far and the rows of the condition."""
+"""Called with the name of a step, how much of it is done, and how much there is."""
 
 
 # ---------------------------------------------------------------------- batch keys

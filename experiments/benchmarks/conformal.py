@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,16 @@ import numpy as np
 import torch
 
 from mmsr.data.corpora.demo.corpus import make_demo
-from mmsr.data.manifest.manifest import fingerprint, load_manifest
+from mmsr.data.manifest.manifest import fingerprint, load_manifest, utterances
 from mmsr.evaluation.calibration import METHODS, conformal_metrics
+from mmsr.evaluation.compare import read_predictions
 from mmsr.evaluation.robustness.confusions import Confusions
 from mmsr.evaluation.robustness.curves import Point
 from mmsr.evaluation.robustness.perturbations import Material, perturbations
-from mmsr.evaluation.run import predict_rows
+from mmsr.evaluation.run import predict_rows, prediction_lines
 from mmsr.files import write_file
 from mmsr.inference.loading import load_pipeline, predictor
+from mmsr.records import Prediction, Utterance
 from mmsr.training.run import fit
 
 CONFIG = Path(__file__).parents[1] / "demo.yaml"
@@ -49,19 +52,18 @@ def trained(seed: int, manifest: Path, out: Path) -> Path:
     return folder / "model"
 
 
-def answered(model: Path, rows: Sequence[dict[str, Any]], noise: Point, kept: Path) -> list[dict[str, Any]]:
+def answered(model: Path, rows: Sequence[Utterance], noise: Point, kept: Path) -> list[Prediction]:
     """Predictions of a model, labels alone: of the rows, and of the test voices' in noise."""
     if not (kept.exists() and kept.stat().st_mtime >= model.stat().st_mtime):
         predict = predictor(load_pipeline(model), batch_size=32, rationale=False)
-        said = [
-            {**one, "rows": row["split"]} for one, row in zip(predict_rows(predict, rows), rows, strict=True)
-        ]
-        changed = map(noise.change, [row for row in rows if row["split"] == "test"])
+        told = zip(predict_rows(predict, rows), rows, strict=True)
+        said = [replace(prediction, more={"rows": row.split}) for prediction, row in told]
+        changed = map(noise.change, [row for row in rows if row.split == "test"])
         noisy = [row for row in changed if row is not None]
-        said += [{**one, "rows": "noise"} for one in predict_rows(predict, noisy)]
-        write_file(kept, "\n".join(json.dumps(one, ensure_ascii=False) for one in said).encode())
+        said += [replace(row, more={"rows": "noise"}) for row in predict_rows(predict, noisy)]
+        write_file(kept, prediction_lines(said).encode())
         print(f"{model}: {len(said):,} rows answered", flush=True)
-    return [json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines()]
+    return read_predictions(kept)
 
 
 def main() -> None:
@@ -78,24 +80,24 @@ def main() -> None:
     torch.set_num_threads(1)  # as `mmsr demo` does
     learned = make_demo(Path("runs/demo-seed0/corpus"))
     table = load_manifest(make_demo(args.out / "corpus", utterances=args.utterances, seed=args.corpus_seed))
-    rows = [row for row in table.to_list() if row["split"] != "dev"]
-    unheard = [row for row in rows if row["split"] == "test"]
-    spoken = Confusions.of_vocabulary(*([row[name] for row in unheard] for name in ("text", "language")))
+    rows = [row for row in utterances(table) if row.split != "dev"]
+    unheard = [row for row in rows if row.split == "test"]
+    spoken = Confusions.of_vocabulary([str(row.text) for row in unheard], [row.language for row in unheard])
     (curve,) = perturbations(Material(unheard, spoken), kinds=["noise"], severities={"noise": [SNR_DB]})
     (noise,) = curve.points
     summary: list[dict[str, Any]] = []
     for seed in args.seeds:
         model = trained(seed, learned, args.out)
         said = answered(model, rows, noise, args.out / f"seed{seed}" / "answers.jsonl")
-        labels = list(said[0]["scores"])
-        alike = [row for row in said if row["rows"] == "train"]
+        labels = list(said[0].scores)
+        alike = [row for row in said if row.more["rows"] == "train"]
         order = np.random.default_rng(seed).permutation(len(alike))
         half = len(alike) // 2
         known = [alike[row] for row in order[:half]]
         tested = {
             "same voices": [alike[row] for row in order[half:]],
-            "new voices, sentences": [row for row in said if row["rows"] == "test"],
-            f"the same in noise, {SNR_DB} dB": [row for row in said if row["rows"] == "noise"],
+            "new voices, sentences": [row for row in said if row.more["rows"] == "test"],
+            f"the same in noise, {SNR_DB} dB": [row for row in said if row.more["rows"] == "noise"],
         }
         for name, some in tested.items():
             found = conformal_metrics(known, some, labels, coverage=args.coverage)
@@ -104,7 +106,7 @@ def main() -> None:
     (args.out / "summary.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
     methods = " | ".join(f"{method.upper()}: coverage, labels a set, empty" for method in METHODS)
     read = set(load_manifest(learned, split="train")["text"])
-    share = np.mean([row["text"] in read for row in rows if row["split"] == "train"])
+    share = np.mean([row.text in read for row in rows if row.split == "train"])
     print(f"data fingerprint {document['data_fingerprint']}; {share:.0%} of the same voices' rows")
     print("have a sentence that the models learned from\n")
     print(f"| rows | seed | n | calibration rows | {methods} |\n{'|---' * (4 + len(METHODS))}|")

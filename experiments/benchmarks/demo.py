@@ -22,8 +22,9 @@ from scipy import stats
 
 from mmsr.cli.experiments import demo
 from mmsr.data.corpora.demo.corpus import ceilings
-from mmsr.data.manifest.manifest import load_manifest
-from mmsr.evaluation.report.names import FIGURES, NAMES
+from mmsr.data.manifest.manifest import load_manifest, utterances
+from mmsr.evaluation.metrics import METRICS
+from mmsr.evaluation.report.names import NAMES
 from mmsr.evaluation.report.pictures import draw_modalities, rendered
 from mmsr.inference.loading import load_pipeline, predictor
 
@@ -38,12 +39,12 @@ def demo_run(seed: int) -> Path:
 
 def forced_changes(folder: Path) -> float:
     """Share of (test row, other label) pairs in which forcing the label changes the rationale."""
-    rows = load_manifest(folder / "corpus" / "manifest.csv", split="test").to_list()
+    rows = utterances(load_manifest(folder / "corpus" / "manifest.csv", split="test"))
     pipe = load_pipeline(folder / "model")
     written = {}
     for label in pipe.model.config.labels:
-        answers = predictor(pipe, forced_label=label)(rows)
-        written[label] = [(answer["label"], answer["rationale"]) for answer in answers]
+        answers = predictor(pipe, forced_label=label)([row.model_input() for row in rows])
+        written[label] = [(answer.label, answer.rationale) for answer in answers]
     labels = pipe.model.config.labels
     changed = [
         written[label][i][1] != written[written[label][i][0]][i][1]
@@ -90,7 +91,7 @@ def over_seeds(runs: Sequence[dict[str, float]]) -> dict[str, dict[str, Any]]:
 
 def table(summary: dict[str, dict[str, Any]]) -> str:
     """Markdown: a row for each condition and baseline, mean ± half of the interval."""
-    lines = [f"| test split | {' | '.join(FIGURES[name] for name in COLUMNS)} |", "|---" * 6 + "|"]
+    lines = [f"| test split | {' | '.join(METRICS[name].title for name in COLUMNS)} |", "|---" * 6 + "|"]
     for row in (*CONDITIONS, *BASELINES):
         cells = []
         for name in COLUMNS:

@@ -26,8 +26,11 @@ from typing import Any
 from mmsr.ablation.plan import plan
 from mmsr.ablation.runner import Open, Runner, train_and_evaluate
 from mmsr.ablation.runs import Run, data_of
-from mmsr.ablation.spec import METRICS, RATIONALE_METRICS, Ablation
+from mmsr.ablation.spec import Ablation
+from mmsr.ablation.summary import metrics_of_seed, origins, rationale_judge, summarise
+from mmsr.data.manifest.manifest import utterances
 from mmsr.evaluation.baselines import baselines
+from mmsr.evaluation.metrics import metrics_of
 from mmsr.evaluation.provenance import Provenance
 
 logger = logging.getLogger(__name__)
@@ -56,7 +59,6 @@ def ablate(
             folder.
     """
     from mmsr.ablation.report import write_report
-    from mmsr.ablation.summary import origins, summarise
 
     runs = plan(ablation)
     reporter = Provenance().to_dict()  # the runs may come from other processes and machines
@@ -96,8 +98,8 @@ def _do(
         return cells
 
     def value(run: Run) -> str:
-        metrics = json.loads((run.folder / "metrics.json").read_text(encoding="utf-8"))
-        return f"{metrics['test'][run.condition][metric]:.3f}"
+        found = metrics_of_seed([run], run.condition, [metric]).get(metric)
+        return "none" if found is None else f"{found:.3f}"
 
     for run in unique.values():
         if run not in asked:
@@ -166,14 +168,18 @@ def _baselines(ablation: Ablation, runs: Sequence[Sequence[Run]]) -> dict[str, A
     done = next((finished for row in in_turn if (finished := [run for run in row if run.result()])), [])
     folds = {run.fold: run for run in done}
     further = ["tfidf_asr"] if any("asr" in run.condition for (run, *_) in runs) else []
-    metric, also = ablation.evaluation.metric, ablation.evaluation.also
-    if set(also) & set(RATIONALE_METRICS):
+    evaluation = ablation.evaluation
+    metric = evaluation.metric
+    shown = dict.fromkeys((*(known.name for known in metrics_of("label")), metric, *evaluation.also))
+    if evaluation.rationales:
         further.append("constant_rationale_oracle")
     found = []
     for run in folds.values():
-        labels = run.result()["labels"]  # type: ignore[index]
         data = data_of(run)
-        found.append(baselines(data.train_rows.to_list(), data.test_rows.to_list(), labels=labels))
+        train_rows, test_rows = utterances(data.train_rows), utterances(data.test_rows)
+        labels = run.result()["labels"]  # type: ignore[index]
+        judge = rationale_judge(evaluation)
+        found.append(baselines(train_rows, test_rows, labels=labels, rationales=judge))
     entries = {
         name: [one[name] for one in found]
         for name in ("majority", "tfidf", *further)
@@ -183,7 +189,7 @@ def _baselines(ablation: Ablation, runs: Sequence[Sequence[Run]]) -> dict[str, A
         name: {
             **{
                 figure: fmean(one[figure] for one in folded)
-                for figure in dict.fromkeys((*METRICS, *also))
+                for figure in shown
                 if all(figure in one for one in folded)  # of labels alone, or of rationales alone
             },
             "by_language": {

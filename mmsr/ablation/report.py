@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mmsr.ablation.summary import CHOOSE_DEV_ROWS
 from mmsr.evaluation.compare import as_p_value
+from mmsr.evaluation.metrics import METRICS
 from mmsr.evaluation.provenance import ORIGIN
-from mmsr.evaluation.report.names import FIGURES, MISSING, NAMES
+from mmsr.evaluation.report.names import MISSING, NAMES, number
 from mmsr.evaluation.report.page import (
     Notes,
     Page,
@@ -35,7 +37,6 @@ from mmsr.files import write_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-from mmsr.ablation.summary import CHOOSE_DEV_ROWS
 
 LEVEL = 0.05
 
@@ -96,12 +97,12 @@ def _results(results: Mapping[str, Any], provenance: Mapping[str, str]) -> Secti
     blocks: list[Any] = [_table(results), Text(results["paragraph"])]
     if differing := _differing(results):
         blocks.append(Text(differing))
-    if any(figures["runs"] for figures in results["variants"].values()):
+    if any(figures["values"] for figures in results["variants"].values()):
         blocks.append(
             picture(
                 "plot",
                 partial(draw, results),
-                caption=f"{FIGURES[results['metric']]} of each variant: a dot for each seed, the mean and "
+                caption=f"{_title(results)} of each variant: a dot for each seed, the mean and "
                 "its interval over seeds.",
                 alt="Dots, means and intervals by variant; the table above has the same figures.",
                 provenance=provenance,
@@ -132,8 +133,8 @@ def _results(results: Mapping[str, Any], provenance: Mapping[str, str]) -> Secti
 def _by_seed_section(results: Mapping[str, Any]) -> Section | None:
     """Each seed's figure."""
     done = {name: figures for name, figures in results["variants"].items() if figures["values"]}
-    rows = [TableRow(f"`{name}`", [", ".join(map(_number, one["values"]))]) for name, one in done.items()]
-    caption = f"{FIGURES[results['metric']]} of each finished seed, in their order."
+    rows = [TableRow(f"`{name}`", [", ".join(map(number, one["values"]))]) for name, one in done.items()]
+    caption = f"{_title(results)} of each finished seed, in their order."
     return Section("Seeds", [Table(["variant", "figures"], rows, caption, words=True)]) if rows else None
 
 
@@ -160,6 +161,7 @@ def _failed(results: Mapping[str, Any]) -> Section | None:
 def _table(results: Mapping[str, Any]) -> Table:
     """Variants in the order of the file, then the baselines."""
     metric, also = results["metric"], results["also"]
+    title = _title(results)
     further = list(
         dict.fromkeys(
             condition
@@ -169,16 +171,16 @@ def _table(results: Mapping[str, Any]) -> Table:
         )
     )
     languages = sorted({name for figures in results["variants"].values() for name in figures["by_language"]})
-    head = ["variant", "reads", f"{FIGURES[metric]} (test)", "95 % over seeds", "95 % over rows"]
+    head = ["variant", "reads", f"{title} (test)", "95 % over seeds", "95 % over rows"]
     head += [
         "difference",
         "95 % paired",
         "p",
         "p (Holm)",
-        *(f"{FIGURES[metric]}, {NAMES[name]}" for name in further),
+        *(f"{title}, {NAMES[name]}" for name in further),
     ]
-    head += [f"{FIGURES[metric]}, {language}" for language in languages]
-    head += [*(FIGURES.get(name, name) for name in also), "macro-F1 (dev)", "trained", "s an epoch"]
+    head += [f"{title}, {language}" for language in languages]
+    head += [*(METRICS[name].title for name in also), "macro-F1 (dev)", "trained", "s an epoch"]
     rows = []
     for name, figures in results["variants"].items():
         difference = figures["difference"] or {}
@@ -189,16 +191,16 @@ def _table(results: Mapping[str, Any]) -> Table:
                 f"`{name}`",
                 [
                     NAMES[figures["condition"]],
-                    _number(figures["mean"]),
+                    number(figures["mean"]),
                     _interval(figures["interval"]),
                     _interval(figures["interval_rows"]),
-                    "reference" if is_reference else _number(difference.get("mean"), signed=True),
+                    "reference" if is_reference else number(difference.get("mean"), signed=True),
                     _interval(difference.get("interval"), signed=True),
                     *(_p_value(difference.get(key)) for key in ("p_value", "p_holm")),
-                    *(_number(figures["test"].get(other, {}).get(metric)) for other in further),
-                    *(_number(figures["by_language"].get(language)) for language in languages),
-                    *(_number(own[key]) for key in also),
-                    _number(figures["dev"]),
+                    *(number(figures["test"].get(other, {}).get(metric)) for other in further),
+                    *(number(figures["by_language"].get(language)) for language in languages),
+                    *(number(own[key]) for key in also),
+                    number(figures["dev"]),
                     _count(figures["trained_parameters"]),
                     _seconds(figures["seconds_an_epoch"]),
                 ],
@@ -206,32 +208,33 @@ def _table(results: Mapping[str, Any]) -> Table:
         )
         if constant := figures["constant_rationale"]:  # beneath the variant that it is to be held against
             cells = [MISSING] * (8 + len(further) + len(languages))
-            cells += [*(_number(constant.get(key)) for key in also), *[MISSING] * 3]
+            cells += [*(number(constant.get(key)) for key in also), *[MISSING] * 3]
             rows.append(TableRow(f"constant rationale of the labels of `{name}`", cells, baseline=True))
     for name, figures in results["baselines"].items():
         cells = [
             MISSING,
-            _number(figures.get(metric)),
+            number(figures.get(metric)),
             *[MISSING] * (6 + len(further)),
-            *(_number(figures["by_language"].get(language)) for language in languages),
-            *(_number(figures.get(key)) for key in also),
+            *(number(figures["by_language"].get(language)) for language in languages),
+            *(number(figures.get(key)) for key in also),
             *[MISSING] * 3,
         ]
         rows.append(TableRow(NAMES[name], cells, baseline=True))
-    caption = f"{FIGURES[metric]} of each variant, its difference from the reference, and what it costs."
+    caption = f"{title} of each variant, its difference from the reference, and what it costs."
     return Table(head, rows, caption)
+
+
+def _title(results: Mapping[str, Any]) -> str:
+    """What tables call the ablation's metric."""
+    return METRICS[results["metric"]].title
 
 
 def _p_value(value: float | None) -> str:
     return MISSING if value is None else as_p_value(value)
 
 
-def _number(value: float | None, *, signed: bool = False) -> str:
-    return MISSING if value is None else f"{value:{'+' if signed else ''}.3f}"
-
-
 def _interval(bounds: Sequence[float] | None, *, signed: bool = False) -> str:
-    return MISSING if bounds is None else f"[{', '.join(_number(bound, signed=signed) for bound in bounds)}]"
+    return MISSING if bounds is None else f"[{', '.join(number(bound, signed=signed) for bound in bounds)}]"
 
 
 def _count(value: int | None) -> str:
@@ -253,19 +256,19 @@ def paragraph(results: Mapping[str, Any]) -> str:
     done = {name: figures for name, figures in results["variants"].items() if figures["runs"]}
     if not done:
         return "No run is finished."
-    metric, reference = FIGURES[results["metric"]], results["reference"]
+    metric, reference = _title(results), results["reference"]
     runs = sum(len(figures["runs"]) for figures in done.values())
     sentences = [f"{runs} of {_asked(results)} runs are finished."]
     if reference in done:
         figures = done[reference]
         spreads = {"seeds": figures["interval"], figures["over"]: figures["interval_rows"]}
         spread = ",".join(f" {_interval(bounds)} over {over}" for over, bounds in spreads.items() if bounds)
-        sentences.append(f"The reference `{reference}` has {metric} {_number(figures['mean'])}{spread}.")
+        sentences.append(f"The reference `{reference}` has {metric} {number(figures['mean'])}{spread}.")
     compared = {name: figures["difference"] for name, figures in done.items() if figures["difference"]}
     beyond = [name for name, difference in compared.items() if difference["p_holm"] < LEVEL]
     if compared:
         told = "; ".join(
-            f"`{name}` {_number(compared[name]['mean'], signed=True)} "
+            f"`{name}` {number(compared[name]['mean'], signed=True)} "
             f"{_interval(compared[name]['interval'], signed=True)}, p {_p_value(compared[name]['p_holm'])}"
             for name in beyond
         )
@@ -285,8 +288,8 @@ def paragraph(results: Mapping[str, Any]) -> str:
     if ranges:
         widest = max(ranges, key=lambda name: ranges[name])
         sentences.append(
-            f"Two seeds of one variant lie up to {_number(ranges[widest])} apart (`{widest}`), "
-            f"{_number(float(np.median(list(ranges.values()))))} in the median variant."
+            f"Two seeds of one variant lie up to {number(ranges[widest])} apart (`{widest}`), "
+            f"{number(float(np.median(list(ranges.values()))))} in the median variant."
         )
     if leading := {name: figures["dev"] for name, figures in done.items() if figures["dev"] is not None}:
         best = max(leading, key=lambda name: leading[name])
@@ -298,7 +301,7 @@ def paragraph(results: Mapping[str, Any]) -> str:
         else:
             sentences.append(
                 f"On the development rows, by which alone one may choose, `{best}` leads with "
-                f"macro-F1 {_number(leading[best])}."
+                f"macro-F1 {number(leading[best])}."
             )
     sentences += _of_constant_rationales(done, results["also"])
     cheapest = min(done, key=lambda name: done[name]["seconds_an_epoch"])
@@ -313,9 +316,9 @@ def paragraph(results: Mapping[str, Any]) -> str:
 
 
 def _of_constant_rationales(variants: Mapping[str, Any], also: Sequence[str]) -> list[str]:
-    """Whose rationales are worth no more than the label, a sentence for each figure."""
+    """Whose rationales are worth no more than the label, a sentence for each metric."""
     sentences = []
-    for figure in also:
+    for figure in (name for name in also if METRICS[name].higher_is_better):
         sides = {
             name: (one["test"][one["condition"]][figure], one["constant_rationale"][figure])
             for name, one in variants.items()
@@ -324,14 +327,13 @@ def _of_constant_rationales(variants: Mapping[str, Any], also: Sequence[str]) ->
         below = [
             name for name, (written, constant) in sides.items() if written is None or written <= constant
         ]
-        told = ", ".join(f"`{name}` ({' against '.join(map(_number, sides[name]))})" for name in below)
+        told = ", ".join(f"`{name}` ({' against '.join(map(number, sides[name]))})" for name in below)
+        title = METRICS[figure].title
         if below:
-            sentences.append(
-                f"Not above the constant rationale of its own labels in {FIGURES[figure]}: {told}."
-            )
+            sentences.append(f"Not above the constant rationale of its own labels in {title}: {told}.")
         elif sides:
             sentences.append(
-                f"All that write rationales are above the constant one of their labels in {FIGURES[figure]}."
+                f"All that write rationales are above the constant one of their labels in {title}."
             )
     return sentences
 
@@ -366,7 +368,7 @@ def _of_dev_rows(variants: Mapping[str, Any]) -> list[str]:
 def draw(results: Mapping[str, Any]) -> Figure:
     """Of each variant a dot per seed, the mean and its interval, and the controls' means."""
     metric = results["metric"]
-    done = {name: figures for name, figures in results["variants"].items() if figures["runs"]}
+    done = {name: figures for name, figures in results["variants"].items() if figures["values"]}
     figure, (axis,) = make_figure(1, width=7.5, height=1.5 + 0.38 * len(done))
     reference = done.get(results["reference"], {}).get("mean")
     if reference is not None:
@@ -384,7 +386,7 @@ def draw(results: Mapping[str, Any]) -> Figure:
     axis.set_xlim(max(low, -0.02), min(high, 1.02))  # of two seeds the interval goes far beyond what can be
     axis.set_yticks(range(len(done)), list(done))
     axis.set_ylim(len(done) - 0.5, -0.4)
-    axis.set_xlabel(f"{FIGURES[metric]}, test rows")
+    axis.set_xlabel(f"{_title(results)}, test rows")
     axis.grid(axis="x", alpha=0.3)
     axis.set_axisbelow(True)
     handles = {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}

@@ -19,7 +19,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
@@ -28,10 +28,12 @@ import yaml
 
 from mmsr.ablation.runs import Run, data_of
 from mmsr.data.loading.datamodule import MmsrDataModule
+from mmsr.data.manifest.manifest import utterances
 from mmsr.evaluation.provenance import ORIGIN, Provenance
 from mmsr.evaluation.run import evaluate, write_run
 from mmsr.files import write_file
-from mmsr.records import Predict
+from mmsr.records import Predict, Prediction
+from mmsr.training.monitor import mode_of
 from mmsr.training.run import fit
 
 TICK = 2.0  # seconds after which a runner reports, whether or not a run has ended
@@ -111,15 +113,15 @@ def _train(run: Run) -> None:
 
 def _evaluate(
     predict: Predict, data: MmsrDataModule, run: Run, *, labels: Sequence[str]
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Metrics by condition and rows of predictions.jsonl of the test rows."""
-    rows = data.test_rows.to_list()
+) -> tuple[dict[str, Any], list[Prediction]]:
+    """Metrics by condition, and predictions, of the test rows."""
+    rows = utterances(data.test_rows)
     plain = [name for name in run.conditions if name != "shuffled_audio"]
     metrics, predictions = evaluate(predict, rows, labels=labels, conditions=plain)
     if "shuffled_audio" in run.conditions:  # with the transcript that the variant reads
-        read = [{**row, "text": row[data.text_column]} for row in rows]
-        shuffled, answered = evaluate(predict, read, labels=labels, conditions=["shuffled_audio"])
-        metrics, predictions = {**metrics, **shuffled}, [*predictions, *answered]
+        read = [replace(row, text=getattr(row, data.text_column)) for row in rows]
+        more, answered = evaluate(predict, read, labels=labels, conditions=["shuffled_audio"])
+        metrics, predictions = {**metrics, **more}, [*predictions, *answered]
     return metrics, predictions
 
 
@@ -140,7 +142,7 @@ def _best_epoch(run: Run) -> dict[str, float]:
     """The finite metrics of the epoch that was kept; empty where the run diverged."""
     history = json.loads((run.folder / "history.json").read_text(encoding="utf-8"))
     monitor = run.settings.get("monitor", "dev_loss")
-    best = max if run.settings.get("monitor_mode", "min") == "max" else min
+    best = max if mode_of(monitor) == "max" else min
     rows = [row for row in history if math.isfinite(row.get(monitor, math.nan))]
     kept: dict[str, float] = best(rows, key=lambda row: row[monitor], default={})
     return {name: value for name, value in kept.items() if math.isfinite(value)}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mmsr.data.loading.datamodule import MmsrDataModule
+from mmsr.evaluation.metrics import METRICS
 from mmsr.model.processing import MmsrProcessor
 from mmsr.training.run import is_bf16
 
@@ -19,17 +20,18 @@ class Evaluation:
     """How runs are compared.
 
     Attributes:
-        metric: The metric of the table, the differences and the plot, one of METRICS.
+        metric: The metric of the table, the differences and the plot, a comparable one of METRICS.
         condition: One of `evaluation.run.CONDITIONS`, or `own`: the modalities of the variant's fusion, with
             the transcript that it was trained on.
         conditions: Further ones, such as shuffled_audio (for a variant that reads the ASR's transcript: that
             with another row's audio).
-        also: Further metrics to show, such as rougeL, without differences.
+        also: Further metrics of METRICS to show, such as rougeL, without differences.
         by_language: Show the metric of each language as well.
         cluster: Column of the manifest whose values are drawn as wholes in the intervals and tests over test
             rows, such as the recording; rows without a value stand alone. Without it, the speakers are.
         block_rows: Instead of a column: blocks of so many consecutive rows of the manifest, where neighbours
             are of one recording, or a sentence and its translation.
+        bertscore: folder or Hub id of the text encoder of BERTScore, for `also: [bertscore_f1]`.
     """
 
     metric: str = "macro_f1"
@@ -39,6 +41,12 @@ class Evaluation:
     by_language: bool = False
     cluster: str | None = None
     block_rows: int | None = None
+    bertscore: str | None = None
+
+    @property
+    def rationales(self) -> list[str]:
+        """Those of `metric` and `also` that are of rationales."""
+        return [name for name in (self.metric, *self.also) if METRICS[name].kind == "rationale"]
 
 
 @dataclass(frozen=True)

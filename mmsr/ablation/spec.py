@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -16,14 +16,12 @@ from typing import Any
 import yaml
 
 from mmsr.ablation.runs import OWN, Evaluation
-from mmsr.evaluation.report import FIGURES
+from mmsr.evaluation.metrics import METRICS
 from mmsr.evaluation.run import CONDITIONS
 from mmsr.training.run import MmsrCLI, quieten
 
 KEYS = ("base", "settings", "grid", "variants", "seeds", "folds", "reference", "out", "evaluation")
-EVALUATION_KEYS = ("metric", "condition", "conditions", "also", "by_language", "cluster", "block_rows")
-METRICS = ("accuracy", "macro_f1", "uar")  # of which differences can be drawn again from predictions
-RATIONALE_METRICS = tuple(name for name in FIGURES if name not in METRICS)
+EVALUATION_KEYS = tuple(Evaluation.__dataclass_fields__)
 _OURS = ("seed_everything", "model.seed", "data.seed", "trainer.default_root_dir", "trainer.callbacks")
 PRETRAINED = ("audio", "text", "pretrained", "decoder")
 
@@ -176,10 +174,20 @@ def _evaluation(path: Path, given: Any) -> Evaluation:
     if not isinstance(given, dict):
         raise AblationError(f"{path}: evaluation {given!r}; accepted: keys {', '.join(EVALUATION_KEYS)}")
     _check_keys(path, "evaluation ", given, EVALUATION_KEYS)
-    accepted = {"metric": METRICS, "condition": (OWN, *CONDITIONS), "conditions": CONDITIONS, "also": FIGURES}
+    accepted: dict[str, Collection[str]] = {
+        "metric": [name for name, metric in METRICS.items() if metric.is_comparable],
+        "condition": (OWN, *CONDITIONS),
+        "conditions": CONDITIONS,
+        "also": METRICS,
+    }
     if not isinstance(by_language := given.get("by_language", False), bool):
         raise AblationError(f"{path}: evaluation by_language {by_language!r}; accepted: true or false")
-    chosen: dict[str, Any] = {"by_language": by_language, **_unit_settings(path, given)}
+    encoder = given.get("bertscore")
+    if not isinstance(encoder, str | None) or encoder == "":
+        raise AblationError(
+            f"{path}: evaluation bertscore {encoder!r}; accepted: a text encoder's folder or id"
+        )
+    chosen: dict[str, Any] = {"by_language": by_language, "bertscore": encoder, **_unit_settings(path, given)}
     for field, value in given.items():
         if field not in accepted:
             continue
@@ -189,6 +197,11 @@ def _evaluation(path: Path, given: Any) -> Evaluation:
                 raise AblationError(
                     f"{path}: evaluation {field} {name!r} does not exist; accepted: "
                     f"{', '.join(accepted[field])}"
+                )
+            if field == "also" and METRICS[name].needs_encoder and encoder is None:
+                raise AblationError(
+                    f"{path}: evaluation also {name!r} needs a text encoder; accepted: with evaluation "
+                    "bertscore: FOLDER"
                 )
         chosen[field] = tuple(several) if field in ("conditions", "also") else value
     return Evaluation(**chosen)

@@ -188,8 +188,8 @@ def compare(
 
     Args:
         runs: Two or more.
-        metric: accuracy, macro_f1, uar; or of rationales rouge1, rouge2, rougeL, rougeLsum, each with _ascii
-            too, rationale_exact, chrf (the mean of the rows').
+        metric: accuracy, macro_f1, weighted_f1, uar; or of rationales rouge1, rouge2, rougeL, rougeLsum, each
+            with _ascii too, rationale_exact, chrf (the mean of the rows'), length.
         condition: Of the rows, such as audio+text; by default the first that all runs have.
         cluster: Column whose values are resampled and swapped whole, or none for rows; by default speaker
             where every row has one and they are more than five.

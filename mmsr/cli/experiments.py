@@ -8,13 +8,14 @@ import sys
 from collections.abc import Sequence
 from json import dumps, loads
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from mmsr.cli.application import Config, Pairs, pairs
 from mmsr.cli.console import live_table, log, must_be_there, progress_bar
 from mmsr.cli.inference import format_answer
+from mmsr.records import Utterance
 
 
 def demo(*, out: str = "runs/demo", utterances: int = 2400, seed: int = 0, epochs: int | None = None) -> None:
@@ -60,17 +61,15 @@ def demo(*, out: str = "runs/demo", utterances: int = 2400, seed: int = 0, epoch
         print(evaluation.table())
         log("\n".join([*evaluation.notes(), f"report: {evaluation.report}"]))
     log("4/4 three utterances of the test split")
-    from mmsr.data.manifest.manifest import load_manifest
+    from mmsr.data.manifest.manifest import load_manifest, utterances
     from mmsr.inference.loading import load_pipeline
 
-    rows = load_manifest(manifest, split="test").to_list()
+    rows = utterances(load_manifest(manifest, split="test"))
     pipe = load_pipeline(folder / "model")
     for kind in ("words", "voice", "conflict"):
-        row = next(row for row in rows if row["kind"] == kind and row["language"] == "en")
-        answer = pipe({"audio": row["audio"], "text": row["text"]})
-        print(
-            f"\n{row['audio']}\n  said ({kind}): {row['text']}\n  true: {row['label']} - {row['rationale']}"
-        )
+        row = next(row for row in rows if row.kind == kind and row.language == "en")
+        answer = pipe({"audio": row.audio, "text": row.text})
+        print(f"\n{row.audio!s}\n  said ({kind}): {row.text}\n  true: {row.label} - {row.rationale}")
         print(format_answer(answer))
     log(f"open {folder / 'report.html'}")
     log(f"your own: mmsr predict FILE --text WORDS --model {folder / 'model'}")
@@ -218,16 +217,16 @@ def export(
         log(f"{checkpoint} -> {out}")
         return
     from mmsr.data.loading.splits import select_rows
-    from mmsr.data.manifest.manifest import load_manifest
+    from mmsr.data.manifest.manifest import load_manifest, utterances
     from mmsr.inference.loading import load_pipeline
     from mmsr.inference.onnx import export_pipeline
 
     assert model is not None
     pipe = load_pipeline(model, device="cpu")
-    rows: list[dict[str, Any]] = []
+    rows: list[Utterance] = []
     if manifest is not None:  # before the export, which takes longer than finding a fault in it
         table = load_manifest(manifest, labels=pipe.model.config.labels, columns=columns, label_map=label_map)
-        rows = select_rows(table, split=split, required=["test"], source=manifest)["test"].to_list()
+        rows = utterances(select_rows(table, split=split, required=["test"], source=manifest)["test"])
     differences, agreement = export_pipeline(pipe, out, rows=rows, batch_size=batch_size)
     for graph, difference in differences.items():
         whole, small = (Path(out, graph + end).stat().st_size / 1e6 for end in (".onnx", ".int8.onnx"))

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from mmsr.cli.application import Pairs
 from mmsr.cli.console import at_least_one, log, must_be_there, progress_bar
+from mmsr.records import Prediction
 
 
 def predict(
@@ -347,14 +348,15 @@ def _check_words(
         raise ValueError(f"--language {language} is told to a recogniser; accepted: with --asr")
 
 
-def _write_predictions(predictions: Sequence[Mapping[str, Any]], out: str | None) -> None:
-    """Write rows to a file, or print them."""
+def _write_predictions(predictions: Sequence[Prediction], out: str | None) -> None:
+    """Write predictions to a file, or print them."""
+    from mmsr.evaluation.run import prediction_lines
     from mmsr.files import write_file
 
-    abstained = [row["abstained"] for row in predictions if "abstained" in row]
+    abstained = [row.abstained for row in predictions if row.abstained is not None]
     if abstained:
         log(f"abstained from {sum(abstained):,} of {len(abstained):,}")
-    lines = "".join(dumps(row, ensure_ascii=False) + "\n" for row in predictions)
+    lines = prediction_lines(predictions)
     if out is None:
         print(lines, end="")
     else:

@@ -8,22 +8,25 @@ to have explained anything.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from mmsr.evaluation.metrics import RationaleMetrics, Row, check_labels, evaluate_rows, has_text
-from mmsr.evaluation.rationales import UnicodeTokenizer, rationale_metrics
+from mmsr.evaluation.entries import evaluate_rows
+from mmsr.evaluation.metrics import RationaleMetrics, check_labels, rationale_metrics
+from mmsr.evaluation.rationales import UnicodeTokenizer
+from mmsr.records import Prediction, Utterance
 
 
 def baselines(
-    train_rows: Sequence[Row],
-    test_rows: Sequence[Row],
+    train_rows: Sequence[Utterance],
+    test_rows: Sequence[Utterance],
     *,
     labels: Sequence[str],
     predicted_labels: Mapping[str, str] | None = None,
     rationales: RationaleMetrics = rationale_metrics,
 ) -> dict[str, dict[str, Any]]:
-    """Returns an entry of figures (see `metrics.evaluate_rows`) for each baseline that can be had.
+    """Returns an entry (see `entries.evaluate_rows`) for each baseline that can be had.
 
     - `majority`: the most frequent label of `train_rows`.
     - `constant_rationale`: for each row of `predicted_labels` ({id: label the evaluated model predicts}), the
@@ -35,26 +38,28 @@ def baselines(
     - `tfidf_asr`: the same, trained and tested on `asr_text`, beside the conditions that read it.
 
     Ties go to the alphabetically first. An entry's `n` is the number of test rows that the baseline can
-    answer. Texts are split by `rationales.UnicodeTokenizer`. `rationales` computes the rationale
-    figures.
+    answer. Texts are split by `rationales.UnicodeTokenizer`. `rationales` computes the metrics of rationales.
 
     Raises:
         ValueError: Where a label is not in `labels`; names the row.
     """
-    check_labels(((str(row["id"]), row["label"]) for row in train_rows), field="label", labels=labels)
+    check_labels(((str(row.id), row.label) for row in train_rows), field="label", labels=labels)
     entries = {}
-    known = [row["label"] for row in train_rows if row["label"] is not None]
+    known = [row.label for row in train_rows if row.label is not None]
     if known:
         majority = _most_frequent(known)
-        entries["majority"] = evaluate_rows([_answer(row, majority) for row in test_rows], labels)
-    constants = _constant_rationales(train_rows)
-    if constants and predicted_labels is not None:
-        answered = [(row, predicted_labels[row["id"]]) for row in test_rows if row["id"] in predicted_labels]
-        rows = [_answer(row, label, _constant(constants, label, row["language"])) for row, label in answered]
+        entries["majority"] = evaluate_rows(
+            [Prediction.of(row, predicted_label=majority) for row in test_rows], labels
+        )
+    answered = [
+        Prediction.of(row, predicted_label=predicted_labels[str(row.id)])
+        for row in test_rows
+        if predicted_labels is not None and row.id in predicted_labels
+    ]
+    if rows := constant_rationales(train_rows, answered):
         entries["constant_rationale"] = evaluate_rows(rows, labels, rationales=rationales)
-    if constants:
-        labelled = [row for row in test_rows if row["label"] is not None]
-        rows = [_answer(row, None, _constant(constants, row["label"], row["language"])) for row in labelled]
+    told = [Prediction.of(row, predicted_label=row.label) for row in test_rows]
+    if rows := [replace(row, predicted_label=None) for row in constant_rationales(train_rows, told)]:
         entries["constant_rationale_oracle"] = evaluate_rows(rows, labels, rationales=rationales)
     for name, column in (("tfidf", "text"), ("tfidf_asr", "asr_text")):
         if answered_rows := _tfidf(train_rows, test_rows, column):
@@ -62,27 +67,25 @@ def baselines(
     return entries
 
 
-def constant_rationales(train_rows: Sequence[Row], predictions: Sequence[Row]) -> list[dict[str, Any]]:
+def constant_rationales(
+    train_rows: Sequence[Utterance], predictions: Sequence[Prediction]
+) -> list[Prediction]:
     """Returns predictions with the constant rationale of their label (`constant_rationale` above).
 
     There are none where no training row has a rationale.
     """
-    constants = _constant_rationales(train_rows)
-    labelled = [(row, row["predicted_label"]) for row in predictions if constants]
-    return [_answer(row, label, _constant(constants, label, row["language"])) for row, label in labelled]
-
-
-def _constant_rationales(rows: Sequence[Row]) -> dict[tuple[str | None, ...], str]:
     groups: dict[tuple[str | None, ...], list[str]] = {}
-    for row in rows:
-        if row["label"] is not None and has_text(row["rationale"]):
-            groups.setdefault((row["label"], row["language"]), []).append(row["rationale"])
-            groups.setdefault((row["label"],), []).append(row["rationale"])  # in any language
-    return {key: _most_frequent(rationales) for key, rationales in groups.items()}
-
-
-def _constant(constants: Mapping[tuple[str | None, ...], str], label: str, language: str | None) -> str:
-    return constants.get((label, language), constants.get((label,), ""))
+    for row in train_rows:
+        if row.label is not None and row.rationale is not None and row.has("rationale"):
+            groups.setdefault((row.label, row.language), []).append(row.rationale)
+            groups.setdefault((row.label,), []).append(row.rationale)  # in any language
+    constants = {key: _most_frequent(rationales) for key, rationales in groups.items()}
+    found = []
+    for prediction in predictions:
+        if constants and (label := prediction.predicted_label) is not None:
+            text = constants.get((label, prediction.language), constants.get((label,), ""))
+            found.append(replace(prediction, predicted_rationale=text))
+    return found
 
 
 def tfidf_classifier(fields: int = 1) -> Any:
@@ -104,15 +107,17 @@ def tfidf_classifier(fields: int = 1) -> Any:
     return make_pipeline(make_union(*counted), LogisticRegression(max_iter=1000))
 
 
-def _tfidf(train_rows: Sequence[Row], test_rows: Sequence[Row], column: str) -> list[dict[str, Any]]:
-    train = [row for row in train_rows if row["label"] is not None and _words(row.get(column))]
-    test = [row for row in test_rows if _words(row.get(column))]
-    if len({row["label"] for row in train}) < 2 or not test:
+def _tfidf(train_rows: Sequence[Utterance], test_rows: Sequence[Utterance], column: str) -> list[Prediction]:
+    train = [row for row in train_rows if row.label is not None and _words(getattr(row, column))]
+    test = [row for row in test_rows if _words(getattr(row, column))]
+    if len({row.label for row in train}) < 2 or not test:
         return []
     model = tfidf_classifier()
-    model.fit([(row[column],) for row in train], [row["label"] for row in train])
-    predicted = model.predict([(row[column],) for row in test])
-    return [_answer(row, str(label)) for row, label in zip(test, predicted, strict=True)]
+    model.fit([(getattr(row, column),) for row in train], [row.label for row in train])
+    predicted = model.predict([(getattr(row, column),) for row in test])
+    return [
+        Prediction.of(row, predicted_label=str(label)) for row, label in zip(test, predicted, strict=True)
+    ]
 
 
 def _words_of(texts: Sequence[str], *, field: int) -> str:
@@ -125,7 +130,3 @@ def _words(text: str | None) -> str:
 
 def _most_frequent(values: Iterable[str]) -> str:
     return min(Counter(values).items(), key=lambda item: (-item[1], item[0]))[0]
-
-
-def _answer(row: Row, label: str | None, rationale: str | None = None) -> dict[str, Any]:
-    return {**row, "predicted_label": label, "predicted_rationale": rationale}

@@ -5,20 +5,18 @@ predictions ─► `calibration_metrics` ─► an entry's `calibration`
 development rows, predictions ─► `conformal_metrics` ─► an entry's `conformal`
 
 Notation of shapes: n rows, c labels. `confidence [n]` is the probability of the label that was answered and
-`correct [n]` whether it is the true one. Beside `metrics`, and numpy alone but for the fit (torch), because
-`mmsr fit` needs it and none of the report's packages.
+`correct [n]` whether it is the true one. `mmsr fit` needs this module, so it needs numpy and torch alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-if TYPE_CHECKING:
-    from mmsr.records import Predict
+from mmsr.records import Predict, Prediction, Utterance
 
 Floats = NDArray[np.float64]
 Method = Literal["lac", "aps"]
@@ -38,13 +36,13 @@ class CalibrationError(ValueError):
 
 
 def calibrate(
-    predict: Predict, rows: Sequence[Mapping[str, Any]], *, labels: Sequence[str], text_column: str = "text"
+    predict: Predict, rows: Sequence[Utterance], *, labels: Sequence[str], text_column: str = "text"
 ) -> dict[str, Any]:
     """The temperatures that fit a model to development rows, each answered from all that it has.
 
     Args:
-        predict: Answers records at temperature 1; rationales are not looked at.
-        rows: Manifest rows; those without a label are left out.
+        predict: Answers utterances at temperature 1; its rationales are not used.
+        rows: Those without a label are left out.
         labels: In the order of the model's ids.
         text_column: The transcript that the model reads.
 
@@ -56,21 +54,20 @@ def calibrate(
         CalibrationError: There are fewer than 50 labelled rows, they are of one class, or no temperature is
             best (see `fit_temperature`).
     """
-    rows = [row for row in rows if row["label"] is not None]
-    gold = [row["label"] for row in rows]
+    rows = [row for row in rows if row.label is not None]
+    gold = [str(row.label) for row in rows]
     if len(rows) < MIN_ROWS:
         raise CalibrationError(f"{len(rows)} labelled rows; accepted: {MIN_ROWS} or more")
     if len(set(gold)) == 1:
         raise CalibrationError(f"all {len(rows)} rows are {gold[0]!r}; accepted: rows of two labels or more")
-    answers: Sequence[Mapping[str, Any]] = predict(
-        [{"audio": row["audio"], "text": row[text_column], "language": row["language"]} for row in rows]
-    )
+    answers = predict([row.model_input(text=text_column) for row in rows])
     truth = np.array([labels.index(label) for label in gold])
     fitted: dict[str, Any] = {"n": len(rows)}
-    by_decoder = all("head_scores" in answer for answer in answers)
+    heads = [answer.head_scores for answer in answers if answer.head_scores is not None]
+    by_decoder = len(heads) == len(answers)
     if by_decoder:
-        fitted["temperature"] = fit_temperature(_logits(answers, labels, "head_scores"), truth)
-    logits = _logits(answers, labels, "scores")
+        fitted["temperature"] = fit_temperature(_logits(heads, labels), truth)
+    logits = _logits([answer.scores for answer in answers], labels)
     temperature = fit_temperature(logits, truth)
     fitted["decoder_temperature" if by_decoder else "temperature"] = temperature
     answered = logits.argmax(1)  # of equal ones the first, at either temperature
@@ -161,18 +158,18 @@ class RiskCoverage(NamedTuple):
 
 
 def calibration_metrics(
-    rows: Sequence[Mapping[str, Any]], labels: Sequence[str], *, temperature: float | None = None
+    rows: Sequence[Prediction], labels: Sequence[str], *, temperature: float | None = None
 ) -> dict[str, Any]:
-    """Figures of probabilities, from rows of predictions.jsonl that have a label; `{}` without such rows.
+    """Metrics of probabilities, from the predictions that have a label; `{}` without any.
 
     `n`, `temperature` (as given), `ece` (equal-mass bins), `ece_equal_width`, `brier`, `nll`, `aurc`,
     `excess_aurc` and `reliability` (the equal-mass bins' `confidence`, `accuracy` and `n`). For all of them
     less is better; with few rows an ECE is too large, since each bin's share is off by chance.
     """
-    rows = [row for row in rows if row["label"] is not None]
+    rows = [row for row in rows if row.label is not None]
     if not rows:
         return {}
-    scores, truth = score_matrix(rows, labels), np.array([labels.index(row["label"]) for row in rows])
+    scores, truth = score_matrix(rows, labels), _truth(rows, labels)
     confidence, correct = confidence_and_correct(rows)
     bins = reliability(confidence, correct)
     return {
@@ -188,15 +185,15 @@ def calibration_metrics(
     }
 
 
-def score_matrix(rows: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> Floats:
-    """Probabilities `[n, c]` of rows of predictions.jsonl, in the order of `labels`."""
-    return np.array([[row["scores"].get(label, 0.0) for label in labels] for row in rows], dtype=np.float64)
+def score_matrix(rows: Sequence[Prediction], labels: Sequence[str]) -> Floats:
+    """Probabilities `[n, c]` of predictions, in the order of `labels`."""
+    return np.array([[row.scores.get(label, 0.0) for label in labels] for row in rows], dtype=np.float64)
 
 
-def confidence_and_correct(rows: Sequence[Mapping[str, Any]]) -> tuple[Floats, NDArray[np.bool_]]:
+def confidence_and_correct(rows: Sequence[Prediction]) -> tuple[Floats, NDArray[np.bool_]]:
     """Probability of each row's predicted label, and whether that is the true one, `[n]` each."""
-    confidence = np.array([row["scores"][row["predicted_label"]] for row in rows], dtype=np.float64)
-    return confidence, np.array([row["predicted_label"] == row["label"] for row in rows], dtype=bool)
+    confidence = np.array([row.confidence for row in rows], dtype=np.float64)
+    return confidence, np.array([row.predicted_label == row.label for row in rows], dtype=bool)
 
 
 def reliability(
@@ -310,13 +307,13 @@ def label_sets(scores: ArrayLike, threshold: float, *, method: Method = "lac") -
 
 
 def conformal_metrics(
-    known: Sequence[Mapping[str, Any]],
-    rows: Sequence[Mapping[str, Any]],
+    known: Sequence[Prediction],
+    rows: Sequence[Prediction],
     labels: Sequence[str],
     *,
     coverage: float = 0.9,
 ) -> dict[str, Any]:
-    """Coverage and size of label sets of `rows`, at thresholds of the `known` rows (as in predictions.jsonl).
+    """Coverage and size of label sets of `rows`, at thresholds of the `known` rows.
 
     Rows without a label are left out; `{}` where either has none.
 
@@ -325,13 +322,13 @@ def conformal_metrics(
         `threshold`, `coverage` with its 95 % `interval` and what that is `over` (not of a single row),
         `mean_size` and `empty` (share of rows).
     """
-    from mmsr.evaluation.metrics import mean_figure
+    from mmsr.evaluation.entries import mean_figure
 
-    known, rows = ([row for row in part if row["label"] is not None] for part in (known, rows))
+    known, rows = ([row for row in part if row.label is not None] for part in (known, rows))
     if not known or not rows:
         return {}
     scores, past = score_matrix(rows, labels), score_matrix(known, labels)
-    truth, past_truth = (np.array([labels.index(row["label"]) for row in part]) for part in (rows, known))
+    truth, past_truth = _truth(rows, labels), _truth(known, labels)
     figures: dict[str, Any] = {"asked": coverage, "n": len(rows), "n_calibration": len(known)}
     figures["n_needed"] = conformal_rows(coverage)
     for method in METHODS:
@@ -384,9 +381,14 @@ def _nonconformity(p: Floats, method: Method) -> Floats:
     return np.take_along_axis(above, np.argsort(order, axis=1), axis=1)
 
 
-def _logits(answers: Sequence[Mapping[str, Any]], labels: Sequence[str], field: str) -> Floats:
-    """Logits `[n, c]`, up to a constant in each row, of answers' probabilities at temperature 1."""
-    p = np.array([[answer[field][label] for label in labels] for answer in answers], dtype=np.float64)
+def _truth(rows: Sequence[Prediction], labels: Sequence[str]) -> NDArray[np.int64]:
+    """Ids `[n]` of the true labels."""
+    return np.array([labels.index(str(row.label)) for row in rows])
+
+
+def _logits(scores: Sequence[Mapping[str, float]], labels: Sequence[str]) -> Floats:
+    """Logits `[n, c]`, up to a constant in each row, of probabilities at temperature 1."""
+    p = np.array([[row[label] for label in labels] for row in scores], dtype=np.float64)
     return np.log(np.maximum(p, _LEAST))
 
 

@@ -13,11 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from mmsr.evaluation.metrics import CLUSTERS_ABOVE, Row, has_text
-from mmsr.evaluation.rationales import ROW_SCORES, chrf_scores, rationale_scores
+from mmsr.evaluation.entries import CLUSTERS_ABOVE, values_of
+from mmsr.evaluation.metrics import METRICS, Metric, has_text, metrics_of
 from mmsr.evaluation.run import CONDITIONS
 from mmsr.evaluation.significance import (
-    FIGURES,
     RESAMPLES,
     Array,
     Interval,
@@ -32,11 +31,9 @@ from mmsr.evaluation.significance import (
     seed_figures,
     seed_interval,
 )
+from mmsr.records import Prediction
 
-LABEL_METRICS = tuple(name for name in FIGURES if name != "mean")
-METRICS = (*LABEL_METRICS, *ROW_SCORES, "chrf")
 LEVEL = 0.05
-CHRF_NOTE = "chrf is the mean of the rows' chrF; metrics.json has the corpus's, another figure."
 _SHOWN = 3  # ids that a message names
 
 
@@ -220,10 +217,10 @@ def compare(
 
     Args:
         systems: Two or more.
-        metric: One of `METRICS`.
+        metric: Name of a comparable one of `metrics.METRICS`.
         condition: Of the rows, where a system does not say; by default the first that all have.
         cluster: Column whose values are drawn and swapped whole, or `none` for rows; by default `speaker`
-            where every row has one and they are more than five, as in `metrics.evaluate_rows`.
+            where every row has one and they are more than five, as in `entries.evaluate_rows`.
         cluster_of: The column's value of each id, where the predictions do not have it.
         common: Leave rows out that a run has no answer to, instead of refusing.
         all_pairs: Compare each system with each.
@@ -239,22 +236,25 @@ def compare(
     """
     if len(systems) < 2:
         raise CompareError(f"{len(systems)} run; accepted: two or more to compare")
-    if metric not in METRICS:
-        raise CompareError(f"metric {metric!r} is unknown; accepted: {', '.join(METRICS)}")
+    chosen = METRICS.get(metric)
+    if chosen is None or not chosen.is_comparable:
+        accepted = ", ".join(known.name for known in METRICS.values() if known.is_comparable)
+        why = "is unknown" if chosen is None else "is of all rows together, and cannot be compared"
+        raise CompareError(f"metric {metric!r} {why}; accepted: {accepted}")
     if resamples < 100:
         raise CompareError(f"resamples {resamples}; accepted: 100 or more")
     conditions, runs = read_runs(systems, condition)
-    paired = _paired(systems, runs, metric=metric, cluster=cluster, cluster_of=cluster_of, common=common)
+    paired = _paired(systems, runs, metric=chosen, cluster=cluster, cluster_of=cluster_of, common=common)
     pairs = list(combinations(range(len(systems)), 2))
     pairs = pairs if all_pairs else [pair for pair in pairs if pair[0] == 0]
     options: dict[str, Any] = {
         "clusters": paired.clusters,
-        "metric": metric if paired.gold is not None else "mean",
+        "metric": chosen.statistic,
         "resamples": resamples,
         "seed": seed,
     }
     found = [_compared(paired, i, j, options) for i, j in pairs]
-    adjusted = holm([one["p_value"] for one in found])
+    adjusted = holm([pair["p_value"] for pair in found])
     done = [
         Comparison(
             metric=metric,
@@ -263,9 +263,9 @@ def compare(
             b=systems[j].name,
             condition=" - ".join(dict.fromkeys((conditions[i], conditions[j]))),
             over=paired.over,
-            **one,
+            **pair,
         )
-        for (i, j), one, p_holm in zip(pairs, found, adjusted, strict=True)
+        for (i, j), pair, p_holm in zip(pairs, found, adjusted, strict=True)
     ]
     return done, paired
 
@@ -313,60 +313,70 @@ def markdown_table(comparisons: Sequence[Comparison]) -> str:
     head = ["a - b", "a", "b", "difference", "95 % interval", "p", *(["p (Holm)"] if several else [])]
     head += ["McNemar p", "effect", "detectable"]
     lines = [head, ["---", *["---:"] * (len(head) - 1)]]
-    for one in comparisons:
-        effect = one.effect_size["value"]
+    for pair in comparisons:
+        effect = pair.effect_size["value"]
         lines.append(
             [
-                f"{one.a} - {one.b}",
-                f"{one.figure_a:.3f}",
-                f"{one.figure_b:.3f}",
-                f"{one.difference:+.3f}",
-                as_interval(one.interval),
-                as_p_value(one.p_value),
-                *([as_p_value(one.p_holm)] if several else []),
-                as_p_value(one.mcnemar["p_value"]) if one.mcnemar else "–",
+                f"{pair.a} - {pair.b}",
+                f"{pair.figure_a:.3f}",
+                f"{pair.figure_b:.3f}",
+                f"{pair.difference:+.3f}",
+                as_interval(pair.interval),
+                as_p_value(pair.p_value),
+                *([as_p_value(pair.p_holm)] if several else []),
+                as_p_value(pair.mcnemar["p_value"]) if pair.mcnemar else "–",
                 "–" if effect is None else f"{effect:+.2f}",
-                f"{one.detectable:.3f}",
+                f"{pair.detectable:.3f}",
             ]
         )
     first = comparisons[0]
-    conditions = ", ".join(dict.fromkeys(one.condition for one in comparisons))
+    conditions = ", ".join(dict.fromkeys(pair.condition for pair in comparisons))
     size = (
         "Cohen's h" if first.effect_size["name"] == "cohen_h" else f"in standard deviations of {first.over}"
     )
     notes = [f"\n{first.metric}; {conditions}; {first.rows:,} rows. {_what_varies(comparisons)}"]
-    if first.metric == "chrf":
-        notes.append(CHRF_NOTE)
+    if note := corpus_note(first.metric):
+        notes.append(note)
     notes.append(
         f"Effect: {size}. Detectable: the smallest true difference found with 80 % power,"
         " (t[.975] + t[.8]) standard errors."
     )
-    for one in comparisons:
-        if (seeds := one.seeds) is not None:
+    for pair in comparisons:
+        if (seeds := pair.seeds) is not None:
             known = "no interval over seeds with one seed on a side"
             if seeds.interval is not None and seeds.p_value is not None:
                 known = (
                     f"{as_interval(seeds.interval)} over seeds alone (Welch), p {as_p_value(seeds.p_value)}"
                 )
-                known += f"; {as_interval(one.interval_fixed_seeds)} over {one.over} with these seeds alone,"
-                known += f" p {as_p_value(one.p_value_fixed_seeds)}"
+                known += (
+                    f"; {as_interval(pair.interval_fixed_seeds)} over {pair.over} with these seeds alone,"
+                )
+                known += f" p {as_p_value(pair.p_value_fixed_seeds)}"
             sizes = f"{len(seeds.a)} and {len(seeds.b)} seeds"
-            notes.append(f"{one.a} - {one.b}, {sizes}: {one.difference:+.3f}, {known}.")
-        if one.disagreement:
-            notes.append(f"{one.a} - {one.b}: {one.disagreement}.")
+            notes.append(f"{pair.a} - {pair.b}, {sizes}: {pair.difference:+.3f}, {known}.")
+        if pair.disagreement:
+            notes.append(f"{pair.a} - {pair.b}: {pair.disagreement}.")
     return "".join(f"| {' | '.join(line)} |\n" for line in lines) + "\n".join(notes)
+
+
+def corpus_note(metric: str) -> str | None:
+    """What to know of a metric that is another figure in metrics.json; None of the others."""
+    known = METRICS[metric]
+    if known.from_rows is None or known.from_corpus is None:
+        return None
+    return f"{metric} is the mean of the rows' {known.title}; metrics.json has the corpus's, another figure."
 
 
 def _what_varies(comparisons: Sequence[Comparison]) -> str:
     """What interval and p allow for, in sentences; comparisons with and without seeds may be mixed."""
     said = []
     first = comparisons[0]
-    if any(one.seeds_vary for one in comparisons):
+    if any(pair.seeds_vary for pair in comparisons):
         said.append(
             f"With seeds on both sides interval and p (Student's t) are to hold for other seeds and other "
             f"{first.over}: the variance over {first.units:,} {first.over} and that over seeds add up."
         )
-    if not all(one.seeds_vary for one in comparisons):
+    if not all(pair.seeds_vary for pair in comparisons):
         said.append(
             f"{'Otherwise interval' if said else 'Interval'} (paired bootstrap) and p (swaps) over "
             f"{first.units:,} {first.over}, of these trainings alone: another seed may say otherwise."
@@ -384,8 +394,8 @@ def as_p_value(p_value: float) -> str:
     return "< .001" if p_value < 0.001 else f"{p_value:.3f}".removeprefix("0")
 
 
-def read_predictions(path: Path) -> list[dict[str, Any]]:
-    """Rows of a predictions.jsonl.
+def read_predictions(path: Path) -> list[Prediction]:
+    """The predictions in a predictions.jsonl.
 
     Raises:
         CompareError: Names file, line, and the field that is missing or the fault.
@@ -406,7 +416,7 @@ def read_predictions(path: Path) -> list[dict[str, Any]]:
             raise CompareError(
                 f"{path}, line {number}: no {', '.join(missing)}; accepted: rows of mmsr evaluate or predict"
             )
-        rows.append(row)
+        rows.append(Prediction.from_row(row))
     if not rows:
         raise CompareError(f"{path}: no rows; accepted: predictions of mmsr evaluate or predict")
     return rows
@@ -423,12 +433,12 @@ def _predictions_file(place: Path) -> Path:
 
 def read_runs(
     systems: Sequence[System], condition: str | None
-) -> tuple[list[str], list[list[dict[str, Row]]]]:
-    """Each system's condition, and of each of its seeds the condition's rows by id."""
+) -> tuple[list[str], list[list[dict[str, Prediction]]]]:
+    """Each system's condition, and for each of its seeds the condition's predictions by id."""
     read = [[read_predictions(file) for file in system.files] for system in systems]
     unsaid = [i for i, system in enumerate(systems) if system.condition is None]
     if condition is None and unsaid:
-        held = [{row["condition"] for row in rows} for i in unsaid for rows in read[i]]
+        held = [{row.condition for row in rows} for i in unsaid for rows in read[i]]
         shared = [name for name in CONDITIONS if all(name in names for names in held)]
         if not shared:
             each = "; ".join(f"{systems[i].name}: {', '.join(_conditions(read[i][0]))}" for i in unsaid)
@@ -441,34 +451,33 @@ def read_runs(
     return chosen, runs
 
 
-def _by_id(file: Path, rows: Sequence[Row], condition: str) -> dict[str, Row]:
-    found: dict[str, Row] = {}
+def _by_id(file: Path, rows: Sequence[Prediction], condition: str) -> dict[str, Prediction]:
+    found: dict[str, Prediction] = {}
     for row in rows:
-        if row["condition"] == condition:
-            if row["id"] in found:
-                raise CompareError(f"{file}: id {row['id']!r} is repeated in condition {condition}")
-            found[row["id"]] = row
+        if row.condition == condition:
+            if row.id in found:
+                raise CompareError(f"{file}: id {row.id!r} is repeated in condition {condition}")
+            found[row.id] = row
     if not found:
         held = ", ".join(_conditions(rows))
         raise CompareError(f"{file}: no row has condition {condition!r}; accepted: {held}")
     return found
 
 
-def _conditions(rows: Sequence[Row]) -> list[str]:
-    return sorted({row["condition"] for row in rows})
+def _conditions(rows: Sequence[Prediction]) -> list[str]:
+    return sorted({str(row.condition) for row in rows})
 
 
 def _paired(
     systems: Sequence[System],
-    runs: Sequence[Sequence[Mapping[str, Row]]],
+    runs: Sequence[Sequence[Mapping[str, Prediction]]],
     *,
-    metric: str,
+    metric: Metric,
     cluster: str | None,
     cluster_of: Mapping[str, str] | None,
     common: bool,
 ) -> Paired:
-    of_labels = metric in LABEL_METRICS
-    given = "label" if of_labels else "rationale"
+    given, of_labels = metric.kind, metric.kind == "label"
     flat = [
         (file, run)
         for system, seeds in zip(systems, runs, strict=True)
@@ -477,21 +486,20 @@ def _paired(
     truth: dict[str, tuple[Path, str | None]] = {}
     for file, run in flat:
         for id, row in run.items():
-            first, value = truth.setdefault(id, (file, row[given]))
-            if value != row[given]:
+            first, value = truth.setdefault(id, (file, getattr(row, given)))
+            if value != getattr(row, given):
                 raise CompareError(
-                    f"row {id!r}: {given} {value!r} in {first}, {row[given]!r} in {file}; "
+                    f"row {id!r}: {given} {value!r} in {first}, {getattr(row, given)!r} in {file}; "
                     "accepted: predictions of the same test rows"
                 )
     known = [id for id, (_, value) in truth.items() if has_text(value)]
     kept = known
     for file, run in flat:
-        if not of_labels and all(row["predicted_rationale"] is None for row in run.values()):
-            raise CompareError(
-                f"{file}: no row has a predicted_rationale; accepted: {', '.join(LABEL_METRICS)}"
-            )
+        if not of_labels and all(row.predicted_rationale is None for row in run.values()):
+            accepted = ", ".join(known_metric.name for known_metric in metrics_of("label"))
+            raise CompareError(f"{file}: no row has a predicted_rationale; accepted: {accepted}")
         # a rationale left null is an empty one, as in metrics; a label left null is no answer
-        there = {id for id, row in run.items() if not of_labels or row["predicted_label"] is not None}
+        there = {id for id, row in run.items() if not of_labels or row.predicted_label is not None}
         if lacking := [id for id in known if id not in there]:
             if not common:
                 more = " ..." if len(lacking) > _SHOWN else ""
@@ -503,20 +511,11 @@ def _paired(
             kept = [id for id in kept if id in there]
     if not kept:
         raise CompareError(f"no row with a {given} that all runs answered; accepted: two rows or more")
-    gold = [truth[id][1] for id in kept]
-    answers = []
-    for seeds in runs:
-        if of_labels:
-            said: list[Any] = [[run[id]["predicted_label"] for id in kept] for run in seeds]
-        else:
-            texts = [[run[id]["predicted_rationale"] or "" for id in kept] for run in seeds]
-            said = [_row_scores(gold, each, metric) for each in texts]
-        answers.append(np.array(said))
     clusters, over = _clusters([flat[0][1][id] for id in kept], cluster, cluster_of)
     return Paired(
         ids=kept,
-        gold=np.array(gold) if of_labels else None,
-        answers=answers,
+        gold=np.array([truth[id][1] for id in kept]) if of_labels else None,
+        answers=[np.array([values_of(metric, [run[id] for id in kept]) for run in seeds]) for seeds in runs],
         clusters=clusters,
         over=over,
         unlabelled=len(truth) - len(known),
@@ -524,28 +523,21 @@ def _paired(
     )
 
 
-def _row_scores(references: Sequence[Any], hypotheses: Sequence[str], metric: str) -> Array:
-    if metric == "chrf":
-        return chrf_scores(references, hypotheses)
-    return rationale_scores(references, hypotheses)[metric]
-
-
 def _clusters(
-    rows: Sequence[Row], column: str | None, cluster_of: Mapping[str, str] | None
+    rows: Sequence[Prediction], column: str | None, cluster_of: Mapping[str, str] | None
 ) -> tuple[Array | None, str]:
     """The cluster of each row, None where rows are the units, and what the units are called."""
     if column == "none":
         return None, "rows"
     name = column or "speaker"
-    values = [cluster_of.get(row["id"]) if cluster_of is not None else row.get(name) for row in rows]
-    lacking = [row["id"] for row, value in zip(rows, values, strict=True) if not value]
+    values = [cluster_of.get(row.id) if cluster_of is not None else row.to_row().get(name) for row in rows]
+    lacking = [row.id for row, value in zip(rows, values, strict=True) if not value]
     if column is None and (lacking or len(set(values)) <= CLUSTERS_ABOVE):
         return None, "rows"
     if lacking:
-        held = ", ".join(sorted(set(rows[0]) & {"speaker", "language", "kind"}))
         raise CompareError(
             f"--cluster {name}: row {lacking[0]!r} and {len(lacking) - 1} others have none; accepted: "
-            f"{held}, none, or --cluster_table FILE, a table with columns id and this one"
+            "kind, language, speaker, none, or --cluster_table FILE, a table with columns id and this one"
         )
     if len(set(values)) < 2:
         raise CompareError(

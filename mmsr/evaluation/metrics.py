@@ -1,34 +1,229 @@
-"""Figures for predictions: sentiment (scikit-learn), its intervals over rows, and all of one condition.
+"""The metrics, one record each: what metrics.json, `mmsr compare`, ablations, reports and `--monitor` read.
 
-rows of one condition ─► `evaluate_rows` ─► one entry of metrics.json (DESIGN.md, "Files that a run leaves")
+labels, predicted labels ─► confusion matrix [c, c] ─► `Metric.from_confusion` ─┐
+references, hypotheses ─► `Texts` [n] ─► `Metric.from_rows`, `from_corpus` ─────┴─► {name: value}
+
+A new metric is one record in `METRICS`. Training imports this module, so it needs numpy alone.
 """
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
-from sklearn.metrics import accuracy_score, f1_score, recall_score
+from numpy.typing import NDArray
 
-from mmsr.evaluation.rationales import rationale_metrics
-from mmsr.evaluation.significance import bootstrap
+from mmsr.evaluation.rationales import BertScore, Texts, distinct, lengths
 
-RESAMPLES = 1000
-CLUSTERS_ABOVE = 5  # with this many speakers or fewer, rows are resampled and not speakers
+Array = NDArray[Any]
+Table = Literal["results", "rationales"]
 
-Row = Mapping[str, Any]
+_LEAST = 1e-9  # of a count: averaged over seeds and subtracted, what is 0 is a rounding error
 
-RationaleMetrics = Callable[..., dict[str, float]]
-"""`rationales.rationale_metrics`, or it with some of its keywords given."""
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A figure of predictions: its name, how it is computed, and how it is shown and compared.
+
+    A metric of labels has `from_confusion`, one of rationales `from_rows`, `from_corpus` or both.
+
+    Attributes:
+        name: Key in metrics.json, and what a person types.
+        title: What tables call it.
+        from_confusion: Its values `[...]` of confusion matrices `[..., c, c]`, true labels along the first
+            axis. Counts need not be whole; of no rows it is 0.
+        from_rows: Scores `[n]` of rows, whose mean is the value unless there is `from_corpus`. With them
+            `mmsr compare` draws rows again.
+        from_corpus: Its value of all rows, where that is no mean over rows; None where it cannot be computed.
+        higher_is_better: None where neither is.
+        is_share: Whether it is the share of rows that are right, which has Wilson's interval and Cohen's h.
+        averages_labels: Whether labels weigh alike in it, however many rows they have.
+        needs_encoder: Whether it needs a BERTScore encoder.
+        tables: Tables of a run's report that show it, `results` and `rationales`.
+    """
+
+    name: str
+    title: str
+    from_confusion: Callable[[Array], Array] | None = None
+    from_rows: Callable[[Texts], Array] | None = None
+    from_corpus: Callable[[Texts], float | None] | None = None
+    higher_is_better: bool | None = True
+    is_share: bool = False
+    averages_labels: bool = False
+    needs_encoder: bool = False
+    tables: Collection[Table] = ("results", "rationales")
+
+    def __post_init__(self) -> None:
+        of_rationales = self.from_rows is not None or self.from_corpus is not None
+        if (self.from_confusion is not None) == of_rationales:
+            raise ValueError(
+                f"metric {self.name!r} is computed from labels or from rationales, one of the two"
+            )
+
+    @property
+    def kind(self) -> Literal["label", "rationale"]:
+        """The field of a prediction that it judges."""
+        return "rationale" if self.from_confusion is None else "label"
+
+    @property
+    def statistic(self) -> str:
+        """What `significance` calls it: its name, or `mean` of the scores of rows."""
+        return self.name if self.kind == "label" else "mean"
+
+    @property
+    def is_comparable(self) -> bool:
+        """Whether differences between runs can be drawn again from their predictions."""
+        return self.from_confusion is not None or self.from_rows is not None
+
+    def of_texts(self, texts: Texts) -> float | None:
+        """The value of a metric of rationales; None where it cannot be computed."""
+        if self.from_corpus is not None:
+            return self.from_corpus(texts)
+        assert self.from_rows is not None
+        return float(self.from_rows(texts).mean())
+
+
+def metrics_of(kind: Literal["label", "rationale"]) -> list[Metric]:
+    """The metrics of labels, or those of rationales, in the order of tables."""
+    return [metric for metric in METRICS.values() if metric.kind == kind]
+
+
+# ---------------------------------------------------------------------- labels
+
+
+def accuracy(confusion: Array) -> Array:
+    """Share of rows that are right."""
+    return _share(_hits(confusion).sum(axis=-1), confusion.sum(axis=(-2, -1)))
+
+
+def macro_f1(confusion: Array) -> Array:
+    """Mean F1 of the labels that are true or predicted in some row (scikit-learn's default)."""
+    return _share(label_f1(confusion).sum(axis=-1), (_in_use(confusion) > _LEAST).sum(axis=-1))
+
+
+def weighted_f1(confusion: Array) -> Array:
+    """Mean F1 of the labels, weighted by how often each is true, as papers on MELD and CMU-MOSI report."""
+    gold = confusion.sum(axis=-1)
+    return _share((label_f1(confusion) * gold).sum(axis=-1), gold.sum(axis=-1))
+
+
+def uar(confusion: Array) -> Array:
+    """Unweighted average recall (balanced accuracy): mean recall of the labels that are true in some row."""
+    gold = confusion.sum(axis=-1)
+    return _share(_share(_hits(confusion), gold).sum(axis=-1), (gold > _LEAST).sum(axis=-1))
+
+
+def label_f1(confusion: Array) -> Array:
+    """F1 of each label `[..., c]`; 0 of a label that is neither true nor predicted in any row."""
+    return _share(2 * _hits(confusion), _in_use(confusion))
+
+
+def confusion_matrix(
+    gold: Sequence[str], predicted: Sequence[str], labels: Sequence[str]
+) -> NDArray[np.int64]:
+    """Counts `[c, c]` of pairs of true and predicted label, in the order of `labels`."""
+    place = {label: i for i, label in enumerate(labels)}
+    counts = np.zeros((len(labels), len(labels)), dtype=np.int64)
+    np.add.at(counts, ([place[label] for label in gold], [place[label] for label in predicted]), 1)
+    return counts
+
+
+def _hits(confusion: Array) -> Array:
+    return np.diagonal(confusion, axis1=-2, axis2=-1)
+
+
+def _in_use(confusion: Array) -> Array:
+    """How many rows have each label as true one, plus how many as predicted one, `[..., c]`."""
+    return confusion.sum(axis=-1) + confusion.sum(axis=-2)
+
+
+def _share(part: Array, whole: Array) -> Array:
+    """`part / whole`, and 0 where there is nothing."""
+    return np.divide(part, whole, out=np.zeros(np.shape(whole)), where=np.asarray(whole) > _LEAST)
+
+
+# ---------------------------------------------------------------------- the records
+
+_RATIONALES: tuple[Table, ...] = ("rationales",)
+
+
+def _rouge(name: str, title: str, *tables: Table) -> Metric:
+    return Metric(name=name, title=title, from_rows=lambda texts: texts.rouge[name], tables=tables)
+
+
+def _bertscore(name: str, title: str, *tables: Table) -> Metric:
+    def mean(texts: Texts) -> float | None:
+        scores = texts.bertscores.get(name)
+        return None if scores is None else float(scores.mean())
+
+    return Metric(name=name, title=title, from_corpus=mean, needs_encoder=True, tables=tables)
+
+
+def _distinct(n: int) -> Metric:
+    return Metric(
+        name=f"distinct{n}",
+        title=f"distinct-{n}",
+        from_corpus=lambda texts: distinct(texts.hypotheses, n=n),
+        tables=_RATIONALES,
+    )
+
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric(name="accuracy", title="accuracy", from_confusion=accuracy, is_share=True),
+        Metric(name="macro_f1", title="macro-F1", from_confusion=macro_f1, averages_labels=True),
+        Metric(name="weighted_f1", title="weighted F1", from_confusion=weighted_f1, tables=()),
+        Metric(name="uar", title="UAR", from_confusion=uar, averages_labels=True),
+        _rouge("rouge1", "ROUGE-1 (Unicode)", "rationales"),
+        _rouge("rouge2", "ROUGE-2 (Unicode)", "rationales"),
+        _rouge("rougeL", "ROUGE-L (Unicode)", "results", "rationales"),
+        _rouge("rougeLsum", "ROUGE-Lsum (Unicode)", "rationales"),
+        _rouge("rouge1_ascii", "ROUGE-1 (ASCII)"),
+        _rouge("rouge2_ascii", "ROUGE-2 (ASCII)"),
+        _rouge("rougeL_ascii", "ROUGE-L (ASCII)", "results"),
+        _rouge("rougeLsum_ascii", "ROUGE-Lsum (ASCII)"),
+        Metric(name="bleu", title="BLEU", from_corpus=Texts.bleu, tables=_RATIONALES),
+        Metric(name="chrf", title="chrF", from_corpus=Texts.chrf, from_rows=Texts.chrf_of_rows),
+        _bertscore("bertscore_precision", "BERTScore precision"),
+        _bertscore("bertscore_recall", "BERTScore recall"),
+        _bertscore("bertscore_f1", "BERTScore F1", "rationales"),
+        Metric(name="rationale_exact", title="exact", from_rows=Texts.exact),
+        Metric(
+            name="verbatim_from_training",
+            title="copied from training",
+            from_corpus=Texts.copied,
+            higher_is_better=False,
+            tables=_RATIONALES,
+        ),
+        _distinct(1),
+        _distinct(2),
+        Metric(
+            name="length",
+            title="length",
+            from_rows=lambda texts: lengths(texts.hypotheses),
+            higher_is_better=None,
+            tables=_RATIONALES,
+        ),
+        Metric(
+            name="length_gold",
+            title="reference's length",
+            from_corpus=lambda texts: float(lengths(texts.references).mean()),
+            higher_is_better=None,
+            tables=(),
+        ),
+    )
+}
+"""By name, in the order of tables."""
+
+
+# ---------------------------------------------------------------------- values of rows
 
 
 def sentiment_metrics(gold: Sequence[str], predicted: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
-    """Returns `n`, `accuracy`, `macro_f1`, `weighted_f1`, `uar` and `f1` by label; without rows only `n`.
+    """Returns `n`, every metric of labels, and `f1` by label; without rows only `n`.
 
-    `macro_f1` is the mean F1 over the labels that occur in `gold` or `predicted` (scikit-learn's default),
-    `weighted_f1` the same weighted by how often a label occurs in `gold`, as papers on MELD and CMU-MOSI say,
-    `uar` the mean recall over the labels that occur in `gold` (unweighted average recall, balanced accuracy).
-    `f1` has no key for a label that occurs in neither.
+    `f1` has no key for a label that is neither true nor predicted in any row.
 
     Raises:
         ValueError: Where the lengths differ, or a label is not in `labels`.
@@ -39,98 +234,46 @@ def sentiment_metrics(gold: Sequence[str], predicted: Sequence[str], labels: Seq
         check_labels(((str(i), value) for i, value in enumerate(values)), field=field, labels=labels)
     if not gold:
         return {"n": 0}
-    used = [label for label in labels if label in {*gold, *predicted}]
-    recalled = [label for label in labels if label in set(gold)]
-    f1 = f1_score(gold, predicted, labels=used, average=None, zero_division=0.0)
+    confusion = confusion_matrix(gold, predicted, labels)
+    used = {*gold, *predicted}
+    f1 = zip(labels, label_f1(confusion).tolist(), strict=True)
     return {
         "n": len(gold),
-        "accuracy": float(accuracy_score(gold, predicted)),
-        "macro_f1": float(f1.mean()),
-        "weighted_f1": float(np.average(f1, weights=[gold.count(label) for label in used])),
-        "uar": float(recall_score(gold, predicted, labels=recalled, average="macro", zero_division=0.0)),
-        "f1": {label: float(value) for label, value in zip(used, f1, strict=True)},
+        **label_metrics(confusion),
+        "f1": {label: value for label, value in f1 if label in used},
     }
 
 
-def evaluate_rows(
-    rows: Sequence[Row], labels: Sequence[str], *, rationales: RationaleMetrics = rationale_metrics
-) -> dict[str, Any]:
-    """Returns the figures of one condition from its rows (as in predictions.jsonl).
-
-    `n` counts all rows, `n_label` those behind the label figures (a gold and a predicted label),
-    `n_rationale` those behind the rationale figures (a gold rationale, from a model that writes rationales: a
-    row it left null counts as an empty text). Figures that cannot be computed have no key. `confusion` is
-    {gold: {predicted: count}}. `interval` holds 95 % intervals (see `bootstrap_intervals`) and
-    `interval_over` says over what; a single row has neither. `by_language` and `by_kind` hold the same
-    figures for each value, rows without the value under "unknown". `rationales` computes the rationale
-    figures.
-
-    Raises:
-        ValueError: Where a label is not in `labels`; names the row.
-    """
-    for field in ("label", "predicted_label"):
-        check_labels(((str(row["id"]), row[field]) for row in rows), field=field, labels=labels)
-    writes = any(row["predicted_rationale"] is not None for row in rows)
-    entry = _figures(rows, labels, writes=writes, rationales=rationales)
-    for key, field in (("by_language", "language"), ("by_kind", "kind")):
-        if any(row[field] is not None for row in rows):
-            values = sorted({row[field] or "unknown" for row in rows})
-            groups = {value: [row for row in rows if (row[field] or "unknown") == value] for value in values}
-            entry[key] = {
-                value: _figures(group, labels, writes=writes, rationales=rationales)
-                for value, group in groups.items()
-            }
-    return entry
-
-
-def bootstrap_intervals(
-    gold: Sequence[str],
-    predicted: Sequence[str],
-    *,
-    speakers: Sequence[str] | None = None,
-    seed: int = 0,
-) -> dict[str, list[float]]:
-    """Returns 95 % intervals `[low, high]` of `accuracy` and `macro_f1`; fewer than two rows have none.
-
-    They are over rows or, with `speakers`, over whole speakers, because the utterances of one speaker are not
-    independent: Wilson's of the accuracy over rows, and of answers that are all right, which have no
-    resample that is not; the others a bootstrap of 1,000 resamples (see `significance.bootstrap`).
-    """
-    if len(gold) < 2:
-        return {}
+def label_metrics(confusion: Array) -> dict[str, float]:
+    """Returns every metric of labels of a confusion matrix `[c, c]`."""
     return {
-        metric: list(
-            bootstrap(gold, predicted, clusters=speakers, metric=metric, resamples=RESAMPLES, seed=seed)
-        )
-        for metric in ("accuracy", "macro_f1")
+        metric.name: float(metric.from_confusion(confusion))
+        for metric in METRICS.values()
+        if metric.from_confusion is not None
     }
 
 
-def mean_figure(
-    values: Sequence[float] | np.ndarray, rows: Sequence[Row], *, seed: int = 0
-) -> dict[str, Any]:
-    """Returns the mean of a number per row as `value`, its 95 % `interval`, what that is `over`, and `n`.
+def rationale_metrics(
+    references: Sequence[str],
+    hypotheses: Sequence[str],
+    *,
+    languages: Sequence[str | None] | None = None,
+    training: Collection[str] = (),
+    bertscore: BertScore | None = None,
+) -> dict[str, float]:
+    """Returns every metric of rationales that can be computed; `{}` without rows.
 
-    Booleans are outcomes, whose mean is a share, and have the intervals of shares (`significance.bootstrap`).
-    The interval is over speakers where there are enough (see `speakers_of`). Fewer than two rows have none,
-    and no rows only `n`.
+    Arguments and errors are those of `Texts`.
     """
-    if not len(values):
-        return {"n": 0}
-    figure: dict[str, Any] = {"value": float(np.mean(values)), "n": len(values)}
-    if len(values) > 1:
-        speakers = speakers_of(rows)
-        figure["interval"] = list(
-            bootstrap(None, values, clusters=speakers, metric="mean", resamples=RESAMPLES, seed=seed)
-        )
-        figure["over"] = "speakers" if speakers else "rows"
-    return figure
+    texts = Texts(references, hypotheses, languages=languages, training=training, bertscore=bertscore)
+    if not references:
+        return {}
+    values = {metric.name: metric.of_texts(texts) for metric in metrics_of("rationale")}
+    return {name: value for name, value in values.items() if value is not None}
 
 
-def speakers_of(rows: Sequence[Row]) -> list[str] | None:
-    """Returns each row's speaker, where all have one and more than CLUSTERS_ABOVE speak; else None."""
-    speakers = [row["speaker"] for row in rows]
-    return speakers if all(speakers) and len(set(speakers)) > CLUSTERS_ABOVE else None
+RationaleMetrics = Callable[..., dict[str, float]]
+"""`rationale_metrics`, or it with some of its keywords given."""
 
 
 def check_labels(values: Iterable[tuple[str, str | None]], *, field: str, labels: Sequence[str]) -> None:
@@ -147,26 +290,3 @@ def check_labels(values: Iterable[tuple[str, str | None]], *, field: str, labels
 def has_text(value: str | None) -> bool:
     """Returns whether a cell holds more than white space."""
     return bool(value and value.strip())
-
-
-def _figures(
-    rows: Sequence[Row], labels: Sequence[str], *, writes: bool, rationales: RationaleMetrics
-) -> dict[str, Any]:
-    labelled = [row for row in rows if row["label"] is not None and row["predicted_label"] is not None]
-    explained = [row for row in rows if writes and has_text(row["rationale"])]
-    gold, predicted = [row["label"] for row in labelled], [row["predicted_label"] for row in labelled]
-    figures = sentiment_metrics(gold, predicted, labels)
-    figures |= {"n": len(rows), "n_label": len(labelled), "n_rationale": len(explained)}
-    figures |= rationales(
-        [row["rationale"] for row in explained],
-        [row["predicted_rationale"] or "" for row in explained],
-        languages=[row["language"] for row in explained],
-    )
-    if labelled:
-        speakers = speakers_of(labelled)
-        pairs = Counter(zip(gold, predicted, strict=True))
-        figures["confusion"] = {g: {p: pairs[g, p] for p in labels} for g in labels}
-        if intervals := bootstrap_intervals(gold, predicted, speakers=speakers):
-            figures["interval"] = intervals
-            figures["interval_over"] = "rows" if speakers is None else "speakers"
-    return figures

@@ -1,32 +1,26 @@
-"""Figures for rationales: overlap with the reference, nearness in meaning, wording, and what is copied.
+"""How rationales are scored: overlap with the reference, nearness in meaning, wording, and what is copied.
 
 The usual ROUGE code keeps only `[a-z0-9]`: it cuts Vietnamese words to fragments and Chinese to nothing. So
-`rouge1`, `rouge2`, `rougeL` and `rougeLsum` here count Unicode words (`UnicodeTokenizer`); the same figures
-under the usual code stand beside them as `rouge1_ascii` and so on, only for comparison with published tables.
+`rouge1`, `rouge2`, `rougeL` and `rougeLsum` here count Unicode words (`UnicodeTokenizer`); the same scores
+under the usual code are `rouge1_ascii` and so on, only for comparison with published tables.
 
-references, hypotheses ─► `rationale_metrics` ─► the rationale figures of one entry of metrics.json
+references, hypotheses ─► `Texts` ─► scores of rows or of the corpus, which `metrics.METRICS` names
 """
 
 import unicodedata
 from collections.abc import Callable, Collection, Sequence
-from functools import cache, lru_cache
+from dataclasses import dataclass
+from functools import cache, cached_property, lru_cache
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import regex  # type: ignore[import-untyped, unused-ignore]
 
 ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
-ROW_SCORES = (*ROUGE, *(f"{name}_ascii" for name in ROUGE), "rationale_exact")  # the others are of a corpus
 BERTSCORE = ("bertscore_precision", "bertscore_recall", "bertscore_f1")
 # sacrebleu's tokenisers by language; `zh` is `13a` but that it cuts out Chinese characters, so it does where
 # the language is unknown. ja-mecab would need MeCab, and flores101 a download.
 BLEU_TOKENIZERS = {"zh": "zh", "yue": "zh", "ja": "char", None: "zh"}
-
-_CHARACTER_SCRIPTS = r"\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}"
-_TOKEN = regex.compile(
-    rf"[{_CHARACTER_SCRIPTS}]\p{{M}}*|[[\p{{L}}\p{{M}}\p{{N}}_]--[{_CHARACTER_SCRIPTS}]]+", regex.VERSION1
-)
 
 BertScore = Callable[[Sequence[str], Sequence[str]], np.ndarray]
 """Answers references and hypotheses with the precision, recall and F1 of each pair, `[n, 3]`."""
@@ -41,7 +35,7 @@ class UnicodeTokenizer:
 
     def tokenize(self, text: str) -> list[str]:
         """Returns the tokens of `text` in order."""
-        return _TOKEN.findall(_nfc(_nfc(text).casefold()))
+        return _token().findall(_nfc(_nfc(text).casefold()))
 
 
 def word_spans(text: str) -> list[tuple[int, int]]:
@@ -49,80 +43,79 @@ def word_spans(text: str) -> list[tuple[int, int]]:
 
     They are those of `UnicodeTokenizer`, but for text in another normal form than C.
     """
-    return [match.span() for match in _TOKEN.finditer(text)]
+    return [match.span() for match in _token().finditer(text)]
 
 
-def rationale_metrics(
-    references: Sequence[str],
-    hypotheses: Sequence[str],
-    *,
-    languages: Sequence[str | None] | None = None,
-    training: Collection[str] = (),
-    bertscore: BertScore | None = None,
-) -> dict[str, float]:
-    """Returns the rationale figures of rows; `{}` without rows.
+@dataclass(eq=False)
+class Texts:
+    """Rationales of rows beside their references, made Unicode normal form C without outer white space.
 
-    - `rouge1` … `rougeLsum`, `rouge1_ascii` …: F-measures of `rouge_score`, averaged over rows; `…_ascii`
-      uses its default tokenizer.
-    - `chrf`, `bleu`: sacrebleu's chrF2 and BLEU of the corpus, divided by 100 (see `bleu`).
-    - `bertscore_precision`, `_recall`, `_f1`: means over rows, where `bertscore` is given.
-    - `rationale_exact`: share of rows whose two texts are equal but for outer white space.
-    - `verbatim_from_training`: share of hypotheses that are, but for outer white space, one of `training`,
-      where that is given.
-    - `distinct1`, `distinct2`: see `distinct`; they fall with the number of rows, so compare them over the
-      same ones.
-    - `length`, `length_gold`: mean number of words of hypotheses and of references, of characters in Chinese.
-
-    Texts are compared in Unicode normal form C. Figures that cannot be had have no key.
-
-    Args:
-        references: Texts `[n]`.
-        hypotheses: Texts `[n]`; an empty one is a rationale that the model did not write.
-        languages: Code of each row's language, such as `vi` or `zh-CN`; by default unknown.
-        training: Rationales of the training rows.
+    Attributes:
+        references: `[n]`.
+        hypotheses: `[n]`; an empty one is a rationale that the model did not write.
+        languages: Code of each row's language, such as `vi` or `zh-CN`, or None; by default unknown.
+        training: Rationales of the training rows; may be none.
         bertscore: Such as a `bertscore.BertScorer`.
 
     Raises:
-        ValueError: Where the lengths differ.
+        ValueError: The numbers of references and hypotheses differ.
     """
-    if len(references) != len(hypotheses):
-        raise ValueError(f"{len(references)} reference rationales but {len(hypotheses)} predicted ones")
-    if not references:
-        return {}
-    from sacrebleu.metrics import CHRF
 
-    references, hypotheses = [[_clean(text) for text in side] for side in (references, hypotheses)]
-    scores = rationale_scores(references, hypotheses)
-    figures = {name: float(values.mean()) for name, values in scores.items()}
-    figures["chrf"] = CHRF().corpus_score(hypotheses, [references]).score / 100
-    figures["bleu"] = bleu(references, hypotheses, languages=languages)
-    if bertscore is not None:
-        means = bertscore(references, hypotheses).mean(axis=0)
-        figures |= dict(zip(BERTSCORE, map(float, means), strict=True))
-    if training:
-        known = {_clean(text) for text in training}
-        figures["verbatim_from_training"] = float(np.mean([text in known for text in hypotheses]))
-    for n in (1, 2):
-        if (share := distinct(hypotheses, n=n)) is not None:
-            figures[f"distinct{n}"] = share
-    figures["length"], figures["length_gold"] = map(mean_length, (hypotheses, references))
-    return figures
+    references: Sequence[str]
+    hypotheses: Sequence[str]
+    languages: Sequence[str | None] | None = None
+    training: Collection[str] = ()
+    bertscore: BertScore | None = None
 
+    def __post_init__(self) -> None:
+        counts = len(self.references), len(self.hypotheses)
+        if counts[0] != counts[1]:
+            raise ValueError(f"{counts[0]} reference rationales but {counts[1]} predicted ones")
+        self.references, self.hypotheses = [*map(_clean, self.references)], [*map(_clean, self.hypotheses)]
+        self.training = frozenset(map(_clean, self.training))
 
-def rationale_scores(references: Sequence[str], hypotheses: Sequence[str]) -> dict[str, np.ndarray]:
-    """Returns each row's `ROW_SCORES` `[n]`, whose means `rationale_metrics` gives."""
-    pairs = [(_clean(r), _clean(h)) for r, h in zip(references, hypotheses, strict=True)]
-    scores = np.array([(*_rouge(r, h), float(r == h)) for r, h in pairs]).reshape(len(pairs), len(ROW_SCORES))
-    return dict(zip(ROW_SCORES, scores.T, strict=True))
+    @cached_property
+    def rouge(self) -> dict[str, np.ndarray]:
+        """F-measures of `rouge_score` of each row `[n]`, by name; `…_ascii` with its default tokenizer."""
+        names = (*ROUGE, *(f"{name}_ascii" for name in ROUGE))
+        scores = np.array([_rouge(*pair) for pair in self._pairs]).reshape(len(self.references), len(names))
+        return dict(zip(names, scores.T, strict=True))
 
+    @cached_property
+    def bertscores(self) -> dict[str, np.ndarray]:
+        """Precision, recall and F1 of each row `[n]`, by name; {} without `bertscore`."""
+        if self.bertscore is None:
+            return {}
+        return dict(zip(BERTSCORE, self.bertscore(self.references, self.hypotheses).T, strict=True))
 
-def chrf_scores(references: Sequence[str], hypotheses: Sequence[str]) -> np.ndarray:
-    """Returns each row's chrF2 `[n]`, from 0 to 1; their mean is not the corpus's `chrf`, but near it."""
-    from sacrebleu.metrics import CHRF
+    def exact(self) -> np.ndarray:
+        """Whether the two texts of each row are equal, 1 or 0 `[n]`."""
+        return np.array([float(reference == hypothesis) for reference, hypothesis in self._pairs])
 
-    score = CHRF().sentence_score
-    pairs = zip(references, hypotheses, strict=True)
-    return np.array([score(_clean(said), [_clean(reference)]).score / 100 for reference, said in pairs])
+    def chrf(self) -> float:
+        """Sacrebleu's chrF2 of the corpus, from 0 to 1."""
+        from sacrebleu.metrics import CHRF
+
+        return CHRF().corpus_score(self.hypotheses, [self.references]).score / 100
+
+    def chrf_of_rows(self) -> np.ndarray:
+        """Each row's chrF2 `[n]`, from 0 to 1; their mean is not the corpus's, but near it."""
+        from sacrebleu.metrics import CHRF
+
+        score = CHRF().sentence_score
+        return np.array([score(said, [reference]).score / 100 for reference, said in self._pairs])
+
+    def bleu(self) -> float:
+        """See `bleu`."""
+        return bleu(self.references, self.hypotheses, languages=self.languages)
+
+    def copied(self) -> float | None:
+        """Share of hypotheses that are one of `training`; None without these."""
+        return float(np.mean([text in self.training for text in self.hypotheses])) if self.training else None
+
+    @property
+    def _pairs(self) -> list[tuple[str, str]]:
+        return list(zip(self.references, self.hypotheses, strict=True))
 
 
 def bleu(
@@ -151,16 +144,17 @@ def bleu(
 def distinct(texts: Sequence[str], *, n: int) -> float | None:
     """Returns distinct-n, the share of all texts' n-grams, 1 or 2, that are different; None without any.
 
-    Li et al. (2016), "A Diversity-Promoting Objective Function for Neural Conversation Models", section 5.2.
+    It falls with the number of texts, so compare it over the same rows. Li et al. (2016), "A
+    Diversity-Promoting Objective Function for Neural Conversation Models", section 5.2.
     """
     tokens = [UnicodeTokenizer().tokenize(text) for text in texts]
-    grams = [gram for one in tokens for gram in (one if n == 1 else pairwise(one))]
+    grams = [gram for words in tokens for gram in (words if n == 1 else pairwise(words))]
     return len(set(grams)) / len(grams) if grams else None
 
 
-def mean_length(texts: Sequence[str]) -> float:
-    """Returns the mean number of tokens of the texts: words, and characters in Chinese and Japanese."""
-    return float(np.mean([len(UnicodeTokenizer().tokenize(text)) for text in texts]))
+def lengths(texts: Sequence[str]) -> np.ndarray:
+    """Returns the number of tokens of each text `[n]`: words, and characters in Chinese and Japanese."""
+    return np.array([len(UnicodeTokenizer().tokenize(text)) for text in texts])
 
 
 @lru_cache(maxsize=100_000)
@@ -183,6 +177,16 @@ def _bleu_tokenizer(language: str | None) -> Callable[[str], str]:
 
     code = language.lower().replace("_", "-").partition("-")[0] if language else None
     return BLEU(tokenize=BLEU_TOKENIZERS.get(code, "13a")).tokenizer
+
+
+@cache
+def _token() -> Any:
+    """The pattern of a token. The package regex comes with the extra `report`, and training does without."""
+    import regex  # type: ignore[import-untyped, unused-ignore]
+
+    characters = r"\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}"
+    pattern = rf"[{characters}]\p{{M}}*|[[\p{{L}}\p{{M}}\p{{N}}_]--[{characters}]]+"
+    return regex.compile(pattern, regex.VERSION1)
 
 
 def _clean(text: str) -> str:

@@ -1,11 +1,12 @@
 """The evaluation run: a `predict` callable over the rows of a split, and the files that it leaves.
 
-rows ─► records per condition ─► predict ─► predictions ─► figures, baselines ─► metrics.json,
+utterances ─► inputs per condition ─► predict ─► predictions ─► metrics, baselines ─► metrics.json,
 predictions.jsonl
 """
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,15 @@ import numpy as np
 
 from mmsr.evaluation.baselines import baselines
 from mmsr.evaluation.calibration import calibration_metrics, conformal_metrics
-from mmsr.evaluation.metrics import Row, check_labels, evaluate_rows, has_text, sentiment_metrics
+from mmsr.evaluation.entries import evaluate_rows, label_pairs
+from mmsr.evaluation.metrics import check_labels, rationale_metrics, sentiment_metrics
 from mmsr.evaluation.provenance import Provenance
-from mmsr.evaluation.rationales import BertScore, rationale_metrics
+from mmsr.evaluation.rationales import BertScore
 from mmsr.evaluation.slices import LEAST, Attributes, slice_figures
 from mmsr.files import write_file
-from mmsr.records import Answer, Predict, Progress, Record
+from mmsr.records import Answer, Predict, Prediction, Progress, Utterance
 
-CONDITIONS: dict[str, tuple[str | None, str | None]] = {  # the columns that serve as audio and as text
+CONDITIONS: dict[str, tuple[str | None, str | None]] = {  # the fields that serve as audio and as text
     "audio+text": ("audio", "text"),
     "text": (None, "text"),
     "audio": ("audio", None),
@@ -33,10 +35,10 @@ CONDITIONS: dict[str, tuple[str | None, str | None]] = {  # the columns that ser
 
 def evaluate(
     predict: Predict,
-    rows: Iterable[Row],
+    rows: Iterable[Utterance],
     *,
     labels: Sequence[str],
-    train_rows: Iterable[Row] = (),
+    train_rows: Iterable[Utterance] = (),
     conditions: Sequence[str] | None = None,
     temperature: float | None = None,
     bertscore: BertScore | None = None,
@@ -45,25 +47,25 @@ def evaluate(
     seed: int = 0,
     progress: Progress | None = None,
     chunk: int = 128,
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Returns a split's figures ({condition: entry, "baselines": {…}}) and its rows of predictions.jsonl.
+) -> tuple[dict[str, Any], list[Prediction]]:
+    """Returns a split's metrics ({condition: entry, "baselines": {…}}) and its predictions.
 
-    `rows` are manifest rows. A row that lacks a modality is left out of the conditions that need it (`n`
-    tells), and a condition without rows is left out, unless `conditions` asks for it. In `shuffled_audio`
-    each row keeps its text and hears the audio of another row (see `shuffle`). `train_rows` feed the
-    baselines, and `verbatim_from_training`; without them there are none. The labels that `constant_rationale`
-    explains are those of the first condition. `predict` gets at most `chunk` records at a time. `temperature`
+    A row that lacks a modality is left out of the conditions that need it (`n` tells), and a condition
+    without rows is left out, unless `conditions` asks for it. In `shuffled_audio` each row keeps its text and
+    gets the audio of another row (see `shuffle`). `train_rows` feed the baselines, and
+    `verbatim_from_training`; without them there are none. The labels that `constant_rationale` explains are
+    those of the first condition. `predict` gets at most `chunk` utterances at a time. `temperature`
     is what its probabilities were divided by, to be told beside their calibration. `bertscore` judges
     rationales too, those of the baselines as well. With `attributes` ({} will do) each condition has `slices`
     and the `worst_slice` of `slice_rows` rows or more (see `slices.slice_figures`).
 
     Raises:
         ValueError: Where an id is missing or repeated, a label is not in `labels`, a condition is unknown or
-            has no rows, or `predict` gives another number of answers than records.
+            has no rows, or `predict` gives another number of answers than it got utterances.
     """
     rows, train_rows = list(rows), list(train_rows)
     _check_rows(rows, labels)
-    examined = {name: _records(rows, name, seed=seed) for name in _conditions(conditions)}
+    examined = {name: _inputs(rows, name, seed=seed) for name in _conditions(conditions)}
     for name, (kept, _) in examined.items():
         if not kept and conditions is not None:
             raise ValueError(f"condition {name!r}: no row has what it needs ({_needs(name)})")
@@ -71,17 +73,20 @@ def evaluate(
     if not examined:
         raise ValueError("no rows to evaluate: none has audio, text or asr_text")
 
-    known = [row["rationale"] for row in train_rows if has_text(row["rationale"])]
-    judged = partial(rationale_metrics, training=frozenset(known), bertscore=bertscore)
+    known = frozenset(str(row.rationale) for row in train_rows if row.has("rationale"))
+    judged = partial(rationale_metrics, training=known, bertscore=bertscore)
     metrics: dict[str, Any] = {}
-    predictions: list[dict[str, Any]] = []
-    for name, (kept, records) in examined.items():
-        answers = answer_records(predict, records, condition=name, progress=progress, chunk=chunk)
-        answered = [_prediction(row, answer, name) for row, answer in zip(kept, answers, strict=True)]
+    predictions: list[Prediction] = []
+    for name, (kept, inputs) in examined.items():
+        answers = answer_utterances(predict, inputs, condition=name, progress=progress, chunk=chunk)
+        answered = [
+            Prediction.from_answer(row, answer, condition=name)
+            for row, answer in zip(kept, answers, strict=True)
+        ]
         metrics[name] = evaluate_rows(answered, labels, rationales=judged)
         if calibration := calibration_metrics(answered, labels, temperature=temperature):
             metrics[name]["calibration"] = calibration
-        if all("head_label" in row for row in answered):
+        if all(row.head_label is not None for row in answered):
             metrics[name]["head"] = _head_metrics(answered, labels)
         if attributes is not None:
             sliced = slice_figures(answered, labels, attributes=attributes, least=slice_rows, seed=seed)
@@ -89,7 +94,7 @@ def evaluate(
         predictions += answered
     if train_rows:
         first = next(iter(examined))
-        predicted = {row["id"]: row["predicted_label"] for row in predictions if row["condition"] == first}
+        predicted = {row.id: str(row.predicted_label) for row in predictions if row.condition == first}
         metrics["baselines"] = baselines(
             train_rows, rows, labels=labels, predicted_labels=predicted, rationales=judged
         )
@@ -98,8 +103,8 @@ def evaluate(
 
 def conformal_entries(
     predict: Predict,
-    dev_rows: Iterable[Row],
-    predictions: Sequence[Row],
+    dev_rows: Iterable[Utterance],
+    predictions: Sequence[Prediction],
     *,
     labels: Sequence[str],
     coverage: float = 0.9,
@@ -119,11 +124,14 @@ def conformal_entries(
     dev_rows = list(dev_rows)
     _check_rows(dev_rows, labels)
     entries = {}
-    for name in dict.fromkeys(row["condition"] for row in predictions):
-        kept, records = _records(dev_rows, name, seed=seed)
-        answers = answer_records(predict, records, condition=f"dev, {name}", progress=progress, chunk=chunk)
-        known = [_prediction(row, answer, name) for row, answer in zip(kept, answers, strict=True)]
-        rows = [row for row in predictions if row["condition"] == name]
+    for name in dict.fromkeys(str(row.condition) for row in predictions):
+        kept, inputs = _inputs(dev_rows, name, seed=seed)
+        answers = answer_utterances(predict, inputs, condition=f"dev, {name}", progress=progress, chunk=chunk)
+        known = [
+            Prediction.from_answer(row, answer, condition=name)
+            for row, answer in zip(kept, answers, strict=True)
+        ]
+        rows = [row for row in predictions if row.condition == name]
         if figures := conformal_metrics(known, rows, labels, coverage=coverage):
             entries[name] = figures
     return entries
@@ -131,13 +139,13 @@ def conformal_entries(
 
 def predict_rows(
     predict: Predict,
-    rows: Sequence[Row],
+    rows: Sequence[Utterance],
     *,
     text_column: str = "text",
     progress: Progress | None = None,
     chunk: int = 128,
-) -> list[dict[str, Any]]:
-    """Returns rows of predictions.jsonl for manifest rows, each answered from all that it has.
+) -> list[Prediction]:
+    """Returns the predictions of utterances, each answered from all that it has.
 
     `text_column`, `text` or `asr_text`, is the transcript that the model reads.
 
@@ -147,25 +155,28 @@ def predict_rows(
     names = {columns: name for name, columns in CONDITIONS.items() if name != "shuffled_audio"}
     conditions = []
     for row in rows:
-        audio, text = (column if has_text(row[column]) else None for column in ("audio", text_column))
+        audio, text = (column if row.has(column) else None for column in ("audio", text_column))
         if audio is None and text is None:
             other = "asr_text" if text_column == "text" else "text"
-            instead = f", or text_column {other}, which this row has" if has_text(row[other]) else ""
+            instead = f", or text_column {other}, which this row has" if row.has(other) else ""
             raise ValueError(
-                f"row {row['id']!r}: no audio and no {text_column}; "
-                f"accepted: at least one of the two{instead}"
+                f"row {row.id!r}: no audio and no {text_column}; accepted: at least one of the two{instead}"
             )
         conditions.append(names[audio, text])
-    records = [Record(audio=row["audio"], text=row[text_column], language=row["language"]) for row in rows]
-    answers = answer_records(predict, records, condition="predict", progress=progress, chunk=chunk)
-    return [_prediction(*row) for row in zip(rows, answers, conditions, strict=True)]
+    inputs = [row.model_input(text=text_column) for row in rows]
+    answers = answer_utterances(predict, inputs, condition="predict", progress=progress, chunk=chunk)
+    return [
+        Prediction.from_answer(row, answer, condition=condition)
+        for row, answer, condition in zip(rows, answers, conditions, strict=True)
+    ]
 
 
 def shuffle(languages: Sequence[str | None], *, seed: int) -> list[int]:
-    """Returns for each row the row whose audio it hears: never itself, and each row once.
+    """Returns for each row the row whose audio it gets: never itself, and each row once.
 
-    The rows of a language are put in a random order and each hears the next, the last the first. Rows that
-    are alone in their language form a group of their own, and a single such row joins the largest language.
+    The rows of a language are put in a random order and each gets the next one's, the last the first's. Rows
+    that are alone in their language form a group of their own, and a single such row joins the largest
+    language.
 
     Raises:
         ValueError: Where there are fewer than two rows.
@@ -193,7 +204,7 @@ def shuffle(languages: Sequence[str | None], *, seed: int) -> list[int]:
 def write_run(
     out_dir: Path | str,
     split_metrics: Mapping[str, Mapping[str, Any]],
-    predictions: Iterable[Row],
+    predictions: Iterable[Prediction],
     *,
     provenance: Provenance,
     extra: Mapping[str, Any] | None = None,
@@ -211,22 +222,59 @@ def write_run(
     if repeated:
         raise ValueError(f"extra may not repeat the keys {sorted(repeated)} of metrics.json")
     document |= extra or {}
-    lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in predictions]
+    lines = prediction_lines(predictions)
     text = json.dumps(document, ensure_ascii=False, allow_nan=False, indent=2) + "\n"
-    write_file(Path(out_dir) / "predictions.jsonl", "".join(lines).encode())
+    write_file(Path(out_dir) / "predictions.jsonl", lines.encode())
     write_file(Path(out_dir) / "metrics.json", text.encode())
     return document
 
 
-def _check_rows(rows: Sequence[Row], labels: Sequence[str]) -> None:
+def prediction_lines(predictions: Iterable[Prediction]) -> str:
+    """Returns the content of a predictions.jsonl.
+
+    Raises:
+        ValueError: Where a probability is not a finite number.
+    """
+    rows = (json.dumps(row.to_row(), ensure_ascii=False, allow_nan=False) for row in predictions)
+    return "".join(f"{row}\n" for row in rows)
+
+
+def answer_utterances(
+    predict: Predict,
+    utterances: Sequence[Utterance],
+    *,
+    condition: str,
+    progress: Progress | None = None,
+    chunk: int = 128,
+) -> list[Answer]:
+    """Returns an answer to each utterance, asked for by at most `chunk` at a time.
+
+    Raises:
+        ValueError: Where `predict` gives another number of answers than it got utterances.
+    """
+    answers: list[Answer] = []
+    for start in range(0, len(utterances), chunk):
+        asked = utterances[start : start + chunk]
+        given = predict(asked)
+        if len(given) != len(asked):
+            raise ValueError(
+                f"condition {condition!r}: predict gave {len(given)} answers to {len(asked)} utterances"
+            )
+        answers += given
+        if progress:
+            progress(condition, len(answers), len(utterances))
+    return answers
+
+
+def _check_rows(rows: Sequence[Utterance], labels: Sequence[str]) -> None:
     seen = set()
     for i, row in enumerate(rows):
-        if row["id"] is None or row["id"] in seen:
+        if row.id is None or row.id in seen:
             raise ValueError(
-                f"row {i}: id {row['id']!r} is missing or repeated; each row needs an id of its own"
+                f"row {i}: id {row.id!r} is missing or repeated; each row needs an id of its own"
             )
-        seen.add(row["id"])
-    check_labels(((row["id"], row["label"]) for row in rows), field="label", labels=labels)
+        seen.add(row.id)
+    check_labels(((str(row.id), row.label) for row in rows), field="label", labels=labels)
 
 
 def _conditions(names: Sequence[str] | None) -> list[str]:
@@ -241,68 +289,23 @@ def _needs(condition: str) -> str:
     return f"{columns}, in two rows or more" if condition == "shuffled_audio" else columns
 
 
-def _records(rows: Sequence[Row], condition: str, *, seed: int) -> tuple[list[Row], list[Record]]:
+def _inputs(
+    rows: Sequence[Utterance], condition: str, *, seed: int
+) -> tuple[list[Utterance], list[Utterance]]:
     """Returns the rows that have the condition's modalities, and what the model is given of each."""
-    audio, text = CONDITIONS[condition]
-    kept = [row for row in rows if all(has_text(row[column]) for column in (audio, text) if column)]
-    heard = kept
+    kept = [row for row in rows if all(row.has(column) for column in CONDITIONS[condition] if column)]
+    inputs = [row.model_input(*CONDITIONS[condition]) for row in kept]
     if condition == "shuffled_audio":
         if len(kept) < 2:
             return [], []
-        heard = [kept[i] for i in shuffle([row["language"] for row in kept], seed=seed)]
-    records = [
-        Record(
-            audio=other[audio] if audio else None, text=row[text] if text else None, language=row["language"]
-        )
-        for row, other in zip(kept, heard, strict=True)
-    ]
-    return kept, records
+        donors = shuffle([row.language for row in kept], seed=seed)
+        inputs = [
+            replace(given, audio=kept[donor].audio) for given, donor in zip(inputs, donors, strict=True)
+        ]
+    return kept, inputs
 
 
-def answer_records(
-    predict: Predict,
-    records: Sequence[Record],
-    *,
-    condition: str,
-    progress: Progress | None = None,
-    chunk: int = 128,
-) -> list[Answer]:
-    """Returns an answer to each record, asked for by at most `chunk` at a time.
-
-    Raises:
-        ValueError: Where `predict` gives another number of answers than records.
-    """
-    answers: list[Answer] = []
-    for start in range(0, len(records), chunk):
-        asked = records[start : start + chunk]
-        given = predict(asked)
-        if len(given) != len(asked):
-            raise ValueError(
-                f"condition {condition!r}: predict gave {len(given)} answers to {len(asked)} records"
-            )
-        answers += given
-        if progress:
-            progress(condition, len(answers), len(records))
-    return answers
-
-
-def _head_metrics(rows: Sequence[Row], labels: Sequence[str]) -> dict[str, Any]:
-    """Returns the label figures of the head, where the decoder's are the model's."""
-    known = [row for row in rows if row["label"] is not None]
-    return sentiment_metrics([row["label"] for row in known], [row["head_label"] for row in known], labels)
-
-
-def _prediction(row: Row, answer: Answer, condition: str) -> dict[str, Any]:
-    return {
-        "id": row["id"],
-        "label": row["label"],
-        "rationale": row["rationale"],
-        "predicted_label": answer["label"],
-        "scores": {label: float(score) for label, score in answer["scores"].items()},
-        "predicted_rationale": answer["rationale"],
-        "language": row["language"],
-        "speaker": row["speaker"],
-        "kind": row["kind"],
-        "condition": condition,
-        **({"head_label": answer["head_label"]} if "head_label" in answer else {}),
-    }
+def _head_metrics(rows: Sequence[Prediction], labels: Sequence[str]) -> dict[str, Any]:
+    """Returns the metrics of the head's labels, where the decoder's are the model's."""
+    known = [replace(row, predicted_label=row.head_label) for row in rows if row.label is not None]
+    return sentiment_metrics(*label_pairs(known), labels)

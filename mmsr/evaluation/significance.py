@@ -7,11 +7,10 @@ The rows of one speaker are not independent, so what is drawn, and what is swapp
 over rows (the confusion matrix; a sum and a count), which are added up once per unit. A resample is then a
 product of matrices, and 10,000 of them take a fraction of a second.
 
-A *metric* is `accuracy`, `macro_f1` or `uar` of labels, defined as in `metrics.sentiment_metrics`, or
-`mean`: of a number per row, such as ROUGE-L, with `gold` None. A system of several seeds has the mean of
-their figures. Units are what varies in the intervals and tests over rows: they speak of these trained models
-on other speakers. `seed_difference` speaks of other trainings on these rows, `method_difference` of other
-trainings on other speakers.
+A *metric* is the name of one of labels (`metrics.METRICS`), or `mean`: of a number per row, such as ROUGE-L,
+with `gold` None. A system of several seeds has the mean of their figures. Units are what varies in the
+intervals and tests over rows: they speak of these trained models on other speakers. `seed_difference` speaks
+of other trainings on these rows, `method_difference` of other trainings on other speakers.
 
 Of rows that are all right no resample has a wrong one: there, and for shares of rows, `bootstrap` gives
 Wilson's interval.
@@ -25,6 +24,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
+
+from mmsr.evaluation.metrics import METRICS, metrics_of
 
 Array = NDArray[Any]
 Interval = tuple[float, float]
@@ -120,7 +121,7 @@ def paired_bootstrap(
         a: Predicted labels (numbers for `mean`) of the first system, `[n]`, or `[s, n]` of s seeds.
         b: Those of the second, in the same order of rows.
         clusters: Cluster of each row, `[n]`.
-        metric: accuracy, macro_f1, uar or mean.
+        metric: Name of a metric of labels, or mean.
         resamples: How many.
         seed: The same seed gives the same interval.
 
@@ -160,10 +161,10 @@ def bootstrap(
     samples. Clusters, and several seeds, are drawn all the same.
 
     Where all draws give one figure, as where every row is right, Wilson's interval takes the clusters for
-    rows: as if all rows of a speaker were one, which errs to the wide side. It does so for macro-F1 and UAR
-    too, whose labels weigh alike: there k rows count as k · l² / (n Σ 1 / n_label), of n rows and l labels,
-    which is less the rarer one of them is. A `mean` of other numbers, such as ratings or differences, is no
-    share, and its bootstrap stays.
+    rows: as if all rows of a speaker were one, which errs to the wide side. It does so for metrics whose
+    labels weigh alike too, such as macro-F1: there k rows count as k · l² / (n Σ 1 / n_label), of n rows and
+    l labels, which is less the rarer one of them is. A `mean` of other numbers, such as ratings or
+    differences, is no share, and its bootstrap stays.
 
     Arguments and errors are as of `paired_bootstrap`, but that a single unit is allowed, of which nothing can
     be said: both ends are nan.
@@ -172,15 +173,17 @@ def bootstrap(
     counts = _Counts.of(gold, predicted, None, clusters=clusters, metric=metric, least=1)
     if counts.units == 1:
         return math.nan, math.nan
-    share = metric != "mean" or np.asarray(predicted).dtype == bool
+    known = METRICS.get(metric)
+    of_outcomes = known is not None or np.asarray(predicted).dtype == bool
+    is_share = known.is_share if known is not None else of_outcomes
     value = float(counts.mean_figures(figure, counts.totals[None])[0][0])
-    if share and metric in ("accuracy", "mean") and clusters is None and counts.seeds == 1:
+    if is_share and clusters is None and counts.seeds == 1:
         low, high = wilson_interval(value, counts.units)
         return float(low), float(high)
     figures = np.concatenate([counts.mean_figures(figure, sums)[0] for sums in counts.drawn(resamples, seed)])
-    if share and np.ptp(figures) < 1e-12:  # equal but for rounding is equal
-        weighed = _label_balance(counts) if metric in ("macro_f1", "uar") else 1.0
-        low, high = wilson_interval(value, counts.units * weighed)
+    if of_outcomes and np.ptp(figures) < 1e-12:  # equal but for rounding is equal
+        weight = _label_balance(counts) if known is not None and known.averages_labels else 1.0
+        low, high = wilson_interval(value, counts.units * weight)
         return float(low), float(high)
     return expanded_interval(figures, counts.units)
 
@@ -196,12 +199,12 @@ def wilson_interval(share: ArrayLike, n: ArrayLike, *, confidence: float = CONFI
         n: How many rows, each by itself; need not be whole.
         confidence: Such as .95.
     """
+    from statsmodels.stats.proportion import proportion_confint
+
     share, n = np.asarray(share, dtype=float), np.asarray(n, dtype=float)
-    z = stats.norm.ppf((1 + confidence) / 2)
-    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    low, high = proportion_confint(share * n, n, alpha=1 - confidence, method="wilson")
     # of nothing but right ones the end is 1, which rounding may miss
-    return np.clip(middle - half, 0.0, share), np.clip(middle + half, share, 1.0)
+    return np.clip(low, 0.0, share), np.clip(high, share, 1.0)
 
 
 def seed_figures(gold: ArrayLike | None, predicted: ArrayLike, *, metric: str = "macro_f1") -> list[float]:
@@ -276,10 +279,12 @@ def mcnemar(gold: ArrayLike, a: ArrayLike, b: ArrayLike) -> McNemar:
     gold, a, b = (np.asarray(values) for values in (gold, a, b))
     if not gold.shape == a.shape == b.shape or gold.ndim != 1:
         raise ValueError(f"gold, a and b have shapes {gold.shape}, {a.shape}, {b.shape}; accepted: all [n]")
+    from statsmodels.stats.contingency_tables import mcnemar as test
+
     right_a, right_b = a == gold, b == gold
     only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
     discordant, few = only_a + only_b, min(only_a, only_b)
-    exact = float(stats.binomtest(few, discordant).pvalue) if discordant else 1.0
+    exact = float(test([[0, only_a], [only_b, 0]], exact=True).pvalue)
     if discordant < FEW_DISCORDANT:
         return McNemar(only_a, only_b, exact, "exact")
     # half of what is as extreme as the observed, on both sides; at equal counts the sides share it
@@ -299,14 +304,13 @@ def holm(p_values: ArrayLike) -> Array:
     Raises:
         ValueError: Not one axis, or a value that is not from 0 to 1.
     """
+    from statsmodels.stats.multitest import multipletests
+
     given = np.asarray(p_values, dtype=float)
     if given.ndim != 1 or not ((given >= 0) & (given <= 1)).all():
         raise ValueError(f"p-values {given.tolist()}; accepted: a list of numbers from 0 to 1")
-    order = np.argsort(given)
-    adjusted = np.empty_like(given)
-    weighted = given[order] * np.arange(len(given), 0, -1)
-    adjusted[order] = np.minimum(np.maximum.accumulate(weighted), 1.0) if len(given) else weighted
-    return adjusted
+    # one p-value stays what it is; multipletests collects garbage in each call, which may take a second
+    return multipletests(given, method="holm")[1] if len(given) > 1 else given
 
 
 def seed_interval(values: Sequence[float], *, confidence: float = CONFIDENCE) -> Interval:
@@ -435,12 +439,13 @@ def minimum_detectable_difference(
 
 
 def effect_size(difference: Difference) -> Effect:
-    """Cohen's h of two accuracies; of other figures the difference in standard deviations of a unit's.
+    """Cohen's h of two shares; of other figures the difference in standard deviations of a unit's.
 
     h = 2 asin √a - 2 asin √b, of which .2 is called small, .5 medium and .8 large. A unit's standard
     deviation is the standard error times √units.
     """
-    if difference.metric == "accuracy":
+    known = METRICS.get(difference.metric)
+    if known is not None and known.is_share:
         return Effect("cohen_h", 2 * (math.asin(difference.a**0.5) - math.asin(difference.b**0.5)))
     deviation = difference.standard_error * math.sqrt(difference.units)
     return Effect("standardised_difference", difference.difference / deviation if deviation > 1e-12 else None)
@@ -457,60 +462,35 @@ def expanded_interval(values: Array, units: int) -> Interval:
 def figure_of(metric: str) -> Callable[[Array], Array]:
     """The function from sums `[..., m]` to the metric's figures `[...]`.
 
-    The sums of labels are a confusion matrix, `m` = gold label · labels + predicted label; those of `mean`
+    The sums of labels are a confusion matrix, `m` = true label · labels + predicted label; those of `mean`
     the rows' numbers added up, and how many they are.
 
     Raises:
         ValueError: An unknown metric; says which there are.
     """
-    if metric not in FIGURES:
-        raise ValueError(f"metric {metric!r} is unknown; accepted: {', '.join(FIGURES)}")
-    return FIGURES[metric]
-
-
-def _accuracy(sums: Array) -> Array:
-    hits, _, _ = _margins(sums)
-    return hits.sum(axis=-1) / sums.sum(axis=-1)
-
-
-def _macro_f1(sums: Array) -> Array:
-    hits, gold, predicted = _margins(sums)
-    return _mean_share(2 * hits, gold + predicted)  # over labels that are in either
-
-
-def _uar(sums: Array) -> Array:
-    hits, gold, _ = _margins(sums)
-    return _mean_share(hits, gold)  # over labels that are in gold
+    if metric == "mean":
+        return _mean
+    known = METRICS.get(metric)
+    if known is None or known.from_confusion is None:
+        accepted = ", ".join([*(known.name for known in metrics_of("label")), "mean"])
+        raise ValueError(f"metric {metric!r} is unknown; accepted: {accepted}")
+    from_confusion = known.from_confusion
+    return lambda sums: from_confusion(_confusion(sums))
 
 
 def _mean(sums: Array) -> Array:
     return sums[..., 0] / sums[..., 1]
 
 
-FIGURES: dict[str, Callable[[Array], Array]] = {
-    "accuracy": _accuracy,
-    "macro_f1": _macro_f1,
-    "uar": _uar,
-    "mean": _mean,
-}
-
-
-def _margins(sums: Array) -> tuple[Array, Array, Array]:
-    """Hits, gold rows and predicted rows of each label, `[..., l]`."""
+def _confusion(sums: Array) -> Array:
+    """Sums of labels `[..., m]` as confusion matrices `[..., l, l]`."""
     labels = math.isqrt(sums.shape[-1])
-    confusion = sums.reshape(*sums.shape[:-1], labels, labels)
-    return np.diagonal(confusion, axis1=-2, axis2=-1), confusion.sum(axis=-1), confusion.sum(axis=-2)
-
-
-def _mean_share(part: Array, whole: Array) -> Array:
-    there = whole > 1e-9  # swaps of averaged seeds leave a zero as its rounding error
-    shares = np.divide(part, whole, out=np.zeros(np.broadcast_shapes(part.shape, whole.shape)), where=there)
-    return shares.sum(axis=-1) / there.sum(axis=-1)
+    return sums.reshape(*sums.shape[:-1], labels, labels)
 
 
 def _label_balance(counts: "_Counts") -> float:
     """What a row counts for in a mean over labels: l² / (n Σ 1 / n_label), 1 where each has as many rows."""
-    _, gold, _ = _margins(counts.totals[0])
+    gold = _confusion(counts.totals[0]).sum(axis=-1)
     of_label = gold[gold > 0]
     return float(len(of_label) ** 2 / (of_label.sum() * (1 / of_label).sum()))
 
@@ -552,8 +532,8 @@ class _Counts:
         rows = sides[0].shape[-1]
         if (gold is None) != (metric == "mean"):
             raise ValueError(
-                f"metric {metric!r} and gold {'None' if gold is None else 'given'}; "
-                "accepted: gold labels with accuracy, macro_f1 and uar, None with mean"
+                f"metric {metric!r} and gold {'None' if gold is None else 'given'}; accepted: gold labels "
+                f"with {', '.join(known.name for known in metrics_of('label'))}, None with mean"
             )
         given = {"a": sides[0][0], "b": sides[-1][0], "gold": gold, "clusters": clusters}
         for name, values in given.items():

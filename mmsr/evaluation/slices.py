@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from mmsr.evaluation.metrics import Row, bootstrap_intervals, sentiment_metrics, speakers_of
-from mmsr.evaluation.significance import Array
+from mmsr.evaluation.entries import bootstrap_intervals, label_pairs, speakers_of
+from mmsr.evaluation.metrics import Array, sentiment_metrics
+from mmsr.records import Prediction
 
 LEAST = 30  # rows that a slice needs to be called the worst
 PERMUTATIONS = 2000
@@ -27,14 +28,14 @@ Attributes = Mapping[str, Mapping[str, str | float | None]]
 
 
 def slice_figures(
-    rows: Sequence[Row],
+    rows: Sequence[Prediction],
     labels: Sequence[str],
     *,
     attributes: Attributes | None = None,
     least: int = LEAST,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Returns `slices`, `worst_slice` and `slice_rows` (`least`) of one condition's rows (predictions.jsonl).
+    """Returns `slices`, `worst_slice` and `slice_rows` (`least`) of one condition's predictions.
 
     `slices` is {attribute: {value: entry}} with `n`, `accuracy`, `macro_f1`, `interval` and `interval_over`,
     of a single row without the latter two. The attributes are language, kind and speaker, where the rows have
@@ -53,11 +54,13 @@ def slice_figures(
     """
     if least < 2:
         raise ValueError(f"least is {least}; accepted: 2 rows or more")
-    rows = [row for row in rows if row["label"] is not None and row["predicted_label"] is not None]
+    rows = [row for row in rows if row.label is not None and row.predicted_label is not None]
     members: dict[tuple[str, str], list[int]] = {}
-    given = {field: {row["id"]: row[field] for row in rows} for field in FIELDS} | dict(attributes or {})
+    given = {field: {row.id: getattr(row, field) for row in rows} for field in FIELDS} | dict(
+        attributes or {}
+    )
     for attribute, values in given.items():
-        of_rows = [values.get(row["id"]) for row in rows]
+        of_rows = [values.get(row.id) for row in rows]
         if any(value is not None for value in of_rows):
             # a speaker may be called by a number, and is a speaker nevertheless
             named = ["unknown" if value is None else str(value) for value in of_rows]
@@ -93,8 +96,8 @@ def are_numbers(attribute: str, names: Sequence[str]) -> bool:
     return quarters or (attribute not in FIELDS and all(_number(name) is not None for name in known))
 
 
-def _figures(rows: Sequence[Row], labels: Sequence[str]) -> dict[str, Any]:
-    gold, predicted = ([row[field] for row in rows] for field in ("label", "predicted_label"))
+def _figures(rows: Sequence[Prediction], labels: Sequence[str]) -> dict[str, Any]:
+    gold, predicted = label_pairs(rows)
     figures = sentiment_metrics(gold, predicted, labels)
     speakers = speakers_of(rows)
     entry = {name: figures[name] for name in ("n", "accuracy", "macro_f1")}
@@ -104,7 +107,7 @@ def _figures(rows: Sequence[Row], labels: Sequence[str]) -> dict[str, Any]:
 
 
 def _worst(
-    rows: Sequence[Row],
+    rows: Sequence[Prediction],
     members: Mapping[tuple[str, str], Sequence[int]],
     slices: Mapping[str, Mapping[str, Any]],
     *,
@@ -117,7 +120,7 @@ def _worst(
         return None
     worst = min(names, key=lambda name: (slices[name[0]][name[1]]["accuracy"], name))
     entry = slices[worst[0]][worst[1]]
-    right = np.array([row["label"] == row["predicted_label"] for row in rows], dtype=np.float32)
+    right = np.array([row.label == row.predicted_label for row in rows], dtype=np.float32)
     shares = np.zeros((len(names), len(rows)), dtype=np.float32)
     for place, name in enumerate(names):
         shares[place, list(members[name])] = 1 / len(members[name])

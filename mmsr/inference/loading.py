@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import mimetypes
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +22,12 @@ from mmsr.inference.packaged import checkpoint
 from mmsr.inference.pipeline import TASK, SentimentReasoningPipeline
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor
+from mmsr.records import Answer, Predict, Utterance
 
-if TYPE_CHECKING:  # not for who answers one utterance: evaluation's metrics take seconds to import
+if TYPE_CHECKING:  # not for who answers one utterance: these take seconds to import
     from mmsr.data.features.store import Dtype
-    from mmsr.records import Answer, Predict, Record
+    from mmsr.evaluation.report.pictures import Attention
+    from mmsr.evaluation.report.run import Example
 
 
 def load_pipeline(
@@ -86,7 +89,7 @@ def predictor(
     audio_features: Callable[[str], torch.Tensor] | None = None,
     **options: Any,
 ) -> Predict:
-    """The pipeline as evaluation sees a model: records in, answers out, in order.
+    """The pipeline as evaluation uses a model: utterances in, answers out, in order.
 
     Rows of like length are answered together.
 
@@ -102,21 +105,21 @@ def predictor(
             return len(audio) / pipe.processor.feature_extractor.sampling_rate
         return 0.0 if audio is None else Audio.duration(audio)
 
-    def given(record: Record) -> dict[str, Any]:
-        audio, text = record["audio"], record["text"]
+    def given(utterance: Utterance) -> dict[str, Any]:
+        audio, text = utterance.audio, utterance.text
         if audio_features is None or not isinstance(audio, str):
             return {"audio": audio, "text": text}
         return {"audio_features": audio_features(audio), "text": text}
 
-    def predict(records: Sequence[Record]) -> list[Answer]:
-        seconds = [length(record["audio"]) for record in records]
-        order = sorted(range(len(records)), key=seconds.__getitem__)
-        inputs: Any = (given(records[row]) for row in order)
+    def predict(utterances: Sequence[Utterance]) -> list[Answer]:
+        seconds = [length(utterance.audio) for utterance in utterances]
+        order = sorted(range(len(utterances)), key=seconds.__getitem__)
+        inputs: Any = (given(utterances[row]) for row in order)
         if audio_features is None:
             inputs = list(inputs)  # else a batch's states at a time, which are large
         answers = pipe(inputs, batch_size=batch_size, **options)
         ranked = sorted(zip(order, answers, strict=True), key=lambda pair: pair[0])
-        return [answer for _, answer in ranked]
+        return [Answer.from_dict(answer) for _, answer in ranked]
 
     return predict
 
@@ -147,18 +150,18 @@ def open_predictor(
     return predictor(pipe, audio_features=heard)
 
 
-def look_inside(pipe: SentimentReasoningPipeline, record: Mapping[str, Any]) -> dict[str, Any] | None:
+def look_inside(pipe: SentimentReasoningPipeline, row: Utterance) -> Attention | None:
     """Where the words look in the audio: attention of the fusion's last layer, mean over heads.
 
     Returns:
         `weights [t, f]`, `tokens`, `waveform [s]` and `rate` (Hz); None where the model's fusion has no
-        attention from text to audio, or the record lacks one of the two.
+        attention from text to audio, or the row lacks one of the two.
     """
     kinds = looks(pipe.model.config.fusion)
-    if not record.get("audio") or not record.get("text") or WORDS_AT_FRAMES not in kinds:
+    if not row.has("audio") or not row.has("text") or WORDS_AT_FRAMES not in kinds:
         return None
     processor, model = pipe.processor, pipe.model
-    utterance = pipe.preprocess(dict(record))
+    utterance = pipe.preprocess({"audio": row.audio, "text": row.text})
     inputs = processor(audio=[utterance["audio"]], text=[utterance["text"]], return_tensors="pt").to(
         model.device
     )
@@ -179,38 +182,30 @@ def look_inside(pipe: SentimentReasoningPipeline, record: Mapping[str, Any]) -> 
     }
 
 
-def _sound(audio: str | None) -> dict[str, Any]:
-    """What a report's player needs of audio that is no file."""
-    if audio is None or not is_url(audio):
-        return {}
-    kind = mimetypes.guess_type(audio.partition("::")[0])[0]
-    return {"audio_bytes": read_bytes(audio), "mime": kind or "audio/wav"}
-
-
 def examples(
     pipe: SentimentReasoningPipeline,
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[Utterance],
     *,
     progress: Callable[[], None] | None = None,
-) -> list[dict[str, Any]]:
+) -> list[Example]:
     """Rows of a manifest with the model's answer, counterfactual rationales and attention."""
+    from mmsr.evaluation.report.run import Example
+
     shown = []
     for row in rows:
-        record = {"audio": row["audio"], "text": row["text"]}
-        answer = pipe(record, alternatives=pipe.model.decoder is not None)
+        answer = pipe({"audio": row.audio, "text": row.text}, alternatives=pipe.model.decoder is not None)
+        mime, played = None, row
+        if isinstance(row.audio, str) and is_url(row.audio):
+            mime = mimetypes.guess_type(row.audio.partition("::")[0])[0]
+            played = replace(row, audio=read_bytes(row.audio))
         shown.append(
-            {
-                **{
-                    name: row[name]
-                    for name in ("id", "audio", "text", "label", "rationale", "kind", "language")
-                },
-                **_sound(row["audio"]),
-                "predicted_label": answer["label"],
-                "scores": answer["scores"],
-                "predicted_rationale": answer["rationale"],
-                "counterfactuals": answer.get("alternatives", {}),
-                "attention": look_inside(pipe, record),
-            }
+            Example(
+                utterance=played,
+                answer=Answer.from_dict(answer),
+                mime=mime,
+                counterfactuals=answer.get("alternatives", {}),
+                attention=look_inside(pipe, row),
+            )
         )
         if progress:
             progress()

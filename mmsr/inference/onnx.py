@@ -20,7 +20,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -38,7 +38,7 @@ from mmsr.model.configuration import MmsrConfig
 from mmsr.model.decoders import LabelGrammar
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor
-from mmsr.records import Answer, Record
+from mmsr.records import Answer, Utterance
 
 Precision = Literal["float32", "int8"]
 LARGEST_DIFFERENCE = 1e-3
@@ -315,14 +315,14 @@ def _session(path: Path, threads: int = 0) -> Any:
 
 
 class OnnxReasoner:
-    """Records in, answers out, from the graphs that `export_onnx` wrote: what evaluation takes for a model.
+    """Utterances in, answers out, from the graphs that `export_onnx` wrote: a `Predict` for evaluation.
 
     Rationales are generated greedily, and are those of the pipeline with its defaults.
 
     Args:
         folder: of `export_onnx`.
         precision: which graphs.
-        batch_size: records at a time.
+        batch_size: utterances at a time.
         threads: of onnxruntime; by default as many as torch's.
         load_audio: turns a path into a mono waveform at the model's rate (default: `mmsr.Audio`).
 
@@ -354,16 +354,20 @@ class OnnxReasoner:
         self.batch_size = batch_size
         self.load_audio = load_audio or Audio(self.config.sampling_rate)
 
-    def __call__(self, records: Sequence[Record]) -> list[Answer]:
-        """Answer records, in order."""
-        batches = range(0, len(records), self.batch_size)
-        return [one for at in batches for one in self._answer(records[at : at + self.batch_size])]
+    def __call__(self, utterances: Sequence[Utterance]) -> list[Answer]:
+        """Answer utterances, in order."""
+        batches = range(0, len(utterances), self.batch_size)
+        return [
+            answer
+            for start in batches
+            for answer in self._answer(utterances[start : start + self.batch_size])
+        ]
 
-    def _answer(self, records: Sequence[Mapping[str, Any]]) -> list[Answer]:
+    def _answer(self, utterances: Sequence[Utterance]) -> list[Answer]:
         config = self.config
-        logits, memory, memory_mask = self.encoder.run(_ENCODER_OUTPUTS, self._inputs(records))
+        logits, memory, memory_mask = self.encoder.run(_ENCODER_OUTPUTS, self._inputs(utterances))
         chosen, scores = logits.argmax(-1), logits / config.temperature
-        rationales: list[str | None] = [None] * len(records)
+        rationales: list[str | None] = [None] * len(utterances)
         layout = config.format
         if layout is not None:
             sequences, label_logits = self._generate(memory, memory_mask, chosen)
@@ -382,21 +386,21 @@ class OnnxReasoner:
             for label, row, rationale in zip(chosen.tolist(), shares.tolist(), rationales, strict=True)
         ]
 
-    def _inputs(self, records: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    def _inputs(self, utterances: Sequence[Utterance]) -> dict[str, np.ndarray]:
         """The encoder graph's inputs; a modality that all rows lack is one masked stretch."""
         waves = [
-            one if one is None or isinstance(one, np.ndarray) else self.load_audio(one)
-            for one in (record["audio"] for record in records)
+            audio if audio is None or isinstance(audio, np.ndarray) else self.load_audio(audio)
+            for audio in (utterance.audio for utterance in utterances)
         ]
-        texts = [record["text"] for record in records]
+        texts = [utterance.text for utterance in utterances]
         given = self.processor(
-            audio=None if all(one is None for one in waves) else waves,
-            text=None if all(one is None for one in texts) else texts,
+            audio=None if all(wave is None for wave in waves) else waves,
+            text=None if all(text is None for text in texts) else texts,
             return_tensors="pt",
         )
         inputs = {}
         for name in input_names(self.config):
-            value = given[name].numpy() if name in given else np.zeros((len(records), 1), np.int64)
+            value = given[name].numpy() if name in given else np.zeros((len(utterances), 1), np.int64)
             if name.startswith("input_values"):
                 short = max(0, self.config.sampling_rate - value.shape[1])  # the graph wants its first frame
                 value = np.pad(value, ((0, 0), (0, short)))
@@ -442,8 +446,8 @@ class OnnxReasoner:
 
 def compare_precisions(
     folder: str | os.PathLike[str],
-    rows: Sequence[Mapping[str, Any]],
-    reference: Sequence[Mapping[str, Any]],
+    rows: Sequence[Utterance],
+    reference: Sequence[Answer],
     *,
     batch_size: int = 32,
 ) -> dict[str, dict[str, float | int]]:
@@ -459,23 +463,23 @@ def compare_precisions(
         precision -> `n`, `label` and `rationale` (shares of rows answered as torch does), `probability` (the
         largest difference of one), and, where rows have labels, `accuracy` and `accuracy_of_torch`.
     """
-    records = [Record(audio=row["audio"], text=row["text"], language=row["language"]) for row in rows]
-    true = np.array([row["label"] for row in rows], dtype=object)
+    inputs = [row.model_input() for row in rows]
+    true = np.array([row.label for row in rows], dtype=object)
     known = np.array([label is not None for label in true])
-    theirs = np.array([one["label"] for one in reference], dtype=object)
+    theirs = np.array([answer.label for answer in reference], dtype=object)
     kept: dict[str, dict[str, float | int]] = {}
     for precision in _SUFFIX:
-        answers = OnnxReasoner(folder, precision=cast(Precision, precision), batch_size=batch_size)(records)
-        ours = np.array([one["label"] for one in answers], dtype=object)
+        answers = OnnxReasoner(folder, precision=cast(Precision, precision), batch_size=batch_size)(inputs)
+        ours = np.array([answer.label for answer in answers], dtype=object)
         pairs = list(zip(answers, reference, strict=True))
         kept[precision] = {
             "n": len(rows),
             "label": float(np.mean(ours == theirs)),
-            "rationale": float(np.mean([one["rationale"] == other["rationale"] for one, other in pairs])),
+            "rationale": float(np.mean([answer.rationale == other.rationale for answer, other in pairs])),
             "probability": max(
-                abs(one["scores"][label] - score)
-                for one, other in pairs
-                for label, score in other["scores"].items()
+                abs(answer.scores[label] - score)
+                for answer, other in pairs
+                for label, score in other.scores.items()
             ),
         }
         if known.any():
@@ -488,7 +492,7 @@ def export_pipeline(
     pipe: SentimentReasoningPipeline,
     out: str | os.PathLike[str],
     *,
-    rows: Sequence[Mapping[str, Any]] = (),
+    rows: Sequence[Utterance] = (),
     batch_size: int = 32,
 ) -> tuple[dict[str, float], dict[str, dict[str, float | int]]]:
     """Write a pipeline's model as ONNX graphs, and what they keep of its answers to rows.
@@ -508,8 +512,7 @@ def export_pipeline(
     differences = export_onnx(pipe.model, pipe.processor, out)
     if not rows:
         return differences, {}
-    records = [Record(audio=row["audio"], text=row["text"], language=row["language"]) for row in rows]
-    answers = predictor(pipe, batch_size=batch_size)(records)
+    answers = predictor(pipe, batch_size=batch_size)([row.model_input() for row in rows])
     agreement = compare_precisions(out, rows, answers, batch_size=batch_size)
     write_file(Path(out, "agreement.json"), json.dumps(agreement, indent=1).encode())
     return differences, agreement

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from mmsr.inference.loading import predictor
 
 if TYPE_CHECKING:
     from mmsr.inference.pipeline import SentimentReasoningPipeline
-    from mmsr.records import Progress
+    from mmsr.records import Prediction, Progress
 
 _SHORTEST, _LONGEST = 0.1, 300.0  # seconds of audio that one answer fits
 
@@ -80,8 +81,8 @@ def predict_manifest(
     batch_size: int = 32,
     progress: Progress | None = None,
     **options: Any,
-) -> list[dict[str, Any]]:
-    """Answer every row of a manifest; returns rows as those of predictions.jsonl.
+) -> list[Prediction]:
+    """Answer every row of a manifest.
 
     Args:
         pipe: The pipeline.
@@ -89,7 +90,7 @@ def predict_manifest(
         columns: Names that columns have in this manifest.
         label_map: What labels are called in it.
         text_column: The transcript that the model reads, `text` or `asr_text`.
-        abstain_below: Add `abstained`, whether the label's probability is below this.
+        abstain_below: Set `abstained`: whether the label's probability is below this.
         batch_size: Rows at a time.
         progress: Called with the task, the rows answered and all rows.
         **options: The pipeline's, such as `num_beams` or `forced_label`.
@@ -97,17 +98,18 @@ def predict_manifest(
     Raises:
         ValueError: The manifest has faults, or a row has nothing that can be answered.
     """
-    from mmsr.data.manifest.manifest import load_manifest
+    from mmsr.data.manifest.manifest import load_manifest, utterances
     from mmsr.evaluation.run import predict_rows
 
     labels = pipe.model.config.labels
     table = load_manifest(manifest, labels=labels, columns=columns, label_map=label_map)
     predict = predictor(pipe, batch_size=batch_size, **options)
-    predictions = predict_rows(predict, table.to_list(), text_column=text_column, progress=progress)
-    if abstain_below is not None:
-        for row in predictions:
-            row["abstained"] = row["scores"][row["predicted_label"]] < abstain_below
-    return predictions
+    predictions = predict_rows(predict, utterances(table), text_column=text_column, progress=progress)
+    if abstain_below is None:
+        return predictions
+    return [
+        replace(prediction, abstained=prediction.confidence < abstain_below) for prediction in predictions
+    ]
 
 
 def recording_notes(audio: str | os.PathLike[str]) -> Iterator[str]:

@@ -14,12 +14,14 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from mmsr.data.loading.datamodule import MmsrDataModule
+from mmsr.data.manifest.manifest import utterances
 from mmsr.evaluation.calibration import CalibrationError, calibrate, calibration_line
 from mmsr.files import atomic_write, write_file
 from mmsr.inference.pipeline import TASK, SentimentReasoningPipeline
 from mmsr.model.card import model_card
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor
+from mmsr.records import Answer, Utterance
 from mmsr.training.module import MmsrModule
 from mmsr.training.parameters import merge_lora
 
@@ -155,16 +157,17 @@ def calibrate_model(model: MmsrForSentimentReasoning, processor: MmsrProcessor, 
     alone = trainer is None or trainer.world_size == 1
     by_loader = alone and (layout is None or not layout.label_learned)
 
-    def predict(records: Sequence[Any]) -> Any:
+    def predict(rows: Sequence[Utterance]) -> list[Answer]:
         if by_loader:
             return _answers(model, data)
         pipe = SentimentReasoningPipeline(model=model, processor=processor, device=model.device, task=TASK)
-        inputs = [{name: record[name] for name in ("audio", "text")} for record in records]
-        return pipe(inputs, batch_size=_CALIBRATION_ROWS, rationale=False)
+        inputs = [{"audio": row.audio, "text": row.text} for row in rows]
+        answers = pipe(inputs, batch_size=_CALIBRATION_ROWS, rationale=False)
+        return [Answer.from_dict(answer) for answer in answers]
 
     try:
         found = calibrate(
-            predict, data.dev_rows.to_list(), labels=model.config.labels, text_column=data.text_column
+            predict, utterances(data.dev_rows), labels=model.config.labels, text_column=data.text_column
         )
     except CalibrationError as error:
         return f"probabilities are not calibrated (temperature 1), development split: {error}"
@@ -174,17 +177,19 @@ def calibrate_model(model: MmsrForSentimentReasoning, processor: MmsrProcessor, 
 
 
 @torch.no_grad()
-def _answers(model: MmsrForSentimentReasoning, data: MmsrDataModule) -> list[dict[str, dict[str, float]]]:
-    """The head's `scores` for each labelled development row, in the rows' order."""
-    loader = data.val_dataloader()
-    answers: dict[int, dict[str, dict[str, float]]] = {}
+def _answers(model: MmsrForSentimentReasoning, data: MmsrDataModule) -> list[Answer]:
+    """The head's answer to each labelled development row, in the rows' order."""
+    loader, labels = data.val_dataloader(), model.config.labels
+    answers: dict[int, Answer] = {}
     for rows, batch in zip(list(loader.batch_sampler), loader, strict=True):  # type: ignore[arg-type]
         inputs = {name: value.to(model.device) for name, value in batch.items() if "labels" not in name}
         memory = model.encoder(**inputs, return_dict=True)
         scores = model.head(memory.last_hidden_state, memory.attention_mask).float().softmax(-1)
         for row, label, of_row in zip(rows, batch["sentiment_labels"].tolist(), scores.tolist(), strict=True):
             if label >= 0:
-                answers[row] = {"scores": dict(zip(model.config.labels, of_row, strict=True))}
+                by_label = dict(zip(labels, of_row, strict=True))
+                best = max(by_label, key=by_label.__getitem__)
+                answers[row] = Answer(label=best, score=by_label[best], scores=by_label)
     return [answers[row] for row in sorted(answers)]
 
 

@@ -26,13 +26,15 @@ import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
-from torchmetrics.classification import MulticlassF1Score
+from torchmetrics.classification import MulticlassConfusionMatrix
 
+from mmsr.evaluation.metrics import label_metrics
 from mmsr.model.configuration import MmsrConfig
 from mmsr.model.modeling import MmsrForSentimentReasoning, MmsrOutput
 from mmsr.model.processing import MmsrProcessor
 from mmsr.records import ATTENTION_MASK, AUDIO_FEATURES_MASK, INPUT_VALUES_MASK, LABELS, SENTIMENT_LABELS
 from mmsr.training.factory import add_updates, make_model, make_objectives, prepare_model, use_feature_store
+from mmsr.training.monitor import MODEL_LOSSES
 from mmsr.training.objectives import OgmGe, Pooled, pooled_streams, symmetric_divergence
 from mmsr.training.parameters import (
     cosine_with_warmup,
@@ -44,8 +46,6 @@ from mmsr.training.parameters import (
     parameter_groups,
 )
 from mmsr.training.settings import TrainingSettings
-
-MODEL_LOSSES = ("loss", "sentiment_loss", "rationale_loss")
 
 
 class MmsrModule(L.LightningModule):
@@ -100,8 +100,8 @@ class MmsrModule(L.LightningModule):
                 use_feature_store(settings, model, processor, self.trainer)
         elif model.config.audio_standardize and model.config.uses_audio and not settings.pretrained:
             raise ValueError("config audio_standardize takes its statistics from a feature_store=: name one")
-        self.dev_macro_f1 = MulticlassF1Score(len(model.config.labels), average="macro")
-        self.dev_decoder_macro_f1 = MulticlassF1Score(len(model.config.labels), average="macro")
+        self.dev_confusion = MulticlassConfusionMatrix(len(model.config.labels))
+        self.dev_decoder_confusion = MulticlassConfusionMatrix(len(model.config.labels))
 
     def configure_callbacks(self) -> list[Callback]:
         """The average of the weights, where one is kept."""
@@ -226,26 +226,43 @@ class MmsrModule(L.LightningModule):
                 self._log_training(f"ogm_ge_{name}", factor, 1)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Losses and macro-F1 of the development rows, both modalities present.
+        """Losses of a development batch, both modalities present, and the confusion matrix of its labels.
 
-        `dev_macro_f1` is the head's; `dev_decoder_macro_f1` the decoder's where it gives the label first.
-        Where it gives the label last, the given rationale would tell it.
+        The decoder's labels count too where it gives the label first. Where it gives the label last, the
+        given rationale would tell it.
         """
         output = self.model(**batch, use_cache=False)  # type: ignore[misc]
         labels = batch["sentiment_labels"]
         known = labels >= 0
-        self.dev_macro_f1.update(output.sentiment_logits[known], labels[known])
+        self.dev_confusion.update(output.sentiment_logits[known], labels[known])
         losses = {name: output.get(name) for name in MODEL_LOSSES}
         for name, loss, rows in self._figures(losses, len(labels)):
             self.log(f"dev_{name}", loss, batch_size=rows, sync_dist=True)
-        self.log("dev_macro_f1", self.dev_macro_f1, prog_bar=True)
-        layout, decoded = self.parts()[0].config.format, output.decoder_sentiment_logits
-        if layout is not None and layout.label_first and layout.label_learned:
-            if decoded is not None:
-                written = known & (batch["labels"] >= 0).any(-1)
-                self.dev_decoder_macro_f1.update(decoded[written], labels[written])
-            if decoded is not None or self.trainer.world_size > 1:
-                self.log("dev_decoder_macro_f1", self.dev_decoder_macro_f1)
+        if self._decoder_gives_label_first and output.decoder_sentiment_logits is not None:
+            written = known & (batch["labels"] >= 0).any(-1)
+            self.dev_decoder_confusion.update(output.decoder_sentiment_logits[written], labels[written])
+
+    def on_validation_epoch_end(self) -> None:
+        """Metrics of the labels, over the development rows of all processes.
+
+        `dev_accuracy`, `dev_macro_f1` and so on are the head's, `dev_decoder_accuracy` and so on the
+        decoder's.
+        """
+        matrices = {"dev": self.dev_confusion}
+        if self._decoder_gives_label_first:
+            matrices["dev_decoder"] = self.dev_decoder_confusion
+        for source, matrix in matrices.items():
+            confusion = matrix.compute().cpu().numpy()
+            matrix.reset()
+            if source == "dev" or confusion.any():
+                for name, value in label_metrics(confusion).items():
+                    shown = (source, name) == ("dev", "macro_f1")
+                    self.log(f"{source}_{name}", value, prog_bar=shown, sync_dist=True)
+
+    @property
+    def _decoder_gives_label_first(self) -> bool:
+        layout = self.parts()[0].config.format
+        return layout is not None and layout.label_first and layout.label_learned
 
     def drop_modalities(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Mask one modality in some of the rows that have both."""

@@ -26,6 +26,7 @@ from mmsr.data.manifest.manifest import fingerprint, load_manifest
 from mmsr.files import write_file
 from mmsr.training.callbacks import History, LastValidation, SaveModel
 from mmsr.training.module import MmsrModule
+from mmsr.training.monitor import checked_mode
 from mmsr.training.settings import TrainingSettings
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)  # the help of each setting
@@ -75,12 +76,30 @@ class MmsrCLI(LightningCLI):
         parser.link_arguments("seed_everything", "data.seed")
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.set_defaults(
-            {"early_stopping.monitor": "dev_loss", "early_stopping.mode": "min", "early_stopping.patience": 5}
+            {
+                "early_stopping.monitor": "dev_loss",
+                "early_stopping.mode": "auto",
+                "early_stopping.patience": 5,
+            }
         )
         parser.add_argument(
             "--monitor", type=str, default="dev_loss", help="What the best epoch is chosen by."
         )
-        parser.add_argument("--monitor_mode", type=str, default="min", help="min or max of `monitor`.")
+        parser.add_argument(
+            "--monitor_mode", type=str, default="auto", help="min, max, or auto: as the monitor is better."
+        )
+
+    def before_instantiate_classes(self) -> None:
+        """Which way each monitor is better; a run's identity has `min` or `max`, whatever was given.
+
+        Raises:
+            ValueError: A mode contradicts its monitor, or no run logs the monitor.
+        """
+        for monitor, mode in (
+            ("monitor", "monitor_mode"),
+            ("early_stopping.monitor", "early_stopping.mode"),
+        ):
+            self.config[mode] = checked_mode(self.config[monitor], self.config[mode], flag=f"--{mode}")
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """The trainer, with this program's checkpoints, logger and precision."""

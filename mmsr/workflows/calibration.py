@@ -72,7 +72,7 @@ def calibrate_checkpoint(
     try:
         found = calibrate(
             predictor(inputs.pipe, batch_size=batch_size, rationale=False),
-            inputs.splits["dev"].to_list(),
+            inputs.utterances("dev"),
             labels=inputs.labels,
             text_column=text_column,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from mmsr.evaluation.run import conformal_entries, evaluate, write_run
 from mmsr.evaluation.slices import LEAST, worst_slice_line
 from mmsr.inference.loading import examples as shown_examples
 from mmsr.inference.loading import predictor
-from mmsr.records import Progress
+from mmsr.records import Prediction, Progress, Utterance
 from mmsr.workflows.inputs import Inputs, Rows, corpus_beside, spread, training_history, training_seed
 
 
@@ -68,13 +68,13 @@ class Evaluation:
 
     Attributes:
         metrics: The content of metrics.json.
-        predictions: The rows of predictions.jsonl.
+        predictions: The predictions, which predictions.jsonl has as lines.
         split: The split that was evaluated, a key of `metrics`.
         report: The path of report.html.
     """
 
     metrics: dict[str, Any]
-    predictions: list[dict[str, Any]]
+    predictions: list[Prediction]
     split: str
     report: Path
 
@@ -141,13 +141,13 @@ def evaluate_checkpoint(
     measures = measures or Measures()
     columns = {name: read_column(measures.slice_table or rows.manifest, name) for name in measures.slices}
     inputs = Inputs.open(model, rows, required=["test"] if measures.conformal is None else ["test", "dev"])
-    pipe, labels, test_rows = inputs.pipe, inputs.labels, inputs.splits["test"].to_list()
+    pipe, labels, test_rows = inputs.pipe, inputs.labels, inputs.utterances("test")
     scorer = measures.scorer()
     metrics, predictions = evaluate(
         predictor(pipe, batch_size=batch_size, num_beams=num_beams),
         test_rows,
         labels=labels,
-        train_rows=inputs.splits["train"].to_list(),
+        train_rows=inputs.utterances("train"),
         conditions=measures.conditions,
         temperature=pipe.model.config.label_temperature,
         bertscore=scorer,
@@ -159,7 +159,7 @@ def evaluate_checkpoint(
     if measures.conformal is not None:
         label_sets = conformal_entries(
             predictor(pipe, batch_size=batch_size, rationale=False),
-            inputs.splits["dev"].to_list(),
+            inputs.utterances("dev"),
             predictions,
             labels=labels,
             coverage=measures.conformal,
@@ -184,17 +184,19 @@ def evaluate_checkpoint(
         predictions=predictions,
         labels=labels,
         history=training_history(inputs.model),
-        examples=shown_examples(pipe, spread(test_rows, examples)),  # type: ignore[arg-type]
+        examples=shown_examples(pipe, spread(test_rows, examples)),
         split=rows.split,
     )
     return Evaluation(document, predictions, rows.split, report)
 
 
-def _lengths(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+def _lengths(rows: Sequence[Utterance]) -> dict[str, dict[str, Any]]:
     """Seconds of audio, and words (characters of Chinese) of transcript, by id."""
     tokenize = UnicodeTokenizer().tokenize
-    texts = {row["id"]: row["text"] or row["asr_text"] for row in rows}
+    texts = {str(row.id): row.text or row.asr_text for row in rows}
     return {
-        "audio_seconds": {row["id"]: Audio.duration(row["audio"]) for row in rows if row["audio"]},
+        "audio_seconds": {
+            str(row.id): Audio.duration(row.audio) for row in rows if isinstance(row.audio, str)
+        },
         "transcript_words": {id_: float(len(tokenize(text))) for id_, text in texts.items() if text},
     }

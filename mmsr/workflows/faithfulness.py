@@ -13,11 +13,10 @@ from mmsr.data.audio.decoding import Audio
 from mmsr.data.corpora.demo.corpus import quoted_evidence, respeak, utterance_of
 from mmsr.evaluation.explain.attribution import attention_evidence, gradient_evidence, saliency
 from mmsr.evaluation.explain.faithfulness import Material, faithfulness, write_faithfulness
-from mmsr.evaluation.metrics import Row
 from mmsr.evaluation.report.faithfulness import write_faithfulness_report
 from mmsr.evaluation.report.page import check_out
 from mmsr.inference.loading import predictor
-from mmsr.records import Progress
+from mmsr.records import Progress, Utterance
 from mmsr.workflows.inputs import Inputs, Rows, spread, training_seed
 
 logger = logging.getLogger(__name__)
@@ -82,7 +81,7 @@ def examine_faithfulness(
         if count < 0:
             raise ValueError(f"--{flag} {count}; accepted: 0 or more")
     inputs = Inputs.open(model, rows)
-    pipe, test_rows = inputs.pipe, inputs.splits["test"].to_list()
+    pipe, test_rows = inputs.pipe, inputs.utterances("test")
     if pipe.model.decoder is None:
         raise ValueError(f"--model {model} writes no rationales; accepted: a model with a decoder")
     folder = Path(respoken or Path(out) / "respoken")
@@ -97,7 +96,7 @@ def examine_faithfulness(
         test_rows,
         labels=inputs.labels,
         material=Material(
-            train_rows=inputs.splits["train"].to_list(),
+            train_rows=inputs.utterances("train"),
             force=lambda label: predictor(pipe, batch_size=batch_size, forced_label=label),
             load_audio=Audio(pipe.processor.feature_extractor.sampling_rate),
             attributions=attributions,
@@ -110,7 +109,7 @@ def examine_faithfulness(
         progress=progress,
     )
     shown = {
-        row["id"]: saliency(pipe, {name: row[name] for name in ("audio", "text", "language")})  # type: ignore[arg-type]
+        str(row.id): saliency(pipe, row.model_input())
         for row in (spread(test_rows, pictures) if explains else [])
     }
     document = {
@@ -126,7 +125,7 @@ def examine_faithfulness(
     return Faithfulness(document, report)
 
 
-def _respoken(rows: Sequence[Row], folder: Path, *, progress: bool) -> dict[str, list[dict[str, str]]]:
+def _respoken(rows: Sequence[Utterance], folder: Path, *, progress: bool) -> dict[str, list[Utterance]]:
     """Rows of the demo corpus spoken again, by what was changed; of other rows none."""
     if not any(utterance_of(row) for row in rows):
         return {"manner": [], "voice": []}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mmsr.data.audio.decoding import Audio
-from mmsr.data.manifest.manifest import fingerprint, load_manifest
+from mmsr.data.manifest.manifest import fingerprint, load_manifest, utterances
 from mmsr.evaluation.compare import System
 from mmsr.evaluation.human.ratings import ratings_fingerprint, read_key, read_ratings
 from mmsr.evaluation.human.scores import Scores, score
@@ -64,7 +64,7 @@ def make_rating_sheets(
     table = load_manifest(manifest, columns=columns)
     return make_sheets(
         systems,
-        table.to_list(),
+        utterances(table),
         Path(out),
         listen=Audio(RATE),
         design=design or SheetDesign(),

@@ -13,11 +13,12 @@ import datasets
 import yaml
 
 from mmsr.data.loading.splits import Split, has_splits, select_rows
-from mmsr.data.manifest.manifest import fingerprint, load_manifest
+from mmsr.data.manifest.manifest import fingerprint, load_manifest, utterances
 from mmsr.evaluation.provenance import Provenance
 from mmsr.inference.loading import load_pipeline
 from mmsr.inference.packaged import checkpoint, is_packaged
 from mmsr.inference.pipeline import SentimentReasoningPipeline
+from mmsr.records import Utterance
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,10 @@ class Inputs:
         """The labels of the checkpoint."""
         return self.pipe.model.config.labels
 
+    def utterances(self, split: Split) -> list[Utterance]:
+        """The rows of a split."""
+        return utterances(self.splits[split])
+
     @property
     def title(self) -> str:
         """The title of a report: checkpoint, manifest and split."""
@@ -145,12 +150,12 @@ def corpus_beside(manifest: str | Path) -> dict[str, Any]:
     return {"corpus": json.loads(path.read_text(encoding="utf-8"))} if path.is_file() else {}
 
 
-def spread(rows: Sequence[Mapping[str, Any]], count: int) -> list[Mapping[str, Any]]:
+def spread(rows: Sequence[Utterance], count: int) -> list[Utterance]:
     """Up to `count` rows to show, in turn of each kind, English first: other scripts need further fonts."""
-    groups: dict[tuple[bool, Any], list[Mapping[str, Any]]] = {}
+    groups: dict[tuple[bool, str | None], list[Utterance]] = {}
     for row in rows:
-        if row["audio"] or row["text"]:
-            groups.setdefault((row["language"] != "en", row["kind"]), []).append(row)
+        if row.audio or row.text:
+            groups.setdefault((row.language != "en", row.kind), []).append(row)
     ordered = [groups[key] for key in sorted(groups, key=str)]
     turns = (group[turn] for turn in range(len(rows)) for group in ordered if turn < len(group))
     return [row for row, _ in zip(turns, range(count), strict=False)]

@@ -15,7 +15,7 @@ from mmsr.evaluation.robustness.curves import clean_rows, measure, write_robustn
 from mmsr.evaluation.robustness.perturbations import Material, perturbations
 from mmsr.evaluation.slices import LEAST
 from mmsr.inference.loading import predictor
-from mmsr.records import Progress
+from mmsr.records import Prediction, Progress
 from mmsr.workflows.inputs import Inputs, Rows, training_seed
 
 logger = logging.getLogger(__name__)
@@ -45,12 +45,12 @@ class Robustness:
 
     Attributes:
         document: The content of robustness.json.
-        predictions: Rows as in predictions.jsonl, by the name of the point.
+        predictions: The predictions, by the name of the point.
         report: The path of report.html.
     """
 
     document: dict[str, Any]
-    predictions: dict[str, list[dict[str, Any]]]
+    predictions: dict[str, list[Prediction]]
     report: Path
 
 
@@ -100,14 +100,14 @@ def measure_robustness(
     check_out(out, "robustness.json")
     degradation = degradation or Degradation()
     inputs = Inputs.open(model, rows)
-    test_rows = inputs.splits["test"].to_list()
+    test_rows = inputs.utterances("test")
     clean = clean_rows(test_rows, condition)
     if left_out := len(test_rows) - len(clean):
         counts = f"{left_out:,} of {len(test_rows):,}"
         logger.warning("%s rows left out: no label, or not all of %s", counts, condition)
     if degradation.confusions is None:
-        spoken = [row for row in inputs.table if row["text"]]
-        errors = Confusions.of_vocabulary(*([row[name] for row in spoken] for name in ("text", "language")))
+        spoken = [(row["text"], row["language"]) for row in inputs.table if row["text"]]
+        errors = Confusions.of_vocabulary([text for text, _ in spoken], [language for _, language in spoken])
     else:
         errors = Confusions.open(degradation.confusions, columns=rows.columns)
     curves = perturbations(

@@ -29,12 +29,14 @@ from mmsr.data.features.store import FeatureStore
 from mmsr.data.loading.datamodule import MmsrDataModule
 from mmsr.data.manifest.manifest import load_manifest
 from mmsr.evaluation.baselines import baselines
-from mmsr.evaluation.metrics import evaluate_rows
-from mmsr.evaluation.rationales import rationale_metrics
+from mmsr.evaluation.entries import evaluate_rows
+from mmsr.evaluation.metrics import METRICS, Metric, rationale_metrics
+from mmsr.evaluation.rationales import bleu
 from mmsr.evaluation.significance import bootstrap, paired_bootstrap
 from mmsr.inference.loading import open_predictor
 from mmsr.model.configuration import FUSIONS
 from mmsr.model.processing import MmsrProcessor
+from mmsr.records import Prediction
 
 SETTINGS = {
     "model.preset": "tiny",
@@ -219,13 +221,18 @@ def test_values_of_one_key_name_their_variants(tmp_path):
         ({"base": "no.yaml"}, r"base no.yaml: no such file"),
         ({"evaluation": {"metrics": 1}}, r"evaluation 'metrics' is no key; accepted: metric, condition"),
         (
-            {"evaluation": {"metric": "bleu"}},
-            r"metric 'bleu' does not exist; accepted: accuracy, macro_f1, uar",
+            {"evaluation": {"metric": "bleu"}},  # of all rows together: no difference can be drawn again
+            r"metric 'bleu' does not exist; accepted: accuracy, macro_f1, weighted_f1, uar, rouge1",
         ),
         (
-            {"evaluation": {"also": ["bleu"]}},
-            r"also 'bleu' does not exist; accepted: accuracy, macro_f1, uar",
+            {"evaluation": {"also": ["meteor"]}},
+            r"also 'meteor' does not exist; accepted: accuracy, macro_f1, weighted_f1, uar, rouge1, .*bleu",
         ),
+        (
+            {"evaluation": {"also": ["bertscore_f1"]}},
+            r"also 'bertscore_f1' needs a text encoder; accepted: with evaluation bertscore: FOLDER",
+        ),
+        ({"evaluation": {"bertscore": 3}}, r"evaluation bertscore 3; accepted: a text encoder's folder"),
         (
             {"evaluation": {"conditions": ["smell"]}},
             r"conditions 'smell' does not exist; accepted: audio\+text",
@@ -633,28 +640,110 @@ def test_values_of_a_column_are_drawn_together_and_rows_without_one_stand_alone(
             told_again(out, path, settings=settings, evaluation={**conditions, "cluster": column})
 
 
-def test_rationales_are_held_against_the_constant_ones_of_their_labels(copied):
-    """Of predictions alone: what was written is replaced in the files, and nothing is predicted again."""
+@pytest.fixture
+def explained(copied):
+    """The same, but that `concat` writes rationales: they are put into its files."""
     out, path = copied
-    ablation = read_ablation(path)
-    data = MmsrDataModule(ablation.variants["concat"]["data"]["manifest"])
-    given = [row for row in data.train_rows if row["rationale"] and row["label"]]
-    first = plan(replace(ablation, out=out))[0]
-    for run in first:
+    for run in plan(replace(read_ablation(path), out=out))[0]:
         file = run.folder / "predictions.jsonl"
         rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-        rows = [{**row, "predicted_rationale": "said by nobody"} for row in rows]
-        file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        rows = [Prediction.from_row({**row, "predicted_rationale": "said by nobody"}) for row in rows]
+        file.write_text("".join(json.dumps(row.to_row()) + "\n" for row in rows), encoding="utf-8")
         labels = run.result()["labels"]
         change(
             run.folder / "metrics.json",
             lambda metrics, rows=rows, labels=labels: metrics["test"].update(
                 {
-                    name: evaluate_rows([row for row in rows if row["condition"] == name], labels)
+                    name: evaluate_rows([row for row in rows if row.condition == name], labels)
                     for name in metrics["test"]
                 }
             ),
         )
+    return out, path
+
+
+def test_every_metric_can_be_shown_too(explained, text_encoder):
+    """Also those that a run's metrics.json does not have: of predictions and training rows alone."""
+    out, path = explained
+    also = ["weighted_f1", "rouge1", "bleu", "distinct1", "verbatim_from_training", "bertscore_f1", "length"]
+    assert read_ablation(write(out, grid={"model.fusion": ["film"]}, evaluation={"also": also[:5]}))
+    evaluation = {"conditions": ["shuffled_audio"], "also": also, "bertscore": str(text_encoder)}
+    results = told_again(out, path, evaluation=evaluation)
+    seeds = said(out, results, "concat")
+    found = results["variants"]["concat"]["test"]["audio+text"]
+    references = [[row["rationale"] for row in seed] for seed in seeds]
+    written = [[row["predicted_rationale"] for row in seed] for seed in seeds]
+    languages = [row["language"] for row in seeds[0]]
+    assert found["bleu"] == pytest.approx(
+        np.mean([bleu(*pair, languages=languages) for pair in zip(references, written, strict=True)])
+    )
+    gold, predicted = (
+        [[row[name] for row in seed] for seed in seeds] for name in ("label", "predicted_label")
+    )
+    assert found["weighted_f1"] == pytest.approx(
+        np.mean([f1_score(*pair, average="weighted") for pair in zip(gold, predicted, strict=True)])
+    )
+    assert (found["verbatim_from_training"], found["length"]) == (0, 3) and 0 < found["bertscore_f1"] < 1
+    head, _, line = table(results).splitlines()[:3]
+    shown = dict(zip(head.split(" | "), line.split(" | "), strict=True))
+    for name in also:
+        assert shown[METRICS[name].title] == f"{found[name]:.3f}", name
+    assert results["variants"]["text_only"]["test"]["text"]["bleu"] is None, "it writes none"
+
+
+def test_a_metric_of_rationales_is_compared(explained):
+    out, path = explained
+    results = told_again(out, path, evaluation={"metric": "rougeL", "conditions": ["shuffled_audio"]})
+    concat, text = (results["variants"][name] for name in ("concat", "text_only"))
+    references, written = (
+        [[row[name] for row in seed] for seed in said(out, results, "concat")]
+        for name in ("rationale", "predicted_rationale")
+    )
+    expected = [rationale_metrics(*pair)["rougeL"] for pair in zip(references, written, strict=True)]
+    assert concat["values"] == pytest.approx(expected)
+    low, high = concat["interval_rows"]
+    assert low <= concat["mean"] <= high
+    assert text["values"] == [] and text["difference"] is None, "it writes none"
+    assert "ROUGE-L (Unicode) (test)" in table(results) and (out / "plot.png").exists()
+
+
+def test_a_metric_of_ones_own_is_shown_and_compared(copied, monkeypatch):
+    """Runs that were finished before the metric was there have it too."""
+    monkeypatch.setitem(
+        METRICS,
+        "worst_recall",
+        Metric(
+            name="worst_recall",
+            title="worst recall",
+            from_confusion=lambda counts: np.min(
+                np.diagonal(counts, axis1=-2, axis2=-1) / np.maximum(counts.sum(-1), 1), axis=-1
+            ),
+        ),
+    )
+    out, path = copied
+    both = {"conditions": ["shuffled_audio"], "metric": "worst_recall", "also": ["worst_recall"]}
+    results = told_again(out, path, evaluation=both)
+    seeds = said(out, results, "concat")
+    expected = []
+    for rows in seeds:
+        labels = {row["label"] for row in rows}
+        of_label = [[row for row in rows if row["label"] == label] for label in sorted(labels)]
+        expected.append(
+            min(np.mean([row["predicted_label"] == row["label"] for row in one]) for one in of_label)
+        )
+    assert results["variants"]["concat"]["values"] == pytest.approx(expected)
+    assert results["variants"]["text_only"]["difference"]["mean"] == pytest.approx(
+        results["variants"]["text_only"]["mean"] - np.mean(expected)
+    )
+    assert table(results).splitlines()[0].count("worst recall") == 3  # own, shuffled, also
+    assert "worst_recall" in results["baselines"]["majority"]
+
+
+def test_rationales_are_held_against_the_constant_ones_of_their_labels(explained):
+    """Of predictions alone."""
+    out, path = explained
+    data = MmsrDataModule(read_ablation(path).variants["concat"]["data"]["manifest"])
+    given = [row for row in data.train_rows if row["rationale"] and row["label"]]
     asked = {"conditions": ["shuffled_audio"], "also": ["accuracy", "rougeL"]}
     results = told_again(out, path, evaluation=asked)
 
@@ -779,7 +868,7 @@ def test_folds_are_evaluated_together(demo_corpus, tmp_path, monkeypatch):
     for run, (rows, _) in zip(plan(ablation)[1][:2], learned, strict=True):
         data = MmsrDataModule(**run.settings["data"])
         data.attach(MmsrProcessor.from_pretrained(run.folder / "model"))
-        assert [row["text"] for row in rows] == list(data.train_rows["text"]), "the reference's"
+        assert [row.text for row in rows] == list(data.train_rows["text"]), "the reference's"
     german = [one["by_language"]["de"]["macro_f1"] for _, one in learned if "de" in one["by_language"]]
     assert results["baselines"]["tfidf"]["by_language"]["de"] == pytest.approx(np.mean(german))
     (row,) = [one for one in table(results).splitlines() if "TF-IDF" in one]

@@ -3,14 +3,25 @@ from typing import Any
 
 import pytest
 
+from mmsr.records import Prediction, Utterance
+
 
 @pytest.fixture
-def row() -> Callable[..., dict[str, Any]]:
-    """Makes a row that serves as manifest row and as prediction; keywords replace its cells."""
+def utterance() -> Callable[..., Utterance]:
+    """Makes a manifest's row; keywords replace its fields."""
 
-    def make(id: str, **cells: Any) -> dict[str, Any]:
-        unknown = dict.fromkeys(("audio", "text", "asr_text", "rationale", "language", "speaker", "kind"))
-        predicted = {"predicted_label": "neutral", "predicted_rationale": None, "scores": {"neutral": 1.0}}
-        return {"id": id, "label": "neutral", "split": "test", **unknown, **predicted, **cells}
+    def make(id: str, **fields: Any) -> Utterance:
+        return Utterance(**{"id": id, "label": "neutral", "split": "test", **fields})
+
+    return make
+
+
+@pytest.fixture
+def prediction() -> Callable[..., Prediction]:
+    """Makes a prediction, a right one of `neutral`; keywords replace its fields."""
+
+    def make(id: str, **fields: Any) -> Prediction:
+        right = {"label": "neutral", "predicted_label": "neutral", "scores": {"neutral": 1.0}}
+        return Prediction(**{"id": id, **right, **fields})
 
     return make

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from mmsr.evaluation.baselines import baselines
@@ -6,7 +8,7 @@ LABELS = ["negative", "neutral", "positive"]
 
 
 @pytest.fixture
-def train(row):
+def train(utterance):
     cells = [
         ("negative", "en", "terrible pain", "pain is named"),
         ("negative", "en", "terrible night", "pain is named"),
@@ -17,17 +19,17 @@ def train(row):
         ("neutral", "en", "the room is white", "description"),
     ]
     return [
-        row(f"train{i}", label=label, language=language, text=text, rationale=rationale)
+        utterance(f"train{i}", label=label, language=language, text=text, rationale=rationale)
         for i, (label, language, text, rationale) in enumerate(cells)
     ]
 
 
 @pytest.fixture
-def unseen(row):
+def unseen(utterance):
     return [
-        row("a", label="negative", language="en", text="a terrible pain", rationale="pain is named"),
-        row("b", label="positive", language="vi", text="tuyệt vời", rationale="khen ngợi"),
-        row("c", label="neutral", language="de", text=None, rationale="description"),
+        utterance("a", label="negative", language="en", text="a terrible pain", rationale="pain is named"),
+        utterance("b", label="positive", language="vi", text="tuyệt vời", rationale="khen ngợi"),
+        utterance("c", label="neutral", language="de", text=None, rationale="description"),
     ]
 
 
@@ -69,22 +71,22 @@ def test_tfidf_learns_from_words_and_answers_rows_with_text(train, unseen) -> No
 
 
 def test_tfidf_of_the_recognisers_words_reads_them_alone(train, unseen) -> None:
-    heard = [{**row, "asr_text": row["text"], "text": None} for row in train]
-    of_heard = baselines(heard, [{**row, "asr_text": row["text"]} for row in unseen], labels=LABELS)
+    heard = [replace(row, asr_text=row.text, text=None) for row in train]
+    of_heard = baselines(heard, [replace(row, asr_text=row.text) for row in unseen], labels=LABELS)
     assert "tfidf" not in of_heard
     assert of_heard["tfidf_asr"] == baselines(train, unseen, labels=LABELS)["tfidf"]
 
 
-def test_what_cannot_be_had_is_left_out(row, unseen) -> None:
-    train = [row("t1", label="negative"), row("t2", label="positive")]
+def test_what_cannot_be_had_is_left_out(utterance, unseen) -> None:
+    train = [utterance("t1", label="negative"), utterance("t2", label="positive")]
     assert list(baselines(train, unseen, labels=LABELS)) == ["majority"]
-    train = [row("t1", label="negative", text="only one label")]
+    train = [utterance("t1", label="negative", text="only one label")]
     assert list(baselines(train, unseen, labels=LABELS)) == ["majority"]
-    assert baselines([row("t1", label=None)], unseen, labels=LABELS) == {}
+    assert baselines([utterance("t1", label=None)], unseen, labels=LABELS) == {}
 
 
-def test_a_training_label_outside_the_set_names_its_row(row, unseen) -> None:
+def test_a_training_label_outside_the_set_names_its_row(utterance, unseen) -> None:
     with pytest.raises(
         ValueError, match="row 't1': label 'sad' is not one of 'negative', 'neutral', 'positive'"
     ):
-        baselines([row("t1", label="sad")], unseen, labels=LABELS)
+        baselines([utterance("t1", label="sad")], unseen, labels=LABELS)

@@ -1,6 +1,7 @@
 """Calibration against figures by hand, scikit-learn, and simulations whose answer is known."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from mmsr.evaluation.calibration import (
     softmax,
 )
 from mmsr.evaluation.run import conformal_entries, evaluate
+from mmsr.records import Answer, Utterance
 
 LABELS = ["negative", "neutral", "positive"]
 
@@ -89,10 +91,10 @@ def test_what_has_no_best_temperature_is_refused() -> None:
 
 
 @pytest.fixture
-def utterances(row: Callable[..., dict[str, Any]]) -> list[dict[str, Any]]:
+def utterances(utterance: Callable[..., Utterance]) -> list[Utterance]:
     """400 rows whose text is the row's number in `drawn(400)`, whose labels they have."""
     _, labels = drawn(400)
-    return [row(f"r{i}", label=LABELS[label], text=str(i)) for i, label in enumerate(labels)]
+    return [utterance(f"r{i}", label=LABELS[label], text=str(i)) for i, label in enumerate(labels)]
 
 
 def model(factor: float, *, head: float | None = None) -> Callable[[Any], Any]:
@@ -102,18 +104,20 @@ def model(factor: float, *, head: float | None = None) -> Callable[[Any], Any]:
     def predict(records: Any) -> Any:
         answers = []
         for record in records:
-            row = logits[int(record["text"])][None]
+            row = logits[int(record.text)][None]
             named = [dict(zip(LABELS, softmax(row * k)[0], strict=True)) for k in (factor, head or 1.0)]
             label = LABELS[int(row.argmax())]
             answer = {"label": label, "score": named[0][label], "scores": named[0], "rationale": None}
-            answers.append(answer | ({} if head is None else {"head_label": label, "head_scores": named[1]}))
+            answers.append(
+                Answer(**answer, **({} if head is None else {"head_label": label, "head_scores": named[1]}))
+            )
         return answers
 
     return predict
 
 
-def test_a_model_is_calibrated_on_its_labelled_rows(utterances: list[dict[str, Any]]) -> None:
-    utterances[0]["label"] = None
+def test_a_model_is_calibrated_on_its_labelled_rows(utterances: list[Utterance]) -> None:
+    utterances[0] = replace(utterances[0], label=None)
     found = calibrate(model(3.0), utterances, labels=LABELS)
     plain = calibrate(model(1.0), utterances, labels=LABELS)
     assert found["n"] == 399 and "decoder_temperature" not in found
@@ -123,20 +127,20 @@ def test_a_model_is_calibrated_on_its_labelled_rows(utterances: list[dict[str, A
     assert calibration_line(found).startswith("calibrated on 399 development rows: temperature 3.")
 
 
-def test_head_and_decoder_have_a_temperature_each(utterances: list[dict[str, Any]]) -> None:
+def test_head_and_decoder_have_a_temperature_each(utterances: list[Utterance]) -> None:
     found = calibrate(model(3.0, head=0.5), utterances, labels=LABELS)
     assert found["decoder_temperature"] / found["temperature"] == pytest.approx(6, rel=1e-4)
 
 
 def test_rows_that_allow_no_temperature_are_refused_before_the_model_is_asked(
-    utterances: list[dict[str, Any]],
+    utterances: list[Utterance],
 ) -> None:
     def never(records: Any) -> Any:
         raise AssertionError("asked")
 
     with pytest.raises(CalibrationError, match="49 labelled rows; accepted: 50 or more"):
         calibrate(never, utterances[: MIN_ROWS - 1], labels=LABELS)
-    alike = [{**row, "label": "neutral"} for row in utterances]
+    alike = [replace(row, label="neutral") for row in utterances]
     with pytest.raises(CalibrationError, match="all 400 rows are 'neutral'; accepted: rows of two labels"):
         calibrate(never, alike, labels=LABELS)
 
@@ -207,8 +211,8 @@ def test_bins_of_equal_mass_hold_as_many_rows_and_never_part_equals() -> None:
     assert calibration_error([0.9] * 10, [True] * 7 + [False] * 3) == pytest.approx(0.2)
 
 
-def test_metrics_carry_the_calibration_of_each_condition(utterances: list[dict[str, Any]]) -> None:
-    utterances[0]["label"] = None
+def test_metrics_carry_the_calibration_of_each_condition(utterances: list[Utterance]) -> None:
+    utterances[0] = replace(utterances[0], label=None)
     metrics, predictions = evaluate(model(1.0), utterances, labels=LABELS, temperature=1.3)
     entry = metrics["text"]["calibration"]
     assert entry == calibration_metrics(predictions, LABELS, temperature=1.3)
@@ -218,7 +222,7 @@ def test_metrics_carry_the_calibration_of_each_condition(utterances: list[dict[s
     assert entry["nll"] == pytest.approx(nll(scores, labels[1:]))
     assert entry["ece"] == pytest.approx(calibration_error(*judged(scores, labels[1:])))
     assert sum(entry["reliability"]["n"]) == 399
-    unlabelled = [{**row, "label": None} for row in utterances]
+    unlabelled = [replace(row, label=None) for row in utterances]
     assert "calibration" not in evaluate(model(1.0), unlabelled, labels=LABELS)[0]["text"]
 
 
@@ -265,7 +269,7 @@ def test_with_fewer_rows_than_needed_sets_hold_every_label(coverage: float, need
     assert conformal_threshold(softmax(logits)[1:], labels[1:], coverage=coverage) == 1.0
 
 
-def test_too_few_rows_and_empty_sets_are_told_in_words(utterances: list[dict[str, Any]]) -> None:
+def test_too_few_rows_and_empty_sets_are_told_in_words(utterances: list[Utterance]) -> None:
     _, predictions = evaluate(model(1.0), utterances, labels=LABELS)
     known = {n: conformal_metrics(predictions[:n], predictions[200:], LABELS, coverage=0.9) for n in (8, 100)}
     few, enough = (conformal_text(found) for found in known.values())
@@ -288,9 +292,9 @@ def test_what_is_no_coverage_or_method_is_named(coverage: float) -> None:
         conformal_threshold([[1.0, 0.0]], [0], method="raps")  # type: ignore[arg-type]
 
 
-def test_sets_are_calibrated_in_the_condition_that_they_are_told_of(utterances: list[dict[str, Any]]) -> None:
+def test_sets_are_calibrated_in_the_condition_that_they_are_told_of(utterances: list[Utterance]) -> None:
     dev, test = utterances[:200], utterances[200:]
-    dev[0]["label"] = None
+    dev[0] = replace(dev[0], label=None)
     _, predictions = evaluate(model(1.0), test, labels=LABELS)
     entries = conformal_entries(model(1.0), dev, predictions, labels=LABELS, coverage=0.8)
     assert list(entries) == ["text"]
@@ -304,5 +308,5 @@ def test_sets_are_calibrated_in_the_condition_that_they_are_told_of(utterances: 
     low, high = entry["lac"]["interval"]
     assert low < entry["lac"]["coverage"] < high and entry["lac"]["over"] == "rows"
     assert conformal_metrics(known[:1], predictions, LABELS) == {}
-    heard = [{**row, "audio": row["text"], "text": None} for row in dev]
+    heard = [replace(row, audio=row.text, text=None) for row in dev]
     assert conformal_entries(model(1.0), heard, predictions, labels=LABELS) == {}

@@ -15,12 +15,13 @@ from mmsr.cli.main import main
 from mmsr.evaluation.compare import System, compare
 from mmsr.evaluation.report import differences_picture
 from mmsr.evaluation.report.pictures import draw_differences
+from mmsr.records import Prediction
 
 LABELS = ["negative", "neutral", "positive"]
 
 
 @pytest.fixture
-def write(row, tmp_path):
+def write(prediction, tmp_path):
     """Writes a run of 60 rows and eight speakers, of which every `wrong`-th label is wrong."""
 
     def write(
@@ -32,12 +33,16 @@ def write(row, tmp_path):
         for i in range(rows):
             gold = LABELS[i % 3]
             said = LABELS[(i + 1) % 3] if i % wrong == first else gold
-            one = row(f"r{i}", label=gold, predicted_label=said, speaker=f"s{i % 8}", condition=condition)
-            one |= {
-                "rationale": f"voice number {i}",
-                "predicted_rationale": f"voice {'number' if gold == said else ''} {i}",
-            }
-            lines.append(json.dumps(one | cells) + "\n")
+            row = prediction(
+                f"r{i}",
+                label=gold,
+                predicted_label=said,
+                rationale=f"voice number {i}",
+                predicted_rationale=f"voice {'number' if gold == said else ''} {i}",
+                speaker=f"s{i % 8}",
+                condition=condition,
+            )
+            lines.append(json.dumps(row.to_row() | cells) + "\n")
         with (folder / "predictions.jsonl").open("a", encoding="utf-8") as file:
             file.writelines(lines)
         return folder
@@ -77,6 +82,37 @@ def test_two_runs_as_json(write, capsys) -> None:
     assert found["seeds"] is None
     (back,) = printed(capsys, b, a)
     assert back["difference"] == -found["difference"] and back["p_value"] == found["p_value"]
+
+
+def test_weighted_f1_is_compared(write, capsys) -> None:
+    a, b = write("a", wrong=10), write("b", wrong=3, first=1)
+    (found,) = printed(capsys, a, b, "--metric", "weighted_f1")
+    rows = [
+        [json.loads(line) for line in (run / "predictions.jsonl").open(encoding="utf-8")] for run in (a, b)
+    ]
+    figures = [
+        f1_score([row["label"] for row in run], [row["predicted_label"] for row in run], average="weighted")
+        for run in rows
+    ]
+    assert [found["figure_a"], found["figure_b"]] == pytest.approx(figures)
+    assert found["difference"] == pytest.approx(figures[0] - figures[1])
+    low, high = found["interval"]
+    assert 0 < low < found["difference"] < high and found["metric"] == "weighted_f1"
+    line = refused(capsys, a, b, "--metric", "bleu")
+    assert (
+        "metric 'bleu' is of all rows together, and cannot be compared; accepted: accuracy, macro_f1," in line
+    )
+    assert line.endswith("rationale_exact, length")
+
+
+def test_a_column_of_the_files_own_is_a_cluster(write, capsys) -> None:
+    runs = [write(name, wrong=wrong) for name, wrong in (("a", 10), ("b", 3))]
+    for run in runs:
+        rows = [json.loads(line) for line in (run / "predictions.jsonl").open(encoding="utf-8")]
+        lines = [json.dumps(row | {"recording": f"t{i // 5}"}) + "\n" for i, row in enumerate(rows)]
+        (run / "predictions.jsonl").write_text("".join(lines), encoding="utf-8")
+    (found,) = printed(capsys, *runs, "--cluster", "recording")
+    assert (found["over"], found["units"]) == ("recordings", 12)
 
 
 def test_several_runs_are_corrected_and_drawn(write, tmp_path, capsys) -> None:
@@ -155,15 +191,15 @@ def test_seeds_of_a_system_are_a_pattern(write, tmp_path, capsys) -> None:
     assert "95 % over 8 speakers and the seeds, or 8 speakers" in text and "these seeds as they are" in text
 
 
-def _lucky_seeds(generator, *, seeds: int, rows: int = 200) -> list[dict[str, dict[str, Any]]]:
+def _lucky_seeds(generator, *, seeds: int, rows: int = 200) -> list[dict[str, Prediction]]:
     """Runs of one way of training: how often each is right is its seed's luck."""
     runs = []
     for share in generator.normal(0.6, 0.1, seeds):
         right = generator.random(rows) < share
         runs.append(
             {
-                f"r{i}": {"id": f"r{i}", "label": "neutral", "predicted_label": LABELS[1 + (not one)]}
-                for i, one in enumerate(right)
+                f"r{i}": Prediction(id=f"r{i}", label="neutral", predicted_label=LABELS[1 + (not is_right)])
+                for i, is_right in enumerate(right)
             }
         )
     return runs

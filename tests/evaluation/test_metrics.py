@@ -1,11 +1,27 @@
+import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
-from sklearn.metrics import balanced_accuracy_score, f1_score
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, recall_score
 
+from mmsr.cli.main import main
 from mmsr.data.corpora import CORPORA
-from mmsr.evaluation.metrics import bootstrap_intervals, evaluate_rows, mean_figure, sentiment_metrics
+from mmsr.evaluation.compare import System, compare
+from mmsr.evaluation.entries import evaluate_rows
+from mmsr.evaluation.metrics import (
+    METRICS,
+    Metric,
+    confusion_matrix,
+    label_metrics,
+    metrics_of,
+    sentiment_metrics,
+)
+from mmsr.evaluation.rationales import lengths
+from mmsr.evaluation.report import markdown_table
+from mmsr.evaluation.run import evaluate, write_run
+from mmsr.records import Answer
 
 LABELS = ["negative", "neutral", "positive"]
 
@@ -28,12 +44,94 @@ def test_weighted_f1_is_scikit_learns() -> None:
     assert sentiment_metrics(gold, predicted, LABELS)["weighted_f1"] == pytest.approx(weighted)
 
 
-def test_every_metric_that_a_protocol_names_is_computed(row) -> None:
+def test_protocols_name_only_known_metrics() -> None:
     protocols = [protocol for corpus in CORPORA.values() for protocol in corpus.protocols.values()]
     named = {metric for protocol in protocols for metric in protocol.metrics}
-    assert "weighted_f1" in named
-    entry = evaluate_rows([row("a", rationale="calm voice", predicted_rationale="calm")], LABELS)
-    assert named <= set(entry)
+    assert "weighted_f1" in named and named <= set(METRICS)
+
+
+def test_every_metric_but_those_with_material_of_their_own_is_in_an_entry(prediction) -> None:
+    entry = evaluate_rows([prediction("a", rationale="calm voice", predicted_rationale="calm voice")], LABELS)
+    absent = {name for name in METRICS if name not in entry}
+    assert absent == {"verbatim_from_training", *(name for name in METRICS if METRICS[name].needs_encoder)}
+
+
+def test_many_confusion_matrices_at_once_have_scikit_learns_values() -> None:
+    generator = np.random.default_rng(0)
+    gold, predicted = generator.choice(LABELS[:2], (2, 20, 7)), generator.choice(LABELS, (2, 20, 7))
+    matrices = np.array(
+        [[confusion_matrix(gold[i, j], predicted[i, j], LABELS) for j in range(20)] for i in range(2)]
+    )
+    expected = {
+        "accuracy": accuracy_score,
+        "macro_f1": lambda g, p: f1_score(g, p, average="macro"),
+        "weighted_f1": lambda g, p: f1_score(g, p, average="weighted"),
+        "uar": lambda g, p: recall_score(g, p, average="macro", labels=sorted(set(g)), zero_division=0.0),
+    }
+    assert {metric.name for metric in metrics_of("label")} == set(expected)
+    for name, score in expected.items():
+        values = METRICS[name].from_confusion(matrices)
+        assert values.shape == (2, 20)
+        for place in np.ndindex(2, 20):
+            assert values[place] == pytest.approx(score(gold[place], predicted[place])), name
+
+
+def test_of_no_rows_every_metric_of_labels_is_zero() -> None:
+    assert label_metrics(np.zeros((3, 3))) == {"accuracy": 0, "macro_f1": 0, "weighted_f1": 0, "uar": 0}
+
+
+def test_a_metric_of_one_record_is_in_metrics_json_comparisons_and_reports(
+    utterance, tmp_path, monkeypatch, capsys
+) -> None:
+    toys = [
+        Metric(
+            name="toy_recall",
+            title="toy recall",
+            from_confusion=lambda c: c[..., 0, 0] / np.maximum(c[..., 0, :].sum(-1), 1),
+        ),
+        Metric(name="toy_words", title="toy words", from_rows=lambda texts: lengths(texts.hypotheses)),
+    ]
+    for toy in toys:
+        monkeypatch.setitem(METRICS, toy.name, toy)
+    rows = [
+        utterance(f"r{i}", label=LABELS[i % 2], text=f"words {i}", rationale="it is said") for i in range(12)
+    ]
+
+    def predict(right: int):
+        def answer(i: int) -> Answer:
+            label = LABELS[i % 2 if i < right else 2]
+            return Answer(label=label, score=1.0, scores={label: 1.0}, rationale="said " * (1 + right % 3))
+
+        return lambda inputs: [answer(int(given.text.split()[1])) for given in inputs]
+
+    for name, right in (("a", 10), ("b", 6)):
+        metrics, predictions = evaluate(predict(right), rows, labels=LABELS)
+        document = write_run(
+            tmp_path / name,
+            {"test": metrics},
+            predictions,
+            seed=0,
+            data_fingerprint="f",
+            command="c",
+            seconds=0,
+        )
+    entry = document["test"]["text"]
+    assert (entry["toy_recall"], entry["toy_words"]) == (0.5, 1.0)
+    (comparison,), _ = compare([System.parse(str(tmp_path / name)) for name in "ab"], metric="toy_recall")
+    assert comparison.difference == pytest.approx(5 / 6 - 0.5)
+    main(["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--metric", "toy_words", "--json"])
+    assert json.loads(capsys.readouterr().out)["difference"] == pytest.approx(2 - 1)
+    head, _, line = markdown_table(document).splitlines()
+    shown = dict(zip(head.split(" | "), line.split(" | "), strict=True))
+    assert shown["toy recall"] == "0.500" and shown["toy words |"] == "1.000 |"
+
+
+def test_a_metric_is_of_labels_or_of_rationales() -> None:
+    with pytest.raises(ValueError, match="'both' is computed from labels or from rationales, one of the two"):
+        Metric(name="both", title="both", from_confusion=np.sum, from_rows=len)
+    with pytest.raises(ValueError, match="'none' is computed"):
+        Metric(name="none", title="none")
+    assert [metric.kind for metric in METRICS.values()] == ["label"] * 4 + ["rationale"] * (len(METRICS) - 4)
 
 
 def test_macro_f1_is_over_the_labels_that_occur_and_uar_over_the_gold_ones() -> None:
@@ -57,97 +155,6 @@ def test_sentiment_metrics_of_nothing_are_only_n() -> None:
 def test_lengths_that_differ_raise() -> None:
     with pytest.raises(ValueError, match="1 gold labels but 2 predicted labels"):
         sentiment_metrics(["neutral"], ["neutral"] * 2, LABELS)
-
-
-def test_evaluate_rows_counts_only_what_can_be_scored(row) -> None:
-    rows = [
-        row(
-            "a",
-            label="negative",
-            predicted_label="negative",
-            rationale="sad voice",
-            predicted_rationale="sad",
-        ),
-        row("b", label=None, predicted_label="neutral", rationale="even voice", predicted_rationale=None),
-        row("c", label="positive", predicted_label="negative", rationale=" ", predicted_rationale="gay"),
-    ]
-    entry = evaluate_rows(rows, LABELS)
-    assert (entry["n"], entry["n_label"], entry["n_rationale"]) == (3, 2, 2)
-    assert entry["accuracy"] == 0.5
-    assert entry["rouge1"] == pytest.approx((2 / 3 + 0) / 2)
-    assert entry["confusion"]["positive"] == {"negative": 1, "neutral": 0, "positive": 0}
-    assert "by_language" not in entry and "by_kind" not in entry
-
-
-def test_figures_that_cannot_be_had_have_no_key(row) -> None:
-    entry = evaluate_rows([row("a", label=None, predicted_rationale="calm")], LABELS)
-    assert entry == {"n": 1, "n_label": 0, "n_rationale": 0}
-    silent = evaluate_rows([row("a", rationale="calm")], LABELS)  # a model without a rationale decoder
-    assert "rougeL" not in silent and silent["n_rationale"] == 0 and silent["accuracy"] == 1.0
-
-
-def test_groups_have_the_same_figures_without_groups_of_their_own(row) -> None:
-    rows = [
-        row("a", language="vi", kind="voice"),
-        row("b", language="vi", kind="words", predicted_label="positive"),
-        row("c", language=None, kind="words"),
-    ]
-    entry = evaluate_rows(rows, LABELS)
-    assert entry["by_language"]["vi"]["accuracy"] == 0.5
-    assert list(entry["by_language"]) == ["unknown", "vi"]
-    assert {kind: figures["n"] for kind, figures in entry["by_kind"].items()} == {"voice": 1, "words": 2}
-    assert set(entry) - set(entry["by_kind"]["words"]) == {"by_language", "by_kind"}
-
-
-@pytest.mark.parametrize("field", ["label", "predicted_label"])
-def test_a_label_outside_the_set_names_row_value_and_what_is_accepted(row, field: str) -> None:
-    with pytest.raises(ValueError) as error:
-        evaluate_rows([row("a"), row("utt-7", **{field: "angry"})], LABELS)
-    assert str(error.value) == f"row 'utt-7': {field} 'angry' is not one of 'negative', 'neutral', 'positive'"
-
-
-def test_interval_over_rows_is_near_the_normal_one_and_repeats() -> None:
-    gold = ["negative"] * 200 + ["positive"] * 200
-    predicted = ["negative"] * 160 + ["positive"] * 200 + ["negative"] * 40
-    interval = bootstrap_intervals(gold, predicted)
-    half = 1.96 * (0.8 * 0.2 / 400) ** 0.5
-    assert interval["accuracy"] == pytest.approx([0.8 - half, 0.8 + half], abs=0.008)
-    assert interval["macro_f1"] == pytest.approx([0.8 - half, 0.8 + half], abs=0.008)
-    assert interval == bootstrap_intervals(gold, predicted)
-    (low, high) = bootstrap_intervals(gold, gold)["accuracy"]
-    assert 0.99 < low < high == 1.0
-    assert bootstrap_intervals(gold, gold)["macro_f1"] == pytest.approx([low, high])
-    assert bootstrap_intervals(gold[:1], gold[:1]) == {}
-
-
-def test_one_row_has_no_interval_and_twelve_right_ones_a_wide_one(row) -> None:
-    rows = [
-        row(str(i), label=LABELS[i % 3], predicted_label=LABELS[i % 3], kind="ab"[i > 0]) for i in range(13)
-    ]
-    entry = evaluate_rows(rows, LABELS)["by_kind"]
-    assert "interval" not in entry["a"] and "interval_over" not in entry["a"]
-    low, high = entry["b"]["interval"]["accuracy"]
-    assert (low, high) == pytest.approx((0.757, 1.0), abs=0.001)
-    assert mean_figure([True], rows[:1]) == {"value": 1.0, "n": 1}
-    assert mean_figure([True] * 12, rows[1:])["interval"] == pytest.approx([low, high])
-
-
-@pytest.mark.parametrize(("speakers", "over"), [(20, "speakers"), (6, "speakers"), (5, "rows"), (0, "rows")])
-def test_interval_is_over_speakers_where_there_are_more_than_five(row, speakers: int, over: str) -> None:
-    rows = [
-        row(str(i), predicted_label="neutral", speaker=f"s{i % speakers}" if speakers else None)
-        for i in range(120)
-    ]
-    assert evaluate_rows(rows, LABELS)["interval_over"] == over
-
-
-def test_speakers_who_are_right_or_wrong_as_a_whole_widen_the_interval() -> None:
-    gold = ["neutral"] * 200
-    predicted = ["neutral" if i % 20 < 10 else "negative" for i in range(200)]
-    speakers = [str(i % 20) for i in range(200)]
-    (low, high) = bootstrap_intervals(gold, predicted)["accuracy"]
-    (wide_low, wide_high) = bootstrap_intervals(gold, predicted, speakers=speakers)["accuracy"]
-    assert wide_high - wide_low > 2.5 * (high - low)
 
 
 def test_importing_the_package_is_light() -> None:

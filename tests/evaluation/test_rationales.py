@@ -5,7 +5,8 @@ import pytest
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU, CHRF
 
-from mmsr.evaluation.rationales import UnicodeTokenizer, bleu, distinct, rationale_metrics
+from mmsr.evaluation.metrics import METRICS, rationale_metrics
+from mmsr.evaluation.rationales import Texts, UnicodeTokenizer, bleu, distinct
 
 ROUGE = ["rouge1", "rouge2", "rougeL", "rougeLsum"]
 
@@ -139,3 +140,13 @@ def test_bertscore_is_a_mean_over_rows() -> None:
 
     figures = rationale_metrics(["a b ", "c"], [" a", "c"], bertscore=scores)
     assert [figures[f"bertscore_{name}"] for name in ("precision", "recall", "f1")] == [0.75, 0.625, 0.65]
+
+
+def test_scores_of_rows_average_to_the_metric_but_where_that_is_of_the_corpus() -> None:
+    texts = Texts(["the words are kind", "the voice is upset"], [" the words are harsh", "upset"])
+    rows = {name: metric.from_rows(texts) for name, metric in METRICS.items() if metric.from_rows is not None}
+    assert all(scores.shape == (2,) for scores in rows.values())
+    metrics = rationale_metrics(texts.references, texts.hypotheses)
+    corpus = {name for name, scores in rows.items() if metrics[name] != pytest.approx(scores.mean())}
+    assert corpus == {"chrf"}
+    assert set(metrics) - set(rows) == {"bleu", "distinct1", "distinct2", "length_gold"}

@@ -1,33 +1,32 @@
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mmsr.evaluation.provenance import Provenance
-from mmsr.evaluation.run import evaluate, predict_rows, shuffle, write_run
-from mmsr.records import Answer, Record
+from mmsr.evaluation.run import evaluate, predict_rows, prediction_lines, shuffle, write_run
+from mmsr.records import Answer, Prediction, Utterance
 
 LABELS = ["negative", "neutral", "positive"]
 RUN = Provenance(seed=3, data_fingerprint="abc", command="mmsr evaluate", seconds=1.23456)
 
 
-def predict(records: Sequence[Record]) -> list[Answer]:
+def predict(records: Sequence[Utterance]) -> list[Answer]:
     """Reads the label in the name of the audio file, else in the text."""
     answers = []
     for record in records:
-        label = next(
-            (name for name in LABELS if name in (record["audio"] or record["text"] or "")), "neutral"
-        )
+        label = next((name for name in LABELS if name in (record.audio or record.text or "")), "neutral")
         scores = {name: 0.8 if name == label else 0.1 for name in LABELS}
         answers.append(Answer(label=label, score=0.8, scores=scores, rationale=f"it sounds {label}"))
     return answers
 
 
 @pytest.fixture
-def rows(row):
+def rows(utterance):
     return [
-        row(
+        utterance(
             f"r{i}",
             label=label,
             audio=f"/sounds/{i}-{label}.wav",
@@ -42,27 +41,27 @@ def rows(row):
 
 
 def test_each_condition_gets_its_records(rows) -> None:
-    seen: dict[str, list[Record]] = {}
+    seen: dict[str, list[Utterance]] = {}
     condition = ""
 
-    def spy(records: Sequence[Record]) -> list[Answer]:
+    def spy(records: Sequence[Utterance]) -> list[Answer]:
         calls.append(list(records))
         return predict(records)
 
     for condition in ("audio+text", "text", "audio", "shuffled_audio"):
-        calls: list[list[Record]] = []
+        calls: list[list[Utterance]] = []
         evaluate(spy, rows, labels=LABELS, conditions=[condition])
         (seen[condition],) = calls
-    assert seen["audio+text"][1] == {"audio": rows[1]["audio"], "text": rows[1]["text"], "language": "zh"}
-    assert all(record["audio"] is None and record["text"] for record in seen["text"])
-    assert all(record["text"] is None and record["audio"] for record in seen["audio"])
+    assert seen["audio+text"][1] == Utterance(audio=rows[1].audio, text=rows[1].text, language="zh")
+    assert all(given.audio is None and given.text for given in seen["text"])
+    assert all(given.text is None and given.audio for given in seen["audio"])
     shuffled = seen["shuffled_audio"]
-    assert [record["text"] for record in shuffled] == [row["text"] for row in rows]
-    assert sorted(str(record["audio"]) for record in shuffled) == sorted(row["audio"] for row in rows)
-    language = {row["audio"]: row["language"] for row in rows}
-    for record, row in zip(shuffled, rows, strict=True):
-        assert record["audio"] != row["audio"]
-        assert language[record["audio"]] == row["language"]
+    assert [given.text for given in shuffled] == [row.text for row in rows]
+    assert sorted(str(given.audio) for given in shuffled) == sorted(row.audio for row in rows)
+    language = {row.audio: row.language for row in rows}
+    for given, row in zip(shuffled, rows, strict=True):
+        assert given.audio != row.audio
+        assert language[given.audio] == row.language
 
 
 def test_metrics_and_predictions(rows) -> None:
@@ -82,7 +81,7 @@ def test_metrics_and_predictions(rows) -> None:
     assert metrics["baselines"]["constant_rationale"]["accuracy"] == 1.0
     assert told[:2] == [("audio+text", 4, 6), ("audio+text", 6, 6)]
     assert len(predictions) == 4 * 6
-    assert predictions[0] == {
+    assert predictions[0].to_row() == {
         "id": "r0",
         "label": "negative",
         "rationale": "it sounds negative",
@@ -97,17 +96,18 @@ def test_metrics_and_predictions(rows) -> None:
 
 
 def test_a_row_that_lacks_a_modality_is_left_out_of_the_condition(rows) -> None:
-    rows[0]["audio"], rows[1]["text"], rows[2]["asr_text"] = None, " ", "noisy positive"
+    changes = ({"audio": None}, {"text": " "}, {"asr_text": "noisy positive"})
+    rows[:3] = [replace(row, **change) for row, change in zip(rows, changes, strict=False)]
     metrics, predictions = evaluate(predict, rows, labels=LABELS)
     sizes = {name: entry["n"] for name, entry in metrics.items()}
     assert sizes == {"audio+text": 4, "text": 5, "audio": 5, "shuffled_audio": 4, "asr": 1, "audio+asr": 1}
-    assert [row["id"] for row in predictions if row["condition"] == "asr"] == ["r2"]
+    assert [row.id for row in predictions if row.condition == "asr"] == ["r2"]
 
 
 def test_the_seed_decides_the_shuffle(rows) -> None:
     def labels(seed: int) -> list[str]:
         _, predictions = evaluate(predict, rows, labels=LABELS, conditions=["shuffled_audio"], seed=seed)
-        return [row["predicted_label"] for row in predictions]
+        return [row.predicted_label for row in predictions]
 
     assert labels(1) == labels(1)
     assert len({tuple(labels(seed)) for seed in range(6)}) > 1
@@ -139,18 +139,18 @@ def test_one_row_cannot_be_shuffled() -> None:
 
 
 def test_another_number_of_answers_raises(rows) -> None:
-    with pytest.raises(ValueError, match=r"condition 'text': predict gave 5 answers to 6 records"):
+    with pytest.raises(ValueError, match=r"condition 'text': predict gave 5 answers to 6 utterances"):
         evaluate(lambda records: predict(records)[1:], rows, labels=LABELS, conditions=["text"])
 
 
 def test_bad_rows_raise_before_the_model_is_asked(rows) -> None:
-    def never(records: Sequence[Record]) -> list[Answer]:
+    def never(records: Sequence[Utterance]) -> list[Answer]:
         raise AssertionError("asked")
 
     with pytest.raises(
         ValueError, match="row 'r1': label 'joy' is not one of 'negative', 'neutral', 'positive'"
     ):
-        evaluate(never, [rows[0], {**rows[1], "label": "joy"}], labels=LABELS)
+        evaluate(never, [rows[0], replace(rows[1], label="joy")], labels=LABELS)
     with pytest.raises(ValueError, match="row 1: id 'r0' is missing or repeated"):
         evaluate(never, [rows[0], rows[0]], labels=LABELS)
     with pytest.raises(ValueError, match="condition 'video' is not one of 'audio\\+text', 'text'"):
@@ -162,24 +162,24 @@ def test_bad_rows_raise_before_the_model_is_asked(rows) -> None:
 
 
 def test_a_label_the_model_invents_names_the_row(rows) -> None:
-    def invent(records: Sequence[Record]) -> list[Answer]:
-        return [{**answer, "label": "angry"} for answer in predict(records)]
+    def invent(records: Sequence[Utterance]) -> list[Answer]:
+        return [replace(answer, label="angry") for answer in predict(records)]
 
     with pytest.raises(ValueError, match="row 'r0': predicted_label 'angry' is not one of"):
         evaluate(invent, rows, labels=LABELS)
 
 
 def test_every_row_is_checked_before_the_first_is_predicted(rows) -> None:
-    def never(records: Sequence[Record]) -> list[Answer]:
+    def never(records: Sequence[Utterance]) -> list[Answer]:
         raise AssertionError("predicted")
 
-    rows[4].update(audio=None, text=None, asr_text="noisy positive")
+    rows[4] = replace(rows[4], audio=None, text=None, asr_text="noisy positive")
     with pytest.raises(
         ValueError,
         match="row 'r4': no audio and no text; accepted: at least one of the two, or text_column asr_text, ",
     ):
         predict_rows(never, rows)
-    rows[4]["asr_text"] = None
+    rows[4] = replace(rows[4], asr_text=None)
     with pytest.raises(
         ValueError, match="row 'r4': no audio and no asr_text; accepted: at least one of the two$"
     ):
@@ -187,22 +187,22 @@ def test_every_row_is_checked_before_the_first_is_predicted(rows) -> None:
 
 
 def test_the_text_column_is_what_the_model_reads(rows) -> None:
-    rows[0]["asr_text"] = "noisy words"
-    rows[1].update(audio=None, asr_text="only this")
-    seen: list[Record] = []
+    rows[0] = replace(rows[0], asr_text="noisy words")
+    rows[1] = replace(rows[1], audio=None, asr_text="only this")
+    seen: list[Utterance] = []
 
-    def spy(records: Sequence[Record]) -> list[Answer]:
+    def spy(records: Sequence[Utterance]) -> list[Answer]:
         seen.extend(records)
         return predict(records)
 
     answered = predict_rows(spy, rows, text_column="asr_text")
-    assert [record["text"] for record in seen] == ["noisy words", "only this", None, None, None, None]
-    assert [row["condition"] for row in answered] == ["audio+asr", "asr", *["audio"] * 4]
-    assert {row["condition"] for row in predict_rows(predict, rows)} == {"audio+text", "text"}
+    assert [given.text for given in seen] == ["noisy words", "only this", None, None, None, None]
+    assert [row.condition for row in answered] == ["audio+asr", "asr", *["audio"] * 4]
+    assert {row.condition for row in predict_rows(predict, rows)} == {"audio+text", "text"}
 
 
 def test_the_files_of_a_run(tmp_path: Path, rows) -> None:
-    rows[0]["rationale"] = "mô tả khách quan"
+    rows[0] = replace(rows[0], rationale="mô tả khách quan")
     metrics, predictions = evaluate(predict, rows, labels=LABELS, train_rows=rows)
     document = write_run(tmp_path / "run", {"test": metrics}, predictions, provenance=RUN, extra={"epoch": 4})
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["metrics.json", "predictions.jsonl"]
@@ -220,7 +220,8 @@ def test_the_files_of_a_run(tmp_path: Path, rows) -> None:
     assert written["machine"]["cores"] >= 1 and written["machine"]["platform"]
     text = (tmp_path / "run/predictions.jsonl").read_text("utf-8")
     assert "mô tả khách quan" in text
-    assert [json.loads(line) for line in text.splitlines()] == predictions
+    assert [Prediction.from_row(json.loads(line)) for line in text.splitlines()] == predictions
+    assert text == prediction_lines(predictions)
 
 
 def test_a_figure_that_is_no_number_leaves_no_file(tmp_path: Path) -> None:

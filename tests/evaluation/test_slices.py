@@ -1,9 +1,12 @@
 """Slices: a planted weak one is found, and none is where there is none."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from mmsr.evaluation.slices import are_numbers, slice_figures, worst_slice_line
+from mmsr.records import Prediction
 
 LABELS = ["negative", "neutral", "positive"]
 
@@ -11,28 +14,27 @@ LABELS = ["negative", "neutral", "positive"]
 def answers(wrong, *, languages=("en", "de", "fr"), speakers=12):
     """Predictions of 12 rows a speaker; `wrong [n]` says which are."""
     return [
-        {
-            "id": f"u{i}",
-            "label": LABELS[i % 3],
-            "predicted_label": LABELS[(i + bool(one)) % 3],
-            "language": languages[i // 12 % len(languages)],
-            "kind": None,
-            "speaker": f"s{i // 12 % speakers}",
-        }
-        for i, one in enumerate(wrong)
+        Prediction(
+            id=f"u{i}",
+            label=LABELS[i % 3],
+            predicted_label=LABELS[(i + bool(is_wrong)) % 3],
+            language=languages[i // 12 % len(languages)],
+            speaker=f"s{i // 12 % speakers}",
+        )
+        for i, is_wrong in enumerate(wrong)
     ]
 
 
 def test_a_planted_weak_slice_is_found_beyond_chance():
     generator = np.random.default_rng(0)
     rows = answers(generator.random(360) < 0.1)
-    for row in rows:
-        if row["language"] == "fr" and generator.random() < 0.5:
-            row["predicted_label"] = LABELS[(LABELS.index(row["label"]) + 1) % 3]
+    for i, row in enumerate(rows):
+        if row.language == "fr" and generator.random() < 0.5:
+            rows[i] = replace(row, predicted_label=LABELS[(LABELS.index(row.label) + 1) % 3])
     found = slice_figures(rows, LABELS, least=60)
     worst = found["worst_slice"]
     assert (worst["attribute"], worst["value"], worst["n"], worst["of"]) == ("language", "fr", 120, 3)
-    french = [row["label"] == row["predicted_label"] for row in rows if row["language"] == "fr"]
+    french = [row.label == row.predicted_label for row in rows if row.language == "fr"]
     assert worst["accuracy"] == pytest.approx(np.mean(french))
     assert worst["p_value"] < 0.001 and worst["accuracy"] < worst["expected_interval"][0]
     assert worst["expected"] < worst["overall"], "the worst of three is low by chance too"
@@ -53,8 +55,8 @@ def test_where_slices_make_no_difference_the_worst_is_rarely_called_one():
 
 def test_numbers_are_cut_into_quarters_and_few_values_stay():
     rows = answers(np.zeros(100, dtype=bool))
-    seconds = {row["id"]: float(i) for i, row in enumerate(rows)} | {"u99": None}
-    ages = {row["id"]: ("young", "old")[i % 2] for i, row in enumerate(rows)}
+    seconds = {row.id: float(i) for i, row in enumerate(rows)} | {"u99": None}
+    ages = {row.id: ("young", "old")[i % 2] for i, row in enumerate(rows)}
     found = slice_figures(rows, LABELS, attributes={"audio_seconds": seconds, "age": ages})["slices"]
     assert list(found["audio_seconds"]) == [
         "Q1: 0 to 24",
@@ -68,10 +70,8 @@ def test_numbers_are_cut_into_quarters_and_few_values_stay():
 
 
 def test_speakers_called_by_numbers_are_speakers_and_what_is_no_number_is_a_text():
-    rows = [
-        {**row, "speaker": row["speaker"].removeprefix("s")} for row in answers(np.zeros(144, dtype=bool))
-    ]
-    ages = {row["id"]: "nan" if i < 44 else str(i) for i, row in enumerate(rows)}
+    rows = [replace(row, speaker=row.speaker.removeprefix("s")) for row in answers(np.zeros(144, dtype=bool))]
+    ages = {row.id: "nan" if i < 44 else str(i) for i, row in enumerate(rows)}
     found = slice_figures(rows, LABELS, attributes={"age": ages})["slices"]
     assert list(found["speaker"]) == [str(i) for i in range(12)], "in the order of numbers"
     assert found["age"]["nan"]["n"] == 44
@@ -79,7 +79,7 @@ def test_speakers_called_by_numbers_are_speakers_and_what_is_no_number_is_a_text
 
 def test_few_numbers_are_named_and_sorted_as_numbers():
     rows = answers(np.zeros(70, dtype=bool))
-    words = {row["id"]: float(8 + i % 5) for i, row in enumerate(rows)} | {"u0": None, "u1": 9.5}
+    words = {row.id: float(8 + i % 5) for i, row in enumerate(rows)} | {"u0": None, "u1": 9.5}
     found = slice_figures(rows, LABELS, attributes={"transcript_words": words}, least=11)
     assert list(found["slices"]["transcript_words"]) == ["8", "9", "9.5", "10", "11", "12", "unknown"]
     assert "interval" not in found["slices"]["transcript_words"]["9.5"], "a single row"

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmsr.cli.main import main
-from mmsr.data.manifest.manifest import load_manifest
+from mmsr.data.manifest.manifest import load_manifest, utterances
 from mmsr.inference.loading import load_pipeline, predictor
 from mmsr.inference.onnx import OnnxError, OnnxReasoner, compare_precisions, export_onnx, input_names
 from mmsr.inference.packaged import checkpoint
@@ -33,25 +33,24 @@ def exported(pipe, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def rows(demo_corpus):
-    return load_manifest(demo_corpus, split="test").to_list()
+    return utterances(load_manifest(demo_corpus, split="test"))
 
 
 @pytest.mark.slow
 def test_the_graphs_answer_as_torch_does(pipe, exported, rows):
     folder, differences = exported
     assert set(differences) == {"encoder", "decoder"} and max(differences.values()) < 1e-4
-    records = [{"audio": row["audio"], "text": row["text"], "language": None} for row in rows]
-    records += [{**one, "audio": None} for one in records[:4]] + [
-        {**one, "text": None} for one in records[:4]
-    ]
-    ours, theirs = OnnxReasoner(folder, batch_size=5)(records), predictor(pipe)(records)
-    for one, other in zip(ours, theirs, strict=True):
-        assert (one["label"], one["rationale"]) == (other["label"], other["rationale"])
-        assert one["scores"] == pytest.approx(other["scores"], abs=1e-4)
-    assert len({one["rationale"] for one in ours}) > 5
-    silent = OnnxReasoner(folder)([{**one, "audio": None} for one in records[:2]])  # no row has audio
-    assert [one["rationale"] for one in silent] == [
-        one["rationale"] for one in theirs[len(rows) : len(rows) + 2]
+    inputs = [row.model_input() for row in rows]
+    inputs += [row.model_input(audio=None) for row in rows[:4]]
+    inputs += [row.model_input(text=None) for row in rows[:4]]
+    ours, theirs = OnnxReasoner(folder, batch_size=5)(inputs), predictor(pipe)(inputs)
+    for own, other in zip(ours, theirs, strict=True):
+        assert (own.label, own.rationale) == (other.label, other.rationale)
+        assert own.scores == pytest.approx(other.scores, abs=1e-4)
+    assert len({answer.rationale for answer in ours}) > 5
+    silent = OnnxReasoner(folder)([row.model_input(audio=None) for row in rows[:2]])  # no row has audio
+    assert [answer.rationale for answer in silent] == [
+        answer.rationale for answer in theirs[len(rows) : len(rows) + 2]
     ]
 
 
@@ -61,8 +60,7 @@ def test_eight_bits_are_smaller_and_keep_the_labels(pipe, exported, rows):
     for graph in ("encoder", "decoder"):
         whole, small = ((folder / f"{graph}{end}").stat().st_size for end in (".onnx", ".int8.onnx"))
         assert small < 0.6 * whole
-    records = [{"audio": row["audio"], "text": row["text"], "language": None} for row in rows]
-    kept = compare_precisions(folder, rows, predictor(pipe)(records))
+    kept = compare_precisions(folder, rows, predictor(pipe)([row.model_input() for row in rows]))
     assert kept["float32"]["label"] == kept["float32"]["rationale"] == 1
     assert kept["float32"]["accuracy"] == kept["float32"]["accuracy_of_torch"]
     assert kept["int8"]["label"] >= 0.9 and kept["int8"]["probability"] > kept["float32"]["probability"]

@@ -25,6 +25,7 @@ from datasets.table import InMemoryTable
 from mmsr.data.manifest.issues import Issue, ManifestError
 from mmsr.data.manifest.tables import Chunk, Column, Part, chunks, is_blank, parts
 from mmsr.data.storage import missing, read_bytes, resolve
+from mmsr.records import Utterance
 
 __all__ = [
     "COLUMNS",
@@ -38,6 +39,7 @@ __all__ = [
     "load_manifest",
     "rows_with",
     "stream_manifest",
+    "utterances",
 ]
 
 logger = logging.getLogger(__name__)
@@ -197,6 +199,11 @@ def stream_manifest(
                 if split is not None and row["split"] != split:
                     continue
                 yield {**row, "audio": chunk.inline.get(row["audio"], row["audio"])}
+
+
+def utterances(rows: datasets.Dataset) -> list[Utterance]:
+    """A manifest's rows as records, all in memory."""
+    return [Utterance.from_row(row) for row in rows.to_list()]
 
 
 def column_of(rows: datasets.Dataset, column: str) -> pa.ChunkedArray:

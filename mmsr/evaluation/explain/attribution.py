@@ -6,6 +6,7 @@ It is apart from `inference` because it needs evaluation's modules, which take s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from mmsr.evaluation.explain.attention import FRAMES_AT_WORDS, WORDS_AT_FRAMES, 
 from mmsr.evaluation.explain.erasure import Attribute, Evidence, Span
 from mmsr.evaluation.rationales import word_spans
 from mmsr.inference.pipeline import SentimentReasoningPipeline
-from mmsr.records import Record
+from mmsr.records import Utterance
 
 
 def attention_evidence(pipe: SentimentReasoningPipeline) -> Attribute:
@@ -25,10 +26,10 @@ def attention_evidence(pipe: SentimentReasoningPipeline) -> Attribute:
     that nothing attends to, as the fusion is built or because the other is absent, has no weights.
     """
 
-    def attribute(record: Record, spans: Sequence[Span]) -> Evidence:
+    def attribute(record: Utterance, spans: Sequence[Span]) -> Evidence:
         kinds = looks(pipe.model.config.fusion)
         crosses = WORDS_AT_FRAMES in kinds or FRAMES_AT_WORDS in kinds
-        if record["audio"] is None or record["text"] is None or not crosses:
+        if record.audio is None or record.text is None or not crosses:
             return Evidence(None, None)
         inputs, places = _encoded(pipe, record, spans)
         words = frames = None
@@ -63,7 +64,7 @@ def gradient_evidence(
 
     model, processor = pipe.model, pipe.processor
 
-    def attribute(record: Record, spans: Sequence[Span]) -> Evidence:
+    def attribute(record: Utterance, spans: Sequence[Span]) -> Evidence:
         inputs, places = _encoded(pipe, record, spans)
         given, baselines, names = [], [], []
         if "input_values" in inputs and model.config.uses_audio:
@@ -105,7 +106,7 @@ def gradient_evidence(
     return attribute
 
 
-def saliency(pipe: SentimentReasoningPipeline, record: Record) -> dict[str, Any]:
+def saliency(pipe: SentimentReasoningPipeline, record: Utterance) -> dict[str, Any]:
     """What `report.saliency_picture` shows: the parts of an utterance by `gradient_evidence`.
 
     Returns:
@@ -115,7 +116,7 @@ def saliency(pipe: SentimentReasoningPipeline, record: Record) -> dict[str, Any]
     utterance = _utterance(pipe, record)
     text = utterance["text"] or ""
     spans = word_spans(text)
-    evidence = gradient_evidence(pipe)({**record, "audio": utterance["audio"]}, spans)
+    evidence = gradient_evidence(pipe)(replace(record, audio=utterance["audio"]), spans)
     answer = pipe(utterance, rationale=False)
     return {
         "words": [text[start:end] for start, end in spans],
@@ -127,12 +128,12 @@ def saliency(pipe: SentimentReasoningPipeline, record: Record) -> dict[str, Any]
     }
 
 
-def _utterance(pipe: SentimentReasoningPipeline, record: Mapping[str, Any]) -> dict[str, Any]:
-    return pipe.preprocess({name: record[name] for name in ("audio", "text")})
+def _utterance(pipe: SentimentReasoningPipeline, record: Utterance) -> dict[str, Any]:
+    return pipe.preprocess({"audio": record.audio, "text": record.text})
 
 
 def _encoded(
-    pipe: SentimentReasoningPipeline, record: Record, spans: Sequence[Span]
+    pipe: SentimentReasoningPipeline, record: Utterance, spans: Sequence[Span]
 ) -> tuple[Mapping[str, Any], list[int]]:
     """A record as tensors, and the word of each token; -1 where it is special or of the prefix."""
     utterance = _utterance(pipe, record)

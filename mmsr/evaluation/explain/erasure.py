@@ -1,6 +1,6 @@
 """Whether the words and frames that are said to matter do: what a label loses without them.
 
-    record ─► `Attribute` ─► weights of words and of frames ─► most weighted share erased, or kept alone
+    utterance ─► `Attribute` ─► weights of words and of frames ─► most weighted share erased, or kept alone
            ─► probability of the predicted label ─► comprehensiveness, sufficiency (AOPC)
 
 ERASER's measures (DeYoung et al. 2020, arXiv 1911.03429), for each modality with the other left as it is.
@@ -12,14 +12,15 @@ Notation of shapes: w words, f frames, s samples.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsr.evaluation.metrics import Row, mean_figure
+from mmsr.evaluation.entries import mean_figure
 from mmsr.evaluation.rationales import word_spans
-from mmsr.records import Predict, Record
+from mmsr.records import Predict, Utterance
 
 Floats = NDArray[np.float64]
 Span = tuple[int, int]
@@ -35,8 +36,8 @@ class Evidence(NamedTuple):
     frames: Floats | None  # [f]
 
 
-Attribute = Callable[[Record, Sequence[Span]], Evidence]
-"""Weighs the words of a record's transcript, which stand at these characters, and the frames of its audio."""
+Attribute = Callable[[Utterance, Sequence[Span]], Evidence]
+"""Weighs the words of a transcript, which stand at these characters, and the frames of the audio."""
 
 LoadAudio = Callable[[Any], NDArray[np.float32]]
 """Reads a recording as 16 kHz samples `[s]`."""
@@ -45,7 +46,7 @@ LoadAudio = Callable[[Any], NDArray[np.float32]]
 def erasure(
     predict: Predict,
     attribute: Attribute,
-    rows: Sequence[Row],
+    rows: Sequence[Utterance],
     *,
     load_audio: LoadAudio,
     seed: int = 0,
@@ -60,12 +61,12 @@ def erasure(
     pieces.
 
     Args:
-        predict: Answers records; its rationales are not looked at.
+        predict: Its rationales are not used.
         attribute: Whose evidence is examined.
-        rows: Manifest rows with audio and text.
-        load_audio: Reads `row["audio"]`.
+        rows: With audio and text.
+        load_audio: Reads their audio.
         seed: Of the controls.
-        progress: Told the rows done, and all.
+        progress: Called with the number of rows done, and of all.
 
     Returns:
         {"text" | "audio": {measure: {"chosen", "random", "difference": figures as of `mean_figure`,
@@ -73,12 +74,12 @@ def erasure(
         weights has no key.
     """
     generator = np.random.default_rng(seed)
-    measured: dict[str, list[tuple[Row, Floats]]] = {"text": [], "audio": []}
+    measured: dict[str, list[tuple[Utterance, Floats]]] = {"text": [], "audio": []}
     for done, row in enumerate(rows, start=1):
-        record = Record(audio=load_audio(row["audio"]), text=row["text"], language=row["language"])
-        spans = word_spans(row["text"])
-        evidence = attribute(record, spans)
-        answer = predict([record])[0]
+        given = replace(row.model_input(), audio=load_audio(row.audio))
+        spans = word_spans(row.text or "")
+        evidence = attribute(given, spans)
+        answer = predict([given])[0]
         for modality, weights in zip(measured, evidence, strict=True):
             if weights is not None and len(weights) > 1:
                 # all of one length, so that a batch needs no padding
@@ -86,8 +87,8 @@ def erasure(
                     [_chosen(weights, share), _control(weights, share, modality, generator)]
                     for share in SHARES
                 ]
-                losses = _losses(predict, record, answer["label"], modality, spans, edits)
-                measured[modality].append((row, answer["scores"][answer["label"]] - losses))
+                losses = _losses(predict, given, answer.label, modality, spans, edits)
+                measured[modality].append((row, answer.scores[answer.label] - losses))
         if progress:
             progress(done, len(rows))
     return {modality: _figures(found, seed) for modality, found in measured.items() if found}
@@ -127,7 +128,7 @@ def _control(
 
 def _losses(
     predict: Predict,
-    record: Record,
+    given: Utterance,
     label: str,
     modality: str,
     spans: Sequence[Span],
@@ -135,17 +136,17 @@ def _losses(
 ) -> Floats:
     """Probability of the label `[measure, share, chosen or control]`."""
     erased = [[[units, ~units] for units in pair] for pair in edits]
-    records = []
+    edited = []
     for units in (units for pair in erased for both in pair for units in both):
         if modality == "text":
-            records.append(Record({**record, "text": erase_words(record["text"] or "", spans, units)}))
+            edited.append(replace(given, text=erase_words(given.text or "", spans, units)))
         else:
-            records.append(Record({**record, "audio": silence_frames(np.asarray(record["audio"]), units)}))
-    scores = np.array([answer["scores"][label] for answer in predict(records)])
+            edited.append(replace(given, audio=silence_frames(np.asarray(given.audio), units)))
+    scores = np.array([answer.scores[label] for answer in predict(edited)])
     return scores.reshape(len(edits), 2, len(MEASURES)).transpose(2, 0, 1)
 
 
-def _figures(found: Sequence[tuple[Row, Floats]], seed: int) -> dict[str, Any]:
+def _figures(found: Sequence[tuple[Utterance, Floats]], seed: int) -> dict[str, Any]:
     rows = [row for row, _ in found]
     losses = np.stack([loss for _, loss in found])  # [row, measure, share, chosen or control]
     figures: dict[str, Mapping[str, Any]] = {}

@@ -14,19 +14,20 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from mmsr.evaluation.baselines import tfidf_classifier
+from mmsr.evaluation.entries import mean_figure, speakers_of
 from mmsr.evaluation.explain.erasure import Attribute, LoadAudio, erasure
 from mmsr.evaluation.explain.grounding import EvidenceOf, follow, respoken
-from mmsr.evaluation.metrics import Row, has_text, mean_figure, speakers_of
+from mmsr.evaluation.metrics import has_text
 from mmsr.evaluation.rationales import UnicodeTokenizer
-from mmsr.evaluation.run import answer_records, predict_rows
+from mmsr.evaluation.run import answer_utterances, predict_rows
 from mmsr.evaluation.significance import paired_bootstrap
 from mmsr.files import write_file
-from mmsr.records import Predict, Progress, Record
+from mmsr.records import Predict, Prediction, Progress, Utterance
 
 Texts = tuple[str, ...]
 
@@ -39,6 +40,13 @@ Force = Callable[[str], Predict]
 LEAST_JUDGED = 20  # training rows: with fewer a judge has learned nothing
 
 
+class Explained(NamedTuple):
+    """A transcript, and what the model predicted from the utterance."""
+
+    text: str | None
+    prediction: Prediction
+
+
 @dataclass(frozen=True, kw_only=True)
 class Material:
     """What beside the rows some of the measures need; those whose part is missing are left out.
@@ -49,26 +57,26 @@ class Material:
         load_audio: For silenced, and partly silenced, audio.
         attributions: What is to be tested for comprehensiveness and sufficiency, by name.
         erased: How many rows that is done with, spread over all.
-        predict_labels: Answers records without rationales, which is quicker, where none is looked at.
+        predict_labels: Answers without rationales, which is quicker, for measures that use none.
         respoken: Rows spoken again by a generator that knows the answer, by what was changed.
         evidence_of: What a rationale of that generator's names.
         judge: Reads labels off texts.
     """
 
-    train_rows: Sequence[Row] = ()
+    train_rows: Sequence[Utterance] = ()
     force: Force | None = None
     load_audio: LoadAudio | None = None
     attributions: Mapping[str, Attribute] = field(default_factory=dict)
     erased: int = 100
     predict_labels: Predict | None = None
-    respoken: Mapping[str, Sequence[Row]] = field(default_factory=dict)
+    respoken: Mapping[str, Sequence[Utterance]] = field(default_factory=dict)
     evidence_of: EvidenceOf | None = None
     judge: Judge | None = None
 
 
 def faithfulness(
     predict: Predict,
-    rows: Sequence[Row],
+    rows: Sequence[Utterance],
     *,
     labels: Sequence[str],
     material: Material,
@@ -78,8 +86,8 @@ def faithfulness(
     """All measures of a model's rationales on the rows of a split.
 
     Args:
-        predict: Answers records, with rationales.
-        rows: Manifest rows.
+        predict: Answers with rationales.
+        rows: Of the manifest.
         labels: The model's.
         material: What the measures need.
         seed: Of resamples, controls and exchanges.
@@ -95,43 +103,13 @@ def faithfulness(
     """
     if not rows:
         raise ValueError("no rows to examine")
-    judge = material.judge or tfidf_judge
     predictions = predict_rows(predict, rows, progress=progress)
-    if all(row["predicted_rationale"] is None for row in predictions):
+    if all(row.predicted_rationale is None for row in predictions):
         raise ValueError("the model writes no rationales; accepted: one with a decoder")
-    texts = [row["text"] for row in rows]
-    found: dict[str, Any] = {"n": len(rows)}
-    left_out: dict[str, str] = {}
-
-    explained = [row for row in material.train_rows if row["label"] and has_text(row["rationale"])]
-    if len(explained) < LEAST_JUDGED:
-        why = f"{len(explained)} training rows with label and rationale; a judge wants {LEAST_JUDGED} or more"
-        left_out |= dict.fromkeys(("simulatability", "agreement", "counterfactuals"), why)
-    else:
-        trained = predict_rows(predict, explained, progress=_named(progress, "training rows"))
-        found["simulatability"] = simulatability(
-            [{**row, "text": given["text"]} for row, given in zip(trained, explained, strict=True)],
-            [{**row, "text": text} for row, text in zip(predictions, texts, strict=True)],
-            judge=judge,
-            seed=seed,
-        )
-        if "las" not in found["simulatability"]:
-            group = "leaking" if found["simulatability"]["leaking"]["n"] else "not_leaking"
-            left_out["LAS"] = f"all {len(rows):,} rows are {group}, and it is the mean over both groups"
-        found["agreement"] = agreement(explained, predictions, judge=judge, seed=seed)
-        if material.force is None:
-            left_out["counterfactuals"] = "no label can be forced on this model"
-        else:
-            found["counterfactuals"] = counterfactuals(
-                material.force,
-                predictions,
-                rows,
-                explained,
-                labels=labels,
-                judge=judge,
-                seed=seed,
-                progress=progress,
-            )
+    judged, left_out = _judged(
+        predict, predictions, rows, labels=labels, material=material, seed=seed, progress=progress
+    )
+    found: dict[str, Any] = {"n": len(rows), **judged}
     if material.load_audio is None:
         left_out |= dict.fromkeys(("follow", "erasure"), "audio cannot be edited without load_audio")
     else:
@@ -139,7 +117,7 @@ def faithfulness(
             predict, predictions, rows, load_audio=material.load_audio, seed=seed, progress=progress
         )
         found["erasure"] = {}
-        whole = [row for row in rows if has_text(row["audio"]) and has_text(row["text"])]
+        whole = [row for row in rows if row.has("audio") and row.has("text")]
         picked = np.linspace(0, len(whole) - 1, min(material.erased, len(whole))).round().astype(int)
         for name, attribute in material.attributions.items():
             found["erasure"][name] = erasure(
@@ -168,6 +146,44 @@ def faithfulness(
     return {**found, "left_out": left_out}
 
 
+def _judged(
+    predict: Predict,
+    predictions: Sequence[Prediction],
+    rows: Sequence[Utterance],
+    *,
+    labels: Sequence[str],
+    material: Material,
+    seed: int,
+    progress: Progress | None,
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The measures for which a judge reads rationales, and those that were left out, with the reason."""
+    judge = material.judge or tfidf_judge
+    explained = [row for row in material.train_rows if row.label and row.has("rationale")]
+    if len(explained) < LEAST_JUDGED:
+        why = f"{len(explained)} training rows with label and rationale; a judge wants {LEAST_JUDGED} or more"
+        return {}, dict.fromkeys(("simulatability", "agreement", "counterfactuals"), why)
+    trained = predict_rows(predict, explained, progress=_named(progress, "training rows"))
+    found = {
+        "simulatability": simulatability(
+            [Explained(row.text, told) for row, told in zip(explained, trained, strict=True)],
+            [Explained(row.text, told) for row, told in zip(rows, predictions, strict=True)],
+            judge=judge,
+            seed=seed,
+        ),
+        "agreement": agreement(explained, predictions, judge=judge, seed=seed),
+    }
+    left_out = {}
+    if "las" not in found["simulatability"]:
+        group = "leaking" if found["simulatability"]["leaking"]["n"] else "not_leaking"
+        left_out["LAS"] = f"all {len(rows):,} rows are {group}, and it is the mean over both groups"
+    if material.force is None:
+        left_out["counterfactuals"] = "no label can be forced on this model"
+    else:
+        options: dict[str, Any] = {"labels": labels, "judge": judge, "seed": seed, "progress": progress}
+        found["counterfactuals"] = counterfactuals(material.force, predictions, rows, explained, **options)
+    return found, left_out
+
+
 def tfidf_judge(train: Sequence[Texts], labels: Sequence[str], test: Sequence[Texts]) -> list[str]:
     """The default judge (see `baselines.tfidf_classifier`); of one label alone it always says that."""
     if len(set(labels)) == 1:
@@ -178,7 +194,7 @@ def tfidf_judge(train: Sequence[Texts], labels: Sequence[str], test: Sequence[Te
 
 
 def simulatability(
-    train: Sequence[Row], test: Sequence[Row], *, judge: Judge = tfidf_judge, seed: int = 0
+    train: Sequence[Explained], test: Sequence[Explained], *, judge: Judge = tfidf_judge, seed: int = 0
 ) -> dict[str, Any]:
     """Leakage-adjusted simulatability (LAS, Hase et al. 2020, arXiv 2010.04119) of the predicted labels.
 
@@ -189,8 +205,8 @@ def simulatability(
     dropped at random.
 
     Args:
-        train: Rows with `text`, `predicted_label`, `predicted_rationale`, from which the judges learn.
-        test: Rows on which they are tried, with `speaker` too.
+        train: Rows from which the judges learn.
+        test: Rows on which they are tried.
         judge: Learns and answers.
         seed: Of the intervals.
 
@@ -199,33 +215,30 @@ def simulatability(
         and `not_leaking`, the effect in each group; `las`, where both groups have rows; `label_not_named`:
         `n`, and effect and LAS in the rows whose rationale does not have the predicted label's name in it.
     """
-    predicted = [row["predicted_label"] for row in train]
+    fields: dict[str, Callable[[Explained], Texts]] = {
+        "text+rationale": lambda row: (row.text or "", row.prediction.predicted_rationale or ""),
+        "text": lambda row: (row.text or "",),
+        "rationale": lambda row: (row.prediction.predicted_rationale or "",),
+    }
+    learned, predicted = ([str(row.prediction.predicted_label) for row in rows] for rows in (train, test))
     right = {}
-    for name, fields in (
-        ("text+rationale", ("text", "predicted_rationale")),
-        ("text", ("text",)),
-        ("rationale", ("predicted_rationale",)),
-    ):
-        read, asked = (
-            [tuple(row[column] or "" for column in fields) for row in rows] for rows in (train, test)
-        )
-        said = judge(read, predicted, asked)
-        right[name] = np.array(
-            [label == row["predicted_label"] for label, row in zip(said, test, strict=True)]
-        )
-    hidden = np.array([not _names(row["predicted_rationale"], row["predicted_label"]) for row in test])
+    for name, read in fields.items():
+        said = judge([*map(read, train)], learned, [*map(read, test)])
+        right[name] = np.array([label == own for label, own in zip(said, predicted, strict=True)])
+    told = [row.prediction for row in test]
+    hidden = np.array([not _names(row.predicted_rationale, str(row.predicted_label)) for row in told])
     return {
-        "accuracy": {name: mean_figure(values, test, seed=seed) for name, values in right.items()},
-        **_effects(right, test, seed),
+        "accuracy": {name: mean_figure(values, told, seed=seed) for name, values in right.items()},
+        **_effects(right, told, seed),
         "label_not_named": _effects(
             {name: values[hidden] for name, values in right.items()},
-            [*itertools.compress(test, hidden)],
+            [*itertools.compress(told, hidden)],
             seed,
         ),
     }
 
 
-def _effects(right: Mapping[str, np.ndarray], rows: Sequence[Row], seed: int) -> dict[str, Any]:
+def _effects(right: Mapping[str, np.ndarray], rows: Sequence[Prediction], seed: int) -> dict[str, Any]:
     leaking = right["rationale"]
     gain = right["text+rationale"].astype(float) - right["text"]
     groups = {"leaking": leaking, "not_leaking": ~leaking}
@@ -248,13 +261,17 @@ def _effects(right: Mapping[str, np.ndarray], rows: Sequence[Row], seed: int) ->
 
 
 def agreement(
-    train: Sequence[Row], predictions: Sequence[Row], *, judge: Judge = tfidf_judge, seed: int = 0
+    train: Sequence[Utterance],
+    predictions: Sequence[Prediction],
+    *,
+    judge: Judge = tfidf_judge,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Whether a judge reads the predicted label off the predicted rationale.
 
     Args:
-        train: Manifest rows whose `rationale` and `label` the judge learns from.
-        predictions: Rows of predictions.jsonl.
+        train: Rows whose rationale and label the judge learns from.
+        predictions: Of a model that writes rationales.
         judge: Learns and answers.
         seed: Of the intervals.
 
@@ -262,17 +279,14 @@ def agreement(
         `agreement`; and `judge`, how often it reads the true label off the true rationale, which is the most
         that can be hoped for.
     """
-    known = [(row["rationale"],) for row in train]
-    truth = [row["label"] for row in train]
-    gold = [row for row in predictions if row["label"] and has_text(row["rationale"])]
+    gold = [row for row in predictions if row.label and has_text(row.rationale)]
     said = judge(
-        known,
-        truth,
-        [(row["predicted_rationale"] or "",) for row in predictions] + [(row["rationale"],) for row in gold],
+        *_lessons(train),
+        [(row.predicted_rationale or "",) for row in predictions] + [(row.rationale or "",) for row in gold],
     )
     of_model, of_gold = said[: len(predictions)], said[len(predictions) :]
-    agrees = [label == row["predicted_label"] for label, row in zip(of_model, predictions, strict=True)]
-    right = [label == row["label"] for label, row in zip(of_gold, gold, strict=True)]
+    agrees = [label == row.predicted_label for label, row in zip(of_model, predictions, strict=True)]
+    right = [label == row.label for label, row in zip(of_gold, gold, strict=True)]
     return {
         "agreement": mean_figure(agrees, predictions, seed=seed),
         "judge": mean_figure(right, gold, seed=seed),
@@ -281,9 +295,9 @@ def agreement(
 
 def counterfactuals(
     force: Force,
-    predictions: Sequence[Row],
-    rows: Sequence[Row],
-    train: Sequence[Row],
+    predictions: Sequence[Prediction],
+    rows: Sequence[Utterance],
+    train: Sequence[Utterance],
     *,
     labels: Sequence[str],
     judge: Judge = tfidf_judge,
@@ -294,9 +308,9 @@ def counterfactuals(
 
     Args:
         force: Answers whose rationales explain a label.
-        predictions: Rows of predictions.jsonl.
-        rows: The manifest rows they are of.
-        train: Manifest rows whose `rationale` and `label` the judge learns from.
+        predictions: Of the rows as they are.
+        rows: Of the manifest.
+        train: Rows whose rationale and label the judge learns from.
         labels: Each row is asked for all but its predicted one.
         judge: Learns and answers.
         seed: Of the intervals.
@@ -306,32 +320,30 @@ def counterfactuals(
         `rationale_changes` and `label_read` (the judge reads the forced label off it): shares of pairs of row
         and label; `n` of the figures counts pairs.
     """
-    asked: list[tuple[Row, str, str]] = []  # prediction, forced label, its rationale
+    asked: list[tuple[Prediction, str, str]] = []  # prediction, forced label, its rationale
     for label in labels:
-        others = [place for place, row in enumerate(predictions) if row["predicted_label"] != label]
-        records = [
-            Record(audio=row["audio"], text=row["text"], language=row["language"])
-            for row in (rows[place] for place in others)
-        ]
-        answers = answer_records(force(label), records, condition=f"forced {label}", progress=progress)
+        others = [place for place, row in enumerate(predictions) if row.predicted_label != label]
+        inputs = [rows[place].model_input() for place in others]
+        answers = answer_utterances(force(label), inputs, condition=f"forced {label}", progress=progress)
         asked += [
-            (predictions[place], label, answer["rationale"] or "")
+            (predictions[place], label, answer.rationale or "")
             for place, answer in zip(others, answers, strict=True)
         ]
-    said = judge(
-        [(row["rationale"],) for row in train],
-        [row["label"] for row in train],
-        [(rationale,) for *_, rationale in asked],
-    )
+    said = judge(*_lessons(train), [(rationale,) for *_, rationale in asked])
     pairs = [row for row, *_ in asked]
     return {
         "rationale_changes": mean_figure(
-            [rationale != row["predicted_rationale"] for row, _, rationale in asked], pairs, seed=seed
+            [rationale != row.predicted_rationale for row, _, rationale in asked], pairs, seed=seed
         ),
         "label_read": mean_figure(
             [read == label for read, (_, label, _) in zip(said, asked, strict=True)], pairs, seed=seed
         ),
     }
+
+
+def _lessons(train: Sequence[Utterance]) -> tuple[list[Texts], list[str]]:
+    """Rationales, and the labels that a judge learns to tell from them."""
+    return [(row.rationale or "",) for row in train], [str(row.label) for row in train]
 
 
 def _names(rationale: str | None, label: str) -> bool:

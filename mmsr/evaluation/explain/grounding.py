@@ -1,20 +1,21 @@
 """Whether answers follow what was said and how: the voice silenced or exchanged, the named words taken away.
 
-rows ─► edited records ─► `predict` ─► share of labels and rationales that change      (any corpus)
+rows ─► edited inputs ─► `predict` ─► share of labels and rationales that change      (any corpus)
 rows spoken again by a generator that knows the answer ─► share that is as it says      (`respoken`)
 """
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from mmsr.evaluation.entries import mean_figure
 from mmsr.evaluation.explain.erasure import LoadAudio, erase_words
-from mmsr.evaluation.metrics import Row, has_text, mean_figure
 from mmsr.evaluation.rationales import UnicodeTokenizer, word_spans
-from mmsr.evaluation.run import answer_records, shuffle
-from mmsr.records import Predict, Progress, Record
+from mmsr.evaluation.run import answer_utterances, shuffle
+from mmsr.records import Predict, Prediction, Progress, Utterance
 
 EvidenceOf = Callable[[str, str | None], tuple[str | None, str | None]]
 """What a rationale in this language names: words that were said, and a manner of voice; None each."""
@@ -24,8 +25,8 @@ Figures = dict[str, Any]
 
 def follow(
     predict: Predict,
-    predictions: Sequence[Row],
-    rows: Sequence[Row],
+    predictions: Sequence[Prediction],
+    rows: Sequence[Utterance],
     *,
     load_audio: LoadAudio,
     seed: int = 0,
@@ -39,15 +40,15 @@ def follow(
     voice bring about changes with them; one that is made up need not.
 
     Args:
-        predict: Answers records.
-        predictions: What it said of the rows as they are, in their order, rationales among it.
-        rows: Manifest rows.
-        load_audio: Reads `row["audio"]`.
+        predict: Answers with rationales.
+        predictions: Its predictions for the rows as they are, in their order.
+        rows: Of the manifest.
+        load_audio: Reads their audio.
         seed: Of the exchange, of the words and of the intervals.
         progress: As of `run.evaluate`.
 
     Returns:
-        For each of the four `label_changes` and `rationale_changes` (see `metrics.mean_figure`); of
+        For each of the four `label_changes` and `rationale_changes` (see `entries.mean_figure`); of
         `named_words_dropped` `words_unnamed` too: the mean share of them that the new rationale does not
         name. What no row allows has no key.
     """
@@ -61,18 +62,18 @@ def follow(
         kept = sorted(edited)
         if not kept:
             continue
-        answers = answer_records(
+        answers = answer_utterances(
             predict, [edited[place][0] for place in kept], condition=name, progress=progress
         )
         old, asked = [predictions[place] for place in kept], [rows[place] for place in kept]
         pairs = list(zip(old, answers, strict=True))
-        changed = {
-            "label_changes": [row["predicted_label"] != answer["label"] for row, answer in pairs],
-            "rationale_changes": [row["predicted_rationale"] != answer["rationale"] for row, answer in pairs],
+        changed: dict[str, Sequence[float]] = {
+            "label_changes": [row.predicted_label != answer.label for row, answer in pairs],
+            "rationale_changes": [row.predicted_rationale != answer.rationale for row, answer in pairs],
         }
         if name == "named_words_dropped":
             changed["words_unnamed"] = [
-                len(gone - set(_tokens(answer["rationale"]))) / len(gone)
+                len(gone - set(_tokens(answer.rationale))) / len(gone)
                 for answer, gone in zip(answers, (edited[place][1] for place in kept), strict=True)
             ]
         figures[name] = {what: mean_figure(values, asked, seed=seed) for what, values in changed.items()}
@@ -81,8 +82,8 @@ def follow(
 
 def respoken(
     predict: Predict,
-    predictions: Sequence[Row],
-    rows: Sequence[Row],
+    predictions: Sequence[Prediction],
+    rows: Sequence[Utterance],
     *,
     evidence_of: EvidenceOf,
     seed: int = 0,
@@ -92,8 +93,8 @@ def respoken(
     """Answers to rows that were spoken again, beside what their generator says of them.
 
     Args:
-        predict: Answers records.
-        predictions: What it said of the rows as they were; each of `rows` has its id there.
+        predict: Answers with rationales.
+        predictions: Its predictions for the rows as they were; each of `rows` has its id there.
         rows: The rows anew: audio, and the label and rationale that are right for it.
         evidence_of: What a rationale names.
         seed: Of the intervals.
@@ -109,29 +110,29 @@ def respoken(
     Raises:
         ValueError: A row without a prediction.
     """
-    before = {row["id"]: row for row in predictions}
+    before = {row.id: row for row in predictions}
     for row in rows:
-        if row["id"] not in before:
-            raise ValueError(f"row {row['id']!r} was spoken again, yet has no prediction as it was")
-    records = [Record(audio=row["audio"], text=row["text"], language=row["language"]) for row in rows]
-    answers = answer_records(predict, records, condition=name, progress=progress)
-    old = [before[row["id"]] for row in rows]
+        if row.id not in before:
+            raise ValueError(f"row {row.id!r} was spoken again, yet has no prediction as it was")
+    inputs = [row.model_input() for row in rows]
+    answers = answer_utterances(predict, inputs, condition=name, progress=progress)
+    old = [before[str(row.id)] for row in rows]
     named, right, was = (
-        [evidence_of(rationale or "", row["language"]) for row, rationale in zip(rows, all_of, strict=True)]
-        for all_of in (
-            [answer["rationale"] for answer in answers],
-            [row["rationale"] for row in rows],
-            [row["predicted_rationale"] for row in old],
+        [evidence_of(rationale or "", row.language) for row, rationale in zip(rows, rationales, strict=True)]
+        for rationales in (
+            [answer.rationale for answer in answers],
+            [row.rationale for row in rows],
+            [row.predicted_rationale for row in old],
         )
     )
-    hits = np.array([answer["label"] == row["label"] for row, answer in zip(rows, answers, strict=True)])
-    must_change = np.array([row["label"] != earlier["label"] for row, earlier in zip(rows, old, strict=True)])
+    hits = np.array([answer.label == row.label for row, answer in zip(rows, answers, strict=True)])
+    must_change = np.array([row.label != earlier.label for row, earlier in zip(rows, old, strict=True)])
     found: Figures = {
         "label_right": hits,
-        "words_named": [one[0] == other[0] for one, other in zip(named, right, strict=True)],
-        "manner_named": [one[1] == other[1] for one, other in zip(named, right, strict=True)],
-        "label_stays": [a["label"] == o["predicted_label"] for a, o in zip(answers, old, strict=True)],
-        "evidence_stays": [one == other for one, other in zip(named, was, strict=True)],
+        "words_named": [ours[0] == theirs[0] for ours, theirs in zip(named, right, strict=True)],
+        "manner_named": [ours[1] == theirs[1] for ours, theirs in zip(named, right, strict=True)],
+        "label_stays": [new.label == row.predicted_label for new, row in zip(answers, old, strict=True)],
+        "evidence_stays": [new == earlier for new, earlier in zip(named, was, strict=True)],
     }
     figures = {what: mean_figure(values, rows, seed=seed) for what, values in found.items()}
     for what, part in (("label_must_change", must_change), ("label_must_stay", ~must_change)):
@@ -139,55 +140,46 @@ def respoken(
     return figures
 
 
-Edited = dict[int, tuple[Record, set[str]]]
-"""By the row's place: the record, and the words that it lacks."""
+Edited = dict[int, tuple[Utterance, set[str]]]
+"""By the row's place: what the model is given, and the words that it lacks."""
 
 
-def _silenced(rows: Sequence[Row], load_audio: LoadAudio) -> Edited:
-    edited: Edited = {}
-    for place, row in enumerate(rows):
-        if has_text(row["audio"]):
-            silence = np.zeros_like(load_audio(row["audio"]))
-            edited[place] = Record(audio=silence, text=row["text"], language=row["language"]), set()
-    return edited
+def _silenced(rows: Sequence[Utterance], load_audio: LoadAudio) -> Edited:
+    return {
+        place: (replace(row.model_input(), audio=np.zeros_like(load_audio(row.audio))), set())
+        for place, row in enumerate(rows)
+        if row.has("audio")
+    }
 
 
-def _swapped(rows: Sequence[Row], seed: int) -> Edited:
-    places = [place for place, row in enumerate(rows) if has_text(row["audio"]) and has_text(row["text"])]
+def _swapped(rows: Sequence[Utterance], seed: int) -> Edited:
+    places = [place for place, row in enumerate(rows) if row.has("audio") and row.has("text")]
     if len(places) < 2:
         return {}
-    donors = shuffle([rows[place]["language"] for place in places], seed=seed)
+    donors = shuffle([rows[place].language for place in places], seed=seed)
     return {
-        place: (
-            Record(
-                audio=rows[places[donor]]["audio"],
-                text=rows[place]["text"],
-                language=rows[place]["language"],
-            ),
-            set(),
-        )
+        place: (replace(rows[place].model_input(), audio=rows[places[donor]].audio), set())
         for place, donor in zip(places, donors, strict=True)
     }
 
 
-def _words_dropped(rows: Sequence[Row], predictions: Sequence[Row], seed: int) -> Mapping[str, Edited]:
+def _words_dropped(
+    rows: Sequence[Utterance], predictions: Sequence[Prediction], seed: int
+) -> Mapping[str, Edited]:
     """Only rows with audio: of the others too little may be left to answer."""
     generator = np.random.default_rng(seed)
     edits: dict[str, Edited] = {"named_words_dropped": {}, "other_words_dropped": {}}
     for place, (row, prediction) in enumerate(zip(rows, predictions, strict=True)):
-        text = row["text"] or ""
+        text = row.text or ""
         spans = word_spans(text)
         words = [" ".join(_tokens(text[start:end])) for start, end in spans]
-        said = set(_tokens(prediction["predicted_rationale"]))
+        said = set(_tokens(prediction.predicted_rationale))
         named = np.array([word in said for word in words], dtype=bool)
-        if not named.any() or not has_text(row["audio"]):
+        if not named.any() or not row.has("audio"):
             continue
         for name, erased in zip(edits, (named, generator.permutation(named)), strict=True):
             gone = {word for word, dropped in zip(words, erased, strict=True) if dropped}
-            record = Record(
-                audio=row["audio"], text=erase_words(text, spans, erased), language=row["language"]
-            )
-            edits[name][place] = record, gone
+            edits[name][place] = replace(row.model_input(), text=erase_words(text, spans, erased)), gone
     return edits
 
 

@@ -24,9 +24,9 @@ import soundfile
 from numpy.typing import NDArray
 
 from mmsr.evaluation.compare import System, read_runs
-from mmsr.evaluation.metrics import Row, has_text
+from mmsr.evaluation.metrics import has_text
 from mmsr.files import atomic_write
-from mmsr.records import Progress
+from mmsr.records import Prediction, Progress, Utterance
 
 KEY_FORMAT = "mmsr-human-key-1"
 RATE = 16_000  # Hz of the sound in a sheet
@@ -37,7 +37,7 @@ CRITERIA = {
     "relevance": "The reason names what matters clinically.",
 }
 
-Listen = Callable[[str], NDArray[Any]]
+Listen = Callable[[Any], NDArray[Any]]
 """Reads a manifest's audio as samples `[s]` in [-1, 1] at `RATE`."""
 
 
@@ -99,7 +99,7 @@ class Showing(NamedTuple):
 
 def make_sheets(
     systems: Sequence[System],
-    rows: Sequence[Row],
+    rows: Sequence[Utterance],
     out: Path | str,
     *,
     listen: Listen,
@@ -142,21 +142,14 @@ def make_sheets(
     candidates = _candidates(answers, rows, differing=design.differing)
     wanted = design.common + raters * (items - design.common)
     if wanted > len(candidates):
-        which = "with different rationales " if design.differing else ""
+        which = f"{len(candidates):,} {'with different rationales ' if design.differing else ''}"
         raise SheetError(
-            f"--items {items}: {wanted:,} rows are wanted for {raters} raters and {len(candidates):,} {which}"
-            "are there that all systems answered; accepted: fewer items, or more of them --shared"
+            f"--items {items}: {wanted:,} rows are wanted for {raters} raters and {which}are there that all "
+            "systems answered; accepted: fewer items, or more of them --shared"
         )
     generator = np.random.default_rng(seed)
-    strata = [f"{row['label']} {row['language']}" for row in candidates]
-    drawn = [candidates[i] for i in stratified(strata, wanted, generator)]
-    sheets = _plan(
-        [row["id"] for row in drawn],
-        list(answers),
-        strata=[f"{row['label']} {row['language']}" for row in drawn],
-        design=design,
-        generator=generator,
-    )
+    drawn = [candidates[i] for i in stratified(_strata(candidates), wanted, generator)]
+    sheets = _plan(drawn, list(answers), design=design, generator=generator)
     shown = _contents(drawn, listen, progress)
     key: dict[str, Any] = {
         "format": KEY_FORMAT,
@@ -167,38 +160,46 @@ def make_sheets(
         "candidates": len(candidates),
         "criteria": dict(criteria),
         "systems": {
-            system.name: {
-                "file": str(system.files[0]),
-                "sha256": hashlib.sha256(system.files[0].read_bytes()).hexdigest(),
-                "condition": name,
-                "metrics": _origin(system.files[0]),
-            }
-            for system, name in zip(systems, conditions, strict=True)
+            run.name: _origin(run.files[0], name) for run, name in zip(systems, conditions, strict=True)
         },
-        "sheets": {},
     }
     with atomic_write(out) as folder:
         (folder / "sheets").mkdir(parents=True)
-        for number, showings in enumerate(sheets, start=1):
-            content = [
-                {
-                    **shown[one.id],
-                    **{side: _answer(answers[getattr(one, side)][one.id]) for side in ("left", "right")},
-                }
-                for one in showings
-            ]
-            blob = json.dumps([number, seed, dict(criteria), content], ensure_ascii=False)
-            sheet = hashlib.sha256(blob.encode()).hexdigest()[:12]
-            page = _render({"sheet": sheet, "criteria": dict(criteria), "items": content})
-            (folder / "sheets" / f"sheet-{number}.html").write_text(page, encoding="utf-8")
-            key["sheets"][sheet] = {
-                "file": f"sheet-{number}.html",
-                "items": [{"item": n, **one._asdict()} for n, one in enumerate(showings, start=1)],
-            }
-        text = json.dumps(key, ensure_ascii=False, indent=2) + "\n"
-        (folder / "key.json").write_text(text, encoding="utf-8")
+        key["sheets"] = _write_sheets(folder / "sheets", sheets, answers, shown, key)
+        (folder / "key.json").write_text(
+            f"{json.dumps(key, ensure_ascii=False, indent=2)}\n", encoding="utf-8"
+        )
     pages = [out / "sheets" / entry["file"] for entry in key["sheets"].values()]
     return Made(out / "key.json", pages, wanted, len(candidates))
+
+
+def _write_sheets(
+    folder: Path,
+    sheets: Sequence[Sequence[Showing]],
+    answers: Mapping[str, Mapping[str, Prediction]],
+    shown: Mapping[str, Mapping[str, Any]],
+    key: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Write a page for each sheet; returns what the key says of them, by the sheet's digest."""
+    entries = {}
+    for number, showings in enumerate(sheets, start=1):
+        content = [
+            {
+                **shown[showing.id],
+                "left": _answer(answers[showing.left][showing.id]),
+                "right": _answer(answers[showing.right][showing.id]),
+            }
+            for showing in showings
+        ]
+        blob = json.dumps([number, key["seed"], key["criteria"], content], ensure_ascii=False)
+        sheet = hashlib.sha256(blob.encode()).hexdigest()[:12]
+        page = _render({"sheet": sheet, "criteria": key["criteria"], "items": content})
+        (folder / f"sheet-{number}.html").write_text(page, encoding="utf-8")
+        entries[sheet] = {
+            "file": f"sheet-{number}.html",
+            "items": [{"item": n, **showing._asdict()} for n, showing in enumerate(showings, start=1)],
+        }
+    return entries
 
 
 def stratified(strata: Sequence[str], count: int, generator: np.random.Generator) -> list[int]:
@@ -218,12 +219,21 @@ def stratified(strata: Sequence[str], count: int, generator: np.random.Generator
     return [order[int(place)] for place in places]
 
 
-def _origin(predictions: Path) -> dict[str, Any]:
-    """Where predictions come from, as far as a metrics.json beside them says."""
+def _strata(rows: Sequence[Utterance]) -> list[str]:
+    return [f"{row.label} {row.language}" for row in rows]
+
+
+def _origin(predictions: Path, condition: str) -> dict[str, Any]:
+    """Where a system's predictions come from, as far as a metrics.json beside them says."""
     path = predictions.with_name("metrics.json")
     found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     kept = ("seed", "training_seed", "data_fingerprint", "command")
-    return {name: found[name] for name in kept if name in found}
+    return {
+        "file": str(predictions),
+        "sha256": hashlib.sha256(predictions.read_bytes()).hexdigest(),
+        "condition": condition,
+        "metrics": {name: found[name] for name in kept if name in found},
+    }
 
 
 def _check(systems: Sequence[System], out: Path, design: SheetDesign) -> None:
@@ -256,14 +266,14 @@ def _check(systems: Sequence[System], out: Path, design: SheetDesign) -> None:
 
 
 def _candidates(
-    answers: Mapping[str, Mapping[str, Row]], rows: Sequence[Row], *, differing: bool
-) -> list[Row]:
+    answers: Mapping[str, Mapping[str, Prediction]], rows: Sequence[Utterance], *, differing: bool
+) -> list[Utterance]:
     """Manifest rows that all systems answered."""
     for name, run in answers.items():
-        if not any(has_text(row["predicted_rationale"]) for row in run.values()):
+        if not any(has_text(row.predicted_rationale) for row in run.values()):
             raise SheetError(f"{name}: no row has a predicted_rationale; accepted: systems that give reasons")
     common = set.intersection(*(set(run) for run in answers.values()))
-    found = [row for row in rows if row["id"] in common]
+    found = [row for row in rows if row.id in common]
     if not found:
         raise SheetError(
             f"none of {len(common):,} rows that all runs answered is in the manifest;"
@@ -271,24 +281,24 @@ def _candidates(
         )
     if not differing:
         return found
-    said = [[run[row["id"]]["predicted_rationale"] for run in answers.values()] for row in found]
+    said = [[run[str(row.id)].predicted_rationale for run in answers.values()] for row in found]
     return [row for row, each in zip(found, said, strict=True) if len(set(each)) == len(each)]
 
 
 def _plan(
-    ids: Sequence[str],
+    rows: Sequence[Utterance],
     systems: Sequence[str],
     *,
-    strata: Sequence[str],
     design: SheetDesign,
     generator: np.random.Generator,
 ) -> list[list[Showing]]:
     """What stands on each sheet, in its order."""
+    ids = [str(row.id) for row in rows]
     pairs = list(combinations(systems, 2))
     rounds = -(-len(ids) // len(pairs))
     turns = np.concatenate([generator.permutation(len(pairs)) for _ in range(rounds)])
     pair_of = {id: pairs[turn] for id, turn in zip(ids, turns, strict=False)}
-    common = set(stratified(strata, design.common, generator))
+    common = set(stratified(_strata(rows), design.common, generator))
     own = [i for i in range(len(ids)) if i not in common]
     sheets = []
     for rater in range(design.raters):
@@ -308,14 +318,16 @@ def _plan(
     return sheets
 
 
-def _contents(rows: Sequence[Row], listen: Listen, progress: Progress | None) -> dict[str, dict[str, Any]]:
-    """Of each row what all raters see and hear. Ids may tell the label, as RAVDESS's do: they stay away."""
+def _contents(
+    rows: Sequence[Utterance], listen: Listen, progress: Progress | None
+) -> dict[str, dict[str, Any]]:
+    """What all raters see and hear of each row. Ids may tell the label, as RAVDESS's do: they stay away."""
     shown = {}
     for done, row in enumerate(rows, start=1):
-        shown[row["id"]] = {
-            "audio": _sound(listen(row["audio"])) if has_text(row["audio"]) else None,
-            "text": row["text"] or row["asr_text"],
-            "language": row["language"],
+        shown[str(row.id)] = {
+            "audio": _sound(listen(row.audio)) if row.has("audio") else None,
+            "text": row.text or row.asr_text,
+            "language": row.language,
         }
         if progress:
             progress("sound", done, len(rows))
@@ -329,8 +341,8 @@ def _sound(samples: NDArray[Any]) -> str:
     return f"data:audio/flac;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def _answer(row: Row) -> dict[str, str | None]:
-    return {"label": row["predicted_label"], "rationale": row["predicted_rationale"]}
+def _answer(row: Prediction) -> dict[str, str | None]:
+    return {"label": row.predicted_label, "rationale": row.predicted_rationale}
 
 
 def _render(content: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ names ─► pictures ─► page ─► run, comparison, robustness, faithfulne
                              (and `mmsr.ablation.report`)
 """
 
-from mmsr.evaluation.report.names import FIGURES, MISSING, NAMES
+from mmsr.evaluation.report.names import MISSING, NAMES
 from mmsr.evaluation.report.pictures import (
     BLUE,
     GREY,
@@ -19,7 +19,6 @@ from mmsr.evaluation.report.run import Example, markdown_table, write_report
 
 __all__ = [
     "BLUE",
-    "FIGURES",
     "GREY",
     "MISSING",
     "NAMES",

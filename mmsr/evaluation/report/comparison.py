@@ -9,8 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mmsr.evaluation.compare import CHRF_NOTE, Comparison, System, as_interval, as_p_value
-from mmsr.evaluation.report.names import FIGURES, MISSING, NAMES, RATIONALE_FIGURES, number
+from mmsr.evaluation.compare import Comparison, System, as_interval, as_p_value, corpus_note
+from mmsr.evaluation.metrics import METRICS
+from mmsr.evaluation.report.names import MISSING, NAMES, number
 from mmsr.evaluation.report.page import Notes, Page, Section, Table, TableRow, origin, picture, write_page
 from mmsr.evaluation.report.pictures import draw_differences
 
@@ -29,14 +30,14 @@ def write_comparison(
     """
     path = Path(path)
     first = comparisons[0]
-    metric = (RATIONALE_FIGURES | FIGURES).get(first.metric, first.metric)
-    conditions = ", ".join(dict.fromkeys(NAMES.get(one.condition, one.condition) for one in comparisons))
+    metric = METRICS[first.metric].title
+    conditions = ", ".join(dict.fromkeys(NAMES.get(pair.condition, pair.condition) for pair in comparisons))
     runs = [(system.name, file) for system in systems for file in system.files]
     described = {file: _beside(file) for _, file in runs}
     data = dict.fromkeys(str(found.get("data_fingerprint", "unknown")) for found in described.values())
     provenance = {
         **origin(document),
-        "intervals": f"95 % over {', or '.join(dict.fromkeys(one.drawn for one in comparisons))}",
+        "intervals": f"95 % over {', or '.join(dict.fromkeys(pair.drawn for pair in comparisons))}",
         "data fingerprint": ", ".join(data),
     }
     drawn = picture(
@@ -66,46 +67,46 @@ def _differences(comparisons: Sequence[Comparison], metric: str) -> Table:
     columns = ["a - b", "a", "b", "difference", "p", "p (Holm)", "McNemar p", "effect", "detectable"]
     rows = [
         TableRow(
-            f"{one.a} - {one.b}",
+            f"{pair.a} - {pair.b}",
             [
-                number(one.figure_a),
-                number(one.figure_b),
-                number(one.difference, one.interval, signed=True),
-                as_p_value(one.p_value),
-                as_p_value(one.p_holm),
-                as_p_value(one.mcnemar["p_value"]) if one.mcnemar else MISSING,
-                MISSING if one.effect_size["value"] is None else f"{one.effect_size['value']:+.2f}",
-                number(one.detectable),
+                number(pair.figure_a),
+                number(pair.figure_b),
+                number(pair.difference, pair.interval, signed=True),
+                as_p_value(pair.p_value),
+                as_p_value(pair.p_holm),
+                as_p_value(pair.mcnemar["p_value"]) if pair.mcnemar else MISSING,
+                MISSING if pair.effect_size["value"] is None else f"{pair.effect_size['value']:+.2f}",
+                number(pair.detectable),
             ],
         )
-        for one in comparisons
+        for pair in comparisons
     ]
     return Table(columns, rows, f"Differences of {metric}. Brackets: 95 % intervals.")
 
 
 def _notes(comparisons: Sequence[Comparison]) -> list[tuple[str, str]]:
-    one = comparisons[0]
-    cohen = one.effect_size["name"] == "cohen_h"
+    first = comparisons[0]
+    cohen = first.effect_size["name"] == "cohen_h"
     notes = []
-    if any(each.seeds_vary for each in comparisons):
+    if any(pair.seeds_vary for pair in comparisons):
         notes.append(
-            ("interval and p, seeds on both sides", f"Student's t: the variance over {one.units:,} "
-             f"{one.over} and that over seeds add up, so that both hold for other seeds and {one.over}.")
+            ("interval and p, seeds on both sides", f"Student's t: the variance over {first.units:,} "
+             f"{first.over} and that over seeds add up, so that both hold for other seeds and {first.over}.")
         )  # fmt: skip
-    if not all(each.seeds_vary for each in comparisons):
+    if not all(pair.seeds_vary for pair in comparisons):
         notes.append(
-            ("interval and p, one seed on a side", f"paired bootstrap over {one.units:,} {one.over}, and "
-             f"permutation test: the two systems' answers are swapped for whole {one.over}. Both speak of "
+            ("interval and p, one seed on a side", f"paired bootstrap over {first.units:,} {first.over}, and "
+             f"permutation test: the two systems' answers are swapped for whole {first.over}. Both speak of "
              "these trainings alone: another seed may say otherwise.")
         )  # fmt: skip
-    notes += [(f"{each.a} - {each.b}", f"{each.disagreement}.") for each in comparisons if each.disagreement]
-    if one.metric == "chrf":
-        notes.append(("chrF", CHRF_NOTE))
+    notes += [(f"{pair.a} - {pair.b}", f"{pair.disagreement}.") for pair in comparisons if pair.disagreement]
+    if note := corpus_note(first.metric):
+        notes.append((METRICS[first.metric].title, note))
     return [
         *notes,
         ("p (Holm)", "corrected for all comparisons of this page."),
         ("McNemar p", "of the rows that one system alone has right; it takes rows as independent."),
-        ("effect", "Cohen's h." if cohen else f"the difference in standard deviations of {one.over}."),
+        ("effect", "Cohen's h." if cohen else f"the difference in standard deviations of {first.over}."),
         ("detectable", "the smallest true difference that such rows and as many seeds show with 80 % power."),
     ]  # fmt: skip
 
@@ -113,15 +114,15 @@ def _notes(comparisons: Sequence[Comparison]) -> list[tuple[str, str]]:
 def _seeds(comparisons: Sequence[Comparison], metric: str) -> Section | None:
     """What the seeds of the systems say."""
     rows = []
-    for one in comparisons:
-        if (seeds := one.seeds) is not None:
+    for pair in comparisons:
+        if (seeds := pair.seeds) is not None:
             both = "no interval with one seed on a side"
             if seeds.interval is not None and seeds.p_value is not None:
                 both = f"{as_interval(seeds.interval)}, p {as_p_value(seeds.p_value)}"
-            fixed = f"{as_interval(one.interval_fixed_seeds)}, p {as_p_value(one.p_value_fixed_seeds)}"
+            fixed = f"{as_interval(pair.interval_fixed_seeds)}, p {as_p_value(pair.p_value_fixed_seeds)}"
             values = (", ".join(map(number, side)) for side in (seeds.a, seeds.b))
             rows.append(
-                TableRow(f"{one.a} - {one.b}", [*values, number(one.difference, signed=True), both, fixed])
+                TableRow(f"{pair.a} - {pair.b}", [*values, number(pair.difference, signed=True), both, fixed])
             )
     if not rows:
         return None

@@ -1,4 +1,4 @@
-"""What reports call conditions, baselines and figures."""
+"""What reports call conditions and baselines, and how they print numbers."""
 
 from collections.abc import Sequence
 
@@ -15,30 +15,6 @@ NAMES = {
     "constant_rationale": "constant rationale of the predicted label",
     "constant_rationale_oracle": "constant rationale of the true label",
 }
-FIGURES = {
-    "accuracy": "accuracy",
-    "macro_f1": "macro-F1",
-    "uar": "UAR",
-    "rougeL": "ROUGE-L (Unicode)",
-    "rougeL_ascii": "ROUGE-L (ASCII)",
-    "chrf": "chrF",
-    "rationale_exact": "exact",
-}
-RATIONALE_FIGURES = {
-    "rouge1": "ROUGE-1",
-    "rouge2": "ROUGE-2",
-    "rougeL": "ROUGE-L",
-    "rougeLsum": "ROUGE-Lsum",
-    "bleu": "BLEU",
-    "chrf": "chrF",
-    "bertscore_f1": "BERTScore F1",
-    "rationale_exact": "exact",
-    "verbatim_from_training": "copied from training",
-    "distinct1": "distinct-1",
-    "distinct2": "distinct-2",
-    "length": "length (reference's)",
-}
-LABEL_FIGURES = ("accuracy", "macro_f1", "weighted_f1", "uar")
 RATIONALE_BASELINES = ("constant_rationale", "constant_rationale_oracle")
 MISSING = "–"
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 import numpy as np
 
 from mmsr.evaluation.calibration import aurc, calibration_error, reliability, risk_coverage
-from mmsr.evaluation.report.names import FIGURES, LABEL_FIGURES, NAMES, RATIONALE_BASELINES
+from mmsr.evaluation.metrics import METRICS
+from mmsr.evaluation.report.names import NAMES, RATIONALE_BASELINES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -110,7 +111,7 @@ def draw_modalities(conditions: Mapping[str, Any]) -> "Figure":
     figure, axes = make_figure(len(panels), width=4 + 3.2 * len(panels), height=1.2 + 0.36 * len(rows))
     for ax, (key, axis) in zip(axes, panels.items(), strict=True):
         for y, (name, entry, colour) in enumerate(rows):
-            own = not (name in RATIONALE_BASELINES and key in LABEL_FIGURES)
+            own = not (name in RATIONALE_BASELINES and METRICS[key].kind == "label")
             if key not in entry or not own:
                 continue
             ax.barh(y, entry[key], color=colour, height=0.7)
@@ -234,34 +235,34 @@ def draw_differences(comparisons: "Sequence[Comparison]") -> "Figure":
     first, count = comparisons[0], len(comparisons)
     figure, (ax,) = make_figure(1, width=8.5, height=1.9 + 0.6 * count)
     ax.axvline(0, color=INK, linewidth=1)
-    for y, one in enumerate(comparisons):
-        holds = one.p_holm < 0.05
+    for y, pair in enumerate(comparisons):
+        holds = pair.p_holm < 0.05
         style: dict[str, Any] = {"color": BLUE, "markerfacecolor": BLUE if holds else PAPER}
-        ax.plot(one.interval, [y, y], color=BLUE, linewidth=2.5, solid_capstyle="butt", zorder=2)
-        ax.plot(one.difference, y, marker="o", markersize=8, markeredgewidth=2, zorder=3, **style)
-        if one.seeds is not None and one.seeds.interval is not None:
-            ax.plot(one.seeds.interval, [y + 0.22] * 2, color=ORANGE, linewidth=1.5, linestyle=(0, (3, 1)))
-        p = "< .001" if one.p_holm < 0.001 else f"= {one.p_holm:.3f}".replace("0.", ".", 1)
-        said = f"{one.difference:+.3f} [{one.interval[0]:+.3f}, {one.interval[1]:+.3f}]  p {p}"
+        ax.plot(pair.interval, [y, y], color=BLUE, linewidth=2.5, solid_capstyle="butt", zorder=2)
+        ax.plot(pair.difference, y, marker="o", markersize=8, markeredgewidth=2, zorder=3, **style)
+        if pair.seeds is not None and pair.seeds.interval is not None:
+            ax.plot(pair.seeds.interval, [y + 0.22] * 2, color=ORANGE, linewidth=1.5, linestyle=(0, (3, 1)))
+        p = "< .001" if pair.p_holm < 0.001 else f"= {pair.p_holm:.3f}".replace("0.", ".", 1)
+        said = f"{pair.difference:+.3f} [{pair.interval[0]:+.3f}, {pair.interval[1]:+.3f}]  p {p}"
         ax.text(1.02, y, said, transform=ax.get_yaxis_transform(), va="center", fontsize=10)
     names = [
-        f"{_drawable(one.a, 2 * i)}\n- {_drawable(one.b, 2 * i + 1)}" for i, one in enumerate(comparisons)
+        f"{_drawable(pair.a, 2 * i)}\n- {_drawable(pair.b, 2 * i + 1)}" for i, pair in enumerate(comparisons)
     ]
     ax.set_yticks(range(count), names, fontsize=10)
     ax.set_ylim(count - 0.5, -0.5)
     ax.grid(axis="x", alpha=0.3)
-    figure_name = FIGURES.get(first.metric, first.metric)
-    same = all(one.condition == first.condition for one in comparisons)  # else their names tell
+    figure_name = METRICS[first.metric].title
+    same = all(pair.condition == first.condition for pair in comparisons)  # else their names tell
     condition = f" ({NAMES.get(first.condition, first.condition)})" if same else ""
     ax.set_xlabel(f"difference of {figure_name}{condition}\n95 % intervals, {first.rows:,} rows")
     mark: dict[str, Any] = {"color": BLUE, "marker": "o", "markersize": 8, "markeredgewidth": 2}
     corrected = " after Holm's correction" if count > 1 else ""
-    over = ", or ".join(dict.fromkeys(one.drawn for one in comparisons))
+    over = ", or ".join(dict.fromkeys(pair.drawn for pair in comparisons))
     shown = [
         Line2D([], [], linewidth=2.5, label=f"over {over}; p < .05{corrected}", **mark),
         Line2D([], [], linewidth=2.5, label="p not below .05", markerfacecolor=PAPER, **mark),
     ]
-    if any(one.seeds is not None and one.seeds.interval is not None for one in comparisons):
+    if any(pair.seeds is not None and pair.seeds.interval is not None for pair in comparisons):
         shown.append(
             Line2D([], [], color=ORANGE, linewidth=1.5, linestyle=(0, (3, 1)), label="over seeds alone")
         )

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmsr.evaluation.report.names import FIGURES, MISSING, NAMES, number
+from mmsr.evaluation.metrics import METRICS
+from mmsr.evaluation.report.names import MISSING, NAMES, number
 from mmsr.evaluation.report.page import (
     Notes,
     Page,
@@ -26,12 +27,12 @@ from mmsr.evaluation.report.page import (
     write_page,
 )
 from mmsr.evaluation.report.pictures import BLUE, GREY, LINES
+from mmsr.evaluation.robustness.curves import MEASURED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SHOWN = ("macro_f1", "accuracy", "rougeL")
 KINDS = {"wer": "misheard words", "clip": "cut short"}  # others are called so
 SERIES = {"asr_text": "recogniser's words"}
 
@@ -113,7 +114,7 @@ def _worst(document: Mapping[str, Any]) -> Section:
 
 def _points(document: Mapping[str, Any]) -> Section:
     """A row for each point: figures with their intervals, and what was lost of the first of them."""
-    shown = [name for name in SHOWN if any(name in curve["points"][0] for curve in document["curves"])]
+    shown = [name for name in MEASURED if any(name in curve["points"][0] for curve in document["curves"])]
     rows = []
     for i, curve in enumerate(document["curves"]):
         # the clean rows are the same in all curves: once in the table
@@ -125,7 +126,7 @@ def _points(document: Mapping[str, Any]) -> Section:
             rows.append(
                 TableRow(_name(curve) if j else "nothing", [severity, str(point["n"]), *cells, difference])
             )
-    columns = ["made worse by", "severity", "n", *(FIGURES[name] for name in shown), "macro-F1 - clean"]
+    columns = ["made worse by", "severity", "n", *(METRICS[name].title for name in shown), "macro-F1 - clean"]
     over = document["interval_over"]
     note = (
         f"Input: {NAMES[document['condition']]}, {document['n']:,} rows. Brackets: 95 % bootstrap intervals "

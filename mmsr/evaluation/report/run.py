@@ -5,22 +5,14 @@ metrics.json, predictions.jsonl, training history, examples ─► sections ─�
 
 import mimetypes
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any
 
 from mmsr.evaluation.calibration import confidence_and_correct, conformal_text
-from mmsr.evaluation.metrics import Row
-from mmsr.evaluation.report.names import (
-    FIGURES,
-    LABEL_FIGURES,
-    MISSING,
-    NAMES,
-    RATIONALE_BASELINES,
-    RATIONALE_FIGURES,
-    number,
-)
+from mmsr.evaluation.metrics import METRICS, Metric, metrics_of
+from mmsr.evaluation.report.names import MISSING, NAMES, RATIONALE_BASELINES, number
 from mmsr.evaluation.report.page import (
     Cards,
     Notes,
@@ -45,29 +37,30 @@ from mmsr.evaluation.report.pictures import (
     draw_training,
 )
 from mmsr.evaluation.slices import LEAST, are_numbers, worst_slice_line
+from mmsr.records import Answer, Prediction, Utterance
 
 SLICED = ("accuracy", "macro_f1")
 SLICES = 12  # of an attribute that are shown
 NAMED = 6  # rows of a table that a caption names, before it counts them
 
 
-class Example(TypedDict):
-    """An utterance to show, with its sound as bytes or as the path of a file."""
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """An utterance to show, with the answer to it.
 
-    id: str
-    audio_bytes: NotRequired[bytes | None]
-    audio: NotRequired[str | None]
-    mime: NotRequired[str | None]
-    text: NotRequired[str | None]
-    label: NotRequired[str | None]
-    rationale: NotRequired[str | None]
-    predicted_label: str
-    scores: Mapping[str, float]
-    predicted_rationale: NotRequired[str | None]
-    kind: NotRequired[str | None]
-    language: NotRequired[str | None]
-    counterfactuals: NotRequired[Mapping[str, str]]
-    attention: NotRequired[Attention | None]
+    Attributes:
+        utterance: Its `audio` is a path or a file's bytes.
+        answer: The model's.
+        mime: Type of its audio; by default told by the path, else WAV.
+        counterfactuals: Rationales of the other labels, by label.
+        attention: For the attention picture.
+    """
+
+    utterance: Utterance
+    answer: Answer
+    mime: str | None = None
+    counterfactuals: Mapping[str, str] = field(default_factory=dict)
+    attention: Attention | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +79,7 @@ class Run:
     metrics: Mapping[str, Any]
     split: str
     labels: Sequence[str]
-    answered: Sequence[Row]
+    answered: Sequence[Prediction]
     history: Sequence[Mapping[str, Any]]
     examples: Sequence[Example]
 
@@ -126,7 +119,7 @@ def write_report(
     *,
     title: str,
     metrics: Mapping[str, Any],
-    predictions: Sequence[Row],
+    predictions: Sequence[Prediction],
     labels: Sequence[str],
     history: Sequence[Mapping[str, Any]] | None = None,
     examples: Sequence[Example] = (),
@@ -144,7 +137,7 @@ def write_report(
             fit its tokens.
     """
     first = next(iter(entries(metrics, split)))
-    answered = [row for row in predictions if row["condition"] == first]
+    answered = [row for row in predictions if row.condition == first]
     run = Run(metrics, split, labels, answered, history or (), examples)
     page = Page(
         title=title,
@@ -228,7 +221,7 @@ def by_group(run: Run, *, key: str, title: str, what: str) -> Section | None:
         return None
     rows = [TableRow(name, _cells(entry)) for name, entry in groups.items()]
     caption = f"{title}, {run.reads}.{_brackets(groups)}"
-    return Section(title, [Table([what, "n", *FIGURES.values()], rows, caption)])
+    return Section(title, [Table([what, "n", *_titles()], rows, caption)])
 
 
 def slices(run: Run) -> Section | None:
@@ -252,8 +245,8 @@ def slices(run: Run) -> Section | None:
                 [
                     str(entries[name]["n"]),
                     *(
-                        number(entries[name][one], entries[name].get("interval", {}).get(one))
-                        for one in SLICED
+                        number(entries[name][metric], entries[name].get("interval", {}).get(metric))
+                        for metric in SLICED
                     ),
                 ],
             )
@@ -263,7 +256,7 @@ def slices(run: Run) -> Section | None:
         what = attribute.replace("_", " ")
         most = f"; the {SLICES} worst of {len(names)}, all are in metrics.json" if len(names) > SLICES else ""
         caption = f"By {what}{most}.{brackets}"
-        blocks.append(Table([what, "n", *(FIGURES[one] for one in SLICED)], rows, caption))
+        blocks.append(Table([what, "n", *(METRICS[name].title for name in SLICED)], rows, caption))
     return Section("Slices", blocks)
 
 
@@ -306,7 +299,7 @@ def rationales(run: Run) -> Section | None:
 def calibration(run: Run) -> Section | None:
     """Whether probabilities can be believed, and what abstaining gains."""
     found, sets = run.entry.get("calibration"), run.entry.get("conformal")
-    labelled = [row for row in run.answered if row["label"] is not None]
+    labelled = [row for row in run.answered if row.label is not None]
     blocks: list[Any] = []
     if found:
         temperature = _temperature(found.get("temperature"))
@@ -382,18 +375,18 @@ def training(run: Run) -> Section | None:
 
 def attention(run: Run) -> Section | None:
     """Where the words of an example look in its sound."""
-    example = next((example for example in run.examples if example.get("attention")), None)
-    if example is None or not (shown := example["attention"]):
+    example = next((example for example in run.examples if example.attention), None)
+    if example is None or not (shown := example.attention):
         return None
+    name = example.utterance.id
     tokens = ", ".join(
         f"#{i} {token.replace('▁', ' ').strip()}" for i, token in enumerate(shown["tokens"], start=1)
     )
     drawn = picture(
         "attention",
         partial(draw_attention, shown),
-        caption=f"Where the words look in the sound, example {example['id']}. Tokens from top to bottom: "
-        f"{tokens}.",
-        alt=f"Waveform, mel spectrogram and attention map of {example['id']}, on one axis of seconds.",
+        caption=f"Where the words look in the sound, example {name}. Tokens from top to bottom: {tokens}.",
+        alt=f"Waveform, mel spectrogram and attention map of {name}, on one axis of seconds.",
         provenance=run.provenance,
         pan=True,
     )
@@ -402,23 +395,24 @@ def attention(run: Run) -> Section | None:
 
 def examples(run: Run) -> Section | None:
     """Utterances to hear, with answers and reasons."""
-    return Section("Examples", [Cards([card(one) for one in run.examples])]) if run.examples else None
+    return Section("Examples", [Cards(list(map(card, run.examples)))]) if run.examples else None
 
 
 def mistakes(run: Run, *, most: int = 10) -> Section | None:
     """The wrong answers of which the model was surest, for the reader to look into."""
-    wrong = [r for r in run.answered if r["label"] is not None and r["label"] != r["predicted_label"]]
+    wrong = [row for row in run.answered if row.label not in (None, row.predicted_label)]
     if not wrong:
         return None
-    wrong.sort(key=lambda row: (-row["scores"][row["predicted_label"]], row["id"]))
+    wrong.sort(key=lambda row: (-row.confidence, row.id))
     rows = [
         TableRow(
-            row["id"],
+            row.id,
             [
-                row["kind"] or MISSING,
-                row["label"],
-                f"{row['predicted_label']} ({row['scores'][row['predicted_label']]:.3f})",
-                *(Quote(row[name], row["language"]) for name in ("rationale", "predicted_rationale")),
+                row.kind or MISSING,
+                str(row.label),
+                f"{row.predicted_label} ({row.confidence:.3f})",
+                Quote(row.rationale, row.language),
+                Quote(row.predicted_rationale, row.language),
             ],
         )
         for row in wrong[:most]
@@ -448,19 +442,19 @@ SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
 
 def card(example: Example) -> dict[str, Any]:
     """An example as a page shows it."""
-    scores = sorted(example["scores"].items(), key=lambda item: -item[1])
-    sound, path = example.get("audio_bytes"), example.get("audio")
-    if sound is None and path:
-        sound = Path(path).read_bytes()
-    mime = example.get("mime") or mimetypes.guess_type(path or "")[0] or "audio/wav"
-    optional = ("text", "label", "rationale", "predicted_rationale", "kind", "language")
+    utterance, answer = example.utterance, example.answer
+    scores = sorted(answer.scores.items(), key=lambda item: -item[1])
+    path = utterance.audio if isinstance(utterance.audio, str) else None
+    sound = Path(path).read_bytes() if path else utterance.audio
+    mime = example.mime or mimetypes.guess_type(path or "")[0] or "audio/wav"
     return {
-        "id": example["id"],
-        "predicted_label": example["predicted_label"],
-        **{key: example.get(key) for key in optional},
+        "id": utterance.id,
+        "predicted_label": answer.label,
+        **{name: getattr(utterance, name) for name in ("text", "label", "rationale", "kind", "language")},
+        "predicted_rationale": answer.rationale,
         "scores": [(label, f"{score:.3f}", f"{100 * score:.1f}") for label, score in scores],
-        "sound": data_uri(sound, mime) if sound else None,
-        "counterfactuals": list((example.get("counterfactuals") or {}).items()),
+        "sound": data_uri(sound, mime) if isinstance(sound, bytes) else None,
+        "counterfactuals": list(example.counterfactuals.items()),
     }
 
 
@@ -469,30 +463,41 @@ def _headline(metrics: Mapping[str, Any], split: str) -> Table:
     rows = [TableRow(name, _cells(entry)) for name, entry in shown.items()]
     for name, entry in metrics[split].get("baselines", {}).items():
         if name in RATIONALE_BASELINES:  # its labels are the model's own or the truth: no baseline's figures
-            entry = {key: value for key, value in entry.items() if key not in LABEL_FIGURES}
+            of_labels = {metric.name for metric in metrics_of("label")}
+            entry = {key: value for key, value in entry.items() if key not in of_labels}
         shown[NAMES.get(name, name)] = entry
         rows.append(TableRow(NAMES.get(name, name), _cells(entry), baseline=True))
     caption = f"Conditions of the {split} split, and baselines that a model must beat.{_brackets(shown)}"
-    return Table(["condition", "n", *FIGURES.values()], rows, caption)
+    return Table(["condition", "n", *_titles()], rows, caption)
 
 
 def _rationale_table(named: Sequence[tuple[str, Mapping[str, Any], bool]], what: str, caption: str) -> Table:
-    shown = [key for key in RATIONALE_FIGURES if any(key in entry for _, entry, _ in named)]
+    shown = [
+        metric
+        for metric in metrics_of("rationale")
+        if "rationales" in metric.tables and any(metric.name in entry for _, entry, _ in named)
+    ]
     rows = [
         TableRow(
             name,
-            [str(entry["n_rationale"]), *(_rationale_cell(key, entry) for key in shown)],
+            [str(entry["n_rationale"]), *(_rationale_cell(metric, entry) for metric in shown)],
             baseline,
         )
         for name, entry, baseline in named
     ]
-    return Table([what, "n", *(RATIONALE_FIGURES[key] for key in shown)], rows, caption)
+    return Table([what, "n", *map(_rationale_title, shown)], rows, caption)
 
 
-def _rationale_cell(key: str, entry: Mapping[str, Any]) -> str:
-    if key == "length" and key in entry:
+def _rationale_title(metric: Metric) -> str:
+    if metric.name == "length":
+        return "length (reference's)"
+    return metric.title.removesuffix(" (Unicode)")  # all are, in this table
+
+
+def _rationale_cell(metric: Metric, entry: Mapping[str, Any]) -> str:
+    if metric.name == "length" and "length" in entry:
         return f"{entry['length']:.1f} ({entry['length_gold']:.1f})"
-    return number(entry.get(key))
+    return number(entry.get(metric.name))
 
 
 def _brackets(entries: Mapping[str, Mapping[str, Any]]) -> str:
@@ -520,4 +525,13 @@ def _temperature(value: float | None) -> str:
 
 def _cells(entry: Mapping[str, Any]) -> list[str]:
     intervals = entry.get("interval", {})
-    return [str(entry["n"]), *(number(entry.get(key), intervals.get(key)) for key in FIGURES)]
+    return [str(entry["n"]), *(number(entry.get(key.name), intervals.get(key.name)) for key in _results())]
+
+
+def _results() -> list[Metric]:
+    """The metrics in the table of results."""
+    return [metric for metric in METRICS.values() if "results" in metric.tables]
+
+
+def _titles() -> list[str]:
+    return [metric.title for metric in _results()]

@@ -9,20 +9,22 @@ the model, so every model meets the same rows, and `mmsr compare` pairs two mode
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mmsr.evaluation.metrics import RESAMPLES, Row, check_labels, has_text, speakers_of
+from mmsr.evaluation.entries import RESAMPLES, speakers_of, values_of
+from mmsr.evaluation.metrics import METRICS, check_labels, has_text
 from mmsr.evaluation.provenance import Provenance
-from mmsr.evaluation.rationales import rationale_scores
-from mmsr.evaluation.run import CONDITIONS, predict_rows
+from mmsr.evaluation.run import CONDITIONS, predict_rows, prediction_lines
 from mmsr.evaluation.significance import bootstrap, paired_bootstrap
 from mmsr.evaluation.slices import LEAST, slice_figures
 from mmsr.files import atomic_write, write_file
-from mmsr.records import Predict, Progress
+from mmsr.records import Predict, Prediction, Progress, Utterance
 
-Change = Callable[[Row], Row | None]
+MEASURED = ("macro_f1", "accuracy", "rougeL")  # of each point, as far as its rows allow
+
+Change = Callable[[Utterance], Utterance | None]
 """Makes a row worse: another `text`, another `audio` (a path, or a file's bytes); None leaves the row out."""
 
 
@@ -65,8 +67,8 @@ class Curve:
         return "_".join(filter(None, (self.kind, self.series, severity)))
 
 
-def clean_rows(rows: Sequence[Row], condition: str) -> list[dict[str, Any]]:
-    """The rows that a condition can be asked of, their `audio` and `text` what it lets the model have.
+def clean_rows(rows: Sequence[Utterance], condition: str) -> list[Utterance]:
+    """The rows that a condition can be asked of, their `audio` and `text` what it gives the model.
 
     Raises:
         ValueError: No such condition, or no row has what it needs.
@@ -74,16 +76,15 @@ def clean_rows(rows: Sequence[Row], condition: str) -> list[dict[str, Any]]:
     accepted = [name for name in CONDITIONS if name != "shuffled_audio"]
     if condition not in accepted:
         raise ValueError(f"condition {condition!r}; accepted: {', '.join(accepted)}")
-    needed = dict(zip(("audio", "text"), CONDITIONS[condition], strict=True))
-    kept = [
-        {**row, **{name: row[column] if column else None for name, column in needed.items()}}
-        for row in rows
-        if row["label"] is not None and all(has_text(row[column]) for column in needed.values() if column)
-    ]
+    needed = [column for column in CONDITIONS[condition] if column]
+    kept = []
+    for row in rows:
+        if row.label is not None and all(map(row.has, needed)):
+            given = row.model_input(*CONDITIONS[condition])
+            kept.append(replace(row, audio=given.audio, text=given.text))
     if len(kept) < 2:
-        columns = ", ".join(column for column in needed.values() if column)
         raise ValueError(
-            f"condition {condition}: {len(kept)} of {len(rows)} rows have label, {columns}; "
+            f"condition {condition}: {len(kept)} of {len(rows)} rows have label, {', '.join(needed)}; "
             "accepted: two rows or more"
         )
     return kept
@@ -91,7 +92,7 @@ def clean_rows(rows: Sequence[Row], condition: str) -> list[dict[str, Any]]:
 
 def measure(
     predict: Predict,
-    rows: Sequence[Row],
+    rows: Sequence[Utterance],
     curves: Sequence[Curve],
     *,
     labels: Sequence[str],
@@ -101,7 +102,7 @@ def measure(
     seed: int = 0,
     progress: Progress | None = None,
     chunk: int = 128,
-) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:
+) -> tuple[dict[str, Any], dict[str, list[Prediction]]]:
     """Figures of each point of each curve, and each point's predictions by its name.
 
     Args:
@@ -120,16 +121,16 @@ def measure(
         `condition`, `n`, `interval_over`, `slice_rows`, `curves` (`kind`, `series`, `axis`, `points`, and
         `worst`: the `severity` with the lowest macro-F1, and its `worst_slice`, see `slices`); a point has
         `severity`, `n`, `macro_f1`, `accuracy`, `rougeL`, their `interval`, and their `difference` from the
-        clean answers to the same rows: its `value` and paired `interval`. And {name: rows as in
-        predictions.jsonl}, the clean ones under `clean`.
+        clean answers to the same rows: its `value` and paired `interval`. And {name: predictions}, the clean
+        ones under `clean`.
 
     Raises:
         ValueError: A label is not in `labels`; a point leaves fewer than two rows, or has another's name.
     """
-    check_labels(((str(row["id"]), row["label"]) for row in rows), field="label", labels=labels)
+    check_labels(((str(row.id), row.label) for row in rows), field="label", labels=labels)
     tried = [("clean", Point("clean", lambda row: row))]
     tried += [(curve.name(point), point) for curve in curves for point in curve.points]
-    answered: dict[str, list[dict[str, Any]]] = {}
+    answered: dict[str, list[Prediction]] = {}
     for name, point in tried:
         if name in answered:
             raise ValueError(f"two points are called {name}; accepted: each severity of a curve once")
@@ -137,7 +138,7 @@ def measure(
         for start in range(0, len(rows), chunk):
             part = [worse for row in rows[start : start + chunk] if (worse := point.change(row)) is not None]
             told = predict_rows(predict, part, chunk=chunk) if part else []
-            answered[name] += [{**row, "condition": condition} for row in told]
+            answered[name] += [replace(row, condition=condition) for row in told]
             if progress:
                 progress(name, min(start + chunk, len(rows)), len(rows))
         if len(answered[name]) < 2:
@@ -168,37 +169,31 @@ def measure(
     return document, answered
 
 
-def _figures(rows: Sequence[Row], clean: Sequence[Row], **options: Any) -> dict[str, Any]:
+def _figures(rows: Sequence[Prediction], clean: Sequence[Prediction], **options: Any) -> dict[str, Any]:
     """Figures of a point, and their differences from the clean answers to its rows."""
-    by_id = {row["id"]: row for row in clean}
-    pairs = [(row, by_id[row["id"]]) for row in rows]
+    by_id = {row.id: row for row in clean}
     entry: dict[str, Any] = {"n": len(rows), "interval": {}, "difference": {}}
-
-    def add(figure: str, gold: Any, worse: Any, before: Any, speakers: Any, metric: str) -> None:
-        found = paired_bootstrap(gold, worse, before, clusters=speakers, metric=metric, **options)
-        entry[figure] = found.a
-        entry["difference"][figure] = {"value": found.difference, "interval": list(found.interval)}
-        interval = bootstrap(gold, worse, clusters=speakers, metric=metric, **options)
-        entry["interval"][figure] = list(interval)
-
-    gold = [row["label"] for row in rows]
-    labels = [[row["predicted_label"] for row in side] for side in zip(*pairs, strict=True)]
-    for metric in ("macro_f1", "accuracy"):
-        worse, before = labels
-        add(metric, gold, worse, before, speakers_of(rows), metric)
-    told = [pair for pair in pairs if has_text(pair[0]["rationale"])]
-    if len(told) > 1 and any(row["predicted_rationale"] is not None for row in rows):
-        references = [row["rationale"] for row, _ in told]
-        texts = [[row["predicted_rationale"] or "" for row in side] for side in zip(*told, strict=True)]
-        scores = [rationale_scores(references, side)["rougeL"] for side in texts]
-        add("rougeL", None, scores[0], scores[1], speakers_of([row for row, _ in told]), "mean")
+    writes = any(row.predicted_rationale is not None for row in rows)
+    for metric in map(METRICS.__getitem__, MEASURED):
+        worse = list(rows)
+        if metric.kind == "rationale":
+            worse = [row for row in rows if writes and has_text(row.rationale)]
+            if len(worse) < 2:
+                continue
+        gold = [str(row.label) for row in worse] if metric.kind == "label" else None
+        values, before = (values_of(metric, side) for side in (worse, [by_id[row.id] for row in worse]))
+        drawn: dict[str, Any] = {"clusters": speakers_of(worse), "metric": metric.statistic, **options}
+        found = paired_bootstrap(gold, values, before, **drawn)
+        entry[metric.name] = found.a
+        entry["difference"][metric.name] = {"value": found.difference, "interval": list(found.interval)}
+        entry["interval"][metric.name] = list(bootstrap(gold, values, **drawn))
     return entry
 
 
 def write_robustness(
     out_dir: Path | str,
     document: Mapping[str, Any],
-    predictions: Mapping[str, Sequence[Row]],
+    predictions: Mapping[str, Sequence[Prediction]],
     *,
     provenance: Provenance,
     extra: Mapping[str, Any] | None = None,
@@ -212,8 +207,7 @@ def write_robustness(
     with atomic_write(out / "predictions") as folder:
         folder.mkdir()
         for name, rows in predictions.items():
-            lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows]
-            (folder / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
+            (folder / f"{name}.jsonl").write_text(prediction_lines(rows), encoding="utf-8")
     text = json.dumps(whole, ensure_ascii=False, allow_nan=False, indent=2) + "\n"
     write_file(out / "robustness.json", text.encode())
     return whole

@@ -13,7 +13,7 @@ import importlib.util
 import io
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import soundfile
@@ -22,9 +22,10 @@ import torch
 from mmsr.data.audio.augmentation import Augmentation, Codec, Noise, Reverb, row_generator
 from mmsr.data.audio.decoding import Audio
 from mmsr.evaluation.error_rates import edits, units
-from mmsr.evaluation.metrics import Row, has_text
+from mmsr.evaluation.metrics import has_text
 from mmsr.evaluation.robustness.confusions import Confusions
 from mmsr.evaluation.robustness.curves import Change, Curve, Point
+from mmsr.records import Utterance
 
 _RATE = 16000
 
@@ -34,13 +35,13 @@ class Material:
     """What perturbations are made of.
 
     Attributes:
-        rows: Rows of `robustness.clean_rows`.
+        rows: Rows of `curves.clean_rows`.
         confusions: Of the error rate's curve.
         noise: Folder of recorded noise; None for pink noise made here.
         seed: Of all draws.
     """
 
-    rows: Sequence[Row]
+    rows: Sequence[Utterance]
     confusions: Confusions
     noise: str | None = None
     seed: int = 0
@@ -67,7 +68,7 @@ def perturbations(
         if name not in KINDS:
             raise ValueError(f"kind {name!r} is unknown; accepted: {', '.join(KINDS)}")
     first = material.rows[0]
-    able = [name for name, kind in KINDS.items() if all(first[column] for column in kind.needs)]
+    able = [name for name, kind in KINDS.items() if all(map(first.has, kind.needs))]
     for name in kinds or ():
         if name not in able:
             needs = " and ".join(KINDS[name].needs)
@@ -119,11 +120,11 @@ def _wer(material: Material, values: Sequence[float]) -> list[Curve]:
     axis = "word error rate (errors / words)"
     points = []
     for rate in values:
-        worse = {row["id"]: _misheard(material, row, rate) for row in material.rows}
+        worse = {str(row.id): _misheard(material, row, rate) for row in material.rows}
         points.append(Point(rate, _replaced("text", worse), _error_rate(material.rows, worse)))
     curves = [Curve("wer", axis, 0.0, tuple(points), "simulated")]
-    heard = {row["id"]: row["asr_text"] for row in material.rows if has_text(row["asr_text"])}
-    if heard and any(heard[row["id"]] != row["text"] for row in material.rows if row["id"] in heard):
+    heard = {str(row.id): row.asr_text for row in material.rows if row.has("asr_text")}
+    if any(heard[str(row.id)] != row.text for row in material.rows if row.id in heard):
         rate = round(_error_rate(material.rows, heard), 4)
         curves.append(Curve("wer", axis, 0.0, (Point(rate, _replaced("text", heard)),), "asr_text"))
     return curves
@@ -133,7 +134,7 @@ def _missing(material: Material, values: Sequence[float]) -> list[Curve]:
     curves = []
     for column in ("audio", "text"):
         # in one order, so that what a lower share lacks a higher one lacks too
-        order = sorted(row["id"] for row in material.rows)
+        order = sorted(str(row.id) for row in material.rows)
         random.Random(f"{material.seed}/{column}").shuffle(order)
         points = []
         for share in values:
@@ -146,7 +147,7 @@ def _missing(material: Material, values: Sequence[float]) -> list[Curve]:
 
 
 def _clip(material: Material, values: Sequence[float]) -> list[Curve]:
-    axis = "audio kept (s), transcript whole" if material.rows[0]["text"] else "audio kept (s)"
+    axis = "audio kept (s), transcript whole" if material.rows[0].text else "audio kept (s)"
     curves = []
     for series, place in (("start", 0.0), ("middle", 0.5)):
         points = []
@@ -202,15 +203,15 @@ class _Piece(Augmentation):
 
 def _heard(augmentation: Augmentation, seed: int) -> Change:
     """The change of a row's audio by an augmentation, drawn by the row's own generator."""
-    load = Audio(_RATE)
+    load: Callable[[Any], Any] = Audio(_RATE)
 
-    def change(row: Row) -> Row:
-        generator = row_generator(seed, epoch=0, row_id=row["id"])
-        worse, _ = augmentation(torch.from_numpy(load(row["audio"])), generator=generator)
+    def change(row: Utterance) -> Utterance:
+        generator = row_generator(seed, epoch=0, row_id=str(row.id))
+        worse, _ = augmentation(torch.from_numpy(load(row.audio)), generator=generator)
         file = io.BytesIO()
         # au, since a wav file of floats carries the time at which it was written
         soundfile.write(file, worse.numpy(), _RATE, format="AU", subtype="FLOAT")
-        return {**row, "audio": file.getvalue()}
+        return replace(row, audio=file.getvalue())
 
     return change
 
@@ -218,27 +219,27 @@ def _heard(augmentation: Augmentation, seed: int) -> Change:
 def _replaced(column: str, values: Mapping[str, str | None], *, keep: bool = False) -> Change:
     """The change of a column to values by id; rows without one are left out, or kept as they are."""
 
-    def change(row: Row) -> Row | None:
-        if row["id"] in values:
-            return {**row, column: values[row["id"]]}
+    def change(row: Utterance) -> Utterance | None:
+        if row.id in values:
+            return replace(row, **{column: values[str(row.id)]})
         return row if keep else None
 
     return change
 
 
-def _misheard(material: Material, row: Row, rate: float) -> str | None:
+def _misheard(material: Material, row: Utterance, rate: float) -> str | None:
     """A row's text with errors; None where none of it is left and there is audio to answer from."""
     try:
         worse = material.confusions.degrade(
-            row["text"], wer=rate, language=row["language"], seed=material.seed, identity=row["id"]
+            row.text or "", wer=rate, language=row.language, seed=material.seed, identity=str(row.id)
         )
     except ValueError as error:
-        raise ValueError(f"row {row['id']!r}: {error}") from error
-    return worse if has_text(worse) else (None if row["audio"] else row["text"])
+        raise ValueError(f"row {row.id!r}: {error}") from error
+    return worse if has_text(worse) else (None if row.has("audio") else row.text)
 
 
-def _error_rate(rows: Sequence[Row], worse: Mapping[str, str | None]) -> float:
+def _error_rate(rows: Sequence[Utterance], worse: Mapping[str, str | None]) -> float:
     """Edits of all rows by their words (characters, where words are not spaced)."""
-    pairs = [(row["text"], worse[row["id"]] or "", row["language"]) for row in rows if row["id"] in worse]
+    pairs = [(row.text or "", worse[str(row.id)] or "", row.language) for row in rows if row.id in worse]
     words = sum(len(units(text, language)) for text, _, language in pairs)
     return sum(edits(*pair) for pair in pairs) / max(1, words)

@@ -5,6 +5,7 @@ import pytest
 
 from mmsr.evaluation.explain.erasure import Evidence, erase_words, erasure, silence_frames
 from mmsr.evaluation.rationales import word_spans
+from mmsr.records import Answer
 
 FRAMES = 20
 
@@ -20,17 +21,15 @@ def predict(records):
     """Positive where `great` is said, or something loud is heard; each is half of the probability."""
     answers = []
     for record in records:
-        said = "great" in (record["text"] or "")
-        heard = np.abs(record["audio"]).max() > 0.5
+        said = "great" in (record.text or "")
+        heard = np.abs(record.audio).max() > 0.5
         p = 0.5 * said + 0.5 * heard
-        answers.append(
-            {"label": "positive", "score": p, "scores": {"positive": p, "negative": 1 - p}, "rationale": None}
-        )
+        answers.append(Answer(label="positive", score=p, scores={"positive": p, "negative": 1 - p}))
     return answers
 
 
 def knows(record, spans):
-    words = np.array([record["text"][start:end] == "great" for start, end in spans], dtype=float)
+    words = np.array([record.text[start:end] == "great" for start, end in spans], dtype=float)
     return Evidence(words, np.eye(FRAMES)[4])
 
 
@@ -40,9 +39,9 @@ def wrong(record, spans):
 
 
 @pytest.fixture
-def rows(row):
+def rows(utterance):
     texts = ["it was a great day", "great to see you here", "she did great work today", "all great so far it"]
-    return [row(f"u{n}", text=text, audio="x.wav", speaker=f"s{n}") for n, text in enumerate(texts)]
+    return [utterance(f"u{n}", text=text, audio="x.wav", speaker=f"s{n}") for n, text in enumerate(texts)]
 
 
 def test_what_matters_is_comprehensive_and_sufficient_and_its_control_is_neither(rows):

@@ -1,11 +1,13 @@
 """Faithfulness: measures that tell a rationale that decides from one that gives away or makes up."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from mmsr.evaluation.explain.faithfulness import (
+    Explained,
     Material,
     agreement,
     counterfactuals,
@@ -15,42 +17,63 @@ from mmsr.evaluation.explain.faithfulness import (
     write_faithfulness,
 )
 from mmsr.evaluation.report.faithfulness import markdown, write_faithfulness_report
+from mmsr.records import Answer, Prediction, Utterance
 
 LABELS = ["negative", "neutral", "positive"]
 WORDS = {"negative": "sarcasm heard", "neutral": "plain report", "positive": "true delight"}
 
 
-def examples(row, count, *, rationale):
-    """Rows whose text says nothing of the label, and what a model says of them."""
+def utterances(count):
+    """Rows whose text says nothing of the label."""
     return [
-        row(
-            f"u{n}",
+        Utterance(
+            id=f"u{n}",
             text=f"knee {n % 5}",
-            label=label,
-            rationale=WORDS[label],
-            predicted_label=label,
-            predicted_rationale=rationale(label, n),
+            label=LABELS[n % 3],
+            rationale=WORDS[LABELS[n % 3]],
             speaker=f"s{n % 8}",
         )
-        for n, label in enumerate(LABELS[n % 3] for n in range(count))
+        for n in range(count)
     ]
 
 
-def test_a_rationale_that_tells_the_label_has_an_effect_and_one_that_does_not_has_none(row):
-    telling = examples(row, 90, rationale=lambda label, n: WORDS[label])
+def explained(count, *, rationale):
+    """Such rows, and what a model that is always right predicts."""
+    return [
+        Explained(
+            row.text,
+            Prediction(
+                id=row.id,
+                label=row.label,
+                rationale=row.rationale,
+                predicted_label=row.label,
+                predicted_rationale=rationale(row.label, n),
+                speaker=row.speaker,
+            ),
+        )
+        for n, row in enumerate(utterances(count))
+    ]
+
+
+def predicted(count, *, rationale):
+    return [row.prediction for row in explained(count, rationale=rationale)]
+
+
+def test_a_rationale_that_tells_the_label_has_an_effect_and_one_that_does_not_has_none():
+    telling = explained(90, rationale=lambda label, n: WORDS[label])
     found = simulatability(telling[:60], telling[60:])
     assert found["accuracy"]["text+rationale"]["value"] == 1
     assert found["effect"]["value"] > 0.4
     assert (found["leaking"]["n"], found["not_leaking"]) == (30, {"n": 0})
     assert "las" not in found  # all leak: there is nothing to average with
-    silent = examples(row, 90, rationale=lambda label, n: "because")
+    silent = explained(90, rationale=lambda label, n: "because")
     assert simulatability(silent[:60], silent[60:])["effect"]["value"] == pytest.approx(0, abs=0.01)
 
 
-def test_las_is_the_mean_effect_of_both_groups_however_large(row):
+def test_las_is_the_mean_effect_of_both_groups_however_large():
     """A judge of the rationale alone is right in 9 rows of 12; each group's effect is known."""
-    rows = examples(row, 12, rationale=lambda label, n: f"r{n}")
-    gold = [one["predicted_label"] for one in rows]
+    rows = explained(12, rationale=lambda label, n: f"r{n}")
+    gold = [row.prediction.predicted_label for row in rows]
 
     def judge(train, labels, test):
         right = {
@@ -70,40 +93,36 @@ def test_las_is_the_mean_effect_of_both_groups_however_large(row):
     assert low < found["las"]["value"] < high and found["las"]["over"] == "speakers"
 
 
-def test_rationales_that_name_their_label_are_told_apart(row):
-    rows = examples(row, 30, rationale=lambda label, n: f"it is Positive {n}")
+def test_rationales_that_name_their_label_are_told_apart():
+    rows = explained(30, rationale=lambda label, n: f"it is Positive {n}")
     found = simulatability(rows, rows)["label_not_named"]
     assert found["effect"]["n"] == 20  # of negative and neutral rows
 
 
-def test_agreement_beside_what_the_judge_can_do(row):
-    train = examples(row, 30, rationale=lambda label, n: "")
-    good = examples(row, 12, rationale=lambda label, n: WORDS[label])
+def test_agreement_beside_what_the_judge_can_do():
+    train = utterances(30)
+    good = predicted(12, rationale=lambda label, n: WORDS[label])
     assert agreement(train, good)["agreement"]["value"] == 1
     turned = dict(zip(LABELS, [*LABELS[1:], LABELS[0]], strict=True))
-    bad = examples(row, 12, rationale=lambda label, n: WORDS[turned[label]])
+    bad = predicted(12, rationale=lambda label, n: WORDS[turned[label]])
     found = agreement(train, bad)
     assert (found["agreement"]["value"], found["judge"]["value"]) == (0, 1)
 
 
 @pytest.mark.parametrize(("obeys", "share"), [(True, 1), (False, 0)])
-def test_a_forced_label_is_read_off_its_rationale(row, obeys, share):
-    rows = examples(row, 12, rationale=lambda label, n: WORDS[label])
+def test_a_forced_label_is_read_off_its_rationale(obeys, share):
+    rows = [replace(row, text=f"row {n}") for n, row in enumerate(utterances(12))]
+    predictions = predicted(12, rationale=lambda label, n: WORDS[label])
+    own = {row.text: told.predicted_rationale for row, told in zip(rows, predictions, strict=True)}
 
     def force(forced):
         def predict(records):
-            own = {one["text"]: one["predicted_rationale"] for one in rows}
-            return [
-                {"rationale": WORDS[forced] if obeys else own[record["text"]], "label": "", "scores": {}}
-                for record in records
-            ]
+            said = [WORDS[forced] if obeys else own[record.text] for record in records]
+            return [Answer(label="", score=0.0, scores={}, rationale=rationale) for rationale in said]
 
         return predict
 
-    train = examples(row, 30, rationale=lambda label, n: "")
-    for n, one in enumerate(rows):
-        one["text"] = f"row {n}"
-    found = counterfactuals(force, rows, rows, train, labels=LABELS)
+    found = counterfactuals(force, predictions, rows, utterances(30), labels=LABELS)
     assert found["label_read"]["n"] == 24
     assert (found["label_read"]["value"], found["rationale_changes"]["value"]) == (share, share)
 
@@ -118,14 +137,12 @@ def test_a_judge_reads_texts_that_are_all_empty():
 
 
 def answers(records):
-    return [
-        {"label": "neutral", "score": 1.0, "scores": {"neutral": 1.0}, "rationale": "plain report"}
-        for _ in records
-    ]
+    answer = Answer(label="neutral", score=1.0, scores={"neutral": 1.0}, rationale="plain report")
+    return [answer for _ in records]
 
 
-def test_what_cannot_be_measured_is_said(row, tmp_path):
-    rows = examples(row, 6, rationale=lambda label, n: "")
+def test_what_cannot_be_measured_is_said(tmp_path):
+    rows = utterances(6)
     found = faithfulness(
         answers, rows, labels=LABELS, material=Material(train_rows=rows, respoken={"voice": []})
     )
@@ -138,10 +155,8 @@ def test_what_cannot_be_measured_is_said(row, tmp_path):
         assert "Left out: respoken, another voice (none of the rows is the demo generator's)." in table
 
 
-def test_all_of_it_comes_into_the_report(row, tmp_path):
-    rows = examples(row, 40, rationale=lambda label, n: "")
-    for one in rows:
-        one["audio"] = "x.wav"
+def test_all_of_it_comes_into_the_report(tmp_path):
+    rows = [replace(row, audio="x.wav") for row in utterances(40)]
     material = Material(
         train_rows=rows,
         force=lambda label: answers,
@@ -176,10 +191,9 @@ def test_all_of_it_comes_into_the_report(row, tmp_path):
     assert sorted(file.name for file in tmp_path.glob("*.png")) == ["faithfulness.png", "saliency-a_b_1.png"]
 
 
-def test_a_model_without_rationales_is_refused(row):
+def test_a_model_without_rationales_is_refused():
     def predict(records):
-        return [{**answer, "rationale": None} for answer in answers(records)]
+        return [replace(answer, rationale=None) for answer in answers(records)]
 
-    rows = examples(row, 3, rationale=lambda label, n: "")
     with pytest.raises(ValueError, match="the model writes no rationales; accepted: one with a decoder"):
-        faithfulness(predict, rows, labels=LABELS, material=Material())
+        faithfulness(predict, utterances(3), labels=LABELS, material=Material())

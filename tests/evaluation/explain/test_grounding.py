@@ -1,10 +1,13 @@
 """Whether answers follow the input: measured on models whose attention to it is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from mmsr.evaluation.explain.grounding import follow, respoken
 from mmsr.evaluation.run import predict_rows
+from mmsr.records import Answer
 
 VOICES = {"calm.wav": 0.1, "loud.wav": 0.9}
 
@@ -21,25 +24,25 @@ def grounded(records):
     """Says what it heard, and quotes the second word."""
     answers = []
     for record in records:
-        level = loudness(record["audio"])
+        level = loudness(record.audio)
         manner = "loud" if level > 0.5 else "calm" if level else "silent"
-        words = (record["text"] or "").split()
+        words = (record.text or "").split()
         label = {"loud": "negative", "calm": "neutral", "silent": "positive"}[manner]
         rationale = f"{words[1] if len(words) > 1 else 'nothing'} in a {manner} voice"
-        answers.append({"label": label, "score": 1.0, "scores": {label: 1.0}, "rationale": rationale})
+        answers.append(Answer(label=label, score=1.0, scores={label: 1.0}, rationale=rationale))
     return answers
 
 
 def deaf(records):
     """Says the same of everything."""
-    answer = {"label": "neutral", "score": 1.0, "scores": {"neutral": 1.0}, "rationale": "calm, it seems"}
+    answer = Answer(label="neutral", score=1.0, scores={"neutral": 1.0}, rationale="calm, it seems")
     return [answer for _ in records]
 
 
 @pytest.fixture
-def rows(row):
+def rows(utterance):
     return [
-        row(
+        utterance(
             f"u{n}",
             text=f"knee number{n} hurts it",
             audio=list(VOICES)[n % 2],
@@ -71,9 +74,9 @@ def test_a_deaf_model_does_not(rows):
     assert named["words_unnamed"] == 0  # `it` is said, and still named
 
 
-def test_rows_without_audio_have_no_voice_to_take_away(row):
-    rows = [row("u0", text="knee hurts"), row("u1", text="knee is fine")]
-    predictions = [{**one, "predicted_rationale": "knee"} for one in rows]
+def test_rows_without_audio_have_no_voice_to_take_away(utterance, prediction):
+    rows = [utterance("u0", text="knee hurts"), utterance("u1", text="knee is fine")]
+    predictions = [prediction(row.id, predicted_rationale="knee") for row in rows]
     assert follow(deaf, predictions, rows, load_audio=load_audio) == {}
 
 
@@ -84,16 +87,15 @@ def evidence_of(rationale, language):
 
 def spoken_again(rows):
     other = dict(zip(VOICES, reversed(VOICES), strict=True))
-    again = [{**row, "audio": other[row["audio"]]} for row in rows]
-    truth = grounded(again)
+    again = [replace(row, audio=other[row.audio]) for row in rows]
     return [
-        {**row, "label": one["label"], "rationale": one["rationale"]}
-        for row, one in zip(again, truth, strict=True)
+        replace(row, label=answer.label, rationale=answer.rationale)
+        for row, answer in zip(again, grounded(again), strict=True)
     ]
 
 
 def test_answers_to_another_manner_are_held_against_the_generator_s(rows):
-    truth = [{**row, "label": one["label"]} for row, one in zip(rows, grounded(rows), strict=True)]
+    truth = [replace(row, label=answer.label) for row, answer in zip(rows, grounded(rows), strict=True)]
     again = spoken_again(rows)
     good = respoken(grounded, predict_rows(grounded, truth), again, evidence_of=evidence_of)
     assert {name: figure.get("value") for name, figure in good.items()} == {

@@ -21,12 +21,13 @@ from mmsr.evaluation.human.scores import crossed_standard_error, items_needed
 from mmsr.evaluation.human.sheet import CRITERIA, stratified
 from mmsr.evaluation.report import ratings_picture
 from mmsr.evaluation.significance import minimum_detectable_difference
+from mmsr.records import Prediction
 
 LABELS = ("negative", "neutral", "positive")
 
 
 @pytest.fixture
-def corpus(tmp_path: Path, row: Callable[..., dict[str, Any]]) -> Path:
+def corpus(tmp_path: Path, prediction: Callable[..., Prediction]) -> Path:
     """A manifest of 24 rows, 20 of them with sound, and two systems' predictions, `fused` and `worded`."""
     (tmp_path / "audio").mkdir()
     lines = ["id,audio,text,label,language"]
@@ -41,7 +42,7 @@ def corpus(tmp_path: Path, row: Callable[..., dict[str, Any]]) -> Path:
         for condition, said in (("audio+text", f"real reason {i}"), ("text", f"real reason {i}, half")):
             said = "alike" if i >= 22 else said
             cells = {"label": label, "predicted_label": label, "predicted_rationale": said}
-            predictions.append(json.dumps(row(id, condition=condition, **cells)))
+            predictions.append(json.dumps(prediction(id, condition=condition, **cells).to_row()))
     (tmp_path / "manifest.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (tmp_path / "predictions.jsonl").write_text("\n".join(predictions) + "\n", encoding="utf-8")
     return tmp_path

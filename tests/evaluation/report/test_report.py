@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from mmsr.evaluation.provenance import Provenance
-from mmsr.evaluation.report import markdown_table, write_report
+from mmsr.evaluation.report import Example, markdown_table, write_report
 from mmsr.evaluation.report.pictures import (
     INK,
     _drawable,
@@ -19,6 +19,7 @@ from mmsr.evaluation.report.pictures import (
     rendered,
 )
 from mmsr.evaluation.run import evaluate, write_run
+from mmsr.records import Answer, Utterance
 
 LABELS = ["negative", "neutral", "positive"]
 RATE = 16_000
@@ -37,9 +38,9 @@ def wav() -> bytes:
 
 
 @pytest.fixture
-def run(tmp_path: Path, row):
+def run(tmp_path: Path, utterance):
     rows = [
-        row(
+        utterance(
             f"r{i}",
             label=LABELS[i % 3],
             audio=f"/{i}.wav",
@@ -54,10 +55,7 @@ def run(tmp_path: Path, row):
     def predict(records):
         label = "neutral"
         scores = {"negative": 0.1, "neutral": 0.7, "positive": 0.2}
-        return [
-            {"label": label, "score": 0.7, "scores": scores, "rationale": "it <b>is</b> said"}
-            for _ in records
-        ]
+        return [Answer(label=label, score=0.7, scores=scores, rationale="it <b>is</b> said") for _ in records]
 
     metrics, predictions = evaluate(predict, rows, labels=LABELS, train_rows=rows)
     document = write_run(
@@ -71,26 +69,31 @@ def run(tmp_path: Path, row):
 
 @pytest.fixture
 def example():
-    return {
-        "id": "r0",
-        "audio_bytes": wav(),
-        "mime": "audio/wav",
-        "text": "Từ đó <script>alert(1)</script>",
-        "label": "negative",
-        "rationale": "reference words",
-        "predicted_label": "neutral",
-        "scores": {"negative": 0.25, "neutral": 0.75, "positive": 0.0},
-        "predicted_rationale": "predicted words",
-        "kind": "voice",
-        "language": "vi",
-        "counterfactuals": {"positive": "forced words"},
-        "attention": {
+    return Example(
+        utterance=Utterance(
+            id="r0",
+            audio=wav(),
+            text="Từ đó <script>alert(1)</script>",
+            label="negative",
+            rationale="reference words",
+            kind="voice",
+            language="vi",
+        ),
+        answer=Answer(
+            label="neutral",
+            score=0.75,
+            scores={"negative": 0.25, "neutral": 0.75, "positive": 0.0},
+            rationale="predicted words",
+        ),
+        mime="audio/wav",
+        counterfactuals={"positive": "forced words"},
+        attention={
             "weights": np.full((3, 20), 0.05),
             "tokens": ["<s>", "▁a", "$x$"],
             "waveform": sound(),
             "rate": RATE,
         },
-    }
+    )
 
 
 @pytest.mark.filterwarnings("error:Glyph")
@@ -170,13 +173,13 @@ def report_of(tmp_path: Path, rows, predict, **options) -> str:
 
 def neutral(records):
     scores = {"negative": 0.1, "neutral": 0.7, "positive": 0.2}
-    return [{"label": "neutral", "score": 0.7, "scores": scores, "rationale": None} for _ in records]
+    return [Answer(label="neutral", score=0.7, scores=scores) for _ in records]
 
 
-def test_each_table_says_over_what_its_own_intervals_are(tmp_path: Path, row) -> None:
+def test_each_table_says_over_what_its_own_intervals_are(tmp_path: Path, utterance) -> None:
     """Few speak in a part of the rows: its intervals are over rows, those of all rows over speakers."""
     rows = [
-        row(
+        utterance(
             f"r{i}",
             label=LABELS[i % 3],
             text=f"t{i}",
@@ -185,9 +188,10 @@ def test_each_table_says_over_what_its_own_intervals_are(tmp_path: Path, row) ->
         )
         for i in range(48)
     ]
-    rows += [row("lone", text="t", speaker="s0", kind="third")]
+    rows += [utterance("lone", text="t", speaker="s0", kind="third")]
     rows += [
-        row(f"m{i}", label=LABELS[i % 3], text=f"m{i}", speaker=f"s{i % 8}", kind="many") for i in range(16)
+        utterance(f"m{i}", label=LABELS[i % 3], text=f"m{i}", speaker=f"s{i % 8}", kind="many")
+        for i in range(16)
     ]
     text = report_of(tmp_path, rows, neutral, attributes={}, slice_rows=11)
     results, kinds, slices = (
@@ -200,8 +204,8 @@ def test_each_table_says_over_what_its_own_intervals_are(tmp_path: Path, row) ->
     assert "intervals: 95 % over speakers or rows" in text
 
 
-def test_slices_without_a_worst_say_of_how_many_rows(tmp_path: Path, row) -> None:
-    rows = [row(f"r{i}", text=f"t{i}", language=["en", "de"][i % 2]) for i in range(12)]
+def test_slices_without_a_worst_say_of_how_many_rows(tmp_path: Path, utterance) -> None:
+    rows = [utterance(f"r{i}", text=f"t{i}", language=["en", "de"][i % 2]) for i in range(12)]
     words = {"transcript_words": {f"r{i}": float(9 + i % 3) for i in range(12)}}
     text = report_of(tmp_path, rows, neutral, attributes=words, slice_rows=11)
     assert "No worst slice: fewer than two slices have 11 rows" in text
@@ -212,14 +216,14 @@ def test_slices_without_a_worst_say_of_how_many_rows(tmp_path: Path, row) -> Non
     ("temperature", "said"),
     [(1.0, ", temperature not fitted:"), (1.25, ", temperature 1.250:"), (None, "rows:")],
 )
-def test_a_temperature_that_was_not_fitted_is_called_so(tmp_path: Path, row, temperature, said) -> None:
-    rows = [row(f"r{i}", text=f"t{i}", label=LABELS[i % 3]) for i in range(12)]
+def test_a_temperature_that_was_not_fitted_is_called_so(tmp_path: Path, utterance, temperature, said) -> None:
+    rows = [utterance(f"r{i}", text=f"t{i}", label=LABELS[i % 3]) for i in range(12)]
     text = report_of(tmp_path, rows, neutral, temperature=temperature)
     assert f"12 rows{said.removeprefix('rows')} ECE" in text and "temperature 1.000" not in text
 
 
 def test_times_under_an_attention_map_are_those_that_they_are_called(example) -> None:
-    shown = {**example["attention"], "waveform": np.zeros(int(1.9 * RATE), dtype=np.float32)}
+    shown = {**example.attention, "waveform": np.zeros(int(1.9 * RATE), dtype=np.float32)}
     axes = draw_attention(shown).axes
     axes[2].figure.draw_without_rendering()
     ticks = [(tick.get_position()[0], tick.get_text()) for tick in axes[2].get_xticklabels()]
@@ -299,9 +303,9 @@ def test_a_split_that_is_missing_or_empty_raises() -> None:
 
 
 def test_an_attention_map_that_does_not_fit_its_tokens_raises(example) -> None:
-    example["attention"]["tokens"] = ["a", "b"]
+    example.attention["tokens"] = ["a", "b"]
     with pytest.raises(ValueError, match=r"attention of shape \(3, 20\) does not fit 2 tokens"):
-        draw_attention(example["attention"])
+        draw_attention(example.attention)
 
 
 def test_letters_that_no_font_has_become_a_number() -> None:

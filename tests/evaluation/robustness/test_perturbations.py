@@ -3,6 +3,7 @@
 import io
 import json
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,30 +13,31 @@ pytest.importorskip("jiwer", reason="alignments need jiwer: pip install 'mmsr[as
 
 from mmsr.cli.main import main
 from mmsr.data.audio.decoding import Audio
-from mmsr.data.manifest.manifest import load_manifest
+from mmsr.data.manifest.manifest import load_manifest, utterances
 from mmsr.evaluation.error_rates import word_error_rate
 from mmsr.evaluation.provenance import Provenance
 from mmsr.evaluation.report.robustness import markdown, write_robustness_report
 from mmsr.evaluation.robustness.confusions import Confusions
 from mmsr.evaluation.robustness.curves import clean_rows, measure, write_robustness
 from mmsr.evaluation.robustness.perturbations import KINDS, Material, perturbations
+from mmsr.records import Answer
 
 LABELS = ["negative", "neutral", "positive"]
 
 
 @pytest.fixture(scope="module")
 def rows(demo_corpus):
-    return clean_rows(load_manifest(demo_corpus).to_list(), "audio+text")
+    return clean_rows(utterances(load_manifest(demo_corpus)), "audio+text")
 
 
 @pytest.fixture(scope="module")
 def material(rows):
-    texts, languages = ([row[name] for row in rows] for name in ("text", "language"))
+    texts, languages = [row.text for row in rows], [row.language for row in rows]
     return Material(rows, Confusions.of_vocabulary(texts, languages))
 
 
 def samples(row) -> np.ndarray:
-    return soundfile.read(io.BytesIO(row["audio"]), dtype="float32")[0]
+    return soundfile.read(io.BytesIO(row.audio), dtype="float32")[0]
 
 
 def points(material, kind, *values):
@@ -46,28 +48,28 @@ def points(material, kind, *values):
 def test_noise_is_as_loud_as_asked_and_the_same_each_time(material, rows):
     point = points(material, "noise", "10")["noise_10"]
     for row in rows[:4]:
-        clean, worse = Audio()(row["audio"]), samples(point.change(row))
+        clean, worse = Audio()(row.audio), samples(point.change(row))
         assert len(clean) == len(worse)
         gain = float(clean @ worse / (clean @ clean))  # what is loud may have been turned down as a whole
         noise = worse - gain * clean
         ratio = 10 * np.log10(np.mean((gain * clean) ** 2) / np.mean(noise**2))
         assert ratio == pytest.approx(10, abs=0.7)
         assert worse.tobytes() == samples(points(material, "noise", "10")["noise_10"].change(row)).tobytes()
-    assert point.change(rows[0])["text"] == rows[0]["text"]
+    assert point.change(rows[0]).text == rows[0].text
     other = Material(material.rows, material.confusions, seed=1)
     assert points(other, "noise", "10")["noise_10"].change(rows[0]) != point.change(rows[0])
 
 
 def test_the_clock_leaves_no_trace(material, rows):
     point = points(material, "clip", "0.5")["clip_start_0.5"]
-    first = point.change(rows[0])["audio"]
+    first = point.change(rows[0]).audio
     time.sleep(1.1)  # libsndfile would write whole seconds
-    assert point.change(rows[0])["audio"] == first
+    assert point.change(rows[0]).audio == first
 
 
 def test_pieces_are_of_the_start_or_the_middle(material, rows):
     found = points(material, "clip", "0.5")
-    clean = Audio()(rows[0]["audio"])
+    clean = Audio()(rows[0].audio)
     start = (len(clean) - 8000) // 2
     assert np.allclose(samples(found["clip_start_0.5"].change(rows[0])), clean[:8000])
     assert np.allclose(samples(found["clip_middle_0.5"].change(rows[0])), clean[start : start + 8000])
@@ -76,8 +78,8 @@ def test_pieces_are_of_the_start_or_the_middle(material, rows):
 def test_transcripts_go_wrong_as_often_as_asked(material, rows):
     for name, point in points(material, "wer", "0.2", "0.5").items():
         if name.startswith("wer_simulated"):
-            worse = [point.change(row)["text"] or "" for row in rows]
-            found = word_error_rate([r["text"] for r in rows], worse, [r["language"] for r in rows])
+            worse = [point.change(row).text or "" for row in rows]
+            found = word_error_rate([r.text for r in rows], worse, [r.language for r in rows])
             assert found, "there are figures"
             assert point.measured == pytest.approx(point.severity, abs=0.04)
     heard = [name for name in points(material, "wer") if name.startswith("wer_asr_text")]
@@ -87,14 +89,14 @@ def test_transcripts_go_wrong_as_often_as_asked(material, rows):
 def test_a_larger_share_lacks_what_a_smaller_one_lacks(material, rows):
     found = points(material, "missing", "0.25", "0.5", "1")
     lost = {
-        share: {row["id"] for row in rows if found[f"missing_audio_{share}"].change(row)["audio"] is None}
+        share: {row.id for row in rows if found[f"missing_audio_{share}"].change(row).audio is None}
         for share in ("0.25", "0.5", "1")
     }
-    assert lost["0.25"] < lost["0.5"] < lost["1"] == {row["id"] for row in rows}
+    assert lost["0.25"] < lost["0.5"] < lost["1"] == {row.id for row in rows}
     assert len(lost["0.5"]) == round(0.5 * len(rows))
     text = found["missing_text_0.25"]
-    assert sum(text.change(row)["text"] is None for row in rows) == round(0.25 * len(rows))
-    assert all(text.change(row)["audio"] for row in rows)
+    assert sum(text.change(row).text is None for row in rows) == round(0.25 * len(rows))
+    assert all(text.change(row).audio for row in rows)
 
 
 def test_what_cannot_be_is_refused(material, rows):
@@ -106,7 +108,7 @@ def test_what_cannot_be_is_refused(material, rows):
     ):
         with pytest.raises(ValueError, match=told):
             perturbations(material, kinds=kinds, severities=severities)
-    silent = Material([{**row, "audio": None} for row in rows], material.confusions)
+    silent = Material([replace(row, audio=None) for row in rows], material.confusions)
     assert {curve.kind for curve in perturbations(silent)} == {"wer"}
     with pytest.raises(ValueError, match="kind 'noise' needs audio in every row; accepted here: wer"):
         perturbations(silent, kinds=["noise"])
@@ -118,14 +120,14 @@ def reader(records):
     """Says the label by the transcript alone, and neutral without one."""
     answers = []
     for record in records:
-        label = "neutral" if not record["text"] else LABELS[len(record["text"]) % 3]
+        label = "neutral" if not record.text else LABELS[len(record.text) % 3]
         scores = {name: float(name == label) for name in LABELS}
-        answers.append({"label": label, "score": 1.0, "scores": scores, "rationale": None})
+        answers.append(Answer(label=label, score=1.0, scores=scores))
     return answers
 
 
 def test_who_only_reads_loses_nothing_by_noise_and_all_without_text(material, rows, tmp_path):
-    gold = [{**row, "label": LABELS[len(row["text"]) % 3]} for row in rows]
+    gold = [replace(row, label=LABELS[len(row.text) % 3]) for row in rows]
     kinds = {"noise": ["0"], "missing": ["0.5", "1"]}
     curves = perturbations(material, kinds=["noise", "missing"], severities=kinds)
     document, predictions = measure(
@@ -135,7 +137,7 @@ def test_who_only_reads_loses_nothing_by_noise_and_all_without_text(material, ro
     noise, text = by_name["noise", ""], by_name["missing", "text"]
     assert [point["macro_f1"] for point in noise] == [1.0, 1.0]
     assert noise[1]["difference"]["macro_f1"] == {"value": 0.0, "interval": [0.0, 0.0]}
-    neutral = sum(row["label"] == "neutral" for row in gold) / len(gold)
+    neutral = sum(row.label == "neutral" for row in gold) / len(gold)
     assert text[2]["accuracy"] == pytest.approx(neutral)
     assert text[1]["difference"]["accuracy"]["value"] == pytest.approx(text[1]["accuracy"] - 1)
     assert text[1]["difference"]["accuracy"]["interval"][1] < 0
@@ -162,7 +164,7 @@ def test_who_only_reads_loses_nothing_by_noise_and_all_without_text(material, ro
 
 
 def test_the_worst_point_of_a_curve_is_named_and_its_worst_slice(material, rows):
-    gold = [{**row, "label": LABELS[len(row["text"]) % 3]} for row in rows]
+    gold = [replace(row, label=LABELS[len(row.text) % 3]) for row in rows]
     curves = perturbations(material, kinds=["missing"], severities={"missing": ["0.5", "1"]})
     options = {"labels": LABELS, "condition": "audio+text", "resamples": 200}
     document, predictions = measure(reader, gold, curves, slice_rows=10, **options)
@@ -171,12 +173,12 @@ def test_the_worst_point_of_a_curve_is_named_and_its_worst_slice(material, rows)
     by_language = {
         language: np.mean(
             [
-                row["label"] == row["predicted_label"]
+                row.label == row.predicted_label
                 for row in predictions["missing_text_1"]
-                if row["language"] == language
+                if row.language == language
             ]
         )
-        for language in {row["language"] for row in gold}
+        for language in {row.language for row in gold}
     }
     worst = text["worst"]["worst_slice"]
     assert worst["accuracy"] <= min(by_language.values()) and worst["n"] >= 10
@@ -217,6 +219,6 @@ def test_codecs_and_rooms_change_the_sound_and_nothing_else(material, rows):
     assert len(usual) == len(KINDS["codec"].usual) + 1
     for _, point in usual:
         worse = point.change(rows[0])
-        assert {**worse, "audio": None} == {**rows[0], "audio": None}
-        assert len(samples(worse)) > 0.8 * len(Audio()(rows[0]["audio"]))
-        assert not np.allclose(samples(worse)[:8000], Audio()(rows[0]["audio"])[:8000], atol=1e-3)
+        assert replace(worse, audio=None) == replace(rows[0], audio=None)
+        assert len(samples(worse)) > 0.8 * len(Audio()(rows[0].audio))
+        assert not np.allclose(samples(worse)[:8000], Audio()(rows[0].audio)[:8000], atol=1e-3)

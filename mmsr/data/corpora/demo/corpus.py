@@ -42,6 +42,7 @@ import soxr
 from rich.console import Console
 from rich.progress import Progress
 
+from mmsr import records
 from mmsr.data.corpora.demo import speech as demo_speech
 from mmsr.data.corpora.demo.grammar import (
     DESIGN,
@@ -418,30 +419,33 @@ def make_demo(out: str | Path, *, utterances: int = 2400, seed: int = 0, progres
     return out / "manifest.csv"
 
 
-def utterance_of(row: Mapping[str, Any]) -> Utterance | None:
+def utterance_of(row: records.Utterance) -> Utterance | None:
     """Read a manifest's row back into what the generator spoke; None where it is no row of this generator.
 
     A row is the generator's where its text is a sentence of its language, its speaker one of the voices, and
     its label and rationale are what the rule gives for one of the manners. The take is the id's own, not the
     original's, which no manifest tells.
     """
-    found = _sentences(row["language"]).get(row["text"]) if row["language"] in LANGUAGES else None
-    accent, _, variant = (row["speaker"] or "").rpartition("-")
+    language = row.language
+    if language is None or language not in LANGUAGES:
+        return None
+    found = _sentences(language).get(row.text or "")
+    accent, _, variant = (row.speaker or "").rpartition("-")
     variants = set(itertools.chain(*VARIANTS.values()))
-    if found is None or variant not in variants or accent not in LANGUAGES[row["language"]].accents:
+    if found is None or variant not in variants or accent not in LANGUAGES[language].accents:
         return None
     phrase, valence = found
     for manner in MANNERS:
         utterance = Utterance(
-            language=row["language"],
+            language=language,
             voice=f"{accent}+{variant}",
-            sentence=row["text"],
+            sentence=str(row.text),
             phrase=phrase,
             valence=valence,
             manner=manner,
-            take=zlib.crc32(str(row["id"]).encode()),
+            take=zlib.crc32(str(row.id).encode()),
         )
-        if (utterance.label, utterance.rationale) == (row["label"], row["rationale"]):
+        if (utterance.label, utterance.rationale) == (row.label, row.rationale):
             return utterance
     return None
 
@@ -459,12 +463,12 @@ def _sentences(language: str) -> dict[str, tuple[str, Valence]]:
 
 
 def respeak(
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[records.Utterance],
     out: str | Path,
     *,
     change: Literal["manner", "voice"],
     progress: bool = True,
-) -> list[dict[str, str]]:
+) -> list[records.Utterance]:
     """Speak rows of a demo corpus again, one thing changed, with the answer that the generator then gives.
 
     `manner`: the same voice in another manner, drawn by the row's id from those that the design has for these
@@ -489,7 +493,7 @@ def respeak(
     known = [(row, utterance) for row in rows if (utterance := utterance_of(row)) is not None]
     spoken = [_changed(utterance, change) for _, utterance in known]
     cells = [
-        {**_manifest_row(i, row["split"], utterance), "id": str(row["id"])}
+        {**_manifest_row(i, str(row.split), utterance), "id": str(row.id)}
         for i, ((row, _), utterance) in enumerate(zip(known, spoken, strict=True))
     ]
     out = Path(out)
@@ -501,7 +505,7 @@ def respeak(
     }
     if cells and not _holds(out, identity):
         _write_corpus(out, identity, cells, spoken, progress=progress)
-    return [{**row, "audio": str(out / row["audio"])} for row in cells]
+    return [records.Utterance.from_row({**row, "audio": str(out / row["audio"])}) for row in cells]
 
 
 def _changed(utterance: Utterance, change: str) -> Utterance:

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from mmsr import records
 from mmsr.data.corpora.demo.corpus import (
     MINIMUM,
     Utterance,
@@ -299,7 +300,7 @@ def test_corpus_card(corpus):
 
 def test_every_row_is_read_back_into_what_was_spoken():
     for i, (split, spoken) in enumerate(plan(300, seed=5)):
-        found = utterance_of({**_manifest_row(i, split, spoken), "id": f"u{i}"})
+        found = utterance_of(records.Utterance.from_row({**_manifest_row(i, split, spoken), "id": f"u{i}"}))
         assert found is not None and replace(found, take=spoken.take) == spoken
 
 
@@ -316,26 +317,27 @@ def test_every_row_is_read_back_into_what_was_spoken():
     ],
 )
 def test_a_row_of_another_making_is_not_read_back(column, value):
-    row = {**_manifest_row(0, "test", utterance()), "id": "u0"}
+    row = records.Utterance.from_row({**_manifest_row(0, "test", utterance()), "id": "u0"})
     assert utterance_of(row) is not None
-    assert utterance_of({**row, column: value}) is None
+    assert utterance_of(replace(row, **{column: value})) is None
 
 
 @needs_espeak
 @pytest.mark.parametrize("change", ["manner", "voice"])
 def test_rows_spoken_again_differ_in_one_thing(corpus, rows, tmp_path, change):
-    asked = [*rows[:12], {**rows[0], "id": "other", "text": "not ours"}]
+    known = [records.Utterance.from_row(row) for row in rows[:12]]
+    asked = [*known, replace(known[0], id="other", text="not ours")]
     again = respeak(asked, tmp_path / "again", change=change, progress=False)
-    assert [row["id"] for row in again] == [row["id"] for row in rows[:12]]
-    for old, new in zip(rows, again, strict=False):
+    assert [row.id for row in again] == [row.id for row in known]
+    for old, new in zip(known, again, strict=True):
         was, is_now = utterance_of(old), utterance_of(new)
         assert is_now == replace(was, **{change: getattr(is_now, change)})
         assert getattr(is_now, change) != getattr(was, change)
-        assert new["kind"] in DESIGN and is_now.label == new["label"]
-        assert soundfile.info(new["audio"]).samplerate == 16_000
+        assert new.kind in DESIGN and is_now.label == new.label
+        assert soundfile.info(new.audio).samplerate == 16_000
         if change == "voice":
             assert is_now.voice in voices_of(is_now.language, "test")
-            assert (new["label"], new["rationale"]) == (old["label"], old["rationale"])
+            assert (new.label, new.rationale) == (old.label, old.rationale)
     files = contents(tmp_path / "again")
     times = {file: file.stat().st_mtime_ns for file in (tmp_path / "again").rglob("*.flac")}
     assert respeak(asked, tmp_path / "again", change=change, progress=False) == again

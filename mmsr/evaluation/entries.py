@@ -1,0 +1,153 @@
+"""Entries of metrics.json: the metrics of one condition's predictions, with intervals, whole and in groups.
+
+predictions of one condition ─► `evaluate_rows` ─► one entry (DESIGN.md, "Files that a run leaves")
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mmsr.evaluation.metrics import (
+    Metric,
+    RationaleMetrics,
+    check_labels,
+    confusion_matrix,
+    has_text,
+    rationale_metrics,
+    sentiment_metrics,
+)
+from mmsr.evaluation.rationales import Texts
+from mmsr.evaluation.significance import bootstrap
+from mmsr.records import Prediction, Utterance
+
+RESAMPLES = 1000
+CLUSTERS_ABOVE = 5  # with this many speakers or fewer, rows are resampled and not speakers
+
+
+def evaluate_rows(
+    rows: Sequence[Prediction], labels: Sequence[str], *, rationales: RationaleMetrics = rationale_metrics
+) -> dict[str, Any]:
+    """Returns the entry of one condition.
+
+    `n` counts all rows, `n_label` those behind the metrics of labels (a true and a predicted label),
+    `n_rationale` those behind the metrics of rationales (a reference rationale, from a model that writes
+    rationales: a row it left null counts as an empty text). Metrics that cannot be computed have no key.
+    `confusion` is {true: {predicted: count}}. `interval` holds 95 % intervals (see `bootstrap_intervals`) and
+    `interval_over` says over what; a single row has neither. `by_language` and `by_kind` hold the same for
+    each value, rows without the value under "unknown". `rationales` computes the metrics of rationales.
+
+    Raises:
+        ValueError: Where a label is not in `labels`; names the row.
+    """
+    check_labels(((row.id, row.label) for row in rows), field="label", labels=labels)
+    check_labels(((row.id, row.predicted_label) for row in rows), field="predicted_label", labels=labels)
+    writes = any(row.predicted_rationale is not None for row in rows)
+    entry = _entry(rows, labels, writes=writes, rationales=rationales)
+    for key, field in (("by_language", "language"), ("by_kind", "kind")):
+        groups: dict[str, list[Prediction]] = {}
+        for row in rows:
+            groups.setdefault(getattr(row, field) or "unknown", []).append(row)
+        if any(getattr(row, field) is not None for row in rows):
+            entry[key] = {
+                value: _entry(groups[value], labels, writes=writes, rationales=rationales)
+                for value in sorted(groups)
+            }
+    return entry
+
+
+def bootstrap_intervals(
+    gold: Sequence[str],
+    predicted: Sequence[str],
+    *,
+    speakers: Sequence[str] | None = None,
+    seed: int = 0,
+) -> dict[str, list[float]]:
+    """Returns 95 % intervals `[low, high]` of `accuracy` and `macro_f1`; fewer than two rows have none.
+
+    They are over rows or, with `speakers`, over whole speakers, because the utterances of one speaker are not
+    independent: Wilson's of the accuracy over rows, and of answers that are all right, which have no
+    resample that is not; the others a bootstrap of 1,000 resamples (see `significance.bootstrap`).
+    """
+    if len(gold) < 2:
+        return {}
+    return {
+        metric: list(
+            bootstrap(gold, predicted, clusters=speakers, metric=metric, resamples=RESAMPLES, seed=seed)
+        )
+        for metric in ("accuracy", "macro_f1")
+    }
+
+
+def mean_figure(
+    values: Sequence[float] | np.ndarray, rows: Sequence[Prediction | Utterance], *, seed: int = 0
+) -> dict[str, Any]:
+    """Returns the mean of a number per row as `value`, its 95 % `interval`, what that is `over`, and `n`.
+
+    Booleans are outcomes, whose mean is a share, and have the intervals of shares (`significance.bootstrap`).
+    The interval is over speakers where there are enough (see `speakers_of`). Fewer than two rows have none,
+    and no rows only `n`.
+    """
+    if not len(values):
+        return {"n": 0}
+    figure: dict[str, Any] = {"value": float(np.mean(values)), "n": len(values)}
+    if len(values) > 1:
+        speakers = speakers_of(rows)
+        figure["interval"] = list(
+            bootstrap(None, values, clusters=speakers, metric="mean", resamples=RESAMPLES, seed=seed)
+        )
+        figure["over"] = "speakers" if speakers else "rows"
+    return figure
+
+
+def speakers_of(rows: Sequence[Prediction | Utterance]) -> list[str] | None:
+    """Returns each row's speaker, where all have one and more than CLUSTERS_ABOVE speak; else None."""
+    speakers = [row.speaker for row in rows if row.speaker]
+    return speakers if len(speakers) == len(rows) and len(set(speakers)) > CLUSTERS_ABOVE else None
+
+
+def _entry(
+    rows: Sequence[Prediction], labels: Sequence[str], *, writes: bool, rationales: RationaleMetrics
+) -> dict[str, Any]:
+    labelled = [row for row in rows if row.label is not None and row.predicted_label is not None]
+    explained = [row for row in rows if writes and has_text(row.rationale)]
+    gold, predicted = label_pairs(labelled)
+    entry = sentiment_metrics(gold, predicted, labels)
+    entry |= {"n": len(rows), "n_label": len(labelled), "n_rationale": len(explained)}
+    entry |= rationales(
+        [row.rationale for row in explained],
+        [row.predicted_rationale or "" for row in explained],
+        languages=[row.language for row in explained],
+    )
+    if labelled:
+        speakers = speakers_of(labelled)
+        counts = confusion_matrix(gold, predicted, labels).tolist()
+        entry["confusion"] = {
+            label: dict(zip(labels, row, strict=True)) for label, row in zip(labels, counts, strict=True)
+        }
+        if intervals := bootstrap_intervals(gold, predicted, speakers=speakers):
+            entry["interval"] = intervals
+            entry["interval_over"] = "rows" if speakers is None else "speakers"
+    return entry
+
+
+def values_of(metric: Metric, rows: Sequence[Prediction]) -> np.ndarray:
+    """Returns each row's predicted label or score `[n]`, from which differences of a metric are drawn.
+
+    Raises:
+        ValueError: The metric has no scores of rows.
+    """
+    if metric.kind == "label":
+        return np.array([row.predicted_label for row in rows])
+    if metric.from_rows is None:
+        raise ValueError(f"metric {metric.name!r} has no scores of rows")
+    references, hypotheses = (
+        [text or "" for text in side]
+        for side in ([row.rationale for row in rows], [row.predicted_rationale for row in rows])
+    )
+    return metric.from_rows(Texts(references, hypotheses))
+
+
+def label_pairs(rows: Sequence[Prediction]) -> tuple[list[str], list[str]]:
+    """Returns true and predicted labels, `[n]` each, of rows that have both."""
+    return [str(row.label) for row in rows], [str(row.predicted_label) for row in rows]
