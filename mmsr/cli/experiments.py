@@ -61,10 +61,10 @@ def demo(*, out: str = "runs/demo", utterances: int = 2400, seed: int = 0, epoch
         print(evaluation.table())
         log("\n".join([*evaluation.notes(), f"report: {evaluation.report}"]))
     log("4/4 three utterances of the test split")
-    from mmsr.data.manifest.manifest import load_manifest, utterances
+    from mmsr.data.manifest import manifest as manifests
     from mmsr.inference.loading import load_pipeline
 
-    rows = utterances(load_manifest(manifest, split="test"))
+    rows = manifests.utterances(manifests.load_manifest(manifest, split="test"))
     pipe = load_pipeline(folder / "model")
     for kind in ("words", "voice", "conflict"):
         row = next(row for row in rows if row.kind == kind and row.language == "en")

@@ -2,10 +2,12 @@
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from mmsr.records import Utterance
 from mmsr.workflows.inputs import Inputs, Rows, checkpoint_name, corpus_beside, spread, training_seed
 
 
@@ -50,9 +52,9 @@ def test_what_lies_beside_a_checkpoint_and_a_manifest(tmp_path: Path, demo_corpu
 def test_rows_to_show_are_of_each_kind_english_first() -> None:
     cells = [("vi", "voice"), ("en", "words"), ("en", "words"), ("en", "voice"), ("vi", "words")]
     rows = [
-        {"id": i, "audio": None, "text": "said", "language": language, "kind": kind}
+        Utterance(id=str(i), text="said", language=language, kind=kind)
         for i, (language, kind) in enumerate(cells)
     ]
-    assert [row["id"] for row in spread(rows, 9)] == [3, 1, 0, 4, 2]
-    assert [row["id"] for row in spread(rows, 2)] == [3, 1]
-    assert spread([{**rows[0], "text": None}], 9) == []
+    assert [row.id for row in spread(rows, 9)] == ["3", "1", "0", "4", "2"]
+    assert [row.id for row in spread(rows, 2)] == ["3", "1"]
+    assert spread([replace(rows[0], text=None)], 9) == []
