@@ -1,9 +1,10 @@
 """What passes between the rooms of mmsr, typed once."""
 
 from collections.abc import Callable, Sequence
-from typing import NotRequired, TypedDict
+from typing import NamedTuple, NotRequired, Protocol, TypedDict
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 class Record(TypedDict):
@@ -32,3 +33,46 @@ Predict = Callable[[Sequence[Record]], list[Answer]]
 
 Progress = Callable[[str, int, int], None]
 """Is told the condition, the rows answered so far and the rows of the condition."""
+
+# ---------------------------------------------------------------------- where a model looks
+
+Span = tuple[int, int]
+"""A part of a text, by characters: the first, and the one after the last."""
+
+
+class AttributedWord(NamedTuple):
+    """A word of a transcript, its characters `[start:end]`, and how much it counts."""
+
+    word: str
+    start: int
+    end: int
+    weight: float
+
+
+class AttributedFrame(NamedTuple):
+    """A stretch of the audio, in seconds, and how much it counts."""
+
+    start: float
+    end: float
+    weight: float
+
+
+class Attribution(NamedTuple):
+    """How much each word and each of equally long frames counts for an answer, in order.
+
+    `words` or `frames` are None where the modality is absent or the method has no weights for it; `label` is
+    the label that the weights speak for (or, where they are negative, against), where they speak for one.
+    """
+
+    words: tuple[AttributedWord, ...] | None = None
+    frames: tuple[AttributedFrame, ...] | None = None
+    label: str | None = None
+
+
+class Attribute(Protocol):
+    """A method of attribution, applied to one model."""
+
+    def __call__(
+        self, *, audio: NDArray[np.float32] | None, text: str | None, words: Sequence[Span] | None = None
+    ) -> Attribution:
+        """Weigh the parts of an utterance: 16 kHz samples `[s]`, and a transcript with its words."""

@@ -517,12 +517,10 @@ def faithfulness(
     for flag, count in (("erased", erased), ("pictures", pictures)):
         if count < 0:
             raise ValueError(f"--{flag} {count}; accepted: 0 or more")
-    from importlib.util import find_spec
-
     from mmsr.data.audio.decoding import Audio
     from mmsr.data.corpora.demo.corpus import quoted_evidence, respeak, utterance_of
     from mmsr.data.manifest.manifest import fingerprint, load_manifest
-    from mmsr.evaluation.explain.attribution import attention_evidence, gradient_evidence, saliency
+    from mmsr.evaluation.explain.attribution import attributions, saliency
     from mmsr.evaluation.explain.faithfulness import Material, write_faithfulness
     from mmsr.evaluation.explain.faithfulness import faithfulness as examine
     from mmsr.evaluation.provenance import machine, versions
@@ -539,11 +537,9 @@ def faithfulness(
     if any(utterance_of(row) for row in rows):
         folder = Path(out) / "respoken" if respoken is None else Path(respoken)
         again = {change: respeak(rows, folder / change, change=change) for change in ("manner", "voice")}
-    attributions = {"attention": attention_evidence(pipe)}
-    explains = find_spec("captum") is not None
-    if explains:
-        attributions["gradients"] = gradient_evidence(pipe)
-    else:
+    load_audio = Audio(pipe.processor.feature_extractor.sampling_rate)
+    methods = attributions(pipe.model, pipe.processor)
+    if "gradients" not in methods:
         say("captum is not installed: no gradients, no pictures; pip install 'mmsr[explain]'")
     found = examine(
         predictor(pipe, batch_size=batch_size),
@@ -552,8 +548,8 @@ def faithfulness(
         material=Material(
             train_rows=[row for row in table if row["split"] == train_split],
             force=lambda label: predictor(pipe, batch_size=batch_size, forced_label=label),
-            load_audio=Audio(pipe.processor.feature_extractor.sampling_rate),
-            attributions=attributions,
+            load_audio=load_audio,
+            attributions=methods,
             erased=erased,
             predict_labels=predictor(pipe, batch_size=batch_size, rationale=False),
             respoken=again,
@@ -563,8 +559,13 @@ def faithfulness(
         progress=progress_bar(),
     )
     shown = {
-        row["id"]: saliency(pipe, {name: row[name] for name in ("audio", "text", "language")})  # type: ignore[arg-type]
-        for row in (spread(rows, pictures) if explains else [])
+        row["id"]: saliency(
+            pipe.model,
+            pipe.processor,
+            audio=None if row["audio"] is None else load_audio(row["audio"]),
+            text=row["text"],
+        )
+        for row in (spread(rows, pictures) if "gradients" in methods else [])
     }
     document = {
         **found,
@@ -580,7 +581,7 @@ def faithfulness(
     }
     write_faithfulness(out, document)
     title = f"{name_of(model)}: {Path(manifest).name}, {split}, rationales"
-    report = write_faithfulness_report(out, document, title=title, saliencies=shown)  # type: ignore[arg-type]
+    report = write_faithfulness_report(out, document, title=title, saliencies=shown)
     print(markdown(document), end="")
     say(f"report: {report}")
 

@@ -634,10 +634,10 @@ def answer_one(pipe: Any, utterance: dict[str, Any], *, html: str | None, **opti
     """Answer an utterance, and write the page that shows it."""
     if html is None:
         return pipe(utterance, **options)
-    from mmsr.evaluation.explain.attention import looks
     from mmsr.files import write_file
+    from mmsr.model.fusion import attention_map
 
-    answer = pipe(utterance, **options, attention=bool(looks(pipe.model.config.fusion)))
+    answer = pipe(utterance, **options, attention=bool(attention_map(pipe.model.config.fusion)))
     write_file(html, answer.page().encode())
     say(f"page: {html}")
     return {name: value for name, value in answer.items() if name != "attention"}

@@ -74,9 +74,7 @@ def _words(text: str, weights: Sequence[Mapping[str, Any]] | None) -> list[dict[
     most = max((word["weight"] for word in weights or ()), default=0) or 1
     pieces, written = [], 0
     for word in weights or ():
-        start = text.find(word["word"], written)
-        if start < 0:  # a tokenizer may spell it in another way
-            continue
+        start = text.index(word["word"], written)
         pieces.append({"text": text[written:start], "deep": 0.0, "share": ""})
         written = start + len(word["word"])
         deep, share = _DEEPEST * word["weight"] / most, f"{100 * word['weight']:.1f} %"

@@ -1,4 +1,4 @@
-"""A checkpoint at work: loading it with clear errors, answering many utterances, and looking inside one.
+"""A checkpoint at work: loading it with clear errors, answering many utterances, and examples for a report.
 
 This stands above the rooms `model`, `data` and `evaluation`, which do not know each other.
 """
@@ -16,7 +16,7 @@ import torch
 
 from mmsr.data.audio.decoding import Audio
 from mmsr.data.storage import is_url, read_bytes
-from mmsr.evaluation.explain.attention import WORDS_AT_FRAMES, last_layer, looks
+from mmsr.evaluation.explain.attribution import attention_matrix
 from mmsr.inference.packaged import checkpoint
 from mmsr.inference.pipeline import TASK, SentimentReasoningPipeline
 from mmsr.model.modeling import MmsrForSentimentReasoning
@@ -147,38 +147,6 @@ def open_predictor(
     return predictor(pipe, audio_features=heard)
 
 
-def look_inside(pipe: SentimentReasoningPipeline, record: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Where the words look in the audio: attention of the fusion's last layer, mean over heads.
-
-    Returns:
-        `weights [t, f]`, `tokens`, `waveform [s]` and `rate` (Hz); None where the model's fusion has no
-        attention from text to audio, or the record lacks one of the two.
-    """
-    kinds = looks(pipe.model.config.fusion)
-    if not record.get("audio") or not record.get("text") or WORDS_AT_FRAMES not in kinds:
-        return None
-    processor, model = pipe.processor, pipe.model
-    utterance = pipe.preprocess(dict(record))
-    inputs = processor(audio=[utterance["audio"]], text=[utterance["text"]], return_tensors="pt").to(
-        model.device
-    )
-    ids = inputs["input_ids"][0].tolist()
-    kept = [
-        position for position, token in enumerate(ids) if token not in processor.tokenizer.all_special_ids
-    ]
-    layer = last_layer(model, inputs)
-    weights = layer[kinds.index(WORDS_AT_FRAMES)][0].float().mean(0)[kept]
-    tokens = [
-        processor.tokenizer.convert_ids_to_tokens(ids[position]).lstrip("▁") or "▁" for position in kept
-    ]
-    return {
-        "weights": weights.cpu().numpy(),
-        "tokens": tokens,
-        "waveform": utterance["audio"],
-        "rate": processor.feature_extractor.sampling_rate,
-    }
-
-
 def _sound(audio: str | None) -> dict[str, Any]:
     """What a report's player needs of audio that is no file."""
     if audio is None or not is_url(audio):
@@ -198,6 +166,7 @@ def examples(
     for row in rows:
         record = {"audio": row["audio"], "text": row["text"]}
         answer = pipe(record, alternatives=pipe.model.decoder is not None)
+        utterance = pipe.preprocess(record)
         shown.append(
             {
                 **{
@@ -209,7 +178,9 @@ def examples(
                 "scores": answer["scores"],
                 "predicted_rationale": answer["rationale"],
                 "counterfactuals": answer.get("alternatives", {}),
-                "attention": look_inside(pipe, record),
+                "attention": attention_matrix(
+                    pipe.model, pipe.processor, audio=utterance["audio"], text=utterance["text"]
+                ),
             }
         )
         if progress:

@@ -9,8 +9,9 @@ takes the names that it accepts:
 Masks: 1 = real. Shapes: b batch, f audio frames, t text tokens, m memory, h heads, l latent (bottleneck)
 tokens, r rank, d width. A modality that a row lacks comes as one learned vector, so every row has both. A
 fusion that reads one modality alone declares it in `modalities`; the model then has no encoder for the
-other. One that returns attentions declares in `attention_map`, for each of a layer's weights, what its queries
-and its keys are, in order and of "audio", "text" and "latents" (see `mmsr.evaluation.explain.attention`).
+other. One that returns attentions declares in `attention_map`, for each of a layer's weights, what its
+queries and its keys are, in order and of "audio", "text" and "latents" (`mmsr.evaluation.explain.attribution`
+reads it).
 
 | name | idea | memory | paper |
 |---|---|---|---|
@@ -46,6 +47,8 @@ from mmsr.model.pooling import MeanPooling
 
 Attentions = tuple[tuple[Tensor | None, ...], ...]
 Fused = tuple[Tensor, Tensor, Attentions]
+AttentionMap = tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]
+"""What the queries, and what the keys are, for each of the weights that a layer returns."""
 
 
 class CrossAttentionFusion(nn.Module):
@@ -395,3 +398,8 @@ FUSION_CLASSES: dict[str, type[nn.Module]] = {
     "text_only": TextOnly,
     "audio_only": AudioOnly,
 }
+
+
+def attention_map(fusion: str) -> AttentionMap:
+    """What queries and keys of a fusion's weights are, as its class says; empty for one without attention."""
+    return getattr(FUSION_CLASSES[fusion], "attention_map", ())

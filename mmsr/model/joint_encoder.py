@@ -22,7 +22,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import ModelOutput
 from transformers.utils import can_return_tuple, logging
 
-from mmsr.model.configuration import MmsrConfig, audio_layers_error
+from mmsr.model.configuration import MmsrConfig
 from mmsr.model.encoders.base import Encoded, LayerMix, to_front
 from mmsr.model.encoders.registry import audio_encoder_class
 from mmsr.model.encoders.text import TextEncoder
@@ -162,15 +162,17 @@ class MmsrPreTrainedModel(PreTrainedModel):
                 # under its path, since these are searched for: T5's `wo` is in `word_embeddings` too
                 getattr(self, told).update(f"{path}.*{name}" for name in getattr(part, told) or ())
 
-    def wants_attentions(self, given: bool | None) -> bool:
-        """Whether attentions are asked for, by the argument or else the configuration."""
-        wanted, way = or_config(given, self.config.output_attentions), self.config._attn_implementation
-        if wanted and way != "eager":
+    def wanted_outputs(self, attentions: bool | None, hidden_states: bool | None) -> dict[str, bool]:
+        """Whether attentions and hidden states are asked for, by the arguments or else the configuration."""
+        config, way = self.config, self.config._attn_implementation
+        attentions = bool(config.output_attentions if attentions is None else attentions)
+        if attentions and way != "eager":
             logger.warning_once(
                 f"output_attentions=True, and attn_implementation={way!r} returns none; accepted: "
                 "attn_implementation='eager' (set_attn_implementation)"
             )
-        return wanted
+        hidden_states = bool(config.output_hidden_states if hidden_states is None else hidden_states)
+        return {"output_attentions": attentions, "output_hidden_states": hidden_states}
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -262,9 +264,6 @@ class MmsrEncoder(MmsrPreTrainedModel):
         if config.uses_audio:
             audio = config.part("audio_encoder")
             self.audio_encoder = audio_encoder_class(audio)(config)
-            last = self.audio_encoder.num_states - 1
-            if config.audio_layers is not None and config.audio_layers[-1] > last:
-                raise audio_layers_error(config.audio_layers, last)
             self.audio_stream = Stream(
                 self.audio_encoder.num_states,
                 self.audio_encoder.width,
@@ -341,10 +340,7 @@ class MmsrEncoder(MmsrPreTrainedModel):
         if not given:
             raise ValueError(NO_UTTERANCE)
         batch = given[0].shape[0]
-        outputs = {
-            "output_attentions": self.wants_attentions(output_attentions),
-            "output_hidden_states": or_config(output_hidden_states, self.config.output_hidden_states),
-        }
+        outputs = self.wanted_outputs(output_attentions, output_hidden_states)
         audio = text = audio_encoded = text_encoded = None
         audio_mask = text_mask = None
         if self.config.uses_audio:
@@ -428,11 +424,6 @@ class MmsrEncoder(MmsrPreTrainedModel):
         """States `[b, n, l, e]` that were encoded before, whatever stands in their padding set to zero."""
         mask = _ones_unless_given(mask, states.shape[:2], self.device)
         return Encoded(states.to(self.dtype).masked_fill(mask[:, :, None, None] == 0, 0.0), mask)
-
-
-def or_config(value: bool | None, default: bool | None) -> bool:
-    """An argument of `forward`, or the configuration's default where it is not given."""
-    return bool(default if value is None else value)
 
 
 def _ones_unless_given(mask: Tensor | None, shape: torch.Size, device: torch.device) -> Tensor:

@@ -12,31 +12,20 @@ Notation of shapes: w words, f frames, s samples.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmsr.evaluation.metrics import Row, mean_figure
 from mmsr.evaluation.rationales import word_spans
-from mmsr.records import Predict, Record
+from mmsr.records import Attribute, Predict, Record, Span
 
 Floats = NDArray[np.float64]
-Span = tuple[int, int]
 
 SHARES = (0.01, 0.05, 0.1, 0.2, 0.5)  # ERASER's, of the words or frames
 MEASURES = ("comprehensiveness", "sufficiency")
 
-
-class Evidence(NamedTuple):
-    """How much each word and each of equally long frames counts; None where a modality has no weights."""
-
-    words: Floats | None  # [w]
-    frames: Floats | None  # [f]
-
-
-Attribute = Callable[[Record, Sequence[Span]], Evidence]
-"""Weighs the words of a record's transcript, which stand at these characters, and the frames of its audio."""
 
 LoadAudio = Callable[[Any], NDArray[np.float32]]
 """Reads a recording as 16 kHz samples `[s]`."""
@@ -61,7 +50,7 @@ def erasure(
 
     Args:
         predict: Answers records; its rationales are not looked at.
-        attribute: Whose evidence is examined.
+        attribute: The attribution that is examined.
         rows: Manifest rows with audio and text.
         load_audio: Reads `row["audio"]`.
         seed: Of the controls.
@@ -77,10 +66,11 @@ def erasure(
     for done, row in enumerate(rows, start=1):
         record = Record(audio=load_audio(row["audio"]), text=row["text"], language=row["language"])
         spans = word_spans(row["text"])
-        evidence = attribute(record, spans)
+        found = attribute(audio=np.asarray(record["audio"]), text=record["text"], words=spans)
         answer = predict([record])[0]
-        for modality, weights in zip(measured, evidence, strict=True):
-            if weights is not None and len(weights) > 1:
+        for modality, parts in (("text", found.words), ("audio", found.frames)):
+            if parts is not None and len(parts) > 1:
+                weights = np.array([part.weight for part in parts])
                 # all of one length, so that a batch needs no padding
                 edits = [
                     [_chosen(weights, share), _control(weights, share, modality, generator)]

@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 
 from mmsr.evaluation.baselines import tfidf_classifier
-from mmsr.evaluation.explain.erasure import Attribute, LoadAudio, erasure
+from mmsr.evaluation.explain.erasure import LoadAudio, erasure
 from mmsr.evaluation.explain.grounding import EvidenceOf, follow, respoken
 from mmsr.evaluation.metrics import Row, has_text, mean_figure, speakers_of
 from mmsr.evaluation.rationales import UnicodeTokenizer
 from mmsr.evaluation.run import answer_records, predict_rows
 from mmsr.evaluation.significance import paired_bootstrap
 from mmsr.files import write_file
-from mmsr.records import Predict, Progress, Record
+from mmsr.records import Attribute, Predict, Progress, Record
 
 Texts = tuple[str, ...]
 
