@@ -14,6 +14,8 @@ from shutil import copytree
 from typing import Any, Literal
 
 from mmsr.cli.console import must_be_there, progress_bar, say
+from mmsr.cli.parser import documented
+from mmsr.evaluation.robustness.registry import PERTURBATIONS
 
 
 def evaluate(
@@ -586,6 +588,10 @@ def faithfulness(
     say(f"report: {report}")
 
 
+@documented(
+    kinds=", ".join(PERTURBATIONS),
+    units="; ".join(f"{name}: {kind.unit}" for name, kind in PERTURBATIONS.items()),
+)
 def robustness(
     model: str,
     manifest: str,
@@ -618,9 +624,8 @@ def robustness(
         model: Folder or Hub id of a checkpoint.
         manifest: Table of utterances with labels.
         out: Folder for the results.
-        kinds: Of noise, reverb, codec, wer, missing, clip; by default all that the rows allow.
-        severities: Other points than the usual, such as noise=20,0 codec=gsm: dB of noise, RT60 in s,
-            opus/mp3/vorbis/g711/gsm, errors per word, share of rows, seconds.
+        kinds: Of {kinds}; by default all that the rows allow.
+        severities: Other points than the usual, such as noise=20,0 codec=gsm. {units}.
         condition: What the rows have where nothing is worse: audio+text, audio, text, asr, audio+asr.
         split: Rows to answer, by the manifest's column `split`.
         fold: Answer this speaker fold's test rows instead, as in training with --data.fold.

@@ -464,6 +464,7 @@ def test_the_packaged_configuration_is_found_from_anywhere(tmp_path, monkeypatch
         "predict",
         "evaluate",
         "calibrate",
+        "robustness",
         "transcribe",
         "ablate",
         "export",
