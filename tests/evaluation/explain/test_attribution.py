@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
@@ -19,6 +20,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+from mmsr.data.audio.decoding import Audio
 from mmsr.evaluation.explain.attribution import (
     ATTRIBUTIONS,
     Method,
@@ -30,9 +32,10 @@ from mmsr.evaluation.explain.attribution import (
     last_layer,
     saliency,
 )
-from mmsr.evaluation.explain.erasure import erasure
+from mmsr.evaluation.explain.faithfulness import Material, faithfulness
 from mmsr.evaluation.rationales import word_spans
 from mmsr.evaluation.report import saliency_picture
+from mmsr.inference.loading import load_pipeline, predictor
 from mmsr.model.configuration import FUSIONS, MmsrConfig
 from mmsr.model.fusion import FUSION_CLASSES, Fused, attention_map
 from mmsr.model.layers import CrossAttentionLayer
@@ -284,38 +287,35 @@ def test_a_slow_tokenizer_weighs_as_its_fast_twin(
 def test_what_phobert_s_tokenizer_reads_is_attributed_and_erased(
     make_model: MakeModel, processor: MmsrProcessor, tmp_path: Path, audio: np.ndarray, row: Any
 ):
-    """A tokenizer that exists in Python alone, loaded from a checkpoint's folder."""
+    """A tokenizer that exists in Python alone, in a checkpoint."""
     (tmp_path / "vocab.txt").write_text("bác 9\ns@@ 8\nĩ 7\nrất 6\nt@@ 5\nốt 4\n", encoding="utf-8")
     (tmp_path / "bpe.codes").write_text("á c</w> 9\nb ác</w> 8\nr ấ 7\nrấ t</w> 6\nố t</w> 5\n", "utf-8")
     tokenizer = PhobertTokenizer(str(tmp_path / "vocab.txt"), str(tmp_path / "bpe.codes"))
-    made = MmsrProcessor(processor.feature_extractor, tokenizer)
+    made = MmsrProcessor(processor.feature_extractor, tokenizer, max_rationale_tokens=4)
     made.add_label_tokens()
     made.save_pretrained(tmp_path / "model")
-    made = MmsrProcessor.from_pretrained(tmp_path / "model")
-    assert not made.tokenizer.is_fast
-    model = fit_to(make_model, made)
-    text = "bác sĩ rất tốt"
-
-    def predict(records: Any) -> Any:
-        answers = []
-        for record in records:
-            inputs = {name: [record[name]] for name in ("audio", "text") if record[name] is not None}
-            with torch.no_grad():
-                (scores,) = model.classify(**made(**inputs, return_tensors="pt")).head_logits.softmax(-1)
-            named = dict(zip(model.config.labels, scores.tolist(), strict=True))
-            answers.append({"label": max(named, key=named.__getitem__), "scores": named})
-        return answers
-
-    methods = attributions(model, made)
+    fit_to(make_model, made, label_token_ids=made.label_token_ids).save_pretrained(tmp_path / "model")
+    pipe = load_pipeline(tmp_path / "model", device="cpu")
+    assert not pipe.processor.tokenizer.is_fast
+    methods = attributions(pipe.model, pipe.processor)
     assert "attention" in methods
-    for name, attribute in methods.items():
+    text = "bác sĩ rất tốt"
+    for attribute in methods.values():
         found = attribute(audio=audio, text=text)
-        assert [word.word for word in found.words] == text.split(), name
+        assert [word.word for word in found.words] == text.split()
         assert all(word.weight for word in found.words)
-        rows = [row(f"u{n}", audio="x.wav", text=text) for n in range(2)]
-        figures = erasure(predict, attribute, rows, load_audio=lambda path: audio)
-        assert list(figures) == ["text", "audio"]
-    assert attention_matrix(model, made, audio=audio, text=text)["tokens"] == made.tokenizer.tokenize(text)
+    matrix = attention_matrix(pipe.model, pipe.processor, audio=audio, text=text)
+    assert matrix is not None and matrix["tokens"] == tokenizer.tokenize(text)
+
+    path = tmp_path / "x.wav"
+    soundfile.write(path, audio, 16_000, subtype="FLOAT")
+    material = Material(
+        load_audio=Audio(), attributions=methods, predict_labels=predictor(pipe, rationale=False)
+    )
+    rows = [row(f"u{n}", audio=str(path), text=text) for n in range(2)]
+    figures = faithfulness(predictor(pipe), rows, labels=pipe.model.config.labels, material=material)
+    assert list(figures["erasure"]) == list(methods)
+    assert all(list(figures["erasure"][name]) == ["text", "audio"] for name in methods)
 
 
 def test_a_method_is_one_entry(
