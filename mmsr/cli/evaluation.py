@@ -14,7 +14,6 @@ from shutil import copytree
 from typing import Any, Literal
 
 from mmsr.cli.console import must_be_there, progress_bar, say
-from mmsr.cli.parser import documented
 from mmsr.evaluation.robustness.registry import PERTURBATIONS
 
 
@@ -588,10 +587,6 @@ def faithfulness(
     say(f"report: {report}")
 
 
-@documented(
-    kinds=", ".join(PERTURBATIONS),
-    units="; ".join(f"{name}: {kind.unit}" for name, kind in PERTURBATIONS.items()),
-)
 def robustness(
     model: str,
     manifest: str,
@@ -699,6 +694,11 @@ def robustness(
     print(markdown(whole))
     say(f"report: {report}")
 
+
+robustness.__doc__ = (robustness.__doc__ or "").format(
+    kinds=", ".join(PERTURBATIONS),
+    units="; ".join(f"{name}: {kind.unit}" for name, kind in PERTURBATIONS.items()),
+)
 
 EVALUATION_COMMANDS: dict[str, Any] = {
     "evaluate": evaluate,

@@ -173,13 +173,3 @@ def described(command: Callable[..., Any], parameter: str) -> str:
     """What a function's docstring says of a parameter."""
     entry = re.search(rf"^    {parameter}: (.*(?:\n {{8}}.*)*)", inspect.getdoc(command) or "", re.MULTILINE)
     return " ".join(entry[1].split()) if entry else ""
-
-
-def documented(**facts: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Fill in the names in braces of a command's docstring, which is its help."""
-
-    def fill(command: Callable[..., None]) -> Callable[..., None]:
-        command.__doc__ = (command.__doc__ or "").format(**facts)
-        return command
-
-    return fill

@@ -10,8 +10,8 @@ Masks: 1 = real. Shapes: b batch, f audio frames, t text tokens, m memory, h hea
 tokens, r rank, d width. A modality that a row lacks comes as one learned vector, so every row has both. A
 fusion that reads one modality alone declares it in `modalities`; the model then has no encoder for the
 other. One that returns attentions declares in `attention_map`, for each of a layer's weights, what its
-queries and its keys are, in order and of "audio", "text" and "latents" (`mmsr.evaluation.explain.attribution`
-reads it).
+queries and its keys are, in order and of "audio", "text" and "latents" (see
+`mmsr.evaluation.explain.attribution`).
 
 | name | idea | memory | paper |
 |---|---|---|---|

@@ -1,7 +1,7 @@
 """A web page to try a model on: an utterance or a recording in; the answer, its reasons and the API out.
 
     browser ──────┐                                          ┌─► the answer's or the timeline's own HTML
-                  ├─► limits ─► pipeline, one at a time ─────┤   (inference.answer, .timeline.formats)
+                  ├─► limits ─► pipeline, one at a time ─────┤   (inference.answer, timeline.formats)
     gradio_client ┘                                          └─► JSON
 
 Nothing is computed or drawn here that the pipeline and its answer do not know themselves. The page loads

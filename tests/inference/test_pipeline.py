@@ -465,7 +465,7 @@ def test_the_unsure_are_marked(pipe: SentimentReasoningPipeline, utterances: lis
     assert all(answer["abstained"] == (answer["score"] < scores[2]) for answer in answers)
 
 
-@pytest.mark.parametrize("fusion", filter(attention_map, FUSIONS))
+@pytest.mark.parametrize("fusion", [fusion for fusion in FUSIONS if attention_map(fusion)])
 def test_attention_is_a_share_of_words_and_of_seconds(
     make_model: Callable[..., MmsrForSentimentReasoning],
     processor: MmsrProcessor,
