@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, NotRequired, Protocol, TypedDict
 
 import numpy as np
-from numpy.typing import NDArray
 
 
 class Record(TypedDict):
@@ -73,6 +72,6 @@ class Attribute(Protocol):
     """A method of attribution, applied to one model."""
 
     def __call__(
-        self, *, audio: NDArray[np.float32] | None, text: str | None, words: Sequence[Span] | None = None
+        self, *, audio: np.ndarray | None, text: str | None, words: Sequence[Span] | None = None
     ) -> Attribution:
         """Weigh the parts of an utterance: 16 kHz samples `[s]`, and a transcript with its words."""

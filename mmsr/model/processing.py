@@ -31,9 +31,9 @@ from transformers.processing_utils import AudioKwargs, ProcessorMixin, TextKwarg
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from mmsr.model.alignment import spaced_words, token_spans, without_special_tokens
 from mmsr.model.configuration import DEFAULT_LABELS, RATIONALE_FORMATS, MmsrConfig, check_choice
 from mmsr.model.presets import PRESETS
-from mmsr.model.tokenizer import spaced_words, token_spans, without_special_tokens
 from mmsr.records import Span
 
 logger = logging.get_logger(__name__)

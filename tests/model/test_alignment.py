@@ -7,8 +7,8 @@ import pytest
 from transformers import AutoTokenizer, BertTokenizer, BertTokenizerLegacy, PhobertTokenizer
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from mmsr.model.alignment import aligned, token_spans
 from mmsr.model.processing import MmsrProcessor
-from mmsr.model.tokenizer import aligned, token_spans
 
 TEXTS = (
     "The doctor, was kind.",

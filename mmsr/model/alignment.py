@@ -1,4 +1,4 @@
-"""Tokens and text: what may not be read as a special token, and where each token stands in a transcript."""
+"""Tokens and their text: what may not be read as a special token, and where each token stands in it."""
 
 from __future__ import annotations
 
