@@ -43,12 +43,10 @@ def token_spans(tokenizer: PreTrainedTokenizerBase, text: str) -> list[Span]:
     """
     (written,) = without_special_tokens([text], tokenizer)
     options: dict[str, Any] = {"split_special_tokens": True, "verbose": False}
-    if tokenizer.is_fast:
-        options["return_offsets_mapping"] = True
-    encoded = tokenizer(written, return_special_tokens_mask=True, **options)
+    options |= {"return_special_tokens_mask": True, "return_offsets_mapping": tokenizer.is_fast}
+    encoded = tokenizer(written, **options)
     if len(encoded["input_ids"]) > tokenizer.model_max_length:
-        options |= {"truncation": True, "max_length": tokenizer.model_max_length}
-        encoded = tokenizer(written, return_special_tokens_mask=True, **options)
+        encoded = tokenizer(written, **options, truncation=True, max_length=tokenizer.model_max_length)
     places = [place for place, special in enumerate(encoded["special_tokens_mask"]) if not special]
     if tokenizer.is_fast:
         spans = [encoded["offset_mapping"][place] for place in places]
@@ -56,8 +54,8 @@ def token_spans(tokenizer: PreTrainedTokenizerBase, text: str) -> list[Span]:
             spans = aligned([written[start:end] for start, end in spans], text)
     else:
         spans = _slow_spans(tokenizer, written, text)
-        # the tokens that were kept
-        spans = spans[-len(places) :] if tokenizer.truncation_side == "left" else spans[: len(places)]
+        first = len(spans) - len(places) if tokenizer.truncation_side == "left" else 0
+        spans = spans[first : first + len(places)]  # of the tokens that were not cut off
     found = [(0, 0)] * len(encoded["input_ids"])
     for place, span in zip(places, spans, strict=True):
         found[place] = span

@@ -466,18 +466,6 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
             layout = self.config.format
             if labels is not None and layout is not None and layout.label_learned:
                 output["decoder_sentiment_logits"] = self._logits_of_labels(decoded.logits, labels)
-        losses = self._losses(sentiment_logits, output.logits, sentiment_labels, labels)
-        # rebuilt, because the order of an output's keys is part of its contract (loss first)
-        return MmsrOutput(**{**dict(output), **losses})
-
-    def _losses(
-        self,
-        sentiment_logits: Tensor,
-        logits: Tensor | None,
-        sentiment_labels: Tensor | None,
-        labels: Tensor | None,
-    ) -> dict[str, Tensor]:
-        """The losses whose targets are given, and their weighted sum `loss`."""
         losses = {}
         if sentiment_labels is not None:
             weight = self.config.class_weights
@@ -487,13 +475,14 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
                 weight=None if weight is None else sentiment_logits.new_tensor(weight).float(),
                 label_smoothing=self.config.label_smoothing,
             )
-        if labels is not None and logits is not None:
+        if labels is not None and decoded is not None:
             targets = self.rationale_targets(labels)
-            losses["rationale_loss"] = _mean_cross_entropy(logits.flatten(0, 1), targets.flatten())
+            losses["rationale_loss"] = _mean_cross_entropy(decoded.logits.flatten(0, 1), targets.flatten())
         if losses:
             weights = {"sentiment_loss": 1.0, "rationale_loss": self.config.rationale_loss_weight}
             losses["loss"] = sum(weights[name] * loss for name, loss in losses.items())  # type: ignore[assignment]
-        return losses
+        # rebuilt, because the order of an output's keys is part of its contract (loss first)
+        return MmsrOutput(**{**dict(output), **losses})
 
     def label_tokens(self, device: torch.device) -> Tensor:
         """The decoder's token of each label, `[c]`."""
