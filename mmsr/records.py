@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 if TYPE_CHECKING:
     import numpy as np
@@ -187,3 +187,47 @@ AUDIO_FEATURES_MASK = "audio_features_mask"  # [b, f]
 TEXT_FEATURES = "text_features"  # a frozen encoder's states [b, t, l, d]
 LABELS = "labels"  # the rationale's tokens [b, r], -100 where none counts
 SENTIMENT_LABELS = "sentiment_labels"  # [b], -100 where unknown
+
+
+# ---------------------------------------------------------------------- where a model looks
+
+Span = tuple[int, int]
+"""A part of a text, by characters: the first, and the one after the last."""
+
+
+class AttributedWord(NamedTuple):
+    """A word of a transcript, its characters `[start:end]`, and how much it counts."""
+
+    word: str
+    start: int
+    end: int
+    weight: float
+
+
+class AttributedFrame(NamedTuple):
+    """A stretch of the audio, in seconds, and how much it counts."""
+
+    start: float
+    end: float
+    weight: float
+
+
+class Attribution(NamedTuple):
+    """How much each word and each of equally long frames counts for an answer, in order.
+
+    `words` or `frames` are None where the modality is absent or the method has no weights for it; `label` is
+    the label that the weights speak for (or, where they are negative, against), where they speak for one.
+    """
+
+    words: tuple[AttributedWord, ...] | None = None
+    frames: tuple[AttributedFrame, ...] | None = None
+    label: str | None = None
+
+
+class Attribute(Protocol):
+    """A method of attribution, applied to one model."""
+
+    def __call__(
+        self, *, audio: np.ndarray | None, text: str | None, words: Sequence[Span] | None = None
+    ) -> Attribution:
+        """Weigh the parts of an utterance: 16 kHz samples `[s]`, and a transcript with its words."""

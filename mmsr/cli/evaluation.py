@@ -7,6 +7,7 @@ from typing import Literal
 
 from mmsr.cli.application import Pairs
 from mmsr.cli.console import log, must_be_there, progress_bar
+from mmsr.evaluation.robustness.registry import PERTURBATIONS
 
 
 def evaluate(
@@ -430,9 +431,8 @@ def robustness(
         manifest: Table of utterances with labels.
         model: Folder or Hub id of a checkpoint.
         out: Folder for the results.
-        kinds: Of noise, reverb, codec, wer, missing, clip; by default all that the rows allow.
-        severities: Other points than the usual, such as noise=20,0 codec=gsm: dB of noise, RT60 in s,
-            opus/mp3/vorbis/g711/gsm, errors per word, share of rows, seconds.
+        kinds: Of {kinds}; by default all that the rows allow.
+        severities: Other points than the usual, such as noise=20,0 codec=gsm. {units}.
         condition: What the rows have where nothing is worse: audio+text, audio, text, asr, audio+asr.
         split: Rows to answer, by the manifest's column `split`.
         fold: Answer this speaker fold's test rows instead, as in training with --data.fold.
@@ -484,3 +484,9 @@ def robustness(
     )
     print(markdown(measured.document))
     log(f"report: {measured.report}")
+
+
+robustness.__doc__ = (robustness.__doc__ or "").format(
+    kinds=", ".join(PERTURBATIONS),
+    units="; ".join(f"{name}: {kind.unit}" for name, kind in PERTURBATIONS.items()),
+)

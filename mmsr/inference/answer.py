@@ -1,7 +1,7 @@
-"""An answer that shows itself in a notebook: sound, words, probabilities, reasons, and what was looked at.
+"""An answer that shows itself in a notebook: sound, words, probabilities, rationales and attention.
 
-The page holds its sound within itself, runs no script and loads nothing. It takes its colours from the page
-around it, so it is light where that is light. What is strong is a deep shade of one hue, never another hue.
+The page contains its sound, runs no script and loads nothing. It takes its colours from the page around it.
+A larger weight is a deeper shade of one hue, never another hue.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _DEEPEST = 0.6  # opacity of the strongest weight: text upon it can still be rea
 
 
 class Answer(dict[str, Any]):
-    """A pipeline's answer: a dict, equal to a plain one and as serialisable, with a face for notebooks.
+    """A pipeline's answer: a dict, equal to a plain one and as serialisable, that notebooks show as HTML.
 
     Args:
-        answer: what the pipeline says of an utterance.
-        utterance: what was said: `audio` as the caller gave it (read again when it is shown), `text`, and
+        answer: what the pipeline returns for an utterance.
+        utterance: the utterance: `audio` as the caller gave it (read again when it is shown), `text`, and
             its `language`, by which a screen reader chooses a voice.
     """
 
@@ -74,9 +74,7 @@ def _words(text: str, weights: Sequence[Mapping[str, Any]] | None) -> list[dict[
     most = max((word["weight"] for word in weights or ()), default=0) or 1
     pieces, written = [], 0
     for word in weights or ():
-        start = text.find(word["word"], written)
-        if start < 0:  # a tokenizer may spell it in another way
-            continue
+        start = text.index(word["word"], written)
         pieces.append({"text": text[written:start], "deep": 0.0, "share": ""})
         written = start + len(word["word"])
         deep, share = _DEEPEST * word["weight"] / most, f"{100 * word['weight']:.1f} %"

@@ -1,4 +1,4 @@
-"""A checkpoint at work: loading it with clear errors, answering many utterances, and looking inside one.
+"""A checkpoint at work: loading it with clear errors, answering many utterances, and examples for a report.
 
 This stands above the rooms `model`, `data` and `evaluation`, which do not know each other.
 """
@@ -17,7 +17,7 @@ import torch
 
 from mmsr.data.audio.decoding import Audio
 from mmsr.data.storage import is_url, read_bytes
-from mmsr.evaluation.explain.attention import WORDS_AT_FRAMES, last_layer, looks
+from mmsr.evaluation.explain.attribution import attention_matrix
 from mmsr.inference.packaged import checkpoint
 from mmsr.inference.pipeline import TASK, SentimentReasoningPipeline
 from mmsr.model.modeling import MmsrForSentimentReasoning
@@ -26,7 +26,6 @@ from mmsr.records import Answer, Predict, Utterance
 
 if TYPE_CHECKING:  # not for who answers one utterance: these take seconds to import
     from mmsr.data.features.store import Dtype
-    from mmsr.evaluation.report.pictures import Attention
     from mmsr.evaluation.report.run import Example
 
 
@@ -150,38 +149,6 @@ def open_predictor(
     return predictor(pipe, audio_features=heard)
 
 
-def look_inside(pipe: SentimentReasoningPipeline, row: Utterance) -> Attention | None:
-    """Where the words look in the audio: attention of the fusion's last layer, mean over heads.
-
-    Returns:
-        `weights [t, f]`, `tokens`, `waveform [s]` and `rate` (Hz); None where the model's fusion has no
-        attention from text to audio, or the row lacks one of the two.
-    """
-    kinds = looks(pipe.model.config.fusion)
-    if not row.has("audio") or not row.has("text") or WORDS_AT_FRAMES not in kinds:
-        return None
-    processor, model = pipe.processor, pipe.model
-    utterance = pipe.preprocess({"audio": row.audio, "text": row.text})
-    inputs = processor(audio=[utterance["audio"]], text=[utterance["text"]], return_tensors="pt").to(
-        model.device
-    )
-    ids = inputs["input_ids"][0].tolist()
-    kept = [
-        position for position, token in enumerate(ids) if token not in processor.tokenizer.all_special_ids
-    ]
-    layer = last_layer(model, inputs)
-    weights = layer[kinds.index(WORDS_AT_FRAMES)][0].float().mean(0)[kept]
-    tokens = [
-        processor.tokenizer.convert_ids_to_tokens(ids[position]).lstrip("▁") or "▁" for position in kept
-    ]
-    return {
-        "weights": weights.cpu().numpy(),
-        "tokens": tokens,
-        "waveform": utterance["audio"],
-        "rate": processor.feature_extractor.sampling_rate,
-    }
-
-
 def examples(
     pipe: SentimentReasoningPipeline,
     rows: Sequence[Utterance],
@@ -194,6 +161,7 @@ def examples(
     shown = []
     for row in rows:
         answer = pipe({"audio": row.audio, "text": row.text}, alternatives=pipe.model.decoder is not None)
+        utterance = pipe.preprocess({"audio": row.audio, "text": row.text})
         mime, played = None, row
         if isinstance(row.audio, str) and is_url(row.audio):
             mime = mimetypes.guess_type(row.audio.partition("::")[0])[0]
@@ -204,7 +172,9 @@ def examples(
                 answer=Answer.from_dict(answer),
                 mime=mime,
                 counterfactuals=answer.get("alternatives", {}),
-                attention=look_inside(pipe, row),
+                attention=attention_matrix(
+                    pipe.model, pipe.processor, audio=utterance["audio"], text=utterance["text"]
+                ),
             )
         )
         if progress:

@@ -63,13 +63,14 @@ class _EncoderGraph(nn.Module):
 
     def __init__(self, model: MmsrForSentimentReasoning) -> None:
         super().__init__()
-        self.encoder, self.head = model.encoder, model.head
+        self.model = model
         self.inputs = input_names(model.config)
 
     def forward(self, *given: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        encoded = self.encoder(**dict(zip(self.inputs, given, strict=True)), return_dict=True)
-        memory, mask = encoded.last_hidden_state, encoded.attention_mask
-        return self.head(memory, mask), memory, mask
+        inputs: dict[str, Any] = dict(zip(self.inputs, given, strict=True))
+        found = self.model.classify(**inputs, head_only=True)
+        assert found.memory.last_hidden_state is not None and found.memory.attention_mask is not None
+        return found.head_logits, found.memory.last_hidden_state, found.memory.attention_mask
 
 
 class _DecoderGraph(nn.Module):

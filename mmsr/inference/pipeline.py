@@ -17,9 +17,11 @@ from transformers import Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 
-from mmsr.evaluation.explain.attention import fusion_attention
+from mmsr.evaluation.explain.attribution import attention as attend
+from mmsr.model.fusion import FUSION_CLASSES, attention_map
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor
+from mmsr.records import Attribution
 
 TASK = "sentiment-reasoning"
 
@@ -65,7 +67,9 @@ class SentimentReasoningPipeline(Pipeline):
         decoder gives the label (`post_thinking`, `pre_thinking`) it is read from what the decoder wrote and
         the scores are the decoder's; the head's stand beside them as `head_label` and `head_scores`. What was
         asked for is added: `transcript` (what was read, None where nothing was heard), `alternatives` {label:
-        rationale}, `attention` (see `mmsr.evaluation.explain.attention.fusion_attention`), `abstained`.
+        rationale}, `abstained`, `attention` (see `mmsr.evaluation.explain.attribution.attention`): `words`, a
+        list of `{"word", "weight"}`, and `audio`, a list of `{"start", "end", "weight"}` (seconds). A list's
+        weights sum to 1; it is None where the modality is absent or nothing in the fusion attends to it.
     """
 
     # Any: the base class declares them as None
@@ -226,13 +230,7 @@ class SentimentReasoningPipeline(Pipeline):
         num_beams: int = 1,
         max_new_tokens: int | None = None,
     ) -> dict[str, Any]:
-        asked = {"rationale=True": rationale, f"forced_label={forced_label!r}": forced_label}
-        asked["alternatives=True"] = alternatives
-        for argument, given in asked.items():
-            if given and self.model.decoder is None:
-                raise ValueError(f"{argument}, but this model gives a label only (decoder_type='none')")
-            if given and rationale is False:
-                raise ValueError(f"{argument} contradicts rationale=False: it changes nothing else")
+        self._check_asked(forced_label, alternatives, attention, rationale)
         rows = input_tensors["utterances"]
         if (attention or asr is not None) and any(row.get("audio_features") is not None for row in rows):
             needs = "attention=True" if attention else "asr="
@@ -242,59 +240,71 @@ class SentimentReasoningPipeline(Pipeline):
         columns = {name: [row.get(name) for row in rows] for name in ("audio", "audio_features", "text")}
         passed = {name: column for name, column in columns.items() if any(one is not None for one in column)}
         inputs = self.processor(**passed, return_tensors="pt").to(self.device)
-        memory = self.model.encoder(**inputs, return_dict=True)
-        head_logits = self.model.head(memory.last_hidden_state, memory.attention_mask)
+        layout = self.model.config.format
+        # with label and end
+        longest = self.processor.max_rationale_tokens + 2 if max_new_tokens is None else max_new_tokens
+        if rationale is False and layout is not None and layout.label_first:
+            longest = 2  # label and end are all that is asked for
+        found = self.model.classify(**inputs, num_beams=num_beams, max_new_tokens=longest)
         answers: dict[str, Any] = {
-            "head_logits": head_logits,
+            "head_logits": found.head_logits,
             "forced_label": forced_label,
             "utterances": [{"audio": row["source"], "text": row["text"]} for row in rows],
             "transcribed": asr is not None,
         }
+        if found.decoder_labels is not None:
+            answers |= {"decoder_logits": found.decoder_logits, "decoder_labels": found.decoder_labels}
         if attention:
             answers["attention"] = [
-                fusion_attention(self.model, self.processor, audio=row["audio"], text=row["text"])
+                _shares(
+                    attend(self.model, self.processor, audio=row["audio"], text=row["text"], queries="words")
+                )
                 for row in rows
             ]
-        layout = self.model.config.format
-        if layout is None or (rationale is False and not layout.label_learned):
+        if layout is None or rationale is False:
             return answers
-
-        # with label and end
-        longest = self.processor.max_rationale_tokens + 2 if max_new_tokens is None else max_new_tokens
-        if rationale is False and layout.label_first:
-            longest = 2  # label and end are all that is asked for
 
         model: Any = self.model  # whose `generate` is typed for a Protocol in some of transformers' releases
 
         def written(forced: torch.Tensor | None) -> torch.Tensor:
-            # a copy, because beams are expanded in place
             return model.generate(
-                encoder_outputs=copy.copy(memory),
+                encoder_outputs=copy.copy(found.memory),  # beams are expanded in place
                 forced_sentiment=forced,
                 num_beams=num_beams,
                 do_sample=False,
                 max_new_tokens=longest,
             )
 
-        forced = None
         if forced_label is not None:
-            forced = torch.full((len(rows),), self.processor.label_id(forced_label), device=self.device)
-        sequences = written(forced)
-        if rationale is not False:
-            answers["sequences"] = sequences
-        if layout.label_learned:
-            own = sequences if forced is None else written(None)
-            answers["written_labels"] = self.model.written_labels(own)
-            targets = own[:, 1:].masked_fill(own[:, 1:] == self.model.config.pad_token_id, -100)
-            scored = self.model(encoder_outputs=memory, labels=targets)
-            answers["decoder_logits"] = scored.decoder_sentiment_logits
+            label = self.processor.label_id(forced_label)
+            answers["sequences"] = written(torch.full((len(rows),), label, device=self.device))
+        else:
+            answers["sequences"] = written(None) if found.sequences is None else found.sequences
         if alternatives:
-            predicted = answers.get("written_labels", head_logits.argmax(-1)).tolist()
             labels = range(len(self.model.config.labels))
+            predicted = found.labels.tolist()
             others = [[label for label in labels if label != own] for own in predicted]  # [b][c - 1]
             turns = [torch.tensor(turn, device=self.device) for turn in zip(*others, strict=True)]
             answers["alternatives"] = [(turn, written(turn)) for turn in turns]
         return answers
+
+    def _check_asked(
+        self, forced_label: str | None, alternatives: bool, attention: bool, rationale: bool | None
+    ) -> None:
+        """Refuse what this model cannot give."""
+        asked = {"rationale=True": rationale, f"forced_label={forced_label!r}": forced_label}
+        asked["alternatives=True"] = alternatives
+        for argument, given in asked.items():
+            if given and self.model.decoder is None:
+                raise ValueError(f"{argument}, but this model gives a label only (decoder_type='none')")
+            if given and rationale is False:
+                raise ValueError(f"{argument} contradicts rationale=False: it changes nothing else")
+        fusion = self.model.config.fusion
+        if attention and not attention_map(fusion):
+            known = ", ".join(name for name in FUSION_CLASSES if attention_map(name))
+            raise ValueError(
+                f"attention=True, but fusion={fusion!r} has none; accepted: a model with fusion {known}"
+            )
 
     def postprocess(  # type: ignore[override]
         self, model_outputs: dict[str, Any], abstain_below: float | None = None
@@ -307,7 +317,7 @@ class SentimentReasoningPipeline(Pipeline):
         decides = "decoder_logits" in model_outputs
         if decides:
             given = self._probabilities(model_outputs["decoder_logits"], config.decoder_temperature)
-            labels = model_outputs["written_labels"].tolist()
+            labels = model_outputs["decoder_labels"].tolist()
         rationales: list[str | None] = [None] * len(head)
         if "sequences" in model_outputs:
             rationales = list(self.processor.decode_rationales(model_outputs["sequences"]))
@@ -418,6 +428,21 @@ def _transcribed(rows: Sequence[dict[str, Any]], asr: Transcribe) -> list[dict[s
         raise ValueError(f"asr gave {len(texts)} texts for {len(heard)} waveforms; accepted: one for each")
     given = iter(texts)
     return [row if row["text"] is not None else {**row, "text": next(given).strip() or None} for row in rows]
+
+
+def _shares(found: Attribution) -> dict[str, list[dict[str, Any]] | None]:
+    """Attention as the answer has it: what each word and each frame gets of its modality's weights."""
+    shares: dict[str, list[dict[str, Any]] | None] = {"words": None, "audio": None}
+    if found.words is not None:
+        whole = sum(word.weight for word in found.words)
+        shares["words"] = [{"word": word.word, "weight": word.weight / whole} for word in found.words]
+    if found.frames is not None:
+        whole = sum(frame.weight for frame in found.frames)
+        shares["audio"] = [
+            {"start": round(frame.start, 4), "end": round(frame.end, 4), "weight": frame.weight / whole}
+            for frame in found.frames
+        ]
+    return shares
 
 
 PIPELINE_REGISTRY.register_pipeline(

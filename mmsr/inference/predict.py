@@ -59,9 +59,9 @@ def answer_utterances(
         **options: The pipeline's, such as `num_beams` or `alternatives`.
     """
     if page is not None:
-        from mmsr.evaluation.explain.attention import looks
+        from mmsr.model.fusion import attention_map
 
-        options["attention"] = bool(looks(pipe.model.config.fusion))
+        options["attention"] = bool(attention_map(pipe.model.config.fusion))
     for answer in pipe(iter([dict(utterance) for utterance in utterances]), batch_size=batch_size, **options):
         if page is not None:
             from mmsr.files import write_file

@@ -47,6 +47,8 @@ from mmsr.model.pooling import MeanPooling
 
 Attentions = tuple[tuple[Tensor | None, ...], ...]
 Fused = tuple[Tensor, Tensor, Attentions]
+AttentionMap = tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]
+"""What the queries, and what the keys are, for each of the weights that a layer returns."""
 
 
 class CrossAttentionFusion(nn.Module):
@@ -396,3 +398,8 @@ FUSION_CLASSES: dict[str, type[nn.Module]] = {
     "text_only": TextOnly,
     "audio_only": AudioOnly,
 }
+
+
+def attention_map(fusion: str) -> AttentionMap:
+    """What queries and keys of a fusion's weights are, as its class says; empty for one without attention."""
+    return getattr(FUSION_CLASSES[fusion], "attention_map", ())

@@ -22,7 +22,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import ModelOutput
 from transformers.utils import can_return_tuple, logging
 
-from mmsr.model.configuration import MmsrConfig, audio_layers_error
+from mmsr.model.configuration import MmsrConfig
 from mmsr.model.encoders.base import Encoded, LayerMix, to_front
 from mmsr.model.encoders.registry import audio_encoder_class
 from mmsr.model.encoders.text import TextEncoder
@@ -148,29 +148,31 @@ class MmsrPreTrainedModel(PreTrainedModel):
     _no_split_modules = ["CrossAttentionLayer", "SelfAttentionLayer", "Stream", "SentimentHead"]
 
     def post_init(self) -> None:
-        """As `PreTrainedModel.post_init`, which asks direct children alone: our parts stand a level below.
+        """As `PreTrainedModel.post_init`, and take over the parts' settings of placement and precision.
 
-        What they say of their placement and precision is said of the whole.
+        transformers takes over those of direct children alone; the parts are a level below.
         """
         super().post_init()
         for path, part in self.named_modules():
             if not isinstance(part, PreTrainedModel) or part is self:
                 continue
-            for told in ("_no_split_modules", "_skip_keys_device_placement"):
-                getattr(self, told).update(getattr(part, told) or ())
-            for told in ("_keep_in_fp32_modules", "_keep_in_fp32_modules_strict"):
+            for setting in ("_no_split_modules", "_skip_keys_device_placement"):
+                getattr(self, setting).update(getattr(part, setting) or ())
+            for setting in ("_keep_in_fp32_modules", "_keep_in_fp32_modules_strict"):
                 # under its path, since these are searched for: T5's `wo` is in `word_embeddings` too
-                getattr(self, told).update(f"{path}.*{name}" for name in getattr(part, told) or ())
+                getattr(self, setting).update(f"{path}.*{name}" for name in getattr(part, setting) or ())
 
-    def wants_attentions(self, given: bool | None) -> bool:
-        """Whether attentions are asked for, by the argument or else the configuration."""
-        wanted, way = or_config(given, self.config.output_attentions), self.config._attn_implementation
-        if wanted and way != "eager":
+    def wanted_outputs(self, attentions: bool | None, hidden_states: bool | None) -> dict[str, bool]:
+        """Whether attentions and hidden states are asked for, by the arguments or else the configuration."""
+        config, way = self.config, self.config._attn_implementation
+        attentions = bool(config.output_attentions if attentions is None else attentions)
+        if attentions and way != "eager":
             logger.warning_once(
                 f"output_attentions=True, and attn_implementation={way!r} returns none; accepted: "
                 "attn_implementation='eager' (set_attn_implementation)"
             )
-        return wanted
+        hidden_states = bool(config.output_hidden_states if hidden_states is None else hidden_states)
+        return {"output_attentions": attentions, "output_hidden_states": hidden_states}
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -262,9 +264,6 @@ class MmsrEncoder(MmsrPreTrainedModel):
         if config.uses_audio:
             audio = config.part("audio_encoder")
             self.audio_encoder = audio_encoder_class(audio)(config)
-            last = self.audio_encoder.num_states - 1
-            if config.audio_layers is not None and config.audio_layers[-1] > last:
-                raise audio_layers_error(config.audio_layers, last)
             self.audio_stream = Stream(
                 self.audio_encoder.num_states,
                 self.audio_encoder.width,
@@ -341,10 +340,7 @@ class MmsrEncoder(MmsrPreTrainedModel):
         if not given:
             raise ValueError(NO_UTTERANCE)
         batch = given[0].shape[0]
-        outputs = {
-            "output_attentions": self.wants_attentions(output_attentions),
-            "output_hidden_states": or_config(output_hidden_states, self.config.output_hidden_states),
-        }
+        outputs = self.wanted_outputs(output_attentions, output_hidden_states)
         audio = text = audio_encoded = text_encoded = None
         audio_mask = text_mask = None
         if self.config.uses_audio:
@@ -370,14 +366,14 @@ class MmsrEncoder(MmsrPreTrainedModel):
             )
         memory, memory_mask, attentions = self.fusion(audio, audio_mask, text, text_mask)
         named = (text_encoded if self.config.uses_text else audio_encoded) or Encoded(memory, memory_mask)
-        heard = audio_encoded or Encoded(memory, memory_mask)
+        audio_states = audio_encoded or Encoded(memory, memory_mask)
         return MmsrEncoderOutput(
             last_hidden_state=memory,
             attention_mask=memory_mask,
             hidden_states=named.hidden_states,
             attentions=named.attentions,
-            audio_hidden_states=heard.hidden_states,
-            audio_attentions=heard.attentions,
+            audio_hidden_states=audio_states.hidden_states,
+            audio_attentions=audio_states.attentions,
             fusion_attentions=attentions if outputs["output_attentions"] and attentions else None,
             **self._prompt(input_ids, attention_mask),
         )
@@ -408,31 +404,26 @@ class MmsrEncoder(MmsrPreTrainedModel):
         mask = _ones_unless_given(input_values_mask, input_values.shape, self.device)
         values = input_values.to(self.dtype)
         if self.training and not any(outputs.values()) and mask.any() and not mask.any(-1).all():
-            return self._encode_heard(values, mask)
+            return self._encode_present(values, mask)
         return self.audio_encoder(values, mask, **outputs)
 
-    def _encode_heard(self, values: Tensor, mask: Tensor) -> Encoded:
-        """The audio encoder over the rows that have audio; the others' states are zeros, which no one reads.
+    def _encode_present(self, values: Tensor, mask: Tensor) -> Encoded:
+        """Encode only the rows that have audio; the states of the others are zeros, which nothing reads.
 
-        Modality dropout takes the audio of every third to tenth row: what training would pay for it is saved.
+        Modality dropout takes the audio of every third to tenth row, whose encoding this saves in training.
         In evaluation all rows are encoded, so that shapes depend on no value (one graph).
         """
-        heard = mask.any(-1)
-        encoded = self.audio_encoder(values[heard], mask[heard])
+        present = mask.any(-1)
+        encoded = self.audio_encoder(values[present], mask[present])
         states = encoded.states.new_zeros(len(values), *encoded.states.shape[1:])
         frames = encoded.mask.new_zeros(len(values), *encoded.mask.shape[1:])
-        states[heard], frames[heard] = encoded.states, encoded.mask
+        states[present], frames[present] = encoded.states, encoded.mask
         return Encoded(states, frames)
 
     def _given_states(self, states: Tensor, mask: Tensor | None) -> Encoded:
         """States `[b, n, l, e]` that were encoded before, whatever stands in their padding set to zero."""
         mask = _ones_unless_given(mask, states.shape[:2], self.device)
         return Encoded(states.to(self.dtype).masked_fill(mask[:, :, None, None] == 0, 0.0), mask)
-
-
-def or_config(value: bool | None, default: bool | None) -> bool:
-    """An argument of `forward`, or the configuration's default where it is not given."""
-    return bool(default if value is None else value)
 
 
 def _ones_unless_given(mask: Tensor | None, shape: torch.Size, device: torch.device) -> Tensor:

@@ -16,11 +16,12 @@ changes nothing.
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from huggingface_hub import ModelCard
@@ -31,22 +32,13 @@ from transformers.utils import can_return_tuple
 
 from mmsr.model.card import is_generated, model_card, replace_blank
 from mmsr.model.configuration import MmsrConfig, check_choice, fusion_modalities
-from mmsr.model.decoders import CACHE, DECODER_CLASSES, LabelGrammar, RationaleDecoder
+from mmsr.model.decoders import CACHE, DECODER_CLASSES, Decoded, LabelGrammar, RationaleDecoder
 from mmsr.model.encoders.registry import load_audio_encoder
 from mmsr.model.encoders.text import TextEncoder
 from mmsr.model.fusion import FUSION_CLASSES
-from mmsr.model.joint_encoder import (
-    NO_UTTERANCE,
-    MmsrEncoder,
-    MmsrEncoderOutput,
-    MmsrPreTrainedModel,
-    or_config,
-)
+from mmsr.model.joint_encoder import NO_UTTERANCE, MmsrEncoder, MmsrEncoderOutput, MmsrPreTrainedModel
 from mmsr.model.pooling import POOLING_CLASSES
 from mmsr.model.presets import PRESETS
-
-# What an utterance can be given as in place of `input_ids`.
-_BESIDE_IDS = ("text_features", "input_values", "audio_features", "inputs_embeds", "encoder_outputs")
 
 
 @dataclass
@@ -84,6 +76,30 @@ class MmsrOutput(Seq2SeqLMOutput):
     audio_attentions: tuple[Tensor, ...] | None = None
     fusion_attentions: tuple[tuple[Tensor, ...], ...] | None = None
     memory_mask: Tensor | None = None
+
+
+class Classification(NamedTuple):
+    """What `MmsrForSentimentReasoning.classify` returns.
+
+    Attributes:
+        memory: the encoder's output.
+        head_logits: of the head `[b, c]`.
+        decoder_logits: of the decoder `[b, c]`, where the format has it give the label: its scores of the
+            label tokens at the label's place.
+        decoder_labels: ids of the labels that the decoder wrote `[b]`.
+        sequences: all that it wrote `[b, r]`.
+    """
+
+    memory: MmsrEncoderOutput
+    head_logits: Tensor
+    decoder_logits: Tensor | None = None
+    decoder_labels: Tensor | None = None
+    sequences: Tensor | None = None
+
+    @property
+    def labels(self) -> Tensor:
+        """Ids of the model's answers `[b]`: the decoder's labels, or the head's."""
+        return self.head_logits.argmax(-1) if self.decoder_labels is None else self.decoder_labels
 
 
 class SentimentHead(nn.Module):
@@ -285,7 +301,50 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         self.vocab_size = embeddings.num_embeddings
         return embeddings
 
-    # ------------------------------------------------------------------ forward
+    # ------------------------------------------------------------------ classify and forward
+
+    def classify(
+        self,
+        *,
+        encoder_outputs: MmsrEncoderOutput | None = None,
+        head_only: bool = False,
+        max_new_tokens: int | None = None,
+        num_beams: int = 1,
+        **inputs: Any,
+    ) -> Classification:
+        """Label utterances: by the head, and by the decoder where the rationale format has it give the label.
+
+        Args:
+            encoder_outputs: the memory, where it is known already.
+            head_only: leave the decoder out.
+            max_new_tokens: of all that the decoder writes. With the label first it is 2 by default, label and
+                end; with the label last it must leave room for the rationale before it.
+            num_beams: of what the decoder writes.
+            **inputs: the processor's tensors, and other arguments of the encoder.
+        """
+        if encoder_outputs is None:
+            encoder_outputs = self.encoder(**inputs, return_dict=True)
+        elif not isinstance(encoder_outputs, ModelOutput):
+            encoder_outputs = MmsrEncoderOutput(*encoder_outputs)
+        head_logits = self.head(encoder_outputs.last_hidden_state, encoder_outputs.attention_mask)
+        layout = self.config.format
+        if head_only or layout is None or not layout.label_learned:
+            return Classification(encoder_outputs, head_logits)
+        if max_new_tokens is None and layout.label_first:
+            max_new_tokens = 2
+        model: Any = self  # whose `generate` is typed for a Protocol in some of transformers' releases
+        sequences = model.generate(
+            encoder_outputs=copy.copy(encoder_outputs),  # beams are expanded in place
+            num_beams=num_beams,
+            do_sample=False,
+            max_new_tokens=max_new_tokens,
+        )
+        targets = sequences[:, 1:].masked_fill(sequences[:, 1:] == self.config.pad_token_id, -100)
+        scored = self(encoder_outputs=encoder_outputs, labels=targets)
+        labels = self.written_labels(sequences)
+        return Classification(
+            encoder_outputs, head_logits, scored.decoder_sentiment_logits, labels, sequences
+        )
 
     @can_return_tuple
     def forward(
@@ -319,22 +378,18 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
             attention_mask: `[b, t]`; a row of zeros has no transcript.
             input_values: raw waveform `[b, s]` at `config.sampling_rate` Hz; None when no row has audio.
             input_values_mask: `[b, s]`; a row of zeros has no audio.
-            decoder_input_ids: `[b, r]`; by default `labels` shifted right, or the start token and the label's
-                token.
+            decoder_input_ids: `[b, r]`; by default `labels` shifted right, or what `rationale_prompt` gives.
             decoder_attention_mask: `[b, r]`.
-            labels: rationale targets `[b, r]` = label token, rationale, end; -100 where there is nothing to
-                learn. With `multitask` the label's position never enters the loss.
+            labels: rationale targets `[b, r]` = label token, rationale, end, then -100 (`rationale_targets`).
             sentiment_labels: `[b]`, -100 where unknown.
-            forced_sentiment: `[b]`, or one for all rows, the label that the rationale explains, in place of
-                the head's; also in `generate`.
+            forced_sentiment: `[b]`, or one for all: the label to explain, not the head's; also in `generate`.
             encoder_outputs: the memory, where it is known already.
             past_key_values: the decoder's cache.
             inputs_embeds: `[b, t, e]` in place of `input_ids`.
             decoder_inputs_embeds: `[b, r, e]` in place of `decoder_input_ids`.
             audio_features: `[b, f, l, e]` from `encoder.encode_audio`, in place of `input_values`.
             audio_features_mask: `[b, f]`; a row of zeros has no audio.
-            text_features: `[b, t, l, e]` from `encoder.encode_text`, which the text encoder then does not
-                compute; their mask is `attention_mask`. `input_ids` may go with them.
+            text_features: `[b, t, l, e]` from `encoder.encode_text`, for which `attention_mask` is the mask.
             use_cache: return the cache.
             output_attentions: return attentions (needs eager attention; another is warned of).
             output_hidden_states: return hidden states.
@@ -344,34 +399,21 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         Raises:
             ValueError: neither audio nor transcript is given, or `labels` without a decoder.
         """
-        if encoder_outputs is None:
-            encoder_outputs = self.encoder(
-                input_ids=input_ids,
-                attention_mask=attention_mask,
-                input_values=input_values,
-                input_values_mask=input_values_mask,
-                inputs_embeds=inputs_embeds,
-                audio_features=audio_features,
-                audio_features_mask=audio_features_mask,
-                text_features=text_features,
-                output_attentions=output_attentions,
-                output_hidden_states=output_hidden_states,
-                return_dict=True,
-            )
-        elif not isinstance(encoder_outputs, ModelOutput):
-            encoder_outputs = MmsrEncoderOutput(*encoder_outputs)
-        memory, memory_mask = encoder_outputs.last_hidden_state, encoder_outputs.attention_mask
-        sentiment_logits = self.head(memory, memory_mask)
-        output = MmsrOutput(
-            sentiment_logits=sentiment_logits,
-            encoder_last_hidden_state=memory,
-            encoder_hidden_states=encoder_outputs.hidden_states,
-            encoder_attentions=encoder_outputs.attentions,
-            audio_hidden_states=encoder_outputs.audio_hidden_states,
-            audio_attentions=encoder_outputs.audio_attentions,
-            fusion_attentions=encoder_outputs.fusion_attentions,
-            memory_mask=memory_mask,
+        memory, sentiment_logits, *_ = self.classify(
+            encoder_outputs=encoder_outputs,
+            head_only=True,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            input_values=input_values,
+            input_values_mask=input_values_mask,
+            inputs_embeds=inputs_embeds,
+            audio_features=audio_features,
+            audio_features_mask=audio_features_mask,
+            text_features=text_features,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
         )
+        decoded = None
         if self.decoder is not None:
             if decoder_input_ids is None and decoder_inputs_embeds is None:
                 decoder_input_ids = (
@@ -380,47 +422,62 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
                     else self.shift_right(labels)
                 )
             decoded = self.decoder(
-                memory,
-                memory_mask,
+                memory.last_hidden_state,
+                memory.attention_mask,
                 input_ids=decoder_input_ids,
                 inputs_embeds=decoder_inputs_embeds,
                 attention_mask=decoder_attention_mask,
-                prompt_ids=encoder_outputs.prompt_ids,
-                prompt_mask=encoder_outputs.prompt_mask,
+                prompt_ids=memory.prompt_ids,
+                prompt_mask=memory.prompt_mask,
                 cache=past_key_values if cache is None else cache,
                 use_cache=use_cache,
-                output_attentions=self.wants_attentions(output_attentions),
-                output_hidden_states=or_config(output_hidden_states, self.config.output_hidden_states),
+                **self.wanted_outputs(output_attentions, output_hidden_states),
                 **kwargs,
             )
+        elif labels is not None:
+            raise ValueError("labels (a rationale) were given to a model with decoder_type='none'")
+        return self._output(memory, sentiment_logits, decoded, labels, sentiment_labels)
+
+    def _output(
+        self,
+        memory: MmsrEncoderOutput,
+        sentiment_logits: Tensor,
+        decoded: Decoded | None,
+        labels: Tensor | None,
+        sentiment_labels: Tensor | None,
+    ) -> MmsrOutput:
+        """What `forward` returns: the parts' outputs under transformers' names, and the losses."""
+        output = MmsrOutput(
+            sentiment_logits=sentiment_logits,
+            encoder_last_hidden_state=memory.last_hidden_state,
+            encoder_hidden_states=memory.hidden_states,
+            encoder_attentions=memory.attentions,
+            audio_hidden_states=memory.audio_hidden_states,
+            audio_attentions=memory.audio_attentions,
+            fusion_attentions=memory.fusion_attentions,
+            memory_mask=memory.attention_mask,
+        )
+        if decoded is not None:
             output["logits"] = decoded.logits
             output[CACHE] = decoded.cache
             output["decoder_hidden_states"] = decoded.hidden_states
             output["decoder_attentions"] = decoded.attentions
             output["cross_attentions"] = decoded.cross_attentions
-        elif labels is not None:
-            raise ValueError("labels (a rationale) were given to a model with decoder_type='none'")
-        return self._add_losses(output, labels, sentiment_labels)
-
-    def _add_losses(
-        self, output: MmsrOutput, labels: Tensor | None, sentiment_labels: Tensor | None
-    ) -> MmsrOutput:
+            layout = self.config.format
+            if labels is not None and layout is not None and layout.label_learned:
+                output["decoder_sentiment_logits"] = self._logits_of_labels(decoded.logits, labels)
         losses = {}
-        layout = self.config.format
-        if sentiment_labels is not None and output.sentiment_logits is not None:
+        if sentiment_labels is not None:
             weight = self.config.class_weights
             losses["sentiment_loss"] = _mean_cross_entropy(
-                output.sentiment_logits,
+                sentiment_logits,
                 sentiment_labels,
-                weight=None if weight is None else output.sentiment_logits.new_tensor(weight).float(),
+                weight=None if weight is None else sentiment_logits.new_tensor(weight).float(),
                 label_smoothing=self.config.label_smoothing,
             )
-        if labels is not None and output.logits is not None:
-            assert layout is not None
-            if layout.label_learned:
-                output["decoder_sentiment_logits"] = self._logits_of_labels(output.logits, labels)
+        if labels is not None and decoded is not None:
             targets = self.rationale_targets(labels)
-            losses["rationale_loss"] = _mean_cross_entropy(output.logits.flatten(0, 1), targets.flatten())
+            losses["rationale_loss"] = _mean_cross_entropy(decoded.logits.flatten(0, 1), targets.flatten())
         if losses:
             weights = {"sentiment_loss": 1.0, "rationale_loss": self.config.rationale_loss_weight}
             losses["loss"] = sum(weights[name] * loss for name, loss in losses.items())  # type: ignore[assignment]
@@ -557,9 +614,8 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
             forced = self._checked_labels(forced, torch.empty(batch_size, dtype=torch.long, device=device))
             model_kwargs["forced_sentiment"] = forced
         if given is None:
-            memory: MmsrEncoderOutput = model_kwargs["encoder_outputs"]
-            logits = self.head(memory.last_hidden_state, memory.attention_mask)
-            model_kwargs["decoder_input_ids"] = self.rationale_prompt(logits, forced)
+            found = self.classify(encoder_outputs=model_kwargs["encoder_outputs"], head_only=True)
+            model_kwargs["decoder_input_ids"] = self.rationale_prompt(found.head_logits, forced)
         elif forced is not None and layout.label_first:
             raise ValueError(
                 f"forced_sentiment={forced.tolist()} contradicts decoder_input_ids: with "

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import unicodedata
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -31,8 +31,10 @@ from transformers.processing_utils import AudioKwargs, ProcessorMixin, TextKwarg
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from mmsr.model.alignment import spaced_words, token_spans, without_special_tokens
 from mmsr.model.configuration import DEFAULT_LABELS, RATIONALE_FORMATS, MmsrConfig, check_choice
 from mmsr.model.presets import PRESETS
+from mmsr.records import Span
 
 logger = logging.get_logger(__name__)
 
@@ -43,6 +45,15 @@ SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 def label_token(label: str) -> str:
     """The decoder's special token of a label."""
     return f"<|{label}|>"
+
+
+class WordTokens(NamedTuple):
+    """A word of a transcript: its characters, `[start:end]`, and its tokens' positions in `input_ids`."""
+
+    word: str
+    start: int
+    end: int
+    positions: tuple[int, ...]
 
 
 class MmsrProcessor(ProcessorMixin):
@@ -174,7 +185,7 @@ class MmsrProcessor(ProcessorMixin):
     # ------------------------------------------------------------------ one modality each
 
     def _encode_text(self, texts: list[str | None], kwargs: dict[str, Any]) -> dict[str, Any]:
-        prefixed = _plain([self.text_prefix + (text or "") for text in texts], self.tokenizer)
+        prefixed = without_special_tokens([self.text_prefix + (text or "") for text in texts], self.tokenizer)
         limit = kwargs.get("max_length") or self.tokenizer.model_max_length
         kwargs |= {"truncation": False, "split_special_tokens": True}
         encoded = self.tokenizer(prefixed, **{**kwargs, "padding": False, "verbose": False})
@@ -212,7 +223,9 @@ class MmsrProcessor(ProcessorMixin):
         label_tokens = self.label_token_ids if written else []
         cut = 0
         for row, text in zip(
-            written, _plain([rationales[row] or "" for row in written], tokenizer), strict=True
+            written,
+            without_special_tokens([rationales[row] or "" for row in written], tokenizer),
+            strict=True,
         ):
             ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)
             cut += len(ids["input_ids"]) > self.max_rationale_tokens
@@ -286,44 +299,36 @@ class MmsrProcessor(ProcessorMixin):
             for text in self.rationale_tokenizer.batch_decode(sequences, skip_special_tokens=True)
         ]
 
-    def word_tokens(self, text: str) -> list[tuple[str, list[int]]]:
-        """The words of a transcript, each with the positions of its pieces in `input_ids`.
+    def token_spans(self, text: str) -> list[Span]:
+        """Where each token of `input_ids` stands in a transcript; special tokens and the prefix end at 0."""
+        before = len(self.text_prefix)
+        spans = token_spans(self.tokenizer, self.text_prefix + text)
+        return [(max(start - before, 0), max(end - before, 0)) for start, end in spans]
 
-        What stands between spaces is a word; in scripts that do without (Chinese, Thai ...) each piece is,
-        and each piece of a tokenizer that does not tell where its pieces stand in the text.
+    def word_tokens(self, text: str, words: Sequence[Span] | None = None) -> list[WordTokens]:
+        """The words of a transcript, each with its tokens' positions in `input_ids`.
+
+        Args:
+            text: the transcript.
+            words: its words, in order; by default what stands between spaces, and in scripts that do without
+                (Chinese, Thai ...) each token.
+
+        Returns:
+            the words. What stands between two of them is the next one's, what comes after all the last one's;
+            special tokens and the prefix are no word's.
         """
-        tokenizer = self.tokenizer
-        written = _plain([self.text_prefix + text], tokenizer)[0]
-        options: dict[str, Any] = {"split_special_tokens": True, "verbose": False}
-        ids = tokenizer(written, **options)["input_ids"]
-        if len(ids) > tokenizer.model_max_length:
-            options |= {"truncation": True, "max_length": tokenizer.model_max_length}
-            ids = tokenizer(written, **options)["input_ids"]
-        if not tokenizer.is_fast:
-            pieces = enumerate(tokenizer.convert_ids_to_tokens(ids))
-            special = set(tokenizer.all_special_ids)
-            kept = [(piece.strip("▁@"), [i]) for i, piece in pieces if ids[i] not in special]
-            return kept[len(tokenizer.tokenize(self.text_prefix)) :]
-        spans = tokenizer(written, return_offsets_mapping=True, **options)["offset_mapping"]
-        words: list[tuple[int, int, list[int]]] = []
-        spaces: list[int] = []  # pieces of a space alone, which belong to the next word
-        for position, (start, end) in enumerate(spans):
-            if end <= max(start, len(self.text_prefix)):  # a special token, or the prefix
-                continue
-            while start < end and written[start].isspace():
-                start += 1
-            if start == end:
-                spaces.append(position)
-                continue
-            first, last = words[-1][:2] if words else (0, -1)
-            # bytes of one character have one place
-            joined = start < last or (start == last and not _SPACELESS.search(written[first:end]))
-            if joined:
-                words[-1] = (first, max(last, end), [*words[-1][2], position])
-            else:
-                words.append((start, end, [*spaces, position]))
-                spaces = []
-        return [(written[start:end], positions) for start, end, positions in words]
+        spans = self.token_spans(text)
+        if words is None:
+            words = spaced_words(text, spans)
+        ends = [end for _, end in words]
+        positions: list[list[int]] = [[] for _ in words]
+        for position, (_, end) in enumerate(spans):
+            if words and end > 0:
+                positions[min(bisect_left(ends, end), len(words) - 1)].append(position)
+        return [
+            WordTokens(text[start:end], start, end, tuple(own))
+            for (start, end), own in zip(words, positions, strict=True)
+        ]
 
     def config_kwargs(self) -> dict[str, Any]:
         """What an `MmsrConfig` needs to know of this processor."""
@@ -530,9 +535,6 @@ class MmsrProcessor(ProcessorMixin):
         return processor
 
 
-# Letters of scripts that put no spaces between words: Thai, Lao, Burmese, Khmer, Japanese, Chinese.
-_SPACELESS = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
-
 _NO_LIMIT = 10**6
 """transformers' tokenizers say a far larger number where they know no limit."""
 
@@ -553,24 +555,6 @@ def _feature_extractor(*, do_normalize: bool) -> Wav2Vec2FeatureExtractor:
         do_normalize=do_normalize,
         return_attention_mask=True,
     )
-
-
-def _plain(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """The texts without the spelling of a special token: a space after its first letter breaks it.
-
-    Nobody's words may put a label's token, or an end, into the sequence. `split_special_tokens` keeps
-    the tokenizer from reading them as such in the text as written; but the text as normalised may hold
-    them as well, and the pieces of an XLM-R vocabulary hold `</s>` itself.
-    """
-    added = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
-    special = re.compile("|".join(map(re.escape, {*added, *tokenizer.all_special_tokens})))
-    normalizer = getattr(getattr(tokenizer, "backend_tokenizer", None), "normalizer", None)
-    plain = []
-    for text in texts:
-        read = normalizer.normalize_str(text) if normalizer else text
-        broken = special.sub(lambda spelled: f"{spelled[0][0]} {spelled[0][1:]}", read)
-        plain.append(text if broken == read else broken)
-    return plain
 
 
 def _rows(values: Any) -> list[Any] | None:

@@ -40,12 +40,12 @@ import gradio as gr
 import numpy as np
 
 from mmsr.data.audio.decoding import Audio
-from mmsr.evaluation.explain.attention import looks
 from mmsr.inference.answer import Answer
 from mmsr.inference.pipeline import SentimentReasoningPipeline
 from mmsr.inference.timeline.formats import stamp, write_timeline
 from mmsr.inference.timeline.make import Timeline, make_timeline
 from mmsr.inference.timeline.transcripts import read_cues
+from mmsr.model.fusion import attention_map
 
 if TYPE_CHECKING:
     from mmsr.speech.recogniser import Transcriber
@@ -57,7 +57,7 @@ LANGUAGES = {"en": "English", "vi": "Tiếng Việt", "zh": "中文", "de": "Deu
 
 _KEPT = 3600  # seconds that an upload is kept
 _WAITING = 32  # requests; a further one is told to come back
-# One at a time, of all kinds: while a model's attention is looked at it computes in another way.
+# One at a time, of all kinds: while attention weights are read, the model computes attention in another way.
 _ONE: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model"}
 
 _INTRODUCTION = """# Sentiment, and the reason for it
@@ -201,9 +201,9 @@ class Desk:
     transcribe: Transcriber | None
 
     @property
-    def looks(self) -> bool:
+    def attends(self) -> bool:
         """Whether the model's fusion has attention to be shown."""
-        return bool(looks(self.pipe.model.config.fusion))
+        return bool(attention_map(self.pipe.model.config.fusion))
 
     def predict(
         self,
@@ -323,7 +323,7 @@ class Desk:
         if text is not None:
             _check_words(self.pipe, text)
         with _without_folders(audio):
-            found = self.pipe({"audio": audio, "text": text}, attention=self.looks, **options)
+            found = self.pipe({"audio": audio, "text": text}, attention=self.attends, **options)
         return Answer(found, {"audio": audio, "text": text, "language": language or None})
 
 
@@ -647,7 +647,7 @@ def _listed(labels: Sequence[str]) -> str:
 def _api_text(desk: Desk) -> str:
     return _API.format(
         labels=_listed([f'"{label}"' for label in desk.pipe.model.config.labels]),
-        attention=", `attention` (weights of words and of moments)" if desk.looks else "",
+        attention=", `attention` (weights of words and of moments)" if desk.attends else "",
         transcribe=_API_TRANSCRIBE if desk.transcribe is not None else "",
         limits=desk.limits,
     )

@@ -43,7 +43,6 @@ Timestamps = Literal["none", "segment", "word"]
 Progress = Callable[[str, int, int], None]
 
 RATE = 16_000  # Hz, of what is heard
-_FRAMES = 50  # a second, of Whisper's encoder
 # Most tokens that a second of speech can take (Vietnamese and Chinese in Whisper's alphabet of bytes are the
 # dearest), and what a short clip gets on top: more than this is a loop.
 _TOKENS_A_SECOND = 20

@@ -5,25 +5,29 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from torch import Tensor
 
+from mmsr.data.audio.decoding import Audio
 from mmsr.data.loading.datamodule import MmsrDataModule
 from mmsr.data.manifest.manifest import utterances
 from mmsr.evaluation.calibration import CalibrationError, calibrate, calibration_line
 from mmsr.files import atomic_write, write_file
-from mmsr.inference.pipeline import TASK, SentimentReasoningPipeline
 from mmsr.model.card import model_card
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor
 from mmsr.records import Answer, Utterance
 from mmsr.training.module import MmsrModule
 from mmsr.training.parameters import merge_lora
+
+Scores = dict[str, dict[str, float]]
+"""`scores` {label: probability}, and `head_scores` where the decoder gives the label."""
 
 _CALIBRATION_ROWS = 16  # answered at a time
 
@@ -147,9 +151,9 @@ class SaveModel(Callback):
 def calibrate_model(model: MmsrForSentimentReasoning, processor: MmsrProcessor, data: MmsrDataModule) -> str:
     """Fit the config's temperatures to the development rows; returns a line that says what came of it.
 
-    Where the head gives the label, they come as in training, from the feature store if there is one.
-    Where the decoder does, or several processes train and each has a part of them, the pipeline answers them
-    all. Rows that allow no temperature leave it at 1.
+    Where the head gives the label, the batches are training's own, from the feature store if there is one.
+    Where the decoder does, or several processes train and each has a part of the rows, they are read anew.
+    Rows that allow no temperature leave it at 1.
     """
     model.config.temperature = model.config.decoder_temperature = 1.0
     model.eval()
@@ -158,12 +162,7 @@ def calibrate_model(model: MmsrForSentimentReasoning, processor: MmsrProcessor, 
     by_loader = alone and (layout is None or not layout.label_learned)
 
     def predict(rows: Sequence[Utterance]) -> list[Answer]:
-        if by_loader:
-            return _answers(model, data)
-        pipe = SentimentReasoningPipeline(model=model, processor=processor, device=model.device, task=TASK)
-        inputs = [{"audio": row.audio, "text": row.text} for row in rows]
-        answers = pipe(inputs, batch_size=_CALIBRATION_ROWS, rationale=False)
-        return [Answer.from_dict(answer) for answer in answers]
+        return _loaded_answers(model, data) if by_loader else _read_answers(model, processor, rows)
 
     try:
         found = calibrate(
@@ -176,21 +175,64 @@ def calibrate_model(model: MmsrForSentimentReasoning, processor: MmsrProcessor, 
     return calibration_line(found)
 
 
-@torch.no_grad()
-def _answers(model: MmsrForSentimentReasoning, data: MmsrDataModule) -> list[Answer]:
-    """The head's answer to each labelled development row, in the rows' order."""
-    loader, labels = data.val_dataloader(), model.config.labels
+def _loaded_answers(model: MmsrForSentimentReasoning, data: MmsrDataModule) -> list[Answer]:
+    """The answers to the labelled development rows, in the rows' order, from the loader's batches."""
+    loader = data.val_dataloader()
     answers: dict[int, Answer] = {}
     for rows, batch in zip(list(loader.batch_sampler), loader, strict=True):  # type: ignore[arg-type]
-        inputs = {name: value.to(model.device) for name, value in batch.items() if "labels" not in name}
-        memory = model.encoder(**inputs, return_dict=True)
-        scores = model.head(memory.last_hidden_state, memory.attention_mask).float().softmax(-1)
-        for row, label, of_row in zip(rows, batch["sentiment_labels"].tolist(), scores.tolist(), strict=True):
-            if label >= 0:
-                by_label = dict(zip(labels, of_row, strict=True))
-                best = max(by_label, key=by_label.__getitem__)
-                answers[row] = Answer(label=best, score=by_label[best], scores=by_label)
+        inputs = {name: value for name, value in batch.items() if "labels" not in name}
+        answered = zip(rows, batch["sentiment_labels"].tolist(), _answers(model, inputs), strict=True)
+        answers.update((row, answer) for row, label, answer in answered if label >= 0)
     return [answers[row] for row in sorted(answers)]
+
+
+def _read_answers(
+    model: MmsrForSentimentReasoning, processor: MmsrProcessor, utterances: Sequence[Utterance]
+) -> list[Answer]:
+    """The answers to utterances, whose audio is decoded here."""
+    load_audio: Callable[[Any], Any] = Audio(processor.feature_extractor.sampling_rate)
+    layout = model.config.format
+    label_last = layout is not None and not layout.label_first
+    longest = processor.max_rationale_tokens + 2 if label_last else None  # with label and end
+    answers: list[Answer] = []
+    for start in range(0, len(utterances), _CALIBRATION_ROWS):
+        part = utterances[start : start + _CALIBRATION_ROWS]
+        columns: dict[str, list[Any]] = {
+            "audio": [None if given.audio is None else load_audio(given.audio) for given in part],
+            "text": [given.text for given in part],
+        }
+        given = {name: column for name, column in columns.items() if any(cell is not None for cell in column)}
+        answers += _answers(model, processor(**given, return_tensors="pt"), max_new_tokens=longest)
+    return answers
+
+
+@torch.no_grad()
+def _answers(
+    model: MmsrForSentimentReasoning, inputs: Mapping[str, Tensor], *, max_new_tokens: int | None = None
+) -> list[Answer]:
+    """The answer to each row of a batch, without its rationale."""
+    given: dict[str, Any] = {name: value.to(model.device) for name, value in inputs.items()}
+    found = model.classify(**given, max_new_tokens=max_new_tokens)
+    labels = model.config.labels
+
+    def probabilities(logits: Tensor) -> list[dict[str, float]]:
+        rows = logits.float().softmax(-1).tolist()
+        return [dict(zip(labels, row, strict=True)) for row in rows]
+
+    head = probabilities(found.head_logits)
+    decoder = None if found.decoder_logits is None else probabilities(found.decoder_logits)
+    answers = []
+    for row, label in enumerate(found.labels.tolist()):
+        scores = (decoder or head)[row]
+        answers.append(
+            Answer(
+                label=labels[label],
+                score=scores[labels[label]],
+                scores=scores,
+                head_scores=None if decoder is None else head[row],
+            )
+        )
+    return answers
 
 
 def save_model(model: MmsrForSentimentReasoning, processor: MmsrProcessor, folder: Path) -> None:

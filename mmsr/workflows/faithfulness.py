@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from mmsr.data.audio.decoding import Audio
 from mmsr.data.corpora.demo.corpus import quoted_evidence, respeak, utterance_of
-from mmsr.evaluation.explain.attribution import attention_evidence, gradient_evidence, saliency
+from mmsr.evaluation.explain.attribution import attributions, saliency
 from mmsr.evaluation.explain.faithfulness import Material, faithfulness, write_faithfulness
 from mmsr.evaluation.report.faithfulness import write_faithfulness_report
 from mmsr.evaluation.report.page import check_out
@@ -85,11 +84,9 @@ def examine_faithfulness(
     if pipe.model.decoder is None:
         raise ValueError(f"--model {model} writes no rationales; accepted: a model with a decoder")
     folder = Path(respoken or Path(out) / "respoken")
-    attributions = {"attention": attention_evidence(pipe)}
-    explains = find_spec("captum") is not None
-    if explains:
-        attributions["gradients"] = gradient_evidence(pipe)
-    else:
+    load_audio: Callable[[Any], Any] = Audio(pipe.processor.feature_extractor.sampling_rate)
+    methods = attributions(pipe.model, pipe.processor)
+    if "gradients" not in methods:
         logger.warning("captum is not installed: no gradients, no pictures; pip install 'mmsr[explain]'")
     found = faithfulness(
         predictor(pipe, batch_size=batch_size),
@@ -98,8 +95,8 @@ def examine_faithfulness(
         material=Material(
             train_rows=inputs.utterances("train"),
             force=lambda label: predictor(pipe, batch_size=batch_size, forced_label=label),
-            load_audio=Audio(pipe.processor.feature_extractor.sampling_rate),
-            attributions=attributions,
+            load_audio=load_audio,
+            attributions=methods,
             erased=erased,
             predict_labels=predictor(pipe, batch_size=batch_size, rationale=False),
             respoken=_respoken(test_rows, folder, progress=progress is not None),
@@ -109,8 +106,13 @@ def examine_faithfulness(
         progress=progress,
     )
     shown = {
-        str(row.id): saliency(pipe, row.model_input())
-        for row in (spread(test_rows, pictures) if explains else [])
+        str(row.id): saliency(
+            pipe.model,
+            pipe.processor,
+            audio=None if row.audio is None else load_audio(row.audio),
+            text=row.text,
+        )
+        for row in (spread(test_rows, pictures) if "gradients" in methods else [])
     }
     document = {
         **found,
@@ -121,7 +123,7 @@ def examine_faithfulness(
     }
     write_faithfulness(out, document)
     title = f"{inputs.title}, rationales"
-    report = write_faithfulness_report(out, document, title=title, saliencies=shown)  # type: ignore[arg-type]
+    report = write_faithfulness_report(out, document, title=title, saliencies=shown)
     return Faithfulness(document, report)
 
 

@@ -1,21 +1,19 @@
-"""A checkpoint at work: order of answers, and the picture of where the words look."""
+"""A checkpoint at work: order of answers, and examples for the report."""
 
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from mmsr.data.audio.decoding import Audio
 from mmsr.data.features.store import file_digest
 from mmsr.data.manifest.manifest import load_manifest, utterances
-from mmsr.inference.loading import examples, load_pipeline, look_inside, open_predictor, predictor
+from mmsr.inference.loading import examples, load_pipeline, open_predictor, predictor
 from mmsr.model.configuration import MmsrConfig
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor
-from mmsr.records import Utterance
 
 
 @pytest.fixture(scope="module")
@@ -67,30 +65,13 @@ def test_stored_states_are_answered_as_the_audio_is(pipe, rows, tmp_path, monkey
             pipe({"audio_features": torch.zeros(2, 1, 3)}, **needs)
 
 
-def test_look_inside_gives_a_distribution_over_frames_for_each_word_piece(pipe, rows):
-    implementation = pipe.model.config._attn_implementation
-    seen = look_inside(pipe, rows[0])
-    assert seen["weights"].shape[0] == len(seen["tokens"])
-    np.testing.assert_allclose(seen["weights"].sum(1), 1, atol=1e-4)
-    assert "".join(seen["tokens"]).replace("▁", "") == rows[0].text.replace(" ", "")
-    assert pipe.model.config._attn_implementation == implementation
-    assert look_inside(pipe, Utterance(text="x")) is None
-
-
-@pytest.mark.parametrize(("fusion", "looks"), [("audio_to_text", True), ("text_to_audio", False)])
-def test_words_look_in_the_audio_where_the_text_queries(pipe, rows, monkeypatch, fusion, looks):
-    config = MmsrConfig.from_dict({**pipe.model.config.to_dict(), "fusion": fusion})
-    monkeypatch.setattr(pipe, "model", MmsrForSentimentReasoning(config).eval())
-    seen = look_inside(pipe, rows[0])
-    assert (seen is not None) == looks
-    if looks:
-        np.testing.assert_allclose(seen["weights"].sum(1), 1, atol=1e-4)
-
-
 def test_examples_hold_what_the_report_shows(pipe, rows):
     shown = examples(pipe, rows[:2])
     assert [example.utterance for example in shown] == rows[:2]
     assert set(shown[0].counterfactuals) == {"negative", "neutral", "positive"} - {shown[0].answer.label}
+    attention = shown[0].attention
+    assert attention["weights"].shape[0] == len(attention["tokens"]) > 3
+    assert attention["waveform"].shape == Audio()(rows[0].audio).shape
 
 
 def test_audio_in_an_archive_is_as_audio_in_a_folder(pipe, demo_corpus, rows, tmp_path):

@@ -11,8 +11,9 @@ from torch.testing import assert_close
 from transformers import pipeline
 
 import mmsr
-from mmsr.evaluation.explain.attention import LOOKING_FUSIONS
 from mmsr.inference.pipeline import TASK, SentimentReasoningPipeline
+from mmsr.model.configuration import FUSIONS
+from mmsr.model.fusion import attention_map
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor
 
@@ -464,7 +465,7 @@ def test_the_unsure_are_marked(pipe: SentimentReasoningPipeline, utterances: lis
     assert all(answer["abstained"] == (answer["score"] < scores[2]) for answer in answers)
 
 
-@pytest.mark.parametrize("fusion", LOOKING_FUSIONS)
+@pytest.mark.parametrize("fusion", [fusion for fusion in FUSIONS if attention_map(fusion)])
 def test_attention_is_a_share_of_words_and_of_seconds(
     make_model: Callable[..., MmsrForSentimentReasoning],
     processor: MmsrProcessor,
@@ -506,10 +507,8 @@ def test_attention_is_the_fusion_s(pipe: SentimentReasoningPipeline, utterances:
     assert_close(torch.tensor([one["weight"] for one in answer["attention"]["audio"]]), frames)
     pieces = over_text[0].mean(0).mean(0)
     words = pipe.processor.word_tokens(text)
-    assert sorted(position for _, positions in words for position in positions) == list(
-        range(*real.indices(99))
-    )
-    expected = torch.stack([pieces[positions].sum() for _, positions in words]) / pieces[real].sum()
+    assert sorted(position for word in words for position in word.positions) == list(range(*real.indices(99)))
+    expected = torch.stack([pieces[list(word.positions)].sum() for word in words]) / pieces[real].sum()
     assert_close(torch.tensor([one["weight"] for one in answer["attention"]["words"]]), expected)
 
 
@@ -550,7 +549,7 @@ def test_an_answer_keeps_what_it_is_about_and_no_waveform(
     [
         ("  The doctor, was kind. ", ["The", "doctor,", "was", "kind."]),
         ("bác sĩ rất tốt", ["bác", "sĩ", "rất", "tốt"]),
-        ("🙂 kind</s>", ["🙂", "kind<", "/s>"]),
+        ("🙂 kind</s>", ["🙂", "kind</s>"]),
     ],
 )
 def test_words_are_made_of_their_pieces(processor: MmsrProcessor, text: str, words: list[str]):
@@ -560,11 +559,11 @@ def test_words_are_made_of_their_pieces(processor: MmsrProcessor, text: str, wor
         ids = processor(text=[text])["input_ids"][0]
     finally:
         processor.text_prefix = ""
-    assert [word for word, _ in found] == words
-    positions = [position for _, one in found for position in one]
+    assert [word.word for word in found] == words
+    positions = [position for word in found for position in word.positions]
     assert positions == sorted(set(positions)) and positions[-1] == len(ids) - 2
 
 
 def test_chinese_words_are_pieces(processor: MmsrProcessor):
-    assert "".join(word for word, _ in processor.word_tokens("医生 很好。")) == "医生很好。"
+    assert "".join(word.word for word in processor.word_tokens("医生 很好。")) == "医生很好。"
     assert len(processor.word_tokens("医生很好。")) > 1

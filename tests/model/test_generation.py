@@ -215,3 +215,56 @@ def test_a_text_too_short_for_its_label_raises(make_model: MakeModel, batch: Bat
 def test_generation_without_an_end_raises(make_model: MakeModel, batch: Batch):
     with pytest.raises(ValueError, match="eos_token_id=None; accepted, to generate: the token that ends"):
         generate(make_model(eos_token_id=None), **batch)
+
+
+# ---------------------------------------------------------------------- classification
+
+
+@pytest.mark.parametrize("rationale_format", ["none", "multitask"])
+@torch.no_grad()
+def test_the_head_classifies(make_model: MakeModel, ragged: Batch, rationale_format: str):
+    model = make_model(rationale_format=rationale_format)
+    found = model.classify(**ragged)
+    expected = model(**ragged)
+    assert torch.equal(found.head_logits, expected.sentiment_logits)
+    assert torch.equal(found.memory.last_hidden_state, expected.encoder_last_hidden_state)
+    assert torch.equal(found.labels, expected.sentiment_logits.argmax(-1))
+    assert (found.decoder_logits, found.decoder_labels, found.sequences) == (None, None, None)
+    given: Any = tuple(found.memory.values())[:2]
+    for memory in (found.memory, given):
+        assert torch.equal(model.classify(encoder_outputs=memory).head_logits, found.head_logits)
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+@pytest.mark.parametrize("rationale_format", ["post_thinking", "pre_thinking"])
+@torch.no_grad()
+def test_the_decoder_classifies_where_it_gives_the_label(
+    make_model: MakeModel, ragged: Batch, rationale_format: str, beams: int
+):
+    """As `generate` and the scores of what it wrote say; with the label first two tokens are enough."""
+    model = make_model(rationale_format=rationale_format)
+    found = model.classify(**ragged, max_new_tokens=6, num_beams=beams)
+    written = model.generate(**ragged, max_new_tokens=6, num_beams=beams, do_sample=False)  # type: ignore[misc]
+    assert torch.equal(found.sequences, written)
+    assert torch.equal(found.decoder_labels, model.written_labels(written))
+    assert torch.equal(found.labels, found.decoder_labels)
+    assert found.head_logits.shape == found.decoder_logits.shape == (3, 3)
+    place = (written[:, 1:, None] == torch.tensor(model.config.label_token_ids)).any(-1).long().argmax(-1)
+    logits = model(**ragged, decoder_input_ids=written[:, :-1]).logits[torch.arange(3), place]
+    assert_close(found.decoder_logits, logits[:, model.config.label_token_ids], **TIGHT)
+    again = model.classify(encoder_outputs=found.memory, max_new_tokens=6, num_beams=beams)
+    assert torch.equal(again.decoder_logits, found.decoder_logits)
+    head = model.classify(**ragged, head_only=True)
+    assert torch.equal(head.head_logits, found.head_logits) and head.sequences is None
+    if rationale_format == "post_thinking":
+        assert model.classify(**ragged).sequences.shape == (3, 3)
+        assert torch.equal(
+            model.classify(**ragged).decoder_labels, model.written_labels(generate(model, **ragged))
+        )
+
+
+def test_gradients_pass_through_the_head(make_model: MakeModel, batch: Batch):
+    model = make_model(rationale_format="post_thinking")
+    batch["input_values"].requires_grad_()
+    model.classify(**batch, head_only=True).head_logits.sum().backward()
+    assert batch["input_values"].grad is not None and batch["input_values"].grad.abs().max() > 0

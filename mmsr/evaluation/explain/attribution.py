@@ -1,54 +1,186 @@
-"""Which words and frames decide an answer, for `evaluation.faithfulness`: by attention and by gradients.
+"""Where a model looks: how much each word and each moment of an utterance counts for the answer.
 
-It is apart from `inference` because it needs evaluation's modules, which take seconds to import.
+    model, processor, audio, text ─┬─► a method of `ATTRIBUTIONS` ─► `Attribution`: words and frames, weighed
+                                   ├─► `attention_matrix` ─► the report's picture of attention
+                                   └─► `saliency` ─────────► the report's picture of gradients
+
+One utterance at a time, so nothing is padded. The processor says which tokens a word has
+(`MmsrProcessor.word_tokens`), for fast and slow tokenizers alike. What a fusion's attention weights are
+weights of, its class says in `attention_map`. Adding a method is one function and one entry.
+
+Notation used for tensor shapes: `s` samples, `f` audio frames, `t` text tokens, `q` queries, `h` heads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+import importlib.util
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import PreTrainedModel
 
-from mmsr.evaluation.explain.attention import FRAMES_AT_WORDS, WORDS_AT_FRAMES, last_layer, looks
-from mmsr.evaluation.explain.erasure import Attribute, Evidence, Span
 from mmsr.evaluation.rationales import word_spans
-from mmsr.inference.pipeline import SentimentReasoningPipeline
-from mmsr.records import Utterance
+from mmsr.model.fusion import AttentionMap, attention_map
+from mmsr.model.modeling import MmsrForSentimentReasoning
+from mmsr.model.processing import MmsrProcessor, WordTokens
+from mmsr.records import Attribute, AttributedFrame, AttributedWord, Attribution, Span
+
+if TYPE_CHECKING:  # the reports take seconds to import
+    from mmsr.evaluation.report.pictures import Attention, Saliency
+
+Waveform = NDArray[np.float32]
+
+_TEXT_TO_AUDIO = (("text",), ("audio",))  # the text's queries, the audio's keys
 
 
-def attention_evidence(pipe: SentimentReasoningPipeline) -> Attribute:
-    """Weighs words and frames by the attention that they get from the other modality.
+# ---------------------------------------------------------------------- attention
 
-    It is that of the fusion's last layer, a mean over heads and over the positions that attend. A modality
-    that nothing attends to, as the fusion is built or because the other is absent, has no weights.
+
+def attention(
+    model: MmsrForSentimentReasoning,
+    processor: MmsrProcessor,
+    *,
+    audio: Waveform | None,
+    text: str | None,
+    words: Sequence[Span] | None = None,
+    queries: Literal["tokens", "words"] = "tokens",
+) -> Attribution:
+    """Weigh words and frames by the attention that they get in the fusion's last layer.
+
+    It is a mean over heads and over queries. The queries are the other modality's; both modalities' where
+    they are one sequence; the latent tokens, where the modalities meet in those alone. An absent modality
+    queries with its learned state.
+
+    Args:
+        model: Whose fusion attends.
+        processor: The model's.
+        audio: Samples `[s]`.
+        text: The transcript.
+        words: Its words, by characters; by default the processor's.
+        queries: Whose attention to the audio counts, of the text's: that of all tokens, or only of those that
+            belong to words, which leaves out special tokens and the prefix.
+
+    Returns:
+        The weights; all of a modality's tokens together have 1. A modality that nothing attends to, as the
+        fusion is built, has none.
     """
-
-    def attribute(record: Utterance, spans: Sequence[Span]) -> Evidence:
-        kinds = looks(pipe.model.config.fusion)
-        crosses = WORDS_AT_FRAMES in kinds or FRAMES_AT_WORDS in kinds
-        if record.audio is None or record.text is None or not crosses:
-            return Evidence(None, None)
-        inputs, places = _encoded(pipe, record, spans)
-        words = frames = None
-        layer = last_layer(pipe.model, inputs)
-        if WORDS_AT_FRAMES in kinds:
-            to_frames = layer[kinds.index(WORDS_AT_FRAMES)][0].float().mean(0)  # [t, f]
-            frames = to_frames[inputs["attention_mask"][0].bool()].mean(0).cpu().double().numpy()
-        if FRAMES_AT_WORDS in kinds:
-            to_tokens = layer[kinds.index(FRAMES_AT_WORDS)][0].float().mean(0)  # [f, t]
-            words = _of_words(to_tokens.mean(0), places, spans)
-        return Evidence(words, frames)
-
-    return attribute
+    kinds = attention_map(model.config.fusion)
+    if not kinds:
+        return Attribution()
+    inputs = _inputs(model, processor, audio, text)
+    layer = [weights[0].float().mean(0).cpu() for weights in last_layer(model, inputs)]
+    tokens = [] if text is None else processor.word_tokens(text, words)
+    lengths = {"text": 1 if text is None else inputs["input_ids"].shape[1]}
+    lengths["latents"] = model.config.fusion_bottlenecks
+    kept = [position for word in tokens for position in word.positions] if queries == "words" else []
+    over = {name: _received(name, layer, kinds, lengths, kept) for name in ("text", "audio")}
+    return Attribution(
+        None if text is None else _words(over["text"], tokens),
+        None if audio is None else _frames(over["audio"], len(audio) / model.config.sampling_rate),
+    )
 
 
-def gradient_evidence(
-    pipe: SentimentReasoningPipeline, *, steps: int = 64, frame_seconds: float = 0.02
-) -> Attribute:
-    """Weighs words and frames by what they add to the logit of the label that the head predicts.
+def attention_matrix(
+    model: MmsrForSentimentReasoning,
+    processor: MmsrProcessor,
+    *,
+    audio: Waveform | None,
+    text: str | None,
+) -> Attention | None:
+    """How each token of the transcript attends to the audio, for the report's picture.
+
+    Returns:
+        `weights [t, f]` of the fusion's last layer, a mean over heads; `tokens`, without special tokens and
+        prefix; `waveform [s]` and `rate` (Hz). None where no text attends to audio, as the fusion is built or
+        because the utterance lacks one of them.
+    """
+    kinds = attention_map(model.config.fusion)
+    if audio is None or not text or _TEXT_TO_AUDIO not in kinds:
+        return None
+    kept = [position for position, (_, end) in enumerate(processor.token_spans(text)) if end > 0]
+    inputs = _inputs(model, processor, audio, text)
+    weights = last_layer(model, inputs)[kinds.index(_TEXT_TO_AUDIO)][0].float().mean(0)[kept]
+    tokens = processor.tokenizer.convert_ids_to_tokens(inputs["input_ids"][0, kept].tolist())
+    return {
+        "weights": weights.cpu().numpy(),
+        "tokens": [token.lstrip("▁") or "▁" for token in tokens],
+        "waveform": audio,
+        "rate": processor.feature_extractor.sampling_rate,
+    }
+
+
+@contextmanager
+def eager_attention(model: PreTrainedModel) -> Iterator[None]:
+    """Fusion attention that returns its weights, as no other implementation does, while the block runs.
+
+    Encoders and decoder keep theirs, which not all of them could be given back.
+    """
+    implementation = model.config._attn_implementation
+    model.set_attn_implementation({"": "eager"})
+    try:
+        yield
+    finally:
+        model.set_attn_implementation({"": implementation})
+
+
+@torch.inference_mode()
+def last_layer(model: MmsrForSentimentReasoning, inputs: Mapping[str, Any]) -> tuple[Tensor, ...]:
+    """Attention weights of the fusion's last layer, in the order of its `attention_map`."""
+    with eager_attention(model):
+        found = model.classify(**inputs, head_only=True, output_attentions=True)
+    assert found.memory.fusion_attentions is not None
+    return found.memory.fusion_attentions[-1]
+
+
+def _received(
+    modality: str, layer: list[Tensor], kinds: AttentionMap, lengths: dict[str, int], kept: list[int]
+) -> Tensor | None:
+    """Attention that a modality's positions get `[n]`, a mean over queries; None where nothing attends to it.
+
+    Of a text's queries the `kept` count, if there are any; where there are latent tokens, theirs alone.
+    """
+    found = []
+    for weights, (queries, keys) in zip(layer, kinds, strict=True):
+        if modality not in keys:
+            continue
+        over = _sections(weights.T, keys, lengths)[modality].T  # [q, n]
+        by_query = _sections(over, queries, lengths)
+        if "latents" in by_query:
+            over = by_query["latents"]
+        elif queries == ("text",) and kept:
+            over = over[kept]
+        found.append(over.mean(0))
+    return torch.stack(found).mean(0) if found else None
+
+
+def _sections(rows: Tensor, parts: tuple[str, ...], lengths: dict[str, int]) -> dict[str, Tensor]:
+    """Rows `[n, ...]` of what stands one after the other, by name; the audio is as long as is left."""
+    rest = len(rows) - sum(lengths[part] for part in parts if part != "audio")
+    sizes = [lengths.get(part, rest) for part in parts]
+    return dict(zip(parts, rows.split(sizes), strict=True))
+
+
+# ---------------------------------------------------------------------- gradients
+
+
+def gradients(
+    model: MmsrForSentimentReasoning,
+    processor: MmsrProcessor,
+    *,
+    audio: Waveform | None,
+    text: str | None,
+    words: Sequence[Span] | None = None,
+    steps: int = 64,
+    frame_seconds: float = 0.02,
+) -> Attribution:
+    """Weigh words and frames by what they add to the logit of the label that the head predicts.
 
     Integrated gradients (Sundararajan et al. 2017, arXiv 1703.01365) along the straight way from silence, and
     from padding in place of every word, to the utterance; both at once, so that words and samples share out
@@ -56,106 +188,137 @@ def gradient_evidence(
     their sum misses the difference; more steps bring it nearer. Needs captum, the extra `explain`.
 
     Args:
-        pipe: The model.
+        model: A model.
+        processor: The model's.
+        audio: Samples `[s]`.
+        text: The transcript.
+        words: Its words, by characters; by default the processor's.
         steps: Points on the way (Gauss-Legendre).
         frame_seconds: Length of a frame, over whose samples the weights are summed.
     """
     from captum.attr import IntegratedGradients
 
-    model, processor = pipe.model, pipe.processor
-
-    def attribute(record: Utterance, spans: Sequence[Span]) -> Evidence:
-        inputs, places = _encoded(pipe, record, spans)
-        given, baselines, names = [], [], []
-        if "input_values" in inputs and model.config.uses_audio:
-            given.append(inputs["input_values"])
-            baselines.append(torch.zeros_like(inputs["input_values"]))
-            names.append("input_values")
-        if "input_ids" in inputs and model.config.uses_text:
-            ids = inputs["input_ids"]
-            special = torch.isin(ids, torch.tensor(processor.tokenizer.all_special_ids, device=ids.device))
-            embed = model.encoder.get_input_embeddings()
-            with torch.no_grad():
-                given.append(embed(ids))
-                baselines.append(embed(ids.where(special, processor.tokenizer.pad_token_id)))
-            names.append("inputs_embeds")
-
-        def logits(*values: torch.Tensor) -> torch.Tensor:
-            masks = {name: inputs[name] for name in ("attention_mask", "input_values_mask") if name in inputs}
-            batch = {name: mask.expand(len(values[0]), -1) for name, mask in masks.items()}
-            memory = model.encoder(**dict(zip(names, values, strict=True)), **batch, return_dict=True)
-            return model.head(memory.last_hidden_state, memory.attention_mask)
-
+    inputs = _inputs(model, processor, audio, text)
+    given: dict[str, Tensor] = {}
+    baselines: dict[str, Tensor] = {}
+    if "input_values" in inputs and model.config.uses_audio:
+        given["input_values"] = inputs["input_values"]
+        baselines["input_values"] = torch.zeros_like(inputs["input_values"])
+    if "input_ids" in inputs and model.config.uses_text:
+        ids = inputs["input_ids"]
+        special = torch.isin(ids, torch.tensor(processor.tokenizer.all_special_ids, device=ids.device))
+        embed = model.encoder.get_input_embeddings()
         with torch.no_grad():
-            label = int(logits(*given).argmax(-1))
-        found = IntegratedGradients(logits).attribute(
-            tuple(given), tuple(baselines), target=label, n_steps=steps, internal_batch_size=32
-        )
-        weights = dict(zip(names, found, strict=True))
-        words = frames = None
-        if "inputs_embeds" in weights:
-            words = _of_words(weights["inputs_embeds"][0].sum(-1), places, spans)
-        if "input_values" in weights:
-            samples = weights["input_values"][0].cpu().double().numpy()
-            size = round(frame_seconds * processor.feature_extractor.sampling_rate)
-            count = max(1, len(samples) // size)
-            frame = np.arange(len(samples)) * count // len(samples)
-            frames = np.bincount(frame, weights=samples).astype(np.float64)
-        return Evidence(words, frames)
+            given["inputs_embeds"] = embed(ids)
+            baselines["inputs_embeds"] = embed(ids.where(special, processor.tokenizer.pad_token_id))
+    masks = {name: inputs[name] for name in ("attention_mask", "input_values_mask") if name in inputs}
 
-    return attribute
+    def logits(*values: Tensor) -> Tensor:
+        batch: dict[str, Any] = dict(zip(given, values, strict=True))
+        batch |= {name: mask.expand(len(values[0]), -1) for name, mask in masks.items()}
+        return model.classify(**batch, head_only=True).head_logits
+
+    with torch.no_grad():
+        label = int(logits(*given.values()).argmax(-1))
+    found = IntegratedGradients(logits).attribute(
+        tuple(given.values()),
+        tuple(baselines.values()),
+        target=label,
+        n_steps=steps,
+        internal_batch_size=32,
+    )
+    added = dict(zip(given, found, strict=True))
+    of_words = of_frames = None
+    if text is not None and "inputs_embeds" in added:
+        of_words = _words(added["inputs_embeds"][0].sum(-1), processor.word_tokens(text, words))
+    if "input_values" in added:
+        samples = added["input_values"][0].cpu().double().numpy()
+        rate = processor.feature_extractor.sampling_rate
+        count = max(1, len(samples) // round(frame_seconds * rate))
+        frame = np.arange(len(samples)) * count // len(samples)
+        weights = np.bincount(frame, weights=samples).astype(np.float64)
+        of_frames = _frames(weights, len(samples) / rate)
+    return Attribution(of_words, of_frames, model.config.labels[label])
 
 
-def saliency(pipe: SentimentReasoningPipeline, record: Utterance) -> dict[str, Any]:
-    """What `report.saliency_picture` shows: the parts of an utterance by `gradient_evidence`.
-
-    Returns:
-        `words`, `word_weights [w]`, `frame_weights [f]`, `waveform [s]`, `rate` (Hz) and the `label` whose
-        logit is attributed; weights are None where the modality is absent.
-    """
-    utterance = _utterance(pipe, record)
-    text = utterance["text"] or ""
-    spans = word_spans(text)
-    evidence = gradient_evidence(pipe)(replace(record, audio=utterance["audio"]), spans)
-    answer = pipe(utterance, rationale=False)
+def saliency(
+    model: MmsrForSentimentReasoning, processor: MmsrProcessor, *, audio: Waveform | None, text: str | None
+) -> Saliency:
+    """The parts of an utterance by `gradients`, for the report's picture."""
+    found = gradients(model, processor, audio=audio, text=text, words=word_spans(text or ""))
+    assert found.label is not None
     return {
-        "words": [text[start:end] for start, end in spans],
-        "word_weights": evidence.words,
-        "frame_weights": evidence.frames,
-        "waveform": utterance["audio"],
-        "rate": pipe.processor.feature_extractor.sampling_rate,
-        "label": answer.get("head_label", answer["label"]),
+        "words": [word.word for word in found.words or ()],
+        "word_weights": None if found.words is None else np.array([word.weight for word in found.words]),
+        "frame_weights": None if found.frames is None else np.array([frame.weight for frame in found.frames]),
+        "waveform": audio,
+        "rate": processor.feature_extractor.sampling_rate,
+        "label": found.label,
     }
 
 
-def _utterance(pipe: SentimentReasoningPipeline, record: Utterance) -> dict[str, Any]:
-    return pipe.preprocess({"audio": record.audio, "text": record.text})
+# ---------------------------------------------------------------------- the methods, and what they share
 
 
-def _encoded(
-    pipe: SentimentReasoningPipeline, record: Utterance, spans: Sequence[Span]
-) -> tuple[Mapping[str, Any], list[int]]:
-    """A record as tensors, and the word of each token; -1 where it is special or of the prefix."""
-    utterance = _utterance(pipe, record)
-    given = {name: [utterance[name]] for name in ("audio", "text") if utterance[name] is not None}
-    inputs = pipe.processor(**given, return_tensors="pt").to(pipe.device)
-    if "text" not in given:
-        return inputs, []
-    prefix = pipe.processor.text_prefix
-    encoded = pipe.processor.tokenizer(prefix + utterance["text"], return_offsets_mapping=True)
-    places = []
-    for _, end in encoded["offset_mapping"][: inputs["input_ids"].shape[1]]:
-        last = end - len(prefix) - 1  # a token may begin with the space before its word
-        # what stands between words goes to the next one, after them to the last
-        after = [word for word, (_, stop) in enumerate(spans) if stop > last]
-        places.append(-1 if last < 0 or not spans else after[0] if after else len(spans) - 1)
-    return inputs, places
+@dataclass(frozen=True)
+class Method:
+    """A method of attribution.
+
+    Attributes:
+        attribute: Weighs the parts of an utterance, given a model and its processor.
+        package: What it needs to be installed.
+    """
+
+    attribute: Callable[..., Attribution]
+    package: str | None = None
+
+    @property
+    def installed(self) -> bool:
+        """Whether what it needs is installed."""
+        return self.package is None or importlib.util.find_spec(self.package) is not None
 
 
-def _of_words(weights: torch.Tensor, places: Sequence[int], spans: Sequence[Span]) -> np.ndarray:
-    """Weights of tokens `[t]`, added up by word `[w]`."""
-    summed = np.zeros(len(spans))
-    for weight, place in zip(weights.tolist(), places, strict=True):
-        if place >= 0:
-            summed[place] += weight
-    return summed
+ATTRIBUTIONS: dict[str, Method] = {"attention": Method(attention), "gradients": Method(gradients, "captum")}
+"""The methods by the names that faithfulness.json has for them."""
+
+
+def attributions(model: MmsrForSentimentReasoning, processor: MmsrProcessor) -> dict[str, Attribute]:
+    """All methods that are installed, applied to a model."""
+    return {
+        name: partial(method.attribute, model, processor)
+        for name, method in ATTRIBUTIONS.items()
+        if method.installed
+    }
+
+
+def _inputs(
+    model: MmsrForSentimentReasoning, processor: MmsrProcessor, audio: Waveform | None, text: str | None
+) -> Mapping[str, Any]:
+    """The model's tensors for one utterance."""
+    return processor(
+        audio=None if audio is None else [audio], text=None if text is None else [text], return_tensors="pt"
+    ).to(model.device)
+
+
+def _words(weights: Tensor | None, words: Sequence[WordTokens]) -> tuple[AttributedWord, ...] | None:
+    """Weights of tokens `[t]`, added up by word."""
+    if weights is None or not words:
+        return None
+    values = weights.tolist()
+    return tuple(
+        AttributedWord(word, start, end, sum((values[position] for position in positions), 0.0))
+        for word, start, end, positions in words
+    )
+
+
+def _frames(
+    weights: Tensor | NDArray[np.float64] | None, seconds: float
+) -> tuple[AttributedFrame, ...] | None:
+    """Weights `[f]` of equally long frames."""
+    if weights is None:
+        return None
+    length = seconds / len(weights)
+    return tuple(
+        AttributedFrame(place * length, (place + 1) * length, weight)
+        for place, weight in enumerate(weights.tolist())
+    )

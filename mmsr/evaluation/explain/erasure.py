@@ -13,31 +13,20 @@ Notation of shapes: w words, f frames, s samples.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmsr.evaluation.entries import mean_figure
 from mmsr.evaluation.rationales import word_spans
-from mmsr.records import Predict, Utterance
+from mmsr.records import Attribute, Predict, Span, Utterance
 
 Floats = NDArray[np.float64]
-Span = tuple[int, int]
 
 SHARES = (0.01, 0.05, 0.1, 0.2, 0.5)  # ERASER's, of the words or frames
 MEASURES = ("comprehensiveness", "sufficiency")
 
-
-class Evidence(NamedTuple):
-    """How much each word and each of equally long frames counts; None where a modality has no weights."""
-
-    words: Floats | None  # [w]
-    frames: Floats | None  # [f]
-
-
-Attribute = Callable[[Utterance, Sequence[Span]], Evidence]
-"""Weighs the words of a transcript, which stand at these characters, and the frames of the audio."""
 
 LoadAudio = Callable[[Any], NDArray[np.float32]]
 """Reads a recording as 16 kHz samples `[s]`."""
@@ -61,8 +50,8 @@ def erasure(
     pieces.
 
     Args:
-        predict: Its rationales are not used.
-        attribute: Whose evidence is examined.
+        predict: Answers utterances; its rationales are not used.
+        attribute: The attribution that is examined.
         rows: With audio and text.
         load_audio: Reads their audio.
         seed: Of the controls.
@@ -78,10 +67,11 @@ def erasure(
     for done, row in enumerate(rows, start=1):
         given = replace(row.model_input(), audio=load_audio(row.audio))
         spans = word_spans(row.text or "")
-        evidence = attribute(given, spans)
+        found = attribute(audio=np.asarray(given.audio), text=given.text, words=spans)
         answer = predict([given])[0]
-        for modality, weights in zip(measured, evidence, strict=True):
-            if weights is not None and len(weights) > 1:
+        for modality, parts in (("text", found.words), ("audio", found.frames)):
+            if parts is not None and len(parts) > 1:
+                weights = np.array([part.weight for part in parts])
                 # all of one length, so that a batch needs no padding
                 edits = [
                     [_chosen(weights, share), _control(weights, share, modality, generator)]

@@ -20,14 +20,14 @@ import numpy as np
 
 from mmsr.evaluation.baselines import tfidf_classifier
 from mmsr.evaluation.entries import mean_figure, speakers_of
-from mmsr.evaluation.explain.erasure import Attribute, LoadAudio, erasure
+from mmsr.evaluation.explain.erasure import LoadAudio, erasure
 from mmsr.evaluation.explain.grounding import EvidenceOf, follow, respoken
 from mmsr.evaluation.metrics import has_text
 from mmsr.evaluation.rationales import UnicodeTokenizer
 from mmsr.evaluation.run import answer_utterances, predict_rows
 from mmsr.evaluation.significance import paired_bootstrap
 from mmsr.files import write_file
-from mmsr.records import Predict, Prediction, Progress, Utterance
+from mmsr.records import Attribute, Predict, Prediction, Progress, Utterance
 
 Texts = tuple[str, ...]
 

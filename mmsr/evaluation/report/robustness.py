@@ -28,13 +28,11 @@ from mmsr.evaluation.report.page import (
 )
 from mmsr.evaluation.report.pictures import BLUE, GREY, LINES
 from mmsr.evaluation.robustness.curves import MEASURED
+from mmsr.evaluation.robustness.registry import titles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-KINDS = {"wer": "misheard words", "clip": "cut short"}  # others are called so
-SERIES = {"asr_text": "recogniser's words"}
 
 
 def write_robustness_report(out_dir: Path | str, document: Mapping[str, Any], *, title: str) -> Path:
@@ -151,7 +149,7 @@ def draw_robustness(document: Mapping[str, Any]) -> "Figure":
         ax.axhspan(*clean["interval"]["macro_f1"], color=GREY, alpha=0.18, linewidth=0)
         ax.axhline(clean["macro_f1"], color=GREY, linestyle="--", linewidth=1)
         _draw_panel(ax, curves)
-        ax.set(title=KINDS.get(kind, kind), xlabel=curves[0]["axis"])
+        ax.set(title=titles(kind)[0], xlabel=curves[0]["axis"])
         ax.set_ylabel("macro-F1" if i % columns == 0 else "")
         ax.grid(axis="y", alpha=0.3)
     for ax in axes.flat[len(kinds) :]:
@@ -187,7 +185,7 @@ def _draw_panel(ax: "Axes", curves: Sequence[Mapping[str, Any]]) -> None:
         low, high = np.array([point["interval"]["macro_f1"] for point in points]).T
         style: dict[str, Any] = {"color": colours[i % len(colours)], "marker": "osD^"[i % 4]}
         ax.vlines(x, low, high, color=style["color"], linewidth=1.2)
-        label = SERIES.get(curve["series"], curve["series"]) or None
+        label = titles(curve["kind"], curve["series"])[1] or None
         ax.plot(x, y, linewidth=1.8, markersize=5, label=label, **style)
     if any(curve["series"] for curve in curves):
         ax.legend(frameon=False, fontsize=9, loc="lower left")
@@ -195,8 +193,8 @@ def _draw_panel(ax: "Axes", curves: Sequence[Mapping[str, Any]]) -> None:
 
 def _name(curve: Mapping[str, Any]) -> str:
     """What a curve is called, with the unit of its severities."""
-    parts = (KINDS.get(curve["kind"], curve["kind"]), SERIES.get(curve["series"], curve["series"]))
-    return f"{', '.join(filter(None, parts))}: {curve['axis']}"
+    name = ", ".join(filter(None, titles(curve["kind"], curve["series"])))
+    return f"{name}: {curve['axis']}"
 
 
 def _severity(point: Mapping[str, Any]) -> str:

@@ -25,6 +25,7 @@ from mmsr.evaluation.error_rates import edits, units
 from mmsr.evaluation.metrics import has_text
 from mmsr.evaluation.robustness.confusions import Confusions
 from mmsr.evaluation.robustness.curves import Change, Curve, Point
+from mmsr.evaluation.robustness.registry import PERTURBATIONS
 from mmsr.records import Utterance
 
 _RATE = 16000
@@ -57,7 +58,7 @@ def perturbations(
 
     Args:
         material: What they are made of.
-        kinds: Of `KINDS`; by default all that the rows allow.
+        kinds: Of `PERTURBATIONS`; by default all that the rows allow.
         severities: Points of a kind, as they are typed, instead of the usual ones.
 
     Raises:
@@ -65,43 +66,47 @@ def perturbations(
     """
     severities = severities or {}
     for name in (*(kinds or ()), *severities):
-        if name not in KINDS:
-            raise ValueError(f"kind {name!r} is unknown; accepted: {', '.join(KINDS)}")
+        if name not in PERTURBATIONS:
+            raise ValueError(f"kind {name!r} is unknown; accepted: {', '.join(PERTURBATIONS)}")
     first = material.rows[0]
-    able = [name for name, kind in KINDS.items() if all(map(first.has, kind.needs))]
+    able = [name for name, kind in PERTURBATIONS.items() if all(map(first.has, kind.needs))]
     for name in kinds or ():
         if name not in able:
-            needs = " and ".join(KINDS[name].needs)
+            needs = " and ".join(PERTURBATIONS[name].needs)
             raise ValueError(f"kind {name!r} needs {needs} in every row; accepted here: {', '.join(able)}")
     curves: list[Curve] = []
     for name in kinds or able:
-        values = [_severity(name, value) for value in severities.get(name, KINDS[name].usual)]
+        kind = PERTURBATIONS[name]
+        values = [_severity(name, value) for value in severities.get(name, kind.usual)]
         try:
-            curves += KINDS[name].make(material, values)
+            curves += kind.load()(material, values)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
     return curves
 
 
-def _severity(kind: str, value: str | float) -> Any:
-    if not KINDS[kind].numbers:
+def _severity(name: str, value: str | float) -> Any:
+    kind = PERTURBATIONS[name]
+    if not kind.numbers:
         return value
     try:
         return float(value)
     except ValueError:
         raise ValueError(
-            f"severity {kind}={value} is no number; accepted: such as {KINDS[kind].usual[0]:g}"
+            f"severity {name}={value} is no number; accepted: such as {kind.usual[0]:g}"
         ) from None
 
 
-def _noise(material: Material, values: Sequence[float]) -> list[Curve]:
+def noise(material: Material, values: Sequence[float]) -> list[Curve]:
+    """Noise at a signal-to-noise ratio (dB): pink, or recorded."""
     options: dict[str, Any] = {"colors": ["pink"], "folder": material.noise, "p": 1.0}
     points = [Point(snr, _heard(Noise(snr_db=(snr, snr), **options), material.seed)) for snr in values]
     what = "pink noise" if material.noise is None else "recorded noise"
     return [Curve("noise", f"signal-to-noise ratio (dB), {what}", "clean", tuple(points))]
 
 
-def _reverb(material: Material, values: Sequence[float]) -> list[Curve]:
+def reverb(material: Material, values: Sequence[float]) -> list[Curve]:
+    """Rooms with a reverberation time (s)."""
     points = [
         Point(rt60, _heard(Reverb(rt60=(rt60, rt60), drr_db=(0.0, 0.0), p=1.0), material.seed))
         for rt60 in values
@@ -109,12 +114,14 @@ def _reverb(material: Material, values: Sequence[float]) -> list[Curve]:
     return [Curve("reverb", "RT60 (s), direct sound to echo 0 dB", 0.0, tuple(points))]
 
 
-def _codec(material: Material, values: Sequence[str]) -> list[Curve]:
+def codec(material: Material, values: Sequence[str]) -> list[Curve]:
+    """Lossy formats."""
     points = [Point(kind, _heard(Codec(kinds=[kind], p=1.0), material.seed)) for kind in values]
     return [Curve("codec", "format (g711, gsm: telephone, 8 kHz)", "clean", tuple(points))]
 
 
-def _wer(material: Material, values: Sequence[float]) -> list[Curve]:
+def word_errors(material: Material, values: Sequence[float]) -> list[Curve]:
+    """Transcripts at a word error rate, and the recogniser's own where there is one."""
     if importlib.util.find_spec("jiwer") is None:
         raise ValueError("needs jiwer: pip install 'mmsr[asr]'; accepted without it: the other --kinds")
     axis = "word error rate (errors / words)"
@@ -130,7 +137,8 @@ def _wer(material: Material, values: Sequence[float]) -> list[Curve]:
     return curves
 
 
-def _missing(material: Material, values: Sequence[float]) -> list[Curve]:
+def missing(material: Material, values: Sequence[float]) -> list[Curve]:
+    """A share of the rows without audio, or without text."""
     curves = []
     for column in ("audio", "text"):
         # in one order, so that what a lower share lacks a higher one lacks too
@@ -146,7 +154,8 @@ def _missing(material: Material, values: Sequence[float]) -> list[Curve]:
     return curves
 
 
-def _clip(material: Material, values: Sequence[float]) -> list[Curve]:
+def clip(material: Material, values: Sequence[float]) -> list[Curve]:
+    """So many seconds of the audio, from its start or its middle."""
     axis = "audio kept (s), transcript whole" if material.rows[0].text else "audio kept (s)"
     curves = []
     for series, place in (("start", 0.0), ("middle", 0.5)):
@@ -157,33 +166,6 @@ def _clip(material: Material, values: Sequence[float]) -> list[Curve]:
             points.append(Point(seconds, _heard(_Piece(seconds, place), material.seed)))
         curves.append(Curve("clip", axis, "whole", tuple(points), series))
     return curves
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A way of making rows worse.
-
-    Attributes:
-        make: Its curves at some severities.
-        needs: What every row has to have.
-        usual: Severities, from mild to bad.
-        numbers: Whether they are numbers.
-    """
-
-    make: Callable[[Material, Sequence[Any]], list[Curve]]
-    needs: tuple[str, ...]
-    usual: tuple[Any, ...]
-    numbers: bool = True
-
-
-KINDS: dict[str, Kind] = {
-    "noise": Kind(_noise, ("audio",), (20, 10, 5, 0, -5)),
-    "reverb": Kind(_reverb, ("audio",), (0.3, 0.6, 1.2)),
-    "codec": Kind(_codec, ("audio",), ("opus", "mp3", "g711", "gsm"), numbers=False),
-    "wer": Kind(_wer, ("text",), (0.1, 0.2, 0.3, 0.5)),
-    "missing": Kind(_missing, ("audio", "text"), (0.25, 0.5, 0.75, 1)),
-    "clip": Kind(_clip, ("audio",), (2, 1, 0.5)),
-}
 
 
 class _Piece(Augmentation):

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from mmsr.evaluation.explain.erasure import Evidence, erase_words, erasure, silence_frames
+from mmsr.evaluation.explain.erasure import erase_words, erasure, silence_frames
 from mmsr.evaluation.rationales import word_spans
-from mmsr.records import Answer
+from mmsr.records import Answer, AttributedFrame, AttributedWord, Attribution
 
 FRAMES = 20
 
@@ -28,14 +28,21 @@ def predict(records):
     return answers
 
 
-def knows(record, spans):
-    words = np.array([record.text[start:end] == "great" for start, end in spans], dtype=float)
-    return Evidence(words, np.eye(FRAMES)[4])
+def attribute(text, words, sign):
+    found = [
+        AttributedWord(text[start:end], start, end, sign * (text[start:end] == "great"))
+        for start, end in words
+    ]
+    frames = [AttributedFrame(n / FRAMES, (n + 1) / FRAMES, sign * float(n == 4)) for n in range(FRAMES)]
+    return Attribution(tuple(found), tuple(frames))
 
 
-def wrong(record, spans):
-    found = knows(record, spans)
-    return Evidence(-found.words, -found.frames)
+def knows(*, audio, text, words):
+    return attribute(text, words, 1.0)
+
+
+def wrong(*, audio, text, words):
+    return attribute(text, words, -1.0)
 
 
 @pytest.fixture
@@ -73,7 +80,7 @@ def test_figures_by_share_average_to_the_aopc(rows):
 
 
 def test_a_modality_without_weights_is_left_out(rows):
-    found = erasure(predict, lambda *_: Evidence(None, np.ones(FRAMES)), rows, load_audio=load_audio)
+    found = erasure(predict, lambda **given: knows(**given)._replace(words=None), rows, load_audio=load_audio)
     assert list(found) == ["audio"]
 
 

@@ -2,8 +2,11 @@
 
 import io
 import json
+import subprocess
+import sys
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,10 +19,11 @@ from mmsr.data.audio.decoding import Audio
 from mmsr.data.manifest.manifest import load_manifest, utterances
 from mmsr.evaluation.error_rates import word_error_rate
 from mmsr.evaluation.provenance import Provenance
-from mmsr.evaluation.report.robustness import markdown, write_robustness_report
+from mmsr.evaluation.report.robustness import draw_robustness, markdown, write_robustness_report
 from mmsr.evaluation.robustness.confusions import Confusions
-from mmsr.evaluation.robustness.curves import clean_rows, measure, write_robustness
-from mmsr.evaluation.robustness.perturbations import KINDS, Material, perturbations
+from mmsr.evaluation.robustness.curves import Curve, Point, clean_rows, measure, write_robustness
+from mmsr.evaluation.robustness.perturbations import Material, perturbations
+from mmsr.evaluation.robustness.registry import PERTURBATIONS, Perturbation, titles
 from mmsr.records import Answer
 
 LABELS = ["negative", "neutral", "positive"]
@@ -192,8 +196,47 @@ def test_the_worst_point_of_a_curve_is_named_and_its_worst_slice(material, rows)
 
 def test_every_curve_says_what_its_severities_are(material):
     curves = perturbations(material)
-    assert {curve.kind for curve in curves} == set(KINDS)
-    assert all(curve.axis not in KINDS and len(curve.axis.split()) > 1 for curve in curves)
+    assert {curve.kind for curve in curves} == set(PERTURBATIONS)
+    assert all(curve.axis not in PERTURBATIONS and len(curve.axis.split()) > 1 for curve in curves)
+
+
+def whisper(material, values):
+    """A perturbation as anybody may write one: the transcript in small letters."""
+    points = [Point(value, lambda row: {**row, "text": row["text"].lower()}) for value in values]
+    return [Curve("whisper", "loudness of letters (1)", 0.0, tuple(points), "low")]
+
+
+ENTRY = """
+from mmsr.evaluation.robustness.registry import PERTURBATIONS, Perturbation
+PERTURBATIONS["whisper"] = Perturbation("in a whisper", "letters", ("text",), (1, 2), "somewhere:whisper")
+from mmsr.cli.main import main
+main(["robustness", "--help"])
+"""
+
+
+def test_a_perturbation_is_one_entry(material, rows, monkeypatch):
+    """Which the curves, the report and the command's help then have."""
+    monkeypatch.setitem(sys.modules, "somewhere", SimpleNamespace(whisper=whisper))
+    entry = Perturbation("in a whisper", "letters", ("text",), (1, 2), "somewhere:whisper")
+    entry = replace(entry, series={"low": "small letters"})
+    monkeypatch.setitem(PERTURBATIONS, "whisper", entry)
+    assert "whisper" in {curve.kind for curve in perturbations(material)}
+    curves = perturbations(material, kinds=["whisper"])
+    document, predictions = measure(reader, rows, curves, labels=LABELS, condition="audio+text", resamples=10)
+    assert set(predictions) == {"clean", "whisper_low_1", "whisper_low_2"}
+    assert "| in a whisper, small letters: loudness of letters (1) | 2 |" in markdown(document)
+    (panel,) = draw_robustness(document).axes
+    assert panel.get_title() == "in a whisper"
+    assert [text.get_text() for text in panel.get_legend().get_texts()] == ["small letters"]
+    run = subprocess.run([sys.executable, "-c", ENTRY], capture_output=True, text=True, timeout=60)
+    shown = " ".join(run.stdout.split())
+    assert f"Of {', '.join(PERTURBATIONS)}; by default" in shown and "whisper: letters" in shown
+
+
+def test_what_an_old_file_has_keeps_its_name():
+    assert titles("hum", "low") == ("hum", "low")
+    assert titles("wer", "asr_text") == ("misheard words", "recogniser's words")
+    assert titles("clip", "start") == ("cut short", "start")
 
 
 def test_the_command_leaves_files_that_compare_reads(demo_corpus, tmp_path, capsys):
@@ -216,7 +259,7 @@ def test_the_command_leaves_files_that_compare_reads(demo_corpus, tmp_path, caps
 
 def test_codecs_and_rooms_change_the_sound_and_nothing_else(material, rows):
     usual = [*points(material, "codec").items(), *points(material, "reverb", "0.3").items()]
-    assert len(usual) == len(KINDS["codec"].usual) + 1
+    assert len(usual) == len(PERTURBATIONS["codec"].usual) + 1
     for _, point in usual:
         worse = point.change(rows[0])
         assert replace(worse, audio=None) == replace(rows[0], audio=None)

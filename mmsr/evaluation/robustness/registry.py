@@ -1,0 +1,77 @@
+"""The perturbations: the one place that command, curves and reports take their names, units and titles from.
+
+Adding one is a function that makes its curves, such as those in `perturbations`, and one entry. The function
+is named by its path, so that a command's help needs neither torch nor scikit-learn.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmsr.evaluation.robustness.curves import Curve
+
+
+@dataclass(frozen=True)
+class Perturbation:
+    """A way of making rows worse.
+
+    Attributes:
+        title: What reports call it.
+        unit: What its severities are, for the command's help.
+        needs: What every row has to have.
+        usual: Severities, from mild to bad.
+        curves: Path of the function that makes its curves, of a `Material` and severities.
+        numbers: Whether severities are numbers.
+        series: What reports call series of its curves that have a code for a name.
+    """
+
+    title: str
+    unit: str
+    needs: tuple[str, ...]
+    usual: tuple[Any, ...]
+    curves: str
+    numbers: bool = True
+    series: Mapping[str, str] = field(default_factory=dict)
+
+    def load(self) -> Callable[..., list[Curve]]:
+        """The function that makes its curves."""
+        make: Callable[..., list[Curve]] = pkgutil.resolve_name(self.curves)
+        return make
+
+
+_HERE = "mmsr.evaluation.robustness.perturbations:"
+
+PERTURBATIONS: dict[str, Perturbation] = {
+    "noise": Perturbation("noise", "dB", ("audio",), (20, 10, 5, 0, -5), f"{_HERE}noise"),
+    "reverb": Perturbation("reverb", "RT60 in s", ("audio",), (0.3, 0.6, 1.2), f"{_HERE}reverb"),
+    "codec": Perturbation(
+        "codec",
+        "opus, mp3, vorbis, g711 or gsm",
+        ("audio",),
+        ("opus", "mp3", "g711", "gsm"),
+        f"{_HERE}codec",
+        numbers=False,
+    ),
+    "wer": Perturbation(
+        "misheard words",
+        "errors per word",
+        ("text",),
+        (0.1, 0.2, 0.3, 0.5),
+        f"{_HERE}word_errors",
+        series={"asr_text": "recogniser's words"},
+    ),
+    "missing": Perturbation(
+        "missing", "share of rows", ("audio", "text"), (0.25, 0.5, 0.75, 1), f"{_HERE}missing"
+    ),
+    "clip": Perturbation("cut short", "seconds kept", ("audio",), (2, 1, 0.5), f"{_HERE}clip"),
+}
+
+
+def titles(kind: str, series: str = "") -> tuple[str, str]:
+    """What reports call a kind and a series of its curves; unknown ones keep their names."""
+    known = PERTURBATIONS.get(kind)
+    return (kind, series) if known is None else (known.title, known.series.get(series, series))

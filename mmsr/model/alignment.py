@@ -1,0 +1,138 @@
+"""Tokens and their text: what may not be read as a special token, and where each token stands in it."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from typing import Any
+
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from mmsr.records import Span
+
+# Letters of scripts that put no spaces between words: Thai, Lao, Burmese, Khmer, Japanese, Chinese.
+_SPACELESS = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
+
+# How tokens say that a word begins (SentencePiece, byte-level BPE), goes on (BERT, PhoBERT) or ends (XLM).
+_WORD_MARKS = re.compile("^(?:##|[▁Ġ])|(?:@@|</w>)$")
+
+
+def without_special_tokens(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """The texts without the spelling of a special token: a space after its first letter breaks it.
+
+    Nobody's words may put a label's token, or an end, into the sequence. `split_special_tokens` keeps
+    the tokenizer from reading them as such in the text as written; but the text as normalised may hold
+    them as well, and the pieces of an XLM-R vocabulary hold `</s>` itself.
+    """
+    added = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    special = re.compile("|".join(map(re.escape, {*added, *tokenizer.all_special_tokens})))
+    normalizer = getattr(getattr(tokenizer, "backend_tokenizer", None), "normalizer", None)
+    plain = []
+    for text in texts:
+        read = normalizer.normalize_str(text) if normalizer else text
+        broken = special.sub(lambda spelled: f"{spelled[0][0]} {spelled[0][1:]}", read)
+        plain.append(text if broken == read else broken)
+    return plain
+
+
+def token_spans(tokenizer: PreTrainedTokenizerBase, text: str) -> list[Span]:
+    """Where each token of a text stands in it, by characters; (0, 0) for the special tokens around it.
+
+    A fast tokenizer says so itself. The tokens of a slow one are looked for in the text.
+    """
+    (written,) = without_special_tokens([text], tokenizer)
+    options: dict[str, Any] = {"split_special_tokens": True, "verbose": False}
+    options |= {"return_special_tokens_mask": True, "return_offsets_mapping": tokenizer.is_fast}
+    encoded = tokenizer(written, **options)
+    if len(encoded["input_ids"]) > tokenizer.model_max_length:
+        encoded = tokenizer(written, **options, truncation=True, max_length=tokenizer.model_max_length)
+    places = [place for place, special in enumerate(encoded["special_tokens_mask"]) if not special]
+    if tokenizer.is_fast:
+        spans = [encoded["offset_mapping"][place] for place in places]
+        if written != text:
+            spans = aligned([written[start:end] for start, end in spans], text)
+    else:
+        spans = _slow_spans(tokenizer, written, text)
+        first = len(spans) - len(places) if tokenizer.truncation_side == "left" else 0
+        spans = spans[first : first + len(places)]  # of the tokens that were not cut off
+    found = [(0, 0)] * len(encoded["input_ids"])
+    for place, span in zip(places, spans, strict=True):
+        found[place] = span
+    return found
+
+
+def _slow_spans(tokenizer: PreTrainedTokenizerBase, written: str, text: str) -> list[Span]:
+    """As `token_spans`, of a tokenizer that does not say, and without special tokens and truncation.
+
+    Each word is tokenized by itself, so that a token that is not found is still known to be in its word.
+    """
+    whole = tokenizer.tokenize(written, split_special_tokens=True)
+    words = [match.span() for match in re.finditer(r"\S+", text)]
+    cut = [tokenizer.tokenize(text[start:end], split_special_tokens=True) for start, end in words]
+    if [token for tokens in cut for token in tokens] != whole:  # it reads words by what is beside them
+        words, cut = [(0, len(text))], [whole]
+    return [
+        (start + first, start + last)
+        for (start, end), tokens in zip(words, cut, strict=True)
+        for first, last in aligned(tokens, text[start:end])
+    ]
+
+
+def aligned(tokens: Sequence[str], text: str) -> list[Span]:
+    """Where tokens stand in the text that they were made from, in order.
+
+    Case and accents, which some tokenizers drop, do not matter. A token that is not found, such as an unknown
+    one, stands between its neighbours; where nothing is left there, with the one before it.
+    """
+    letters = [(letter, place) for place, character in enumerate(text) for letter in _folded(character)]
+    folded = "".join(letter for letter, _ in letters)
+    sought = [_folded(_WORD_MARKS.sub("", token)) for token in tokens]
+    found: list[Span | None] = []
+    read = 0
+    for token in sought:
+        start = folded.find(token, read) if token else -1
+        if start < 0:
+            found.append(None)
+            continue
+        read = start + len(token)
+        end = letters[read - 1][1] + 1
+        while end < len(text) and unicodedata.combining(text[end]):
+            end += 1
+        found.append((letters[start][1], end))
+    spans: list[Span] = []
+    end = 0  # of the last token that was found
+    for place, (token, span) in enumerate(zip(sought, found, strict=True)):
+        if span is not None:
+            spans.append(span)
+            end = span[1]
+            continue
+        until = next((later[0] for later in found[place:] if later), len(text))
+        spans.append(spans[-1] if token and spans and not text[end:until].strip() else (end, until))
+    return spans
+
+
+def _folded(text: str) -> str:
+    """A text without case, accents and forms of compatibility."""
+    decomposed = unicodedata.normalize("NFKD", text.casefold())
+    return "".join(character for character in decomposed if not unicodedata.combining(character))
+
+
+def spaced_words(text: str, spans: Sequence[Span]) -> list[Span]:
+    """The words of a text that tokens at these places make up.
+
+    What stands between spaces is a word; in scripts that do without (Chinese, Thai ...) each token is.
+    """
+    words: list[Span] = []
+    for start, end in spans:
+        while start < end and text[start].isspace():
+            start += 1
+        if start == end:  # a space alone
+            continue
+        first, last = words[-1] if words else (0, -1)
+        # bytes of one character have one place
+        if start < last or (start == last and not _SPACELESS.search(text[first:end])):
+            words[-1] = (first, max(last, end))
+        else:
+            words.append((start, end))
+    return words
