@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import functools
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,10 @@ from transformers import Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 
+from mmsr.data.audio.decoding import Audio
 from mmsr.evaluation.explain.attention import fusion_attention
+from mmsr.inference.answer import Answer
+from mmsr.inference.packaged import DEFAULT, FOLDER
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor
 
@@ -74,12 +78,6 @@ class SentimentReasoningPipeline(Pipeline):
     _load_feature_extractor: Any = False
     _load_image_processor: Any = False
 
-    default_load_audio: ClassVar[Callable[[Any], np.ndarray] | None] = None
-    """Set by `mmsr/__init__.py`, as are the next two, since the model's room knows no other."""
-    default_open_asr: ClassVar[Callable[[str], Transcribe] | None] = None
-    default_dress: ClassVar[Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]] | None] = None
-    """Makes of an answer and its utterance (`audio` as given, `text` as read) a dict that shows itself."""
-
     model: MmsrForSentimentReasoning
     processor: MmsrProcessor
 
@@ -111,7 +109,7 @@ class SentimentReasoningPipeline(Pipeline):
             raise ValueError(f"abstain_below={abstain_below:g}; accepted: a probability, above 0, to 1")
         preprocess = {"load_audio": load_audio, "sampling_rate": sampling_rate, "progress": progress}
         forward = {
-            "asr": self._open_asr(asr) if isinstance(asr, str | os.PathLike) else asr,
+            "asr": _recogniser(os.fspath(asr)) if isinstance(asr, str | os.PathLike) else asr,
             "forced_label": forced_label,
             "alternatives": alternatives,
             "attention": attention,
@@ -125,12 +123,6 @@ class SentimentReasoningPipeline(Pipeline):
             return {name: value for name, value in arguments.items() if value is not None}
 
         return given(preprocess), given(forward), given(postprocess)
-
-    def _open_asr(self, asr: str | os.PathLike[str]) -> Transcribe:
-        open_asr = type(self).default_open_asr
-        if open_asr is None:
-            raise ValueError(f"asr={str(asr)!r}: no recognisers; pass a callable, or `import mmsr`")
-        return open_asr(os.fspath(asr))
 
     def get_iterator(
         self,
@@ -208,9 +200,7 @@ class SentimentReasoningPipeline(Pipeline):
             )
         if audio is None:
             return {"audio": None, "text": text, "language": language, "source": None}
-        load = load_audio or type(self).default_load_audio
-        if load is None:
-            raise ValueError("no audio loader: pass load_audio=, or `import mmsr`, which provides one")
+        load = load_audio or _load_audio
         rate = record.get("sampling_rate") or sampling_rate or self.processor.feature_extractor.sampling_rate
         source = _audio_source(audio, rate)
         return {"audio": load(source), "text": text, "language": language, "source": source}
@@ -298,7 +288,7 @@ class SentimentReasoningPipeline(Pipeline):
 
     def postprocess(  # type: ignore[override]
         self, model_outputs: dict[str, Any], abstain_below: float | None = None
-    ) -> list[dict[str, Any]]:
+    ) -> list[Answer]:
         """Logits and token ids -> one answer a row."""
         config = self.model.config
         head = given = self._probabilities(model_outputs["head_logits"], config.temperature)
@@ -326,10 +316,7 @@ class SentimentReasoningPipeline(Pipeline):
         if abstain_below is not None:
             for answer in answers:
                 answer["abstained"] = answer["score"] < abstain_below
-        dress = type(self).default_dress
-        if dress is None:
-            return answers
-        return [dress(*pair) for pair in zip(answers, model_outputs["utterances"], strict=True)]
+        return [Answer(*pair) for pair in zip(answers, model_outputs["utterances"], strict=True)]
 
     def _add_extras(self, answers: list[dict[str, Any]], model_outputs: dict[str, Any]) -> None:
         """Put what was asked for beside label and rationale into the answers."""
@@ -350,6 +337,16 @@ class SentimentReasoningPipeline(Pipeline):
         """Logits `[b, c]` -> {label: probability} of each row."""
         rows = (logits.float() / temperature).softmax(-1).tolist()
         return [dict(zip(self.model.config.labels, row, strict=True)) for row in rows]
+
+
+_load_audio = Audio()
+
+
+@functools.lru_cache(maxsize=1)  # a pipeline that is called again asks for it again
+def _recogniser(model: str) -> Transcribe:
+    from mmsr.speech.recogniser import Transcriber
+
+    return Transcriber(model)
 
 
 class _Rows(Dataset[Any]):
@@ -421,5 +418,9 @@ def _transcribed(rows: Sequence[dict[str, Any]], asr: Transcribe) -> list[dict[s
 
 
 PIPELINE_REGISTRY.register_pipeline(
-    TASK, pipeline_class=SentimentReasoningPipeline, pt_model=MmsrForSentimentReasoning, type="multimodal"
+    TASK,
+    pipeline_class=SentimentReasoningPipeline,
+    pt_model=MmsrForSentimentReasoning,
+    default={"model": (str(FOLDER / DEFAULT), None)},  # a folder has no revision
+    type="multimodal",
 )

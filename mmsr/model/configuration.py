@@ -20,7 +20,7 @@ from mmsr.model.presets import PRESETS, SHAPES, decoder_config, prefix_config
 logger = logging.get_logger(__name__)
 
 FORMAT_VERSION = 1
-"""Version of the checkpoint layout; a checkpoint of a later version is refused."""
+"""Version of the checkpoint format. A later version is refused; a checkpoint without one has version 1."""
 
 POOLINGS = ("mean", "attention", "statistics")
 DECODERS = ("cross_attention", "prefix", "none")
@@ -247,6 +247,11 @@ class MmsrConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Build the sub-configs from their dicts, fill what is derived, and check the whole."""
+        if self.format_version > FORMAT_VERSION:  # first, since a later version may have other settings
+            raise ValueError(
+                f"this checkpoint has format_version={self.format_version}; this mmsr reads up to "
+                f"{FORMAT_VERSION}: install a later mmsr"
+            )
         for name in self.sub_configs:
             part = getattr(self, name)
             if isinstance(part, dict):
@@ -270,6 +275,11 @@ class MmsrConfig(PreTrainedConfig):
             check_names("setting", unknown, self.settings())
         elif unknown:
             logger.warning("this configuration has settings that are not known: %s", ", ".join(unknown))
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As the base class; what was saved without a format version has version 1."""
+        return super().from_dict({"format_version": 1, **config_dict}, **kwargs)
 
     @classmethod
     def settings(cls) -> list[str]:
@@ -300,11 +310,6 @@ class MmsrConfig(PreTrainedConfig):
                 )
         if self.audio_layers is not None and self.uses_audio:
             self._check_audio_layers(self.audio_layers)
-        if self.format_version > FORMAT_VERSION:
-            raise ValueError(
-                f"this checkpoint has format_version={self.format_version}; this mmsr reads up to "
-                f"{FORMAT_VERSION}: install a later mmsr"
-            )
         if (self.decoder_type == "none") != (self.rationale_format == "none"):
             raise ValueError(
                 f"decoder_type={self.decoder_type!r} contradicts rationale_format={self.rationale_format!r}: "
