@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import regex  # type: ignore[import-untyped, unused-ignore]
 
+from mmsr.languages import language_code
+
 ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 ROW_SCORES = (*ROUGE, *(f"{name}_ascii" for name in ROUGE), "rationale_exact")  # the others are of a corpus
 BERTSCORE = ("bertscore_precision", "bertscore_recall", "bertscore_f1")
@@ -181,8 +183,7 @@ def _scorers() -> tuple[Any, Any]:
 def _bleu_tokenizer(language: str | None) -> Callable[[str], str]:
     from sacrebleu.metrics import BLEU
 
-    code = language.lower().replace("_", "-").partition("-")[0] if language else None
-    return BLEU(tokenize=BLEU_TOKENIZERS.get(code, "13a")).tokenizer
+    return BLEU(tokenize=BLEU_TOKENIZERS.get(language_code(language or None), "13a")).tokenizer
 
 
 def _clean(text: str) -> str:

@@ -23,7 +23,7 @@ import math
 import os
 import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -31,19 +31,16 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForCTC, AutoModelForSpeechSeq2Seq, AutoProcessor
 from transformers.models.auto.modeling_auto import MODEL_FOR_CTC_MAPPING, MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING
-from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 from transformers.pipelines import AutomaticSpeechRecognitionPipeline
 
 from mmsr.data.features.store import encoder_fingerprint
-from mmsr.evaluation.error_rates import base_language
+from mmsr.languages import language_code
 
 logger = logging.getLogger(__name__)
 
 Timestamps = Literal["none", "segment", "word"]
-Progress = Callable[[str, int, int], None]
 
 RATE = 16_000  # Hz, of what is heard
-_FRAMES = 50  # a second, of Whisper's encoder
 # Most tokens that a second of speech can take (Vietnamese and Chinese in Whisper's alphabet of bytes are the
 # dearest), and what a short clip gets on top: more than this is a loop.
 _TOKENS_A_SECOND = 20
@@ -194,11 +191,7 @@ class Transcriber:
             return None
         if language in self._languages:
             return language
-        base = base_language(language) or ""
-        named = TO_LANGUAGE_CODE.get(base, base)  # Whisper's names: "vietnamese" is `vi`
-        found = [code for code in self._languages if code == named]
-        if not found and self._adapts:
-            found = [code for code in self._languages if code.split("-")[0] == _three_letters(base)]
+        found = [known for known in self._languages if language_code(known) == language_code(language)]
         if len(found) != 1:
             shown = ", ".join((found or sorted(self._languages))[:120])
             raise ValueError(f"{self.name} does not know the language {language!r}; accepted: {shown}")
@@ -545,14 +538,6 @@ def _precision(dtype: str, device: torch.device) -> torch.dtype:
     able: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     fast = able.get("avx512_bf16") or able.get("amx_bf16") or able.get("arm_bf16")
     return torch.bfloat16 if device.type == "cpu" and fast else torch.float32
-
-
-def _three_letters(code: str) -> str:
-    """A language's ISO 639-3 code, by which MMS calls its adapters; Chinese is Mandarin."""
-    import langcodes
-
-    three = langcodes.Language.get(code).to_alpha3(variant="T")
-    return "cmn" if three == "zho" else three
 
 
 def _loops(text: str) -> bool:

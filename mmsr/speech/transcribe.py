@@ -14,8 +14,9 @@ from typing import Any
 from mmsr.data.audio.decoding import Audio, AudioError
 from mmsr.data.manifest.manifest import Issue, ManifestError, examine_manifest
 from mmsr.data.manifest.tables import checked_ending, read_table, write_table
-from mmsr.files import write_file
-from mmsr.speech.recogniser import RATE, Chunk, Progress, Transcriber, Transcript, logger
+from mmsr.files import Journal, write_file
+from mmsr.records import Progress
+from mmsr.speech.recogniser import RATE, Chunk, Transcriber, Transcript, logger
 
 # ---------------------------------------------------------------------- a manifest
 
@@ -100,18 +101,26 @@ def transcribe_manifest(
     fingerprint = transcriber.fingerprint
     for row in heard:
         row["key"] = _key(row["digest"], fingerprint, row["code"])
-    with _Journal(out.with_name(f"{out.name}.journal.jsonl")) as journal:
-        new = {row["key"]: row for row in heard if row["key"] not in journal}
+    known: dict[str, Transcript] = {}
+
+    def read(entry: dict[str, Any]) -> None:
+        key, chunks = entry.pop("key"), entry.pop("chunks")
+        timed = None if chunks is None else tuple(Chunk(**chunk) for chunk in chunks)
+        known[key] = Transcript(**entry, chunks=timed)
+
+    with Journal(out.with_name(f"{out.name}.journal.jsonl"), read) as journal:
+        new = {row["key"]: row for row in heard if row["key"] not in known}
         queue = sorted(new.values(), key=lambda row: row["seconds"])
         audio = Audio()
         for done in range(0, len(queue), transcriber.batch_size):
             batch = queue[done : done + transcriber.batch_size]
             samples = [audio(row["audio"]) for row in batch]
             answers = transcriber.transcribe(samples, languages=[row["code"] for row in batch])
-            journal.add({row["key"]: answer for row, answer in zip(batch, answers, strict=True)})
+            known |= {row["key"]: answer for row, answer in zip(batch, answers, strict=True)}
+            journal.add(*({"key": row["key"], **asdict(known[row["key"]])} for row in batch))
             if progress:
                 progress("hearing", done + len(batch), len(queue))
-        transcripts = {row["number"]: journal[row["key"]] for row in heard}
+    transcripts = {row["number"]: known[row["key"]] for row in heard}
     words: dict[int, str | None] = {fault.row: None for fault in faulty if fault.row is not None}
     words |= {number: transcript.text for number, transcript in transcripts.items()}
     if transcriber.timestamps != "none":
@@ -200,55 +209,6 @@ def _digest(
 
 def _key(digest: str, fingerprint: str, code: str | None) -> str:
     return hashlib.sha256(f"{digest} {fingerprint} {code}".encode()).hexdigest()
-
-
-class _Journal:
-    """Transcripts by key in a file to which lines are only added: a kill costs no more than one batch."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        self._known: dict[str, Transcript] = {}
-
-    def __enter__(self) -> _Journal:
-        self._file = open(self.path, "ab+")
-        self._file.seek(0)
-        whole = 0
-        for line in self._file:
-            if not line.endswith(b"\n"):
-                break
-            whole += len(line)
-            try:
-                entry = json.loads(line)
-                key, chunks = entry.pop("key"), entry.pop("chunks")
-                timed = None if chunks is None else tuple(Chunk(**chunk) for chunk in chunks)
-                self._known[key] = Transcript(**entry, chunks=timed)
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                self._file.close()
-                raise ValueError(
-                    f"{self.path}, byte {whole - len(line)}: no line of a journal ({error});"
-                    " accepted: what a run left, or delete the file to hear everything again"
-                ) from error
-        self._file.truncate(whole)  # the line in which a kill fell
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._known
-
-    def __getitem__(self, key: str) -> Transcript:
-        return self._known[key]
-
-    def add(self, transcripts: Mapping[str, Transcript]) -> None:
-        """Keep a batch's transcripts."""
-        lines = (
-            json.dumps({"key": key, **asdict(heard)}, ensure_ascii=False)
-            for key, heard in transcripts.items()
-        )
-        self._file.write("".join(f"{line}\n" for line in lines).encode())
-        self._file.flush()
-        self._known.update(transcripts)
 
 
 def _write_chunks(

@@ -18,7 +18,7 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,11 +40,9 @@ from mmsr.data.corpora.source import (
 from mmsr.data.manifest.manifest import COLUMNS, ManifestError, examine_manifest
 from mmsr.data.manifest.tables import Table, write_table
 from mmsr.files import atomic_write
+from mmsr.records import Progress
 
 logger = logging.getLogger(__name__)
-
-Progress = Callable[[str, int, int], None]
-"""Is told the corpus, the rows done and the rows in all."""
 
 _AT_ONCE = 64  # rows whose audio is in memory together
 _LONGER = 0.1  # seconds by which a file may pass its segment's length and still be that segment

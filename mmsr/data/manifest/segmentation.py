@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from mmsr.data.manifest.manifest import COLUMNS, DURATION, ManifestError, examin
 from mmsr.data.manifest.tables import Table, holds_bytes, read_table, write_table
 from mmsr.data.storage import is_url, relative_to
 from mmsr.files import atomic_write
+from mmsr.records import Progress
 
 # ---------------------------------------------------------------------- manifests
 
@@ -54,7 +55,7 @@ def segment_manifest(
     columns: Mapping[str, str] | None = None,
     keep_text: bool = False,
     keep_label: bool = True,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> SegmentedManifest:
     """Give each segment of a manifest's long recordings a row of its own.
 

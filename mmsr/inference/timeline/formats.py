@@ -13,7 +13,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,10 +25,11 @@ from mmsr.data.audio.decoding import Audio
 from mmsr.data.manifest.tables import Table, write_table
 from mmsr.data.storage import is_url
 from mmsr.files import atomic_write, write_file
+from mmsr.inference.timeline.transcripts import TimelineError
+from mmsr.records import Progress
 
 if TYPE_CHECKING:
     from mmsr.inference.timeline.make import Timeline
-from mmsr.inference.timeline.transcripts import TimelineError
 
 Player = Literal["auto", "inline", "beside", "link", "none"]
 
@@ -103,7 +104,7 @@ def write_timeline(
     out: str | os.PathLike[str],
     *,
     player: Player = "auto",
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[Path]:
     """Write a timeline; each file appears whole. The same timeline gives the same bytes.
 
@@ -206,9 +207,7 @@ def colours(labels: Sequence[str]) -> list[tuple[str, str]]:
 # ---------------------------------------------------------------------- the page
 
 
-def _write_page(
-    timeline: Timeline, path: Path, player: Player, progress: Callable[[str, int, int], None] | None
-) -> None:
+def _write_page(timeline: Timeline, path: Path, player: Player, progress: Progress | None) -> None:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(
@@ -229,9 +228,7 @@ def _write_page(
     write_file(path, page.encode())
 
 
-def _sound(
-    timeline: Timeline, page: Path, player: Player, progress: Callable[[str, int, int], None] | None
-) -> str | None:
+def _sound(timeline: Timeline, page: Path, player: Player, progress: Progress | None) -> str | None:
     """What the page's player plays: a data URI, a relative path, or nothing."""
     if player == "auto":
         player = "inline" if timeline.seconds <= _INLINE else "beside"
@@ -253,9 +250,7 @@ def _sound(
     return quote(beside.name)
 
 
-def _encode(
-    timeline: Timeline, to: Path | io.BytesIO, progress: Callable[[str, int, int], None] | None
-) -> None:
+def _encode(timeline: Timeline, to: Path | io.BytesIO, progress: Progress | None) -> None:
     """The recording as MP3: every browser plays it, and libsndfile writes the same bytes each time.
 
     (Its Ogg files have a random serial number.)

@@ -7,7 +7,7 @@ reference ─► bytes ─┬─► SHA-256
 import hashlib
 import io
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -16,6 +16,7 @@ import soundfile
 
 from mmsr.data.audio.decoding import Audio, AudioError
 from mmsr.data.storage import is_url, missing, read_bytes
+from mmsr.records import Progress
 
 _SILENT = 1e-3  # -60 dB of full scale; quiet speech peaks at -45
 _FULL_SCALE, _CLIPPED = 0.99, 1e-3  # where a sample is at its end, and which share of them may be
@@ -47,7 +48,7 @@ class AudioFile:
 
 
 def listen(
-    references: Sequence[str], folder: str, *, progress: Callable[[str, int, int], None] | None = None
+    references: Sequence[str], folder: str, *, progress: Progress | None = None
 ) -> dict[str, AudioFile]:
     """Decode audio and say what is wrong in each.
 

@@ -12,7 +12,7 @@ import difflib
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -28,9 +28,8 @@ from mmsr.data.manifest.manifest import COLUMNS, DURATION, examine_manifest
 from mmsr.data.manifest.sentences import codes, letters, numbered, telling_sentences
 from mmsr.data.manifest.tables import chunks, parts
 from mmsr.data.storage import is_url
-
-Progress = Callable[[str, int, int], None]
-"""Called with the task's name, what is done and the total."""
+from mmsr.languages import CHINESE, guess_language, is_language_code, language_code
+from mmsr.records import Progress
 
 LABELS = ("negative", "neutral", "positive")
 SPLITS = ("train", "dev", "test")
@@ -386,29 +385,6 @@ def _check_names(manifest: _Manifest) -> Iterator[Issue]:
 
 # ---------------------------------------------------------------------- labels, languages, splits
 
-# ISO 639-1. Codes of three letters (ISO 639-3, some 8,000) are taken as they are.
-_LANGUAGES = frozenset(
-    "aa ab ae af ak am an ar as av ay az ba be bg bi bm bn bo br bs ca ce ch co cr cs cu cv cy da de dv"
-    " dz ee el en eo es et eu fa ff fi fj fo fr fy ga gd gl gn gu gv ha he hi ho hr ht hu hy hz ia id ie"
-    " ig ii ik io is it iu ja jv ka kg ki kj kk kl km kn ko kr ks ku kv kw ky la lb lg li ln lo lt lu lv"
-    " mg mh mi mk ml mn mr ms mt my na nb nd ne ng nl nn no nr nv ny oc oj om or os pa pi pl ps pt qu rm"
-    " rn ro ru rw sa sc sd se sg si sk sl sm sn so sq sr ss st su sv sw ta te tg th ti tk tl tn to tr ts"
-    " tt tw ty ug uk ur uz ve vi vo wa wo xh yi yo za zh zu".split()
-)
-# What people write instead: names, and codes of countries.
-_LANGUAGE_NAMES = {
-    **{
-        "english": "en",
-        "vietnamese": "vi",
-        "chinese": "zh",
-        "mandarin": "zh",
-        "german": "de",
-        "french": "fr",
-    },
-    **{"vn": "vi", "cn": "zh", "jp": "ja", "kr": "ko", "gb": "en", "us": "en", "uk-en": "en", "dk": "da"},
-}
-_HAN_LANGUAGES = ("zh", "yue", "cmn")
-
 
 def _check_labels(manifest: _Manifest) -> Iterator[Issue]:
     accepted = f"{', '.join(manifest.labels)}, or their indices 0 to {len(manifest.labels) - 1}"
@@ -437,21 +413,23 @@ def _check_labels(manifest: _Manifest) -> Iterator[Issue]:
 
 def _check_languages(manifest: _Manifest) -> Iterator[Issue]:
     for value, rows in manifest.first_rows("language"):
-        primary = re.split("[-_]", value.strip())[0]
-        if primary in _LANGUAGES or re.fullmatch("[a-z]{3}", primary):
+        if is_language_code(value):
             continue
-        plain = _plain(value)
-        meant = _LANGUAGE_NAMES.get(plain) or (plain if plain in _LANGUAGES else None)
+        meant = guess_language(_plain(value))
         hint = f", {meant!r} is meant" if meant else ""
         problem = f"{value!r} is no ISO 639 code{hint}; accepted: vi, en, zh, de, fr and others of ISO 639"
         yield from (manifest.fault("language-unknown", problem, row=row, column="language") for row in rows)
     han = pc.match_substring_regex(manifest.table["text"], r"\p{Han}")
     latin = pc.match_substring_regex(manifest.table["text"], r"\p{Latin}{2}")
     languages = manifest.table["language"]
-    chinese = pc.is_in(languages, pyarrow.array(_HAN_LANGUAGES))
-    foreign = pc.is_in(languages, pyarrow.array(["vi", "en", "de", "fr"]))
+
+    def spoken(codes: Collection[str]) -> pyarrow.ChunkedArray:
+        written = [name for name in manifest.names("language") if language_code(name) in codes]
+        return pc.is_in(languages, pyarrow.array(written, pyarrow.string()))
+
     wrong = pc.or_(
-        pc.and_(chinese, pc.and_(latin, pc.invert(han))), pc.and_(foreign, pc.and_(han, pc.invert(latin)))
+        pc.and_(spoken(CHINESE), pc.and_(latin, pc.invert(han))),
+        pc.and_(spoken(("vi", "en", "de", "fr")), pc.and_(han, pc.invert(latin))),
     )
     for row in _rows_where(wrong):
         text = _short(manifest.table["text"][row].as_py())
