@@ -44,9 +44,8 @@ def decoder_config(
         init_std=_initializer_range(width),
         is_decoder=True,
         is_encoder_decoder=False,
-        add_cross_attention=True,
         tie_word_embeddings=True,
-        **{"max_position_embeddings": 128, "dropout": 0.1, **kwargs},
+        **{"add_cross_attention": True, "max_position_embeddings": 128, "dropout": 0.1, **kwargs},
     )
 
 
