@@ -282,7 +282,7 @@ def transcribe(
         keep_going=keep_going,
         progress=progress_bar(),
     )
-    for fault in done.faults:
+    for fault in done.issues:
         say(f"left without a transcript: {fault}")
     say(f"{done.heard:,} utterances heard, {done.known:,} known from {out}.journal.jsonl -> {out}")
     human = [row for row in done.rows if row["text"]]

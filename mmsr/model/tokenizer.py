@@ -55,7 +55,7 @@ def train_tokenizer(
         vocab_size=vocab_size - _BYTES, special_tokens=special, min_frequency=2, show_progress=False
     )
     tokenizer.train_from_iterator(texts, trainer)
-    # The trainer knows no byte fallback: what it learned goes into a model that does, with a token for each byte.
+    # The trainer knows no byte fallback: what it learned goes into a model that has it, with all bytes.
     learned = json.loads(tokenizer.to_str())["model"]
     vocab = dict(learned["vocab"])
     for byte in range(_BYTES):

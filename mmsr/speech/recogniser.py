@@ -1,6 +1,6 @@
 """Speech recognition at work: any transformers recogniser over waveforms, and over a manifest, resumably.
 
-    manifest ─► faults, digests ─► rows not in the journal, sorted by length ─► batches ─► `Transcriber`
+    manifest ─► issues, digests ─► rows not in the journal, sorted by length ─► batches ─► `Transcriber`
                                                                                               │
     copy of the manifest with `asr_text`, OUT.words.jsonl ◄── OUT.journal.jsonl ◄─────────────┘
 

@@ -93,7 +93,7 @@ def convert(
 
     Raises:
         CorpusError: The source has another layout, `out` is taken, or no such protocol is known.
-        ManifestError: Rows of the source have faults, each named by file and row; nothing is written.
+        ManifestError: Rows of the source have issues, each named by file and row; nothing is written.
     """
     root, out = Path(os.path.abspath(source)), Path(os.path.abspath(out))
     labels = next(iter(corpus.protocols)) if labels is None else labels
@@ -113,9 +113,9 @@ def convert(
         protocol = _with_labels(reader.protocol, rows)
         record = _record(reader, rows, protocol, place=os.fspath(source), command=command)
         _write(unfinished, rows, reader.left_out, record)
-        faults = examine_manifest(unfinished / "manifest.csv", labels=protocol.labels).faults
-        if faults:
-            raise ManifestError(faults)
+        issues = examine_manifest(unfinished / "manifest.csv", labels=protocol.labels).issues
+        if issues:
+            raise ManifestError(issues)
     _tell(reader, record)
     return Conversion(out / "manifest.csv", record, tuple(reader.left_out), tuple(reader.notes))
 
@@ -133,7 +133,7 @@ def _rows(source: Source, sounds: "_Sounds", progress: Progress | None) -> Itera
                 if error is not None and source.corpus.text_alone and utterance.text:
                     source.left_out.append(LeftOut("audio", utterance.where, error))
                 elif error is not None:
-                    source.fault(utterance.where, error, column="audio")
+                    source.issue(utterance.where, error, column="audio")
                 yield _row(utterance, audio, seconds)
             done += len(part)
             if progress:
@@ -147,7 +147,7 @@ def _kept(source: Source) -> Iterator[Utterance]:
     for utterance in source.corpus.read(source):
         first = place_of.setdefault(utterance.id, utterance.where)
         if first != utterance.where:
-            source.fault(
+            source.issue(
                 utterance.where,
                 f"{utterance.id!r} is the id of {first} too; accepted: each recording once",
                 column="id",
@@ -171,11 +171,11 @@ def _check_account(source: Source, rows: list[dict[str, str]]) -> None:
     """Whether each row read is written or left out with a reason.
 
     Raises:
-        ManifestError: Rows have faults.
+        ManifestError: Rows have issues.
         CorpusError: The adapter lost rows.
     """
-    if source.faults:
-        raise ManifestError(source.faults)
+    if source.issues:
+        raise ManifestError(source.issues)
     if not rows:
         reasons = "; ".join(sorted({gap.reason for gap in source.left_out})) or "it has none"
         raise source.wrong_layout(f"no row to write ({reasons})")

@@ -22,12 +22,12 @@ def _read_folders(source: Source) -> Iterator[Utterance]:
         *splits, label = path.relative_to(source.root).parts[:-1] or [""]
         if not label or len(splits) > 1 or any(name.lower() not in _SPLITS for name in splits):
             known = ", ".join(_SPLITS)
-            source.fault(
+            source.issue(
                 place, f"lies in no label's folder; accepted: LABEL/FILE or SPLIT/LABEL/FILE ({known})"
             )
             continue
         if not splits and label.lower() in _SPLITS:
-            source.fault(place, f"{label!r} is a split's name; accepted: {label}/LABEL/{path.name}")
+            source.issue(place, f"{label!r} is a split's name; accepted: {label}/LABEL/{path.name}")
             continue
         transcript = path.with_suffix(".txt")
         yield Utterance(

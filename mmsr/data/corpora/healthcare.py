@@ -82,7 +82,7 @@ def _read_table(source: Source, path: Path, *, split: str, language: str) -> lis
     except ManifestError as error:
         raise CorpusError(str(error)) from error
     source.read[place] += len(table.rows)
-    source.faults += [dataclasses.replace(fault, file=place) for fault in table.faults]
+    source.issues += [dataclasses.replace(issue, file=place) for issue in table.issues]
     return [
         Utterance(
             id=f"{language}-{split}-{number}",
@@ -158,7 +158,7 @@ def _read_shards(source: Source, paths: list[Path], *, split: str, language: str
             if label is None:
                 accepted = f"{', '.join(SENTIMENTS)}, or their indices 0 to 2"
                 problem = f"{values['label']!r} is unknown; accepted: {accepted}"
-                source.fault(place, problem, row=row, column="label")
+                source.issue(place, problem, row=row, column="label")
             yield Utterance(
                 id=f"{language}-{split}-{number}",
                 where=f"{place}, row {row}",

@@ -150,7 +150,7 @@ class Source:
     Attributes:
         read: Rows or recordings read so far, by file or folder. Each has to be given or left out.
         left_out: What the adapter left out.
-        faults: What is wrong with single rows; nothing is written where there are any.
+        issues: What is wrong with single rows; nothing is written where there are any.
         notes: What a person should know about the whole.
     """
 
@@ -160,7 +160,7 @@ class Source:
         self.labels = labels
         self.read: Counter[str] = Counter()
         self.left_out: list[LeftOut] = []
-        self.faults: list[Issue] = []
+        self.issues: list[Issue] = []
         self.notes: list[str] = []
 
     @property
@@ -172,9 +172,9 @@ class Source:
         """A path as messages call it: as it lies below the root."""
         return path.relative_to(self.root).as_posix()
 
-    def fault(self, place: str, problem: str, *, row: int | None = None, column: str | None = None) -> None:
+    def issue(self, place: str, problem: str, *, row: int | None = None, column: str | None = None) -> None:
         """Note what is wrong with a row or file, and what is accepted; the conversion then fails."""
-        self.faults.append(Issue(place, row, column, problem))
+        self.issues.append(Issue(place, row, column, problem))
 
     def leave_out(self, where: str, reason: str) -> None:
         """Note a row that the manifest will lack."""
@@ -280,7 +280,7 @@ class Source:
                 if not any(value.strip() for value in values):
                     self.leave_out(f"{name}, row {number}", "blank row")
                 elif len(values) != len(header):
-                    self.fault(
+                    self.issue(
                         name, f"has {len(values)} values; accepted: {len(header)}, as the header", row=number
                     )
                 else:
@@ -304,12 +304,12 @@ class Source:
         return text.translate(_CP1252)
 
     def number(self, value: str, place: str, *, row: int, column: str) -> float | None:
-        """A value as a finite number, or None and a fault."""
+        """A value as a finite number, or None and an issue."""
         try:
             number = float(value)
         except ValueError:
             number = float("nan")
         if not abs(number) < float("inf"):
-            self.fault(place, f"{value!r} is no number; accepted: a finite number", row=row, column=column)
+            self.issue(place, f"{value!r} is no number; accepted: a finite number", row=row, column=column)
             return None
         return number

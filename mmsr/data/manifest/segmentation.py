@@ -85,14 +85,14 @@ def segment_manifest(
         SegmentError: silero-vad is missing, a row's id is that of a segment, or the new manifest would
             overwrite the old one.
         AudioError: A recording cannot be read; the message names its row.
-        ManifestError: The manifest has faults.
+        ManifestError: The manifest has issues.
     """
     settings, out = settings or Segmentation(), Path(out)
     if (out / "manifest.csv").exists() and (out / "manifest.csv").samefile(manifest):
         raise SegmentError(f"{out} is the folder of {manifest}; accepted: another folder to write to")
     examined = examine_manifest(manifest, columns=columns)
-    if examined.faults:
-        raise ManifestError(examined.faults)
+    if examined.issues:
+        raise ManifestError(examined.issues)
     table = examined.rows.to_list()
     known = [*COLUMNS, *([DURATION] if DURATION in examined.rows.column_names else [])]
     others, more = _others(manifest, examined.numbers, {*COLUMNS, DURATION, *(columns or {}).values()})

@@ -270,8 +270,8 @@ def degrade_manifest(
     if len(set(names)) < len(names) or not names:
         raise ValueError(f"wer is {list(wer)}; accepted: one rate or more, each once to two decimals")
     examined = examine_manifest(source, columns=columns)
-    if examined.faults:
-        raise ManifestError(examined.faults)
+    if examined.issues:
+        raise ManifestError(examined.issues)
     table = read_table(source)
     asr_text, audio = ((columns or {}).get(name, name) for name in ("asr_text", "audio"))
     numbered = list(zip(examined.numbers.tolist(), examined.rows, strict=True))

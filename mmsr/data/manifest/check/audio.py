@@ -38,13 +38,13 @@ class AudioFile:
         name: The file as a message names it.
         seconds: Its length, None where it cannot be decoded.
         digest: SHA-256 of its bytes, None where it cannot be read.
-        faults: Code and problem of what is wrong.
+        issues: Code and problem of what is wrong.
     """
 
     name: str
     seconds: float | None = None
     digest: str | None = None
-    faults: tuple[tuple[str, str], ...] = ()
+    issues: tuple[tuple[str, str], ...] = ()
 
 
 def listen(
@@ -78,15 +78,15 @@ def short_name(reference: str, folder: str) -> str:
 def _listen(reference: str, name: str) -> AudioFile:
     if problem := missing(reference):
         accepted = "a path relative to the manifest's folder"
-        return AudioFile(name, faults=(("audio-missing", f"{problem}; accepted: {accepted}"),))
+        return AudioFile(name, issues=(("audio-missing", f"{problem}; accepted: {accepted}"),))
     try:
         content = read_bytes(reference)
     except (OSError, ValueError, ImportError, KeyError) as error:
         problem = f"cannot be read ({error}); accepted: audio that can be reached"
-        return AudioFile(name, faults=(("audio-missing", problem),))
+        return AudioFile(name, issues=(("audio-missing", problem),))
     if not content:
         problem = "is empty (0 bytes); accepted: at least one sample"
-        return AudioFile(name, faults=(("audio-empty", problem),))
+        return AudioFile(name, issues=(("audio-empty", problem),))
     digest = hashlib.sha256(content).hexdigest()
     rate = _rate(content)
     try:
@@ -94,7 +94,7 @@ def _listen(reference: str, name: str) -> AudioFile:
     except AudioError as error:
         problem = str(error).partition(": ")[2]  # it calls bytes by their number
         code = next((code for words, code in _WORDS.items() if words in problem), "audio-corrupt")
-        return AudioFile(name, digest=digest, faults=((code, problem),))
+        return AudioFile(name, digest=digest, issues=((code, problem),))
     return AudioFile(name, len(samples) / rate, digest, tuple(hear(samples)))
 
 
