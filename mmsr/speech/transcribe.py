@@ -26,7 +26,8 @@ from mmsr.data.manifest.manifest import Issue, ManifestError, examine_manifest
 from mmsr.data.manifest.tables import checked_ending, read_table, write_table
 from mmsr.files import Journal, write_file
 from mmsr.records import Progress
-from mmsr.speech.recogniser import RATE, Chunk, Transcriber, Transcript, logger
+from mmsr.speech.decoder import RATE, Chunk, Transcript
+from mmsr.speech.recogniser import Transcriber, logger
 
 
 @dataclass(frozen=True)

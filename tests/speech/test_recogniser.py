@@ -33,8 +33,10 @@ from transformers import (
 from mmsr.cli.main import main
 from mmsr.data.manifest.manifest import ManifestError, load_manifest
 from mmsr.data.manifest.tables import read_table
-from mmsr.speech.recogniser import RATE, Transcriber, _loops
+from mmsr.speech.decoder import RATE
+from mmsr.speech.recogniser import Transcriber
 from mmsr.speech.transcribe import transcribe_manifest
+from mmsr.speech.whisper import is_loop
 
 pytest.importorskip("jiwer", reason="error rates need jiwer: pip install 'mmsr[asr]'")
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -265,8 +267,8 @@ def test_a_file_that_is_no_journal_is_named(folder, ctc, tmp_path):
 
 
 def test_loops_are_told_from_words():
-    assert _loops("the door by " * 12)
-    assert not _loops("kids are talking by the door, and dogs are sitting by the same door")
+    assert is_loop("the door by " * 12)
+    assert not is_loop("kids are talking by the door, and dogs are sitting by the same door")
 
 
 # ---------------------------------------------------------------------- a manifest
