@@ -2,16 +2,15 @@
 
     reference, hypothesis ─► normalised by language ─► words (characters) ─► jiwer's alignment ─► summed edits
 
-Corpus-level figures: all edits by all reference words, so a long utterance weighs more than a short one; not
-the mean of the rows' own rates. Beside `metrics` and not in it, because `mmsr transcribe` needs jiwer alone
-and none of the report's packages.
+The rates are of the corpus: all edits by all reference words, so that a long utterance weighs more than a
+short one; not the mean of the rows' rates. They are not in `metrics`, because `mmsr transcribe` needs jiwer
+alone and none of the report's packages.
 
 Text is compared as Whisper's authors do, with transformers' copies of their normalisers: case, punctuation
-and what stands in brackets do not count; in English contractions and numbers in words are written out alike
-("it's five" is "it is 5"). What that leaves, and what therefore counts as an error: British against American
-spelling (their spelling list comes with some checkpoints only, and a figure must not depend on which model
-made the text), numbers in words against digits in every other language, simplified against traditional
-Chinese.
+and text in brackets do not count, and in English contractions and numbers in words are written in one way
+("it's five" is "it is 5"). The following still counts as an error: British against American spelling (the
+spelling list comes with some checkpoints only, and a rate must not depend on the model that made the text),
+numbers in words against digits in other languages, simplified against traditional Chinese.
 """
 
 from __future__ import annotations
@@ -31,8 +30,8 @@ def word_error_rate(
     """Error rates over a corpus.
 
     Args:
-        references: What was said, by a person.
-        hypotheses: What the recogniser wrote; an empty one is all deletions.
+        references: Human transcripts.
+        hypotheses: The recogniser's; an empty one is all deletions.
         languages: Language of each row, a code (`en`, `zh-CN`) or a name, which decides how its text is
             normalised; None where it is unknown.
 
@@ -70,8 +69,8 @@ def edits(reference: str, hypothesis: str, language: str | None) -> int:
     """Fewest edits between the `units` of two texts."""
     import jiwer
 
-    spoken, heard = (" ".join(units(text, language)) for text in (reference, hypothesis))
-    counts = jiwer.process_words(spoken, heard)
+    reference, hypothesis = (" ".join(units(text, language)) for text in (reference, hypothesis))
+    counts = jiwer.process_words(reference, hypothesis)
     return sum(getattr(counts, name) for name in _EDITS)
 
 

@@ -29,7 +29,7 @@ TASK = "sentiment-reasoning"
 
 
 Transcribe = Callable[[Sequence[np.ndarray], Sequence[str | None]], Sequence[str]]
-"""Waveforms `[s]` and the language of each (None where unknown) -> texts, empty where nothing is said."""
+"""From waveforms `[s]` and the language of each (None if unknown) to texts, empty for silence."""
 
 _TRANSCRIPT_COLUMNS = ("text", "asr_text")
 _ACCEPTED = (
@@ -55,11 +55,11 @@ class SentimentReasoningPipeline(Pipeline):
             `mmsr.speech.recogniser.Transcriber`.
         forced_label: explain this label instead of the predicted one (a counterfactual rationale).
         alternatives: also write the rationale under each label that was not predicted.
-        attention: also tell which words and seconds the fusion looks at; costs a second pass.
-        abstain_below: say which answers' label is less probable than this.
+        attention: also return the fusion's attention to words and seconds; needs a second pass.
+        abstain_below: mark the answers whose label is less probable than this.
         rationale: whether to write one (default: where the model has a decoder).
         num_beams, max_new_tokens: of the rationale's generation.
-        sampling_rate: of waveforms that do not tell theirs, in Hz.
+        sampling_rate: of waveforms given without theirs, in Hz.
         load_audio: callable that turns a path or bytes into a mono 16 kHz waveform (default: `mmsr.Audio`).
         progress: show a progress bar over many inputs.
 
@@ -67,9 +67,9 @@ class SentimentReasoningPipeline(Pipeline):
         for each input `{"label", "score", "scores": {label: probability}, "rationale": str or None}`. With
         `forced_label`, `label` and `scores` stay the predicted ones and `forced_label` is added. Where the
         decoder gives the label (`post_thinking`, `pre_thinking`) it is read from what the decoder wrote and
-        the scores are the decoder's; the head's stand beside them as `head_label` and `head_scores`. What was
-        asked for is added: `transcript` (what was read, None where nothing was heard), `alternatives` {label:
-        rationale}, `attention` (see `mmsr.evaluation.explain.attention.fusion_attention`), `abstained`.
+        the scores are the decoder's; the head's are added as `head_label` and `head_scores`. Also added, if
+        asked for: `transcript` (the text that was read, None if the recogniser found none), `alternatives`
+        {label: rationale}, `attention` (see `fusion_attention`), `abstained`.
     """
 
     # Any: the base class declares them as None
@@ -406,13 +406,15 @@ def _audio_source(audio: Any, rate: int) -> Any:
 
 
 def _transcribed(rows: Sequence[dict[str, Any]], asr: Transcribe) -> list[dict[str, Any]]:
-    """Rows with a transcript where there was audio alone, and where something was heard."""
-    heard = [row for row in rows if row["text"] is None]
-    if not heard:
+    """Rows with the recogniser's text in those with audio alone, or None where it is empty."""
+    untranscribed = [row for row in rows if row["text"] is None]
+    if not untranscribed:
         return list(rows)
-    texts = asr([row["audio"] for row in heard], [row["language"] for row in heard])
-    if len(texts) != len(heard):
-        raise ValueError(f"asr gave {len(texts)} texts for {len(heard)} waveforms; accepted: one for each")
+    texts = asr([row["audio"] for row in untranscribed], [row["language"] for row in untranscribed])
+    if len(texts) != len(untranscribed):
+        raise ValueError(
+            f"asr gave {len(texts)} texts for {len(untranscribed)} waveforms; accepted: one for each"
+        )
     given = iter(texts)
     return [row if row["text"] is not None else {**row, "text": next(given).strip() or None} for row in rows]
 

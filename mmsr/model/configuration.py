@@ -136,8 +136,8 @@ def check_names(what: str, names: Iterable[str], accepted: Iterable[str]) -> Non
 class MmsrConfig(PreTrainedConfig):
     """Architecture of `MmsrForSentimentReasoning`.
 
-    What is said of a modality that the fusion does not read changes nothing, so that an ablation can vary
-    `fusion` alone.
+    Settings of a modality that the fusion does not use change nothing, so that an ablation can vary `fusion`
+    alone.
 
     Args:
         audio_encoder: config (or its dict with `model_type`) of a transformers speech encoder; None with
@@ -164,12 +164,12 @@ class MmsrConfig(PreTrainedConfig):
             their dimensions are far larger than the others.
         audio_stride: neighbouring frames of the audio encoder that are stacked into one position of the
             fusion (frame-rate reduction): of some 50 frames a second, fewer outnumber the words less.
-        audio_window_seconds: length of the windows in which a Whisper encoder hears, up to its full window
+        audio_window_seconds: length of the windows that a Whisper encoder encodes, up to its full window
             (30 s, None), to which every clip is otherwise filled up.
         decoder_type: how the decoder reads the memory: through `cross_attention`, as a soft `prefix`, or
             `none` (a label only).
         prompt_transcript: the decoder reads the transcript's tokens after the memory's soft prefix, and the
-            fusion hears the audio alone: the shape of an audio-language model. Goes with
+            fusion gets the audio alone: the shape of an audio-language model. Goes with
             `decoder_type="prefix"`, `fusion="audio_only"` and a `rationale_format` in which the decoder gives
             the label, since the head would not know the transcript.
         rationale_format: `multitask` (the head gives the label, the decoder starts from the label's token and
@@ -271,7 +271,7 @@ class MmsrConfig(PreTrainedConfig):
         """Refuse names that neither this class nor transformers knows, and which would change nothing."""
         known = _OF_TRANSFORMERS | GenerationConfig().to_dict().keys()
         unknown = [name for name in given if name not in known and not name.startswith("_")]
-        if self.transformers_version is None:  # which every saved configuration tells
+        if self.transformers_version is None:  # every saved configuration has one
             check_names("setting", unknown, self.settings())
         elif unknown:
             logger.warning("this configuration has settings that are not known: %s", ", ".join(unknown))
@@ -365,7 +365,7 @@ class MmsrConfig(PreTrainedConfig):
         # Moonshine's `num_hidden_layers` are its decoder's
         last = getattr(part, "encoder_num_hidden_layers", getattr(part, "num_hidden_layers", None))
         ascending = bool(layers) and sorted(set(layers)) == layers and layers[0] >= 0
-        # a timm model tells no number: its stages are known once it is built
+        # a timm model's config has no number: its stages are known once it is built
         if not ascending or (last is not None and layers[-1] > last):
             raise audio_layers_error(layers, last)
 
@@ -477,7 +477,7 @@ class TimmAudioConfig(PreTrainedConfig):
 
     Args:
         architecture: name of the timm model, such as `resnet18` or `vit_tiny_patch16_224`.
-        window_seconds: length of the windows in which it hears, rounded up to a multiple of 32 spectrogram
+        window_seconds: length of the windows that it encodes, rounded up to a multiple of 32 spectrogram
             frames, the coarsest step of most image models.
         num_mel_bins: mel bands; for a model of fixed patches or stages, a multiple of their size.
         n_fft: samples of one spectrum (25 ms).

@@ -48,7 +48,7 @@ class MmsrProcessor(ProcessorMixin):
         labels: label names in the order of their ids; negative, neutral, positive by default.
         text_prefix: put before every transcript, such as `query: ` for e5 encoders.
         max_rationale_tokens: longer rationales are cut, which is logged with a count.
-        rationale_format: says where the label stands in the targets; the model's.
+        rationale_format: the model's; where the label stands in the targets.
     """
 
     # Defaults of the two sub-processors, under the names that transformers looks for.
@@ -427,7 +427,7 @@ class MmsrProcessor(ProcessorMixin):
         """The processor that goes with `MmsrForSentimentReasoning.from_encoders`.
 
         Args:
-            audio: Hub id or folder of the speech encoder; its own preprocessor says whether each utterance's
+            audio: Hub id or folder of the speech encoder; its own preprocessor tells if each utterance's
                 level is normalised away. None or `timm/<model>` = the level is kept.
             text: Hub id or folder of the text encoder, whose tokenizer is taken; None without one
                 (`fusion="audio_only"`): the decoder's tokenizer then reads transcripts, if there are any.
@@ -473,7 +473,7 @@ class MmsrProcessor(ProcessorMixin):
 _SPACELESS = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
 
 _NO_LIMIT = 10**6
-"""transformers' tokenizers say a far larger number where they know no limit."""
+"""Tokenizers of transformers that know no limit have a far larger number."""
 
 
 def _positions(config: PreTrainedConfig) -> int:

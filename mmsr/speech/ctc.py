@@ -28,7 +28,7 @@ class CtcDecoder(Decoder):
 
     @property
     def rows_alone(self) -> bool:
-        """As of every recogniser; also where the model does not tell a row's number of frames."""
+        """As for every recogniser, and if the model does not give a row's number of frames."""
         return super().rows_alone or not hasattr(self.model, "_get_feat_extract_output_lengths")
 
     def decode(self, waves: list[np.ndarray], codes: list[str | None]) -> list[Transcript]:

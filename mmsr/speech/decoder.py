@@ -28,11 +28,11 @@ class Chunk:
 
 @dataclass(frozen=True, kw_only=True)
 class Transcript:
-    """What was said in one waveform.
+    """The words of one waveform.
 
     Attributes:
         text: The words, empty where there was no speech.
-        language: Given or detected, as the recogniser calls it; None where it knows of none.
+        language: Given or detected, as the recogniser calls it; None if it takes none.
         chunks: Words or segments in time, as `Transcriber.timestamps` says; None for `none`.
     """
 
@@ -51,7 +51,7 @@ class Decoder(ABC):
 
     Attributes:
         longest: Most seconds of a waveform.
-        languages: Codes of the languages that the recogniser is told apart by; empty where it knows of none.
+        languages: Codes of the languages that the recogniser can be given; empty if it takes none.
     """
 
     accepted_timestamps: ClassVar[tuple[str, ...]] = ("none",)
@@ -71,7 +71,7 @@ class Decoder(ABC):
         """Transcripts of waveforms `[s]`, sorted by length, in the languages `codes`."""
 
     def adapter(self, code: str | None) -> str:
-        """The part of the model that is for one language; a batch has one."""
+        """The part of the model for a language, if the model has such parts; a batch needs a single one."""
         return ""
 
     @property

@@ -2,7 +2,7 @@
 
     waveforms [s], languages ─► sorted by length ─► batches ─► Decoder of the model's kind ─► transcripts
 
-What needs words for audio takes any callable from waveforms and languages to texts; a `Transcriber` is one.
+Whatever needs a recogniser takes any callable from waveforms and languages to texts, such as a `Transcriber`.
 """
 
 from __future__ import annotations

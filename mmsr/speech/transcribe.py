@@ -232,8 +232,8 @@ def _write_chunks(
 ) -> None:
     lines = []
     for row in rows:
-        heard = transcripts[row["number"]]
-        chunks = [asdict(chunk) for chunk in heard.chunks or ()]
-        line = {"id": row["id"], "language": heard.language, "timestamps": timestamps, "chunks": chunks}
+        transcript = transcripts[row["number"]]
+        chunks = [asdict(chunk) for chunk in transcript.chunks or ()]
+        line = {"id": row["id"], "language": transcript.language, "timestamps": timestamps, "chunks": chunks}
         lines.append(json.dumps(line, ensure_ascii=False) + "\n")
     write_file(out.with_name(f"{out.name}.words.jsonl"), "".join(lines).encode())

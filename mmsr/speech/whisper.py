@@ -141,13 +141,13 @@ class WhisperDecoder(Seq2SeqDecoder):
     def _speech(self, codes: Sequence[str | None]) -> dict[str, Any]:
         """Arguments of generation for language, task and timestamps."""
         words = self.timestamps == "word"
-        told = {"return_timestamps": self.timestamps != "none", "return_token_timestamps": words or None}
+        options = {"return_timestamps": self.timestamps != "none", "return_token_timestamps": words or None}
         if not self.languages:  # English alone
-            return told
-        return told | {"language": [f"<|{code}|>" for code in codes], "task": "transcribe"}
+            return options
+        return options | {"language": [f"<|{code}|>" for code in codes], "task": "transcribe"}
 
     def _first_step(self, encoded: Any, codes: list[str | None]) -> tuple[list[str | None], list[float]]:
-        """One decoder step at the start token tells languages (where not given) and the odds of silence."""
+        """Languages, detected where not given, and probabilities of silence, from one decoder step."""
         generation = self.model.generation_config
         start = torch.full((len(codes), 1), generation.decoder_start_token_id, device=self.model.device)
         logits = self.model(encoder_outputs=encoded, decoder_input_ids=start, use_cache=False).logits[:, -1]

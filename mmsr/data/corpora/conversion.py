@@ -4,8 +4,8 @@
                                                                                   DIR/corpus.json
                                                                                   DIR/left_out.csv, DIR/audio/
 
-`corpus.json` says what the manifest is (protocol, counts, terms, command); what evaluates a manifest puts it
-beside its figures. Every row of the source is in the manifest or in `left_out.csv` with its reason.
+`corpus.json` describes the manifest (protocol, counts, terms, command); an evaluation on the manifest puts it
+beside its metrics. Every row of the source is in the manifest, or in `left_out.csv` with the reason.
 """
 
 import dataclasses
@@ -89,7 +89,7 @@ def convert(
         labels: Key of the protocol to follow, `sentiment` in most corpora; by default the corpus's first.
         copy: Copy the recordings, so that the folder stands alone.
         command: What the user typed, for the record.
-        progress: Is told how far it is.
+        progress: Called with the corpus, the rows done and all rows.
 
     Raises:
         CorpusError: The source has another layout, `out` is taken, or no such protocol is known.
@@ -116,7 +116,7 @@ def convert(
         issues = examine_manifest(unfinished / "manifest.csv", labels=protocol.labels).issues
         if issues:
             raise ManifestError(issues)
-    _tell(reader, record)
+    _log_left_out(reader, record)
     return Conversion(out / "manifest.csv", record, tuple(reader.left_out), tuple(reader.notes))
 
 
@@ -286,7 +286,7 @@ def _with_labels(protocol: Protocol, rows: Iterable[dict[str, str]]) -> Protocol
 def _record(
     source: Source, rows: list[dict[str, str]], protocol: Protocol, *, place: str, command: str | None
 ) -> dict[str, Any]:
-    """What corpus.json says."""
+    """The content of corpus.json."""
     corpus = source.corpus
     gaps = {what: [gap for gap in source.left_out if gap.what == what] for what in ("row", "audio")}
     counts: dict[str, Any] = {
@@ -323,8 +323,8 @@ def _write(folder: Path, rows: list[dict[str, str]], left_out: list[LeftOut], re
     (folder / "corpus.json").write_text(text, encoding="utf-8")
 
 
-def _tell(source: Source, record: dict[str, Any]) -> None:
-    """Say what the manifest lacks, a line for each reason."""
+def _log_left_out(source: Source, record: dict[str, Any]) -> None:
+    """Log what the manifest lacks, a line for each reason."""
     name = source.corpus.name
     for note in source.notes:
         logger.warning("%s: %s", name, note)

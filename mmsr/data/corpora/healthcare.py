@@ -1,6 +1,6 @@
 """Sentiment Reasoning for healthcare: the paper's own data, as its spreadsheets or as its Hub dataset.
 
-Language and split of a file are told by its path (`train_eng.xlsx`, `French/test-0000.parquet`). The
+The path of a file gives its language and split (`train_eng.xlsx`, `French/test-0000.parquet`). The
 same row in another language is its translation, and neighbouring rows are from one recording. So the
 translations of a row stand together in the manifest: a split by contiguous blocks leaks neither.
 """
@@ -107,7 +107,7 @@ def _header(path: Path) -> Sequence[object]:
             return next(book.worksheets[0].iter_rows(values_only=True), ())
         finally:
             book.close()
-    except Exception:  # as the manifest's reader is about to say, in better words
+    except Exception:  # the manifest's reader raises a better error for it
         return []
 
 

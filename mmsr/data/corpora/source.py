@@ -2,8 +2,8 @@
 
     Source (files, tables, clips; counts what is read) ─► Corpus.read ─► Utterance, Utterance, ...
 
-An adapter reads through `Source`, which counts: a row that is neither given nor left out with a reason is
-found out. What is wrong with single rows is collected and told together.
+An adapter reads through `Source`, which counts: a row that is neither given nor left out with a reason is an
+error. The issues of single rows are collected and raised together.
 """
 
 import csv
@@ -33,7 +33,7 @@ _CP1252 = {
 
 
 class CorpusError(ValueError):
-    """A corpus that cannot be converted; the message is one line that says what was looked for."""
+    """A corpus that cannot be converted; the message is one line, with what was expected."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,13 +101,13 @@ class Utterance:
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """A published corpus: where it is had from, what it looks like on disk, and how it is read.
+    """A published corpus: where it comes from, its layout on disk, and how it is read.
 
     Attributes:
         name: What `mmsr data convert --from` calls it.
         read: The adapter.
-        layout: Which files it looks for, for messages.
-        home: Where the corpus is had from.
+        layout: Which files are expected, for messages.
+        home: Where the corpus comes from.
         licence: Its terms.
         protocols: By the value of `--labels`, the default first.
         text_alone: Whether a row whose recording is missing or broken stays, with its text alone.
@@ -204,7 +204,7 @@ class Source:
         return sorted(found)
 
     def files(self, pattern: str) -> list[Path]:
-        """Files whose path ends as this glob pattern says, wherever below the root.
+        """Files anywhere below the root whose path ends as this glob pattern.
 
         Raises:
             CorpusError: There is none.

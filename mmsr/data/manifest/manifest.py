@@ -46,7 +46,7 @@ COLUMNS = ("id", "audio", "text", "asr_text", "label", "rationale", "language", 
 DURATION = "duration"  # optional: seconds, where a table knows them, so that no file is opened for them
 _UTTERANCE = ("audio", "text", "asr_text")  # a row needs one of them
 _READ = (*COLUMNS, DURATION)
-_ORDER = ("audio", *(column for column in _READ if column != "audio"))  # in which a row's issues are told
+_ORDER = ("audio", *(column for column in _READ if column != "audio"))  # of a row's issues
 _FEATURES = datasets.Features(
     {column: datasets.Value("string") for column in COLUMNS} | {DURATION: datasets.Value("float64")}
 )
@@ -62,7 +62,7 @@ class ExaminedManifest:
     """What a manifest holds, and what is wrong in it.
 
     Attributes:
-        rows: The rows that can be used so far as they can; a value with an issue is None.
+        rows: The usable rows; a value with an issue is None.
         numbers: Number `[n]` of each of these rows as seen in its file (`mmsr.data.manifest.tables`).
         issues: Every issue, those of the table first, then in the order of the rows.
     """
@@ -98,7 +98,7 @@ def load_manifest(
         columns: Where a column has another name in the file, `{"rationale": "human_justification"}`.
         label_map: What labels are called in the file, `{"pos": "positive"}`; others stay what they are. A
             name that no row has is logged.
-        check_audio: Whether a missing audio file is an issue. What lies on another machine is not asked for.
+        check_audio: Whether a missing audio file is an issue. URLs are not requested.
         require: Columns in which a missing value is an issue.
 
     Raises:
@@ -126,7 +126,7 @@ def examine_manifest(
     check_audio: bool = True,
     require: Sequence[str] = (),
 ) -> ExaminedManifest:
-    """Read a manifest whole, and say what is wrong in it instead of raising.
+    """Read a manifest whole, and return its issues instead of raising.
 
     Arguments and rows are `load_manifest`'s.
 
@@ -293,7 +293,7 @@ class _Table:
         self._issues: list[tuple[tuple[int, int, int], Issue]] = []  # with part, row and rank
 
     def rename(self, column: str, name: str) -> None:
-        """Say what a column is called from now on."""
+        """Set the name of a column in the files to come."""
         self.source_of[column] = name
         self.wanted = frozenset(self.source_of.values())
 
@@ -398,7 +398,7 @@ class _Table:
             problem = f"none of {', '.join(_UTTERANCE)} is in the file; found: {found}"
             problem += f"; accepted: {', '.join(COLUMNS)}"
             whole.append(Issue(self.name, None, None, problem, code="column-missing"))
-            echoes.add("audio")  # where each row was told that it has neither
+            echoes.add("audio")  # of which each row has the issue that it has neither
         return whole, echoes
 
     def _check_identities(self, rows: datasets.Dataset) -> None:
@@ -479,7 +479,7 @@ class _Report:
     numbers: np.ndarray
 
     def __call__(self, rows: np.ndarray, column: str, problem: Callable[[int], str], code: str) -> None:
-        """Add an issue for each row of which `rows [n]` is true; `problem` says what is wrong with a row."""
+        """Add an issue for each row of which `rows [n]` is true; `problem` describes a row's."""
         rank = _ORDER.index(column)
         for row in np.flatnonzero(rows):
             issue = Issue(self.name, int(self.numbers[row]), column, problem(int(row)), code=code)
@@ -546,7 +546,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _blank(values: Column) -> np.ndarray:
-    """Which values `[n]` say nothing."""
+    """Which values `[n]` are missing or blank."""
     if isinstance(values, pa.Array) and _is_text(values.type):
         return pc.fill_null(pc.equal(pc.utf8_trim_whitespace(values), ""), True).to_numpy(
             zero_copy_only=False

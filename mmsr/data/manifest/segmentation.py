@@ -157,7 +157,7 @@ def _seconds(row: Mapping[str, Any]) -> float:
 
 
 def _segmented(row: Mapping[str, Any], folder: Path, settings: Segmentation) -> dict[str, Any]:
-    """The recording's folder of segments, made where it is not there: what its segments.json says."""
+    """The content of segments.json in the recording's folder of segments, which is made if it is missing."""
     made_from = {"audio": row["audio"], **asdict(settings)}
     if not is_url(row["audio"]):
         file = os.stat(row["audio"])

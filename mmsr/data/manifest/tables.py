@@ -53,10 +53,10 @@ class Part:
 
     Attributes:
         source: Its path or URL.
-        split: The split that a Hub dataset's layout says it is of.
+        split: Its split by the layout of a Hub dataset.
         dataset: The rows themselves, where only `datasets` knows how to read them.
-        audio_column: What the column `audio` is called, unless the caller says otherwise.
-        class_names: What the numbers in a column stand for, where the dataset's README says so.
+        audio_column: Name of the column `audio`, unless the caller gives another.
+        class_names: What the numbers in a column stand for, by the dataset's README.
         called: How messages call it, where its own name is not enough.
     """
 
@@ -223,7 +223,7 @@ def unreadable(source: str, problem: str, *, code: str = "unreadable") -> Manife
 
 
 def is_blank(value: object) -> bool:
-    """Whether a value says nothing."""
+    """Whether a value is missing or has no characters but spaces."""
     return (
         value is None
         or (isinstance(value, str) and not value.strip())
@@ -276,7 +276,7 @@ def _records(lines: Iterator[str], delimiter: str) -> Iterator[tuple[list[str], 
 
     Many programs write tsv without quoting. There a quote is stray, too, if it opens a cell of several lines,
     each of which is a row by itself: it would merge them. A quoted header, or a doubled quote in the row,
-    says that the file does quote.
+    shows that the file does quote.
     """
     ahead: deque[str] = deque()  # lines to be read again
     taken: list[str] = []  # lines of the present row

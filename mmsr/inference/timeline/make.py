@@ -6,9 +6,9 @@
                                                                             ▼
     Timeline ◄── JOURNAL, a line for each batch ◄── label, probabilities, rationale, batch by batch
 
-Memory does not grow with the recording. The journal begins with a fingerprint of audio, weights and settings;
-a killed run, started again, goes on from its last whole batch, and the batches are the same, so that the
-outcome is the same to the byte.
+Memory does not grow with the recording. The journal begins with a fingerprint of audio, weights and settings.
+A killed run, started again, resumes after its last whole batch. The batches are the same, and so is the
+result, byte for byte.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class AnsweredSegment:
         start: Its beginning in seconds.
         end: Its end in seconds.
         speaker: Who talks, None where that is not known.
-        text: What is said, None where there are no words.
+        text: Its words, None where there are none.
         label: The answer, after smoothing where that was asked for.
         score: Its probability.
         scores: Probability of each label.
@@ -195,8 +195,8 @@ def make_timeline(
             with at most `settings.max_silence` and nobody else between them are one; what is shorter than
             `settings.min_seconds` is left out.
         transcript: Words with times; each goes to the segment in which most of it is.
-        transcriber: A recogniser, which hears each segment, instead of a transcript.
-        language: What the recogniser is told is spoken.
+        transcriber: A recogniser, which transcribes each segment, instead of a transcript.
+        language: The spoken language, for the recogniser.
         batch_size: Segments at a time.
         num_beams: Beams of the rationale's generation.
         journal: File from which a killed run is resumed (see the module's docstring); one of another
@@ -346,7 +346,7 @@ def _words(turns: Sequence[Turn], transcript: Sequence[Cue]) -> list[str | None]
             outside += 1
     if outside:
         logger.warning("%d cues of the transcript lie in no segment and are left out", outside)
-    return [" ".join(said) or None for said in words]
+    return [" ".join(texts) or None for texts in words]
 
 
 # ---------------------------------------------------------------------- answers
@@ -373,8 +373,8 @@ def _answer(
         waves = [recording.between(turns[place].start, turns[place].end) for place in batch]
         texts: list[str | None] = [None if words is None else words[place] for place in batch]
         if transcriber is not None:
-            heard = transcriber.transcribe(waves, languages=[language] * len(waves))
-            texts = [transcript.text or None for transcript in heard]
+            transcripts = transcriber.transcribe(waves, languages=[language] * len(waves))
+            texts = [transcript.text or None for transcript in transcripts]
         rows = [row for row, text in enumerate(texts) if text or not needs_words]
         inputs = [{"audio": waves[row], "text": texts[row]} for row in rows]
         answers: dict[int, dict[str, Any] | None] = dict.fromkeys(batch)

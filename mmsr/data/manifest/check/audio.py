@@ -20,7 +20,7 @@ from mmsr.records import Progress
 
 _SILENT = 1e-3  # -60 dB of full scale; quiet speech peaks at -45
 _FULL_SCALE, _CLIPPED = 0.99, 1e-3  # where a sample is at its end, and which share of them may be
-# What `Audio` has to say, by its words; anything else is damaged.
+# The code of an `AudioError`, by words of its message; any other is damage.
 _WORDS = {
     "before the": "audio-truncated",
     "before its header": "audio-truncated",
@@ -47,20 +47,20 @@ class AudioFile:
     issues: tuple[tuple[str, str], ...] = ()
 
 
-def listen(
+def examine_audio(
     references: Sequence[str], folder: str, *, progress: Progress | None = None
 ) -> dict[str, AudioFile]:
-    """Decode audio and say what is wrong in each.
+    """Decode audio files and find what is wrong in each.
 
     Args:
         references: Absolute paths, URLs or archive members, each once.
         folder: The manifest's folder, to which names are relative.
-        progress: Told how many are done.
+        progress: Called with "audio", the files done and all files.
     """
     files = {}
     with ThreadPoolExecutor() as pool:
-        heard = pool.map(lambda reference: _listen(reference, short_name(reference, folder)), references)
-        for done, (reference, file) in enumerate(zip(references, heard, strict=True), start=1):
+        examined = pool.map(lambda reference: _examine(reference, short_name(reference, folder)), references)
+        for done, (reference, file) in enumerate(zip(references, examined, strict=True), start=1):
             files[reference] = file
             if progress is not None:
                 progress("audio", done, len(references))
@@ -75,7 +75,7 @@ def short_name(reference: str, folder: str) -> str:
     return reference if relative.startswith("..") else relative
 
 
-def _listen(reference: str, name: str) -> AudioFile:
+def _examine(reference: str, name: str) -> AudioFile:
     if problem := missing(reference):
         accepted = "a path relative to the manifest's folder"
         return AudioFile(name, issues=(("audio-missing", f"{problem}; accepted: {accepted}"),))
@@ -107,7 +107,7 @@ def _rate(content: bytes) -> int:
 
 
 def hear(samples: np.ndarray) -> Iterator[tuple[str, str]]:
-    """Code and problem of what samples `[s]` sound like."""
+    """Code and problem of each issue of samples `[s]`: silence and clipping."""
     peak = float(np.abs(samples - samples.mean()).max())  # a constant is no sound
     if peak < _SILENT:
         level = f"{20 * np.log10(peak):.0f} dB" if peak else "nothing"

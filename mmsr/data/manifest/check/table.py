@@ -4,7 +4,7 @@
                                                    └─► audio files ──┴─► issues ─► forgiven | errors, warnings
 
 Every issue has a stable code of `CODES`, by which it is counted, forgiven (`allow`) and looked up. The table
-is looked at column by column, never row by row, so that a million rows take seconds; a Python object is made
+is checked column by column, never row by row, so that a million rows take seconds; a Python object is made
 only for what is wrong.
 """
 
@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow
 import pyarrow.compute as pc
 
-from mmsr.data.manifest.check.audio import AudioFile, listen, short_name
+from mmsr.data.manifest.check.audio import AudioFile, examine_audio, short_name
 from mmsr.data.manifest.check.codes import CODES
 from mmsr.data.manifest.issues import Issue, ManifestError
 from mmsr.data.manifest.manifest import COLUMNS, DURATION, examine_manifest
@@ -95,7 +95,7 @@ def check_manifest(
         max_seconds: Longer audio is an issue.
         allow: Codes that are forgiven.
         strict: Whether warnings are errors.
-        progress: Told how many audio files are decoded.
+        progress: Called with "audio", the audio files decoded and all audio files.
 
     Raises:
         ManifestError: The file cannot be read at all.
@@ -121,7 +121,7 @@ def check_manifest(
     issues += _check_blank(manifest, {issue.row for issue in issues})
     issues += (issue for check in _TABLE_CHECKS for issue in check(manifest))
     if audio:
-        manifest.files = listen(manifest.names("audio"), manifest.folder, progress=progress)
+        manifest.files = examine_audio(manifest.names("audio"), manifest.folder, progress=progress)
     issues += _check_audio(manifest, max_seconds)
     issues += _check_durations(manifest)
     issues += _check_same_audio(manifest)
@@ -173,7 +173,7 @@ class _Manifest:
 
     @property
     def folder(self) -> str:
-        """What its audio is told relative to."""
+        """The folder to which its audio paths are relative."""
         return os.path.dirname(os.path.abspath(self.source))
 
     def issue(
@@ -216,23 +216,23 @@ class _Manifest:
 
     @cached_property
     def sentences(self) -> pyarrow.ChunkedArray:
-        """What is said in each row `[n]`; None where that is too short to tell it from others."""
+        """The sentence of each row `[n]`; None where it is too short to identify the row."""
         return telling_sentences(self.table["text"], self.letters("text"))
 
     def letters(self, column: str) -> np.ndarray:
-        """How much a column of texts says in each row `[n]`."""
+        """Length of a column's text in each row `[n]`, as `sentences.letters` counts it."""
         if column not in self._letters:
             self._letters[column] = letters(self.table[column])
         return self._letters[column]
 
     @property
     def lengths(self) -> np.ndarray:
-        """How much is said in each row `[n]`, by the transcript or else by the ASR's."""
+        """Length of the transcript in each row `[n]`, or else of the recogniser's."""
         return np.where(self.letters("text") > 0, self.letters("text"), self.letters("asr_text"))
 
     @cached_property
     def decoded(self) -> np.ndarray:
-        """Length of each row's audio `[n]`, as decoded; NaN where it was not."""
+        """Length of each row's audio `[n]` in seconds as decoded, or NaN."""
         if not self.files:
             return np.full(len(self.table), np.nan)
         codes, values = self.codes("audio")
@@ -241,14 +241,14 @@ class _Manifest:
 
     @cached_property
     def durations(self) -> np.ndarray:
-        """Length of each row's audio `[n]`, as the table says; NaN where it does not."""
+        """Length of each row's audio `[n]` in seconds as the table gives it, or NaN."""
         if DURATION not in self.table.column_names:
             return np.full(len(self.table), np.nan)
         return pc.fill_null(self.table[DURATION], np.nan).to_numpy()
 
     @property
     def seconds(self) -> np.ndarray:
-        """Length of each row's audio `[n]`, as decoded or else as the table says; NaN where neither does."""
+        """Length of each row's audio `[n]` in seconds, as decoded or else as the table gives it, or NaN."""
         return np.where(np.isnan(self.decoded), self.durations, self.decoded)
 
 
@@ -335,8 +335,8 @@ def _check_columns(manifest: _Manifest) -> Iterator[Issue]:
             yield manifest.issue("column-misspelt", problem, column=name)
 
 
-def _check_blank(manifest: _Manifest, told: set[int | None]) -> Iterator[Issue]:
-    """Rows that are not there and of which nothing was told: they were blank, and left out."""
+def _check_blank(manifest: _Manifest, reported: set[int | None]) -> Iterator[Issue]:
+    """Rows that the reader left out without an issue: they were blank."""
     if len(manifest.numbers) > 1 and (np.diff(manifest.numbers) < 1).any():
         return  # several files, each with its own numbers
     first = 2 if manifest.source.lower().endswith((".csv", ".tsv", ".xlsx")) else 1  # below the header
@@ -344,7 +344,7 @@ def _check_blank(manifest: _Manifest, told: set[int | None]) -> Iterator[Issue]:
     there = np.zeros(last + 1, dtype=bool)
     there[manifest.numbers] = True
     for number in (first + np.flatnonzero(~there[first:])).tolist():
-        if number not in told:
+        if number not in reported:
             problem = "is blank; accepted: rows with audio or text"
             yield Issue(manifest.name, number, None, problem, "row-blank")
 
@@ -375,7 +375,7 @@ def _repeated(keys: np.ndarray) -> np.ndarray:
 
 
 def _check_names(manifest: _Manifest) -> Iterator[Issue]:
-    """Spaces around names, which make other names of them. A label's and a split's are told as misspelt."""
+    """Spaces around names, which make other names of them. For labels and splits see `label-misspelt`."""
     for column in ("language", "speaker", "kind"):
         for value, rows in manifest.first_rows(column):
             if value != value.strip():
@@ -675,7 +675,7 @@ def _short(text: str, around: str = "") -> str:
 
 # Letters in a second, three for a Han character. Fast synthetic speech reaches 29, the fastest readers 35.
 _FASTEST = 40.0
-# Nobody takes more than a second a letter, beyond some seconds of silence around the words.
+# Speech is not slower than a second a letter, beyond some seconds of silence around the words.
 _SLOWEST, _SILENCE = 1.0, 5.0
 _SHORTEST = 0.1  # seconds; a syllable takes more
 # How far a duration may be off, the larger of the two: seconds are rounded, and lossy formats padded.
@@ -683,7 +683,7 @@ _OFF, _OFF_SHARE = 0.1, 0.02
 
 
 def _check_audio(manifest: _Manifest, max_seconds: float) -> Iterator[Issue]:
-    """What is wrong in single files, told in each row that names them."""
+    """What is wrong in single files, an issue for each row that names them."""
     for path, rows in manifest.first_rows("audio") if manifest.files else ():
         file = manifest.files[path]
         issues = list(file.issues)
@@ -711,12 +711,12 @@ def _check_audio(manifest: _Manifest, max_seconds: float) -> Iterator[Issue]:
 
 
 def _check_durations(manifest: _Manifest) -> Iterator[Issue]:
-    """Durations that are not the audio's length; training would believe them."""
-    told, lasts = manifest.durations, manifest.decoded
-    for row in np.flatnonzero(np.abs(told - lasts) > np.maximum(_OFF, _OFF_SHARE * lasts)):
+    """Durations that are not the audio's length; training would rely on them."""
+    given, lasts = manifest.durations, manifest.decoded
+    for row in np.flatnonzero(np.abs(given - lasts) > np.maximum(_OFF, _OFF_SHARE * lasts)):
         name = short_name(manifest.table["audio"][int(row)].as_py(), manifest.folder)
         accepted = f"its length, to within {_OFF:g} s or {_OFF_SHARE:.0%}"
-        problem = f"is {told[row]:g} s, but {name!r} lasts {lasts[row]:.2f} s; accepted: {accepted}"
+        problem = f"is {given[row]:g} s, but {name!r} lasts {lasts[row]:.2f} s; accepted: {accepted}"
         yield manifest.issue("duration-wrong", problem, row=row, column=DURATION)
 
 
@@ -741,9 +741,10 @@ def _check_same_audio(manifest: _Manifest) -> Iterator[Issue]:
     _, first, which = np.unique(keys[rows], return_index=True, return_inverse=True)
     for place, earlier in zip(rows, rows[first[which]], strict=True):
         if place != earlier:
-            one, other = name(earlier), name(place)
-            said = f"is {one!r} of row" if one == other else f"has the same bytes as {one!r} of row"
-            problem = f"{other!r} {said} {manifest.numbers[earlier]}; accepted: each sound once"
+            known, again = name(earlier), name(place)
+            same = "is" if known == again else "has the same bytes as"
+            row = manifest.numbers[earlier]
+            problem = f"{again!r} {same} {known!r} of row {row}; accepted: each sound once"
             yield manifest.issue("audio-duplicate", problem, row=place, column="audio")
 
 
