@@ -15,12 +15,12 @@ from typing import Any
 
 import datasets
 
-from mmsr.data.corpora.source import SENTIMENTS, Corpus, CorpusError, Protocol, Source, Utterance
+from mmsr.data.corpora.source import SENTIMENTS, SPLIT_OF, Corpus, CorpusError, Protocol, Source, Utterance
 from mmsr.data.manifest.manifest import ManifestError, examine_manifest
 from mmsr.languages import guess_language
 
 _LANGUAGES = ("vi", "en", "zh", "de", "fr")
-_SPLITS = {"train": ("train",), "dev": ("dev", "val", "valid", "validation"), "test": ("test",)}
+_SPLITS = ("train", "dev", "test")
 _COLUMNS = {"text": "text", "asr_text": "asr", "rationale": "human_justification", "label": "label"}
 _TABLES = frozenset({".xlsx", ".csv", ".tsv"})
 _LABEL_OF = {str(index): label for index, label in enumerate(SENTIMENTS)} | {
@@ -42,7 +42,7 @@ def _read_sentiment_reasoning(source: Source) -> Iterator[Utterance]:
 def _told_by_path(source: Source, path: Path) -> tuple[str, str]:
     """Split and language of a file, from the words of its path; Vietnamese where it names no language."""
     words = re.findall(r"[a-z]+", source.name(path.with_suffix("")).lower())
-    splits = {split for split, names in _SPLITS.items() for word in words if word in names}
+    splits = {SPLIT_OF[word] for word in words if word in SPLIT_OF}
     languages = {language for word in words if (language := guess_language(word)) in _LANGUAGES}
     if len(splits) != 1 or len(languages) > 1:
         found = ", ".join(sorted(splits | languages)) or "neither"

@@ -20,6 +20,13 @@ from mmsr.data.manifest.manifest import Issue
 
 SENTIMENTS = ("negative", "neutral", "positive")
 
+#: Names of splits in the paths of corpora.
+SPLIT_OF = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("dev", "val", "valid", "validation"), "dev"),
+    "test": "test",
+}
+
 #: Endings of recordings that libsndfile decodes, and of those whose sound ffmpeg has to take out.
 SOUND = frozenset({".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".au", ".w64", ".caf"})
 VIDEO = frozenset({".mp4", ".m4a", ".aac", ".avi", ".mkv", ".mov", ".webm", ".wma", ".flv"})
