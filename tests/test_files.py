@@ -1,9 +1,10 @@
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mmsr.files import atomic_write, write_file
+from mmsr.files import Journal, atomic_write, write_file
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,3 +36,49 @@ def test_what_is_written_may_go_by_the_ending(tmp_path: Path) -> None:
     with atomic_write(tmp_path / "table.csv.gz") as half:
         assert half.parent == tmp_path and half.name.endswith(".csv.gz")
         half.touch()
+
+
+def entries_of(path: Path, fingerprint: str | None = None) -> list[dict[str, Any]]:
+    read: list[dict[str, Any]] = []
+    with Journal(path, read.append, fingerprint=fingerprint):
+        pass
+    return read
+
+
+@pytest.mark.parametrize("fingerprint", [None, "a"])
+def test_a_journal_is_resumed_after_its_last_whole_line(tmp_path: Path, fingerprint: str | None) -> None:
+    path = tmp_path / "new" / "journal.jsonl"
+    with Journal(path, print, fingerprint=fingerprint) as journal:
+        journal.add({"id": 1, "text": "đau"}, {"id": 2})
+    whole = path.read_bytes()
+    assert "đau" in whole.decode() and whole.count(b"\n") == 2 + bool(fingerprint)
+    path.write_bytes(whole + b'{"id": 3')
+    assert [entry["id"] for entry in entries_of(path, fingerprint)] == [1, 2]
+    assert path.read_bytes() == whole
+    with Journal(path, lambda entry: None, fingerprint=fingerprint) as journal:
+        journal.add({"id": 3})
+    assert [entry["id"] for entry in entries_of(path, fingerprint)] == [1, 2, 3]
+
+
+def test_a_journal_of_something_else_begins_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "journal.jsonl"
+    with Journal(path, print, fingerprint="a") as journal:
+        journal.add({"id": 1})
+    assert entries_of(path, "b") == [] and "begins anew" in caplog.text
+    assert path.read_bytes() == b'{"fingerprint": "b"}\n'
+
+
+@pytest.mark.parametrize(("content", "byte"), [("mine\n", 0), ('{"id": 1}\n{"key": 2}\n', 10)])
+def test_a_file_that_is_no_journal_stays_as_it_is(tmp_path: Path, content: str, byte: int) -> None:
+    (path := tmp_path / "journal.jsonl").write_text(content)
+    with pytest.raises(
+        ValueError, match=rf"journal.jsonl, byte {byte}: no line of a journal .*delete the file"
+    ):
+        with Journal(path, lambda entry: entry["id"]):
+            pass
+    assert path.read_text() == content
+
+
+def test_a_journal_without_a_path_keeps_nothing() -> None:
+    with Journal(None, print, fingerprint="a") as journal:
+        journal.add({"id": 1})

@@ -44,7 +44,7 @@ def units_of(evaluation: Evaluation, data: Settings) -> Units | None:
             data["manifest"], columns=columns, label_map=data.get("label_map"), check_audio=False
         )
     except ManifestError as error:  # the rest of it has been read before
-        reason = f"{error.faults[0].file}: {error.faults[0].problem}"
+        reason = f"{error.issues[0].file}: {error.issues[0].problem}"
         raise AblationError(f"evaluation cluster {column!r}: {reason}; accepted: one of these") from error
     if size is not None:
         return Units(f"blocks of {size} rows", {id_: row // size for row, id_ in enumerate(rows["id"])})

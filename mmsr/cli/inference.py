@@ -155,8 +155,8 @@ def transcribe(
         keep_going=keep_going,
         progress=progress_bar(),
     )
-    for fault in done.faults:
-        log(f"left without a transcript: {fault}")
+    for issue in done.issues:
+        log(f"left without a transcript: {issue}")
     log(f"{done.heard:,} utterances heard, {done.known:,} known from {out}.journal.jsonl -> {out}")
     rates = done.error_rates()
     if rates is None:

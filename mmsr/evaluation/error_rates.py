@@ -2,16 +2,15 @@
 
     reference, hypothesis ─► normalised by language ─► words (characters) ─► jiwer's alignment ─► summed edits
 
-Corpus-level figures: all edits by all reference words, so a long utterance weighs more than a short one; not
-the mean of the rows' own rates. Beside `metrics` and not in it, because `mmsr transcribe` needs jiwer alone
-and none of the report's packages.
+The rates are of the corpus: all edits by all reference words, so that a long utterance weighs more than a
+short one; not the mean of the rows' rates. They are not in `metrics`, because `mmsr transcribe` needs jiwer
+alone and none of the report's packages.
 
 Text is compared as Whisper's authors do, with transformers' copies of their normalisers: case, punctuation
-and what stands in brackets do not count; in English contractions and numbers in words are written out alike
-("it's five" is "it is 5"). What that leaves, and what therefore counts as an error: British against American
-spelling (their spelling list comes with some checkpoints only, and a figure must not depend on which model
-made the text), numbers in words against digits in every other language, simplified against traditional
-Chinese.
+and text in brackets do not count, and in English contractions and numbers in words are written in one way
+("it's five" is "it is 5"). The following still counts as an error: British against American spelling (the
+spelling list comes with some checkpoints only, and a rate must not depend on the model that made the text),
+numbers in words against digits in other languages, simplified against traditional Chinese.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-# Written without spaces between words, so a word error rate of theirs says where spaces stand and no more.
-UNSPACED = ("zh", "yue", "ja", "th", "lo", "my", "km", "bo")
+from mmsr.languages import UNSPACED, language_code
+
 _EDITS = ("substitutions", "deletions", "insertions")
 
 
@@ -31,15 +30,17 @@ def word_error_rate(
     """Error rates over a corpus.
 
     Args:
-        references: What was said, by a person.
-        hypotheses: What the recogniser wrote; an empty one is all deletions.
-        languages: Language of each row, as a code (`en`, `zh-CN`) or None, which decides its normaliser.
+        references: Human transcripts.
+        hypotheses: The recogniser's; an empty one is all deletions.
+        languages: Language of each row, a code (`en`, `zh-CN`) or a name, which decides how its text is
+            normalised; None where it is unknown.
 
     Returns:
         `n`, `wer`, `words` (in the references), `substitutions`, `deletions`, `insertions` (of words), `cer`,
-        `characters`, and `by_language` with the same figures for each language ("unknown" for None). `wer`
-        and what it is made of leave rows of unspaced languages (`UNSPACED`) out, and are None and 0 where
-        there is no other row; `cer` holds every row and counts the spaces between words.
+        `characters`, and `by_language` with the same figures for each language's code ("unknown" for
+        None). `wer` and its counts leave out the rows of languages that are written without spaces, where a
+        word error rate would measure where spaces stand and no more; without other rows `wer` is None and
+        the counts are 0. `cer` is over every row and counts the spaces between words.
 
     Raises:
         ValueError: The lengths differ.
@@ -52,7 +53,7 @@ def word_error_rate(
         )
     groups: dict[str, list[tuple[str, str]]] = {}
     for reference, hypothesis, language in zip(references, hypotheses, languages, strict=True):
-        code = base_language(language)
+        code = language_code(language)
         pair = (normalise(reference, code), normalise(hypothesis, code))
         groups.setdefault(code or "unknown", []).append(pair)
     by_language = {code: _rates(groups[code], spaced=code not in UNSPACED) for code in sorted(groups)}
@@ -68,8 +69,8 @@ def edits(reference: str, hypothesis: str, language: str | None) -> int:
     """Fewest edits between the `units` of two texts."""
     import jiwer
 
-    spoken, heard = (" ".join(units(text, language)) for text in (reference, hypothesis))
-    counts = jiwer.process_words(spoken, heard)
+    reference, hypothesis = (" ".join(units(text, language)) for text in (reference, hypothesis))
+    counts = jiwer.process_words(reference, hypothesis)
     return sum(getattr(counts, name) for name in _EDITS)
 
 
@@ -95,7 +96,7 @@ def markdown_table(rates: Mapping[str, Any]) -> str:
 
 def normalise(text: str, language: str | None) -> str:
     """Text as it is compared: Whisper's normaliser, and without spaces in an unspaced language."""
-    code = base_language(language)
+    code = language_code(language)
     plain = " ".join(_normaliser(english=code == "en")(text).split())
     return plain.replace(" ", "") if code in UNSPACED else plain
 
@@ -103,12 +104,7 @@ def normalise(text: str, language: str | None) -> str:
 def units(text: str, language: str | None) -> list[str]:
     """What the edits of a language count: words, or characters where words are not spaced."""
     plain = normalise(text, language)
-    return list(plain) if base_language(language) in UNSPACED else plain.split()
-
-
-def base_language(language: str | None) -> str | None:
-    """A language's code without its region and script: `zh` for `zh-CN`, `en` for `EN_us`."""
-    return None if language is None else language.strip().lower().replace("_", "-").split("-")[0]
+    return list(plain) if language_code(language) in UNSPACED else plain.split()
 
 
 @cache

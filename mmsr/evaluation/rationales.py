@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from mmsr.languages import language_code
+
 ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 BERTSCORE = ("bertscore_precision", "bertscore_recall", "bertscore_f1")
 # sacrebleu's tokenisers by language; `zh` is `13a` but that it cuts out Chinese characters, so it does where
@@ -175,8 +177,7 @@ def _scorers() -> tuple[Any, Any]:
 def _bleu_tokenizer(language: str | None) -> Callable[[str], str]:
     from sacrebleu.metrics import BLEU
 
-    code = language.lower().replace("_", "-").partition("-")[0] if language else None
-    return BLEU(tokenize=BLEU_TOKENIZERS.get(code, "13a")).tokenizer
+    return BLEU(tokenize=BLEU_TOKENIZERS.get(language_code(language or None), "13a")).tokenizer
 
 
 @cache

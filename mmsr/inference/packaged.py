@@ -1,4 +1,4 @@
-"""Checkpoints that the wheel carries, to try the software with nothing trained and nothing downloaded."""
+"""Checkpoints in the package, to try it without training and without a download."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ DEFAULT = "demo"
 def checkpoint(name: str) -> Path:
     """The folder of a packaged checkpoint, for `from_pretrained` and `pipeline(model=...)`.
 
-    `demo` learned from synthetic voices, to try the software with; its README.md says how far it can be
-    believed.
+    `demo` was trained on synthetic voices; its README.md describes its limits.
 
     Raises:
-        ValueError: there is none of this name; the message lists those that there are.
+        ValueError: There is none of this name; lists those that there are.
     """
     there = sorted(folder.name for folder in FOLDER.iterdir() if (folder / "config.json").is_file())
     if name not in there:
@@ -24,6 +23,6 @@ def checkpoint(name: str) -> Path:
 
 
 def is_packaged(model: str) -> bool:
-    """Whether a model's name means a packaged checkpoint, and not one in a folder of that name here."""
+    """Whether a model's name means a packaged checkpoint, and not a folder of that name here."""
     inside = Path(model).name == model and (FOLDER / model / "config.json").is_file()
     return inside and not (Path(model) / "config.json").is_file()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import functools
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,10 @@ from transformers import Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 
+from mmsr.data.audio.decoding import Audio
 from mmsr.evaluation.explain.attribution import attention as attend
+from mmsr.inference.answer import Answer
+from mmsr.inference.packaged import DEFAULT, FOLDER
 from mmsr.model.fusion import FUSION_CLASSES, attention_map
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor
@@ -27,7 +31,7 @@ TASK = "sentiment-reasoning"
 
 
 Transcribe = Callable[[Sequence[np.ndarray], Sequence[str | None]], Sequence[str]]
-"""Waveforms `[s]` and the language of each (None where unknown) -> texts, empty where nothing is said."""
+"""From waveforms `[s]` and the language of each (None if unknown) to texts, empty for silence."""
 
 _TRANSCRIPT_COLUMNS = ("text", "asr_text")
 _ACCEPTED = (
@@ -53,11 +57,11 @@ class SentimentReasoningPipeline(Pipeline):
             `mmsr.speech.recogniser.Transcriber`.
         forced_label: explain this label instead of the predicted one (a counterfactual rationale).
         alternatives: also write the rationale under each label that was not predicted.
-        attention: also tell which words and seconds the fusion looks at; costs a second pass.
-        abstain_below: say which answers' label is less probable than this.
+        attention: also return the fusion's attention to words and seconds; needs a second pass.
+        abstain_below: mark the answers whose label is less probable than this.
         rationale: whether to write one (default: where the model has a decoder).
         num_beams, max_new_tokens: of the rationale's generation.
-        sampling_rate: of waveforms that do not tell theirs, in Hz.
+        sampling_rate: of waveforms given without theirs, in Hz.
         load_audio: callable that turns a path or bytes into a mono 16 kHz waveform (default: `mmsr.Audio`).
         progress: show a progress bar over many inputs.
 
@@ -65,11 +69,11 @@ class SentimentReasoningPipeline(Pipeline):
         for each input `{"label", "score", "scores": {label: probability}, "rationale": str or None}`. With
         `forced_label`, `label` and `scores` stay the predicted ones and `forced_label` is added. Where the
         decoder gives the label (`post_thinking`, `pre_thinking`) it is read from what the decoder wrote and
-        the scores are the decoder's; the head's stand beside them as `head_label` and `head_scores`. What was
-        asked for is added: `transcript` (what was read, None where nothing was heard), `alternatives` {label:
-        rationale}, `abstained`, `attention` (see `mmsr.evaluation.explain.attribution.attention`): `words`, a
-        list of `{"word", "weight"}`, and `audio`, a list of `{"start", "end", "weight"}` (seconds). A list's
-        weights sum to 1; it is None where the modality is absent or nothing in the fusion attends to it.
+        the scores are the decoder's; the head's are added as `head_label` and `head_scores`. Also added, if
+        asked for: `transcript` (the text that was read, None if the recogniser found none), `alternatives`
+        {label: rationale}, `abstained`, and `attention` (see `mmsr.evaluation.explain.attribution`): `words`,
+        a list of `{"word", "weight"}`, and `audio`, a list of `{"start", "end", "weight"}` (seconds). The
+        weights of a list sum to 1; it is None if the modality is absent or the fusion does not attend to it.
     """
 
     # Any: the base class declares them as None
@@ -77,12 +81,6 @@ class SentimentReasoningPipeline(Pipeline):
     _load_tokenizer: Any = False
     _load_feature_extractor: Any = False
     _load_image_processor: Any = False
-
-    default_load_audio: ClassVar[Callable[[Any], np.ndarray] | None] = None
-    """Set by `mmsr/__init__.py`, as are the next two, since the model's room knows no other."""
-    default_open_asr: ClassVar[Callable[[str], Transcribe] | None] = None
-    default_dress: ClassVar[Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]] | None] = None
-    """Makes of an answer and its utterance (`audio` as given, `text` as read) a dict that shows itself."""
 
     model: MmsrForSentimentReasoning
     processor: MmsrProcessor
@@ -115,7 +113,7 @@ class SentimentReasoningPipeline(Pipeline):
             raise ValueError(f"abstain_below={abstain_below:g}; accepted: a probability, above 0, to 1")
         preprocess = {"load_audio": load_audio, "sampling_rate": sampling_rate, "progress": progress}
         forward = {
-            "asr": self._open_asr(asr) if isinstance(asr, str | os.PathLike) else asr,
+            "asr": _recogniser(os.fspath(asr)) if isinstance(asr, str | os.PathLike) else asr,
             "forced_label": forced_label,
             "alternatives": alternatives,
             "attention": attention,
@@ -129,12 +127,6 @@ class SentimentReasoningPipeline(Pipeline):
             return {name: value for name, value in arguments.items() if value is not None}
 
         return given(preprocess), given(forward), given(postprocess)
-
-    def _open_asr(self, asr: str | os.PathLike[str]) -> Transcribe:
-        open_asr = type(self).default_open_asr
-        if open_asr is None:
-            raise ValueError(f"asr={str(asr)!r}: no recognisers; pass a callable, or `import mmsr`")
-        return open_asr(os.fspath(asr))
 
     def get_iterator(
         self,
@@ -212,9 +204,7 @@ class SentimentReasoningPipeline(Pipeline):
             )
         if audio is None:
             return {"audio": None, "text": text, "language": language, "source": None}
-        load = load_audio or type(self).default_load_audio
-        if load is None:
-            raise ValueError("no audio loader: pass load_audio=, or `import mmsr`, which provides one")
+        load = load_audio or _load_audio
         rate = record.get("sampling_rate") or sampling_rate or self.processor.feature_extractor.sampling_rate
         source = _audio_source(audio, rate)
         return {"audio": load(source), "text": text, "language": language, "source": source}
@@ -308,7 +298,7 @@ class SentimentReasoningPipeline(Pipeline):
 
     def postprocess(  # type: ignore[override]
         self, model_outputs: dict[str, Any], abstain_below: float | None = None
-    ) -> list[dict[str, Any]]:
+    ) -> list[Answer]:
         """Logits and token ids -> one answer a row."""
         config = self.model.config
         head = given = self._probabilities(model_outputs["head_logits"], config.temperature)
@@ -336,10 +326,7 @@ class SentimentReasoningPipeline(Pipeline):
         if abstain_below is not None:
             for answer in answers:
                 answer["abstained"] = answer["score"] < abstain_below
-        dress = type(self).default_dress
-        if dress is None:
-            return answers
-        return [dress(*pair) for pair in zip(answers, model_outputs["utterances"], strict=True)]
+        return [Answer(*pair) for pair in zip(answers, model_outputs["utterances"], strict=True)]
 
     def _add_extras(self, answers: list[dict[str, Any]], model_outputs: dict[str, Any]) -> None:
         """Put what was asked for beside label and rationale into the answers."""
@@ -360,6 +347,16 @@ class SentimentReasoningPipeline(Pipeline):
         """Logits `[b, c]` -> {label: probability} of each row."""
         rows = (logits.float() / temperature).softmax(-1).tolist()
         return [dict(zip(self.model.config.labels, row, strict=True)) for row in rows]
+
+
+_load_audio = Audio()
+
+
+@functools.lru_cache(maxsize=1)  # a pipeline that is called again asks for it again
+def _recogniser(model: str) -> Transcribe:
+    from mmsr.speech.recogniser import Transcriber
+
+    return Transcriber(model)
 
 
 class _Rows(Dataset[Any]):
@@ -419,13 +416,15 @@ def _audio_source(audio: Any, rate: int) -> Any:
 
 
 def _transcribed(rows: Sequence[dict[str, Any]], asr: Transcribe) -> list[dict[str, Any]]:
-    """Rows with a transcript where there was audio alone, and where something was heard."""
-    heard = [row for row in rows if row["text"] is None]
-    if not heard:
+    """Rows with the recogniser's text in those with audio alone, or None where it is empty."""
+    untranscribed = [row for row in rows if row["text"] is None]
+    if not untranscribed:
         return list(rows)
-    texts = asr([row["audio"] for row in heard], [row["language"] for row in heard])
-    if len(texts) != len(heard):
-        raise ValueError(f"asr gave {len(texts)} texts for {len(heard)} waveforms; accepted: one for each")
+    texts = asr([row["audio"] for row in untranscribed], [row["language"] for row in untranscribed])
+    if len(texts) != len(untranscribed):
+        raise ValueError(
+            f"asr gave {len(texts)} texts for {len(untranscribed)} waveforms; accepted: one for each"
+        )
     given = iter(texts)
     return [row if row["text"] is not None else {**row, "text": next(given).strip() or None} for row in rows]
 
@@ -446,5 +445,9 @@ def _shares(found: Attribution) -> dict[str, list[dict[str, Any]] | None]:
 
 
 PIPELINE_REGISTRY.register_pipeline(
-    TASK, pipeline_class=SentimentReasoningPipeline, pt_model=MmsrForSentimentReasoning, type="multimodal"
+    TASK,
+    pipeline_class=SentimentReasoningPipeline,
+    pt_model=MmsrForSentimentReasoning,
+    default={"model": (str(FOLDER / DEFAULT), None)},  # a folder has no revision
+    type="multimodal",
 )

@@ -20,7 +20,7 @@ from mmsr.model.presets import PRESETS, SHAPES, decoder_config, prefix_config
 logger = logging.get_logger(__name__)
 
 FORMAT_VERSION = 1
-"""Version of the checkpoint layout; a checkpoint of a later version is refused."""
+"""Version of the checkpoint format. A later version is refused; a checkpoint without one has version 1."""
 
 POOLINGS = ("mean", "attention", "statistics")
 DECODERS = ("cross_attention", "prefix", "none")
@@ -136,8 +136,8 @@ def check_names(what: str, names: Iterable[str], accepted: Iterable[str]) -> Non
 class MmsrConfig(PreTrainedConfig):
     """Architecture of `MmsrForSentimentReasoning`.
 
-    What is said of a modality that the fusion does not read changes nothing, so that an ablation can vary
-    `fusion` alone.
+    Settings of a modality that the fusion does not use change nothing, so that an ablation can vary `fusion`
+    alone.
 
     Args:
         audio_encoder: config (or its dict with `model_type`) of a transformers speech encoder; None with
@@ -164,12 +164,12 @@ class MmsrConfig(PreTrainedConfig):
             their dimensions are far larger than the others.
         audio_stride: neighbouring frames of the audio encoder that are stacked into one position of the
             fusion (frame-rate reduction): of some 50 frames a second, fewer outnumber the words less.
-        audio_window_seconds: length of the windows in which a Whisper encoder hears, up to its full window
+        audio_window_seconds: length of the windows that a Whisper encoder encodes, up to its full window
             (30 s, None), to which every clip is otherwise filled up.
         decoder_type: how the decoder reads the memory: through `cross_attention`, as a soft `prefix`, or
             `none` (a label only).
         prompt_transcript: the decoder reads the transcript's tokens after the memory's soft prefix, and the
-            fusion hears the audio alone: the shape of an audio-language model. Goes with
+            fusion gets the audio alone: the shape of an audio-language model. Goes with
             `decoder_type="prefix"`, `fusion="audio_only"` and a `rationale_format` in which the decoder gives
             the label, since the head would not know the transcript.
         rationale_format: `multitask` (the head gives the label, the decoder starts from the label's token and
@@ -247,6 +247,11 @@ class MmsrConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Build the sub-configs from their dicts, fill what is derived, and check the whole."""
+        if self.format_version > FORMAT_VERSION:  # first, since a later version may have other settings
+            raise ValueError(
+                f"this checkpoint has format_version={self.format_version}; this mmsr reads up to "
+                f"{FORMAT_VERSION}: install a later mmsr"
+            )
         for name in self.sub_configs:
             part = getattr(self, name)
             if isinstance(part, dict):
@@ -266,10 +271,15 @@ class MmsrConfig(PreTrainedConfig):
         """Refuse names that neither this class nor transformers knows, and which would change nothing."""
         known = _OF_TRANSFORMERS | GenerationConfig().to_dict().keys()
         unknown = [name for name in given if name not in known and not name.startswith("_")]
-        if self.transformers_version is None:  # which every saved configuration tells
+        if self.transformers_version is None:  # every saved configuration has one
             check_names("setting", unknown, self.settings())
         elif unknown:
             logger.warning("this configuration has settings that are not known: %s", ", ".join(unknown))
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As the base class; what was saved without a format version has version 1."""
+        return super().from_dict({"format_version": 1, **config_dict}, **kwargs)
 
     @classmethod
     def settings(cls) -> list[str]:
@@ -300,11 +310,6 @@ class MmsrConfig(PreTrainedConfig):
                 )
         if self.audio_layers is not None and self.uses_audio:
             self._check_audio_layers(self.audio_layers)
-        if self.format_version > FORMAT_VERSION:
-            raise ValueError(
-                f"this checkpoint has format_version={self.format_version}; this mmsr reads up to "
-                f"{FORMAT_VERSION}: install a later mmsr"
-            )
         if (self.decoder_type == "none") != (self.rationale_format == "none"):
             raise ValueError(
                 f"decoder_type={self.decoder_type!r} contradicts rationale_format={self.rationale_format!r}: "
@@ -360,7 +365,7 @@ class MmsrConfig(PreTrainedConfig):
         # Moonshine's `num_hidden_layers` are its decoder's
         last = getattr(part, "encoder_num_hidden_layers", getattr(part, "num_hidden_layers", None))
         ascending = bool(layers) and sorted(set(layers)) == layers and layers[0] >= 0
-        # a timm model tells no number: its stages are known once it is built
+        # a timm model's config has no number: its stages are known once it is built
         if not ascending or (last is not None and layers[-1] > last):
             raise audio_layers_error(layers, last)
 
@@ -472,7 +477,7 @@ class TimmAudioConfig(PreTrainedConfig):
 
     Args:
         architecture: name of the timm model, such as `resnet18` or `vit_tiny_patch16_224`.
-        window_seconds: length of the windows in which it hears, rounded up to a multiple of 32 spectrogram
+        window_seconds: length of the windows that it encodes, rounded up to a multiple of 32 spectrogram
             frames, the coarsest step of most image models.
         num_mel_bins: mel bands; for a model of fixed patches or stages, a multiple of their size.
         n_fft: samples of one spectrum (25 ms).

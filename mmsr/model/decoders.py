@@ -24,7 +24,15 @@ from typing import Any, cast
 import torch
 from einops import repeat
 from torch import Tensor, nn
-from transformers import Cache, LogitsProcessor, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    Cache,
+    LogitsProcessor,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache, StaticCache
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.utils import logging
@@ -37,8 +45,6 @@ logger = logging.get_logger(__name__)
 # What transformers calls a decoder's cache, in a model's arguments and in its output: `past_key_values` up to
 # 5.23, `cache` from 5.24 on, where the old name still answers and warns.
 CACHE = "cache" if "cache" in Seq2SeqLMOutput.__dataclass_fields__ else "past_key_values"
-
-# Transformers' Auto classes are imported inside functions: see the docstring of `encoders`.
 
 
 @dataclass
@@ -131,8 +137,6 @@ class CrossAttentionDecoder(RationaleDecoder):
         Raises:
             ValueError: it has no cross-attention.
         """
-        from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
-
         dtype = torch.get_default_dtype()
         if config.is_encoder_decoder:
             return without_encoder(AutoModelForSeq2SeqLM.from_config(config, dtype=dtype))
@@ -142,8 +146,6 @@ class CrossAttentionDecoder(RationaleDecoder):
     @classmethod
     def load(cls, name: str | os.PathLike[str]) -> PreTrainedModel:
         """The pretrained decoder; names in the log what of it is new."""
-        from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
-
         config = AutoConfig.from_pretrained(name)
         if config.is_encoder_decoder:
             model = AutoModelForSeq2SeqLM.from_pretrained(name, dtype=torch.float32)
@@ -309,8 +311,6 @@ class PrefixDecoder(RationaleDecoder):
         Raises:
             ValueError: it is an encoder-decoder.
         """
-        from transformers import AutoModelForCausalLM
-
         if config.is_encoder_decoder:
             raise ValueError(
                 f"decoder_type='prefix' wants a causal language model, not model_type={config.model_type!r}, "
@@ -321,8 +321,6 @@ class PrefixDecoder(RationaleDecoder):
     @classmethod
     def load(cls, name: str | os.PathLike[str]) -> PreTrainedModel:
         """The pretrained language model."""
-        from transformers import AutoModelForCausalLM
-
         return AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
 
     @staticmethod

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 from transformers.masking_utils import create_bidirectional_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils.generic import is_flash_attention_requested
 
@@ -111,28 +111,11 @@ class FeedForward(nn.Sequential):
         )
 
 
-class CheckpointedLayer(nn.Module):
-    """A layer that is computed again in the backward pass where the model's gradient checkpointing is on.
-
-    transformers sets both attributes in every module that has the first. Its own such class is not to be had
-    here: with it come the Auto classes (see the docstring of `encoders`).
-    """
-
-    gradient_checkpointing = False
-    _gradient_checkpointing_func: Callable[..., Any]
-
-    def __call__(self, *args: Any) -> Any:
-        """Run the layer, its activations kept or not."""
-        if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
-            return self._gradient_checkpointing_func(super().__call__, *args)
-        return super().__call__(*args)
-
-
-class FeedForwardLayer(CheckpointedLayer, FeedForward):
+class FeedForwardLayer(GradientCheckpointingLayer, FeedForward):
     """A feed-forward block that is a layer of its own, to be computed again in the backward pass if asked."""
 
 
-class CrossAttentionLayer(CheckpointedLayer):
+class CrossAttentionLayer(GradientCheckpointingLayer):
     """One stream attends to the other, then a feed-forward block; pre-norm, residual."""
 
     def __init__(self, config: FusionConfig) -> None:
@@ -150,7 +133,7 @@ class CrossAttentionLayer(CheckpointedLayer):
         return stream + self.feed_forward(stream), weights
 
 
-class SelfAttentionLayer(CheckpointedLayer):
+class SelfAttentionLayer(GradientCheckpointingLayer):
     """A sequence attends to itself, then a feed-forward block; pre-norm, residual."""
 
     def __init__(self, config: FusionConfig) -> None:

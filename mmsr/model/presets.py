@@ -1,10 +1,15 @@
-"""Named sizes of the model: the shapes of its parts (see `MmsrConfig.from_preset`)."""
+"""Named sizes of the model: the shapes of its parts (see `MmsrConfig.from_preset`).
+
+transformers is imported inside functions: its import brings `configuration.py` (see `mmsr/__init__.py`),
+which needs this module whole.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transformers import AutoConfig, PreTrainedConfig
+if TYPE_CHECKING:
+    from transformers import LlamaConfig, MBartConfig
 
 PRESETS = ("tiny", "small", "base")
 
@@ -19,14 +24,15 @@ def _initializer_range(width: int) -> float:
 
 def decoder_config(
     *, width: int, layers: int, heads: int, intermediate_size: int, **kwargs: Any
-) -> PreTrainedConfig:
+) -> MBartConfig:
     """Config of a rationale decoder from scratch: the pre-norm decoder half of MBart, with tied embeddings.
 
     `encoder_layers` is set to `layers` too, because generation sizes its cache from `num_hidden_layers`,
     which MBart maps to the encoder's count.
     """
-    return AutoConfig.for_model(
-        "mbart",
+    from transformers import MBartConfig
+
+    return MBartConfig(
         d_model=width,
         decoder_layers=layers,
         encoder_layers=layers,
@@ -38,18 +44,18 @@ def decoder_config(
         init_std=_initializer_range(width),
         is_decoder=True,
         is_encoder_decoder=False,
-        add_cross_attention=True,
         tie_word_embeddings=True,
-        **{"max_position_embeddings": 128, "dropout": 0.1, **kwargs},
+        **{"add_cross_attention": True, "max_position_embeddings": 128, "dropout": 0.1, **kwargs},
     )
 
 
 def prefix_config(
     *, width: int, layers: int, heads: int, intermediate_size: int, **kwargs: Any
-) -> PreTrainedConfig:
+) -> LlamaConfig:
     """Config of a causal language model from scratch (Llama's), for `decoder_type="prefix"`."""
-    return AutoConfig.for_model(
-        "llama",
+    from transformers import LlamaConfig
+
+    return LlamaConfig(
         hidden_size=width,
         num_hidden_layers=layers,
         num_attention_heads=heads,

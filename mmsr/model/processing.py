@@ -9,9 +9,7 @@ A row whose audio or text is None has a mask of zeros there: the model then uses
 
 from __future__ import annotations
 
-import json
 import os
-import unicodedata
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -34,17 +32,10 @@ from transformers.utils import logging
 from mmsr.model.alignment import spaced_words, token_spans, without_special_tokens
 from mmsr.model.configuration import DEFAULT_LABELS, RATIONALE_FORMATS, MmsrConfig, check_choice
 from mmsr.model.presets import PRESETS
+from mmsr.model.tokenizer import label_token, train_tokenizer
 from mmsr.records import Span
 
 logger = logging.get_logger(__name__)
-
-SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
-"""The first pieces of a tokenizer trained here, in the order of their ids (XLM-R's order)."""
-
-
-def label_token(label: str) -> str:
-    """The decoder's special token of a label."""
-    return f"<|{label}|>"
 
 
 class WordTokens(NamedTuple):
@@ -68,7 +59,7 @@ class MmsrProcessor(ProcessorMixin):
         labels: label names in the order of their ids; negative, neutral, positive by default.
         text_prefix: put before every transcript, such as `query: ` for e5 encoders.
         max_rationale_tokens: longer rationales are cut, which is logged with a count.
-        rationale_format: says where the label stands in the targets; the model's.
+        rationale_format: the model's; where the label stands in the targets.
     """
 
     # Defaults of the two sub-processors, under the names that transformers looks for.
@@ -400,80 +391,28 @@ class MmsrProcessor(ProcessorMixin):
         rationale_format: str = "multitask",
         text_prefix: str = "",
     ) -> MmsrProcessor:
-        """A processor whose BPE tokenizer is trained on `texts`, the training split's.
+        """A processor whose tokenizer is trained on texts, those of the training split.
 
-        BPE, so that the words of a small corpus become whole pieces, which a decoder quotes sooner than
-        fragments; byte fallback, so any script survives; Unicode NFC. Equal texts give equal tokenizers.
         The waveform's level is kept.
 
         Args:
-            texts: what to learn the pieces from: transcripts and rationales.
-            labels: label names in the order of their ids.
-            vocab_size: pieces at most, special tokens included.
-            max_text_tokens: longer transcripts are cut, which is logged with a count.
-            rationale_format: the model's.
-            text_prefix: put before every transcript.
+            texts: Transcripts and rationales to train on.
+            labels: Label names in the order of their ids.
+            vocab_size: Most tokens of the vocabulary, special tokens included.
+            max_text_tokens: Longer transcripts are cut, which is logged with a count.
+            rationale_format: The model's.
+            text_prefix: Put before every transcript.
 
         Raises:
-            ValueError: the texts are empty, or `vocab_size` does not hold the bytes, the special tokens and
-                every character of the texts.
+            ValueError: see `mmsr.model.tokenizer.train_tokenizer`.
         """
-        from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-        from transformers import PreTrainedTokenizerFast
-
         labels = list(labels or DEFAULT_LABELS.values())
-        special = [*SPECIAL_TOKENS, *map(label_token, labels)]
-        tokenizer = Tokenizer(models.BPE())
-        tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Strip()])
-        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-            [pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation("isolated")]
-        )
-        texts = list(texts)
-        characters = {c for text in texts for c in unicodedata.normalize("NFC", text) if not c.isspace()}
-        if not characters:
-            raise ValueError("no text to train the tokenizer on: every text is empty")
-        least = 256 + len(special) + len(characters) + 2
-        if vocab_size < least:
-            raise ValueError(
-                f"vocab_size={vocab_size} does not hold 256 bytes, {len(special)} special tokens and the "
-                f"texts' {len(characters)} characters; accepted: at least {least}"
-            )
-        trainer = trainers.BpeTrainer(
-            vocab_size=vocab_size - 256, special_tokens=special, min_frequency=2, show_progress=False
-        )
-        tokenizer.train_from_iterator(texts, trainer)
-        # The trainer knows no byte fallback: what it learned goes into a model that does, with 256 bytes.
-        learned = json.loads(tokenizer.to_str())["model"]
-        vocab = dict(learned["vocab"])
-        for byte in range(256):
-            vocab.setdefault(f"<0x{byte:02X}>", len(vocab))
-        tokenizer.model = models.BPE(
-            vocab=vocab,
-            merges=[tuple(pair) for pair in learned["merges"]],
-            unk_token="<unk>",
-            byte_fallback=True,
-        )
-        tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace()])
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single="<s> $A </s>",
-            pair="<s> $A </s> $B </s>",
-            special_tokens=[("<s>", 0), ("</s>", 2)],
-        )
-        fast = PreTrainedTokenizerFast(
-            tokenizer_object=tokenizer,
-            model_max_length=max_text_tokens,
-            bos_token="<s>",
-            pad_token="<pad>",
-            eos_token="</s>",
-            unk_token="<unk>",
-            mask_token="<mask>",
-            cls_token="<s>",
-            sep_token="</s>",
-            extra_special_tokens=[label_token(label) for label in labels],
+        tokenizer = train_tokenizer(
+            texts, labels=labels, vocab_size=vocab_size, max_text_tokens=max_text_tokens
         )
         return cls(
             _feature_extractor(do_normalize=False),
-            fast,
+            tokenizer,
             labels=labels,
             rationale_format=rationale_format,
             text_prefix=text_prefix,
@@ -493,7 +432,7 @@ class MmsrProcessor(ProcessorMixin):
         """The processor that goes with `MmsrForSentimentReasoning.from_encoders`.
 
         Args:
-            audio: Hub id or folder of the speech encoder; its own preprocessor says whether each utterance's
+            audio: Hub id or folder of the speech encoder; its own preprocessor tells if each utterance's
                 level is normalised away. None or `timm/<model>` = the level is kept.
             text: Hub id or folder of the text encoder, whose tokenizer is taken; None without one
                 (`fusion="audio_only"`): the decoder's tokenizer then reads transcripts, if there are any.
@@ -536,7 +475,7 @@ class MmsrProcessor(ProcessorMixin):
 
 
 _NO_LIMIT = 10**6
-"""transformers' tokenizers say a far larger number where they know no limit."""
+"""Tokenizers of transformers that know no limit have a far larger number."""
 
 
 def _positions(config: PreTrainedConfig) -> int:

@@ -1,8 +1,8 @@
 """A web page to try a model on: an utterance or a recording in; the answer, its reasons and the API out.
 
-    browser ──────┐                                          ┌─► the answer's or the timeline's own HTML
-                  ├─► limits ─► pipeline, one at a time ─────┤   (inference.answer, timeline.formats)
-    gradio_client ┘                                          └─► JSON
+    browser ──────┐                                         ┌─► the answer's or the timeline's own HTML
+                  ├─► limits ─► pipeline, one at a time ────┤   (inference.answer, inference.timeline.formats)
+    gradio_client ┘                                         └─► JSON
 
 Nothing is computed or drawn here that the pipeline and its answer do not know themselves. The page loads
 nothing from anywhere else, and what visitors send is deleted after an hour, or earlier with the server.
@@ -45,6 +45,7 @@ from mmsr.inference.pipeline import SentimentReasoningPipeline
 from mmsr.inference.timeline.formats import stamp, write_timeline
 from mmsr.inference.timeline.make import Timeline, make_timeline
 from mmsr.inference.timeline.transcripts import read_cues
+from mmsr.languages import NATIVE_NAMES
 from mmsr.model.fusion import attention_map
 
 if TYPE_CHECKING:
@@ -53,7 +54,6 @@ if TYPE_CHECKING:
 EXAMPLES = Path(__file__).parents[1] / "examples"
 """Five spoken utterances and examples.json; experiments/package_examples.py makes them."""
 
-LANGUAGES = {"en": "English", "vi": "Tiếng Việt", "zh": "中文", "de": "Deutsch", "fr": "Français"}
 
 _KEPT = 3600  # seconds that an upload is kept
 _WAITING = 32  # requests; a further one is told to come back
@@ -368,7 +368,9 @@ def _utterance(desk: Desk) -> None:
         with gr.Column():
             gr.Markdown("Examples, in synthetic voices:")
             with gr.Row():
-                tries = [gr.Button(LANGUAGES[one["language"]], size="sm", min_width=80) for one in examples]
+                tries = [
+                    gr.Button(NATIVE_NAMES[one["language"]], size="sm", min_width=80) for one in examples
+                ]
             audio = gr.Audio(
                 label="Speech",
                 sources=["upload", "microphone"],
@@ -497,7 +499,7 @@ class _Stale:
 
 
 def _languages(info: str, *, visible: bool = True) -> gr.Dropdown:
-    choices = [(name, code) for code, name in LANGUAGES.items()]
+    choices = [(name, code) for code, name in NATIVE_NAMES.items()]
     return gr.Dropdown(
         choices, value=None, label="Language", info=info, allow_custom_value=True, visible=visible
     )

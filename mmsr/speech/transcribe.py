@@ -1,4 +1,14 @@
-"""Transcripts of a manifest: every recording heard once, resumable."""
+"""Transcribing a manifest: each recording once, and a killed run is resumed.
+
+    manifest ─► issues, digests ─► rows not in the journal, by length ─► batches ─► `Transcriber`
+                                                                                         │
+    copy of the manifest with `asr_text`, OUT.words.jsonl ◄── OUT.journal.jsonl ◄────────┘
+
+After each batch the journal gets a line for each of its utterances, under a key made of the audio's samples,
+the recogniser's weights, the language and the options. So nothing is transcribed twice, even in another
+order or in a manifest that has grown. The journal stays beside the output for that. It can be deleted, at the
+cost of transcribing again.
+"""
 
 from __future__ import annotations
 
@@ -15,27 +25,27 @@ from mmsr.data.audio.decoding import Audio, AudioError
 from mmsr.data.manifest.manifest import Issue, ManifestError, examine_manifest
 from mmsr.data.manifest.tables import checked_ending, read_table, write_table
 from mmsr.evaluation.error_rates import word_error_rate
-from mmsr.files import write_file
-from mmsr.speech.recogniser import RATE, Chunk, Progress, Transcriber, Transcript, logger
-
-# ---------------------------------------------------------------------- a manifest
+from mmsr.files import Journal, write_file
+from mmsr.records import Progress
+from mmsr.speech.decoder import RATE, Chunk, Transcript
+from mmsr.speech.recogniser import Transcriber, logger
 
 
 @dataclass(frozen=True)
 class Transcribed:
-    """What became of a manifest.
+    """What `transcribe_manifest` did.
 
     Attributes:
-        rows: `id`, `text`, `asr_text`, `language` (given, else detected) and `seconds` of each row heard.
-        heard: How many waveforms the recogniser heard now.
-        known: How many rows the journal, or another row with the same audio, had the words of.
-        faults: Rows left without a transcript, with `keep_going`.
+        rows: `id`, `text`, `asr_text`, `language` (given, else detected) and `seconds` of each row.
+        heard: How many waveforms the recogniser transcribed in this run.
+        known: How many rows were in the journal, or have the audio of another row.
+        issues: Rows left without a transcript, with `keep_going`.
     """
 
     rows: list[dict[str, Any]]
     heard: int
     known: int
-    faults: tuple[Issue, ...]
+    issues: tuple[Issue, ...]
 
     def error_rates(self) -> dict[str, Any] | None:
         """WER and CER of the rows with a human transcript (see `word_error_rate`); None without any."""
@@ -59,26 +69,25 @@ def transcribe_manifest(
 ) -> Transcribed:
     """Write a copy of a manifest with `asr_text` filled in; every other column and row stays as it is.
 
-    Audio paths are written relative to the copy. All audio is decoded and checked before the recogniser
-    hears the first row. Beside the copy stand OUT.journal.jsonl (module docstring) and, where the transcriber
-    gives timestamps, OUT.words.jsonl: `id`, `language`, `timestamps` (`word` or `segment`) and `chunks` of
-    `text`, `start` and `end` in seconds.
+    Audio paths are written relative to the copy. All audio is decoded and checked before the first row is
+    transcribed. Beside the copy are written OUT.journal.jsonl (see the module's docstring) and, if the
+    transcriber gives timestamps, OUT.words.jsonl: `id`, `language`, `timestamps` (`word` or `segment`) and
+    `chunks` of `text`, `start` and `end` in seconds.
 
     Args:
         source: The manifest.
         transcriber: The recogniser.
-        out: The copy; its ending is its format.
-        language: Of every row, or `detect`; by default that of the manifest's column, detected where there
-            is none.
-        split: Hear the rows of this split alone; other rows keep their `asr_text`.
-        speakers: Hear the rows of these speakers alone.
-        columns: Where a column has another name in the file.
-        keep_going: Leave rows with faulty audio without a transcript instead of refusing the manifest.
-        progress: Is told the task, the rows done and all rows.
+        out: The copy; its suffix gives its format.
+        language: Of every row, or `detect`; by default the manifest's column, and detected without a value.
+        split: Transcribe the rows of this split only; other rows keep their `asr_text`.
+        speakers: Transcribe the rows of these speakers only.
+        columns: Names that columns have in the file, where they differ.
+        keep_going: Leave rows with unusable audio without a transcript instead of refusing the manifest.
+        progress: Called with the task, the rows done and all rows.
 
     Raises:
-        ManifestError: The manifest has faults, faulty audio among them; or no row is chosen.
-        ValueError: `out` is the manifest, or has an ending that is no manifest's.
+        ManifestError: The manifest has issues, unusable audio among them; or no row is chosen.
+        ValueError: `out` is the manifest, or its suffix is of no manifest's format; or the journal is none.
     """
     source, out = Path(source), Path(out)
     checked_ending(out)
@@ -87,43 +96,30 @@ def transcribe_manifest(
     named = dict(columns or {})
     examined = examine_manifest(source, columns=columns)
     table = read_table(source)
-    faults = [fault for fault in examined.faults if fault.column != "audio"]
-    if faults or (examined.faults and not keep_going):
-        raise ManifestError(examined.faults)
+    if any(issue.column != "audio" for issue in examined.issues) or (examined.issues and not keep_going):
+        raise ManifestError(examined.issues)
     rows = [
         {**row, "number": int(number)} for row, number in zip(examined.rows, examined.numbers, strict=True)
     ]
     chosen = _chosen(rows, source, split=split, speakers=speakers)
     for row in chosen:
         _decide_language(row, transcriber, source, language)
-    known_faults = {fault.row for fault in examined.faults}
-    heard, faulty = _digest(
-        [row for row in chosen if row["number"] not in known_faults], source, transcriber, progress
+    unusable = {issue.row for issue in examined.issues}
+    usable, found = _digest(
+        [row for row in chosen if row["number"] not in unusable], source, transcriber, progress
     )
-    faulty = [*examined.faults, *faulty]
-    if faulty and not keep_going:
-        raise ManifestError(faulty)
+    issues = (*examined.issues, *found)
+    if issues and not keep_going:
+        raise ManifestError(issues)
 
     out.parent.mkdir(parents=True, exist_ok=True)
-    fingerprint = transcriber.fingerprint
-    for row in heard:
-        row["key"] = _key(row["digest"], fingerprint, row["code"])
-    with _Journal(out.with_name(f"{out.name}.journal.jsonl")) as journal:
-        new = {row["key"]: row for row in heard if row["key"] not in journal}
-        queue = sorted(new.values(), key=lambda row: row["seconds"])
-        audio = Audio()
-        for done in range(0, len(queue), transcriber.batch_size):
-            batch = queue[done : done + transcriber.batch_size]
-            samples = [audio(row["audio"]) for row in batch]
-            answers = transcriber.transcribe(samples, languages=[row["code"] for row in batch])
-            journal.add({row["key"]: answer for row, answer in zip(batch, answers, strict=True)})
-            if progress:
-                progress("hearing", done + len(batch), len(queue))
-        transcripts = {row["number"]: journal[row["key"]] for row in heard}
-    words: dict[int, str | None] = {fault.row: None for fault in faulty if fault.row is not None}
+    transcripts, heard = _transcribe(
+        usable, transcriber, out.with_name(f"{out.name}.journal.jsonl"), progress
+    )
+    words: dict[int, str | None] = {issue.row: None for issue in issues if issue.row is not None}
     words |= {number: transcript.text for number, transcript in transcripts.items()}
     if transcriber.timestamps != "none":
-        _write_chunks(out, heard, transcripts, transcriber.timestamps)
+        _write_chunks(out, usable, transcripts, transcriber.timestamps)
     asr_text, audio_column = (named.get(name, name) for name in ("asr_text", "audio"))
     write_table(out, table.filled(asr_text, words).moved(audio_column, source.parent, out.parent))
     answered = [
@@ -132,15 +128,15 @@ def transcribe_manifest(
             "asr_text": transcripts[row["number"]].text,
             "language": row["language"] or transcripts[row["number"]].language,
         }
-        for row in heard
+        for row in usable
     ]
-    return Transcribed(answered, len(queue), len(heard) - len(queue), tuple(faulty))
+    return Transcribed(answered, heard, len(usable) - heard, issues)
 
 
 def _chosen(
     rows: list[dict[str, Any]], source: Path, *, split: str | None, speakers: Sequence[str] | None
 ) -> list[dict[str, Any]]:
-    """The rows to hear."""
+    """The rows to transcribe."""
     for column, values in (("split", [split] if split else None), ("speaker", speakers)):
         if values is None:
             continue
@@ -163,7 +159,7 @@ def _chosen(
 def _decide_language(
     row: dict[str, Any], transcriber: Transcriber, source: Path, language: str | None
 ) -> None:
-    """Set a row's `code`, the language that the recogniser is told."""
+    """Set a row's `code`, its language as the recogniser calls it."""
     if language == "detect":
         row["language"] = row["code"] = None
         return
@@ -179,10 +175,10 @@ def _decide_language(
 def _digest(
     rows: list[dict[str, Any]], source: Path, transcriber: Transcriber, progress: Progress | None
 ) -> tuple[list[dict[str, Any]], list[Issue]]:
-    """Decode every row once: its `seconds` and `digest`, or its fault."""
+    """Decode every row once; return the usable rows, with `seconds` and `digest`, and the issues."""
     audio = Audio()
 
-    def look(row: dict[str, Any]) -> Issue | None:
+    def examine(row: dict[str, Any]) -> Issue | None:
         try:
             samples = audio(row["audio"])
         except AudioError as error:
@@ -195,68 +191,48 @@ def _digest(
             return Issue(source.name, row["number"], "audio", problem)
         return None
 
-    faults = []
+    issues = []
     with ThreadPoolExecutor() as pool:
-        for done, fault in enumerate(pool.map(look, rows), start=1):
-            if fault is not None:
-                faults.append(fault)
+        for done, issue in enumerate(pool.map(examine, rows), start=1):
+            if issue is not None:
+                issues.append(issue)
             if progress:
                 progress("checking audio", done, len(rows))
-    wrong = {fault.row for fault in faults}
-    return [row for row in rows if row["number"] not in wrong], faults
+    unusable = {issue.row for issue in issues}
+    return [row for row in rows if row["number"] not in unusable], issues
 
 
 def _key(digest: str, fingerprint: str, code: str | None) -> str:
     return hashlib.sha256(f"{digest} {fingerprint} {code}".encode()).hexdigest()
 
 
-class _Journal:
-    """Transcripts by key in a file to which lines are only added: a kill costs no more than one batch."""
+def _transcribe(
+    rows: Sequence[Mapping[str, Any]], transcriber: Transcriber, path: Path, progress: Progress | None
+) -> tuple[dict[int, Transcript], int]:
+    """Transcribe the rows that the journal lacks; return all transcripts by row, and how many are new."""
+    fingerprint = transcriber.fingerprint
+    keys = {row["number"]: _key(row["digest"], fingerprint, row["code"]) for row in rows}
+    known: dict[str, Transcript] = {}
 
-    def __init__(self, path: Path):
-        self.path = path
-        self._known: dict[str, Transcript] = {}
+    def read(entry: dict[str, Any]) -> None:
+        key, chunks = entry.pop("key"), entry.pop("chunks")
+        timed = None if chunks is None else tuple(Chunk(**chunk) for chunk in chunks)
+        known[key] = Transcript(**entry, chunks=timed)
 
-    def __enter__(self) -> _Journal:
-        self._file = open(self.path, "ab+")
-        self._file.seek(0)
-        whole = 0
-        for line in self._file:
-            if not line.endswith(b"\n"):
-                break
-            whole += len(line)
-            try:
-                entry = json.loads(line)
-                key, chunks = entry.pop("key"), entry.pop("chunks")
-                timed = None if chunks is None else tuple(Chunk(**chunk) for chunk in chunks)
-                self._known[key] = Transcript(**entry, chunks=timed)
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                self._file.close()
-                raise ValueError(
-                    f"{self.path}, byte {whole - len(line)}: no line of a journal ({error});"
-                    " accepted: what a run left, or delete the file to hear everything again"
-                ) from error
-        self._file.truncate(whole)  # the line in which a kill fell
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._known
-
-    def __getitem__(self, key: str) -> Transcript:
-        return self._known[key]
-
-    def add(self, transcripts: Mapping[str, Transcript]) -> None:
-        """Keep a batch's transcripts."""
-        lines = (
-            json.dumps({"key": key, **asdict(heard)}, ensure_ascii=False)
-            for key, heard in transcripts.items()
-        )
-        self._file.write("".join(f"{line}\n" for line in lines).encode())
-        self._file.flush()
-        self._known.update(transcripts)
+    with Journal(path, read) as journal:
+        new = {key: row for row in rows if (key := keys[row["number"]]) not in known}
+        queue = sorted(new.items(), key=lambda item: item[1]["seconds"])
+        audio = Audio()
+        for done in range(0, len(queue), transcriber.batch_size):
+            batch = dict(queue[done : done + transcriber.batch_size])
+            samples = [audio(row["audio"]) for row in batch.values()]
+            answers = transcriber.transcribe(samples, languages=[row["code"] for row in batch.values()])
+            transcripts = dict(zip(batch, answers, strict=True))
+            journal.add(*({"key": key, **asdict(transcript)} for key, transcript in transcripts.items()))
+            known |= transcripts
+            if progress:
+                progress("hearing", done + len(batch), len(queue))
+    return {number: known[key] for number, key in keys.items()}, len(queue)
 
 
 def _write_chunks(
@@ -264,8 +240,8 @@ def _write_chunks(
 ) -> None:
     lines = []
     for row in rows:
-        heard = transcripts[row["number"]]
-        chunks = [asdict(chunk) for chunk in heard.chunks or ()]
-        line = {"id": row["id"], "language": heard.language, "timestamps": timestamps, "chunks": chunks}
+        transcript = transcripts[row["number"]]
+        chunks = [asdict(chunk) for chunk in transcript.chunks or ()]
+        line = {"id": row["id"], "language": transcript.language, "timestamps": timestamps, "chunks": chunks}
         lines.append(json.dumps(line, ensure_ascii=False) + "\n")
     write_file(out.with_name(f"{out.name}.words.jsonl"), "".join(lines).encode())

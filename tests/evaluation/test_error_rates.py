@@ -51,6 +51,13 @@ def test_unspaced_languages_have_a_cer_alone():
     assert units("您好 a", "zh") == ["您", "好", "a"] and normalise("您 好", "zh") == "您好"
 
 
+def test_a_language_is_one_however_it_is_written():
+    written = ["zh", "zho", "cmn", "zho_Hans", "zh-CN", "Chinese"]
+    rates = word_error_rate(["您好医生"] * 6, ["您号医生"] * 6, written)
+    assert list(rates["by_language"]) == ["zh"] and rates["wer"] is None
+    assert rates["cer"] == pytest.approx(1 / 4)
+
+
 def test_silence_counts():
     rates = word_error_rate(["", "hello there"], ["thank you", ""], ["de", "de"])
     assert (rates["insertions"], rates["deletions"], rates["wer"]) == (2, 2, 2.0)

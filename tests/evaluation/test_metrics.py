@@ -18,6 +18,7 @@ from mmsr.evaluation.metrics import (
     metrics_of,
     sentiment_metrics,
 )
+from mmsr.evaluation.provenance import Provenance
 from mmsr.evaluation.rationales import lengths
 from mmsr.evaluation.report import markdown_table
 from mmsr.evaluation.run import evaluate, write_run
@@ -110,10 +111,7 @@ def test_a_metric_of_one_record_is_in_metrics_json_comparisons_and_reports(
             tmp_path / name,
             {"test": metrics},
             predictions,
-            seed=0,
-            data_fingerprint="f",
-            command="c",
-            seconds=0,
+            provenance=Provenance(seed=0, data_fingerprint="f", command="c", seconds=0),
         )
     entry = document["test"]["text"]
     assert (entry["toy_recall"], entry["toy_words"]) == (0.5, 1.0)

@@ -83,7 +83,7 @@ def test_bleu_is_sacrebleus_of_the_corpus() -> None:
     assert rationale_metrics(references, hypotheses)["bleu"] == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("language", ["zh", "zh-Hans", "ZH_cn", None])
+@pytest.mark.parametrize("language", ["zh", "ZH_cn", "zho_Hans", "cmn", "Chinese", None])
 def test_bleu_of_chinese_is_over_characters(language: str | None) -> None:
     references, hypotheses = ["病人的语气很失望", "医生说得很清楚"], ["病人的语气很高兴", "医生说得很清楚"]
     expected = BLEU(tokenize="zh").corpus_score(hypotheses, [references]).score / 100

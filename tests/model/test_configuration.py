@@ -1,11 +1,14 @@
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from transformers import AutoConfig
 
+import mmsr
 from mmsr.model.configuration import FORMAT_VERSION, FUSIONS, MmsrConfig, TimmAudioConfig, check_choice
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.presets import PRESETS
@@ -74,6 +77,38 @@ def test_a_saved_config_comes_back_whole(tmp_path: Path):
     assert loaded.format_version == FORMAT_VERSION == json.loads((tmp_path / "config.json").read_text())[
         "format_version"
     ]  # fmt: skip
+
+
+# A checkpoint of each version of the format; to raise `FORMAT_VERSION` is to add the last of the old version.
+CHECKPOINTS = {1: mmsr.checkpoint("demo")}
+
+
+@pytest.mark.parametrize("version", range(1, FORMAT_VERSION + 1))
+def test_a_checkpoint_of_each_version_loads(version: int):
+    model = MmsrForSentimentReasoning.from_pretrained(CHECKPOINTS[version])
+    assert model.config.format_version == version
+
+
+def test_a_checkpoint_without_a_version_has_version_1(tmp_path: Path):
+    folder = shutil.copytree(mmsr.checkpoint("demo"), tmp_path / "model")
+    saved = json.loads((folder / "config.json").read_text())
+    assert saved.pop("format_version") == 1
+    (folder / "config.json").write_text(json.dumps(saved))
+    given, loaded = map(MmsrForSentimentReasoning.from_pretrained, (mmsr.checkpoint("demo"), folder))
+    assert loaded.config.format_version == 1
+    weights = loaded.state_dict()
+    assert all(torch.equal(weight, weights[name]) for name, weight in given.state_dict().items())
+
+
+def test_a_checkpoint_of_a_later_version_is_refused_in_one_line(tmp_path: Path):
+    later = {"model_type": "mmsr", "format_version": FORMAT_VERSION + 1, "fusion": "of later", "heads": {}}
+    (tmp_path / "config.json").write_text(json.dumps({**later, "transformers_version": "5.23.0"}))
+    expected = f"format_version={FORMAT_VERSION + 1}; this mmsr reads up to {FORMAT_VERSION}: install a later"
+    with pytest.raises(ValueError, match=expected) as refused:
+        AutoConfig.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=expected) as refused_by_loading:
+        mmsr.load_pipeline(tmp_path)
+    assert "\n" not in f"{refused.value}{refused_by_loading.value}"
 
 
 def test_a_config_from_before_temperatures_has_them_at_one(tmp_path: Path):

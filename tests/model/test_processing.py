@@ -11,7 +11,8 @@ from torch.testing import assert_close
 from transformers import AutoProcessor, AutoTokenizer, Wav2Vec2FeatureExtractor
 
 from mmsr.model.configuration import MmsrConfig
-from mmsr.model.processing import SPECIAL_TOKENS, MmsrProcessor, label_token
+from mmsr.model.processing import MmsrProcessor
+from mmsr.model.tokenizer import SPECIAL_TOKENS, label_token
 
 Waveforms = list[np.ndarray]
 

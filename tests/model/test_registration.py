@@ -3,8 +3,10 @@
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import pytest
+from transformers import BertConfig, BertModel
 
 import mmsr
 
@@ -16,23 +18,57 @@ assert not heavy, f"import mmsr brought {heavy}"
 
 MODEL_IS_KNOWN = """
 import mmsr
-from transformers import AutoConfig, AutoModel
+from transformers import MODEL_MAPPING, AutoConfig, AutoModel
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
-config = AutoConfig.for_model("mmsr")
+config = AutoConfig.for_model("mmsr", fusion="text_only", decoder_type="none", rationale_format="none",
+    text_encoder={"model_type": "bert", "vocab_size": 8, "hidden_size": 8, "num_hidden_layers": 1,
+                  "num_attention_heads": 1, "intermediate_size": 8})
 assert type(config) is mmsr.MmsrConfig
-assert AutoModel._model_mapping[type(config)] is mmsr.MmsrForSentimentReasoning
+assert type(AutoModel.from_config(config)) is mmsr.MmsrForSentimentReasoning
+assert MODEL_MAPPING[type(config)] is mmsr.MmsrForSentimentReasoning
 assert PROCESSOR_MAPPING[type(config)] is mmsr.MmsrProcessor
 """
 
 PIPELINE_IS_KNOWN = """
 import numpy
-from transformers.pipelines import PIPELINE_REGISTRY
+from transformers.pipelines import PIPELINE_REGISTRY, pipeline
 
 task = PIPELINE_REGISTRY.supported_tasks["sentiment-reasoning"]
 assert task["impl"] is mmsr.SentimentReasoningPipeline and task["pt"] == (mmsr.MmsrForSentimentReasoning,)
-assert mmsr.SentimentReasoningPipeline.default_load_audio((numpy.ones(8), 16_000)).shape == (8,)
+pipe = pipeline("sentiment-reasoning")
+assert type(pipe.model) is mmsr.MmsrForSentimentReasoning and type(pipe.processor) is mmsr.MmsrProcessor
+answer = pipe({"audio": (0.1 * numpy.random.randn(8_000), 8_000)})
+assert answer["label"] in pipe.model.config.labels and "<" in answer._repr_html_()
 """
+
+CHECKPOINT_LOADS = """
+import mmsr
+from transformers import AutoConfig, AutoModel, AutoProcessor
+
+model = AutoModel.from_pretrained(mmsr.checkpoint("demo"))
+assert type(model) is mmsr.MmsrForSentimentReasoning
+assert type(AutoConfig.from_pretrained(mmsr.checkpoint("demo"))) is mmsr.MmsrConfig
+assert type(AutoProcessor.from_pretrained(mmsr.checkpoint("demo"))) is mmsr.MmsrProcessor
+"""
+
+ANOTHER_MODEL = """
+import sys
+import mmsr
+from transformers import AutoModel
+
+assert "transformers.modeling_utils" not in sys.modules, "AutoModel brought transformers' model code"
+assert type(AutoModel.from_pretrained({folder!r})).__name__ == "BertModel"
+ours = {{name for name in sys.modules if name.partition(".")[0] == "mmsr"}}
+light = {{"mmsr", "mmsr.model", "mmsr.model.auto", "mmsr.model.configuration", "mmsr.model.presets"}}
+assert ours == light, f"another model brought {{ours - light}}"
+assert "datasets" not in sys.modules
+"""
+
+
+def run(code: str) -> None:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(
@@ -40,15 +76,24 @@ assert mmsr.SentimentReasoningPipeline.default_load_audio((numpy.ones(8), 16_000
     [
         LIGHT + MODEL_IS_KNOWN + PIPELINE_IS_KNOWN,
         "import transformers.pipelines" + MODEL_IS_KNOWN + PIPELINE_IS_KNOWN,
+        "import mmsr.model.presets" + MODEL_IS_KNOWN,
         "import mmsr.model.encoders.registry" + MODEL_IS_KNOWN,
         "import mmsr.model.decoders" + MODEL_IS_KNOWN,
         "import mmsr.model.processing" + MODEL_IS_KNOWN,
+        CHECKPOINT_LOADS,
     ],
-    ids=["mmsr", "transformers", "encoders", "decoders", "processing"],
+    ids=["mmsr", "transformers", "presets", "encoders", "decoders", "processing", "checkpoint"],
 )
 def test_transformers_knows_the_model_whatever_is_imported_first(code: str):
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
-    assert done.returncode == 0, done.stderr
+    run(code)
+
+
+def test_another_model_loads_without_ours(tmp_path: Path):
+    config = BertConfig(
+        vocab_size=8, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8
+    )
+    BertModel(config).save_pretrained(tmp_path)
+    run(ANOTHER_MODEL.format(folder=str(tmp_path)))
 
 
 def test_every_public_name_is_there():

@@ -33,8 +33,10 @@ from transformers import (
 from mmsr.cli.main import main
 from mmsr.data.manifest.manifest import ManifestError, load_manifest
 from mmsr.data.manifest.tables import read_table
-from mmsr.speech.recogniser import RATE, Transcriber, _loops
+from mmsr.speech.decoder import RATE
+from mmsr.speech.recogniser import Transcriber
 from mmsr.speech.transcribe import transcribe_manifest
+from mmsr.speech.whisper import is_loop
 
 pytest.importorskip("jiwer", reason="error rates need jiwer: pip install 'mmsr[asr]'")
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -209,7 +211,8 @@ def test_whisper_is_told_the_language_or_finds_it(whisper):
     assert [heard.language for heard in told[:2]] == ["en", "vi"]
     assert told[0].text != told[1].text
     assert told[2] == told[("en", "vi").index(told[2].language)]
-    assert transcriber.check_language("Vietnamese") == "vi"
+    written = ("Vietnamese", "vie", "VI_vn", "Tiếng Việt")
+    assert [transcriber.check_language(name) for name in written] == ["vi"] * 4
     with pytest.raises(ValueError, match="'de'; accepted: en, vi"):
         transcriber.transcribe(samples, languages=["en", "de", None])
 
@@ -229,6 +232,9 @@ def test_an_adapter_is_chosen_by_language(tmp_path):
     heard = transcriber.transcribe(samples, languages=["vi", "en", "vie", "zh-CN"])
     assert [row.language for row in heard] == ["vie", "eng", "vie", "cmn-script_simplified"]
     assert heard[0] == heard[2] and len({row.text for row in heard}) == 3
+    assert (
+        transcriber.check_language("Chinese") == transcriber.check_language("zho_Hans") == heard[3].language
+    )
     with pytest.raises(ValueError, match="'fr'; accepted: cmn-script_simplified, eng, vie"):
         transcriber.check_language("fr")
 
@@ -261,8 +267,8 @@ def test_a_file_that_is_no_journal_is_named(folder, ctc, tmp_path):
 
 
 def test_loops_are_told_from_words():
-    assert _loops("the door by " * 12)
-    assert not _loops("kids are talking by the door, and dogs are sitting by the same door")
+    assert is_loop("the door by " * 12)
+    assert not is_loop("kids are talking by the door, and dogs are sitting by the same door")
 
 
 # ---------------------------------------------------------------------- a manifest
@@ -343,23 +349,23 @@ def test_a_killed_run_goes_on_and_hears_nothing_twice(folder, ctc, tmp_path):
     code = """
 import sys, time
 from mmsr.speech.recogniser import Transcriber
-from mmsr.speech.transcribe import _Journal
+from mmsr.files import Journal
 from mmsr.cli.main import main
 hear, kept = Transcriber.transcribe, []
 def counted(self, samples, **options):
     print("heard", len(samples), flush=True)
     return hear(self, samples, **options)
 Transcriber.transcribe = counted
-add = _Journal.add
-def stop(self, transcripts):
-    add(self, transcripts)
+add = Journal.add
+def stop(self, *entries):
+    add(self, *entries)
     kept.append(1)
     if len(kept) == 2 and sys.argv[1] == "stop":
         self._file.write(b'{"key": "torn')
         self._file.flush()
         print("now", flush=True)
         time.sleep(60)
-_Journal.add = stop
+Journal.add = stop
 main(sys.argv[2:])
 """
     arguments = ["transcribe", "--manifest", folder / "m.csv", "--asr", ctc, "--out", out]

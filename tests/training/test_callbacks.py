@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from mmsr.data.loading.datamodule import MmsrDataModule
-from mmsr.data.manifest.manifest import load_manifest
+from mmsr.data.manifest.manifest import load_manifest, utterances
 from mmsr.evaluation.calibration import calibrate, calibration_line
+from mmsr.inference.loading import predictor
 from mmsr.inference.pipeline import SentimentReasoningPipeline
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor
@@ -49,10 +50,8 @@ def test_temperatures_are_those_of_the_pipeline_s_answers(
     found = (model.config.temperature, model.config.decoder_temperature)
     model.config.temperature = model.config.decoder_temperature = 1.0
 
-    def predict(records: Any) -> Any:
-        return pipe([{name: record[name] for name in ("audio", "text")} for record in records], batch_size=16)
-
-    expected = calibrate(predict, data.dev_rows.to_list(), labels=model.config.labels)
+    answer = predictor(pipe, batch_size=16)
+    expected = calibrate(answer, utterances(data.dev_rows), labels=model.config.labels)
     assert line == calibration_line(expected)
     assert found[0] == pytest.approx(expected["temperature"], abs=1e-6) and found[0] != 1
     assert found[1] == pytest.approx(expected.get("decoder_temperature", 1.0), abs=1e-6)

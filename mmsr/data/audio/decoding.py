@@ -114,7 +114,7 @@ class Audio:
             `[s]` float32 in [-1, 1] at `sampling_rate`, piece after piece.
 
         Raises:
-            AudioError: As in a call, once the fault is reached.
+            AudioError: As in a call, once the damage is reached.
         """
         name, count = _name(source), 0
         pieces, rate = _pieces(source, name, seconds)

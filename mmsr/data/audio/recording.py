@@ -8,11 +8,11 @@ recording, also when the program is killed.
 
 import os
 import tempfile
-from collections.abc import Callable
 
 import numpy as np
 
 from mmsr.data.audio.decoding import Audio
+from mmsr.records import Progress
 
 _BYTES = 4  # of a sample
 
@@ -32,9 +32,7 @@ class Recording:
 
     rate = 16_000  # Hz
 
-    def __init__(
-        self, source: str | os.PathLike[str], *, progress: Callable[[str, int, int], None] | None = None
-    ):
+    def __init__(self, source: str | os.PathLike[str], *, progress: Progress | None = None):
         self.source = os.fspath(source)
         self._file = tempfile.TemporaryFile(prefix="mmsr-recording-")
         self._length = 0

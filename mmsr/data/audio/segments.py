@@ -16,6 +16,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from mmsr.records import Progress
+
 SAMPLE_RATE = 16000
 # Loudness is compared over this many seconds: a plosive's closure counts, a zero crossing does not.
 _QUIET = 0.05
@@ -106,7 +108,7 @@ def speech_segments(
     max_silence: float = Segmentation.max_silence,
     padding: float = Segmentation.padding,
     threshold: float = Segmentation.threshold,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[Segment]:
     """Find the speech in a recording, in segments that do not overlap, in order.
 
@@ -135,9 +137,7 @@ def speech_segments(
     return [part for stretch in padded for part in cut_at_quietest(samples, stretch, settings)]
 
 
-def _speech(
-    samples: Samples, settings: Segmentation, progress: Callable[[str, int, int], None] | None
-) -> list[Segment]:
+def _speech(samples: Samples, settings: Segmentation, progress: Progress | None) -> list[Segment]:
     """Stretches of speech without padding, those that a short silence parts joined."""
     model, timestamps = silero()
     # Silence after the end: without it, the silence that a recording ends with would count as speech.
@@ -156,9 +156,7 @@ def _speech(
     ]
 
 
-def _probabilities(
-    samples: Samples, frames: int, model: Any, progress: Callable[[str, int, int], None] | None
-) -> list[float]:
+def _probabilities(samples: Samples, frames: int, model: Any, progress: Progress | None) -> list[float]:
     """Probability of speech in each frame; beyond the samples there is silence."""
     import torch
 

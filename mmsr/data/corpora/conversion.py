@@ -4,8 +4,8 @@
                                                                                   DIR/corpus.json
                                                                                   DIR/left_out.csv, DIR/audio/
 
-`corpus.json` says what the manifest is (protocol, counts, terms, command); what evaluates a manifest puts it
-beside its figures. Every row of the source is in the manifest or in `left_out.csv` with its reason.
+`corpus.json` describes the manifest (protocol, counts, terms, command); an evaluation on the manifest puts it
+beside its metrics. Every row of the source is in the manifest, or in `left_out.csv` with the reason.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,11 +40,9 @@ from mmsr.data.corpora.source import (
 from mmsr.data.manifest.manifest import COLUMNS, ManifestError, examine_manifest
 from mmsr.data.manifest.tables import Table, write_table
 from mmsr.files import atomic_write
+from mmsr.records import Progress
 
 logger = logging.getLogger(__name__)
-
-Progress = Callable[[str, int, int], None]
-"""Is told the corpus, the rows done and the rows in all."""
 
 _AT_ONCE = 64  # rows whose audio is in memory together
 _LONGER = 0.1  # seconds by which a file may pass its segment's length and still be that segment
@@ -91,11 +89,11 @@ def convert(
         labels: Key of the protocol to follow, `sentiment` in most corpora; by default the corpus's first.
         copy: Copy the recordings, so that the folder stands alone.
         command: What the user typed, for the record.
-        progress: Is told how far it is.
+        progress: Called with the corpus, the rows done and all rows.
 
     Raises:
         CorpusError: The source has another layout, `out` is taken, or no such protocol is known.
-        ManifestError: Rows of the source have faults, each named by file and row; nothing is written.
+        ManifestError: Rows of the source have issues, each named by file and row; nothing is written.
     """
     root, out = Path(os.path.abspath(source)), Path(os.path.abspath(out))
     labels = next(iter(corpus.protocols)) if labels is None else labels
@@ -115,10 +113,10 @@ def convert(
         protocol = _with_labels(reader.protocol, rows)
         record = _record(reader, rows, protocol, place=os.fspath(source), command=command)
         _write(unfinished, rows, reader.left_out, record)
-        faults = examine_manifest(unfinished / "manifest.csv", labels=protocol.labels).faults
-        if faults:
-            raise ManifestError(faults)
-    _tell(reader, record)
+        issues = examine_manifest(unfinished / "manifest.csv", labels=protocol.labels).issues
+        if issues:
+            raise ManifestError(issues)
+    _log_left_out(reader, record)
     return Conversion(out / "manifest.csv", record, tuple(reader.left_out), tuple(reader.notes))
 
 
@@ -135,7 +133,7 @@ def _rows(source: Source, sounds: "_Sounds", progress: Progress | None) -> Itera
                 if error is not None and source.corpus.text_alone and utterance.text:
                     source.left_out.append(LeftOut("audio", utterance.where, error))
                 elif error is not None:
-                    source.fault(utterance.where, error, column="audio")
+                    source.issue(utterance.where, error, column="audio")
                 yield _row(utterance, audio, seconds)
             done += len(part)
             if progress:
@@ -149,7 +147,7 @@ def _kept(source: Source) -> Iterator[Utterance]:
     for utterance in source.corpus.read(source):
         first = place_of.setdefault(utterance.id, utterance.where)
         if first != utterance.where:
-            source.fault(
+            source.issue(
                 utterance.where,
                 f"{utterance.id!r} is the id of {first} too; accepted: each recording once",
                 column="id",
@@ -173,11 +171,11 @@ def _check_account(source: Source, rows: list[dict[str, str]]) -> None:
     """Whether each row read is written or left out with a reason.
 
     Raises:
-        ManifestError: Rows have faults.
+        ManifestError: Rows have issues.
         CorpusError: The adapter lost rows.
     """
-    if source.faults:
-        raise ManifestError(source.faults)
+    if source.issues:
+        raise ManifestError(source.issues)
     if not rows:
         reasons = "; ".join(sorted({gap.reason for gap in source.left_out})) or "it has none"
         raise source.wrong_layout(f"no row to write ({reasons})")
@@ -288,7 +286,7 @@ def _with_labels(protocol: Protocol, rows: Iterable[dict[str, str]]) -> Protocol
 def _record(
     source: Source, rows: list[dict[str, str]], protocol: Protocol, *, place: str, command: str | None
 ) -> dict[str, Any]:
-    """What corpus.json says."""
+    """The content of corpus.json."""
     corpus = source.corpus
     gaps = {what: [gap for gap in source.left_out if gap.what == what] for what in ("row", "audio")}
     counts: dict[str, Any] = {
@@ -325,8 +323,8 @@ def _write(folder: Path, rows: list[dict[str, str]], left_out: list[LeftOut], re
     (folder / "corpus.json").write_text(text, encoding="utf-8")
 
 
-def _tell(source: Source, record: dict[str, Any]) -> None:
-    """Say what the manifest lacks, a line for each reason."""
+def _log_left_out(source: Source, record: dict[str, Any]) -> None:
+    """Log what the manifest lacks, a line for each reason."""
     name = source.corpus.name
     for note in source.notes:
         logger.warning("%s: %s", name, note)

@@ -2,17 +2,7 @@
 
 from collections.abc import Iterator
 
-from mmsr.data.corpora.source import SOUND, VIDEO, Corpus, Protocol, Source, Utterance
-
-_SPLITS = {
-    "train": "train",
-    "training": "train",
-    "dev": "dev",
-    "val": "dev",
-    "valid": "dev",
-    "validation": "dev",
-    "test": "test",
-}
+from mmsr.data.corpora.source import SOUND, SPLIT_OF, VIDEO, Corpus, Protocol, Source, Utterance
 
 
 def _read_folders(source: Source) -> Iterator[Utterance]:
@@ -20,14 +10,14 @@ def _read_folders(source: Source) -> Iterator[Utterance]:
     for path in source.recordings():
         place = source.name(path)
         *splits, label = path.relative_to(source.root).parts[:-1] or [""]
-        if not label or len(splits) > 1 or any(name.lower() not in _SPLITS for name in splits):
-            known = ", ".join(_SPLITS)
-            source.fault(
+        if not label or len(splits) > 1 or any(name.lower() not in SPLIT_OF for name in splits):
+            known = ", ".join(SPLIT_OF)
+            source.issue(
                 place, f"lies in no label's folder; accepted: LABEL/FILE or SPLIT/LABEL/FILE ({known})"
             )
             continue
-        if not splits and label.lower() in _SPLITS:
-            source.fault(place, f"{label!r} is a split's name; accepted: {label}/LABEL/{path.name}")
+        if not splits and label.lower() in SPLIT_OF:
+            source.issue(place, f"{label!r} is a split's name; accepted: {label}/LABEL/{path.name}")
             continue
         transcript = path.with_suffix(".txt")
         yield Utterance(
@@ -36,7 +26,7 @@ def _read_folders(source: Source) -> Iterator[Utterance]:
             audio=path,
             text=source.text(transcript).strip() if transcript.is_file() else None,
             label=label,
-            split=_SPLITS[splits[0].lower()] if splits else None,
+            split=SPLIT_OF[splits[0].lower()] if splits else None,
         )
     for transcript in source.paths({".txt"}):
         if not any(transcript.with_suffix(ending).is_file() for ending in SOUND | VIDEO):

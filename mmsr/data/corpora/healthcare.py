@@ -1,6 +1,6 @@
 """Sentiment Reasoning for healthcare: the paper's own data, as its spreadsheets or as its Hub dataset.
 
-Language and split of a file are told by its path (`train_eng.xlsx`, `French/test-0000.parquet`). The
+The path of a file gives its language and split (`train_eng.xlsx`, `French/test-0000.parquet`). The
 same row in another language is its translation, and neighbouring rows are from one recording. So the
 translations of a row stand together in the manifest: a split by contiguous blocks leaks neither.
 """
@@ -15,17 +15,12 @@ from typing import Any
 
 import datasets
 
-from mmsr.data.corpora.source import SENTIMENTS, Corpus, CorpusError, Protocol, Source, Utterance
+from mmsr.data.corpora.source import SENTIMENTS, SPLIT_OF, Corpus, CorpusError, Protocol, Source, Utterance
 from mmsr.data.manifest.manifest import ManifestError, examine_manifest
+from mmsr.languages import guess_language
 
-_LANGUAGES = {
-    "vi": ("vi", "vie", "vn", "vietnamese"),
-    "en": ("en", "eng", "english"),
-    "zh": ("zh", "zho", "cn", "chi", "chinese", "mandarin"),
-    "de": ("de", "deu", "ger", "german"),
-    "fr": ("fr", "fra", "fre", "french"),
-}
-_SPLITS = {"train": ("train",), "dev": ("dev", "val", "valid", "validation"), "test": ("test",)}
+_LANGUAGES = ("vi", "en", "zh", "de", "fr")
+_SPLITS = ("train", "dev", "test")
 _COLUMNS = {"text": "text", "asr_text": "asr", "rationale": "human_justification", "label": "label"}
 _TABLES = frozenset({".xlsx", ".csv", ".tsv"})
 _LABEL_OF = {str(index): label for index, label in enumerate(SENTIMENTS)} | {
@@ -47,8 +42,8 @@ def _read_sentiment_reasoning(source: Source) -> Iterator[Utterance]:
 def _told_by_path(source: Source, path: Path) -> tuple[str, str]:
     """Split and language of a file, from the words of its path; Vietnamese where it names no language."""
     words = re.findall(r"[a-z]+", source.name(path.with_suffix("")).lower())
-    splits = {split for split, names in _SPLITS.items() for word in words if word in names}
-    languages = {language for language, names in _LANGUAGES.items() for word in words if word in names}
+    splits = {SPLIT_OF[word] for word in words if word in SPLIT_OF}
+    languages = {language for word in words if (language := guess_language(word)) in _LANGUAGES}
     if len(splits) != 1 or len(languages) > 1:
         found = ", ".join(sorted(splits | languages)) or "neither"
         raise source.wrong_layout(
@@ -87,7 +82,7 @@ def _read_table(source: Source, path: Path, *, split: str, language: str) -> lis
     except ManifestError as error:
         raise CorpusError(str(error)) from error
     source.read[place] += len(table.rows)
-    source.faults += [dataclasses.replace(fault, file=place) for fault in table.faults]
+    source.issues += [dataclasses.replace(issue, file=place) for issue in table.issues]
     return [
         Utterance(
             id=f"{language}-{split}-{number}",
@@ -112,7 +107,7 @@ def _header(path: Path) -> Sequence[object]:
             return next(book.worksheets[0].iter_rows(values_only=True), ())
         finally:
             book.close()
-    except Exception:  # as the manifest's reader is about to say, in better words
+    except Exception:  # the manifest's reader raises a better error for it
         return []
 
 
@@ -163,7 +158,7 @@ def _read_shards(source: Source, paths: list[Path], *, split: str, language: str
             if label is None:
                 accepted = f"{', '.join(SENTIMENTS)}, or their indices 0 to 2"
                 problem = f"{values['label']!r} is unknown; accepted: {accepted}"
-                source.fault(place, problem, row=row, column="label")
+                source.issue(place, problem, row=row, column="label")
             yield Utterance(
                 id=f"{language}-{split}-{number}",
                 where=f"{place}, row {row}",

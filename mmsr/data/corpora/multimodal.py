@@ -29,7 +29,7 @@ def _read_meld(source: Source) -> Iterator[Utterance]:
             for column, values in accepted.items():
                 if row[column].lower() not in values:
                     problem = f"{row[column]!r} is unknown; accepted: {', '.join(values)}"
-                    source.fault(place, problem, row=number, column=column)
+                    source.issue(place, problem, row=number, column=column)
             clip = f"dia{row['Dialogue_ID']}_utt{row['Utterance_ID']}"
             emotion = row["Emotion"].lower()
             yield Utterance(
@@ -89,11 +89,11 @@ def _read_mosi(source: Source) -> Iterator[Utterance]:
         if score is None or abs(score) > 3:
             if score is not None:
                 problem = f"{row['label']!r} is no score; accepted: -3 to 3"
-                source.fault(place, problem, row=number, column="label")
+                source.issue(place, problem, row=number, column="label")
             continue
         if row["mode"] not in _MOSI_SPLITS:
             problem = f"{row['mode']!r} is unknown; accepted: {', '.join(_MOSI_SPLITS)}"
-            source.fault(place, problem, row=number, column="mode")
+            source.issue(place, problem, row=number, column="mode")
             continue
         if source.labels == "acc2" and score == 0:
             source.leave_out(f"{place}, row {number}", "its score 0 is neither negative nor positive")

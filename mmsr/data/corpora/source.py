@@ -2,8 +2,8 @@
 
     Source (files, tables, clips; counts what is read) ─► Corpus.read ─► Utterance, Utterance, ...
 
-An adapter reads through `Source`, which counts: a row that is neither given nor left out with a reason is
-found out. What is wrong with single rows is collected and told together.
+An adapter reads through `Source`, which counts: a row that is neither given nor left out with a reason is an
+error. The issues of single rows are collected and raised together.
 """
 
 import csv
@@ -20,6 +20,13 @@ from mmsr.data.manifest.manifest import Issue
 
 SENTIMENTS = ("negative", "neutral", "positive")
 
+#: Names of splits in the paths of corpora.
+SPLIT_OF = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("dev", "val", "valid", "validation"), "dev"),
+    "test": "test",
+}
+
 #: Endings of recordings that libsndfile decodes, and of those whose sound ffmpeg has to take out.
 SOUND = frozenset({".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".au", ".w64", ".caf"})
 VIDEO = frozenset({".mp4", ".m4a", ".aac", ".avi", ".mkv", ".mov", ".webm", ".wma", ".flv"})
@@ -33,7 +40,7 @@ _CP1252 = {
 
 
 class CorpusError(ValueError):
-    """A corpus that cannot be converted; the message is one line that says what was looked for."""
+    """A corpus that cannot be converted; the message is one line, with what was expected."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,13 +108,13 @@ class Utterance:
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """A published corpus: where it is had from, what it looks like on disk, and how it is read.
+    """A published corpus: where it comes from, its layout on disk, and how it is read.
 
     Attributes:
         name: What `mmsr data convert --from` calls it.
         read: The adapter.
-        layout: Which files it looks for, for messages.
-        home: Where the corpus is had from.
+        layout: Which files are expected, for messages.
+        home: Where the corpus comes from.
         licence: Its terms.
         protocols: By the value of `--labels`, the default first.
         text_alone: Whether a row whose recording is missing or broken stays, with its text alone.
@@ -150,7 +157,7 @@ class Source:
     Attributes:
         read: Rows or recordings read so far, by file or folder. Each has to be given or left out.
         left_out: What the adapter left out.
-        faults: What is wrong with single rows; nothing is written where there are any.
+        issues: What is wrong with single rows; nothing is written where there are any.
         notes: What a person should know about the whole.
     """
 
@@ -160,7 +167,7 @@ class Source:
         self.labels = labels
         self.read: Counter[str] = Counter()
         self.left_out: list[LeftOut] = []
-        self.faults: list[Issue] = []
+        self.issues: list[Issue] = []
         self.notes: list[str] = []
 
     @property
@@ -172,9 +179,9 @@ class Source:
         """A path as messages call it: as it lies below the root."""
         return path.relative_to(self.root).as_posix()
 
-    def fault(self, place: str, problem: str, *, row: int | None = None, column: str | None = None) -> None:
+    def issue(self, place: str, problem: str, *, row: int | None = None, column: str | None = None) -> None:
         """Note what is wrong with a row or file, and what is accepted; the conversion then fails."""
-        self.faults.append(Issue(place, row, column, problem))
+        self.issues.append(Issue(place, row, column, problem))
 
     def leave_out(self, where: str, reason: str) -> None:
         """Note a row that the manifest will lack."""
@@ -204,7 +211,7 @@ class Source:
         return sorted(found)
 
     def files(self, pattern: str) -> list[Path]:
-        """Files whose path ends as this glob pattern says, wherever below the root.
+        """Files anywhere below the root whose path ends as this glob pattern.
 
         Raises:
             CorpusError: There is none.
@@ -280,7 +287,7 @@ class Source:
                 if not any(value.strip() for value in values):
                     self.leave_out(f"{name}, row {number}", "blank row")
                 elif len(values) != len(header):
-                    self.fault(
+                    self.issue(
                         name, f"has {len(values)} values; accepted: {len(header)}, as the header", row=number
                     )
                 else:
@@ -304,12 +311,12 @@ class Source:
         return text.translate(_CP1252)
 
     def number(self, value: str, place: str, *, row: int, column: str) -> float | None:
-        """A value as a finite number, or None and a fault."""
+        """A value as a finite number, or None and an issue."""
         try:
             number = float(value)
         except ValueError:
             number = float("nan")
         if not abs(number) < float("inf"):
-            self.fault(place, f"{value!r} is no number; accepted: a finite number", row=row, column=column)
+            self.issue(place, f"{value!r} is no number; accepted: a finite number", row=row, column=column)
             return None
         return number

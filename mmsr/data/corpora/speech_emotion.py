@@ -39,7 +39,7 @@ def _read_emodb(source: Source) -> Iterator[Utterance]:
     for path in source.recordings():
         code = _EMODB_NAME.fullmatch(path.stem)
         if code is None:
-            source.fault(
+            source.issue(
                 source.name(path),
                 "is no EmoDB name; accepted: speaker, text, emotion and version, as 03a01Fa,"
                 f" the emotion one of {', '.join(_EMODB_EMOTIONS)}",
@@ -117,7 +117,7 @@ def _read_ravdess(source: Source) -> Iterator[Utterance]:
         place = source.name(path)
         code = _RAVDESS_NAME.fullmatch(path.stem)
         if code is None:
-            source.fault(
+            source.issue(
                 place, "is no RAVDESS name; accepted: seven two-digit codes, as 03-01-06-01-02-01-12"
             )
         elif code["channel"] == "02":
@@ -206,7 +206,7 @@ def _read_iemocap(source: Source) -> Iterator[Utterance]:
             turn = _IEMOCAP_TURN.fullmatch(line.strip())
             if turn is None:
                 problem = f"{line.strip()!r} is no turn; accepted: [start - end], turn, emotion, [v, a, d]"
-                source.fault(place, problem, row=number)
+                source.issue(place, problem, row=number)
                 continue
             if turn["id"] not in texts:
                 source.notes.append(f"{turn['id']} has no transcript")

@@ -272,7 +272,7 @@ def split_manifest(
     file `<out's stem>.split.json`.
 
     Args:
-        source: A csv, tsv, jsonl, parquet or xlsx file without faults.
+        source: A csv, tsv, jsonl, parquet or xlsx file without issues.
         out: The copy, in any of these formats.
         by: What is never cut.
         shares: As for `split_rows`; not with `folds`.
@@ -288,7 +288,7 @@ def split_manifest(
         split.
 
     Raises:
-        ManifestError: The manifest has faults (audio files are not opened), too few groups, or values in the
+        ManifestError: The manifest has issues (audio files are not opened), too few groups, or values in the
             column that would be written.
         ValueError: Settings do not go together, or an ending is not known.
     """
@@ -300,8 +300,8 @@ def split_manifest(
     if fold is not None and not making_folds:
         raise ValueError("--fold needs --folds, or --by leave-one-speaker-out")
     examined = examine_manifest(source, columns=columns, check_audio=False)
-    if examined.faults:
-        raise ManifestError(examined.faults)
+    if examined.issues:
+        raise ManifestError(examined.issues)
     options: dict[str, Any] = {"by": by, "source": source.name, **settings}
     if making_folds:
         numbers = fold_rows(examined.rows, folds=folds, **options)

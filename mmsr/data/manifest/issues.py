@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-_SHOWN_FAULTS = 20
+_SHOWN_ISSUES = 20
 
 
 @dataclass(frozen=True)
@@ -34,18 +34,18 @@ class Issue:
 
 
 class ManifestError(ValueError):
-    """A manifest that cannot be used; the message has one line per fault, the first 20 and then a count.
+    """A manifest that cannot be used; the message has one line per issue, the first 20 and then a count.
 
     Attributes:
-        faults: Every fault found, in the order of the rows.
+        issues: Every issue found, in the order of the rows.
     """
 
-    def __init__(self, faults: Sequence[Issue]):
-        self.faults = tuple(faults)
-        lines = [str(fault) for fault in self.faults[:_SHOWN_FAULTS]]
-        if (more := len(self.faults) - _SHOWN_FAULTS) > 0:
-            lines.append(f"{self.faults[0].file}: {more} more faults, {len(self.faults)} in all")
+    def __init__(self, issues: Sequence[Issue]):
+        self.issues = tuple(issues)
+        lines = [str(issue) for issue in self.issues[:_SHOWN_ISSUES]]
+        if (more := len(self.issues) - _SHOWN_ISSUES) > 0:
+            lines.append(f"{self.issues[0].file}: {more} more faults, {len(self.issues)} in all")
         super().__init__("\n".join(lines))
 
     def __reduce__(self) -> tuple[type["ManifestError"], tuple[tuple[Issue, ...]]]:
-        return type(self), (self.faults,)
+        return type(self), (self.issues,)

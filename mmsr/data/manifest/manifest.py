@@ -48,7 +48,7 @@ COLUMNS = ("id", "audio", "text", "asr_text", "label", "rationale", "language", 
 DURATION = "duration"  # optional: seconds, where a table knows them, so that no file is opened for them
 _UTTERANCE = ("audio", "text", "asr_text")  # a row needs one of them
 _READ = (*COLUMNS, DURATION)
-_ORDER = ("audio", *(column for column in _READ if column != "audio"))  # in which a row's faults are told
+_ORDER = ("audio", *(column for column in _READ if column != "audio"))  # of a row's issues
 _FEATURES = datasets.Features(
     {column: datasets.Value("string") for column in COLUMNS} | {DURATION: datasets.Value("float64")}
 )
@@ -64,14 +64,14 @@ class ExaminedManifest:
     """What a manifest holds, and what is wrong in it.
 
     Attributes:
-        rows: The rows that can be used so far as they can; a value with a fault is None.
+        rows: The usable rows; a value with an issue is None.
         numbers: Number `[n]` of each of these rows as seen in its file (`mmsr.data.manifest.tables`).
-        faults: Every fault, those of the table first, then in the order of the rows.
+        issues: Every issue, those of the table first, then in the order of the rows.
     """
 
     rows: datasets.Dataset
     numbers: np.ndarray
-    faults: tuple[Issue, ...]
+    issues: tuple[Issue, ...]
 
 
 def load_manifest(
@@ -95,16 +95,16 @@ def load_manifest(
         source: A csv, tsv, jsonl, parquet or xlsx file (its first sheet), as a path or as a URL that fsspec
             knows; or a folder or id of a dataset in the Hub's format (`owner/name`, `owner/name:config`),
             whose splits are the column `split`. Text files are UTF-8.
-        labels: The label set. Other labels are faults; a number that is not a label itself is its index.
+        labels: The label set. Other labels are issues; a number that is not a label itself is its index.
         split: Keep the rows of this split alone. All rows are checked nevertheless.
         columns: Where a column has another name in the file, `{"rationale": "human_justification"}`.
         label_map: What labels are called in the file, `{"pos": "positive"}`; others stay what they are. A
             name that no row has is logged.
-        check_audio: Whether a missing audio file is a fault. What lies on another machine is not asked for.
-        require: Columns in which a missing value is a fault.
+        check_audio: Whether a missing audio file is an issue. URLs are not requested.
+        require: Columns in which a missing value is an issue.
 
     Raises:
-        ManifestError: The file cannot be read, or has faults; or no row is in `split`.
+        ManifestError: The file cannot be read, or has issues; or no row is in `split`.
     """
     examined = examine_manifest(
         source,
@@ -114,8 +114,8 @@ def load_manifest(
         check_audio=check_audio,
         require=require,
     )
-    if examined.faults:
-        raise ManifestError(examined.faults)
+    if examined.issues:
+        raise ManifestError(examined.issues)
     return examined.rows if split is None else _in_split(examined.rows, split, os.path.basename(source))
 
 
@@ -128,7 +128,7 @@ def examine_manifest(
     check_audio: bool = True,
     require: Sequence[str] = (),
 ) -> ExaminedManifest:
-    """Read a manifest whole, and say what is wrong in it instead of raising.
+    """Read a manifest whole, and return its issues instead of raising.
 
     Arguments and rows are `load_manifest`'s.
 
@@ -172,7 +172,7 @@ def stream_manifest(
         Rows, `{column: text or None}`, with `duration` a number where the file has it.
 
     Raises:
-        ManifestError: The file cannot be read; or some rows have faults, before the first of them is given.
+        ManifestError: The file cannot be read; or some rows have issues, before the first of them is given.
     """
     name = os.path.basename(os.fspath(source))
     for part in parts(source):
@@ -263,7 +263,7 @@ def _in_split(rows: datasets.Dataset, split: str, name: str) -> datasets.Dataset
 
 
 class _Table:
-    """Turns a table's raw columns into checked ones, a chunk at a time, and collects its faults."""
+    """Turns a table's raw columns into checked ones, a chunk at a time, and collects its issues."""
 
     def __init__(
         self,
@@ -297,10 +297,10 @@ class _Table:
         self._spool = _Spool()
         self._parts: dict[str, int] = {}  # source of each part -> its place
         self._taken: list[tuple[Part, np.ndarray]] = []  # numbers of the rows kept of each chunk
-        self._faults: list[tuple[tuple[int, int, int], Issue]] = []  # with part, row and rank
+        self._issues: list[tuple[tuple[int, int, int], Issue]] = []  # with part, row and rank
 
     def rename(self, column: str, name: str) -> None:
-        """Say what a column is called from now on."""
+        """Set the name of a column in the files to come."""
         self.source_of[column] = name
         self.wanted = frozenset(self.source_of.values())
 
@@ -309,9 +309,9 @@ class _Table:
         """Whether the file has that column."""
         return self.source_of[DURATION] in self.found
 
-    def add(self, part: Part, faults: Sequence[Issue]) -> None:
-        """Keep faults that a part's reader found."""
-        self._faults += [((self._place(part), fault.row or 0, -1), fault) for fault in faults]
+    def add(self, part: Part, issues: Sequence[Issue]) -> None:
+        """Keep issues that a part's reader found."""
+        self._issues += [((self._place(part), issue.row or 0, -1), issue) for issue in issues]
 
     def take(self, part: Part, chunk: Chunk) -> tuple[pa.Table, np.ndarray]:
         """Check a chunk's rows: those that are not blank, and their numbers `[n]`."""
@@ -327,7 +327,7 @@ class _Table:
             self.blank += int(blank.sum())
             numbers = numbers[~blank]
             given = {column: _only(values, ~blank) for column, values in given.items()}
-        report = _Report(self._faults, self._place(part), part.name, numbers)
+        report = _Report(self._issues, self._place(part), part.name, numbers)
         missing_column = pa.nulls(len(numbers), pa.string())
         texts = {
             column: _as_text(given[column], column, report) if column in given else missing_column
@@ -355,19 +355,19 @@ class _Table:
 
     def refuse(self, numbers: np.ndarray) -> None:
         """Raise what was found so far, of the table as a whole if it lacks a column."""
-        ordered = [fault for _, fault in sorted(self._faults, key=lambda entry: entry[0])]
+        ordered = [issue for _, issue in sorted(self._issues, key=lambda entry: entry[0])]
         whole, echoes = self._check_whole(len(numbers), ordered) if len(numbers) else ([], set())
-        if faults := [*whole, *(fault for fault in ordered if fault.column not in echoes)]:
-            raise ManifestError(faults)
+        if issues := [*whole, *(issue for issue in ordered if issue.column not in echoes)]:
+            raise ManifestError(issues)
 
     def finish(self) -> ExaminedManifest:
-        """The table and its faults, those of the whole in place of their echoes in every row."""
+        """The table and its issues, those of the whole in place of their echoes in every row."""
         rows = self._spool.finish()
         if not self.has_durations:
             rows = rows.remove_columns(DURATION)
         numbers = [numbers for _, numbers in self._taken]
         self._check_identities(rows)
-        ordered = [fault for _, fault in sorted(self._faults, key=lambda entry: entry[0])]
+        ordered = [issue for _, issue in sorted(self._issues, key=lambda entry: entry[0])]
         whole, echoes = self._check_whole(len(rows), ordered)
         if dropped := [column for column in self.found if column not in self.wanted]:
             logger.warning("%s: columns not used: %s", self.name, ", ".join(dropped))
@@ -383,16 +383,16 @@ class _Table:
         return ExaminedManifest(
             rows=rows,
             numbers=np.concatenate(numbers) if numbers else np.zeros(0, dtype=np.int64),
-            faults=(*whole, *(fault for fault in ordered if fault.column not in echoes)),
+            issues=(*whole, *(issue for issue in ordered if issue.column not in echoes)),
         )
 
     def _check_whole(
-        self, rows: datasets.Dataset, faults: list[Issue]
+        self, rows: datasets.Dataset, issues: list[Issue]
     ) -> tuple[list[Issue], set[str | None]]:
-        """Faults of the table as a whole, and the columns whose faults in every row they stand for."""
+        """Issues of the table as a whole, and the columns whose issues in every row they stand for."""
         if not rows:
             problem = "has no rows; accepted: at least one"
-            return ([] if faults else [Issue(self.name, None, None, problem, code="table-empty")]), set()
+            return ([] if issues else [Issue(self.name, None, None, problem, code="table-empty")]), set()
         found = ", ".join(self.found)
         absent = {column for column in COLUMNS if self.source_of[column] not in self.found}
         echoes: set[str | None] = set(absent.intersection((*self.renamed, *self.require)))
@@ -405,7 +405,7 @@ class _Table:
             problem = f"none of {', '.join(_UTTERANCE)} is in the file; found: {found}"
             problem += f"; accepted: {', '.join(COLUMNS)}"
             whole.append(Issue(self.name, None, None, problem, code="column-missing"))
-            echoes.add("audio")  # where each row was told that it has neither
+            echoes.add("audio")  # of which each row has the issue that it has neither
         return whole, echoes
 
     def _check_identities(self, rows: datasets.Dataset) -> None:
@@ -419,8 +419,8 @@ class _Table:
             if (first, row) != (part, number):
                 where = "" if first == part else f" of {first.name}"
                 problem = f"{identity!r} is the id of row {row}{where} too; accepted: each id once"
-                fault = Issue(part.name, number, "id", problem, code="id-twice")
-                self._faults.append(((self._place(part), number, _ORDER.index("id")), fault))
+                issue = Issue(part.name, number, "id", problem, code="id-twice")
+                self._issues.append(((self._place(part), number, _ORDER.index("id")), issue))
 
     def _audio(self, audio: pa.Array, folder: str, report: "_Report") -> pa.Array:
         given = audio.to_pylist()
@@ -478,19 +478,19 @@ class _Table:
 
 @dataclass(frozen=True)
 class _Report:
-    """Takes the faults of a chunk's rows."""
+    """Takes the issues of a chunk's rows."""
 
-    faults: list[tuple[tuple[int, int, int], Issue]]
+    issues: list[tuple[tuple[int, int, int], Issue]]
     place: int
     name: str
     numbers: np.ndarray
 
     def __call__(self, rows: np.ndarray, column: str, problem: Callable[[int], str], code: str) -> None:
-        """Add a fault for each row of which `rows [n]` is true; `problem` says what is wrong with a row."""
+        """Add an issue for each row of which `rows [n]` is true; `problem` describes a row's."""
         rank = _ORDER.index(column)
         for row in np.flatnonzero(rows):
-            fault = Issue(self.name, int(self.numbers[row]), column, problem(int(row)), code=code)
-            self.faults.append(((self.place, int(self.numbers[row]), rank), fault))
+            issue = Issue(self.name, int(self.numbers[row]), column, problem(int(row)), code=code)
+            self.issues.append(((self.place, int(self.numbers[row]), rank), issue))
 
 
 class _Spool:
@@ -553,7 +553,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _blank(values: Column) -> np.ndarray:
-    """Which values `[n]` say nothing."""
+    """Which values `[n]` are missing or blank."""
     if isinstance(values, pa.Array) and _is_text(values.type):
         return pc.fill_null(pc.equal(pc.utf8_trim_whitespace(values), ""), True).to_numpy(
             zero_copy_only=False

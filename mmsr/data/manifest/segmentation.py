@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from mmsr.data.manifest.manifest import COLUMNS, DURATION, ManifestError, examin
 from mmsr.data.manifest.tables import Table, holds_bytes, read_table, write_table
 from mmsr.data.storage import is_url, relative_to
 from mmsr.files import atomic_write
+from mmsr.records import Progress
 
 # ---------------------------------------------------------------------- manifests
 
@@ -54,7 +55,7 @@ def segment_manifest(
     columns: Mapping[str, str] | None = None,
     keep_text: bool = False,
     keep_label: bool = True,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> SegmentedManifest:
     """Give each segment of a manifest's long recordings a row of its own.
 
@@ -84,14 +85,14 @@ def segment_manifest(
         SegmentError: silero-vad is missing, a row's id is that of a segment, or the new manifest would
             overwrite the old one.
         AudioError: A recording cannot be read; the message names its row.
-        ManifestError: The manifest has faults.
+        ManifestError: The manifest has issues.
     """
     settings, out = settings or Segmentation(), Path(out)
     if (out / "manifest.csv").exists() and (out / "manifest.csv").samefile(manifest):
         raise SegmentError(f"{out} is the folder of {manifest}; accepted: another folder to write to")
     examined = examine_manifest(manifest, columns=columns)
-    if examined.faults:
-        raise ManifestError(examined.faults)
+    if examined.issues:
+        raise ManifestError(examined.issues)
     table = examined.rows.to_list()
     known = [*COLUMNS, *([DURATION] if DURATION in examined.rows.column_names else [])]
     others, more = _others(manifest, examined.numbers, {*COLUMNS, DURATION, *(columns or {}).values()})
@@ -156,7 +157,7 @@ def _seconds(row: Mapping[str, Any]) -> float:
 
 
 def _segmented(row: Mapping[str, Any], folder: Path, settings: Segmentation) -> dict[str, Any]:
-    """The recording's folder of segments, made where it is not there: what its segments.json says."""
+    """The content of segments.json in the recording's folder of segments, which is made if it is missing."""
     made_from = {"audio": row["audio"], **asdict(settings)}
     if not is_url(row["audio"]):
         file = os.stat(row["audio"])

@@ -1,4 +1,4 @@
-"""Transcripts as columns: which of them say the same, and how much is said.
+"""Transcripts as columns: which of them are the same sentence, and how long they are.
 
 A sentence is what is left of a transcript without case, punctuation and Unicode form.
 """
@@ -7,12 +7,12 @@ import numpy as np
 import pyarrow
 import pyarrow.compute as pc
 
-#: Letters from which on a sentence is one speaker's own: "thank you so much" is said by anyone anywhere.
+#: Fewest letters of a sentence that identifies an utterance: anyone may say "thank you so much".
 TELLING = 20
 
 
 def letters(texts: pyarrow.ChunkedArray) -> np.ndarray:
-    """How much each text `[n]` says: characters but spaces; a Han, kana or hangul one counts three."""
+    """Length of each text `[n]`: characters but spaces; a Han, kana or hangul one counts three."""
     written = pc.utf8_length(pc.replace_substring(texts, " ", ""))
     full = pc.count_substring_regex(texts, r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}]")
     return pc.fill_null(pc.add(written, pc.multiply(full, 2)), 0).to_numpy()

@@ -53,10 +53,10 @@ class Part:
 
     Attributes:
         source: Its path or URL.
-        split: The split that a Hub dataset's layout says it is of.
+        split: Its split by the layout of a Hub dataset.
         dataset: The rows themselves, where only `datasets` knows how to read them.
-        audio_column: What the column `audio` is called, unless the caller says otherwise.
-        class_names: What the numbers in a column stand for, where the dataset's README says so.
+        audio_column: Name of the column `audio`, unless the caller gives another.
+        class_names: What the numbers in a column stand for, by the dataset's README.
         called: How messages call it, where its own name is not enough.
     """
 
@@ -178,14 +178,14 @@ def _hub_parts(name: str, place: str, configuration: str | None) -> list[Part]:
 
 
 def chunks(
-    part: Part, wanted: Collection[str], faults: list[Issue], *, stream: bool = False
+    part: Part, wanted: Collection[str], issues: list[Issue], *, stream: bool = False
 ) -> Iterator[Chunk]:
     """Read a part.
 
     Args:
         part: One of `parts`.
         wanted: Columns that are used; others may be left unread.
-        faults: Gets what is wrong with single rows.
+        issues: Gets what is wrong with single rows.
         stream: Whether audio inside the table comes with the chunk, not from an Arrow file made of it.
 
     Raises:
@@ -199,7 +199,7 @@ def chunks(
     try:
         with fsspec.open(part.source, "rb") as file:
             reader = _READERS[_ending(part.source)]
-            for chunk in reader(part, file, faults, wanted=wanted, stream=stream):
+            for chunk in reader(part, file, issues, wanted=wanted, stream=stream):
                 if part.class_names and _ending(part.source) != ".parquet":
                     named = {
                         name: _named(values, part.class_names.get(name))
@@ -223,7 +223,7 @@ def unreadable(source: str, problem: str, *, code: str = "unreadable") -> Manife
 
 
 def is_blank(value: object) -> bool:
-    """Whether a value says nothing."""
+    """Whether a value is missing or has no characters but spaces."""
     return (
         value is None
         or (isinstance(value, str) and not value.strip())
@@ -238,15 +238,15 @@ def _ending(name: str) -> str:
 # ---------------------------------------------------------------------- rows of text
 
 
-def _read_csv(part: Part, file: BinaryIO, faults: list[Issue], **_: object) -> Iterator[Chunk]:
-    return _read_delimited(part, file, ",", faults)
+def _read_csv(part: Part, file: BinaryIO, issues: list[Issue], **_: object) -> Iterator[Chunk]:
+    return _read_delimited(part, file, ",", issues)
 
 
-def _read_tsv(part: Part, file: BinaryIO, faults: list[Issue], **_: object) -> Iterator[Chunk]:
-    return _read_delimited(part, file, "\t", faults)
+def _read_tsv(part: Part, file: BinaryIO, issues: list[Issue], **_: object) -> Iterator[Chunk]:
+    return _read_delimited(part, file, "\t", issues)
 
 
-def _read_delimited(part: Part, file: BinaryIO, delimiter: str, faults: list[Issue]) -> Iterator[Chunk]:
+def _read_delimited(part: Part, file: BinaryIO, delimiter: str, issues: list[Issue]) -> Iterator[Chunk]:
     records = enumerate(_records(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), delimiter), 1)
     _, (first, stray) = next(records, (1, ([], None)))
     if stray is not None:
@@ -256,10 +256,10 @@ def _read_delimited(part: Part, file: BinaryIO, delimiter: str, faults: list[Iss
         kept = []
         for number, (values, stray) in some:
             if stray is not None:
-                faults.append(Issue(part.name, number, None, stray, code="quote-stray"))
+                issues.append(Issue(part.name, number, None, stray, code="quote-stray"))
             elif values and len(values) != len(header):
                 problem = f"has {len(values)} values; accepted: {len(header)}, as the header has"
-                faults.append(Issue(part.name, number, None, problem, code="ragged-row"))
+                issues.append(Issue(part.name, number, None, problem, code="ragged-row"))
             else:
                 kept.append((number, values or [""] * len(header)))
         columns = list(zip(*(values for _, values in kept), strict=True)) or [()] * len(header)
@@ -276,7 +276,7 @@ def _records(lines: Iterator[str], delimiter: str) -> Iterator[tuple[list[str], 
 
     Many programs write tsv without quoting. There a quote is stray, too, if it opens a cell of several lines,
     each of which is a row by itself: it would merge them. A quoted header, or a doubled quote in the row,
-    says that the file does quote.
+    shows that the file does quote.
     """
     ahead: deque[str] = deque()  # lines to be read again
     taken: list[str] = []  # lines of the present row
@@ -318,7 +318,7 @@ def _merged(lines: Sequence[str], width: int) -> bool:
 
 
 def _read_jsonl(
-    part: Part, file: BinaryIO, faults: list[Issue], *, wanted: Collection[str], **_: object
+    part: Part, file: BinaryIO, issues: list[Issue], *, wanted: Collection[str], **_: object
 ) -> Iterator[Chunk]:
     lines = enumerate(io.TextIOWrapper(file, encoding="utf-8-sig"), start=1)
     names: dict[str, None] = {}
@@ -329,17 +329,17 @@ def _read_jsonl(
                 values = json.loads(line) if line.strip() else {}
             except json.JSONDecodeError as error:
                 problem = f"is not JSON ({error.msg}); accepted: one object a line"
-                faults.append(Issue(part.name, number, None, problem, code="ragged-row"))
+                issues.append(Issue(part.name, number, None, problem, code="ragged-row"))
                 continue
             if not isinstance(values, dict):
                 problem = f"holds a {type(values).__name__}; accepted: one JSON object a line"
-                faults.append(Issue(part.name, number, None, problem, code="ragged-row"))
+                issues.append(Issue(part.name, number, None, problem, code="ragged-row"))
                 continue
             names.update(dict.fromkeys(values))
             halved = [*_halved(values, wanted)] if _SURROGATE.search(line) else []
             for name, near in halved:
                 problem = f"{near!r} has half of a character; accepted: both of its \\u escapes, or neither"
-                faults.append(Issue(part.name, number, name, problem, code="text-surrogate"))
+                issues.append(Issue(part.name, number, name, problem, code="text-surrogate"))
             if not halved:
                 rows.append((number, values))
         yield _of_rows(rows, list(names))
@@ -353,7 +353,7 @@ def _halved(values: Mapping[str, object], wanted: Collection[str]) -> Iterator[t
             yield name, text[max(0, half.start() - 20) : half.end() + 20]
 
 
-def _read_xlsx(part: Part, file: BinaryIO, faults: list[Issue], **_: object) -> Iterator[Chunk]:
+def _read_xlsx(part: Part, file: BinaryIO, issues: list[Issue], **_: object) -> Iterator[Chunk]:
     try:
         import openpyxl
     except ImportError as error:
@@ -375,7 +375,7 @@ def _read_xlsx(part: Part, file: BinaryIO, faults: list[Issue], **_: object) -> 
             for number, values in some:
                 if any(not is_blank(value) for value in values[len(header) :]):
                     problem = f"has values beyond the header; accepted: {len(header)} values"
-                    faults.append(Issue(part.name, number, None, problem, code="ragged-row"))
+                    issues.append(Issue(part.name, number, None, problem, code="ragged-row"))
             filled = [
                 (number, dict(itertools.zip_longest(header, values[: len(header)])))
                 for number, values in some
@@ -410,7 +410,7 @@ def _names(part: Part, header: Sequence[object]) -> list[str]:
 
 
 def _read_parquet(
-    part: Part, file: BinaryIO, faults: list[Issue], *, wanted: Collection[str], stream: bool
+    part: Part, file: BinaryIO, issues: list[Issue], *, wanted: Collection[str], stream: bool
 ) -> Iterator[Chunk]:
     try:
         table = pyarrow.parquet.ParquetFile(file)
@@ -570,7 +570,7 @@ class Table:
 
 
 def read_table(path: Path, *, without: Collection[str] = ()) -> Table:
-    """Read a file that `examine_manifest` has read without a fault, every column and value as it is.
+    """Read a file that `examine_manifest` has read without an issue, every column and value as it is.
 
     Args:
         path: The file.

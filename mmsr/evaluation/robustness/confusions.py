@@ -24,7 +24,8 @@ from typing import Any
 
 from mmsr.data.manifest.manifest import Issue, ManifestError, examine_manifest, load_manifest
 from mmsr.data.manifest.tables import read_table, write_table
-from mmsr.evaluation.error_rates import UNSPACED, base_language, edits, units, word_error_rate
+from mmsr.evaluation.error_rates import edits, units, word_error_rate
+from mmsr.languages import UNSPACED, language_code
 
 _Token = tuple[str, float]  # a written word, and how likely it goes wrong yet
 _DRAWS = 50  # for one edit: nearly always the first will do
@@ -191,7 +192,7 @@ class Confusions:
         draw = random.Random(f"{seed}/{identity}")
         exact = wer * len(units(text, language))
         wanted = int(exact) + (draw.random() < exact % 1)
-        spaced = base_language(language) not in UNSPACED
+        spaced = language_code(language) not in UNSPACED
         state = [
             (token, self._weight(counts, token, language)) for token in (text.split() if spaced else text)
         ]
@@ -269,8 +270,8 @@ def degrade_manifest(
     if len(set(names)) < len(names) or not names:
         raise ValueError(f"wer is {list(wer)}; accepted: one rate or more, each once to two decimals")
     examined = examine_manifest(source, columns=columns)
-    if examined.faults:
-        raise ManifestError(examined.faults)
+    if examined.issues:
+        raise ManifestError(examined.issues)
     table = read_table(source)
     asr_text, audio = ((columns or {}).get(name, name) for name in ("asr_text", "audio"))
     numbered = list(zip(examined.numbers.tolist(), examined.rows, strict=True))
@@ -310,4 +311,4 @@ def _drawn(draw: random.Random, counts: Counter[str]) -> str:
 
 
 def _code(language: str | None) -> str:
-    return base_language(language) or "unknown"
+    return language_code(language) or "unknown"

@@ -13,7 +13,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,10 +25,11 @@ from mmsr.data.audio.decoding import Audio
 from mmsr.data.manifest.tables import Table, write_table
 from mmsr.data.storage import is_url
 from mmsr.files import atomic_write, write_file
+from mmsr.inference.timeline.transcripts import TimelineError
+from mmsr.records import Progress
 
 if TYPE_CHECKING:
     from mmsr.inference.timeline.make import Timeline
-from mmsr.inference.timeline.transcripts import TimelineError
 
 Player = Literal["auto", "inline", "beside", "link", "none"]
 
@@ -37,7 +38,7 @@ FORMATS = (".jsonl", ".csv", ".srt", ".vtt", ".html")
 _INLINE = 600.0
 # Kinds of audio that every browser plays as they are.
 _PLAYED = (".wav", ".mp3", ".flac", ".m4a", ".mp4")
-# Okabe and Ito's colours, which colour-blind eyes tell apart, each as seen on white and on black.
+# Okabe and Ito's colours, which the colour-blind can distinguish, each for a white and a black background.
 _SENTIMENTS = {
     "negative": ("#c24e00", "#ff9d5c"),
     "neutral": ("#6b7480", "#a3adb8"),
@@ -65,7 +66,7 @@ def output_files(
 ) -> list[Path]:
     """The files that a timeline leaves: that of a name with one of their endings, or all of a folder.
 
-    What would only fail after the recording has been heard, which may take hours, fails here.
+    What would only fail when the timeline is written, which may be after hours, fails here.
 
     Args:
         out: See `write_timeline`.
@@ -86,10 +87,10 @@ def output_files(
         raise TimelineError(
             f"out {path} has the ending {path.suffix!r}; accepted: a folder, or {', '.join(FORMATS)}"
         )
-    for one in chosen:
-        if one.exists() and any(os.path.exists(given) and one.samefile(given) for given in inputs):
-            raise TimelineError(f"out {one} is a file that is read; accepted: another")
-    linked = player == "link" and any(one.suffix.lower() == ".html" for one in chosen)
+    for file in chosen:
+        if file.exists() and any(os.path.exists(given) and file.samefile(given) for given in inputs):
+            raise TimelineError(f"out {file} is a file that is read; accepted: another")
+    linked = player == "link" and any(file.suffix.lower() == ".html" for file in chosen)
     if linked and not is_url(audio) and Path(audio).suffix.lower() not in _PLAYED:
         raise TimelineError(
             f"{audio} cannot be linked, since not every browser plays it;"
@@ -103,7 +104,7 @@ def write_timeline(
     out: str | os.PathLike[str],
     *,
     player: Player = "auto",
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[Path]:
     """Write a timeline; each file appears whole. The same timeline gives the same bytes.
 
@@ -159,8 +160,8 @@ def _table(timeline: Timeline) -> Table:
 def _srt(timeline: Timeline) -> Iterator[str]:
     """SubRip has no escapes: what players would take for a tag or for times gets an unseen word joiner."""
     for number, part in enumerate(timeline.segments, start=1):
-        said = f"{part.speaker}: " if part.speaker else ""
-        lines = [f"[{part.label} {part.score:.2f}] {said}{part.text or ''}", part.rationale or ""]
+        speaker = f"{part.speaker}: " if part.speaker else ""
+        lines = [f"[{part.label} {part.score:.2f}] {speaker}{part.text or ''}", part.rationale or ""]
         shown = [re.sub(r"<|\{|--(?=>)", "\\g<0>\N{WORD JOINER}", " ".join(line.split())) for line in lines]
         times = f"{stamp(part.start, ',')} --> {stamp(part.end, ',')}"
         yield "\n".join([str(number), times, *filter(None, shown)]) + "\n\n"
@@ -172,11 +173,11 @@ def _vtt(timeline: Timeline) -> Iterator[str]:
         yield f"::cue(.label-{place}) {{ color: {colour} }}\n"
     for number, part in enumerate(timeline.segments, start=1):
         place = timeline.labels.index(part.label)
-        said, voice, text, rationale = (
+        name, voice, text, rationale = (
             html.escape(" ".join((value or "").split()), quote=False)
             for value in (part.label, part.speaker, part.text, part.rationale)
         )
-        label = f"<c.label-{place}>[{said} {part.score:.2f}]</c>"
+        label = f"<c.label-{place}>[{name} {part.score:.2f}]</c>"
         spoken = f"<v {voice}>{text}</v>" if voice else text
         lines = [f"{label} {spoken}".rstrip(), rationale and f"<i>{rationale}</i>"]
         times = f"{stamp(part.start, '.')} --> {stamp(part.end, '.')}"
@@ -206,9 +207,7 @@ def colours(labels: Sequence[str]) -> list[tuple[str, str]]:
 # ---------------------------------------------------------------------- the page
 
 
-def _write_page(
-    timeline: Timeline, path: Path, player: Player, progress: Callable[[str, int, int], None] | None
-) -> None:
+def _write_page(timeline: Timeline, path: Path, player: Player, progress: Progress | None) -> None:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(
@@ -229,9 +228,7 @@ def _write_page(
     write_file(path, page.encode())
 
 
-def _sound(
-    timeline: Timeline, page: Path, player: Player, progress: Callable[[str, int, int], None] | None
-) -> str | None:
+def _sound(timeline: Timeline, page: Path, player: Player, progress: Progress | None) -> str | None:
     """What the page's player plays: a data URI, a relative path, or nothing."""
     if player == "auto":
         player = "inline" if timeline.seconds <= _INLINE else "beside"
@@ -253,9 +250,7 @@ def _sound(
     return quote(beside.name)
 
 
-def _encode(
-    timeline: Timeline, to: Path | io.BytesIO, progress: Callable[[str, int, int], None] | None
-) -> None:
+def _encode(timeline: Timeline, to: Path | io.BytesIO, progress: Progress | None) -> None:
     """The recording as MP3: every browser plays it, and libsndfile writes the same bytes each time.
 
     (Its Ogg files have a random serial number.)
@@ -282,10 +277,10 @@ def as_text(summary: dict[str, Any]) -> str:
     for label, entry in summary["labels"].items():
         lines.append(f"  {label}: {entry['seconds']:.1f} s in {entry['segments']:,} segments")
     for speaker, seconds in summary["speakers"].items():
-        told = ", ".join(f"{label} {spent:.1f} s" for label, spent in seconds.items() if spent)
-        lines.append(f"  {speaker}: {told}")
+        spent = ", ".join(f"{label} {time:.1f} s" for label, time in seconds.items() if time)
+        lines.append(f"  {speaker}: {spent}")
     for label, moments in summary["moments"].items():
         for moment in moments:
-            said = f": {moment['text']}" if moment["text"] else ""
-            lines.append(f"  most {label}, {clock(moment['start'])} ({moment['score']:.2f}){said}")
+            text = f": {moment['text']}" if moment["text"] else ""
+            lines.append(f"  most {label}, {clock(moment['start'])} ({moment['score']:.2f}){text}")
     return "\n".join(lines)

@@ -6,9 +6,9 @@
                                                                             ▼
     Timeline ◄── JOURNAL, a line for each batch ◄── label, probabilities, rationale, batch by batch
 
-Memory does not grow with the recording. The journal begins with a fingerprint of audio, weights and settings;
-a killed run, started again, goes on from its last whole batch, and the batches are the same, so that the
-outcome is the same to the byte.
+Memory does not grow with the recording. The journal begins with a fingerprint of audio, weights and settings.
+A killed run, started again, resumes after its last whole batch. The batches are the same, and so is the
+result, byte for byte.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,13 +27,13 @@ from mmsr.data.audio.recording import Recording
 from mmsr.data.audio.segments import Segment, Segmentation, cut_at_quietest, speech_segments
 from mmsr.data.features.store import encoder_fingerprint, file_digest
 from mmsr.data.storage import is_url
+from mmsr.files import Journal
 from mmsr.inference.pipeline import SentimentReasoningPipeline
 from mmsr.inference.timeline.transcripts import Cue, TimelineError, Turn
+from mmsr.records import Progress
 from mmsr.speech.recogniser import Transcriber
 
 logger = logging.getLogger(__name__)
-
-Progress = Callable[[str, int, int], None]
 
 # Segments are sorted by length within so many batches: less padding, and a kill still costs one batch.
 _SORTED_BATCHES = 16
@@ -49,7 +48,7 @@ class AnsweredSegment:
         start: Its beginning in seconds.
         end: Its end in seconds.
         speaker: Who talks, None where that is not known.
-        text: What is said, None where there are no words.
+        text: Its words, None where there are none.
         label: The answer, after smoothing where that was asked for.
         score: Its probability.
         scores: Probability of each label.
@@ -196,12 +195,12 @@ def make_timeline(
             with at most `settings.max_silence` and nobody else between them are one; what is shorter than
             `settings.min_seconds` is left out.
         transcript: Words with times; each goes to the segment in which most of it is.
-        transcriber: A recogniser, which hears each segment, instead of a transcript.
-        language: What the recogniser is told is spoken.
+        transcriber: A recogniser, which transcribes each segment, instead of a transcript.
+        language: The spoken language, for the recogniser.
         batch_size: Segments at a time.
         num_beams: Beams of the rationale's generation.
-        journal: File by which a killed run goes on (module docstring); one of another recording or of other
-            settings is begun anew.
+        journal: File from which a killed run is resumed (see the module's docstring); one of another
+            recording or of other settings begins anew.
         progress: Called with task, done and total.
 
     Raises:
@@ -209,6 +208,7 @@ def make_timeline(
             there is no such recording, or turns lie outside of it.
         AudioError: The recording cannot be read, or is empty.
         SegmentError: silero-vad is missing.
+        ValueError: `journal` is a file of another kind.
     """
     settings = settings or Segmentation()
     needs_words = pipe.model.config.fusion == "text_only"
@@ -228,7 +228,7 @@ def make_timeline(
         "version": 1,  # of this module's way to use them
     }
     fingerprint = hashlib.sha256(json.dumps(made_from, sort_keys=True, default=str).encode()).hexdigest()
-    with _Journal(journal, fingerprint) as known:
+    with _Known(journal, fingerprint) as known:
         if known.turns is None or not known.complete:
             with Recording(audio, progress=progress) as recording:
                 if known.turns is None:
@@ -346,7 +346,7 @@ def _words(turns: Sequence[Turn], transcript: Sequence[Cue]) -> list[str | None]
             outside += 1
     if outside:
         logger.warning("%d cues of the transcript lie in no segment and are left out", outside)
-    return [" ".join(said) or None for said in words]
+    return [" ".join(texts) or None for texts in words]
 
 
 # ---------------------------------------------------------------------- answers
@@ -354,7 +354,7 @@ def _words(turns: Sequence[Turn], transcript: Sequence[Cue]) -> list[str | None]
 
 def _answer(
     recording: Recording,
-    known: _Journal,
+    known: _Known,
     pipe: SentimentReasoningPipeline,
     *,
     words: Sequence[str | None] | None,
@@ -373,8 +373,8 @@ def _answer(
         waves = [recording.between(turns[place].start, turns[place].end) for place in batch]
         texts: list[str | None] = [None if words is None else words[place] for place in batch]
         if transcriber is not None:
-            heard = transcriber.transcribe(waves, languages=[language] * len(waves))
-            texts = [transcript.text or None for transcript in heard]
+            transcripts = transcriber.transcribe(waves, languages=[language] * len(waves))
+            texts = [transcript.text or None for transcript in transcripts]
         rows = [row for row, text in enumerate(texts) if text or not needs_words]
         inputs = [{"audio": waves[row], "text": texts[row]} for row in rows]
         answers: dict[int, dict[str, Any] | None] = dict.fromkeys(batch)
@@ -397,60 +397,32 @@ def _batches(turns: Sequence[Turn], size: int) -> Iterator[list[int]]:
         yield from (order[start : start + size] for start in range(0, len(order), size))
 
 
-class _Journal:
-    """What is known of a timeline, in a file to which lines are only added; without a path, in memory.
+class _Known:
+    """What is known of a timeline, kept in a journal.
 
-    The first line is the fingerprint, the second the segments and the recording's length, each further one
-    the answers of a batch by place; a segment that the model cannot answer has null.
+    After the fingerprint, the journal's second line holds the segments and the recording's length in seconds,
+    and each further line the answers of a batch by segment; null for a segment that the model cannot answer.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None, fingerprint: str):
-        self.path = None if path is None else Path(path)
-        self.fingerprint = fingerprint
         self.turns: list[Turn] | None = None
         self.seconds = 0.0
         self.answers: dict[int, dict[str, Any] | None] = {}
+        self._journal = Journal(path, self._read, fingerprint=fingerprint)
 
-    def __enter__(self) -> _Journal:
-        if self.path is None:
-            return self
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(self.path, "ab+")
-        self._file.seek(0)
-        try:
-            whole = self._read()
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            self._file.close()
-            raise TimelineError(
-                f"{self.path}: no journal of a timeline ({error});"
-                " accepted: what a run left, or delete the file"
-            ) from error
-        self._file.truncate(whole)  # the line in which a kill fell
-        if not whole:
-            self._write({"fingerprint": self.fingerprint})
+    def __enter__(self) -> _Known:
+        self._journal.__enter__()
         return self
 
-    def _read(self) -> int:
-        """Take in what the file holds; return the length of its whole lines, 0 where it is to begin anew."""
-        whole = 0
-        for line in self._file:
-            if not line.endswith(b"\n"):
-                break
-            entry = json.loads(line)
-            if not whole and entry["fingerprint"] != self.fingerprint:
-                logger.warning("%s is of another recording or other settings, and begins anew", self.path)
-                return 0
-            whole += len(line)
-            if "segments" in entry:
-                self.turns = [Turn(**turn) for turn in entry["segments"]]
-                self.seconds = entry["seconds"]
-            elif "answers" in entry:
-                self.answers |= {int(place): answer for place, answer in entry["answers"].items()}
-        return whole
+    def __exit__(self, *error: object) -> None:
+        self._journal.__exit__(*error)
 
-    def __exit__(self, *_: object) -> None:
-        if self.path is not None:
-            self._file.close()
+    def _read(self, entry: dict[str, Any]) -> None:
+        if "segments" in entry:
+            self.turns = [Turn(**turn) for turn in entry["segments"]]
+            self.seconds = entry["seconds"]
+        else:
+            self.answers |= {int(place): answer for place, answer in entry["answers"].items()}
 
     @property
     def complete(self) -> bool:
@@ -460,14 +432,9 @@ class _Journal:
     def begin(self, turns: list[Turn], seconds: float) -> None:
         """Keep the segments and the recording's length in seconds."""
         self.turns, self.seconds = turns, seconds
-        self._write({"segments": [asdict(turn) for turn in turns], "seconds": seconds})
+        self._journal.add({"segments": [asdict(turn) for turn in turns], "seconds": seconds})
 
     def add(self, answers: dict[int, dict[str, Any] | None]) -> None:
         """Keep a batch's answers."""
         self.answers |= answers
-        self._write({"answers": answers})
-
-    def _write(self, entry: dict[str, Any]) -> None:
-        if self.path is not None:
-            self._file.write(f"{json.dumps(entry, ensure_ascii=False)}\n".encode())
-            self._file.flush()
+        self._journal.add({"answers": answers})

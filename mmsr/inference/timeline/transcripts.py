@@ -8,12 +8,8 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mmsr.data.manifest.tables import read_table
-
-if TYPE_CHECKING:
-    pass
 
 
 class TimelineError(ValueError):
@@ -51,11 +47,11 @@ def read_turns(path: str | os.PathLike[str], *, recording: str | None = None) ->
     """Speaker turns of an RTTM file (NIST RT-09, appendix A), in order.
 
     Lines are `SPEAKER file channel start duration <NA> <NA> speaker ...`; comments (`;;`) and the format's
-    other types of lines tell nothing of turns and are passed over.
+    other types of lines hold no turns and are passed over.
 
     Args:
         path: The file.
-        recording: Name of the recording, of whose turns a file with several recordings' is asked.
+        recording: Name of the recording to take the turns of, in a file of several recordings.
 
     Raises:
         TimelineError: A line has too few fields or one that is no number, or there are no turns; the message
@@ -143,7 +139,7 @@ def _subtitles(path: Path) -> list[Cue]:
             text = html.unescape(re.sub(r"</?[a-zA-Z0-9.:][^>]*>|\{\\[^}]*\}", "", " ".join(words)))
             cues.append(_cue(text, times[0], times[1], f"{path}, line {times[2]}"))
             times = None
-    if not cues and (said := _text(path).strip()) and not said.startswith("WEBVTT"):
+    if not cues and (content := _text(path).strip()) and not content.startswith("WEBVTT"):
         raise TimelineError(
             f"{path}: has words but no times; accepted: such as 00:01:02.500 --> 00:01:04.000 before them"
         )

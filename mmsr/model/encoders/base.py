@@ -8,9 +8,8 @@ own wrapper). What they add is the handling of padding that those models lack: a
 what it is batched with, nor on the side that padding stands on, nor on what stands in it. `LayerMix` then
 turns l layers into one.
 
-Transformers' Auto classes are imported inside functions: their import makes transformers import
-`mmsr.model.modeling` (see `mmsr/__init__.py`), which needs this module whole. A part is built in the whole
-model's dtype, not in the one that its own config was saved with (Whisper's says float16).
+A part is built in the whole model's dtype, not in the one that its own config was saved with (Whisper's says
+float16).
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from typing import Any
 import torch
 from einops import repeat
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 
 from mmsr.model.configuration import MmsrConfig
 
@@ -129,15 +128,11 @@ class AudioEncoder(nn.Module):
     @staticmethod
     def build(config: PreTrainedConfig) -> PreTrainedModel:
         """The transformers model of this config, weights not loaded."""
-        from transformers import AutoModel
-
         return AutoModel.from_config(config, dtype=torch.get_default_dtype())
 
     @classmethod
     def load(cls, name: str | os.PathLike[str]) -> PreTrainedModel:
         """The pretrained model of a Hub id or folder, as `build` builds it, in float32."""
-        from transformers import AutoModel
-
         return AutoModel.from_pretrained(name, dtype=torch.float32)
 
     def forward(

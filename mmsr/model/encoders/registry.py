@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
 from mmsr.model.configuration import TimmAudioConfig
@@ -47,8 +47,6 @@ def load_audio_encoder(name: str | os.PathLike[str]) -> PreTrainedModel:
     Raises:
         ValueError: it is no known speech encoder.
     """
-    from transformers import AutoConfig
-
     if str(name).startswith("timm/"):
         return TimmAudioEncoder.load(name)
     return audio_encoder_class(AutoConfig.from_pretrained(name)).load(name)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
 from mmsr.model.configuration import MmsrConfig
 from mmsr.model.encoders.base import Encoded, gives_weights, to_front
@@ -32,15 +32,11 @@ class TextEncoder(nn.Module):
     @staticmethod
     def build(config: PreTrainedConfig) -> PreTrainedModel:
         """The transformers model of this config, weights not loaded."""
-        from transformers import AutoModel
-
         return AutoModel.from_config(config, dtype=torch.get_default_dtype(), **TextEncoder.options(config))
 
     @classmethod
     def load(cls, name: str | os.PathLike[str]) -> PreTrainedModel:
         """The pretrained model of a Hub id or folder, as `build` builds it, in float32."""
-        from transformers import AutoConfig, AutoModel
-
         options = cls.options(AutoConfig.from_pretrained(name))
         return AutoModel.from_pretrained(name, dtype=torch.float32, **options)
 
@@ -51,8 +47,6 @@ class TextEncoder(nn.Module):
         Raises:
             ValueError: it is an encoder-decoder, or reads no tokens.
         """
-        from transformers import AutoModel
-
         known = type(config) in AutoModel._model_mapping
         model_class: Any = AutoModel._model_mapping[type(config)] if known else None
         if config.is_encoder_decoder or getattr(model_class, "main_input_name", None) != "input_ids":

@@ -157,9 +157,9 @@ def test_many_faults_are_counted(tmp_path: Path):
     assert len(lines) == 21
     assert lines[19].startswith("m.csv, row 21, column audio: '19.wav' does not exist")
     assert lines[20] == "m.csv: 30 more faults, 50 in all"
-    assert len(error.value.faults) == 50 and error.value.faults[49].row == 51
+    assert len(error.value.issues) == 50 and error.value.issues[49].row == 51
     again = pickle.loads(pickle.dumps(error.value))
-    assert str(again) == str(error.value) and again.faults == error.value.faults
+    assert str(again) == str(error.value) and again.issues == error.value.issues
 
 
 def test_audio_need_not_be_there_if_it_is_not_asked_for(tmp_path: Path):

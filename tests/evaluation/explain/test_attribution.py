@@ -285,7 +285,7 @@ def test_a_slow_tokenizer_weighs_as_its_fast_twin(
 
 
 def test_what_phobert_s_tokenizer_reads_is_attributed_and_erased(
-    make_model: MakeModel, processor: MmsrProcessor, tmp_path: Path, audio: np.ndarray, row: Any
+    make_model: MakeModel, processor: MmsrProcessor, tmp_path: Path, audio: np.ndarray, utterance: Any
 ):
     """A tokenizer that exists in Python alone, in a checkpoint."""
     (tmp_path / "vocab.txt").write_text("bác 9\ns@@ 8\nĩ 7\nrất 6\nt@@ 5\nốt 4\n", encoding="utf-8")
@@ -312,7 +312,7 @@ def test_what_phobert_s_tokenizer_reads_is_attributed_and_erased(
     material = Material(
         load_audio=Audio(), attributions=methods, predict_labels=predictor(pipe, rationale=False)
     )
-    rows = [row(f"u{n}", audio=str(path), text=text) for n in range(2)]
+    rows = [utterance(f"u{n}", audio=str(path), text=text) for n in range(2)]
     figures = faithfulness(predictor(pipe), rows, labels=pipe.model.config.labels, material=material)
     assert list(figures["erasure"]) == list(methods)
     assert all(list(figures["erasure"][name]) == ["text", "audio"] for name in methods)

@@ -202,7 +202,7 @@ def test_every_curve_says_what_its_severities_are(material):
 
 def whisper(material, values):
     """A perturbation as anybody may write one: the transcript in small letters."""
-    points = [Point(value, lambda row: {**row, "text": row["text"].lower()}) for value in values]
+    points = [Point(value, lambda row: replace(row, text=row.text.lower())) for value in values]
     return [Curve("whisper", "loudness of letters (1)", 0.0, tuple(points), "low")]
 
 

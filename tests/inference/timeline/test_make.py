@@ -216,10 +216,10 @@ def test_a_journal_of_something_else_begins_anew(
     first = journal.read_bytes()
     with caplog.at_level(logging.WARNING):
         made = make_timeline(audio, pipe, turns=turns[:3], journal=journal)
-    assert "is of another recording or other settings, and begins anew" in caplog.text
+    assert "is of other input or other settings, and begins anew" in caplog.text
     assert len(made.segments) == 3 and journal.read_bytes().splitlines()[0] not in first
     journal.write_text('{"id": 1}\n', encoding="utf-8")
-    with pytest.raises(TimelineError, match=r"journal\.jsonl: no journal of a timeline .*delete the file"):
+    with pytest.raises(ValueError, match=r"journal\.jsonl, byte 0: no line of a journal .*delete the file"):
         make_timeline(audio, pipe, turns=turns[:2], journal=journal)
     assert journal.read_text("utf-8") == '{"id": 1}\n'
 

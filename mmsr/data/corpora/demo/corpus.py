@@ -5,7 +5,7 @@ A toy world whose answer is known: ``demo_grammar.RULE`` gives the label and its
 rows the words decide (``kind`` = ``words``: even voice), in a third the voice (``voice``: neutral words), in
 a third the two disagree (``conflict``: praise in an upset voice is sarcasm, ...). Voices and sentences belong
 to one split each; evidence phrases are shared, since a rationale quotes them. ``asr_text`` is *simulated*:
-the text with random word and letter faults, not the output of a recogniser.
+the text with random errors in words and letters, not the output of a recogniser.
 
 Data flow: seed -> plan of utterances -> espeak-ng (``demo_speech``, a process per core; 22,050 Hz) -> trim ->
 resample to 16 kHz -> level -> noise -> FLAC, beside manifest.csv and corpus.json
@@ -255,7 +255,7 @@ def _plan_split(split: str, size: int, rng: random.Random) -> Iterator[Utterance
 def simulate_asr(text: str, *, language: str, rng: random.Random) -> str:
     """Return the text with about 15 % of its words (Chinese: characters) dropped, misspelt or replaced.
 
-    A simulation of a recogniser's faults, not the output of one.
+    A simulation of a recogniser's errors, not the output of one.
     """
     grammar = LANGUAGES[language]
     joint = "" if language == "zh" else " "
@@ -269,12 +269,12 @@ def simulate_asr(text: str, *, language: str, rng: random.Random) -> str:
     )
     heard: list[str] = []
     for token in text if language == "zh" else text.split():
-        fault = rng.random()
-        if fault < 0.03:
+        drawn = rng.random()
+        if drawn < 0.03:
             continue
-        if fault < 0.07 or (fault < 0.15 and len(token) < 3):
+        if drawn < 0.07 or (drawn < 0.15 and len(token) < 3):
             token = rng.choice(vocabulary)
-        elif fault < 0.15:
+        elif drawn < 0.15:
             cut = rng.randrange(len(token) - 1)
             token = token[:cut] + token[cut + 1] + token[cut] + token[cut + 2 :]
         heard.append(token)

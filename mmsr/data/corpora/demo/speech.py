@@ -152,7 +152,7 @@ def speak_in_fork(espeak: Espeak, job: dict[str, Any]) -> bytes:
 
 
 def main(jobs: BinaryIO, answers: BinaryIO) -> None:
-    """Speak every job; the first fault is answered with an error and ends the work."""
+    """Speak every job; the first error is sent back and ends the work."""
     try:
         espeak = Espeak()
         for line in jobs.read().splitlines():

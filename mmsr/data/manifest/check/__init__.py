@@ -1,8 +1,8 @@
 """`mmsr data check`: everything that is wrong in a manifest and its audio, in one run.
 
-    table.py (rows, columns, splits) + audio.py (each file) ─► faults, by the codes of codes.py ─► report.py
+    table.py (rows, columns, splits) + audio.py (each file) ─► issues, by the codes of codes.py ─► report.py
 
-A new check is a function in table.py that yields faults, and a line in codes.py.
+A new check is a function in table.py that yields issues, and a line in codes.py.
 """
 
 from mmsr.data.manifest.check.codes import CODES

@@ -7,7 +7,7 @@ reference ─► bytes ─┬─► SHA-256
 import hashlib
 import io
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -16,10 +16,11 @@ import soundfile
 
 from mmsr.data.audio.decoding import Audio, AudioError
 from mmsr.data.storage import is_url, missing, read_bytes
+from mmsr.records import Progress
 
 _SILENT = 1e-3  # -60 dB of full scale; quiet speech peaks at -45
 _FULL_SCALE, _CLIPPED = 0.99, 1e-3  # where a sample is at its end, and which share of them may be
-# What `Audio` has to say, by its words; anything else is damaged.
+# The code of an `AudioError`, by words of its message; any other is damage.
 _WORDS = {
     "before the": "audio-truncated",
     "before its header": "audio-truncated",
@@ -37,29 +38,29 @@ class AudioFile:
         name: The file as a message names it.
         seconds: Its length, None where it cannot be decoded.
         digest: SHA-256 of its bytes, None where it cannot be read.
-        faults: Code and problem of what is wrong.
+        issues: Code and problem of what is wrong.
     """
 
     name: str
     seconds: float | None = None
     digest: str | None = None
-    faults: tuple[tuple[str, str], ...] = ()
+    issues: tuple[tuple[str, str], ...] = ()
 
 
-def listen(
-    references: Sequence[str], folder: str, *, progress: Callable[[str, int, int], None] | None = None
+def examine_audio(
+    references: Sequence[str], folder: str, *, progress: Progress | None = None
 ) -> dict[str, AudioFile]:
-    """Decode audio and say what is wrong in each.
+    """Decode audio files and find what is wrong in each.
 
     Args:
         references: Absolute paths, URLs or archive members, each once.
         folder: The manifest's folder, to which names are relative.
-        progress: Told how many are done.
+        progress: Called with "audio", the files done and all files.
     """
     files = {}
     with ThreadPoolExecutor() as pool:
-        heard = pool.map(lambda reference: _listen(reference, short_name(reference, folder)), references)
-        for done, (reference, file) in enumerate(zip(references, heard, strict=True), start=1):
+        examined = pool.map(lambda reference: _examine(reference, short_name(reference, folder)), references)
+        for done, (reference, file) in enumerate(zip(references, examined, strict=True), start=1):
             files[reference] = file
             if progress is not None:
                 progress("audio", done, len(references))
@@ -74,18 +75,18 @@ def short_name(reference: str, folder: str) -> str:
     return reference if relative.startswith("..") else relative
 
 
-def _listen(reference: str, name: str) -> AudioFile:
+def _examine(reference: str, name: str) -> AudioFile:
     if problem := missing(reference):
         accepted = "a path relative to the manifest's folder"
-        return AudioFile(name, faults=(("audio-missing", f"{problem}; accepted: {accepted}"),))
+        return AudioFile(name, issues=(("audio-missing", f"{problem}; accepted: {accepted}"),))
     try:
         content = read_bytes(reference)
     except (OSError, ValueError, ImportError, KeyError) as error:
         problem = f"cannot be read ({error}); accepted: audio that can be reached"
-        return AudioFile(name, faults=(("audio-missing", problem),))
+        return AudioFile(name, issues=(("audio-missing", problem),))
     if not content:
         problem = "is empty (0 bytes); accepted: at least one sample"
-        return AudioFile(name, faults=(("audio-empty", problem),))
+        return AudioFile(name, issues=(("audio-empty", problem),))
     digest = hashlib.sha256(content).hexdigest()
     rate = _rate(content)
     try:
@@ -93,7 +94,7 @@ def _listen(reference: str, name: str) -> AudioFile:
     except AudioError as error:
         problem = str(error).partition(": ")[2]  # it calls bytes by their number
         code = next((code for words, code in _WORDS.items() if words in problem), "audio-corrupt")
-        return AudioFile(name, digest=digest, faults=((code, problem),))
+        return AudioFile(name, digest=digest, issues=((code, problem),))
     return AudioFile(name, len(samples) / rate, digest, tuple(hear(samples)))
 
 
@@ -106,7 +107,7 @@ def _rate(content: bytes) -> int:
 
 
 def hear(samples: np.ndarray) -> Iterator[tuple[str, str]]:
-    """Code and problem of what samples `[s]` sound like."""
+    """Code and problem of each issue of samples `[s]`: silence and clipping."""
     peak = float(np.abs(samples - samples.mean()).max())  # a constant is no sound
     if peak < _SILENT:
         level = f"{20 * np.log10(peak):.0f} dB" if peak else "nothing"

@@ -1,4 +1,4 @@
-"""The kinds of faults that `mmsr data check` knows: code -> severity, meaning, remedy.
+"""The kinds of issues that `mmsr data check` knows: code -> severity, meaning, remedy.
 
 A code stays what it is from version to version: it is what `--allow` forgives and what programs read.
 """
@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 
 class Code(NamedTuple):
-    """A kind of fault: how bad it is, what it means, and what to do about it."""
+    """A kind of issue: how bad it is, what it means, and what to do about it."""
 
     severity: Literal["error", "warning"]
     meaning: str

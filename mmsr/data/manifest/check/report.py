@@ -1,7 +1,7 @@
 """What `mmsr data check` has found, for a person and for a program.
 
-CheckedManifest ─► counts ─┬─► summary: text for the terminal, the first faults of each kind
-                           ├─► as_json: one object, every fault
+CheckedManifest ─► counts ─┬─► summary: text for the terminal, the first issues of each kind
+                           ├─► as_json: one object, every issue
                            └─► write_page: one HTML file that loads nothing
 """
 
@@ -40,7 +40,7 @@ def counts(checked: CheckedManifest) -> dict[str, Any]:
 
 
 def summary(checked: CheckedManifest, *, shown: int = 3) -> str:
-    """Counts and faults as text: of each code how many there are and the first `shown`."""
+    """Counts and issues as text: of each code how many there are and the first `shown`."""
     entry = counts(checked)
     lines = []
     for column in ("split", "label", "language", "kind"):
@@ -50,14 +50,14 @@ def summary(checked: CheckedManifest, *, shown: int = 3) -> str:
     hours = f" ({entry['hours']:.2f} hours)" if entry["hours"] is not None else ""
     speakers = f", {entry['speakers']:,} speakers" if entry["speakers"] else ""
     lines.append(f"{entry['rows']:,} rows{sound}{hours}{speakers}")
-    for code, faults in by_code(checked.faults).items():
-        severity = faults[0].severity
-        lines.append(f"\n{severity} {code} ({len(faults):,}): {CODES[code].meaning} -> {CODES[code].remedy}")
-        lines += [f"  {fault}" for fault in faults[:shown]]
-        if len(faults) > shown:
-            lines.append(f"  ... and {len(faults) - shown:,} more (all with --json)")
-    for code, faults in by_code(checked.forgiven).items():
-        lines.append(f"\nallowed {code} ({len(faults):,}): {CODES[code].meaning}")
+    for code, issues in by_code(checked.issues).items():
+        severity = issues[0].severity
+        lines.append(f"\n{severity} {code} ({len(issues):,}): {CODES[code].meaning} -> {CODES[code].remedy}")
+        lines += [f"  {issue}" for issue in issues[:shown]]
+        if len(issues) > shown:
+            lines.append(f"  ... and {len(issues) - shown:,} more (all with --json)")
+    for code, issues in by_code(checked.forgiven).items():
+        lines.append(f"\nallowed {code} ({len(issues):,}): {CODES[code].meaning}")
     lines.append(f"\n{checked.name}: {verdict(checked)}")
     return "\n".join(lines)
 
@@ -65,38 +65,38 @@ def summary(checked: CheckedManifest, *, shown: int = 3) -> str:
 def verdict(checked: CheckedManifest) -> str:
     """The outcome in one line."""
     rows = f"{len(checked.table):,} rows"
-    if not checked.faults:
+    if not checked.issues:
         return f"{rows}, no faults"
     return f"{rows}, {_many(checked.errors, 'error')}, {_many(checked.warnings, 'warning')}"
 
 
 def as_json(checked: CheckedManifest) -> dict[str, Any]:
-    """Counts and every fault, for a program."""
+    """Counts and every issue, for a program."""
     return {
         "manifest": checked.name,
         "counts": counts(checked),
         "errors": checked.errors,
         "warnings": checked.warnings,
-        "forgiven": {code: len(faults) for code, faults in by_code(checked.forgiven).items()},
+        "forgiven": {code: len(issues) for code, issues in by_code(checked.forgiven).items()},
         "faults": [
             {
-                "file": fault.file,
-                "row": fault.row,
-                "column": fault.column,
-                "code": fault.code,
-                "severity": fault.severity,
-                "message": fault.problem,
+                "file": issue.file,
+                "row": issue.row,
+                "column": issue.column,
+                "code": issue.code,
+                "severity": issue.severity,
+                "message": issue.problem,
             }
-            for fault in checked.faults
+            for issue in checked.issues
         ],
     }
 
 
-def by_code(faults: Sequence[Issue]) -> dict[str, list[Issue]]:
-    """Faults of each code, errors first, then in the order of `CODES`."""
+def by_code(issues: Sequence[Issue]) -> dict[str, list[Issue]]:
+    """Issues of each code, errors first, then in the order of `CODES`."""
     order = {code: place for place, code in enumerate(CODES)}
-    ordered = sorted(faults, key=lambda fault: (fault.severity != "error", order[fault.code]))
-    return {code: list(group) for code, group in groupby(ordered, key=lambda fault: fault.code)}
+    ordered = sorted(issues, key=lambda issue: (issue.severity != "error", order[issue.code]))
+    return {code: list(group) for code, group in groupby(ordered, key=lambda issue: issue.code)}
 
 
 def code_table() -> str:
@@ -108,7 +108,7 @@ def code_table() -> str:
 
 
 def write_page(checked: CheckedManifest, path: str | os.PathLike[str], *, shown: int = 10) -> None:
-    """Write a summary page: counts, lengths, labels by language and split, faults with examples.
+    """Write a summary page: counts, lengths, labels by language and split, issues with examples.
 
     Raises:
         ValueError: The extra `report` is not installed.
@@ -138,7 +138,7 @@ def write_page(checked: CheckedManifest, path: str | os.PathLike[str], *, shown:
             )
             if histogram is not None
         ],
-        faults=[(code, CODES[code], group, group[:shown]) for code, group in by_code(checked.faults).items()],
+        issues=[(code, CODES[code], group, group[:shown]) for code, group in by_code(checked.issues).items()],
         forgiven=[(code, CODES[code], group) for code, group in by_code(checked.forgiven).items()],
     )
     write_file(path, html.encode())

@@ -1,10 +1,10 @@
 """What is wrong in a manifest, all of it in one run: `mmsr data check`.
 
     manifest ─► examine_manifest ─► Arrow columns ─┬─► table checks ─┐
-                                                   └─► audio files ──┴─► faults ─► forgiven | errors, warnings
+                                                   └─► audio files ──┴─► issues ─► forgiven | errors, warnings
 
-Every fault has a stable code of `CODES`, by which it is counted, forgiven (`allow`) and looked up. The table
-is looked at column by column, never row by row, so that a million rows take seconds; a Python object is made
+Every issue has a stable code of `CODES`, by which it is counted, forgiven (`allow`) and looked up. The table
+is checked column by column, never row by row, so that a million rows take seconds; a Python object is made
 only for what is wrong.
 """
 
@@ -12,7 +12,7 @@ import difflib
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,16 +21,15 @@ import numpy as np
 import pyarrow
 import pyarrow.compute as pc
 
-from mmsr.data.manifest.check.audio import AudioFile, listen, short_name
+from mmsr.data.manifest.check.audio import AudioFile, examine_audio, short_name
 from mmsr.data.manifest.check.codes import CODES
 from mmsr.data.manifest.issues import Issue, ManifestError
 from mmsr.data.manifest.manifest import COLUMNS, DURATION, examine_manifest
 from mmsr.data.manifest.sentences import codes, letters, numbered, telling_sentences
 from mmsr.data.manifest.tables import chunks, parts
 from mmsr.data.storage import is_url
-
-Progress = Callable[[str, int, int], None]
-"""Called with the task's name, what is done and the total."""
+from mmsr.languages import CHINESE, guess_language, is_language_code, language_code
+from mmsr.records import Progress
 
 LABELS = ("negative", "neutral", "positive")
 SPLITS = ("train", "dev", "test")
@@ -48,8 +47,8 @@ class CheckedManifest:
         numbers: Row numbers `[n]` as seen in the file.
         labels: The label set.
         seconds: Length `[n]` of each row's audio, NaN where it has none or was not decoded.
-        faults: What counts, those of the table first, then by row.
-        forgiven: Faults whose code was allowed.
+        issues: What counts, those of the table first, then by row.
+        forgiven: Issues whose code was allowed.
     """
 
     name: str
@@ -57,18 +56,18 @@ class CheckedManifest:
     numbers: np.ndarray
     labels: tuple[str, ...]
     seconds: np.ndarray
-    faults: tuple[Issue, ...]
+    issues: tuple[Issue, ...]
     forgiven: tuple[Issue, ...] = ()
 
     @property
     def errors(self) -> int:
-        """How many faults are errors."""
-        return sum(fault.severity == "error" for fault in self.faults)
+        """How many issues are errors."""
+        return sum(issue.severity == "error" for issue in self.issues)
 
     @property
     def warnings(self) -> int:
-        """How many faults are warnings."""
-        return len(self.faults) - self.errors
+        """How many issues are warnings."""
+        return len(self.issues) - self.errors
 
 
 def check_manifest(
@@ -84,19 +83,19 @@ def check_manifest(
     strict: bool = False,
     progress: Progress | None = None,
 ) -> CheckedManifest:
-    """Find every fault of a manifest and its audio files.
+    """Find every issue of a manifest and its audio files.
 
     Args:
         source: A csv, tsv, jsonl, parquet or xlsx file.
         labels: The label set.
         columns: Where a column has another name in the file, `{"rationale": "human_justification"}`.
         label_map: What labels are called in the file, `{"pos": "positive"}`.
-        require: Columns in which a missing value is a fault.
+        require: Columns in which a missing value is an issue.
         audio: Whether to open and decode the audio files.
-        max_seconds: Longer audio is a fault.
+        max_seconds: Longer audio is an issue.
         allow: Codes that are forgiven.
         strict: Whether warnings are errors.
-        progress: Told how many audio files are decoded.
+        progress: Called with "audio", the audio files decoded and all audio files.
 
     Raises:
         ManifestError: The file cannot be read at all.
@@ -112,32 +111,32 @@ def check_manifest(
             source, columns=columns, label_map=label_map, check_audio=False, require=require
         )
     except ManifestError as error:
-        if not all(fault.code in CODES for fault in error.faults):
+        if not all(issue.code in CODES for issue in error.issues):
             raise
-        faults = _undecodable(name) or [replace(fault, file=os.path.basename(name)) for fault in error.faults]
-        return _sorted_out(_no_rows(name, labels), faults, allow=allow, strict=strict)
+        issues = _undecodable(name) or [replace(issue, file=os.path.basename(name)) for issue in error.issues]
+        return _sorted_out(_no_rows(name, labels), issues, allow=allow, strict=strict)
     rows = examined.rows.with_format("arrow")[:]
     manifest = _Manifest(name, rows, examined.numbers, tuple(labels), columns or {})
-    faults = list(examined.faults)
-    faults += _check_blank(manifest, {fault.row for fault in faults})
-    faults += (fault for check in _TABLE_CHECKS for fault in check(manifest))
+    issues = list(examined.issues)
+    issues += _check_blank(manifest, {issue.row for issue in issues})
+    issues += (issue for check in _TABLE_CHECKS for issue in check(manifest))
     if audio:
-        manifest.files = listen(manifest.names("audio"), manifest.folder, progress=progress)
-    faults += _check_audio(manifest, max_seconds)
-    faults += _check_durations(manifest)
-    faults += _check_same_audio(manifest)
-    return _sorted_out(manifest, faults, allow=allow, strict=strict)
+        manifest.files = examine_audio(manifest.names("audio"), manifest.folder, progress=progress)
+    issues += _check_audio(manifest, max_seconds)
+    issues += _check_durations(manifest)
+    issues += _check_same_audio(manifest)
+    return _sorted_out(manifest, issues, allow=allow, strict=strict)
 
 
 def _sorted_out(
-    manifest: "_Manifest", faults: Sequence[Issue], *, allow: Sequence[str], strict: bool
+    manifest: "_Manifest", issues: Sequence[Issue], *, allow: Sequence[str], strict: bool
 ) -> CheckedManifest:
-    """The answer, faults by row; a fault's place among those of its row is that of the checks."""
-    ordered = sorted(faults, key=lambda fault: -1 if fault.row is None else fault.row)
+    """The answer, issues by row; an issue's place among those of its row is that of the checks."""
+    ordered = sorted(issues, key=lambda issue: -1 if issue.row is None else issue.row)
     counted = [
-        replace(fault, severity="error" if strict else CODES[fault.code].severity)
-        for fault in ordered
-        if fault.code not in allow
+        replace(issue, severity="error" if strict else CODES[issue.code].severity)
+        for issue in ordered
+        if issue.code not in allow
     ]
     named = manifest.table.set_column(COLUMNS.index("label"), "label", manifest.labelled)
     return CheckedManifest(
@@ -146,8 +145,8 @@ def _sorted_out(
         numbers=manifest.numbers,
         labels=manifest.labels,
         seconds=manifest.seconds,
-        faults=tuple(counted),
-        forgiven=tuple(fault for fault in ordered if fault.code in allow),
+        issues=tuple(counted),
+        forgiven=tuple(issue for issue in ordered if issue.code in allow),
     )
 
 
@@ -174,13 +173,13 @@ class _Manifest:
 
     @property
     def folder(self) -> str:
-        """What its audio is told relative to."""
+        """The folder to which its audio paths are relative."""
         return os.path.dirname(os.path.abspath(self.source))
 
-    def fault(
+    def issue(
         self, code: str, problem: str, *, row: int | np.integer | None = None, column: str | None = None
     ) -> Issue:
-        """A fault; `row` counts the table's rows from 0."""
+        """An issue; `row` counts the table's rows from 0."""
         number = None if row is None else int(self.numbers[row])
         return Issue(self.name, number, column, problem, code, CODES[code].severity)
 
@@ -217,23 +216,23 @@ class _Manifest:
 
     @cached_property
     def sentences(self) -> pyarrow.ChunkedArray:
-        """What is said in each row `[n]`; None where that is too short to tell it from others."""
+        """The sentence of each row `[n]`; None where it is too short to identify the row."""
         return telling_sentences(self.table["text"], self.letters("text"))
 
     def letters(self, column: str) -> np.ndarray:
-        """How much a column of texts says in each row `[n]`."""
+        """Length of a column's text in each row `[n]`, as `sentences.letters` counts it."""
         if column not in self._letters:
             self._letters[column] = letters(self.table[column])
         return self._letters[column]
 
     @property
     def lengths(self) -> np.ndarray:
-        """How much is said in each row `[n]`, by the transcript or else by the ASR's."""
+        """Length of the transcript in each row `[n]`, or else of the recogniser's."""
         return np.where(self.letters("text") > 0, self.letters("text"), self.letters("asr_text"))
 
     @cached_property
     def decoded(self) -> np.ndarray:
-        """Length of each row's audio `[n]`, as decoded; NaN where it was not."""
+        """Length of each row's audio `[n]` in seconds as decoded, or NaN."""
         if not self.files:
             return np.full(len(self.table), np.nan)
         codes, values = self.codes("audio")
@@ -242,14 +241,14 @@ class _Manifest:
 
     @cached_property
     def durations(self) -> np.ndarray:
-        """Length of each row's audio `[n]`, as the table says; NaN where it does not."""
+        """Length of each row's audio `[n]` in seconds as the table gives it, or NaN."""
         if DURATION not in self.table.column_names:
             return np.full(len(self.table), np.nan)
         return pc.fill_null(self.table[DURATION], np.nan).to_numpy()
 
     @property
     def seconds(self) -> np.ndarray:
-        """Length of each row's audio `[n]`, as decoded or else as the table says; NaN where neither does."""
+        """Length of each row's audio `[n]` in seconds, as decoded or else as the table gives it, or NaN."""
         return np.where(np.isnan(self.decoded), self.durations, self.decoded)
 
 
@@ -305,23 +304,23 @@ def _undecodable(source: str) -> list[Issue]:
     if is_url(source) or not source.lower().endswith((".csv", ".tsv", ".jsonl")):
         return []
 
-    def fault(row: int | None, problem: str) -> Issue:
+    def issue(row: int | None, problem: str) -> Issue:
         problem = f"{problem}; accepted: text saved as UTF-8"
         return Issue(os.path.basename(source), row, None, problem, "not-utf-8")
 
     content = Path(source).read_bytes()
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return [fault(None, "is UTF-16")]
-    faults = []
+        return [issue(None, "is UTF-16")]
+    issues = []
     for number, line in enumerate(content.splitlines(), start=1):
         try:
             line.decode()
         except UnicodeDecodeError as error:
             there = line.decode("cp1252", errors="replace")[max(0, error.start - 10) : error.start + 10]
-            faults.append(
-                fault(number, f"is not UTF-8 (byte {line[error.start]:#04x} in {there!r}, if Windows-1252)")
+            issues.append(
+                issue(number, f"is not UTF-8 (byte {line[error.start]:#04x} in {there!r}, if Windows-1252)")
             )
-    return faults
+    return issues
 
 
 def _check_columns(manifest: _Manifest) -> Iterator[Issue]:
@@ -333,11 +332,11 @@ def _check_columns(manifest: _Manifest) -> Iterator[Issue]:
     for name in found:
         if name not in used and (close := difflib.get_close_matches(_plain(name), absent, n=1, cutoff=0.8)):
             problem = f"{name!r} is no column, but {close[0]!r} is; accepted: {', '.join(COLUMNS)}"
-            yield manifest.fault("column-misspelt", problem, column=name)
+            yield manifest.issue("column-misspelt", problem, column=name)
 
 
-def _check_blank(manifest: _Manifest, told: set[int | None]) -> Iterator[Issue]:
-    """Rows that are not there and of which nothing was told: they were blank, and left out."""
+def _check_blank(manifest: _Manifest, reported: set[int | None]) -> Iterator[Issue]:
+    """Rows that the reader left out without an issue: they were blank."""
     if len(manifest.numbers) > 1 and (np.diff(manifest.numbers) < 1).any():
         return  # several files, each with its own numbers
     first = 2 if manifest.source.lower().endswith((".csv", ".tsv", ".xlsx")) else 1  # below the header
@@ -345,7 +344,7 @@ def _check_blank(manifest: _Manifest, told: set[int | None]) -> Iterator[Issue]:
     there = np.zeros(last + 1, dtype=bool)
     there[manifest.numbers] = True
     for number in (first + np.flatnonzero(~there[first:])).tolist():
-        if number not in told:
+        if number not in reported:
             problem = "is blank; accepted: rows with audio or text"
             yield Issue(manifest.name, number, None, problem, "row-blank")
 
@@ -365,7 +364,7 @@ def _check_rows(manifest: _Manifest) -> Iterator[Issue]:
         first, *others = sorted(same)
         for row in others:
             problem = f"is row {manifest.numbers[first]} again but for the id; accepted: each utterance once"
-            yield manifest.fault("row-duplicate", problem, row=row)
+            yield manifest.issue("row-duplicate", problem, row=row)
 
 
 def _repeated(keys: np.ndarray) -> np.ndarray:
@@ -376,38 +375,15 @@ def _repeated(keys: np.ndarray) -> np.ndarray:
 
 
 def _check_names(manifest: _Manifest) -> Iterator[Issue]:
-    """Spaces around names, which make other names of them. A label's and a split's are told as misspelt."""
+    """Spaces around names, which make other names of them. For labels and splits see `label-misspelt`."""
     for column in ("language", "speaker", "kind"):
         for value, rows in manifest.first_rows(column):
             if value != value.strip():
                 problem = f"{value!r} has spaces around it; accepted: {value.strip()!r}"
-                yield from (manifest.fault("whitespace", problem, row=row, column=column) for row in rows)
+                yield from (manifest.issue("whitespace", problem, row=row, column=column) for row in rows)
 
 
 # ---------------------------------------------------------------------- labels, languages, splits
-
-# ISO 639-1. Codes of three letters (ISO 639-3, some 8,000) are taken as they are.
-_LANGUAGES = frozenset(
-    "aa ab ae af ak am an ar as av ay az ba be bg bi bm bn bo br bs ca ce ch co cr cs cu cv cy da de dv"
-    " dz ee el en eo es et eu fa ff fi fj fo fr fy ga gd gl gn gu gv ha he hi ho hr ht hu hy hz ia id ie"
-    " ig ii ik io is it iu ja jv ka kg ki kj kk kl km kn ko kr ks ku kv kw ky la lb lg li ln lo lt lu lv"
-    " mg mh mi mk ml mn mr ms mt my na nb nd ne ng nl nn no nr nv ny oc oj om or os pa pi pl ps pt qu rm"
-    " rn ro ru rw sa sc sd se sg si sk sl sm sn so sq sr ss st su sv sw ta te tg th ti tk tl tn to tr ts"
-    " tt tw ty ug uk ur uz ve vi vo wa wo xh yi yo za zh zu".split()
-)
-# What people write instead: names, and codes of countries.
-_LANGUAGE_NAMES = {
-    **{
-        "english": "en",
-        "vietnamese": "vi",
-        "chinese": "zh",
-        "mandarin": "zh",
-        "german": "de",
-        "french": "fr",
-    },
-    **{"vn": "vi", "cn": "zh", "jp": "ja", "kr": "ko", "gb": "en", "us": "en", "uk-en": "en", "dk": "da"},
-}
-_HAN_LANGUAGES = ("zh", "yue", "cmn")
 
 
 def _check_labels(manifest: _Manifest) -> Iterator[Issue]:
@@ -420,45 +396,47 @@ def _check_labels(manifest: _Manifest) -> Iterator[Issue]:
         else:
             hint = _meant(value, manifest.labels)
             code, problem = "label-unknown", f"{value!r} is unknown{hint}; accepted: {accepted}"
-        yield from (manifest.fault(code, problem, row=row, column="label") for row in rows)
+        yield from (manifest.issue(code, problem, row=row, column="label") for row in rows)
     unlabelled = pc.is_null(manifest.table["label"])
     for row in _rows_where(pc.and_(unlabelled, pc.is_valid(manifest.table["rationale"]))):
         value = _short(manifest.table["rationale"][row].as_py())
         problem = f"{value} explains no label; accepted: a rationale beside a label"
-        yield manifest.fault("rationale-without-label", problem, row=row, column="rationale")
+        yield manifest.issue("rationale-without-label", problem, row=row, column="rationale")
     for split, rows in _splits(manifest):
         given = manifest.codes("label")[0][rows] >= 0
         if given.any():
             where = f" of split {split!r}" if split else ""
             problem = f"is missing, while {given.sum():,} rows{where} have one; accepted: a label in each"
             for row in rows[~given]:
-                yield manifest.fault("label-missing", problem, row=row, column="label")
+                yield manifest.issue("label-missing", problem, row=row, column="label")
 
 
 def _check_languages(manifest: _Manifest) -> Iterator[Issue]:
     for value, rows in manifest.first_rows("language"):
-        primary = re.split("[-_]", value.strip())[0]
-        if primary in _LANGUAGES or re.fullmatch("[a-z]{3}", primary):
+        if is_language_code(value):
             continue
-        plain = _plain(value)
-        meant = _LANGUAGE_NAMES.get(plain) or (plain if plain in _LANGUAGES else None)
+        meant = guess_language(_plain(value))
         hint = f", {meant!r} is meant" if meant else ""
         problem = f"{value!r} is no ISO 639 code{hint}; accepted: vi, en, zh, de, fr and others of ISO 639"
-        yield from (manifest.fault("language-unknown", problem, row=row, column="language") for row in rows)
+        yield from (manifest.issue("language-unknown", problem, row=row, column="language") for row in rows)
     han = pc.match_substring_regex(manifest.table["text"], r"\p{Han}")
     latin = pc.match_substring_regex(manifest.table["text"], r"\p{Latin}{2}")
     languages = manifest.table["language"]
-    chinese = pc.is_in(languages, pyarrow.array(_HAN_LANGUAGES))
-    foreign = pc.is_in(languages, pyarrow.array(["vi", "en", "de", "fr"]))
+
+    def spoken(codes: Collection[str]) -> pyarrow.ChunkedArray:
+        written = [name for name in manifest.names("language") if language_code(name) in codes]
+        return pc.is_in(languages, pyarrow.array(written, pyarrow.string()))
+
     wrong = pc.or_(
-        pc.and_(chinese, pc.and_(latin, pc.invert(han))), pc.and_(foreign, pc.and_(han, pc.invert(latin)))
+        pc.and_(spoken(CHINESE), pc.and_(latin, pc.invert(han))),
+        pc.and_(spoken(("vi", "en", "de", "fr")), pc.and_(han, pc.invert(latin))),
     )
     for row in _rows_where(wrong):
         text = _short(manifest.table["text"][row].as_py())
         problem = (
             f"{text} is not written in {languages[row].as_py()!r}; accepted: the language that is spoken"
         )
-        yield manifest.fault("language-script", problem, row=row, column="language")
+        yield manifest.issue("language-script", problem, row=row, column="language")
 
 
 def _meant_split(name: str) -> str | None:
@@ -478,20 +456,20 @@ def _check_splits(manifest: _Manifest) -> Iterator[Issue]:
             continue
         if near := _meant_split(value):
             problem = f"{value!r} is no split, but {near!r} is; accepted: {', '.join(SPLITS)}"
-            yield from (manifest.fault("split-misspelt", problem, row=row, column="split") for row in rows)
+            yield from (manifest.issue("split-misspelt", problem, row=row, column="split") for row in rows)
         else:
             accepted = f"{', '.join(SPLITS)}, or --data.train_split, .dev_split, .test_split when training"
             problem = f"{value!r} is unknown{_in(rows, len(codes))}; accepted: {accepted}"
-            yield manifest.fault("split-unknown", problem, row=rows[0], column="split")
+            yield manifest.issue("split-unknown", problem, row=rows[0], column="split")
     if not names:
         return
     for row in np.flatnonzero(codes < 0):
         problem = f"is missing, while others have one; accepted: {', '.join(SPLITS)}"
-        yield manifest.fault("split-missing", problem, row=row, column="split")
+        yield manifest.issue("split-missing", problem, row=row, column="split")
     for split in SPLITS:
         if split not in manifest.splits[1]:
             problem = f"no row is in {split!r}; found: {', '.join(names)}; accepted: {', '.join(SPLITS)}"
-            yield manifest.fault("split-absent", problem, column="split")
+            yield manifest.issue("split-absent", problem, column="split")
 
 
 # ---------------------------------------------------------------------- leaks and balance
@@ -547,7 +525,7 @@ def _check_leaks(manifest: _Manifest) -> Iterator[Issue]:
     for speaker, there in _spread(speakers, splits):
         row, where = _where(manifest, there, names)
         problem = f"{speaker_names[speaker]!r} is in {where}; accepted: each speaker in one split"
-        yield manifest.fault("speaker-in-two-splits", problem, row=row, column="speaker")
+        yield manifest.issue("speaker-in-two-splits", problem, row=row, column="speaker")
     sentences, texts = numbered(manifest.sentences)
     shared = list(_spread(sentences, splits))
     distinct = len(texts)
@@ -557,12 +535,12 @@ def _check_leaks(manifest: _Manifest) -> Iterator[Issue]:
             f"{len(shared):,} of {distinct:,} sentences are in two splits: the corpus is read from a script,"
             " and its text tells nothing of unseen sentences; accepted: each sentence in one split"
         )
-        yield manifest.fault("texts-scripted", problem, column="text")
+        yield manifest.issue("texts-scripted", problem, column="text")
         return
     for sentence, there in shared:
         row, where = _where(manifest, there, names)
         problem = f"{_short(texts[sentence].as_py())} is in {where}; accepted: each sentence in one split"
-        yield manifest.fault("text-in-two-splits", problem, row=row, column="text")
+        yield manifest.issue("text-in-two-splits", problem, row=row, column="text")
 
 
 def _check_balance(manifest: _Manifest) -> Iterator[Issue]:
@@ -579,22 +557,22 @@ def _check_balance(manifest: _Manifest) -> Iterator[Issue]:
                 problem = (
                     f"{where} has no row of {label!r} among {given:,} with labels; accepted: some of each"
                 )
-                yield manifest.fault("class-absent", problem, column="label")
+                yield manifest.issue("class-absent", problem, column="label")
             elif given >= _RARE_OF and count < _RARE * given:
                 problem = f"{where} has {count:,} of {given:,} rows of {label!r}; accepted: at least 1 %"
-                yield manifest.fault("class-rare", problem, column="label")
+                yield manifest.issue("class-rare", problem, column="label")
         here = set(manifest.codes("language")[0][rows].tolist())
         if here != {-1}:
             for code, language in enumerate(everywhere):
                 if code not in here:
                     problem = f"{where} has no row in {language!r}; accepted: each language in each split"
-                    yield manifest.fault("language-absent", problem, column="language")
+                    yield manifest.issue("language-absent", problem, column="language")
     same = pc.fill_null(manifest.table["audio"], "")
     utterances, _ = numbered(pc.if_else(pc.equal(same, ""), manifest.sentences, same))
     for _, there in _spread(utterances, labels[0]):
         row, where = _where(manifest, there, labels[1])
         problem = f"the same utterance is {where}; accepted: one label for one utterance"
-        yield manifest.fault("label-conflict", problem, row=row, column="label")
+        yield manifest.issue("label-conflict", problem, row=row, column="label")
 
 
 # ---------------------------------------------------------------------- text
@@ -617,20 +595,20 @@ def _check_texts(manifest: _Manifest) -> Iterator[Issue]:
         for row in _rows_where(pc.match_substring(texts, "\ufffd")):
             text = _short(texts[row].as_py(), "\ufffd")
             problem = f"{text} has lost letters (U+FFFD); accepted: the text as it was before"
-            yield manifest.fault("text-replacement", problem, row=row, column=column)
+            yield manifest.issue("text-replacement", problem, row=row, column=column)
         for row in _rows_where(pc.match_substring_regex(texts, _CONTROL)):
             text = texts[row].as_py()
             points = ", ".join(
                 sorted({f"U+{ord(character):04X}" for character in re.findall(_CONTROL, text)})
             )
             problem = f"{_short(text)} has control characters ({points}); accepted: text without them"
-            yield manifest.fault("text-control", problem, row=row, column=column)
+            yield manifest.issue("text-control", problem, row=row, column=column)
         foreign = _rows_where(pc.invert(pc.string_is_ascii(texts)))
         for row in foreign[_rows_where(pc.match_substring_regex(texts.take(foreign), _MOJIBAKE))]:
             text = texts[row].as_py()
             if (mended := _mended(text)) != text:
                 problem = f"{_short(text)} is UTF-8 read as Windows-1252; accepted: {_short(mended)}"
-                yield manifest.fault("text-mojibake", problem, row=row, column=column)
+                yield manifest.issue("text-mojibake", problem, row=row, column=column)
         yield from _check_forms(manifest, column, foreign)
         if column != "rationale":
             yield from _check_words(manifest, column)
@@ -649,22 +627,22 @@ def _check_forms(manifest: _Manifest, column: str, foreign: np.ndarray) -> Itera
         problem = (
             f"{len(apart):,} rows are in a decomposed Unicode form; accepted: NFC, as keyboards write it"
         )
-        yield manifest.fault("text-form", problem, column=column)
+        yield manifest.issue("text-form", problem, column=column)
         return
     for row in apart:
         text = _short(texts[row].as_py())
         problem = f"{text} is not in Unicode NFC, while {together:,} rows are; accepted: NFC in all"
-        yield manifest.fault("text-form", problem, row=row, column=column)
+        yield manifest.issue("text-form", problem, row=row, column=column)
 
 
 def _check_words(manifest: _Manifest, column: str) -> Iterator[Issue]:
     texts = manifest.table[column]
     for row in _rows_where(pc.invert(pc.match_substring_regex(texts, r"[\pL\pN]"))):
         problem = f"{_short(texts[row].as_py())} has no letter and no digit; accepted: words, or no value"
-        yield manifest.fault("text-wordless", problem, row=row, column=column)
+        yield manifest.issue("text-wordless", problem, row=row, column=column)
     for row in _rows_where(pc.match_substring_regex(texts, r"^\s*[a-zA-Z]\s*$")):
         problem = f"{_short(texts[row].as_py())} is a single letter; accepted: words"
-        yield manifest.fault("text-short", problem, row=row, column=column)
+        yield manifest.issue("text-short", problem, row=row, column=column)
 
 
 def _mended(text: str) -> str:
@@ -697,7 +675,7 @@ def _short(text: str, around: str = "") -> str:
 
 # Letters in a second, three for a Han character. Fast synthetic speech reaches 29, the fastest readers 35.
 _FASTEST = 40.0
-# Nobody takes more than a second a letter, beyond some seconds of silence around the words.
+# Speech is not slower than a second a letter, beyond some seconds of silence around the words.
 _SLOWEST, _SILENCE = 1.0, 5.0
 _SHORTEST = 0.1  # seconds; a syllable takes more
 # How far a duration may be off, the larger of the two: seconds are rounded, and lossy formats padded.
@@ -705,18 +683,18 @@ _OFF, _OFF_SHARE = 0.1, 0.02
 
 
 def _check_audio(manifest: _Manifest, max_seconds: float) -> Iterator[Issue]:
-    """What is wrong in single files, told in each row that names them."""
+    """What is wrong in single files, an issue for each row that names them."""
     for path, rows in manifest.first_rows("audio") if manifest.files else ():
         file = manifest.files[path]
-        faults = list(file.faults)
+        issues = list(file.issues)
         if file.seconds is not None and file.seconds > max_seconds:
             accepted = f"at most {max_seconds:g} s (--max-seconds)"
-            faults.append(("audio-long", f"lasts {file.seconds:.1f} s; accepted: {accepted}"))
+            issues.append(("audio-long", f"lasts {file.seconds:.1f} s; accepted: {accepted}"))
         elif file.seconds is not None and file.seconds < _SHORTEST:
-            faults.append(("audio-short", f"lasts {file.seconds:.3f} s; accepted: at least {_SHORTEST:g} s"))
-        for code, problem in faults:
+            issues.append(("audio-short", f"lasts {file.seconds:.3f} s; accepted: at least {_SHORTEST:g} s"))
+        for code, problem in issues:
             for row in rows:
-                yield manifest.fault(code, f"{file.name!r} {problem}", row=row, column="audio")
+                yield manifest.issue(code, f"{file.name!r} {problem}", row=row, column="audio")
     seconds, written = manifest.seconds, manifest.lengths
     with np.errstate(invalid="ignore", divide="ignore"):
         fast = np.flatnonzero((written > 2) & (written > _FASTEST * seconds))
@@ -729,17 +707,17 @@ def _check_audio(manifest: _Manifest, max_seconds: float) -> Iterator[Issue]:
                 f" letters a second; accepted: {_SLOWEST:g} to {_FASTEST:g}"
                 " (a Chinese character counts three)"
             )
-            yield manifest.fault(code, problem, row=row, column="text")
+            yield manifest.issue(code, problem, row=row, column="text")
 
 
 def _check_durations(manifest: _Manifest) -> Iterator[Issue]:
-    """Durations that are not the audio's length; training would believe them."""
-    told, lasts = manifest.durations, manifest.decoded
-    for row in np.flatnonzero(np.abs(told - lasts) > np.maximum(_OFF, _OFF_SHARE * lasts)):
+    """Durations that are not the audio's length; training would rely on them."""
+    given, lasts = manifest.durations, manifest.decoded
+    for row in np.flatnonzero(np.abs(given - lasts) > np.maximum(_OFF, _OFF_SHARE * lasts)):
         name = short_name(manifest.table["audio"][int(row)].as_py(), manifest.folder)
         accepted = f"its length, to within {_OFF:g} s or {_OFF_SHARE:.0%}"
-        problem = f"is {told[row]:g} s, but {name!r} lasts {lasts[row]:.2f} s; accepted: {accepted}"
-        yield manifest.fault("duration-wrong", problem, row=row, column=DURATION)
+        problem = f"is {given[row]:g} s, but {name!r} lasts {lasts[row]:.2f} s; accepted: {accepted}"
+        yield manifest.issue("duration-wrong", problem, row=row, column=DURATION)
 
 
 def _check_same_audio(manifest: _Manifest) -> Iterator[Issue]:
@@ -758,15 +736,16 @@ def _check_same_audio(manifest: _Manifest) -> Iterator[Issue]:
         leaking[key] = True
         row, where = _where(manifest, there, split_names)
         problem = f"the same audio as {name(row)!r} is in {where}; accepted: each sound in one split"
-        yield manifest.fault("audio-in-two-splits", problem, row=row, column="audio")
+        yield manifest.issue("audio-in-two-splits", problem, row=row, column="audio")
     rows = np.flatnonzero(_repeated(keys) & ~leaking[keys])
     _, first, which = np.unique(keys[rows], return_index=True, return_inverse=True)
     for place, earlier in zip(rows, rows[first[which]], strict=True):
         if place != earlier:
-            one, other = name(earlier), name(place)
-            said = f"is {one!r} of row" if one == other else f"has the same bytes as {one!r} of row"
-            problem = f"{other!r} {said} {manifest.numbers[earlier]}; accepted: each sound once"
-            yield manifest.fault("audio-duplicate", problem, row=place, column="audio")
+            known, again = name(earlier), name(place)
+            same = "is" if known == again else "has the same bytes as"
+            row = manifest.numbers[earlier]
+            problem = f"{again!r} {same} {known!r} of row {row}; accepted: each sound once"
+            yield manifest.issue("audio-duplicate", problem, row=place, column="audio")
 
 
 _TABLE_CHECKS: tuple[Callable[[_Manifest], Iterator[Issue]], ...] = (

@@ -261,7 +261,7 @@ def told(checked: CheckedManifest, code: str, identity: str | None = None) -> li
     numbers = {name: int(n) for name, n in zip(checked.table["id"].to_pylist(), checked.numbers, strict=True)}
     return [
         str(fault)
-        for fault in checked.faults
+        for fault in checked.issues
         if fault.code == code and (identity is None or fault.row == numbers[identity])
     ]
 
@@ -295,15 +295,15 @@ def test_one_run_names_faults_of_other_kinds_too(faulty):
     assert "'test' has no row of" not in "".join(told(faulty, "class-absent"))
     (line,) = told(faulty, "class-rare")
     assert "split 'train' has 2 of" in line and "rows of 'negative'; accepted: at least 1 %" in line
-    assert len({fault.code for fault in faulty.faults}) >= 40
-    assert all("accepted" in fault.problem for fault in faulty.faults)
-    assert all(fault.severity == CODES[fault.code].severity for fault in faulty.faults)
+    assert len({fault.code for fault in faulty.issues}) >= 40
+    assert all("accepted" in fault.problem for fault in faulty.issues)
+    assert all(fault.severity == CODES[fault.code].severity for fault in faulty.issues)
 
 
 def test_what_is_right_in_the_same_run_is_not_told(faulty):
     """Each of these is near to a fault."""
     rows = dict(zip(faulty.table["id"].to_pylist(), faulty.numbers.tolist(), strict=True))
-    told_of = {(fault.row, fault.code) for fault in faulty.faults}
+    told_of = {(fault.row, fault.code) for fault in faulty.issues}
     for identity in (
         "label-index",
         "language-region",
@@ -321,15 +321,15 @@ def test_what_is_right_in_the_same_run_is_not_told(faulty):
 
 def test_a_clean_manifest_has_no_faults(clean):
     checked = check_manifest(clean)
-    assert checked.faults == () and checked.errors == checked.warnings == 0
+    assert checked.issues == () and checked.errors == checked.warnings == 0
     assert checked.seconds == pytest.approx(2.0)
     assert "12 rows, no faults" in summary(checked)
 
 
 def test_the_demo_corpus_has_no_errors(demo_corpus):
     checked = check_manifest(demo_corpus)
-    assert [str(fault) for fault in checked.faults if fault.severity == "error"] == []
-    assert {fault.code for fault in checked.faults} <= {"language-absent", "text-form"}
+    assert [str(fault) for fault in checked.issues if fault.severity == "error"] == []
+    assert {fault.code for fault in checked.issues} <= {"language-absent", "text-form"}
 
 
 def changed(clean: Path, change: Callable[[int, dict[str, Any]], dict[str, Any] | None]) -> Path:
@@ -338,7 +338,7 @@ def changed(clean: Path, change: Callable[[int, dict[str, Any]], dict[str, Any] 
 
 
 def codes_of(path: Path, **options: Any) -> list[str]:
-    return [fault.code for fault in check_manifest(path, **options).faults]
+    return [fault.code for fault in check_manifest(path, **options).issues]
 
 
 def test_allow_forgives_and_strict_makes_errors(clean):
@@ -347,7 +347,7 @@ def test_allow_forgives_and_strict_makes_errors(clean):
     )
     assert sorted(codes_of(path)) == ["speaker-in-two-splits", "split-misspelt"]
     checked = check_manifest(path, allow=["speaker-in-two-splits", "split-misspelt"])
-    assert checked.faults == () and len(checked.forgiven) == 2
+    assert checked.issues == () and len(checked.forgiven) == 2
     with pytest.raises(
         ValueError, match="--allow speakers-in-two-splits is no code, 'speaker-in-two-splits' is near"
     ):
@@ -359,7 +359,7 @@ def test_allow_forgives_and_strict_makes_errors(clean):
 
 def test_a_class_that_collapses_in_a_split_is_an_error(clean):
     path = changed(clean, lambda place, row: None if place == 3 else row)
-    (fault,) = check_manifest(path).faults
+    (fault,) = check_manifest(path).issues
     assert str(fault) == (
         "changed.jsonl, column label: split 'dev' has no row of 'negative' among 2 with labels;"
         " accepted: some of each"
@@ -372,7 +372,7 @@ def test_a_class_that_collapses_in_a_split_is_an_error(clean):
 
 def test_a_scripted_corpus_is_one_warning_and_not_thousands(clean):
     path = changed(clean, lambda place, row: row | {"text": f"the same sentence in all splits {place % 2}"})
-    (fault,) = check_manifest(path).faults
+    (fault,) = check_manifest(path).issues
     assert fault.code == "texts-scripted" and "2 of 2 sentences" in fault.problem
 
 
@@ -392,7 +392,7 @@ def test_audio_is_not_opened_when_not_asked_for(clean):
     path = changed(clean, lambda place, row: row | {"audio": "gone.wav" if place in (0, 1) else row["audio"]})
     assert sorted(codes_of(path)) == ["audio-missing", "audio-missing", "label-conflict"]
     checked = check_manifest(path, audio=False)
-    assert sorted(fault.code for fault in checked.faults) == ["audio-duplicate", "label-conflict"]
+    assert sorted(fault.code for fault in checked.issues) == ["audio-duplicate", "label-conflict"]
     assert np.isnan(checked.seconds).all()
 
 
@@ -404,7 +404,7 @@ def test_audio_in_an_archive_is_heard(clean, tmp_path):
             archive.write(tmp_path / f"clean{number}.wav", f"clean{number}.wav")
     path = changed(clean, lambda place, row: row | {"audio": f"zip://{row['audio']}::all.zip"})
     checked = check_manifest(path)
-    assert checked.faults == () and checked.seconds == pytest.approx(2.0)
+    assert checked.issues == () and checked.seconds == pytest.approx(2.0)
     path = changed(clean, lambda place, row: row | {"audio": f"zip://no{row['audio']}::all.zip"})
     assert set(codes_of(path)) == {"audio-missing"}
 
@@ -419,16 +419,16 @@ def test_a_duration_that_is_not_the_audio_s_length_is_an_error(clean):
     soundfile.write(path.parent / "clean11.wav", tone(20.0, seed=11), RATE)
     checked = check_manifest(path, allow=["speech-too-slow"])
     accepted = "accepted: its length, to within 0.1 s or 2%"
-    assert [str(fault) for fault in checked.faults] == [
+    assert [str(fault) for fault in checked.issues] == [
         f"{path.name}, row 1, column duration: is 5 s, but 'clean0.wav' lasts 2.00 s; {accepted}",
         f"{path.name}, row 3, column duration: is 1.5 s, but 'clean2.wav' lasts 2.00 s; {accepted}",
     ]
-    assert {fault.code for fault in checked.faults} == {"duration-wrong"} and checked.errors == 2
+    assert {fault.code for fault in checked.issues} == {"duration-wrong"} and checked.errors == 2
     assert codes_of(path, audio=False) == []
 
 
 def test_required_columns(clean):
-    (fault,) = check_manifest(clean, require=["kind"]).faults
+    (fault,) = check_manifest(clean, require=["kind"]).issues
     assert (fault.code, fault.column) == ("column-missing", "kind")
 
 
@@ -437,11 +437,11 @@ def test_every_line_that_is_not_utf_8_is_named(tmp_path, ending):
     path = tmp_path / f"m.{ending}"
     path.write_bytes("text\nfine\nun café noir\nfine\ndéjà\n".encode("cp1252"))
     checked = check_manifest(path)
-    assert [(fault.code, fault.row) for fault in checked.faults] == [("not-utf-8", 3), ("not-utf-8", 5)]
-    assert "byte 0xe9" in str(checked.faults[0]) and "'un café noir'" in str(checked.faults[0])
-    assert "accepted: text saved as UTF-8" in str(checked.faults[0]) and checked.errors == 2
+    assert [(fault.code, fault.row) for fault in checked.issues] == [("not-utf-8", 3), ("not-utf-8", 5)]
+    assert "byte 0xe9" in str(checked.issues[0]) and "'un café noir'" in str(checked.issues[0])
+    assert "accepted: text saved as UTF-8" in str(checked.issues[0]) and checked.errors == 2
     path.write_text("text\nfine\n", encoding="utf-16")
-    (fault,) = check_manifest(path).faults
+    (fault,) = check_manifest(path).issues
     assert "is UTF-16" in str(fault)
 
 
@@ -472,19 +472,19 @@ def test_what_cannot_be_read_at_all_raises(tmp_path):
 
 def test_json_has_every_fault_and_the_terminal_the_first(faulty):
     found = json.loads(json.dumps(as_json(faulty)))
-    assert len(found["faults"]) == len(faulty.faults) == found["errors"] + found["warnings"]
+    assert len(found["faults"]) == len(faulty.issues) == found["errors"] + found["warnings"]
     assert set(found["faults"][0]) == {"file", "row", "column", "code", "severity", "message"}
     assert found["counts"]["rows"] == len(faulty.table) and found["counts"]["label"]["positive"] >= 4
     text = summary(faulty, shown=1)
     assert "error label-unknown (2): a label is not in the label set -> correct it, or give --labels" in text
     assert "... and 1 more (all with --json)" in text
-    assert all(code in text for code in {fault.code for fault in faulty.faults})
+    assert all(code in text for code in {fault.code for fault in faulty.issues})
 
 
 def test_the_page_shows_counts_and_faults_and_loads_nothing(faulty, tmp_path):
     write_page(faulty, tmp_path / "new" / "check.html")
     html = (tmp_path / "new" / "check.html").read_text(encoding="utf-8")
-    for code in {fault.code for fault in faulty.faults}:
+    for code in {fault.code for fault in faulty.issues}:
         assert f"<code>{code}</code>" in html
     assert html.count("<svg") == 2 and html.count("<rect") == 48
     assert "<script" not in html and "http" not in html and "src=" not in html
@@ -512,7 +512,7 @@ def test_codes_are_kebab_case_and_in_the_table():
 
 def test_real_speech_has_no_errors(shared_data):
     checked = check_manifest(shared_data / "ravdess16k" / "manifest.csv", audio=False)
-    assert checked.faults == ()
+    assert checked.issues == ()
 
 
 @pytest.mark.slow
@@ -531,5 +531,5 @@ def test_a_large_table_takes_seconds(tmp_path):
     }
     pyarrow.parquet.write_table(pa.table(table), tmp_path / "m.parquet")
     started = time.perf_counter()
-    assert check_manifest(tmp_path / "m.parquet", audio=False).faults == ()
+    assert check_manifest(tmp_path / "m.parquet", audio=False).issues == ()
     assert time.perf_counter() - started < 40
