@@ -22,8 +22,9 @@ from mmsr.ablation.ablate import _baselines, ablate
 from mmsr.ablation.plan import content_name, plan, resolved
 from mmsr.ablation.report import paragraph, table
 from mmsr.ablation.runner import Event, LocalProcesses
-from mmsr.ablation.runs import Run
+from mmsr.ablation.runs import Evaluation, Run
 from mmsr.ablation.spec import read_ablation
+from mmsr.ablation.summary import metrics_of_seed
 from mmsr.cli.main import main
 from mmsr.data.features.store import FeatureStore
 from mmsr.data.loading.datamodule import MmsrDataModule
@@ -689,6 +690,36 @@ def test_every_metric_can_be_shown_too(explained, text_encoder):
     for name in also:
         assert shown[METRICS[name].title] == f"{found[name]:.3f}", name
     assert results["variants"]["text_only"]["test"]["text"]["bleu"] is None, "it writes none"
+
+
+def test_a_share_of_copies_over_folds_is_that_of_all_their_rows(tmp_path):
+    """Each fold has training rows of its own, so its share is known from its run alone."""
+    runs = []
+    for fold, (count, share) in enumerate(((1, 1.0), (3, 0.0))):
+        evaluation = Evaluation(also=("verbatim_from_training",))
+        run = Run("v", 0, f"{fold}", tmp_path / f"{fold}", {}, "f", "text", evaluation=evaluation, fold=fold)
+        run.folder.mkdir()
+        rows = [
+            Prediction(
+                id=f"{fold}-{i}",
+                label="neutral",
+                rationale="so it is",
+                predicted_label="neutral",
+                predicted_rationale="so",
+                condition="text",
+            )
+            for i in range(count)
+        ]
+        (run.folder / "predictions.jsonl").write_text(
+            "".join(f"{json.dumps(row.to_row())}\n" for row in rows)
+        )
+        entry = evaluate_rows(rows, ["neutral"]) | {"verbatim_from_training": share}
+        (run.folder / "metrics.json").write_text(json.dumps({"test": {"text": entry}}))
+        result = {"conditions": ["text"], "audio_states": None, "labels": ["neutral"]}
+        (run.folder / "result.json").write_text(json.dumps(result))
+        runs.append(run)
+    found = metrics_of_seed(runs, "text", ["verbatim_from_training", "macro_f1"])
+    assert (found["n"], found["macro_f1"], found["verbatim_from_training"]) == (4, 1.0, 0.25)
 
 
 def test_a_metric_of_rationales_is_compared(explained):

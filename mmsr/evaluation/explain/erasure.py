@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from mmsr.evaluation.entries import mean_figure
 from mmsr.evaluation.rationales import word_spans
-from mmsr.records import Attribute, Predict, Span, Utterance
+from mmsr.records import Attribute, Predict, Progress, Span, Utterance
 
 Floats = NDArray[np.float64]
 
@@ -39,7 +39,8 @@ def erasure(
     *,
     load_audio: LoadAudio,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
+    name: str = "erasure",
 ) -> dict[str, Any]:
     """Comprehensiveness and sufficiency of an attribution, each with a random control, by modality.
 
@@ -55,7 +56,8 @@ def erasure(
         rows: With audio and text.
         load_audio: Reads their audio.
         seed: Of the controls.
-        progress: Called with the number of rows done, and of all.
+        progress: As of `run.evaluate`.
+        name: What `progress` is called with.
 
     Returns:
         {"text" | "audio": {measure: {"chosen", "random", "difference": figures as of `mean_figure`,
@@ -80,7 +82,7 @@ def erasure(
                 losses = _losses(predict, given, answer.label, modality, spans, edits)
                 measured[modality].append((row, answer.scores[answer.label] - losses))
         if progress:
-            progress(done, len(rows))
+            progress(name, done, len(rows))
     return {modality: _figures(found, seed) for modality, found in measured.items() if found}
 
 

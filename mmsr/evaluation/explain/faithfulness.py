@@ -126,7 +126,8 @@ def faithfulness(
                 [whole[place] for place in picked],
                 load_audio=material.load_audio,
                 seed=seed,
-                progress=_counting(progress, name),
+                progress=progress,
+                name=f"erasure, {name}",
             )
     found["respoken"] = {}
     for change, again in material.respoken.items():
@@ -354,10 +355,6 @@ def _names(rationale: str | None, label: str) -> bool:
 
 def _named(progress: Progress | None, name: str) -> Progress | None:
     return None if progress is None else lambda _, done, total: progress(name, done, total)
-
-
-def _counting(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:
-    return None if progress is None else lambda done, total: progress(f"erasure, {name}", done, total)
 
 
 # ---------------------------------------------------------------------- the file

@@ -99,7 +99,7 @@ def respoken(
         evidence_of: What a rationale names.
         seed: Of the intervals.
         progress: As of `run.evaluate`.
-        name: What `progress` is told.
+        name: What `progress` is called with.
 
     Returns:
         `label_right`, `manner_named` (the right one, in the language's words) and `words_named`: shares that

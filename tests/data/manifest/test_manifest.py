@@ -23,8 +23,10 @@ from mmsr.data.manifest.manifest import (
     fingerprint,
     load_manifest,
     stream_manifest,
+    utterances,
 )
 from mmsr.data.storage import read_bytes
+from mmsr.records import Utterance
 
 LABELS = ["negative", "neutral", "positive"]
 
@@ -197,6 +199,13 @@ def test_blank_rows_are_counted_and_keep_the_numbering(tmp_path: Path, caplog: p
     with caplog.at_level(logging.WARNING):
         assert len(load_manifest(write(tmp_path / "m.jsonl", '{"text": "a"}\n\n{"text": "b"}\n'))) == 2
     assert [record.getMessage() for record in caplog.records] == ["m.jsonl: 1 blank rows left out"]
+
+
+def test_selected_rows_are_utterances(tmp_path: Path):
+    (tmp_path / "m.csv").write_text("id,text,speaker\na,one,\nb,two,s\n")
+    table = load_manifest(tmp_path / "m.csv")
+    assert utterances(table.select([1])) == [Utterance(id="b", text="two", speaker="s")]
+    assert [row.speaker for row in utterances(table)] == [None, "s"]
 
 
 def test_columns_can_be_renamed_and_others_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture):
