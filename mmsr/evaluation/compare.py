@@ -28,8 +28,8 @@ from mmsr.evaluation.significance import (
     paired_bootstrap,
     permutation_test,
     seed_difference,
-    seed_figures,
     seed_interval,
+    seed_values,
 )
 from mmsr.records import Prediction
 
@@ -547,7 +547,7 @@ def _clusters(
 
 
 def _seeds(gold: Array | None, a: Array, b: Array, metric: str) -> Seeds:
-    first, second = (seed_figures(gold, answers, metric=metric) for answers in (a, b))
+    first, second = (seed_values(gold, answers, metric=metric) for answers in (a, b))
     over = seed_difference(first, second)
     return Seeds(
         a=first,

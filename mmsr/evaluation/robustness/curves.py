@@ -7,7 +7,6 @@ What makes a row worse is passed in (`Point.change`; see `perturbations`). A cha
 the model, so every model meets the same rows, and `mmsr compare` pairs two models' files of a point.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,9 +15,9 @@ from typing import Any
 from mmsr.evaluation.entries import RESAMPLES, speakers_of, values_of
 from mmsr.evaluation.metrics import METRICS, check_labels, has_text
 from mmsr.evaluation.provenance import Provenance
-from mmsr.evaluation.run import CONDITIONS, predict_rows, prediction_lines
+from mmsr.evaluation.run import CONDITIONS, json_document, predict_rows, prediction_lines
 from mmsr.evaluation.significance import bootstrap, paired_bootstrap
-from mmsr.evaluation.slices import LEAST, slice_figures
+from mmsr.evaluation.slices import LEAST, slice_metrics
 from mmsr.files import atomic_write, write_file
 from mmsr.records import Predict, Prediction, Progress, Utterance
 
@@ -163,7 +162,7 @@ def measure(
         found: dict[str, Any] = {"kind": curve.kind, "series": curve.series, "axis": curve.axis}
         if curve.points:
             least = min(curve.points, key=lambda one: points[1 + curve.points.index(one)]["macro_f1"])
-            sliced = slice_figures(answered[curve.name(least)], labels, least=slice_rows, seed=seed)
+            sliced = slice_metrics(answered[curve.name(least)], labels, least=slice_rows, seed=seed)
             found["worst"] = {"severity": least.severity, "worst_slice": sliced["worst_slice"]}
         document["curves"].append({**found, "points": points})
     return document, answered
@@ -208,6 +207,5 @@ def write_robustness(
         folder.mkdir()
         for name, rows in predictions.items():
             (folder / f"{name}.jsonl").write_text(prediction_lines(rows), encoding="utf-8")
-    text = json.dumps(whole, ensure_ascii=False, allow_nan=False, indent=2) + "\n"
-    write_file(out / "robustness.json", text.encode())
+    write_file(out / "robustness.json", json_document(whole))
     return whole
