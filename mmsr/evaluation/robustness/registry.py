@@ -1,7 +1,7 @@
-"""The perturbations: the one place that command, curves and reports take their names, units and titles from.
+"""The registry of perturbations: their names, units and titles in commands, curves and reports.
 
-Adding one is a function that makes its curves, such as those in `perturbations`, and one entry. The function
-is named by its path, so that a command's help needs neither torch nor scikit-learn.
+A new one is a function that makes its curves, as in `perturbations`, and one entry. The function is named by
+its path, so that a command's help imports neither torch nor scikit-learn.
 """
 
 from __future__ import annotations
@@ -20,13 +20,12 @@ class Perturbation:
     """A way of making rows worse.
 
     Attributes:
-        title: What reports call it.
-        unit: What its severities are, for the command's help.
-        needs: What every row has to have.
-        usual: Severities, from mild to bad.
-        curves: Path of the function that makes its curves, of a `Material` and severities.
-        numbers: Whether severities are numbers.
-        series: What reports call series of its curves that have a code for a name.
+        title: Name in reports.
+        unit: Unit of its severities, for the command's help.
+        needs: Fields that every row must have.
+        usual: Severities, numbers or names, from mild to bad.
+        curves: Path of the function that makes its curves, from a `Material` and severities.
+        series: Titles of series whose name is a code.
     """
 
     title: str
@@ -34,11 +33,10 @@ class Perturbation:
     needs: tuple[str, ...]
     usual: tuple[Any, ...]
     curves: str
-    numbers: bool = True
     series: Mapping[str, str] = field(default_factory=dict)
 
     def load(self) -> Callable[..., list[Curve]]:
-        """The function that makes its curves."""
+        """Imports the function that makes its curves."""
         make: Callable[..., list[Curve]] = pkgutil.resolve_name(self.curves)
         return make
 
@@ -54,7 +52,6 @@ PERTURBATIONS: dict[str, Perturbation] = {
         ("audio",),
         ("opus", "mp3", "g711", "gsm"),
         f"{_HERE}codec",
-        numbers=False,
     ),
     "wer": Perturbation(
         "misheard words",
@@ -72,6 +69,6 @@ PERTURBATIONS: dict[str, Perturbation] = {
 
 
 def titles(kind: str, series: str = "") -> tuple[str, str]:
-    """What reports call a kind and a series of its curves; unknown ones keep their names."""
+    """Returns the titles of a kind and of a series of its curves; unknown ones keep their names."""
     known = PERTURBATIONS.get(kind)
     return (kind, series) if known is None else (known.title, known.series.get(series, series))
