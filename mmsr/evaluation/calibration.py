@@ -40,11 +40,8 @@ def calibrate(
 ) -> dict[str, Any]:
     """Fits temperatures to development rows.
 
-    Args:
-        predict: Answers utterances at temperature 1; its rationales are not used.
-        rows: Utterances; those without a label are left out.
-        labels: The labels in the order of the model's ids.
-        text_column: The transcript that the model reads.
+    `predict` answers at temperature 1, with or without rationales. `labels` are in the order of the model's
+    ids, `text_column` is the transcript that it reads. Rows without a label are left out.
 
     Returns:
         `n`, `temperature` (the head's), `decoder_temperature` where the decoder gives the label, and `nll`
@@ -91,12 +88,8 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
 
     The negative log-likelihood is convex in 1 / T, by which it is minimised (LBFGS, float64).
 
-    Args:
-        logits: `[n, c]`, up to a constant in each row; log-probabilities will do.
-        labels: Ids of the true labels `[n]`.
-
-    Returns:
-        T, between 0.05 and 20.
+    T is between 0.05 and 20. `logits [n, c]` may have a constant added in each row, so log-probabilities will
+    do; `labels [n]` are ids.
 
     Raises:
         CalibrationError: Every row is answered right, so that T would go to 0; or the logits favour the true
@@ -195,12 +188,8 @@ def reliability(
 ) -> Reliability:
     """Returns confidence and accuracy by bins of confidence, in ascending order.
 
-    Args:
-        confidence: `[n]`.
-        correct: `[n]`.
-        bins: Number of bins; those without a row are left out.
-        equal_mass: Bins have equally many rows (Nixon et al. 2019, arXiv 1904.01685), except that rows of one
-            confidence stay in one bin; else each is 1 / `bins` wide.
+    Bins have equally many rows (Nixon et al. 2019, arXiv 1904.01685), except that rows of one confidence stay
+    in one bin; without `equal_mass` each is 1 / `bins` wide. Bins without a row are left out.
     """
     sure, right = np.asarray(confidence, dtype=np.float64), np.asarray(correct, dtype=np.float64)
     steps = np.linspace(0, 1, bins + 1)
@@ -268,14 +257,8 @@ def conformal_threshold(
     2020, arXiv 2006.02544). Deviation: their random u is 0, so sets are never empty, and cover more often
     than `coverage` where the first label alone does.
 
-    Args:
-        scores: Probabilities `[n, c]` of rows that the model was not trained on.
-        labels: Ids of their true labels `[n]`.
-        coverage: Between 0 and 1.
-        method: `lac` or `aps`.
-
-    Returns:
-        The threshold; 1, at which sets hold every label, with fewer rows than `conformal_rows`.
+    `scores [n, c]` and the ids `labels [n]` are of rows that the model was not trained on. With fewer rows
+    than `conformal_rows` the threshold is 1, at which sets hold every label.
 
     Raises:
         ValueError: `coverage` or `method` is invalid, or there are no rows.

@@ -51,19 +51,10 @@ def _this_machine() -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """Where metrics come from, as the result files carry it.
+    """Where metrics come from, as the result files carry it."""
 
-    Attributes:
-        seed: The seed of the evaluation.
-        data_fingerprint: The fingerprint of the manifest (`mmsr.data.manifest.manifest.fingerprint`).
-        command: The command line.
-        versions: Of Python and of the packages that metrics depend on.
-        machine: The machine that computed them.
-        seconds: How long that took.
-    """
-
-    seed: int | None = None
-    data_fingerprint: str | None = None
+    seed: int | None = None  # of the evaluation
+    data_fingerprint: str | None = None  # of the manifest (`mmsr.data.manifest.manifest.fingerprint`)
     command: str = field(default_factory=command_line)
     versions: Mapping[str, str] = field(default_factory=_installed_versions)
     machine: Mapping[str, Any] = field(default_factory=_this_machine)

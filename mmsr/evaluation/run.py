@@ -50,20 +50,12 @@ def evaluate(
 ) -> tuple[dict[str, Any], list[Prediction]]:
     """Returns a split's metrics ({condition: entry, "baselines": {…}}) and its predictions.
 
-    Args:
-        predict: The model; it gets at most `chunk` utterances at a time.
-        rows: A row that lacks a modality is left out of the conditions that need it. In `shuffled_audio` each
-            row has the audio of another one (see `shuffle`).
-        labels: The label set.
-        train_rows: For the baselines and `verbatim_from_training`; without them there are none.
-        conditions: Names of `CONDITIONS`; by default all that have rows.
-        temperature: What the probabilities were divided by, for the entry `calibration`.
-        bertscore: Also scores rationales, those of the baselines included.
-        attributes: Adds `slices` and `worst_slice` to each condition (see `slices.slice_metrics`); may be {}.
-        slice_rows: Rows that the worst slice has at least.
-        seed: Of shuffled audio and of permutations.
-        progress: Called after each chunk.
-        chunk: Utterances at a time.
+    A row that lacks a modality is left out of the conditions that need it, a condition without rows is left
+    out unless `conditions` names it. In `shuffled_audio` each row has the audio of another one (see
+    `shuffle`). `train_rows` are for the baselines and `verbatim_from_training`. `temperature`, by which the
+    probabilities were divided, is repeated in the entry `calibration`. With `attributes` (may be {}) each
+    condition has `slices` and the `worst_slice` of `slice_rows` or more (see `slices.slice_metrics`).
+    `predict` gets at most `chunk` utterances at a time.
 
     Raises:
         ValueError: An id is missing or repeated, a label is not in `labels`, a condition is unknown or has no

@@ -33,25 +33,15 @@ _CELLS = 4_000_000  # numbers in memory at a time: resamples are drawn in chunks
 
 @dataclass(frozen=True)
 class Difference:
-    """The difference of a metric between two systems.
-
-    Attributes:
-        metric: Name of the metric.
-        a: Value of the first system, the mean over its seeds.
-        b: Value of the second system.
-        interval: 95 % interval of the difference (see `paired_bootstrap`).
-        standard_error: Of the difference over units.
-        rows: Number of rows.
-        units: Number of clusters, or of rows, that were resampled.
-    """
+    """The difference of a metric between two systems."""
 
     metric: str
-    a: float
+    a: float  # value of the first system, the mean over its seeds
     b: float
-    interval: Interval
-    standard_error: float
+    interval: Interval  # 95 % interval of the difference (see `paired_bootstrap`)
+    standard_error: float  # of the difference over units
     rows: int
-    units: int
+    units: int  # number of clusters, or of rows, that were resampled
 
     @property
     def difference(self) -> float:
@@ -252,10 +242,7 @@ def mcnemar(gold: ArrayLike, a: ArrayLike, b: ArrayLike) -> McNemar:
     The exact binomial test with fewer than 25 rows that only one system has right; else its mid-p version,
     which is less conservative (Fagerland, Lydersen and Laake, 2013).
 
-    Args:
-        gold: Labels `[n]`.
-        a: Predicted labels `[n]` of the first system, of one seed.
-        b: Those of the second system.
+    `gold`, `a` and `b` are labels `[n]`, those of the systems of one seed.
 
     Raises:
         ValueError: Shapes that do not fit.
@@ -384,12 +371,8 @@ def minimum_detectable_difference(
     It is (t[1 - level / 2] + t[power]) · standard error, with quantiles of Student's t, or of the normal
     distribution (2.80 standard errors) without degrees of freedom.
 
-    Args:
-        standard_error: Of the difference, as of `paired_bootstrap`.
-        units: Number of units, one more than the degrees of freedom.
-        freedom: Degrees of freedom instead, as of `method_difference_of`.
-        power: Probability of finding the difference.
-        level: Probability of finding one where there is none.
+    Give either the number of `units` or the degrees of `freedom` of the standard error, as of
+    `method_difference_of`. `level` is the test's level of significance.
 
     Raises:
         ValueError: Fewer than two units.
@@ -447,19 +430,11 @@ def _chunks(resamples: int, cells: int) -> Iterator[int]:
 
 @dataclass(frozen=True)
 class _Counts:
-    """Sums over the rows of each unit.
+    """Sums over the rows of each unit: of labels a flat confusion matrix, of numbers their sum and count."""
 
-    Attributes:
-        sums: `[u, s, m]` of units u and the seeds s of both systems: of labels a flat confusion matrix, for
-            `mean` the sum of numbers and their count.
-        multiplicity: Number of units with the same sums `[u]`: equal rows are counted, not listed.
-        seeds: How many of s belong to the first system.
-        rows: Number of rows.
-    """
-
-    sums: Array
-    multiplicity: Array
-    seeds: int
+    sums: Array  # [u, s, m] of units u and the seeds s of both systems
+    multiplicity: Array  # number of units with the same sums [u]: equal rows are counted, not listed
+    seeds: int  # how many of s belong to the first system
     rows: int
 
     @classmethod

@@ -57,18 +57,9 @@ def attention(
     they are one sequence; of the latent tokens, where the modalities meet in those alone. An absent modality
     has its learned state as query.
 
-    Args:
-        model: The model.
-        processor: Its processor.
-        audio: Samples `[s]`.
-        text: The transcript.
-        words: Its words, by characters; by default the processor's.
-        queries: Queries of the text to average over: all tokens, or only those of words, without special
-            tokens and the prefix.
-
-    Returns:
-        The weights, which add up to 1 over all tokens of a modality. A modality that nothing attends to has
-        none.
+    `audio` are samples `[s]`; `words`, by characters, are by default the processor's. With `queries="words"`
+    the mean is over tokens of words only, without special tokens and the prefix. The weights add up to 1 over
+    all tokens of a modality; a modality that nothing attends to has none.
     """
     kinds = attention_map(model.config.fusion)
     if not kinds:
@@ -181,14 +172,8 @@ def gradients(
     utterance, so that words and samples share one difference of logits. Negative weights speak against the
     label. Where the sum of weights misses the difference, more steps help. Needs captum, the extra `explain`.
 
-    Args:
-        model: The model.
-        processor: Its processor.
-        audio: Samples `[s]`.
-        text: The transcript.
-        words: Its words, by characters; by default the processor's.
-        steps: Number of integration steps (Gauss-Legendre).
-        frame_seconds: Length of a frame, over whose samples weights are summed.
+    `audio` are samples `[s]`; `words`, by characters, are by default the processor's. `steps` is the number
+    of integration steps (Gauss-Legendre). Weights of samples are summed over frames of `frame_seconds`.
     """
     from captum.attr import IntegratedGradients
 

@@ -49,14 +49,7 @@ def erasure(
     AOPC is the mean over `SHARES`, of one unit or more. The control's words are drawn at random; its frames
     are the chosen ones, rotated along the time axis, so that they form as many pieces.
 
-    Args:
-        predict: Model; its rationales are not used.
-        attribute: The attribution to test.
-        rows: With audio and text.
-        load_audio: Reads their audio.
-        seed: Of the controls.
-        progress: As of `run.evaluate`.
-        name: Step that `progress` is called with.
+    `rows` have audio and text. `progress` is called with the step `name`.
 
     Returns:
         {"text" | "audio": {measure: {"chosen", "random", "difference": as of `mean_with_interval`,

@@ -48,29 +48,17 @@ class Explained(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Material:
-    """What measures need beside the rows; a measure without its material is left out.
+    """What measures need beside the rows; a measure without its material is left out."""
 
-    Attributes:
-        train_rows: The judges' training data.
-        force: For counterfactual rationales.
-        load_audio: For edited audio.
-        attributions: Attributions to test for comprehensiveness and sufficiency, by name.
-        erased: Number of rows for that test, spread over all.
-        predict_labels: Predicts without rationales, faster, for measures that need none.
-        respoken: Rows that a generator has spoken again, by what was changed.
-        evidence_of: Reads words and manner off a rationale of that generator.
-        judge: By default `tfidf_judge`.
-    """
-
-    train_rows: Sequence[Utterance] = ()
-    force: Force | None = None
-    load_audio: LoadAudio | None = None
-    attributions: Mapping[str, Attribute] = field(default_factory=dict)
-    erased: int = 100
-    predict_labels: Predict | None = None
-    respoken: Mapping[str, Sequence[Utterance]] = field(default_factory=dict)
-    evidence_of: EvidenceOf | None = None
-    judge: Judge | None = None
+    train_rows: Sequence[Utterance] = ()  # the judges' training data
+    force: Force | None = None  # for counterfactual rationales
+    load_audio: LoadAudio | None = None  # for edited audio
+    attributions: Mapping[str, Attribute] = field(default_factory=dict)  # to test by erasure
+    erased: int = 100  # rows for that test, spread over all
+    predict_labels: Predict | None = None  # predicts without rationales, which is faster
+    respoken: Mapping[str, Sequence[Utterance]] = field(default_factory=dict)  # by what a generator changed
+    evidence_of: EvidenceOf | None = None  # reads words and manner off a rationale of that generator
+    judge: Judge | None = None  # by default `tfidf_judge`
 
 
 def faithfulness(

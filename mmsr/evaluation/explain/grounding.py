@@ -37,13 +37,7 @@ def follow(
     `other_words_dropped`: it lacks as many of its words, drawn at random. A grounded rationale changes with
     its words or its voice.
 
-    Args:
-        predict: Model with rationales.
-        predictions: Its predictions for the unedited rows, in their order.
-        rows: Rows of the manifest.
-        load_audio: Reads their audio.
-        seed: Of the swaps, of the words and of the intervals.
-        progress: As of `run.evaluate`.
+    `predictions` are those of the unedited `rows`, in their order.
 
     Returns:
         For each of the four `label_changes` and `rationale_changes` (see `entries.mean_with_interval`), for
@@ -92,14 +86,8 @@ def respoken(
 ) -> dict[str, Any]:
     """Compares answers to rows that were spoken again with the generator's and with the earlier answers.
 
-    Args:
-        predict: Model with rationales.
-        predictions: Its predictions for the original rows; each of `rows` has its id there.
-        rows: The new rows: audio, and the label and rationale that are right for it.
-        evidence_of: Reads words and manner off a rationale.
-        seed: Of the intervals.
-        progress: As of `run.evaluate`.
-        name: Step that `progress` is called with.
+    `rows` have the new audio, and the label and rationale that are right for it; `predictions` are those of
+    the original rows with the same ids. `progress` is called with the step `name`.
 
     Returns:
         `label_right`, `manner_named` and `words_named`: shares that agree with the generator; `label_stays`

@@ -31,17 +31,10 @@ _ALIKE = 5  # similarly spelt words that replace one without known confusions
 
 @dataclass
 class LanguageConfusions:
-    """Counts of a recogniser's output for one language's words (characters).
+    """Counts of a recogniser's output for one language's words (characters)."""
 
-    Attributes:
-        heard: How often each unit was right.
-        substituted: Counts of the units that replaced it.
-        deleted: How often each unit was left out.
-        inserted: Units written where nothing was said.
-    """
-
-    heard: Counter[str] = field(default_factory=Counter)
-    substituted: dict[str, Counter[str]] = field(default_factory=dict)
+    heard: Counter[str] = field(default_factory=Counter)  # units that were right
+    substituted: dict[str, Counter[str]] = field(default_factory=dict)  # what replaced each unit
     deleted: Counter[str] = field(default_factory=Counter)
     inserted: Counter[str] = field(default_factory=Counter)
 
@@ -57,11 +50,7 @@ class LanguageConfusions:
 
 
 class Confusions:
-    """Confusions of a recogniser.
-
-    Args:
-        by_language: Counts by language code, without a region.
-    """
+    """Confusions of a recogniser, by language code without a region."""
 
     def __init__(self, by_language: Mapping[str, LanguageConfusions]):
         self.by_language = dict(by_language)
@@ -161,12 +150,7 @@ class Confusions:
         The mean number of edits, as an alignment of the two texts counts them, is `wer` times the number of
         words. Kinds and places of errors follow the recogniser's. The rest keeps its case and punctuation.
 
-        Args:
-            text: What was said.
-            wer: Error rate, from 0 to 1.
-            language: The text's language.
-            seed: With `identity` it determines every draw.
-            identity: The row's id.
+        Every draw is determined by `seed` and `identity`, the row's id.
 
         Raises:
             ValueError: `wer` is out of its range, or there are no confusions for the language.

@@ -38,21 +38,13 @@ class Point:
 
 @dataclass(frozen=True)
 class Curve:
-    """A perturbation at several severities.
+    """A perturbation at several severities."""
 
-    Attributes:
-        kind: Such as noise; curves of a kind share a panel.
-        axis: Name and unit of the severities.
-        clean: Severity of the unchanged rows.
-        points: From mild to bad.
-        series: Tells the curves of a kind apart.
-    """
-
-    kind: str
-    axis: str
-    clean: float | str
-    points: tuple[Point, ...]
-    series: str = ""
+    kind: str  # curves of a kind share a panel
+    axis: str  # name and unit of the severities
+    clean: float | str  # severity of the unchanged rows
+    points: tuple[Point, ...]  # from mild to bad
+    series: str = ""  # tells the curves of a kind apart
 
     def name(self, point: Point) -> str:
         """Name of a point and of its file, such as `clip_start_0.5`."""
@@ -98,17 +90,8 @@ def measure(
 ) -> tuple[dict[str, Any], dict[str, list[Prediction]]]:
     """Returns the metrics of each point of each curve, and each point's predictions by its name.
 
-    Args:
-        predict: The model; ROUGE-L needs one that writes rationales.
-        rows: Rows of `clean_rows`, which are the first point of each curve.
-        curves: The perturbations.
-        labels: The label set.
-        condition: The `condition` of the predictions.
-        resamples: Of the bootstrap.
-        slice_rows: Rows that the worst slice has at least.
-        seed: Of the bootstrap, and of the permutations of `slices`.
-        progress: Called with each point's rows.
-        chunk: Rows that are changed, and held in memory, at a time.
+    `rows`, of `clean_rows`, are the first point of each curve. `predict` need not write rationales; with them
+    ROUGE-L is measured too. `chunk` rows are changed, and held in memory, at a time.
 
     Returns:
         `condition`, `n`, `interval_over`, `slice_rows`, `curves` (`kind`, `series`, `axis`, `points`, and

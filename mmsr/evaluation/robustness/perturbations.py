@@ -33,18 +33,11 @@ _RATE = 16000
 
 @dataclass(frozen=True)
 class Material:
-    """Input of perturbations.
+    """Input of perturbations."""
 
-    Attributes:
-        rows: Rows of `curves.clean_rows`.
-        confusions: For word errors.
-        noise: Folder of recorded noise; None for generated pink noise.
-        seed: Of all draws.
-    """
-
-    rows: Sequence[Utterance]
-    confusions: Confusions
-    noise: str | None = None
+    rows: Sequence[Utterance]  # of `curves.clean_rows`
+    confusions: Confusions  # for word errors
+    noise: str | None = None  # folder of recorded noise; None for generated pink noise
     seed: int = 0
 
 
@@ -54,12 +47,9 @@ def perturbations(
     kinds: Sequence[str] | None = None,
     severities: Mapping[str, Sequence[str]] | None = None,
 ) -> list[Curve]:
-    """Returns the curves of several kinds.
+    """Returns the curves of `kinds` of `PERTURBATIONS`, by default all that the rows allow.
 
-    Args:
-        material: Their input.
-        kinds: Names of `PERTURBATIONS`; by default all that the rows allow.
-        severities: Severities of a kind, as typed, instead of the usual ones.
+    `severities`, as typed, replace the usual ones of a kind.
 
     Raises:
         ValueError: An unknown kind, one that the rows do not allow, or an invalid severity.

@@ -17,23 +17,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Perturbation:
-    """A way of making rows worse.
+    """A way of making rows worse."""
 
-    Attributes:
-        title: Name in reports.
-        unit: Unit of its severities, for the command's help.
-        needs: Fields that every row must have.
-        usual: Severities, numbers or names, from mild to bad.
-        curves: Path of the function that makes its curves, from a `Material` and severities.
-        series: Titles of series whose name is a code.
-    """
-
-    title: str
-    unit: str
-    needs: tuple[str, ...]
-    usual: tuple[Any, ...]
-    curves: str
-    series: Mapping[str, str] = field(default_factory=dict)
+    title: str  # in reports
+    unit: str  # of its severities, for the command's help
+    needs: tuple[str, ...]  # fields that every row must have
+    usual: tuple[Any, ...]  # severities, numbers or names, from mild to bad
+    curves: str  # path of the function that makes its curves, from a `Material` and severities
+    series: Mapping[str, str] = field(default_factory=dict)  # titles of series whose name is a code
 
     def load(self) -> Callable[..., list[Curve]]:
         """Imports the function that makes its curves."""
