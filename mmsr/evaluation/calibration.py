@@ -191,13 +191,13 @@ def reliability(
     Bins have equally many rows (Nixon et al. 2019, arXiv 1904.01685), except that rows of one confidence stay
     in one bin; without `equal_mass` each is 1 / `bins` wide. Bins without a row are left out.
     """
-    sure, right = np.asarray(confidence, dtype=np.float64), np.asarray(correct, dtype=np.float64)
+    confidence, correct = np.asarray(confidence, dtype=np.float64), np.asarray(correct, dtype=np.float64)
     steps = np.linspace(0, 1, bins + 1)
-    edges = np.quantile(sure, steps, method="inverted_cdf") if equal_mass else steps
-    place = np.searchsorted(np.unique(edges[1:-1]), sure, side="left")  # (low, high], as in Guo et al.
+    edges = np.quantile(confidence, steps, method="inverted_cdf") if equal_mass else steps
+    place = np.searchsorted(np.unique(edges[1:-1]), confidence, side="left")  # (low, high], as in Guo et al.
     counts = np.bincount(place)
     used = counts > 0
-    sums = [np.bincount(place, weights=values)[used] for values in (sure, right)]
+    sums = [np.bincount(place, weights=values)[used] for values in (confidence, correct)]
     return Reliability(sums[0] / counts[used], sums[1] / counts[used], counts[used])
 
 
@@ -223,11 +223,11 @@ def nll(scores: ArrayLike, labels: ArrayLike) -> float:
 
 def risk_coverage(confidence: ArrayLike, correct: ArrayLike) -> RiskCoverage:
     """Returns the risk at each coverage; rows of equal confidence count as in random order."""
-    sure, wrong = np.asarray(confidence, dtype=np.float64), ~np.asarray(correct, dtype=bool)
-    _, group, counts = np.unique(-sure, return_inverse=True, return_counts=True)
+    confidence, wrong = np.asarray(confidence, dtype=np.float64), ~np.asarray(correct, dtype=bool)
+    _, group, counts = np.unique(-confidence, return_inverse=True, return_counts=True)
     shares = np.bincount(group, weights=wrong) / counts
-    answered = np.arange(1, len(sure) + 1)
-    return RiskCoverage(answered / len(sure), np.repeat(shares, counts).cumsum() / answered)
+    answered = np.arange(1, len(confidence) + 1)
+    return RiskCoverage(answered / len(confidence), np.repeat(shares, counts).cumsum() / answered)
 
 
 def aurc(confidence: ArrayLike, correct: ArrayLike) -> float:

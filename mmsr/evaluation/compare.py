@@ -155,9 +155,9 @@ class Comparison:
         apart = not low <= 0 <= high
         if apart == (self.p_value < LEVEL):
             return None
-        says = f"{as_interval(self.interval)} {'leaves 0 out' if apart else 'holds 0'}"
+        position = f"{as_interval(self.interval)} {'leaves 0 out' if apart else 'holds 0'}"
         return (
-            f"interval and p disagree: {says}, and p is {as_p_value(self.p_value)}. With few units "
+            f"interval and p disagree: {position}, and p is {as_p_value(self.p_value)}. With few units "
             f"({self.units:,} {self.over}) the interval is approximate, the test keeps its level: go by p"
         )
 

@@ -45,10 +45,10 @@ def evaluate_rows(
     writes = any(row.predicted_rationale is not None for row in rows)
     entry = _entry(rows, labels, writes=writes, rationales=rationales)
     for key, field in (("by_language", "language"), ("by_kind", "kind")):
-        groups: dict[str, list[Prediction]] = {}
-        for row in rows:
-            groups.setdefault(getattr(row, field) or "unknown", []).append(row)
         if any(getattr(row, field) is not None for row in rows):
+            groups: dict[str, list[Prediction]] = {}
+            for row in rows:
+                groups.setdefault(getattr(row, field) or "unknown", []).append(row)
             entry[key] = {
                 value: _entry(groups[value], labels, writes=writes, rationales=rationales)
                 for value in sorted(groups)
@@ -57,11 +57,7 @@ def evaluate_rows(
 
 
 def bootstrap_intervals(
-    gold: Sequence[str],
-    predicted: Sequence[str],
-    *,
-    speakers: Sequence[str] | None = None,
-    seed: int = 0,
+    gold: Sequence[str], predicted: Sequence[str], *, speakers: Sequence[str] | None = None, seed: int = 0
 ) -> dict[str, list[float]]:
     """Returns 95 % intervals `[low, high]` of `accuracy` and `macro_f1`; `{}` for fewer than two rows.
 
@@ -70,12 +66,9 @@ def bootstrap_intervals(
     """
     if len(gold) < 2:
         return {}
-    return {
-        metric: list(
-            bootstrap(gold, predicted, clusters=speakers, metric=metric, resamples=RESAMPLES, seed=seed)
-        )
-        for metric in ("accuracy", "macro_f1")
-    }
+    options: dict[str, Any] = {"clusters": speakers, "resamples": RESAMPLES, "seed": seed}
+    metrics = ("accuracy", "macro_f1")
+    return {metric: list(bootstrap(gold, predicted, metric=metric, **options)) for metric in metrics}
 
 
 def interval_fields(rows: Sequence[Prediction]) -> dict[str, Any]:

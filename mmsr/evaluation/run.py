@@ -69,7 +69,7 @@ def evaluate(
     examined = {}
     for name in CONDITIONS:
         if conditions is None or name in conditions:
-            kept, inputs = _inputs(rows, name, seed=seed)
+            kept, inputs = condition_inputs(rows, name, seed=seed)
             if kept:
                 examined[name] = kept, inputs
             elif conditions is not None:
@@ -127,12 +127,28 @@ def conformal_entries(
     _check_rows(dev_rows, labels)
     entries = {}
     for name in dict.fromkeys(str(row.condition) for row in predictions):
-        kept, inputs = _inputs(dev_rows, name, seed=seed)
+        kept, inputs = condition_inputs(dev_rows, name, seed=seed)
         known = _predictions(predict, kept, inputs, name, progress=progress, chunk=chunk, step=f"dev, {name}")
         rows = [row for row in predictions if row.condition == name]
         if entry := conformal_metrics(known, rows, labels, coverage=coverage):
             entries[name] = entry
     return entries
+
+
+def condition_inputs(
+    rows: Sequence[Utterance], condition: str, *, seed: int = 0
+) -> tuple[list[Utterance], list[Utterance]]:
+    """Returns the rows that have the condition's modalities, and the model's input of each."""
+    kept = [row for row in rows if all(row.has(column) for column in CONDITIONS[condition] if column)]
+    inputs = [row.model_input(*CONDITIONS[condition]) for row in kept]
+    if condition == "shuffled_audio":
+        if len(kept) < 2:
+            return [], []
+        donors = shuffle([row.language for row in kept], seed=seed)
+        inputs = [
+            replace(given, audio=kept[donor].audio) for given, donor in zip(inputs, donors, strict=True)
+        ]
+    return kept, inputs
 
 
 def predict_rows(
@@ -251,11 +267,11 @@ def answer_utterances(
     """
     answers: list[Answer] = []
     for start in range(0, len(utterances), chunk):
-        asked = utterances[start : start + chunk]
-        given = predict(asked)
-        if len(given) != len(asked):
+        part = utterances[start : start + chunk]
+        given = predict(part)
+        if len(given) != len(part):
             raise ValueError(
-                f"condition {condition!r}: predict gave {len(given)} answers to {len(asked)} utterances"
+                f"condition {condition!r}: predict gave {len(given)} answers to {len(part)} utterances"
             )
         answers += given
         if progress:
@@ -288,19 +304,3 @@ def _check_rows(rows: Sequence[Utterance], labels: Sequence[str]) -> None:
             )
         seen.add(row.id)
     check_labels(((str(row.id), row.label) for row in rows), field="label", labels=labels)
-
-
-def _inputs(
-    rows: Sequence[Utterance], condition: str, *, seed: int
-) -> tuple[list[Utterance], list[Utterance]]:
-    """Returns the rows that have the condition's modalities, and the model's input of each."""
-    kept = [row for row in rows if all(row.has(column) for column in CONDITIONS[condition] if column)]
-    inputs = [row.model_input(*CONDITIONS[condition]) for row in kept]
-    if condition == "shuffled_audio":
-        if len(kept) < 2:
-            return [], []
-        donors = shuffle([row.language for row in kept], seed=seed)
-        inputs = [
-            replace(given, audio=kept[donor].audio) for given, donor in zip(inputs, donors, strict=True)
-        ]
-    return kept, inputs

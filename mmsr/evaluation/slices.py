@@ -55,16 +55,15 @@ def slice_metrics(
         raise ValueError(f"least is {least}; accepted: 2 rows or more")
     rows = [row for row in rows if row.label is not None and row.predicted_label is not None]
     members: dict[tuple[str, str], list[int]] = {}
-    given = {field: {row.id: getattr(row, field) for row in rows} for field in FIELDS} | dict(
-        attributes or {}
-    )
+    given = {field: {row.id: getattr(row, field) for row in rows} for field in FIELDS}
+    given |= attributes or {}
     for attribute, values in given.items():
         of_rows = [values.get(row.id) for row in rows]
         if any(value is not None for value in of_rows):
-            # a field is never a number: speakers may be numbered
-            named = ["unknown" if value is None else str(value) for value in of_rows]
-            for row, value in enumerate(named if attribute in FIELDS else _values(of_rows)):
-                members.setdefault((attribute, value), []).append(row)
+            # values of fields are names, even of numbered speakers
+            names = ["unknown" if value is None else str(value) for value in of_rows]
+            for place, name in enumerate(names if attribute in FIELDS else _values(of_rows)):
+                members.setdefault((attribute, name), []).append(place)
     slices: dict[str, dict[str, Any]] = {}
     for (attribute, value), places in sorted(members.items(), key=lambda item: _order(*item[0])):
         inside = [rows[place] for place in places]
@@ -144,14 +143,12 @@ def _values(given: Sequence[str | float | None]) -> list[str]:
         whole = (int(v) if isinstance(v, float) and v.is_integer() else v for v in given)
         return ["unknown" if value is None else str(value) for value in whole]
     inner = np.quantile(there, [0.25, 0.5, 0.75])
-    quarter = [None if number is None else int(np.searchsorted(inner, number)) for number in numbers]
+    quarters = np.searchsorted(inner, there)
     names = {}
-    for i in range(4):
-        pairs = zip(numbers, quarter, strict=True)
-        inside = [number for number, its in pairs if its == i and number is not None]
-        if inside:
-            names[i] = f"Q{i + 1}: {min(inside):.3g} to {max(inside):.3g}"
-    return ["unknown" if its is None else names[its] for its in quarter]
+    for quarter in set(quarters.tolist()):
+        inside = [number for number, its in zip(there, quarters, strict=True) if its == quarter]
+        names[quarter] = f"Q{quarter + 1}: {min(inside):.3g} to {max(inside):.3g}"
+    return ["unknown" if n is None else names[int(np.searchsorted(inner, n))] for n in numbers]
 
 
 def _order(attribute: str, value: str) -> tuple[str, bool, float, str]:

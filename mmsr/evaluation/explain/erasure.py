@@ -78,8 +78,8 @@ def erase_words(text: str, spans: Sequence[Span], erased: Sequence[bool] | NDArr
     """Returns the text without the erased words; None where no word is left."""
     if all(erased):
         return None
-    for (start, end), gone in reversed([*zip(spans, erased, strict=True)]):
-        if gone:
+    for (start, end), is_erased in reversed([*zip(spans, erased, strict=True)]):
+        if is_erased:
             text = text[:start] + text[end:]
     return " ".join(text.split())
 

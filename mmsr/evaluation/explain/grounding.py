@@ -165,8 +165,8 @@ def _words_dropped(
         if not named.any() or not row.has("audio"):
             continue
         for name, erased in zip(edits, (named, generator.permutation(named)), strict=True):
-            gone = {word for word, dropped in zip(words, erased, strict=True) if dropped}
-            edits[name][place] = replace(row.model_input(), text=erase_words(text, spans, erased)), gone
+            dropped = set(itertools.compress(words, erased))
+            edits[name][place] = replace(row.model_input(), text=erase_words(text, spans, erased)), dropped
     return edits
 
 

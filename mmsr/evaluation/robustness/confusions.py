@@ -70,19 +70,18 @@ class Confusions:
         learned: dict[str, LanguageConfusions] = {}
         for reference, hypothesis, language in zip(references, hypotheses, languages, strict=True):
             counts = learned.setdefault(_code(language), LanguageConfusions())
-            spoken, heard = units(reference, language), units(hypothesis, language)
-            alignment = jiwer.process_words(" ".join(spoken), " ".join(heard)).alignments[0]
-            for part in alignment:
-                said = spoken[part.ref_start_idx : part.ref_end_idx]
-                written = heard[part.hyp_start_idx : part.hyp_end_idx]
+            old, new = units(reference, language), units(hypothesis, language)
+            for part in jiwer.process_words(" ".join(old), " ".join(new)).alignments[0]:
+                before = old[part.ref_start_idx : part.ref_end_idx]
+                after = new[part.hyp_start_idx : part.hyp_end_idx]
                 if part.type == "equal":
-                    counts.heard.update(said)
+                    counts.heard.update(before)
                 elif part.type == "delete":
-                    counts.deleted.update(said)
+                    counts.deleted.update(before)
                 elif part.type == "insert":
-                    counts.inserted.update(written)
+                    counts.inserted.update(after)
                 else:
-                    for unit, other in zip(said, written, strict=True):
+                    for unit, other in zip(before, after, strict=True):
                         counts.substituted.setdefault(unit, Counter())[other] += 1
         return cls(learned)
 
@@ -149,7 +148,6 @@ class Confusions:
 
         The mean number of edits, as an alignment of the two texts counts them, is `wer` times the number of
         words. Kinds and places of errors follow the recogniser's. The rest keeps its case and punctuation.
-
         Every draw is determined by `seed` and `identity`, the row's id.
 
         Raises:

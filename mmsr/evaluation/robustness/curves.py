@@ -15,7 +15,7 @@ from typing import Any
 from mmsr.evaluation.entries import RESAMPLES, speakers_of, values_of
 from mmsr.evaluation.metrics import METRICS, check_labels, has_text
 from mmsr.evaluation.provenance import Provenance
-from mmsr.evaluation.run import CONDITIONS, json_document, predict_rows, prediction_lines
+from mmsr.evaluation.run import CONDITIONS, condition_inputs, json_document, predict_rows, prediction_lines
 from mmsr.evaluation.significance import bootstrap, paired_bootstrap
 from mmsr.evaluation.slices import LEAST, slice_metrics
 from mmsr.files import atomic_write, write_file
@@ -61,15 +61,15 @@ def clean_rows(rows: Sequence[Utterance], condition: str) -> list[Utterance]:
     accepted = [name for name in CONDITIONS if name != "shuffled_audio"]
     if condition not in accepted:
         raise ValueError(f"condition {condition!r}; accepted: {', '.join(accepted)}")
-    needed = [column for column in CONDITIONS[condition] if column]
-    kept = []
-    for row in rows:
-        if row.label is not None and all(map(row.has, needed)):
-            given = row.model_input(*CONDITIONS[condition])
-            kept.append(replace(row, audio=given.audio, text=given.text))
+    labelled = [row for row in rows if row.label is not None]
+    kept = [
+        replace(row, audio=given.audio, text=given.text)
+        for row, given in zip(*condition_inputs(labelled, condition), strict=True)
+    ]
     if len(kept) < 2:
+        needed = ", ".join(filter(None, ("label", *CONDITIONS[condition])))
         raise ValueError(
-            f"condition {condition}: {len(kept)} of {len(rows)} rows have label, {', '.join(needed)}; "
+            f"condition {condition}: {len(kept)} of {len(rows)} rows have {needed}; "
             "accepted: two rows or more"
         )
     return kept

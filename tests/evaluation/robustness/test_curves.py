@@ -113,7 +113,5 @@ def test_the_command_leaves_files_that_compare_reads(demo_corpus, tmp_path, caps
 def test_a_condition_that_is_none_is_refused(rows):
     with pytest.raises(ValueError, match="condition 'asrr'; accepted: audio"):
         clean_rows(rows, "asrr")
-    with pytest.raises(
-        ValueError, match="condition audio: 1 of 2 rows have label, audio; accepted: two rows"
-    ):
+    with pytest.raises(ValueError, match="condition audio: 1 of 2 rows have label, audio; accepted: two"):
         clean_rows([rows[0], replace(rows[1], audio=None)], "audio")
