@@ -70,7 +70,13 @@ class System:
             raise CompareError(
                 f"{path}: no such run; accepted: a folder of mmsr evaluate, a predictions file"
             )
-        return cls(name, tuple(map(_predictions_file, places)), condition or None)
+        files = tuple(place / "predictions.jsonl" if place.is_dir() else place for place in places)
+        for place, file in zip(places, files, strict=True):
+            if not file.is_file():
+                raise CompareError(
+                    f"{place}: no predictions.jsonl in it; accepted: a folder that mmsr evaluate wrote"
+                )
+        return cls(name, files, condition or None)
 
 
 @dataclass(frozen=True)
@@ -394,15 +400,6 @@ def read_predictions(path: Path) -> list[Prediction]:
     return rows
 
 
-def _predictions_file(place: Path) -> Path:
-    file = place / "predictions.jsonl" if place.is_dir() else place
-    if not file.is_file():
-        raise CompareError(
-            f"{place}: no predictions.jsonl in it; accepted: a folder that mmsr evaluate wrote"
-        )
-    return file
-
-
 def read_runs(
     systems: Sequence[System], condition: str | None
 ) -> tuple[list[str], list[list[dict[str, Prediction]]]]:
@@ -521,12 +518,8 @@ def _clusters(
 
 def _seeds(gold: Array | None, a: Array, b: Array, metric: str) -> Seeds:
     first, second = (seed_values(gold, answers, metric=metric) for answers in (a, b))
-    over = seed_difference(first, second)
-    return Seeds(
-        a=first,
-        b=second,
-        interval_a=seed_interval(first) if len(first) > 1 else None,
-        interval_b=seed_interval(second) if len(second) > 1 else None,
-        interval=over.interval,
-        p_value=over.p_value,
+    first_interval, second_interval = (
+        seed_interval(side) if len(side) > 1 else None for side in (first, second)
     )
+    over = seed_difference(first, second)
+    return Seeds(first, second, first_interval, second_interval, over.interval, over.p_value)

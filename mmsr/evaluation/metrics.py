@@ -146,6 +146,9 @@ def _ratio(part: Array, whole: Array) -> Array:
 # ---------------------------------------------------------------------- the records
 
 
+_RATIONALES: tuple[Table, ...] = ("rationales",)
+
+
 def _rouge(name: str, title: str, *tables: Table) -> Metric:
     return Metric(name=name, title=title, from_rows=lambda texts: texts.rouge[name], tables=tables)
 
@@ -162,7 +165,7 @@ def _distinct(n: int) -> Metric:
     def share(texts: Texts) -> float | None:
         return distinct(texts.hypotheses, n=n)
 
-    return Metric(name=f"distinct{n}", title=f"distinct-{n}", from_corpus=share, tables=("rationales",))
+    return Metric(name=f"distinct{n}", title=f"distinct-{n}", from_corpus=share, tables=_RATIONALES)
 
 
 METRICS: dict[str, Metric] = {
@@ -180,7 +183,7 @@ METRICS: dict[str, Metric] = {
         _rouge("rouge2_ascii", "ROUGE-2 (ASCII)"),
         _rouge("rougeL_ascii", "ROUGE-L (ASCII)", "results"),
         _rouge("rougeLsum_ascii", "ROUGE-Lsum (ASCII)"),
-        Metric(name="bleu", title="BLEU", from_corpus=Texts.bleu, tables=("rationales",)),
+        Metric(name="bleu", title="BLEU", from_corpus=Texts.bleu, tables=_RATIONALES),
         Metric(name="chrf", title="chrF", from_corpus=Texts.chrf, from_rows=Texts.chrf_of_rows),
         _bertscore("bertscore_precision", "BERTScore precision"),
         _bertscore("bertscore_recall", "BERTScore recall"),
@@ -191,7 +194,7 @@ METRICS: dict[str, Metric] = {
             title="copied from training",
             from_corpus=Texts.copied,
             higher_is_better=False,
-            tables=("rationales",),
+            tables=_RATIONALES,
         ),
         _distinct(1),
         _distinct(2),
@@ -200,7 +203,7 @@ METRICS: dict[str, Metric] = {
             title="length",
             from_rows=lambda texts: lengths(texts.hypotheses),
             higher_is_better=None,
-            tables=("rationales",),
+            tables=_RATIONALES,
         ),
         Metric(
             name="length_gold",

@@ -55,7 +55,7 @@ def slice_metrics(
         raise ValueError(f"least is {least}; accepted: 2 rows or more")
     rows = [row for row in rows if row.label is not None and row.predicted_label is not None]
     members: dict[tuple[str, str], list[int]] = {}
-    given = {field: {row.id: getattr(row, field) for row in rows} for field in FIELDS}
+    given: dict[str, Any] = {field: {row.id: getattr(row, field) for row in rows} for field in FIELDS}
     given |= attributes or {}
     for attribute, values in given.items():
         of_rows = [values.get(row.id) for row in rows]
