@@ -65,16 +65,16 @@ class System:
         path, _, condition = place.rpartition(":")
         if condition not in CONDITIONS or not path:
             path, condition = place, ""
-        places = [Path(path)] if Path(path).exists() else sorted(map(Path, glob.glob(path)))
-        if not places:
+        found = [Path(path)] if Path(path).exists() else sorted(map(Path, glob.glob(path)))
+        if not found:
             raise CompareError(
                 f"{path}: no such run; accepted: a folder of mmsr evaluate, a predictions file"
             )
-        files = tuple(place / "predictions.jsonl" if place.is_dir() else place for place in places)
-        for place, file in zip(places, files, strict=True):
+        files = tuple(run / "predictions.jsonl" if run.is_dir() else run for run in found)
+        for run, file in zip(found, files, strict=True):
             if not file.is_file():
                 raise CompareError(
-                    f"{place}: no predictions.jsonl in it; accepted: a folder that mmsr evaluate wrote"
+                    f"{run}: no predictions.jsonl in it; accepted: a folder that mmsr evaluate wrote"
                 )
         return cls(name, files, condition or None)
 
