@@ -1,11 +1,9 @@
-"""BERTScore of rationales with any local text encoder, computed by the authors' own package, bert-score.
+"""BERTScore of rationales with a local text encoder, by the authors' package bert-score.
 
-Zhang et al. (2020), "BERTScore: Evaluating Text Generation with BERT". Of each token of one text the nearest
-token of the other is sought by the cosine of their contextual embeddings. Without idf weights, and without
-rescaling against a baseline: that exists for few models and languages. So figures lie high and close
-together, and are comparable only under the same model and layer.
-
-references, hypotheses ─► encoder, layer ─► cosines ─► greedy matching ─► precision, recall, F1 `[n, 3]`
+Zhang et al. (2020), "BERTScore: Evaluating Text Generation with BERT": each token is matched to the nearest
+token of the other text, by the cosine of their contextual embeddings. Without idf weights, and without
+rescaling, for which few models and languages have a baseline. So scores are high and close together, and
+comparable only between texts scored by the same model and layer.
 """
 
 import os
@@ -20,25 +18,25 @@ import numpy as np
 
 
 class BertScorer:
-    """Scores pairs of texts; each pair once, since the same ones come again in groups and conditions.
+    """Scores pairs of texts, each pair once.
 
     Attributes:
-        settings: What the figures depend on, as metrics.json carries it.
+        settings: The settings that scores depend on, as metrics.json carries them.
     """
 
     def __init__(
         self, model: str | os.PathLike[str], *, layer: int | None = None, batch_size: int = 64
     ) -> None:
-        """Load the encoder, in float32, on the first accelerator.
+        """Load the encoder, in float32, on the GPU if there is one.
 
         Args:
             model: Folder or Hub id of a transformers text encoder.
-            layer: Whose hidden states are compared, from 1; by default the one that the authors chose for a
-                model of that name, and the last of any other.
+            layer: The layer whose hidden states are compared, from 1; by default the one that the authors
+                chose for a model of that name, else the last.
             batch_size: Texts at a time.
 
         Raises:
-            ValueError: bert-score is not installed, the encoder cannot be read, or has no such layer.
+            ValueError: bert-score is not installed, or the encoder cannot be read or has no such layer.
         """
         try:
             from bert_score.utils import get_model, get_tokenizer, model2layers
@@ -73,11 +71,7 @@ class BertScorer:
         }
 
     def __call__(self, references: Sequence[str], hypotheses: Sequence[str]) -> np.ndarray:
-        """Return precision, recall and F1 of each pair, `[n, 3]`; zeros where a text is empty.
-
-        Raises:
-            ValueError: The lengths differ.
-        """
+        """Return precision, recall and F1 of each pair, `[n, 3]`; zeros where a text is empty."""
         pairs = [(r.strip(), h.strip()) for r, h in zip(references, hypotheses, strict=True)]
         new = [pair for pair in dict.fromkeys(pairs) if pair not in self._known]
         if scored := [pair for pair in new if all(pair)]:
@@ -90,21 +84,17 @@ class BertScorer:
 
         weights: dict[int | None, float] = defaultdict(lambda: 1.0)
         weights |= {self._tokenizer.cls_token_id: 0.0, self._tokenizer.sep_token_id: 0.0}
-        sides = ([pair[side] for pair in pairs] for side in (0, 1))
+        references, hypotheses = zip(*pairs, strict=True)
+        options = {"device": self._device, "batch_size": self._batch_size}
         scores = bert_cos_score_idf(
-            self._model,
-            *sides,
-            self._tokenizer,
-            weights,
-            device=self._device,
-            batch_size=self._batch_size,
+            self._model, list(references), list(hypotheses), self._tokenizer, weights, **options
         )
         return scores.tolist()
 
 
 @contextmanager
 def _reading(model: str) -> Iterator[None]:
-    """A block that reads an encoder: one clear error, and no word of a pooler that the checkpoint lacks."""
+    """Turns errors of reading an encoder into one ValueError, and hides warnings of missing poolers."""
     from transformers.utils import logging
 
     verbosity = logging.get_verbosity()

@@ -1,11 +1,11 @@
-"""Whether probabilities can be believed: temperature scaling, calibration, abstention, conformal label sets.
+"""Calibration of probabilities: temperature scaling, calibration metrics, conformal label sets.
 
 development rows ─► `calibrate` ─► temperatures, which the checkpoint keeps
 predictions ─► `calibration_metrics` ─► an entry's `calibration`
 development rows, predictions ─► `conformal_metrics` ─► an entry's `conformal`
 
-Notation of shapes: n rows, c labels. `confidence [n]` is the probability of the label that was answered and
-`correct [n]` whether it is the true one. `mmsr fit` needs this module, so it needs numpy and torch alone.
+Notation of shapes: n rows, c labels. `confidence [n]` is the probability of the predicted label, and
+`correct [n]` whether that is the true one. `mmsr fit` imports this module: numpy and torch have to do.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Floats = NDArray[np.float64]
 Method = Literal["lac", "aps"]
 METHODS: tuple[Method, ...] = ("lac", "aps")
 
-MIN_ROWS = 50  # one number is fitted, yet with fewer rows its error is as large as what it corrects
+MIN_ROWS = 50  # with fewer rows the fitted temperature is too inaccurate to help
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
 BINS = 15
 _LEAST = float(np.finfo(np.float32).smallest_subnormal)  # a softmax in float32 rounds less than this to 0
@@ -38,20 +38,17 @@ class CalibrationError(ValueError):
 def calibrate(
     predict: Predict, rows: Sequence[Utterance], *, labels: Sequence[str], text_column: str = "text"
 ) -> dict[str, Any]:
-    """The temperatures that fit a model to development rows, each answered from all that it has.
+    """Fits temperatures to development rows.
 
-    Args:
-        predict: Answers utterances at temperature 1; its rationales are not used.
-        rows: Those without a label are left out.
-        labels: In the order of the model's ids.
-        text_column: The transcript that the model reads.
+    `predict` answers at temperature 1, with or without rationales. `labels` are in the order of the model's
+    ids, `text_column` is the transcript that it reads. Rows without a label are left out.
 
     Returns:
-        `n`, `temperature` (the head's), `decoder_temperature` where the decoder gives the label, and of the
-        answers `nll` and `ece` as `[before, after]`.
+        `n`, `temperature` (the head's), `decoder_temperature` where the decoder gives the label, and `nll`
+        and `ece` of the answers as `[before, after]`.
 
     Raises:
-        CalibrationError: There are fewer than 50 labelled rows, they are of one class, or no temperature is
+        CalibrationError: There are fewer than 50 labelled rows, they have one label, or no temperature is
             best (see `fit_temperature`).
     """
     rows = [row for row in rows if row.label is not None]
@@ -62,24 +59,22 @@ def calibrate(
         raise CalibrationError(f"all {len(rows)} rows are {gold[0]!r}; accepted: rows of two labels or more")
     answers = predict([row.model_input(text=text_column) for row in rows])
     truth = np.array([labels.index(label) for label in gold])
-    fitted: dict[str, Any] = {"n": len(rows)}
-    heads = [answer.head_scores for answer in answers if answer.head_scores is not None]
-    by_decoder = len(heads) == len(answers)
-    if by_decoder:
-        fitted["temperature"] = fit_temperature(_logits(heads, labels), truth)
     logits = _logits([answer.scores for answer in answers], labels)
     temperature = fit_temperature(logits, truth)
-    fitted["decoder_temperature" if by_decoder else "temperature"] = temperature
-    answered = logits.argmax(1)  # of equal ones the first, at either temperature
+    fitted: dict[str, Any] = {"n": len(rows), "temperature": temperature}
+    heads = [answer.head_scores for answer in answers if answer.head_scores is not None]
+    if len(heads) == len(answers):
+        fitted["temperature"] = fit_temperature(_logits(heads, labels), truth)
+        fitted["decoder_temperature"] = temperature
     both = [softmax(logits), softmax(logits / temperature)]
     fitted["nll"] = [nll(scores, truth) for scores in both]
-    confidences = [scores[np.arange(len(truth)), answered] for scores in both]
-    fitted["ece"] = [calibration_error(confidence, answered == truth) for confidence in confidences]
+    correct = logits.argmax(1) == truth
+    fitted["ece"] = [calibration_error(scores.max(1), correct) for scores in both]
     return fitted
 
 
 def calibration_line(found: Mapping[str, Any]) -> str:
-    """What `calibrate` found, for a person."""
+    """Returns the result of `calibrate` as a line of text."""
     temperature = found.get("decoder_temperature", found["temperature"])
     (nll_before, nll_after), (ece_before, ece_after) = found["nll"], found["ece"]
     return (
@@ -89,20 +84,16 @@ def calibration_line(found: Mapping[str, Any]) -> str:
 
 
 def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
-    """The T that makes softmax(logits / T) likeliest (Guo et al. 2017, arXiv 1706.04599).
+    """Returns the T that maximises the likelihood of softmax(logits / T) (Guo et al. 2017, arXiv 1706.04599).
 
     The negative log-likelihood is convex in 1 / T, by which it is minimised (LBFGS, float64).
 
-    Args:
-        logits: `[n, c]`, up to a constant in each row, so that logarithms of probabilities will do.
-        labels: Ids of the true labels `[n]`.
-
-    Returns:
-        T, between 0.05 and 20.
+    T is between 0.05 and 20. `logits [n, c]` may have a constant added in each row, so log-probabilities will
+    do; `labels [n]` are ids.
 
     Raises:
-        CalibrationError: Every row is answered right, so that T would go to 0 and all probabilities to 1; or
-            the logits favour the true label no more than the others, so that T would go to infinity.
+        CalibrationError: Every row is answered right, so that T would go to 0; or the logits favour the true
+            label no more than the others, so that T would go to infinity.
     """
     import torch
     from torch.nn.functional import cross_entropy
@@ -113,7 +104,7 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
         raise CalibrationError(f"all {len(truth)} rows are answered right: no temperature is best")
     if (true - scores.mean(1)).mean() <= 0:  # the slope of the log-likelihood at 1 / T = 0
         raise CalibrationError(f"the logits of {len(truth)} rows say nothing of their labels")
-    # at this scale 1 / T is near 1, where LBFGS's first step is of a sensible length
+    # scaled so that 1 / T is near 1, for a good first step
     scale = float(scores.std(1).mean())
     z, y = torch.from_numpy(scores / scale), torch.from_numpy(truth)
     inverse = torch.ones((), dtype=torch.float64, requires_grad=True)
@@ -133,25 +124,25 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
 
 
 def softmax(logits: ArrayLike) -> Floats:
-    """Probabilities `[n, c]` of logits `[n, c]`."""
+    """Returns probabilities `[n, c]` of logits `[n, c]`."""
     z = np.asarray(logits, dtype=np.float64)
     powers = np.exp(z - z.max(1, keepdims=True))
     return powers / powers.sum(1, keepdims=True)
 
 
-# ---------------------------------------------------------------------- measures
+# ---------------------------------------------------------------------- metrics
 
 
 class Reliability(NamedTuple):
-    """What a reliability diagram shows, one entry for each bin that has rows."""
+    """A reliability diagram, with one entry for each bin that has rows."""
 
     confidence: Floats  # mean of the bin's rows
-    accuracy: Floats  # share of them that are right
+    accuracy: Floats
     n: NDArray[np.int64]
 
 
 class RiskCoverage(NamedTuple):
-    """Share of wrong answers (`risk [n]`) where the surest k of n rows are answered (`coverage [n]`)."""
+    """Share of wrong answers (`risk [n]`) among the most confident k of n rows (`coverage [n]`)."""
 
     coverage: Floats
     risk: Floats
@@ -160,18 +151,17 @@ class RiskCoverage(NamedTuple):
 def calibration_metrics(
     rows: Sequence[Prediction], labels: Sequence[str], *, temperature: float | None = None
 ) -> dict[str, Any]:
-    """Metrics of probabilities, from the predictions that have a label; `{}` without any.
+    """Returns metrics of the probabilities of labelled predictions; `{}` without any.
 
     `n`, `temperature` (as given), `ece` (equal-mass bins), `ece_equal_width`, `brier`, `nll`, `aurc`,
-    `excess_aurc` and `reliability` (the equal-mass bins' `confidence`, `accuracy` and `n`). For all of them
-    less is better; with few rows an ECE is too large, since each bin's share is off by chance.
+    `excess_aurc` and `reliability` (of the equal-mass bins). For all of them less is better. An ECE of few
+    rows is too large, since the accuracy of each bin varies by chance.
     """
     rows = [row for row in rows if row.label is not None]
     if not rows:
         return {}
-    scores, truth = score_matrix(rows, labels), _truth(rows, labels)
+    scores, truth = _scores_and_truth(rows, labels)
     confidence, correct = confidence_and_correct(rows)
-    bins = reliability(confidence, correct)
     return {
         "n": len(rows),
         "temperature": temperature,
@@ -181,17 +171,14 @@ def calibration_metrics(
         "nll": nll(scores, truth),
         "aurc": aurc(confidence, correct),
         "excess_aurc": excess_aurc(confidence, correct),
-        "reliability": {name: values.tolist() for name, values in bins._asdict().items()},
+        "reliability": {
+            name: values.tolist() for name, values in reliability(confidence, correct)._asdict().items()
+        },
     }
 
 
-def score_matrix(rows: Sequence[Prediction], labels: Sequence[str]) -> Floats:
-    """Probabilities `[n, c]` of predictions, in the order of `labels`."""
-    return np.array([[row.scores.get(label, 0.0) for label in labels] for row in rows], dtype=np.float64)
-
-
 def confidence_and_correct(rows: Sequence[Prediction]) -> tuple[Floats, NDArray[np.bool_]]:
-    """Probability of each row's predicted label, and whether that is the true one, `[n]` each."""
+    """Returns the probability of each row's predicted label, and whether that is the true one, `[n]` each."""
     confidence = np.array([row.confidence for row in rows], dtype=np.float64)
     return confidence, np.array([row.predicted_label == row.label for row in rows], dtype=bool)
 
@@ -199,61 +186,57 @@ def confidence_and_correct(rows: Sequence[Prediction]) -> tuple[Floats, NDArray[
 def reliability(
     confidence: ArrayLike, correct: ArrayLike, *, bins: int = BINS, equal_mass: bool = True
 ) -> Reliability:
-    """Confidence and accuracy by bins of confidence, from the least sure to the surest.
+    """Returns confidence and accuracy by bins of confidence, in ascending order.
 
-    Args:
-        confidence: `[n]`.
-        correct: `[n]`.
-        bins: How many; those without a row are left out.
-        equal_mass: Each bin has as many rows (Nixon et al. 2019, arXiv 1904.01685), but that rows of one
-            confidence stay in one bin, so that their order is of no account; else each is 1 / `bins` wide.
+    Bins have equally many rows (Nixon et al. 2019, arXiv 1904.01685), except that rows of one confidence stay
+    in one bin; without `equal_mass` each is 1 / `bins` wide. Bins without a row are left out.
     """
-    sure, right = np.asarray(confidence, dtype=np.float64), np.asarray(correct, dtype=np.float64)
+    confidence, correct = np.asarray(confidence, dtype=np.float64), np.asarray(correct, dtype=np.float64)
     steps = np.linspace(0, 1, bins + 1)
-    edges = np.quantile(sure, steps, method="inverted_cdf") if equal_mass else steps
-    place = np.searchsorted(np.unique(edges[1:-1]), sure, side="left")  # (low, high], as in Guo et al.
+    edges = np.quantile(confidence, steps, method="inverted_cdf") if equal_mass else steps
+    place = np.searchsorted(np.unique(edges[1:-1]), confidence, side="left")  # (low, high], as in Guo et al.
     counts = np.bincount(place)
     used = counts > 0
-    sums = [np.bincount(place, weights=values)[used] for values in (sure, right)]
+    sums = [np.bincount(place, weights=values)[used] for values in (confidence, correct)]
     return Reliability(sums[0] / counts[used], sums[1] / counts[used], counts[used])
 
 
 def calibration_error(
     confidence: ArrayLike, correct: ArrayLike, *, bins: int = BINS, equal_mass: bool = True
 ) -> float:
-    """Expected calibration error: mean distance of confidence and accuracy over `reliability`'s bins."""
+    """Returns the expected calibration error: mean |confidence - accuracy| over the bins of `reliability`."""
     found = reliability(confidence, correct, bins=bins, equal_mass=equal_mass)
     return float(np.average(np.abs(found.confidence - found.accuracy), weights=found.n))
 
 
 def brier(scores: ArrayLike, labels: ArrayLike) -> float:
-    """Multi-class Brier score, 0 to 2: mean over rows of the summed squared errors of `scores [n, c]`."""
+    """Returns the multi-class Brier score, 0 to 2, of `scores [n, c]`."""
     p, truth = _checked(scores, labels)
     return float(((p - np.eye(p.shape[1])[truth]) ** 2).sum(1).mean())
 
 
 def nll(scores: ArrayLike, labels: ArrayLike) -> float:
-    """Negative log-likelihood (nats a row) of the true labels; a probability of 0 counts as 2.2e-16."""
+    """Returns the mean negative log-likelihood (nats) of the labels; a probability of 0 counts as 2.2e-16."""
     p, truth = _checked(scores, labels)
     return float(-np.log(np.maximum(p[np.arange(len(truth)), truth], np.finfo(np.float64).eps)).mean())
 
 
 def risk_coverage(confidence: ArrayLike, correct: ArrayLike) -> RiskCoverage:
-    """Risk at each coverage, the surest rows first; rows of one confidence are as in random order."""
-    sure, wrong = np.asarray(confidence, dtype=np.float64), ~np.asarray(correct, dtype=bool)
-    _, group, counts = np.unique(-sure, return_inverse=True, return_counts=True)
+    """Returns the risk at each coverage; rows of equal confidence count as in random order."""
+    confidence, wrong = np.asarray(confidence, dtype=np.float64), ~np.asarray(correct, dtype=bool)
+    _, group, counts = np.unique(-confidence, return_inverse=True, return_counts=True)
     shares = np.bincount(group, weights=wrong) / counts
-    answered = np.arange(1, len(sure) + 1)
-    return RiskCoverage(answered / len(sure), np.repeat(shares, counts).cumsum() / answered)
+    answered = np.arange(1, len(confidence) + 1)
+    return RiskCoverage(answered / len(confidence), np.repeat(shares, counts).cumsum() / answered)
 
 
 def aurc(confidence: ArrayLike, correct: ArrayLike) -> float:
-    """Area under the risk-coverage curve: the mean risk over all coverages (Geifman et al. 2019)."""
+    """Returns the area under the risk-coverage curve, its mean risk (Geifman et al. 2019)."""
     return float(risk_coverage(confidence, correct).risk.mean())
 
 
 def excess_aurc(confidence: ArrayLike, correct: ArrayLike) -> float:
-    """AURC beyond that of the best order, in which every right answer is surer than every wrong one."""
+    """Returns the AURC minus that of the best order, all right answers before all wrong ones."""
     return aurc(confidence, correct) - aurc(correct, correct)
 
 
@@ -263,30 +246,22 @@ def excess_aurc(confidence: ArrayLike, correct: ArrayLike) -> float:
 def conformal_threshold(
     scores: ArrayLike, labels: ArrayLike, *, coverage: float = 0.9, method: Method = "lac"
 ) -> float:
-    """The threshold at which `label_sets` hold the true label in a share `coverage` of rows.
+    """Returns the threshold at which `label_sets` hold the true label in a share `coverage` of rows.
 
-    Split conformal prediction (Angelopoulos and Bates 2021, arXiv 2107.07511).
+    Split conformal prediction (Angelopoulos and Bates 2021, arXiv 2107.07511): the threshold is the
+    ceil((n + 1) coverage)-th smallest nonconformity of the true labels. Rows exchangeable with these are
+    covered at least so often, on average over draws of both; of other rows nothing is promised.
 
-    It is the ceil((n + 1) coverage)-th smallest nonconformity of the true labels, which makes the coverage of
-    rows exchangeable with these at least `coverage`, on average over draws of both. Where rows differ from
-    these, such as other speakers, nothing is promised.
+    A label's nonconformity is, with `lac`, 1 - its probability (Sadinle et al. 2019, arXiv 1609.00451): the
+    smallest sets, which may be empty. With `aps` it is the probability of all labels above it (Romano et al.
+    2020, arXiv 2006.02544). Deviation: their random u is 0, so sets are never empty, and cover more often
+    than `coverage` where the first label alone does.
 
-    `lac`: a label's nonconformity is 1 - its probability (Sadinle et al. 2019, arXiv 1609.00451): smallest
-    sets, which may be empty. `aps`: the probability of all labels above it (Romano et al. 2020, arXiv
-    2006.02544), with their random u as 0, so that sets are never empty and no dice are thrown; where the
-    first label alone is right more often than `coverage`, they cover as often as that.
-
-    Args:
-        scores: Probabilities `[n, c]` of rows that the model has not learned from.
-        labels: Ids of their true labels `[n]`.
-        coverage: Between 0 and 1.
-        method: `lac` or `aps`.
-
-    Returns:
-        The threshold; 1, at which sets hold every label, where the rows are fewer than `conformal_rows`.
+    `scores [n, c]` and the ids `labels [n]` are of rows that the model was not trained on. With fewer rows
+    than `conformal_rows` the threshold is 1, at which sets hold every label.
 
     Raises:
-        ValueError: `coverage` or `method` is none, or there are no rows.
+        ValueError: `coverage` or `method` is invalid, or there are no rows.
     """
     if not 0 < coverage < 1:
         raise ValueError(f"conformal coverage is {coverage:g}; accepted: above 0 and below 1, such as 0.9")
@@ -297,12 +272,12 @@ def conformal_threshold(
 
 
 def conformal_rows(coverage: float) -> int:
-    """The fewest rows that can promise `coverage`: 9 of 90 %. With fewer a set has to hold every label."""
+    """Returns how many rows `coverage` needs, 9 for 90 %; with fewer a set holds every label."""
     return int(np.ceil(coverage / (1 - coverage) - 1e-9))
 
 
 def label_sets(scores: ArrayLike, threshold: float, *, method: Method = "lac") -> NDArray[np.bool_]:
-    """Which labels are in each row's set `[n, c]`, at a threshold of `conformal_threshold`'s same method."""
+    """Returns which labels are in each row's set `[n, c]`, at a threshold of the same method."""
     return _nonconformity(np.asarray(scores, dtype=np.float64), method) <= threshold
 
 
@@ -313,7 +288,7 @@ def conformal_metrics(
     *,
     coverage: float = 0.9,
 ) -> dict[str, Any]:
-    """Coverage and size of label sets of `rows`, at thresholds of the `known` rows.
+    """Returns coverage and size of label sets of `rows`, at thresholds of the `known` rows.
 
     Rows without a label are left out; `{}` where either has none.
 
@@ -322,55 +297,52 @@ def conformal_metrics(
         `threshold`, `coverage` with its 95 % `interval` and what that is `over` (not of a single row),
         `mean_size` and `empty` (share of rows).
     """
-    from mmsr.evaluation.entries import mean_figure
+    from mmsr.evaluation.entries import mean_with_interval
 
     known, rows = ([row for row in part if row.label is not None] for part in (known, rows))
     if not known or not rows:
         return {}
-    scores, past = score_matrix(rows, labels), score_matrix(known, labels)
-    truth, past_truth = _truth(rows, labels), _truth(known, labels)
-    figures: dict[str, Any] = {"asked": coverage, "n": len(rows), "n_calibration": len(known)}
-    figures["n_needed"] = conformal_rows(coverage)
+    scores, truth = _scores_and_truth(rows, labels)
+    entry: dict[str, Any] = {"asked": coverage, "n": len(rows), "n_calibration": len(known)}
+    entry["n_needed"] = conformal_rows(coverage)
     for method in METHODS:
-        threshold = conformal_threshold(past, past_truth, coverage=coverage, method=method)
+        threshold = conformal_threshold(*_scores_and_truth(known, labels), coverage=coverage, method=method)
         sets = label_sets(scores, threshold, method=method)
-        covered = mean_figure(sets[np.arange(len(truth)), truth], rows)
-        figures[method] = {
+        covered = mean_with_interval(sets[np.arange(len(truth)), truth], rows)
+        entry[method] = {
             "threshold": threshold,
             "coverage": covered["value"],
             **{name: covered[name] for name in ("interval", "over") if name in covered},
             "mean_size": float(sets.sum(1).mean()),
             "empty": float((~sets.any(1)).mean()),
         }
-    return figures
+    return entry
 
 
 def conformal_text(found: Mapping[str, Any]) -> str:
-    """What `conformal_metrics` found, in sentences for a person."""
-    asked = f"{100 * found['asked']:g} %"
-    told = f"Label sets asked to hold the true label in {asked} of rows, calibrated on "
-    told += f"{found['n_calibration']:,} rows: {'; '.join(_method_text(found, name) for name in METHODS)}."
+    """Returns the result of `conformal_metrics` as sentences."""
+    methods = []
+    for name in METHODS:
+        entry = found[name]
+        text = f"{name.upper()} holds it in {100 * entry['coverage']:.1f} %"
+        if "interval" in entry:
+            low, high = entry["interval"]
+            text += f" [{100 * low:.1f}, {100 * high:.1f}; 95 % over {entry['over']}]"
+        text += f", {entry['mean_size']:.2f} labels a set, {100 * entry['empty']:.1f} % of sets empty"
+        methods.append(text)
+    asked, n = f"{100 * found['asked']:g} %", f"{found['n_calibration']:,}"
+    text = f"Label sets asked to hold the true label in {asked} of rows, calibrated on {n} rows: "
+    text += f"{'; '.join(methods)}."
     if found["n_calibration"] < found.get("n_needed", 0):
-        told += (
-            f" {found['n_calibration']:,} calibration rows are too few for {asked}, which takes "
-            f"{found['n_needed']:,} or more: all sets hold every label, and tell nothing."
-        )
+        text += f" {n} calibration rows are too few for {asked}, which takes {found['n_needed']:,} or more: "
+        text += "all sets hold every label, and tell nothing."
     if any(found[name]["empty"] for name in METHODS):
-        told += " An empty set says that no label is likely enough: it never holds the true one."
-    return told
-
-
-def _method_text(found: Mapping[str, Any], name: str) -> str:
-    one = found[name]
-    said = f"{name.upper()} holds it in {100 * one['coverage']:.1f} %"
-    if "interval" in one:
-        low, high = one["interval"]
-        said += f" [{100 * low:.1f}, {100 * high:.1f}; 95 % over {one['over']}]"
-    return f"{said}, {one['mean_size']:.2f} labels a set, {100 * one['empty']:.1f} % of sets empty"
+        text += " An empty set says that no label is likely enough: it never holds the true one."
+    return text
 
 
 def _nonconformity(p: Floats, method: Method) -> Floats:
-    """How strange each label would be `[n, c]`, 0 to 1."""
+    """Nonconformity of each label `[n, c]`, 0 to 1."""
     if method == "lac":
         return 1 - p
     if method != "aps":
@@ -381,9 +353,10 @@ def _nonconformity(p: Floats, method: Method) -> Floats:
     return np.take_along_axis(above, np.argsort(order, axis=1), axis=1)
 
 
-def _truth(rows: Sequence[Prediction], labels: Sequence[str]) -> NDArray[np.int64]:
-    """Ids `[n]` of the true labels."""
-    return np.array([labels.index(str(row.label)) for row in rows])
+def _scores_and_truth(rows: Sequence[Prediction], labels: Sequence[str]) -> tuple[Floats, NDArray[np.int64]]:
+    """Probabilities `[n, c]` of labelled predictions, and ids `[n]` of their true labels."""
+    scores = np.array([[row.scores.get(label, 0.0) for label in labels] for row in rows], dtype=np.float64)
+    return scores, np.array([labels.index(str(row.label)) for row in rows])
 
 
 def _logits(scores: Sequence[Mapping[str, float]], labels: Sequence[str]) -> Floats:

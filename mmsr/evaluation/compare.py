@@ -1,4 +1,4 @@
-"""Runs beside each other: predictions of the same rows, paired by id, and what `significance` says of them.
+"""Comparison of runs: predictions of the same rows, paired by id, and the tests of `significance`.
 
 NAME=PATH:CONDITION ─► System ─► predictions ─► paired rows ─► Comparison ─► table, JSON, forest plot
 """
@@ -28,42 +28,36 @@ from mmsr.evaluation.significance import (
     paired_bootstrap,
     permutation_test,
     seed_difference,
-    seed_figures,
     seed_interval,
+    seed_values,
 )
 from mmsr.records import Prediction
 
 LEVEL = 0.05
-_SHOWN = 3  # ids that a message names
+_SHOWN = 3  # ids in a message
 
 
 class CompareError(ValueError):
-    """Runs that cannot be compared as they are; says which row of which run, and what is accepted."""
+    """Runs that cannot be compared as they are."""
 
 
 @dataclass(frozen=True)
 class System:
-    """One thing to compare: predictions of one model, or of the same model trained with several seeds.
-
-    Attributes:
-        name: What it is called.
-        files: predictions.jsonl of each seed.
-        condition: Of which rows; None where that is left to `compare`.
-    """
+    """The predictions of one model, or of the same model trained with several seeds."""
 
     name: str
-    files: tuple[Path, ...]
-    condition: str | None = None
+    files: tuple[Path, ...]  # predictions.jsonl of each seed
+    condition: str | None = None  # of the rows; None leaves it to `compare`
 
     @classmethod
     def parse(cls, argument: str) -> "System":
-        """A system as it is typed: `[NAME=]PATH[:CONDITION]`.
+        """Returns the system of `[NAME=]PATH[:CONDITION]`; its name is by default the argument.
 
-        PATH is a predictions file, or the folder of a run, or a pattern (`runs/a-seed*`) that matches
-        several: the seeds of one system. Without a name it is called by what was typed.
+        PATH is a predictions file, the folder of a run, or a pattern (`runs/a-seed*`) that matches several:
+        the seeds of one system.
 
         Raises:
-            CompareError: There is no such file, or the folder holds no predictions.jsonl.
+            CompareError: There is no such file, or the folder has no predictions.jsonl.
         """
         name, named, place = argument.partition("=")
         if not named or Path(argument.rpartition(":")[0] or argument).exists():  # a path may have a = in it
@@ -71,65 +65,61 @@ class System:
         path, _, condition = place.rpartition(":")
         if condition not in CONDITIONS or not path:
             path, condition = place, ""
-        places = [Path(path)] if Path(path).exists() else sorted(map(Path, glob.glob(path)))
-        if not places:
+        found = [Path(path)] if Path(path).exists() else sorted(map(Path, glob.glob(path)))
+        if not found:
             raise CompareError(
                 f"{path}: no such run; accepted: a folder of mmsr evaluate, a predictions file"
             )
-        return cls(name, tuple(map(_predictions_file, places)), condition or None)
+        files = tuple(run / "predictions.jsonl" if run.is_dir() else run for run in found)
+        for run, file in zip(found, files, strict=True):
+            if not file.is_file():
+                raise CompareError(
+                    f"{run}: no predictions.jsonl in it; accepted: a folder that mmsr evaluate wrote"
+                )
+        return cls(name, files, condition or None)
 
 
 @dataclass(frozen=True)
 class Seeds:
-    """What the seeds say: their figures, and intervals over them (None where there is but one seed).
-
-    Attributes:
-        a: Figure of each seed of the first system.
-        b: Of the second.
-        interval_a: t-interval of the first system's mean.
-        interval_b: Of the second's.
-        interval: Of the difference of the means (Welch).
-        p_value: Of a permutation of the seeds between the systems.
-    """
+    """Values of each seed, and intervals over seeds (None where there is one)."""
 
     a: list[float]
     b: list[float]
-    interval_a: Interval | None
+    interval_a: Interval | None  # t-interval of the first system's mean
     interval_b: Interval | None
-    interval: Interval | None
-    p_value: float | None
+    interval: Interval | None  # of the difference of the means (Welch)
+    p_value: float | None  # of a permutation of the seeds between the systems
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two systems on the same rows; as JSON its fields, with these names.
+    """Two systems on the same rows; its JSON has the same fields.
 
-    Where both have two seeds or more, the question is whether one way of training is better, and interval and
-    p-value are to hold for other seeds and other units (`significance.method_difference`). With the seeds as
-    they are, luck of three of them is taken for an effect. Otherwise they speak of these trainings alone.
+    With two seeds or more on both sides, interval and p-value are for other seeds and other units
+    (`significance.method_difference`). Otherwise they are for these trained models alone.
 
     Attributes:
-        metric: Which figure.
-        difference: Figure of `a` minus figure of `b`.
-        interval: Of the difference, 95 %.
+        metric: Name of the metric.
+        difference: Value of `a` minus value of `b`.
+        interval: 95 % interval of the difference.
         p_value: Of the difference.
-        p_holm: The same, adjusted for all comparisons that were asked for together.
-        interval_over: What both allow for: `speakers and seeds`, or `speakers` with one seed on a side.
-        interval_fixed_seeds: A paired bootstrap's over units, the seeds as they are.
-        p_value_fixed_seeds: Of the permutation test over units, the seeds as they are.
+        p_holm: The same, adjusted for all comparisons made together.
+        interval_over: `speakers and seeds`, or `speakers` with one seed on a side.
+        interval_fixed_seeds: Paired bootstrap over units, with these seeds.
+        p_value_fixed_seeds: Permutation test over units, with these seeds.
         a: Name of the first system.
-        b: Of the second.
-        figure_a: Its figure, the mean over its seeds.
-        figure_b: That of the second.
-        condition: Of the rows; of each system's where they differ.
+        b: Name of the second system.
+        figure_a: Value of the first system, the mean over its seeds.
+        figure_b: Value of the second system.
+        condition: Of the rows; both where the systems' differ.
         standard_error: Of the difference, behind `interval`.
-        rows: Rows that were compared.
-        units: What is drawn and swapped: how many.
-        over: And what they are: speakers, rows ...
+        rows: Number of rows.
+        units: Number of units that are resampled and swapped.
+        over: What the units are: speakers, rows ...
         effect_size: `name` and `value`, see `significance.effect_size`.
-        detectable: Smallest true difference that such rows and as many seeds show with 80 % power.
-        mcnemar: `only_a`, `only_b`, `p_value`, `method`, over rows; None but for labels of single seeds.
-        seeds: What the seeds say; None where each system has one.
+        detectable: Smallest true difference found with 80 % power, with as many rows and seeds.
+        mcnemar: `only_a`, `only_b`, `p_value`, `method`, over rows; only for labels and single seeds.
+        seeds: None where each system has one.
     """
 
     metric: str
@@ -156,49 +146,39 @@ class Comparison:
 
     @property
     def seeds_vary(self) -> bool:
-        """Whether interval and p-value allow for other seeds."""
+        """Whether interval and p-value are for other seeds too."""
         return self.seeds is not None and min(len(self.seeds.a), len(self.seeds.b)) > 1
 
     @property
     def drawn(self) -> str:
-        """What interval and p-value allow for, with its number: `12 speakers and the seeds`."""
+        """What interval and p-value are over, such as `12 speakers and the seeds`."""
         return f"{self.units:,} {self.over}{' and the seeds' if self.seeds_vary else ''}"
 
     @property
     def disagreement(self) -> str | None:
-        """What a person should know where interval and p-value do not say the same; None where they do."""
+        """A warning where interval and p-value disagree."""
         low, high = self.interval
         apart = not low <= 0 <= high
         if apart == (self.p_value < LEVEL):
             return None
-        says = f"{as_interval(self.interval)} {'leaves 0 out' if apart else 'holds 0'}"
+        position = f"{as_interval(self.interval)} {'leaves 0 out' if apart else 'holds 0'}"
         return (
-            f"interval and p disagree: {says}, and p is {as_p_value(self.p_value)}. With few units "
+            f"interval and p disagree: {position}, and p is {as_p_value(self.p_value)}. With few units "
             f"({self.units:,} {self.over}) the interval is approximate, the test keeps its level: go by p"
         )
 
 
 @dataclass(frozen=True)
 class Paired:
-    """Rows that all systems answered, in one order.
+    """Rows that all systems answered, in one order."""
 
-    Attributes:
-        ids: `[n]`.
-        gold: Labels `[n]`; None for a metric of rationales.
-        answers: Of each system, `[s, n]`: predicted labels, or the rationales' scores.
-        clusters: `[n]`, None where rows are the units.
-        over: What the units are.
-        unlabelled: Rows left out because nothing is known to be right of them.
-        left_out: Rows left out because a run has no answer to them (`common`).
-    """
-
-    ids: list[str]
-    gold: Array | None
-    answers: list[Array]
-    clusters: Array | None
-    over: str
-    unlabelled: int
-    left_out: int
+    ids: list[str]  # [n]
+    gold: Array | None  # labels [n]; None for a metric of rationales
+    answers: list[Array]  # of each system [s, n]: predicted labels, or scores of rationales
+    clusters: Array | None  # [n]; None where rows are the units
+    over: str  # what the units are
+    unlabelled: int  # rows left out because their label or reference is unknown
+    left_out: int  # rows left out because a run has no answer to them (`common`)
 
 
 def compare(
@@ -213,16 +193,16 @@ def compare(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> tuple[list[Comparison], Paired]:
-    """The first system against each other one, or each against each, on the rows that they share.
+    """Compares the first system with each other one, or each with each, on the rows that they share.
 
     Args:
         systems: Two or more.
         metric: Name of a comparable one of `metrics.METRICS`.
-        condition: Of the rows, where a system does not say; by default the first that all have.
-        cluster: Column whose values are drawn and swapped whole, or `none` for rows; by default `speaker`
+        condition: Of systems without one; by default the first that all have.
+        cluster: Column whose values are resampled and swapped whole, or `none` for rows; by default `speaker`
             where every row has one and they are more than five, as in `entries.evaluate_rows`.
-        cluster_of: The column's value of each id, where the predictions do not have it.
-        common: Leave rows out that a run has no answer to, instead of refusing.
+        cluster_of: The column's value by id, where the predictions do not have it.
+        common: Leave rows out that a run has no answer to, instead of raising.
         all_pairs: Compare each system with each.
         resamples: Of the bootstrap and of the permutation test.
         seed: Of both.
@@ -247,18 +227,18 @@ def compare(
     paired = _paired(systems, runs, metric=chosen, cluster=cluster, cluster_of=cluster_of, common=common)
     pairs = list(combinations(range(len(systems)), 2))
     pairs = pairs if all_pairs else [pair for pair in pairs if pair[0] == 0]
-    options: dict[str, Any] = {
+    options = {
         "clusters": paired.clusters,
         "metric": chosen.statistic,
         "resamples": resamples,
         "seed": seed,
     }
     found = [_compared(paired, i, j, options) for i, j in pairs]
-    adjusted = holm([pair["p_value"] for pair in found])
-    done = [
+    adjusted = holm([pair["p_value"] for pair in found]).tolist()
+    comparisons = [
         Comparison(
             metric=metric,
-            p_holm=float(p_holm),
+            p_holm=p_holm,
             a=systems[i].name,
             b=systems[j].name,
             condition=" - ".join(dict.fromkeys((conditions[i], conditions[j]))),
@@ -267,16 +247,15 @@ def compare(
         )
         for (i, j), pair, p_holm in zip(pairs, found, adjusted, strict=True)
     ]
-    return done, paired
+    return comparisons, paired
 
 
 def _compared(paired: Paired, i: int, j: int, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a `Comparison` that are figures; with two seeds on each side they are of the method."""
+    """The fields of a `Comparison` that are computed from a pair of systems."""
     gold, a, b = paired.gold, paired.answers[i], paired.answers[j]
     units = paired_bootstrap(gold, a, b, **options)
     p_value = permutation_test(gold, a, b, **options)
     single = len(a) == len(b) == 1
-    rows_alone = mcnemar(gold, a[0], b[0]) if single and gold is not None else None
     seeds = None if single else _seeds(gold, a, b, options["metric"])
     answer = {
         "difference": units.difference,
@@ -292,7 +271,7 @@ def _compared(paired: Paired, i: int, j: int, options: Mapping[str, Any]) -> dic
         "units": units.units,
         "effect_size": effect_size(units)._asdict(),
         "detectable": minimum_detectable_difference(units.standard_error, units=units.units),
-        "mcnemar": None if rows_alone is None else rows_alone._asdict(),
+        "mcnemar": mcnemar(gold, a[0], b[0])._asdict() if single and gold is not None else None,
         "seeds": seeds,
     }
     if seeds is None or min(len(a), len(b)) < 2:
@@ -308,7 +287,7 @@ def _compared(paired: Paired, i: int, j: int, options: Mapping[str, Any]) -> dic
 
 
 def markdown_table(comparisons: Sequence[Comparison]) -> str:
-    """Comparisons as a table for a person, and below it what its columns are."""
+    """Returns comparisons as a Markdown table, with notes on its columns below."""
     several = len(comparisons) > 1
     head = ["a - b", "a", "b", "difference", "95 % interval", "p", *(["p (Holm)"] if several else [])]
     head += ["McNemar p", "effect", "detectable"]
@@ -346,12 +325,10 @@ def markdown_table(comparisons: Sequence[Comparison]) -> str:
             known = "no interval over seeds with one seed on a side"
             if seeds.interval is not None and seeds.p_value is not None:
                 known = (
-                    f"{as_interval(seeds.interval)} over seeds alone (Welch), p {as_p_value(seeds.p_value)}"
+                    f"{as_interval(seeds.interval)} over seeds alone (Welch), p {as_p_value(seeds.p_value)}; "
+                    f"{as_interval(pair.interval_fixed_seeds)} over {pair.over} with these seeds alone, "
+                    f"p {as_p_value(pair.p_value_fixed_seeds)}"
                 )
-                known += (
-                    f"; {as_interval(pair.interval_fixed_seeds)} over {pair.over} with these seeds alone,"
-                )
-                known += f" p {as_p_value(pair.p_value_fixed_seeds)}"
             sizes = f"{len(seeds.a)} and {len(seeds.b)} seeds"
             notes.append(f"{pair.a} - {pair.b}, {sizes}: {pair.difference:+.3f}, {known}.")
         if pair.disagreement:
@@ -360,7 +337,7 @@ def markdown_table(comparisons: Sequence[Comparison]) -> str:
 
 
 def corpus_note(metric: str) -> str | None:
-    """What to know of a metric that is another figure in metrics.json; None of the others."""
+    """Returns a note on a metric whose value in metrics.json is the corpus's; None for the others."""
     known = METRICS[metric]
     if known.from_rows is None or known.from_corpus is None:
         return None
@@ -368,37 +345,38 @@ def corpus_note(metric: str) -> str | None:
 
 
 def _what_varies(comparisons: Sequence[Comparison]) -> str:
-    """What interval and p allow for, in sentences; comparisons with and without seeds may be mixed."""
-    said = []
+    """Sentences on what interval and p are over."""
     first = comparisons[0]
+    units = f"{first.units:,} {first.over}"
+    notes = []
     if any(pair.seeds_vary for pair in comparisons):
-        said.append(
+        notes.append(
             f"With seeds on both sides interval and p (Student's t) are to hold for other seeds and other "
-            f"{first.over}: the variance over {first.units:,} {first.over} and that over seeds add up."
+            f"{first.over}: the variance over {units} and that over seeds add up."
         )
     if not all(pair.seeds_vary for pair in comparisons):
-        said.append(
-            f"{'Otherwise interval' if said else 'Interval'} (paired bootstrap) and p (swaps) over "
-            f"{first.units:,} {first.over}, of these trainings alone: another seed may say otherwise."
+        notes.append(
+            f"{'Otherwise interval' if notes else 'Interval'} (paired bootstrap) and p (swaps) over {units}, "
+            "of these trainings alone: another seed may say otherwise."
         )
-    return " ".join(said)
+    return " ".join(notes)
 
 
 def as_interval(interval: Interval) -> str:
-    """An interval as text."""
+    """Returns an interval as text."""
     return f"[{interval[0]:+.3f}, {interval[1]:+.3f}]"
 
 
 def as_p_value(p_value: float) -> str:
-    """A p-value as text."""
+    """Returns a p-value as text."""
     return "< .001" if p_value < 0.001 else f"{p_value:.3f}".removeprefix("0")
 
 
 def read_predictions(path: Path) -> list[Prediction]:
-    """The predictions in a predictions.jsonl.
+    """Reads a predictions.jsonl.
 
     Raises:
-        CompareError: Names file, line, and the field that is missing or the fault.
+        CompareError: A line is no prediction, or there are none; names file and line.
     """
     rows = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
@@ -422,32 +400,24 @@ def read_predictions(path: Path) -> list[Prediction]:
     return rows
 
 
-def _predictions_file(place: Path) -> Path:
-    file = place / "predictions.jsonl" if place.is_dir() else place
-    if not file.is_file():
-        raise CompareError(
-            f"{place}: no predictions.jsonl in it; accepted: a folder that mmsr evaluate wrote"
-        )
-    return file
-
-
 def read_runs(
     systems: Sequence[System], condition: str | None
 ) -> tuple[list[str], list[list[dict[str, Prediction]]]]:
-    """Each system's condition, and for each of its seeds the condition's predictions by id."""
+    """Returns each system's condition, and for each of its seeds the predictions of that condition by id."""
     read = [[read_predictions(file) for file in system.files] for system in systems]
-    unsaid = [i for i, system in enumerate(systems) if system.condition is None]
-    if condition is None and unsaid:
-        held = [{row.condition for row in rows} for i in unsaid for rows in read[i]]
+    unset = [i for i, system in enumerate(systems) if system.condition is None]
+    if condition is None and unset:
+        held = [{row.condition for row in rows} for i in unset for rows in read[i]]
         shared = [name for name in CONDITIONS if all(name in names for names in held)]
         if not shared:
-            each = "; ".join(f"{systems[i].name}: {', '.join(_conditions(read[i][0]))}" for i in unsaid)
+            each = "; ".join(f"{systems[i].name}: {', '.join(_conditions(read[i][0]))}" for i in unset)
             raise CompareError(f"no condition that all runs have ({each}); accepted: RUN:CONDITION for each")
         condition = shared[0]
     chosen = [system.condition or str(condition) for system in systems]
-    runs = []
-    for system, name, seeds in zip(systems, chosen, read, strict=True):
-        runs.append([_by_id(file, rows, name) for file, rows in zip(system.files, seeds, strict=True)])
+    runs = [
+        [_by_id(file, rows, name) for file, rows in zip(system.files, seeds, strict=True)]
+        for system, name, seeds in zip(systems, chosen, read, strict=True)
+    ]
     return chosen, runs
 
 
@@ -526,7 +496,7 @@ def _paired(
 def _clusters(
     rows: Sequence[Prediction], column: str | None, cluster_of: Mapping[str, str] | None
 ) -> tuple[Array | None, str]:
-    """The cluster of each row, None where rows are the units, and what the units are called."""
+    """The cluster of each row, None where rows are the units, and the name of the units."""
     if column == "none":
         return None, "rows"
     name = column or "speaker"
@@ -547,13 +517,9 @@ def _clusters(
 
 
 def _seeds(gold: Array | None, a: Array, b: Array, metric: str) -> Seeds:
-    first, second = (seed_figures(gold, answers, metric=metric) for answers in (a, b))
-    over = seed_difference(first, second)
-    return Seeds(
-        a=first,
-        b=second,
-        interval_a=seed_interval(first) if len(first) > 1 else None,
-        interval_b=seed_interval(second) if len(second) > 1 else None,
-        interval=over.interval,
-        p_value=over.p_value,
+    first, second = (seed_values(gold, answers, metric=metric) for answers in (a, b))
+    first_interval, second_interval = (
+        seed_interval(side) if len(side) > 1 else None for side in (first, second)
     )
+    over = seed_difference(first, second)
+    return Seeds(first, second, first_interval, second_interval, over.interval, over.p_value)

@@ -1,4 +1,4 @@
-"""Entries of metrics.json: the metrics of one condition's predictions, with intervals, whole and in groups.
+"""Entries of metrics.json: the metrics of one condition's predictions, with intervals, over all and by group.
 
 predictions of one condition ─► `evaluate_rows` ─► one entry (DESIGN.md, "Files that a run leaves")
 """
@@ -22,33 +22,33 @@ from mmsr.evaluation.significance import bootstrap
 from mmsr.records import Prediction, Utterance
 
 RESAMPLES = 1000
-CLUSTERS_ABOVE = 5  # with this many speakers or fewer, rows are resampled and not speakers
+CLUSTERS_ABOVE = 5  # up to so many speakers, rows are resampled instead of speakers
 
 
 def evaluate_rows(
     rows: Sequence[Prediction], labels: Sequence[str], *, rationales: RationaleMetrics = rationale_metrics
 ) -> dict[str, Any]:
-    """Returns the entry of one condition.
+    """Returns the entry of one condition; metrics that cannot be computed have no key.
 
-    `n` counts all rows, `n_label` those behind the metrics of labels (a true and a predicted label),
-    `n_rationale` those behind the metrics of rationales (a reference rationale, from a model that writes
-    rationales: a row it left null counts as an empty text). Metrics that cannot be computed have no key.
-    `confusion` is {true: {predicted: count}}. `interval` holds 95 % intervals (see `bootstrap_intervals`) and
-    `interval_over` says over what; a single row has neither. `by_language` and `by_kind` hold the same for
-    each value, rows without the value under "unknown". `rationales` computes the metrics of rationales.
+    `n` counts all rows, `n_label` those with a true and a predicted label, behind the metrics of labels, and
+    `n_rationale` those with a reference rationale, behind the metrics of rationales (none where the model
+    writes no rationales; a rationale of None counts as an empty text). `confusion` is {true: {predicted:
+    count}}. `interval` holds 95 % intervals (see `bootstrap_intervals`) over what `interval_over` says; a
+    single row has neither. `by_language` and `by_kind` hold the same for each value, rows without one under
+    "unknown". `rationales` computes the metrics of rationales.
 
     Raises:
-        ValueError: Where a label is not in `labels`; names the row.
+        ValueError: A label is not in `labels`; names the row.
     """
     check_labels(((row.id, row.label) for row in rows), field="label", labels=labels)
     check_labels(((row.id, row.predicted_label) for row in rows), field="predicted_label", labels=labels)
     writes = any(row.predicted_rationale is not None for row in rows)
     entry = _entry(rows, labels, writes=writes, rationales=rationales)
     for key, field in (("by_language", "language"), ("by_kind", "kind")):
-        groups: dict[str, list[Prediction]] = {}
-        for row in rows:
-            groups.setdefault(getattr(row, field) or "unknown", []).append(row)
         if any(getattr(row, field) is not None for row in rows):
+            groups: dict[str, list[Prediction]] = {}
+            for row in rows:
+                groups.setdefault(getattr(row, field) or "unknown", []).append(row)
             entry[key] = {
                 value: _entry(groups[value], labels, writes=writes, rationales=rationales)
                 for value in sorted(groups)
@@ -57,51 +57,48 @@ def evaluate_rows(
 
 
 def bootstrap_intervals(
-    gold: Sequence[str],
-    predicted: Sequence[str],
-    *,
-    speakers: Sequence[str] | None = None,
-    seed: int = 0,
+    gold: Sequence[str], predicted: Sequence[str], *, speakers: Sequence[str] | None = None, seed: int = 0
 ) -> dict[str, list[float]]:
-    """Returns 95 % intervals `[low, high]` of `accuracy` and `macro_f1`; fewer than two rows have none.
+    """Returns 95 % intervals `[low, high]` of `accuracy` and `macro_f1`; `{}` for fewer than two rows.
 
-    They are over rows or, with `speakers`, over whole speakers, because the utterances of one speaker are not
-    independent: Wilson's of the accuracy over rows, and of answers that are all right, which have no
-    resample that is not; the others a bootstrap of 1,000 resamples (see `significance.bootstrap`).
+    They are `significance.bootstrap`'s over rows or, with `speakers`, over speakers, whose utterances are not
+    independent.
     """
     if len(gold) < 2:
         return {}
-    return {
-        metric: list(
-            bootstrap(gold, predicted, clusters=speakers, metric=metric, resamples=RESAMPLES, seed=seed)
-        )
-        for metric in ("accuracy", "macro_f1")
-    }
+    options: dict[str, Any] = {"clusters": speakers, "resamples": RESAMPLES, "seed": seed}
+    metrics = ("accuracy", "macro_f1")
+    return {metric: list(bootstrap(gold, predicted, metric=metric, **options)) for metric in metrics}
 
 
-def mean_figure(
+def interval_fields(rows: Sequence[Prediction]) -> dict[str, Any]:
+    """Returns `interval` and `interval_over` of labelled predictions; `{}` for fewer than two rows."""
+    speakers = speakers_of(rows)
+    intervals = bootstrap_intervals(*label_pairs(rows), speakers=speakers)
+    over = "rows" if speakers is None else "speakers"
+    return {"interval": intervals, "interval_over": over} if intervals else {}
+
+
+def mean_with_interval(
     values: Sequence[float] | np.ndarray, rows: Sequence[Prediction | Utterance], *, seed: int = 0
 ) -> dict[str, Any]:
     """Returns the mean of a number per row as `value`, its 95 % `interval`, what that is `over`, and `n`.
 
-    Booleans are outcomes, whose mean is a share, and have the intervals of shares (`significance.bootstrap`).
-    The interval is over speakers where there are enough (see `speakers_of`). Fewer than two rows have none,
-    and no rows only `n`.
+    The mean of booleans is a share and has the interval of shares (see `significance.bootstrap`). The
+    interval is over speakers where `speakers_of` has them. One row has no interval, no rows have only `n`.
     """
     if not len(values):
         return {"n": 0}
-    figure: dict[str, Any] = {"value": float(np.mean(values)), "n": len(values)}
+    entry: dict[str, Any] = {"value": float(np.mean(values)), "n": len(values)}
     if len(values) > 1:
         speakers = speakers_of(rows)
-        figure["interval"] = list(
-            bootstrap(None, values, clusters=speakers, metric="mean", resamples=RESAMPLES, seed=seed)
-        )
-        figure["over"] = "speakers" if speakers else "rows"
-    return figure
+        interval = bootstrap(None, values, clusters=speakers, metric="mean", resamples=RESAMPLES, seed=seed)
+        entry |= {"interval": list(interval), "over": "speakers" if speakers else "rows"}
+    return entry
 
 
 def speakers_of(rows: Sequence[Prediction | Utterance]) -> list[str] | None:
-    """Returns each row's speaker, where all have one and more than CLUSTERS_ABOVE speak; else None."""
+    """Returns each row's speaker, or None where one is unknown or there are at most CLUSTERS_ABOVE."""
     speakers = [row.speaker for row in rows if row.speaker]
     return speakers if len(speakers) == len(rows) and len(set(speakers)) > CLUSTERS_ABOVE else None
 
@@ -120,19 +117,16 @@ def _entry(
         languages=[row.language for row in explained],
     )
     if labelled:
-        speakers = speakers_of(labelled)
         counts = confusion_matrix(gold, predicted, labels).tolist()
         entry["confusion"] = {
             label: dict(zip(labels, row, strict=True)) for label, row in zip(labels, counts, strict=True)
         }
-        if intervals := bootstrap_intervals(gold, predicted, speakers=speakers):
-            entry["interval"] = intervals
-            entry["interval_over"] = "rows" if speakers is None else "speakers"
+        entry |= interval_fields(labelled)
     return entry
 
 
 def values_of(metric: Metric, rows: Sequence[Prediction]) -> np.ndarray:
-    """Returns each row's predicted label or score `[n]`, from which differences of a metric are drawn.
+    """Returns each row's predicted label or score `[n]` of a comparable metric, for `significance`.
 
     Raises:
         ValueError: The metric has no scores of rows.
@@ -141,11 +135,9 @@ def values_of(metric: Metric, rows: Sequence[Prediction]) -> np.ndarray:
         return np.array([row.predicted_label for row in rows])
     if metric.from_rows is None:
         raise ValueError(f"metric {metric.name!r} has no scores of rows")
-    references, hypotheses = (
-        [text or "" for text in side]
-        for side in ([row.rationale for row in rows], [row.predicted_rationale for row in rows])
+    return metric.from_rows(
+        Texts([row.rationale or "" for row in rows], [row.predicted_rationale or "" for row in rows])
     )
-    return metric.from_rows(Texts(references, hypotheses))
 
 
 def label_pairs(rows: Sequence[Prediction]) -> tuple[list[str], list[str]]:

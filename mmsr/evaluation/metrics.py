@@ -1,9 +1,10 @@
-"""The metrics, one record each: what metrics.json, `mmsr compare`, ablations, reports and `--monitor` read.
+"""The metrics of labels and rationales, one record each.
 
 labels, predicted labels ─► confusion matrix [c, c] ─► `Metric.from_confusion` ─┐
 references, hypotheses ─► `Texts` [n] ─► `Metric.from_rows`, `from_corpus` ─────┴─► {name: value}
 
-A new metric is one record in `METRICS`. Training imports this module, so it needs numpy alone.
+A new metric is one record in `METRICS`: metrics.json, `mmsr compare`, ablations, reports and `--monitor` have
+it then. Training imports this module: numpy alone has to do.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -18,26 +19,26 @@ from mmsr.evaluation.rationales import BertScore, Texts, distinct, lengths
 Array = NDArray[Any]
 Table = Literal["results", "rationales"]
 
-_LEAST = 1e-9  # of a count: averaged over seeds and subtracted, what is 0 is a rounding error
+_LEAST = 1e-9  # counts below this are 0: means over seeds and their differences have rounding errors
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """A figure of predictions: its name, how it is computed, and how it is shown and compared.
+    """How a metric is computed, shown and compared.
 
     A metric of labels has `from_confusion`, one of rationales `from_rows`, `from_corpus` or both.
 
     Attributes:
-        name: Key in metrics.json, and what a person types.
-        title: What tables call it.
-        from_confusion: Its values `[...]` of confusion matrices `[..., c, c]`, true labels along the first
-            axis. Counts need not be whole; of no rows it is 0.
-        from_rows: Scores `[n]` of rows, whose mean is the value unless there is `from_corpus`. With them
-            `mmsr compare` draws rows again.
-        from_corpus: Its value of all rows, where that is no mean over rows; None where it cannot be computed.
+        name: Key in metrics.json and name in commands.
+        title: Name in tables.
+        from_confusion: Values `[...]` of confusion matrices `[..., c, c]`, true labels along the first axis.
+            Counts need not be whole; the value of no rows is 0.
+        from_rows: Scores `[n]` of rows, which `mmsr compare` resamples; their mean is the value, unless there
+            is `from_corpus`.
+        from_corpus: Value of all rows where it is no mean over rows; None where it cannot be computed.
         higher_is_better: None where neither is.
-        is_share: Whether it is the share of rows that are right, which has Wilson's interval and Cohen's h.
-        averages_labels: Whether labels weigh alike in it, however many rows they have.
+        is_share: Whether it is the share of right rows, which has Wilson's interval and Cohen's h.
+        averages_labels: Whether all labels have the same weight, however many rows they have.
         needs_encoder: Whether it needs a BERTScore encoder.
         tables: Tables of a run's report that show it, `results` and `rationales`.
     """
@@ -62,17 +63,17 @@ class Metric:
 
     @property
     def kind(self) -> Literal["label", "rationale"]:
-        """The field of a prediction that it judges."""
+        """The field of a prediction that it scores."""
         return "rationale" if self.from_confusion is None else "label"
 
     @property
     def statistic(self) -> str:
-        """What `significance` calls it: its name, or `mean` of the scores of rows."""
+        """Its name in `significance`: `mean` for scores of rows."""
         return self.name if self.kind == "label" else "mean"
 
     @property
     def is_comparable(self) -> bool:
-        """Whether differences between runs can be drawn again from their predictions."""
+        """Whether `mmsr compare` can resample it."""
         return self.from_confusion is not None or self.from_rows is not None
 
     def of_texts(self, texts: Texts) -> float | None:
@@ -93,29 +94,29 @@ def metrics_of(kind: Literal["label", "rationale"]) -> list[Metric]:
 
 def accuracy(confusion: Array) -> Array:
     """Share of rows that are right."""
-    return _share(_hits(confusion).sum(axis=-1), confusion.sum(axis=(-2, -1)))
+    return _ratio(_hits(confusion).sum(axis=-1), confusion.sum(axis=(-2, -1)))
 
 
 def macro_f1(confusion: Array) -> Array:
     """Mean F1 of the labels that are true or predicted in some row (scikit-learn's default)."""
-    return _share(label_f1(confusion).sum(axis=-1), (_in_use(confusion) > _LEAST).sum(axis=-1))
+    return _ratio(label_f1(confusion).sum(axis=-1), (_in_use(confusion) > _LEAST).sum(axis=-1))
 
 
 def weighted_f1(confusion: Array) -> Array:
-    """Mean F1 of the labels, weighted by how often each is true, as papers on MELD and CMU-MOSI report."""
+    """Mean F1 of the labels, weighted by their support, as papers on MELD and CMU-MOSI report."""
     gold = confusion.sum(axis=-1)
-    return _share((label_f1(confusion) * gold).sum(axis=-1), gold.sum(axis=-1))
+    return _ratio((label_f1(confusion) * gold).sum(axis=-1), gold.sum(axis=-1))
 
 
 def uar(confusion: Array) -> Array:
     """Unweighted average recall (balanced accuracy): mean recall of the labels that are true in some row."""
     gold = confusion.sum(axis=-1)
-    return _share(_share(_hits(confusion), gold).sum(axis=-1), (gold > _LEAST).sum(axis=-1))
+    return _ratio(_ratio(_hits(confusion), gold).sum(axis=-1), (gold > _LEAST).sum(axis=-1))
 
 
 def label_f1(confusion: Array) -> Array:
     """F1 of each label `[..., c]`; 0 of a label that is neither true nor predicted in any row."""
-    return _share(2 * _hits(confusion), _in_use(confusion))
+    return _ratio(2 * _hits(confusion), _in_use(confusion))
 
 
 def confusion_matrix(
@@ -133,16 +134,17 @@ def _hits(confusion: Array) -> Array:
 
 
 def _in_use(confusion: Array) -> Array:
-    """How many rows have each label as true one, plus how many as predicted one, `[..., c]`."""
+    """Rows with each label as true one, plus those with it as predicted one, `[..., c]`."""
     return confusion.sum(axis=-1) + confusion.sum(axis=-2)
 
 
-def _share(part: Array, whole: Array) -> Array:
-    """`part / whole`, and 0 where there is nothing."""
+def _ratio(part: Array, whole: Array) -> Array:
+    """`part / whole`, and 0 where `whole` is 0."""
     return np.divide(part, whole, out=np.zeros(np.shape(whole)), where=np.asarray(whole) > _LEAST)
 
 
 # ---------------------------------------------------------------------- the records
+
 
 _RATIONALES: tuple[Table, ...] = ("rationales",)
 
@@ -160,12 +162,10 @@ def _bertscore(name: str, title: str, *tables: Table) -> Metric:
 
 
 def _distinct(n: int) -> Metric:
-    return Metric(
-        name=f"distinct{n}",
-        title=f"distinct-{n}",
-        from_corpus=lambda texts: distinct(texts.hypotheses, n=n),
-        tables=_RATIONALES,
-    )
+    def share(texts: Texts) -> float | None:
+        return distinct(texts.hypotheses, n=n)
+
+    return Metric(name=f"distinct{n}", title=f"distinct-{n}", from_corpus=share, tables=_RATIONALES)
 
 
 METRICS: dict[str, Metric] = {
@@ -217,13 +217,11 @@ METRICS: dict[str, Metric] = {
 """By name, in the order of tables."""
 
 
-# ---------------------------------------------------------------------- values of rows
+# ---------------------------------------------------------------------- all metrics at once
 
 
 def sentiment_metrics(gold: Sequence[str], predicted: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
-    """Returns `n`, every metric of labels, and `f1` by label; without rows only `n`.
-
-    `f1` has no key for a label that is neither true nor predicted in any row.
+    """Returns `n`, every metric of labels, and `f1` of each label that occurs; without rows only `n`.
 
     Raises:
         ValueError: Where the lengths differ, or a label is not in `labels`.
@@ -261,10 +259,7 @@ def rationale_metrics(
     training: Collection[str] = (),
     bertscore: BertScore | None = None,
 ) -> dict[str, float]:
-    """Returns every metric of rationales that can be computed; `{}` without rows.
-
-    Arguments and errors are those of `Texts`.
-    """
+    """Returns every metric of rationales that can be computed from these `Texts`; `{}` without rows."""
     texts = Texts(references, hypotheses, languages=languages, training=training, bertscore=bertscore)
     if not references:
         return {}
@@ -277,11 +272,7 @@ RationaleMetrics = Callable[..., dict[str, float]]
 
 
 def check_labels(values: Iterable[tuple[str, str | None]], *, field: str, labels: Sequence[str]) -> None:
-    """Checks that each value of the (row id, value) pairs is null or one of `labels`.
-
-    Raises:
-        ValueError: Names the row, the field, the value and what is accepted.
-    """
+    """Raises ValueError where a value of the (row id, value) pairs is neither None nor one of `labels`."""
     for row, value in values:
         if value is not None and value not in labels:
             raise ValueError(f"row {row!r}: {field} {value!r} is not one of {', '.join(map(repr, labels))}")

@@ -6,23 +6,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-ORIGIN = ("command", "versions", "machine")  # the fields of a `Provenance` that are always there
-VERSIONED = (
-    "mmsr",
-    "torch",
-    "transformers",
-    "lightning",
-    "datasets",
-    "numpy",
-    "scikit-learn",
-    "rouge-score",
-    "sacrebleu",
-)
+ORIGIN = ("command", "versions", "machine")  # fields of a `Provenance` that are always set
+VERSIONED = "mmsr torch transformers lightning datasets numpy scikit-learn rouge-score sacrebleu".split()
 
 
 def command_line() -> str:
@@ -30,21 +21,24 @@ def command_line() -> str:
     return " ".join(sys.argv)
 
 
-def installed_versions() -> dict[str, str]:
-    """The versions of Python and of the installed packages that metrics depend on."""
+def _installed_versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for name in VERSIONED:
-        try:
+        with suppress(PackageNotFoundError):
             found[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return found
 
 
-def this_machine() -> dict[str, Any]:
-    """The platform, `cpu`, usable `cores`, `memory_gb` (GiB) and, where there is one, the `gpu`."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    found: dict[str, Any] = {"platform": platform.platform(), "cpu": _cpu(), "cores": cores}
+def _this_machine() -> dict[str, Any]:
+    """`platform`, `cpu`, usable `cores`, `memory_gb` (GiB) and, where there is one, the `gpu`."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    found: dict[str, Any] = {
+        "platform": platform.platform(),
+        "cpu": names[0] if names else platform.processor() or platform.machine(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+    }
     if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
         found["memory_gb"] = round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
     if shutil.which("nvidia-smi"):
@@ -57,34 +51,17 @@ def this_machine() -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """Where metrics come from, as metrics.json and the other result files carry it.
+    """Where metrics come from, as the result files carry it."""
 
-    Attributes:
-        seed: The seed of the evaluation.
-        data_fingerprint: The fingerprint of the manifest (`mmsr.data.manifest.manifest.fingerprint`).
-        command: The command line; by default that of this process.
-        versions: The versions of Python and of the packages that metrics depend on.
-        machine: The machine that computed them.
-        seconds: How long that took.
-    """
-
-    seed: int | None = None
-    data_fingerprint: str | None = None
+    seed: int | None = None  # of the evaluation
+    data_fingerprint: str | None = None  # of the manifest (`mmsr.data.manifest.manifest.fingerprint`)
     command: str = field(default_factory=command_line)
-    versions: Mapping[str, str] = field(default_factory=installed_versions)
-    machine: Mapping[str, Any] = field(default_factory=this_machine)
+    versions: Mapping[str, str] = field(default_factory=_installed_versions)
+    machine: Mapping[str, Any] = field(default_factory=_this_machine)
     seconds: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The fields that are not None, seconds rounded to milliseconds."""
         seconds = None if self.seconds is None else round(self.seconds, 3)
-        return {
-            name: value for name, value in (vars(self) | {"seconds": seconds}).items() if value is not None
-        }
-
-
-def _cpu() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+        fields = vars(self) | {"seconds": seconds}
+        return {name: value for name, value in fields.items() if value is not None}

@@ -1,8 +1,8 @@
-"""How rationales are scored: overlap with the reference, nearness in meaning, wording, and what is copied.
+"""Metrics of rationales: overlap with the reference, similarity in meaning, diversity, and copying.
 
-The usual ROUGE code keeps only `[a-z0-9]`: it cuts Vietnamese words to fragments and Chinese to nothing. So
-`rouge1`, `rouge2`, `rougeL` and `rougeLsum` here count Unicode words (`UnicodeTokenizer`); the same scores
-under the usual code are `rouge1_ascii` and so on, only for comparison with published tables.
+The usual ROUGE tokeniser keeps only `[a-z0-9]`, which cuts Vietnamese words to fragments and Chinese to
+nothing. So `rouge1`, `rouge2`, `rougeL` and `rougeLsum` count Unicode words here (`UnicodeTokenizer`);
+`rouge1_ascii` and so on have the usual tokeniser, for comparison with published tables.
 
 references, hypotheses ─► `Texts` ─► scores of rows or of the corpus, which `metrics.METRICS` names
 """
@@ -20,19 +20,18 @@ from mmsr.languages import language_code
 
 ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 BERTSCORE = ("bertscore_precision", "bertscore_recall", "bertscore_f1")
-# sacrebleu's tokenisers by language; `zh` is `13a` but that it cuts out Chinese characters, so it does where
-# the language is unknown. ja-mecab would need MeCab, and flores101 a download.
+# sacrebleu's tokenisers by language. `zh` is `13a` that splits Chinese characters, so it also serves unknown
+# languages. ja-mecab would need MeCab, and flores101 a download.
 BLEU_TOKENIZERS = {"zh": "zh", "yue": "zh", "ja": "char", None: "zh"}
 
 BertScore = Callable[[Sequence[str], Sequence[str]], np.ndarray]
-"""Answers references and hypotheses with the precision, recall and F1 of each pair, `[n, 3]`."""
+"""Returns precision, recall and F1 of pairs of references and hypotheses, `[n, 3]`."""
 
 
 class UnicodeTokenizer:
     """Splits text into case-folded Unicode words, and Chinese and Japanese script into characters.
 
-    The script of each character decides, so mixed text works. Combining marks stay with their letter. It has
-    the interface of `rouge_score.tokenizers.Tokenizer`.
+    Combining marks stay with their letter. Has the interface of `rouge_score.tokenizers.Tokenizer`.
     """
 
     def tokenize(self, text: str) -> list[str]:
@@ -41,22 +40,19 @@ class UnicodeTokenizer:
 
 
 def word_spans(text: str) -> list[tuple[int, int]]:
-    """Returns where the words of a text stand, by characters: first, and the one after the last.
-
-    They are those of `UnicodeTokenizer`, but for text in another normal form than C.
-    """
+    """Returns the words of a text as (start, end) characters; those of `UnicodeTokenizer` for text in NFC."""
     return [match.span() for match in _token().finditer(text)]
 
 
 @dataclass(eq=False)
 class Texts:
-    """Rationales of rows beside their references, made Unicode normal form C without outer white space.
+    """Rationales of rows and their references, in Unicode normal form C and stripped.
 
     Attributes:
         references: `[n]`.
-        hypotheses: `[n]`; an empty one is a rationale that the model did not write.
-        languages: Code of each row's language, such as `vi` or `zh-CN`, or None; by default unknown.
-        training: Rationales of the training rows; may be none.
+        hypotheses: `[n]`; empty where the model wrote no rationale.
+        languages: Code of each row's language, such as `vi` or `zh-CN`; None where unknown.
+        training: Rationales of the training rows.
         bertscore: Such as a `bertscore.BertScorer`.
 
     Raises:
@@ -78,7 +74,7 @@ class Texts:
 
     @cached_property
     def rouge(self) -> dict[str, np.ndarray]:
-        """F-measures of `rouge_score` of each row `[n]`, by name; `…_ascii` with its default tokenizer."""
+        """F-measure of each row `[n]`, by name; `…_ascii` with the default tokenizer of `rouge_score`."""
         names = (*ROUGE, *(f"{name}_ascii" for name in ROUGE))
         scores = np.array([_rouge(*pair) for pair in self._pairs]).reshape(len(self.references), len(names))
         return dict(zip(names, scores.T, strict=True))
@@ -101,18 +97,18 @@ class Texts:
         return CHRF().corpus_score(self.hypotheses, [self.references]).score / 100
 
     def chrf_of_rows(self) -> np.ndarray:
-        """Each row's chrF2 `[n]`, from 0 to 1; their mean is not the corpus's, but near it."""
+        """Each row's chrF2 `[n]`, from 0 to 1; their mean is near the corpus's."""
         from sacrebleu.metrics import CHRF
 
         score = CHRF().sentence_score
-        return np.array([score(said, [reference]).score / 100 for reference, said in self._pairs])
+        return np.array([score(hypothesis, [reference]).score / 100 for reference, hypothesis in self._pairs])
 
     def bleu(self) -> float:
-        """See `bleu`."""
+        """BLEU of the corpus (see `bleu`)."""
         return bleu(self.references, self.hypotheses, languages=self.languages)
 
     def copied(self) -> float | None:
-        """Share of hypotheses that are one of `training`; None without these."""
+        """Share of hypotheses that are in `training`; None without these."""
         return float(np.mean([text in self.training for text in self.hypotheses])) if self.training else None
 
     @property
@@ -121,33 +117,28 @@ class Texts:
 
 
 def bleu(
-    references: Sequence[str],
-    hypotheses: Sequence[str],
-    *,
-    languages: Sequence[str | None] | None = None,
+    references: Sequence[str], hypotheses: Sequence[str], *, languages: Sequence[str | None] | None = None
 ) -> float:
     """Returns sacrebleu's BLEU of the corpus, from 0 to 1, with case and exponential smoothing.
 
-    Each row is cut by the tokeniser of its language: `zh` for Chinese, `char` for Japanese, else `13a`; so
-    the figure of rows of one language is what sacrebleu gives with that tokeniser. It is 0 where no
-    hypothesis has four tokens.
+    Each row has the tokeniser of its language: `zh` for Chinese, `char` for Japanese, else `13a`. BLEU is 0
+    where no hypothesis has four tokens.
     """
     from sacrebleu.metrics import BLEU
 
-    languages = languages if languages is not None else [None] * len(references)
-    tokenizers = [_bleu_tokenizer(language) for language in languages]
-    cut = [
+    tokenizers = [_bleu_tokenizer(language) for language in languages or [None] * len(references)]
+    references, hypotheses = (
         [tokenize(text.rstrip()) for tokenize, text in zip(tokenizers, side, strict=True)]
         for side in (references, hypotheses)
-    ]
-    return BLEU(tokenize="none", force=True).corpus_score(cut[1], [cut[0]]).score / 100
+    )
+    return BLEU(tokenize="none", force=True).corpus_score(hypotheses, [references]).score / 100
 
 
 def distinct(texts: Sequence[str], *, n: int) -> float | None:
-    """Returns distinct-n, the share of all texts' n-grams, 1 or 2, that are different; None without any.
+    """Returns distinct-n, the share of different n-grams (1 or 2) among all of the texts'; None without any.
 
-    It falls with the number of texts, so compare it over the same rows. Li et al. (2016), "A
-    Diversity-Promoting Objective Function for Neural Conversation Models", section 5.2.
+    It falls with the number of texts. Li et al. (2016), "A Diversity-Promoting Objective Function for Neural
+    Conversation Models", section 5.2.
     """
     tokens = [UnicodeTokenizer().tokenize(text) for text in texts]
     grams = [gram for words in tokens for gram in (words if n == 1 else pairwise(words))]
@@ -182,7 +173,7 @@ def _bleu_tokenizer(language: str | None) -> Callable[[str], str]:
 
 @cache
 def _token() -> Any:
-    """The pattern of a token. The package regex comes with the extra `report`, and training does without."""
+    """The pattern of a token; regex comes with the extra `report`, which training does not need."""
     import regex  # type: ignore[import-untyped, unused-ignore]
 
     characters = r"\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}"

@@ -1,19 +1,15 @@
-"""Whether one system is better than another, from what both said of the same rows.
+"""Tests and intervals: whether one system is better than another, from their answers to the same rows.
 
-    gold [n], predictions [n] or [s, n] of s seeds ─► sums per unit ─► resampled or swapped sums ─► figures
+    gold [n], predictions [n] or [s, n] of s seeds ─► sums per unit ─► resampled or swapped sums ─► values
 
-The rows of one speaker are not independent, so what is drawn, and what is swapped, are units: the speakers
-(or recordings) that `clusters` names, or the rows where it is None. Every figure here is a function of sums
-over rows (the confusion matrix; a sum and a count), which are added up once per unit. A resample is then a
-product of matrices, and 10,000 of them take a fraction of a second.
+The rows of one speaker are not independent. So units are resampled and swapped: speakers (or recordings), as
+`clusters` names them, or rows where it is None. Every metric here is a function of sums over rows (the
+confusion matrix; a sum and a count), which are added up once per unit. A resample is then a product of
+matrices, and 10,000 of them take a fraction of a second.
 
-A *metric* is the name of one of labels (`metrics.METRICS`), or `mean`: of a number per row, such as ROUGE-L,
-with `gold` None. A system of several seeds has the mean of their figures. Units are what varies in the
-intervals and tests over rows: they speak of these trained models on other speakers. `seed_difference` speaks
-of other trainings on these rows, `method_difference` of other trainings on other speakers.
-
-Of rows that are all right no resample has a wrong one: there, and for shares of rows, `bootstrap` gives
-Wilson's interval.
+`metric` names a metric of labels (`metrics.METRICS`), or is `mean`: of a number per row, such as ROUGE-L,
+with `gold` None. A system of several seeds has the mean of their values. `paired_bootstrap` and
+`permutation_test` generalise to other units, `seed_difference` to other seeds, `method_difference` to both.
 """
 
 import math
@@ -32,31 +28,20 @@ Interval = tuple[float, float]
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
-FEW_DISCORDANT = 25  # McNemar's test is the exact one below this
-_CELLS = 4_000_000  # numbers held at a time: resamples are made in chunks of about so many cells
+_CELLS = 4_000_000  # numbers in memory at a time: resamples are drawn in chunks
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The figure of `a` minus that of `b`, and how sure it is.
-
-    Attributes:
-        metric: Which figure.
-        a: Figure of the first system, the mean over its seeds.
-        b: Figure of the second.
-        interval: Of the difference, at 95 % (see `paired_bootstrap`).
-        standard_error: Of the difference over units.
-        rows: Rows that both answered.
-        units: Clusters, or rows, that were drawn.
-    """
+    """The difference of a metric between two systems."""
 
     metric: str
-    a: float
+    a: float  # value of the first system, the mean over its seeds
     b: float
-    interval: Interval
-    standard_error: float
+    interval: Interval  # 95 % interval of the difference (see `paired_bootstrap`)
+    standard_error: float  # of the difference over units
     rows: int
-    units: int
+    units: int  # number of clusters, or of rows, that were resampled
 
     @property
     def difference(self) -> float:
@@ -65,7 +50,7 @@ class Difference:
 
 
 class McNemar(NamedTuple):
-    """McNemar's test: the rows that one system alone has right, and how they are shared out."""
+    """McNemar's test, with the number of rows that only one system has right."""
 
     only_a: int
     only_b: int
@@ -74,14 +59,14 @@ class McNemar(NamedTuple):
 
 
 class Effect(NamedTuple):
-    """A difference without a unit."""
+    """An effect size; None where the difference does not vary between units."""
 
     name: Literal["cohen_h", "standardised_difference"]
-    value: float | None  # None where all units differ by the same, so that there is nothing to measure by
+    value: float | None
 
 
 class SeedDifference(NamedTuple):
-    """Difference of two systems over trainings; interval and p-value are None where either has one seed."""
+    """Difference of two systems; interval and p-value are None where one of them has a single seed."""
 
     difference: float
     interval: Interval | None
@@ -89,13 +74,13 @@ class SeedDifference(NamedTuple):
 
 
 class MethodDifference(NamedTuple):
-    """Difference of two ways of training, which is to hold for other seeds and other units."""
+    """Difference of two ways of training, with Student's t of `freedom` degrees."""
 
     difference: float
     interval: Interval
     p_value: float
     standard_error: float
-    freedom: float  # degrees of freedom of Student's t
+    freedom: float
 
 
 def paired_bootstrap(
@@ -108,36 +93,35 @@ def paired_bootstrap(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Difference:
-    """Difference of two systems' figures with a paired bootstrap interval over units.
+    """Returns the difference of two systems with a paired bootstrap interval over units.
 
-    Each resample draws as many units as there are, with replacement, the same ones for both systems and all
-    their seeds. The interval is the *expanded* percentile interval of Hesterberg (2015, "What Teachers Should
-    Know About the Bootstrap", section 5.4): percentiles further out, by √(k / (k - 1)) and by Student's t for
-    the normal distribution, since the plain ones are too narrow with few units k, as speakers are.
-    `standard_error` has the same √(k / (k - 1)).
+    Each resample draws as many units as there are, with replacement, the same for both systems and all seeds.
+    The interval is the expanded percentile interval of Hesterberg (2015, "What Teachers Should Know About the
+    Bootstrap", section 5.4), since plain percentiles are too narrow with few units k: √(k / (k - 1)) times
+    wider, and of Student's t. `standard_error` has the same factor.
 
     Args:
         gold: Labels `[n]`; None for the metric `mean`.
         a: Predicted labels (numbers for `mean`) of the first system, `[n]`, or `[s, n]` of s seeds.
-        b: Those of the second, in the same order of rows.
-        clusters: Cluster of each row, `[n]`.
-        metric: Name of a metric of labels, or mean.
-        resamples: How many.
-        seed: The same seed gives the same interval.
+        b: Those of the second system.
+        clusters: Cluster of each row `[n]`.
+        metric: Name of a metric of labels, or `mean`.
+        resamples: Number of resamples.
+        seed: Seed of the resampling.
 
     Raises:
         ValueError: Shapes that do not fit, an unknown metric, or fewer than two units.
     """
-    figure = figure_of(metric)
+    function = _metric_function(metric)
     counts = _Counts.of(gold, a, b, clusters=clusters, metric=metric)
-    means_a, means_b = counts.mean_figures(figure, counts.totals[None])
+    value_a, value_b = counts.mean_values(function, counts.totals[None])
     differences = np.concatenate(
-        [np.subtract(*counts.mean_figures(figure, sums)) for sums in counts.drawn(resamples, seed)]
+        [np.subtract(*counts.mean_values(function, sums)) for sums in counts.drawn(resamples, seed)]
     )
     return Difference(
         metric=metric,
-        a=float(means_a[0]),
-        b=float(means_b[0]),
+        a=float(value_a[0]),
+        b=float(value_b[0]),
         interval=expanded_interval(differences, counts.units),
         standard_error=float(differences.std(ddof=1)) * math.sqrt(counts.units / (counts.units - 1)),
         rows=counts.rows,
@@ -154,63 +138,54 @@ def bootstrap(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval:
-    """Interval of one system's figure over units: `paired_bootstrap`'s, or Wilson's where that fails.
+    """Returns the 95 % interval of one system's metric over units.
 
-    The share of rows that are right (accuracy; a `mean` of booleans) has Wilson's interval. A bootstrap of 12
-    rows, all of them right, has no width; where 95 % are right it covers that in less than half of such
-    samples. Clusters, and several seeds, are drawn all the same.
+    It is the interval of `paired_bootstrap`, or Wilson's where a bootstrap covers too rarely: of shares
+    (accuracy, the `mean` of booleans) over rows, and wherever all resamples are equal, as where every row is
+    right. There each cluster counts as one row, which errs to the wide side, and in metrics that average over
+    labels, such as macro-F1, k units count as k · l² / (n Σ 1 / n_label), of n rows and l labels. A `mean` of
+    other numbers is no share and keeps its bootstrap.
 
-    Where all draws give one figure, as where every row is right, Wilson's interval takes the clusters for
-    rows: as if all rows of a speaker were one, which errs to the wide side. It does so for metrics whose
-    labels weigh alike too, such as macro-F1: there k rows count as k · l² / (n Σ 1 / n_label), of n rows and
-    l labels, which is less the rarer one of them is. A `mean` of other numbers, such as ratings or
-    differences, is no share, and its bootstrap stays.
-
-    Arguments and errors are as of `paired_bootstrap`, but that a single unit is allowed, of which nothing can
-    be said: both ends are nan.
+    Arguments and errors are those of `paired_bootstrap`. A single unit has the interval (nan, nan).
     """
-    figure = figure_of(metric)
+    function = _metric_function(metric)
     counts = _Counts.of(gold, predicted, None, clusters=clusters, metric=metric, least=1)
     if counts.units == 1:
         return math.nan, math.nan
     known = METRICS.get(metric)
     of_outcomes = known is not None or np.asarray(predicted).dtype == bool
     is_share = known.is_share if known is not None else of_outcomes
-    value = float(counts.mean_figures(figure, counts.totals[None])[0][0])
-    if is_share and clusters is None and counts.seeds == 1:
-        low, high = wilson_interval(value, counts.units)
-        return float(low), float(high)
-    figures = np.concatenate([counts.mean_figures(figure, sums)[0] for sums in counts.drawn(resamples, seed)])
-    if of_outcomes and np.ptp(figures) < 1e-12:  # equal but for rounding is equal
-        weight = _label_balance(counts) if known is not None and known.averages_labels else 1.0
-        low, high = wilson_interval(value, counts.units * weight)
-        return float(low), float(high)
-    return expanded_interval(figures, counts.units)
+    n: float = counts.units
+    if not is_share or clusters is not None or counts.seeds > 1:
+        values = np.concatenate(
+            [counts.mean_values(function, sums)[0] for sums in counts.drawn(resamples, seed)]
+        )
+        if not of_outcomes or np.ptp(values) >= 1e-12:  # equal but for rounding is equal
+            return expanded_interval(values, counts.units)
+        if known is not None and known.averages_labels:
+            gold_counts = _confusion(counts.totals[0]).sum(axis=-1)
+            gold_counts = gold_counts[gold_counts > 0]
+            n *= len(gold_counts) ** 2 / (gold_counts.sum() * (1 / gold_counts).sum())
+    low, high = wilson_interval(counts.mean_values(function, counts.totals[None])[0][0], n)
+    return float(low), float(high)
 
 
 def wilson_interval(share: ArrayLike, n: ArrayLike, *, confidence: float = CONFIDENCE) -> tuple[Array, Array]:
-    """Wilson's score interval of shares of `n` rows that are right or wrong each (Wilson, 1927).
+    """Returns Wilson's score interval of shares of `n` right or wrong rows (Wilson, 1927).
 
-    Unlike a bootstrap's it has a width where all rows are right; on average over shares it covers as often as
-    it says (Brown, Cai and DasGupta, 2001).
-
-    Args:
-        share: From 0 to 1, of any shape.
-        n: How many rows, each by itself; need not be whole.
-        confidence: Such as .95.
+    `share` (0 to 1) and `n`, which need not be whole, may have any shape.
     """
     from statsmodels.stats.proportion import proportion_confint
 
     share, n = np.asarray(share, dtype=float), np.asarray(n, dtype=float)
     low, high = proportion_confint(share * n, n, alpha=1 - confidence, method="wilson")
-    # of nothing but right ones the end is 1, which rounding may miss
-    return np.clip(low, 0.0, share), np.clip(high, share, 1.0)
+    return np.clip(low, 0.0, share), np.clip(high, share, 1.0)  # rounding may miss 0 and 1
 
 
-def seed_figures(gold: ArrayLike | None, predicted: ArrayLike, *, metric: str = "macro_f1") -> list[float]:
-    """The figure of each seed of a system; arguments and errors are those of `bootstrap`."""
+def seed_values(gold: ArrayLike | None, predicted: ArrayLike, *, metric: str = "macro_f1") -> list[float]:
+    """Returns the metric of each seed of a system; arguments and errors are those of `bootstrap`."""
     counts = _Counts.of(gold, predicted, None, clusters=None, metric=metric, least=1)
-    return [float(value) for value in figure_of(metric)(counts.totals)]
+    return _metric_function(metric)(counts.totals).tolist()
 
 
 def permutation_test(
@@ -223,18 +198,17 @@ def permutation_test(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> float:
-    """Two-sided p-value of the difference: the systems' answers are swapped in units drawn by a fair coin.
+    """Returns the two-sided p-value of a paired permutation test over units.
 
-    Were the systems alike, a unit's answers could as well have come from the other one. All answers to a
-    unit change sides together. With several seeds the statistic is the figure of the summed confusion
-    matrices of each system's seeds, each seed weighing alike, so that the numbers of seeds may differ. Units
-    on which the systems do not differ count for nothing. Where all swaps of the others are no more than
-    `resamples`, each is tried and the p-value is exact; otherwise it is (1 + extreme) / (1 + resamples),
-    which never rejects too often (Phipson and Smyth, 2010). With k differing units it is 2 / 2**k or more.
+    All answers to a unit are swapped together. With several seeds the statistic is the metric of the summed
+    confusion matrices of each system, every seed weighing alike, so that the numbers of seeds may differ.
+    Units on which the systems do not differ are left out. With at most `resamples` possible swaps of the
+    others the p-value is exact; otherwise it is (1 + extreme) / (1 + resamples), which never rejects too
+    often (Phipson and Smyth, 2010).
 
     Arguments and errors are those of `paired_bootstrap`.
     """
-    figure = figure_of(metric)
+    function = _metric_function(metric)
     counts = _Counts.of(gold, a, b, clusters=clusters, metric=metric)
     sums = [side.mean(axis=1) for side in (counts.sums[:, : counts.seeds], counts.sums[:, counts.seeds :])]
     first, second = (counts.multiplicity @ side for side in sums)
@@ -253,53 +227,43 @@ def permutation_test(
             generator.binomial(multiplicity, 0.5, size=(size, len(multiplicity)))
             for size in _chunks(resamples, len(multiplicity) + change.shape[1])
         )
-    observed = abs(float(figure(first) - figure(second)))
+    observed = abs(float(function(first) - function(second)))
     extreme = 0
     for swapped in flips:
         moved = swapped.astype(float) @ change
-        statistic = np.abs(figure(first + moved) - figure(second - moved))
+        statistic = np.abs(function(first + moved) - function(second - moved))
         extreme += int((statistic >= observed - 1e-12).sum())  # equal but for rounding is equal
     return extreme / 2**swappable if exact else (1 + extreme) / (1 + resamples)
 
 
 def mcnemar(gold: ArrayLike, a: ArrayLike, b: ArrayLike) -> McNemar:
-    """McNemar's test that two systems are right equally often, over rows taken as independent.
+    """McNemar's test that two systems are right equally often, over independent rows.
 
-    With fewer than 25 rows that one alone has right, the exact binomial test; otherwise its mid-p version,
-    which is less conservative and holds its level (Fagerland, Lydersen and Laake, 2013).
+    The exact binomial test with fewer than 25 rows that only one system has right; else its mid-p version,
+    which is less conservative (Fagerland, Lydersen and Laake, 2013).
 
-    Args:
-        gold: Labels `[n]`.
-        a: Predicted labels of the first system `[n]`, of one seed: the test knows no more.
-        b: Those of the second.
+    `gold`, `a` and `b` are labels `[n]`, those of the systems of one seed.
 
     Raises:
         ValueError: Shapes that do not fit.
     """
+    from statsmodels.stats.contingency_tables import mcnemar as test
+
     gold, a, b = (np.asarray(values) for values in (gold, a, b))
     if not gold.shape == a.shape == b.shape or gold.ndim != 1:
         raise ValueError(f"gold, a and b have shapes {gold.shape}, {a.shape}, {b.shape}; accepted: all [n]")
-    from statsmodels.stats.contingency_tables import mcnemar as test
-
     right_a, right_b = a == gold, b == gold
     only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
-    discordant, few = only_a + only_b, min(only_a, only_b)
     exact = float(test([[0, only_a], [only_b, 0]], exact=True).pvalue)
-    if discordant < FEW_DISCORDANT:
+    if only_a + only_b < 25:
         return McNemar(only_a, only_b, exact, "exact")
-    # half of what is as extreme as the observed, on both sides; at equal counts the sides share it
-    observed = float(stats.binom.pmf(few, discordant, 0.5))
+    # half the probability of the observed counts, in both tails; equal counts are in both
+    observed = float(stats.binom.pmf(only_a, only_a + only_b, 0.5))
     return McNemar(only_a, only_b, exact - observed if only_a != only_b else 1 - observed / 2, "mid-p")
 
 
 def holm(p_values: ArrayLike) -> Array:
-    """P-values of several comparisons, adjusted so that all together err at the level of one (Holm, 1979).
-
-    Args:
-        p_values: `[c]`.
-
-    Returns:
-        Adjusted p-values `[c]`, in the same order.
+    """Returns p-values `[c]` of several comparisons, adjusted by Holm's method (1979).
 
     Raises:
         ValueError: Not one axis, or a value that is not from 0 to 1.
@@ -309,12 +273,12 @@ def holm(p_values: ArrayLike) -> Array:
     given = np.asarray(p_values, dtype=float)
     if given.ndim != 1 or not ((given >= 0) & (given <= 1)).all():
         raise ValueError(f"p-values {given.tolist()}; accepted: a list of numbers from 0 to 1")
-    # one p-value stays what it is; multipletests collects garbage in each call, which may take a second
+    # multipletests collects garbage in each call, which may take a second
     return multipletests(given, method="holm")[1] if len(given) > 1 else given
 
 
 def seed_interval(values: Sequence[float], *, confidence: float = CONFIDENCE) -> Interval:
-    """Student's t-interval of the mean over seeds.
+    """Returns Student's t-interval of the mean over seeds.
 
     Raises:
         ValueError: Fewer than two values.
@@ -326,14 +290,10 @@ def seed_interval(values: Sequence[float], *, confidence: float = CONFIDENCE) ->
 
 
 def seed_difference(a: Sequence[float], b: Sequence[float]) -> SeedDifference:
-    """Difference of two systems over seeds, which are independent of each other even where equally numbered.
+    """Difference of two systems over independent seeds, from the value of each seed.
 
-    The interval is Welch's; the p-value is that of a permutation of the seeds between the systems, exact up
-    to 10,000 permutations. Three seeds against three cannot have it below .1, four against four below .029.
-
-    Args:
-        a: Figure of each seed of the first system.
-        b: Those of the second.
+    The interval is Welch's. The p-value is that of a permutation of the seeds between the systems, exact up
+    to 10,000 permutations; it is at least .1 with three seeds each, and .029 with four.
     """
     difference = float(np.mean(a) - np.mean(b))
     if len(a) < 2 or len(b) < 2:
@@ -363,30 +323,21 @@ def method_difference(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> SeedDifference:
-    """Difference of two ways of training, which is to hold for other seeds and other units.
+    """Difference of two ways of training, for other seeds and other units than these.
 
-    Its variance is that over units with the seeds as they are (`paired_bootstrap`'s standard error, squared)
-    plus that of each system's mean over its seeds; interval and p-value are Student's, with the degrees of
-    freedom of Welch and Satterthwaite. A resampling of three or five seeds would take their variance for a
-    third or a fifth smaller than it is. Arguments and errors are those of `paired_bootstrap`.
-
-    Returns:
-        Interval and p-value are None where a system has one seed, of whose variance nothing is known.
+    Its variance is that over units with the seeds as they are (the standard error of `paired_bootstrap`,
+    squared) plus that of each system's mean over its seeds. Interval and p-value are Student's, with the
+    degrees of freedom of Welch and Satterthwaite. Arguments and errors are those of `paired_bootstrap`.
     """
     found = paired_bootstrap(gold, a, b, clusters=clusters, metric=metric, resamples=resamples, seed=seed)
-    sides = [seed_figures(gold, side, metric=metric) for side in (a, b)]
+    sides = [seed_values(gold, side, metric=metric) for side in (a, b)]
     if min(map(len, sides)) < 2:
         return SeedDifference(found.difference, None, None)
     return SeedDifference(*method_difference_of(found, *sides)[:3])
 
 
 def method_difference_of(found: Difference, a: Sequence[float], b: Sequence[float]) -> MethodDifference:
-    """`method_difference` of what is known already, and the standard error behind it.
-
-    Args:
-        found: Of `paired_bootstrap`.
-        a: Figure of each seed of the first system, as of `seed_figures`.
-        b: Those of the second.
+    """`method_difference` from a `paired_bootstrap` and the `seed_values` of both systems.
 
     Raises:
         ValueError: Fewer than two seeds on a side.
@@ -397,7 +348,7 @@ def method_difference_of(found: Difference, a: Sequence[float], b: Sequence[floa
     parts = [(found.standard_error**2, found.units - 1)]
     parts += [(float(np.var(side, ddof=1)) / len(side), len(side) - 1) for side in (a, b)]
     variance = sum(part for part, _ in parts)
-    if not variance > 1e-24:  # alike in all units and seeds: nothing varies, but swaps can still be counted
+    if not variance > 1e-24:  # no unit or seed differs from another, but swaps can still be counted
         p_value = 1.0 if abs(difference) < 1e-12 else 2.0 ** (1 - found.units)
         return MethodDifference(difference, (difference, difference), p_value, 0.0, found.units - 1)
     freedom = variance**2 / sum(part**2 / df for part, df in parts)
@@ -415,18 +366,13 @@ def minimum_detectable_difference(
     power: float = 0.8,
     level: float = 0.05,
 ) -> float:
-    """The smallest true difference that a two-sided test would find with this power.
+    """Returns the smallest true difference that a two-sided test finds with this power.
 
-    (t[1 - level / 2] + t[power]) · standard error, with quantiles of Student's t of `units` - 1 degrees of
-    freedom, or of the normal distribution without either (2.80 standard errors). It is what this test set
-    can tell of these two systems: smaller differences mostly stay unseen, and not seeing one is no proof.
+    It is (t[1 - level / 2] + t[power]) · standard error, with quantiles of Student's t, or of the normal
+    distribution (2.80 standard errors) without degrees of freedom.
 
-    Args:
-        standard_error: Of the difference, as of `paired_bootstrap`.
-        units: How many units it was drawn from.
-        freedom: Degrees of freedom instead, as of `method_difference_of`.
-        power: Share of such test sets on which the difference is found.
-        level: Share of test sets on which one is found where there is none.
+    Give either the number of `units` or the degrees of `freedom` of the standard error, as of
+    `method_difference_of`. `level` is the test's level of significance.
 
     Raises:
         ValueError: Fewer than two units.
@@ -439,10 +385,9 @@ def minimum_detectable_difference(
 
 
 def effect_size(difference: Difference) -> Effect:
-    """Cohen's h of two shares; of other figures the difference in standard deviations of a unit's.
+    """Cohen's h of two shares, 2 asin √a - 2 asin √b; of other metrics the difference in standard deviations.
 
-    h = 2 asin √a - 2 asin √b, of which .2 is called small, .5 medium and .8 large. A unit's standard
-    deviation is the standard error times √units.
+    The standard deviation is a unit's: the standard error times √units.
     """
     known = METRICS.get(difference.metric)
     if known is not None and known.is_share:
@@ -452,24 +397,17 @@ def effect_size(difference: Difference) -> Effect:
 
 
 def expanded_interval(values: Array, units: int) -> Interval:
-    """95 % interval of bootstrap replicates of a figure over so many units (see `paired_bootstrap`)."""
+    """Returns the 95 % interval of bootstrap replicates over so many units (see `paired_bootstrap`)."""
     reach = math.sqrt(units / (units - 1)) * stats.t.ppf((1 + CONFIDENCE) / 2, units - 1)
     tail = stats.norm.sf(reach)
     low, high = np.quantile(values, [tail, 1 - tail])
     return float(low), float(high)
 
 
-def figure_of(metric: str) -> Callable[[Array], Array]:
-    """The function from sums `[..., m]` to the metric's figures `[...]`.
-
-    The sums of labels are a confusion matrix, `m` = true label · labels + predicted label; those of `mean`
-    the rows' numbers added up, and how many they are.
-
-    Raises:
-        ValueError: An unknown metric; says which there are.
-    """
+def _metric_function(metric: str) -> Callable[[Array], Array]:
+    """The function from sums `[..., m]` of `_Counts` to values `[...]` of a metric."""
     if metric == "mean":
-        return _mean
+        return lambda sums: sums[..., 0] / sums[..., 1]
     known = METRICS.get(metric)
     if known is None or known.from_confusion is None:
         accepted = ", ".join([*(known.name for known in metrics_of("label")), "mean"])
@@ -478,43 +416,25 @@ def figure_of(metric: str) -> Callable[[Array], Array]:
     return lambda sums: from_confusion(_confusion(sums))
 
 
-def _mean(sums: Array) -> Array:
-    return sums[..., 0] / sums[..., 1]
-
-
 def _confusion(sums: Array) -> Array:
-    """Sums of labels `[..., m]` as confusion matrices `[..., l, l]`."""
+    """Sums of labels `[..., l * l]` as confusion matrices `[..., l, l]`."""
     labels = math.isqrt(sums.shape[-1])
     return sums.reshape(*sums.shape[:-1], labels, labels)
 
 
-def _label_balance(counts: "_Counts") -> float:
-    """What a row counts for in a mean over labels: l² / (n Σ 1 / n_label), 1 where each has as many rows."""
-    gold = _confusion(counts.totals[0]).sum(axis=-1)
-    of_label = gold[gold > 0]
-    return float(len(of_label) ** 2 / (of_label.sum() * (1 / of_label).sum()))
-
-
 def _chunks(resamples: int, cells: int) -> Iterator[int]:
-    """Sizes that add up to `resamples`, each with so few that its cells can be held."""
+    """Sizes that add up to `resamples`, each of about `_CELLS` numbers."""
     size = max(1, _CELLS // cells)
     yield from (min(size, resamples - start) for start in range(0, resamples, size))
 
 
 @dataclass(frozen=True)
 class _Counts:
-    """What the rows of each unit add up to.
+    """Sums over the rows of each unit: of labels a flat confusion matrix, of numbers their sum and count."""
 
-    Attributes:
-        sums: `[u, s, m]` of units u, of the seeds s of both systems one after the other.
-        multiplicity: How many units have the same sums, `[u]`: alike rows are counted, not listed.
-        seeds: How many of s are the first system's.
-        rows: Rows in all.
-    """
-
-    sums: Array
-    multiplicity: Array
-    seeds: int
+    sums: Array  # [u, s, m] of units u and the seeds s of both systems
+    multiplicity: Array  # number of units with the same sums [u]: equal rows are counted, not listed
+    seeds: int  # how many of s belong to the first system
     rows: int
 
     @classmethod
@@ -572,7 +492,7 @@ class _Counts:
         return np.tensordot(self.multiplicity, self.sums, axes=1)
 
     def drawn(self, resamples: int, seed: int) -> Iterator[Array]:
-        """Sums of units drawn with replacement, `[r, s, m]`, in chunks of resamples r."""
+        """Yields sums `[r, s, m]` of units drawn with replacement, in chunks of resamples r."""
         generator = np.random.default_rng(seed)
         shares = self.multiplicity / self.units
         flat = self.sums.reshape(len(self.sums), -1)
@@ -580,8 +500,8 @@ class _Counts:
             drawn = generator.multinomial(self.units, shares, size=size).astype(float)
             yield (drawn @ flat).reshape(size, *self.sums.shape[1:])
 
-    def mean_figures(self, figure: Callable[[Array], Array], sums: Array) -> tuple[Array, Array]:
-        """Figure of each system, the mean over its seeds, from sums `[r, s, m]`: two arrays `[r]`."""
-        figures = figure(sums)
-        first, second = figures[:, : self.seeds], figures[:, self.seeds :]
+    def mean_values(self, function: Callable[[Array], Array], sums: Array) -> tuple[Array, Array]:
+        """Each system's mean over its seeds `[r]`, from sums `[r, s, m]`."""
+        values = function(sums)
+        first, second = values[:, : self.seeds], values[:, self.seeds :]
         return first.mean(axis=1), second.mean(axis=1) if second.size else first.mean(axis=1)

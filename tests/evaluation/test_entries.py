@@ -1,6 +1,6 @@
 import pytest
 
-from mmsr.evaluation.entries import bootstrap_intervals, evaluate_rows, mean_figure
+from mmsr.evaluation.entries import bootstrap_intervals, evaluate_rows, mean_with_interval
 
 LABELS = ["negative", "neutral", "positive"]
 
@@ -79,8 +79,8 @@ def test_one_row_has_no_interval_and_twelve_right_ones_a_wide_one(prediction) ->
     assert "interval" not in entry["a"] and "interval_over" not in entry["a"]
     low, high = entry["b"]["interval"]["accuracy"]
     assert (low, high) == pytest.approx((0.757, 1.0), abs=0.001)
-    assert mean_figure([True], rows[:1]) == {"value": 1.0, "n": 1}
-    assert mean_figure([True] * 12, rows[1:])["interval"] == pytest.approx([low, high])
+    assert mean_with_interval([True], rows[:1]) == {"value": 1.0, "n": 1}
+    assert mean_with_interval([True] * 12, rows[1:])["interval"] == pytest.approx([low, high])
 
 
 @pytest.mark.parametrize(("speakers", "over"), [(20, "speakers"), (6, "speakers"), (5, "rows"), (0, "rows")])

@@ -21,8 +21,8 @@ from mmsr.evaluation.significance import (
     paired_bootstrap,
     permutation_test,
     seed_difference,
-    seed_figures,
     seed_interval,
+    seed_values,
     wilson_interval,
 )
 
@@ -52,7 +52,7 @@ def test_figures_are_scikit_learn_s(data, metric) -> None:
     assert found.b == pytest.approx(SCORES[metric](gold, b))
     assert found.difference == found.a - found.b
     assert (found.rows, found.units) == (120, 10)
-    assert seed_figures(gold, np.stack([a, b]), metric=metric) == pytest.approx([found.a, found.b])
+    assert seed_values(gold, np.stack([a, b]), metric=metric) == pytest.approx([found.a, found.b])
 
 
 @pytest.mark.parametrize("clustered", [False, True])

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mmsr.evaluation.slices import are_numbers, slice_figures, worst_slice_line
+from mmsr.evaluation.slices import are_numbers, slice_metrics, worst_slice_line
 from mmsr.records import Prediction
 
 LABELS = ["negative", "neutral", "positive"]
@@ -31,7 +31,7 @@ def test_a_planted_weak_slice_is_found_beyond_chance():
     for i, row in enumerate(rows):
         if row.language == "fr" and generator.random() < 0.5:
             rows[i] = replace(row, predicted_label=LABELS[(LABELS.index(row.label) + 1) % 3])
-    found = slice_figures(rows, LABELS, least=60)
+    found = slice_metrics(rows, LABELS, least=60)
     worst = found["worst_slice"]
     assert (worst["attribute"], worst["value"], worst["n"], worst["of"]) == ("language", "fr", 120, 3)
     french = [row.label == row.predicted_label for row in rows if row.language == "fr"]
@@ -46,7 +46,7 @@ def test_a_planted_weak_slice_is_found_beyond_chance():
 def test_where_slices_make_no_difference_the_worst_is_rarely_called_one():
     generator = np.random.default_rng(1)
     p_values = [
-        slice_figures(answers(generator.random(180) < 0.3), LABELS, least=12)["worst_slice"]["p_value"]
+        slice_metrics(answers(generator.random(180) < 0.3), LABELS, least=12)["worst_slice"]["p_value"]
         for _ in range(40)
     ]
     assert np.mean(np.array(p_values) < 0.05) <= 0.15
@@ -57,7 +57,7 @@ def test_numbers_are_cut_into_quarters_and_few_values_stay():
     rows = answers(np.zeros(100, dtype=bool))
     seconds = {row.id: float(i) for i, row in enumerate(rows)} | {"u99": None}
     ages = {row.id: ("young", "old")[i % 2] for i, row in enumerate(rows)}
-    found = slice_figures(rows, LABELS, attributes={"audio_seconds": seconds, "age": ages})["slices"]
+    found = slice_metrics(rows, LABELS, attributes={"audio_seconds": seconds, "age": ages})["slices"]
     assert list(found["audio_seconds"]) == [
         "Q1: 0 to 24",
         "Q2: 25 to 49",
@@ -72,7 +72,7 @@ def test_numbers_are_cut_into_quarters_and_few_values_stay():
 def test_speakers_called_by_numbers_are_speakers_and_what_is_no_number_is_a_text():
     rows = [replace(row, speaker=row.speaker.removeprefix("s")) for row in answers(np.zeros(144, dtype=bool))]
     ages = {row.id: "nan" if i < 44 else str(i) for i, row in enumerate(rows)}
-    found = slice_figures(rows, LABELS, attributes={"age": ages})["slices"]
+    found = slice_metrics(rows, LABELS, attributes={"age": ages})["slices"]
     assert list(found["speaker"]) == [str(i) for i in range(12)], "in the order of numbers"
     assert found["age"]["nan"]["n"] == 44
 
@@ -80,7 +80,7 @@ def test_speakers_called_by_numbers_are_speakers_and_what_is_no_number_is_a_text
 def test_few_numbers_are_named_and_sorted_as_numbers():
     rows = answers(np.zeros(70, dtype=bool))
     words = {row.id: float(8 + i % 5) for i, row in enumerate(rows)} | {"u0": None, "u1": 9.5}
-    found = slice_figures(rows, LABELS, attributes={"transcript_words": words}, least=11)
+    found = slice_metrics(rows, LABELS, attributes={"transcript_words": words}, least=11)
     assert list(found["slices"]["transcript_words"]) == ["8", "9", "9.5", "10", "11", "12", "unknown"]
     assert "interval" not in found["slices"]["transcript_words"]["9.5"], "a single row"
     assert found["slice_rows"] == 11
@@ -91,8 +91,8 @@ def test_few_numbers_are_named_and_sorted_as_numbers():
 
 def test_too_few_rows_have_no_worst_slice():
     rows = answers(np.zeros(24, dtype=bool))
-    found = slice_figures(rows, LABELS)
+    found = slice_metrics(rows, LABELS)
     assert found["worst_slice"] is None and found["slices"]["language"]["en"]["n"] == 12
     assert worst_slice_line(None) == "no worst slice: fewer than two slices have 30 rows"
     with pytest.raises(ValueError, match="least is 1; accepted: 2 rows or more"):
-        slice_figures(rows, LABELS, least=1)
+        slice_metrics(rows, LABELS, least=1)

@@ -1,1 +1,1 @@
-"""Explanations: where a model looks, and whether its rationales can be believed."""
+"""Explanations: attributions, and the faithfulness of rationales."""

@@ -1,12 +1,11 @@
-"""Where a model looks: how much each word and each moment of an utterance counts for the answer.
+"""Attribution: how much each word and each frame of an utterance counts for the answer.
 
-    model, processor, audio, text ─┬─► a method of `ATTRIBUTIONS` ─► `Attribution`: words and frames, weighed
+    model, processor, audio, text ─┬─► a method of `ATTRIBUTIONS` ─► `Attribution`: weights of words, frames
                                    ├─► `attention_matrix` ─► the report's picture of attention
                                    └─► `saliency` ─────────► the report's picture of gradients
 
-One utterance at a time, so nothing is padded. The processor says which tokens a word has
-(`MmsrProcessor.word_tokens`), for fast and slow tokenizers alike. What a fusion's attention weights are
-weights of, its class says in `attention_map`. Adding a method is one function and one entry.
+Utterances are taken one at a time, without padding. `MmsrProcessor.word_tokens` maps words to tokens, and the
+fusion's `attention_map` tells what its attention weights connect. A new method is one function and one entry.
 
 Notation used for tensor shapes: `s` samples, `f` audio frames, `t` text tokens, `q` queries, `h` heads.
 """
@@ -37,7 +36,7 @@ if TYPE_CHECKING:  # the reports take seconds to import
 
 Waveform = NDArray[np.float32]
 
-_TEXT_TO_AUDIO = (("text",), ("audio",))  # the text's queries, the audio's keys
+_TEXT_TO_AUDIO = (("text",), ("audio",))  # queries, keys
 
 
 # ---------------------------------------------------------------------- attention
@@ -54,22 +53,13 @@ def attention(
 ) -> Attribution:
     """Weigh words and frames by the attention that they get in the fusion's last layer.
 
-    It is a mean over heads and over queries. The queries are the other modality's; both modalities' where
-    they are one sequence; the latent tokens, where the modalities meet in those alone. An absent modality
-    queries with its learned state.
+    The weights are a mean over heads and over queries: those of the other modality; of both modalities where
+    they are one sequence; of the latent tokens, where the modalities meet in those alone. An absent modality
+    has its learned state as query.
 
-    Args:
-        model: Whose fusion attends.
-        processor: The model's.
-        audio: Samples `[s]`.
-        text: The transcript.
-        words: Its words, by characters; by default the processor's.
-        queries: Whose attention to the audio counts, of the text's: that of all tokens, or only of those that
-            belong to words, which leaves out special tokens and the prefix.
-
-    Returns:
-        The weights; all of a modality's tokens together have 1. A modality that nothing attends to, as the
-        fusion is built, has none.
+    `audio` are samples `[s]`; `words`, by characters, are by default the processor's. With `queries="words"`
+    the mean is over tokens of words only, without special tokens and the prefix. The weights add up to 1 over
+    all tokens of a modality; a modality that nothing attends to has none.
     """
     kinds = attention_map(model.config.fusion)
     if not kinds:
@@ -94,12 +84,11 @@ def attention_matrix(
     audio: Waveform | None,
     text: str | None,
 ) -> Attention | None:
-    """How each token of the transcript attends to the audio, for the report's picture.
+    """Returns how each token of the transcript attends to the audio, for the report's picture.
 
-    Returns:
-        `weights [t, f]` of the fusion's last layer, a mean over heads; `tokens`, without special tokens and
-        prefix; `waveform [s]` and `rate` (Hz). None where no text attends to audio, as the fusion is built or
-        because the utterance lacks one of them.
+    It has `weights [t, f]` of the fusion's last layer, a mean over heads; `tokens`, without special tokens
+    and prefix; `waveform [s]` and `rate` (Hz). It is None where no text attends to audio, because of the
+    fusion or because the utterance lacks one of them.
     """
     kinds = attention_map(model.config.fusion)
     if audio is None or not text or _TEXT_TO_AUDIO not in kinds:
@@ -118,10 +107,7 @@ def attention_matrix(
 
 @contextmanager
 def eager_attention(model: PreTrainedModel) -> Iterator[None]:
-    """Fusion attention that returns its weights, as no other implementation does, while the block runs.
-
-    Encoders and decoder keep theirs, which not all of them could be given back.
-    """
+    """Context in which the fusion returns attention weights; encoders and decoder keep their attention."""
     implementation = model.config._attn_implementation
     model.set_attn_implementation({"": "eager"})
     try:
@@ -132,7 +118,7 @@ def eager_attention(model: PreTrainedModel) -> Iterator[None]:
 
 @torch.inference_mode()
 def last_layer(model: MmsrForSentimentReasoning, inputs: Mapping[str, Any]) -> tuple[Tensor, ...]:
-    """Attention weights of the fusion's last layer, in the order of its `attention_map`."""
+    """Returns attention weights of the fusion's last layer, in the order of its `attention_map`."""
     with eager_attention(model):
         found = model.classify(**inputs, head_only=True, output_attentions=True)
     assert found.memory.fusion_attentions is not None
@@ -144,7 +130,7 @@ def _received(
 ) -> Tensor | None:
     """Attention that a modality's positions get `[n]`, a mean over queries; None where nothing attends to it.
 
-    Of a text's queries the `kept` count, if there are any; where there are latent tokens, theirs alone.
+    Latent tokens are the only queries, where there are any; of a text's queries only the `kept`, if any.
     """
     found = []
     for weights, (queries, keys) in zip(layer, kinds, strict=True):
@@ -161,7 +147,7 @@ def _received(
 
 
 def _sections(rows: Tensor, parts: tuple[str, ...], lengths: dict[str, int]) -> dict[str, Tensor]:
-    """Rows `[n, ...]` of what stands one after the other, by name; the audio is as long as is left."""
+    """Splits rows `[n, ...]` into the named parts of a sequence; the audio has the remaining length."""
     rest = len(rows) - sum(lengths[part] for part in parts if part != "audio")
     sizes = [lengths.get(part, rest) for part in parts]
     return dict(zip(parts, rows.split(sizes), strict=True))
@@ -182,19 +168,12 @@ def gradients(
 ) -> Attribution:
     """Weigh words and frames by what they add to the logit of the label that the head predicts.
 
-    Integrated gradients (Sundararajan et al. 2017, arXiv 1703.01365) along the straight way from silence, and
-    from padding in place of every word, to the utterance; both at once, so that words and samples share out
-    one difference of logits. Weights below zero speak against the label. Where the logit leaps on that way,
-    their sum misses the difference; more steps bring it nearer. Needs captum, the extra `explain`.
+    Integrated gradients (Sundararajan et al. 2017, arXiv 1703.01365) from silence and padding tokens to the
+    utterance, so that words and samples share one difference of logits. Negative weights speak against the
+    label. Where the sum of weights misses the difference, more steps help. Needs captum, the extra `explain`.
 
-    Args:
-        model: A model.
-        processor: The model's.
-        audio: Samples `[s]`.
-        text: The transcript.
-        words: Its words, by characters; by default the processor's.
-        steps: Points on the way (Gauss-Legendre).
-        frame_seconds: Length of a frame, over whose samples the weights are summed.
+    `audio` are samples `[s]`; `words`, by characters, are by default the processor's. `steps` is the number
+    of integration steps (Gauss-Legendre). Weights of samples are summed over frames of `frame_seconds`.
     """
     from captum.attr import IntegratedGradients
 
@@ -221,11 +200,7 @@ def gradients(
     with torch.no_grad():
         label = int(logits(*given.values()).argmax(-1))
     found = IntegratedGradients(logits).attribute(
-        tuple(given.values()),
-        tuple(baselines.values()),
-        target=label,
-        n_steps=steps,
-        internal_batch_size=32,
+        tuple(given.values()), tuple(baselines.values()), target=label, n_steps=steps, internal_batch_size=32
     )
     added = dict(zip(given, found, strict=True))
     of_words = of_frames = None
@@ -244,7 +219,7 @@ def gradients(
 def saliency(
     model: MmsrForSentimentReasoning, processor: MmsrProcessor, *, audio: Waveform | None, text: str | None
 ) -> Saliency:
-    """The parts of an utterance by `gradients`, for the report's picture."""
+    """Returns the `gradients` of an utterance, for the report's picture."""
     found = gradients(model, processor, audio=audio, text=text, words=word_spans(text or ""))
     assert found.label is not None
     return {
@@ -262,28 +237,23 @@ def saliency(
 
 @dataclass(frozen=True)
 class Method:
-    """A method of attribution.
+    """A method of attribution, and the package that it needs."""
 
-    Attributes:
-        attribute: Weighs the parts of an utterance, given a model and its processor.
-        package: What it needs to be installed.
-    """
-
-    attribute: Callable[..., Attribution]
+    attribute: Callable[..., Attribution]  # called with a model and its processor
     package: str | None = None
 
     @property
     def installed(self) -> bool:
-        """Whether what it needs is installed."""
+        """Whether the package is installed."""
         return self.package is None or importlib.util.find_spec(self.package) is not None
 
 
 ATTRIBUTIONS: dict[str, Method] = {"attention": Method(attention), "gradients": Method(gradients, "captum")}
-"""The methods by the names that faithfulness.json has for them."""
+"""By name, as in faithfulness.json."""
 
 
 def attributions(model: MmsrForSentimentReasoning, processor: MmsrProcessor) -> dict[str, Attribute]:
-    """All methods that are installed, applied to a model."""
+    """Returns all installed methods, applied to a model."""
     return {
         name: partial(method.attribute, model, processor)
         for name, method in ATTRIBUTIONS.items()

@@ -1,16 +1,15 @@
-"""Are rationales grounded, and do they say what decided? Measures beyond their overlap with a reference.
+"""Faithfulness of rationales: whether they are grounded, and whether they explain the prediction.
 
 rows, `predict` ─► predictions ─► `simulatability`, `agreement`, `counterfactuals`  (a judge reads rationales)
                               ─► `grounding.follow`, `grounding.respoken`            (inputs are changed)
                               ─► `erasure.erasure`                                   (attributions are tested)
                               ─► faithfulness.json (and `mmsr.evaluation.report.faithfulness`)
 
-A *judge* learns to tell labels from texts; by default TF-IDF with logistic regression, but any callable will
-do. Figures carry the number of rows and 95 % intervals, over speakers where there are enough of them.
+A *judge* is a text classifier, by default TF-IDF with logistic regression. Metrics are those of
+`entries.mean_with_interval`, with `n` and 95 % intervals, over speakers where there are enough.
 """
 
 import itertools
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,12 +18,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mmsr.evaluation.baselines import tfidf_classifier
-from mmsr.evaluation.entries import mean_figure, speakers_of
+from mmsr.evaluation.entries import mean_with_interval, speakers_of
 from mmsr.evaluation.explain.erasure import LoadAudio, erasure
 from mmsr.evaluation.explain.grounding import EvidenceOf, follow, respoken
 from mmsr.evaluation.metrics import has_text
 from mmsr.evaluation.rationales import UnicodeTokenizer
-from mmsr.evaluation.run import answer_utterances, predict_rows
+from mmsr.evaluation.run import answer_utterances, json_document, predict_rows
 from mmsr.evaluation.significance import paired_bootstrap
 from mmsr.files import write_file
 from mmsr.records import Attribute, Predict, Prediction, Progress, Utterance
@@ -32,16 +31,16 @@ from mmsr.records import Attribute, Predict, Prediction, Progress, Utterance
 Texts = tuple[str, ...]
 
 Judge = Callable[[Sequence[Texts], Sequence[str], Sequence[Texts]], Sequence[str]]
-"""Learns labels from tuples of texts, one label each; returns the labels of other such tuples."""
+"""Learns to classify tuples of texts by their labels, and returns the labels of other tuples."""
 
 Force = Callable[[str], Predict]
-"""Answers whose rationales explain this label, whatever is predicted."""
+"""Returns a model whose rationales explain this label, whatever it predicts."""
 
-LEAST_JUDGED = 20  # training rows: with fewer a judge has learned nothing
+LEAST_JUDGED = 20  # training rows that a judge needs
 
 
 class Explained(NamedTuple):
-    """A transcript, and what the model predicted from the utterance."""
+    """A transcript, and the model's prediction from the utterance."""
 
     text: str | None
     prediction: Prediction
@@ -49,29 +48,17 @@ class Explained(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Material:
-    """What beside the rows some of the measures need; those whose part is missing are left out.
+    """What measures need beside the rows; a measure without its material is left out."""
 
-    Attributes:
-        train_rows: The judges learn from these.
-        force: For counterfactual rationales.
-        load_audio: For silenced, and partly silenced, audio.
-        attributions: What is to be tested for comprehensiveness and sufficiency, by name.
-        erased: How many rows that is done with, spread over all.
-        predict_labels: Answers without rationales, which is quicker, for measures that use none.
-        respoken: Rows spoken again by a generator that knows the answer, by what was changed.
-        evidence_of: What a rationale of that generator's names.
-        judge: Reads labels off texts.
-    """
-
-    train_rows: Sequence[Utterance] = ()
-    force: Force | None = None
-    load_audio: LoadAudio | None = None
-    attributions: Mapping[str, Attribute] = field(default_factory=dict)
-    erased: int = 100
-    predict_labels: Predict | None = None
-    respoken: Mapping[str, Sequence[Utterance]] = field(default_factory=dict)
-    evidence_of: EvidenceOf | None = None
-    judge: Judge | None = None
+    train_rows: Sequence[Utterance] = ()  # the judges' training data
+    force: Force | None = None  # for counterfactual rationales
+    load_audio: LoadAudio | None = None  # for edited audio
+    attributions: Mapping[str, Attribute] = field(default_factory=dict)  # to test by erasure
+    erased: int = 100  # rows for that test, spread over all
+    predict_labels: Predict | None = None  # predicts without rationales, which is faster
+    respoken: Mapping[str, Sequence[Utterance]] = field(default_factory=dict)  # by what a generator changed
+    evidence_of: EvidenceOf | None = None  # reads words and manner off a rationale of that generator
+    judge: Judge | None = None  # by default `tfidf_judge`
 
 
 def faithfulness(
@@ -83,20 +70,11 @@ def faithfulness(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """All measures of a model's rationales on the rows of a split.
+    """Returns all measures of a model's rationales on the rows of a split.
 
-    Args:
-        predict: Answers with rationales.
-        rows: Of the manifest.
-        labels: The model's.
-        material: What the measures need.
-        seed: Of resamples, controls and exchanges.
-        progress: As of `run.evaluate`.
-
-    Returns:
-        `n`; `simulatability`, `agreement`, `counterfactuals`; `follow`; `respoken` {change: figures, with
-        `not_respoken`, the number of rows that the generator does not know}; `erasure` {attribution:
-        figures}; `left_out` {measure: why}.
+    `n`; `simulatability`, `agreement`, `counterfactuals`; `follow`; `respoken` {change: metrics, with
+    `not_respoken`, the number of rows that the generator does not know}; `erasure` {attribution: metrics};
+    `left_out` {measure: reason}.
 
     Raises:
         ValueError: There are no rows, or the model writes no rationales.
@@ -106,42 +84,32 @@ def faithfulness(
     predictions = predict_rows(predict, rows, progress=progress)
     if all(row.predicted_rationale is None for row in predictions):
         raise ValueError("the model writes no rationales; accepted: one with a decoder")
-    judged, left_out = _judged(
-        predict, predictions, rows, labels=labels, material=material, seed=seed, progress=progress
-    )
+    options: dict[str, Any] = {"seed": seed, "progress": progress}
+    judged, left_out = _judged(predict, predictions, rows, labels=labels, material=material, **options)
     found: dict[str, Any] = {"n": len(rows), **judged}
-    if material.load_audio is None:
-        left_out |= dict.fromkeys(("follow", "erasure"), "audio cannot be edited without load_audio")
-    else:
-        found["follow"] = follow(
-            predict, predictions, rows, load_audio=material.load_audio, seed=seed, progress=progress
-        )
-        found["erasure"] = {}
+    if load_audio := material.load_audio:
+        found["follow"] = follow(predict, predictions, rows, load_audio=load_audio, **options)
         whole = [row for row in rows if row.has("audio") and row.has("text")]
         picked = np.linspace(0, len(whole) - 1, min(material.erased, len(whole))).round().astype(int)
-        for name, attribute in material.attributions.items():
-            found["erasure"][name] = erasure(
+        found["erasure"] = {
+            name: erasure(
                 material.predict_labels or predict,
                 attribute,
                 [whole[place] for place in picked],
-                load_audio=material.load_audio,
-                seed=seed,
-                progress=progress,
+                load_audio=load_audio,
                 name=f"erasure, {name}",
+                **options,
             )
+            for name, attribute in material.attributions.items()
+        }
+    else:
+        left_out |= dict.fromkeys(("follow", "erasure"), "audio cannot be edited without load_audio")
     found["respoken"] = {}
     for change, again in material.respoken.items():
         if again and material.evidence_of is not None:
-            figures = respoken(
-                predict,
-                predictions,
-                again,
-                evidence_of=material.evidence_of,
-                seed=seed,
-                progress=progress,
-                name=f"another {change}",
-            )
-            found["respoken"][change] = {**figures, "not_respoken": len(rows) - len(again)}
+            options |= {"evidence_of": material.evidence_of, "name": f"another {change}"}
+            found["respoken"][change] = respoken(predict, predictions, again, **options)
+            found["respoken"][change]["not_respoken"] = len(rows) - len(again)
         else:
             left_out[f"respoken, another {change}"] = "none of the rows is the demo generator's"
     return {**found, "left_out": left_out}
@@ -157,21 +125,27 @@ def _judged(
     seed: int,
     progress: Progress | None,
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """The measures for which a judge reads rationales, and those that were left out, with the reason."""
-    judge = material.judge or tfidf_judge
-    explained = [row for row in material.train_rows if row.label and row.has("rationale")]
-    if len(explained) < LEAST_JUDGED:
-        why = f"{len(explained)} training rows with label and rationale; a judge wants {LEAST_JUDGED} or more"
+    """The measures of judges, and those that were left out, with the reason."""
+    options: dict[str, Any] = {"judge": material.judge or tfidf_judge, "seed": seed}
+    train = [row for row in material.train_rows if row.label and row.has("rationale")]
+    if len(train) < LEAST_JUDGED:
+        why = f"{len(train)} training rows with label and rationale; a judge wants {LEAST_JUDGED} or more"
         return {}, dict.fromkeys(("simulatability", "agreement", "counterfactuals"), why)
-    trained = predict_rows(predict, explained, progress=_named(progress, "training rows"))
+
+    def training_rows(_: str, done: int, total: int) -> None:
+        if progress:
+            progress("training rows", done, total)
+
+    explained = [
+        [Explained(row.text, prediction) for row, prediction in zip(side, predicted, strict=True)]
+        for side, predicted in (
+            (train, predict_rows(predict, train, progress=training_rows)),
+            (rows, predictions),
+        )
+    ]
     found = {
-        "simulatability": simulatability(
-            [Explained(row.text, told) for row, told in zip(explained, trained, strict=True)],
-            [Explained(row.text, told) for row, told in zip(rows, predictions, strict=True)],
-            judge=judge,
-            seed=seed,
-        ),
-        "agreement": agreement(explained, predictions, judge=judge, seed=seed),
+        "simulatability": simulatability(*explained, **options),
+        "agreement": agreement(train, predictions, **options),
     }
     left_out = {}
     if "las" not in found["simulatability"]:
@@ -180,18 +154,16 @@ def _judged(
     if material.force is None:
         left_out["counterfactuals"] = "no label can be forced on this model"
     else:
-        options: dict[str, Any] = {"labels": labels, "judge": judge, "seed": seed, "progress": progress}
-        found["counterfactuals"] = counterfactuals(material.force, predictions, rows, explained, **options)
+        options |= {"labels": labels, "progress": progress}
+        found["counterfactuals"] = counterfactuals(material.force, predictions, rows, train, **options)
     return found, left_out
 
 
 def tfidf_judge(train: Sequence[Texts], labels: Sequence[str], test: Sequence[Texts]) -> list[str]:
-    """The default judge (see `baselines.tfidf_classifier`); of one label alone it always says that."""
+    """The default judge (see `baselines.tfidf_classifier`); a single label needs no classifier."""
     if len(set(labels)) == 1:
         return [labels[0]] * len(test)
-    model = tfidf_classifier(len(train[0]))
-    model.fit(train, labels)
-    return [str(label) for label in model.predict(test)]
+    return tfidf_classifier(len(train[0])).fit(train, labels).predict(test).tolist()
 
 
 def simulatability(
@@ -199,55 +171,44 @@ def simulatability(
 ) -> dict[str, Any]:
     """Leakage-adjusted simulatability (LAS, Hase et al. 2020, arXiv 2010.04119) of the predicted labels.
 
-    How much better does a judge foretell the model's label from transcript and rationale than from the
-    transcript alone? A rationale may simply give the label away, so the effect is measured apart in rows
-    whose rationale *leaks* (the judge that reads it alone is right) and the others; the macro-average of
-    both is the LAS. Deviation: the three judges are three classifiers, not one network whose inputs are
-    dropped at random.
-
-    Args:
-        train: Rows from which the judges learn.
-        test: Rows on which they are tried.
-        judge: Learns and answers.
-        seed: Of the intervals.
+    The effect is how much better a judge predicts the model's label from transcript and rationale than from
+    the transcript alone. A rationale may give the label away, so the effect is also measured separately in
+    rows whose rationale *leaks* (the judge that reads it alone is right) and in the others; the mean of both
+    is the LAS. Deviation: the three judges are three classifiers, not one network with dropped inputs.
 
     Returns:
-        `accuracy` of the judges {text+rationale, text, rationale: figure}; `effect` over all rows; `leaking`
+        `accuracy` of the judges {text+rationale, text, rationale: metric}; `effect`, of all rows; `leaking`
         and `not_leaking`, the effect in each group; `las`, where both groups have rows; `label_not_named`:
-        `n`, and effect and LAS in the rows whose rationale does not have the predicted label's name in it.
+        the same but `accuracy` of the rows whose rationale does not contain the predicted label's name.
     """
     fields: dict[str, Callable[[Explained], Texts]] = {
         "text+rationale": lambda row: (row.text or "", row.prediction.predicted_rationale or ""),
         "text": lambda row: (row.text or "",),
         "rationale": lambda row: (row.prediction.predicted_rationale or "",),
     }
-    learned, predicted = ([str(row.prediction.predicted_label) for row in rows] for rows in (train, test))
-    right = {}
-    for name, read in fields.items():
-        said = judge([*map(read, train)], learned, [*map(read, test)])
-        right[name] = np.array([label == own for label, own in zip(said, predicted, strict=True)])
-    told = [row.prediction for row in test]
-    hidden = np.array([not _names(row.predicted_rationale, str(row.predicted_label)) for row in told])
+    learned, expected = ([str(row.prediction.predicted_label) for row in rows] for rows in (train, test))
+    right = {
+        name: np.array(judge([*map(read, train)], learned, [*map(read, test)])) == np.array(expected)
+        for name, read in fields.items()
+    }
+    rows = [row.prediction for row in test]
+    hidden = np.array([not _names(row.predicted_rationale, str(row.predicted_label)) for row in rows])
+    unnamed = {name: values[hidden] for name, values in right.items()}
     return {
-        "accuracy": {name: mean_figure(values, told, seed=seed) for name, values in right.items()},
-        **_effects(right, told, seed),
-        "label_not_named": _effects(
-            {name: values[hidden] for name, values in right.items()},
-            [*itertools.compress(told, hidden)],
-            seed,
-        ),
+        "accuracy": {name: mean_with_interval(values, rows, seed=seed) for name, values in right.items()},
+        **_effects(right, rows, seed),
+        "label_not_named": _effects(unnamed, [*itertools.compress(rows, hidden)], seed),
     }
 
 
 def _effects(right: Mapping[str, np.ndarray], rows: Sequence[Prediction], seed: int) -> dict[str, Any]:
     leaking = right["rationale"]
     gain = right["text+rationale"].astype(float) - right["text"]
-    groups = {"leaking": leaking, "not_leaking": ~leaking}
-    found: dict[str, Any] = {"effect": mean_figure(gain, rows, seed=seed)}
-    for name, group in groups.items():
-        found[name] = mean_figure(gain[group], [*itertools.compress(rows, group)], seed=seed)
+    found: dict[str, Any] = {"effect": mean_with_interval(gain, rows, seed=seed)}
+    for name, group in (("leaking", leaking), ("not_leaking", ~leaking)):
+        found[name] = mean_with_interval(gain[group], [*itertools.compress(rows, group)], seed=seed)
     if leaking.any() and not leaking.all():
-        # the mean recall over groups is the macro-average, and its bootstrap draws whole speakers
+        # UAR over the two groups is their mean, and its bootstrap resamples speakers
         gold = np.where(leaking, "leaking", "not_leaking")
         sides = [np.where(right[name], gold, "wrong") for name in ("text+rationale", "text")]
         speakers = speakers_of(rows)
@@ -268,29 +229,20 @@ def agreement(
     judge: Judge = tfidf_judge,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Whether a judge reads the predicted label off the predicted rationale.
-
-    Args:
-        train: Rows whose rationale and label the judge learns from.
-        predictions: Of a model that writes rationales.
-        judge: Learns and answers.
-        seed: Of the intervals.
+    """How often a judge, trained on `train`, reads the predicted label off the predicted rationale.
 
     Returns:
-        `agreement`; and `judge`, how often it reads the true label off the true rationale, which is the most
-        that can be hoped for.
+        `agreement`; and `judge`, how often it reads the true label off the true rationale, an upper bound.
     """
     gold = [row for row in predictions if row.label and has_text(row.rationale)]
-    said = judge(
-        *_lessons(train),
-        [(row.predicted_rationale or "",) for row in predictions] + [(row.rationale or "",) for row in gold],
-    )
-    of_model, of_gold = said[: len(predictions)], said[len(predictions) :]
+    texts = [row.predicted_rationale for row in predictions] + [row.rationale for row in gold]
+    read = judge(*_lessons(train), [(text or "",) for text in texts])
+    of_model, of_gold = read[: len(predictions)], read[len(predictions) :]
     agrees = [label == row.predicted_label for label, row in zip(of_model, predictions, strict=True)]
     right = [label == row.label for label, row in zip(of_gold, gold, strict=True)]
     return {
-        "agreement": mean_figure(agrees, predictions, seed=seed),
-        "judge": mean_figure(right, gold, seed=seed),
+        "agreement": mean_with_interval(agrees, predictions, seed=seed),
+        "judge": mean_with_interval(right, gold, seed=seed),
     }
 
 
@@ -305,45 +257,35 @@ def counterfactuals(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Whether the rationale of a forced label is another one, and speaks for that label.
+    """Whether the rationale of a forced label differs, and explains that label to a judge.
 
-    Args:
-        force: Answers whose rationales explain a label.
-        predictions: Of the rows as they are.
-        rows: Of the manifest.
-        train: Rows whose rationale and label the judge learns from.
-        labels: Each row is asked for all but its predicted one.
-        judge: Learns and answers.
-        seed: Of the intervals.
-        progress: As of `run.evaluate`.
+    Each row is forced to each label that was not predicted.
 
     Returns:
-        `rationale_changes` and `label_read` (the judge reads the forced label off it): shares of pairs of row
-        and label; `n` of the figures counts pairs.
+        `rationale_changes` and `label_read` (the judge reads the forced label off the rationale): shares of
+        pairs of row and label, which `n` counts.
     """
-    asked: list[tuple[Prediction, str, str]] = []  # prediction, forced label, its rationale
+    forced: list[tuple[Prediction, str, str]] = []  # prediction, forced label, its rationale
     for label in labels:
         others = [place for place, row in enumerate(predictions) if row.predicted_label != label]
         inputs = [rows[place].model_input() for place in others]
         answers = answer_utterances(force(label), inputs, condition=f"forced {label}", progress=progress)
-        asked += [
+        forced += [
             (predictions[place], label, answer.rationale or "")
             for place, answer in zip(others, answers, strict=True)
         ]
-    said = judge(*_lessons(train), [(rationale,) for *_, rationale in asked])
-    pairs = [row for row, *_ in asked]
+    read = judge(*_lessons(train), [(rationale,) for *_, rationale in forced])
+    pairs = [row for row, *_ in forced]
+    changes = [rationale != row.predicted_rationale for row, _, rationale in forced]
+    agrees = [found == label for found, (_, label, _) in zip(read, forced, strict=True)]
     return {
-        "rationale_changes": mean_figure(
-            [rationale != row.predicted_rationale for row, _, rationale in asked], pairs, seed=seed
-        ),
-        "label_read": mean_figure(
-            [read == label for read, (_, label, _) in zip(said, asked, strict=True)], pairs, seed=seed
-        ),
+        "rationale_changes": mean_with_interval(changes, pairs, seed=seed),
+        "label_read": mean_with_interval(agrees, pairs, seed=seed),
     }
 
 
 def _lessons(train: Sequence[Utterance]) -> tuple[list[Texts], list[str]]:
-    """Rationales, and the labels that a judge learns to tell from them."""
+    """Rationales and labels, a judge's training data."""
     return [(row.rationale or "",) for row in train], [str(row.label) for row in train]
 
 
@@ -353,18 +295,6 @@ def _names(rationale: str | None, label: str) -> bool:
     return any(words[start : start + len(name)] == name for start in range(len(words)))
 
 
-def _named(progress: Progress | None, name: str) -> Progress | None:
-    return None if progress is None else lambda _, done, total: progress(name, done, total)
-
-
-# ---------------------------------------------------------------------- the file
-
-
 def write_faithfulness(out_dir: Path | str, document: Mapping[str, Any]) -> None:
-    """Writes faithfulness.json: what `faithfulness` returns, and what the caller says of the run.
-
-    Raises:
-        ValueError: Where a figure is not a finite number.
-    """
-    text = json.dumps(document, ensure_ascii=False, allow_nan=False, indent=2) + "\n"
-    write_file(Path(out_dir) / "faithfulness.json", text.encode())
+    """Writes faithfulness.json; raises ValueError where a number is not finite."""
+    write_file(Path(out_dir) / "faithfulness.json", json_document(document))

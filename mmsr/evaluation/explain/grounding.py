@@ -1,7 +1,7 @@
-"""Whether answers follow what was said and how: the voice silenced or exchanged, the named words taken away.
+"""Grounding: whether answers follow the words and the voice, when either is silenced, swapped or dropped.
 
-rows ─► edited inputs ─► `predict` ─► share of labels and rationales that change      (any corpus)
-rows spoken again by a generator that knows the answer ─► share that is as it says      (`respoken`)
+rows ─► edited inputs ─► `predict` ─► share of labels and rationales that change           (any corpus)
+rows spoken again by a generator that knows the answer ─► share that agrees with the generator  (`respoken`)
 """
 
 import itertools
@@ -11,16 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from mmsr.evaluation.entries import mean_figure
+from mmsr.evaluation.entries import mean_with_interval
 from mmsr.evaluation.explain.erasure import LoadAudio, erase_words
 from mmsr.evaluation.rationales import UnicodeTokenizer, word_spans
 from mmsr.evaluation.run import answer_utterances, shuffle
 from mmsr.records import Predict, Prediction, Progress, Utterance
 
 EvidenceOf = Callable[[str, str | None], tuple[str | None, str | None]]
-"""What a rationale in this language names: words that were said, and a manner of voice; None each."""
-
-Figures = dict[str, Any]
+"""Returns the words and the manner of voice that a rationale names, given its language; None each."""
 
 
 def follow(
@@ -31,53 +29,49 @@ def follow(
     load_audio: LoadAudio,
     seed: int = 0,
     progress: Progress | None = None,
-) -> dict[str, Figures]:
+) -> dict[str, dict[str, Any]]:
     """Share of labels and of rationales that change when a row's voice or named words do.
 
-    `silenced`: the audio is as many zeros. `swapped`: that of another row (see `run.shuffle`).
-    `named_words_dropped`: the transcript lacks the words that the rationale has in common with it;
-    `other_words_dropped`: it lacks as many of its words, drawn at random. A rationale that its words or its
-    voice bring about changes with them; one that is made up need not.
+    `silenced`: the audio is zero. `swapped`: the audio is another row's (see `run.shuffle`).
+    `named_words_dropped`: the transcript lacks the words that the rationale has in common with it.
+    `other_words_dropped`: it lacks as many of its words, drawn at random. A grounded rationale changes with
+    its words or its voice.
 
-    Args:
-        predict: Answers with rationales.
-        predictions: Its predictions for the rows as they are, in their order.
-        rows: Of the manifest.
-        load_audio: Reads their audio.
-        seed: Of the exchange, of the words and of the intervals.
-        progress: As of `run.evaluate`.
+    `predictions` are those of the unedited `rows`, in their order.
 
     Returns:
-        For each of the four `label_changes` and `rationale_changes` (see `entries.mean_figure`); of
-        `named_words_dropped` `words_unnamed` too: the mean share of them that the new rationale does not
-        name. What no row allows has no key.
+        For each of the four `label_changes` and `rationale_changes` (see `entries.mean_with_interval`), for
+        `named_words_dropped` also `words_unnamed`: the mean share of these words that the new rationale does
+        not name. An edit that no row allows has no key.
     """
     edits = {
         "silenced": _silenced(rows, load_audio),
         "swapped": _swapped(rows, seed),
         **_words_dropped(rows, predictions, seed),
     }
-    figures = {}
+    metrics = {}
     for name, edited in edits.items():
         kept = sorted(edited)
         if not kept:
             continue
-        answers = answer_utterances(
-            predict, [edited[place][0] for place in kept], condition=name, progress=progress
-        )
-        old, asked = [predictions[place] for place in kept], [rows[place] for place in kept]
-        pairs = list(zip(old, answers, strict=True))
+        inputs = [edited[place][0] for place in kept]
+        answers = answer_utterances(predict, inputs, condition=name, progress=progress)
+        pairs = list(zip([predictions[place] for place in kept], answers, strict=True))
         changed: dict[str, Sequence[float]] = {
             "label_changes": [row.predicted_label != answer.label for row, answer in pairs],
             "rationale_changes": [row.predicted_rationale != answer.rationale for row, answer in pairs],
         }
         if name == "named_words_dropped":
+            dropped = [edited[place][1] for place in kept]
             changed["words_unnamed"] = [
-                len(gone - set(_tokens(answer.rationale))) / len(gone)
-                for answer, gone in zip(answers, (edited[place][1] for place in kept), strict=True)
+                len(words - set(_tokens(answer.rationale))) / len(words)
+                for answer, words in zip(answers, dropped, strict=True)
             ]
-        figures[name] = {what: mean_figure(values, asked, seed=seed) for what, values in changed.items()}
-    return figures
+        edited_rows = [rows[place] for place in kept]
+        metrics[name] = {
+            measure: mean_with_interval(values, edited_rows, seed=seed) for measure, values in changed.items()
+        }
+    return metrics
 
 
 def respoken(
@@ -89,23 +83,16 @@ def respoken(
     seed: int = 0,
     progress: Progress | None = None,
     name: str = "respoken",
-) -> Figures:
-    """Answers to rows that were spoken again, beside what their generator says of them.
+) -> dict[str, Any]:
+    """Compares answers to rows that were spoken again with the generator's and with the earlier answers.
 
-    Args:
-        predict: Answers with rationales.
-        predictions: Its predictions for the rows as they were; each of `rows` has its id there.
-        rows: The rows anew: audio, and the label and rationale that are right for it.
-        evidence_of: What a rationale names.
-        seed: Of the intervals.
-        progress: As of `run.evaluate`.
-        name: What `progress` is called with.
+    `rows` have the new audio, and the label and rationale that are right for it; `predictions` are those of
+    the original rows with the same ids. `progress` is called with the step `name`.
 
     Returns:
-        `label_right`, `manner_named` (the right one, in the language's words) and `words_named`: shares that
-        are as the generator says; `label_stays`, `evidence_stays`: as the model's own answer to the row as it
-        was; `label_must_change` and `label_must_stay`: `label_right` of the rows whose right label is another
-        than before, or the same.
+        `label_right`, `manner_named` and `words_named`: shares that agree with the generator; `label_stays`
+        and `evidence_stays`: shares that agree with the model's earlier answer; `label_must_change` and
+        `label_must_stay`: `label_right` of the rows whose right label is another than before, or the same.
 
     Raises:
         ValueError: A row without a prediction.
@@ -127,21 +114,21 @@ def respoken(
     )
     hits = np.array([answer.label == row.label for row, answer in zip(rows, answers, strict=True)])
     must_change = np.array([row.label != earlier.label for row, earlier in zip(rows, old, strict=True)])
-    found: Figures = {
+    found: dict[str, Any] = {
         "label_right": hits,
         "words_named": [ours[0] == theirs[0] for ours, theirs in zip(named, right, strict=True)],
         "manner_named": [ours[1] == theirs[1] for ours, theirs in zip(named, right, strict=True)],
         "label_stays": [new.label == row.predicted_label for new, row in zip(answers, old, strict=True)],
         "evidence_stays": [new == earlier for new, earlier in zip(named, was, strict=True)],
     }
-    figures = {what: mean_figure(values, rows, seed=seed) for what, values in found.items()}
-    for what, part in (("label_must_change", must_change), ("label_must_stay", ~must_change)):
-        figures[what] = mean_figure(hits[part], [*itertools.compress(rows, part)], seed=seed)
-    return figures
+    metrics = {measure: mean_with_interval(values, rows, seed=seed) for measure, values in found.items()}
+    for measure, part in (("label_must_change", must_change), ("label_must_stay", ~must_change)):
+        metrics[measure] = mean_with_interval(hits[part], [*itertools.compress(rows, part)], seed=seed)
+    return metrics
 
 
 Edited = dict[int, tuple[Utterance, set[str]]]
-"""By the row's place: what the model is given, and the words that it lacks."""
+"""Model inputs by the row's place, each with the words that it lacks."""
 
 
 def _silenced(rows: Sequence[Utterance], load_audio: LoadAudio) -> Edited:
@@ -166,20 +153,20 @@ def _swapped(rows: Sequence[Utterance], seed: int) -> Edited:
 def _words_dropped(
     rows: Sequence[Utterance], predictions: Sequence[Prediction], seed: int
 ) -> Mapping[str, Edited]:
-    """Only rows with audio: of the others too little may be left to answer."""
+    """Of rows with audio only: others might be left without any input."""
     generator = np.random.default_rng(seed)
     edits: dict[str, Edited] = {"named_words_dropped": {}, "other_words_dropped": {}}
     for place, (row, prediction) in enumerate(zip(rows, predictions, strict=True)):
         text = row.text or ""
         spans = word_spans(text)
         words = [" ".join(_tokens(text[start:end])) for start, end in spans]
-        said = set(_tokens(prediction.predicted_rationale))
-        named = np.array([word in said for word in words], dtype=bool)
+        rationale = set(_tokens(prediction.predicted_rationale))
+        named = np.array([word in rationale for word in words], dtype=bool)
         if not named.any() or not row.has("audio"):
             continue
         for name, erased in zip(edits, (named, generator.permutation(named)), strict=True):
-            gone = {word for word, dropped in zip(words, erased, strict=True) if dropped}
-            edits[name][place] = replace(row.model_input(), text=erase_words(text, spans, erased)), gone
+            dropped = set(itertools.compress(words, erased))
+            edits[name][place] = replace(row.model_input(), text=erase_words(text, spans, erased)), dropped
     return edits
 
 

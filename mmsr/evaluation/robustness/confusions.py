@@ -1,13 +1,10 @@
-"""Recognition errors on demand: transcripts made worse to a chosen error rate, as a recogniser would.
+"""Simulated recognition errors: transcripts degraded to a chosen error rate.
 
     pairs (text, asr_text) ─► jiwer's alignment ─► Confusions ─► degrade(text, wer) ─► asr_text at 5, 10, 20 %
 
-What a recogniser confuses is counted from what one did; how often is then a free choice, which gives a
-model's robustness as a curve over the error rate. Errors are counted as `mmsr.evaluation.error_rates` counts
-them, in words or, in unspaced languages, in characters.
-
-The demo corpus has a simulation of its own (`mmsr.data.corpora.demo.corpus.simulate_asr`): its bytes
-are fixed by its seed, and it has no recogniser's output to learn from.
+Confusions are counted from a recogniser's output; the error rate is a free choice. Errors are those of
+`mmsr.evaluation.error_rates`: words or, in languages written without spaces, characters. The demo corpus has
+its own simulation (`mmsr.data.corpora.demo.corpus.simulate_asr`).
 """
 
 from __future__ import annotations
@@ -27,24 +24,17 @@ from mmsr.data.manifest.tables import read_table, write_table
 from mmsr.evaluation.error_rates import edits, units, word_error_rate
 from mmsr.languages import UNSPACED, language_code
 
-_Token = tuple[str, float]  # a written word, and how likely it goes wrong yet
-_DRAWS = 50  # for one edit: nearly always the first will do
-_ALIKE = 5  # words of like spelling that may stand for one whose confusions were never seen
+_Token = tuple[str, float]  # a written word, and its weight in the draw of errors
+_DRAWS = 50  # attempts at one edit; the first nearly always succeeds
+_ALIKE = 5  # similarly spelt words that replace one without known confusions
 
 
 @dataclass
 class LanguageConfusions:
-    """Counts of what a recogniser did with one language's words (characters).
+    """Counts of a recogniser's output for one language's words (characters)."""
 
-    Attributes:
-        heard: How often each unit was right.
-        substituted: What each unit was taken for.
-        deleted: How often each was left out.
-        inserted: What was written where nothing was said.
-    """
-
-    heard: Counter[str] = field(default_factory=Counter)
-    substituted: dict[str, Counter[str]] = field(default_factory=dict)
+    heard: Counter[str] = field(default_factory=Counter)  # units that were right
+    substituted: dict[str, Counter[str]] = field(default_factory=dict)  # what replaced each unit
     deleted: Counter[str] = field(default_factory=Counter)
     inserted: Counter[str] = field(default_factory=Counter)
 
@@ -54,17 +44,13 @@ class LanguageConfusions:
         return {"substitute": substitutions, "delete": self.deleted.total(), "insert": self.inserted.total()}
 
     def error_rate(self, unit: str) -> float:
-        """Share of a unit's occurrences that went wrong, with one more right and wrong to begin with."""
+        """Share of a unit's occurrences that were wrong, with add-one smoothing."""
         wrong = self.deleted[unit] + self.substituted.get(unit, Counter()).total()
         return (wrong + 1) / (wrong + self.heard[unit] + 2)
 
 
 class Confusions:
-    """What a recogniser confuses, by language; learned from its output, kept as JSON.
-
-    Args:
-        by_language: Counts of each language, by its code without a region.
-    """
+    """Confusions of a recogniser, by language code without a region."""
 
     def __init__(self, by_language: Mapping[str, LanguageConfusions]):
         self.by_language = dict(by_language)
@@ -74,7 +60,7 @@ class Confusions:
     def learn(
         cls, references: Sequence[str], hypotheses: Sequence[str], languages: Sequence[str | None]
     ) -> Confusions:
-        """Count confusions in pairs of what was said and what was heard.
+        """Count confusions in pairs of reference and recognised text.
 
         Raises:
             ValueError: The lengths differ.
@@ -84,28 +70,27 @@ class Confusions:
         learned: dict[str, LanguageConfusions] = {}
         for reference, hypothesis, language in zip(references, hypotheses, languages, strict=True):
             counts = learned.setdefault(_code(language), LanguageConfusions())
-            spoken, heard = units(reference, language), units(hypothesis, language)
-            alignment = jiwer.process_words(" ".join(spoken), " ".join(heard)).alignments[0]
-            for part in alignment:
-                said = spoken[part.ref_start_idx : part.ref_end_idx]
-                written = heard[part.hyp_start_idx : part.hyp_end_idx]
+            old, new = units(reference, language), units(hypothesis, language)
+            for part in jiwer.process_words(" ".join(old), " ".join(new)).alignments[0]:
+                before = old[part.ref_start_idx : part.ref_end_idx]
+                after = new[part.hyp_start_idx : part.hyp_end_idx]
                 if part.type == "equal":
-                    counts.heard.update(said)
+                    counts.heard.update(before)
                 elif part.type == "delete":
-                    counts.deleted.update(said)
+                    counts.deleted.update(before)
                 elif part.type == "insert":
-                    counts.inserted.update(written)
+                    counts.inserted.update(after)
                 else:
-                    for unit, other in zip(said, written, strict=True):
+                    for unit, other in zip(before, after, strict=True):
                         counts.substituted.setdefault(unit, Counter())[other] += 1
         return cls(learned)
 
     @classmethod
     def of_vocabulary(cls, texts: Sequence[str], languages: Sequence[str | None]) -> Confusions:
-        """Errors where there is no recogniser to learn from: words of each language taken for others.
+        """Confusions without a recogniser: words of each language are replaced by others of it.
 
-        Of five errors three are substitutions, by frequent words, spelt alike where there are such; one is a
-        deletion and one an insertion. All words go wrong equally often.
+        Of five errors three are substitutions, by similarly spelt or else frequent words, one is a deletion
+        and one an insertion. All words are wrong equally often.
 
         Raises:
             ValueError: The lengths differ.
@@ -117,7 +102,7 @@ class Confusions:
             {
                 language: LanguageConfusions(
                     heard=Counter(words),
-                    # no unit is "", so that what one is taken for comes from all words
+                    # under "", which is no unit: the words may replace any unit
                     substituted={"": Counter({word: 3 * count for word, count in words.items()})},
                     deleted=Counter(words),
                     inserted=Counter(words),
@@ -133,21 +118,11 @@ class Confusions:
         Raises:
             ValueError: The file is neither, or the manifest has faults.
         """
-        if Path(path).suffix == ".json":
-            return cls.load(path)
-        rows = load_manifest(path, columns=columns, check_audio=False)
-        pairs = [row for row in rows if row["text"] and row["asr_text"]]
-        return cls.learn(*([row[name] for row in pairs] for name in ("text", "asr_text", "language")))
-
-    @classmethod
-    def load(cls, path: str | Path) -> Confusions:
-        """Read what `save` wrote.
-
-        Raises:
-            ValueError: The file holds something else.
-        """
+        if Path(path).suffix != ".json":
+            rows = load_manifest(path, columns=columns, check_audio=False)
+            pairs = [row for row in rows if row["text"] and row["asr_text"]]
+            return cls.learn(*([row[name] for row in pairs] for name in ("text", "asr_text", "language")))
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
             return cls(
                 {
                     language: LanguageConfusions(
@@ -156,7 +131,7 @@ class Confusions:
                         deleted=Counter(counts["deleted"]),
                         inserted=Counter(counts["inserted"]),
                     )
-                    for language, counts in content.items()
+                    for language, counts in json.loads(Path(path).read_text(encoding="utf-8")).items()
                 }
             )
         except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, KeyError, TypeError) as error:
@@ -164,67 +139,63 @@ class Confusions:
             raise ValueError(f"{path} holds no confusions ({error}); {accepted}") from error
 
     def to_json(self) -> str:
-        """The counts, as `load` reads them."""
+        """Return the counts as `open` reads them."""
         content = {language: vars(counts) for language, counts in sorted(self.by_language.items())}
         return json.dumps(content, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
 
     def degrade(self, text: str, *, wer: float, language: str | None, seed: int, identity: str) -> str:
-        """A text with `wer` errors for each of its words (characters, where they are not spaced).
+        """Return the text with `wer` errors for each of its words (characters in unspaced languages).
 
-        The number of edits is drawn so that its mean is `wer` times the number of words, and is what an
-        alignment of the two texts then counts. Kinds and places of errors follow the recogniser's. What
-        stays right keeps its case and punctuation.
-
-        Args:
-            text: What was said.
-            wer: Wanted error rate, from 0 to 1.
-            language: The text's language.
-            seed: With `identity` it decides every draw, whatever else is degraded.
-            identity: The row's id.
+        The mean number of edits, as an alignment of the two texts counts them, is `wer` times the number of
+        words. Kinds and places of errors follow the recogniser's. The rest keeps its case and punctuation.
+        Every draw is determined by `seed` and `identity`, the row's id.
 
         Raises:
-            ValueError: `wer` is out of its range, or there are no confusions in the language.
+            ValueError: `wer` is out of its range, or there are no confusions for the language.
         """
         counts = self._counts(language)
         if not 0 <= wer <= 1:
             raise ValueError(f"wer is {wer}; accepted: 0 to 1")
-        # The draws do not depend on `wer`: a worse transcript has the better one's errors, and more.
+        # The draws do not depend on `wer`: a higher rate has the errors of a lower one, and more.
         draw = random.Random(f"{seed}/{identity}")
         exact = wer * len(units(text, language))
         wanted = int(exact) + (draw.random() < exact % 1)
         spaced = language_code(language) not in UNSPACED
-        state = [
+        tokens = [
             (token, self._weight(counts, token, language)) for token in (text.split() if spaced else text)
         ]
         written, made = text, 0
         for _ in range(_DRAWS * wanted):
             if made == wanted:
                 break
-            trial = self._edited(draw, state, language)
+            trial = self._with_error(draw, tokens, counts, language)
             worse = (" " if spaced else "").join(token for token, _ in trial)
             reached = edits(text, worse, language)
             if made < reached <= wanted:  # an edit may undo another, or count twice
-                state, written, made = trial, worse, reached
+                tokens, written, made = trial, worse, reached
         return written
 
-    def _edited(self, draw: random.Random, state: list[_Token], language: str | None) -> list[_Token]:
-        """The tokens with one more error, among those that are right yet."""
-        counts, trial = self._counts(language), list(state)
-        kinds = counts.kinds()
+    def _with_error(
+        self, draw: random.Random, tokens: list[_Token], counts: LanguageConfusions, language: str | None
+    ) -> list[_Token]:
+        """The tokens with one more error, among those that are still right."""
+        trial, kinds = list(tokens), counts.kinds()
         (kind,) = draw.choices(list(kinds), list(kinds.values()))
-        weights = [weight for _, weight in state]
+        weights = [weight for _, weight in tokens]
         if kind == "insert":
             trial.insert(draw.randrange(len(trial) + 1), (_drawn(draw, counts.inserted), 0.0))
         elif any(weights):
-            (place,) = draw.choices(range(len(state)), weights)
-            token = state[place][0]
-            other = [] if kind == "delete" else [(self._substitute(draw, token, language), 0.0)]
-            trial[place : place + 1] = other
+            (place,) = draw.choices(range(len(tokens)), weights)
+            if kind == "delete":
+                del trial[place]
+            else:
+                substitutes = self._substitutes_of(counts, tokens[place][0], language)
+                trial[place] = _drawn(draw, substitutes), 0.0
         return trial
 
     @staticmethod
     def _weight(counts: LanguageConfusions, token: str, language: str | None) -> float:
-        """How likely a token goes wrong; one that is punctuation, or several words, is left alone."""
+        """The token's weight in the draw of errors; 0 of punctuation, and of several words."""
         parts = units(token, language)
         return counts.error_rate(parts[0]) if len(parts) == 1 else 0.0
 
@@ -237,11 +208,20 @@ class Confusions:
             raise ValueError(f"no errors were learned for language {language!r}; accepted: {known or 'none'}")
         return counts
 
-    def _substitute(self, draw: random.Random, token: str, language: str | None) -> str:
-        code, unit = _code(language), units(token, language)[0]
-        if (code, unit) not in self._substitutes:
-            self._substitutes[code, unit] = _choices(self.by_language[code], unit)
-        return _drawn(draw, self._substitutes[code, unit])
+    def _substitutes_of(self, counts: LanguageConfusions, token: str, language: str | None) -> Counter[str]:
+        """What may replace a token: its own confusions; else similarly spelt words; else any confusion."""
+        unit = units(token, language)[0]
+        if seen := counts.substituted.get(unit):
+            return seen
+        key = _code(language), unit
+        if key not in self._substitutes:
+            pool: Counter[str] = Counter()
+            for others in counts.substituted.values():
+                pool.update(others)
+            pool.pop(unit, None)
+            alike = difflib.get_close_matches(unit, pool, n=_ALIKE, cutoff=0.5) if len(unit) > 1 else []
+            self._substitutes[key] = Counter({word: pool[word] for word in alike}) or pool or Counter([unit])
+        return self._substitutes[key]
 
 
 def degrade_manifest(
@@ -255,14 +235,14 @@ def degrade_manifest(
 ) -> dict[Path, dict[str, Any]]:
     """Write a copy of a manifest for each error rate, its `asr_text` made from `text`.
 
-    Copies stand in the folder `out` as `wer-0.10.csv` and so on, in the manifest's format, beside
-    confusions.json. Every other column stays; rows without `text` keep their `asr_text`.
+    The folder `out` gets `wer-0.10.csv` and so on, in the manifest's format, and confusions.json. Every other
+    column stays; rows without `text` keep their `asr_text`.
 
     Returns:
-        `word_error_rate`'s figures of each copy.
+        The `word_error_rate` of each copy.
 
     Raises:
-        ManifestError: The manifest has faults, or a row's language has no confusions.
+        ManifestError: The manifest has faults, or there are no confusions for a row's language.
         ValueError: An error rate is out of its range or given twice.
     """
     source, out = Path(source), Path(out)
@@ -292,18 +272,6 @@ def degrade_manifest(
         measured[out / name] = word_error_rate(*columns_of, [row["language"] for _, row in spoken])
     (out / "confusions.json").write_text(confusions.to_json(), encoding="utf-8")
     return measured
-
-
-def _choices(counts: LanguageConfusions, unit: str) -> Counter[str]:
-    """What a unit may be taken for: what it was; else words spelt like it; else what any was."""
-    if seen := counts.substituted.get(unit):
-        return seen
-    pool: Counter[str] = Counter()
-    for others in counts.substituted.values():
-        pool.update(others)
-    pool.pop(unit, None)
-    alike = difflib.get_close_matches(unit, pool, n=_ALIKE, cutoff=0.5) if len(unit) > 1 else []
-    return Counter({other: pool[other] for other in alike}) or pool or Counter([unit])
 
 
 def _drawn(draw: random.Random, counts: Counter[str]) -> str:

@@ -1,13 +1,12 @@
-"""How much worse a model answers as its input gets worse: curves of figures over a severity.
+"""Robustness curves: metrics over the severity of a perturbation.
 
-rows ─► a point's change ─► predict ─► figures, intervals, paired difference from the clean rows
+rows ─► a point's change ─► predict ─► metrics, intervals, paired difference from the clean rows
      ─► robustness.json, predictions/POINT.jsonl (and `mmsr.evaluation.report.robustness`)
 
-What makes a row worse is passed in (`Point.change`; see `perturbations`). A change knows nothing of
-the model, so every model meets the same rows, and `mmsr compare` pairs two models' files of a point.
+Perturbations are passed in (`Point.change`; see `perturbations`). They do not depend on the model, so
+`mmsr compare` can pair two models' files of a point.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,75 +15,61 @@ from typing import Any
 from mmsr.evaluation.entries import RESAMPLES, speakers_of, values_of
 from mmsr.evaluation.metrics import METRICS, check_labels, has_text
 from mmsr.evaluation.provenance import Provenance
-from mmsr.evaluation.run import CONDITIONS, predict_rows, prediction_lines
+from mmsr.evaluation.run import CONDITIONS, condition_inputs, json_document, predict_rows, prediction_lines
 from mmsr.evaluation.significance import bootstrap, paired_bootstrap
-from mmsr.evaluation.slices import LEAST, slice_figures
+from mmsr.evaluation.slices import LEAST, slice_metrics
 from mmsr.files import atomic_write, write_file
 from mmsr.records import Predict, Prediction, Progress, Utterance
 
-MEASURED = ("macro_f1", "accuracy", "rougeL")  # of each point, as far as its rows allow
+MEASURED = ("macro_f1", "accuracy", "rougeL")  # metrics of each point, as far as its rows allow
 
 Change = Callable[[Utterance], Utterance | None]
-"""Makes a row worse: another `text`, another `audio` (a path, or a file's bytes); None leaves the row out."""
+"""Returns a row with another `text` or `audio` (a path, or a file's bytes); None leaves the row out."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """Rows made worse to one degree.
+    """A perturbation at one severity."""
 
-    Attributes:
-        severity: How much, in the curve's unit, or its name.
-        change: Makes a row so much worse.
-        measured: What a change that draws came to over all rows, in the same unit.
-    """
-
-    severity: float | str
+    severity: float | str  # in the curve's unit, or a name
     change: Change
-    measured: float | None = None
+    measured: float | None = None  # the severity of a random change, measured over all rows
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One way of making rows worse, in steps.
+    """A perturbation at several severities."""
 
-    Attributes:
-        kind: Such as noise; curves of a kind share a panel.
-        axis: What severities are, with their unit.
-        clean: The severity of rows as they are: a number where the axis is one of numbers, else a name.
-        points: From mild to bad.
-        series: Tells the curves of a kind apart.
-    """
-
-    kind: str
-    axis: str
-    clean: float | str
-    points: tuple[Point, ...]
-    series: str = ""
+    kind: str  # curves of a kind share a panel
+    axis: str  # name and unit of the severities
+    clean: float | str  # severity of the unchanged rows
+    points: tuple[Point, ...]  # from mild to bad
+    series: str = ""  # tells the curves of a kind apart
 
     def name(self, point: Point) -> str:
-        """What a point is called, also as a file: `clip_start_0.5`."""
+        """Name of a point and of its file, such as `clip_start_0.5`."""
         severity = point.severity if isinstance(point.severity, str) else f"{point.severity:.4g}"
         return "_".join(filter(None, (self.kind, self.series, severity)))
 
 
 def clean_rows(rows: Sequence[Utterance], condition: str) -> list[Utterance]:
-    """The rows that a condition can be asked of, their `audio` and `text` what it gives the model.
+    """Returns the labelled rows that a condition allows, with its inputs as `audio` and `text`.
 
     Raises:
-        ValueError: No such condition, or no row has what it needs.
+        ValueError: An unknown condition, or fewer than two rows.
     """
     accepted = [name for name in CONDITIONS if name != "shuffled_audio"]
     if condition not in accepted:
         raise ValueError(f"condition {condition!r}; accepted: {', '.join(accepted)}")
-    needed = [column for column in CONDITIONS[condition] if column]
-    kept = []
-    for row in rows:
-        if row.label is not None and all(map(row.has, needed)):
-            given = row.model_input(*CONDITIONS[condition])
-            kept.append(replace(row, audio=given.audio, text=given.text))
+    labelled = [row for row in rows if row.label is not None]
+    kept = [
+        replace(row, audio=given.audio, text=given.text)
+        for row, given in zip(*condition_inputs(labelled, condition), strict=True)
+    ]
     if len(kept) < 2:
+        needed = ", ".join(filter(None, ("label", *CONDITIONS[condition])))
         raise ValueError(
-            f"condition {condition}: {len(kept)} of {len(rows)} rows have label, {', '.join(needed)}; "
+            f"condition {condition}: {len(kept)} of {len(rows)} rows have {needed}; "
             "accepted: two rows or more"
         )
     return kept
@@ -103,29 +88,20 @@ def measure(
     progress: Progress | None = None,
     chunk: int = 128,
 ) -> tuple[dict[str, Any], dict[str, list[Prediction]]]:
-    """Figures of each point of each curve, and each point's predictions by its name.
+    """Returns the metrics of each point of each curve, and each point's predictions by its name.
 
-    Args:
-        predict: The model. Where it writes rationales, ROUGE-L is a figure too.
-        rows: Rows of `clean_rows`.
-        curves: What to try; the clean rows are asked once and are the first point of each curve.
-        labels: The label set.
-        condition: What the rows are called in the predictions.
-        resamples: Of the bootstrap.
-        slice_rows: Rows that a slice needs to be called the worst.
-        seed: Of the bootstrap, and of what slices are by chance.
-        progress: Is told each point's rows.
-        chunk: Rows that are made worse, and held, at a time.
+    `rows`, of `clean_rows`, are the first point of each curve. `predict` need not write rationales; with them
+    ROUGE-L is measured too. `chunk` rows are changed, and held in memory, at a time.
 
     Returns:
         `condition`, `n`, `interval_over`, `slice_rows`, `curves` (`kind`, `series`, `axis`, `points`, and
-        `worst`: the `severity` with the lowest macro-F1, and its `worst_slice`, see `slices`); a point has
+        `worst`: the `severity` with the lowest macro-F1, and its `worst_slice`, see `slices`). A point has
         `severity`, `n`, `macro_f1`, `accuracy`, `rougeL`, their `interval`, and their `difference` from the
-        clean answers to the same rows: its `value` and paired `interval`. And {name: predictions}, the clean
-        ones under `clean`.
+        clean answers to the same rows: its `value` and paired `interval`. The predictions of the clean rows
+        have the name `clean`.
 
     Raises:
-        ValueError: A label is not in `labels`; a point leaves fewer than two rows, or has another's name.
+        ValueError: A label is not in `labels`; a point has fewer than two rows, or another's name.
     """
     check_labels(((str(row.id), row.label) for row in rows), field="label", labels=labels)
     tried = [("clean", Point("clean", lambda row: row))]
@@ -137,8 +113,8 @@ def measure(
         answered[name] = []
         for start in range(0, len(rows), chunk):
             part = [worse for row in rows[start : start + chunk] if (worse := point.change(row)) is not None]
-            told = predict_rows(predict, part, chunk=chunk) if part else []
-            answered[name] += [replace(row, condition=condition) for row in told]
+            predicted = predict_rows(predict, part, chunk=chunk) if part else []
+            answered[name] += [replace(row, condition=condition) for row in predicted]
             if progress:
                 progress(name, min(start + chunk, len(rows)), len(rows))
         if len(answered[name]) < 2:
@@ -152,25 +128,26 @@ def measure(
         "slice_rows": slice_rows,
         "curves": [],
     }
-    first = _figures(clean, clean, **options)
+    first = _point_metrics(clean, clean, **options)
     for curve in curves:
         points = [{"severity": curve.clean, **first, "predictions": "predictions/clean.jsonl"}]
         for point in curve.points:
             name = curve.name(point)
-            entry = {"severity": point.severity, **_figures(answered[name], clean, **options)}
+            entry = {"severity": point.severity, **_point_metrics(answered[name], clean, **options)}
             entry |= {} if point.measured is None else {"measured": point.measured}
             points.append({**entry, "predictions": f"predictions/{name}.jsonl"})
         found: dict[str, Any] = {"kind": curve.kind, "series": curve.series, "axis": curve.axis}
         if curve.points:
-            least = min(curve.points, key=lambda one: points[1 + curve.points.index(one)]["macro_f1"])
-            sliced = slice_figures(answered[curve.name(least)], labels, least=slice_rows, seed=seed)
+            place = min(range(len(curve.points)), key=lambda place: points[1 + place]["macro_f1"])
+            least = curve.points[place]
+            sliced = slice_metrics(answered[curve.name(least)], labels, least=slice_rows, seed=seed)
             found["worst"] = {"severity": least.severity, "worst_slice": sliced["worst_slice"]}
         document["curves"].append({**found, "points": points})
     return document, answered
 
 
-def _figures(rows: Sequence[Prediction], clean: Sequence[Prediction], **options: Any) -> dict[str, Any]:
-    """Figures of a point, and their differences from the clean answers to its rows."""
+def _point_metrics(rows: Sequence[Prediction], clean: Sequence[Prediction], **options: Any) -> dict[str, Any]:
+    """Metrics of a point, and their differences from the clean answers to its rows."""
     by_id = {row.id: row for row in clean}
     entry: dict[str, Any] = {"n": len(rows), "interval": {}, "difference": {}}
     writes = any(row.predicted_rationale is not None for row in rows)
@@ -198,9 +175,9 @@ def write_robustness(
     provenance: Provenance,
     extra: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Write what `measure` found, and `extra`, to a folder; returns the content of robustness.json.
+    """Writes robustness.json and `predictions/` to a folder and returns the content of robustness.json.
 
-    `predictions/` is replaced whole, so that no point of an earlier run stays there.
+    `predictions/` is replaced, so that no point of an earlier run remains.
     """
     whole = {**document, **(extra or {}), **provenance.to_dict()}
     out = Path(out_dir)
@@ -208,6 +185,5 @@ def write_robustness(
         folder.mkdir()
         for name, rows in predictions.items():
             (folder / f"{name}.jsonl").write_text(prediction_lines(rows), encoding="utf-8")
-    text = json.dumps(whole, ensure_ascii=False, allow_nan=False, indent=2) + "\n"
-    write_file(out / "robustness.json", text.encode())
+    write_file(out / "robustness.json", json_document(whole))
     return whole

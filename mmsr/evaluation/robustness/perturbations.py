@@ -1,10 +1,10 @@
-"""Ways of making test rows worse, as curves for `mmsr.evaluation.robustness.curves`.
+"""Perturbations of test rows, as curves for `mmsr.evaluation.robustness.curves`.
 
-    row ─► audio: augmentations of `data.audio.augmentation`, at one severity ─► an au file's bytes
+    row ─► audio: augmentations of `data.audio.augmentation`, at one severity ─► bytes of an au file
         └► text: `confusions`, at one error rate ─► text
 
-What is drawn for a row depends on the seed and the row's id alone: each model meets the same noise and the
-same errors, and a worse point has the milder one's draws, only stronger.
+Random draws depend on the seed and the row's id alone: every model gets the same noise and the same errors,
+and a worse point has the same draws as a milder one.
 """
 
 from __future__ import annotations
@@ -33,18 +33,11 @@ _RATE = 16000
 
 @dataclass(frozen=True)
 class Material:
-    """What perturbations are made of.
+    """Input of perturbations."""
 
-    Attributes:
-        rows: Rows of `curves.clean_rows`.
-        confusions: Of the error rate's curve.
-        noise: Folder of recorded noise; None for pink noise made here.
-        seed: Of all draws.
-    """
-
-    rows: Sequence[Utterance]
-    confusions: Confusions
-    noise: str | None = None
+    rows: Sequence[Utterance]  # of `curves.clean_rows`
+    confusions: Confusions  # for word errors
+    noise: str | None = None  # folder of recorded noise; None for generated pink noise
     seed: int = 0
 
 
@@ -54,15 +47,12 @@ def perturbations(
     kinds: Sequence[str] | None = None,
     severities: Mapping[str, Sequence[str]] | None = None,
 ) -> list[Curve]:
-    """Curves of several kinds.
+    """Returns the curves of `kinds` of `PERTURBATIONS`, by default all that the rows allow.
 
-    Args:
-        material: What they are made of.
-        kinds: Of `PERTURBATIONS`; by default all that the rows allow.
-        severities: Points of a kind, as they are typed, instead of the usual ones.
+    `severities`, as typed, replace the usual ones of a kind.
 
     Raises:
-        ValueError: An unknown kind, one that the rows have nothing for, or a severity that cannot be.
+        ValueError: An unknown kind, one that the rows do not allow, or an invalid severity.
     """
     severities = severities or {}
     for name in (*(kinds or ()), *severities):
@@ -85,30 +75,28 @@ def perturbations(
     return curves
 
 
-def _severity(name: str, value: str | float) -> Any:
-    kind = PERTURBATIONS[name]
-    if not kind.numbers:
+def _severity(name: str, value: str | float) -> str | float:
+    usual = PERTURBATIONS[name].usual[0]
+    if isinstance(usual, str):
         return value
     try:
         return float(value)
     except ValueError:
-        raise ValueError(
-            f"severity {name}={value} is no number; accepted: such as {kind.usual[0]:g}"
-        ) from None
+        raise ValueError(f"severity {name}={value} is no number; accepted: such as {usual:g}") from None
 
 
 def noise(material: Material, values: Sequence[float]) -> list[Curve]:
     """Noise at a signal-to-noise ratio (dB): pink, or recorded."""
     options: dict[str, Any] = {"colors": ["pink"], "folder": material.noise, "p": 1.0}
-    points = [Point(snr, _heard(Noise(snr_db=(snr, snr), **options), material.seed)) for snr in values]
-    what = "pink noise" if material.noise is None else "recorded noise"
-    return [Curve("noise", f"signal-to-noise ratio (dB), {what}", "clean", tuple(points))]
+    points = [Point(snr, _edited_audio(Noise(snr_db=(snr, snr), **options), material.seed)) for snr in values]
+    source = "pink noise" if material.noise is None else "recorded noise"
+    return [Curve("noise", f"signal-to-noise ratio (dB), {source}", "clean", tuple(points))]
 
 
 def reverb(material: Material, values: Sequence[float]) -> list[Curve]:
     """Rooms with a reverberation time (s)."""
     points = [
-        Point(rt60, _heard(Reverb(rt60=(rt60, rt60), drr_db=(0.0, 0.0), p=1.0), material.seed))
+        Point(rt60, _edited_audio(Reverb(rt60=(rt60, rt60), drr_db=(0.0, 0.0), p=1.0), material.seed))
         for rt60 in values
     ]
     return [Curve("reverb", "RT60 (s), direct sound to echo 0 dB", 0.0, tuple(points))]
@@ -116,24 +104,25 @@ def reverb(material: Material, values: Sequence[float]) -> list[Curve]:
 
 def codec(material: Material, values: Sequence[str]) -> list[Curve]:
     """Lossy formats."""
-    points = [Point(kind, _heard(Codec(kinds=[kind], p=1.0), material.seed)) for kind in values]
+    points = [Point(kind, _edited_audio(Codec(kinds=[kind], p=1.0), material.seed)) for kind in values]
     return [Curve("codec", "format (g711, gsm: telephone, 8 kHz)", "clean", tuple(points))]
 
 
 def word_errors(material: Material, values: Sequence[float]) -> list[Curve]:
-    """Transcripts at a word error rate, and the recogniser's own where there is one."""
+    """Transcripts at a word error rate, and the recogniser's where there are any."""
     if importlib.util.find_spec("jiwer") is None:
         raise ValueError("needs jiwer: pip install 'mmsr[asr]'; accepted without it: the other --kinds")
     axis = "word error rate (errors / words)"
     points = []
     for rate in values:
-        worse = {str(row.id): _misheard(material, row, rate) for row in material.rows}
+        worse = {str(row.id): _with_errors(material, row, rate) for row in material.rows}
         points.append(Point(rate, _replaced("text", worse), _error_rate(material.rows, worse)))
     curves = [Curve("wer", axis, 0.0, tuple(points), "simulated")]
-    heard = {str(row.id): row.asr_text for row in material.rows if row.has("asr_text")}
-    if any(heard[str(row.id)] != row.text for row in material.rows if row.id in heard):
-        rate = round(_error_rate(material.rows, heard), 4)
-        curves.append(Curve("wer", axis, 0.0, (Point(rate, _replaced("text", heard)),), "asr_text"))
+    recognised = [row for row in material.rows if row.has("asr_text")]
+    if any(row.asr_text != row.text for row in recognised):
+        texts = {str(row.id): row.asr_text for row in recognised}
+        rate = round(_error_rate(material.rows, texts), 4)
+        curves.append(Curve("wer", axis, 0.0, (Point(rate, _replaced("text", texts)),), "asr_text"))
     return curves
 
 
@@ -141,7 +130,7 @@ def missing(material: Material, values: Sequence[float]) -> list[Curve]:
     """A share of the rows without audio, or without text."""
     curves = []
     for column in ("audio", "text"):
-        # in one order, so that what a lower share lacks a higher one lacks too
+        # one order, so that a higher share includes a lower one
         order = sorted(str(row.id) for row in material.rows)
         random.Random(f"{material.seed}/{column}").shuffle(order)
         points = []
@@ -155,7 +144,7 @@ def missing(material: Material, values: Sequence[float]) -> list[Curve]:
 
 
 def clip(material: Material, values: Sequence[float]) -> list[Curve]:
-    """So many seconds of the audio, from its start or its middle."""
+    """Audio cut to some seconds, from its start or its middle."""
     axis = "audio kept (s), transcript whole" if material.rows[0].text else "audio kept (s)"
     curves = []
     for series, place in (("start", 0.0), ("middle", 0.5)):
@@ -163,13 +152,13 @@ def clip(material: Material, values: Sequence[float]) -> list[Curve]:
         for seconds in values:
             if seconds < 0.1:
                 raise ValueError(f"{seconds:g} s; accepted: 0.1 or more")
-            points.append(Point(seconds, _heard(_Piece(seconds, place), material.seed)))
+            points.append(Point(seconds, _edited_audio(_Cut(seconds, place), material.seed)))
         curves.append(Curve("clip", axis, "whole", tuple(points), series))
     return curves
 
 
-class _Piece(Augmentation):
-    """Keeps so many seconds of a clip, from its start (place 0) or its middle (.5)."""
+class _Cut(Augmentation):
+    """Keeps some seconds of a clip, from its start (place 0) or its middle (0.5)."""
 
     needs_torchaudio = False
 
@@ -183,15 +172,15 @@ class _Piece(Augmentation):
         return row[start : start + self.samples]
 
 
-def _heard(augmentation: Augmentation, seed: int) -> Change:
-    """The change of a row's audio by an augmentation, drawn by the row's own generator."""
+def _edited_audio(augmentation: Augmentation, seed: int) -> Change:
+    """A change that applies an augmentation to the audio, with a random generator of the row."""
     load: Callable[[Any], Any] = Audio(_RATE)
 
     def change(row: Utterance) -> Utterance:
         generator = row_generator(seed, epoch=0, row_id=str(row.id))
         worse, _ = augmentation(torch.from_numpy(load(row.audio)), generator=generator)
         file = io.BytesIO()
-        # au, since a wav file of floats carries the time at which it was written
+        # au: a wav file of floats holds the time of writing
         soundfile.write(file, worse.numpy(), _RATE, format="AU", subtype="FLOAT")
         return replace(row, audio=file.getvalue())
 
@@ -199,7 +188,7 @@ def _heard(augmentation: Augmentation, seed: int) -> Change:
 
 
 def _replaced(column: str, values: Mapping[str, str | None], *, keep: bool = False) -> Change:
-    """The change of a column to values by id; rows without one are left out, or kept as they are."""
+    """A change that sets a column to values by id; rows without one are left out, or kept unchanged."""
 
     def change(row: Utterance) -> Utterance | None:
         if row.id in values:
@@ -209,8 +198,8 @@ def _replaced(column: str, values: Mapping[str, str | None], *, keep: bool = Fal
     return change
 
 
-def _misheard(material: Material, row: Utterance, rate: float) -> str | None:
-    """A row's text with errors; None where none of it is left and there is audio to answer from."""
+def _with_errors(material: Material, row: Utterance, rate: float) -> str | None:
+    """A row's text with errors; None where no word is left and there is audio."""
     try:
         worse = material.confusions.degrade(
             row.text or "", wer=rate, language=row.language, seed=material.seed, identity=str(row.id)
@@ -221,7 +210,7 @@ def _misheard(material: Material, row: Utterance, rate: float) -> str | None:
 
 
 def _error_rate(rows: Sequence[Utterance], worse: Mapping[str, str | None]) -> float:
-    """Edits of all rows by their words (characters, where words are not spaced)."""
+    """Edits of all rows divided by their words (characters in unspaced languages)."""
     pairs = [(row.text or "", worse[str(row.id)] or "", row.language) for row in rows if row.id in worse]
     words = sum(len(units(text, language)) for text, _, language in pairs)
     return sum(edits(*pair) for pair in pairs) / max(1, words)

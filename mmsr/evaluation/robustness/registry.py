@@ -1,7 +1,7 @@
-"""The perturbations: the one place that command, curves and reports take their names, units and titles from.
+"""The registry of perturbations: their names, units and titles in commands, curves and reports.
 
-Adding one is a function that makes its curves, such as those in `perturbations`, and one entry. The function
-is named by its path, so that a command's help needs neither torch nor scikit-learn.
+A new one is a function that makes its curves, as in `perturbations`, and one entry. The function is named by
+its path, so that a command's help imports neither torch nor scikit-learn.
 """
 
 from __future__ import annotations
@@ -17,28 +17,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Perturbation:
-    """A way of making rows worse.
+    """A way of making rows worse."""
 
-    Attributes:
-        title: What reports call it.
-        unit: What its severities are, for the command's help.
-        needs: What every row has to have.
-        usual: Severities, from mild to bad.
-        curves: Path of the function that makes its curves, of a `Material` and severities.
-        numbers: Whether severities are numbers.
-        series: What reports call series of its curves that have a code for a name.
-    """
-
-    title: str
-    unit: str
-    needs: tuple[str, ...]
-    usual: tuple[Any, ...]
-    curves: str
-    numbers: bool = True
-    series: Mapping[str, str] = field(default_factory=dict)
+    title: str  # in reports
+    unit: str  # of its severities, for the command's help
+    needs: tuple[str, ...]  # fields that every row must have
+    usual: tuple[Any, ...]  # severities, numbers or names, from mild to bad
+    curves: str  # path of the function that makes its curves, from a `Material` and severities
+    series: Mapping[str, str] = field(default_factory=dict)  # titles of series whose name is a code
 
     def load(self) -> Callable[..., list[Curve]]:
-        """The function that makes its curves."""
+        """Imports the function that makes its curves."""
         make: Callable[..., list[Curve]] = pkgutil.resolve_name(self.curves)
         return make
 
@@ -54,7 +43,6 @@ PERTURBATIONS: dict[str, Perturbation] = {
         ("audio",),
         ("opus", "mp3", "g711", "gsm"),
         f"{_HERE}codec",
-        numbers=False,
     ),
     "wer": Perturbation(
         "misheard words",
@@ -72,6 +60,6 @@ PERTURBATIONS: dict[str, Perturbation] = {
 
 
 def titles(kind: str, series: str = "") -> tuple[str, str]:
-    """What reports call a kind and a series of its curves; unknown ones keep their names."""
+    """Returns the titles of a kind and of a series of its curves; unknown ones keep their names."""
     known = PERTURBATIONS.get(kind)
     return (kind, series) if known is None else (known.title, known.series.get(series, series))

@@ -33,7 +33,7 @@ def grounded(records):
     return answers
 
 
-def deaf(records):
+def constant(records):
     """Says the same of everything."""
     answer = Answer(label="neutral", score=1.0, scores={"neutral": 1.0}, rationale="calm, it seems")
     return [answer for _ in records]
@@ -67,8 +67,8 @@ def test_a_grounded_model_follows_its_input(rows):
     assert found["other_words_dropped"]["rationale_changes"] < 1
 
 
-def test_a_deaf_model_does_not(rows):
-    found = shares(deaf, rows)
+def test_a_constant_model_does_not(rows):
+    found = shares(constant, rows)
     named = found.pop("named_words_dropped")
     assert found["silenced"] == found["swapped"] == {"label_changes": 0, "rationale_changes": 0}
     assert named["words_unnamed"] == 0  # `it` is said, and still named
@@ -77,7 +77,7 @@ def test_a_deaf_model_does_not(rows):
 def test_rows_without_audio_have_no_voice_to_take_away(utterance, prediction):
     rows = [utterance("u0", text="knee hurts"), utterance("u1", text="knee is fine")]
     predictions = [prediction(row.id, predicted_rationale="knee") for row in rows]
-    assert follow(deaf, predictions, rows, load_audio=load_audio) == {}
+    assert follow(constant, predictions, rows, load_audio=load_audio) == {}
 
 
 def evidence_of(rationale, language):
@@ -107,11 +107,11 @@ def test_answers_to_another_manner_are_held_against_the_generator_s(rows):
         "label_must_change": 1,
         "label_must_stay": None,
     }
-    bad = respoken(deaf, predict_rows(deaf, truth), again, evidence_of=evidence_of)
+    bad = respoken(constant, predict_rows(constant, truth), again, evidence_of=evidence_of)
     assert (bad["label_stays"]["value"], bad["evidence_stays"]["value"]) == (1, 1)
     assert bad["label_right"]["value"] == 0.5 and bad["words_named"]["value"] == 0
 
 
 def test_a_row_without_its_first_answer_is_named(rows):
     with pytest.raises(ValueError, match="row 'u3' was spoken again, yet has no prediction as it was"):
-        respoken(deaf, predict_rows(deaf, rows[:3]), rows[:4], evidence_of=evidence_of)
+        respoken(constant, predict_rows(constant, rows[:3]), rows[:4], evidence_of=evidence_of)
