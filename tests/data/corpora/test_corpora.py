@@ -507,7 +507,7 @@ def test_spreadsheet_faults_name_file_row_and_column(spreadsheets: Path) -> None
     sheet(spreadsheets / "more.xlsx", HEADER, [[0, "vì", 1, "câu"]])
     message = refused("sentiment-reasoning", spreadsheets)
     assert (
-        "more.xlsx tells no one split and language (found: neither); accepted: train, dev or test" in message
+        "more.xlsx names no single split and language (found: neither); accepted: train, dev or test" in message
     )
 
 

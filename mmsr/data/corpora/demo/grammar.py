@@ -42,7 +42,7 @@ RULE: dict[tuple[Valence, Manner], tuple[str, str]] = {
     ("positive", "weary"): ("neutral", "politeness"),
 }
 
-#: kind -> shares of its cells; each kind is a third of the rows. The shares were found by enumeration: neither
+#: kind -> shares of its cells; each kind is a third of the rows. The shares were enumerated: neither
 #: modality alone gets far, its best guess leads the second best by half in every cell, and the most accurate
 #: guess also has the highest macro-F1 (see `mmsr.data.corpora.demo.corpus.ceilings`).
 DESIGN: dict[Kind, dict[tuple[Valence, Manner], int]] = {

@@ -21,9 +21,9 @@ from mmsr import records
 from mmsr.data.corpora.demo.corpus import (
     MINIMUM,
     Utterance,
-    _manifest_row,
     ceilings,
     make_demo,
+    manifest_row,
     plan,
     quoted_evidence,
     respeak,
@@ -229,7 +229,7 @@ def test_interrupted_it_leaves_nothing(tmp_path):
         [sys.executable, "-c", command, str(tmp_path / "corpus")], stderr=subprocess.PIPE, text=True
     )
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob(".corpus.*/audio/*.flac")) and time.monotonic() < deadline:
+    while not list(tmp_path.glob(".*.corpus/audio/*.flac")) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     assert "KeyboardInterrupt" in process.communicate(timeout=60)[1]
@@ -300,7 +300,7 @@ def test_corpus_card(corpus):
 
 def test_every_row_is_read_back_into_what_was_spoken():
     for i, (split, spoken) in enumerate(plan(300, seed=5)):
-        found = utterance_of(records.Utterance.from_row({**_manifest_row(i, split, spoken), "id": f"u{i}"}))
+        found = utterance_of(records.Utterance.from_row({**manifest_row(i, split, spoken), "id": f"u{i}"}))
         assert found is not None and replace(found, take=spoken.take) == spoken
 
 
@@ -317,7 +317,7 @@ def test_every_row_is_read_back_into_what_was_spoken():
     ],
 )
 def test_a_row_of_another_making_is_not_read_back(column, value):
-    row = records.Utterance.from_row({**_manifest_row(0, "test", utterance()), "id": "u0"})
+    row = records.Utterance.from_row({**manifest_row(0, "test", utterance()), "id": "u0"})
     assert utterance_of(row) is not None
     assert utterance_of(replace(row, **{column: value})) is None
 
