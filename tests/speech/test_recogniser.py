@@ -298,7 +298,7 @@ def test_error_rates_are_those_of_the_rows_with_a_transcript(folder, ctc, tmp_pa
     answer = capsys.readouterr()
     rates = json.loads(answer.out)
     assert rates["n"] == 9 and set(rates["by_language"]) == {"en"} and rates["words"] == 8 * 3 + 1
-    assert "8 utterances heard, 1 known" in answer.err
+    assert "8 utterances transcribed, 1 known" in answer.err
 
 
 def test_a_choice_of_rows_leaves_the_others_as_they_are(folder, ctc, tmp_path):
@@ -333,14 +333,14 @@ def test_nothing_is_heard_twice_in_another_order_or_a_grown_manifest(folder, ctc
     lines = (folder / "m.csv").read_text().replace("audio/", f"{folder}/audio/").splitlines()
     manifest = tmp_path / "m.csv"
     manifest.write_text("\n".join(lines[:6]))
-    assert transcribe_manifest(manifest, transcriber, out).heard == 5
+    assert transcribe_manifest(manifest, transcriber, out).transcribed == 5
     manifest.write_text("\n".join([lines[0], *reversed(lines[1:])]))
     grown = transcribe_manifest(manifest, transcriber, out)
-    assert (grown.heard, grown.known) == (3, 6)
+    assert (grown.transcribed, grown.known) == (3, 6)
     again = transcribe_manifest(manifest, transcriber, out)
-    assert again.heard == 0 and again.rows == grown.rows
+    assert again.transcribed == 0 and again.rows == grown.rows
     worded = Transcriber(ctc, timestamps="word", dtype="float32")  # another option: heard anew
-    assert transcribe_manifest(manifest, worded, out).heard == 8
+    assert transcribe_manifest(manifest, worded, out).transcribed == 8
 
 
 def test_a_killed_run_goes_on_and_hears_nothing_twice(folder, ctc, tmp_path):
@@ -391,7 +391,7 @@ main(sys.argv[2:])
     assert second.returncode == 0, errors
     assert [line for line in answer.splitlines() if line.startswith("heard")] == ["heard 2"]
     answer, errors = start("go").communicate(timeout=60)
-    assert "heard" not in answer and "0 utterances heard, 9 known" in errors
+    assert "heard" not in answer and "0 utterances transcribed, 9 known" in errors
     whole = tmp_path / "whole.csv"
     transcribe("--manifest", folder / "m.csv", "--asr", ctc, "--out", whole)
     assert out.read_bytes() == whole.read_bytes()
@@ -446,7 +446,7 @@ def test_faulty_audio_stops_a_run_before_it_hears_anything(folder, ctc, tmp_path
     manifest.write_text("audio,asr_text\ngood.wav,\nbad.wav,old\ngone.wav,old\n")
     transcribe(*arguments, "--keep-going")
     said = capsys.readouterr().err
-    assert "row 3" in said and "row 4" in said and "1 utterances heard" in said
+    assert "row 3" in said and "row 4" in said and "1 utterances transcribed" in said
     texts = [row["asr_text"] for row in read_table(tmp_path / "a.csv").rows]
     assert texts[0] and texts[1:] == ["", ""]
 

@@ -527,7 +527,7 @@ def test_a_command_line_can_be_built_from_it():
     assert options.data.fold == 1 and options.data.columns == {"text": "asr"}
     assert options.data.augment == {"reverb": {}, "noise": {"snr_db": [5, 20], "p": 0.5}}
     help_text = re.sub(r"\s+", " ", parser.format_help())
-    assert "How many speakers after the fold's own, cyclically, are the development split." in help_text
+    assert "Number of speakers after the fold's own, cyclically, in the development split." in help_text
     assert "Most seconds of audio in a batch, padding included." in help_text
 
 
