@@ -4,8 +4,6 @@ import pytest
 
 from mmsr.speech.recogniser import Transcriber
 
-pytest.importorskip("jiwer", reason="error rates need jiwer: pip install 'mmsr[asr]'")
-
 
 @pytest.mark.parametrize("kind", ["whisper", "moonshine", "ctc", "ctc-group"])
 def test_a_row_s_text_does_not_depend_on_its_company(kind, tmp_path, waves, built):

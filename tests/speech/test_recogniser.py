@@ -6,8 +6,6 @@ import pytest
 from mmsr.speech.decoder import RATE
 from mmsr.speech.recogniser import Transcriber
 
-pytest.importorskip("jiwer", reason="error rates need jiwer: pip install 'mmsr[asr]'")
-
 
 def test_timestamps_that_a_model_lacks_are_refused(ctc, tmp_path, save_moonshine):
     with pytest.raises(ValueError, match="no timestamps by segment; accepted: none, word"):

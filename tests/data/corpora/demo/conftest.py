@@ -5,9 +5,7 @@ from typing import Any
 
 import pytest
 
-from mmsr.data.corpora.demo.corpus import (
-    Utterance,
-)
+from mmsr.data.corpora.demo.corpus import Utterance
 
 
 def _utterance(**changes) -> Utterance:

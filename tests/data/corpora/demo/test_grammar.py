@@ -4,9 +4,7 @@ from collections import Counter
 
 import pytest
 
-from mmsr.data.corpora.demo.corpus import (
-    voices_of,
-)
+from mmsr.data.corpora.demo.corpus import voices_of
 from mmsr.data.corpora.demo.grammar import DESIGN, LABELS, LANGUAGES, MANNERS, RULE
 
 

@@ -5,11 +5,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from mmsr.data.corpora.demo.corpus import (
-    MINIMUM,
-    make_demo,
-    speak,
-)
+from mmsr.data.corpora.demo.corpus import MINIMUM, make_demo, speak
 
 needs_espeak = pytest.mark.skipif(
     find_spec("espeakng_loader") is None, reason="espeakng_loader is not installed"
