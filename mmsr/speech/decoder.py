@@ -1,4 +1,4 @@
-"""What all kinds of recognisers share: waveforms become its inputs, and its tokens a transcript."""
+"""Kinds of recognisers behind one interface: waveforms become model inputs, and tokens become transcripts."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ Timestamps = Literal["none", "segment", "word"]
 
 RATE = 16_000  # Hz, of the waveforms
 
+# Most tokens of a second of speech (Vietnamese and Chinese take the most: Whisper writes each byte), and what
+# a clip gets in addition. A longer text is a loop.
+_TOKENS_PER_SECOND = 20
+_EXTRA_TOKENS = 16
+
 
 @dataclass(frozen=True, kw_only=True)
 class Chunk:
@@ -28,12 +33,12 @@ class Chunk:
 
 @dataclass(frozen=True, kw_only=True)
 class Transcript:
-    """The words of one waveform.
+    """The transcript of a waveform.
 
     Attributes:
-        text: The words, empty where there was no speech.
-        language: Given or detected, as the recogniser calls it; None if it takes none.
-        chunks: Words or segments in time, as `Transcriber.timestamps` says; None for `none`.
+        text: The words; empty without speech.
+        language: The given or detected language, by the recogniser's code; None if it takes none.
+        chunks: Words or segments with times; None if the timestamps are `none`.
     """
 
     text: str
@@ -47,7 +52,7 @@ class Decoder(ABC):
     Args:
         pipe: transformers' pipeline around the recogniser.
         timestamps: One of `accepted_timestamps`.
-        num_beams: Beams of the search, where there is one.
+        num_beams: Beams of the search, if the kind has one.
 
     Attributes:
         longest: Most seconds of a waveform.
@@ -71,18 +76,18 @@ class Decoder(ABC):
         """Transcripts of waveforms `[s]`, sorted by length, in the languages `codes`."""
 
     def adapter(self, code: str | None) -> str:
-        """The part of the model for a language, if the model has such parts; a batch needs a single one."""
+        """Name of the model's adapter for a language, if it has adapters; a batch shares one adapter."""
         return ""
 
     @property
     def rows_alone(self) -> bool:
-        """Whether rows run one at a time, since the front end reads padding too, as one with group norm."""
+        """Whether each row is a batch, since padding would change its output (as with group norm)."""
         config = self.model.config
         return config.model_type == "moonshine" or getattr(config, "feat_extract_norm", None) == "group"
 
     @property
     def window(self) -> int:
-        """Most samples of a row that shares its batch: Whisper's 30 s; for others, as much."""
+        """Most samples of a row in a batch with others: Whisper's 30 s, used for all kinds."""
         return getattr(self.pipe.feature_extractor, "n_samples", 30 * RATE)
 
     def nothing(self, code: str | None) -> Transcript:
@@ -90,7 +95,7 @@ class Decoder(ABC):
         return Transcript(text="", language=code, chunks=None if self.timestamps == "none" else ())
 
     def _inputs(self, waves: Sequence[np.ndarray], **options: Any) -> dict[str, torch.Tensor]:
-        # A front end's convolutions need some samples, and a hundredth of a second holds no word.
+        # the convolutions of a front end need some samples; a tenth of a second of silence adds no word
         padded = [np.pad(wave, (0, max(0, RATE // 10 - len(wave)))) for wave in waves]
         inputs = self.pipe.feature_extractor(padded, sampling_rate=RATE, return_tensors="pt", **options)
         dtype = self.model.dtype
@@ -102,21 +107,88 @@ class Decoder(ABC):
     def _transcript(
         self, tokens: torch.Tensor, code: str | None, length: int, *, times: torch.Tensor | None = None
     ) -> Transcript:
-        """Tokens `[t]`, and their times where there are any, as the pipeline reads them."""
+        """The transcript of tokens `[t]`, with their times if there are any, of `length` samples."""
         wanted = {"none": None, "segment": True, "word": "word"}[self.timestamps]
         outputs: dict[str, Any] = {"tokens": tokens[None].cpu()}
         if times is not None:
             outputs["token_timestamps"] = times[None].cpu()
-        return self._answer(self.pipe.postprocess([outputs], return_timestamps=wanted), code, length)
+        return self._from_pipeline(self.pipe.postprocess([outputs], return_timestamps=wanted), code, length)
 
-    def _answer(self, answer: Mapping[str, Any], code: str | None, length: int) -> Transcript:
-        """A pipeline's answer; a chunk without an end ends with the waveform."""
+    def _from_pipeline(self, output: Mapping[str, Any], code: str | None, length: int) -> Transcript:
+        """The transcript in a pipeline's output; a chunk without an end lasts to the waveform's end."""
         end = length / RATE
         chunks = None
         if self.timestamps != "none":
             chunks = tuple(
                 Chunk(text=text, start=min(start or 0.0, end), end=min(end if stop is None else stop, end))
-                for text, (start, stop) in ((c["text"].strip(), c["timestamp"]) for c in answer["chunks"])
+                for text, (start, stop) in ((c["text"].strip(), c["timestamp"]) for c in output["chunks"])
                 if text
             )
-        return Transcript(text=" ".join(answer["text"].split()), language=code, chunks=chunks)
+        return Transcript(text=" ".join(output["text"].split()), language=code, chunks=chunks)
+
+
+class CtcDecoder(Decoder):
+    """CTC models (wav2vec2, HuBERT, MMS with its adapters): the best token of each frame.
+
+    The pipeline decodes longer audio than the window in overlapping pieces.
+    """
+
+    accepted_timestamps = ("none", "word")
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        # MMS has an adapter and an alphabet for each language
+        self._adapts = getattr(self.model.config, "adapter_attn_dim", None) is not None
+        if self._adapts:
+            self.languages = set(self.pipe.tokenizer.vocab)
+
+    def adapter(self, code: str | None) -> str:
+        """The language, if each has its adapter."""
+        return (code or "") if self._adapts else ""
+
+    @property
+    def rows_alone(self) -> bool:
+        """True for more models than in the base class: those that do not give a row's number of frames."""
+        return super().rows_alone or not hasattr(self.model, "_get_feat_extract_output_lengths")
+
+    def decode(self, waves: list[np.ndarray], codes: list[str | None]) -> list[Transcript]:
+        """Transcripts of waveforms `[s]`."""
+        if self._adapts and codes[0] is not None:
+            if codes[0] != self.model.target_lang:
+                self.model.load_adapter(codes[0])
+            self.pipe.tokenizer.set_target_lang(codes[0])
+        if len(waves[-1]) > self.window:  # alone in its batch
+            wanted = None if self.timestamps == "none" else self.timestamps
+            output = self.pipe(waves[0], chunk_length_s=30.0, return_timestamps=wanted)
+            return [self._from_pipeline(output, codes[0], len(waves[0]))]
+        inputs = self._inputs(waves, padding=True, return_attention_mask=not self.rows_alone)
+        tokens = self.model(**inputs).logits.argmax(-1)  # [b, f]
+        if not self.rows_alone:
+            lengths = torch.tensor([len(wave) for wave in waves])
+            frames = self.model._get_feat_extract_output_lengths(lengths).tolist()
+            tokens = [row[:count] for row, count in zip(tokens, frames, strict=True)]
+        return [self._transcript(*row) for row in zip(tokens, codes, map(len, waves), strict=True)]
+
+
+class Seq2SeqDecoder(Decoder):
+    """Encoder-decoder models (Moonshine, Speech2Text): beam search, with a token limit by duration."""
+
+    longest = 30.0
+
+    def decode(self, waves: list[np.ndarray], codes: list[str | None]) -> list[Transcript]:
+        """Transcripts of waveforms `[s]`."""
+        inputs = self._inputs(waves, padding=True, return_attention_mask=True)
+        tokens = self.model.generate(
+            **inputs, num_beams=self.num_beams, max_new_tokens=self._most_tokens(waves)
+        )
+        return [
+            self._transcript(row[: 1 + self._most_tokens([wave])], code, len(wave))
+            for row, code, wave in zip(tokens, codes, waves, strict=True)
+        ]
+
+    def _most_tokens(self, waves: Sequence[np.ndarray]) -> int:
+        """Token limit of the longest waveform."""
+        config = self.model.config
+        limit = getattr(config, "max_target_positions", None) or config.max_position_embeddings
+        seconds = max(len(wave) for wave in waves) / RATE
+        return min(_EXTRA_TOKENS + math.ceil(_TOKENS_PER_SECOND * seconds), limit - 8)  # 8: the prompt

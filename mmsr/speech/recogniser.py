@@ -1,8 +1,6 @@
 """Speech recognition with any recogniser of transformers.
 
-    waveforms [s], languages ─► sorted by length ─► batches ─► Decoder of the model's kind ─► transcripts
-
-Whatever needs a recogniser takes any callable from waveforms and languages to texts, such as a `Transcriber`.
+waveforms [s], languages ─► sorted by length ─► batches ─► Decoder of the model's kind ─► transcripts
 """
 
 from __future__ import annotations
@@ -10,57 +8,53 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import logging
 import os
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from transformers import AutoConfig, AutoModelForCTC, AutoModelForSpeechSeq2Seq, AutoProcessor
+from transformers.models.auto.modeling_auto import MODEL_FOR_CTC_MAPPING, MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING
+from transformers.pipelines import AutomaticSpeechRecognitionPipeline
 from transformers.utils import logging as transformers_logging
 
 from mmsr.data.features.store import encoder_fingerprint
 from mmsr.languages import language_code
-from mmsr.speech.ctc import CtcDecoder
-from mmsr.speech.decoder import Decoder, Timestamps, Transcript
-from mmsr.speech.loading import load_recogniser
-from mmsr.speech.seq2seq import Seq2SeqDecoder
+from mmsr.speech.decoder import RATE, CtcDecoder, Decoder, Seq2SeqDecoder, Timestamps, Transcript
 from mmsr.speech.whisper import WhisperDecoder
-
-logger = logging.getLogger(__name__)
 
 DECODERS: dict[str, type[Decoder]] = {
     "ctc": CtcDecoder,
     "seq2seq": Seq2SeqDecoder,
     "seq2seq_whisper": WhisperDecoder,
 }
-"""By the kind that transformers' pipeline gives a recogniser."""
+"""By the type of transformers' pipeline."""
 
-# No word can be heard in samples this small (-80 dB of full scale), yet Whisper writes "you".
+# Samples this small (-80 dB of full scale) hold no speech, but Whisper writes "you".
 _SILENCE = 1e-4
 
 
 class Transcriber:
-    """A recogniser as a callable: waveforms at 16 kHz in, texts out.
+    """A recogniser as a callable from 16 kHz waveforms to texts.
 
-    It takes Whisper (every size), other encoder-decoders (Moonshine, Speech2Text ...) and CTC models
-    (wav2vec2, HuBERT, MMS with its adapters ...) of transformers. Rows of like length run together, and a
-    row's text does not depend on the others: models whose front end reads padding run one row at a time. The
-    text of silence is empty.
+    It takes Whisper, other encoder-decoders (Moonshine, Speech2Text ...) and CTC models (wav2vec2, HuBERT,
+    MMS with its adapters ...) of transformers. Batches hold rows of similar length. A row's text does not
+    depend on the others: if padding would change it, rows run one at a time. The text of silence is empty.
 
     Args:
         model: Folder or Hub id of a recogniser.
-        language: Of every waveform, a code such as `en` or `zh-CN` or a name; None to detect it where the
-            model can.
-        timestamps: Whether transcripts come with `segment`s or `word`s in time. CTC models have words;
-            Whisper has both; other encoder-decoders have neither.
-        batch_size: Waveforms at a time.
+        language: Language of every waveform, as a code such as `en` or `zh-CN`, or a name; None to detect it
+            if the model can.
+        timestamps: Times of each `segment` or `word`. CTC models have words, Whisper has both, and other
+            encoder-decoders have neither.
+        batch_size: Waveforms in a batch.
         num_beams: Beams of encoder-decoders.
-        dtype: Precision; `auto` is bfloat16 where the device computes in it, and float32 elsewhere.
+        dtype: Precision; `auto` is bfloat16 if the device supports it, else float32.
         device: Such as `cpu` or `cuda:0`; by default the first accelerator.
 
     Raises:
-        ValueError: The model cannot be read or is no recogniser, or lacks what is asked for.
+        ValueError: The model cannot be read or is no recogniser, or lacks the language or timestamps.
     """
 
     def __init__(
@@ -95,12 +89,12 @@ class Transcriber:
 
     @property
     def longest(self) -> float:
-        """Most seconds of a waveform; Whisper and CTC models take any length, piece by piece."""
+        """Most seconds of a waveform; Whisper and CTC models take any length."""
         return self._decoder.longest
 
     @property
     def fingerprint(self) -> str:
-        """Identifies the recogniser and the options that can change its texts."""
+        """Hash of the recogniser and of the options that can change its texts."""
         model = self._decoder.model
         made_by = {
             "weights": encoder_fingerprint(model),
@@ -108,38 +102,41 @@ class Transcriber:
             "dtype": str(model.dtype),
             "timestamps": self.timestamps,
             "num_beams": self.num_beams,
-            "version": 1,  # of the way in which this package uses a model
+            "version": 1,  # of this package's decoding
         }
         return hashlib.sha256(json.dumps(made_by, sort_keys=True, default=str).encode()).hexdigest()
 
     def __call__(
         self, samples: Sequence[np.ndarray], languages: Sequence[str | None] | None = None
     ) -> list[str]:
-        """Texts of waveforms `[s]` at 16 kHz, in their order; the arguments are those of `transcribe`."""
+        """Texts of waveforms `[s]` at 16 kHz, in order; arguments as in `transcribe`."""
         return [transcript.text for transcript in self.transcribe(samples, languages=languages)]
 
     def transcribe(
         self, samples: Sequence[np.ndarray], *, languages: Sequence[str | None] | None = None
     ) -> list[Transcript]:
-        """Transcripts of waveforms `[s]` at 16 kHz, in their order.
+        """Transcripts of waveforms `[s]` at 16 kHz, in order.
 
         Args:
             samples: The waveforms.
-            languages: Language of each; None stands for the transcriber's own.
+            languages: Language of each; None for the transcriber's own.
 
         Raises:
-            ValueError: A language is none that the model knows, or the lengths differ.
+            ValueError: The model does not know a language, or the lengths differ.
         """
         spoken = [language or self.language for language in languages or [None] * len(samples)]
         if len(spoken) != len(samples):
             raise ValueError(f"{len(samples)} waveforms and {len(spoken)} languages; accepted: as many")
         codes = [self.check_language(language) for language in spoken]
+        transcripts = {
+            row: self._decoder.nothing(codes[row])
+            for row, wave in enumerate(samples)
+            if np.abs(wave).max(initial=0) < _SILENCE
+        }
         order = sorted(
-            range(len(samples)), key=lambda row: (self._decoder.adapter(codes[row]), len(samples[row]))
+            set(range(len(samples))) - transcripts.keys(),
+            key=lambda row: (self._decoder.adapter(codes[row]), len(samples[row]), row),
         )
-        silent = {row for row in order if np.abs(samples[row]).max(initial=0) < _SILENCE}
-        transcripts = {row: self._decoder.nothing(codes[row]) for row in silent}
-        order = [row for row in order if row not in silent]
         for rows in self._batches(order, samples, codes):
             waves = [samples[row] for row in rows]
             with torch.inference_mode(), _quiet():
@@ -148,10 +145,10 @@ class Transcriber:
         return [transcripts[row] for row in range(len(samples))]
 
     def check_language(self, language: str | None) -> str | None:
-        """A language as the model calls it; None where it is not given, or the model knows of none.
+        """The model's code of a language; None if none is given, or the model takes none.
 
         Raises:
-            ValueError: The model knows languages and this is none of them.
+            ValueError: The model does not know the language.
         """
         known = self._decoder.languages
         if language is None or not known:
@@ -167,7 +164,7 @@ class Transcriber:
     def _batches(
         self, order: Sequence[int], samples: Sequence[np.ndarray], codes: Sequence[str | None]
     ) -> Iterator[list[int]]:
-        """Cut sorted rows into batches of one adapter; rows that are long or must not be padded are alone."""
+        """Batches of sorted rows with one adapter; rows that are long or must not be padded are alone."""
         decoder = self._decoder
         batch: list[int] = []
         for row in order:
@@ -183,10 +180,61 @@ class Transcriber:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what transformers' generation logs of its own calls to itself, row by row."""
+    """Silence transformers, whose generation warns about its own internal calls."""
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     try:
         yield
     finally:
         transformers_logging.set_verbosity(verbosity)
+
+
+def load_recogniser(model: str, device: torch.device, dtype: str) -> AutomaticSpeechRecognitionPipeline:
+    """Load a recogniser, from a folder or Hub id, into transformers' pipeline.
+
+    Raises:
+        ValueError: The model cannot be read, is no recogniser, or takes another sampling rate.
+    """
+    transformers_logging.disable_progress_bar()
+    accepted = "accepted: a folder or Hub id of a speech recogniser of transformers"
+    if not os.path.exists(model) and (os.path.isabs(model) or model.startswith(".") or model.count("/") > 1):
+        raise ValueError(f"{model}: no such folder; {accepted}")
+    try:
+        config = AutoConfig.from_pretrained(model)
+        kind = next(
+            auto
+            for mapping, auto in (
+                (MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING, AutoModelForSpeechSeq2Seq),
+                (MODEL_FOR_CTC_MAPPING, AutoModelForCTC),
+            )
+            if type(config) in mapping
+        )
+        network = kind.from_pretrained(model, dtype=_precision(dtype, device)).eval()
+        processor = AutoProcessor.from_pretrained(model)
+    except StopIteration:
+        raise ValueError(
+            f"{model} is a {config.model_type}, which writes no transcripts; {accepted}"
+        ) from None
+    except Exception as error:  # a damaged folder raises many kinds
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"recogniser {model} cannot be read ({reason}); {accepted}") from error
+    rate = processor.feature_extractor.sampling_rate
+    if rate != RATE:
+        raise ValueError(f"{model} takes audio of {rate} Hz; accepted: recognisers of {RATE} Hz")
+    return AutomaticSpeechRecognitionPipeline(
+        model=network,
+        tokenizer=processor.tokenizer,
+        feature_extractor=processor.feature_extractor,
+        device=device,
+    )
+
+
+def _precision(dtype: str, device: torch.device) -> torch.dtype:
+    if dtype != "auto":
+        return getattr(torch, dtype)
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    # a CPU without bfloat16 instructions emulates it, slower than float32
+    able: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    fast = able.get("avx512_bf16") or able.get("amx_bf16") or able.get("arm_bf16")
+    return torch.bfloat16 if device.type == "cpu" and fast else torch.float32

@@ -1,19 +1,19 @@
-"""Transcribing a manifest: each recording once, and a killed run is resumed.
+"""Transcribe a manifest: each recording once, even if the run is killed and resumed.
 
     manifest ─► issues, digests ─► rows not in the journal, by length ─► batches ─► `Transcriber`
                                                                                          │
     copy of the manifest with `asr_text`, OUT.words.jsonl ◄── OUT.journal.jsonl ◄────────┘
 
-After each batch the journal gets a line for each of its utterances, under a key made of the audio's samples,
-the recogniser's weights, the language and the options. So nothing is transcribed twice, even in another
-order or in a manifest that has grown. The journal stays beside the output for that. It can be deleted, at the
-cost of transcribing again.
+After each batch the journal gets a line for each utterance. Its key is a hash of samples, recogniser,
+language and options, so nothing is transcribed twice, even in another order or in a longer manifest. The
+journal stays beside the output. It can be deleted, at the cost of transcribing again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,22 +28,24 @@ from mmsr.evaluation.error_rates import word_error_rate
 from mmsr.files import Journal, write_file
 from mmsr.records import Progress
 from mmsr.speech.decoder import RATE, Chunk, Transcript
-from mmsr.speech.recogniser import Transcriber, logger
+from mmsr.speech.recogniser import Transcriber
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Transcribed:
-    """What `transcribe_manifest` did.
+    """Result of `transcribe_manifest`.
 
     Attributes:
         rows: `id`, `text`, `asr_text`, `language` (given, else detected) and `seconds` of each row.
-        heard: How many waveforms the recogniser transcribed in this run.
-        known: How many rows were in the journal, or have the audio of another row.
-        issues: Rows left without a transcript, with `keep_going`.
+        transcribed: Number of waveforms that the recogniser transcribed in this run.
+        known: Number of rows that were in the journal, or have the audio of another row.
+        issues: Issues of rows left without a transcript, with `keep_going`.
     """
 
     rows: list[dict[str, Any]]
-    heard: int
+    transcribed: int
     known: int
     issues: tuple[Issue, ...]
 
@@ -67,27 +69,26 @@ def transcribe_manifest(
     keep_going: bool = False,
     progress: Progress | None = None,
 ) -> Transcribed:
-    """Write a copy of a manifest with `asr_text` filled in; every other column and row stays as it is.
+    """Write a copy of a manifest with `asr_text` filled in; all else stays as it is.
 
-    Audio paths are written relative to the copy. All audio is decoded and checked before the first row is
-    transcribed. Beside the copy are written OUT.journal.jsonl (see the module's docstring) and, if the
-    transcriber gives timestamps, OUT.words.jsonl: `id`, `language`, `timestamps` (`word` or `segment`) and
-    `chunks` of `text`, `start` and `end` in seconds.
+    Audio paths are relative to the copy. All audio is checked before the first row is transcribed. Beside the
+    copy are OUT.journal.jsonl (see the module) and, if the transcriber gives timestamps, OUT.words.jsonl:
+    `id`, `language`, `timestamps` (`word` or `segment`) and `chunks` of `text`, `start`, `end` in seconds.
 
     Args:
         source: The manifest.
         transcriber: The recogniser.
         out: The copy; its suffix gives its format.
-        language: Of every row, or `detect`; by default the manifest's column, and detected without a value.
+        language: Language of every row, or `detect`; by default that of the row, detected if it has none.
         split: Transcribe the rows of this split only; other rows keep their `asr_text`.
         speakers: Transcribe the rows of these speakers only.
-        columns: Names that columns have in the file, where they differ.
-        keep_going: Leave rows with unusable audio without a transcript instead of refusing the manifest.
+        columns: Names of columns in the file, if they differ.
+        keep_going: Leave rows with unusable audio without a transcript, instead of raising an error.
         progress: Called with the task, the rows done and all rows.
 
     Raises:
-        ManifestError: The manifest has issues, unusable audio among them; or no row is chosen.
-        ValueError: `out` is the manifest, or its suffix is of no manifest's format; or the journal is none.
+        ManifestError: The manifest has issues, such as unusable audio, or no row is chosen.
+        ValueError: `out` is the manifest or has an unknown suffix, or the journal is invalid.
     """
     source, out = Path(source), Path(out)
     checked_ending(out)
@@ -105,21 +106,18 @@ def transcribe_manifest(
     for row in chosen:
         _decide_language(row, transcriber, source, language)
     unusable = {issue.row for issue in examined.issues}
-    usable, found = _digest(
-        [row for row in chosen if row["number"] not in unusable], source, transcriber, progress
-    )
+    chosen = [row for row in chosen if row["number"] not in unusable]
+    usable, found = _check_audio(chosen, source, transcriber, progress)
     issues = (*examined.issues, *found)
     if issues and not keep_going:
         raise ManifestError(issues)
 
-    out.parent.mkdir(parents=True, exist_ok=True)
-    transcripts, heard = _transcribe(
-        usable, transcriber, out.with_name(f"{out.name}.journal.jsonl"), progress
-    )
+    journal = out.with_name(f"{out.name}.journal.jsonl")
+    transcripts, transcribed = _transcribe(usable, transcriber, journal, progress)
     words: dict[int, str | None] = {issue.row: None for issue in issues if issue.row is not None}
     words |= {number: transcript.text for number, transcript in transcripts.items()}
     if transcriber.timestamps != "none":
-        _write_chunks(out, usable, transcripts, transcriber.timestamps)
+        _write_chunks(out.with_name(f"{out.name}.words.jsonl"), usable, transcripts, transcriber.timestamps)
     asr_text, audio_column = (named.get(name, name) for name in ("asr_text", "audio"))
     write_table(out, table.filled(asr_text, words).moved(audio_column, source.parent, out.parent))
     answered = [
@@ -130,7 +128,7 @@ def transcribe_manifest(
         }
         for row in usable
     ]
-    return Transcribed(answered, heard, len(usable) - heard, issues)
+    return Transcribed(answered, transcribed, len(usable) - transcribed, issues)
 
 
 def _chosen(
@@ -159,7 +157,7 @@ def _chosen(
 def _decide_language(
     row: dict[str, Any], transcriber: Transcriber, source: Path, language: str | None
 ) -> None:
-    """Set a row's `code`, its language as the recogniser calls it."""
+    """Set a row's `code`, the recogniser's code of its language."""
     if language == "detect":
         row["language"] = row["code"] = None
         return
@@ -172,10 +170,10 @@ def _decide_language(
         raise ManifestError([Issue(source.name, row["number"], "language", str(error))]) from error
 
 
-def _digest(
+def _check_audio(
     rows: list[dict[str, Any]], source: Path, transcriber: Transcriber, progress: Progress | None
 ) -> tuple[list[dict[str, Any]], list[Issue]]:
-    """Decode every row once; return the usable rows, with `seconds` and `digest`, and the issues."""
+    """Decode every row; return the usable rows, with `seconds` and `digest`, and the issues."""
     audio = Audio()
 
     def examine(row: dict[str, Any]) -> Issue | None:
@@ -202,16 +200,15 @@ def _digest(
     return [row for row in rows if row["number"] not in unusable], issues
 
 
-def _key(digest: str, fingerprint: str, code: str | None) -> str:
-    return hashlib.sha256(f"{digest} {fingerprint} {code}".encode()).hexdigest()
-
-
 def _transcribe(
     rows: Sequence[Mapping[str, Any]], transcriber: Transcriber, path: Path, progress: Progress | None
 ) -> tuple[dict[int, Transcript], int]:
     """Transcribe the rows that the journal lacks; return all transcripts by row, and how many are new."""
     fingerprint = transcriber.fingerprint
-    keys = {row["number"]: _key(row["digest"], fingerprint, row["code"]) for row in rows}
+    keys = {
+        row["number"]: hashlib.sha256(f"{row['digest']} {fingerprint} {row['code']}".encode()).hexdigest()
+        for row in rows
+    }
     known: dict[str, Transcript] = {}
 
     def read(entry: dict[str, Any]) -> None:
@@ -231,12 +228,12 @@ def _transcribe(
             journal.add(*({"key": key, **asdict(transcript)} for key, transcript in transcripts.items()))
             known |= transcripts
             if progress:
-                progress("hearing", done + len(batch), len(queue))
+                progress("transcribing", done + len(batch), len(queue))
     return {number: known[key] for number, key in keys.items()}, len(queue)
 
 
 def _write_chunks(
-    out: Path, rows: Sequence[Mapping[str, Any]], transcripts: Mapping[int, Transcript], timestamps: str
+    path: Path, rows: Sequence[Mapping[str, Any]], transcripts: Mapping[int, Transcript], timestamps: str
 ) -> None:
     lines = []
     for row in rows:
@@ -244,4 +241,4 @@ def _write_chunks(
         chunks = [asdict(chunk) for chunk in transcript.chunks or ()]
         line = {"id": row["id"], "language": transcript.language, "timestamps": timestamps, "chunks": chunks}
         lines.append(json.dumps(line, ensure_ascii=False) + "\n")
-    write_file(out.with_name(f"{out.name}.words.jsonl"), "".join(lines).encode())
+    write_file(path, "".join(lines).encode())

@@ -1,16 +1,16 @@
-"""Published corpora as manifests: an adapter for each, and the protocol that results on it carry.
+"""Published corpora as manifests: an adapter and evaluation protocols for each.
 
     corpus on disk ─► adapter ─► Utterance ─► convert ─► manifest.csv, corpus.json, left_out.csv (audio/)
 
-| name | where its labels are from |
+| name | source of its labels |
 |---|---|
 | sentiment-reasoning | the paper's spreadsheets, or its Hub dataset with audio |
-| emodb, ravdess, iemocap | acted emotions, by file name or annotation sheet; in folds by speaker |
+| emodb, ravdess, iemocap | acted emotions, by file name or annotation sheet; folds by speaker |
 | meld, cmu-mosi, cmu-mosei, slue-voxceleb | tables of the official splits |
 | folder | a folder for each label |
 
-Adding one is one function and one line in `CORPORA` (or `CORPORA["mine"] = ...` from outside). For recordings
-named `anna_happy_3.wav`:
+A new corpus is one function and one line in `CORPORA` (or `CORPORA["mine"] = ...` in your own code). For
+recordings named `anna_happy_3.wav`:
 
     def _read_mine(source: Source) -> Iterator[Utterance]:
         for path in source.recordings():
@@ -20,7 +20,7 @@ named `anna_happy_3.wav`:
     MINE = Corpus(name="mine", read=_read_mine, layout="SPEAKER_EMOTION_N.wav", home="our server", protocols={
         "emotion": Protocol(name="mine", labels=("happy", "sad"), metrics=("uar",), source="doi:...")})
 
-`Source` counts what the adapter reads: a row that it neither yields nor leaves out with a reason is an error.
+`Source` counts the rows that are read: each has to be yielded, or left out with a reason.
 """
 
 from mmsr.data.corpora.conversion import Conversion, convert
@@ -46,15 +46,5 @@ __all__ = [
 #: Every corpus that `mmsr data convert --from` knows.
 CORPORA: dict[str, Corpus] = {
     corpus.name: corpus
-    for corpus in (
-        SENTIMENT_REASONING,
-        EMODB,
-        RAVDESS,
-        IEMOCAP,
-        MELD,
-        MOSI,
-        MOSEI,
-        SLUE_VOXCELEB,
-        FOLDER,
-    )
+    for corpus in (SENTIMENT_REASONING, EMODB, RAVDESS, IEMOCAP, MELD, MOSI, MOSEI, SLUE_VOXCELEB, FOLDER)
 }

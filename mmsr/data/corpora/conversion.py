@@ -1,11 +1,11 @@
-"""From a published corpus to a manifest of ours, whole or not at all.
+"""Convert a published corpus to a manifest, whole or not at all.
 
-    Corpus.read(Source) ─► Utterance ─► label of the protocol ─► audio in place ─► DIR/manifest.csv
-                                                                                  DIR/corpus.json
-                                                                                  DIR/left_out.csv, DIR/audio/
+    Corpus.read(Source) ─► Utterance ─► label of the protocol ─► audio file ─► DIR/manifest.csv
+                                                                              DIR/corpus.json
+                                                                              DIR/left_out.csv, DIR/audio/
 
-`corpus.json` describes the manifest (protocol, counts, terms, command); an evaluation on the manifest puts it
-beside its metrics. Every row of the source is in the manifest, or in `left_out.csv` with the reason.
+`corpus.json` describes the manifest (protocol, counts, terms, command); evaluations copy it beside their
+metrics. Every row of the source is in the manifest, or in `left_out.csv` with a reason.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,20 +44,20 @@ from mmsr.records import Progress
 
 logger = logging.getLogger(__name__)
 
-_AT_ONCE = 64  # rows whose audio is in memory together
-_LONGER = 0.1  # seconds by which a file may pass its segment's length and still be that segment
+_AT_ONCE = 64  # rows whose audio is in memory at a time
+_LONGER = 0.1  # seconds by which a file may be longer than a segment and still be that segment
 _ENDING = {"WAVEX": "wav", "MPEG": "mp3"}  # where libsndfile's name of a format is not the usual ending
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What a conversion left.
+    """Result of a conversion.
 
     Attributes:
         manifest: Path of the manifest.
-        record: Content of the corpus.json beside it.
-        left_out: What the manifest lacks.
-        notes: What a person should know about the source.
+        record: Content of corpus.json.
+        left_out: Rows or audio that the manifest lacks.
+        notes: Remarks on the source, for the user.
     """
 
     manifest: Path
@@ -76,24 +76,23 @@ def convert(
     command: str | None = None,
     progress: Progress | None = None,
 ) -> Conversion:
-    """Turn a published corpus on disk into a folder with a manifest.
+    """Convert a published corpus on disk to a folder with a manifest.
 
-    Recordings stay where they are, and the manifest names them by their path relative to it, unless `copy`.
-    What is no file of its own in the source (bytes in a table, a part of a longer recording, the sound of a
-    video) is written to `audio/` in any case.
+    The manifest names recordings by their relative paths. Audio that is no file in the source (bytes in a
+    table, a part of a recording, the audio of a video) is written to `audio/`.
 
     Args:
-        corpus: Which corpus it is, such as `CORPORA["emodb"]`.
+        corpus: The corpus, such as `CORPORA["emodb"]`.
         source: Its folder.
         out: A new folder.
-        labels: Key of the protocol to follow, `sentiment` in most corpora; by default the corpus's first.
-        copy: Copy the recordings, so that the folder stands alone.
-        command: What the user typed, for the record.
+        labels: Key of the protocol, such as `sentiment`; by default the corpus's first.
+        copy: Copy all recordings to `audio/`.
+        command: The command line, for corpus.json.
         progress: Called with the corpus, the rows done and all rows.
 
     Raises:
-        CorpusError: The source has another layout, `out` is taken, or no such protocol is known.
-        ManifestError: Rows of the source have issues, each named by file and row; nothing is written.
+        CorpusError: The source has another layout, `out` exists, or the protocol is unknown.
+        ManifestError: Rows of the source have issues; nothing is written.
     """
     root, out = Path(os.path.abspath(source)), Path(os.path.abspath(out))
     labels = next(iter(corpus.protocols)) if labels is None else labels
@@ -108,9 +107,12 @@ def convert(
         raise reader.wrong_layout("is no folder")
     with atomic_write(out) as unfinished:
         unfinished.mkdir()
-        rows = list(_rows(reader, _Sounds(unfinished, copy=copy), progress))
+        rows = list(_rows(reader, _AudioFiles(unfinished, copy=copy), progress))
         _check_account(reader, rows)
-        protocol = _with_labels(reader.protocol, rows)
+        protocol = reader.protocol
+        if not protocol.labels:
+            found = sorted({row["label"] for row in rows if row["label"]})
+            protocol = dataclasses.replace(protocol, labels=tuple(found))
         record = _record(reader, rows, protocol, place=os.fspath(source), command=command)
         _write(unfinished, rows, reader.left_out, record)
         issues = examine_manifest(unfinished / "manifest.csv", labels=protocol.labels).issues
@@ -123,25 +125,29 @@ def convert(
 # ---------------------------------------------------------------------- rows
 
 
-def _rows(source: Source, sounds: "_Sounds", progress: Progress | None) -> Iterator[dict[str, str]]:
-    """Rows of the manifest, their audio in place."""
+def _rows(source: Source, files: "_AudioFiles", progress: Progress | None) -> Iterator[dict[str, str]]:
+    """Rows of the manifest; their audio files are written."""
     kept = _kept(source)
     done = 0
     with ThreadPoolExecutor() as pool:
         while part := list(itertools.islice(kept, _AT_ONCE)):
-            for utterance, (audio, seconds, error) in zip(part, pool.map(sounds.place, part), strict=True):
+            for utterance, (audio, seconds, error) in zip(part, pool.map(files.place, part), strict=True):
                 if error is not None and source.corpus.text_alone and utterance.text:
                     source.left_out.append(LeftOut("audio", utterance.where, error))
                 elif error is not None:
                     source.issue(utterance.where, error, column="audio")
-                yield _row(utterance, audio, seconds)
+                values = {column: getattr(utterance, column) for column in COLUMNS} | {"audio": audio}
+                values |= {"duration": seconds if seconds is None else f"{seconds:.3f}"} | dict(
+                    utterance.more
+                )
+                yield {column: "" if value is None else str(value) for column, value in values.items()}
             done += len(part)
             if progress:
                 progress(source.corpus.name, done, max(done, source.read.total()))
 
 
 def _kept(source: Source) -> Iterator[Utterance]:
-    """The adapter's utterances that the protocol knows, with their labels by it, each id once."""
+    """The adapter's utterances under the protocol, with its labels."""
     place_of: dict[str, str] = {}
     label_of = source.protocol.label_of
     for utterance in source.corpus.read(source):
@@ -161,19 +167,8 @@ def _kept(source: Source) -> Iterator[Utterance]:
             yield dataclasses.replace(utterance, label=label)
 
 
-def _row(utterance: Utterance, audio: str | None, seconds: float | None) -> dict[str, str]:
-    values = {column: getattr(utterance, column) for column in COLUMNS} | {"audio": audio}
-    values |= {"duration": seconds if seconds is None else f"{seconds:.3f}"} | dict(utterance.more)
-    return {column: "" if value is None else str(value) for column, value in values.items()}
-
-
 def _check_account(source: Source, rows: list[dict[str, str]]) -> None:
-    """Whether each row read is written or left out with a reason.
-
-    Raises:
-        ManifestError: Rows have issues.
-        CorpusError: The adapter lost rows.
-    """
+    """Raise an error for rows with issues, and if a row is neither written nor left out with a reason."""
     if source.issues:
         raise ManifestError(source.issues)
     if not rows:
@@ -191,12 +186,12 @@ def _check_account(source: Source, rows: list[dict[str, str]]) -> None:
 # ---------------------------------------------------------------------- audio
 
 
-class _Sounds:
-    """Puts each utterance's audio where the manifest can name it.
+class _AudioFiles:
+    """Gives each utterance's audio a file that the manifest can name.
 
     Args:
-        folder: The manifest's folder to be; a sibling of what it will be, so relative paths hold.
-        copy: Copy recordings that could be named in place.
+        folder: The manifest's unfinished folder, beside its final one, so that relative paths stay right.
+        copy: Copy recordings that are files already.
     """
 
     def __init__(self, folder: Path, *, copy: bool):
@@ -204,7 +199,7 @@ class _Sounds:
         self.copy = copy
 
     def place(self, utterance: Utterance) -> tuple[str | None, float | None, str | None]:
-        """The manifest's `audio`, its seconds, and what is wrong with it."""
+        """The manifest's `audio`, its seconds, and its issue."""
         try:
             path = self._file(utterance)
             if path is None:
@@ -247,7 +242,7 @@ class _Sounds:
         folder = self.folder / "audio"
         folder.mkdir(exist_ok=True)
         name = re.sub(r"[^\w.-]", "_", utterance.id)
-        if name != utterance.id:  # which could make one name of two
+        if name != utterance.id:  # another id may give the same name
             name += f"-{hashlib.sha256(utterance.id.encode()).hexdigest()[:8]}"
         return folder / (name + ending)
 
@@ -275,12 +270,6 @@ def _opened(source: Path | io.BytesIO, name: str) -> soundfile.SoundFile:
 
 
 # ---------------------------------------------------------------------- files
-
-
-def _with_labels(protocol: Protocol, rows: Iterable[dict[str, str]]) -> Protocol:
-    """The protocol with the labels that were found, where it names none."""
-    found = tuple(sorted({row["label"] for row in rows if row["label"]}))
-    return protocol if protocol.labels else dataclasses.replace(protocol, labels=found)
 
 
 def _record(
@@ -324,13 +313,13 @@ def _write(folder: Path, rows: list[dict[str, str]], left_out: list[LeftOut], re
 
 
 def _log_left_out(source: Source, record: dict[str, Any]) -> None:
-    """Log what the manifest lacks, a line for each reason."""
+    """Log notes, and what is left out, a line for each reason."""
     name = source.corpus.name
     for note in source.notes:
         logger.warning("%s: %s", name, note)
     by_reason: dict[tuple[str, str], list[str]] = {}
     for gap in source.left_out:
-        # An unreadable recording's reason names its file: one line for all of them.
+        # the reasons of unreadable recordings name their files: they share a line
         reason = gap.reason if gap.what == "row" else "missing or broken; the rows stay with their text"
         by_reason.setdefault((gap.what, reason), []).append(gap.where)
     for (what, reason), places in by_reason.items():

@@ -6,15 +6,14 @@ from mmsr.data.corpora.source import SOUND, SPLIT_OF, VIDEO, Corpus, Protocol, S
 
 
 def _read_folders(source: Source) -> Iterator[Utterance]:
-    """A transcript may stand beside each recording, as a text file of the same name."""
+    """Recordings, each with its transcript if there is a text file of the same name beside it."""
     for path in source.recordings():
         place = source.name(path)
         *splits, label = path.relative_to(source.root).parts[:-1] or [""]
         if not label or len(splits) > 1 or any(name.lower() not in SPLIT_OF for name in splits):
             known = ", ".join(SPLIT_OF)
-            source.issue(
-                place, f"lies in no label's folder; accepted: LABEL/FILE or SPLIT/LABEL/FILE ({known})"
-            )
+            problem = f"is in no label's folder; accepted: LABEL/FILE or SPLIT/LABEL/FILE ({known})"
+            source.issue(place, problem)
             continue
         if not splits and label.lower() in SPLIT_OF:
             source.issue(place, f"{label!r} is a split's name; accepted: {label}/LABEL/{path.name}")

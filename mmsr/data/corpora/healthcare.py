@@ -1,8 +1,8 @@
 """Sentiment Reasoning for healthcare: the paper's own data, as its spreadsheets or as its Hub dataset.
 
-The path of a file gives its language and split (`train_eng.xlsx`, `French/test-0000.parquet`). The
-same row in another language is its translation, and neighbouring rows are from one recording. So the
-translations of a row stand together in the manifest: a split by contiguous blocks leaks neither.
+The path of a file gives its language and split (`train_eng.xlsx`, `French/test-0000.parquet`). A row with the
+same number in another language is a translation, and neighbouring rows are from the same recording. So the
+manifest has the translations of a row side by side: a split by contiguous blocks leaks neither.
 """
 
 import csv
@@ -23,9 +23,7 @@ _LANGUAGES = ("vi", "en", "zh", "de", "fr")
 _SPLITS = ("train", "dev", "test")
 _COLUMNS = {"text": "text", "asr_text": "asr", "rationale": "human_justification", "label": "label"}
 _TABLES = frozenset({".xlsx", ".csv", ".tsv"})
-_LABEL_OF = {str(index): label for index, label in enumerate(SENTIMENTS)} | {
-    name: name for name in SENTIMENTS
-}
+_LABEL_OF = {key: label for index, label in enumerate(SENTIMENTS) for key in (str(index), label)}
 
 
 def _read_sentiment_reasoning(source: Source) -> Iterator[Utterance]:
@@ -39,16 +37,16 @@ def _read_sentiment_reasoning(source: Source) -> Iterator[Utterance]:
             yield from (utterance for utterance in position if utterance is not None)
 
 
-def _told_by_path(source: Source, path: Path) -> tuple[str, str]:
-    """Split and language of a file, from the words of its path; Vietnamese where it names no language."""
+def _split_and_language(source: Source, path: Path) -> tuple[str, str]:
+    """Split and language in a file's path; Vietnamese if it names no language."""
     words = re.findall(r"[a-z]+", source.name(path.with_suffix("")).lower())
     splits = {SPLIT_OF[word] for word in words if word in SPLIT_OF}
     languages = {language for word in words if (language := guess_language(word)) in _LANGUAGES}
     if len(splits) != 1 or len(languages) > 1:
         found = ", ".join(sorted(splits | languages)) or "neither"
         raise source.wrong_layout(
-            f"{source.name(path)} tells no one split and language (found: {found}); accepted: train, dev or"
-            f" test in its path, and at most one of {', '.join(_LANGUAGES)}"
+            f"{source.name(path)} names no single split and language (found: {found}); accepted: train, dev"
+            f" or test in its path, and at most one of {', '.join(_LANGUAGES)}"
         )
     return splits.pop(), languages.pop() if languages else "vi"
 
@@ -57,11 +55,11 @@ def _told_by_path(source: Source, path: Path) -> tuple[str, str]:
 
 
 def _spreadsheets(source: Source) -> dict[tuple[str, str], Iterable[Utterance]]:
-    """Rows by split and language; a table of ASR transcripts joins the table of the same rows."""
+    """Rows by split and language; ASR transcripts are joined to the rows of the same text."""
     human: dict[tuple[str, str], list[Utterance]] = {}
     recognised: dict[tuple[str, str], list[Utterance]] = {}
     for path in source.paths(_TABLES):
-        split, language = _told_by_path(source, path)
+        split, language = _split_and_language(source, path)
         rows = _read_table(source, path, split=split, language=language)
         group = recognised if any(row.asr_text for row in rows) else human
         if (split, language) in group:
@@ -73,7 +71,7 @@ def _spreadsheets(source: Source) -> dict[tuple[str, str], Iterable[Utterance]]:
 
 
 def _read_table(source: Source, path: Path, *, split: str, language: str) -> list[Utterance]:
-    """A spreadsheet's rows through the manifest's own reader, which keeps row numbers and every value."""
+    """A spreadsheet's rows, read as a manifest."""
     place = source.name(path)
     header = _header(path)
     columns = {ours: theirs for ours, theirs in _COLUMNS.items() if theirs in header}
@@ -107,26 +105,21 @@ def _header(path: Path) -> Sequence[object]:
             return next(book.worksheets[0].iter_rows(values_only=True), ())
         finally:
             book.close()
-    except Exception:  # the manifest's reader raises a better error for it
+    except Exception:  # the manifest's reader then raises a better error
         return []
 
 
 def _joined(source: Source, human: list[Utterance], recognised: list[Utterance]) -> list[Utterance]:
-    """ASR transcripts in the rows that they were made of; in a split of their own where these differ."""
+    """ASR transcripts in the rows with their text; in a split of their own if the rows differ."""
     place = recognised[0].where.rpartition(",")[0]
-    differing = next(
-        (theirs.where for ours, theirs in zip(human, recognised, strict=False) if ours.text != theirs.text),
-        None,
-    )
+    pairs = list(zip(human, recognised, strict=False))
+    differing = next((asr.where for row, asr in pairs if row.text != asr.text), None)
     if differing is None and len(human) == len(recognised):
-        del source.read[place]  # rows that were read before
+        del source.read[place]  # these rows are counted already
         source.notes.append(f"{place}: {len(recognised)} ASR transcripts joined the rows of the same text")
-        return [
-            dataclasses.replace(ours, asr_text=theirs.asr_text)
-            for ours, theirs in zip(human, recognised, strict=True)
-        ]
+        return [dataclasses.replace(row, asr_text=asr.asr_text) for row, asr in pairs]
     why = differing or f"{len(recognised)} rows, not {len(human)}"
-    source.notes.append(f"{place} is not of the same rows as the human transcripts ({why}): split test_asr")
+    source.notes.append(f"{place} has other rows than the human transcripts ({why}): split test_asr")
     return human + [
         dataclasses.replace(row, id=row.id.replace("-test-", "-test_asr-"), split=f"{row.split}_asr")
         for row in recognised
@@ -137,10 +130,10 @@ def _joined(source: Source, human: list[Utterance], recognised: list[Utterance])
 
 
 def _hub_tables(source: Source) -> dict[tuple[str, str], Iterable[Utterance]]:
-    """Rows by split and language, read as they are asked for: audio is large."""
+    """Rows by split and language, read one at a time, since audio is large."""
     files: dict[tuple[str, str], list[Path]] = {}
     for path in source.paths({".parquet"}):
-        files.setdefault(_told_by_path(source, path), []).append(path)
+        files.setdefault(_split_and_language(source, path), []).append(path)
     return {
         (split, language): _read_shards(source, paths, split=split, language=language)
         for (split, language), paths in files.items()
@@ -159,10 +152,13 @@ def _read_shards(source: Source, paths: list[Path], *, split: str, language: str
                 accepted = f"{', '.join(SENTIMENTS)}, or their indices 0 to 2"
                 problem = f"{values['label']!r} is unknown; accepted: {accepted}"
                 source.issue(place, problem, row=row, column="label")
+            audio = values.get("audio")
+            if audio is not None:
+                audio = path.parent / audio["path"] if audio["bytes"] is None else audio["bytes"]
             yield Utterance(
                 id=f"{language}-{split}-{number}",
                 where=f"{place}, row {row}",
-                audio=_audio_of(values.get("audio"), path.parent),
+                audio=audio,
                 text=values["text"],
                 asr_text=values.get("asr"),
                 label=label,
@@ -200,13 +196,6 @@ def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
         ) from error
 
 
-def _audio_of(value: Mapping[str, Any] | None, folder: Path) -> bytes | Path | None:
-    if value is None:
-        return None
-    content: bytes | None = value["bytes"]
-    return content if content is not None else folder / value["path"]
-
-
 SENTIMENT_REASONING = Corpus(
     name="sentiment-reasoning",
     read=_read_sentiment_reasoning,
@@ -218,7 +207,7 @@ SENTIMENT_REASONING = Corpus(
         "sentiment": Protocol(
             name="Sentiment Reasoning",
             labels=SENTIMENTS,
-            # A development split is not published: take contiguous blocks of the training rows.
+            # No development split is published: take contiguous blocks of the training rows.
             metrics=("macro_f1", "accuracy", "rouge1", "rouge2", "rougeL", "rougeLsum"),
             splits=("train", "test"),
             source="arXiv:2407.21054",

@@ -1,6 +1,7 @@
-"""Corpora with words and sound, in fixed splits: MELD, CMU-MOSI, CMU-MOSEI, SLUE-VoxCeleb."""
+"""Corpora of text and audio in fixed splits: MELD, CMU-MOSI, CMU-MOSEI, SLUE-VoxCeleb."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from mmsr.data.corpora.source import SENTIMENTS, Corpus, Protocol, Segment, Source, Utterance
 
@@ -15,7 +16,7 @@ _MELD_FOLDERS = {
 
 
 def _read_meld(source: Source) -> Iterator[Utterance]:
-    """Rows of `{train,dev,test}_sent_emo.csv`; sound of `dia0_utt0.wav` or `.mp4` in the split's folder."""
+    """Rows of `{train,dev,test}_sent_emo.csv`; audio of `dia0_utt0.wav` or `.mp4` in the split's folder."""
     columns = ("Utterance", "Speaker", "Emotion", "Sentiment", "Dialogue_ID", "Utterance_ID")
     accepted = {"Sentiment": SENTIMENTS, "Emotion": _MELD_EMOTIONS}
     for split, folders in _MELD_FOLDERS.items():
@@ -24,8 +25,8 @@ def _read_meld(source: Source) -> Iterator[Utterance]:
         if not clips:
             source.notes.append(f"no recordings in {' or '.join(folders)}: the {split} rows have text alone")
         by_name = {name.rpartition("/")[2]: path for name, path in clips.items()}
+        place = source.name(table)
         for number, row in source.table(table, require=columns):
-            place = source.name(table)
             for column, values in accepted.items():
                 if row[column].lower() not in values:
                     problem = f"{row[column]!r} is unknown; accepted: {', '.join(values)}"
@@ -45,16 +46,14 @@ def _read_meld(source: Source) -> Iterator[Utterance]:
             )
 
 
-def _meld_protocol(name: str, labels: tuple[str, ...]) -> Protocol:
-    return Protocol(
-        name=name,
-        labels=labels,
-        metrics=("weighted_f1", "macro_f1", "accuracy"),
-        splits=tuple(_MELD_FOLDERS),
-        rows=13_708,
-        source="arXiv:1810.02508",
-    )
-
+_MELD_PROTOCOL = Protocol(
+    name="MELD three sentiments",
+    labels=SENTIMENTS,
+    metrics=("weighted_f1", "macro_f1", "accuracy"),
+    splits=tuple(_MELD_FOLDERS),
+    rows=13_708,
+    source="arXiv:1810.02508",
+)
 
 MELD = Corpus(
     name="meld",
@@ -64,8 +63,8 @@ MELD = Corpus(
     home="https://github.com/declare-lab/MELD (MELD.Raw.tar.gz)",
     licence="GPL-3.0 (annotations); the clips are from a television series",
     protocols={
-        "sentiment": _meld_protocol("MELD three sentiments", SENTIMENTS),
-        "emotion": _meld_protocol("MELD seven emotions", _MELD_EMOTIONS),
+        "sentiment": _MELD_PROTOCOL,
+        "emotion": replace(_MELD_PROTOCOL, name="MELD seven emotions", labels=_MELD_EMOTIONS),
     },
     text_alone=True,
 )
@@ -73,12 +72,11 @@ MELD = Corpus(
 
 # ---------------------------------------------------------------------- CMU-MOSI and CMU-MOSEI
 
-_SEVEN = ("-3", "-2", "-1", "0", "1", "2", "3")
 _MOSI_SPLITS = {"train": "train", "valid": "dev", "test": "test"}
 
 
 def _read_mosi(source: Source) -> Iterator[Utterance]:
-    """Rows of `label.csv` (MMSA's and Self-MM's layout); sound of `Raw/VIDEO/CLIP.wav` or `.mp4`."""
+    """Rows of `label.csv` (MMSA's and Self-MM's layout); audio of `Raw/VIDEO/CLIP.wav` or `.mp4`."""
     table = source.file("label.csv")
     place = source.name(table)
     clips = source.clips("Raw", "wav", "audio")
@@ -99,28 +97,25 @@ def _read_mosi(source: Source) -> Iterator[Utterance]:
             source.leave_out(f"{place}, row {number}", "its score 0 is neither negative nor positive")
             continue
         clip = f"{row['video_id']}/{row['clip_id']}"
-        names = (clip, clip.replace("/", "_"), clip.replace("/", "$_$"))
+        found = [clips[name] for mark in ("/", "_", "$_$") if (name := clip.replace("/", mark)) in clips]
         yield Utterance(
             id=clip.replace("/", "_"),
             where=f"{place}, row {number}",
-            audio=next((clips[name] for name in names if name in clips), source.root / f"Raw/{clip}.mp4")
-            if clips
-            else None,
+            audio=(found or [source.root / f"Raw/{clip}.mp4"])[0] if clips else None,
             text=row["text"],
             label=bin_score(score, source.labels),
             language="en",
-            # The speaker is not given, but a video has one.
-            speaker=row["video_id"],
+            speaker=row["video_id"],  # a video has a single speaker
             split=_MOSI_SPLITS[row["mode"]],
             more={"score": row["label"]},
         )
 
 
 def bin_score(score: float, protocol: str) -> str:
-    """The label of a sentiment score, -3 to 3, under one of the papers' ways of cutting it.
+    """The label of a sentiment score, -3 to 3, by a protocol.
 
-    `sentiment` is below, at and above 0; `acc2` negative or positive (0 is left out); `acc2_nonnegative`
-    negative or not; `acc7` the nearest whole number, a half to the even one, as numpy rounds.
+    `sentiment`: below, at or above 0. `acc2`: negative or positive (0 is left out). `acc2_nonnegative`:
+    negative or not. `acc7`: the nearest integer, halves to the even one, as numpy rounds.
     """
     if protocol == "acc7":
         return str(round(score))
@@ -132,50 +127,43 @@ def bin_score(score: float, protocol: str) -> str:
 
 
 def _mosi_protocols(corpus: str, *, rows: int, source: str) -> dict[str, Protocol]:
-    def protocol(cut: str, labels: tuple[str, ...], metrics: tuple[str, ...], count: int | None) -> Protocol:
-        return Protocol(
-            name=f"{corpus} {cut}",
+    two = ("accuracy", "weighted_f1")
+    return {
+        key: Protocol(
+            name=f"{corpus} {name}",
             labels=labels,
             metrics=metrics,
             splits=("train", "dev", "test"),
-            rows=count,
+            rows=None if key == "acc2" else rows,
             source=source,
         )
-
-    two = ("accuracy", "weighted_f1")
-    return {
-        "sentiment": protocol("below, at and above 0", SENTIMENTS, ("macro_f1", "accuracy"), rows),
-        "acc2": protocol("Acc-2 negative / positive, without 0", ("negative", "positive"), two, None),
-        "acc2_nonnegative": protocol("Acc-2 negative / not", ("negative", "non-negative"), two, rows),
-        "acc7": protocol("Acc-7 rounded", _SEVEN, ("accuracy",), rows),
+        for key, name, labels, metrics in (
+            ("sentiment", "below, at and above 0", SENTIMENTS, ("macro_f1", "accuracy")),
+            ("acc2", "Acc-2 negative / positive, without 0", ("negative", "positive"), two),
+            ("acc2_nonnegative", "Acc-2 negative / not", ("negative", "non-negative"), two),
+            ("acc7", "Acc-7 rounded", ("-3", "-2", "-1", "0", "1", "2", "3"), ("accuracy",)),
+        )
     }
 
-
-_MOSI_LAYOUT = (
-    "label.csv (video_id, clip_id, text, label, annotation, mode: the layout of MMSA and Self-MM) beside"
-    " Raw/VIDEO/CLIP.wav or .mp4"
-)
 
 MOSI = Corpus(
     name="cmu-mosi",
     read=_read_mosi,
-    layout=_MOSI_LAYOUT,
+    layout="label.csv (video_id, clip_id, text, label, annotation, mode: the layout of MMSA and Self-MM)"
+    " beside Raw/VIDEO/CLIP.wav or .mp4",
     home="https://github.com/thuiar/MMSA (MOSI, raw)",
     licence="CMU Multimodal SDK, research use",
     protocols=_mosi_protocols("CMU-MOSI", rows=2199, source="arXiv:1606.06259; layout by arXiv:2102.04830"),
     text_alone=True,
 )
 
-MOSEI = Corpus(
+MOSEI = replace(
+    MOSI,
     name="cmu-mosei",
-    read=_read_mosi,
-    layout=_MOSI_LAYOUT,
     home="https://github.com/thuiar/MMSA (MOSEI, raw)",
-    licence="CMU Multimodal SDK, research use",
     protocols=_mosi_protocols(
         "CMU-MOSEI", rows=22_856, source="doi:10.18653/v1/P18-1208; layout by arXiv:2102.04830"
     ),
-    text_alone=True,
 )
 
 
@@ -185,7 +173,7 @@ _SLUE_SPLITS = {"fine-tune": "train", "dev": "dev", "test": "test"}
 
 
 def _read_slue(source: Source) -> Iterator[Utterance]:
-    """Rows of `slue-voxceleb_{fine-tune,dev,test}.tsv`; of each recording the part that was annotated.
+    """Rows of `slue-voxceleb_{fine-tune,dev,test}.tsv` and the annotated part of each recording.
 
     The test table may be `..._test_blind.tsv`, whose rows have no label.
     """

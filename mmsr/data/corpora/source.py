@@ -1,9 +1,9 @@
-"""What an adapter is made of: the corpus on disk that it reads, and the utterances that it gives.
+"""The parts of an adapter: the corpus on disk that it reads, and the utterances that it yields.
 
-    Source (files, tables, clips; counts what is read) ─► Corpus.read ─► Utterance, Utterance, ...
+    Source (files, tables, clips; counts rows) ─► Corpus.read ─► Utterance, Utterance, ...
 
-An adapter reads through `Source`, which counts: a row that is neither given nor left out with a reason is an
-error. The issues of single rows are collected and raised together.
+An adapter reads through `Source`, which counts: each row has to be yielded or left out with a reason. The
+issues of single rows are collected and raised together.
 """
 
 import csv
@@ -20,18 +20,18 @@ from mmsr.data.manifest.manifest import Issue
 
 SENTIMENTS = ("negative", "neutral", "positive")
 
-#: Names of splits in the paths of corpora.
+#: Split by its name in the paths of corpora.
 SPLIT_OF = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("dev", "val", "valid", "validation"), "dev"),
     "test": "test",
 }
 
-#: Endings of recordings that libsndfile decodes, and of those whose sound ffmpeg has to take out.
+#: Endings of files that libsndfile decodes, and of those whose audio ffmpeg extracts.
 SOUND = frozenset({".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".au", ".w64", ".caf"})
 VIDEO = frozenset({".mp4", ".m4a", ".aac", ".avi", ".mkv", ".mov", ".webm", ".wma", ".flv"})
 
-# C1 control characters are no text: they are cp1252's punctuation, decoded as if it were Latin-1.
+# C1 control characters in a text are punctuation of cp1252 that was decoded as Latin-1.
 _CP1252 = {
     code: bytes([code]).decode("cp1252")
     for code in range(0x80, 0xA0)
@@ -45,20 +45,19 @@ class CorpusError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """How a corpus is evaluated, which results on it carry.
+    """How a corpus is evaluated.
 
     Attributes:
-        name: What a table of results calls it.
-        labels: The label set; empty where it is whatever the source holds.
-        metrics: What its papers report, the first being the one to compare by.
-        splits: Values of the manifest's column `split`, where rows are in fixed splits.
-        folds: How many values the manifest's column `fold` has, from 0, where each is the test set in turn.
-        fold_by: What keeps together in a fold. Where it is the speaker, the training program's
-            `--data.folds` of the same number cuts the same folds.
-        label_of: The corpus's own label to ours; another of the corpus's labels is outside the protocol.
-            Empty where the labels are ours already.
-        rows: How many rows the published corpus has under this protocol, where that is known.
-        source: The paper that it is from.
+        name: Name in tables of results.
+        labels: The label set; empty for the labels that the source has.
+        metrics: Metrics of its papers, the one to compare by first.
+        splits: Values of the manifest's column `split`, if rows are in fixed splits.
+        folds: Number of values of the manifest's column `fold`, from 0; each is the test set in turn.
+        fold_by: Groups that folds do not cut. For `speaker`, `mmsr fit --data.folds` of the same number gives
+            the same folds.
+        label_of: The corpus's own label to ours; other rows are left out. Empty if they are the same.
+        rows: Rows of the published corpus under this protocol, if known.
+        source: The paper.
     """
 
     name: str
@@ -74,7 +73,7 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Segment:
-    """A part of a recording, in seconds. A file that is no longer than the part is the part already."""
+    """A part of a recording, in seconds. A file that is no longer than the part is the part itself."""
 
     path: Path
     start: float
@@ -83,13 +82,13 @@ class Segment:
 
 @dataclass(frozen=True, kw_only=True)
 class Utterance:
-    """One row of the manifest to be, as an adapter gives it.
+    """A row of the new manifest, as an adapter yields it.
 
     Attributes:
         where: Its place in the source, for messages: a file, or a file and a row.
         audio: A recording, a part of one, or an encoded file's bytes.
-        label: In the corpus's own words where the protocol has a `label_of`.
-        more: Columns of the corpus's own, such as `emotion`, `score`, `fold`, which stand behind ours.
+        label: A key of the protocol's `label_of`, if it has one.
+        more: Further columns, such as `emotion`, `score` or `fold`.
     """
 
     id: str
@@ -108,16 +107,16 @@ class Utterance:
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """A published corpus: where it comes from, its layout on disk, and how it is read.
+    """A published corpus: its source, its layout on disk, and its reader.
 
     Attributes:
-        name: What `mmsr data convert --from` calls it.
+        name: Value of `mmsr data convert --from`.
         read: The adapter.
-        layout: Which files are expected, for messages.
-        home: Where the corpus comes from.
+        layout: Expected files, for messages.
+        home: Where to get the corpus.
         licence: Its terms.
         protocols: By the value of `--labels`, the default first.
-        text_alone: Whether a row whose recording is missing or broken stays, with its text alone.
+        text_alone: Whether a row with a missing or broken recording is kept as text.
         version: Of the adapter: another version makes other rows of the same source.
     """
 
@@ -133,13 +132,7 @@ class Corpus:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Something of the source that the manifest lacks: a row, or the audio of a row.
-
-    Attributes:
-        what: `row`, or `audio` where the row is there with its text alone.
-        where: Its place in the source.
-        reason: Why.
-    """
+    """A row of the source that the manifest lacks (`what` is `row`), or whose audio it lacks (`audio`)."""
 
     what: Literal["row", "audio"]
     where: str
@@ -147,18 +140,18 @@ class LeftOut:
 
 
 class Source:
-    """A corpus on disk, as its adapter reads it.
+    """A corpus on disk, for its adapter.
 
     Args:
         root: Its folder.
-        corpus: Which corpus it should be.
-        labels: Key of the corpus's protocol to follow.
+        corpus: The corpus.
+        labels: Key of the protocol.
 
     Attributes:
-        read: Rows or recordings read so far, by file or folder. Each has to be given or left out.
-        left_out: What the adapter left out.
-        issues: What is wrong with single rows; nothing is written where there are any.
-        notes: What a person should know about the whole.
+        read: Number of rows or recordings read so far, by file or folder.
+        left_out: Rows that the adapter left out, with reasons.
+        issues: Issues of single rows; with any of them nothing is written.
+        notes: Remarks on the source, for the user.
     """
 
     def __init__(self, root: Path, corpus: Corpus, labels: str):
@@ -172,32 +165,32 @@ class Source:
 
     @property
     def protocol(self) -> Protocol:
-        """The protocol to follow."""
+        """The chosen protocol."""
         return self.corpus.protocols[self.labels]
 
     def name(self, path: Path) -> str:
-        """A path as messages call it: as it lies below the root."""
+        """A path relative to the root, for messages."""
         return path.relative_to(self.root).as_posix()
 
     def issue(self, place: str, problem: str, *, row: int | None = None, column: str | None = None) -> None:
-        """Note what is wrong with a row or file, and what is accepted; the conversion then fails."""
+        """Add an issue of a row or file, so that the conversion fails."""
         self.issues.append(Issue(place, row, column, problem))
 
     def leave_out(self, where: str, reason: str) -> None:
-        """Note a row that the manifest will lack."""
+        """Leave a row out of the manifest."""
         self.left_out.append(LeftOut("row", where, reason))
 
     def wrong_layout(self, missing: str) -> CorpusError:
-        """The error of a source that does not hold what was looked for."""
+        """The error of a source that lacks expected files."""
         return CorpusError(
             f"{self.root}: {missing}; accepted: {self.corpus.layout};"
             f" {self.corpus.name} is had from {self.corpus.home}"
         )
 
     def paths(self, endings: Collection[str], *, below: Path | None = None) -> list[Path]:
-        """Files with one of these endings anywhere below a folder, sorted; hidden ones are not files here.
+        """Files with one of these endings anywhere below a folder, sorted.
 
-        (`._name` are the shadows that archives made on a Mac bring along.)
+        Hidden files are left out: archives made on a Mac hold a `._name` for each file.
         """
         top = self.root if below is None else below
         found = []
@@ -211,7 +204,7 @@ class Source:
         return sorted(found)
 
     def files(self, pattern: str) -> list[Path]:
-        """Files anywhere below the root whose path ends as this glob pattern.
+        """Files below the root whose path ends with a glob pattern.
 
         Raises:
             CorpusError: There is none.
@@ -224,7 +217,7 @@ class Source:
         return found
 
     def file(self, name: str) -> Path:
-        """The one file of this name, wherever below the root.
+        """The only file of a name below the root.
 
         Raises:
             CorpusError: There is none, or several.
@@ -236,7 +229,7 @@ class Source:
         return found[0]
 
     def recordings(self) -> Iterator[Path]:
-        """Every recording below the root, where recordings are the corpus's rows; they are counted.
+        """Every recording below the root, counted as a row.
 
         Raises:
             CorpusError: There is none.
@@ -249,10 +242,9 @@ class Source:
             yield path
 
     def clips(self, *folders: str) -> dict[str, Path]:
-        """Recordings by their path without ending (`video/3`), below the first of these folders.
+        """Recordings by their path without ending (`video/3`), in the first of these folders that exists.
 
-        The folders are spellings of one place. What libsndfile reads goes before video.
-        Empty where none of the folders is there.
+        An audio file goes before a video of the same name. Empty if none of the folders exists.
         """
         top = next(
             (path for name in folders for path in sorted(self.root.rglob(name)) if path.is_dir()), None
@@ -265,10 +257,7 @@ class Source:
     def table(
         self, path: Path, *, require: Collection[str], delimiter: str = ","
     ) -> Iterator[tuple[int, dict[str, str]]]:
-        """Rows of a csv file, counted, with their numbers as a person sees them (the header is row 1).
-
-        The file is UTF-8, or else cp1252; in both, cp1252's punctuation that was decoded as control
-        characters on the way is put right. Values are stripped.
+        """Rows of a csv file, counted, with their numbers (the header is row 1); values are stripped.
 
         Raises:
             CorpusError: A column is missing, or the file is no csv.
@@ -298,20 +287,20 @@ class Source:
             ) from error
 
     def text(self, path: Path) -> str:
-        """A text file's content: UTF-8, or else cp1252, with or without a byte order mark."""
+        """A text file's content, in UTF-8 or cp1252; wrongly decoded punctuation of cp1252 is corrected."""
         content = path.read_bytes()
         try:
             text = content.decode("utf-8-sig")
         except UnicodeDecodeError:
-            text = content.decode("latin-1")  # cp1252 but for the characters below
+            text = content.decode("latin-1")  # cp1252 except for the characters translated below
             self.notes.append(f"{self.name(path)} is not UTF-8 and was read as cp1252")
         else:
             if strays := len(re.findall("[\x80-\x9f]", text)):
-                self.notes.append(f"{self.name(path)}: {strays} characters of cp1252's punctuation put right")
+                self.notes.append(f"{self.name(path)}: {strays} characters of cp1252's punctuation corrected")
         return text.translate(_CP1252)
 
     def number(self, value: str, place: str, *, row: int, column: str) -> float | None:
-        """A value as a finite number, or None and an issue."""
+        """A value as a finite number; None, with an issue, if it is none."""
         try:
             number = float(value)
         except ValueError:

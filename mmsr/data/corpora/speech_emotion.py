@@ -1,7 +1,8 @@
-"""Corpora of acted emotion: EmoDB, RAVDESS, IEMOCAP. Few speakers, so evaluated in folds by speaker."""
+"""Corpora of acted emotion: EmoDB, RAVDESS, IEMOCAP. They have few speakers, so folds are by speaker."""
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 from mmsr.data.corpora.source import SENTIMENTS, Corpus, Protocol, Source, Utterance
 
@@ -19,15 +20,9 @@ _EMODB_TEXTS = {
     "b09": "Ich will das eben wegbringen und dann mit Karl was trinken gehen.",
     "b10": "Die wird auf dem Platz sein, wo wir sie immer hinlegen.",
 }
-_EMODB_EMOTIONS = {  # by the initial of the German word
-    "W": "anger",
-    "L": "boredom",
-    "E": "disgust",
-    "A": "fear",
-    "F": "happiness",
-    "T": "sadness",
-    "N": "neutral",
-}
+_EMODB_EMOTIONS = dict(  # by the initial of the German word
+    W="anger", L="boredom", E="disgust", A="fear", F="happiness", T="sadness", N="neutral"
+)
 _EMODB_SPEAKERS = ("03", "08", "09", "10", "11", "12", "13", "14", "15", "16")
 _EMODB_NAME = re.compile(
     rf"({'|'.join(_EMODB_SPEAKERS)})({'|'.join(_EMODB_TEXTS)})([{''.join(_EMODB_EMOTIONS)}])([a-z])"
@@ -58,18 +53,16 @@ def _read_emodb(source: Source) -> Iterator[Utterance]:
         )
 
 
-def _emodb_protocol(name: str, labels: tuple[str, ...], label_of: dict[str, str]) -> Protocol:
-    return Protocol(
-        name=name,
-        labels=labels,
-        metrics=("uar", "accuracy"),
-        folds=10,
-        fold_by="speaker",
-        label_of=label_of,
-        rows=535,
-        source="doi:10.21437/Interspeech.2005-446",
-    )
-
+_EMODB_PROTOCOL = Protocol(
+    name="EmoDB seven emotions, leave one speaker out",
+    labels=tuple(sorted(_EMODB_EMOTIONS.values())),
+    metrics=("uar", "accuracy"),
+    folds=10,
+    fold_by="speaker",
+    label_of={emotion: emotion for emotion in _EMODB_EMOTIONS.values()},
+    rows=535,
+    source="doi:10.21437/Interspeech.2005-446",
+)
 
 EMODB = Corpus(
     name="emodb",
@@ -77,17 +70,14 @@ EMODB = Corpus(
     layout="recordings named as 03a01Fa.wav, in wav/ or anywhere below",
     home="http://emodb.bilderbar.info (Berlin Database of Emotional Speech)",
     protocols={
-        "sentiment": _emodb_protocol(
-            "EmoDB sentiment from seven emotions, leave one speaker out",
-            SENTIMENTS,
-            dict.fromkeys(("anger", "boredom", "disgust", "fear", "sadness"), "negative")
+        "sentiment": replace(
+            _EMODB_PROTOCOL,
+            name="EmoDB sentiment from seven emotions, leave one speaker out",
+            labels=SENTIMENTS,
+            label_of=dict.fromkeys(("anger", "boredom", "disgust", "fear", "sadness"), "negative")
             | {"neutral": "neutral", "happiness": "positive"},
         ),
-        "emotion": _emodb_protocol(
-            "EmoDB seven emotions, leave one speaker out",
-            tuple(sorted(_EMODB_EMOTIONS.values())),
-            {emotion: emotion for emotion in _EMODB_EMOTIONS.values()},
-        ),
+        "emotion": _EMODB_PROTOCOL,
     },
 )
 
@@ -96,14 +86,10 @@ EMODB = Corpus(
 
 _RAVDESS_TEXTS = {"01": "Kids are talking by the door", "02": "Dogs are sitting by the door"}
 _RAVDESS_EMOTIONS = {
-    "01": "neutral",
-    "02": "calm",
-    "03": "happy",
-    "04": "sad",
-    "05": "angry",
-    "06": "fearful",
-    "07": "disgust",
-    "08": "surprised",
+    f"{code:02d}": emotion
+    for code, emotion in enumerate(
+        ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised"), start=1
+    )
 }
 _RAVDESS_NAME = re.compile(
     r"(?P<modality>0[123])-(?P<channel>0[12])-(?P<emotion>0[1-8])-(?P<intensity>0[12])-(?P<text>0[12])"
@@ -112,7 +98,7 @@ _RAVDESS_NAME = re.compile(
 
 
 def _read_ravdess(source: Source) -> Iterator[Utterance]:
-    """`03-01-06-01-02-01-12.wav`: sound alone, speech, fearful, normal, text 2, first take, actor 12."""
+    """`03-01-06-01-02-01-12.wav`: audio only, speech, fearful, normal, text 2, first take, actor 12."""
     for path in source.recordings():
         place = source.name(path)
         code = _RAVDESS_NAME.fullmatch(path.stem)
@@ -142,20 +128,17 @@ def _read_ravdess(source: Source) -> Iterator[Utterance]:
             )
 
 
-def _ravdess_protocol(name: str, labels: tuple[str, ...], label_of: dict[str, str], rows: int) -> Protocol:
-    # The corpus has no official protocol. Six folds with actors apart are EmoBox's; that its folds are
-    # consecutive actors is our choice.
-    return Protocol(
-        name=name,
-        labels=labels,
-        metrics=("uar", "accuracy", "macro_f1"),
-        folds=6,
-        fold_by="speaker",
-        label_of=label_of,
-        rows=rows,
-        source="doi:10.1371/journal.pone.0196391; folds by arXiv:2406.07162",
-    )
-
+# The corpus has no official protocol. Six folds by actor are EmoBox's; consecutive actors are our choice.
+_RAVDESS_PROTOCOL = Protocol(
+    name="RAVDESS speech, eight emotions, six folds of four actors",
+    labels=tuple(_RAVDESS_EMOTIONS.values()),
+    metrics=("uar", "accuracy", "macro_f1"),
+    folds=6,
+    fold_by="speaker",
+    label_of={emotion: emotion for emotion in _RAVDESS_EMOTIONS.values()},
+    rows=1440,
+    source="doi:10.1371/journal.pone.0196391; folds by arXiv:2406.07162",
+)
 
 RAVDESS = Corpus(
     name="ravdess",
@@ -164,19 +147,15 @@ RAVDESS = Corpus(
     home="https://zenodo.org/records/1188976 (Audio_Speech_Actors_01-24.zip)",
     licence="CC BY-NC-SA 4.0",
     protocols={
-        "sentiment": _ravdess_protocol(
-            "RAVDESS speech, sentiment from seven emotions, six folds of four actors",
-            SENTIMENTS,
-            dict.fromkeys(("sad", "angry", "fearful", "disgust"), "negative")
+        "sentiment": replace(
+            _RAVDESS_PROTOCOL,
+            name="RAVDESS speech, sentiment from seven emotions, six folds of four actors",
+            labels=SENTIMENTS,
+            label_of=dict.fromkeys(("sad", "angry", "fearful", "disgust"), "negative")
             | {"neutral": "neutral", "calm": "neutral", "happy": "positive"},
-            1248,
+            rows=1248,
         ),
-        "emotion": _ravdess_protocol(
-            "RAVDESS speech, eight emotions, six folds of four actors",
-            tuple(_RAVDESS_EMOTIONS.values()),
-            {emotion: emotion for emotion in _RAVDESS_EMOTIONS.values()},
-            1440,
-        ),
+        "emotion": _RAVDESS_PROTOCOL,
     },
 )
 
@@ -193,15 +172,19 @@ _IEMOCAP_LINE = re.compile(r"(?P<id>Ses0\w+) \[[^\]]*\]:\s*(?P<text>.*)")
 def _read_iemocap(source: Source) -> Iterator[Utterance]:
     """Turns of `dialog/EmoEvaluation/*.txt`, words of `dialog/transcriptions`, sound of `sentences/wav`."""
     sheets = source.files("Session*/dialog/EmoEvaluation/Ses*.txt")
-    texts = _iemocap_texts(source)
+    lines_of_text = (
+        _IEMOCAP_LINE.fullmatch(line.strip())
+        for path in source.files("Session*/dialog/transcriptions/Ses*.txt")
+        for line in path.read_text(encoding="utf-8", errors="replace").split("\n")
+    )
+    texts = {line["id"]: line["text"] for line in lines_of_text if line}
     for sheet in sheets:
         session = sheet.parents[2]
-        for number, line in enumerate(
-            sheet.read_text(encoding="utf-8", errors="replace").split("\n"), start=1
-        ):
+        place = source.name(sheet)
+        lines = sheet.read_text(encoding="utf-8", errors="replace").split("\n")
+        for number, line in enumerate(lines, start=1):
             if not line.startswith("[") or line.startswith("[START"):
-                continue  # the annotators' single votes, and the head
-            place = source.name(sheet)
+                continue  # the votes of single annotators, and the header
             source.read[place] += 1
             turn = _IEMOCAP_TURN.fullmatch(line.strip())
             if turn is None:
@@ -228,27 +211,16 @@ def _read_iemocap(source: Source) -> Iterator[Utterance]:
             )
 
 
-def _iemocap_texts(source: Source) -> dict[str, str]:
-    lines = (
-        _IEMOCAP_LINE.fullmatch(line.strip())
-        for path in source.files("Session*/dialog/transcriptions/Ses*.txt")
-        for line in path.read_text(encoding="utf-8", errors="replace").split("\n")
-    )
-    return {line["id"]: line["text"] for line in lines if line}
-
-
-def _iemocap_protocol(name: str, labels: tuple[str, ...], label_of: dict[str, str]) -> Protocol:
-    return Protocol(
-        name=name,
-        labels=labels,
-        metrics=("uar", "accuracy"),  # the papers' UA and WA
-        folds=5,
-        fold_by="session",
-        label_of=label_of,
-        rows=5531,
-        source="doi:10.1007/s10579-008-9076-6",
-    )
-
+_IEMOCAP_PROTOCOL = Protocol(
+    name="IEMOCAP four emotions (happy with excited), leave one session out",
+    labels=("angry", "happy", "neutral", "sad"),
+    metrics=("uar", "accuracy"),  # the papers' UA and WA
+    folds=5,
+    fold_by="session",
+    label_of={"ang": "angry", "hap": "happy", "exc": "happy", "neu": "neutral", "sad": "sad"},
+    rows=5531,
+    source="doi:10.1007/s10579-008-9076-6",
+)
 
 IEMOCAP = Corpus(
     name="iemocap",
@@ -257,15 +229,13 @@ IEMOCAP = Corpus(
     home="https://sail.usc.edu/iemocap (on request)",
     licence="IEMOCAP release form",
     protocols={
-        "sentiment": _iemocap_protocol(
-            "IEMOCAP sentiment from four emotions, leave one session out",
-            SENTIMENTS,
-            {"ang": "negative", "sad": "negative", "neu": "neutral", "hap": "positive", "exc": "positive"},
+        "sentiment": replace(
+            _IEMOCAP_PROTOCOL,
+            name="IEMOCAP sentiment from four emotions, leave one session out",
+            labels=SENTIMENTS,
+            label_of={"ang": "negative", "sad": "negative", "neu": "neutral"}
+            | dict.fromkeys(("hap", "exc"), "positive"),
         ),
-        "emotion": _iemocap_protocol(
-            "IEMOCAP four emotions (happy with excited), leave one session out",
-            ("angry", "happy", "neutral", "sad"),
-            {"ang": "angry", "hap": "happy", "exc": "happy", "neu": "neutral", "sad": "sad"},
-        ),
+        "emotion": _IEMOCAP_PROTOCOL,
     },
 )

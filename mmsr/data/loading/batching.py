@@ -2,21 +2,19 @@
 
     lengths ─► cost of a row ─► buckets of rows of like cost ─► batches ─► one for each rank ─► this rank's
 
-A row's cost is the share of a batch's budget that it takes, the larger of its seconds' and its tokens' share,
-so `floor(1 / cost)` rows whose most costly one costs `cost` fit together, however they are padded. A bucket
-is a run of rows sorted by cost that fills some batches; each epoch shuffles the rows inside their buckets,
-moves the buckets' borders, and shuffles the batches.
+A row's cost is its share of a batch's budget: the larger of its shares of seconds and of tokens. So
+`floor(1 / cost)` rows that cost at most `cost` fit in a batch with their padding. A bucket is a run of rows
+sorted by cost that fills some batches. Each epoch shuffles the rows in their buckets, moves the borders of
+the buckets, and shuffles the batches.
 
-Lightning measures an epoch once, before the first one, so every epoch must have the same number of batches,
-and every rank as many as the others. Where a batch is missing for that, the fullest one is cut in two: no row
-is left out, and none is given twice unless all batches are single rows already.
+Lightning measures the length of an epoch once, so every epoch and every rank must have the same number of
+batches. If one is missing, the fullest batch is cut in two: no row is left out, and none is repeated unless
+all batches are single rows already.
 
-Balanced, an epoch is made of *slots*, one for each row that a group (a label, a language) is to give. A group
-that gives more than it has gives all its rows and then some; the others are drawn from runs of rows of like
-cost, one row a run, another one each epoch. So a slot's most costly row, by which the batches are planned,
-is known beforehand, and every epoch has the same number of batches here too.
-
-All of it is a few integers a row, and a batch becomes a list when it is given.
+A balanced epoch is made of *slots*, one for each row that a group (a label, a language) gives. A group with
+more slots than rows repeats rows. In a group with fewer, a slot is a run of rows of similar cost, and takes
+another of them each epoch. The plan uses the most costly row of each slot, so all epochs have the same number
+of batches.
 """
 
 import hashlib
@@ -30,19 +28,17 @@ from torch.utils.data import DataLoader, Sampler
 
 logger = logging.getLogger(__name__)
 
-# A bucket holds this many batches, unless its rows' costs fall below this share of its most costly one.
-_BUCKET = 8
-_LIKENESS = 0.8
-# How many batches the first bucket holds: this is what moves the borders of all the others.
-_OFFSETS = (2, 4, 6, 8)
+_BUCKET = 8  # batches in a bucket, unless ...
+_LIKENESS = 0.8  # ... the costs of its rows fall below this share of the highest one
+_OFFSETS = (2, 4, 6, 8)  # batches in the first bucket, by epoch, which moves all later borders
 
 
 class Balance(NamedTuple):
-    """Which group each row is in, and which share of an epoch each group has.
+    """Groups of rows, and the share of an epoch that each has.
 
     Attributes:
         groups: Group number of each row `[n]`.
-        shares: Share of the epoch's rows of each group `[g]`; they sum to 1.
+        shares: Share of each group `[g]`; they sum to 1.
     """
 
     groups: np.ndarray
@@ -50,7 +46,7 @@ class Balance(NamedTuple):
 
     @classmethod
     def equal(cls, values: Sequence[Hashable]) -> "Balance":
-        """Every value that occurs has the same share."""
+        """Equal shares for all values that occur."""
         _, groups = _coded(values)
         return cls(groups, np.full(groups.max() + 1, 1 / (groups.max() + 1)))
 
@@ -58,17 +54,17 @@ class Balance(NamedTuple):
     def tempered(
         cls, languages: Sequence[Hashable], *, temperature: float, within: Sequence[Hashable] | None = None
     ) -> "Balance":
-        """Language l has a share proportional to n_l^(1/T).
+        """Shares of languages proportional to n^(1/T), n being the language's rows.
 
-        The form is that of Arivazhagan et al. 2019 (arXiv 1907.05019), whose T is 5; multilingual BERT
-        samples with the exponent 0.7 (T = 1.43) and XLM-R (Conneau et al. 2020, arXiv 1911.02116) with 0.3
-        (T = 3.3). They draw with replacement; here every row of a language that is drawn up is in each epoch.
+        The form is that of Arivazhagan et al. 2019 (arXiv 1907.05019), with T = 5; multilingual BERT uses the
+        exponent 0.7 (T = 1.43) and XLM-R (Conneau et al. 2020, arXiv 1911.02116) 0.3 (T = 3.3). They draw
+        with replacement; here each epoch has every row of a language that is oversampled.
 
         Args:
             languages: Language of each row.
-            temperature: T, 1 for the languages as they are; the greater, the more alike.
-            within: A second value of each row, such as its label: those that occur in a language share its
-                rows equally.
+            temperature: T; 1 keeps the languages' own shares, and a greater T makes them more equal.
+            within: A second value of each row, such as its label, whose values have equal shares in a
+                language.
         """
         _, of_row = _coded(languages)
         shares = np.bincount(of_row) ** (1 / temperature)
@@ -82,20 +78,20 @@ class Balance(NamedTuple):
 
 
 def _coded(values: Sequence[Hashable]) -> tuple[list[Hashable], np.ndarray]:
-    """The values that occur, in the order of their first rows, and the number of each row's."""
+    """The distinct values in order of occurrence, and the number of each row's value."""
     codes: dict[Hashable, int] = {}
     numbers = np.fromiter((codes.setdefault(value, len(codes)) for value in values), dtype=np.int64)
     return list(codes), numbers
 
 
 class _Slots(NamedTuple):
-    """What an epoch is made of: each slot is a run of `pool`, of whose rows an epoch takes one.
+    """The slots of an epoch: each is a run of `pool`, and an epoch takes one of its rows.
 
     Attributes:
-        pool: Row numbers, by group and then from the cheapest to the most costly one.
-        first: Where in the pool a slot's run begins `[n]`.
-        size: How many rows the run has `[n]`.
-        phase: A row's m slots have 0/m, 1/m ..., so that they can be kept apart; other slots have 0 `[n]`.
+        pool: Row numbers, by group and then by cost, lowest first.
+        first: Start of each slot's run in the pool `[n]`.
+        size: Number of rows of the run `[n]`.
+        phase: 0/m, 1/m ... for the m slots of a row, which keeps them apart; else 0 `[n]`.
     """
 
     pool: np.ndarray
@@ -111,7 +107,7 @@ class _Slots(NamedTuple):
 
     @classmethod
     def balanced(cls, cost: np.ndarray, balance: Balance) -> "_Slots":
-        """As many slots as there are rows, shared out among the groups."""
+        """As many slots as rows, divided among the groups."""
         pool = np.lexsort((cost, balance.groups))
         held = np.bincount(balance.groups, minlength=len(balance.shares))
         parts = []
@@ -134,13 +130,13 @@ class _Slots(NamedTuple):
         return self.pool[self.first + self.size - 1]
 
     def rows(self, *, seed: int, epoch: int) -> np.ndarray:
-        """The row that each slot gives in an epoch `[n]`; a run's rows take turns."""
+        """The row of each slot in an epoch `[n]`; the rows of a run take turns."""
         start = np.random.default_rng(seed).integers(self.size)
         return self.pool[self.first + (start + epoch) % self.size]
 
 
 def _whole(shares: np.ndarray) -> np.ndarray:
-    """Round shares to whole numbers, at least 1, that keep their sum (largest remainders first)."""
+    """Round to integers, at least 1, that keep the sum (largest remainder)."""
     whole = np.floor(shares + 1e-9).astype(np.int64)
     missing = round(shares.sum()) - int(whole.sum())
     whole[np.argsort(whole - shares, kind="stable")[:missing]] += 1
@@ -148,7 +144,7 @@ def _whole(shares: np.ndarray) -> np.ndarray:
 
 
 def _times_before(rows: np.ndarray) -> np.ndarray:
-    """How often each row was there before its place `[n]`."""
+    """Number of earlier occurrences of each row `[n]`."""
     order = np.argsort(rows, kind="stable")
     alike = rows[order]
     times = np.empty_like(order)
@@ -157,11 +153,11 @@ def _times_before(rows: np.ndarray) -> np.ndarray:
 
 
 class _Plan(NamedTuple):
-    """How the slots, most costly first, fall into buckets and batches.
+    """Buckets and batches of the slots, most costly first.
 
     Attributes:
-        buckets: How many slots each bucket has.
-        starts: The first slot of each batch.
+        buckets: Number of slots of each bucket.
+        starts: First slot of each batch.
     """
 
     buckets: np.ndarray
@@ -171,12 +167,11 @@ class _Plan(NamedTuple):
 class BudgetBatchSampler(Sampler[list[int]]):
     """Batches of row indices under a budget of padded seconds and padded tokens.
 
-    Shuffled, the order (and what is drawn) depends on `(seed, epoch)` alone; unshuffled, batches come from
-    the cheapest to the most costly row. A row that exceeds the budget by itself is a batch by itself; their
-    number is logged. Over ranks, the batches of one step are disjoint and alike in cost, and all ranks have
-    equally many.
+    If shuffled, the batches depend on `(seed, epoch)` alone; otherwise they are sorted by cost, lowest first.
+    A row that exceeds the budget is a batch by itself; the number of these is logged. The batches of a step
+    have similar cost on all ranks.
 
-    Under DDP, train with `Trainer(use_distributed_sampler=False)`: the ranks are dealt out here.
+    Under DDP, train with `Trainer(use_distributed_sampler=False)`: this sampler divides the batches.
 
     Args:
         seconds: Audio seconds of each row; 0 without audio.
@@ -186,14 +181,13 @@ class BudgetBatchSampler(Sampler[list[int]]):
         max_rows: Most rows of a batch; None for no limit beyond the budgets.
         shuffle: Whether to shuffle.
         seed: Seed of the shuffling.
-        balance: Groups of rows and their shares of each epoch, which has as many rows as there are. A group
-            whose share is more than its rows gives each of them, some again; one whose share is less gives
-            other rows each epoch, all of them in the fewest epochs that can. None for each row once.
+        balance: Groups of rows and their shares of an epoch, which keeps its length. None takes each row
+            once.
         rank: This process among `world_size`.
-        world_size: How many processes share the rows.
+        world_size: Number of processes that share the rows.
 
     Raises:
-        ValueError: The lengths disagree or are negative, a limit is not positive, or ranks outnumber rows.
+        ValueError: The lengths differ or are negative, a limit is not positive, or ranks outnumber rows.
     """
 
     def __init__(
@@ -242,21 +236,21 @@ class BudgetBatchSampler(Sampler[list[int]]):
 
     @property
     def sampler(self) -> "BudgetBatchSampler":
-        """Itself: Lightning calls `set_epoch` on a batch sampler's `sampler`, not on the batch sampler."""
+        """Itself, since Lightning calls `set_epoch` on a batch sampler's `sampler`."""
         return self
 
     def __len__(self) -> int:
-        """Number of batches that this rank has in each epoch, however many of them are given already."""
+        """Number of batches of this rank in each epoch."""
         return self._count // self.world_size
 
     def __iter__(self) -> Iterator[list[int]]:
-        """The epoch's batches from `start` on; a later iteration begins with the first one again."""
+        """The epoch's batches from `start` on; the next iteration starts with the first one."""
         rows = self._slots.rows(seed=self.seed, epoch=self.epoch)
         for slots in self._given_slots():
             yield rows[slots].tolist()
 
     def _given_slots(self) -> Iterator[np.ndarray]:
-        """The slots of each batch, which counts as given."""
+        """The slots of each batch, counted as given."""
         start, self.start = self.start, 0
         slots, starts, ends = self._batches()
         for batch in range(start, len(self)):
@@ -264,15 +258,15 @@ class BudgetBatchSampler(Sampler[list[int]]):
             yield slots[starts[batch] : ends[batch]]
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch; if it is not the present one, the next iteration begins with its first batch."""
+        """Set the epoch; the next iteration of another epoch starts with its first batch."""
         if epoch != self.epoch:
             self.epoch, self.start, self._given = epoch, 0, 0
 
     def state_dict(self, *, given: int | None = None) -> dict[str, Any]:
-        """What `load_state_dict` needs to resume after the batches given so far.
+        """The state after the batches given so far.
 
         Args:
-            given: Batches of this epoch that were used, where a prefetching loader knows better.
+            given: Number of batches of this epoch that were used, if a loader has prefetched more.
         """
         epoch, given = self.epoch, self._given if given is None else given
         if given >= len(self):
@@ -280,10 +274,10 @@ class BudgetBatchSampler(Sampler[list[int]]):
         return {"epoch": epoch, "given": given, **self._identity()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Resume where `state_dict` was taken.
+        """Resume from a state.
 
         Raises:
-            ValueError: It was taken in the middle of an epoch over other data, limits, seed or ranks.
+            ValueError: It is from the middle of an epoch with other data, limits, seed or ranks.
         """
         for name, now in self._identity().items():
             if state["given"] and state[name] != now:
@@ -294,7 +288,7 @@ class BudgetBatchSampler(Sampler[list[int]]):
         self.epoch, self.start, self._given = state["epoch"], state["given"], state["given"]
 
     def _identity(self) -> dict[str, Any]:
-        """What the order of the batches depends on, but for the epoch."""
+        """Everything but the epoch that the order of the batches depends on."""
         slots = hashlib.sha256()
         for column in self._slots:
             slots.update(np.ascontiguousarray(column).data)
@@ -307,12 +301,7 @@ class BudgetBatchSampler(Sampler[list[int]]):
         return max(1, min(most, int(1 / cost + 1e-9))) if cost else most
 
     def _plan(self, first: int, later: int) -> _Plan:
-        """Buckets and batches of the slots, most costly first.
-
-        Args:
-            first: How many batches the first bucket holds.
-            later: How many batches each later bucket holds.
-        """
+        """Plan with `first` batches in the first bucket and `later` batches in the others."""
         cost = self._cost[self._costly_first]
         falling = -cost
         spans, starts = [], []
@@ -327,7 +316,7 @@ class BudgetBatchSampler(Sampler[list[int]]):
         return _Plan(np.array(spans), np.concatenate(starts))
 
     def _made_up(self, plan: _Plan) -> _Plan:
-        """Cut batches in two, then repeat cheap slots, until there are as many as in every other epoch."""
+        """Cut batches in two, then repeat cheap slots, up to the number of batches of every epoch."""
         starts, slots = plan.starts, len(self._cost)
         while (missing := min(self._count, slots) - len(starts)) > 0:
             lengths = np.diff(starts, append=slots)
@@ -337,11 +326,11 @@ class BudgetBatchSampler(Sampler[list[int]]):
 
     @property
     def _repeated(self) -> int:
-        """How many slots are given twice, to make ranks equal."""
+        """Number of slots that are repeated, to make ranks equal."""
         return max(0, self._count - len(self._cost))
 
     def _batches(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """This epoch's slots, and where in them each of this rank's batches begins and ends."""
+        """This epoch's slots, and the starts and ends of this rank's batches in them."""
         rng = np.random.default_rng([self.seed, self.epoch])
         plan = self._plans[rng.integers(len(self._plans))]
         order = self._costly_first
@@ -372,12 +361,10 @@ class BudgetBatchSampler(Sampler[list[int]]):
 
 
 class EpochBatchSampler(BudgetBatchSampler):
-    """Gives each row with what its augmentation is drawn from: the epoch, and the row's draw in it.
+    """Gives each row as (epoch, row, draw), the seed of its augmentation.
 
-    A row that an epoch gives several times (`balance`) has the draws 0, 1 ...; with one its copies would be
-    alike.
-
-    Persistent workers keep the dataset as it was when they started, so the epoch has to come with the rows.
+    The draws of a row that `balance` repeats in an epoch are 0, 1 ..., so that its copies differ. The epoch
+    comes with the row, since persistent workers keep the dataset as it was when they started.
     """
 
     def __iter__(self) -> Iterator[list[tuple[int, int, int]]]:  # type: ignore[override]  # as the dataset
@@ -391,24 +378,27 @@ class EpochBatchSampler(BudgetBatchSampler):
 
 
 class ResumableLoader(DataLoader[Any]):
-    """A DataLoader over a `BudgetBatchSampler` that can be saved and resumed in the middle of an epoch.
+    """A DataLoader that can be saved and resumed in the middle of an epoch, as Lightning does.
 
-    Lightning saves and restores every loader that has a state. A batch counts as used once it is handed out,
-    not when a worker has prefetched it.
+    The state is that of its `BudgetBatchSampler`, or of its `StreamedBatches`. A batch counts once the loader
+    has yielded it, not when a worker has prefetched it.
     """
 
-    batch_sampler: BudgetBatchSampler
+    @property
+    def source(self) -> Any:
+        """What the batches come from: the batch sampler, or a dataset that makes batches itself."""
+        return self.dataset if self.batch_sampler is None else self.batch_sampler
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # a generator, so that workers start late
-        self._used = self.batch_sampler.start
+        self._used = self.source.start
         for batch in super().__iter__():
             self._used += 1
             yield batch
 
     def state_dict(self) -> dict[str, Any]:
-        """The sampler's state after the batches handed out so far."""
-        return self.batch_sampler.state_dict(given=getattr(self, "_used", None))
+        """The state after the batches yielded so far."""
+        return self.source.state_dict(given=getattr(self, "_used", None))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Resume after the batches that were handed out when the state was taken."""
-        self.batch_sampler.load_state_dict(state)
+        """Resume after the batches that had been yielded."""
+        self.source.load_state_dict(state)

@@ -1,7 +1,7 @@
-"""Training rationales whose content is taken away: controls of what rationales teach a model.
+"""Training rationales without their content: controls of what rationales teach a model.
 
-If learning to write rationales helps the label, it may be their content that helps, or only that there is a
-second task with such sentences. A model trained on rationales of other rows has the task without the content.
+If learning to write rationales helps the label, either their content helps or the second task as such. A
+model trained on the rationales of other rows has the task without the content.
 """
 
 from collections import Counter
@@ -18,18 +18,18 @@ RATIONALES: tuple[str, ...] = get_args(Rationales)
 
 
 def control_rationales(rows: datasets.Dataset, kind: Rationales, *, seed: int) -> datasets.Dataset:
-    """Rows with their rationales replaced; rows without one stay without.
+    """Replace the rationales of rows that have one.
 
     Args:
         rows: A split of a manifest.
-        kind: `given`: as they are. `permuted`: each row has the rationale of another row of its language, so
-            that rationales say nothing of their rows. `permuted_within_label`: of a row of the same label
-            too, so that they fit the label and not the row. `template`: the most frequent rationale of the
-            label in the language, so that they repeat the label and nothing else.
-        seed: Of the permutations.
+        kind: `given`: unchanged. `permuted`: the rationale of another row of the same language, unrelated to
+            the row. `permuted_within_label`: of another row of the same language and label, so it fits the
+            label alone. `template`: the label's most frequent rationale in the language, which repeats the
+            label.
+        seed: Seed of the permutations.
 
     Raises:
-        ValueError: Another kind.
+        ValueError: The kind is unknown.
     """
     if kind not in RATIONALES:
         raise ValueError(f"rationales is {kind!r}; accepted: {', '.join(RATIONALES)}")
@@ -50,7 +50,7 @@ def control_rationales(rows: datasets.Dataset, kind: Rationales, *, seed: int) -
             ((most_frequent, _),) = Counter(given[row] for row in members).most_common(1)
             for row in members:
                 replaced[row] = most_frequent
-        else:  # in a random order, each takes the next one's: none keeps its own where there are two
+        else:  # each row takes that of the next row in a random order, so none of two or more keeps its own
             order = generator.permutation(members)
             for row, other in zip(order, np.roll(order, -1), strict=True):
                 replaced[row] = given[other]

@@ -1,7 +1,7 @@
 """The Lightning data module: a manifest's splits as batches of the processor's tensors.
 
 manifest ─► splits (column `split`, or folds by speaker) ─► lengths ─► batches of row numbers ─► batches
-or, streaming: rows of a split as they come ─► windows of rows ─► batches
+or, streaming: rows of a split one by one ─► windows of rows ─► batches
 """
 
 import itertools
@@ -23,7 +23,7 @@ from mmsr.data.audio.decoding import Audio, AudioError
 from mmsr.data.loading.batching import Balance, BudgetBatchSampler, EpochBatchSampler, ResumableLoader
 from mmsr.data.loading.controls import RATIONALES, Rationales, control_rationales
 from mmsr.data.loading.splits import Split, select_rows
-from mmsr.data.loading.streaming import StreamedBatches, StreamLoader
+from mmsr.data.loading.streaming import StreamedBatches
 from mmsr.data.loading.utterances import AudioFeatures, Collator, TextFeatures, UtteranceDataset
 from mmsr.data.manifest.manifest import (
     DURATION,
@@ -43,62 +43,58 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_COUNTED_ROWS = 20_000  # of a split, beyond which tokens are estimated: counting takes 40 µs a row
-_SAMPLED_ROWS = 20_000  # of a stream, on which a tokenizer is trained
+_COUNTED_ROWS = 20_000  # of a split; the tokens of more rows are estimated: counting takes 40 µs a row
+_SAMPLED_ROWS = 20_000  # of a stream, to train a tokenizer on
 _CACHED_SECONDS = 4 * 3600.0  # 460 MB of 16 kHz int16
 
 
 class MmsrDataModule(LightningDataModule):
     """Batches of utterances from a manifest.
 
-    Before a loader is made, `attach(processor)` has to be called, whose labels are the label set. Setting
-    `audio_features` replaces the waveforms by a frozen encoder's states, and `text_features` adds those of
-    the tokens. The rows of each split can be read before, as for training a tokenizer.
+    Call `attach(processor)` before a loader is made; the processor's labels are the label set. The rows of
+    each split can be read before, to train a tokenizer. Set `audio_features` to replace the waveforms with a
+    frozen encoder's states, and `text_features` to add those of the tokens.
 
-    Under DDP, use `Trainer(use_distributed_sampler=False)`: the batch sampler divides the batches among the
-    ranks.
+    Under DDP, use `Trainer(use_distributed_sampler=False)`: the batch sampler divides the batches.
 
     Args:
         manifest: A csv, tsv, jsonl, parquet or xlsx file, its URL, or a dataset in the Hub's format.
-        text_column: Which transcript the model reads, the human one or the ASR's.
+        text_column: The transcript that the model reads: human (`text`) or recognised (`asr_text`).
         train_split: Value of the manifest's column `split` in training rows.
         dev_split: Value of `split` in development rows, on which models are selected.
         test_split: Value of `split` in test rows.
-        columns: Names that columns have in this manifest, such as `{rationale: human_justification}`.
-        label_map: What labels are called in this manifest, such as `{pos: positive}`.
+        columns: Names of columns in this manifest, such as `{rationale: human_justification}`.
+        label_map: Names of labels in this manifest and ours, such as `{pos: positive}`.
         batch_seconds: Most seconds of audio in a batch, padding included.
         batch_tokens: Most transcript tokens in a batch, padding included.
-        batch_rows: Most rows in a batch. Without it the other two limits decide.
+        batch_rows: Most rows in a batch; by default the other two limits decide.
         num_workers: Processes that decode audio; 0 decodes in the training process.
         seed: Seed of the order of the batches.
-        streaming: Read the training rows as they come, again and again, instead of holding the table: for
-            shards on another machine, or audio inside tables larger than the disk. Training is then measured
-            in steps (`trainer.max_steps`, an int as `trainer.val_check_interval`), and rows are shuffled
-            within windows alone.
+        streaming: Read the training rows one by one, in passes without end, instead of loading the table: for
+            remote shards, or tables with audio that are larger than the disk. Training is then measured in
+            steps (`trainer.max_steps`, an int as `trainer.val_check_interval`), and rows are shuffled only
+            within windows.
         stream_window: Rows in a window.
-        balance: Draw training rows so that each label, each language or each label in each language that
-            there is comes equally often: rows of rare ones several times an epoch, of frequent ones not in
-            each. An epoch stays as long. With `augment`, a row's copies are augmented each in its own way.
-            Development and test rows are never resampled.
-        language_temperature: Draw training rows so that a language with n of them has a share proportional
-            to n^(1/T): 1 leaves the languages as they are, and the greater, the more alike they are (XLM-R
-            took 3.3, multilingual BERT 1.4). With `balance: label` the labels are equal within each language.
-        cache_audio: Keep decoded audio in memory as 16-bit samples, up to 4 hours (14,400 s) in all, so that
-            it is decoded once. Without effect when `num_workers` is above 0.
+        balance: Sample training rows so that each label, each language, or each label in each language is
+            equally frequent. An epoch keeps its length: rare rows are repeated in it, and frequent ones are
+            not in each. With `augment`, the copies of a row differ.
+        language_temperature: Sample training rows so that a language with n rows has a share proportional to
+            n^(1/T): 1 keeps the languages' shares, and a greater T makes them more equal (XLM-R: 3.3,
+            multilingual BERT: 1.4). With `balance: label`, labels are equal within each language.
+        cache_audio: Keep up to 4 hours (14,400 s) of decoded audio in memory as 16-bit samples. Without
+            effect if `num_workers` is above 0.
         fold: Ignore the column `split` and split by speaker: this fold's speakers are the test split.
-        folds: Into how many folds the sorted speakers are cut.
-        dev_speakers: How many speakers after the fold's own, cyclically, are the development split. The
+        folds: Number of folds that the sorted speakers are cut into.
+        dev_speakers: Number of speakers after the fold's own, cyclically, in the development split. The
             others are the training split.
-        augment: Augmentations of the training rows and their options, in the order in which they are made,
-            such as `{reverb: {p: 0.3}, noise: {snr_db: [5, 20], p: 0.5}}`: noise, reverb, speed, pitch, gain,
-            codec, time_mask; over a feature store spec_augment alone. What each does to the evidence in a
-            voice: `mmsr.data.audio.augmentation`.
-        train_languages: Train, and select models, on rows of these languages alone, such as `[vi]`; test rows
-            of the others then show what crosses over (zero-shot).
-        rationales: What training and development rows have as rationale: their own (`given`), another row's
+        augment: Augmentations of the training rows with their options, in order, such as
+            `{reverb: {p: 0.3}, noise: {snr_db: [5, 20], p: 0.5}}`: noise, reverb, speed, pitch, gain, codec,
+            time_mask; with a feature store only spec_augment. See `mmsr.data.audio.augmentation`.
+        train_languages: Train, and select models, on rows of these languages only, such as `[vi]`; test rows
+            of the others are then zero-shot.
+        rationales: Rationales of training and development rows: their own (`given`), another row's
             (`permuted`), another row's of the same label (`permuted_within_label`), or the label's most
-            frequent one (`template`). All but the first are controls: see
-            `mmsr.data.loading.controls`. Test rows keep theirs.
+            frequent one (`template`). All but the first are controls: see `mmsr.data.loading.controls`.
     """
 
     audio_features: AudioFeatures | None = None
@@ -159,11 +155,9 @@ class MmsrDataModule(LightningDataModule):
         self.manifest = manifest
         self.text_column = text_column
         self.split_names: dict[Split, str] = {"train": train_split, "dev": dev_split, "test": test_split}
-        self.columns = columns
-        self.label_map = label_map
+        self.columns, self.label_map = columns, label_map
         self.batch_seconds, self.batch_tokens, self.batch_rows = batch_seconds, batch_tokens, batch_rows
-        self.num_workers = num_workers
-        self.seed = seed
+        self.num_workers, self.seed = num_workers, seed
         self.streaming, self.stream_window = streaming, stream_window
         if rationales not in RATIONALES:
             raise ValueError(f"rationales is {rationales!r}; accepted: {', '.join(RATIONALES)}")
@@ -192,28 +186,28 @@ class MmsrDataModule(LightningDataModule):
         self._cached_seconds = 0.0
 
     def attach(self, processor: "MmsrProcessor", *, rationales: bool = True) -> None:
-        """Set the processor that makes the tensors, and whose labels are the label set.
+        """Set the model's processor.
 
         Args:
-            processor: The model's processor.
-            rationales: Whether the model writes rationales; without, batches have no `labels`.
+            processor: Makes the tensors; its labels are the label set.
+            rationales: Whether the model writes rationales; if not, batches have no `labels`.
         """
         self.processor = processor
         self._rationales = rationales
         known = set(processor.labels)
         if not all(known.issuperset(distinct(rows, "label")) for rows in self._rows.values()):
-            self._rows.clear()  # read again: indices become labels, unknown ones raise
+            self._rows.clear()  # read again: indices become labels, and unknown labels raise
         self._datasets.clear()
         self._cached_seconds = 0.0
 
     def check_augment(self, *, stored: bool) -> None:
-        """Refuse augmentations that would change nothing.
+        """Check that the model reads what the augmentations change.
 
         Args:
             stored: Whether the audio encoder's states come from a store, in place of waveforms.
 
         Raises:
-            ValueError: There is an augmentation of an input that the model does not read.
+            ValueError: An augmentation would have no effect.
         """
         if self.augmentations is None:
             return
@@ -248,16 +242,13 @@ class MmsrDataModule(LightningDataModule):
             )
 
     def setup(self, stage: str | None = None) -> None:
-        """Read the manifest and find what is wrong with the stage's splits before anything runs.
+        """Read the manifest, and check the splits of the stage.
 
         Raises:
-            ManifestError: The manifest has faults, a split is empty, or there are too few speakers to fold.
+            ManifestError: The manifest has issues, a split is empty, or there are too few speakers for folds.
         """
-        needed: dict[str | None, tuple[Split, ...]] = {
-            "fit": ("train", "dev"),
-            "validate": ("dev",),
-            "test": ("test",),
-        }
+        needed: dict[str | None, tuple[Split, ...]]
+        needed = {"fit": ("train", "dev"), "validate": ("dev",), "test": ("test",)}
         for split in needed.get(stage, ()):
             self._split_rows(split)
 
@@ -277,7 +268,7 @@ class MmsrDataModule(LightningDataModule):
         return self._split_rows("test")
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Shuffled batches, by a loader that can be resumed in the middle of an epoch."""
+        """Shuffled batches; the loader can be resumed in the middle of an epoch."""
         return self._stream_loader() if self.streaming else self._loader("train")
 
     def val_dataloader(self) -> DataLoader[Any]:
@@ -291,7 +282,7 @@ class MmsrDataModule(LightningDataModule):
     # ------------------------------------------------------------------ rows
 
     def _stream(self, split: Split) -> Iterator[Row]:
-        """The rows of a split as they come."""
+        """The rows of a split, read one by one."""
         labels = None if self.processor is None else self.processor.labels
         rows = stream_manifest(
             self.manifest,
@@ -308,7 +299,7 @@ class MmsrDataModule(LightningDataModule):
 
     def _split_rows(self, split: Split) -> datasets.Dataset:
         if self.streaming and split not in self._rows:
-            # the first training rows are enough for a tokenizer and for class weights
+            # the first training rows suffice for a tokenizer and class weights
             rows = list(itertools.islice(self._stream(split), _SAMPLED_ROWS if split == "train" else None))
             if rows:
                 self._rows[split] = datasets.Dataset.from_list(rows)
@@ -322,7 +313,12 @@ class MmsrDataModule(LightningDataModule):
                     self._rows[name] = self._in_languages(self._rows[name], self.train_languages)
                 self._rows[name] = control_rationales(self._rows[name], self.rationales, seed=self.seed)
         if split not in self._rows:
-            raise self._error("split", self._missing_split(split))
+            found = ", ".join(self.split_names[name] for name in self._rows) or "none of the three"
+            problem = (
+                f"no row is in {self.split_names[split]!r}; found: {found};"
+                f" accepted: a column `split` with this value, another {split}_split, or a fold (by speaker)"
+            )
+            raise self._error("split", problem)
         return self._rows[split]
 
     def _check_utterances(self, rows: datasets.Dataset) -> None:
@@ -336,7 +332,7 @@ class MmsrDataModule(LightningDataModule):
             raise self._error("asr_text", "is empty in all rows; accepted: transcripts, or text_column text")
 
     def _selected(self, rows: datasets.Dataset) -> dict[Split, datasets.Dataset]:
-        """The rows of each split that has some."""
+        """The rows of each split that is not empty."""
         names = self.split_names
         groups = select_rows(
             rows,
@@ -350,9 +346,9 @@ class MmsrDataModule(LightningDataModule):
         )
         if unused := len(rows) - sum(map(len, groups.values())):
             used = ", ".join(self.split_names.values())
-            others = [name for name in distinct(rows, "split") if name not in self.split_names.values()]
+            others = [repr(name) for name in distinct(rows, "split") if name not in self.split_names.values()]
+            found = ", ".join(others) or "none"
             name = Path(self.manifest).name
-            found = ", ".join(map(repr, others)) or "none"
             logger.warning("%s: %d rows are in no split of %s (theirs: %s)", name, unused, used, found)
         return {split: part for split, part in groups.items() if len(part)}
 
@@ -364,35 +360,34 @@ class MmsrDataModule(LightningDataModule):
             raise self._error("language", problem)
         return rows.select(rows_with(rows, "language", languages))
 
-    def _missing_split(self, split: Split) -> str:
-        found = ", ".join(self.split_names[name] for name in self._rows) or "none of the three"
-        return (
-            f"no row is in {self.split_names[split]!r}; found: {found};"
-            f" accepted: a column `split` with this value, another {split}_split, or a fold (by speaker)"
-        )
-
     def _error(self, column: str, *problems: str) -> ManifestError:
         return ManifestError([Issue(Path(self.manifest).name, None, column, problem) for problem in problems])
 
     # ------------------------------------------------------------------ batches
 
+    @property
+    def _batching(self) -> dict[str, Any]:
+        """Arguments that samplers and streams share: limits, seed and rank."""
+        return {
+            "max_seconds": self.batch_seconds,
+            "max_tokens": self.batch_tokens,
+            "max_rows": self.batch_rows,
+            "seed": self.seed,
+            "rank": 0 if self.trainer is None else self.trainer.global_rank,
+            "world_size": 1 if self.trainer is None else self.trainer.world_size,
+        }
+
     def _loader(self, split: Split) -> DataLoader[Any]:
         processor = self._attached()
         dataset = self._dataset(split)
-        trainer = self.trainer
         augmentations = dataset.augmentations
         stretch = 1.0 if augmentations is None else augmentations.stretch
         sampler = (BudgetBatchSampler if augmentations is None else EpochBatchSampler)(
             dataset.seconds * stretch,
             dataset.tokens,
-            max_seconds=self.batch_seconds,
-            max_tokens=self.batch_tokens,
-            max_rows=self.batch_rows,
             shuffle=split == "train",
-            seed=self.seed,
             balance=self._balance(dataset.rows) if split == "train" else None,
-            rank=0 if trainer is None else trainer.global_rank,
-            world_size=1 if trainer is None else trainer.world_size,
+            **self._batching,
         )
         loader: type[DataLoader[Any]] = ResumableLoader if split == "train" else DataLoader
         return loader(
@@ -404,7 +399,7 @@ class MmsrDataModule(LightningDataModule):
             pin_memory=torch.cuda.is_available(),
         )
 
-    def _stream_loader(self) -> StreamLoader:
+    def _stream_loader(self) -> ResumableLoader:
         processor, trainer = self._attached(), self.trainer
         if trainer is not None and (trainer.max_steps < 1 or not isinstance(trainer.val_check_interval, int)):
             raise ValueError(
@@ -412,7 +407,7 @@ class MmsrDataModule(LightningDataModule):
                 "--trainer.val_check_interval, after how many steps the development split is evaluated"
             )
         if self.audio_features is not None or self.text_features is not None:
-            raise ValueError("streaming passes a row once and keeps none; accepted: no feature_store with it")
+            raise ValueError("streaming keeps no row for a second pass; accepted: no feature_store with it")
         self.check_augment(stored=False)
         nothing = np.zeros(0)
         batches = StreamedBatches(
@@ -428,24 +423,19 @@ class MmsrDataModule(LightningDataModule):
             tokens=lambda rows: _count_tokens(processor, [row[self.text_column] for row in rows]),
             collate=Collator(processor, rationales=self._rationales),
             window=self.stream_window,
-            max_seconds=self.batch_seconds,
-            max_tokens=self.batch_tokens,
-            max_rows=self.batch_rows,
-            seed=self.seed,
-            rank=0 if trainer is None else trainer.global_rank,
-            world_size=1 if trainer is None else trainer.world_size,
+            **self._batching,
         )
-        return StreamLoader(batches, num_workers=self.num_workers, pin_memory=torch.cuda.is_available())
+        return ResumableLoader(
+            batches, batch_size=None, num_workers=self.num_workers, pin_memory=torch.cuda.is_available()
+        )
 
     def _attached(self) -> "MmsrProcessor":
         if self.processor is None:
-            raise RuntimeError(
-                "no processor yet; call datamodule.attach(processor) before its loaders are used"
-            )
+            raise RuntimeError("no processor yet; call datamodule.attach(processor) before using a loader")
         return self.processor
 
     def _balance(self, rows: datasets.Dataset) -> Balance | None:
-        """How often the training rows are drawn; None for each once."""
+        """Shares of the training rows; None to take each once."""
         temperature = self.language_temperature
         columns = self.balance.split(",") if self.balance else []
         values = {
@@ -467,7 +457,7 @@ class MmsrDataModule(LightningDataModule):
         )
 
     def _dataset(self, split: Split) -> "UtteranceDataset":
-        """The split's dataset, measured once and kept, so that its cache outlives a loader."""
+        """The split's dataset, kept so that its lengths and cache outlive a loader."""
         dataset = self._datasets.get(split)
         features = (self.audio_features, self.text_features)
         if dataset is None or (dataset.audio_features, dataset.text_features) != features:
@@ -501,7 +491,7 @@ class MmsrDataModule(LightningDataModule):
         return True
 
     def _seconds(self, rows: datasets.Dataset) -> np.ndarray:
-        """Length `[n]` of each row's audio: as the manifest says, or from its header; 0 without audio."""
+        """Duration `[n]` of each row's audio, from the manifest or the file's header; 0 without audio."""
         paths = column_of(rows, "audio")
         seconds = np.zeros(len(rows))
         if DURATION in rows.column_names:
@@ -517,21 +507,18 @@ class MmsrDataModule(LightningDataModule):
 
         with ThreadPoolExecutor() as pool:
             lengths = list(pool.map(measure, paths.take(asked).to_pylist()))
-        faults = [
+        problems = [
             f"row with id {rows[int(row)]['id']!r}: {length}"
             for row, length in zip(asked, lengths, strict=True)
             if isinstance(length, AudioError)
         ]
-        if faults:
-            raise self._error("audio", *faults)
+        if problems:
+            raise self._error("audio", *problems)
         seconds[asked] = [length for length in lengths if not isinstance(length, AudioError)]
         return seconds
 
     def _tokens(self, rows: datasets.Dataset) -> np.ndarray:
-        """Transcript tokens `[n]` of each row; 0 without transcript.
-
-        Of many rows only some are counted; the others' tokens follow from their characters.
-        """
+        """Token count `[n]` of each row's transcript; for a large split estimated from characters."""
         assert self.processor is not None
         texts = column_of(rows, self.text_column)
         characters = pc.fill_null(pc.utf8_length(texts), 0).to_numpy()
@@ -540,7 +527,7 @@ class MmsrDataModule(LightningDataModule):
             some = np.random.default_rng(0).choice(some, _COUNTED_ROWS, replace=False)
         counts = _count_tokens(self.processor, texts.take(some).to_pylist())
         if len(some) < np.count_nonzero(characters):
-            # languages differ in tokens per character: of ten rows, nine have not more than this
+            # languages differ in tokens per character: nine of ten rows have at most this
             share = np.quantile(counts / characters[some], 0.9)
             logger.info(
                 "tokens of %d rows counted, of the others estimated: %.2f a character", len(some), share
@@ -553,7 +540,7 @@ class MmsrDataModule(LightningDataModule):
 
 
 def _count_tokens(processor: "MmsrProcessor", texts: Sequence[str | None]) -> np.ndarray:
-    """Tokens `[n]` of each transcript; 0 without one."""
+    """Token count `[n]` of each transcript; 0 without one."""
     if not any(texts):
         return np.zeros(len(texts), dtype=np.int64)
     counted = processor.tokenizer([text or "" for text in texts])[INPUT_IDS]

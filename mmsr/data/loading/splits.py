@@ -1,11 +1,11 @@
-"""Splits of a manifest: which rows are train, dev and test, or which fold they are in.
+"""Splits of a manifest: which rows are train, dev and test, or in which fold they are.
 
     rows ─► groups, which are never cut ─┐
                                          ├─► split or fold of each row ─► a copy of the file, and its recipe
     rows ─► strata, which are kept even ─┘
 
 A group is a speaker, a block of consecutive rows (one recording), or a single row; groups that share a
-sentence can be made one. The same rows, settings and seed give the same splits.
+sentence can be merged. The same rows, settings and seed give the same splits.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ from mmsr.data.manifest.manifest import (
     rows_with,
 )
 from mmsr.data.manifest.sentences import codes, telling_sentences
-from mmsr.data.manifest.tables import Table, checked_ending, is_blank, read_table, write_table
+from mmsr.data.manifest.tables import checked_ending, is_blank, read_table, write_table
 from mmsr.files import write_file
 
 logger = logging.getLogger(__name__)
@@ -59,22 +59,22 @@ def select_rows(
 
     Args:
         rows: The rows of a manifest.
-        split: The value of the column `split` in the test rows.
-        train_split: The value in the training rows.
-        dev_split: The value in the development rows.
+        split: Value of the column `split` in the test rows.
+        train_split: Value in the training rows.
+        dev_split: Value in the development rows.
         fold: Select by this fold of the speakers (see `speaker_fold`) instead of the column `split`.
-        folds: The number of folds.
-        dev_speakers: The number of speakers in the development rows of a fold.
-        required: Splits that must have rows. If the test rows are required and no row of the manifest has a
-            split, all rows are test rows, which is logged.
+        folds: Number of folds.
+        dev_speakers: Number of speakers in the development rows of a fold.
+        required: Splits that must have rows. If `test` is required and no row has a split, all rows are test
+            rows, which is logged.
         source: The manifest, for messages.
 
     Returns:
-        The rows of `train`, `dev` and `test`; a split that is not required may have none.
+        The rows of `train`, `dev` and `test`; a split that is not required may be empty.
 
     Raises:
         ManifestError: A row has no speaker, or there are too few speakers for the folds.
-        ValueError: There is no such fold, or a required split has no rows.
+        ValueError: There is no such fold, or a required split is empty.
     """
     values: dict[Split, str] = {"train": train_split, "dev": dev_split, "test": split}
     if fold is not None:
@@ -100,12 +100,10 @@ def has_splits(rows: datasets.Dataset) -> bool:
 def speaker_fold(
     rows: datasets.Dataset, *, fold: int, folds: int = 4, dev_speakers: int = 2, source: str = "manifest"
 ) -> dict[str, list[int]]:
-    """Split rows by speaker: the sorted speakers are cut into `folds` runs, of which one is the test split.
+    """Split rows by speaker: the sorted speakers are cut into `folds` runs, and one run is the test split.
 
-    The `dev_speakers` speakers after it, cyclically, are the development split, the others the training
+    The next `dev_speakers` speakers, cyclically, are the development split; the others are the training
     split.
-
-    `source` is the manifest's name in errors.
 
     Returns:
         Row numbers of `train`, `dev` and `test`.
@@ -121,7 +119,7 @@ def speaker_fold(
         raise ManifestError([Issue(source, None, "speaker", problem)])
     speakers = distinct(rows, "speaker")
     start, stop = (len(speakers) * part // folds for part in (fold, fold + 1))
-    others = speakers[stop:] + speakers[:start]  # from the fold's end on, around
+    others = speakers[stop:] + speakers[:start]
     if len(speakers) < folds or len(others) <= dev_speakers:
         problem = (
             f"has {len(speakers)} speakers; accepted: enough for {folds} folds,"
@@ -143,21 +141,21 @@ def split_rows(
     seed: int = 0,
     source: str = "manifest",
 ) -> np.ndarray:
-    """Deal rows out into splits.
+    """Assign rows to splits.
 
     Single rows are sampled systematically, so that every stratum is within a row or two of its share. Groups
-    are dealt out roughly from the largest to the smallest, each to the split where the counts of all strata
-    come nearest to their shares (what scikit-learn's StratifiedGroupKFold does for equal shares); no split
+    are assigned roughly from the largest to the smallest, each to the split where the counts of all strata
+    come nearest to their shares (as in scikit-learn's StratifiedGroupKFold, for unequal shares). No split
     stays empty.
 
     Args:
         rows: A manifest's rows, in the file's order.
-        by: What is never cut.
+        by: The groups that are never cut.
         shares: Name and share of each split, any positive numbers; SHARES by default.
-        stratify: Columns of whose values each split has its share, so far as the groups allow.
+        stratify: Columns whose values have equal shares in all splits, as far as the groups allow.
         block_rows: Rows of a block.
-        keep_texts: Whether groups that share a sentence are one group.
-        seed: Of the order of the groups.
+        keep_texts: Whether to merge groups that share a sentence.
+        seed: Seed of the order of the groups.
         source: The manifest's name in errors.
 
     Returns:
@@ -165,8 +163,7 @@ def split_rows(
 
     Raises:
         ManifestError: A row has no speaker, or there are fewer groups than splits.
-        ValueError: A share is not positive, a column cannot be stratified by, or splits were asked for where
-            each speaker is a fold.
+        ValueError: A share is not positive, a column cannot be stratified by, or `by` makes folds.
     """
     if by == "leave-one-speaker-out":
         raise ValueError("--by leave-one-speaker-out makes folds; accepted: --by speaker for splits")
@@ -195,13 +192,10 @@ def fold_rows(
     seed: int = 0,
     source: str = "manifest",
 ) -> np.ndarray:
-    """Deal rows out into folds of like size and like strata, by scikit-learn.
+    """Assign rows to folds of similar size and strata, by scikit-learn.
 
-    Where groups are not cut the seed decides little: groups of unlike size have one order.
-
-    By speaker and not stratified, the folds are those of `mmsr fit --data.fold` (`speaker_fold`).
-
-    Arguments are those of `split_rows`, but for `folds`, which leave-one-speaker-out counts itself.
+    By speaker and without strata, the folds are those of `mmsr fit --data.fold` (`speaker_fold`). The
+    arguments are those of `split_rows`, except `folds`, which leave-one-speaker-out counts itself.
 
     Returns:
         Number `[n]` of each row's fold.
@@ -213,7 +207,7 @@ def fold_rows(
     if by == "leave-one-speaker-out":
         groups = _groups(rows, by="speaker", block_rows=block_rows, keep_texts=False, source=source)
         _enough(groups, 2, "folds", by=by, source=source)
-        return np.unique(column_of(rows, "speaker").to_pylist(), return_inverse=True)[1]  # in their order
+        return np.unique(column_of(rows, "speaker").to_pylist(), return_inverse=True)[1]
     if folds is None or folds < 2:
         raise ValueError(f"--folds is {folds}; accepted: 2 or more")
     groups = _groups(rows, by=by, block_rows=block_rows, keep_texts=keep_texts, source=source)
@@ -242,7 +236,7 @@ def fold_rows(
 
 
 def splits_of_fold(folds: np.ndarray, fold: int) -> np.ndarray:
-    """Name `[n]` of each row's split: one fold is test, the next one, cyclically, is dev, the others train.
+    """Name `[n]` of each row's split: a fold is test, the next one, cyclically, is dev, the others are train.
 
     Raises:
         ValueError: There is no such fold, or there are fewer than three.
@@ -266,20 +260,20 @@ def split_manifest(
     command: str | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
-    """Write a copy of a manifest with its column `split` or `fold`, and beside it how that was made.
+    """Write a copy of a manifest with a new column `split` or `fold`, and a recipe beside it.
 
-    All other columns stay as they were, and audio paths are told from where the copy lies. The recipe is the
-    file `<out's stem>.split.json`.
+    All other columns stay as they were; audio paths are relative to the copy. The recipe is the file
+    `<out's stem>.split.json`.
 
     Args:
         source: A csv, tsv, jsonl, parquet or xlsx file without issues.
         out: The copy, in any of these formats.
-        by: What is never cut.
+        by: The groups that are never cut.
         shares: As for `split_rows`; not with `folds`.
         folds: Make folds, and write their numbers into the column `fold`.
-        fold: Write into `split` which rows this fold tests, selects models on and trains on.
-        replace_column: Whether the column may have values already, which the copy then loses.
-        columns: Where a column has another name in the file.
+        fold: Write the splits of this fold into the column `split` (see `splits_of_fold`).
+        replace_column: Whether to replace values that the column has.
+        columns: Names of columns in the file, if they differ.
         command: The command line, for the recipe.
         **settings: `stratify`, `block_rows`, `keep_texts` and `seed` of `split_rows`.
 
@@ -289,8 +283,8 @@ def split_manifest(
 
     Raises:
         ManifestError: The manifest has issues (audio files are not opened), too few groups, or values in the
-            column that would be written.
-        ValueError: Settings do not go together, or an ending is not known.
+            column.
+        ValueError: Settings do not go together, or an ending is unknown.
     """
     source, out = Path(source), Path(out)
     checked_ending(out)
@@ -320,8 +314,13 @@ def split_manifest(
         raise ValueError(
             f"{source}: its blank rows cannot be told from others; accepted: a file without them"
         )
-    before = _digest(source)  # the copy may take its place
-    write_table(out, _changed(table, source, out, name, values, columns or {}))
+    before = _digest(source)  # the copy may replace it
+    copy = table.filled(name, dict(zip(table.numbers, values, strict=True)))
+    if source.parent.resolve() != out.parent.resolve():
+        copy = copy.moved((columns or {}).get("audio", "audio"), source.parent, out.parent)
+    if copy.schema is not None and name in copy.schema.names:  # its type may be a number
+        copy = replace(copy, schema=copy.schema.remove(copy.schema.get_field_index(name)))
+    write_table(out, copy)
     recipe = {
         "manifest": out.name,
         "column": column,
@@ -357,21 +356,19 @@ def _groups(rows: datasets.Dataset, *, by: By, block_rows: int, keep_texts: bool
 
 
 def _united(groups: np.ndarray, sentences: np.ndarray) -> np.ndarray:
-    """Groups `[n]`, united where their rows share a sentence (-1: none): a graph's connected components."""
+    """Groups `[n]`, merged if their rows share a sentence (-1: none): connected components of a graph."""
     try:
         from scipy.sparse import coo_array
         from scipy.sparse.csgraph import connected_components
     except ImportError as error:
         raise ValueError("--keep-texts needs scipy: pip install 'mmsr[report]'") from error
 
-    said = sentences >= 0
+    known = sentences >= 0
     size = int(groups.max()) + 1
     nodes = size + int(sentences.max(initial=-1)) + 1
-    edges = (groups[said], size + sentences[said])
-    _, parts = connected_components(
-        coo_array((np.ones(said.sum()), edges), shape=(nodes, nodes)), directed=False
-    )
-    return parts[groups]
+    edges = (groups[known], size + sentences[known])
+    graph = coo_array((np.ones(known.sum()), edges), shape=(nodes, nodes))
+    return connected_components(graph, directed=False)[1][groups]
 
 
 def _enough(groups: np.ndarray, wanted: int, what: str, *, by: By, source: str) -> None:
@@ -382,7 +379,7 @@ def _enough(groups: np.ndarray, wanted: int, what: str, *, by: By, source: str) 
 
 
 def _strata(rows: datasets.Dataset, columns: Sequence[str]) -> np.ndarray:
-    """Number `[n]` of each row's stratum: its values in some columns, of which none may be missing too."""
+    """Number `[n]` of each row's stratum, its values in the columns; a missing value is one too."""
     strata = np.zeros(len(rows), dtype=np.int64)
     for column in columns:
         if column not in _COLUMNS:
@@ -395,10 +392,10 @@ def _strata(rows: datasets.Dataset, columns: Sequence[str]) -> np.ndarray:
 def _deal_rows(strata: np.ndarray, shares: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Number `[n]` of each row's split, by the shares `[k]`: systematic sampling of the rows by stratum."""
     split = np.full(len(strata), int(shares.argmax()))
-    left = np.lexsort((rng.random(len(strata)), strata))  # rows of a stratum side by side, in random order
+    left = np.lexsort((rng.random(len(strata)), strata))  # by stratum, in random order within each
     quotas = _whole(shares * len(strata)).astype(int)
     for part in np.argsort(shares, kind="stable"):
-        if part != shares.argmax():  # which keeps what is left
+        if part != shares.argmax():  # this one keeps the rest
             places = ((np.arange(quotas[part]) + 0.5) * len(left) / quotas[part]).astype(int)
             split[left[places]] = part
             left = np.delete(left, places)
@@ -408,18 +405,18 @@ def _deal_rows(strata: np.ndarray, shares: np.ndarray, rng: np.random.Generator)
 def _deal_groups(
     groups: np.ndarray, strata: np.ndarray, shares: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Number `[n]` of each row's split, by the shares `[k]`: each group goes where it fits."""
+    """Number `[n]` of each row's split, by the shares `[k]`: each group goes where it fits best."""
     counts = np.zeros((int(groups.max()) + 1, int(strata.max()) + 2))  # [groups, strata and all]
     np.add.at(counts, (groups, strata), 1)
     counts[:, -1] = counts.sum(axis=1)
     goal = shares[:, None] * counts.sum(axis=0)
     filled = np.zeros_like(goal)
     split = np.zeros(len(counts), dtype=np.int64)
-    # The largest first, since small ones make up for them; roughly, or the seed would decide nothing.
+    # the largest first, since small ones even out the rest; roughly, so that the seed matters
     order = np.argsort(-counts[:, -1] * rng.uniform(0.6, 1.4, len(counts)), kind="stable")
     for place, group in enumerate(order):
         own = counts[group]
-        cost = (own * (2 * (filled - goal) + own) / goal).sum(axis=1)  # how much further from the goal
+        cost = (own * (2 * (filled - goal) + own) / goal).sum(axis=1)  # increase of the distance to the goal
         empty = filled[:, -1] == 0
         if len(order) - place <= empty.sum():
             cost[~empty] = np.inf
@@ -429,7 +426,7 @@ def _deal_groups(
 
 
 def _whole(parts: np.ndarray) -> np.ndarray:
-    """Whole numbers of the same sum, by largest remainder; none is 0."""
+    """Integers of the same sum, by largest remainder; none is 0."""
     whole = np.floor(parts + 1e-9)
     remainders = np.argsort(whole - parts, kind="stable")
     whole[remainders[: round(parts.sum() - whole.sum())]] += 1
@@ -437,22 +434,6 @@ def _whole(parts: np.ndarray) -> np.ndarray:
         whole[whole.argmax()] -= 1
         whole[whole.argmin()] += 1
     return whole
-
-
-# ---------------------------------------------------------------------- files
-
-
-def _changed(
-    table: Table, source: Path, out: Path, column: str, values: Sequence[str], columns: Mapping[str, str]
-) -> Table:
-    """A table with a column set, and its audio told from where the copy lies."""
-    changed = table.filled(column, dict(zip(table.numbers, values, strict=True)))
-    if source.parent.resolve() != out.parent.resolve():
-        changed = changed.moved(columns.get("audio", "audio"), source.parent, out.parent)
-    schema = changed.schema
-    if schema is not None and column in schema.names:  # its type may be of numbers
-        changed = replace(changed, schema=schema.remove(schema.get_field_index(column)))
-    return changed
 
 
 def _counts(rows: datasets.Dataset, values: Sequence[str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Rows of a manifest as utterances, and utterances as a batch of the processor's tensors.
+"""From rows of a manifest to utterances, and from utterances to a batch of the processor's tensors.
 
     row ─► Audio ─► augmentations ─► waveform [s]  ─┐
            or audio_features ─► [f, l, d]           ├─► LoadedUtterance ─► processor ─► batch
@@ -34,15 +34,15 @@ TextFeatures = Callable[[str], torch.Tensor]
 
 @dataclass(frozen=True, slots=True)
 class LoadedUtterance:
-    """One row as the collator takes it; None for what the row lacks, or what is not asked for.
+    """A row for the collator; None for what it lacks.
 
     Attributes:
-        id: Of the row.
+        id: The row's id.
         text: The transcript.
         rationale: The rationale.
         sentiment: The label's name.
         audio: Waveform `[s]`, float32 at 16 kHz.
-        audio_features: In its place, the audio encoder's states `[f, l, d]`.
+        audio_features: The audio encoder's states `[f, l, d]`, in place of the waveform.
         text_features: The text encoder's states `[t, l, d]`.
     """
 
@@ -56,22 +56,20 @@ class LoadedUtterance:
 
 
 class UtteranceDataset(Dataset[LoadedUtterance]):
-    """Rows with their audio decoded, or in its place a frozen encoder's states.
+    """Rows with their audio decoded, or with a frozen encoder's states in its place.
 
-    `dataset[row]` is the row as it is, `dataset[epoch, row, draw]` as it is augmented in this epoch, when it
-    is drawn for the first time (0), the second (1) ...
+    `dataset[row]` is the row without augmentation; `dataset[epoch, row, draw]` is augmented.
 
     Args:
         rows: A split of a manifest.
-        seconds: Length `[n]` of each row's audio.
-        tokens: Length `[n]` of each row's transcript.
-        text_column: Which column is `text`.
+        seconds: Duration `[n]` of each row's audio.
+        tokens: Token count `[n]` of each row's transcript.
+        text_column: The column that becomes `text`.
         audio_features: Gives the audio encoder's states of a path.
         text_features: Gives the text encoder's states of a transcript.
-        cache: Keep decoded audio, rounded to 16 bits (the first time too, so that all epochs are alike);
-            it is kept as it is without augmentation.
-        augmentations: Change rows that are asked for with their epoch and draw.
-        seed: Of the augmentations, with the epoch, the draw and the row's id.
+        cache: Keep decoded audio before augmentation, rounded to 16 bits (in the first epoch too).
+        augmentations: Augmentations of rows with an epoch and a draw.
+        seed: Seed of the augmentations, with the epoch, the draw and the row's id.
     """
 
     def __init__(
@@ -136,9 +134,9 @@ class UtteranceDataset(Dataset[LoadedUtterance]):
 
 
 class Collator:
-    """Turns utterances into one batch: the processor's tensors, and encoders' states where there are any.
+    """Turns utterances into a batch: the processor's tensors, and encoders' states if there are any.
 
-    A modality that no utterance of a batch has is not given to the processor.
+    A modality that no utterance has is left out of the batch.
 
     Args:
         processor: Makes `input_values`, `input_ids`, `labels`, `sentiment_labels` and their masks.
@@ -153,8 +151,8 @@ class Collator:
         """Make a batch.
 
         Returns:
-            The processor's tensors; with features, `audio_features` `[b, f, l, d]` float32 and
-            `audio_features_mask` `[b, f]`, where a row without audio is all zero, and no waveform;
+            The processor's tensors. With features, `audio_features` `[b, f, l, d]` float32 and
+            `audio_features_mask` `[b, f]` (all zero in a row without audio) in place of the waveforms, and
             `text_features` `[b, t, l, d]` float32, whose mask is `attention_mask`.
         """
         columns = {name: [getattr(utterance, name) for utterance in utterances] for name in self.inputs}
@@ -172,7 +170,7 @@ def _any(values: Sequence[object]) -> bool:
 
 
 def _placed(features: Sequence[torch.Tensor | None], mask: torch.Tensor) -> torch.Tensor:
-    """Features `[n, l, d]` of n tokens, None for no text, and where these are `[b, t]` -> `[b, t, l, d]`."""
+    """Each row's features `[n, l, d]` at the n ones of its mask `[b, t]`; zero elsewhere `[b, t, l, d]`."""
     shape = next(feature.shape[1:] for feature in features if feature is not None)
     placed = torch.zeros(*mask.shape, *shape)
     for row, feature in enumerate(features):

@@ -1,8 +1,7 @@
-import csv
-import itertools
+"""The data module: splits, folds, batches, caches, augmentation, balance and resumed training."""
+
 import logging
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,96 +10,16 @@ import pytest
 import soundfile
 import torch
 from jsonargparse import ArgumentParser
-from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning import Trainer
 
 from mmsr.data.audio.decoding import Audio, AudioError
 from mmsr.data.loading.datamodule import MmsrDataModule
-from mmsr.data.loading.utterances import Collator, LoadedUtterance
 from mmsr.data.manifest.manifest import ManifestError
-from mmsr.model.processing import padded_states
 
 LABELS = ["negative", "neutral", "positive"]
 
 
-class StandInProcessor:
-    """What the data module asks of a processor, with a token for each word."""
-
-    labels = LABELS
-
-    def __init__(self) -> None:
-        self.calls: list[dict[str, Any]] = []
-
-    def tokenizer(self, texts: list[str]) -> dict[str, list[list[int]]]:
-        return {"input_ids": [[len(word) for word in text.split()] for text in texts]}
-
-    def __call__(self, **inputs: Any) -> dict[str, torch.Tensor]:
-        self.calls.append(inputs)
-        assert inputs.pop("sampling_rate") == 16000 and inputs.pop("return_tensors") == "pt"
-        sentiment = inputs.pop("sentiment")
-        tensors = {"sentiment_labels": [-100 if name is None else LABELS.index(name) for name in sentiment]}
-        batch = {name: torch.tensor(values) for name, values in tensors.items()}
-        names = {"audio": "input_values", "text": "input_ids", "rationale": "labels"}
-        if states := inputs.pop("audio_features", None):
-            batch |= padded_states(states)
-        for name, values in inputs.items():
-            if name != "audio":
-                values = self.tokenizer([value or "" for value in values])["input_ids"]
-            rows = [torch.as_tensor([] if value is None else value, dtype=torch.float) for value in values]
-            batch[names[name]] = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        return batch
-
-
-@pytest.fixture
-def manifest(tmp_path: Path) -> Path:
-    """48 rows of 8 speakers: a level for each row, so that a waveform tells its row."""
-    rng = np.random.default_rng(0)
-    rows = []
-    for row in range(48):
-        name = f"{row}.wav"
-        soundfile.write(tmp_path / name, np.full(rng.integers(1600, 8000), (row + 1) / 100), 16000)
-        rows.append(
-            {
-                "id": f"u{row}",
-                "audio": name,
-                "text": " ".join(["word"] * rng.integers(1, 9)),
-                "asr_text": "heard this",
-                "label": LABELS[row % 3],
-                "rationale": "because of the voice",
-                "speaker": f"s{row % 8:02d}",
-                "split": ("train", "train", "dev", "test")[row % 4],
-            }
-        )
-    return write(tmp_path / "m.csv", rows)
-
-
-def write(path: Path, rows: list[dict[str, Any]]) -> Path:
-    with open(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0].keys())
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
-
-
-def change(path: Path, edit: Callable[[int, dict[str, str]], None]) -> Path:
-    with open(path, newline="") as file:
-        rows = list(csv.DictReader(file))
-    for number, row in enumerate(rows):
-        edit(number, row)
-    return write(path, rows)
-
-
-def module(path: Path, **options: Any) -> MmsrDataModule:
-    data = MmsrDataModule(str(path), **{"batch_seconds": 2.0, **options})
-    data.attach(StandInProcessor())  # type: ignore[arg-type]
-    return data
-
-
-def rows_of(batch: dict[str, torch.Tensor]) -> list[int]:
-    return [round(float(level) * 100) - 1 for level in batch["input_values"][:, 0]]
-
-
-def test_splits_come_from_the_column_and_batches_cover_them(manifest: Path):
+def test_splits_come_from_the_column_and_batches_cover_them(manifest: Path, module: Any, rows_of: Any):
     data = module(manifest)
     data.setup("fit")
     assert [len(rows) for rows in (data.train_rows, data.dev_rows, data.test_rows)] == [24, 12, 12]
@@ -126,14 +45,14 @@ def test_rows_can_be_read_before_a_processor_is_there_but_not_batches(manifest: 
         data.train_dataloader()
 
 
-def test_the_processor_s_labels_are_the_label_set(manifest: Path):
+def test_the_processor_s_labels_are_the_label_set(manifest: Path, processor: Any, change: Any, module: Any):
     change(manifest, lambda number, row: row.update(label="2" if number % 2 else "neutral"))
     data = MmsrDataModule(str(manifest))
     assert set(data.train_rows["label"]) == {"2", "neutral"}
-    data.attach(StandInProcessor())  # type: ignore[arg-type]
+    data.attach(processor)
     assert set(data.train_rows["label"]) == {"positive", "neutral"}
     rows = data.train_rows
-    data.attach(StandInProcessor())  # type: ignore[arg-type]
+    data.attach(processor)
     assert data.train_rows is rows
     change(manifest, lambda number, row: row.update(label="cheerful"))
     with pytest.raises(
@@ -142,7 +61,7 @@ def test_the_processor_s_labels_are_the_label_set(manifest: Path):
         module(manifest).setup("fit")
 
 
-def test_split_names_and_columns_can_differ(manifest: Path):
+def test_split_names_and_columns_can_differ(manifest: Path, change: Any, module: Any):
     change(manifest, lambda _, row: row.update(split={"dev": "valid"}.get(row["split"], row["split"])))
     data = module(manifest, dev_split="valid", columns={"text": "asr_text"})
     assert len(data.dev_rows) == 12 and set(data.dev_rows["text"]) == {"heard this"}
@@ -153,7 +72,7 @@ def test_split_names_and_columns_can_differ(manifest: Path):
     data.setup("test")
 
 
-def test_the_asr_transcript_can_be_read(manifest: Path):
+def test_the_asr_transcript_can_be_read(manifest: Path, change: Any, module: Any):
     batch = next(iter(module(manifest, text_column="asr_text").val_dataloader()))
     assert batch["input_ids"].shape[1] == 2
     change(manifest, lambda _, row: row.update(asr_text=""))
@@ -167,7 +86,7 @@ def test_the_asr_transcript_can_be_read(manifest: Path):
         module(manifest, text_column="asr_text").setup("fit")
 
 
-def test_folds_are_by_speaker_and_each_speaker_is_tested_once(manifest: Path):
+def test_folds_are_by_speaker_and_each_speaker_is_tested_once(manifest: Path, module: Any):
     tested = []
     for fold in range(4):
         data = module(manifest, fold=fold)
@@ -182,7 +101,7 @@ def test_folds_are_by_speaker_and_each_speaker_is_tested_once(manifest: Path):
     assert set(last.dev_rows["speaker"]) == {"s00", "s01"}
 
 
-def test_folds_need_speakers(manifest: Path):
+def test_folds_need_speakers(manifest: Path, change: Any, module: Any):
     with pytest.raises(
         ManifestError, match="column speaker: has 8 speakers; accepted: enough for 9 folds, 2 dev"
     ):
@@ -218,7 +137,7 @@ def test_bad_options_are_named(options: dict[str, Any], text: str):
         MmsrDataModule("m.csv", **options)
 
 
-def test_unusable_audio_is_told_with_its_row(manifest: Path, tmp_path: Path):
+def test_unusable_audio_is_told_with_its_row(manifest: Path, tmp_path: Path, module: Any):
     (tmp_path / "0.wav").write_text("words")
     soundfile.write(tmp_path / "5.wav", np.zeros(0), 16000)
     with pytest.raises(ManifestError) as error:
@@ -231,7 +150,7 @@ def test_unusable_audio_is_told_with_its_row(manifest: Path, tmp_path: Path):
     )
 
 
-def test_nan_audio_is_told_with_its_row(manifest: Path, tmp_path: Path):
+def test_nan_audio_is_told_with_its_row(manifest: Path, tmp_path: Path, module: Any):
     soundfile.write(tmp_path / "4.wav", np.full(1600, np.nan), 16000, subtype="FLOAT")
     text = r"row with id 'u4', column audio: .*4\.wav: 1600 of 1600 samples are NaN or infinite"
     with pytest.raises(AudioError, match=text):
@@ -242,7 +161,7 @@ def test_nan_audio_is_told_with_its_row(manifest: Path, tmp_path: Path):
         list(data.train_dataloader())
 
 
-def test_a_missing_modality_is_left_to_the_processor(manifest: Path):
+def test_a_missing_modality_is_left_to_the_processor(manifest: Path, change: Any, module: Any):
     def edit(number: int, row: dict[str, str]) -> None:
         if number % 4 == 2:  # development rows without audio
             row["audio"] = ""
@@ -257,13 +176,15 @@ def test_a_missing_modality_is_left_to_the_processor(manifest: Path):
     assert any(None in call["text"] for call in calls if "text" in call)
 
 
-def test_a_model_without_rationales_gets_none(manifest: Path):
+def test_a_model_without_rationales_gets_none(manifest: Path, processor: Any, module: Any):
     data = module(manifest)
-    data.attach(StandInProcessor(), rationales=False)  # type: ignore[arg-type]
+    data.attach(processor, rationales=False)
     assert set(next(iter(data.train_dataloader()))) == {"input_values", "input_ids", "sentiment_labels"}
 
 
-def test_cached_audio_is_decoded_once_and_the_same(manifest: Path, monkeypatch: pytest.MonkeyPatch):
+def test_cached_audio_is_decoded_once_and_the_same(
+    manifest: Path, monkeypatch: pytest.MonkeyPatch, module: Any
+):
     data = module(manifest)
     first = list(data.val_dataloader())
     plain = list(module(manifest, cache_audio=False).val_dataloader())
@@ -275,7 +196,7 @@ def test_cached_audio_is_decoded_once_and_the_same(manifest: Path, monkeypatch: 
 
 
 def test_a_large_corpus_is_not_cached(
-    manifest: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    manifest: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, module: Any
 ):
     monkeypatch.setattr("mmsr.data.loading.datamodule._CACHED_SECONDS", 5.0)
     data = module(manifest)
@@ -288,14 +209,14 @@ def test_a_large_corpus_is_not_cached(
     ]
 
 
-def test_workers_give_the_same_batches(manifest: Path):
+def test_workers_give_the_same_batches(manifest: Path, module: Any):
     alone = list(module(manifest, cache_audio=False).train_dataloader())
     shared = list(module(manifest, num_workers=2).train_dataloader())
     for one, other in zip(alone, shared, strict=True):
         assert torch.equal(one["input_values"], other["input_values"])
 
 
-def test_features_take_the_place_of_waveforms(manifest: Path, tmp_path: Path):
+def test_features_take_the_place_of_waveforms(manifest: Path, tmp_path: Path, change: Any, module: Any):
     def edit(number: int, row: dict[str, str]) -> None:
         if number % 8 == 0:
             row["audio"] = ""
@@ -323,34 +244,6 @@ def test_features_take_the_place_of_waveforms(manifest: Path, tmp_path: Path):
     assert seen == 18  # 24 training rows, 6 of them without audio
 
 
-def test_text_features_stand_where_their_tokens_do():
-    """Whatever side is padded, with rows that have no text."""
-
-    class Padded(StandInProcessor):
-        def __call__(self, **inputs: Any) -> dict[str, torch.Tensor]:
-            mask = torch.tensor([[0, 1, 1], [0, 0, 0], [1, 1, 1]])
-            return {"input_ids": mask * 7, "attention_mask": mask}
-
-    collate = Collator(Padded(), rationales=False)  # type: ignore[arg-type]
-    lengths = {"u0": 2, "u2": 3}
-
-    def utterance(name: str) -> LoadedUtterance:
-        states = torch.arange(1.0, lengths.get(name, 0) + 1)[:, None, None].half()
-        text, features = ("x", states) if name in lengths else (None, None)
-        audio = np.ones(3, dtype=np.float32)
-        return LoadedUtterance(name, text, None, None, audio=audio, text_features=features)
-
-    found = collate([utterance(name) for name in ("u0", "u1", "u2")])["text_features"]
-    assert found.dtype == torch.float32 and found.shape == (3, 3, 1, 1)
-    assert found.squeeze().tolist() == [[0, 1, 2], [0, 0, 0], [1, 2, 3]]
-
-
-AUGMENT: dict[str, dict[str, Any]] = {
-    "speed": {"factors": [0.8, 1.25], "p": 0.5},
-    "noise": {"snr_db": [0, 10], "p": 1},
-}
-
-
 def waveforms(
     data: MmsrDataModule, epoch: int, *, start: int = 0, workers_loader: Any = None
 ) -> dict[int, Any]:
@@ -367,31 +260,8 @@ def waveforms(
     return found
 
 
-class RowProcessor(StandInProcessor):
-    """Says which row is which by its transcript, since augmentation changes the waveforms."""
-
-    def __call__(self, **inputs: Any) -> dict[str, torch.Tensor]:
-        rows = [int(text.split()[0]) for text in inputs["text"]]
-        return {**super().__call__(**inputs), "row": torch.tensor(rows)}
-
-
-@pytest.fixture
-def numbered(manifest: Path) -> Path:
-    """The manifest, each transcript beginning with the row's number."""
-    return change(manifest, lambda number, row: row.update(text=f"{number} word"))
-
-
-def augmented(path: Path, **options: Any) -> MmsrDataModule:
-    pytest.importorskip(
-        "torchaudio", reason="augmentation computes with torchaudio: pip install 'mmsr[audio]'"
-    )
-    data = MmsrDataModule(str(path), **{"batch_seconds": 2.0, "augment": AUGMENT, **options})
-    data.attach(RowProcessor())  # type: ignore[arg-type]
-    return data
-
-
 @pytest.mark.parametrize("cache", [True, False])
-def test_augmentation_depends_on_seed_epoch_and_row_alone(numbered: Path, cache: bool):
+def test_augmentation_depends_on_seed_epoch_and_row_alone(numbered: Path, cache: bool, augmented: Any):
     data = augmented(numbered, cache_audio=cache)
     first, second = waveforms(data, 0), waveforms(data, 1)
     assert set(first) == set(second) == {row for row in range(48) if row % 4 < 2}
@@ -403,7 +273,7 @@ def test_augmentation_depends_on_seed_epoch_and_row_alone(numbered: Path, cache:
     assert 0 < len(rest) < len(second) and all(second[row] == samples for row, samples in rest.items())
 
 
-def test_workers_that_persist_hear_of_the_epoch(numbered: Path):
+def test_workers_that_persist_hear_of_the_epoch(numbered: Path, augmented: Any):
     alone = augmented(numbered, cache_audio=False)
     shared = augmented(numbered, num_workers=2)
     loader = shared.train_dataloader()
@@ -415,10 +285,10 @@ def test_workers_that_persist_hear_of_the_epoch(numbered: Path):
     assert heard[0] == heard[2] and all(heard[0][row] != heard[1][row] for row in heard[0])
 
 
-def test_development_and_test_rows_are_never_augmented(numbered: Path):
+def test_development_and_test_rows_are_never_augmented(numbered: Path, augmented: Any):
     plain = MmsrDataModule(str(numbered), batch_seconds=2.0)
-    plain.attach(RowProcessor())  # type: ignore[arg-type]
     changed = augmented(numbered)
+    plain.attach(changed.processor)
     for name in ("val_dataloader", "test_dataloader"):
         for one, other in zip(getattr(plain, name)(), getattr(changed, name)(), strict=True):
             assert torch.equal(one["input_values"], other["input_values"])
@@ -428,14 +298,14 @@ def test_development_and_test_rows_are_never_augmented(numbered: Path):
     assert np.array_equal(dataset[3].audio, plain._dataset("train")[3].audio)  # without an epoch: clean
 
 
-def test_batches_keep_to_their_budget_when_rows_become_longer(numbered: Path):
+def test_batches_keep_to_their_budget_when_rows_become_longer(numbered: Path, augmented: Any):
     data = augmented(numbered, augment={"speed": {"factors": [0.5], "p": 1}})
     sizes = [batch["input_values"].shape for batch in data.train_dataloader()]
     assert max(rows * samples for rows, samples in sizes) <= 2.0 * 16000 + 8
     assert max(samples for _, samples in sizes) > 8000
 
 
-def test_augmentation_and_a_feature_store_contradict(numbered: Path):
+def test_augmentation_and_a_feature_store_contradict(numbered: Path, augmented: Any):
     data = augmented(numbered)
     data.audio_features = lambda path: torch.ones(50, 1, 2)
     text = (
@@ -451,7 +321,7 @@ def test_augmentation_and_a_feature_store_contradict(numbered: Path):
         augmented(numbered, augment={"nois": {}})
 
 
-def test_stored_states_are_masked_in_training_alone(numbered: Path):
+def test_stored_states_are_masked_in_training_alone(numbered: Path, augmented: Any):
     data = augmented(numbered, augment={"spec_augment": {"frames": 20, "share": 0.5}})
     states = torch.randn(50, 2, 3)
     data.audio_features = lambda path: states.half()
@@ -467,7 +337,7 @@ def test_stored_states_are_masked_in_training_alone(numbered: Path):
     )
 
 
-def test_training_rows_alone_are_balanced(manifest: Path):
+def test_training_rows_alone_are_balanced(manifest: Path, change: Any, module: Any):
     def edit(number: int, row: dict[str, str]) -> None:
         row["label"] = "negative" if number < 8 else "positive"
         row["text"] = "word"
@@ -482,7 +352,9 @@ def test_training_rows_alone_are_balanced(manifest: Path):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_row_drawn_again_in_an_epoch_is_augmented_in_another_way(numbered: Path, workers: int):
+def test_a_row_drawn_again_in_an_epoch_is_augmented_in_another_way(
+    numbered: Path, workers: int, change: Any, augmented: Any
+):
     change(numbered, lambda number, row: row.update(label="negative" if number < 8 else "positive"))
     once = waveforms(augmented(numbered), 1)
     data = augmented(numbered, balance="label", num_workers=workers)
@@ -504,7 +376,7 @@ def test_a_row_drawn_again_in_an_epoch_is_augmented_in_another_way(numbered: Pat
     assert copies() == heard
 
 
-def test_what_is_balanced_by_must_be_there(manifest: Path):
+def test_what_is_balanced_by_must_be_there(manifest: Path, module: Any):
     text = "m.csv, column language: is missing in 24 training rows; accepted: a language in each, for "
     with pytest.raises(ManifestError, match=text + "balance"):
         module(manifest, balance="language").train_dataloader()
@@ -527,48 +399,14 @@ def test_a_command_line_can_be_built_from_it():
     assert options.data.fold == 1 and options.data.columns == {"text": "asr"}
     assert options.data.augment == {"reverb": {}, "noise": {"snr_db": [5, 20], "p": 0.5}}
     help_text = re.sub(r"\s+", " ", parser.format_help())
-    assert "How many speakers after the fold's own, cyclically, are the development split." in help_text
+    assert "Number of speakers after the fold's own, cyclically, in the development split." in help_text
     assert "Most seconds of audio in a batch, padding included." in help_text
 
 
-class Recorder(LightningModule):
-    """Writes down the rows of every training batch."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(1))
-        self.steps: list[tuple[int, list[int]]] = []
-
-    def training_step(self, batch: dict[str, torch.Tensor], index: int) -> torch.Tensor:
-        self.steps.append((self.current_epoch, rows_of(batch)))
-        return self.weight.sum()
-
-    def validation_step(self, batch: dict[str, torch.Tensor], index: int) -> None:
-        assert rows_of(batch)
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.1)
-
-
-def fit(path: Path, folder: Path, *, workers: int, resume: Path | None = None, **options: Any) -> Recorder:
-    recorder = Recorder()
-    checkpoints = ModelCheckpoint(folder, filename="{step}", every_n_train_steps=1, save_top_k=-1)
-    trainer = Trainer(
-        accelerator="cpu",
-        max_epochs=3,
-        logger=False,
-        callbacks=[checkpoints],
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-    )
-    data = module(path, num_workers=workers, **options)
-    trainer.fit(recorder, datamodule=data, ckpt_path=resume, weights_only=True)
-    return recorder
-
-
 @pytest.mark.filterwarnings("ignore")
-def test_lightning_changes_the_epoch_and_goes_on_from_any_checkpoint(manifest: Path, tmp_path: Path):
+def test_lightning_changes_the_epoch_and_goes_on_from_any_checkpoint(
+    manifest: Path, tmp_path: Path, fit: Any
+):
     whole = fit(manifest, tmp_path / "whole", workers=0).steps
     steps = len(whole) // 3
     assert [number for number, _ in whole] == sorted([0, 1, 2] * steps)
@@ -584,7 +422,7 @@ def test_lightning_changes_the_epoch_and_goes_on_from_any_checkpoint(manifest: P
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_lightning_goes_on_with_workers(manifest: Path, tmp_path: Path):
+def test_lightning_goes_on_with_workers(manifest: Path, tmp_path: Path, fit: Any):
     whole = fit(manifest, tmp_path / "whole", workers=0).steps
     step = len(whole) // 3 + 2
     checkpoint = tmp_path / "whole" / f"step={step}.ckpt"
@@ -593,7 +431,9 @@ def test_lightning_goes_on_with_workers(manifest: Path, tmp_path: Path):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("workers", [0, 2])
-def test_lightning_goes_on_where_rows_are_balanced(manifest: Path, tmp_path: Path, workers: int):
+def test_lightning_goes_on_where_rows_are_balanced(
+    manifest: Path, tmp_path: Path, workers: int, change: Any, fit: Any
+):
     change(manifest, lambda number, row: row.update(label="negative" if number % 8 == 0 else "positive"))
     whole = fit(manifest, tmp_path / "whole", workers=0, balance="label").steps
     steps = len(whole) // 3
@@ -607,52 +447,7 @@ def test_lightning_goes_on_where_rows_are_balanced(manifest: Path, tmp_path: Pat
     assert resumed.steps == whole[step:]
 
 
-def streamed(data: MmsrDataModule, batches: int) -> list[list[int]]:
-    return [rows_of(batch) for batch in itertools.islice(data.train_dataloader(), batches)]
-
-
-TRAIN = [row for row in range(48) if row % 4 < 2]
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_stream_gives_each_training_row_once_a_pass_and_begins_again(manifest: Path, workers: int):
-    data = module(manifest, streaming=True, stream_window=5, num_workers=workers)
-    once = [row for batch in streamed(data, 60) for row in batch]
-    assert sorted(once[:24]) == TRAIN if workers == 0 else set(once) == set(TRAIN)
-    if workers == 0:
-        assert sorted(once[24:48]) == TRAIN and once[:24] != once[24:48]
-        assert once[:24] != TRAIN, "windows are shuffled"
-    assert streamed(data, 10) == streamed(data, 10)
-    assert [len(batch["input_values"]) for batch in data.val_dataloader()]
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_stream_goes_on_where_it_was_saved(manifest: Path, workers: int):
-    data = module(manifest, streaming=True, stream_window=5, num_workers=workers)
-    whole = streamed(data, 12)
-    loader: Any = data.train_dataloader()
-    before = [rows_of(batch) for batch in itertools.islice(loader, 5)]
-    later: Any = data.train_dataloader()
-    later.load_state_dict(loader.state_dict())
-    assert before + [rows_of(batch) for batch in itertools.islice(later, 7)] == whole
-
-
-def test_ranks_share_a_stream(manifest: Path):
-    ranks = []
-    for rank in (0, 1):
-        data = module(manifest, streaming=True, stream_window=4)
-        batches: Any = data.train_dataloader().dataset
-        batches.rank, batches.world_size = rank, 2
-        rows: list[int] = []
-        for batch in batches:
-            rows += rows_of(batch)
-            if len(rows) >= 12:
-                break
-        ranks.append(rows[:12])
-    assert sorted(ranks[0] + ranks[1]) == TRAIN
-
-
-def test_what_a_stream_cannot_do_is_said(manifest: Path):
+def test_what_a_stream_cannot_do_is_said(manifest: Path, module: Any):
     with pytest.raises(ValueError, match="and fold, balance needs them all; accepted: one or the other"):
         MmsrDataModule(str(manifest), streaming=True, fold=0, balance="label")
     data = module(manifest, streaming=True)
@@ -663,14 +458,16 @@ def test_what_a_stream_cannot_do_is_said(manifest: Path):
         _ = module(manifest, streaming=True, train_split="training").train_rows
 
 
-def test_rows_in_no_split_are_counted(manifest: Path, caplog: pytest.LogCaptureFixture):
+def test_rows_in_no_split_are_counted(
+    manifest: Path, caplog: pytest.LogCaptureFixture, change: Any, module: Any
+):
     change(manifest, lambda number, row: row.update(split="Train") if number < 8 else None)
     with caplog.at_level(logging.WARNING):
         assert len(module(manifest).train_rows) == 20
     assert "m.csv: 8 rows are in no split of train, dev, test (theirs: 'Train')" in caplog.text
 
 
-def test_models_are_trained_and_selected_on_some_languages_and_tested_on_all(manifest: Path):
+def test_models_are_trained_and_selected_on_some_languages_and_tested_on_all(manifest: Path, change: Any):
     change(manifest, lambda number, row: row.update(language=("vi", "en", "de")[number % 3]))
     data = MmsrDataModule(str(manifest), train_languages=["vi", "de"])
     assert set(data.train_rows["language"]) == set(data.dev_rows["language"]) == {"vi", "de"}

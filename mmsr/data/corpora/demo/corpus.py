@@ -1,17 +1,17 @@
 """The demo corpus: healthcare sentences in five languages, spoken by espeak-ng, with labels and rationales.
 
-A toy world whose answer is known: ``demo_grammar.RULE`` gives the label and its reason from the *words*
-(complaint, neutral fact, praise) and the *manner* of voice (even, upset, cheerful, weary). In a third of the
-rows the words decide (``kind`` = ``words``: even voice), in a third the voice (``voice``: neutral words), in
-a third the two disagree (``conflict``: praise in an upset voice is sarcasm, ...). Voices and sentences belong
-to one split each; evidence phrases are shared, since a rationale quotes them. ``asr_text`` is *simulated*:
-the text with random errors in words and letters, not the output of a recogniser.
+A toy world whose answer is known: `grammar.RULE` gives the label and its reason from the *words* (complaint,
+neutral fact, praise) and the *manner* of voice (even, upset, cheerful, weary). In a third of the rows the
+words decide (`kind` is `words`: even voice), in a third the voice (`voice`: neutral words), in a third they
+disagree (`conflict`: praise in an upset voice is sarcasm, ...). Each voice and each sentence belongs to one
+split; key phrases are shared, since rationales quote them. `asr_text` is *simulated*: the text with random
+errors in words and letters, not the output of a recogniser.
 
-Data flow: seed -> plan of utterances -> espeak-ng (``demo_speech``, a process per core; 22,050 Hz) -> trim ->
-resample to 16 kHz -> level -> noise -> FLAC, beside manifest.csv and corpus.json
+    seed ─► plan of utterances ─► espeak-ng (a process per core; 22,050 Hz) ─► trim ─► 16 kHz ─► level, noise
+                                                                                                      │
+                                                            manifest.csv, corpus.json, audio/*.flac ◄─┘
 
-Everything is a function of the seed: the same seed gives the same bytes, and a row does not depend on its
-neighbours.
+Everything is a function of the seed: the same seed gives the same bytes, and a row does not depend on others.
 """
 
 from __future__ import annotations
@@ -25,10 +25,8 @@ import itertools
 import json
 import os
 import random
-import shutil
 import subprocess
 import sys
-import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -43,7 +41,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from mmsr import records
-from mmsr.data.corpora.demo import speech as demo_speech
+from mmsr.data.corpora.demo import speech
 from mmsr.data.corpora.demo.grammar import (
     DESIGN,
     LABELS,
@@ -55,11 +53,11 @@ from mmsr.data.corpora.demo.grammar import (
     Topic,
     Valence,
 )
+from mmsr.files import atomic_write
 
 VERSION = 1  # of the generator: another version makes another corpus from the same seed
-MINIMUM = 60  # utterances: the development split still has two rows of each kind
+MINIMUM = 60  # utterances, so that the development split has two rows of each kind
 SPLITS = {"train": 0.7, "dev": 0.1, "test": 0.2}
-COLUMNS = ("id", "audio", "text", "asr_text", "label", "rationale", "language", "speaker", "split", "kind")
 
 SAMPLE_RATE = 16_000  # Hz, of the corpus
 LEVEL_DB = -28.0  # RMS of a manner without gain, relative to full scale
@@ -78,8 +76,8 @@ class Prosody:
     gain: float
 
 
-#: Each manner differs from every other in at least two of speed, pitch range and loudness, since base pitch
-#: alone says nothing about a voice never heard before.
+#: Each manner differs from every other in two or more of speed, pitch range and loudness: base pitch alone
+#: tells nothing about the manner of an unknown voice.
 PROSODY: dict[Manner, Prosody] = {
     "even": Prosody(rate=188, pitch=44, range=25, gain=-0.5),
     "upset": Prosody(rate=285, pitch=64, range=65, gain=8.0),
@@ -90,16 +88,16 @@ PROSODY: dict[Manner, Prosody] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Utterance:
-    """One sentence in one voice and manner; ``dataclasses.replace`` gives it another and the label follows.
+    """A sentence in a voice and a manner; `dataclasses.replace` changes one, and the label follows.
 
     Attributes:
-        language: A key of ``LANGUAGES``.
-        voice: An espeak-ng accent + variant, such as ``en-us+f3``.
-        sentence: What is said, lower case.
+        language: A key of `LANGUAGES`.
+        voice: An espeak-ng accent + variant, such as `en-us+f3`.
+        sentence: Its words, in lower case.
         phrase: The part of the sentence that the rationale quotes.
         valence: What the words alone express.
         manner: How the voice speaks.
-        take: Seed of the small variations (speed, pitch, level, noise); the same take sounds the same.
+        take: Seed of the small variations (speed, pitch, level, noise).
     """
 
     language: str
@@ -127,52 +125,54 @@ class Utterance:
 
     @property
     def kind(self) -> str:
-        """What decides: ``words``, ``voice`` or ``conflict``; ``agreement`` is never in the corpus."""
+        """What decides: `words`, `voice` or `conflict`; `agreement` is never in the corpus."""
         cell = (self.valence, self.manner)
         return next((kind for kind, cells in DESIGN.items() if cell in cells), "agreement")
 
     @property
     def speaker(self) -> str:
-        """The voice as a speaker's name: ``en-us-f3``."""
+        """The voice as a speaker's name: `en-us-f3`."""
         return self.voice.replace("+", "-")
 
 
 def ceilings() -> dict[str, dict[str, float]]:
-    """Compute the best that a predictor of one modality can do, from the rule and the design's shares.
+    """Compute the best that a predictor of one modality can do, from the rule and the design.
 
-    Text tells the valence and nothing more, the voice tells the manner and nothing more, so such a predictor
-    is a map from valence (or manner) to a label, and all 27 (or 81) maps are tried. (The audio carries
-    the words too: a model that learns to recognise the spoken phrases can pass the audio's figure.)
+    Text tells the valence alone and the voice tells the manner alone, so such a predictor maps valence (or
+    manner) to a label, and all 27 (or 81) maps are tried. (Audio carries the words too: a model that
+    recognises the spoken phrases can exceed the ceiling of audio.)
 
     Returns:
-        ``{"text" | "audio": {"accuracy", "macro_f1", "best_macro_f1"}}``: accuracy and macro-F1 of the most
+        `{"text" | "audio": {"accuracy", "macro_f1", "best_macro_f1"}}`: accuracy and macro-F1 of the most
         accurate map, and the highest macro-F1 over all maps.
     """
-    cells = [
-        (valence, manner, LABELS.index(RULE[valence, manner][0]), share / sum(shares.values()) / len(DESIGN))
-        for shares in DESIGN.values()
-        for (valence, manner), share in shares.items()
-    ]
-    ceilings = {}
-    for modality, values in (("text", LABELS), ("audio", MANNERS)):
-        joint = np.zeros((len(values), len(LABELS)))
-        for valence, manner, label, share in cells:
-            joint[values.index(valence if modality == "text" else manner), label] += share
+    count = len(LABELS)
+    joint = {"text": np.zeros((count, count)), "audio": np.zeros((len(MANNERS), count))}  # [input, label]
+    for shares in DESIGN.values():
+        for (valence, manner), share in shares.items():
+            label = LABELS.index(RULE[valence, manner][0])
+            share_of_all = share / sum(shares.values()) / len(DESIGN)
+            joint["text"][LABELS.index(valence), label] += share_of_all
+            joint["audio"][MANNERS.index(manner), label] += share_of_all
+    best = {}
+    for modality, table in joint.items():
         scores = []
-        for decision in itertools.product(range(len(LABELS)), repeat=len(values)):
-            confusion = np.zeros((len(LABELS), len(LABELS)))  # [predicted, true]
-            for value, predicted in enumerate(decision):
-                confusion[predicted] += joint[value]
+        for decision in itertools.product(range(count), repeat=len(table)):
+            confusion = np.zeros((count, count))  # [predicted, true]
+            np.add.at(confusion, list(decision), table)
             f1 = 2 * confusion.diagonal() / (confusion.sum(0) + confusion.sum(1))
             scores.append((float(confusion.trace()), float(f1.mean())))
         accuracy, macro_f1 = max(scores)
-        best = max(score for _, score in scores)
-        ceilings[modality] = {"accuracy": accuracy, "macro_f1": macro_f1, "best_macro_f1": best}
-    return ceilings
+        highest = max(score for _, score in scores)
+        best[modality] = {"accuracy": accuracy, "macro_f1": macro_f1, "best_macro_f1": highest}
+    return best
+
+
+# ---------------------------------------------------------------------- plan
 
 
 def apportion(total: int, shares: Sequence[float]) -> list[int]:
-    """Divide ``total`` in proportion to ``shares``, by largest remainder."""
+    """Divide `total` in proportion to `shares`, by largest remainder."""
     exact = [total * share / sum(shares) for share in shares]
     counts = [int(part) for part in exact]
     by_remainder = sorted(range(len(shares)), key=lambda i: counts[i] - exact[i])
@@ -182,37 +182,38 @@ def apportion(total: int, shares: Sequence[float]) -> list[int]:
 
 
 def sentences_of(language: str, topic: Topic, phrase: str) -> dict[str, list[str]]:
-    """Return every sentence around an evidence phrase, by split; the same division for every seed."""
+    """Every sentence with a phrase, by split; the same division for every seed."""
     grammar = LANGUAGES[language]
     sentences = [
         " ".join(grammar.sentence.format(opener=opener, subject=subject, phrase=phrase, tail=tail).split())
         for opener, subject, tail in itertools.product(grammar.openers, topic.subjects, grammar.tails)
     ]
     random.Random(f"{language}/{phrase}").shuffle(sentences)
-    ends = list(itertools.accumulate(apportion(len(sentences), list(SPLITS.values()))))
+    remaining = iter(sentences)
+    counts = apportion(len(sentences), list(SPLITS.values()))
     return {
-        split: sentences[start:end] for split, start, end in zip(SPLITS, [0, *ends[:-1]], ends, strict=True)
+        split: list(itertools.islice(remaining, count)) for split, count in zip(SPLITS, counts, strict=True)
     }
 
 
 def voices_of(language: str, split: str) -> list[str]:
-    """Return the voices of a language that speak in one split; the accents go round over all variants."""
+    """The voices of a language in one split; its accents alternate over all variants."""
     accents = itertools.cycle(LANGUAGES[language].accents)
     paired = [(of, f"{next(accents)}+{variant}") for of, variants in VARIANTS.items() for variant in variants]
     return [voice for of, voice in paired if of == split]
 
 
 def deal(cards: Sequence[Card], rng: random.Random) -> Iterator[Card]:
-    """Deal cards in random order for ever; when none is left, all are shuffled again."""
+    """Deal cards in random order without end; when none is left, all are shuffled again."""
     while True:
         yield from rng.sample(cards, len(cards))
 
 
 def plan(utterances: int, seed: int) -> list[tuple[str, Utterance]]:
-    """Draw up a corpus: (split, utterance) row by row; the counts of every cell follow ``DESIGN`` as quotas.
+    """Draw the rows of a corpus, each with its split; the counts of every cell follow `DESIGN` as quotas.
 
     Raises:
-        ValueError: If there are fewer than ``MINIMUM`` utterances or the seed is negative.
+        ValueError: There are fewer than `MINIMUM` utterances, or the seed is negative.
     """
     if utterances < MINIMUM:
         raise ValueError(f"utterances = {utterances}: the demo corpus has at least {MINIMUM}")
@@ -227,7 +228,7 @@ def plan(utterances: int, seed: int) -> list[tuple[str, Utterance]]:
 
 
 def _plan_split(split: str, size: int, rng: random.Random) -> Iterator[Utterance]:
-    """Fill one split: cells by quota, dealt round to languages, in each to voices, phrases, sentences."""
+    """Fill a split: cells by quota, dealt to the languages in turn, in each to voices, phrases, sentences."""
     languages = itertools.cycle(LANGUAGES)
     voices = {language: itertools.cycle(voices_of(language, split)) for language in LANGUAGES}
     phrases: dict[tuple[str, Valence], Iterator[str]] = {}
@@ -253,22 +254,13 @@ def _plan_split(split: str, size: int, rng: random.Random) -> Iterator[Utterance
 
 
 def simulate_asr(text: str, *, language: str, rng: random.Random) -> str:
-    """Return the text with about 15 % of its words (Chinese: characters) dropped, misspelt or replaced.
-
-    A simulation of a recogniser's errors, not the output of one.
-    """
+    """Drop, misspell or replace about 15 % of a text's words (Chinese: characters), as a recogniser might."""
     grammar = LANGUAGES[language]
-    joint = "" if language == "zh" else " "
-    vocabulary = sorted(
-        {
-            token
-            for topic in grammar.topics
-            for part in (*topic.subjects, *itertools.chain(*topic.phrases.values()))
-            for token in (part if language == "zh" else part.split())
-        }
-    )
-    heard: list[str] = []
-    for token in text if language == "zh" else text.split():
+    tokens_of: Callable[[str], Sequence[str]] = list if language == "zh" else str.split
+    parts = (part for topic in grammar.topics for part in (*topic.subjects, *sum(topic.phrases.values(), ())))
+    vocabulary = sorted({token for part in parts for token in tokens_of(part)})
+    written: list[str] = []
+    for token in tokens_of(text):
         drawn = rng.random()
         if drawn < 0.03:
             continue
@@ -277,28 +269,15 @@ def simulate_asr(text: str, *, language: str, rng: random.Random) -> str:
         elif drawn < 0.15:
             cut = rng.randrange(len(token) - 1)
             token = token[:cut] + token[cut + 1] + token[cut] + token[cut + 2 :]
-        heard.append(token)
-    return joint.join(heard) or text
+        written.append(token)
+    return ("" if language == "zh" else " ").join(written) or text
 
 
-def trim(samples: np.ndarray, *, margin: float) -> np.ndarray:
-    """Cut the silence at both ends of espeak-ng's waveform [s] down to ``margin`` seconds of zeros."""
-    loud = np.flatnonzero(np.abs(samples) > 0.02 * np.abs(samples).max())
-    return np.pad(samples[loud[0] : loud[-1] + 1], round(margin * demo_speech.SAMPLE_RATE))
-
-
-def noise_like(rng: np.random.Generator, length: int, *, pink: bool) -> np.ndarray:
-    """Make white or pink noise [s] with an RMS of one."""
-    noise = rng.standard_normal(length)
-    if pink:
-        spectrum = np.fft.rfft(noise, n=1 << (length - 1).bit_length())
-        spectrum /= np.sqrt(np.maximum(np.arange(len(spectrum)), 1.0))
-        noise = np.fft.irfft(spectrum)[:length]
-    return noise / np.sqrt(np.mean(noise**2))
+# ---------------------------------------------------------------------- speech
 
 
 class _Take:
-    """One utterance with the variations drawn from its ``take``: how to speak it, how to treat the sound."""
+    """An utterance with the variations drawn from its `take`: how to speak it, how to treat the sound."""
 
     def __init__(self, utterance: Utterance) -> None:
         rng = np.random.default_rng(utterance.take)
@@ -314,39 +293,49 @@ class _Take:
             "pitch_range": min(max(round(pitch_range), 0), 99),
         }
         self._level = 10 ** ((LEVEL_DB + prosody.gain + rng.uniform(-2, 2)) / 20)
-        self._margin = rng.uniform(0.03, 0.10)  # seconds
+        self._margin = rng.uniform(0.03, 0.10)  # seconds of silence at both ends
         self._noise = 10 ** (-rng.uniform(15, 35) / 20)
         self._pink = rng.random() < 0.5
         self._rng = rng
 
     def finish(self, pcm: bytes) -> np.ndarray:
-        """Turn espeak-ng's samples into the corpus' own: int16 [s] at 16 kHz."""
-        speech = trim(np.frombuffer(pcm, dtype=np.int16) / 2**15, margin=self._margin)
-        speech = soxr.resample(speech, demo_speech.SAMPLE_RATE, SAMPLE_RATE)
-        speech = speech / np.sqrt(np.mean(speech**2))
-        speech += self._noise * noise_like(self._rng, len(speech), pink=self._pink)
-        speech *= min(self._level, PEAK / np.abs(speech).max())
-        return np.round(speech * 2**15).astype(np.int16)
+        """Turn espeak-ng's samples into those of the corpus: int16 `[s]` at 16 kHz."""
+        samples = np.frombuffer(pcm, dtype=np.int16) / 2**15
+        loud = np.flatnonzero(np.abs(samples) > 0.02 * np.abs(samples).max())
+        samples = np.pad(samples[loud[0] : loud[-1] + 1], round(self._margin * speech.SAMPLE_RATE))
+        samples = soxr.resample(samples, speech.SAMPLE_RATE, SAMPLE_RATE)
+        samples = samples / np.sqrt(np.mean(samples**2))
+        samples += self._noise * self._noise_like(len(samples))
+        samples *= min(self._level, PEAK / np.abs(samples).max())
+        return np.round(samples * 2**15).astype(np.int16)
+
+    def _noise_like(self, length: int) -> np.ndarray:
+        """White or pink noise `[s]` with an RMS of one."""
+        noise = self._rng.standard_normal(length)
+        if self._pink:
+            spectrum = np.fft.rfft(noise, n=1 << (length - 1).bit_length())
+            spectrum /= np.sqrt(np.maximum(np.arange(len(spectrum)), 1.0))
+            noise = np.fft.irfft(spectrum)[:length]
+        return noise / np.sqrt(np.mean(noise**2))
 
 
 def speak(utterances: Sequence[Utterance]) -> list[np.ndarray]:
-    """Speak utterances; returns float32 waveforms [s] at 16 kHz, each the same whatever else is spoken.
+    """Speak utterances: float32 waveforms `[s]` at 16 kHz, each the same whatever else is spoken.
 
     Raises:
-        ValueError: If espeak-ng is not installed, or it does not know a voice (the voice and what exists are
-            named).
+        ValueError: espeak-ng is not installed, or does not know a voice.
     """
     waveforms: dict[int, np.ndarray] = {}
-    _synthesise(utterances, lambda i, samples: waveforms.update({i: samples}))
+    _synthesise(utterances, waveforms.__setitem__)
     return [waveforms[i].astype(np.float32) / 2**15 for i in range(len(utterances))]
 
 
 def _synthesise(utterances: Sequence[Utterance], deliver: Callable[[int, np.ndarray], None]) -> None:
-    """Speak every utterance, a worker per core; ``deliver(i, int16 samples)`` is called from threads."""
+    """Speak every utterance, a worker per core; `deliver(i, int16 samples)` is called from threads."""
     if not hasattr(os, "fork"):
         raise ValueError(f"the demo corpus is spoken by forked processes, which {sys.platform} does not have")
     count = max(1, min(os.cpu_count() or 1, len(utterances)))
-    command = [sys.executable, "-P", demo_speech.__file__]  # -P: its folder's modules shadow nothing
+    command = [sys.executable, "-P", speech.__file__]  # -P: modules in its folder shadow no others
     with contextlib.ExitStack() as stack:
         workers = [
             # a session of its own: Ctrl-C reaches this process alone, which then ends them
@@ -358,12 +347,12 @@ def _synthesise(utterances: Sequence[Utterance], deliver: Callable[[int, np.ndar
             for _ in range(count)
         ]
         with ThreadPoolExecutor(count) as pool:
-            done = [
+            futures = [
                 pool.submit(_converse, worker, range(start, len(utterances), count), utterances, deliver)
                 for start, worker in enumerate(workers)
             ]
             try:
-                for future in as_completed(done):
+                for future in as_completed(futures):
                     future.result()
             finally:
                 for worker in workers:
@@ -376,32 +365,35 @@ def _converse(
     utterances: Sequence[Utterance],
     deliver: Callable[[int, np.ndarray], None],
 ) -> None:
-    """Send a worker its share of the utterances, deliver its answers; protocol: see ``demo_speech``."""
+    """Send a worker its share of the utterances and deliver its answers; `speech` has the protocol."""
     assert worker.stdin is not None and worker.stdout is not None
     takes = [_Take(utterances[i]) for i in share]
-    # a worker that ended early has broken the pipe: what it says about that is read below
+    # a worker that ended early has broken the pipe; its error is read below
     with contextlib.suppress(BrokenPipeError), worker.stdin:
         for take in takes:
             worker.stdin.write(json.dumps(take.job).encode() + b"\n")
     for i, take in zip(share, takes, strict=True):
-        line = worker.stdout.readline()
-        answer: dict[str, Any] = (
-            json.loads(line) if line else {"error": "the process that speaks ended early"}
-        )
+        line = worker.stdout.readline() or b'{"error": "the process that speaks ended early"}'
+        answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise ValueError(answer["error"])
         deliver(i, take.finish(worker.stdout.read(answer["bytes"])))
 
 
-def make_demo(out: str | Path, *, utterances: int = 2400, seed: int = 0, progress: bool = True) -> Path:
-    """Make the demo corpus in a folder (manifest.csv, corpus.json, audio/); returns the manifest's path.
+# ---------------------------------------------------------------------- corpus
 
-    It is built beside ``out`` and renamed into place, so ``out`` is whole or absent. A folder that holds the
-    same corpus (utterances, seed, generator version) already is left as it is.
+
+def make_demo(out: str | Path, *, utterances: int = 2400, seed: int = 0, progress: bool = True) -> Path:
+    """Make the demo corpus in a folder (manifest.csv, corpus.json, audio/), whole or not at all.
+
+    A folder that holds the same corpus (utterances, seed, version) already is left as it is.
+
+    Returns:
+        Path of the manifest.
 
     Raises:
-        ValueError: If ``out`` holds anything else, there are fewer than ``MINIMUM`` utterances, or espeak-ng
-            is missing.
+        ValueError: `out` holds something else, there are fewer than `MINIMUM` utterances, or espeak-ng is
+            missing.
     """
     out = Path(out)
     identity: dict[str, str | int] = {
@@ -414,17 +406,16 @@ def make_demo(out: str | Path, *, utterances: int = 2400, seed: int = 0, progres
     if _holds(out, identity):
         print(f"{out} holds this demo corpus already ({utterances} utterances, seed {seed})", file=sys.stderr)
         return out / "manifest.csv"
-    cells = [_manifest_row(i, split, utterance) for i, (split, utterance) in enumerate(rows)]
+    cells = [manifest_row(i, split, utterance) for i, (split, utterance) in enumerate(rows)]
     _write_corpus(out, identity, cells, [utterance for _, utterance in rows], progress=progress)
     return out / "manifest.csv"
 
 
 def utterance_of(row: records.Utterance) -> Utterance | None:
-    """Read a manifest's row back into what the generator spoke; None where it is no row of this generator.
+    """The utterance that a row of the demo corpus was made of; None for a row of another source.
 
-    A row is the generator's where its text is a sentence of its language, its speaker one of the voices, and
-    its label and rationale are what the rule gives for one of the manners. The take is the id's own, not the
-    original's, which no manifest tells.
+    The text has to be a sentence of the grammar, the speaker one of its voices, and label and rationale what
+    the rule gives for one of the manners. The take is drawn from the id.
     """
     language = row.language
     if language is None or language not in LANGUAGES:
@@ -452,7 +443,7 @@ def utterance_of(row: records.Utterance) -> Utterance | None:
 
 @functools.cache
 def _sentences(language: str) -> dict[str, tuple[str, Valence]]:
-    """Every sentence of a language, with its evidence phrase and what that expresses."""
+    """Every sentence of a language, with its phrase and the phrase's valence."""
     return {
         sentence: (phrase, valence)
         for topic in LANGUAGES[language].topics
@@ -469,16 +460,16 @@ def respeak(
     change: Literal["manner", "voice"],
     progress: bool = True,
 ) -> list[records.Utterance]:
-    """Speak rows of a demo corpus again, one thing changed, with the answer that the generator then gives.
+    """Speak rows of a demo corpus again with one change, and answer them by the rule.
 
-    `manner`: the same voice in another manner, drawn by the row's id from those that the design has for these
-    words, so that a model has met the combination. `voice`: the same manner in the (other) voice of the
-    language that no training row has. Speed, pitch, level and noise vary anew within the manner.
+    `manner`: the same voice in another manner that the design has for these words, so that a model has seen
+    the combination. `voice`: the same manner in the (other) test voice of the language. Speed, pitch, level
+    and noise vary anew within the manner.
 
     Args:
-        rows: Of a manifest. Those that `utterance_of` does not know are left out.
-        out: Folder of the new recordings and of a manifest.csv of what is returned. The same rows in it
-            already are used again.
+        rows: Rows of a manifest. Those that `utterance_of` does not know are left out.
+        out: Folder of the new recordings and of a manifest.csv of what is returned. If it holds the same rows
+            already, they are used again.
         change: What is changed.
         progress: Show a bar on stderr.
 
@@ -486,14 +477,14 @@ def respeak(
         Manifest rows with the old ids, in order; `audio` is the path of the new recording.
 
     Raises:
-        ValueError: `change` is unknown, `out` holds anything else, or espeak-ng is missing.
+        ValueError: `change` is unknown, `out` holds something else, or espeak-ng is missing.
     """
     if change not in ("manner", "voice"):
         raise ValueError(f"change {change!r} is unknown; accepted: manner, voice")
     known = [(row, utterance) for row in rows if (utterance := utterance_of(row)) is not None]
     spoken = [_changed(utterance, change) for _, utterance in known]
     cells = [
-        {**_manifest_row(i, str(row.split), utterance), "id": str(row.id)}
+        {**manifest_row(i, str(row.split), utterance), "id": str(row.id)}
         for i, ((row, _), utterance) in enumerate(zip(known, spoken, strict=True))
     ]
     out = Path(out)
@@ -512,90 +503,31 @@ def _changed(utterance: Utterance, change: str) -> Utterance:
     draw = random.Random(utterance.take)
     if change == "manner":
         cells = itertools.chain(*DESIGN.values())
-        met = [manner for valence, manner in cells if valence == utterance.valence]
+        manners = [manner for valence, manner in cells if valence == utterance.valence]
         return replace(
-            utterance, manner=draw.choice([manner for manner in met if manner != utterance.manner])
+            utterance, manner=draw.choice([manner for manner in manners if manner != utterance.manner])
         )
     voices = [voice for voice in voices_of(utterance.language, "test") if voice != utterance.voice]
     return replace(utterance, voice=draw.choice(voices))
 
 
 def quoted_evidence(rationale: str, language: str | None) -> tuple[str | None, str | None]:
-    """What a rationale in the demo's style names: an evidence phrase, and the words for a manner of voice.
+    """The phrase and the manner's words in a rationale in the demo's style; None for what it does not name.
 
-    Each is None where the rationale names none of its language's; of several the longest.
+    Of several phrases or manners the longest is returned.
     """
     if language not in LANGUAGES:
         return None, None
     grammar = LANGUAGES[language]
     phrases = itertools.chain(*(grammar.phrases(valence) for valence in LABELS))
     words = max((phrase for phrase in phrases if phrase in rationale), key=len, default=None)
-    # what is quoted may hold such words too
+    # the phrase may hold a manner's words too
     rest = rationale.replace(words, "") if words else rationale
     return words, max((name for name in grammar.voices.values() if name in rest), key=len, default=None)
 
 
-def _write_corpus(
-    out: Path,
-    identity: Mapping[str, str | int],
-    cells: Sequence[Mapping[str, str]],
-    utterances: Sequence[Utterance],
-    *,
-    progress: bool,
-) -> None:
-    """Speak a corpus beside `out` and rename it into place, so that `out` is whole or absent."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        (unfinished / "audio").mkdir()
-        _write_audio(unfinished, utterances, progress=progress)
-        with open(unfinished / "manifest.csv", "w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(cells)
-        (unfinished / "corpus.json").write_text(
-            json.dumps(
-                {**identity, "espeakng_loader": importlib.metadata.version("espeakng-loader")}, indent=2
-            )
-            + "\n"
-        )
-        unfinished.chmod(0o755)  # mkdtemp's folders are private
-        unfinished.rename(out)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def _holds(out: Path, identity: dict[str, str | int]) -> bool:
-    """Tell whether a folder holds this very corpus; raises ValueError where it holds something else."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return False
-    card = out / "corpus.json"
-    found: dict[str, Any] = {}
-    if card.is_file() and (out / "manifest.csv").is_file():
-        with contextlib.suppress(json.JSONDecodeError):
-            found = json.loads(card.read_text())
-    if identity.items() <= found.items():
-        return True
-    held = f"another corpus ({found})" if found else "something else"
-    raise ValueError(f"{out} holds {held}, not the demo corpus {identity}: name another folder, or remove it")
-
-
-def _audio_path(i: int) -> str:
-    return f"audio/demo-{i:06d}.flac"
-
-
-def _write_audio(folder: Path, utterances: Sequence[Utterance], *, progress: bool) -> None:
-    with Progress(console=Console(stderr=True), disable=not progress) as bar:
-        task = bar.add_task("speaking the demo corpus", total=len(utterances))
-
-        def write(i: int, samples: np.ndarray) -> None:
-            soundfile.write(folder / _audio_path(i), samples, SAMPLE_RATE, subtype="PCM_16")
-            bar.advance(task)
-
-        _synthesise(utterances, write)
-
-
-def _manifest_row(i: int, split: str, utterance: Utterance) -> dict[str, str]:
+def manifest_row(i: int, split: str, utterance: Utterance) -> dict[str, str]:
+    """Row `i` of the manifest, its columns in order."""
     rng = random.Random(utterance.take)
     return {
         "id": f"demo-{i:06d}",
@@ -609,3 +541,51 @@ def _manifest_row(i: int, split: str, utterance: Utterance) -> dict[str, str]:
         "split": split,
         "kind": utterance.kind,
     }
+
+
+def _audio_path(i: int) -> str:
+    return f"audio/demo-{i:06d}.flac"
+
+
+def _holds(out: Path, identity: dict[str, str | int]) -> bool:
+    """Whether a folder holds this corpus; raises ValueError if it holds something else."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return False
+    card = out / "corpus.json"
+    found: dict[str, Any] = {}
+    if card.is_file() and (out / "manifest.csv").is_file():
+        with contextlib.suppress(json.JSONDecodeError):
+            found = json.loads(card.read_text())
+    if identity.items() <= found.items():
+        return True
+    held = f"another corpus ({found})" if found else "something else"
+    raise ValueError(f"{out} holds {held}, not the demo corpus {identity}: name another folder, or remove it")
+
+
+def _write_corpus(
+    out: Path,
+    identity: Mapping[str, str | int],
+    cells: Sequence[Mapping[str, str]],
+    utterances: Sequence[Utterance],
+    *,
+    progress: bool,
+) -> None:
+    """Speak and write a corpus, whole or not at all."""
+    with (
+        atomic_write(out) as folder,
+        Progress(console=Console(stderr=True), disable=not progress) as bar,
+    ):
+        (folder / "audio").mkdir(parents=True)
+        task = bar.add_task("speaking the demo corpus", total=len(utterances))
+
+        def write(i: int, samples: np.ndarray) -> None:
+            soundfile.write(folder / _audio_path(i), samples, SAMPLE_RATE, subtype="PCM_16")
+            bar.advance(task)
+
+        _synthesise(utterances, write)
+        with open(folder / "manifest.csv", "w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, list(cells[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(cells)
+        card = {**identity, "espeakng_loader": importlib.metadata.version("espeakng-loader")}
+        (folder / "corpus.json").write_text(json.dumps(card, indent=2) + "\n")

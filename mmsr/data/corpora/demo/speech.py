@@ -1,15 +1,13 @@
 r"""The voice of the demo corpus: espeak-ng through ctypes, one forked process per utterance.
 
-Run as a program of its own (``python demo_speech.py``) it reads one JSON job per line from standard input
-until that closes (the arguments of ``Espeak.speak``), speaks them, and writes for each, in order, a line of
-JSON and the bytes that it announces:
+Run as a program (`python speech.py`), it reads JSON jobs, one a line, from standard input until that closes
+(the arguments of `Espeak.speak`). For each, in order, it writes a line of JSON, then these bytes:
 
     {"bytes": 70240}\n <int16 samples, mono, 22,050 Hz>      or      {"error": "voice 'fr-fr' ..."}\n
 
-espeak-ng keeps state from one utterance to the next: the same sentence twice in a process gives two
-waveforms. So each utterance is spoken by a fork of a process that has initialised the library and never
-spoken. That is safe and quick because this process is small and single-threaded: it imports the standard
-library alone (keep it so).
+espeak-ng keeps state between utterances: the same sentence twice in a process gives two waveforms. So each
+utterance is spoken by a fork of a process that has initialised the library and never spoken. Forks are safe
+and quick as long as this process is small and single-threaded, so it imports the standard library alone.
 """
 
 from __future__ import annotations
@@ -49,14 +47,13 @@ _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctype
 
 
 class Espeak:
-    """espeak-ng, loaded and initialised to hand its samples back (nothing is played).
+    """espeak-ng, initialised to return samples instead of playing them.
 
     Raises:
-        ValueError: If the package that carries the library is not installed, or the library does not start.
+        ValueError: The library is not installed, or does not start.
     """
 
     def __init__(self) -> None:
-        """Load and initialise the library."""
         try:
             import espeakng_loader
         except ImportError as error:
@@ -84,11 +81,11 @@ class Espeak:
         self._library.espeak_ng_SetRandSeed(1)
 
     def set_voice(self, voice: str) -> None:
-        """Choose a voice such as ``en-us`` or ``en-us+f3`` (accent + variant).
+        """Choose a voice such as `en-us` or `en-us+f3` (accent + variant).
 
         Raises:
-            ValueError: If espeak-ng does not know it. The library itself keeps the previous voice then, and
-                drops an unknown variant in silence.
+            ValueError: espeak-ng does not know it. (The library would keep the previous voice or drop the
+                variant, without an error.)
         """
         status = self._library.espeak_SetVoiceByName(voice.encode())
         # "gmw/en-US+f3": family / file of the accent + file of the variant; null before any voice was set
@@ -104,10 +101,10 @@ class Espeak:
             )
 
     def speak(self, text: str, *, voice: str, rate: int, pitch: int, pitch_range: int) -> bytes:
-        """Speak one text; returns int16 samples, mono, at 22,050 Hz.
+        """Speak a text: int16 samples, mono, at 22,050 Hz.
 
         Raises:
-            ValueError: If the voice is not found or nothing was spoken.
+            ValueError: The voice is not found, or nothing was spoken.
         """
         self.set_voice(voice)
         for parameter, value in ((RATE, rate), (VOLUME, 100), (PITCH, pitch), (RANGE, pitch_range)):
@@ -129,7 +126,7 @@ class Espeak:
 
 
 def speak_in_fork(espeak: Espeak, job: dict[str, Any]) -> bytes:
-    """Speak one job in a fork of this process, so that nothing of it is left here; see ``Espeak.speak``."""
+    """Speak a job (arguments of `Espeak.speak`) in a fork of this process, whose state stays as it is."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
@@ -152,7 +149,7 @@ def speak_in_fork(espeak: Espeak, job: dict[str, Any]) -> bytes:
 
 
 def main(jobs: BinaryIO, answers: BinaryIO) -> None:
-    """Speak every job; the first error is sent back and ends the work."""
+    """Speak every job; the first error is written and ends the program."""
     try:
         espeak = Espeak()
         for line in jobs.read().splitlines():

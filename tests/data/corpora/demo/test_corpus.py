@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import signal
 import statistics
 import subprocess
@@ -20,10 +19,9 @@ import soundfile
 from mmsr import records
 from mmsr.data.corpora.demo.corpus import (
     MINIMUM,
-    Utterance,
-    _manifest_row,
     ceilings,
     make_demo,
+    manifest_row,
     plan,
     quoted_evidence,
     respeak,
@@ -56,72 +54,19 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
-def utterance(**changes) -> Utterance:
-    given = {
-        "language": "en",
-        "voice": "en-us+m1",
-        "sentence": "my knee feels much better today",
-        "phrase": "feels much better",
-        "valence": "positive",
-        "manner": "even",
-    }
-    return Utterance(**{**given, **changes})
-
-
-# The grammar and the rule
-
-
-def test_rule_and_design():
-    assert set(RULE) == {(valence, manner) for valence in LABELS for manner in MANNERS}
-    assert RULE["positive", "upset"] == ("negative", "sarcasm")
-    assert all(manner == "even" for _, manner in DESIGN["words"])
-    assert all(valence == "neutral" for valence, _ in DESIGN["voice"])
-    assert all(RULE[cell][0] != cell[0] or cell == ("negative", "cheerful") for cell in DESIGN["conflict"])
-
-
-def test_every_language_can_say_everything():
-    for language, grammar in LANGUAGES.items():
-        for valence in LABELS:
-            phrases = grammar.phrases(valence)
-            assert len(set(phrases)) == len(phrases) >= 8, language
-            assert all(phrase == phrase.lower() for phrase in phrases)
-        assert set(grammar.reasons) == {reason for _, reason in RULE.values()}
-        assert set(grammar.voices) == set(MANNERS)
-        assert len(voices_of(language, "train")) >= 5
-        rationales = {
-            utterance(language=language, valence=valence, manner=manner).rationale for valence, manner in RULE
-        }
-        reasons = {(reason, manner) for (_, manner), (_, reason) in RULE.items()}
-        assert len(rationales) == len(reasons)  # what differs in evidence differs in words
-
-
 def test_ceilings():
     for modality in ceilings().values():
         assert 1 / 3 < modality["macro_f1"] <= modality["best_macro_f1"] <= 0.70
         assert modality["best_macro_f1"] - modality["macro_f1"] <= 0.02
 
 
-@pytest.mark.parametrize("perceived", [0, 1], ids=["words", "voice"])
-def test_one_modality_has_a_clear_best_guess(perceived):
-    shares: dict[str, Counter] = {}
-    for cells in DESIGN.values():
-        for cell, share in cells.items():
-            shares.setdefault(cell[perceived], Counter())[RULE[cell][0]] += share
-    for counts in shares.values():
-        first, second, *_ = [*sorted(counts.values(), reverse=True), 0]
-        assert first >= 1.35 * second
-
-
-def test_label_follows_the_manner():
+def test_label_follows_the_manner(utterance):
     assert utterance().label == "positive"
     assert utterance().rationale == 'satisfaction: "feels much better" in an even voice'
     sarcasm = replace(utterance(), manner="upset")
     assert (sarcasm.label, sarcasm.kind, sarcasm.speaker) == ("negative", "conflict", "en-us-m1")
     assert sarcasm.rationale == 'sarcasm: "feels much better" in an upset voice'
     assert utterance(manner="cheerful").kind == "agreement"
-
-
-# The plan
 
 
 def test_plan_of_the_whole_corpus():
@@ -159,9 +104,6 @@ def test_no_voice_and_no_sentence_in_two_splits_whatever_the_seed():
 def test_bad_size_and_seed(arguments, message):
     with pytest.raises(ValueError, match=message):
         plan(*arguments)
-
-
-# The corpus
 
 
 @needs_espeak
@@ -229,14 +171,11 @@ def test_interrupted_it_leaves_nothing(tmp_path):
         [sys.executable, "-c", command, str(tmp_path / "corpus")], stderr=subprocess.PIPE, text=True
     )
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob(".corpus.*/audio/*.flac")) and time.monotonic() < deadline:
+    while not list(tmp_path.glob(".*.corpus/audio/*.flac")) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     assert "KeyboardInterrupt" in process.communicate(timeout=60)[1]
     assert list(tmp_path.iterdir()) == []
-
-
-# The voice
 
 
 @needs_espeak
@@ -251,7 +190,7 @@ def test_a_row_sounds_the_same_alone_and_among_others(corpus, rows):
 
 
 @needs_espeak
-def test_manners_differ_in_speed_and_loudness():
+def test_manners_differ_in_speed_and_loudness(utterance):
     seconds: dict[str, float] = {}
     level: dict[str, float] = {}
     for manner in MANNERS:
@@ -270,37 +209,14 @@ def test_manners_differ_in_speed_and_loudness():
 
 
 @needs_espeak
-@pytest.mark.parametrize("voice", ["fr-fr", "zh", "en-gb", "de+nobody", "klingon+f3"])
-def test_an_unknown_voice_is_named(voice):
-    with pytest.raises(ValueError) as error:
-        speak([utterance(voice="en-us"), utterance(voice=voice)])
-    assert f"voice '{voice}' was not found" in str(error.value)
-    accent = {"fr-fr": "fr-be", "zh": "cmn", "en-gb": "en-gb-x-rp", "de+nobody": "de", "klingon+f3": "cmn"}[
-        voice
-    ]
-    assert f" {accent}," in str(error.value) and " m7" in str(error.value)
-
-
-def test_without_espeak_it_says_what_to_install(tmp_path, monkeypatch):
-    (tmp_path / "espeakng_loader.py").write_text("raise ImportError('absent')")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
-    with pytest.raises(ValueError, match=r"pip install 'mmsr\[demo\]'"):
-        make_demo(tmp_path / "corpus", utterances=MINIMUM, progress=False)
-    assert [file.name for file in tmp_path.iterdir() if file.name != "__pycache__"] == ["espeakng_loader.py"]
-
-
-@needs_espeak
 def test_corpus_card(corpus):
     card = json.loads((corpus / "corpus.json").read_text())
     assert (card["utterances"], card["seed"], card["version"]) == (UTTERANCES, 3, 1)
 
 
-# Spoken again
-
-
 def test_every_row_is_read_back_into_what_was_spoken():
     for i, (split, spoken) in enumerate(plan(300, seed=5)):
-        found = utterance_of(records.Utterance.from_row({**_manifest_row(i, split, spoken), "id": f"u{i}"}))
+        found = utterance_of(records.Utterance.from_row({**manifest_row(i, split, spoken), "id": f"u{i}"}))
         assert found is not None and replace(found, take=spoken.take) == spoken
 
 
@@ -316,8 +232,8 @@ def test_every_row_is_read_back_into_what_was_spoken():
         ("rationale", 'satisfaction: "feels much better" in a strange voice'),
     ],
 )
-def test_a_row_of_another_making_is_not_read_back(column, value):
-    row = records.Utterance.from_row({**_manifest_row(0, "test", utterance()), "id": "u0"})
+def test_a_row_of_another_making_is_not_read_back(column, value, utterance):
+    row = records.Utterance.from_row({**manifest_row(0, "test", utterance()), "id": "u0"})
     assert utterance_of(row) is not None
     assert utterance_of(replace(row, **{column: value})) is None
 
@@ -354,7 +270,7 @@ def test_what_to_change_is_checked(tmp_path):
 
 
 @pytest.mark.parametrize("language", list(LANGUAGES))
-def test_a_rationale_s_evidence_is_read_back_in_every_language(language):
+def test_a_rationale_s_evidence_is_read_back_in_every_language(language, utterance):
     grammar = LANGUAGES[language]
     for valence in LABELS:
         for phrase, manner in zip(grammar.phrases(valence), list(MANNERS) * 3, strict=False):

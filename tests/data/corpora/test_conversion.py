@@ -1,0 +1,113 @@
+"""A conversion writes everything or nothing, and accounts for every row."""
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from mmsr.cli.main import main
+from mmsr.data.corpora import CORPORA, Corpus, CorpusError, Protocol, Source, Utterance, convert
+from mmsr.data.manifest.manifest import load_manifest
+
+RATE = 16_000
+MINE = {"emotion": Protocol(name="mine", labels=("happy", "sad"), metrics=("uar",), source="doi:1")}
+
+
+def test_recordings_stay_where_they_are_unless_copied(emodb: Path, converted: Any) -> None:
+    done = converted("emodb", emodb)
+    assert not (done.folder / "audio").exists()
+    assert done.rows["03a01Fa"]["audio"] == "../source/wav/03a01Fa.wav"
+    copied = converted("emodb", emodb, copy=True)
+    assert copied.rows["03a01Fa"]["audio"] == "audio/03a01Fa.wav"
+    assert (copied.folder / "audio" / "03a01Fa.wav").read_bytes() == (
+        emodb / "wav" / "03a01Fa.wav"
+    ).read_bytes()
+
+
+def test_broken_recordings_are_all_named_and_nothing_is_written(
+    emodb: Path, tone: Any, write: Any, refused: Any
+) -> None:
+    write(emodb / "wav" / "03a01Fa.wav", "broken")
+    soundfile.write(emodb / "wav" / "03a01Wa.wav", np.zeros(0), RATE)
+    tone(emodb / "wav" / "03x99Fa.wav")
+    message = refused("emodb", emodb, copy=True)
+    assert "wav/03a01Fa.wav, column audio" in message and "holds no audio" in message
+    assert "wav/03a01Wa.wav, column audio" in message and "length zero" in message
+    assert "wav/03x99Fa.wav: is no EmoDB name; accepted: " in message
+
+
+def test_a_folder_that_is_taken_stays_as_it_is(emodb: Path, tmp_path: Path, write: Any) -> None:
+    taken = write(tmp_path / "mine" / "notes.txt", "precious").parent
+    with pytest.raises(CorpusError, match="exists already; accepted: a new folder"):
+        convert(CORPORA["emodb"], emodb, taken)
+    assert os.listdir(taken) == ["notes.txt"]
+    with pytest.raises(
+        CorpusError, match="labels 'moods' is no protocol of emodb; accepted: sentiment, emotion"
+    ):
+        convert(CORPORA["emodb"], emodb, tmp_path / "out", labels="moods")
+
+
+def read_mine(source: Source) -> Iterator[Utterance]:
+    for path in source.recordings():
+        speaker, emotion, _ = path.stem.split("_")
+        yield Utterance(id=path.stem, where=source.name(path), audio=path, label=emotion, speaker=speaker)
+
+
+def test_one_function_and_one_line_add_a_corpus(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tone: Any
+) -> None:
+    tone(root / "anna_happy_3.wav")
+    tone(root / "ben_sad_1.wav")
+    mine = Corpus(name="mine", read=read_mine, layout="SPEAKER_EMOTION_N.wav", home="us", protocols=MINE)
+    monkeypatch.setitem(CORPORA, "mine", mine)
+    out = root.parent / "out"
+    main(["data", "convert", "--from", "mine", "--source", str(root), "--out", str(out)])
+    rows = load_manifest(out / "manifest.csv", labels=["happy", "sad"])
+    assert list(zip(rows["speaker"], rows["label"], strict=True)) == [("anna", "happy"), ("ben", "sad")]
+    assert "label: happy 1, sad 1" in capsys.readouterr().out
+
+
+def test_an_adapter_that_loses_rows_is_found_out(root: Path, tone: Any) -> None:
+    def forgetful(source: Source) -> Iterator[Utterance]:
+        yield from (utterance for utterance in read_mine(source) if utterance.label != "sad")
+
+    tone(root / "anna_happy_3.wav")
+    tone(root / "ben_sad_1.wav")
+    corpus = Corpus(name="mine", read=forgetful, layout="x", home="us", protocols=MINE)
+    with pytest.raises(CorpusError, match="2 rows were read, but 1 are in the manifest and 0 left out"):
+        convert(corpus, root, root.parent / "out")
+    assert not (root.parent / "out").exists()
+
+
+def test_the_command_line_takes_from_and_copy(
+    emodb: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    arguments = ["--source", str(emodb), "--out", str(out), "--copy", "--labels", "emotion"]
+    main(["data", "convert", "--from", "emodb", *arguments])
+    printed = capsys.readouterr()
+    assert "16 rows read, 16 written, 0 left out" in printed.out and "neutral 10" in printed.out
+    assert "--data.folds 10" in printed.err  # all ten speakers are there, so these are the protocol's folds
+    assert sorted(os.listdir(out)) == ["audio", "corpus.json", "left_out.csv", "manifest.csv"]
+    for arguments, expected in (
+        (["--from", "emodn"], "--from emodn is no known corpus; accepted: sentiment-reasoning, emodb"),
+        (["--from=emodb"], "out exists already"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(["data", "convert", *arguments, "--source", str(emodb), "--out", str(out)])
+        assert stop.value.code == 2 and expected in capsys.readouterr().err
+
+
+def test_the_manifest_s_reader_tells_of_our_own_columns_once(
+    emodb: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    done = convert(CORPORA["emodb"], emodb, tmp_path / "out")
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        load_manifest(done.manifest)
+    assert caplog.messages == ["manifest.csv: columns not used: emotion, fold"]

@@ -1,0 +1,247 @@
+"""A manifest is copied with its transcripts, by a run that may be killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import soundfile
+
+from mmsr.cli.main import main
+from mmsr.data.manifest.manifest import ManifestError, load_manifest
+from mmsr.data.manifest.tables import read_table
+from mmsr.speech.decoder import RATE
+from mmsr.speech.recogniser import Transcriber
+from mmsr.speech.transcribe import transcribe_manifest
+
+pytest.importorskip("jiwer", reason="error rates need jiwer: pip install 'mmsr[asr]'")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, waves):
+    """A manifest of nine clips, one twice, with a column of which mmsr knows nothing."""
+    root = tmp_path_factory.mktemp("data")
+    (root / "audio").mkdir()
+    lines = ["id,audio,text,note,language,speaker,split"]
+    for place, wave in enumerate(waves(*np.linspace(0.3, 1.5, 8))):
+        soundfile.write(root / "audio" / f"{place}.wav", wave, RATE)
+        split = "test" if place % 2 else "train"
+        lines.append(f'r{place},audio/{place}.wav,"Hello, no. {place}",007,en,s{place % 3},{split}')
+    lines.append("again,audio/3.wav,hello,008,en,s1,test")
+    (root / "m.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return root
+
+
+def test_a_file_that_is_no_journal_is_named(folder, ctc, tmp_path):
+    (tmp_path / "a.csv.journal.jsonl").write_text("mine\n")
+    with pytest.raises(ValueError, match=r"a.csv.journal.jsonl, byte 0: no line of a journal"):
+        transcribe_manifest(folder / "m.csv", Transcriber(ctc), tmp_path / "a.csv")
+    assert (tmp_path / "a.csv.journal.jsonl").read_text() == "mine\n"
+
+
+def transcribe(*arguments: object) -> None:
+    main(["transcribe", *map(str, arguments), "--dtype", "float32"])
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet", "xlsx"])
+def test_the_copy_keeps_columns_rows_and_audio(folder, ctc, tmp_path, ending):
+    out = tmp_path / "deep" / "er" / f"heard.{ending}"
+    transcribe("--manifest", folder / "m.csv", "--asr", ctc, "--out", out)
+    source, copy = read_table(folder / "m.csv"), read_table(out)
+    assert copy.columns == [*source.columns, "asr_text"]
+    kept = [column for column in source.columns if column != "audio"]
+    assert [[row[c] for c in kept] for row in copy.rows] == [[row[c] for c in kept] for row in source.rows]
+    rows = load_manifest(out)  # audio is where the copy says
+    assert all(row["asr_text"] for row in rows)
+    assert rows["audio"] == load_manifest(folder / "m.csv")["audio"]
+    assert not os.path.isabs(copy.rows[0]["audio"])
+    assert rows[3]["asr_text"] == rows[8]["asr_text"]
+
+
+def test_error_rates_are_those_of_the_rows_with_a_transcript(folder, ctc, tmp_path, capsys):
+    transcribe("--manifest", folder / "m.csv", "--asr", ctc, "--out", tmp_path / "a.csv", "--json")
+    answer = capsys.readouterr()
+    rates = json.loads(answer.out)
+    assert rates["n"] == 9 and set(rates["by_language"]) == {"en"} and rates["words"] == 8 * 3 + 1
+    assert "8 utterances transcribed, 1 known" in answer.err
+
+
+def test_a_choice_of_rows_leaves_the_others_as_they_are(folder, ctc, tmp_path):
+    source = tmp_path / "old.csv"
+    table = (folder / "m.csv").read_text().replace("audio/", f"{folder}/audio/").splitlines()
+    source.write_text("\n".join([table[0] + ",asr_text", *(line + ",old" for line in table[1:])]))
+    model = ("--manifest", source, "--asr", ctc, "--out")
+    transcribe(*model, tmp_path / "split.csv", "--split", "test")
+    old = {row["id"] for row in load_manifest(tmp_path / "split.csv") if row["asr_text"] == "old"}
+    assert old == {"r0", "r2", "r4", "r6"}
+    transcribe(*model, tmp_path / "speakers.csv", "--speakers", "[s0,s2]")
+    old = {row["id"] for row in load_manifest(tmp_path / "speakers.csv") if row["asr_text"] == "old"}
+    assert old == {"r1", "r4", "r7", "again"}
+    with pytest.raises(SystemExit):
+        transcribe(*model, tmp_path / "no.csv", "--speakers", "[nobody]")
+    assert not (tmp_path / "no.csv").exists()
+
+
+def test_words_stand_beside_the_copy(folder, ctc, tmp_path):
+    transcribe(
+        "--manifest", folder / "m.csv", "--asr", ctc, "--out", tmp_path / "a.csv", "--timestamps", "word"
+    )
+    lines = [json.loads(line) for line in (tmp_path / "a.csv.words.jsonl").read_text().splitlines()]
+    texts = load_manifest(tmp_path / "a.csv", check_audio=False)["asr_text"]
+    assert [line["id"] for line in lines] == [f"r{place}" for place in range(8)] + ["again"]
+    assert [" ".join(chunk["text"] for chunk in line["chunks"]) for line in lines] == texts
+    assert lines[0]["timestamps"] == "word" and set(lines[0]["chunks"][0]) == {"text", "start", "end"}
+
+
+def test_nothing_is_heard_twice_in_another_order_or_a_grown_manifest(folder, ctc, tmp_path):
+    out, transcriber = tmp_path / "a.csv", Transcriber(ctc, dtype="float32")
+    lines = (folder / "m.csv").read_text().replace("audio/", f"{folder}/audio/").splitlines()
+    manifest = tmp_path / "m.csv"
+    manifest.write_text("\n".join(lines[:6]))
+    assert transcribe_manifest(manifest, transcriber, out).transcribed == 5
+    manifest.write_text("\n".join([lines[0], *reversed(lines[1:])]))
+    grown = transcribe_manifest(manifest, transcriber, out)
+    assert (grown.transcribed, grown.known) == (3, 6)
+    again = transcribe_manifest(manifest, transcriber, out)
+    assert again.transcribed == 0 and again.rows == grown.rows
+    worded = Transcriber(ctc, timestamps="word", dtype="float32")  # another option: heard anew
+    assert transcribe_manifest(manifest, worded, out).transcribed == 8
+
+
+def test_a_killed_run_goes_on_and_hears_nothing_twice(folder, ctc, tmp_path):
+    """The run is killed in its second batch, in the middle of a line of the journal."""
+    out = tmp_path / "a.csv"
+    code = """
+import sys, time
+from mmsr.speech.recogniser import Transcriber
+from mmsr.files import Journal
+from mmsr.cli.main import main
+hear, kept = Transcriber.transcribe, []
+def counted(self, samples, **options):
+    print("heard", len(samples), flush=True)
+    return hear(self, samples, **options)
+Transcriber.transcribe = counted
+add = Journal.add
+def stop(self, *entries):
+    add(self, *entries)
+    kept.append(1)
+    if len(kept) == 2 and sys.argv[1] == "stop":
+        self._file.write(b'{"key": "torn')
+        self._file.flush()
+        print("now", flush=True)
+        time.sleep(60)
+Journal.add = stop
+main(sys.argv[2:])
+"""
+    arguments = ["transcribe", "--manifest", folder / "m.csv", "--asr", ctc, "--out", out]
+    arguments += ["--batch_size", "3", "--dtype", "float32"]
+    command = [sys.executable, "-c", code]
+
+    def start(mode: str) -> subprocess.Popen:
+        flags = [*command, mode, *map(str, arguments)]
+        return subprocess.Popen(flags, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    killed = start("stop")
+    lines = []
+    for line in killed.stdout:
+        lines.append(line.strip())
+        if line == "now\n":
+            break
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate(timeout=30)
+    assert lines == ["heard 3", "heard 3", "now"] and killed.returncode == -signal.SIGKILL
+    assert not out.exists()
+    second = start("go")
+    answer, errors = second.communicate(timeout=60)
+    assert second.returncode == 0, errors
+    assert [line for line in answer.splitlines() if line.startswith("heard")] == ["heard 2"]
+    answer, errors = start("go").communicate(timeout=60)
+    assert "heard" not in answer and "0 utterances transcribed, 9 known" in errors
+    whole = tmp_path / "whole.csv"
+    transcribe("--manifest", folder / "m.csv", "--asr", ctc, "--out", whole)
+    assert out.read_bytes() == whole.read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "a.csv", "a.csv.journal.jsonl", "whole.csv", "whole.csv.journal.jsonl",
+    ]  # fmt: skip
+
+
+def test_an_interruption_ends_with_130_and_leaves_no_output(folder, ctc, tmp_path):
+    code = """
+import sys, time
+from mmsr.speech.recogniser import Transcriber
+from mmsr.cli.main import main
+def slow(self, samples, **options):
+    print("now", flush=True)
+    time.sleep(60)
+Transcriber.transcribe = slow
+main(sys.argv[1:])
+"""
+    arguments = ["transcribe", "--manifest", folder / "m.csv", "--asr", ctc, "--out", tmp_path / "a.csv"]
+    run = subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert run.stdout.readline() == "now\n"
+    time.sleep(0.1)
+    run.send_signal(signal.SIGINT)
+    _, errors = run.communicate(timeout=30)
+    assert run.returncode == 130 and errors.splitlines()[-1] == "interrupted"
+    assert not (tmp_path / "a.csv").exists()
+
+
+def test_faulty_audio_stops_a_run_before_it_hears_anything(folder, ctc, tmp_path, monkeypatch, capsys, waves):
+    for name, wave in zip(("good", "bad"), waves(0.5, 0.5), strict=True):
+        soundfile.write(tmp_path / f"{name}.wav", wave, RATE)
+    cut = (tmp_path / "bad.wav").read_bytes()
+    (tmp_path / "bad.wav").write_bytes(cut[:20])
+    manifest = tmp_path / "m.csv"
+    manifest.write_text("audio,asr_text\ngood.wav,\nbad.wav,old\ngone.wav,old\n")
+    arguments = ("--manifest", manifest, "--asr", ctc, "--out", tmp_path / "a.csv")
+    manifest_error = pytest.raises(
+        ManifestError, transcribe_manifest, manifest, Transcriber(ctc), tmp_path / "x.csv"
+    )
+    assert "m.csv, row 4, column audio" in str(manifest_error.value)
+    manifest.write_text("audio,asr_text\ngood.wav,\nbad.wav,old\n")
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stopped:
+        patch.setattr(Transcriber, "transcribe", lambda *_, **__: pytest.fail("heard a faulty manifest"))
+        transcribe(*arguments)
+    assert stopped.value.code == 2
+    line = capsys.readouterr().err.strip()
+    assert "m.csv, row 3, column audio" in line and "bad.wav" in line and "accepted" in line
+    manifest.write_text("audio,asr_text\ngood.wav,\nbad.wav,old\ngone.wav,old\n")
+    transcribe(*arguments, "--keep-going")
+    said = capsys.readouterr().err
+    assert "row 3" in said and "row 4" in said and "1 utterances transcribed" in said
+    texts = [row["asr_text"] for row in read_table(tmp_path / "a.csv").rows]
+    assert texts[0] and texts[1:] == ["", ""]
+
+
+def test_bad_input_is_one_line(folder, whisper, tmp_path, capsys):
+    manifest = folder / "m.csv"
+    out = ("--asr", whisper, "--out", tmp_path / "a.csv")
+    for arguments, parts in (
+        (("--manifest", tmp_path / "no.csv", *out), ("no.csv", "no such file")),
+        (("--manifest", manifest, *out, "--language", "de"), ("'de'", "accepted: en, vi")),
+        (("--manifest", manifest, *out, "--split", "dev"), ("m.csv", "'dev'", "test, train")),
+        (("--manifest", manifest, "--asr", whisper, "--out", tmp_path / "a.txt"), ("a.txt", ".jsonl")),
+        (("--manifest", manifest, "--asr", whisper, "--out", manifest), ("itself", "another file")),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            transcribe(*arguments)
+        assert stopped.value.code == 2
+        lines = [line for line in capsys.readouterr().err.splitlines() if "columns not used" not in line]
+        assert len(lines) == 1 and all(part in lines[0] for part in parts), lines
+
+
+def test_a_language_that_the_model_lacks_names_the_row(whisper, folder, tmp_path):
+    text = (folder / "m.csv").read_text().replace("audio/", f"{folder}/audio/").replace("008,en", "008,de")
+    (tmp_path / "m.csv").write_text(text)
+    transcriber = Transcriber(whisper, dtype="float32")
+    with pytest.raises(ManifestError, match=r"m.csv, row 10, column language: .*'de'; accepted: en, vi"):
+        transcribe_manifest(tmp_path / "m.csv", transcriber, tmp_path / "a.csv")
+    done = transcribe_manifest(tmp_path / "m.csv", transcriber, tmp_path / "a.csv", language="detect")
+    assert {row["language"] for row in done.rows} <= {"en", "vi"}
