@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 from cyclopts import App, CycloptsError, Parameter, Token
 from cyclopts.exceptions import CoercionError, MissingArgumentError, UnusedCliTokensError
@@ -26,10 +27,14 @@ Pairs = Annotated[dict[str, str], _PAIRS]
 """A mapping, typed `--columns text=transcript label=mood`."""
 Shares = Annotated[dict[str, float], _PAIRS]
 """A mapping to numbers, typed `--shares train=.8 dev=.2`."""
+Lists = Annotated[dict[str, list[str]], _PAIRS]
+"""A mapping to lists, typed `--severities noise=20,0 codec=gsm`."""
 Config = Annotated[str, Parameter(alias="-c")]
 """A YAML file, typed `-c FILE`."""
 KeepLabel = Annotated[bool, Parameter(negative="--no-keep-label")]
 """A switch that is on by default; those that are off need no second name."""
+FLAT = Parameter(name="*")
+"""Makes each field of a dataclass a flag; the class's docstring has their help."""
 
 
 # ---------------------------------------------------------------------- words
@@ -48,8 +53,12 @@ def convert(kind: Any, tokens: Sequence[Token] | Mapping[str, Any]) -> Any:
     if isinstance(tokens, Mapping):  # --columns.text transcript
         raise ValueError(f"{'.'.join(tokens)}; accepted: NAME=VALUE")
     words = [token.value for token in tokens]
-    if get_origin(kind) is list:
+    while get_origin(kind) in (Union, UnionType):  # of a dataclass's field; the first is a type, not None
+        kind = get_args(kind)[0]
+    if get_origin(kind) in (list, Sequence):
         return [_scalar(get_args(kind)[0], word) for word in _parts(words)]
+    if kind == dict[str, list[str]]:
+        return {name: value.split(",") for name, value in pairs(words).items()}
     if get_origin(kind) is dict:
         return {name: _scalar(get_args(kind)[1], value) for name, value in pairs(words).items()}
     return _scalar(kind, words[0])
@@ -64,7 +73,7 @@ def pairs(words: Sequence[str]) -> dict[str, str]:
     whole = " ".join(words)
     old = whole[:1] + whole[-1:] == "{}"
     found = {}
-    for word in _parts([whole]) if old else _parts(words):
+    for word in _parts([whole] if old else words):
         name, mark, value = word.partition(":" if old else "=")
         if not name or not mark:
             raise ValueError(f"{word}; accepted: NAME=VALUE")
@@ -157,9 +166,14 @@ def _missing(arguments: ArgumentCollection, first: Argument, words: Sequence[str
         for argument in arguments
         if argument.name == first.name
         or (argument.required and argument.index is None and not given & set(argument.names))
+        if not argument.children  # a dataclass, whose fields are the flags
     ]
     lists = [argument for argument in arguments if argument.index is None and argument.token_count()[1]]
-    hint = f"; {_ORDER}" if first.index is not None and any(given & set(one.names) for one in lists) else ""
+    hint = (
+        f"; {_ORDER}"
+        if first.index is not None and any(given & set(argument.names) for argument in lists)
+        else ""
+    )
     return f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} required{hint}"
 
 

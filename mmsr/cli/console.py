@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 
@@ -14,15 +15,19 @@ def log(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def must_be_there(flag: str, path: str) -> None:
-    """Refuse a missing file before anything is loaded; URLs and Hub ids are checked when they are read.
+def must_be_there(**paths: str | Path | None) -> None:
+    """Refuse missing files before anything is loaded; a flag has its parameter's name.
+
+    URLs and Hub ids are checked when they are read.
 
     Raises:
-        ValueError: The path has a file's ending, and there is no such file.
+        ValueError: A path has a file's ending, and there is no such file.
     """
-    there = "://" in path or os.path.exists(path) or os.path.exists(path.partition(":")[0])
-    if os.path.splitext(path)[1] and not there:
-        raise ValueError(f"--{flag} {path}: no such file")
+    for name, path in paths.items():
+        given = str(path or "")
+        there = "://" in given or os.path.exists(given) or os.path.exists(given.partition(":")[0])
+        if os.path.splitext(given)[1] and not there:
+            raise ValueError(f"--{name.replace('_', '-')} {given}: no such file")
 
 
 def at_least_one(**numbers: int) -> None:

@@ -235,7 +235,7 @@ def segment(
         keep_text: Give each segment the whole recording's text and rationale, which cannot be divided.
         keep_label: Give each segment the whole recording's label.
     """
-    must_be_there("manifest", manifest)
+    must_be_there(manifest=manifest)
     from mmsr.data.audio.segments import Segmentation
     from mmsr.data.manifest.segmentation import segment_manifest
 

@@ -53,7 +53,7 @@ def demo(*, out: str = "runs/demo", utterances: int = 2400, seed: int = 0, epoch
         print(markdown_table(loads((folder / "metrics.json").read_text(encoding="utf-8"))))
     else:
         from mmsr.workflows.evaluation import evaluate_checkpoint
-        from mmsr.workflows.inputs import Rows
+        from mmsr.workflows.settings import Rows
 
         evaluation = evaluate_checkpoint(
             folder / "model", Rows(manifest), out, seed=seed, progress=progress_bar()
@@ -208,7 +208,7 @@ def export(
     if manifest is not None:
         if format != "onnx":
             raise ValueError("--manifest measures ONNX graphs; accepted: with --format onnx")
-        must_be_there("manifest", manifest)
+        must_be_there(manifest=manifest)
     if checkpoint is not None:
         from mmsr.training.callbacks import save_model
         from mmsr.training.module import load_lightning_checkpoint

@@ -139,7 +139,7 @@ def transcribe(
         keep_going: Leave rows with faulty audio without a transcript.
         json: Print the error rates as JSON.
     """
-    must_be_there("manifest", manifest)
+    must_be_there(manifest=manifest)
     from mmsr.evaluation.error_rates import markdown_table
     from mmsr.speech.recogniser import Transcriber
     from mmsr.speech.transcribe import transcribe_manifest
@@ -319,7 +319,7 @@ def _kinds(inputs: Sequence[str], *, manifest: str | None, audio: str | None) ->
         what = "a folder" if os.path.isdir(audio) else "no such file"
         raise ValueError(f"--audio {audio}: {what}; accepted: an audio file, or --manifest for many")
     if manifest is not None:
-        must_be_there("manifest", manifest)
+        must_be_there(manifest=manifest)
     manifests = [path for path in inputs if Path(path).suffix.lower() in ENDINGS]
     recordings = [path for path in inputs if path not in manifests]
     manifests += [] if manifest is None else [manifest]

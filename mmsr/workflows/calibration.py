@@ -12,7 +12,8 @@ from mmsr.evaluation.calibration import CalibrationError, calibrate
 from mmsr.files import atomic_write, write_file
 from mmsr.inference.loading import predictor
 from mmsr.inference.packaged import checkpoint, is_packaged
-from mmsr.workflows.inputs import Inputs, Rows
+from mmsr.workflows.inputs import Inputs
+from mmsr.workflows.settings import Rows
 
 
 @dataclass(frozen=True)

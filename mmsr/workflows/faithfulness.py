@@ -16,7 +16,8 @@ from mmsr.evaluation.report.faithfulness import write_faithfulness_report
 from mmsr.evaluation.report.page import check_out
 from mmsr.inference.loading import predictor
 from mmsr.records import Progress, Utterance
-from mmsr.workflows.inputs import Inputs, Rows, spread, training_seed
+from mmsr.workflows.inputs import Inputs, spread, training_seed
+from mmsr.workflows.settings import Rows
 
 logger = logging.getLogger(__name__)
 

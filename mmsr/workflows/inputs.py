@@ -1,11 +1,11 @@
-"""What the workflows are given: rows of a manifest, a checkpoint, and what lies beside both."""
+"""What workflows read: a checkpoint, the rows of a manifest, and the files beside both."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,34 +19,7 @@ from mmsr.inference.loading import load_pipeline
 from mmsr.inference.packaged import checkpoint, is_packaged
 from mmsr.inference.pipeline import SentimentReasoningPipeline
 from mmsr.records import Utterance
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Which rows of which manifest: those of a split, or those of a speaker fold.
-
-    Attributes:
-        manifest: A table of utterances, as `load_manifest` reads it.
-        split: The value of the column `split` in the test rows.
-        train_split: The value in the training rows.
-        dev_split: The value in the development rows.
-        fold: Take the rows of this speaker fold instead, as in training.
-        folds: The number of folds.
-        dev_speakers: The number of speakers in the development rows of a fold.
-        columns: Where a column has another name in the manifest.
-        label_map: What labels are called in the manifest.
-    """
-
-    manifest: str | Path
-    _: KW_ONLY
-    split: str = "test"
-    train_split: str = "train"
-    dev_split: str = "dev"
-    fold: int | None = None
-    folds: int = 4
-    dev_speakers: int = 2
-    columns: Mapping[str, str] | None = None
-    label_map: Mapping[str, str] | None = None
+from mmsr.workflows.settings import Rows
 
 
 @dataclass(frozen=True, kw_only=True)

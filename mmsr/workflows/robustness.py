@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,30 +12,12 @@ from mmsr.evaluation.report.robustness import write_robustness_report
 from mmsr.evaluation.robustness.confusions import Confusions
 from mmsr.evaluation.robustness.curves import clean_rows, measure, write_robustness
 from mmsr.evaluation.robustness.perturbations import Material, perturbations
-from mmsr.evaluation.slices import LEAST
 from mmsr.inference.loading import predictor
 from mmsr.records import Prediction, Progress
-from mmsr.workflows.inputs import Inputs, Rows, training_seed
+from mmsr.workflows.inputs import Inputs, training_seed
+from mmsr.workflows.settings import Degradation, Rows
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Degradation:
-    """How rows are made worse.
-
-    Attributes:
-        kinds: Of `perturbations.KINDS`; by default all that the rows allow.
-        severities: Points of a kind instead of the usual ones, such as `{"noise": ["20", "0"]}`.
-        confusions: The errors of a recogniser, for word errors: a manifest with asr_text beside text, or a
-            confusions.json; by default words are replaced by others of the manifest in their language.
-        noise: A folder of recorded noise; by default pink noise is made.
-    """
-
-    kinds: Sequence[str] | None = None
-    severities: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    confusions: str | Path | None = None
-    noise: str | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +43,7 @@ def measure_robustness(
     degradation: Degradation | None = None,
     condition: str = "audio+text",
     rationales: bool = False,
-    slice_rows: int = LEAST,
+    slice_rows: int = 30,
     batch_size: int = 32,
     seed: int = 0,
     progress: Progress | None = None,

@@ -3,6 +3,7 @@
 import shlex
 import subprocess
 import sys
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,13 @@ OLD_LINES = [
 
 
 def parsed(*words: str) -> dict[str, Any]:
-    """What a command would be called with."""
+    """What a command would be called with, a dataclass as its fields."""
     _, bound, _ = application.parse_args(modern(words))
     bound.apply_defaults()
-    return dict(bound.arguments)
+    flat: dict[str, Any] = {}
+    for name, value in bound.arguments.items():
+        flat |= vars(value) if is_dataclass(value) else {name: value}
+    return flat
 
 
 def commands() -> list[tuple[str, ...]]:
@@ -104,6 +108,28 @@ def test_mappings_are_typed_as_pairs_or_in_braces(words):
     expected = {"0": "positive", "non-negative": "a: b"}
     assert parsed("data", "check", "m.csv", "--label-map", *words)["label_map"] == expected
     assert parsed("predict", "--label_map", *words, "--json")["label_map"] == expected
+
+
+def test_severities_are_a_mapping_to_lists():
+    words = ["my.csv", "--model", "m", "--out", "d", "--severities", "noise=20,0", "codec=gsm"]
+    given = parsed("robustness", *words, "--kinds", "noise", "codec")
+    assert given["severities"] == {"noise": ["20", "0"], "codec": ["gsm"]}
+    assert given["kinds"] == ["noise", "codec"] and given["manifest"] == "my.csv"
+
+
+def test_split_of_calibrate_is_the_development_split():
+    given = parsed("calibrate", "my.csv", "--model", "m", "--split", "held", "--columns", "text=words")
+    assert (given["dev_split"], given["columns"]) == ("held", {"text": "words"})
+
+
+@pytest.mark.parametrize(
+    ("command", "hidden"),
+    [("calibrate", "--dev-split"), ("faithfulness", "--dev-split"), ("robustness", "--train-split")],
+)
+def test_settings_without_effect_on_a_command_are_no_flags(capsys, command, hidden):
+    words = [command, "my.csv", "--model", "m", hidden, "x"]
+    line = refused(capsys, *words, *([] if command == "calibrate" else ["--out", "d"]))
+    assert line.startswith(f"Unknown option: {hidden}")
 
 
 def test_shares_are_a_mapping_to_numbers(capsys):
@@ -247,6 +273,8 @@ def test_help_of_every_command_names_its_flags_and_needs_no_torch(capsys):
         arguments = application[words[0]] if len(words) == 1 else application[words[0]][words[1]]
         flat = " ".join(section.replace("│", " ").split())
         for argument in arguments.assemble_argument_collection(parse_docstring=True):
+            if argument.children or not argument.parse:  # a dataclass, or a setting that is no flag here
+                continue
             assert argument.name in flat, (words, argument.name)
             assert argument.parameter.help, f"{words}: {argument.name} has no help"
             assert "_" not in argument.name

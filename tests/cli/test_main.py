@@ -283,7 +283,7 @@ def test_evaluate_leaves_metrics_predictions_and_a_report(model, demo_corpus, te
         "--bertscore_layer",
         "2",
     )
-    assert "--bertscore_layer is a layer of an encoder; accepted: with --bertscore ENCODER" in line
+    assert "--bertscore-layer is a layer of an encoder; accepted: with --bertscore ENCODER" in line
     html = (tmp_path / "e" / "report.html").read_text(encoding="utf-8")
     assert html.count("<audio") >= 2
     assert (tmp_path / "e" / "attention.png").stat().st_size > 10_000
