@@ -1,6 +1,6 @@
-"""The command `mmsr` without its commands: how words are read, and how help and errors look.
+"""The application `mmsr` without its commands: how words are parsed, and how help and errors look.
 
-    words as typed ─► `modern`: today's spelling ─► cyclopts ─► `convert`: their types ─► a command
+    words as typed ─► `modern`: today's spelling ─► cyclopts ─► `convert`: typed values ─► a command
 
 The modules of commands import this one; `mmsr.cli.main` adds their commands to `application`.
 """
@@ -8,6 +8,7 @@ The modules of commands import this one; `mmsr.cli.main` adds their commands to 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
@@ -37,18 +38,37 @@ FLAT = Parameter(name="*")
 """Makes each field of a dataclass a flag; the class's docstring has their help."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class SegmentFlags:
+    """How speech is cut into segments.
+
+    Attributes:
+        min_seconds: Shorter speech, or turns, are left out.
+        max_seconds: Longest segment; longer speech is cut at its quietest points.
+        max_silence: A longer silence ends a segment.
+        padding: Seconds kept before and after speech.
+        threshold: Probability from which on the detector's answer counts as speech.
+    """
+
+    min_seconds: float = 0.25
+    max_seconds: float = 20.0
+    max_silence: float = 0.5
+    padding: float = 0.1
+    threshold: float = 0.5
+
+
 # ---------------------------------------------------------------------- words
 
 
 def convert(kind: Any, tokens: Sequence[Token] | Mapping[str, Any]) -> Any:
-    """Convert words as typed to the type of their parameter; text stays as it is, whatever it looks like.
+    """Convert words to the type of their parameter; text stays as it was typed.
 
     Args:
         kind: `str`, `int`, `float`, a `Literal`, or a list or mapping of them.
         tokens: The words.
 
     Raises:
-        ValueError: Names the word and what is accepted.
+        ValueError: A word is not of the type.
     """
     if isinstance(tokens, Mapping):  # --columns.text transcript
         raise ValueError(f"{'.'.join(tokens)}; accepted: NAME=VALUE")
@@ -65,10 +85,10 @@ def convert(kind: Any, tokens: Sequence[Token] | Mapping[str, Any]) -> Any:
 
 
 def pairs(words: Sequence[str]) -> dict[str, str]:
-    """The mapping in `text=transcript label=mood`, or in the `{text: transcript, label: mood}` of old.
+    """Parse `text=transcript label=mood`, or the older `{text: transcript, label: mood}`.
 
     Raises:
-        ValueError: A word is no pair.
+        ValueError: A word is not a pair.
     """
     whole = " ".join(words)
     old = whole[:1] + whole[-1:] == "{}"
@@ -82,7 +102,7 @@ def pairs(words: Sequence[str]) -> dict[str, str]:
 
 
 def _parts(words: Sequence[str]) -> Sequence[str]:
-    """The words of a list; one word `[a, "b"]` is a list too, as it was typed once."""
+    """The words of a list, which may be one word `[a, "b"]`."""
     if len(words) != 1 or words[0][:1] + words[0][-1:] not in ("[]", "{}"):
         return words
     return [_unquoted(part) for part in words[0][1:-1].split(",") if part.strip()]
@@ -107,8 +127,8 @@ def _scalar(kind: Any, word: str) -> Any:
 def modern(words: Sequence[str]) -> list[str]:
     """Words in the spelling that cyclopts reads.
 
-    `--label_map` becomes `--label-map`; `--json true` becomes `--json=true`, a switch being one word; and a
-    text that begins with a hyphen stays a value, `--text=- 5 degrees`.
+    `--label_map` becomes `--label-map`, `--json true` becomes `--json=true`, and a text that begins with a
+    hyphen stays a value: `--text=- 5 degrees`.
     """
     rest = list(words)
     done: list[str] = []
@@ -139,7 +159,7 @@ _ORDER = "inputs stand before lists, or after --"
 
 
 def explain(error: CycloptsError) -> str:
-    """What was typed wrongly, in one line that ends with the command's help."""
+    """One line about what was typed wrongly, which names the command's help."""
     command = " ".join(("mmsr", *(error.command_chain or ()), "--help"))
     return f"{_fault(error)} ({command})"
 
@@ -159,7 +179,7 @@ def _fault(error: CycloptsError) -> str:
 
 
 def _missing(arguments: ArgumentCollection, first: Argument, words: Sequence[str]) -> str:
-    """The required parameters that were not given; a list may have taken what was meant for an input."""
+    """Name the required parameters that were not given; a list may have taken the word meant for an input."""
     given = {word.partition("=")[0] for word in words}
     missing = [
         argument.name if argument.index is None else argument.name.lstrip("-").upper()
@@ -181,7 +201,7 @@ def _missing(arguments: ArgumentCollection, first: Argument, words: Sequence[str
 
 
 class HelpFormatter(DefaultFormatter):
-    """Keeps the lines of a command's description, and fills those of its parameters."""
+    """Keeps the lines of a command's description, and wraps those of its parameters."""
 
     def render_description(self, console: Console, options: ConsoleOptions, description: Any) -> None:
         """Print the text above the parameters; an example stays one line, so that it can be copied."""
