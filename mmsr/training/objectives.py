@@ -116,11 +116,7 @@ def symmetric_divergence(first: Tensor, second: Tensor) -> Tensor:
 class Contrastive(nn.Module):
     """Contrastive loss of audio and transcript of a row against the batch (under DDP: this process's rows).
 
-    Args:
-        width: Width of the streams.
-        labels: Number of labels.
-        weight: Weight of this loss.
-        temperature: Initial temperature; its inverse, the scale of the similarities, is learned, up to 100.
+    `temperature` is the initial one; its inverse, the scale of the similarities, is learned, up to 100.
     """
 
     def __init__(self, width: int, labels: int, *, weight: float, temperature: float = 0.07) -> None:
@@ -137,14 +133,7 @@ class Contrastive(nn.Module):
 
 
 class SupervisedContrastive(nn.Module):
-    """Supervised contrastive loss within and across modalities; a row's two streams are its two views.
-
-    Args:
-        width: Width of the streams.
-        labels: Number of labels.
-        weight: Weight of this loss.
-        temperature: Divides the similarities.
-    """
+    """Supervised contrastive loss within and across modalities; a row's two streams are its two views."""
 
     def __init__(self, width: int, labels: int, *, weight: float, temperature: float = 0.1) -> None:
         super().__init__()
@@ -161,13 +150,7 @@ class SupervisedContrastive(nn.Module):
 
 
 class AuxiliaryHeads(nn.Module):
-    """A linear head on each stream predicts the label alone; the loss is the sum of both cross-entropies.
-
-    Args:
-        width: Width of the streams.
-        labels: Number of labels.
-        weight: Weight of this loss.
-    """
+    """A linear head on each stream predicts the label alone; the loss is the sum of both cross-entropies."""
 
     def __init__(self, width: int, labels: int, *, weight: float) -> None:
         super().__init__()

@@ -274,8 +274,8 @@ class Losses(Checked):
     label_smoothing: Share | None = None
     """Label smoothing of the sentiment loss, 0 to 1; by default that of `config` or of the checkpoint."""
     uncertainty_weighting: bool = False
-    """Weight sentiment and rationale loss by learned variances (Kendall et al. 2018, arXiv 1705.07115) instead
-    of `rationale_loss_weight`, which dev_loss keeps."""
+    """Weight sentiment and rationale loss by learned variances (Kendall et al. 2018, arXiv 1705.07115), not
+    by `rationale_loss_weight`, which dev_loss keeps."""
     r_drop: NotNegative = 0.0
     """Weight of the divergence between predictions under two draws of dropout (R-Drop, arXiv 2106.14448); 0
     for none. It doubles the cost of a step."""
@@ -306,9 +306,7 @@ class TrainingSettings(
         super().__post_init__()
         config = self.config or {}
         if self.feature_store and not self.frozen & set(ENCODERS):
-            raise ValueError(
-                "feature_store= keeps the states of frozen encoders; add audio_encoder or text_encoder to freeze="
-            )
+            raise ValueError(f"feature_store= is of frozen encoders; add {' or '.join(ENCODERS)} to freeze=")
         if self.layer_decay != 1 and self.frozen >= set(ENCODERS):
             raise ValueError("layer_decay= is of the encoders, and freeze= names both: give one or the other")
         for name in ("class_weights", "label_smoothing"):

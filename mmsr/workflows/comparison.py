@@ -1,4 +1,4 @@
-"""Comparing runs: their difference on the same rows, with a picture and a report."""
+"""Compares runs: their difference on the same rows, with a picture and a report."""
 
 from __future__ import annotations
 
@@ -49,9 +49,6 @@ def compare_runs(
         settings: How they are compared.
         plot: A PNG file to write, with the differences and their intervals.
         report: An HTML file to write; Markdown and a picture lie beside it.
-
-    Returns:
-        The comparisons, and how many rows were left out.
 
     Raises:
         ValueError: A file has another ending, a table has no such column, or the runs cannot be compared.

@@ -1,4 +1,4 @@
-"""Evaluating a checkpoint: metrics, controls and baselines of a split, and a report."""
+"""Evaluates a checkpoint: metrics, controls and baselines of a split, and a report."""
 
 from __future__ import annotations
 
@@ -25,14 +25,7 @@ from mmsr.workflows.settings import Measures, Rows
 
 @dataclass(frozen=True)
 class Evaluation:
-    """An evaluation, and where its report is.
-
-    Attributes:
-        metrics: The content of metrics.json.
-        predictions: The predictions, which predictions.jsonl has as lines.
-        split: The split that was evaluated, a key of `metrics`.
-        report: The path of report.html.
-    """
+    """The contents of metrics.json and predictions.jsonl, the split, and the path of report.html."""
 
     metrics: dict[str, Any]
     predictions: list[Prediction]
@@ -50,12 +43,12 @@ class Evaluation:
 
     def notes(self) -> list[str]:
         """The worst slice and the label sets of each condition, in words."""
-        said = []
+        lines = []
         for name, entry in self.conditions.items():
-            said.append(f"{name}: {worst_slice_line(entry['worst_slice'], least=entry['slice_rows'])}")
+            lines.append(f"{name}: {worst_slice_line(entry['worst_slice'], least=entry['slice_rows'])}")
             if "conformal" in entry:
-                said.append(f"{name}: {conformal_text(entry['conformal'])}")
-        return said
+                lines.append(f"{name}: {conformal_text(entry['conformal'])}")
+        return lines
 
 
 def evaluate_checkpoint(
@@ -72,9 +65,8 @@ def evaluate_checkpoint(
 ) -> Evaluation:
     """Evaluate a checkpoint on the test rows of a manifest, with controls and baselines.
 
-    Writes metrics.json, predictions.jsonl and a report with its pictures. The baselines learn from the
-    training rows; label sets are calibrated on the development rows. If no row of the manifest has a split,
-    all rows are evaluated.
+    Writes metrics.json, predictions.jsonl and a report with its pictures. Baselines learn from the training
+    rows; label sets are calibrated on the development rows.
 
     Example:
         >>> rows = Rows("runs/demo/corpus/manifest.csv")
@@ -88,12 +80,9 @@ def evaluate_checkpoint(
         measures: What is measured, beside the metrics that an evaluation always has.
         batch_size: The number of rows in a batch.
         num_beams: The beams of the rationales' generation.
-        examples: How many utterances the report plays.
+        examples: The number of utterances that the report plays.
         seed: The seed of the shuffling of audio between rows.
         progress: Called as rows are answered.
-
-    Returns:
-        The metrics, the predictions, and the path of the report.
 
     Raises:
         ValueError: Checkpoint or manifest cannot be read, a split lacks rows, or `out` holds other results.

@@ -1,4 +1,4 @@
-"""Measuring robustness: how much worse a checkpoint answers as its rows get worse."""
+"""Measures robustness: how much worse a checkpoint answers as its rows get worse."""
 
 from __future__ import annotations
 
@@ -22,13 +22,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Robustness:
-    """Robustness of a checkpoint, and where its report is.
-
-    Attributes:
-        document: The content of robustness.json.
-        predictions: The predictions, by the name of the point.
-        report: The path of report.html.
-    """
+    """The content of robustness.json, the predictions by point, and the path of report.html."""
 
     document: dict[str, Any]
     predictions: dict[str, list[Prediction]]
@@ -63,16 +57,13 @@ def measure_robustness(
         rows: Which rows of which manifest.
         out: The folder for the results.
         degradation: How rows are made worse; by default in all ways that the rows allow.
-        condition: What the clean rows have: `audio+text`, `audio`, `text`, `asr` or `audio+asr`. Rows that
-            lack it, or a label, are left out, which is logged.
+        condition: Inputs of the clean rows: `audio+text`, `audio`, `text`, `asr` or `audio+asr`. Rows that
+            lack one of them, or a label, are left out, which is logged.
         rationales: Whether to generate rationales too, for ROUGE-L.
         slice_rows: The rows that a slice needs to be named as the worst.
         batch_size: The number of rows in a batch.
         seed: The seed of all draws.
         progress: Called as the rows of a point are answered.
-
-    Returns:
-        The metrics, the predictions, and the path of the report.
 
     Raises:
         ValueError: The checkpoint or the manifest cannot be read, the rows do not allow the condition or a
