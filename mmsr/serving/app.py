@@ -53,41 +53,7 @@ Give speech, its transcript, or both. The model `{model}` predicts whether it is
 **For trying the software. Not for use on patients, nor in any decision about a person.** What you send goes
 to the machine that serves this page, and is deleted there after an hour, or earlier if the server ends.
 """
-_API = """## The same from a program
-
-```python
-from gradio_client import Client, handle_file  # pip install gradio_client
-
-client = Client("http://127.0.0.1:7860")  # the address of this page
-answer = client.predict(
-    audio=handle_file("speech.wav"),  # or None
-    text="what was said",  # its transcript, or None
-    language="en",  # or None
-    forced_label=None,  # or {labels}: the reason if it were that
-    api_name="/predict",
-)
-```
-
-`answer` is a dict: `label`, `score` (its probability), `scores` (of every label), `rationale`{attention}.
-With `forced_label` the label stays the predicted one and the rationale explains the forced one.{transcribe}
-
-A whole recording is cut into segments, each of which is answered:
-
-```python
-timeline = client.predict(
-    audio=handle_file("consultation.wav"),
-    transcript=None,  # or handle_file("consultation.srt"): words with times, as SRT, VTT or a table
-    language=None,  # for the recogniser, if there is one
-    api_name="/timeline",
-)
-```
-
-`timeline` has a `summary` and `segments`, each with `start` and `end` (seconds), `text`, `label`, `score`,
-`scores` and `rationale`.
-
-Accepted are files of at most {limits}. One request is answered at a time, the others wait. What cannot be
-answered raises `gradio_client.exceptions.AppError`, whose message names what is accepted.
-"""
+_API = (Path(__file__).parent / "api.md").read_text(encoding="utf-8")
 _API_TRANSCRIBE = """
 
 `client.predict(audio=..., language=None, api_name="/transcribe")` answers with the recogniser's text."""
@@ -105,23 +71,6 @@ _SHOWN = '() => document.querySelector("#answer").scrollIntoView({block: "neares
 _GIVEN = "JSON.stringify(given.map(value => value?.path ?? value))"
 _ASKED = "(...given) => {{ window.{name}_asked = " + _GIVEN + "; return given; }}"
 _CHANGED = "(...given) => window.{name}_asked === " + _GIVEN + " ? [] : {cleared}"
-_STYLE = """
-.gradio-container { max-width: 72rem !important; margin-inline: auto !important; }
-.dark { --color-accent: var(--primary-300); }
-#speech { --neutral-400: var(--body-text-color-subdued); }
-#answer { overflow-wrap: anywhere; }
-#answer .mmsr-answer { max-width: none; }
-.waveform-container { contain: inline-size; }  /* it would take the page's width with it, back and forth */
-#timeline iframe { width: 100%; height: max(36rem, 85vh); border: 0; display: block; }
-#api pre { overflow-x: auto; contain: inline-size; }  /* it would make the page as wide as its lines */
-#api code { overflow-wrap: anywhere; }
-/* Gradio sends an error's title, and shows its kind instead */
-.toast-title.error { font-size: 0; }
-.toast-title.error::before { content: "This cannot be answered"; font-size: var(--text-md); }
-.toast-wrap { top: auto !important; bottom: 1rem; }
-:focus-visible { outline: 3px solid #0072b2 !important; outline-offset: 2px; }
-.dark :focus-visible { outline-color: #56b4e9 !important; }
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -538,7 +487,7 @@ def launch(app: gr.Blocks, *, port: int | None = None, share: bool = False, mega
             ssr_mode=False,
             footer_links=["settings"],
             theme=theme,
-            css=_STYLE,
+            css_paths=Path(__file__).parent / "page.css",
         )
     except OSError as error:
         if (tried := re.search(r"empty port in range: (\d+)-(\d+)", str(error))) is None:
