@@ -1,4 +1,4 @@
-"""What commands print at a terminal beside their results: a log, progress, and refusals of bad input."""
+"""The terminal: a log, progress, and refusals of bad input."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def log(line: str) -> None:
-    """Print a line to stderr; stdout is for results alone."""
+    """Print a line to stderr; stdout is for results."""
     print(line, file=sys.stderr, flush=True)
 
 
@@ -31,10 +31,10 @@ def must_be_there(**paths: str | Path | None) -> None:
 
 
 def at_least_one(**numbers: int) -> None:
-    """Refuse a count below one before anything is loaded; the flag has the parameter's name.
+    """Refuse a count below one before anything is loaded; a flag has its parameter's name.
 
     Raises:
-        ValueError: Names flag and value.
+        ValueError: A count is below one.
     """
     for name, number in numbers.items():
         if number < 1:
@@ -42,7 +42,7 @@ def at_least_one(**numbers: int) -> None:
 
 
 def progress_bar() -> Callable[[str, int, int], None] | None:
-    """A progress bar on stderr, called with task, done and total; None where stderr is no terminal."""
+    """A progress bar on stderr, called with task, done and total; None if stderr is no terminal."""
     if not sys.stderr.isatty():
         return None
     from rich.console import Console
@@ -65,7 +65,7 @@ def progress_bar() -> Callable[[str, int, int], None] | None:
 
 @contextmanager
 def live_table(title: str) -> Iterator[Callable[[Mapping[str, Mapping[str, str]], str], None]]:
-    """A table on stderr that each call draws again, where stderr is a terminal; elsewhere lines alone.
+    """A table on stderr that is drawn again by each call; only its lines if stderr is no terminal.
 
     Yields:
         A function of the cells, by row and column, and a line to print, which may be empty.

@@ -79,7 +79,7 @@ def evaluate(
     examples: int = 6,
     seed: int = 0,
 ) -> None:
-    """Metrics, controls and baselines of a model on a split, and a report.
+    """Evaluate a model on a split: metrics, controls, baselines, and a report.
 
     Writes metrics.json, predictions.jsonl and report.html with its pictures, and report.md for a README.
 
@@ -152,7 +152,7 @@ def compare(
     report: str | None = None,
     json: bool = False,
 ) -> None:
-    """Whether a run is better than others on the same rows: difference, interval, tests, effect size.
+    """Compare a run with others on the same rows: difference, interval, tests, effect size.
 
     A RUN is `[NAME=]PATH[:CONDITION]`: a folder of `mmsr evaluate`, a predictions file, or a pattern in
     quotes that matches the seeds of one system. The first is compared with each other one. With two seeds or
@@ -204,24 +204,24 @@ def make_sheets(
     columns: Pairs | None = None,
     seed: int = 0,
 ) -> None:
-    """Blinded sheets on which people rate what runs said: a page for a browser, without a network.
+    """Make blinded sheets on which people rate the answers of runs: HTML pages that need no network.
 
-    Writes OUT/sheets/, one HTML file a rater with the recordings inside, and OUT/key.json, which says whose
-    answers they are and which no rater gets. A RUN is `[NAME=]PATH[:CONDITION]`, as in `mmsr compare`.
+    Writes OUT/sheets/, one HTML file a rater with the recordings inside, and OUT/key.json, which names the
+    runs of the answers and is not for raters. A RUN is `[NAME=]PATH[:CONDITION]`, as in `mmsr compare`.
 
     Example: mmsr human make runs/demo:audio+text runs/demo:text --manifest corpus/manifest.csv --out h
 
     Args:
-        runs: Two or more; with more, each item shows one pair of them.
+        runs: Two or more; each item shows a pair of them.
         manifest: Table of utterances that the runs answered, for recordings and transcripts.
         out: A new folder.
-        items: Different utterances on each sheet, each label and language with its share.
-        raters: How many sheets.
-        shared: Utterances that are on every sheet, for agreement; all by default.
-        repeats: Items that come twice on a sheet, to see whether a rater says the same again.
-        differing: Draw only utterances whose rationales are different.
+        items: Number of utterances on each sheet, each label and language with its share.
+        raters: Number of sheets.
+        shared: Number of utterances that are on every sheet, for agreement; all by default.
+        repeats: Number of items that come twice on a sheet, for a rater's agreement with themselves.
+        differing: Draw only utterances whose rationales differ.
         condition: Of the runs' rows, such as audio+text; by default the first that all runs have.
-        criteria: What is rated from 1 to 5, such as `clarity="The reason is easy to understand."`; by
+        criteria: Criteria to rate from 1 to 5, such as `clarity="The reason is easy to understand."`; by
             default correctness, clarity, relevance.
         columns: Names that columns have in this manifest.
         seed: The same seed gives the same sheets.
@@ -263,7 +263,7 @@ def score_ratings(
     seed: int = 0,
     json: bool = False,
 ) -> None:
-    """What raters' saved sheets say of the runs: means, differences, tests, agreement, items needed.
+    """Score the raters' saved sheets: means, differences, tests, agreement, items needed.
 
     Example: mmsr human score ratings-*.json --key human/key.json --out human/scores
 
@@ -271,9 +271,9 @@ def score_ratings(
         ratings: Files that the sheets saved.
         key: key.json of `mmsr human make`.
         out: Folder for report.html, report.md, scores.png and scores.json.
-        partial: Leave items out of which an answer is missing.
-        resamples: Of the bootstraps and of the permutation tests.
-        seed: Of both.
+        partial: Leave out items with a missing answer.
+        resamples: Resamples of the bootstraps and of the permutation tests.
+        seed: Seed of both.
         json: Print one JSON object instead of tables.
     """
     from mmsr.evaluation.report.ratings import markdown
@@ -281,7 +281,7 @@ def score_ratings(
 
     scored = score(ratings, key, out=out, partial=partial, resamples=resamples, seed=seed)
     if scored.left_out:
-        log(f"{scored.left_out:,} items left out, of which an answer is missing")
+        log(f"{scored.left_out:,} items left out, in which an answer is missing")
     if json:
         print(dumps(scored.document, ensure_ascii=False))
     else:
@@ -301,7 +301,7 @@ def faithfulness(
     batch_size: int = 32,
     seed: int = 0,
 ) -> None:
-    """Whether rationales are grounded in voice and words, and say what decided.
+    """Examine whether rationales are grounded in voice and words, and name what decided.
 
     Writes faithfulness.json, and report.html and report.md with pictures of what the label's logit is made
     of. Rows of the demo corpus are spoken again, in another manner and in another voice. Gradients need
@@ -351,7 +351,7 @@ def robustness(
     batch_size: int = 32,
     seed: int = 0,
 ) -> None:
-    """How much worse a model answers as rows get worse: noise, rooms, codecs, misheard words, gaps.
+    """Measure how much worse a model answers as rows get worse: noise, rooms, codecs, word errors, gaps.
 
     Writes robustness.json, report.html, report.md, robustness.png and predictions/POINT.jsonl. The same seed
     makes the same rows worse alike for every model, so that mmsr compare can pair

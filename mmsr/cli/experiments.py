@@ -34,9 +34,7 @@ def demo(*, out: str = "runs/demo", utterances: int = 2400, seed: int = 0, epoch
 
     folder = Path(out)
     check_out(out, "metrics.json")
-    log(
-        f"1/4 corpus: {utterances:,} utterances in five languages, spoken by espeak-ng -> {folder / 'corpus'}"
-    )
+    log(f"1/4 corpus: {utterances:,} utterances in five languages, by espeak-ng -> {folder / 'corpus'}")
     manifest = make_demo(folder / "corpus", utterances=utterances, seed=seed)
     import torch
 
@@ -45,7 +43,7 @@ def demo(*, out: str = "runs/demo", utterances: int = 2400, seed: int = 0, epoch
     args = ["-c", str(packaged_config("demo.yaml")), "--data.manifest", str(manifest)]
     args += ["--trainer.default_root_dir", str(folder), "--seed_everything", str(seed)]
     run_fit(args + ([] if epochs is None else ["--trainer.max_epochs", str(epochs)]))
-    log(f"3/4 evaluation on unheard voices and sentences -> {folder / 'report.html'}")
+    log(f"3/4 evaluation on new voices and sentences -> {folder / 'report.html'}")
     metrics = folder / "metrics.json"
     if metrics.exists() and metrics.stat().st_mtime >= (folder / "model").stat().st_mtime:
         log(f"{metrics} is there already and is used again")
@@ -56,9 +54,8 @@ def demo(*, out: str = "runs/demo", utterances: int = 2400, seed: int = 0, epoch
         from mmsr.workflows.evaluation import evaluate_checkpoint
         from mmsr.workflows.settings import Rows
 
-        evaluation = evaluate_checkpoint(
-            folder / "model", Rows(manifest), out, seed=seed, progress=progress_bar()
-        )
+        bar = progress_bar()
+        evaluation = evaluate_checkpoint(folder / "model", Rows(manifest), out, seed=seed, progress=bar)
         print(evaluation.table())
         log("\n".join([*evaluation.notes(), f"report: {evaluation.report}"]))
     log("4/4 three utterances of the test split")
@@ -83,15 +80,6 @@ def fit(*settings: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> None
     trainer.default_root_dir. The same command continues an interrupted run from its last checkpoint.
 
     Example: mmsr fit -c experiments/demo.yaml --data.manifest my/manifest.csv --trainer.max_epochs 5
-
-    The model: --model.preset, .audio, .text, .pretrained, .decoder, .decoder_type, .fusion,
-    .rationale_format, .labels, .text_prefix, .vocab_size, .config. How its parts are trained:
-    --model.freeze, .train_layers, .gradual_unfreezing, .lora, .attention, .gradient_checkpointing,
-    .feature_store, .feature_dtype.
-    The optimiser: --model.learning_rate, .encoder_learning_rate, .layer_decay, .weight_decay, .warmup_ratio,
-    .ema_decay. The losses: --model.class_weights, .label_smoothing, .uncertainty_weighting, .r_drop,
-    .audio_dropout, .text_dropout, .objectives (contrastive, supervised_contrastive, auxiliary_heads,
-    ogm_ge). For all: --seed_everything.
 
     Loggers instead of the CSV in logs/ (extra `loggers`): --trainer.logger TensorBoardLogger, or
     --trainer.logger WandbLogger with --trainer.logger.offline true, which uploads nothing; both with

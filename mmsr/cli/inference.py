@@ -330,7 +330,7 @@ def _check_words(
     if asr is not None and (not recordings or text is not None):
         raise ValueError(f"--asr {asr} writes transcripts of recordings; accepted: recordings, and no --text")
     if language is not None and asr is None:
-        raise ValueError(f"--language {language} is told to a recogniser; accepted: with --asr")
+        raise ValueError(f"--language {language} is for a recogniser; accepted: with --asr")
 
 
 def _write_predictions(predictions: Sequence[Prediction], out: str | None) -> None:

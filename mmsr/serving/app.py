@@ -117,13 +117,7 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class Desk:
-    """The functions behind the page and the API; their errors are messages for the visitor.
-
-    Attributes:
-        pipe: Pipeline of the model.
-        limits: What visitors may send.
-        transcribe: A recogniser, or None.
-    """
+    """The functions behind the page and the API; their errors are messages for the visitor."""
 
     pipe: SentimentReasoningPipeline
     limits: Limits
@@ -159,8 +153,8 @@ class Desk:
         with _sentences():
             if found is None:
                 raise ValueError("the answer was forgotten after an hour; accepted: ask again")
-            said = self._answer(**found.utterance, forced_label=label)["rationale"]
-        alternatives = {**found.get("alternatives", {}), label: said}
+            rationale = self._answer(**found.utterance, forced_label=label)["rationale"]
+        alternatives = {**found.get("alternatives", {}), label: rationale}
         found = Answer({**found, "alternatives": alternatives}, found.utterance)
         return found._repr_html_(), found
 
@@ -174,10 +168,10 @@ class Desk:
             self.limits.check(audio)
             with _without_folders(audio):
                 wave = Audio(self.pipe.processor.feature_extractor.sampling_rate)(audio)
-            (said,) = self.transcribe([wave], [language or None])
-            if not said.strip():
+            (text,) = self.transcribe([wave], [language or None])
+            if not text.strip():
                 raise ValueError("the recogniser heard no words; accepted: speech")
-            return said.strip()
+            return text.strip()
 
     def timeline(
         self, audio: str | None = None, transcript: str | None = None, language: str | None = None
@@ -308,7 +302,7 @@ def _utterance(desk: Desk) -> None:
             )
             language = _languages("For the recogniser and for screen readers; others as a code, such as ja.")
             if desk.transcribe is not None:
-                heard = gr.Button("Write the transcript from the speech")
+                transcribe = gr.Button("Write the transcript from the speech")
             asked = gr.Button("Answer", variant="primary")
         with gr.Column():
             shown = gr.HTML(_EMPTY, elem_id="answer", container=True, padding=True, min_height=200)
@@ -330,7 +324,7 @@ def _utterance(desk: Desk) -> None:
         why_not = functools.partial(desk.why_not, label=label)
         stale.clears(button.click(why_not, answered, [shown, answered], **private))
     if desk.transcribe is not None:
-        heard.click(desk.write, [audio, language], text, api_name="transcribe", **_ONE)
+        transcribe.click(desk.write, [audio, language], text, api_name="transcribe", **_ONE)
     # the page's own buttons answer with HTML; these invisible components are the API
     forced, data = gr.Textbox(visible=False), gr.JSON(visible=False)
     gr.Button(visible=False).click(desk.predict, [*given, forced], data, api_name="predict", **_ONE)
@@ -373,13 +367,8 @@ def _recording(desk: Desk) -> None:
 class _Stale:
     """Clears an answer that no longer belongs to the inputs: after a change, and after an error.
 
-    Args:
-        name: Name of the answer, a word.
-        given: The inputs.
-        shown: The component that shows the answer.
-        empty: Its content before the first request.
-        hidden: Components that are visible only beside an answer.
-        state: Keeps the answer.
+    `shown` shows the answer, or `empty` before the first one; `hidden` are visible only beside an answer, and
+    `state` keeps it.
     """
 
     def __init__(

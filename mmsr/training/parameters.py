@@ -289,21 +289,11 @@ def parameter_groups(
 
 
 def joined(loss: Tensor, module: nn.Module) -> Tensor:
-    """`loss` with a gradient of zero for the trained weights that it does not depend on.
+    """`loss` plus zero times each trained weight, so that all have a gradient.
 
     DistributedDataParallel waits for a gradient of each weight, and a batch may lack a modality or
     rationales.
     """
-    reached: set[int] = set()
-    seen: set[Any] = set()
-    waiting = [loss.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        reached.add(id(getattr(node, "variable", None)))
-        waiting.extend(following for following, _ in node.next_functions)
-    idle = [weight for weight in module.parameters() if weight.requires_grad and id(weight) not in reached]
+    weights = [weight for weight in module.parameters() if weight.requires_grad]
     # one number of a weight gives a gradient of zero to all of it
-    return torch.stack([loss, *(weight.flatten()[0].to(loss) * 0.0 for weight in idle)]).sum()
+    return torch.stack([loss, *(weight.flatten()[0].to(loss) * 0.0 for weight in weights)]).sum()

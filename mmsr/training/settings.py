@@ -127,14 +127,12 @@ class ModelSource(Checked):
 
     def _check_pretrained(self) -> None:
         if self.audio or self.text or self.decoder:
-            raise ValueError(
-                "pretrained= (a checkpoint) contradicts audio=, text= and decoder= (its parts): "
-                "give one or the other"
-            )
+            parts = "audio=, text= and decoder= (its parts)"
+            raise ValueError(f"pretrained= (a checkpoint) contradicts {parts}: give one or the other")
         if given := self.changed(*_FIXED_BY_A_CHECKPOINT):
+            own, them = ", ".join(given), "it" if len(given) == 1 else "them"
             raise ValueError(
-                f"pretrained={self.pretrained!r} (a checkpoint) has its own {', '.join(given)}: leave "
-                f"{'it' if len(given) == 1 else 'them'} out"
+                f"pretrained={self.pretrained!r} (a checkpoint) has its own {own}: leave {them} out"
             )
 
 

@@ -18,12 +18,7 @@ from mmsr.workflows.settings import Rows
 
 @dataclass(frozen=True)
 class Calibration:
-    """A fitted temperature, and where it was written.
-
-    Attributes:
-        config: The path of the config.json.
-        found: What was fitted, and the calibration before and after (see `calibration.calibrate`).
-    """
+    """The config.json that was written, and what was fitted, as `mmsr.evaluation.calibration` returns it."""
 
     config: Path
     found: dict[str, Any]

@@ -75,14 +75,7 @@ def make_rating_sheets(
 
 @dataclass(frozen=True)
 class RatingScores:
-    """Scores of ratings.
-
-    Attributes:
-        scores: Means, contrasts, agreement and raters.
-        document: The content of scores.json.
-        left_out: The number of items left out because an answer is missing.
-        report: The path of report.html; None without `out`.
-    """
+    """Scores, the content of scores.json, the number of items left out, and the path of report.html."""
 
     scores: Scores
     document: dict[str, Any]

@@ -42,16 +42,6 @@ def commands() -> list[tuple[str, ...]]:
     return names
 
 
-def refused(capsys, *words: str) -> str:
-    """Run a command that must fail; return its one line."""
-    with pytest.raises(SystemExit) as exit_:
-        main(list(words))
-    assert exit_.value.code == 2
-    out, err = capsys.readouterr()
-    assert out == "" and err.count("\n") == 1, (out, err)
-    return err.strip().removeprefix("mmsr: error: ")
-
-
 # ---------------------------------------------------------------------- words
 
 
@@ -65,8 +55,8 @@ def test_a_text_arrives_as_it_was_typed(text):
     assert parsed("predict", f"--text={text}", "--json")["text"] == text
 
 
-def test_a_flag_is_no_text(capsys):
-    assert refused(capsys, "predict", "--text", "--json").startswith("--text needs a value (one that begins")
+def test_a_flag_is_no_text(refused):
+    assert refused("predict", "--text", "--json").startswith("--text needs a value (one that begins")
     assert parsed("predict", "--text=--json")["text"] == "--json"
 
 
@@ -126,16 +116,16 @@ def test_split_of_calibrate_is_the_development_split():
     ("command", "hidden"),
     [("calibrate", "--dev-split"), ("faithfulness", "--dev-split"), ("robustness", "--train-split")],
 )
-def test_settings_without_effect_on_a_command_are_no_flags(capsys, command, hidden):
+def test_settings_without_effect_on_a_command_are_no_flags(command, hidden, refused):
     words = [command, "my.csv", "--model", "m", hidden, "x"]
-    line = refused(capsys, *words, *([] if command == "calibrate" else ["--out", "d"]))
+    line = refused(*words, *([] if command == "calibrate" else ["--out", "d"]))
     assert line.startswith(f"Unknown option: {hidden}")
 
 
-def test_shares_are_a_mapping_to_numbers(capsys):
+def test_shares_are_a_mapping_to_numbers(refused):
     split = ["data", "split", "m.csv", "--out", "n.csv", "--by", "speaker", "--shares"]
     assert parsed(*split, "train=.8", "dev=.2")["shares"] == {"train": 0.8, "dev": 0.2}
-    assert refused(capsys, *split, "train=.8", "dev=few").startswith("--shares few; accepted: float")
+    assert refused(*split, "train=.8", "dev=few").startswith("--shares few; accepted: float")
 
 
 @pytest.mark.parametrize(
@@ -219,9 +209,9 @@ def test_the_main_input_needs_no_flag(words, name, expected):
         ("timeline a.wav b.wav", "b.wav: more words than expected (mmsr timeline --help)"),
     ],
 )
-def test_an_input_that_a_list_took_is_refused_with_the_remedy(capsys, words, line):
+def test_an_input_that_a_list_took_is_refused_with_the_remedy(words, line, refused):
     remedy = "inputs stand before lists, or after --"
-    assert refused(capsys, *words.split()).startswith(line.format(remedy))
+    assert refused(*words.split()).startswith(line.format(remedy))
 
 
 @pytest.mark.parametrize(
@@ -242,8 +232,8 @@ def test_an_input_that_a_list_took_is_refused_with_the_remedy(capsys, words, lin
         ("data convert x --out d", "--from is required (mmsr data convert --help)"),
     ],
 )
-def test_what_is_typed_wrongly_is_told_in_one_line(capsys, words, line):
-    assert refused(capsys, *words.split()).startswith(line)
+def test_what_is_typed_wrongly_is_told_in_one_line(words, line, refused):
+    assert refused(*words.split()).startswith(line)
 
 
 # ---------------------------------------------------------------------- help, version and exit codes
