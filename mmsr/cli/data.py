@@ -325,9 +325,7 @@ def degrade(
         seed: The same seed gives the same errors; a higher rate adds errors to those of a lower one.
         columns: Names that columns have in this manifest, such as text=transcript.
     """
-    for flag, file in (("manifest", manifest), ("confusions", confusions)):
-        if not os.path.isfile(file):
-            raise ValueError(f"--{flag} {file}: no such file")
+    must_be_there(manifest=manifest, confusions=confusions)
     from mmsr.evaluation.error_rates import markdown_table
     from mmsr.evaluation.robustness.confusions import Confusions, degrade_manifest
 
