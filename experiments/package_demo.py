@@ -32,7 +32,7 @@ from mmsr.files import atomic_write, write_file
 from mmsr.inference.loading import load_pipeline, predictor
 from mmsr.inference.packaged import FOLDER
 from mmsr.workflows.calibration import calibrate_checkpoint
-from mmsr.workflows.inputs import Rows
+from mmsr.workflows.settings import Rows
 
 CONDITIONS = ("audio+text", "text", "audio", "shuffled_audio", "audio+asr")
 FIGURES = ("n", "accuracy", "macro_f1", "rougeL", "interval", "interval_over")

@@ -27,7 +27,7 @@ from mmsr.evaluation.report.names import MISSING, number
 from mmsr.files import write_file
 from mmsr.training.run import fit
 from mmsr.workflows.faithfulness import examine_faithfulness
-from mmsr.workflows.inputs import Rows
+from mmsr.workflows.settings import Rows
 
 CONFIG = Path(__file__).parents[1] / "demo.yaml"
 ROWS = 400  # of fewer the table says how many

@@ -1,6 +1,6 @@
-"""The command `mmsr` without its commands: how words are read, and how help and errors look.
+"""The application `mmsr` without its commands: how words are parsed, and how help and errors look.
 
-    words as typed ─► `modern`: today's spelling ─► cyclopts ─► `convert`: their types ─► a command
+    words as typed ─► `modern`: today's spelling ─► cyclopts ─► `convert`: typed values ─► a command
 
 The modules of commands import this one; `mmsr.cli.main` adds their commands to `application`.
 """
@@ -8,8 +8,10 @@ The modules of commands import this one; `mmsr.cli.main` adds their commands to 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 from cyclopts import App, CycloptsError, Parameter, Token
 from cyclopts.exceptions import CoercionError, MissingArgumentError, UnusedCliTokensError
@@ -26,45 +28,72 @@ Pairs = Annotated[dict[str, str], _PAIRS]
 """A mapping, typed `--columns text=transcript label=mood`."""
 Shares = Annotated[dict[str, float], _PAIRS]
 """A mapping to numbers, typed `--shares train=.8 dev=.2`."""
+Lists = Annotated[dict[str, list[str]], _PAIRS]
+"""A mapping to lists, typed `--severities noise=20,0 codec=gsm`."""
 Config = Annotated[str, Parameter(alias="-c")]
 """A YAML file, typed `-c FILE`."""
 KeepLabel = Annotated[bool, Parameter(negative="--no-keep-label")]
 """A switch that is on by default; those that are off need no second name."""
+FLAT = Parameter(name="*")
+"""Makes each field of a dataclass a flag; the class's docstring has their help."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentFlags:
+    """How speech is cut into segments.
+
+    Attributes:
+        min_seconds: Shorter speech, or turns, are left out.
+        max_seconds: Longest segment; longer speech is cut at its quietest points.
+        max_silence: A longer silence ends a segment.
+        padding: Seconds kept before and after speech.
+        threshold: Probability from which on the detector's answer counts as speech.
+    """
+
+    min_seconds: float = 0.25
+    max_seconds: float = 20.0
+    max_silence: float = 0.5
+    padding: float = 0.1
+    threshold: float = 0.5
 
 
 # ---------------------------------------------------------------------- words
 
 
 def convert(kind: Any, tokens: Sequence[Token] | Mapping[str, Any]) -> Any:
-    """Convert words as typed to the type of their parameter; text stays as it is, whatever it looks like.
+    """Convert words to the type of their parameter; text stays as it was typed.
 
     Args:
         kind: `str`, `int`, `float`, a `Literal`, or a list or mapping of them.
         tokens: The words.
 
     Raises:
-        ValueError: Names the word and what is accepted.
+        ValueError: A word is not of the type.
     """
     if isinstance(tokens, Mapping):  # --columns.text transcript
         raise ValueError(f"{'.'.join(tokens)}; accepted: NAME=VALUE")
     words = [token.value for token in tokens]
-    if get_origin(kind) is list:
+    while get_origin(kind) in (Union, UnionType):  # of a dataclass's field; the first is a type, not None
+        kind = get_args(kind)[0]
+    if get_origin(kind) in (list, Sequence):
         return [_scalar(get_args(kind)[0], word) for word in _parts(words)]
+    if kind == dict[str, list[str]]:
+        return {name: value.split(",") for name, value in pairs(words).items()}
     if get_origin(kind) is dict:
         return {name: _scalar(get_args(kind)[1], value) for name, value in pairs(words).items()}
     return _scalar(kind, words[0])
 
 
 def pairs(words: Sequence[str]) -> dict[str, str]:
-    """The mapping in `text=transcript label=mood`, or in the `{text: transcript, label: mood}` of old.
+    """Parse `text=transcript label=mood`, or the older `{text: transcript, label: mood}`.
 
     Raises:
-        ValueError: A word is no pair.
+        ValueError: A word is not a pair.
     """
     whole = " ".join(words)
     old = whole[:1] + whole[-1:] == "{}"
     found = {}
-    for word in _parts([whole]) if old else _parts(words):
+    for word in _parts([whole] if old else words):
         name, mark, value = word.partition(":" if old else "=")
         if not name or not mark:
             raise ValueError(f"{word}; accepted: NAME=VALUE")
@@ -73,7 +102,7 @@ def pairs(words: Sequence[str]) -> dict[str, str]:
 
 
 def _parts(words: Sequence[str]) -> Sequence[str]:
-    """The words of a list; one word `[a, "b"]` is a list too, as it was typed once."""
+    """The words of a list, which may be one word `[a, "b"]`."""
     if len(words) != 1 or words[0][:1] + words[0][-1:] not in ("[]", "{}"):
         return words
     return [_unquoted(part) for part in words[0][1:-1].split(",") if part.strip()]
@@ -98,8 +127,8 @@ def _scalar(kind: Any, word: str) -> Any:
 def modern(words: Sequence[str]) -> list[str]:
     """Words in the spelling that cyclopts reads.
 
-    `--label_map` becomes `--label-map`; `--json true` becomes `--json=true`, a switch being one word; and a
-    text that begins with a hyphen stays a value, `--text=- 5 degrees`.
+    `--label_map` becomes `--label-map`, `--json true` becomes `--json=true`, and a text that begins with a
+    hyphen stays a value: `--text=- 5 degrees`.
     """
     rest = list(words)
     done: list[str] = []
@@ -130,7 +159,7 @@ _ORDER = "inputs stand before lists, or after --"
 
 
 def explain(error: CycloptsError) -> str:
-    """What was typed wrongly, in one line that ends with the command's help."""
+    """One line about what was typed wrongly, which names the command's help."""
     command = " ".join(("mmsr", *(error.command_chain or ()), "--help"))
     return f"{_fault(error)} ({command})"
 
@@ -150,16 +179,21 @@ def _fault(error: CycloptsError) -> str:
 
 
 def _missing(arguments: ArgumentCollection, first: Argument, words: Sequence[str]) -> str:
-    """The required parameters that were not given; a list may have taken what was meant for an input."""
+    """Name the required parameters that were not given; a list may have taken the word meant for an input."""
     given = {word.partition("=")[0] for word in words}
     missing = [
         argument.name if argument.index is None else argument.name.lstrip("-").upper()
         for argument in arguments
         if argument.name == first.name
         or (argument.required and argument.index is None and not given & set(argument.names))
+        if not argument.children  # a dataclass, whose fields are the flags
     ]
     lists = [argument for argument in arguments if argument.index is None and argument.token_count()[1]]
-    hint = f"; {_ORDER}" if first.index is not None and any(given & set(one.names) for one in lists) else ""
+    hint = (
+        f"; {_ORDER}"
+        if first.index is not None and any(given & set(argument.names) for argument in lists)
+        else ""
+    )
     return f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} required{hint}"
 
 
@@ -167,7 +201,7 @@ def _missing(arguments: ArgumentCollection, first: Argument, words: Sequence[str
 
 
 class HelpFormatter(DefaultFormatter):
-    """Keeps the lines of a command's description, and fills those of its parameters."""
+    """Keeps the lines of a command's description, and wraps those of its parameters."""
 
     def render_description(self, console: Console, options: ConsoleOptions, description: Any) -> None:
         """Print the text above the parameters; an example stays one line, so that it can be copied."""

@@ -1,4 +1,4 @@
-"""What commands print at a terminal beside their results: a log, progress, and refusals of bad input."""
+"""The terminal: a log, progress, and refusals of bad input."""
 
 from __future__ import annotations
 
@@ -6,30 +6,35 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 
 def log(line: str) -> None:
-    """Print a line to stderr; stdout is for results alone."""
+    """Print a line to stderr; stdout is for results."""
     print(line, file=sys.stderr, flush=True)
 
 
-def must_be_there(flag: str, path: str) -> None:
-    """Refuse a missing file before anything is loaded; URLs and Hub ids are checked when they are read.
+def must_be_there(**paths: str | Path | None) -> None:
+    """Refuse missing files before anything is loaded; a flag has its parameter's name.
+
+    URLs and Hub ids are checked when they are read.
 
     Raises:
-        ValueError: The path has a file's ending, and there is no such file.
+        ValueError: A path has a file's ending, and there is no such file.
     """
-    there = "://" in path or os.path.exists(path) or os.path.exists(path.partition(":")[0])
-    if os.path.splitext(path)[1] and not there:
-        raise ValueError(f"--{flag} {path}: no such file")
+    for name, path in paths.items():
+        given = str(path or "")
+        there = "://" in given or os.path.exists(given) or os.path.exists(given.partition(":")[0])
+        if os.path.splitext(given)[1] and not there:
+            raise ValueError(f"--{name.replace('_', '-')} {given}: no such file")
 
 
 def at_least_one(**numbers: int) -> None:
-    """Refuse a count below one before anything is loaded; the flag has the parameter's name.
+    """Refuse a count below one before anything is loaded; a flag has its parameter's name.
 
     Raises:
-        ValueError: Names flag and value.
+        ValueError: A count is below one.
     """
     for name, number in numbers.items():
         if number < 1:
@@ -37,7 +42,7 @@ def at_least_one(**numbers: int) -> None:
 
 
 def progress_bar() -> Callable[[str, int, int], None] | None:
-    """A progress bar on stderr, called with task, done and total; None where stderr is no terminal."""
+    """A progress bar on stderr, called with task, done and total; None if stderr is no terminal."""
     if not sys.stderr.isatty():
         return None
     from rich.console import Console
@@ -60,7 +65,7 @@ def progress_bar() -> Callable[[str, int, int], None] | None:
 
 @contextmanager
 def live_table(title: str) -> Iterator[Callable[[Mapping[str, Mapping[str, str]], str], None]]:
-    """A table on stderr that each call draws again, where stderr is a terminal; elsewhere lines alone.
+    """A table on stderr that is drawn again by each call; only its lines if stderr is no terminal.
 
     Yields:
         A function of the cells, by row and column, and a line to print, which may be empty.

@@ -12,18 +12,18 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from mmsr.cli.application import KeepLabel, Pairs, Shares
+from mmsr.cli.application import FLAT, KeepLabel, Pairs, SegmentFlags, Shares
 from mmsr.cli.console import log, must_be_there, progress_bar
 
 
 def make_demo(*, out: str, utterances: int = 2400, seed: int = 0) -> None:
-    """Speak the embedded five-language corpus; writes OUT/manifest.csv and OUT/audio/.
+    """Synthesise the packaged five-language corpus; writes OUT/manifest.csv and OUT/audio/.
 
     Example: mmsr data make-demo --out runs/demo/corpus
 
     Args:
         out: Folder to write.
-        utterances: How many.
+        utterances: Number of utterances.
         seed: The same seed gives the same bytes.
     """
     from mmsr.data.corpora.demo.corpus import make_demo as make
@@ -46,10 +46,10 @@ def check(
     json: bool = False,
     codes: bool = False,
 ) -> None:
-    """Find everything that is wrong in a manifest and its audio: file, row, column, value and remedy.
+    """Find all faults of a manifest and its audio: file, row, column, value and remedy.
 
-    The terminal shows the first faults of each kind, --json all of them. Exit code 1 where there is an error,
-    0 where there are warnings only. `mmsr data check --codes` lists what is looked for.
+    The terminal shows the first faults of each kind, --json all of them. The exit code is 1 if there is an
+    error, and 0 if there are only warnings. `mmsr data check --codes` lists the kinds.
 
     Example: mmsr data check my/manifest.csv --report check.html
 
@@ -57,15 +57,15 @@ def check(
         manifest: A csv, tsv, jsonl, parquet or xlsx file.
         labels: Accepted labels; negative, neutral, positive by default.
         columns: Names that columns have in this manifest, such as rationale=human_justification.
-        label_map: What labels are called in it, such as pos=positive.
+        label_map: Names that labels have in this manifest, such as pos=positive.
         require: Columns in which a missing value is an error.
         no_audio: Do not open the audio files.
         max_seconds: Longer audio is a warning.
         allow: Codes of faults to forgive, such as speaker-in-two-splits.
         strict: Warnings are errors.
         report: HTML page to write: counts, lengths, labels by language and split, faults.
-        json: Print one JSON object with every fault instead of text.
-        codes: Print the code, severity, meaning and remedy of every kind of fault, and exit.
+        json: Print one JSON object with all faults instead of text.
+        codes: Print code, severity, meaning and remedy of each kind of fault, and exit.
     """
     from mmsr.data.manifest.check import LABELS, as_json, check_manifest, code_table, summary, write_page
 
@@ -111,22 +111,23 @@ def split(
 ) -> None:
     """Divide the rows of a manifest into splits or folds; writes a copy and OUT.split.json, its recipe.
 
-    No speaker (--by speaker) and no recording, that is block of consecutive rows (--by block), is cut.
+    A speaker (--by speaker) or a block of consecutive rows (--by block), such as one recording's, is never
+    divided.
 
     Example: mmsr data split my/all.csv --out my/manifest.csv --by speaker --shares train=.8 dev=.2
 
     Args:
         manifest: A csv, tsv, jsonl, parquet or xlsx file.
         out: The copy, in any of these formats. Its other columns stay as they were.
-        by: What is kept together; stratified: nothing.
+        by: Which rows are kept together; with stratified, none.
         shares: Splits and their shares; train=.8 dev=.1 test=.1 by default.
-        folds: Write the number of one of so many folds into the column `fold` instead.
-        fold: Write `split` instead of `fold`: this fold is test, the next one dev, the others train.
-        stratify: Columns of whose values each split has its share: label by default, none where no name
-            follows. By speaker and with none, folds are those of `mmsr fit --data.fold`.
-        block_rows: Rows of a block.
+        folds: Number of folds; the column `fold` is written instead of `split`.
+        fold: Write `split` after all: this fold is test, the next one dev, the others train.
+        stratify: Columns whose values are spread evenly over the splits: label by default, none if no name
+            follows. By speaker and with none, the folds are those of `mmsr fit --data.fold`.
+        block_rows: Number of rows in a block.
         keep_texts: Keep rows with the same sentence together too.
-        replace: Where the column `split` (or `fold`) has values already, lose them.
+        replace: Replace the values that the column `split` (or `fold`) has already.
         columns: Names that columns have in this manifest.
         seed: The same seed gives the same splits.
     """
@@ -166,16 +167,16 @@ def convert(
 
     Example: mmsr data convert ~/emodb --from emodb --out corpora/emodb
 
-    The corpus's evaluation protocol is in corpus.json, and `mmsr evaluate` puts it beside its figures.
+    corpus.json has the corpus's evaluation protocol, which `mmsr evaluate` puts beside its metrics.
 
     Args:
-        source: The corpus's folder.
+        source: Folder of the corpus.
         from_: Which corpus: sentiment-reasoning, emodb, ravdess, iemocap, meld, cmu-mosi, cmu-mosei,
             slue-voxceleb, or folder (a folder of recordings for each label).
         out: A new folder.
-        labels: Which labels, where a corpus has several: sentiment (the default) or emotion; of cmu-mosi and
+        labels: Which labels, if the corpus has several: sentiment (the default) or emotion; of cmu-mosi and
             cmu-mosei sentiment, acc2, acc2_nonnegative or acc7.
-        copy: Copy the recordings instead of naming them where they are.
+        copy: Copy the recordings; by default the manifest names them in their folder.
     """
     from mmsr.data.corpora import CORPORA
     from mmsr.data.corpora import convert as convert_corpus
@@ -197,7 +198,7 @@ def convert(
             print(f"{column}: {', '.join(f'{value} {count:,}' for value, count in counts[column].items())}")
     left_out = sum(counts["left_out"].values())
     print(f"{sum(counts['read'].values()):,} rows read, {counts['rows']:,} written, {left_out:,} left out")
-    if protocol["folds"] == len(counts["fold"]):  # else other speakers would share a fold
+    if protocol["folds"] == len(counts["fold"]):  # otherwise speakers share a fold
         log(f"folds by {protocol['fold_by']}: mmsr fit --data.fold 0 --data.folds {protocol['folds']} ...")
     log(f"manifest: {done.manifest}")
 
@@ -206,11 +207,7 @@ def segment(
     manifest: str,
     *,
     out: str,
-    min_seconds: float = 0.25,
-    max_seconds: float = 20.0,
-    max_silence: float = 0.5,
-    padding: float = 0.1,
-    threshold: float = 0.5,
+    cut: Annotated[SegmentFlags | None, FLAT] = None,
     columns: Pairs | None = None,
     keep_text: bool = False,
     keep_label: KeepLabel = True,
@@ -218,38 +215,27 @@ def segment(
     """Cut a manifest's long recordings into segments of speech, one row for each.
 
     Writes OUT/manifest.csv, the segments as OUT/audio/<id>/0001.flac ..., and OUT/segments.csv with their
-    times. Rows whose audio is not longer than max_seconds stay as they are, and columns of other names are
-    kept. After an interruption the same command continues.
+    times. Rows whose audio is not longer than --max-seconds and columns of other names are kept. After an
+    interruption the same command continues.
 
     Example: mmsr data segment my/manifest.csv --out my/segments
 
     Args:
         manifest: A csv, tsv, jsonl, parquet or xlsx file.
         out: Folder to write.
-        min_seconds: Shorter speech is taken for a noise.
-        max_seconds: Longest segment; longer speech is cut at its quietest points.
-        max_silence: A longer silence ends a segment.
-        padding: Seconds kept before and after speech.
-        threshold: Probability from which on the detector's answer is speech.
+        cut: How speech is cut.
         columns: Names that columns have in this manifest, such as text=transcript.
-        keep_text: Give each segment the whole recording's text and rationale, which cannot be divided.
-        keep_label: Give each segment the whole recording's label.
+        keep_text: Give each segment the text and rationale of the whole recording.
+        keep_label: Give each segment the label of the whole recording.
     """
-    must_be_there("manifest", manifest)
+    must_be_there(manifest=manifest)
     from mmsr.data.audio.segments import Segmentation
     from mmsr.data.manifest.segmentation import segment_manifest
 
-    settings = Segmentation(
-        min_seconds=min_seconds,
-        max_seconds=max_seconds,
-        max_silence=max_silence,
-        padding=padding,
-        threshold=threshold,
-    )
     done = segment_manifest(
         manifest,
         out,
-        settings=settings,
+        settings=Segmentation(**vars(cut or SegmentFlags())),
         columns=columns,
         keep_text=keep_text,
         keep_label=keep_label,
@@ -257,9 +243,8 @@ def segment(
     )
     if done.silent:
         shown = ", ".join(done.silent[:5]) + (" ..." if len(done.silent) > 5 else "")
-        log(
-            f"no speech in {len(done.silent)} of {done.recordings} recordings, which have no row now: {shown}"
-        )
+        silent = f"{len(done.silent)} of {done.recordings} recordings"
+        log(f"no speech in {silent}, which have no row now: {shown}")
     log(
         f"{done.recordings} recordings, {done.seconds / 60:.1f} min -> {done.segments} segments,"
         f" {done.speech_seconds / 60:.1f} min; {done.rows} rows in all -> {done.manifest}"
@@ -276,23 +261,21 @@ def features(
 ) -> None:
     """Show what a feature store holds and how often it was used, or remove entries.
 
-    A program that trains meanwhile is not disturbed: it encodes again what it misses.
+    A training that uses the store at the same time encodes again what was removed.
 
     Example: mmsr data features runs/features --evict-to 2GB
 
     Args:
         store: Folder of the store, as in training with --model.feature_store.
-        evict_to: Remove the least recently used entries until so much is left, such as 2GB or 500MB.
-        older_than: Remove entries that were not used for so long, such as 30d or 12h.
+        evict_to: Remove the least recently used entries down to this size, such as 2GB or 500MB.
+        older_than: Remove entries that were not used for this time, such as 30d or 12h.
         clear: Remove all entries.
         json: Print JSON instead of a table.
     """
     if not os.path.isdir(store):
         raise ValueError(f"--store {store}: no such folder")
     if clear and (evict_to or older_than):
-        raise ValueError(
-            "--clear removes all, and --evict-to and --older-than leave some: give one or the other"
-        )
+        raise ValueError("--clear removes all entries; accepted: without --evict-to and --older-than")
     to_bytes = 0 if clear else as_bytes(evict_to)
     seconds = as_seconds(older_than)
     from mmsr.data.features.store import FeatureStore
@@ -329,23 +312,20 @@ def degrade(
 ) -> None:
     """Make asr_text from text at chosen error rates, with the errors of a recogniser; for robustness curves.
 
-    Writes OUT/wer-0.10.csv and so on, and OUT/confusions.json. `mmsr evaluate` on each gives the curve: its
-    conditions asr and audio+asr.
+    Writes OUT/wer-0.10.csv and so on, and OUT/confusions.json. `mmsr evaluate` on each file gives a point of
+    the curve, in its conditions asr and audio+asr.
 
     Example: mmsr data degrade m.csv --confusions heard.csv --wer .1 .2 .4 --out degraded
 
     Args:
         manifest: Table of utterances with text.
-        confusions: What the recogniser confuses: a manifest with its asr_text beside text, or a
-            confusions.json.
-        wer: Wanted error rates, from 0 to 1: of words, or of characters in languages without spaces.
+        confusions: Errors of the recogniser: a manifest with asr_text beside text, or a confusions.json.
+        wer: Error rates to reach, from 0 to 1: of words, or of characters in languages without spaces.
         out: Folder to write.
-        seed: The same seed gives the same errors, and a higher rate has the lower one's and more.
+        seed: The same seed gives the same errors; a higher rate adds errors to those of a lower one.
         columns: Names that columns have in this manifest, such as text=transcript.
     """
-    for flag, file in (("manifest", manifest), ("confusions", confusions)):
-        if not os.path.isfile(file):
-            raise ValueError(f"--{flag} {file}: no such file")
+    must_be_there(manifest=manifest, confusions=confusions)
     from mmsr.evaluation.error_rates import markdown_table
     from mmsr.evaluation.robustness.confusions import Confusions, degrade_manifest
 

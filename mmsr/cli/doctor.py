@@ -1,6 +1,6 @@
-"""What an installation has and lacks, and whether it answers: `mmsr doctor`.
+"""What an installation has and lacks, and whether a checkpoint answers: `mmsr doctor`.
 
-Nothing heavy is imported at the top, so that a broken torch is a finding and no traceback.
+Nothing heavy is imported at the top, so that a broken torch is a finding and not a traceback.
 """
 
 from __future__ import annotations
@@ -23,22 +23,18 @@ from packaging.requirements import Requirement
 
 State = Literal["ok", "info", "missing", "broken"]
 
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-# The transcript of the utterance that a checkpoint must answer; its voice is a second of a quiet tone.
-SENTENCE = "so the pharmacist was wonderfully kind"
 
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Finding:
     """One thing that was checked.
 
     Attributes:
-        topic: What it belongs to: core, extras, devices, programs or checkpoint.
-        name: Of the package, extra, device, program or checkpoint.
-        state: ok; info, a fact that is neither good nor bad; missing, which only an extra needs; broken,
-            without which the core does not work.
+        topic: core, extras, devices, programs or checkpoint.
+        name: Name of the package, extra, device, program or checkpoint.
+        state: ok; info, which is neither good nor bad; missing, which only an extra needs; broken, without
+            which the core does not work.
         said: What was found.
-        remedy: The command, or the advice, that would repair it.
+        remedy: The command or the advice that repairs it.
     """
 
     topic: str
@@ -49,11 +45,7 @@ class Finding:
 
 
 def examine(checkpoint: str = "demo") -> list[Finding]:
-    """Check everything, in the order in which one thing needs another.
-
-    Args:
-        checkpoint: Folder or Hub id of the checkpoint that is to answer; demo is the packaged one.
-    """
+    """Check everything, the checkpoint by letting it answer; what is needed first is checked first."""
     checks: dict[str, Callable[[], Iterator[Finding]]] = {
         "core": core,
         "devices": devices,
@@ -69,7 +61,7 @@ def examine(checkpoint: str = "demo") -> list[Finding]:
             reason = str(error).splitlines()[0] if str(error) else "no reason given"
             said = f"{type(error).__name__}: {reason}"
             state: State = "broken" if topic in ("core", "devices", "checkpoint") else "missing"
-            found.append(Finding(topic=topic, name=topic, state=state, said=said))
+            found.append(Finding(topic, topic, state, said))
     return found
 
 
@@ -82,7 +74,7 @@ def broken(findings: list[Finding]) -> bool:
 
 
 def requirements() -> dict[str, list[Requirement]]:
-    """What mmsr declares to need, by extra; the core's under "".
+    """The declared requirements by extra, those of the core under "".
 
     A checkout's pyproject.toml comes first: what was installed from it may be older.
     """
@@ -113,21 +105,19 @@ def unmet(needed: Requirement) -> str | None:
 
 def core() -> Iterator[Finding]:
     """Python, mmsr, and the packages without which nothing answers."""
-    yield Finding(
-        topic="core", name="python", state="info", said=f"{platform.python_version()}, {sys.executable}"
-    )
+    yield Finding("core", "python", "info", f"{platform.python_version()}, {sys.executable}")
     try:
         own = version("mmsr")
     except PackageNotFoundError:
         own = "not installed, run from its folder"
-    yield Finding(topic="core", name="mmsr", state="info", said=f"{own}, {Path(__file__).parents[1]}")
+    yield Finding("core", "mmsr", "info", f"{own}, {Path(__file__).parents[1]}")
     for needed in requirements()[""]:
         fault = unmet(needed)
         if fault is None:
-            yield Finding(topic="core", name=needed.name, state="ok", said=version(needed.name))
+            yield Finding("core", needed.name, "ok", version(needed.name))
         else:
             remedy = f"pip install '{needed.name}{needed.specifier}'"
-            yield Finding(topic="core", name=needed.name, state="broken", said=fault, remedy=remedy)
+            yield Finding("core", needed.name, "broken", fault, remedy)
 
 
 def extras() -> Iterator[Finding]:
@@ -138,15 +128,9 @@ def extras() -> Iterator[Finding]:
             continue
         faults = [fault for requirement in own if (fault := unmet(requirement))]
         if faults:
-            remedy = f"pip install 'mmsr[{extra}]'"
-            yield Finding(topic="extras", name=extra, state="missing", said="; ".join(faults), remedy=remedy)
+            yield Finding("extras", extra, "missing", "; ".join(faults), f"pip install 'mmsr[{extra}]'")
         else:
-            yield Finding(
-                topic="extras",
-                name=extra,
-                state="ok",
-                said=", ".join(requirement.name for requirement in own),
-            )
+            yield Finding("extras", extra, "ok", ", ".join(requirement.name for requirement in own))
 
 
 # ---------------------------------------------------------------------- machine
@@ -160,46 +144,45 @@ def devices() -> Iterator[Finding]:
     able = torch.cpu.get_capabilities()
     units = [name for name in ("avx2", "avx512_f", "avx512_bf16", "amx_bf16", "arm_bf16") if able.get(name)]
     said = f"{cores} cores, {torch.get_num_threads()} threads; {', '.join(units) or 'no wide units'}"
-    yield Finding(topic="devices", name="cpu", state="info", said=said)
+    yield Finding("devices", "cpu", "info", said)
     for index in range(torch.cuda.device_count()):
         about = torch.cuda.get_device_properties(index)
         memory = f"{about.total_memory / 2**30:.0f} GiB"
         said = f"{about.name}, {memory}, capability {about.major}.{about.minor}"
-        yield Finding(topic="devices", name=f"cuda:{index}", state="ok", said=said)
+        yield Finding("devices", f"cuda:{index}", "ok", said)
     if torch.backends.mps.is_available():
-        yield Finding(topic="devices", name="mps", state="ok", said="Apple's GPU")
+        yield Finding("devices", "mps", "ok", "Apple's GPU")
     if torch.cuda.is_available():
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         native = any(able.get(name) for name in ("avx512_bf16", "amx_bf16"))
     said = "computed natively" if native else "emulated, hence slower than float32"
-    yield Finding(topic="devices", name="bfloat16", state="info", said=said)
+    yield Finding("devices", "bfloat16", "info", said)
 
 
 def programs() -> Iterator[Finding]:
     """Programs beside Python that some commands and tests use."""
-    apt = "apt install {}, or your system's way of installing it"
-    for name, needed_by, names in (
+    chromium = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    for name, purpose, names in (
         ("ffmpeg", "reading m4a, mp4, webm", ("ffmpeg",)),
-        ("chromium", "tests of pages", CHROMIUM),
+        ("chromium", "tests of pages", chromium),
     ):
         path = next(filter(None, map(shutil.which, names)), None)
         if path:
-            yield Finding(topic="programs", name=name, state="ok", said=path)
+            yield Finding("programs", name, "ok", path)
         else:
-            said = f"not on PATH; for {needed_by}"
-            yield Finding(topic="programs", name=name, state="missing", said=said, remedy=apt.format(name))
+            remedy = f"apt install {name}, or your system's way of installing it"
+            yield Finding("programs", name, "missing", f"not on PATH; for {purpose}", remedy)
     library: Path | None = None
     with suppress(ImportError):
         import espeakng_loader
 
         library = Path(espeakng_loader.get_library_path())
     if library is not None and library.is_file():
-        yield Finding(topic="programs", name="espeak-ng", state="ok", said=str(library))
+        yield Finding("programs", "espeak-ng", "ok", str(library))
     else:
-        remedy = "pip install 'mmsr[demo]'"
         said = "its library is not installed; for the demo corpus"
-        yield Finding(topic="programs", name="espeak-ng", state="missing", said=said, remedy=remedy)
+        yield Finding("programs", "espeak-ng", "missing", said, "pip install 'mmsr[demo]'")
 
 
 def answers(checkpoint: str) -> Iterator[Finding]:
@@ -213,18 +196,19 @@ def answers(checkpoint: str) -> Iterator[Finding]:
     loaded = time.perf_counter()
     rate = pipe.processor.feature_extractor.sampling_rate
     tone = 0.05 * np.sin(2 * np.pi * 220 * np.arange(rate, dtype=np.float32) / rate)
-    pipe({"audio": tone, "text": SENTENCE})  # that it answers is enough: a tone has no sentiment
-    answer = pipe({"text": SENTENCE})
+    sentence = "so the pharmacist was wonderfully kind"
+    pipe({"audio": tone, "text": sentence})  # that it answers is enough: a tone has no sentiment
+    answer = pipe({"text": sentence})
     seconds = f"loaded in {loaded - started:.1f} s, answered in {time.perf_counter() - loaded:.1f} s"
     said = f"{seconds} on {pipe.model.device}: {answer['label']}, {answer['rationale'] or 'no rationale'}"
-    yield Finding(topic="checkpoint", name=checkpoint, state="ok", said=said)
+    yield Finding("checkpoint", checkpoint, "ok", said)
 
 
 # ---------------------------------------------------------------------- for a person
 
 
 def show(findings: list[Finding], *, width: int = 16) -> None:
-    """Print findings, in colour at a terminal that wants it (NO_COLOR), and plainly into a pipe."""
+    """Print findings, in colour at a terminal without NO_COLOR, and plainly into a pipe."""
     from rich.console import Console
     from rich.text import Text
 

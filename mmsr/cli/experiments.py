@@ -19,24 +19,22 @@ from mmsr.records import Utterance
 
 
 def demo(*, out: str = "runs/demo", utterances: int = 2400, seed: int = 0, epochs: int | None = None) -> None:
-    """The main job from end to end: make the corpus, train jointly, evaluate, report, predict.
+    """Run the main experiment from end to end: make the corpus, train, evaluate, report, predict.
 
     Example: mmsr demo
 
     Args:
         out: Folder of the run. What is there already is used again.
         utterances: Size of the corpus.
-        seed: Of the corpus and of the training.
-        epochs: Train for other than the configuration's number of epochs.
+        seed: Seed of the corpus and of the training.
+        epochs: Number of epochs, instead of the configuration's.
     """
     from mmsr.data.corpora.demo.corpus import make_demo
     from mmsr.evaluation.report.page import check_out
 
     folder = Path(out)
     check_out(out, "metrics.json")
-    log(
-        f"1/4 corpus: {utterances:,} utterances in five languages, spoken by espeak-ng -> {folder / 'corpus'}"
-    )
+    log(f"1/4 corpus: {utterances:,} utterances in five languages, by espeak-ng -> {folder / 'corpus'}")
     manifest = make_demo(folder / "corpus", utterances=utterances, seed=seed)
     import torch
 
@@ -45,19 +43,19 @@ def demo(*, out: str = "runs/demo", utterances: int = 2400, seed: int = 0, epoch
     args = ["-c", str(packaged_config("demo.yaml")), "--data.manifest", str(manifest)]
     args += ["--trainer.default_root_dir", str(folder), "--seed_everything", str(seed)]
     run_fit(args + ([] if epochs is None else ["--trainer.max_epochs", str(epochs)]))
-    log(f"3/4 evaluation on unheard voices and sentences -> {folder / 'report.html'}")
-    if (folder / "metrics.json").exists() and newer(folder / "metrics.json", folder / "model"):
-        log(f"{folder / 'metrics.json'} is there already and is used again")
+    log(f"3/4 evaluation on new voices and sentences -> {folder / 'report.html'}")
+    metrics = folder / "metrics.json"
+    if metrics.exists() and metrics.stat().st_mtime >= (folder / "model").stat().st_mtime:
+        log(f"{metrics} is there already and is used again")
         from mmsr.evaluation.report import markdown_table
 
-        print(markdown_table(loads((folder / "metrics.json").read_text(encoding="utf-8"))))
+        print(markdown_table(loads(metrics.read_text(encoding="utf-8"))))
     else:
         from mmsr.workflows.evaluation import evaluate_checkpoint
-        from mmsr.workflows.inputs import Rows
+        from mmsr.workflows.settings import Rows
 
-        evaluation = evaluate_checkpoint(
-            folder / "model", Rows(manifest), out, seed=seed, progress=progress_bar()
-        )
+        bar = progress_bar()
+        evaluation = evaluate_checkpoint(folder / "model", Rows(manifest), out, seed=seed, progress=bar)
         print(evaluation.table())
         log("\n".join([*evaluation.notes(), f"report: {evaluation.report}"]))
     log("4/4 three utterances of the test split")
@@ -76,26 +74,16 @@ def demo(*, out: str = "runs/demo", utterances: int = 2400, seed: int = 0, epoch
 
 
 def fit(*settings: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> None:
-    """Train a model as a YAML file says; any of its settings can be given as a flag too.
+    """Train a model by a YAML file, whose settings can be given as flags too.
 
     Leaves checkpoints/, history.json and the best model as a Hugging Face folder model/ in
     trainer.default_root_dir. The same command continues an interrupted run from its last checkpoint.
 
     Example: mmsr fit -c experiments/demo.yaml --data.manifest my/manifest.csv --trainer.max_epochs 5
 
-    The model: --model.preset, .audio, .text, .pretrained, .decoder, .decoder_type, .fusion,
-    .rationale_format, .labels, .text_prefix, .vocab_size, .config. How its parts are trained:
-    --model.freeze, .train_layers, .gradual_unfreezing, .lora, .attention, .gradient_checkpointing,
-    .feature_store, .feature_dtype.
-    The optimiser: --model.learning_rate, .encoder_learning_rate, .layer_decay, .weight_decay, .warmup_ratio,
-    .ema_decay. What is learned: --model.class_weights, .label_smoothing, .uncertainty_weighting, .r_drop,
-    .audio_dropout, .text_dropout, .objectives (contrastive, supervised_contrastive, auxiliary_heads,
-    ogm_ge). For all: --seed_everything.
-
-    Loggers instead of the CSV in logs/ (extra `loggers`): --trainer.logger TensorBoardLogger
-    --trainer.logger.save_dir DIR, or --trainer.logger WandbLogger --trainer.logger.save_dir DIR
-    --trainer.logger.offline true (uploads nothing; without it W&B's own log-in); several as a list in the
-    YAML, CSVLogger among them where the CSV is to stay.
+    Loggers instead of the CSV in logs/ (extra `loggers`): --trainer.logger TensorBoardLogger, or
+    --trainer.logger WandbLogger with --trainer.logger.offline true, which uploads nothing; both with
+    --trainer.logger.save_dir DIR. Several are a list in the YAML.
 
     All settings with their meaning: mmsr fit --help_all; the YAML of a run: mmsr fit -c FILE --print_config
 
@@ -119,21 +107,22 @@ def ablate(
     """Train variants of a configuration with several seeds, and compare them on the test rows.
 
     Writes results.json, table.md, report.html, report.md and plot.png. Runs are named by their settings and
-    data: finished ones are found again, and after an interruption the same command continues. Exit code 1
-    where a run failed.
+    data: finished ones are used again, and after an interruption the same command continues. Exit code 1
+    if a run failed.
 
     Example: mmsr ablate -c experiments/ablations/fusions.yaml --jobs 2
     Example: mmsr ablate -c experiments/ablations/fusions.yaml --ray auto --gpus 0.25
 
     Args:
         config: YAML file with base, settings, grid, variants, seeds, folds, reference, evaluation and out.
-        jobs: Runs at a time, each a process with one thread: 1 by default, with --ray as many as fit.
+        jobs: Number of parallel runs, each a process with one thread: 1 by default, with --ray as many as
+            fit.
         out: Folder for the results, instead of the file's.
-        dry_run: Check the file, list its runs and end.
-        ray: Run on this Ray cluster (extra ray): auto, HOST:PORT, or local. Its machines must see the same
+        dry_run: Check the file, list its runs and exit.
+        ray: Run on this Ray cluster (extra ray): auto, HOST:PORT, or local. Its machines must share the
             folders.
         cpus: Processors of a run, with --ray.
-        gpus: GPUs of a run, with --ray; a part lets several share one.
+        gpus: GPUs of a run, with --ray; with a fraction, runs share one.
     """
     from mmsr.ablation.ablate import ablate as run_ablation
     from mmsr.ablation.plan import plan
@@ -146,7 +135,7 @@ def ablate(
 
     ablation = read_ablation(config, out=out, find=lambda name: packaged_config(Path(name).name))
     if ray is None and (cpus, gpus) != (1, 0.0):
-        raise ValueError(f"--cpus {cpus} --gpus {gpus:g} are of --ray; accepted: --ray ADDRESS beside them")
+        raise ValueError(f"--cpus {cpus} --gpus {gpus:g} need --ray; accepted: with --ray ADDRESS")
     runner: Runner
     if ray is None:
         runner = LocalProcesses(1 if jobs is None else jobs)
@@ -183,8 +172,8 @@ def export(
     """Turn a Lightning checkpoint into a Hugging Face folder, or a model into ONNX graphs.
 
     `--format onnx` writes encoder.onnx (both encoders, fusion and head), decoder.onnx (one step, with its
-    cache), and both with 8-bit weights (.int8.onnx). The graphs are checked against torch, and with
-    --manifest their answers too, whose agreement is in agreement.json.
+    cache), and both with 8-bit weights (.int8.onnx). The graphs are compared with torch, and with --manifest
+    their answers too, in agreement.json.
 
     Example: mmsr export runs/demo/checkpoints/last.ckpt --out my-model
     Example: mmsr export --format onnx --model runs/demo/model --out my-onnx
@@ -194,11 +183,11 @@ def export(
         out: Folder to write.
         format: What to write.
         model: Folder or Hub id of a checkpoint, for ONNX; demo is the packaged one.
-        manifest: Table of utterances that torch and the graphs answer, to tell what 8 bits cost.
-        split: Which of its rows.
+        manifest: Table of utterances on which the graphs' answers are compared with torch's.
+        split: Split of its rows.
         columns: Names that columns have in this manifest.
-        label_map: What labels are called in it.
-        batch_size: Rows at a time.
+        label_map: Names that labels have in this manifest.
+        batch_size: Number of rows in a batch.
     """
     wanted, other = ("checkpoint", model) if format == "huggingface" else ("model", checkpoint)
     if (checkpoint is None and model is None) or other is not None:
@@ -208,7 +197,7 @@ def export(
     if manifest is not None:
         if format != "onnx":
             raise ValueError("--manifest measures ONNX graphs; accepted: with --format onnx")
-        must_be_there("manifest", manifest)
+        must_be_there(manifest=manifest)
     if checkpoint is not None:
         from mmsr.training.callbacks import save_model
         from mmsr.training.module import load_lightning_checkpoint
@@ -243,10 +232,9 @@ def export(
 
 
 def run_fit(args: Sequence[str]) -> None:
-    """Train with the arguments of `mmsr fit`; they are LightningCLI's, but for two conveniences.
+    """Train with LightningCLI's arguments.
 
-    `-c FILE` finds the packaged configurations too, and `--data.columns` and `--data.label_map` are typed as
-    mappings are elsewhere.
+    `-c FILE` finds the packaged configurations too; `--data.columns` and `--data.label_map` read NAME=VALUE.
     """
     given: list[str] = []
     words = list(args)
@@ -254,7 +242,10 @@ def run_fit(args: Sequence[str]) -> None:
         flag = words.pop(0)
         given.append(flag)
         if flag in ("-c", "--config") and words and not os.path.isfile(words[0]):
-            words[0] = str(_packaged_or_missing(words[0]))
+            try:
+                words[0] = str(packaged_config(Path(words[0]).name))
+            except ValueError:
+                raise ValueError(f"-c {words[0]}: no such file") from None
         elif flag in ("--data.columns", "--data.label_map"):
             own = list(itertools.takewhile(lambda word: not word.startswith("-"), words))
             words[: len(own)] = [dumps(pairs(own), ensure_ascii=False)]
@@ -264,7 +255,7 @@ def run_fit(args: Sequence[str]) -> None:
 
 
 def packaged_config(name: str) -> Path:
-    """Return a configuration that the wheel carries (in a checkout: in experiments/).
+    """The path of a packaged configuration, which a checkout has in experiments/.
 
     Raises:
         ValueError: There is none of this name.
@@ -274,16 +265,3 @@ def packaged_config(name: str) -> Path:
         if (folder / name).is_file():
             return folder / name
     raise ValueError(f"{name} is no packaged configuration")
-
-
-def _packaged_or_missing(name: str) -> Path:
-    """A packaged configuration in place of a file that is missing."""
-    try:
-        return packaged_config(Path(name).name)
-    except ValueError:
-        raise ValueError(f"-c {name}: no such file") from None
-
-
-def newer(file: Path, folder: Path) -> bool:
-    """Whether a file was written after a folder."""
-    return file.stat().st_mtime >= folder.stat().st_mtime

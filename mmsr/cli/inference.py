@@ -1,4 +1,4 @@
-"""The commands that answer with a trained model: `mmsr predict`, `transcribe`, `timeline` and `app`."""
+"""The commands of inference: `mmsr predict`, `transcribe`, `timeline` and `app`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from json import dumps
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from mmsr.cli.application import Pairs
+from mmsr.cli.application import FLAT, Pairs, SegmentFlags
 from mmsr.cli.console import at_least_one, log, must_be_there, progress_bar
 from mmsr.records import Prediction
 
@@ -34,7 +34,7 @@ def predict(
     batch_size: int = 32,
     json: bool = False,
 ) -> None:
-    """Label, probabilities and rationale of recordings, of a transcript, or of every row of a manifest.
+    """Predict label, probabilities and rationale of recordings, a transcript, or the rows of a manifest.
 
     Example: mmsr predict speech.wav --text "thank you so much doctor" --model runs/demo/model
     Example: mmsr predict recordings/ --asr openai/whisper-base
@@ -43,24 +43,24 @@ def predict(
     Args:
         inputs: Audio files, in any format libsndfile reads, or ffmpeg where that is installed; folders of
             them; or one manifest.
-        text: The transcript of a recording, or an utterance of its own.
+        text: Transcript of the recording, or an utterance without audio.
         model: Folder or Hub id of a checkpoint; demo is the packaged one, which is for trying this out.
         audio: An audio file; the same as an input.
-        manifest: Table of utterances; the same as an input. May be the id of a dataset on the Hub.
+        manifest: Table of utterances, or the id of a dataset on the Hub; the same as an input.
         columns: Names that columns have in this manifest, such as text=transcript.
-        label_map: What labels are called in it, such as pos=positive.
-        text_column: Which of the manifest's transcripts the model reads, the human one or the ASR's.
+        label_map: Names that labels have in this manifest, such as pos=positive.
+        text_column: Transcript that the model reads, the human one or the ASR's.
         out: File for a manifest's predictions, one JSON object a line.
-        asr: Folder or Hub id of a recogniser, which writes the transcripts of recordings. For a manifest
-            there is `mmsr transcribe`.
-        language: That is spoken, such as vi, for --asr; by default it detects it.
+        asr: Folder or Hub id of a recogniser, which transcribes recordings; for a manifest there is
+            `mmsr transcribe`.
+        language: Spoken language, such as vi, for --asr; by default it is detected.
         force_label: Explain this label instead of the predicted one.
-        alternatives: The rationales under the other labels too.
+        alternatives: Write the rationales under the other labels too.
         html: Page to write: sound, words and moments coloured by attention, probabilities, rationales.
         abstain_below: Mark answers whose label is less probable than this, such as 0.6: they keep the label
             and have `abstained` true, the others false.
         num_beams: Beams of the rationale's generation.
-        batch_size: Recordings or rows at a time.
+        batch_size: Number of recordings or rows in a batch.
         json: Print JSON instead of text, an object a line.
     """
     manifest, recordings = _kinds(inputs, manifest=manifest, audio=audio)
@@ -116,10 +116,10 @@ def transcribe(
     keep_going: bool = False,
     json: bool = False,
 ) -> None:
-    """Fill a manifest's column asr_text by a speech recogniser; prints error rates where `text` is known.
+    """Fill a manifest's column asr_text by a speech recogniser; print error rates where `text` is known.
 
     Writes a copy of the manifest. OUT.journal.jsonl beside it grows with every batch: after an interruption,
-    or with new rows, the same command continues from there. Delete it when nothing is to follow.
+    or with new rows, the same command continues from there.
 
     Example: mmsr transcribe my/manifest.csv --asr openai/whisper-base --out my/heard.csv
 
@@ -127,19 +127,19 @@ def transcribe(
         manifest: Table of utterances with audio.
         asr: Folder or Hub id of a recogniser: Whisper, Moonshine, wav2vec2 with CTC, MMS ...
         out: Copy to write; csv, tsv, jsonl, parquet or xlsx by its ending.
-        language: Of every row, such as vi, or `detect`; by default each row's own, detected where it has
-            none.
-        split: Transcribe the rows of this split alone; the others keep their asr_text.
-        speakers: Transcribe the rows of these speakers alone, such as anna ben.
+        language: Language of every row, such as vi, or `detect`; by default that of each row, detected where
+            it has none.
+        split: Transcribe only the rows of this split; the others keep their asr_text.
+        speakers: Transcribe only the rows of these speakers, such as anna ben.
         columns: Names that columns have in this manifest, such as text=transcript.
         timestamps: Write words or segments with their times to OUT.words.jsonl.
-        batch_size: Rows at a time.
-        num_beams: Beams of the recogniser, where it has a decoder.
-        dtype: Precision; auto is bfloat16 where the processor computes in it.
+        batch_size: Number of rows in a batch.
+        num_beams: Beams of the recogniser, if it has a decoder.
+        dtype: Precision; auto is bfloat16 if the processor computes in it.
         keep_going: Leave rows with faulty audio without a transcript.
         json: Print the error rates as JSON.
     """
-    must_be_there("manifest", manifest)
+    must_be_there(manifest=manifest)
     from mmsr.evaluation.error_rates import markdown_table
     from mmsr.speech.recogniser import Transcriber
     from mmsr.speech.transcribe import transcribe_manifest
@@ -174,22 +174,18 @@ def timeline(
     transcript: str | None = None,
     asr: str | None = None,
     language: str | None = None,
-    min_seconds: float = 0.25,
-    max_seconds: float = 20.0,
-    max_silence: float = 0.5,
-    padding: float = 0.1,
-    threshold: float = 0.5,
+    cut: Annotated[SegmentFlags | None, FLAT] = None,
     smooth: float = 0.0,
     player: Literal["auto", "inline", "beside", "link", "none"] = "auto",
     batch_size: int = 16,
     num_beams: int = 1,
     json: bool = False,
 ) -> None:
-    """A whole recording along its time axis: segments of speech with transcript, label and rationale.
+    """Cut a whole recording into segments of speech, each with its time, transcript, label and rationale.
 
     Writes JSONL, CSV, SRT, VTT, an HTML page with a player, and a summary. OUT.journal.jsonl (in a folder:
     timeline.journal.jsonl) grows with every batch: after an interruption the same command continues from
-    there. Delete it when nothing is to follow. A recording without speech has an empty timeline.
+    there. A recording without speech has an empty timeline.
 
     Example: mmsr timeline consultation.wav
     Example: mmsr timeline consultation.wav --model runs/demo/model --out timeline.srt
@@ -200,19 +196,15 @@ def timeline(
         model: Folder or Hub id of a checkpoint; demo is the packaged one, which is for trying this out.
         out: Folder for all forms, or one file: .jsonl, .csv, .srt, .vtt or .html. By default a folder here
             with the recording's name, without its ending.
-        turns: RTTM file with the speakers' turns, which are the segments instead of what silero-vad finds.
+        turns: RTTM file with the speakers' turns, which replace the segments of silero-vad.
         transcript: Words with times: .srt, .vtt, or a table with columns start, end and text.
         asr: Folder or Hub id of a recogniser, which transcribes each segment.
-        language: What is spoken, such as vi, for --asr; by default it is detected for each segment.
-        min_seconds: Shorter speech, or turns, are left out.
-        max_seconds: Longest segment; longer speech is cut at its quietest points.
-        max_silence: A longer silence ends a segment.
-        padding: Seconds kept before and after speech.
-        threshold: Probability from which on the detector's answer is speech.
-        smooth: Average probabilities with those around, by a Gaussian of so many seconds, speaker by speaker.
-        player: Sound of the page: in it, an MP3 beside it, a link to the recording, or none; auto is in it up
-            to ten minutes, and beside it from there.
-        batch_size: Segments at a time.
+        language: Spoken language, such as vi, for --asr; by default it is detected for each segment.
+        cut: How speech is cut.
+        smooth: Average each speaker's probabilities over time by a Gaussian of this many seconds.
+        player: Sound of the page: inside the page, an MP3 beside it, a link to the recording, or none; auto
+            is inside up to ten minutes, and beside the page from there.
+        batch_size: Number of segments in a batch.
         num_beams: Beams of the rationale's generation.
         json: Print the summary as JSON instead of text.
     """
@@ -238,13 +230,7 @@ def timeline(
         transcript=transcript,
         asr=asr,
         language=language,
-        settings=Segmentation(
-            min_seconds=min_seconds,
-            max_seconds=max_seconds,
-            max_silence=max_silence,
-            padding=padding,
-            threshold=threshold,
-        ),
+        settings=Segmentation(**vars(cut or SegmentFlags())),
         smooth=smooth,
         player=player,
         batch_size=batch_size,
@@ -267,28 +253,27 @@ def app(
     max_megabytes: float = 20.0,
     max_timeline_seconds: float = 600.0,
 ) -> None:
-    """A web page to try a model on: record or upload speech, see label, probabilities, attention, rationale.
+    """Serve a web page to try a model on: speech in; label, probabilities, attention and rationale out.
 
-    A second tab makes the timeline of a whole recording, and its files.
+    A second tab makes the timeline of a whole recording, and its files. A third tab shows the API.
 
-    It answers this machine alone (GRADIO_SERVER_NAME=0.0.0.0 opens it to the network), one request at a
-    time, and deletes what it was sent after an hour, or when it ends. Programs ask it through gradio_client;
-    its tab API says how. Ctrl-C ends it.
+    The page answers this machine alone (GRADIO_SERVER_NAME=0.0.0.0 opens it to the network), one request at
+    a time, and deletes uploads after an hour, or when it ends. Ctrl-C ends it.
 
     Example: mmsr app --model runs/demo/model --asr openai/whisper-base
 
     Args:
         model: Folder or Hub id of a checkpoint; demo is the packaged one, which is for trying this out.
-        port: Of the page; by default the first that is free from 7860 on.
-        asr: Folder or Hub id of a recogniser, which writes transcripts and the words of timelines.
+        port: Port of the page; by default the first free one from 7860 on.
+        asr: Folder or Hub id of a recogniser, which transcribes utterances and timelines.
         share: Also give it a public address for a week, through gradio.live.
-        max_seconds: Longest utterance that is taken.
-        max_megabytes: Largest file that is taken.
-        max_timeline_seconds: Longest recording of which a timeline is made.
+        max_seconds: Longest utterance that is accepted.
+        max_megabytes: Largest file that is accepted.
+        max_timeline_seconds: Longest recording that is accepted for a timeline.
     """
     if port is not None and not 0 < port < 65536:
         raise ValueError(f"--port {port}; accepted: 1 to 65535")
-    # before gradio is imported, which reads it: nothing is told to anyone of who serves what
+    # gradio reads it as it is imported, and then sends no statistics
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     if find_spec("gradio") is None:
         raise ValueError("the web page needs gradio: pip install 'mmsr[app]'")
@@ -312,14 +297,14 @@ def app(
 
 
 def _kinds(inputs: Sequence[str], *, manifest: str | None, audio: str | None) -> tuple[str | None, list[str]]:
-    """The manifest, or the recordings, among the inputs and what --manifest and --audio name."""
+    """The manifest, or the recordings, among the inputs, --manifest and --audio."""
     from mmsr.data.manifest.tables import ENDINGS
 
     if audio is not None and not os.path.isfile(audio):
         what = "a folder" if os.path.isdir(audio) else "no such file"
         raise ValueError(f"--audio {audio}: {what}; accepted: an audio file, or --manifest for many")
     if manifest is not None:
-        must_be_there("manifest", manifest)
+        must_be_there(manifest=manifest)
     manifests = [path for path in inputs if Path(path).suffix.lower() in ENDINGS]
     recordings = [path for path in inputs if path not in manifests]
     manifests += [] if manifest is None else [manifest]
@@ -330,7 +315,7 @@ def _kinds(inputs: Sequence[str], *, manifest: str | None, audio: str | None) ->
 
 
 def _refuse_with(what: str, **flags: object) -> None:
-    """Refuse flags that were given and do not go with the inputs."""
+    """Refuse flags that do not go with the inputs."""
     for flag, value in flags.items():
         if value:
             raise ValueError(f"--{flag} with {what}; accepted: with a recording or --text, or without it")
@@ -339,13 +324,13 @@ def _refuse_with(what: str, **flags: object) -> None:
 def _check_words(
     recordings: Sequence[str], *, text: str | None, asr: str | None, language: str | None
 ) -> None:
-    """Refuse a transcript without words, and a recogniser with nothing to transcribe."""
+    """Refuse an empty transcript, and a recogniser with nothing to transcribe."""
     if text is not None and not text.strip():
         raise ValueError(f"--text {text!r} is empty; accepted: words, or no --text for audio alone")
     if asr is not None and (not recordings or text is not None):
         raise ValueError(f"--asr {asr} writes transcripts of recordings; accepted: recordings, and no --text")
     if language is not None and asr is None:
-        raise ValueError(f"--language {language} is told to a recogniser; accepted: with --asr")
+        raise ValueError(f"--language {language} is for a recogniser; accepted: with --asr")
 
 
 def _write_predictions(predictions: Sequence[Prediction], out: str | None) -> None:
@@ -365,7 +350,7 @@ def _write_predictions(predictions: Sequence[Prediction], out: str | None) -> No
 
 
 def _print_answer(answer: dict[str, Any], audio: str | None, *, named: bool, json: bool) -> None:
-    """Print an answer, and what makes it doubtful; beside others with its recording's path."""
+    """Print an answer and notes on its recording; `named` adds the recording's path."""
     from mmsr.inference.predict import recording_notes
 
     if json:

@@ -1,8 +1,8 @@
-"""The command `mmsr`: its commands, and what becomes of their errors.
+"""The command `mmsr`: its commands, and how their errors end.
 
-A command's function is its signature, its help and a call of the library. It imports what it needs when it
+A command's function has its signature, its help and a call of the library. It imports what it needs when it
 runs, so that `mmsr --help` answers without torch. Bad input ends with one line on stderr and exit code 2,
-faults that `mmsr data check` finds with 1, an interruption with 130; nothing half-written stays.
+faults that `mmsr data check` finds with 1, an interruption with 130.
 """
 
 from __future__ import annotations
@@ -37,16 +37,19 @@ COMMANDS: dict[Group, Sequence[Callable[..., None]]] = {
 """The commands by the panels of `mmsr --help`; adding one is one entry here."""
 
 corpora = App(name="data", help="Corpora and manifests.", group=DATA)
-corpora.command(data.make_demo)
-corpora.command(data.convert)
-corpora.command(data.check)
-corpora.command(data.split)
-corpora.command(data.segment)
-corpora.command(data.degrade)
-corpora.command(data.features)
+for _function in (
+    data.make_demo,
+    data.convert,
+    data.check,
+    data.split,
+    data.segment,
+    data.degrade,
+    data.features,
+):
+    corpora.command(_function)
 
 human = App(name="human", group=EVALUATE)
-human.help = "Human evaluation: blinded sheets for raters, and what they say."
+human.help = "Human evaluation: blinded sheets for raters, and scores of their ratings."
 human.command(evaluation.make_sheets, name="make")
 human.command(evaluation.score_ratings, name="score")
 
@@ -69,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         log("interrupted")
         sys.exit(130)
-    except BrokenPipeError:  # whoever reads has enough, as `head` does
+    except BrokenPipeError:  # the reader has closed the pipe, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(CLOSED_PIPE)
     except SystemExit as stop:

@@ -10,15 +10,14 @@ from mmsr.cli.application import application
 
 
 def doctor(*, model: str = "demo", json: bool = False) -> None:
-    """What this installation has and lacks: packages, devices, precision, programs, and whether it answers.
+    """Check this installation: packages, devices, precision, programs, and whether a model answers.
 
-    Exit code 1 where something is broken that the core needs; what only an extra needs is named with the
-    command that installs it.
+    Exit code 1 if the core does not work. What an extra lacks is named with the command that installs it.
 
     Example: mmsr doctor
 
     Args:
-        model: Folder or Hub id of the checkpoint that is to answer; demo is the packaged one.
+        model: Folder or Hub id of the checkpoint that must answer; demo is the packaged one.
         json: Print one JSON object instead of text.
     """
     from dataclasses import asdict
@@ -37,7 +36,7 @@ def doctor(*, model: str = "demo", json: bool = False) -> None:
 def completion(shell: Literal["bash", "zsh", "fish"], /) -> None:
     """Print a script with which bash, zsh or fish completes commands, flags and their choices.
 
-    The settings of `mmsr fit` are not among them, since finding those takes torch, and seconds.
+    It does not complete the settings of `mmsr fit`, which need torch.
 
     Example: mmsr completion bash > ~/.local/share/bash-completion/completions/mmsr
 
@@ -46,5 +45,5 @@ def completion(shell: Literal["bash", "zsh", "fish"], /) -> None:
             ~/.config/fish/completions/mmsr.fish.
     """
     script = application.generate_completion(shell=shell)
-    # where bash knows no choices, it completes names of files
+    # without choices, bash completes names of files
     print(script.replace("complete -F", "complete -o default -F"))

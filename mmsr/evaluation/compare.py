@@ -507,7 +507,7 @@ def _clusters(
     if lacking:
         raise CompareError(
             f"--cluster {name}: row {lacking[0]!r} and {len(lacking) - 1} others have none; accepted: "
-            "kind, language, speaker, none, or --cluster_table FILE, a table with columns id and this one"
+            "kind, language, speaker, none, or --cluster-table FILE, a table with columns id and this one"
         )
     if len(set(values)) < 2:
         raise CompareError(

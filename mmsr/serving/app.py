@@ -1,24 +1,11 @@
-"""A web page to try a model on: an utterance or a recording in; the answer, its reasons and the API out.
+"""A web page to try a model on: an utterance or a recording in; the answer and its reasons out.
 
-    browser ──────┐                                         ┌─► the answer's or the timeline's own HTML
+    browser ──────┐                                         ┌─► HTML of the answer or the timeline
                   ├─► limits ─► pipeline, one at a time ────┤   (inference.answer, inference.timeline.formats)
     gradio_client ┘                                         └─► JSON
 
-Nothing is computed or drawn here that the pipeline and its answer do not know themselves. The page loads
-nothing from anywhere else, and what visitors send is deleted after an hour, or earlier with the server.
-
-The API, as the page documents it too:
-
-    from gradio_client import Client, handle_file
-
-    client = Client("http://127.0.0.1:7860")
-    client.predict(handle_file("speech.wav"), "what was said", api_name="/predict")
-    # {"label": ..., "score": ..., "scores": {...}, "rationale": ..., "attention": {...}}
-
-`/predict` takes `audio` (a file), `text` (its transcript), `language` (a code such as `vi`) and
-`forced_label` (to be explained instead of the predicted one); at least one of the first two. `/timeline`
-takes `audio`, `transcript` (a file of words with times) and `language`, and answers with `summary` and
-`segments`. With a recogniser there is `/transcribe`, of `audio` and `language`, which answers with the text.
+The page loads nothing from other servers. Uploads are deleted after an hour, or earlier with the server. Its
+API has the endpoints `/predict`, `/timeline` and, with a recogniser, `/transcribe`; `_API` documents them.
 """
 
 from __future__ import annotations
@@ -54,60 +41,24 @@ if TYPE_CHECKING:
 EXAMPLES = Path(__file__).parents[1] / "examples"
 """Five spoken utterances and examples.json; experiments/package_examples.py makes them."""
 
-
 _KEPT = 3600  # seconds that an upload is kept
-_WAITING = 32  # requests; a further one is told to come back
-# One at a time, of all kinds: while attention weights are read, the model computes attention in another way.
+_WAITING = 32  # requests in the queue; further ones are refused
+# One request at a time of all kinds: while attention is extracted, the model computes it in another way.
 _ONE: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model"}
 
 _INTRODUCTION = """# Sentiment, and the reason for it
 
-Give speech, its transcript, or both. The model `{model}` says whether it is {labels}, and why.
+Give speech, its transcript, or both. The model `{model}` predicts whether it is {labels}, and why.
 
 **For trying the software. Not for use on patients, nor in any decision about a person.** What you send goes
 to the machine that serves this page, and is deleted there after an hour, or earlier if the server ends.
 """
-_API = """## The same from a program
-
-```python
-from gradio_client import Client, handle_file  # pip install gradio_client
-
-client = Client("http://127.0.0.1:7860")  # the address of this page
-answer = client.predict(
-    audio=handle_file("speech.wav"),  # or None
-    text="what was said",  # its transcript, or None
-    language="en",  # or None
-    forced_label=None,  # or {labels}: the reason if it were that
-    api_name="/predict",
-)
-```
-
-`answer` is a dict: `label`, `score` (its probability), `scores` (of every label), `rationale`{attention}.
-With `forced_label` the label stays the predicted one and the rationale explains the forced one.{transcribe}
-
-A whole recording is cut into segments, each of which is answered:
-
-```python
-timeline = client.predict(
-    audio=handle_file("consultation.wav"),
-    transcript=None,  # or handle_file("consultation.srt"): words with times, as SRT, VTT or a table
-    language=None,  # what the recogniser is told, where there is one
-    api_name="/timeline",
-)
-```
-
-`timeline` has a `summary` and `segments`, each with `start` and `end` (seconds), `text`, `label`, `score`,
-`scores` and `rationale`.
-
-Accepted are files of at most {limits}. One request is answered at a time, the others wait in line. What
-cannot be answered raises `gradio_client.exceptions.AppError` with a sentence that says what is accepted.
-"""
+_API = (Path(__file__).parent / "api.md").read_text(encoding="utf-8")
 _API_TRANSCRIBE = """
 
-`client.predict(audio=..., language=None, api_name="/transcribe")` answers with the text that the recogniser
-hears."""
+`client.predict(audio=..., language=None, api_name="/transcribe")` answers with the recogniser's text."""
 _EMPTY = "<p>The answer will be here.</p>"
-# A screen reader is told of a new answer; on a phone the answer is below what was asked.
+# A screen reader announces a new answer; on a phone the page scrolls to it.
 _ANNOUNCED = """() => {
   const answer = document.querySelector("#answer");
   answer.setAttribute("role", "region");
@@ -115,41 +66,24 @@ _ANNOUNCED = """() => {
   answer.setAttribute("aria-live", "polite");
 }"""
 _SHOWN = '() => document.querySelector("#answer").scrollIntoView({block: "nearest"})'
-# The page itself compares what is given with what was asked: at once, and a component may tell of one change
-# twice, the second time after it was asked.
-_GIVEN = "JSON.stringify(given.map(one => one?.path ?? one))"
+# The browser compares the inputs with those of the last request, since a component may report one change
+# twice, the second time after the request.
+_GIVEN = "JSON.stringify(given.map(value => value?.path ?? value))"
 _ASKED = "(...given) => {{ window.{name}_asked = " + _GIVEN + "; return given; }}"
 _CHANGED = "(...given) => window.{name}_asked === " + _GIVEN + " ? [] : {cleared}"
-_STYLE = """
-.gradio-container { max-width: 72rem !important; margin-inline: auto !important; }
-.dark { --color-accent: var(--primary-300); }
-#speech { --neutral-400: var(--body-text-color-subdued); }
-#answer { overflow-wrap: anywhere; }
-#answer .mmsr-answer { max-width: none; }
-.waveform-container { contain: inline-size; }  /* it would take the page's width with it, back and forth */
-#timeline iframe { width: 100%; height: max(36rem, 85vh); border: 0; display: block; }
-#api pre { overflow-x: auto; contain: inline-size; }  /* it would make the page as wide as its lines */
-#api code { overflow-wrap: anywhere; }
-/* Gradio sends an error's title, and shows its kind instead */
-.toast-title.error { font-size: 0; }
-.toast-title.error::before { content: "This cannot be answered"; font-size: var(--text-md); }
-.toast-wrap { top: auto !important; bottom: 1rem; }
-:focus-visible { outline: 3px solid #0072b2 !important; outline-offset: 2px; }
-.dark :focus-visible { outline-color: #56b4e9 !important; }
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a visitor may send, in a file of at most `megabytes` (10^6 bytes).
+    """What a visitor may send.
 
     Attributes:
         seconds: Longest utterance.
-        megabytes: Largest file.
-        timeline_seconds: Longest recording of which a timeline is made.
+        megabytes: Largest file, in 10^6 bytes.
+        timeline_seconds: Longest recording for a timeline.
 
     Raises:
-        ValueError: One of them is not positive.
+        ValueError: A limit is not positive.
     """
 
     seconds: float = 60.0
@@ -169,13 +103,8 @@ class Limits:
     def check(self, path: str, *, timeline: bool = False) -> None:
         """Refuse a file before it is decoded.
 
-        Args:
-            path: The file.
-            timeline: Whether a timeline is to be made of it.
-
         Raises:
-            ValueError: It is larger or longer, or holds no audio; the message names it without its folders,
-                which are the server's.
+            ValueError: It is too large or too long, or not audio; the message names it without its folders.
         """
         name = os.path.basename(path)
         if (megabytes := os.path.getsize(path) / 1e6) > self.megabytes:
@@ -188,13 +117,7 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class Desk:
-    """What the page and the API ask for; each method's errors are sentences for the visitor.
-
-    Attributes:
-        pipe: The model.
-        limits: What visitors may send.
-        transcribe: A recogniser, or None.
-    """
+    """The functions behind the page and the API; their errors are messages for the visitor."""
 
     pipe: SentimentReasoningPipeline
     limits: Limits
@@ -202,7 +125,7 @@ class Desk:
 
     @property
     def attends(self) -> bool:
-        """Whether the model's fusion has attention to be shown."""
+        """Whether the model's fusion has attention to show."""
         return bool(attention_map(self.pipe.model.config.fusion))
 
     def predict(
@@ -218,7 +141,7 @@ class Desk:
             return dict(self._answer(audio, text, language, **forced))
 
     def show(self, audio: str | None, text: str | None, language: str | None) -> list[Any]:
-        """The answer as HTML and as it is, and for each label whether it can be asked why it was not that."""
+        """The answer as HTML, the answer itself, and for each label an update of its button "Why not"."""
         with _sentences():
             found = self._answer(audio, text, language)
         explains = self.pipe.model.decoder is not None
@@ -226,17 +149,17 @@ class Desk:
         return [found._repr_html_(), found, *(gr.update(visible=explains and other) for other in others)]
 
     def why_not(self, found: Answer | None, label: str) -> tuple[str, Answer]:
-        """An answer that also has the rationale under another label: as HTML, and as it is."""
+        """Add the rationale under another label to an answer; as HTML, and the answer itself."""
         with _sentences():
             if found is None:
                 raise ValueError("the answer was forgotten after an hour; accepted: ask again")
-            said = self._answer(**found.utterance, forced_label=label)["rationale"]
-        alternatives = {**found.get("alternatives", {}), label: said}
+            rationale = self._answer(**found.utterance, forced_label=label)["rationale"]
+        alternatives = {**found.get("alternatives", {}), label: rationale}
         found = Answer({**found, "alternatives": alternatives}, found.utterance)
         return found._repr_html_(), found
 
     def write(self, audio: str | None = None, language: str | None = None) -> str:
-        """What the recogniser hears in speech."""
+        """Transcribe speech."""
         assert self.transcribe is not None, "there is no button and no endpoint without one"
         with _sentences():
             if audio is None:
@@ -245,10 +168,10 @@ class Desk:
             self.limits.check(audio)
             with _without_folders(audio):
                 wave = Audio(self.pipe.processor.feature_extractor.sampling_rate)(audio)
-            (said,) = self.transcribe([wave], [language or None])
-            if not said.strip():
+            (text,) = self.transcribe([wave], [language or None])
+            if not text.strip():
                 raise ValueError("the recogniser heard no words; accepted: speech")
-            return said.strip()
+            return text.strip()
 
     def timeline(
         self, audio: str | None = None, transcript: str | None = None, language: str | None = None
@@ -267,18 +190,18 @@ class Desk:
     ) -> Iterator[list[Any]]:
         """The timeline's page, and its files."""
 
-        def tell(task: str, done: int, total: int) -> None:
+        def show(task: str, done: int, total: int) -> None:
             progress((done, total), desc=task, unit="")
 
         with _sentences(), tempfile.TemporaryDirectory(prefix="mmsr-timeline-") as folder:
-            made = self._timeline(audio, transcript, language, progress=tell)
+            made = self._timeline(audio, transcript, language, progress=show)
             name = Path(made.audio).stem
             files = [
                 path.rename(path.with_stem(f"{name}-{path.stem}"))
-                for path in write_timeline(made, folder, player="inline", progress=tell)
+                for path in write_timeline(made, folder, player="inline", progress=show)
             ]
             (page,) = (path.read_text("utf-8") for path in files if path.suffix == ".html")
-            # by the time it is asked for more, which there is not, Gradio has copied the files
+            # a generator, so that Gradio has copied the files when the folder goes
             yield [_framed(page, name), gr.update(value=[str(path) for path in files], visible=True)]
 
     def _timeline(
@@ -302,15 +225,13 @@ class Desk:
             )
 
     def _check_language(self, language: str | None) -> None:
-        """Refuse what the recogniser does not know; its own words have its folder, and a hundred codes."""
+        """Refuse an unknown language in short; the recogniser's message has its folder and all its codes."""
         try:
             if self.transcribe is not None:
                 self.transcribe.check_language(language or None)
         except ValueError:
-            raise ValueError(
-                f"the recogniser does not know the language {language!r};"
-                " accepted: a code such as en, or none"
-            ) from None
+            unknown = f"the recogniser does not know the language {language!r}"
+            raise ValueError(f"{unknown}; accepted: a code such as en, or none") from None
 
     def _answer(self, audio: str | None, text: str | None, language: str | None, **options: Any) -> Answer:
         text = (text or "").strip() or None
@@ -334,13 +255,13 @@ def make_app(
     limits: Limits | None = None,
     name: str = "demo",
 ) -> gr.Blocks:
-    """The page and its API, ready to be launched.
+    """Make the page and its API.
 
     Args:
-        pipe: The model.
-        transcribe: A recogniser, for the button that writes the transcript and for the words of timelines.
+        pipe: Pipeline of the model.
+        transcribe: A recogniser, for the transcript of an utterance and the words of timelines.
         limits: What visitors may send.
-        name: How the page calls the model.
+        name: Name of the model on the page.
     """
     desk = Desk(pipe=pipe, limits=limits or Limits(), transcribe=transcribe)
     with gr.Blocks(
@@ -360,7 +281,7 @@ def make_app(
 
 
 def _utterance(desk: Desk) -> None:
-    """What is asked on the left, the answer on the right; on a phone one below the other."""
+    """The tab of an utterance: inputs on the left, the answer on the right; on a phone below each other."""
     labels = desk.pipe.model.config.labels
     gr.set_static_paths([EXAMPLES])
     examples = _examples()
@@ -369,15 +290,10 @@ def _utterance(desk: Desk) -> None:
             gr.Markdown("Examples, in synthetic voices:")
             with gr.Row():
                 tries = [
-                    gr.Button(NATIVE_NAMES[one["language"]], size="sm", min_width=80) for one in examples
+                    gr.Button(NATIVE_NAMES[example["language"]], size="sm", min_width=80)
+                    for example in examples
                 ]
-            audio = gr.Audio(
-                label="Speech",
-                sources=["upload", "microphone"],
-                type="filepath",
-                buttons=[],
-                elem_id="speech",
-            )
+            audio = _sound("Speech", "speech")
             text = gr.Textbox(
                 label="Transcript",
                 info="What is said. Without it the voice alone is judged, without speech the words.",
@@ -386,7 +302,7 @@ def _utterance(desk: Desk) -> None:
             )
             language = _languages("For the recogniser and for screen readers; others as a code, such as ja.")
             if desk.transcribe is not None:
-                heard = gr.Button("Write the transcript from the speech")
+                transcribe = gr.Button("Write the transcript from the speech")
             asked = gr.Button("Answer", variant="primary")
         with gr.Column():
             shown = gr.HTML(_EMPTY, elem_id="answer", container=True, padding=True, min_height=200)
@@ -394,12 +310,9 @@ def _utterance(desk: Desk) -> None:
                 others = [gr.Button(f"Why not {label}?", size="sm", visible=False) for label in labels]
     answered = gr.State(None, time_to_live=_KEPT)
     given = [audio, text, language]
-    for button, one in zip(tries, examples, strict=True):
-        button.click(
-            lambda one=one: (str(EXAMPLES / one["audio"]), one["text"], one["language"]),
-            outputs=given,
-            api_visibility="private",
-        )
+    for button, example in zip(tries, examples, strict=True):
+        filled = (str(EXAMPLES / example["audio"]), example["text"], example["language"])
+        button.click(lambda filled=filled: filled, outputs=given, api_visibility="private")
     private: dict[str, Any] = {"show_progress_on": shown, "api_visibility": "private", **_ONE}
     stale = _Stale("answer", given, shown, empty=_EMPTY, hidden=others, state=answered)
     show = gr.on(
@@ -411,30 +324,24 @@ def _utterance(desk: Desk) -> None:
         why_not = functools.partial(desk.why_not, label=label)
         stale.clears(button.click(why_not, answered, [shown, answered], **private))
     if desk.transcribe is not None:
-        heard.click(desk.write, [audio, language], text, api_name="transcribe", **_ONE)
-    # the page's own buttons answer with HTML; these components are the API's, and nobody sees them
+        transcribe.click(desk.write, [audio, language], text, api_name="transcribe", **_ONE)
+    # the page's own buttons answer with HTML; these invisible components are the API
     forced, data = gr.Textbox(visible=False), gr.JSON(visible=False)
     gr.Button(visible=False).click(desk.predict, [*given, forced], data, api_name="predict", **_ONE)
 
 
 def _recording(desk: Desk) -> None:
-    """A recording above, its timeline below in the whole width."""
+    """The tab of a recording: inputs above, the timeline below in the whole width."""
     recogniser = desk.transcribe is not None
     gr.Markdown(
         f"A recording of at most {desk.limits.timeline_seconds / 60:g} minutes is cut where nobody speaks; "
         "each segment has a label and a reason, under a player whose cursor walks over them."
-        + (" Without a transcript the recogniser hears the words." if recogniser else "")
+        + (" Without a transcript the recogniser writes the words." if recogniser else "")
     )
     with gr.Row():
         with gr.Column():
             example = gr.Button("Example: the five synthetic voices, one after another", size="sm")
-            audio = gr.Audio(
-                label="Recording",
-                sources=["upload", "microphone"],
-                type="filepath",
-                buttons=[],
-                elem_id="recording",
-            )
+            audio = _sound("Recording", "recording")
         with gr.Column():
             transcript = gr.File(
                 label="Transcript with times (SRT, VTT or a table)",
@@ -443,7 +350,7 @@ def _recording(desk: Desk) -> None:
                 height=170,
                 elem_id="cues",
             )
-            language = _languages("What the recogniser is told is spoken.", visible=recogniser)
+            language = _languages("Spoken language, for the recogniser.", visible=recogniser)
             asked = gr.Button("Make the timeline", variant="primary")
     empty = "<p>The timeline will be here.</p>"
     shown = gr.HTML(empty, elem_id="timeline", container=True, min_height=120)
@@ -458,15 +365,10 @@ def _recording(desk: Desk) -> None:
 
 
 class _Stale:
-    """Clears what is shown once it no longer answers what is given: on a change, and where asking fails.
+    """Clears an answer that no longer belongs to the inputs: after a change, and after an error.
 
-    Args:
-        name: Of what is shown, a word.
-        given: What is asked with.
-        shown: Where the answer is.
-        empty: What is there before anything was asked.
-        hidden: What is seen beside an answer only.
-        state: Where the answer is kept.
+    `shown` shows the answer, or `empty` before the first one; `hidden` are visible only beside an answer, and
+    `state` keeps it.
     """
 
     def __init__(
@@ -486,16 +388,21 @@ class _Stale:
         self.asked = _ASKED.format(name=name)
         self.changed = _CHANGED.format(name=name, cleared=json.dumps(self.updates))
         changes = [component.change for component in given]
-        # not the state: without its buttons nobody asks for it, and on its way it could meet the next answer
+        # not the state: without its buttons nothing reads it, and it could overwrite the next answer
         gr.on(changes, None, given, self.outputs, js=self.changed, api_visibility="private")
 
     def clears(self, asking: Any) -> None:
-        """Clear after this event too, if it fails or was overtaken by a change."""
+        """Clear after this event too, if it fails or the inputs have changed since."""
         asking.success(None, self.given, self.outputs, js=self.changed, api_visibility="private")
         cleared = [*self.updates, *(None for _ in self.state)]
         asking.failure(
             lambda: cleared, None, [*self.outputs, *self.state], api_visibility="private", queue=False
         )
+
+
+def _sound(label: str, elem_id: str) -> gr.Audio:
+    sources: Any = ["upload", "microphone"]
+    return gr.Audio(label=label, sources=sources, type="filepath", buttons=[], elem_id=elem_id)
 
 
 def _languages(info: str, *, visible: bool = True) -> gr.Dropdown:
@@ -506,12 +413,12 @@ def _languages(info: str, *, visible: bool = True) -> gr.Dropdown:
 
 
 def _one_after_another() -> Iterator[tuple[tuple[int, np.ndarray], str]]:
-    """The examples with a second of silence after each, as Gradio takes sound, and what is said when."""
+    """The examples as one recording, with a second of silence after each, and an SRT file of their words."""
     rate, read, waves, cues, at = 16_000, Audio(16_000), [], [], 0.0
-    for one in _examples():
-        waves.append(np.pad(read(str(EXAMPLES / one["audio"])), (0, rate)))
+    for example in _examples():
+        waves.append(np.pad(read(str(EXAMPLES / example["audio"])), (0, rate)))
         end = at + len(waves[-1]) / rate
-        cues.append(f"{stamp(at, ',')} --> {stamp(end - 1, ',')}\n{one['text']}\n")
+        cues.append(f"{stamp(at, ',')} --> {stamp(end - 1, ',')}\n{example['text']}\n")
         at = end
     with tempfile.TemporaryDirectory(prefix="mmsr-example-") as folder:
         words = Path(folder) / "five-voices.srt"
@@ -524,7 +431,7 @@ def _examples() -> list[dict[str, str]]:
 
 
 def _framed(page: str, name: str) -> str:
-    """A page of its own, whose scripts reach nothing of the page around it."""
+    """A page in a sandboxed frame, whose scripts cannot reach the page around it."""
     name, page = html.escape(name), html.escape(page)
     return f'<iframe title="Timeline of {name}" sandbox="allow-scripts" srcdoc="{page}"></iframe>'
 
@@ -532,23 +439,23 @@ def _framed(page: str, name: str) -> str:
 def launch(app: gr.Blocks, *, port: int | None = None, share: bool = False, megabytes: float) -> str:
     """Serve an app in the background; `app.block_thread()` waits for its end.
 
-    It answers this machine alone, unless the environment's GRADIO_SERVER_NAME says otherwise (`0.0.0.0`).
+    It answers this machine alone, unless GRADIO_SERVER_NAME is set, such as to `0.0.0.0`.
 
     Args:
         app: From `make_app`.
-        port: By default the first that is free from 7860 on.
-        share: Also through a public address of gradio.live, for which Gradio loads a program.
-        megabytes: Largest file that is taken in.
+        port: Port of the page; by default the first free one from 7860 on.
+        share: Also serve it at a public address of gradio.live, for which Gradio downloads a program.
+        megabytes: Largest file that is accepted.
 
     Returns:
         The page's address.
 
     Raises:
-        OSError: The port is taken, or all of them.
+        OSError: The port is taken, or all ports are.
     """
     sans = ("system-ui", "sans-serif")  # no font is loaded
     theme = gr.themes.Default(primary_hue="blue", font=sans, font_mono=("ui-monospace", "monospace")).set(
-        # Gradio's own greys and blues are too pale to be read by all (WCAG 2.2 asks for a contrast of 4.5)
+        # Gradio's own greys and blues are too pale (WCAG 2.2 asks for a contrast of 4.5)
         body_text_color_subdued="*neutral_600",
         body_text_color_subdued_dark="*neutral_300",
         block_info_text_color="*neutral_600",
@@ -569,7 +476,7 @@ def launch(app: gr.Blocks, *, port: int | None = None, share: bool = False, mega
             ssr_mode=False,
             footer_links=["settings"],
             theme=theme,
-            css=_STYLE,
+            css_paths=Path(__file__).parent / "page.css",
         )
     except OSError as error:
         if (tried := re.search(r"empty port in range: (\d+)-(\d+)", str(error))) is None:
@@ -582,10 +489,10 @@ def launch(app: gr.Blocks, *, port: int | None = None, share: bool = False, mega
 
 @contextmanager
 def uploads_folder() -> Iterator[None]:
-    """While an app is made and served: a folder for all that visitors send, which goes with the server.
+    """A folder for all uploads while an app is made and served; it is deleted at the end.
 
-    It lies within GRADIO_TEMP_DIR, if that is set. SIGTERM and the end of the terminal interrupt the server
-    as Ctrl-C does, so that they leave nothing behind either.
+    It lies in GRADIO_TEMP_DIR, if that is set. SIGTERM and SIGHUP interrupt the server as Ctrl-C does, and
+    delete it too.
     """
     above = os.environ.get("GRADIO_TEMP_DIR")
     if above:
@@ -596,9 +503,9 @@ def uploads_folder() -> Iterator[None]:
         signal.signal(end, signal.default_int_handler)
     before = tempfile.tempdir
     try:
-        # what is still being written when the server ends must not keep the rest from being deleted
+        # a file that is still being written must not keep the others from being deleted
         with tempfile.TemporaryDirectory(prefix="mmsr-app-", dir=above, ignore_cleanup_errors=True) as folder:
-            # apart, since Gradio takes what lies in its own for its own, which stays for an hour
+            # two folders, since Gradio keeps all files in its own for an hour
             theirs, ours = Path(folder, "gradio"), Path(folder, "mmsr")
             theirs.mkdir()
             ours.mkdir()
@@ -614,7 +521,7 @@ def uploads_folder() -> Iterator[None]:
 
 
 def _check_words(pipe: SentimentReasoningPipeline, text: str) -> None:
-    """Refuse a transcript that the processor would cut, which nobody who sees the page would know."""
+    """Refuse a transcript that the processor would truncate without a message."""
     processor = pipe.processor
     tokens = len(processor.tokenizer(processor.text_prefix + text)["input_ids"])
     if tokens > (most := processor.tokenizer.model_max_length):
@@ -623,7 +530,7 @@ def _check_words(pipe: SentimentReasoningPipeline, text: str) -> None:
 
 @contextmanager
 def _without_folders(path: str | None) -> Iterator[None]:
-    """Errors name a file as the visitor does: where the server keeps it is the server's."""
+    """Take the server's folders out of errors, which name a file as the visitor does."""
     try:
         yield
     except ValueError as error:
@@ -632,7 +539,7 @@ def _without_folders(path: str | None) -> Iterator[None]:
 
 @contextmanager
 def _sentences() -> Iterator[None]:
-    """What is wrong with the visitor's input as a sentence, which stays until it is closed."""
+    """Turn a ValueError into a message on the page, which stays until it is closed."""
     try:
         yield
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Callbacks of a run: metrics and cost of each epoch, and the best model, calibrated, as a folder."""
+"""Callbacks of a run: metrics and cost of each epoch, and the best model as a folder."""
 
 from __future__ import annotations
 
@@ -26,27 +26,24 @@ from mmsr.records import Answer, Utterance
 from mmsr.training.module import MmsrModule
 from mmsr.training.parameters import merge_lora
 
-Scores = dict[str, dict[str, float]]
-"""`scores` {label: probability}, and `head_scores` where the decoder gives the label."""
-
-_CALIBRATION_ROWS = 16  # answered at a time
+_CALIBRATION_ROWS = 16  # in a batch
 
 
 class History(Callback):
-    """Metrics of every epoch, and of every evaluation inside one, written to `history.json`.
+    """Writes the metrics of each epoch, and of each validation within one, to `history.json`.
 
-    They are in the checkpoint too, so that a resumed run has all of them.
+    They are in checkpoints too, so that a resumed run has all of them.
     """
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write the development metrics, the only ones of a stream, which has no epochs."""
+        """Write the development metrics; a stream, which has no epochs, has no others."""
         self._write(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write the epoch's training losses too."""
+        """Write the training losses of the epoch too."""
         self._write(trainer)
 
     def _write(self, trainer: L.Trainer) -> None:
@@ -73,10 +70,9 @@ class History(Callback):
 
 
 class Cost(Callback):
-    """What training costs, written to `cost.json`: number of trained weights, seconds of every epoch.
+    """Writes the number of trained weights and the seconds of each epoch to `cost.json`.
 
-    The seconds include the epoch's validation, and not the start of the program. They are in the checkpoint
-    too, so that a resumed run has all of them.
+    The seconds include validation. They are in checkpoints too, so that a resumed run has all of them.
     """
 
     def __init__(self) -> None:
@@ -85,13 +81,13 @@ class Cost(Callback):
         self._started = 0.0
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start the clock, and count the trained weights, of which gradual unfreezing adds more."""
+        """Start the clock, and count the trained weights, whose number grows with gradual unfreezing."""
         self._started = time.perf_counter()
         counts = [weight.numel() for weight in pl_module.parameters() if weight.requires_grad]
         self.trained = max(self.trained, sum(counts))
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write the epoch's seconds."""
+        """Write the seconds of the epoch."""
         self._write(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -115,23 +111,19 @@ class Cost(Callback):
 
 
 class LastValidation(Callback):
-    """Evaluates the development split where `max_steps` ends a run inside an epoch.
+    """Validates where `max_steps` ends a run within an epoch, so that the best weights can be chosen.
 
-    Lightning would end without an evaluation, and the best weights could not be chosen. (It still does in an
-    epoch that `check_val_every_n_epoch` leaves out, and before `min_epochs`.)
+    Lightning alone would not, and still does not in an epoch that `check_val_every_n_epoch` leaves out.
     """
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        """Set `should_stop`, at which Lightning evaluates before it ends."""
+        """Set `should_stop`, after which Lightning validates before it ends."""
         if 0 < trainer.max_steps <= trainer.global_step:
             trainer.should_stop = True
 
 
 class SaveModel(Callback):
-    """Writes the best epoch's model, by the checkpoint callback's monitor, to the run's `model/`.
-
-    Its temperatures are fitted to the development split first.
-    """
+    """Calibrates the best model, by the checkpoint callback's monitor, and writes it to `model/`."""
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Load the best weights and save model and processor."""
@@ -149,11 +141,11 @@ class SaveModel(Callback):
 
 
 def calibrate_model(model: MmsrForSentimentReasoning, processor: MmsrProcessor, data: MmsrDataModule) -> str:
-    """Fit the config's temperatures to the development rows; returns a line that says what came of it.
+    """Fit the config's temperatures to the development rows, and return a line about the result.
 
-    Where the head gives the label, the batches are training's own, from the feature store if there is one.
-    Where the decoder does, or several processes train and each has a part of the rows, they are read anew.
-    Rows that allow no temperature leave it at 1.
+    If the head gives the label, the batches come from the data module, and so from its feature store. If the
+    decoder does, or if several processes share the rows, audio is decoded again. Temperatures that cannot be
+    fitted stay 1.
     """
     model.config.temperature = model.config.decoder_temperature = 1.0
     model.eval()
@@ -176,7 +168,7 @@ def calibrate_model(model: MmsrForSentimentReasoning, processor: MmsrProcessor, 
 
 
 def _loaded_answers(model: MmsrForSentimentReasoning, data: MmsrDataModule) -> list[Answer]:
-    """The answers to the labelled development rows, in the rows' order, from the loader's batches."""
+    """Answers to the labelled development rows, in their order, from the loader's batches."""
     loader = data.val_dataloader()
     answers: dict[int, Answer] = {}
     for rows, batch in zip(list(loader.batch_sampler), loader, strict=True):  # type: ignore[arg-type]
@@ -189,7 +181,7 @@ def _loaded_answers(model: MmsrForSentimentReasoning, data: MmsrDataModule) -> l
 def _read_answers(
     model: MmsrForSentimentReasoning, processor: MmsrProcessor, utterances: Sequence[Utterance]
 ) -> list[Answer]:
-    """The answers to utterances, whose audio is decoded here."""
+    """Answers to utterances, whose audio is decoded here."""
     load_audio: Callable[[Any], Any] = Audio(processor.feature_extractor.sampling_rate)
     layout = model.config.format
     label_last = layout is not None and not layout.label_first
@@ -210,7 +202,7 @@ def _read_answers(
 def _answers(
     model: MmsrForSentimentReasoning, inputs: Mapping[str, Tensor], *, max_new_tokens: int | None = None
 ) -> list[Answer]:
-    """The answer to each row of a batch, without its rationale."""
+    """Answers to a batch, without rationales."""
     given: dict[str, Any] = {name: value.to(model.device) for name, value in inputs.items()}
     found = model.classify(**given, max_new_tokens=max_new_tokens)
     labels = model.config.labels
@@ -222,21 +214,14 @@ def _answers(
     head = probabilities(found.head_logits)
     decoder = None if found.decoder_logits is None else probabilities(found.decoder_logits)
     answers = []
-    for row, label in enumerate(found.labels.tolist()):
-        scores = (decoder or head)[row]
-        answers.append(
-            Answer(
-                label=labels[label],
-                score=scores[labels[label]],
-                scores=scores,
-                head_scores=None if decoder is None else head[row],
-            )
-        )
+    for row, label in enumerate(labels[label] for label in found.labels.tolist()):
+        scores, head_scores = (head[row], None) if decoder is None else (decoder[row], head[row])
+        answers.append(Answer(label=label, score=scores[label], scores=scores, head_scores=head_scores))
     return answers
 
 
 def save_model(model: MmsrForSentimentReasoning, processor: MmsrProcessor, folder: Path) -> None:
-    """Write a Hugging Face folder that appears whole, by rename, in place of what stood there."""
+    """Write a Hugging Face folder, whole or not at all, in place of what has its name."""
     with atomic_write(folder) as half:
         model.save_pretrained(half)
         processor.save_pretrained(half)

@@ -1,7 +1,7 @@
-"""Model and processor of a run, made from its settings, and what training adds to them.
+"""Makes model and processor of a run from its settings, and what training adds to them.
 
 settings, training rows ─► make_model ─► model, processor
-model ─► prepare_model ─► frozen parts, low-rank updates, way of computing
+model ─► prepare_model ─► frozen parts, low-rank updates, attention implementation
 model, settings ─► make_objectives ─► modules that are trained beside it
 frozen encoders, data ─► use_feature_store ─► stored states in place of waveforms and tokens
 """
@@ -28,7 +28,7 @@ from mmsr.training.objectives import LOSSES, OgmGe, check_objectives
 from mmsr.training.parameters import add_lora, check_shared_table, free_label_tokens, freeze_encoders
 from mmsr.training.settings import Computation, Freezing, Lora, ModelSource, TrainingSettings
 
-_TOKENIZER_ROWS = 50_000  # on which a tokenizer is trained: more of them hardly change its pieces
+_TOKENIZER_ROWS = 50_000  # for training a tokenizer: more rows hardly change its pieces
 _STANDARDIZED_ON = 128  # training files, spread evenly; some 20,000 frames
 
 Parts = tuple[MmsrForSentimentReasoning, MmsrProcessor]
@@ -38,11 +38,11 @@ Parts = tuple[MmsrForSentimentReasoning, MmsrProcessor]
 
 
 def make_model(settings: TrainingSettings, data: MmsrDataModule) -> Parts:
-    """Model and processor as the settings name them, with the weights of the labels in the model's loss.
+    """Make model and processor, with the class weights in the model's config.
 
     Args:
-        settings: Of the run.
-        data: Its training rows train a fresh model's tokenizer, and are counted for balanced class weights.
+        settings: Settings of the run.
+        data: Its training rows train the tokenizer of a fresh model, and give balanced class weights.
 
     Raises:
         ValueError: The parts do not go together, or the class weights do not fit labels or data.
@@ -65,10 +65,8 @@ def make_model(settings: TrainingSettings, data: MmsrDataModule) -> Parts:
         weights = balanced_weights(data.train_rows["label"], processor.labels)
     if weights is not None:
         if len(weights) != len(processor.labels):
-            raise ValueError(
-                f"class_weights has {len(weights)} entries; accepted: one for each of "
-                f"{', '.join(processor.labels)}"
-            )
+            accepted = f"one for each of {', '.join(processor.labels)}"
+            raise ValueError(f"class_weights has {len(weights)} entries; accepted: {accepted}")
         model.config.class_weights = list(weights)
     if settings.label_smoothing is not None:
         model.config.label_smoothing = settings.label_smoothing
@@ -122,7 +120,7 @@ def _from_encoders(source: ModelSource) -> Parts:
 
 
 def balanced_weights(labels: Sequence[str | None], names: Sequence[str]) -> list[float]:
-    """Weight of each label inverse to its frequency: n / (c · n of the label), as scikit-learn's `balanced`.
+    """Weights inverse to the labels' frequencies, n / (c · n of the label), as scikit-learn's `balanced`.
 
     Raises:
         ValueError: A label has no row.
@@ -140,10 +138,10 @@ def balanced_weights(labels: Sequence[str | None], names: Sequence[str]) -> list
 
 
 def prepare_model(model: MmsrForSentimentReasoning, freezing: Freezing, computation: Computation) -> None:
-    """Freeze parts, add low-rank updates, and choose how the model computes.
+    """Freeze parts, add low-rank updates, and set attention and gradient checkpointing.
 
     Raises:
-        ValueError: The model lacks a part that is named, or cannot compute like that here.
+        ValueError: The model lacks a named part, or the attention implementation cannot be used here.
     """
     check_shared_table(model, freezing)
     freeze_encoders(model, freeze=freezing.freeze or (), train_layers=freezing.train_layers)
@@ -163,7 +161,7 @@ def prepare_model(model: MmsrForSentimentReasoning, freezing: Freezing, computat
 def add_updates(
     model: MmsrForSentimentReasoning, *, freeze: Sequence[str] | None, lora: dict[str, Lora] | None
 ) -> None:
-    """Add the weights that are trained in place of frozen ones, as the training's checkpoints hold them."""
+    """Add the weights that are trained in place of frozen ones; checkpoints of the training have them."""
     add_lora(model, lora or {})
     if "decoder" in {*(freeze or ()), *(lora or ())}:
         free_label_tokens(model)
@@ -172,10 +170,10 @@ def add_updates(
 def make_objectives(
     settings: TrainingSettings, model: MmsrForSentimentReasoning, *, processes: int
 ) -> tuple[dict[str, nn.Module], OgmGe | None]:
-    """The further objectives by name, and OGM-GE if it is among them.
+    """Make the further objectives by name, and OGM-GE if it is among them.
 
     Raises:
-        ValueError: The losses are of a modality or a decoder that the model lacks, or not for many processes.
+        ValueError: The model lacks a modality or the decoder, or OGM-GE is to run in several processes.
     """
     config = model.config
     if settings.uncertainty_weighting and model.decoder is None:
@@ -203,7 +201,7 @@ def make_objectives(
 def use_feature_store(
     settings: TrainingSettings, model: MmsrForSentimentReasoning, processor: MmsrProcessor, trainer: L.Trainer
 ) -> None:
-    """Let the trainer's data module read the frozen encoders' states; encode what the store lacks."""
+    """Make the data module read the frozen encoders' states; encode the ones that the store lacks."""
     assert settings.feature_store is not None
     data: MmsrDataModule = trainer.datamodule  # type: ignore[attr-defined]
     bf16, dtype = trainer.precision == "bf16-mixed", settings.feature_dtype
@@ -222,7 +220,7 @@ def use_feature_store(
 
 
 def _fill(features: StoredFeatures, inputs: Sequence[str], modality: str, trainer: L.Trainer) -> None:
-    """Encode what the store lacks, each process its part."""
+    """Encode the inputs that the store lacks, each process a part of them."""
     mine = inputs[trainer.global_rank :: trainer.world_size]
     with Progress(disable=not trainer.is_global_zero or len(mine) < 10) as bar:
         task = bar.add_task(f"{modality} features", total=len(mine))
@@ -233,7 +231,7 @@ def _fill(features: StoredFeatures, inputs: Sequence[str], modality: str, traine
 
 
 def _standardize(model: MmsrForSentimentReasoning, features: StoredFeatures, paths: Sequence[str]) -> None:
-    """Set the audio stream's mean and deviation from some of the training files."""
+    """Set the audio stream's mean and deviation from some training files."""
     stream = model.encoder.audio_stream
     sample = paths[:: math.ceil(len(paths) / _STANDARDIZED_ON)]
     states = torch.cat([stream.kept_states(features(path)).float() for path in sample])  # [f, l, d]

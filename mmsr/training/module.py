@@ -1,12 +1,9 @@
-"""The Lightning module: how `MmsrForSentimentReasoning` is trained.
+"""The Lightning module that trains `MmsrForSentimentReasoning`.
 
 settings + training rows ─► model, processor            (configure_model, once the data is known; `factory`)
 batch ─► modality dropout ─► model ─► losses ─┐
                                └─► streams ───┴─► objectives ─► loss
 development rows ─► model ─► dev_loss, dev_macro_f1
-
-Which weights are trained, and how fast, is in `parameters`; what is learned beside label and rationale, in
-`objectives`.
 """
 
 from __future__ import annotations
@@ -52,9 +49,6 @@ class MmsrModule(L.LightningModule):
     """Joint training of classification and rationale.
 
     `hparams`, in checkpoints and loggers, are the settings as a flat dict of plain values.
-
-    Args:
-        settings: Of model and training.
     """
 
     def __init__(self, settings: TrainingSettings) -> None:
@@ -65,7 +59,7 @@ class MmsrModule(L.LightningModule):
         self.processor: MmsrProcessor | None = None
         self.objectives = nn.ModuleDict()
         self.ogm_ge: OgmGe | None = None
-        # log of the variance of each loss, 0 where both count alike
+        # log of the variance of each loss; at 0 both losses have the same weight
         self.log_variances = nn.ParameterDict(
             {name: torch.zeros(()) for name in MODEL_LOSSES[1:]} if settings.uncertainty_weighting else {}
         )
@@ -73,9 +67,9 @@ class MmsrModule(L.LightningModule):
     # ------------------------------------------------------------------ making the model
 
     def configure_model(self) -> None:
-        """Make model and processor, or take those of the checkpoint that the run is resumed from.
+        """Make model and processor, or load those of the checkpoint that the run is resumed from.
 
-        Lightning calls it again where weights are averaged; the model then stays as it is.
+        Lightning calls it again if weights are averaged; the model then stays.
         """
         settings = self.settings
         data = self.trainer.datamodule  # type: ignore[attr-defined]
@@ -104,10 +98,10 @@ class MmsrModule(L.LightningModule):
         self.dev_decoder_confusion = MulticlassConfusionMatrix(len(model.config.labels))
 
     def configure_callbacks(self) -> list[Callback]:
-        """The average of the weights, where one is kept."""
+        """The average of the weights, if one is kept."""
         if self.settings.ema_decay is None:
             return []
-        # buffers are kept as they are: some are integers, which an average would round
+        # buffers are not averaged: some are integers
         return [EMAWeightAveraging(decay=self.settings.ema_decay, use_buffers=False)]
 
     def parts(self) -> tuple[MmsrForSentimentReasoning, MmsrProcessor]:
@@ -118,15 +112,12 @@ class MmsrModule(L.LightningModule):
     # ------------------------------------------------------------------ steps
 
     def on_train_epoch_start(self) -> None:
-        """Draw the epoch's random numbers from seed and epoch alone, and unfreeze the layers that are due.
-
-        Only parts that are trained have dropout.
-        """
+        """Seed dropout by seed and epoch, unfreeze layers, and put frozen parts in eval mode."""
         settings = self.settings
         # each process has its own dropout
         torch.manual_seed(settings.seed * 10_000 + self.current_epoch + 1_000_003 * self.global_rank)
         model, _ = self.parts()
-        model.train()  # from_pretrained leaves eval mode behind, and Lightning would keep it
+        model.train()  # from_pretrained leaves the model in eval mode, which Lightning keeps
         freeze_encoders(model, gradual_unfreezing=settings.gradual_unfreezing, epoch=self.current_epoch)
         for part in settings.freeze or ():
             model_part(model, part, setting="freeze").eval()
@@ -154,7 +145,7 @@ class MmsrModule(L.LightningModule):
             losses["loss"] = self.uncertainty_weighted(losses, batch)
         if self.settings.r_drop:
             losses["r_drop"] = self._divergence(outputs, batch)
-            # the paper adds the two passes' losses, of which `loss` is the mean
+            # the paper adds the losses of both passes, and `loss` is their mean
             losses["loss"] = losses["loss"] + self.settings.r_drop / 2 * losses["r_drop"]
         with torch.autocast(self.device.type, enabled=False):
             for name, objective in self.objectives.items():
@@ -163,17 +154,17 @@ class MmsrModule(L.LightningModule):
             if self.ogm_ge is not None:
                 logits = self.objectives["auxiliary_heads"].logits(streams)  # type: ignore[operator]
                 self.ogm_ge.observe(logits, streams, labels)
-        for figure in self._figures(losses, len(labels)):
-            self._log_training(*figure)
+        for name, loss, rows in self._losses_to_log(losses, len(labels)):
+            self._log_training(name, loss, rows)
         for name, log_variance in self.log_variances.items():
             self._log_training(f"{name}_log_variance", log_variance, len(labels))
         return joined(losses["loss"], self) if self.trainer.world_size > 1 else losses["loss"]
 
-    def _figures(self, losses: Mapping[str, Any], rows: int) -> Iterator[tuple[str, Any, int]]:
-        """Each loss with its name and weight, those of the model first.
+    def _losses_to_log(self, losses: Mapping[str, Any], rows: int) -> Iterator[tuple[str, Any, int]]:
+        """Each loss with its name and its weight in the mean, those of the model first.
 
-        Processes must log the same figures in the same order: one whose batch has no rationale logs a loss of
-        no weight in its place.
+        Processes must log the same names in the same order: one whose batch has no rationale logs a loss of
+        weight 0.
         """
         several, model = self.trainer.world_size > 1, self.parts()[0]
         for name in dict.fromkeys([*MODEL_LOSSES, *losses]):
@@ -189,7 +180,7 @@ class MmsrModule(L.LightningModule):
     def uncertainty_weighted(self, losses: dict[str, Tensor], batch: dict[str, Tensor]) -> Tensor:
         """Σ exp(-s) L + s / 2 with s = log σ², the form of Kendall et al. for classification.
 
-        A loss without a target in the batch (it is zero, or not there) leaves its s alone.
+        A loss without a target in the batch does not change its s.
         """
         written = self._written(batch)
         known = {
@@ -202,7 +193,7 @@ class MmsrModule(L.LightningModule):
         return total
 
     def _divergence(self, outputs: list[MmsrOutput], batch: dict[str, Tensor]) -> Tensor:
-        """Divergence of two passes' labels plus λ times that of their rationales' tokens, as in the loss."""
+        """Divergence of the labels of two passes plus λ times that of their rationales' tokens."""
         first, second = outputs
         assert first.sentiment_logits is not None and second.sentiment_logits is not None
         divergence = symmetric_divergence(first.sentiment_logits, second.sentiment_logits)
@@ -214,40 +205,36 @@ class MmsrModule(L.LightningModule):
         return divergence
 
     def _written(self, batch: dict[str, Tensor]) -> Tensor | None:
-        """Which of the rationale's targets count in the loss `[b, r]`; None where no row has a rationale."""
+        """Mask `[b, r]` of the rationale's targets in the loss; None if no row has a rationale."""
         labels = batch.get(LABELS)
         return None if labels is None else self.parts()[0].rationale_targets(labels) >= 0
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Balance the modalities' gradients, before they are clipped."""
+        """Balance the gradients of the modalities, before they are clipped."""
         if self.ogm_ge is not None:
             model, _ = self.parts()
             for name, factor in self.ogm_ge.modulate(model).items():
                 self._log_training(f"ogm_ge_{name}", factor, 1)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Losses of a development batch, both modalities present, and the confusion matrix of its labels.
+        """Losses of a development batch without modality dropout, and the confusion matrix of its labels.
 
-        The decoder's labels count too where it gives the label first. Where it gives the label last, the
-        given rationale would tell it.
+        There is one for the decoder's labels too if it gives the label first. If it gives the label last, it
+        would read it from the given rationale.
         """
         output = self.model(**batch, use_cache=False)  # type: ignore[misc]
         labels = batch["sentiment_labels"]
         known = labels >= 0
         self.dev_confusion.update(output.sentiment_logits[known], labels[known])
         losses = {name: output.get(name) for name in MODEL_LOSSES}
-        for name, loss, rows in self._figures(losses, len(labels)):
+        for name, loss, rows in self._losses_to_log(losses, len(labels)):
             self.log(f"dev_{name}", loss, batch_size=rows, sync_dist=True)
         if self._decoder_gives_label_first and output.decoder_sentiment_logits is not None:
             written = known & (batch["labels"] >= 0).any(-1)
             self.dev_decoder_confusion.update(output.decoder_sentiment_logits[written], labels[written])
 
     def on_validation_epoch_end(self) -> None:
-        """Metrics of the labels, over the development rows of all processes.
-
-        `dev_accuracy`, `dev_macro_f1` and so on are the head's, `dev_decoder_accuracy` and so on the
-        decoder's.
-        """
+        """Log metrics of the labels of all processes: `dev_*` of the head, `dev_decoder_*` of the decoder."""
         matrices = {"dev": self.dev_confusion}
         if self._decoder_gives_label_first:
             matrices["dev_decoder"] = self.dev_decoder_confusion
@@ -285,7 +272,7 @@ class MmsrModule(L.LightningModule):
     # ------------------------------------------------------------------ optimiser
 
     def configure_optimizers(self) -> Any:
-        """AdamW (no decay on vectors), linear warm-up, cosine to zero, stepped per batch."""
+        """AdamW without decay on vectors; linear warm-up and cosine to zero, stepped per batch."""
         settings = self.settings
         decoder_loaded = bool(settings.decoder or settings.pretrained)
         groups = parameter_groups(self, self.parts()[0], settings, decoder_loaded=decoder_loaded)
@@ -298,7 +285,7 @@ class MmsrModule(L.LightningModule):
     # ------------------------------------------------------------------ checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put config and processor beside the weights, so that a checkpoint is whole by itself."""
+        """Add config and processor to the checkpoint."""
         assert self.model is not None and self.processor is not None
         with tempfile.TemporaryDirectory() as folder:
             self.processor.save_pretrained(folder)
@@ -311,7 +298,7 @@ class MmsrModule(L.LightningModule):
 
 
 def unpack(saved: dict[str, Any]) -> tuple[MmsrProcessor, MmsrConfig]:
-    """Processor and config that `MmsrModule` put into a Lightning checkpoint."""
+    """Processor and config of a Lightning checkpoint of `MmsrModule`."""
     with tempfile.TemporaryDirectory() as folder:
         for name, content in saved["processor"].items():
             path = Path(folder) / name
@@ -322,7 +309,7 @@ def unpack(saved: dict[str, Any]) -> tuple[MmsrProcessor, MmsrConfig]:
 
 
 def load_lightning_checkpoint(path: str | Path) -> tuple[MmsrForSentimentReasoning, MmsrProcessor]:
-    """Model (in eval mode) and processor of a Lightning checkpoint that `mmsr fit` wrote.
+    """Load model (in eval mode) and processor from a Lightning checkpoint of `mmsr fit`.
 
     Raises:
         ValueError: The file is not such a checkpoint.
@@ -334,7 +321,7 @@ def load_lightning_checkpoint(path: str | Path) -> tuple[MmsrForSentimentReasoni
         raise ValueError(f"{path} does not exist; accepted: a .ckpt file that `mmsr fit` wrote") from None
     except (
         pickle.UnpicklingError,
-        KeyError,
+        LookupError,
         TypeError,
         RuntimeError,
         EOFError,
@@ -345,10 +332,7 @@ def load_lightning_checkpoint(path: str | Path) -> tuple[MmsrForSentimentReasoni
     model = MmsrForSentimentReasoning(config)
     settings = checkpoint["hyper_parameters"]
     add_updates(model, freeze=settings.get("freeze"), lora=settings.get("lora"))
-    prefix = "model."
     weights = checkpoint["state_dict"].items()
-    model.load_state_dict(
-        {name.removeprefix(prefix): value for name, value in weights if name.startswith(prefix)}
-    )
+    model.load_state_dict({name[6:]: value for name, value in weights if name.startswith("model.")})
     merge_lora(model)
     return model.eval(), processor

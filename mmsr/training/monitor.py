@@ -1,4 +1,4 @@
-"""What a run can be monitored by, and which way of it is better."""
+"""Values that a run can be monitored by, and whether more or less of them is better."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Mode = Literal["min", "max"]
 
 
 def mode_of(monitor: str) -> Mode:
-    """Which way a logged value is better: losses are minimised, metrics as their records say.
+    """Whether a logged value is minimised or maximised.
 
     Raises:
         ValueError: No run logs a value of that name.
@@ -32,21 +32,12 @@ def mode_of(monitor: str) -> Mode:
 
 
 def checked_mode(monitor: str, mode: str, *, flag: str) -> Mode:
-    """The mode of a monitor.
-
-    Args:
-        monitor: Name of a logged value.
-        mode: `min`, `max`, or `auto` for the one that is right.
-        flag: What `mode` is called, for the message.
+    """The mode of a monitor, where `mode` is `min`, `max` or `auto`; `flag` is its name in messages.
 
     Raises:
         ValueError: The mode contradicts the monitor, or no run logs the monitor.
     """
     right = mode_of(monitor)
     if mode not in ("auto", right):
-        better = "more" if right == "max" else "less"
-        raise ValueError(
-            f"{flag} {mode} contradicts monitor {monitor}, of which {better} is better; "
-            f"accepted: {right}, or no {flag}"
-        )
+        raise ValueError(f"{flag} {mode} contradicts monitor {monitor}; accepted: {right}, or no {flag}")
     return right

@@ -1,17 +1,15 @@
-"""Further objectives of training, beside the losses of the model itself; chosen by name in the YAML.
+"""Training objectives beside the losses of the model, chosen by name in the YAML.
 
     audio_stream, text_stream ─► pooled_streams ─► {audio, text}: vectors [b, d], present [b] ─► objectives
 
-They see the two streams as they enter the fusion, averaged over their positions. A row whose modality is
-absent, or was dropped, enters no loss that needs that modality. Their weights belong to the training, not to
-the model: they are in its checkpoints and not in `model/`.
+They read the two streams before the fusion, averaged over positions. A row whose modality is absent or was
+dropped is left out of the losses that need this modality. Their weights are in the training's checkpoints,
+not in `model/`.
 
-A new one is an `nn.Module` here and a line in `LOSSES`. It is made as `(width, labels, *, weight, ...)` from
-the streams' width, the number of labels and the numbers or switches that the YAML gives by keyword, `weight`
-first. It is called as `objective(streams, labels)`, outside autocast, with `streams["audio"]` and
-`streams["text"]` (`Pooled`) and the sentiment labels `[b]` (-100 where unknown), and returns a loss, which
-the training logs as `train_<name>_loss` and adds, times `weight`. It sees neither the streams' positions nor
-the fused memory, the model's outputs or the rationale.
+To add one, write an `nn.Module` and add it to `LOSSES`. It is made as `(width, labels, *, weight, ...)` from
+the width of the streams, the number of labels and the numbers or switches of the YAML, `weight` first. It is
+called outside autocast as `objective(streams, labels)` with the `Pooled` streams and the sentiment labels
+`[b]` (-100 where unknown). Its loss is logged as `train_<name>_loss` and added times `weight`.
 """
 
 from __future__ import annotations
@@ -37,7 +35,7 @@ MODALITIES = ("audio", "text")
 
 @dataclass
 class Pooled:
-    """One modality of a batch before the fusion: `vectors [b, d]` float32, and `present [b]`."""
+    """A modality of a batch before the fusion: `vectors [b, d]` float32, and `present [b]`."""
 
     vectors: Tensor
     present: Tensor
@@ -45,9 +43,9 @@ class Pooled:
 
 @contextmanager
 def pooled_streams(encoder: MmsrEncoder, rows: int) -> Iterator[dict[str, Pooled]]:
-    """Within it, a forward of `encoder` with `rows` rows leaves both its streams, averaged over positions.
+    """Yield the streams of the forward of `encoder` within it, averaged over positions.
 
-    A modality that no row of the batch has stays as it is at first: zeros, absent in every row.
+    A modality that no row of the batch has stays zero and absent.
     """
     device, width = encoder.device, encoder.config.hidden_size
     pooling = MeanPooling(encoder.config)
@@ -80,22 +78,21 @@ def pooled_streams(encoder: MmsrEncoder, rows: int) -> Iterator[dict[str, Pooled
 
 
 def contrastive_loss(audio: Tensor, text: Tensor, scale: Tensor | float) -> Tensor:
-    """Symmetric InfoNCE of paired rows `[n, d]`, as CLIP's (Radford et al. 2021, arXiv 2103.00020).
+    """Symmetric InfoNCE of paired rows `[n, d]`, as in CLIP (Radford et al. 2021, arXiv 2103.00020).
 
-    Each row's own partner is told from all others by cosine similarity times `scale`; zero without rows.
+    The logits are cosine similarities times `scale`; zero without rows.
     """
     similarity = scale * F.normalize(audio, dim=-1) @ F.normalize(text, dim=-1).T
     targets = torch.arange(len(audio), device=audio.device)
-    heard = F.cross_entropy(similarity, targets, reduction="sum")
-    read = F.cross_entropy(similarity.T, targets, reduction="sum")
-    return (heard + read) / (2 * max(len(audio), 1))
+    by_audio = F.cross_entropy(similarity, targets, reduction="sum")
+    by_text = F.cross_entropy(similarity.T, targets, reduction="sum")
+    return (by_audio + by_text) / (2 * max(len(audio), 1))
 
 
 def supervised_contrastive_loss(features: Tensor, labels: Tensor, temperature: float) -> Tensor:
     """L_out of Khosla et al. 2020 (arXiv 2004.11362) over `features [n, d]` with `labels [n]`.
 
-    Rows of one label attract each other. An anchor that no other row shares its label with is left out;
-    zero where that leaves none.
+    Anchors whose label no other row has are left out; zero without anchors.
     """
     features = F.normalize(features, dim=-1)
     itself = torch.eye(len(features), dtype=torch.bool, device=features.device)
@@ -110,21 +107,16 @@ def supervised_contrastive_loss(features: Tensor, labels: Tensor, temperature: f
 def symmetric_divergence(first: Tensor, second: Tensor) -> Tensor:
     """½ (KL(p ‖ q) + KL(q ‖ p)) of two predictions of the same rows, logits `[n, c]`, a mean over rows.
 
-    The regulariser of R-Drop (Liang et al. 2021, arXiv 2106.14448), whose two predictions come from two
-    draws of dropout.
+    The regulariser of R-Drop (Liang et al. 2021, arXiv 2106.14448) for two draws of dropout.
     """
     p, q = first.float().log_softmax(-1), second.float().log_softmax(-1)
     return ((p.exp() - q.exp()) * (p - q)).sum() / (2 * max(len(p), 1))
 
 
 class Contrastive(nn.Module):
-    """Audio and transcript of one row find each other among the batch's (under DDP: this process's rows).
+    """Contrastive loss of audio and transcript of a row against the batch (under DDP: this process's rows).
 
-    Args:
-        width: Of the streams.
-        labels: How many there are.
-        weight: Of this loss in the whole.
-        temperature: To begin with; its inverse, the scale of the similarities, is learned, up to 100.
+    `temperature` is the initial one; its inverse, the scale of the similarities, is learned, up to 100.
     """
 
     def __init__(self, width: int, labels: int, *, weight: float, temperature: float = 0.07) -> None:
@@ -141,16 +133,7 @@ class Contrastive(nn.Module):
 
 
 class SupervisedContrastive(nn.Module):
-    """Streams of rows with the same label attract each other, within and across the modalities.
-
-    Audio and transcript of a row take the places of the paper's two augmented views.
-
-    Args:
-        width: Of the streams.
-        labels: How many there are.
-        weight: Of this loss in the whole.
-        temperature: Divides the similarities.
-    """
+    """Supervised contrastive loss within and across modalities; a row's two streams are its two views."""
 
     def __init__(self, width: int, labels: int, *, weight: float, temperature: float = 0.1) -> None:
         super().__init__()
@@ -167,13 +150,7 @@ class SupervisedContrastive(nn.Module):
 
 
 class AuxiliaryHeads(nn.Module):
-    """A linear head on each stream has to tell the label alone; the loss is the sum of both cross-entropies.
-
-    Args:
-        width: Of the streams.
-        labels: How many there are.
-        weight: Of this loss in the whole.
-    """
+    """A linear head on each stream predicts the label alone; the loss is the sum of both cross-entropies."""
 
     def __init__(self, width: int, labels: int, *, weight: float) -> None:
         super().__init__()
@@ -181,7 +158,7 @@ class AuxiliaryHeads(nn.Module):
         self.heads = nn.ModuleDict({name: nn.Linear(width, labels) for name in MODALITIES})
 
     def logits(self, streams: Mapping[str, Pooled]) -> dict[str, Tensor]:
-        """Each head's answer `[b, c]`; of no meaning where the modality is absent."""
+        """Logits `[b, c]` of each head; without meaning where the modality is absent."""
         return {name: self.heads[name](streams[name].vectors) for name in MODALITIES}
 
     def forward(self, streams: Mapping[str, Pooled], labels: Tensor) -> Tensor:
@@ -198,18 +175,17 @@ class AuxiliaryHeads(nn.Module):
 
 
 class OgmGe:
-    """Balance of the modalities by gradients: the one that is ahead is held back.
+    """OGM-GE of Peng et al. 2022 (arXiv 2203.15332): scales down gradients of the stronger modality.
 
-    OGM-GE of Peng et al. 2022 (arXiv 2203.15332). With s_m the sum, over the rows of a step that have both
-    modalities, of the probability that modality m gives to the true label, m's weights have their gradients
-    multiplied by k_m = 1 - tanh(alpha · s_m / s_other) where s_m is the greater; then the gradients of both
-    get normal noise with the deviation they had. Two differences: s_m comes from the auxiliary heads, since
-    in the paper the joint head is linear in both modalities and ours is not; noise goes to every matrix of
-    an encoder and its stream, where the authors' code has it in the convolutions that their encoders are.
+    s_m is the sum of the probabilities that modality m gives to the true labels, over the rows of a step with
+    both modalities. The gradients of the modality with the greater s_m are multiplied by
+    k_m = 1 - tanh(alpha · s_m / s_other); then the gradients of both get normal noise of the deviation that
+    they had. Here s_m comes from the auxiliary heads, since the fusion is not linear as in the paper, and
+    noise goes to every matrix of an encoder and its stream, not to convolutions alone.
 
     Args:
-        alpha: How strongly to hold back, 0 to 1 in the paper.
-        noise: Add the noise (GE).
+        alpha: Strength, 0 to 1 in the paper.
+        noise: Whether to add noise (GE).
     """
 
     def __init__(self, *, alpha: float, noise: bool = True) -> None:
@@ -225,9 +201,9 @@ class OgmGe:
             self.scores[name] += float(probabilities.gather(1, labels[rows, None]).sum())
 
     def modulate(self, model: MmsrForSentimentReasoning) -> dict[str, float]:
-        """Change the gradients of a step, forget its scores, and return k of each modality.
+        """Change the gradients of a step, reset the scores, and return k of each modality.
 
-        Nothing is changed, and nothing returned, where no row of the step had both.
+        Without rows that have both modalities nothing is changed, and the result is empty.
         """
         audio, text = (self.scores[name] for name in MODALITIES)
         self.scores = dict.fromkeys(MODALITIES, 0.0)
@@ -257,10 +233,10 @@ OBJECTIVES: dict[str, type] = {**LOSSES, "ogm_ge": OgmGe}
 
 
 def check_objectives(objectives: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Each objective's settings by name; a bare number is its first setting (the weight, or alpha).
+    """The settings of each objective by name; a bare number is its first setting (`weight` or `alpha`).
 
     Raises:
-        ValueError: an unknown objective or setting, a value that is not positive, or `ogm_ge` without
+        ValueError: An objective or setting is unknown, a value is not positive, or `ogm_ge` lacks
             `auxiliary_heads`.
     """
     settings: dict[str, dict[str, Any]] = {}
@@ -281,8 +257,5 @@ def check_objectives(objectives: Mapping[str, Any]) -> dict[str, dict[str, Any]]
             raise ValueError(f"objectives.{name} lacks {first}; accepted: a number, or {', '.join(fields)}")
         settings[name] = given
     if "ogm_ge" in settings and "auxiliary_heads" not in settings:
-        raise ValueError(
-            "objectives ogm_ge without auxiliary_heads: the heads' answers tell which modality is ahead; "
-            "give both"
-        )
+        raise ValueError("objectives ogm_ge compares the modalities by auxiliary_heads: give both")
     return settings

@@ -6,8 +6,7 @@
     trained weights ─► parameter_groups ─► AdamW
     loss, trained weights ─► joined ─► backward            (in several processes)
 
-An encoder's transformer layers are counted from 1 (lowest) to its `num_hidden_layers` (top); all else in it
-(front end, embeddings, norms outside the layers) counts as lying below the first.
+All else in an encoder than its transformer layers (front end, embeddings, norms) counts as below the first.
 """
 
 from __future__ import annotations
@@ -29,12 +28,10 @@ from mmsr.training.settings import ENCODERS, Freezing, Lora, Optimisation
 
 
 def check_shared_table(model: MmsrForSentimentReasoning, freezing: Freezing) -> None:
-    """Refuse to freeze text encoder or decoder alone where both share their word embeddings.
-
-    That would freeze the shared table for the other part too. Both parts can be frozen together.
+    """Refuse to freeze text encoder or decoder alone if both share their word embeddings.
 
     Raises:
-        ValueError: One of them is named by a setting.
+        ValueError: A setting names one of them.
     """
     if not model.config.tie_word_embeddings or {"text_encoder", "decoder"} <= freezing.frozen:
         return
@@ -49,10 +46,10 @@ def check_shared_table(model: MmsrForSentimentReasoning, freezing: Freezing) -> 
 
 
 def model_part(model: MmsrForSentimentReasoning, name: str, *, setting: str) -> PreTrainedModel:
-    """The transformers model of the encoder, or of the decoder, that a setting names.
+    """The transformers model of the encoder or decoder that a setting names.
 
     Raises:
-        ValueError: This model does not have that part.
+        ValueError: The model does not have this part.
     """
     part = model.decoder if name == "decoder" else getattr(model.encoder, name, None)
     if part is None:
@@ -66,16 +63,14 @@ def model_part(model: MmsrForSentimentReasoning, name: str, *, setting: str) -> 
 def transformer_layers(part: PreTrainedModel) -> nn.ModuleList:
     """The transformer layers of an encoder, lowest first.
 
-    They are the last list of as many `GradientCheckpointingLayer`s (which transformers derives every layer
-    from) as the config counts hidden layers; a convolutional front end's list, if any, comes before it.
+    They are the last list of `GradientCheckpointingLayer`s whose length is the config's number of hidden
+    layers; the list of a convolutional front end comes before it.
 
     Raises:
         ValueError: The model has no such list.
     """
-    # Moonshine's `num_hidden_layers` are its decoder's
-    count = getattr(part.config, "encoder_num_hidden_layers", None) or getattr(
-        part.config, "num_hidden_layers", None
-    )
+    config: Any = part.config  # Moonshine's `num_hidden_layers` is of its decoder
+    count = getattr(config, "encoder_num_hidden_layers", None) or getattr(config, "num_hidden_layers", None)
     lists = [
         module
         for module in part.modules()
@@ -104,13 +99,13 @@ def freeze_encoders(
     Args:
         model: The model with the encoders.
         freeze: Parts (encoders, decoder) that are not trained.
-        train_layers: Encoders of which the top so many layers alone are trained.
-        gradual_unfreezing: Encoders of which in epoch e (from 0) the top e times so many layers are trained
-            and, in the epoch after the lowest layer, all else too (Howard and Ruder 2018, arXiv 1801.06146).
+        train_layers: Number of top layers that are trained, by encoder.
+        gradual_unfreezing: Number of further top layers that are trained with each epoch, by encoder; after
+            the lowest layer all else too (Howard and Ruder 2018, arXiv 1801.06146).
         epoch: Counted from 0.
 
     Raises:
-        ValueError: The model lacks an encoder that is named, or the encoder has fewer layers.
+        ValueError: The model lacks a named encoder, or the encoder has fewer layers.
     """
     for name in freeze:
         model_part(model, name, setting="freeze").requires_grad_(False)
@@ -129,7 +124,7 @@ def freeze_encoders(
 
 
 def eval_frozen(module: nn.Module) -> None:
-    """Put every part of a module that has weights but trains none in eval mode (no dropout), and no other."""
+    """Put the parts of a module whose weights are all frozen in eval mode (no dropout)."""
     trained = [weight.requires_grad for weight in module.parameters()]
     if trained and not any(trained):
         module.eval()
@@ -142,16 +137,14 @@ def eval_frozen(module: nn.Module) -> None:
 
 
 def add_lora(model: MmsrForSentimentReasoning, lora: Mapping[str, Lora]) -> None:
-    """Freeze parts and give them low-rank updates to train (Hu et al. 2021, arXiv 2106.09685).
+    """Freeze parts and add low-rank updates to train (Hu et al. 2021, arXiv 2106.09685).
 
-    With `quantize` what is frozen is kept in 4 bits (QLoRA, Dettmers et al. 2023, arXiv 2305.14314).
-
-    WavLM's attention reads the weights of its projections without calling them, so that an update there
-    would change nothing: its attention gets none.
+    With `quantize` the frozen weights are kept in 4 bits (QLoRA, Dettmers et al. 2023, arXiv 2305.14314).
+    WavLM's attention gets no updates: it reads the weights of its projections without calling them.
 
     Raises:
-        ValueError: peft (for `quantize`, bitsandbytes) is not installed, the model lacks the part, it has no
-            such target modules, or one of them shares its weights with another layer.
+        ValueError: peft (for `quantize`, bitsandbytes) is not installed, the model lacks the part or the
+            target modules, or one of these shares its weights with another layer.
     """
     if not lora:
         return
@@ -185,7 +178,7 @@ def add_lora(model: MmsrForSentimentReasoning, lora: Mapping[str, Lora]) -> None
                     "accepted: target_modules without it"
                 )
         if hasattr(part, "freeze_feature_encoder"):
-            part.freeze_feature_encoder()  # type: ignore[operator]  # else its waveform asks for a gradient
+            part.freeze_feature_encoder()  # type: ignore[operator]  # else the waveform requires a gradient
 
 
 class LabelRows(nn.Module):
@@ -203,11 +196,10 @@ class LabelRows(nn.Module):
 
 
 def free_label_tokens(model: MmsrForSentimentReasoning) -> None:
-    """Train the label tokens' embeddings of a decoder whose weights are frozen, at its input and its output.
+    """Train the label tokens' embeddings of a frozen decoder, at its input and its output.
 
-    A pretrained decoder has never seen these tokens, which were added to its vocabulary: their frozen
-    embeddings would carry no meaning. peft's `trainable_token_indices` does the same, but drops the bias of
-    an output layer (BERT's, XLM-R's).
+    These tokens were added to its vocabulary, and have random embeddings. peft's `trainable_token_indices`
+    does the same, but drops the bias of an output layer (BERT's, XLM-R's).
     """
     assert model.decoder is not None and model.config.label_token_ids is not None
     part = model.decoder.model
@@ -224,10 +216,7 @@ def free_label_tokens(model: MmsrForSentimentReasoning) -> None:
 
 @torch.no_grad()
 def merge_lora(model: MmsrForSentimentReasoning) -> None:
-    """Put low-rank updates and label tokens into the weights they belong to: a plain model again.
-
-    What is in 4 bits comes out of them as what it was rounded to.
-    """
+    """Merge low-rank updates and label tokens into the weights; weights in 4 bits become floats."""
     for module in list(model.modules()):
         parametrizations: Any = getattr(module, "parametrizations", {})
         if "weight" in parametrizations and isinstance(parametrizations["weight"][0], LabelRows):
@@ -252,10 +241,9 @@ def merge_lora(model: MmsrForSentimentReasoning) -> None:
 
 
 def cosine_with_warmup(step: int, *, warmup: int, steps: int) -> float:
-    """Share of the learning rate at a step: a line up from 0, then half a cosine down to 0.
+    """Factor of the learning rate at a step: a line up from 0, then half a cosine down to 0.
 
-    It is transformers' schedule of that name, whose module imports peft and, where installed, bitsandbytes,
-    which prints a line about a kernel that is not needed here.
+    transformers' schedule of this name imports peft and bitsandbytes, which prints a message.
     """
     if step < warmup:
         return step / warmup
@@ -269,12 +257,11 @@ def parameter_groups(
     *,
     decoder_loaded: bool = False,
 ) -> list[dict[str, Any]]:
-    """AdamW's groups of all trainable weights of `module`, of which `model` is a part.
+    """AdamW's parameter groups of all trainable weights of `module`, of which `model` is a part.
 
-    An encoder's top layer learns at `encoder_learning_rate` and each layer below it at `layer_decay` times
-    the rate of the one above (Clark et al. 2020, ELECTRA, arXiv 2003.10555). There the factor counts from
-    the head down; here the head has a rate of its own. A decoder that was loaded (`decoder_loaded`) learns
-    at `encoder_learning_rate` throughout. Vectors have no weight decay.
+    An encoder's top layer has `encoder_learning_rate`, and each layer below it `layer_decay` times the rate
+    of the layer above (Clark et al. 2020, ELECTRA, arXiv 2003.10555). A loaded decoder (`decoder_loaded`) has
+    `encoder_learning_rate`. Vectors have no weight decay.
     """
     encoder_learning_rate = settings.encoder_learning_rate or settings.learning_rate
     rates: dict[int, float] = {}
@@ -302,21 +289,11 @@ def parameter_groups(
 
 
 def joined(loss: Tensor, module: nn.Module) -> Tensor:
-    """`loss` with a gradient of zero for the trained weights that took no part in it.
+    """`loss` plus zero times each trained weight, so that all have a gradient.
 
-    DistributedDataParallel waits for a gradient of each weight, and a process's batch may lack a modality or
-    rationales, which leaves a whole part of the model without one.
+    DistributedDataParallel waits for a gradient of each weight, and a batch may lack a modality or
+    rationales.
     """
-    reached: set[int] = set()
-    seen: set[Any] = set()
-    waiting = [loss.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        reached.add(id(getattr(node, "variable", None)))
-        waiting.extend(following for following, _ in node.next_functions)
-    idle = [weight for weight in module.parameters() if weight.requires_grad and id(weight) not in reached]
-    # of one number, since a gradient of zero for it is one for all
-    return torch.stack([loss, *(weight.flatten()[0].to(loss) * 0.0 for weight in idle)]).sum()
+    weights = [weight for weight in module.parameters() if weight.requires_grad]
+    # one number of a weight gives a gradient of zero to all of it
+    return torch.stack([loss, *(weight.flatten()[0].to(loss) * 0.0 for weight in weights)]).sum()

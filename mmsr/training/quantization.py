@@ -2,7 +2,7 @@
 
     frozen part ─► quantize ─► its linear layers in 4 bits ─► dequantize ─► plain layers
 
-A checkpoint of such a model holds the 4 bits and their scales; a model that was quantized alike reads it.
+A checkpoint holds the 4 bits and their scales; a model that was quantized alike loads it.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ _BLOCK = 64
 
 
 def quantize(part: PreTrainedModel, kind: Literal["nf4", "fp4"], *, leave_out: str | None = None) -> None:
-    """Round a part's linear layers to 4 bits, but for its output layer; peft is told by `is_loaded_in_4bit`.
+    """Round linear layers, except the output layer, to 4 bits, and set `is_loaded_in_4bit` for peft.
 
-    Layers that read other than a multiple of 64 stay as they are: 64 weights have a scale, and on CPUs
-    bitsandbytes gives some of the others wrongly back.
+    Layers whose input width is no multiple of 64 stay: 64 weights share a scale, and bitsandbytes dequantizes
+    some other widths wrongly on CPUs.
 
     Args:
-        part: The model, whose layers are replaced.
-        kind: The 4 bits: NormalFloat, whose steps are those of normally distributed weights, or floats.
-        leave_out: Expression for the names of layers whose weights are read without being called.
+        part: The model.
+        kind: NormalFloat, for normally distributed weights, or floats.
+        leave_out: Regular expression of the names of layers to leave out.
 
     Raises:
         ValueError: bitsandbytes is not installed, or no layer can be quantized.
@@ -37,36 +37,29 @@ def quantize(part: PreTrainedModel, kind: Literal["nf4", "fp4"], *, leave_out: s
         from bitsandbytes.nn import Linear4bit, Params4bit
     except ModuleNotFoundError as error:
         raise ValueError("lora quantize= needs bitsandbytes: pip install 'mmsr[qlora]'") from error
-    told: Any = part
+    marked: Any = part
     for name, layer in list(part.named_modules()):
         left_out = leave_out is not None and re.fullmatch(leave_out, name)
         if type(layer) is not nn.Linear or layer is part.get_output_embeddings() or left_out:
             continue
         if layer.in_features % _BLOCK:
             continue
-        small = Linear4bit(
-            layer.in_features,
-            layer.out_features,
-            bias=layer.bias is not None,
-            quant_type=kind,
-            device="meta",
-        )
+        sizes, biased = (layer.in_features, layer.out_features), layer.bias is not None
+        small = Linear4bit(*sizes, bias=biased, quant_type=kind, device="meta")
         small.bias = layer.bias
         weight: Any = Params4bit(layer.weight.detach(), requires_grad=False, quant_type=kind, module=small)
-        small.weight = weight.to(layer.weight.device)  # by which it is rounded
-        small.support_avx512bf16_for_cpu = False  # else an evaluation would change how the weights are kept
+        small.weight = weight.to(layer.weight.device)  # this rounds it
+        small.support_avx512bf16_for_cpu = False  # else an evaluation changes the layout of the weights
         small.register_load_state_dict_pre_hook(_read_quantized)
         part.set_submodule(name, small)
-        told.is_loaded_in_4bit = True
+        marked.is_loaded_in_4bit = True
     if not getattr(part, "is_loaded_in_4bit", False):
-        what = type(part).__name__
-        raise ValueError(
-            f"lora quantize={kind!r}: {what} has no linear layer that reads a multiple of {_BLOCK}"
-        )
+        lacks = f"{type(part).__name__} has no linear layer that reads a multiple of {_BLOCK}"
+        raise ValueError(f"lora quantize={kind!r}: {lacks}")
 
 
 def dequantized(layer: nn.Module) -> nn.Linear | None:
-    """A plain layer of what a layer in 4 bits was rounded to; None for any other layer."""
+    """A layer in 4 bits as a plain layer; None for any other layer."""
     state = getattr(getattr(layer, "weight", None), "quant_state", None)
     if state is None:
         return None
@@ -75,13 +68,13 @@ def dequantized(layer: nn.Module) -> nn.Linear | None:
     small: Linear4bit = layer  # type: ignore[assignment]
     plain = nn.Linear(small.in_features, small.out_features, bias=small.bias is not None, device="meta")
     plain.weight = nn.Parameter(dequantize_4bit(small.weight.data, state))
-    if small.bias is not None:  # which bitsandbytes leaves in the precision that it computed in
+    if small.bias is not None:  # bitsandbytes leaves it in the precision of its computation
         plain.bias = nn.Parameter(small.bias.to(plain.weight.dtype))
     return plain
 
 
 def dequantize(model: nn.Module) -> None:
-    """Put plain layers in the place of those in 4 bits."""
+    """Replace layers in 4 bits by plain ones."""
     for name, layer in list(model.named_modules()):
         if (plain := dequantized(layer)) is not None:
             model.set_submodule(name, plain)
@@ -90,7 +83,7 @@ def dequantize(model: nn.Module) -> None:
 
 
 def _read_quantized(layer: Any, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Take 4 bits and their scales out of a state dict, as transformers does for bitsandbytes."""
+    """Read 4 bits and their scales from a state dict, as transformers does."""
     from bitsandbytes.nn import Params4bit
 
     scales = {name: state.pop(name) for name in list(state) if name.startswith(f"{prefix}weight.")}

@@ -1,9 +1,9 @@
 """One training run in one folder: the same command starts it, resumes it, or finds it finished.
 
-D/run.yaml     the run's identity: its settings and the fingerprint of its data
-D/checkpoints/ last.ckpt, from which an interrupted run is resumed, and the best epoch's
+D/run.yaml     identity of the run: its settings and the fingerprint of its data
+D/checkpoints/ last.ckpt, from which an interrupted run is resumed, and best.ckpt
 D/history.json metrics of every epoch
-D/model/       the best epoch as a Hugging Face folder; where it is there, the run is finished
+D/model/       the best model as a Hugging Face folder; the run is finished once it exists
 """
 
 import logging
@@ -31,7 +31,7 @@ from mmsr.training.settings import TrainingSettings
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)  # the help of each setting
 
-# Settings of the trainer that change nothing of what is learned, and are no part of a run's identity.
+# Settings of the trainer that do not change what is learned, and are not in a run's identity.
 _NOT_IN_IDENTITY = (
     "default_root_dir",
     "enable_progress_bar",
@@ -48,7 +48,7 @@ def make_module(**settings: Any) -> MmsrModule:
 
 
 class MmsrCLI(LightningCLI):
-    """LightningCLI of the training program: `trainer`, `model` and `data` from one YAML and flags."""
+    """LightningCLI of `mmsr fit`: `trainer`, `model` and `data` from a YAML file and flags."""
 
     def __init__(self, args: Sequence[str], **kwargs: Any) -> None:
         super().__init__(
@@ -75,36 +75,25 @@ class MmsrCLI(LightningCLI):
         parser.link_arguments("seed_everything", "model.seed")
         parser.link_arguments("seed_everything", "data.seed")
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
-        parser.set_defaults(
-            {
-                "early_stopping.monitor": "dev_loss",
-                "early_stopping.mode": "auto",
-                "early_stopping.patience": 5,
-            }
-        )
-        parser.add_argument(
-            "--monitor", type=str, default="dev_loss", help="What the best epoch is chosen by."
-        )
-        parser.add_argument(
-            "--monitor_mode", type=str, default="auto", help="min, max, or auto: as the monitor is better."
-        )
+        stopping = {"monitor": "dev_loss", "mode": "auto", "patience": 5}
+        parser.set_defaults({f"early_stopping.{name}": value for name, value in stopping.items()})
+        parser.add_argument("--monitor", type=str, default="dev_loss", help="Chooses the best epoch.")
+        parser.add_argument("--monitor_mode", type=str, default="auto", help="min, max, or auto.")
 
     def before_instantiate_classes(self) -> None:
-        """Which way each monitor is better; a run's identity has `min` or `max`, whatever was given.
+        """Replace each monitor's `auto` by `min` or `max`, which a run's identity has.
 
         Raises:
             ValueError: A mode contradicts its monitor, or no run logs the monitor.
         """
-        for monitor, mode in (
-            ("monitor", "monitor_mode"),
-            ("early_stopping.monitor", "early_stopping.mode"),
-        ):
+        for monitor, mode in (("monitor", "monitor_mode"), ("early_stopping.monitor", "early_stopping.mode")):
             self.config[mode] = checked_mode(self.config[monitor], self.config[mode], flag=f"--{mode}")
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
-        """The trainer, with this program's checkpoints, logger and precision."""
+        """The trainer, with the run's checkpoints, logger and precision."""
         trainer = self.config_init["trainer"]
         folder = Path(trainer["default_root_dir"])
+        logger = trainer["logger"]
         checkpoints = ModelCheckpoint(
             folder / "checkpoints",
             filename="best",
@@ -115,9 +104,7 @@ class MmsrCLI(LightningCLI):
         )
         return super().instantiate_trainer(
             precision=trainer["precision"] or mixed_precision(),
-            logger=CSVLogger(folder, name="logs", version="")
-            if trainer["logger"] is None
-            else trainer["logger"],
+            logger=CSVLogger(folder, name="logs", version="") if logger is None else logger,
             callbacks=[*(trainer["callbacks"] or []), checkpoints, History(), LastValidation(), SaveModel()],
             use_distributed_sampler=False,
             **kwargs,
@@ -125,9 +112,9 @@ class MmsrCLI(LightningCLI):
 
 
 def mixed_precision() -> str:
-    """`bf16-mixed` where the accelerator computes in it, else `32-true`.
+    """`bf16-mixed` if the device computes in it natively, else `32-true`.
 
-    A CPU needs AVX-512 BF16 or AMX for it; others emulate bf16, which is slower than float32.
+    A CPU needs AVX-512 BF16 or AMX; emulation is slower than float32.
     """
     if torch.cuda.is_available():
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
@@ -141,10 +128,9 @@ def is_bf16(precision: str | None = None) -> bool:
 
 
 def fit(args: Sequence[str]) -> Path:
-    """Train with the arguments of `mmsr fit`; return the folder of the finished model.
+    """Train with the arguments of `mmsr fit`, and return the folder of the model.
 
-    The same arguments resume an interrupted run from `checkpoints/last.ckpt`, and do nothing where the run is
-    finished.
+    The same arguments resume an interrupted run, and do nothing if the run is finished.
 
     Raises:
         ValueError: The folder holds another run, or settings or data have faults.
@@ -161,14 +147,14 @@ def fit(args: Sequence[str]) -> Path:
         return model
     last = folder / "checkpoints" / "last.ckpt"
     if last.exists():
-        print(f"going on from {last}", file=sys.stderr)
+        print(f"resumed from {last}", file=sys.stderr)
     try:
         cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=str(last) if last.exists() else None)
     except SystemExit as stop:
-        if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning's exit code for it would be 1
+        if isinstance(stop.__context__, KeyboardInterrupt):  # for which Lightning exits with 1
             raise KeyboardInterrupt from None
         raise
-    except ValueError:  # a fault in settings or data: the folder stays free for the corrected run
+    except ValueError:  # a fault in settings or data: leave the folder to the corrected run
         if new and not last.exists():
             (folder / "run.yaml").unlink(missing_ok=True)
         raise
@@ -178,21 +164,22 @@ def fit(args: Sequence[str]) -> Path:
 def quieten() -> None:
     """Silence messages of Lightning and transformers that do not apply to these runs."""
     for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)  # their hints are not ours
+        logging.getLogger(name).setLevel(logging.WARNING)
     transformers.utils.logging.disable_progress_bar()
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*args parameter is intended to run from within Python.*")
-    warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")  # what is frozen is
-    warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=DeprecationWarning)
-    warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty")
-    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
-    warnings.filterwarnings("ignore", message=".*WeightAveraging callback with a model that overrides.*")
+    for message in (
+        ".*does not have many workers.*",
+        ".*args parameter is intended to run from within Python.*",
+        r"Found \d+ module\(s\) in eval mode",  # frozen parts are
+        ".*is smaller than the logging interval.*",
+        ".*LeafSpec.*",
+        "(Experiment logs|Checkpoint) directory .* exists and is not empty",
+        ".*WeightAveraging callback with a model that overrides.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)
 
 
 def _identity(cli: MmsrCLI) -> dict[str, Any]:
-    """A run's settings and the fingerprint of its data: equal for equal runs."""
+    """Settings and data fingerprint of a run: equal for equal runs."""
     settings = settings_that_matter(cli)
     if cli.datamodule.streaming:  # a stream has no fingerprint
         return settings
@@ -207,10 +194,7 @@ def _identity(cli: MmsrCLI) -> dict[str, Any]:
 
 
 def settings_that_matter(cli: MmsrCLI) -> dict[str, Any]:
-    """A run's settings in canonical form: plain values, defaults resolved, null ones left out.
-
-    Those that change nothing of what is learned are left out too.
-    """
+    """Settings of a run that change what is learned: plain values with defaults, without null ones."""
     settings = yaml.safe_load(cli.parser.dump(cli.config))
     for name in _NOT_IN_IDENTITY:
         settings["trainer"].pop(name, None)
@@ -219,7 +203,7 @@ def settings_that_matter(cli: MmsrCLI) -> dict[str, Any]:
 
 
 def _claim(folder: Path, identity: dict[str, Any]) -> None:
-    """Write the run's identity to its folder, or check that the folder holds the same run."""
+    """Write a run's identity to its folder, or check that the folder holds the same run."""
     path = folder / "run.yaml"
     if not path.exists():
         write_file(path, yaml.safe_dump(identity, allow_unicode=True).encode())

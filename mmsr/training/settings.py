@@ -1,11 +1,9 @@
-"""The settings of a training run: a dataclass for each concern, and `TrainingSettings`, which has them all.
+"""Settings of a training run: a dataclass for each concern, and `TrainingSettings`, which has them all.
 
 YAML (model: ...), --model.* ─► TrainingSettings ─► MmsrModule, and flat to checkpoints and run.yaml
 
-Each checks itself when it is made: its numbers against the ranges that their types state, then its fields
-against each other. `TrainingSettings` checks the concerns against each other. The text below a field is its
-help in `mmsr fit --help_all`. A function that needs one concern takes that class, of which `TrainingSettings`
-is a subclass.
+The classes check their values when they are made, and `TrainingSettings` checks the concerns against each
+other. The text below a field is its help in `mmsr fit --help_all`.
 """
 
 import dataclasses
@@ -28,19 +26,14 @@ ENCODERS = ("audio_encoder", "text_encoder")
 PARTS = (*ENCODERS, "decoder")
 """What `freeze` and `lora` may name; `train_layers` and `gradual_unfreezing` are of the encoders."""
 
-# Settings of `MmsrConfig` that are settings of a run, by their names here.
-_OF_CONFIG = {
-    "fusion": "fusion",
-    "rationale_format": "rationale_format",
-    "decoder_type": "decoder_type",
-    "id2label": "labels",
-}
+# Settings of `MmsrConfig` that have a name of their own here.
+_OF_CONFIG = {name: name for name in ("fusion", "rationale_format", "decoder_type")} | {"id2label": "labels"}
 _FIXED_BY_A_CHECKPOINT = ("fusion", "config", "labels", "text_prefix", "rationale_format", "decoder_type")
 
 
 @dataclass(frozen=True, repr=False)
 class Range:
-    """The values that a number may have, in words and as a test."""
+    """The accepted values of a number, in words and as a test."""
 
     accepted: str
     contains: Callable[[float], bool]
@@ -58,7 +51,7 @@ NotNegative = Annotated[float, Range("0 to inf", lambda value: value >= 0)]
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """Settings whose numbers are checked when they are made.
+    """Settings that check their numbers when they are made.
 
     Raises:
         ValueError: A value is out of its range, unknown, or contradicts another.
@@ -73,14 +66,14 @@ class Checked:
                         raise ValueError(f"{name} is {value}; accepted: {accepted}")
 
     def changed(self, *names: str) -> list[str]:
-        """Which of the fields differ from their defaults; None, empty and zero are alike."""
+        """The fields among `names` that differ from their defaults; None, empty and zero are equal."""
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         return [name for name in names if (getattr(self, name) or None) != (defaults[name] or None)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSource(Checked):
-    """What model is trained: a fresh one of a `preset`, one of pretrained parts, or a checkpoint."""
+    """The model to train: a fresh one of a `preset`, one of pretrained parts, or a checkpoint."""
 
     preset: Literal["tiny", "small", "base"] = "small"
     """Size of a fresh model, and of a fresh decoder beside pretrained encoders."""
@@ -121,37 +114,33 @@ class ModelSource(Checked):
             if self.decoder:
                 raise ValueError("decoder= writes rationales, and rationale_format='none' wants none")
             if self.changed("decoder_type"):
-                raise ValueError(
-                    f"decoder_type={self.decoder_type!r} is of a decoder, and rationale_format='none' "
-                    "wants none"
-                )
+                given = f"decoder_type={self.decoder_type!r}"
+                raise ValueError(f"{given} is of a decoder, and rationale_format='none' wants none")
 
     def _check_config(self, config: Mapping[str, Any]) -> None:
-        """Refuse names that do not exist, and those that have a setting of their own."""
+        """Refuse unknown names, and those that have a setting of their own."""
         for name in config.keys() & _OF_CONFIG.keys():
             ours = _OF_CONFIG[name]
             given = f" and {ours}={getattr(self, ours)!r}" if self.changed(ours) else ""
-            raise ValueError(f"config {name}={config[name]!r}{given}: say it by {ours}= alone")
+            raise ValueError(f"config {name}={config[name]!r}{given}: give {ours}= alone")
         check_names("config", config, set(MmsrConfig.settings()) - set(_OF_CONFIG))
 
     def _check_pretrained(self) -> None:
         if self.audio or self.text or self.decoder:
-            raise ValueError(
-                "pretrained= (a checkpoint) contradicts audio=, text= and decoder= (its parts): "
-                "give one or the other"
-            )
+            parts = "audio=, text= and decoder= (its parts)"
+            raise ValueError(f"pretrained= (a checkpoint) contradicts {parts}: give one or the other")
         if given := self.changed(*_FIXED_BY_A_CHECKPOINT):
+            own, them = ", ".join(given), "it" if len(given) == 1 else "them"
             raise ValueError(
-                f"pretrained={self.pretrained!r} (a checkpoint) has its own {', '.join(given)}: leave "
-                f"{'it' if len(given) == 1 else 'them'} out"
+                f"pretrained={self.pretrained!r} (a checkpoint) has its own {own}: leave {them} out"
             )
 
 
 class Lora(TypedDict, total=False):
-    """LoRA of one part: rank `r` (8), `alpha` (16; the update counts alpha / r), `dropout` (0).
+    """LoRA of a part: rank `r` (8), `alpha` (16; the update is scaled by alpha / r), `dropout` (0).
 
-    `target_modules` (`all-linear`) are endings of the names of the layers that get an update. `quantize`
-    keeps the frozen linear layers in 4 bits, `nf4` or `fp4` (QLoRA).
+    `target_modules` (`all-linear`) are endings of the names of layers to update. `quantize` keeps the frozen
+    linear layers in 4 bits, `nf4` or `fp4` (QLoRA).
     """
 
     r: int
@@ -163,25 +152,23 @@ class Lora(TypedDict, total=False):
 
 @dataclass(frozen=True, kw_only=True)
 class Freezing(Checked):
-    """Which of the model's weights are trained; each part is named by one of these settings at most."""
+    """The weights that are trained; at most one of these settings names a part."""
 
     freeze: list[str] | None = None
-    """Parts that are not trained: audio_encoder, text_encoder, decoder (but for the embeddings of its label
-    tokens, which a pretrained one has never seen). Where text encoder and decoder share their word embeddings
-    (the presets small and tiny), neither can be frozen alone, in part or by `lora`, without `config:
-    {tie_word_embeddings: false}`."""
+    """Parts that are not trained: audio_encoder, text_encoder, decoder (except the embeddings of its label
+    tokens). If text encoder and decoder share their word embeddings (the presets small and tiny), freezing
+    one of them needs `config: {tie_word_embeddings: false}`."""
     train_layers: dict[str, int] | None = None
-    """Encoders of which only the top layers are trained, such as `{audio_encoder: 2}`."""
+    """Number of top layers that are trained, by encoder, such as `{audio_encoder: 2}`."""
     gradual_unfreezing: dict[str, int] | None = None
-    """Encoders that start frozen and of which so many more layers, from the top, are trained with each epoch,
-    such as `{text_encoder: 1}`; after the lowest layer everything else too. Under DDP it needs the strategy
-    `ddp_find_unused_parameters_true`."""
+    """Number of further layers, from the top, that are trained with each epoch, by encoder, such as
+    `{text_encoder: 1}`; after the lowest layer everything else too. The encoders start frozen. DDP needs the
+    strategy `ddp_find_unused_parameters_true`."""
     lora: dict[str, Lora] | None = None
-    """Parts that are frozen but for low-rank updates (peft), such as `{audio_encoder: {r: 8, alpha: 16,
-    dropout: 0.0, target_modules: [q_proj, v_proj]}}`; by default these values, and every linear layer. With
-    `quantize: nf4` the part's own linear layers are kept in 4 bits (QLoRA, bitsandbytes). In a decoder the
-    embeddings of its label tokens are trained as well. The saved model has the updates merged into its
-    weights."""
+    """Parts that are frozen except for low-rank updates (peft), such as `{audio_encoder: {r: 8, alpha: 16,
+    dropout: 0.0, target_modules: [q_proj, v_proj]}}`; by default these values, and every linear layer.
+    `quantize: nf4` keeps the part's linear layers in 4 bits (QLoRA, bitsandbytes). A decoder's label tokens
+    are trained too. The saved model has the updates merged into its weights."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -190,10 +177,8 @@ class Freezing(Checked):
             for part in parts:
                 check_choice(setting, part, PARTS if setting in ("freeze", "lora") else ENCODERS)
                 if part in named_by:
-                    raise ValueError(
-                        f"{named_by[part]}= and {setting}= contradict each other: both name {part}; "
-                        "give one or the other"
-                    )
+                    both = f"{named_by[part]}= and {setting}= contradict each other"
+                    raise ValueError(f"{both}: both name {part}; give one or the other")
                 named_by[part] = setting
         for setting in ("train_layers", "gradual_unfreezing"):
             for part, layers in self.by_setting()[setting].items():
@@ -204,7 +189,7 @@ class Freezing(Checked):
                 check_choice(f"lora.{part}", option, tuple(Lora.__annotations__))
 
     def by_setting(self) -> dict[str, Mapping[str, Any]]:
-        """The parts that each setting names, with what it says of them."""
+        """The parts that each setting names, with their values."""
         return {
             "freeze": dict.fromkeys(self.freeze or ()),
             "train_layers": self.train_layers or {},
@@ -220,27 +205,25 @@ class Freezing(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class Computation(Checked):
-    """How forward and backward pass are computed, which changes speed and memory."""
+    """How forward and backward pass are computed: speed and memory."""
 
     attention: str | None = None
-    """How attention is computed: sdpa (the default), eager, or flash_attention_2 on CUDA with the package
-    flash-attn. sdpa and eager give the same numbers but for rounding; flash_attention_2 computes in 16 bits,
-    and differs by theirs. A small model trains faster on a CPU with eager, whose memory grows with the square
-    of the audio's length."""
+    """Attention implementation: sdpa (the default), eager, or flash_attention_2 on CUDA with the package
+    flash-attn, which computes in 16 bits. A small model trains faster on a CPU with eager, whose memory grows
+    with the square of the audio's length."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureStorage(Checked):
-    """Where the frozen encoders' states are kept, and how."""
+    """Where and how the frozen encoders' states are stored."""
 
     feature_store: str | None = None
-    """Folder in which the frozen encoders' states are kept, so that each file and each transcript is encoded
-    once, for all epochs and all runs that use the folder."""
+    """Folder for the states of frozen encoders, so that each file and each transcript is encoded once for all
+    epochs and all runs that use the folder."""
     feature_dtype: Dtype = "float16"
-    """How the store keeps states: float16 is half of float32 and exact to 3 digits; bfloat16 has float32's
-    range and 2 digits."""
+    """Precision of stored states: float16 is exact to 3 digits; bfloat16 has 2 digits and float32's range."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,14 +233,14 @@ class Optimisation(Checked):
     learning_rate: Positive = 1e-3
     """Peak learning rate of what is trained from scratch."""
     encoder_learning_rate: Positive | None = None
-    """Peak learning rate of the encoders and of a decoder that was loaded (`decoder`, `pretrained`), such as
-    3e-5; by default `learning_rate`, which is high for pretrained weights."""
+    """Peak learning rate of the encoders and of a loaded decoder (`decoder`, `pretrained`), such as 3e-5; by
+    default `learning_rate`, which is high for pretrained weights."""
     layer_decay: Factor = 1.0
-    """Factor on the learning rate of an encoder's layer with each layer further down."""
+    """Factor of an encoder layer's learning rate to that of the layer above."""
     weight_decay: NotNegative = 0.01
     """Weight decay of AdamW, on matrices alone."""
     warmup_ratio: Share = 0.1
-    """Share of all steps in which the learning rate rises; it then falls along a cosine to zero."""
+    """Share of the steps in which the learning rate rises; it then falls along a cosine to zero."""
     ema_decay: Decay | None = None
     """Decay per step of an exponential moving average of the weights, such as 0.999. The development metrics
     and the saved model are then those of the average."""
@@ -275,14 +258,13 @@ class ModalityDropout(Checked):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.audio_dropout + self.text_dropout > 1:
-            raise ValueError(
-                f"audio_dropout={self.audio_dropout} and text_dropout={self.text_dropout} exceed 1 together"
-            )
+            both = f"audio_dropout={self.audio_dropout} and text_dropout={self.text_dropout}"
+            raise ValueError(f"{both} exceed 1 together")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Losses(Checked):
-    """What is minimised."""
+    """The loss that is minimised."""
 
     class_weights: Literal["balanced"] | list[float] | None = None
     """Weight of each label in the sentiment loss, or `balanced`: inverse to its frequency in the training
@@ -290,16 +272,16 @@ class Losses(Checked):
     label_smoothing: Share | None = None
     """Label smoothing of the sentiment loss, 0 to 1; by default that of `config` or of the checkpoint."""
     uncertainty_weighting: bool = False
-    """Weigh sentiment and rationale loss by learned variances (Kendall et al. 2018, arXiv 1705.07115) in
-    place of the fixed `rationale_loss_weight`, which dev_loss keeps."""
+    """Weight sentiment and rationale loss by learned variances (Kendall et al. 2018, arXiv 1705.07115), not
+    by `rationale_loss_weight`, which dev_loss keeps."""
     r_drop: NotNegative = 0.0
-    """Weight of the divergence between the predictions under two draws of dropout (R-Drop, arXiv 2106.14448);
-    0 for none. A step then costs two."""
+    """Weight of the divergence between predictions under two draws of dropout (R-Drop, arXiv 2106.14448); 0
+    for none. It doubles the cost of a step."""
     objectives: dict[str, Any] | None = None
-    """Further objectives by name with their weights, of contrastive (audio and transcript of a row find each
-    other), supervised_contrastive (streams with one label attract each other), auxiliary_heads (each stream
-    predicts the label alone) and ogm_ge (gradients of the stronger modality are held back; its number is
-    alpha). Such as `{contrastive: 0.1, auxiliary_heads: 0.3, ogm_ge: {alpha: 0.3, noise: false}}`."""
+    """Further objectives by name with their weights: contrastive (audio with its transcript),
+    supervised_contrastive (streams of the same label), auxiliary_heads (each stream predicts the label alone)
+    and ogm_ge (scales down gradients of the stronger modality; its number is alpha). Such as `{contrastive:
+    0.1, auxiliary_heads: 0.3, ogm_ge: {alpha: 0.3, noise: false}}`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -313,20 +295,16 @@ class Losses(Checked):
 class TrainingSettings(
     Losses, ModalityDropout, Optimisation, FeatureStorage, Computation, Freezing, ModelSource
 ):
-    """All settings of a run: which model is trained, and how."""
+    """All settings of a run."""
 
     seed: int = 0
-    """Of the weights and, with the epoch's number, of dropout, so that a resumed run equals an unbroken
-    one."""
+    """Seed of the weights and, with the epoch, of dropout: a resumed run equals an uninterrupted one."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         config = self.config or {}
         if self.feature_store and not self.frozen & set(ENCODERS):
-            raise ValueError(
-                "feature_store= keeps what a frozen encoder answers; add audio_encoder or text_encoder to "
-                "freeze="
-            )
+            raise ValueError(f"feature_store= is of frozen encoders; add {' or '.join(ENCODERS)} to freeze=")
         if self.layer_decay != 1 and self.frozen >= set(ENCODERS):
             raise ValueError("layer_decay= is of the encoders, and freeze= names both: give one or the other")
         for name in ("class_weights", "label_smoothing"):

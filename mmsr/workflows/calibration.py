@@ -1,4 +1,4 @@
-"""Calibrating a checkpoint: its temperature is fitted to development rows and written to its config.json."""
+"""Calibrates a checkpoint: its temperature is fitted to development rows and written to its config.json."""
 
 from __future__ import annotations
 
@@ -12,17 +12,13 @@ from mmsr.evaluation.calibration import CalibrationError, calibrate
 from mmsr.files import atomic_write, write_file
 from mmsr.inference.loading import predictor
 from mmsr.inference.packaged import checkpoint, is_packaged
-from mmsr.workflows.inputs import Inputs, Rows
+from mmsr.workflows.inputs import Inputs
+from mmsr.workflows.settings import Rows
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A fitted temperature, and where it was written.
-
-    Attributes:
-        config: The path of the config.json.
-        found: What was fitted, and the calibration before and after (see `calibration.calibrate`).
-    """
+    """The config.json that was written, and what was fitted, as `mmsr.evaluation.calibration` returns it."""
 
     config: Path
     found: dict[str, Any]
@@ -48,19 +44,14 @@ def calibrate_checkpoint(
         batch_size: The number of rows in a batch.
         out: A new folder for a calibrated copy; by default the config.json of the checkpoint is rewritten.
 
-    Returns:
-        The path of the config.json that was written, and what was fitted.
-
     Raises:
         ValueError: The checkpoint is packaged and there is no `out`, or cannot be read; `out` exists; or no
             temperature can be fitted to the rows.
     """
     name = str(model)
     if is_packaged(name) and out is None:
-        raise ValueError(
-            f"--model {name} is packaged with mmsr and stays as it is; accepted: with --out FOLDER, for a "
-            "calibrated copy"
-        )
+        kept = f"--model {name} is packaged with mmsr and stays as it is"
+        raise ValueError(f"{kept}; accepted: with --out FOLDER, for a calibrated copy")
     folder = checkpoint(name) if is_packaged(name) else Path(name)
     if not (folder / "config.json").is_file():
         raise ValueError(f"--model {name}: no config.json there; accepted: a folder that `mmsr fit` wrote")
@@ -77,9 +68,8 @@ def calibrate_checkpoint(
             text_column=text_column,
         )
     except CalibrationError as error:
-        fold = rows.fold
-        place = f"split {rows.dev_split}" if fold is None else f"development rows of fold {fold}"
-        raise ValueError(f"{rows.manifest}, {place}: {error}") from None
+        part = f"split {rows.dev_split}" if rows.fold is None else f"development rows of fold {rows.fold}"
+        raise ValueError(f"{rows.manifest}, {part}: {error}") from None
     settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     settings |= {name: value for name, value in found.items() if name.endswith("temperature")}
     content = (json.dumps(settings, indent=2, sort_keys=True) + "\n").encode()

@@ -1,4 +1,4 @@
-"""Comparing runs: their difference on the same rows, with a picture and a report."""
+"""Compares runs: their difference on the same rows, with a picture and a report."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from mmsr.evaluation.compare import Comparison, System, compare
 from mmsr.evaluation.provenance import Provenance
 from mmsr.evaluation.report import differences_picture
 from mmsr.evaluation.report.comparison import write_comparison
-from mmsr.evaluation.significance import RESAMPLES
 from mmsr.files import write_file
+from mmsr.workflows.settings import ComparisonSettings
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class ComparedRuns:
 
     Attributes:
         comparisons: One of each pair of runs.
-        unlabelled: How many rows were left out because their true label or rationale is not known.
-        left_out: How many rows were left out because a run has no answer to them.
+        unlabelled: Number of rows left out because their true label or rationale is not known.
+        left_out: Number of rows left out because a run has no answer to them.
     """
 
     comparisons: list[Comparison]
@@ -32,15 +32,8 @@ class ComparedRuns:
 
 def compare_runs(
     runs: Sequence[str],
+    settings: ComparisonSettings | None = None,
     *,
-    metric: str = "macro_f1",
-    condition: str | None = None,
-    cluster: str | None = None,
-    cluster_table: str | Path | None = None,
-    common: bool = False,
-    all_pairs: bool = False,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
     plot: str | Path | None = None,
     report: str | Path | None = None,
 ) -> ComparedRuns:
@@ -53,44 +46,32 @@ def compare_runs(
     Args:
         runs: Two or more of `[NAME=]PATH[:CONDITION]`: a folder of an evaluation, a predictions file, or a
             pattern that matches the seeds of one system.
-        metric: The metric to compare.
-        condition: The condition of the rows, such as `audio+text`; by default the first that all runs have.
-        cluster: The column whose values are resampled whole, or `none` for rows; by default `speaker` where
-            every row has one and there are more than five.
-        cluster_table: A table with `id` and the column `cluster`, where predictions do not have it.
-        common: Leave out rows that a run has no answer to, instead of raising.
-        all_pairs: Compare each run with each other.
-        resamples: Of the bootstrap and of the permutation test.
-        seed: The seed of both.
+        settings: How they are compared.
         plot: A PNG file to write, with the differences and their intervals.
         report: An HTML file to write; Markdown and a picture lie beside it.
 
-    Returns:
-        The comparisons, and how many rows were left out.
-
     Raises:
-        ValueError: A file has another ending, `cluster_table` has no such column, or the runs cannot be
-            compared.
+        ValueError: A file has another ending, a table has no such column, or the runs cannot be compared.
     """
     for flag, path, ending in (("plot", plot, ".png"), ("report", report, ".html")):
         if path is not None and Path(path).suffix.lower() != ending:
             raise ValueError(f"--{flag} {path} has another ending; accepted: {ending}")
-    if cluster_table is not None and cluster in (None, "none"):
-        raise ValueError("--cluster_table has a column of clusters; accepted: with --cluster COLUMN")
+    settings = settings or ComparisonSettings()
+    table, column = settings.cluster_table, settings.cluster
     systems = [System.parse(run) for run in runs]
     comparisons, paired = compare(
         systems,
-        metric=metric,
-        condition=condition,
-        cluster=cluster,
-        cluster_of=None if cluster_table is None else read_column(cluster_table, str(cluster)),
-        common=common,
-        all_pairs=all_pairs,
-        resamples=resamples,
-        seed=seed,
+        metric=settings.metric,
+        condition=settings.condition,
+        cluster=column,
+        cluster_of=None if table is None else read_column(table, str(column)),
+        common=settings.common,
+        all_pairs=settings.all_pairs,
+        resamples=settings.resamples,
+        seed=settings.seed,
     )
     if plot is not None:
         write_file(Path(plot), differences_picture(comparisons))
     if report is not None:
-        write_comparison(report, comparisons, systems, document=Provenance(seed=seed).to_dict())
+        write_comparison(report, comparisons, systems, document=Provenance(seed=settings.seed).to_dict())
     return ComparedRuns(comparisons, paired.unlabelled, paired.left_out)

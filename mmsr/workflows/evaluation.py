@@ -1,4 +1,4 @@
-"""Evaluating a checkpoint: metrics, controls and baselines of a split, and a report."""
+"""Evaluates a checkpoint: metrics, controls and baselines of a split, and a report."""
 
 from __future__ import annotations
 
@@ -15,63 +15,17 @@ from mmsr.evaluation.rationales import UnicodeTokenizer
 from mmsr.evaluation.report import markdown_table, write_report
 from mmsr.evaluation.report.page import check_out
 from mmsr.evaluation.run import conformal_entries, evaluate, write_run
-from mmsr.evaluation.slices import LEAST, worst_slice_line
+from mmsr.evaluation.slices import worst_slice_line
 from mmsr.inference.loading import examples as shown_examples
 from mmsr.inference.loading import predictor
 from mmsr.records import Prediction, Progress, Utterance
-from mmsr.workflows.inputs import Inputs, Rows, corpus_beside, spread, training_history, training_seed
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measures:
-    """What an evaluation measures, beside the metrics that it always has.
-
-    Attributes:
-        conditions: The inputs to try, such as `audio+text`; by default all that the rows allow.
-        conformal: Make label sets that hold the true label in this share of rows, such as 0.9.
-        bertscore: A text encoder, by which BERTScore judges rationales: folder or Hub id.
-        bertscore_layer: Its layer, from 1; by default the one that BERTScore's authors chose for it.
-        slices: Columns of the manifest by which rows are sliced, beside language, kind, speaker and lengths.
-        slice_table: A table with `id` and these columns, where the manifest does not have them.
-        slice_rows: The rows that a slice needs to be named as the worst.
-
-    Raises:
-        ValueError: `conformal` is not between 0 and 1, or a setting lacks the one that it belongs to.
-    """
-
-    conditions: Sequence[str] | None = None
-    conformal: float | None = None
-    bertscore: str | None = None
-    bertscore_layer: int | None = None
-    slices: Sequence[str] = ()
-    slice_table: str | Path | None = None
-    slice_rows: int = LEAST
-
-    def __post_init__(self) -> None:
-        if self.conformal is not None and not 0 < self.conformal < 1:
-            raise ValueError(
-                f"--conformal {self.conformal:g}; accepted: a share above 0 and below 1, such as 0.9"
-            )
-        if self.bertscore_layer is not None and self.bertscore is None:
-            raise ValueError("--bertscore_layer is a layer of an encoder; accepted: with --bertscore ENCODER")
-        if self.slice_table is not None and not self.slices:
-            raise ValueError(f"--slice_table {self.slice_table}; accepted: with --slices COLUMN ...")
-
-    def scorer(self) -> BertScorer | None:
-        """BERTScore with the encoder, loaded."""
-        return None if self.bertscore is None else BertScorer(self.bertscore, layer=self.bertscore_layer)
+from mmsr.workflows.inputs import Inputs, corpus_beside, spread, training_history, training_seed
+from mmsr.workflows.settings import Measures, Rows
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """An evaluation, and where its report is.
-
-    Attributes:
-        metrics: The content of metrics.json.
-        predictions: The predictions, which predictions.jsonl has as lines.
-        split: The split that was evaluated, a key of `metrics`.
-        report: The path of report.html.
-    """
+    """The contents of metrics.json and predictions.jsonl, the split, and the path of report.html."""
 
     metrics: dict[str, Any]
     predictions: list[Prediction]
@@ -89,12 +43,12 @@ class Evaluation:
 
     def notes(self) -> list[str]:
         """The worst slice and the label sets of each condition, in words."""
-        said = []
+        lines = []
         for name, entry in self.conditions.items():
-            said.append(f"{name}: {worst_slice_line(entry['worst_slice'], least=entry['slice_rows'])}")
+            lines.append(f"{name}: {worst_slice_line(entry['worst_slice'], least=entry['slice_rows'])}")
             if "conformal" in entry:
-                said.append(f"{name}: {conformal_text(entry['conformal'])}")
-        return said
+                lines.append(f"{name}: {conformal_text(entry['conformal'])}")
+        return lines
 
 
 def evaluate_checkpoint(
@@ -111,9 +65,8 @@ def evaluate_checkpoint(
 ) -> Evaluation:
     """Evaluate a checkpoint on the test rows of a manifest, with controls and baselines.
 
-    Writes metrics.json, predictions.jsonl and a report with its pictures. The baselines learn from the
-    training rows; label sets are calibrated on the development rows. If no row of the manifest has a split,
-    all rows are evaluated.
+    Writes metrics.json, predictions.jsonl and a report with its pictures. Baselines learn from the training
+    rows; label sets are calibrated on the development rows.
 
     Example:
         >>> rows = Rows("runs/demo/corpus/manifest.csv")
@@ -127,22 +80,21 @@ def evaluate_checkpoint(
         measures: What is measured, beside the metrics that an evaluation always has.
         batch_size: The number of rows in a batch.
         num_beams: The beams of the rationales' generation.
-        examples: How many utterances the report plays.
+        examples: The number of utterances that the report plays.
         seed: The seed of the shuffling of audio between rows.
         progress: Called as rows are answered.
-
-    Returns:
-        The metrics, the predictions, and the path of the report.
 
     Raises:
         ValueError: Checkpoint or manifest cannot be read, a split lacks rows, or `out` holds other results.
     """
     check_out(out, "metrics.json")
     measures = measures or Measures()
-    columns = {name: read_column(measures.slice_table or rows.manifest, name) for name in measures.slices}
+    columns = {
+        name: read_column(measures.slice_table or rows.manifest, name) for name in measures.slices or ()
+    }
     inputs = Inputs.open(model, rows, required=["test"] if measures.conformal is None else ["test", "dev"])
     pipe, labels, test_rows = inputs.pipe, inputs.labels, inputs.utterances("test")
-    scorer = measures.scorer()
+    scorer = measures.bertscore and BertScorer(measures.bertscore, layer=measures.bertscore_layer)
     metrics, predictions = evaluate(
         predictor(pipe, batch_size=batch_size, num_beams=num_beams),
         test_rows,
@@ -150,7 +102,7 @@ def evaluate_checkpoint(
         train_rows=inputs.utterances("train"),
         conditions=measures.conditions,
         temperature=pipe.model.config.label_temperature,
-        bertscore=scorer,
+        bertscore=scorer or None,
         attributes=_lengths(test_rows) | columns,
         slice_rows=measures.slice_rows,
         seed=seed,
@@ -175,7 +127,7 @@ def evaluate_checkpoint(
         provenance=inputs.provenance(seed=seed),
         extra=corpus_beside(rows.manifest)
         | training_seed(inputs.model)
-        | ({} if scorer is None else {"bertscore": scorer.settings}),
+        | ({"bertscore": scorer.settings} if scorer else {}),
     )
     report = write_report(
         out,

@@ -1,4 +1,4 @@
-"""Examining rationales: whether they are grounded in voice and words, and say what decided."""
+"""Examines rationales: whether they are grounded in voice and words, and name what decided."""
 
 from __future__ import annotations
 
@@ -16,19 +16,15 @@ from mmsr.evaluation.report.faithfulness import write_faithfulness_report
 from mmsr.evaluation.report.page import check_out
 from mmsr.inference.loading import predictor
 from mmsr.records import Progress, Utterance
-from mmsr.workflows.inputs import Inputs, Rows, spread, training_seed
+from mmsr.workflows.inputs import Inputs, spread, training_seed
+from mmsr.workflows.settings import Rows
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Faithfulness:
-    """Faithfulness of a checkpoint's rationales, and where its report is.
-
-    Attributes:
-        document: The content of faithfulness.json.
-        report: The path of report.html.
-    """
+    """The content of faithfulness.json, and the path of report.html."""
 
     document: dict[str, Any]
     report: Path
@@ -46,11 +42,10 @@ def examine_faithfulness(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Faithfulness:
-    """Examine whether the rationales of a checkpoint are grounded, and say what decided.
+    """Examine whether the rationales of a checkpoint are grounded, and name what decided.
 
     Writes faithfulness.json and a report with pictures. Rows of the demo corpus are spoken again, in another
-    manner and in another voice. Gradients and pictures need captum; without it they are left out, which is
-    logged.
+    manner and in another voice. Without captum there are no gradients and pictures, which is logged.
 
     Example:
         >>> rows = Rows("runs/demo/corpus/manifest.csv")
@@ -60,16 +55,12 @@ def examine_faithfulness(
         model: The folder or Hub id of a checkpoint that writes rationales.
         rows: Which rows of which manifest; judges learn from its training rows.
         out: The folder for the results.
-        respoken: A folder for the rows that are spoken again, which several checkpoints can share; by default
-            `out`/respoken.
-        erased: How many rows have their most attended words and frames erased.
-        pictures: How many utterances to draw.
+        respoken: A folder for the rows that are spoken again; by default `out`/respoken.
+        erased: The number of rows whose most attended words and frames are erased.
+        pictures: The number of utterances to draw.
         batch_size: The number of rows in a batch.
         seed: The seed of resamples, controls and exchanges.
         progress: Called as rows are answered.
-
-    Returns:
-        The metrics, and the path of the report.
 
     Raises:
         ValueError: The checkpoint or the manifest cannot be read, the checkpoint writes no rationales, a
@@ -128,10 +119,9 @@ def examine_faithfulness(
 
 
 def _respoken(rows: Sequence[Utterance], folder: Path, *, progress: bool) -> dict[str, list[Utterance]]:
-    """Rows of the demo corpus spoken again, by what was changed; of other rows none."""
-    if not any(utterance_of(row) for row in rows):
-        return {"manner": [], "voice": []}
+    """Rows of the demo corpus spoken again, by what was changed; other rows are not."""
+    known = any(utterance_of(row) for row in rows)
     return {
-        change: respeak(rows, folder / change, change=change, progress=progress)
+        change: respeak(rows, folder / change, change=change, progress=progress) if known else []
         for change in ("manner", "voice")
     }

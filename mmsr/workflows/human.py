@@ -1,4 +1,4 @@
-"""Human evaluation: sheets on which people rate what runs answered, and what their ratings say."""
+"""Human evaluation: sheets on which people rate the answers of runs, and scores of their ratings."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def make_rating_sheets(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Made:
-    """Make blinded sheets on which people rate what runs answered.
+    """Make blinded sheets on which people rate the answers of runs.
 
-    Writes `out`/sheets, one HTML file a rater, and `out`/key.json, which says whose answers they are.
+    Writes `out`/sheets, one HTML file a rater, and `out`/key.json, which names the runs of the answers.
 
     Example:
         >>> design = SheetDesign(items=20, raters=3)
@@ -52,9 +52,6 @@ def make_rating_sheets(
         columns: Where a column has another name in the manifest.
         seed: The seed of every draw.
         progress: Called as recordings are read.
-
-    Returns:
-        The paths of the sheets and of the key.
 
     Raises:
         ValueError: The runs or the manifest cannot be read, numbers of the design do not fit each other or
@@ -78,14 +75,7 @@ def make_rating_sheets(
 
 @dataclass(frozen=True)
 class RatingScores:
-    """What ratings say, and where the report is.
-
-    Attributes:
-        scores: Means, contrasts, agreement and raters.
-        document: The content of scores.json.
-        left_out: How many items were left out because an answer is missing.
-        report: The path of report.html; None if it was not asked for.
-    """
+    """Scores, the content of scores.json, the number of items left out, and the path of report.html."""
 
     scores: Scores
     document: dict[str, Any]
@@ -102,7 +92,7 @@ def score_ratings(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> RatingScores:
-    """Score the ratings that people saved: means, differences, tests, agreement, items needed.
+    """Score saved ratings: means, differences, tests, agreement, items needed.
 
     Example:
         >>> score_ratings(["ratings-1.json", "ratings-2.json"], "human/key.json").scores.contrasts
@@ -111,12 +101,9 @@ def score_ratings(
         ratings: The files that the sheets saved.
         key: The key.json of `make_rating_sheets`.
         out: A folder for scores.json and a report.
-        partial: Leave out items of which an answer is missing, instead of raising.
-        resamples: Of the bootstraps and of the permutation tests.
+        partial: Leave out items with a missing answer, instead of raising.
+        resamples: Resamples of the bootstraps and of the permutation tests.
         seed: The seed of both.
-
-    Returns:
-        The scores, and the path of the report.
 
     Raises:
         ValueError: A file is missing or is not of this key, an answer is missing, `resamples` is below 100,
@@ -134,16 +121,15 @@ def score_ratings(
     files = [Path(path) for path in ratings]
     read, left_out = read_ratings(files, known, partial=partial)
     scores = score(read, known, resamples=resamples, seed=seed)
-    fingerprint_of_data = known.get("data_fingerprint") or "unknown"  # older keys have none
+    data_fingerprint = known.get("data_fingerprint") or "unknown"  # older keys have none
+    seconds = time.perf_counter() - started
     document = {
         "key": str(key),
         "differing": known["differing"],
         **asdict(scores),
         "agreement": {measure: alpha._asdict() for measure, alpha in scores.agreement.items()},
         "ratings_fingerprint": ratings_fingerprint(files),
-        **Provenance(
-            seed=seed, data_fingerprint=fingerprint_of_data, seconds=time.perf_counter() - started
-        ).to_dict(),
+        **Provenance(seed=seed, data_fingerprint=data_fingerprint, seconds=seconds).to_dict(),
     }
     report = None
     if out is not None:

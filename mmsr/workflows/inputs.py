@@ -1,11 +1,11 @@
-"""What the workflows are given: rows of a manifest, a checkpoint, and what lies beside both."""
+"""What workflows read: a checkpoint, the rows of a manifest, and the files beside both."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,39 +19,12 @@ from mmsr.inference.loading import load_pipeline
 from mmsr.inference.packaged import checkpoint, is_packaged
 from mmsr.inference.pipeline import SentimentReasoningPipeline
 from mmsr.records import Utterance
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Which rows of which manifest: those of a split, or those of a speaker fold.
-
-    Attributes:
-        manifest: A table of utterances, as `load_manifest` reads it.
-        split: The value of the column `split` in the test rows.
-        train_split: The value in the training rows.
-        dev_split: The value in the development rows.
-        fold: Take the rows of this speaker fold instead, as in training.
-        folds: The number of folds.
-        dev_speakers: The number of speakers in the development rows of a fold.
-        columns: Where a column has another name in the manifest.
-        label_map: What labels are called in the manifest.
-    """
-
-    manifest: str | Path
-    _: KW_ONLY
-    split: str = "test"
-    train_split: str = "train"
-    dev_split: str = "dev"
-    fold: int | None = None
-    folds: int = 4
-    dev_speakers: int = 2
-    columns: Mapping[str, str] | None = None
-    label_map: Mapping[str, str] | None = None
+from mmsr.workflows.settings import Rows
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """A checkpoint that is loaded, and the rows that it is asked.
+    """A loaded checkpoint, and rows for it.
 
     Attributes:
         model: The folder or Hub id of the checkpoint.
@@ -72,11 +45,6 @@ class Inputs:
     @classmethod
     def open(cls, model: str | Path, rows: Rows, *, required: Sequence[Split] = ("test",)) -> Inputs:
         """Load a checkpoint, and read and check the manifest with its labels.
-
-        Args:
-            model: The folder or Hub id of a checkpoint.
-            rows: Which rows.
-            required: Splits that must have rows (see `select_rows`).
 
         Raises:
             ValueError: The checkpoint or the manifest cannot be read, or a required split has no rows.
@@ -114,21 +82,21 @@ class Inputs:
         return f"{checkpoint_name(self.model)}: {Path(self.rows.manifest).name}, {part}"
 
     def provenance(self, *, seed: int) -> Provenance:
-        """Where metrics of these rows come from; the seconds since loading began."""
+        """Provenance of metrics of these rows, with the seconds since loading began."""
         return Provenance(
             seed=seed, data_fingerprint=fingerprint(self.table), seconds=time.perf_counter() - self.started
         )
 
 
 def checkpoint_name(model: str) -> str:
-    """The name of a checkpoint in a report: that of its run's folder, or what it was called by."""
+    """The name of a checkpoint in a report: its run's folder, or the given name."""
     return Path(model).resolve().parent.name if (Path(model) / "config.json").is_file() else model
 
 
 def training_seed(model: str) -> dict[str, Any]:
-    """The seed of a checkpoint's training as `{"training_seed": seed}`; {} where it is not known.
+    """The seed of a checkpoint's training as `{"training_seed": seed}`; {} if it is not known.
 
-    It is in the run.yaml of `mmsr fit` beside the checkpoint, or comes with a packaged one.
+    It is read from the run.yaml beside the checkpoint, or from the packaged checkpoint's own facts.
     """
     if is_packaged(model):
         facts = json.loads((checkpoint(model) / "checkpoint.json").read_text(encoding="utf-8"))
@@ -139,19 +107,19 @@ def training_seed(model: str) -> dict[str, Any]:
 
 
 def training_history(model: str) -> list[dict[str, Any]] | None:
-    """The metrics of each epoch of a checkpoint's training, of the history.json beside it."""
+    """The metrics of each epoch of a checkpoint's training, from the history.json beside it."""
     path = Path(model).parent / "history.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def corpus_beside(manifest: str | Path) -> dict[str, Any]:
-    """The content of the corpus.json beside a manifest as `{"corpus": content}`; {} where there is none."""
+    """The content of the corpus.json beside a manifest as `{"corpus": content}`; {} if there is none."""
     path = Path(manifest).with_name("corpus.json")
     return {"corpus": json.loads(path.read_text(encoding="utf-8"))} if path.is_file() else {}
 
 
 def spread(rows: Sequence[Utterance], count: int) -> list[Utterance]:
-    """Up to `count` rows to show, in turn of each kind, English first: other scripts need further fonts."""
+    """Up to `count` rows to show, one of each kind in turn, English first: other scripts need other fonts."""
     groups: dict[tuple[bool, str | None], list[Utterance]] = {}
     for row in rows:
         if row.audio or row.text:

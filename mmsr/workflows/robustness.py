@@ -1,10 +1,9 @@
-"""Measuring robustness: how much worse a checkpoint answers as its rows get worse."""
+"""Measures robustness: how much worse a checkpoint answers as its rows get worse."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,41 +12,17 @@ from mmsr.evaluation.report.robustness import write_robustness_report
 from mmsr.evaluation.robustness.confusions import Confusions
 from mmsr.evaluation.robustness.curves import clean_rows, measure, write_robustness
 from mmsr.evaluation.robustness.perturbations import Material, perturbations
-from mmsr.evaluation.slices import LEAST
 from mmsr.inference.loading import predictor
 from mmsr.records import Prediction, Progress
-from mmsr.workflows.inputs import Inputs, Rows, training_seed
+from mmsr.workflows.inputs import Inputs, training_seed
+from mmsr.workflows.settings import Degradation, Rows
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Degradation:
-    """How rows are made worse.
-
-    Attributes:
-        kinds: Of `perturbations.KINDS`; by default all that the rows allow.
-        severities: Points of a kind instead of the usual ones, such as `{"noise": ["20", "0"]}`.
-        confusions: The errors of a recogniser, for word errors: a manifest with asr_text beside text, or a
-            confusions.json; by default words are replaced by others of the manifest in their language.
-        noise: A folder of recorded noise; by default pink noise is made.
-    """
-
-    kinds: Sequence[str] | None = None
-    severities: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    confusions: str | Path | None = None
-    noise: str | None = None
-
-
 @dataclass(frozen=True)
 class Robustness:
-    """Robustness of a checkpoint, and where its report is.
-
-    Attributes:
-        document: The content of robustness.json.
-        predictions: The predictions, by the name of the point.
-        report: The path of report.html.
-    """
+    """The content of robustness.json, the predictions by point, and the path of report.html."""
 
     document: dict[str, Any]
     predictions: dict[str, list[Prediction]]
@@ -62,7 +37,7 @@ def measure_robustness(
     degradation: Degradation | None = None,
     condition: str = "audio+text",
     rationales: bool = False,
-    slice_rows: int = LEAST,
+    slice_rows: int = 30,
     batch_size: int = 32,
     seed: int = 0,
     progress: Progress | None = None,
@@ -82,16 +57,13 @@ def measure_robustness(
         rows: Which rows of which manifest.
         out: The folder for the results.
         degradation: How rows are made worse; by default in all ways that the rows allow.
-        condition: What the clean rows have: `audio+text`, `audio`, `text`, `asr` or `audio+asr`. Rows that
-            lack it, or a label, are left out, which is logged.
+        condition: Inputs of the clean rows: `audio+text`, `audio`, `text`, `asr` or `audio+asr`. Rows that
+            lack one of them, or a label, are left out, which is logged.
         rationales: Whether to generate rationales too, for ROUGE-L.
         slice_rows: The rows that a slice needs to be named as the worst.
         batch_size: The number of rows in a batch.
         seed: The seed of all draws.
         progress: Called as the rows of a point are answered.
-
-    Returns:
-        The metrics, the predictions, and the path of the report.
 
     Raises:
         ValueError: The checkpoint or the manifest cannot be read, the rows do not allow the condition or a

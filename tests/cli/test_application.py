@@ -3,6 +3,7 @@
 import shlex
 import subprocess
 import sys
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,13 @@ OLD_LINES = [
 
 
 def parsed(*words: str) -> dict[str, Any]:
-    """What a command would be called with."""
+    """What a command would be called with, a dataclass as its fields."""
     _, bound, _ = application.parse_args(modern(words))
     bound.apply_defaults()
-    return dict(bound.arguments)
+    flat: dict[str, Any] = {}
+    for name, value in bound.arguments.items():
+        flat |= vars(value) if is_dataclass(value) else {name: value}
+    return flat
 
 
 def commands() -> list[tuple[str, ...]]:
@@ -36,16 +40,6 @@ def commands() -> list[tuple[str, ...]]:
         elif not name.startswith("-"):
             names.append((name,))
     return names
-
-
-def refused(capsys, *words: str) -> str:
-    """Run a command that must fail; return its one line."""
-    with pytest.raises(SystemExit) as exit_:
-        main(list(words))
-    assert exit_.value.code == 2
-    out, err = capsys.readouterr()
-    assert out == "" and err.count("\n") == 1, (out, err)
-    return err.strip().removeprefix("mmsr: error: ")
 
 
 # ---------------------------------------------------------------------- words
@@ -61,8 +55,8 @@ def test_a_text_arrives_as_it_was_typed(text):
     assert parsed("predict", f"--text={text}", "--json")["text"] == text
 
 
-def test_a_flag_is_no_text(capsys):
-    assert refused(capsys, "predict", "--text", "--json").startswith("--text needs a value (one that begins")
+def test_a_flag_is_no_text(refused):
+    assert refused("predict", "--text", "--json").startswith("--text needs a value (one that begins")
     assert parsed("predict", "--text=--json")["text"] == "--json"
 
 
@@ -106,10 +100,32 @@ def test_mappings_are_typed_as_pairs_or_in_braces(words):
     assert parsed("predict", "--label_map", *words, "--json")["label_map"] == expected
 
 
-def test_shares_are_a_mapping_to_numbers(capsys):
+def test_severities_are_a_mapping_to_lists():
+    words = ["my.csv", "--model", "m", "--out", "d", "--severities", "noise=20,0", "codec=gsm"]
+    given = parsed("robustness", *words, "--kinds", "noise", "codec")
+    assert given["severities"] == {"noise": ["20", "0"], "codec": ["gsm"]}
+    assert given["kinds"] == ["noise", "codec"] and given["manifest"] == "my.csv"
+
+
+def test_split_of_calibrate_is_the_development_split():
+    given = parsed("calibrate", "my.csv", "--model", "m", "--split", "held", "--columns", "text=words")
+    assert (given["dev_split"], given["columns"]) == ("held", {"text": "words"})
+
+
+@pytest.mark.parametrize(
+    ("command", "hidden"),
+    [("calibrate", "--dev-split"), ("faithfulness", "--dev-split"), ("robustness", "--train-split")],
+)
+def test_settings_without_effect_on_a_command_are_no_flags(command, hidden, refused):
+    words = [command, "my.csv", "--model", "m", hidden, "x"]
+    line = refused(*words, *([] if command == "calibrate" else ["--out", "d"]))
+    assert line.startswith(f"Unknown option: {hidden}")
+
+
+def test_shares_are_a_mapping_to_numbers(refused):
     split = ["data", "split", "m.csv", "--out", "n.csv", "--by", "speaker", "--shares"]
     assert parsed(*split, "train=.8", "dev=.2")["shares"] == {"train": 0.8, "dev": 0.2}
-    assert refused(capsys, *split, "train=.8", "dev=few").startswith("--shares few; accepted: float")
+    assert refused(*split, "train=.8", "dev=few").startswith("--shares few; accepted: float")
 
 
 @pytest.mark.parametrize(
@@ -193,9 +209,9 @@ def test_the_main_input_needs_no_flag(words, name, expected):
         ("timeline a.wav b.wav", "b.wav: more words than expected (mmsr timeline --help)"),
     ],
 )
-def test_an_input_that_a_list_took_is_refused_with_the_remedy(capsys, words, line):
+def test_an_input_that_a_list_took_is_refused_with_the_remedy(words, line, refused):
     remedy = "inputs stand before lists, or after --"
-    assert refused(capsys, *words.split()).startswith(line.format(remedy))
+    assert refused(*words.split()).startswith(line.format(remedy))
 
 
 @pytest.mark.parametrize(
@@ -216,8 +232,8 @@ def test_an_input_that_a_list_took_is_refused_with_the_remedy(capsys, words, lin
         ("data convert x --out d", "--from is required (mmsr data convert --help)"),
     ],
 )
-def test_what_is_typed_wrongly_is_told_in_one_line(capsys, words, line):
-    assert refused(capsys, *words.split()).startswith(line)
+def test_what_is_typed_wrongly_is_told_in_one_line(words, line, refused):
+    assert refused(*words.split()).startswith(line)
 
 
 # ---------------------------------------------------------------------- help, version and exit codes
@@ -247,6 +263,8 @@ def test_help_of_every_command_names_its_flags_and_needs_no_torch(capsys):
         arguments = application[words[0]] if len(words) == 1 else application[words[0]][words[1]]
         flat = " ".join(section.replace("│", " ").split())
         for argument in arguments.assemble_argument_collection(parse_docstring=True):
+            if argument.children or not argument.parse:  # a dataclass, or a setting that is no flag here
+                continue
             assert argument.name in flat, (words, argument.name)
             assert argument.parameter.help, f"{words}: {argument.name} has no help"
             assert "_" not in argument.name

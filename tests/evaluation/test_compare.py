@@ -284,7 +284,7 @@ def test_clusters(write, tmp_path, capsys) -> None:
     (recordings,) = printed(capsys, a, b, "--cluster", "recording", "--cluster_table", table)
     assert (recordings["over"], recordings["units"]) == ("recordings", 12)
     line = refused(capsys, a, b, "--cluster", "recording")
-    assert "row 'r0' and 59 others have none" in line and "--cluster_table" in line
+    assert "row 'r0' and 59 others have none" in line and "--cluster-table" in line
     assert "has no column take; its columns: id, recording" in refused(
         capsys, a, b, "--cluster", "take", "--cluster_table", table
     )

@@ -137,7 +137,7 @@ def test_an_interrupted_run_goes_on_and_ends_like_an_unbroken_one(
     assert not (folder / "model").exists()
     monkeypatch.undo()
     fit(arguments(demo_corpus, folder))
-    assert "going on from" in capsys.readouterr().err
+    assert "resumed from" in capsys.readouterr().err
     expected = weights(finished / "model")
     for name, value in weights(folder / "model").items():
         torch.testing.assert_close(value, expected[name], rtol=0, atol=0, msg=name)
@@ -272,7 +272,7 @@ def test_ctrl_c_ends_cleanly_and_the_same_command_goes_on(demo_corpus, tmp_path)
         _, told = resumed.communicate(timeout=60)
     finally:
         resumed.kill()
-    assert resumed.returncode == 130 and "going on from" in told
+    assert resumed.returncode == 130 and "resumed from" in told
 
 
 def test_ctrl_c_while_the_model_is_written_leaves_no_half_of_it(finished, tmp_path, monkeypatch):

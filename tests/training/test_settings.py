@@ -144,9 +144,9 @@ def test_a_concern_stands_alone():
         ),
         (
             {"fusion": "film", "config": {"fusion": "gated"}},
-            "config fusion='gated' and fusion='film': say it by fusion= alone",
+            "config fusion='gated' and fusion='film': give fusion= alone",
         ),
-        ({"config": {"id2label": {0: "a"}}}, r"config id2label=\{0: 'a'\}: say it by labels= alone"),
+        ({"config": {"id2label": {0: "a"}}}, r"config id2label=\{0: 'a'\}: give labels= alone"),
         ({"learning_rate": -0.1}, "learning_rate is -0.1; accepted: above 0"),
         ({"encoder_learning_rate": 0.0}, "encoder_learning_rate is 0.0; accepted: above 0"),
         ({"weight_decay": -1.0}, "weight_decay is -1.0; accepted: 0 to inf"),

@@ -10,7 +10,7 @@ from mmsr.cli.main import main
 from mmsr.data.manifest.manifest import load_manifest
 from mmsr.inference.packaged import checkpoint
 from mmsr.workflows.calibration import calibrate_checkpoint
-from mmsr.workflows.inputs import Rows
+from mmsr.workflows.settings import Rows
 
 
 @pytest.fixture

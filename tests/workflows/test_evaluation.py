@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from mmsr.cli.main import main
-from mmsr.workflows.evaluation import Measures, evaluate_checkpoint
-from mmsr.workflows.inputs import Rows
+from mmsr.workflows.evaluation import evaluate_checkpoint
+from mmsr.workflows.settings import Measures, Rows
 
 
 def test_the_function_returns_what_it_writes_and_the_command_writes_the_same(
@@ -57,19 +57,6 @@ def test_a_manifest_without_splits_is_evaluated_whole_and_that_is_said(undivided
     assert metrics["test"]["text"]["n"] == 60 and "baselines" not in metrics["test"]
     title = "<title>demo: undivided.csv, all rows</title>"
     assert title in (tmp_path / "e" / "report.html").read_text("utf-8")
-
-
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [
-        ({"conformal": 90}, "--conformal 90; accepted: a share above 0 and below 1"),
-        ({"bertscore_layer": 2}, "--bertscore_layer is a layer of an encoder; accepted: with --bertscore"),
-        ({"slice_table": "t.csv"}, "--slice_table t.csv; accepted: with --slices COLUMN"),
-    ],
-)
-def test_settings_that_cannot_be_are_refused_before_anything_is_loaded(settings, said):
-    with pytest.raises(ValueError, match=said):
-        Measures(**settings)
 
 
 def test_another_commands_results_are_not_written_over(demo_corpus: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from mmsr.data.manifest.manifest import load_manifest
 from mmsr.model.configuration import MmsrConfig
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.workflows.faithfulness import examine_faithfulness
-from mmsr.workflows.inputs import Rows
+from mmsr.workflows.settings import Rows
 
 
 def test_the_function_returns_what_it_writes_and_the_command_writes_the_same(

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from mmsr.records import Utterance
-from mmsr.workflows.inputs import Inputs, Rows, checkpoint_name, corpus_beside, spread, training_seed
+from mmsr.workflows.inputs import Inputs, checkpoint_name, corpus_beside, spread, training_seed
+from mmsr.workflows.settings import Rows
 
 
 def test_a_manifest_is_read_with_the_labels_of_the_checkpoint(demo_corpus: Path) -> None:

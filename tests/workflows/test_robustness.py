@@ -9,8 +9,8 @@ pytest.importorskip("jiwer", reason="alignments need jiwer: pip install 'mmsr[as
 
 from mmsr.cli.main import main
 from mmsr.data.manifest.manifest import load_manifest
-from mmsr.workflows.inputs import Rows
-from mmsr.workflows.robustness import Degradation, measure_robustness
+from mmsr.workflows.robustness import measure_robustness
+from mmsr.workflows.settings import Degradation, Rows
 
 
 def test_the_function_returns_what_it_writes_and_the_command_writes_the_same(
