@@ -135,7 +135,8 @@ def test_a_corpus(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, demo_corpus: Path, help_of: Callable[..., str]
 ) -> None:
     protocol = Protocol(name="toy", labels=("glad", "sad"), metrics=("uar",), source="none")
-    toy = Corpus(name="toy", read=read_toy, layout="SPEAKER_LABEL.flac", home="here", protocols={"emotion": protocol})
+    protocols = {"emotion": protocol}
+    toy = Corpus(name="toy", read=read_toy, layout="S_LABEL.flac", home="here", protocols=protocols)
     monkeypatch.setitem(CORPORA, "toy", toy)
     assert "folder, toy" in help_of("data", "convert", "--help")
     clips = sorted((demo_corpus.parent / "audio").rglob("*.flac"))[:2]

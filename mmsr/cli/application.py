@@ -7,6 +7,8 @@ The modules of commands import this one; `mmsr.cli.main` adds their commands to 
 
 from __future__ import annotations
 
+import pkgutil
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -200,6 +202,17 @@ def _missing(arguments: ArgumentCollection, first: Argument, words: Sequence[str
 # ---------------------------------------------------------------------- the application
 
 
+def with_names(text: str) -> str:
+    """Replace `{module:TABLE}` by the names in that table, which is imported when help is shown."""
+
+    def names(place: re.Match[str]) -> str:
+        table = pkgutil.resolve_name(place[1])
+        table = table() if callable(table) else table
+        return table if isinstance(table, str) else ", ".join(table)
+
+    return re.sub(r"\{([\w.]+:\w+)\}", names, text)
+
+
 class HelpFormatter(DefaultFormatter):
     """Keeps the lines of a command's description, and wraps those of its parameters."""
 
@@ -211,7 +224,7 @@ class HelpFormatter(DefaultFormatter):
         """Print a panel of commands or parameters."""
         entries = []
         for entry in panel.entries:
-            description = " ".join(str(entry.description.primary_renderable).split())
+            description = with_names(" ".join(str(entry.description.primary_renderable).split()))
             default = None if entry.default == "False" else entry.default  # of switches
             entries.append(entry.copy(description=description, default=default))
         super().__call__(console, options, panel.copy(entries=entries))

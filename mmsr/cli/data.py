@@ -171,8 +171,7 @@ def convert(
 
     Args:
         source: Folder of the corpus.
-        from_: Which corpus: sentiment-reasoning, emodb, ravdess, iemocap, meld, cmu-mosi, cmu-mosei,
-            slue-voxceleb, or folder (a folder of recordings for each label).
+        from_: Which corpus: {mmsr.data.corpora:CORPORA}; a `folder` has one of recordings for each label.
         out: A new folder.
         labels: Which labels, if the corpus has several: sentiment (the default) or emotion; of cmu-mosi and
             cmu-mosei sentiment, acc2, acc2_nonnegative or acc7.

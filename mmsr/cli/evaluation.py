@@ -10,10 +10,11 @@ from cyclopts import Parameter
 
 from mmsr.cli.application import FLAT, Lists, Pairs
 from mmsr.cli.console import log, must_be_there, progress_bar
-from mmsr.evaluation.robustness.registry import PERTURBATIONS
 from mmsr.workflows.settings import ComparisonSettings, Degradation, Measures, Rows
 
 _Hidden = Annotated[str, Parameter(parse=False)]
+_REGISTRY = "mmsr.evaluation.robustness.registry"
+_COMPARABLE = "{mmsr.evaluation.metrics:comparable_names}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,15 +58,23 @@ class DegradationFlags(Degradation):
 
     kinds: Annotated[
         list[str] | None,
-        Parameter(help=f"Of {', '.join(PERTURBATIONS)}; by default all that the rows allow."),
+        Parameter(help=f"Of {{{_REGISTRY}:PERTURBATIONS}}; by default all that the rows allow."),
     ] = None
     severities: Annotated[
         Lists | None,
         Parameter(
-            help="Other severities than the usual ones, such as noise=20,0 codec=gsm. "
-            + "; ".join(f"{name}: {kind.unit}" for name, kind in PERTURBATIONS.items())
+            help=f"Other severities than the usual ones, such as noise=20,0 codec=gsm. {{{_REGISTRY}:units}}"
         ),
     ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonFlags(ComparisonSettings):
+    """How runs are compared, with the metrics that there are."""
+
+    metric: Annotated[str, Parameter(help=f"One of {_COMPARABLE}; chrf is the mean of the rows'.")] = (
+        "macro_f1"
+    )
 
 
 def evaluate(
@@ -147,7 +156,7 @@ def calibrate(
 
 def compare(
     *runs: str,
-    settings: Annotated[ComparisonSettings | None, FLAT] = None,
+    settings: Annotated[ComparisonFlags | None, FLAT] = None,
     plot: str | None = None,
     report: str | None = None,
     json: bool = False,

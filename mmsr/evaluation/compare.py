@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mmsr.evaluation.entries import CLUSTERS_ABOVE, values_of
-from mmsr.evaluation.metrics import METRICS, Metric, has_text, metrics_of
+from mmsr.evaluation.metrics import METRICS, Metric, comparable_names, has_text, metrics_of
 from mmsr.evaluation.run import CONDITIONS
 from mmsr.evaluation.significance import (
     RESAMPLES,
@@ -218,7 +218,7 @@ def compare(
         raise CompareError(f"{len(systems)} run; accepted: two or more to compare")
     chosen = METRICS.get(metric)
     if chosen is None or not chosen.is_comparable:
-        accepted = ", ".join(known.name for known in METRICS.values() if known.is_comparable)
+        accepted = ", ".join(comparable_names())
         why = "is unknown" if chosen is None else "is of all rows together, and cannot be compared"
         raise CompareError(f"metric {metric!r} {why}; accepted: {accepted}")
     if resamples < 100:

@@ -84,6 +84,11 @@ class Metric:
         return float(self.from_rows(texts).mean())
 
 
+def comparable_names() -> list[str]:
+    """The metrics whose differences between runs can be drawn again."""
+    return [name for name, metric in METRICS.items() if metric.is_comparable]
+
+
 def metrics_of(kind: Literal["label", "rationale"]) -> list[Metric]:
     """The metrics of labels, or those of rationales, in the order of tables."""
     return [metric for metric in METRICS.values() if metric.kind == kind]

@@ -24,6 +24,8 @@ from lightning.pytorch.loggers import CSVLogger
 from mmsr.data.loading.datamodule import MmsrDataModule
 from mmsr.data.manifest.manifest import fingerprint, load_manifest
 from mmsr.files import write_file
+from mmsr.model.configuration import RATIONALE_FORMATS
+from mmsr.model.fusion import FUSION_CLASSES
 from mmsr.training.callbacks import History, LastValidation, SaveModel
 from mmsr.training.module import MmsrModule
 from mmsr.training.monitor import checked_mode
@@ -77,6 +79,9 @@ class MmsrCLI(LightningCLI):
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         stopping = {"monitor": "dev_loss", "mode": "auto", "patience": 5}
         parser.set_defaults({f"early_stopping.{name}": value for name, value in stopping.items()})
+        for name, table in (("fusion", FUSION_CLASSES), ("rationale_format", RATIONALE_FORMATS)):
+            setting = next(action for action in parser._actions if action.dest == f"model.{name}")
+            setting.help = f"{setting.help} One of {', '.join(table)}."
         parser.add_argument("--monitor", type=str, default="dev_loss", help="Chooses the best epoch.")
         parser.add_argument("--monitor_mode", type=str, default="auto", help="min, max, or auto.")
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, TypedDict, get_args, get_type_hints
 
 from mmsr.data.features.store import Dtype
 from mmsr.model.configuration import (
+    RATIONALE_FORMATS,
     MmsrConfig,
     check_choice,
     check_class_weights,
@@ -90,7 +91,7 @@ class ModelSource(Checked):
     """How the decoder reads the fused memory: by cross_attention, or as a soft prefix."""
     fusion: str = "cross_attention"
     """How audio and transcript are fused."""
-    rationale_format: Literal["none", "multitask", "post_thinking", "pre_thinking"] = "multitask"
+    rationale_format: str = "multitask"
     """What the decoder writes: a rationale for the head's label (`multitask`), label and then rationale
     (`post_thinking`), rationale and then label (`pre_thinking`), or `none`."""
     labels: list[str] | None = None
@@ -105,6 +106,7 @@ class ModelSource(Checked):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("fusion", self.fusion, tuple(FUSION_CLASSES))
+        check_choice("rationale_format", self.rationale_format, tuple(RATIONALE_FORMATS))
         self._check_config(self.config or {})
         if self.pretrained:
             self._check_pretrained()

@@ -63,3 +63,8 @@ def titles(kind: str, series: str = "") -> tuple[str, str]:
     """Returns the titles of a kind and of a series of its curves; unknown ones keep their names."""
     known = PERTURBATIONS.get(kind)
     return (kind, series) if known is None else (known.title, known.series.get(series, series))
+
+
+def units() -> str:
+    """What the severities of each perturbation are, for the command's help."""
+    return "; ".join(f"{name}: {kind.unit}" for name, kind in PERTURBATIONS.items())
