@@ -165,7 +165,7 @@ def test_a_metric(
     assert "error rate" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     shown = help_of("compare", f"{out}:text", f"{out}:audio+text", "--metric", "error", "--resamples", "100")
     assert "error; text - audio+text" in shown
-    assert "uar, error" in help_of("compare", "--help")
+    assert ", length, error; chrf" in help_of("compare", "--help")
     assert mode_of("dev_error") == "min"
     file = tmp_path / "ablation.yaml"
     file.write_text(
@@ -209,10 +209,10 @@ def test_a_report_section(
     from mmsr.evaluation.report import run
 
     def toy(run: Any) -> Section:
-        return Section("A toy section", [Text(f"It has {len(run.predictions)} predictions.")])
+        return Section("A toy section", [Text(f"It has {len(run.conditions)} conditions.")])
 
     monkeypatch.setattr(run, "SECTIONS", (*run.SECTIONS, toy))
     command = ["evaluate", str(demo_corpus), "--model", "demo", "--examples", "0", "--conditions", "text"]
     help_of(*command, "--out", str(tmp_path))
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "A toy section" in page and "predictions." in page
+    assert "A toy section" in page and "It has 1 conditions." in page
