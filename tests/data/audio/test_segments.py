@@ -55,27 +55,27 @@ def recording(
 @pytest.mark.parametrize("noise", [0.0, 0.002])
 def test_utterances_are_found_between_pauses(clips: list[np.ndarray], noise: float):
     samples, truth = recording(clips, pause=1.5, noise=noise)
-    found = speech_segments(samples, padding=0.1)
+    found = speech_segments(samples, Segmentation(padding=0.1))
     assert len(found) == len(truth)
     for one, other in zip(found, truth, strict=True):
         assert one.start == pytest.approx(other.start - 0.1, abs=0.2)
         assert one.end == pytest.approx(other.end + 0.1, abs=0.3)
-    again = speech_segments(samples, padding=0.1)
+    again = speech_segments(samples, Segmentation(padding=0.1))
     assert again == found  # the model's state does not go from one recording into the next
 
 
 @needs_silero
 def test_the_settings_do_what_they_say(clips: list[np.ndarray]):
     samples, truth = recording(clips, pause=1.0)
-    whole = speech_segments(samples, max_silence=2.0, max_seconds=99)
+    whole = speech_segments(samples, Segmentation(max_silence=2.0, max_seconds=99))
     assert len(whole) == 1 and whole[0].seconds == pytest.approx(
         truth[-1].end - truth[0].start + 0.2, abs=0.5
     )
-    assert speech_segments(samples, min_seconds=9.0, max_seconds=99) == []
-    wide = speech_segments(samples, padding=5.0)
+    assert speech_segments(samples, Segmentation(min_seconds=9.0, max_seconds=99)) == []
+    wide = speech_segments(samples, Segmentation(padding=5.0))
     assert wide[0].start == 0 and wide[-1].end == len(samples) / 16000
     assert all(one.end == other.start for one, other in zip(wide, wide[1:], strict=False))
-    short = speech_segments(samples, max_silence=2.0, max_seconds=2.0)
+    short = speech_segments(samples, Segmentation(max_silence=2.0, max_seconds=2.0))
     assert len(short) > 5 and all(0.25 <= part.seconds <= 2.0 for part in short)
     assert short[0].start == whole[0].start and short[-1].end == whole[0].end
     assert all(one.end == other.start for one, other in zip(short, short[1:], strict=False))
@@ -154,7 +154,7 @@ def test_the_number_of_threads_stays(monkeypatch: pytest.MonkeyPatch):
 )
 def test_bad_settings_are_named(settings: dict[str, Any], text: str):
     with pytest.raises(SegmentError, match=text):
-        speech_segments(np.zeros(16000, dtype=np.float32), **settings)
+        Segmentation(**settings)
 
 
 def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch):
@@ -258,9 +258,9 @@ def test_a_second_call_makes_what_is_missing_or_changed(
 ):
     heard: list[int] = []
 
-    def listen(samples: np.ndarray, **settings: float) -> list[Segment]:
+    def listen(samples: np.ndarray, settings: Segmentation) -> list[Segment]:
         heard.append(len(samples))
-        return speech_segments(samples, **settings)
+        return speech_segments(samples, settings)
 
     monkeypatch.setattr(mmsr.data.manifest.segmentation, "speech_segments", listen)
     out = tmp_path / "out"
@@ -317,10 +317,10 @@ def test_the_command(manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
 
 @pytest.mark.parametrize("identity", ["a/b", "..", "a.b", "ä ö", "x" * 300, "con\n"])
 def test_any_id_names_a_folder(identity: str, tmp_path: Path):
-    name = mmsr.data.manifest.segmentation._folder_name(identity)
+    name = mmsr.data.manifest.segmentation.folder_name(identity)
     (tmp_path / name).mkdir()
     assert os.listdir(tmp_path) == [name] and len(name) < 200
-    assert name != mmsr.data.manifest.segmentation._folder_name(identity + "x")
+    assert name != mmsr.data.manifest.segmentation.folder_name(identity + "x")
 
 
 @needs_silero
