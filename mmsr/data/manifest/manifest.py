@@ -52,11 +52,13 @@ class ExaminedManifest:
         rows: The usable rows; a value with an issue is None.
         numbers: Number `[n]` of each of these rows as seen in its file (`mmsr.data.manifest.tables`).
         issues: Every issue, those of the table first, then by row.
+        columns: All columns of the file.
     """
 
     rows: datasets.Dataset
     numbers: np.ndarray
     issues: tuple[Issue, ...]
+    columns: tuple[str, ...]
 
 
 def load_manifest(
@@ -131,8 +133,8 @@ def examine_manifest(
         table.begin(part)
         broken: list[Issue] = []
         for chunk in chunks(part, table.wanted, broken):
-            table.keep(part, *table.take(part, chunk))
-        table.add(part, broken)
+            table.keep(*table.take(chunk))
+        table.add(broken)
     return table.finish()
 
 
@@ -164,8 +166,8 @@ def stream_manifest(
         table.begin(part)
         broken: list[Issue] = []
         for chunk in chunks(part, table.wanted, broken, stream=True):
-            rows, numbers = table.take(part, chunk)
-            table.add(part, broken)
+            rows, numbers = table.take(chunk)
+            table.add(broken)
             if issues := table.issues(len(numbers), streamed=True):
                 raise ManifestError(issues)
             if not table.has_durations:
@@ -255,12 +257,13 @@ class _Table:
         self.called: dict[str, None] = {}  # the file's labels, in order
         self.blank = 0
         self._spool = _Spool()
-        self._parts: dict[str, int] = {}  # source of each part -> its place
-        self._taken: list[tuple[Part, np.ndarray]] = []  # numbers of the rows kept of each chunk
-        self._issues: list[tuple[tuple[int, int, int], Issue]] = []  # with part, row and rank
+        self._place = -1  # of the part that is read
+        self._taken: list[tuple[int, Part, np.ndarray]] = []  # place, part and row numbers of each chunk
+        self._issues: list[tuple[tuple[int, int, int], Issue]] = []  # with place, row and rank
 
     def begin(self, part: Part) -> None:
-        """Set the name of the column `audio` in a part."""
+        """Begin to read a part."""
+        self._part, self._place = part, self._place + 1
         if "audio" not in self.renamed:
             self.source_of["audio"] = part.audio_column
 
@@ -274,11 +277,11 @@ class _Table:
         """Whether the file has that column."""
         return self.source_of[DURATION] in self.found
 
-    def add(self, part: Part, issues: Sequence[Issue]) -> None:
-        """Keep issues that a part's reader found."""
-        self._issues += [((self._place(part), issue.row or 0, -1), issue) for issue in issues]
+    def add(self, issues: Sequence[Issue]) -> None:
+        """Keep issues of the part's reader."""
+        self._issues += [((self._place, issue.row or 0, -1), issue) for issue in issues]
 
-    def take(self, part: Part, chunk: Chunk) -> tuple[pa.Table, np.ndarray]:
+    def take(self, chunk: Chunk) -> tuple[pa.Table, np.ndarray]:
         """Check a chunk; returns its rows that are not blank, and their numbers `[n]`."""
         self.found.update(dict.fromkeys(chunk.names))
         given = {name: chunk.columns[key] for name, key in self.source_of.items() if key in chunk.columns}
@@ -290,7 +293,7 @@ class _Table:
             self.blank += int(blank.sum())
             numbers = numbers[~blank]
             given = {column: _only(values, ~blank) for column, values in given.items()}
-        report = _Report(self._issues, self._place(part), part.name, numbers)
+        part, self._numbers, report = self._part, numbers, self._report
         texts = dict.fromkeys(_READ, pa.nulls(len(numbers), pa.string()))
         texts |= {column: _as_text(values, column, report) for column, values in given.items()}
         if part.split is not None and texts["split"].null_count == len(numbers):
@@ -302,15 +305,23 @@ class _Table:
             report(_nulls(texts[column]), column, problem, "value-missing")
         made = pc.binary_join_element_wise(part.stem, pa.array(numbers).cast(pa.string()), "-")
         texts["id"] = pc.coalesce(texts["id"], made)
-        texts["audio"] = self._audio(texts["audio"], part.folder, report)
-        texts["label"] = self._label(texts["label"], report)
+        texts["audio"] = self._audio(texts["audio"])
+        texts["label"] = self._label(texts["label"])
         columns: dict[str, pa.Array] = {**texts, DURATION: _durations(texts[DURATION], report)}
         return pa.table(columns, schema=_FEATURES.arrow_schema), numbers
 
-    def keep(self, part: Part, rows: pa.Table, numbers: np.ndarray) -> None:
+    def _report(self, rows: np.ndarray, column: str, problem: str | Callable[[int], str], code: str) -> None:
+        """Add an issue for each row of the chunk where `rows [n]` is true."""
+        rank = _ORDER.index(column)
+        for row in np.flatnonzero(rows).tolist():
+            number, text = int(self._numbers[row]), problem if isinstance(problem, str) else problem(row)
+            issue = Issue(self._part.name, number, column, text, code=code)
+            self._issues.append(((self._place, number, rank), issue))
+
+    def keep(self, rows: pa.Table, numbers: np.ndarray) -> None:
         """Add checked rows to the table."""
         self._spool.write(rows)
-        self._taken.append((part, numbers))
+        self._taken.append((self._place, self._part, numbers))
 
     def issues(self, rows: int, *, streamed: bool = False) -> tuple[Issue, ...]:
         """Issues so far in order, those of the whole table instead of their repetition in each row.
@@ -344,7 +355,7 @@ class _Table:
         rows = self._spool.finish()
         if not self.has_durations:
             rows = rows.remove_columns(DURATION)
-        numbers = [numbers for _, numbers in self._taken]
+        numbers = [numbers for _, _, numbers in self._taken]
         self._check_identities(rows)
         wanted = self.wanted
         if dropped := [column for column in self.found if column not in wanted]:
@@ -360,39 +371,38 @@ class _Table:
             rows=rows,
             numbers=np.concatenate(numbers) if numbers else np.zeros(0, dtype=np.int64),
             issues=self.issues(len(rows)),
+            columns=tuple(self.found),
         )
 
     def _check_identities(self, rows: datasets.Dataset) -> None:
         if not len(rows) or pc.count_distinct(rows.data.column("id")).as_py() == len(rows):
             return
         identities = rows["id"][:]
-        places = [(part, int(number)) for part, numbers in self._taken for number in numbers]
-        first_place: dict[str, tuple[Part, int]] = {}
-        for identity, (part, number) in zip(identities, places, strict=True):
-            first, row = first_place.setdefault(identity, (part, number))
-            if (first, row) != (part, number):
-                where = "" if first == part else f" of {first.name}"
+        places = [(place, part, int(n)) for place, part, numbers in self._taken for n in numbers]
+        first: dict[str, tuple[int, Part, int]] = {}
+        for identity, (place, part, number) in zip(identities, places, strict=True):
+            other, holder, row = first.setdefault(identity, (place, part, number))
+            if (other, row) != (place, number):
+                where = "" if other == place else f" of {holder.name}"
                 problem = f"{identity!r} is the id of row {row}{where} too; accepted: each id once"
                 issue = Issue(part.name, number, "id", problem, code="id-twice")
-                self._issues.append(((self._place(part), number, _ORDER.index("id")), issue))
+                self._issues.append(((place, number, _ORDER.index("id")), issue))
 
-    def _audio(self, audio: pa.Array, folder: str, report: "_Report") -> pa.Array:
+    def _audio(self, audio: pa.Array) -> pa.Array:
+        """Absolute references."""
         given = audio.to_pylist()
-        resolved = [None if value is None else resolve(value, folder) for value in given]
+        resolved = [None if value is None else resolve(value, self._part.folder) for value in given]
         if self.check_audio:
             asked = list(dict.fromkeys(value for value in resolved if value is not None))
             with ThreadPoolExecutor() as pool:
-                reason = dict(zip(asked, pool.map(missing, asked), strict=True))
-            reasons = [None if value is None else reason[value] for value in resolved]
-            report(
-                np.array([why is not None for why in reasons], dtype=bool),
-                "audio",
-                lambda row: f"{given[row]!r} {reasons[row]}; accepted: {self._accepted('audio')}",
-                "audio-missing",
-            )
+                reasons = dict(zip(asked, pool.map(missing, asked), strict=True))
+            why = [None if value is None else reasons[value] for value in resolved]
+            accepted = f"accepted: {self._accepted('audio')}"
+            lost = np.array([reason is not None for reason in why], dtype=bool)
+            self._report(lost, "audio", lambda row: f"{given[row]!r} {why[row]}; {accepted}", "audio-missing")
         return pa.array(resolved, pa.string())
 
-    def _label(self, label: pa.Array, report: "_Report") -> pa.Array:
+    def _label(self, label: pa.Array) -> pa.Array:
         """Each label as a name of the label set, from a name, a name of `label_map`, or an index."""
         encoded = label.dictionary_encode()
         names = encoded.dictionary.to_pylist()
@@ -400,12 +410,8 @@ class _Table:
         known = [self._known(name) for name in names]
         code = pc.fill_null(encoded.indices, len(names)).to_numpy()
         unknown = np.array([*(name is None for name in known), False])  # the last for no label
-        report(
-            unknown[code],
-            "label",
-            lambda row: f"{names[code[row]]!r} is unknown; accepted: {self._accepted('label')}",
-            "label-unknown",
-        )
+        problem = f"is unknown; accepted: {self._accepted('label')}"
+        self._report(unknown[code], "label", lambda row: f"{names[code[row]]!r} {problem}", "label-unknown")
         return pa.array(known, pa.string()).take(encoded.indices)
 
     def _known(self, label: str) -> str | None:
@@ -422,27 +428,6 @@ class _Table:
         if column == "label" and self.labels:
             return f"{', '.join(self.labels)}, or their indices 0 to {len(self.labels) - 1}"
         return "text"
-
-    def _place(self, part: Part) -> int:
-        return self._parts.setdefault(f"{part.source} {part.split}", len(self._parts))
-
-
-@dataclass(frozen=True)
-class _Report:
-    """Collects the issues of a chunk's rows."""
-
-    issues: list[tuple[tuple[int, int, int], Issue]]
-    place: int
-    name: str
-    numbers: np.ndarray
-
-    def __call__(self, rows: np.ndarray, column: str, problem: str | Callable[[int], str], code: str) -> None:
-        """Add an issue for each row where `rows [n]` is true."""
-        rank = _ORDER.index(column)
-        for row in np.flatnonzero(rows).tolist():
-            number, text = int(self.numbers[row]), problem if isinstance(problem, str) else problem(row)
-            issue = Issue(self.name, number, column, text, code=code)
-            self.issues.append(((self.place, number, rank), issue))
 
 
 class _Spool:
@@ -476,7 +461,7 @@ class _Spool:
         return datasets.Dataset(InMemoryTable(table))
 
 
-def _as_text(values: Column, column: str, report: _Report) -> pa.Array:
+def _as_text(values: Column, column: str, report: Callable[..., None]) -> pa.Array:
     """Values as text, as a person writes them: 3.0 of a spreadsheet or a float column is 3."""
     if isinstance(values, pa.Array) and pa.types.is_dictionary(values.type):
         values = values.dictionary_decode()
@@ -523,7 +508,7 @@ def _only(values: Column, kept: np.ndarray) -> Column:
     return [value for value, keep in zip(values, kept, strict=True) if keep]
 
 
-def _durations(texts: pa.Array, report: _Report) -> pa.Array:
+def _durations(texts: pa.Array, report: Callable[..., None]) -> pa.Array:
     """Durations as numbers."""
     given = texts.to_pylist() if texts.null_count < len(texts) else []
     seconds = np.full(len(texts), np.nan)

@@ -21,7 +21,7 @@ import math
 import os
 import re
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeAlias
@@ -611,7 +611,7 @@ def checked_ending(path: Path) -> str:
 
 def _write_delimited(path: Path, table: Table) -> None:
     with open(path, "w", encoding="utf-8", newline="") as file:
-        rows: list[Sequence[str | None]] = [table.columns, *_cells(table.rows, table.columns)]
+        rows = _cells(table)
         delimiter = _DELIMITERS[path.suffix.lower()]
         # the csv module leaves a lone carriage return unquoted; in a tsv, only a quoted header tells that a
         # cell with line breaks is not several rows
@@ -645,8 +645,7 @@ def _write_xlsx(path: Path, table: Table) -> None:
         raise ValueError(f"{path} needs openpyxl to be written: pip install 'mmsr[xlsx]'") from error
     book = openpyxl.Workbook(write_only=True)
     sheet = book.create_sheet()
-    rows: list[Sequence[str | None]] = [table.columns, *_cells(table.rows, table.columns)]
-    for number, values in enumerate(rows, start=1):
+    for number, values in enumerate(_cells(table), start=1):
         cells = []
         for name, value in zip(table.columns, values, strict=True):
             try:
@@ -660,8 +659,9 @@ def _write_xlsx(path: Path, table: Table) -> None:
     book.save(path)
 
 
-def _cells(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> Iterator[list[str | None]]:
-    return ([_cell(row.get(name)) for name in columns] for row in rows)
+def _cells(table: Table) -> list[list[str | None]]:
+    """The header and the rows as text."""
+    return [[*table.columns], *([_cell(row.get(name)) for name in table.columns] for row in table.rows)]
 
 
 def _cell(value: object) -> str | None:

@@ -25,7 +25,6 @@ from mmsr.data.manifest.check.codes import CODES
 from mmsr.data.manifest.issues import Issue, ManifestError
 from mmsr.data.manifest.manifest import COLUMNS, DURATION, examine_manifest
 from mmsr.data.manifest.sentences import codes, letters, numbered, telling_sentences
-from mmsr.data.manifest.tables import chunks, parts
 from mmsr.data.storage import is_url
 from mmsr.languages import CHINESE, guess_language, is_language_code, language_code
 from mmsr.records import Progress
@@ -117,9 +116,10 @@ def check_manifest(
     manifest = _Manifest(name, rows, examined.numbers, tuple(labels), columns or {})
     issues = list(examined.issues)
     issues += _check_blank(manifest, {issue.row for issue in issues})
+    issues += _check_columns(manifest, examined.columns)
     issues += (issue for check in _TABLE_CHECKS for issue in check(manifest))
     if audio:
-        manifest.files = examine_audio(manifest.names("audio"), manifest.folder, progress=progress)
+        manifest.files = examine_audio(manifest.codes("audio")[1], manifest.folder, progress=progress)
     issues += _check_audio(manifest, max_seconds)
     issues += _check_durations(manifest)
     issues += _check_same_audio(manifest)
@@ -197,10 +197,6 @@ class _Manifest:
         if column not in self._coded:
             self._coded[column] = codes(self.table[column])
         return self._coded[column]
-
-    def names(self, column: str) -> list[str]:
-        """A column's distinct values."""
-        return self.codes(column)[1]
 
     def rows_by_value(self, column: str) -> Iterator[tuple[str, np.ndarray]]:
         """Each distinct value and its rows."""
@@ -297,29 +293,23 @@ def _undecodable(source: str) -> list[Issue]:
     if is_url(source) or not source.lower().endswith((".csv", ".tsv", ".jsonl")):
         return []
 
-    def issue(row: int | None, problem: str) -> Issue:
-        problem = f"{problem}; accepted: text saved as UTF-8"
-        return Issue(os.path.basename(source), row, None, problem, "not-utf-8")
-
     content = Path(source).read_bytes()
+    problems: list[tuple[int | None, str]] = []
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return [issue(None, "is UTF-16")]
-    issues = []
-    for number, line in enumerate(content.splitlines(), start=1):
+        problems.append((None, "is UTF-16"))
+    for number, line in enumerate(content.splitlines() if not problems else (), start=1):
         try:
             line.decode()
         except UnicodeDecodeError as error:
             there = line.decode("cp1252", errors="replace")[max(0, error.start - 10) : error.start + 10]
-            issues.append(
-                issue(number, f"is not UTF-8 (byte {line[error.start]:#04x} in {there!r}, if Windows-1252)")
-            )
-    return issues
+            byte = f"byte {line[error.start]:#04x} in {there!r}, if Windows-1252"
+            problems.append((number, f"is not UTF-8 ({byte})"))
+    name, accepted = os.path.basename(source), "accepted: text saved as UTF-8"
+    return [Issue(name, row, None, f"{problem}; {accepted}", "not-utf-8") for row, problem in problems]
 
 
-def _check_columns(manifest: _Manifest) -> Iterator[Issue]:
+def _check_columns(manifest: _Manifest, found: Sequence[str]) -> Iterator[Issue]:
     """Columns that are not read, while one of similar name is missing."""
-    part = parts(manifest.source)[0]
-    found = next((chunk.names for chunk in chunks(part, COLUMNS, [])), [])
     used = {manifest.renamed.get(column, column) for column in COLUMNS}
     absent = [column for column in COLUMNS if manifest.renamed.get(column, column) not in found]
     for name in found:
@@ -414,7 +404,7 @@ def _check_languages(manifest: _Manifest) -> Iterator[Issue]:
     latin = pc.match_substring_regex(manifest.table["text"], r"\p{Latin}{2}")
 
     def spoken(codes: Collection[str]) -> pyarrow.ChunkedArray:
-        names = [name for name in manifest.names("language") if language_code(name) in codes]
+        names = [name for name in manifest.codes("language")[1] if language_code(name) in codes]
         return pc.is_in(manifest.table["language"], pyarrow.array(names, pyarrow.string()))
 
     wrong = pc.or_(
@@ -519,7 +509,7 @@ def _check_leaks(manifest: _Manifest) -> Iterator[Issue]:
 
 def _check_balance(manifest: _Manifest) -> Iterator[Issue]:
     labels, names = codes(manifest.labelled)
-    everywhere = manifest.names("language")
+    everywhere = manifest.codes("language")[1]
     for split, rows in _splits(manifest):
         where = f"split {split!r}" if split else "the manifest"
         given = labels[rows][labels[rows] >= 0]
@@ -685,7 +675,8 @@ def _check_same_audio(manifest: _Manifest) -> Iterator[Issue]:
     """The same audio in two rows: the same bytes, or the same path if the file was not read."""
     keys, _ = numbered(manifest.table["audio"])
     if manifest.files:
-        keys, _ = numbered(_taken([manifest.files[name].digest for name in manifest.names("audio")], keys))
+        codes, paths = manifest.codes("audio")
+        keys, _ = numbered(_taken([manifest.files[path].digest for path in paths], codes))
 
     def name(row: int | np.integer) -> str:
         return short_name(manifest.value("audio", row), manifest.folder)
@@ -707,7 +698,6 @@ def _check_same_audio(manifest: _Manifest) -> Iterator[Issue]:
 
 
 _TABLE_CHECKS: tuple[Callable[[_Manifest], Iterator[Issue]], ...] = (
-    _check_columns,
     _check_rows,
     _check_names,
     _check_labels,
