@@ -4,10 +4,10 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import numpy as np
@@ -20,6 +20,8 @@ from mmsr.data.manifest.tables import Table, holds_bytes, read_table, write_tabl
 from mmsr.data.storage import is_url, relative_to
 from mmsr.files import atomic_write
 from mmsr.records import Progress
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,8 @@ def segment_manifest(
     table = examined.rows.to_list()
     known = [*COLUMNS, *([DURATION] if DURATION in examined.rows.column_names else [])]
     others, more = _others(manifest, examined.numbers, {*COLUMNS, DURATION, *(columns or {}).values()})
-    long = {row["id"] for row in table if row["audio"] and _seconds(row) > settings.max_seconds}
+    limit = settings.max_seconds
+    long = {row["id"] for row in table if row["audio"] and _of_row(row, Audio.duration) > limit}
     for row in table:
         if (parts := re.fullmatch(r"(.*)-\d{4,}", row["id"], re.DOTALL)) and parts[1] in long:
             raise SegmentError(
@@ -143,9 +146,10 @@ def _others(
     return [name for name in table.columns if name not in bytes_], [rows[n] for n in numbers.tolist()]
 
 
-def _seconds(row: Mapping[str, Any]) -> float:
+def _of_row(row: Mapping[str, Any], read: Callable[[str], _T]) -> _T:
+    """Read a row's audio; an error names the row."""
     try:
-        return Audio.duration(row["audio"])
+        return read(row["audio"])
     except AudioError as error:
         raise AudioError(f"row with id {row['id']!r}, column audio: {error}") from error
 
@@ -160,10 +164,7 @@ def _segmented(row: Mapping[str, Any], folder: Path, settings: Segmentation) -> 
         found = json.loads((folder / "segments.json").read_text(encoding="utf-8"))
         if found["made_from"] == made_from:
             return found
-    try:
-        samples = Audio(SAMPLE_RATE)(row["audio"])
-    except AudioError as error:
-        raise AudioError(f"row with id {row['id']!r}, column audio: {error}") from error
+    samples = _of_row(row, Audio(SAMPLE_RATE))
     segments = speech_segments(samples, settings)
     answer = {
         "made_from": made_from,

@@ -111,7 +111,9 @@ def check_manifest(
         if not all(issue.code in CODES for issue in error.issues):
             raise
         issues = _undecodable(name) or [replace(issue, file=os.path.basename(name)) for issue in error.issues]
-        return _sorted_out(_no_rows(name, labels), issues, allow=allow, strict=strict)
+        none = pyarrow.table({column: pyarrow.array([], pyarrow.string()) for column in COLUMNS})
+        manifest = _Manifest(name, none, np.zeros(0, dtype=np.int64), tuple(labels), {})
+        return _sorted_out(manifest, issues, allow=allow, strict=strict)
     rows = examined.rows.with_format("arrow")[:]
     manifest = _Manifest(name, rows, examined.numbers, tuple(labels), columns or {})
     issues = list(examined.issues)
@@ -243,11 +245,6 @@ class _Manifest:
     def seconds(self) -> np.ndarray:
         """Length of each row's audio `[n]` in seconds, as decoded or else by the table, or NaN."""
         return np.where(np.isnan(self.decoded), self.durations, self.decoded)
-
-
-def _no_rows(source: str, labels: Sequence[str]) -> _Manifest:
-    empty = pyarrow.table({column: pyarrow.array([], pyarrow.string()) for column in COLUMNS})
-    return _Manifest(source, empty, np.zeros(0, dtype=np.int64), tuple(labels), {})
 
 
 def _taken(values: Sequence[str | None], codes: np.ndarray) -> pyarrow.ChunkedArray:
@@ -419,10 +416,9 @@ def _check_languages(manifest: _Manifest) -> Iterator[Issue]:
 
 def _meant_split(name: str) -> str | None:
     """The usual split that a name is or misspells; test2 is a name of its own, tets is not."""
-    if near := _near(name, SPLITS):
-        return near
-    close = difflib.get_close_matches(_plain(name), SPLITS, n=1, cutoff=0.75)
-    return close[0] if close and name.strip().isalpha() else None
+    plain = _plain(name)
+    close = difflib.get_close_matches(plain, SPLITS, n=1, cutoff=0.75) if plain.isalpha() else []
+    return close[0] if close else None
 
 
 def _check_splits(manifest: _Manifest) -> Iterator[Issue]:
