@@ -1,11 +1,11 @@
-"""Where data lie: paths as they are, and everything else by URL.
+"""References to data: paths and URLs.
 
     clips/a.wav                       a file, relative to the table that names it
     zip://a.wav::clips.zip            a member of an archive (zip, tar, tar.gz), relative likewise
     hf:// s3:// gs:// https:// ...    whatever fsspec knows; some need their own package (s3fs, gcsfs)
     arrow://audio/17::cache.arrow     bytes in row 17 of a column of an Arrow file (tables with audio inside)
 
-A reference is one string, so a row of a table stays text wherever its audio lies.
+A reference is one string, so that a row of a table is text wherever its audio is.
 """
 
 import functools
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 _ARCHIVES = ("zip://", "tar://")
 _ROW_OF_TABLE = "arrow://"
 _IN_STREAM = "stream://"
-# A tar member is read by seeking in one shared file object.
-_archive_lock = threading.Lock()
+_archive_lock = threading.Lock()  # members of a tar are read from one shared file object
 
 
 def is_url(reference: str) -> bool:
@@ -33,7 +32,7 @@ def is_url(reference: str) -> bool:
 
 
 def resolve(reference: str, folder: str) -> str:
-    """A reference as seen from `folder`, itself a path or a URL: absolute, and normalised where a path."""
+    """A reference relative to `folder`, a path or a URL, as an absolute one; paths are normalised."""
     if "::" in reference:
         member, _, archive = reference.partition("::")
         return f"{member}::{resolve(archive, folder)}"
@@ -45,7 +44,7 @@ def resolve(reference: str, folder: str) -> str:
 
 
 def seen_from(reference: str, here: str | os.PathLike[str], there: str | os.PathLike[str]) -> str:
-    """A reference relative to one folder, as seen from another; absolute paths and URLs stay."""
+    """A reference relative to the folder `here`, made relative to `there`; absolute ones stay."""
     if "::" in reference:
         member, _, archive = reference.partition("::")
         return f"{member}::{seen_from(archive, here, there)}"
@@ -55,10 +54,10 @@ def seen_from(reference: str, here: str | os.PathLike[str], there: str | os.Path
 
 
 def relative_to(reference: str, folder: str | os.PathLike[str]) -> str:
-    """An absolute reference as a table in a folder names it.
+    """An absolute reference made relative to a folder.
 
     Raises:
-        ValueError: It is of audio inside another table, in a cache that may go away.
+        ValueError: It refers to audio inside another table, which is in a cache.
     """
     if reference.startswith(_ROW_OF_TABLE):
         raise ValueError("audio inside a table cannot be named from another; accepted: audio files, or URLs")
@@ -74,17 +73,17 @@ def row_of_table(path: str, column: str, row: int) -> str:
 
 
 def inside_stream(column: str, row: int) -> str:
-    """What stands for audio that a streamed row brings itself."""
+    """The reference to audio that a streamed row holds itself."""
     return f"{_IN_STREAM}{column}/{row}"
 
 
 def read_bytes(reference: str) -> bytes:
-    """What a reference points at, whole.
+    """The bytes that a reference points at.
 
     Raises:
-        OSError: There is no such thing, or it cannot be had.
-        ValueError: Nothing is known of this kind of URL.
-        ImportError: The package for this kind of URL is not installed.
+        OSError: They do not exist or cannot be read.
+        ValueError: The kind of URL is unknown.
+        ImportError: The package for the kind of URL is not installed.
     """
     if reference.startswith(_ROW_OF_TABLE):
         place, _, path = reference.removeprefix(_ROW_OF_TABLE).partition("::")
@@ -103,10 +102,7 @@ def read_bytes(reference: str) -> bytes:
 
 
 def missing(reference: str) -> str | None:
-    """Why a reference cannot be read, or None where it can.
-
-    What lies on another machine is not asked for: a table may name a million such files.
-    """
+    """Why a reference cannot be read, or None. Other machines are not requested."""
     if reference.startswith(_ARCHIVES):
         archive = reference.partition("::")[2]
         if is_url(archive):
@@ -120,10 +116,8 @@ def missing(reference: str) -> str | None:
         except Exception as error:  # a broken zip or tar shows as almost any exception
             return f"is in an archive that cannot be read ({error})"
     if is_url(reference):
-        known = (
-            reference.startswith((_ROW_OF_TABLE, _IN_STREAM))
-            or _protocol(reference) in fsspec.available_protocols()
-        )
+        inside = reference.startswith((_ROW_OF_TABLE, _IN_STREAM))
+        known = inside or reference.partition("://")[0] in fsspec.available_protocols()
         return None if known else "is a URL of an unknown kind"
     if os.path.isfile(reference):
         return None
@@ -131,19 +125,15 @@ def missing(reference: str) -> str | None:
 
 
 def _member(reference: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """An archive and the name of its member, which `tar` may have written with `./` before it."""
+    """An archive and the name of its member, to which `tar` may have added `./`."""
     system, path = url_to_fs(reference)
     dotted = f"./{path}"
     return system, dotted if not system.isfile(path) and system.isfile(dotted) else path
 
 
-def _protocol(url: str) -> str:
-    return url.partition("://")[0]
-
-
 @functools.lru_cache(maxsize=64)
 def _table(path: str, process: int) -> "Table":
-    """An Arrow file, mapped into memory, once in each process."""
-    import datasets  # not above: a door for audio that costs seconds to import would not be used
+    """An Arrow file, mapped into memory once in each process."""
+    import datasets  # takes seconds, which audio files do not need
 
     return datasets.Dataset.from_file(path).data

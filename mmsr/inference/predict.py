@@ -115,7 +115,7 @@ def predict_manifest(
 def recording_notes(audio: str | os.PathLike[str]) -> Iterator[str]:
     """What makes an answer to a recording doubtful: it is silent, very short or very long."""
     from mmsr.data.audio.decoding import Audio
-    from mmsr.data.manifest.check.audio import hear
+    from mmsr.data.manifest.check.audio import sample_issues
 
     seconds = Audio.duration(audio)
     if seconds < _SHORTEST:
@@ -125,5 +125,5 @@ def recording_notes(audio: str | os.PathLike[str]) -> Iterator[str]:
             f"{audio} lasts {seconds / 60:.0f} minutes and gets one answer for all of it; "
             "mmsr timeline answers for each segment of speech"
         )
-    elif any(code == "audio-silent" for code, _ in hear(Audio()(audio))):
+    elif any(code == "audio-silent" for code, _ in sample_issues(Audio()(audio))):
         yield f"{audio} is silent: the answer says nothing of it"

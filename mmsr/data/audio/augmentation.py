@@ -1,18 +1,16 @@
-"""Changes to training audio that a label should survive: noise, rooms, telephones, lost packets.
+"""Augmentation of training audio: noise, rooms, telephones, lost packets.
 
-    waveform [s] ─► each augmentation in the order of the config, with its probability p ─► waveform [s']
+    waveform [s] ─► each augmentation in the order of the config, with probability p ─► waveform [s']
 
-**Label safety.** In this field the voice is evidence: loudness, pitch and speed can *be* the label, as they
-are in the demo corpus. So nothing is on unless the config names it, ranges begin narrow, and each class says
-under "Evidence lost" what a model can no longer learn from a row that it changed. A waveform beyond full
-scale is scaled down to it, which keeps every ratio (the signal-to-noise ratio too) and lowers the level.
+**Label safety.** A label can depend on loudness, pitch and speed. So nothing is on by default, ranges are
+narrow, and each class lists under "Evidence lost" what a model cannot learn from a changed row. A waveform
+beyond full scale is scaled down as a whole, which keeps every ratio and lowers the level.
 
-Everything is drawn from one generator, a row's own (`row_generator`): the same seed, epoch and row give the
-same samples in any process, in any order, and after a resumption. A row that `balance` draws several times in
-an epoch sounds different each time.
+All random numbers come from one generator, a row's own (`row_generator`): the same seed, epoch and row give
+the same samples in any process, in any order and after a resumed run.
 
-torchaudio computes what it has. torch-audiomentations draws from the global generator alone, and
-audiomentations keeps soxr below 1.0: neither fits here.
+torchaudio computes what it has. torch-audiomentations draws from the global generator, and audiomentations
+needs soxr below 1.0, so that neither is used.
 
 Notation used for tensor shapes: `b` batch, `s` samples, `f` frames, `l` encoder layers, `d` width.
 """
@@ -42,9 +40,8 @@ _RATE = 16000
 _ENDINGS = {f".{form.lower()}" for form in soundfile.available_formats() if form != "RAW"}
 _ENDINGS |= {".opus", ".oga", ".m4a", ".mp4", ".webm"}
 
-# Of the phase vocoder, in samples: 64 ms hold some periods of a low voice.
-_WINDOW = 1024
-# libsndfile's formats and the rate that each is fed with.
+_WINDOW = 1024  # samples of the phase vocoder's window: 64 ms hold some periods of a low voice
+# libsndfile's format, subtype and input rate of each codec.
 _CODECS = {
     "g711": ("WAV", "ULAW", 8000),
     "gsm": ("WAV", "GSM610", 8000),
@@ -55,10 +52,10 @@ _CODECS = {
 
 
 class Augmentation(torch.nn.Module):
-    """One kind of change, made to each row with probability `p`; in eval mode, nothing.
+    """One kind of change, made to each row with probability `p`; the identity in eval mode.
 
     Args:
-        p: How likely a row is changed, from 0 (never) to 1 (always).
+        p: Probability that a row is changed.
 
     Raises:
         ValueError: An option is out of its range, or a library is missing.
@@ -67,7 +64,7 @@ class Augmentation(torch.nn.Module):
     of: ClassVar[Literal["waveform", "states"]] = "waveform"
     needs_torchaudio: ClassVar[bool] = True
     stretch: float = 1.0
-    """By how much a row can become longer."""
+    """Largest factor by which a row becomes longer."""
 
     def __init__(self, *, p: float = 0.5):
         super().__init__()
@@ -81,13 +78,13 @@ class Augmentation(torch.nn.Module):
     def forward(
         self, values: Tensor, mask: Tensor | None = None, *, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Change one row, or each row of a padded batch by a draw of its own.
+        """Change one row, or each row of a padded batch.
 
         Args:
             values: `[s]` without a mask, `[b, s]` with one (states: `[f, ...]`, `[b, f, ...]`).
-            mask: `[b, s]`, 1 where a sample is real. Padding stays as it is. Where a row's length changes,
-                the batch is padded again, with zeros on the right.
-            generator: Where the draws come from, a CPU generator; torch's own if None.
+            mask: `[b, s]`, 1 where a sample is real. Padding is not changed; if a row's length changes, the
+                batch is padded again, with zeros on the right.
+            generator: A CPU generator; torch's default if None.
 
         Returns:
             The changed values, and their mask (None without one).
@@ -127,13 +124,13 @@ class Noise(Augmentation):
     """Adds noise at a signal-to-noise ratio over the whole clip, pauses included.
 
     Evidence lost: what is quieter than the noise, such as breath and whispering. Level, pitch and speed stay.
-    A silent clip has no such ratio and is left alone.
+    A silent clip is not changed.
 
     Args:
-        snr_db: Lowest and highest ratio, in dB; drawn evenly between them.
-        colors: Noise made here, white (hiss) or pink (falling by 3 dB an octave, nearer to rooms and crowds).
-        folder: Recordings, found in its subfolders too, that are used instead; of a long one a piece, a
-            short one again and again. They are decoded at each use: short files are quicker.
+        snr_db: Lowest and highest ratio in dB, drawn uniformly.
+        colors: Synthetic noise: white (hiss) or pink (falls by 3 dB an octave, like rooms and crowds).
+        folder: Recordings to use instead, also in subfolders; of a long one a piece, a short one repeated.
+            They are decoded at each use, so short files are faster.
         p: See `Augmentation`.
     """
 
@@ -148,8 +145,7 @@ class Noise(Augmentation):
         super().__init__(p=p)
         self.snr_db = _range("snr_db", snr_db)
         self.colors = _choices("colors", colors, ("white", "pink"))
-        self.files = None if folder is None else _recordings(folder)
-        self._audio = Audio(_RATE)
+        self._recordings = None if folder is None else _Recordings(folder, "noise")
 
     def change(self, row: Tensor, generator: torch.Generator | None) -> Tensor:
         """Add noise to a row `[s]`."""
@@ -160,8 +156,13 @@ class Noise(Augmentation):
         return add_noise(row, noise, snr) if row.any() else row
 
     def _noise(self, length: int, generator: torch.Generator | None) -> Tensor:
-        if self.files is not None:
-            return self._recorded(_choice(self.files, generator), length, generator)
+        if self._recordings is not None:
+            noise = self._recordings.draw(generator)
+            noise = noise.repeat(math.ceil(length / len(noise)) + 1)
+            start = int(_uniform(0, len(noise) - length + 1, generator))
+            piece = noise[start : start + length]
+            # in place of a pause, what follows the peak
+            return piece if piece.any() else noise[int(noise.abs().argmax()) :].repeat(2)[:length]
         noise = torch.randn(length, generator=generator)
         if _choice(self.colors, generator) == "white":
             return noise
@@ -169,27 +170,18 @@ class Noise(Augmentation):
         pink = torch.fft.irfft(spectrum / torch.arange(len(spectrum)).clamp(min=1).sqrt(), n=length)
         return pink if pink.any() else noise
 
-    def _recorded(self, path: str, length: int, generator: torch.Generator | None) -> Tensor:
-        noise = torch.from_numpy(self._audio(path))
-        if not noise.any():
-            raise AudioError(f"{path}: is silent; accepted: noise")
-        noise = noise.repeat(math.ceil(length / len(noise)) + 1)
-        start = int(_uniform(0, len(noise) - length + 1, generator))
-        piece = noise[start : start + length]
-        return piece if piece.any() else noise[int(noise.abs().argmax()) :].repeat(2)[:length]  # a pause
-
 
 class Reverb(Augmentation):
-    """Puts the voice into a room; the clip's energy and length are kept, the echo after its end is cut off.
+    """Adds a room's reverberation; the clip's energy and length are kept.
 
     Evidence lost: how words end and pauses, which the echo fills; the contrast of loud and soft. Pitch, speed
     and the mean level stay.
 
     Args:
-        rt60: Shortest and longest time, in seconds, in which the room's echo falls by 60 dB: .2 is furnished,
+        rt60: Shortest and longest time in seconds in which the echo falls by 60 dB: .2 is a furnished room,
             .6 a classroom. The synthetic room is white noise with that decay.
-        drr_db: Lowest and highest ratio of the direct sound's energy to the echo's, in dB: near or far.
-        folder: Recorded room impulse responses that are used instead, each from its peak on.
+        drr_db: Lowest and highest ratio of direct sound to echo, in dB.
+        folder: Recorded room impulse responses to use instead, each from its peak on.
         p: See `Augmentation`.
     """
 
@@ -204,26 +196,22 @@ class Reverb(Augmentation):
         super().__init__(p=p)
         self.rt60 = _range("rt60", rt60, least=0.01)
         self.drr_db = _range("drr_db", drr_db)
-        self.files = None if folder is None else _recordings(folder)
-        self._audio = Audio(_RATE)
+        self._recordings = None if folder is None else _Recordings(folder, "a room's impulse response")
 
     def change(self, row: Tensor, generator: torch.Generator | None) -> Tensor:
         """Convolve a row `[s]` with a room."""
         from torchaudio.functional import fftconvolve
 
         room = self._room(generator).to(row.device)
-        # Silence after the echo, so that the transform's length has small factors: four times as fast.
+        # Padded so that the transform's length has small factors: four times as fast.
         room = torch.nn.functional.pad(room, (0, -(len(row) + len(room) - 1) % 1024))
         wet = fftconvolve(row, room)[: len(row)]
         energy = wet.norm()
         return wet * (row.norm() / energy) if energy else row
 
     def _room(self, generator: torch.Generator | None) -> Tensor:
-        if self.files is not None:
-            path = _choice(self.files, generator)
-            room = torch.from_numpy(self._audio(path))
-            if not room.any():
-                raise AudioError(f"{path}: is silent; accepted: a room's impulse response")
+        if self._recordings is not None:
+            room = self._recordings.draw(generator)
             return room[int(room.abs().argmax()) :]
         rt60, ratio = _uniform(*self.rt60, generator), _uniform(*self.drr_db, generator)
         time = torch.arange(1, int(rt60 * _RATE)) / _RATE
@@ -232,24 +220,24 @@ class Reverb(Augmentation):
 
 
 class Speed(Augmentation):
-    """Plays a clip faster or slower, its pitch with it (Ko et al., 2015); its length changes.
+    """Changes speed and pitch together (Ko et al., 2015); the length changes.
 
-    Evidence lost: speaking rate and pitch, both evidence of arousal; so the factors lie near to 1. The usual
-    .9 and 1.1 move the pitch by 1.7 semitones.
+    Evidence lost: speaking rate and pitch, which show arousal; so the factors are near 1. The usual .9 and
+    1.1 move the pitch by 1.7 semitones.
 
     Args:
-        factors: Of which one is drawn; 1.05 is five percent faster. Whole percents.
+        factors: Factors to draw from, in whole percents; 1.05 is five percent faster.
         p: See `Augmentation`.
     """
 
     def __init__(self, *, factors: Sequence[float] = (0.95, 1.05), p: float = 0.5):
         super().__init__(p=p)
         percents = [round(100 * factor) for factor in factors]
-        right = percents and all(50 <= percent <= 200 for percent in percents)
-        if not right or any(
-            abs(100 * f - percent) > 1e-6 for f, percent in zip(factors, percents, strict=True)
-        ):
-            raise ValueError(f"factors is {list(factors)}; accepted: numbers from .5 to 2 in whole percents")
+        valid = bool(percents) and all(
+            50 <= percent <= 200 and abs(100 * factor - percent) <= 1e-6
+            for factor, percent in zip(factors, percents, strict=True)
+        )
+        _check("factors", list(factors), valid, "numbers from .5 to 2 in whole percents")
         self.percents = percents
         self.stretch = max(1.0, 100 / min(percents))
 
@@ -257,16 +245,15 @@ class Speed(Augmentation):
         """Resample a row `[s]` to `[ceil(s / factor)]`."""
         from torchaudio.functional import resample
 
-        # As torchaudio's Speed does, which cuts a factor such as .57 to .56, and from 16,000 Hz on would meet
-        # rates without a common divisor, for which its resampler takes seconds.
+        # torchaudio's Speed truncates a factor such as .57 to .56, and is slow for rates without a divisor.
         return resample(row, _choice(self.percents, generator), 100)
 
 
 class Pitch(Augmentation):
-    """Shifts the pitch, the formants with it, and keeps the length, by a phase vocoder: slow.
+    """Shifts pitch and formants and keeps the length, by a phase vocoder: slow.
 
     Evidence lost: pitch, and who speaks; the vocoder blurs onsets. Speed and level stay. A semitone upward
-    sounds more aroused by itself, so the range is narrow.
+    alone sounds more aroused, so the range is narrow.
 
     Args:
         semitones: Lowest and highest shift.
@@ -278,29 +265,29 @@ class Pitch(Augmentation):
         self.semitones = _range("semitones", semitones, least=-24, most=24)
 
     def change(self, row: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Shift a row `[s]`: stretched in time, then played faster or slower by as much."""
+        """Shift a row `[s]`: stretch it in time, then resample it to its length."""
         from torchaudio.transforms import TimeStretch
 
         factor = 2 ** (_uniform(*self.semitones, generator) / 12)
-        if len(row) <= _WINDOW:  # too short to hear a pitch in
+        if len(row) <= _WINDOW:  # too short for a pitch
             return row
         window = torch.hann_window(_WINDOW, device=row.device)
         layout = {"n_fft": _WINDOW, "hop_length": _WINDOW // 4, "window": window}
         spectra = torch.stft(row, **layout, return_complex=True)  # type: ignore[arg-type]
         stretch = TimeStretch(hop_length=_WINDOW // 4, n_freq=len(spectra)).to(row.device)
         slow = torch.istft(stretch(spectra, 1 / factor), **layout)  # type: ignore[arg-type]
-        # torchaudio's own pitch_shift resamples between rates without a common divisor: up to 25 s a clip.
+        # torchaudio's pitch_shift resamples between rates without a common divisor: up to 25 s a clip.
         shifted = soxr.resample(slow.cpu().numpy(), _RATE * factor, _RATE)
         return _to_length(shifted, len(row)).to(row.device)
 
 
 class Gain(Augmentation):
-    """Makes a clip louder or softer as a whole, up to full scale at most.
+    """Makes a clip louder or softer as a whole, at most up to full scale.
 
     Evidence lost: loudness, which tells anger from sadness; the contrast of loud and soft within it stays.
 
     Args:
-        db: Lowest and highest change, in dB; 6 is about double.
+        db: Lowest and highest change in dB.
         p: See `Augmentation`.
     """
 
@@ -316,14 +303,14 @@ class Gain(Augmentation):
 
 
 class Codec(Augmentation):
-    """Encodes and decodes a clip as a line or a file would: real codecs, in memory, through libsndfile.
+    """Encodes and decodes a clip by a real codec, in memory, through libsndfile.
 
     Evidence lost: with g711 and gsm all above 4 kHz (breath, sharp consonants), with gsm much of the voice's
     quality too; with the others little. Level, pitch and speed stay.
 
     Args:
-        kinds: Of which one is drawn: g711 (telephone), gsm (older mobile telephones), mp3, vorbis, opus
-            (voice messages; slow).
+        kinds: Codecs to draw from: g711 (telephone), gsm (older mobile telephones), mp3, vorbis, opus (voice
+            messages; slow).
         p: See `Augmentation`.
     """
 
@@ -331,32 +318,31 @@ class Codec(Augmentation):
 
     def __init__(self, *, kinds: Sequence[str] = ("g711", "gsm", "mp3"), p: float = 0.5):
         super().__init__(p=p)
-        able = [kind for kind, (form, subtype, _) in _CODECS.items() if soundfile.check_format(form, subtype)]
-        self.kinds = _choices("kinds", kinds, able)
+        known = [name for name, (form, kind, _) in _CODECS.items() if soundfile.check_format(form, kind)]
+        self.kinds = _choices("kinds", kinds, known)
 
     def change(self, row: Tensor, generator: torch.Generator | None) -> Tensor:
         """Send a row `[s]` through a codec."""
         form, subtype, rate = _CODECS[_choice(self.kinds, generator)]
         file = io.BytesIO()
-        sent = soxr.resample(row.cpu().numpy(), _RATE, rate) if rate != _RATE else row.cpu().numpy()
-        if not len(sent):  # one sample has no half
+        sent = soxr.resample(row.cpu().numpy(), _RATE, rate)
+        if not len(sent):  # one sample at half the rate
             return row
         soundfile.write(file, sent, rate, format=form, subtype=subtype)
         file.seek(0)
-        heard, rate = soundfile.read(file, dtype="float32")
-        heard = soxr.resample(heard, rate, _RATE) if rate != _RATE else heard
-        return _to_length(heard, len(row)).to(row.device)  # gsm comes in blocks
+        received, rate = soundfile.read(file, dtype="float32")
+        return _to_length(soxr.resample(received, rate, _RATE), len(row)).to(row.device)  # gsm has blocks
 
 
 class TimeMask(Augmentation):
     """Silences pieces of a clip, as lost packets do.
 
-    Evidence lost: whatever was said there; a single telling word can be gone while the label stays.
+    Evidence lost: what was said there; the word that decides the label can be gone.
 
     Args:
-        count: How many pieces.
-        seconds: Longest piece; each is drawn between nothing and this.
-        share: Largest share of a clip that one piece may take.
+        count: Number of pieces.
+        seconds: Longest piece; each length is drawn between 0 and this.
+        share: Largest share of a clip in one piece.
         p: See `Augmentation`.
     """
 
@@ -378,19 +364,19 @@ class TimeMask(Augmentation):
 
 
 class SpecAugment(Augmentation):
-    """Masks frames, and features where asked, of a log-mel or of encoder states (Park et al., 2019).
+    """Masks frames and features of a log-mel or of encoder states (Park et al., 2019).
 
     In a config it acts on a frozen encoder's stored states, before the model mixes its layers. A wav2vec2
-    that is trained masks its own states (its `mask_time_prob`), and is given no other masks here.
+    that is trained masks its own states (`mask_time_prob`).
 
     Evidence lost: what was said in the masked frames.
 
     Args:
-        time_masks: How many runs of frames.
-        frames: Longest run; each is drawn between nothing and this. A wav2vec2's or Whisper's frame is 20 ms.
-        feature_masks: How many runs of features. A log-mel's are neighbours in pitch; an encoder's are not.
+        time_masks: Number of runs of frames.
+        frames: Longest run; each length is drawn between 0 and this. wav2vec2 and Whisper have 20 ms frames.
+        feature_masks: Number of runs of features. Only a log-mel's neighbours are alike.
         features: Longest run of features.
-        share: Largest share of either axis that one run may take.
+        share: Largest share of either axis in one run.
         p: See `Augmentation`.
     """
 
@@ -408,10 +394,10 @@ class SpecAugment(Augmentation):
     ):
         super().__init__(p=p)
         _check("share", share, 0 < share <= 1, "more than 0, up to 1")
-        for name, value in (("time_masks", time_masks), ("feature_masks", feature_masks)):
-            _check(name, value, value >= 0, "0 or more")
-        for name, value in (("frames", frames), ("features", features)):
-            _check(name, value, value >= 1, "1 or more")
+        counts = {"time_masks": time_masks, "feature_masks": feature_masks}
+        for name, value in {**counts, "frames": frames, "features": features}.items():
+            least = 0 if name in counts else 1
+            _check(name, value, value >= least, f"{least} or more")
         from torchaudio import transforms
 
         self.masks = transforms.SpecAugment(
@@ -419,8 +405,8 @@ class SpecAugment(Augmentation):
         )
 
     def change(self, row: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Set runs of a row `[f, d]` or `[f, l, d]`, of all layers alike, to the mean of all its values."""
-        with _torch_draws_from(generator):  # in float32: torchaudio counts frames in the values' type
+        """Set runs of a row `[f, d]` or `[f, l, d]`, the same in all layers, to the mean of its values."""
+        with _torch_draws_from(generator):
             return self.masks(row.movedim(0, -1)).movedim(-1, 0)
 
 
@@ -437,18 +423,18 @@ AUGMENTATIONS: dict[str, type[Augmentation]] = {
 
 
 class Augmentations(torch.nn.ModuleDict):
-    """Several augmentations, by name, one after another.
+    """Several augmentations by name, applied in order.
 
     Args:
-        config: Name of each (see `AUGMENTATIONS`) and its options, in the order in which they are made, such
-            as `{reverb: {}, noise: {snr_db: [5, 20], p: 0.5}}`.
+        config: Names of `AUGMENTATIONS` and their options, in order, such as
+            `{reverb: {}, noise: {snr_db: [5, 20], p: 0.5}}`.
 
     Raises:
         ValueError: A name or an option is unknown, or an option out of its range.
     """
 
     def __init__(self, config: Mapping[str, Mapping[str, Any]]):
-        from jsonargparse import ArgumentParser  # of the extra `train`; the degradations here do without
+        from jsonargparse import ArgumentParser  # in the extra `train`
 
         super().__init__()
         for name, options in config.items():
@@ -470,11 +456,11 @@ class Augmentations(torch.nn.ModuleDict):
 
     @property
     def stretch(self) -> float:
-        """By how much a row can become longer."""
+        """Largest factor by which a row becomes longer."""
         return math.prod((part.stretch for part in self._parts.values()), start=1.0)
 
     def names(self, of: Literal["waveform", "states"]) -> list[str]:
-        """Which of them change waveforms, or states."""
+        """Names of those that change waveforms, or states."""
         return [name for name, part in self._parts.items() if part.of == of]
 
     def forward(
@@ -487,9 +473,9 @@ class Augmentations(torch.nn.ModuleDict):
 
 
 def row_generator(seed: int, *, epoch: int, row_id: str, draw: int = 0) -> torch.Generator:
-    """The generator of one row in one epoch: no other row, and no order of rows, changes its draws.
+    """The generator of one row in one epoch, which depends on nothing else.
 
-    `draw` counts from 0 where an epoch has the row several times.
+    `draw` counts from 0 if an epoch has the row several times.
     """
     again = f".{draw}" if draw else ""
     digest = hashlib.sha256(f"{seed}/{epoch}{again}/{row_id}".encode()).digest()
@@ -497,7 +483,7 @@ def row_generator(seed: int, *, epoch: int, row_id: str, draw: int = 0) -> torch
 
 
 def _to_length(samples: np.ndarray, length: int) -> Tensor:
-    """Cut or fill with silence at the end."""
+    """Cut samples, or pad them with silence at the end."""
     return torch.from_numpy(np.pad(samples, (0, max(0, length - len(samples))))[:length].copy())
 
 
@@ -511,7 +497,7 @@ def _choice(options: Sequence[_T], generator: torch.Generator | None) -> _T:
 
 @contextmanager
 def _torch_draws_from(generator: torch.Generator | None) -> Iterator[None]:
-    """Let a library that draws from torch's own generator draw from this one."""
+    """Seed torch's default generator from `generator` inside the block."""
     if generator is None:
         yield
         return
@@ -520,33 +506,43 @@ def _torch_draws_from(generator: torch.Generator | None) -> Iterator[None]:
         yield
 
 
-def _check(name: str, value: object, right: bool, accepted: str) -> None:
-    if not right:
+def _check(name: str, value: object, valid: bool, accepted: str) -> None:
+    if not valid:
         raise ValueError(f"{name} is {value}; accepted: {accepted}")
 
 
 def _range(
     name: str, value: Sequence[float], *, least: float = -math.inf, most: float = math.inf
 ) -> tuple[float, float]:
-    right = isinstance(value, Sequence) and len(value) == 2 and least <= value[0] <= value[1] <= most
+    valid = isinstance(value, Sequence) and len(value) == 2 and least <= value[0] <= value[1] <= most
     within = (
         "" if math.isinf(least) else f" of {least:g}" + (" or more" if math.isinf(most) else f" to {most:g}")
     )
-    _check(name, value, right, f"[low, high]{within}, low at most high")
+    _check(name, value, valid, f"[low, high]{within}, low at most high")
     return float(value[0]), float(value[1])
 
 
 def _choices(name: str, value: Sequence[str], accepted: Sequence[str]) -> list[str]:
-    right = not isinstance(value, str) and len(value) > 0 and set(value) <= set(accepted)
-    _check(name, value, right, f"a list of {', '.join(accepted)}")
+    valid = not isinstance(value, str) and len(value) > 0 and set(value) <= set(accepted)
+    _check(name, value, valid, f"a list of {', '.join(accepted)}")
     return list(value)
 
 
-def _recordings(folder: str) -> list[str]:
-    files = sorted(str(path) for path in Path(folder).rglob("*") if path.suffix.lower() in _ENDINGS)
-    if not files:
-        state = "holds no audio file" if Path(folder).is_dir() else "is not a folder"
-        raise ValueError(
-            f"folder {folder} {state}; accepted: a folder of recordings (wav, flac, ogg, mp3 ...)"
-        )
-    return files
+class _Recordings:
+    """Audio files of a folder and its subfolders, one drawn at a time; `what` they are for messages."""
+
+    def __init__(self, folder: str, what: str):
+        self._files = sorted(str(path) for path in Path(folder).rglob("*") if path.suffix.lower() in _ENDINGS)
+        if not self._files:
+            state = "holds no audio file" if Path(folder).is_dir() else "is not a folder"
+            accepted = "a folder of recordings (wav, flac, ogg, mp3 ...)"
+            raise ValueError(f"folder {folder} {state}; accepted: {accepted}")
+        self._what, self._audio = what, Audio(_RATE)
+
+    def draw(self, generator: torch.Generator | None) -> Tensor:
+        """Samples `[s]` of a file."""
+        path = _choice(self._files, generator)
+        samples = torch.from_numpy(self._audio(path))
+        if not samples.any():
+            raise AudioError(f"{path}: is silent; accepted: {self._what}")
+        return samples

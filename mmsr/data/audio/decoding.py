@@ -1,17 +1,14 @@
-"""The one door for audio: a path, bytes, a file object or samples go in, 16 kHz mono comes out.
+"""Audio decoding: a path, bytes, a file object or samples in, mono samples at one rate out.
 
     path | bytes | file object ─► soundfile, else ffmpeg ─┐
                                                           ├─► checks ─► mean of channels ─► soxr ─► [s]
     (samples, rate) ──────────────────────────────────────┘                          float32 in [-1, 1]
 
-What a source holds is told by its content, never by its name. libsndfile comes first; what it does not know
-(m4a, mp4, webm ...) goes through the program ffmpeg, where that is on PATH.
-
-Beside numpy, soundfile and soxr nothing is imported before a URL asks for it, so that inference needs
-nothing else to hear a file.
+The format is detected from the content, never from the name. libsndfile comes first; what it does not read
+(m4a, mp4, webm ...) is decoded by the program ffmpeg, if that is on PATH. Nothing heavy is imported here, so
+that inference starts fast.
 """
 
-import contextlib
 import io
 import json
 import logging
@@ -20,7 +17,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO, cast
 
@@ -34,49 +31,48 @@ logger = logging.getLogger(__name__)
 
 AudioSource = str | os.PathLike[str] | bytes | BinaryIO | tuple[np.ndarray, int]
 
-# Lossy codecs, resampling and recorders that write float overshoot full scale a little, and are clipped.
-# What lies further out is a scale error, mostly integer samples that were cast to float.
+# Lossy codecs, resampling and float recorders overshoot full scale a little: such samples are clipped.
+# Larger ones are a scale error, mostly integer samples that were cast to float.
 _OVERSHOOT = 1.1
 _SCALE_ERROR = 4.0
-# A header may round; a file that ends this many seconds before its header says was cut off.
-_CUT_OFF = 0.1
+_CUT_OFF = 0.1  # seconds by which a whole file may be shorter than its header states
 
-# The containers that ffmpeg may open, by its names for them. Playlists (hls, concat ...) are not among them:
-# such a file would make it read other files, or the network.
+# The containers that ffmpeg may open. Playlists (hls, concat ...) are excluded: they make it read other files
+# or the network.
 _FFMPEG_FORMATS = "aac,ac3,amr,asf,avi,flv,matroska,mov,mpeg,mpegts"
-# What a message names of the formats; whoever has another of the thirty knows that it is one.
+# The formats that messages name.
 _KNOWN = "wav, flac, mp3, ogg"
 _KNOWN_TO_FFMPEG = "m4a, mp4, webm"
 
-# What libsndfile and ffmpeg say of a file that they do not know: it tells nobody more than that.
-_SAYS_NOTHING = re.compile(r"Format not recognised|not a regular file|whitelist|Invalid data found")
-# An MPEG frame of layer 3 begins so; nothing in UTF-8 does.
+# The messages of libsndfile and ffmpeg about an unknown format, which explain nothing more.
+_UNINFORMATIVE = re.compile(r"Format not recognised|not a regular file|whitelist|Invalid data found")
+# The start of an MPEG layer 3 frame; no UTF-8 text contains it.
 _MP3_FRAME = re.compile(rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb]")
 _MP3_WITHIN = 1 << 16  # bytes
 
 
 class AudioError(ValueError):
-    """Audio that cannot be used; the message is one line that names the source and what is accepted."""
+    """Audio that cannot be used; the message names the source and what is accepted."""
 
 
 class Audio:
-    """Reads audio from anywhere as mono samples of one rate.
+    """Reads audio as mono samples at one rate.
 
-    Accepted is any rate, any number of channels (their mean is taken) and any format that libsndfile reads,
-    or the first audio stream of one that needs ffmpeg (m4a, mp4, webm ...; the program has to be on PATH),
-    as a path, bytes, a binary file object (read from where it stands), or samples with their rate. Samples
-    are `[s]`, `[channels, s]` or `[s, channels]` (the shorter axis is the channels), floats in [-1, 1] or
-    integers, which are divided by their full scale. The level is left as it is: loudness is evidence.
+    A source is a path, a URL, bytes, a binary file object (read from its position), or samples with their
+    rate. Any rate, any number of channels (averaged) and any format of libsndfile are accepted, and the first
+    audio stream of a format that needs ffmpeg (m4a, mp4, webm ...). Samples are `[s]`, `[channels, s]` or
+    `[s, channels]` (the shorter axis is the channels), floats in [-1, 1] or integers, which are divided by
+    their full scale. The level is not normalised, since loudness carries sentiment.
 
     Args:
-        sampling_rate: Rate of what comes out, in Hz.
+        sampling_rate: Output rate in Hz.
     """
 
     def __init__(self, sampling_rate: int = 16000):
         if sampling_rate < 1:
             raise AudioError(f"sampling_rate is {sampling_rate}; accepted: a positive number of Hz")
         self.sampling_rate = sampling_rate
-        self._told_of_clipping = False
+        self._warned = False
 
     def __call__(self, source: AudioSource) -> np.ndarray:
         """Decode, mix to mono and resample one source.
@@ -85,11 +81,16 @@ class Audio:
             `[s]` float32 in [-1, 1] at `sampling_rate`.
 
         Raises:
-            AudioError: The file is missing, holds no audio that libsndfile or ffmpeg reads, is damaged or
-                ends before its header says, has no samples, or has NaN, infinite or wrongly scaled samples.
+            AudioError: The file is missing, unreadable, damaged or cut off, or its samples are none, NaN,
+                infinite or wrongly scaled.
         """
         name = _name(source)
-        samples, rate = _from_array(source, name) if isinstance(source, tuple) else _decode(source, name)
+        if isinstance(source, tuple):
+            samples, rate = _from_array(source, name)
+        else:
+            with _open(source, name) as file:
+                samples, rate = _read(file, -1, name), file.samplerate
+                _check_whole(file, len(samples), name)
         _check_samples(samples, name)
         mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
         if rate != self.sampling_rate:
@@ -102,32 +103,39 @@ class Audio:
         return self._clip(np.ascontiguousarray(mono, dtype=np.float32), name)
 
     def blocks(self, source: AudioSource, *, seconds: float = 30.0) -> Iterator[np.ndarray]:
-        """Decode a source of any length piece by piece, in memory that does not grow with it.
+        """Decode a source block by block, in memory that does not grow with its length.
 
-        What needs ffmpeg is decoded to a temporary file first.
+        A source that needs ffmpeg is decoded to a temporary file first.
 
         Args:
             source: As in a call.
-            seconds: Length of what is decoded at a time.
+            seconds: Length of a decoded block.
 
         Yields:
-            `[s]` float32 in [-1, 1] at `sampling_rate`, piece after piece.
+            `[s]` float32 in [-1, 1] at `sampling_rate`, block after block.
 
         Raises:
-            AudioError: As in a call, once the damage is reached.
+            AudioError: As in a call, when the damaged block is reached.
         """
-        name, count = _name(source), 0
-        pieces, rate = _pieces(source, name, seconds)
-        stream = None
-        if rate != self.sampling_rate:
-            stream = soxr.ResampleStream(rate, self.sampling_rate, 1, dtype="float32", quality="HQ")
-        with contextlib.closing(pieces):
-            for samples in pieces:
-                if len(samples):
+        if isinstance(source, tuple):
+            yield self(source)
+            return
+        name, read, count = _name(source), 0, 0
+        with _open(source, name) as file:
+            stream = None
+            if file.samplerate != self.sampling_rate:
+                stream = soxr.ResampleStream(file.samplerate, self.sampling_rate, 1, dtype="float32")
+            more = True
+            while more:
+                samples = _read(file, max(1, round(seconds * file.samplerate)), name)
+                read, more = read + len(samples), len(samples) > 0
+                if more:
                     _check_samples(samples, name)
+                else:
+                    _check_whole(file, read, name)
                 mono = np.ascontiguousarray(samples.mean(axis=1), dtype=np.float32)
                 if stream is not None:
-                    mono = stream.resample_chunk(mono, last=not len(samples))  # the last piece is empty
+                    mono = stream.resample_chunk(mono, last=not more)
                 if len(mono):
                     count += len(mono)
                     yield self._clip(mono, name)
@@ -136,12 +144,12 @@ class Audio:
 
     @staticmethod
     def duration(source: AudioSource) -> float:
-        """Length of a source in seconds, from its header, without decoding it.
+        """Length of a source in seconds, from its header.
 
-        Of what ffmpeg reads, mp4 and its like have such a header; others (webm, aac ...) are decoded.
+        Of the formats that need ffmpeg, only mp4, m4a and mov state it; others (webm, aac ...) are decoded.
 
         Raises:
-            AudioError: The file is missing or holds no audio that libsndfile or ffmpeg reads.
+            AudioError: The file is missing or unreadable.
         """
         name = _name(source)
         if isinstance(source, tuple):
@@ -154,8 +162,8 @@ class Audio:
 
     def _clip(self, mono: np.ndarray, name: str) -> np.ndarray:
         peak = float(np.abs(mono).max())
-        if peak > _OVERSHOOT and not self._told_of_clipping:
-            self._told_of_clipping = True
+        if peak > _OVERSHOOT and not self._warned:
+            self._warned = True
             logger.warning(
                 "%s: peak %.2f is clipped to 1; so is any later file beyond full scale", name, peak
             )
@@ -163,13 +171,13 @@ class Audio:
 
 
 def _name(source: AudioSource) -> str:
-    """How a message calls the source."""
+    """The source's name in messages."""
     if isinstance(source, tuple):
         return "samples"
     if isinstance(source, bytes):
         return f"{len(source)} bytes of audio"
     if isinstance(source, (str, os.PathLike)):
-        # a name that is not UTF-8 has characters that no terminal, page or report takes
+        # a name that is not UTF-8 cannot be printed or written to a report
         return os.fspath(source).encode(errors="backslashreplace").decode()
     if hasattr(source, "read"):
         return str(getattr(source, "name", "audio file object"))
@@ -180,7 +188,7 @@ def _name(source: AudioSource) -> str:
 
 
 def _open(source: str | os.PathLike[str] | bytes | BinaryIO, name: str) -> soundfile.SoundFile:
-    """Open a source with libsndfile, its header read; where that cannot, what ffmpeg makes of it."""
+    """Open a source with libsndfile, or what ffmpeg decodes of it."""
     file: str | BinaryIO
     if isinstance(source, str) and is_url(source):
         try:
@@ -207,17 +215,16 @@ def _open(source: str | os.PathLike[str] | bytes | BinaryIO, name: str) -> sound
     reason = ""
     if not _only_named_mp3(file):
         try:
-            # Soundfile takes the name for UTF-8, the system for bytes.
+            # as bytes: the name need not be UTF-8
             return soundfile.SoundFile(os.fsencode(file) if isinstance(file, str) and os.sep == "/" else file)
         except (OSError, RuntimeError, TypeError, ValueError) as error:  # TypeError: headerless .raw
-            # libsndfile repeats the source in front of what it has to say.
-            reason = getattr(error, "error_string", str(error))
+            reason = getattr(error, "error_string", str(error))  # without the source's name
     with _as_path(file, start) as path:
         return soundfile.SoundFile(_ffmpeg(path, name, reason))
 
 
 def _only_named_mp3(file: str | BinaryIO) -> bool:
-    """Whether libsndfile would take a file for an mp3 by its name alone, and complain on the terminal."""
+    """Whether libsndfile would take a file for an mp3 by its name alone, and print warnings."""
     if not isinstance(file, str) or not file.lower().endswith(".mp3"):
         return False
     with open(file, "rb") as opened:
@@ -225,14 +232,14 @@ def _only_named_mp3(file: str | BinaryIO) -> bool:
             return False
         opened.seek(0)
         try:
-            soundfile.SoundFile(opened).close()  # which has no name: the content tells
+            soundfile.SoundFile(opened).close()  # detected by content, as no name is passed
         except (OSError, RuntimeError):
             return True
     return False
 
 
 def _bytes_cut_off(file: str | BinaryIO, start: int) -> int:
-    """How many bytes a wav file lacks. libsndfile takes what is left of it for the whole."""
+    """How many bytes of a wav file are missing. libsndfile reads a cut file without an error."""
     if isinstance(file, str):
         with open(file, "rb") as opened:
             return _bytes_cut_off(opened, 0)
@@ -242,14 +249,14 @@ def _bytes_cut_off(file: str | BinaryIO, start: int) -> int:
     if header[:4] != b"RIFF" or header[8:12] != b"WAVE":
         return 0
     size = int.from_bytes(header[4:8], "little") + 8
-    # Who writes to a pipe cannot go back and fill in the size: it is 0 or as large as can be.
-    # Some count a missing pad byte, or the whole file for what follows the first 8 bytes.
+    # Written to a pipe, the size is 0 or the largest possible. Up to 8 bytes more are wrong counts of some
+    # programs, which include a pad byte or the RIFF header.
     return size - length if 8 < size < 0x7FFF0000 and size - length > 8 else 0
 
 
 @contextmanager
 def _as_path(file: str | BinaryIO, start: int) -> Iterator[str]:
-    """A path for a program that seeks, as mp4 wants it: a file object's rest goes to a temporary file."""
+    """A path of the audio; a file object is copied to a temporary file, since ffmpeg must seek."""
     if isinstance(file, str):
         yield file
         return
@@ -262,15 +269,10 @@ def _as_path(file: str | BinaryIO, start: int) -> Iterator[str]:
 
 
 def _ffmpeg(path: str, name: str, reason: str) -> BinaryIO:
-    """A file's first audio stream as a temporary AU file of float32, its rate and channels kept.
+    """A file's first audio stream as a temporary AU file of float32, with its rate and channels.
 
-    AU, because its header may leave the length open, which a pipe cannot go back to fill in. A file, because
-    hours of audio do not fit into memory.
-
-    Args:
-        path: The file.
-        name: How messages call it.
-        reason: Why libsndfile does not read it, empty where it was not asked.
+    AU, because its header may leave the length open, as a pipe requires; a file, because hours of audio do
+    not fit into memory. `reason` is why libsndfile does not read it.
     """
     if (program := shutil.which("ffmpeg")) is None:
         raise AudioError(
@@ -289,7 +291,7 @@ def _ffmpeg(path: str, name: str, reason: str) -> BinaryIO:
         return decoded
     decoded.close()
     told = os.fsdecode(done.stderr).strip().replace(f"file:{path}: ", "")
-    told = re.sub(r"\[[^]]* @ 0x[0-9a-f]+\] ", "", told)  # which part of ffmpeg says it, and where that lies
+    told = re.sub(r"\[[^]]* @ 0x[0-9a-f]+\] ", "", told)  # ffmpeg's component and its address
     if "matches no streams" in told:
         raise AudioError(f"{name}: has no audio stream (a video without sound?); accepted: one at least")
     lines = told.splitlines() or [f"exit code {done.returncode}"]
@@ -305,25 +307,25 @@ def _ffmpeg(path: str, name: str, reason: str) -> BinaryIO:
 
 
 def _reasons(**told: str) -> str:
-    """Why programs do not read a file, in brackets, where they say more than that they do not know it."""
+    """Why programs do not read a file, in brackets."""
     reasons = [
         f"{program}: {text.rstrip('.')}"
         for program, text in told.items()
-        if text and not _SAYS_NOTHING.search(text)
+        if text and not _UNINFORMATIVE.search(text)
     ]
     return f" ({'; '.join(reasons)})" if reasons else ""
 
 
 def _mp4_seconds(path: str | os.PathLike[str]) -> float | None:
-    """Length of the first audio stream of an mp4, m4a or mov file, None where the file is another, or unsure.
+    """Length of the first audio stream of an mp4, m4a or mov file, else None.
 
-    Other containers state no length, or that of the video, or one guessed from the bit rate.
+    Other containers state no length, that of the video, or a guess from the bit rate.
     """
     try:
         with open(path, "rb") as file:
             mp4 = file.read(8)[4:] == b"ftyp"
     except OSError:
-        return None  # _open tells what is wrong with it
+        return None  # _open raises the error
     if not mp4 or (program := shutil.which("ffprobe")) is None:
         return None
     options = ["-v", "error", "-protocol_whitelist", "file", "-format_whitelist", "mov", "-of", "json"]
@@ -333,36 +335,8 @@ def _mp4_seconds(path: str | os.PathLike[str]) -> float | None:
     return float(streams[0]["duration"]) if streams and "duration" in streams[0] else None
 
 
-def _decode(source: str | os.PathLike[str] | bytes | BinaryIO, name: str) -> tuple[np.ndarray, int]:
-    """Samples `[s, channels]` float32 and their rate."""
-    with _open(source, name) as file:
-        samples = _read(file, -1, name)
-        _check_whole(file, len(samples), name)
-        return samples, file.samplerate
-
-
-def _pieces(source: AudioSource, name: str, seconds: float) -> tuple[Generator[np.ndarray, None, None], int]:
-    """Samples `[s, channels]` float32 piece by piece, an empty one at the end, and their rate."""
-    if isinstance(source, tuple):
-        samples, rate = _from_array(source, name)
-        return (piece for piece in (samples, samples[:0])), rate
-    file = _open(source, name)
-
-    def read() -> Generator[np.ndarray, None, None]:
-        with file:
-            count, samples = 0, None
-            while samples is None or len(samples):
-                samples = _read(file, max(1, round(seconds * file.samplerate)), name)
-                count += len(samples)
-                if not len(samples):
-                    _check_whole(file, count, name)
-                yield samples
-
-    return read(), file.samplerate
-
-
 def _read(file: soundfile.SoundFile, frames: int, name: str) -> np.ndarray:
-    """The next samples `[s, channels]`, all that are left with -1."""
+    """The next samples `[s, channels]`, or all the rest with -1."""
     try:
         return file.read(frames, dtype="float32", always_2d=True)
     except RuntimeError as error:
@@ -385,12 +359,9 @@ def _from_array(source: tuple[np.ndarray, int], name: str) -> tuple[np.ndarray, 
     samples, rate = np.asarray(source[0]), int(source[1])
     if samples.ndim not in (1, 2):
         raise AudioError(f"{name}: have shape {samples.shape}; accepted: [s], [channels, s] or [s, channels]")
-    if np.issubdtype(samples.dtype, np.unsignedinteger):
-        half = 2.0 ** (8 * samples.dtype.itemsize - 1)
-        samples = (samples - half) / half
-    elif np.issubdtype(samples.dtype, np.signedinteger):
-        samples = samples / 2.0 ** (8 * samples.dtype.itemsize - 1)
-    elif not np.issubdtype(samples.dtype, np.floating):
+    if samples.dtype.kind in "iu":
+        samples = samples / 2.0 ** (8 * samples.dtype.itemsize - 1) - (samples.dtype.kind == "u")
+    elif samples.dtype.kind != "f":
         raise AudioError(f"{name}: have type {samples.dtype}; accepted: floats in [-1, 1], or integers")
     if samples.ndim == 1:
         samples = samples[:, None]

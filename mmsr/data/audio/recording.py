@@ -1,9 +1,9 @@
-"""A recording of any length, of which pieces are read: hours of it cost no more memory than seconds.
+"""Recordings of any length, read in slices from disk.
 
     any audio ─► `Audio.blocks` ─► scratch file, 16 kHz mono float32 ─► recording[a:b], `[s]`
 
-The scratch file (230 MB an hour) has no name in the file system where that is possible, and goes with the
-recording, also when the program is killed.
+The scratch file (230 MB an hour) has no name where the system allows that, so that it is deleted even if the
+program is killed.
 """
 
 import os
@@ -18,13 +18,13 @@ _BYTES = 4  # of a sample
 
 
 class Recording:
-    """Samples `[s]` float32 at 16 kHz mono on disk, read by slices as from an array.
+    """Samples `[s]` float32 at 16 kHz mono on disk, sliced like an array.
 
-    A context manager, which removes the scratch file.
+    A context manager, which deletes the scratch file on exit.
 
     Args:
-        source: Path or URL of an audio file in any format that `Audio` reads.
-        progress: Called with task, seconds decoded and seconds in all, where the file tells.
+        source: Path or URL of an audio file that `Audio` reads.
+        progress: Called with task, seconds decoded and seconds in all.
 
     Raises:
         AudioError: The file cannot be read, or is empty.
@@ -69,9 +69,9 @@ class Recording:
 
     @property
     def seconds(self) -> float:
-        """Its length."""
+        """Length in seconds."""
         return self._length / self.rate
 
     def between(self, start: float, end: float) -> np.ndarray:
-        """Its samples `[s]` between two times in seconds."""
+        """Samples `[s]` between two times in seconds."""
         return self[round(start * self.rate) : round(end * self.rate)]

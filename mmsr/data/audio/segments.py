@@ -1,10 +1,9 @@
-"""Long recordings as segments of speech, found by silero-vad.
+"""Speech segments of long recordings, found by silero-vad.
 
-    samples [s] ─► silero-vad ─► stretches of speech ─► joined over short silences, padded
-                                                        ─► cut at their quietest points ─► segments
+    samples [s] ─► silero-vad ─► speech, joined over short silences ─► padded, cut at quiet points ─► segments
 
-silero-vad (MIT, extra `segments`) brings its weights in its wheel and runs offline on torch alone. It hears a
-`Recording` as it does an array, minute by minute: hours take no more memory.
+silero-vad (MIT, extra `segments`) ships its weights in its wheel and runs offline on torch. It reads a
+`Recording` minute by minute, so that memory does not grow with the length.
 """
 
 import functools
@@ -19,16 +18,14 @@ import numpy as np
 from mmsr.records import Progress
 
 SAMPLE_RATE = 16000
-# Loudness is compared over this many seconds: a plosive's closure counts, a zero crossing does not.
-_QUIET = 0.05
-# silero-vad answers for so many samples at a time.
-_FRAME = 512
-# Recordings beyond ten minutes are heard as stripes of this many frames side by side, which is four times as
-# fast; each begins ten seconds early, to come out of silero-vad's memory as if all before had been heard.
+_QUIET = 0.05  # seconds over which loudness is measured
+_FRAME = 512  # samples in a frame of silero-vad
+# Recordings over ten minutes are read as a batch of stripes of this many frames, four times as fast. Each
+# stripe begins ten seconds early, to bring the state of silero-vad's recurrent network up to date.
 _STRIPE = 600 * SAMPLE_RATE // _FRAME
 _LEAD = 10 * SAMPLE_RATE // _FRAME
 _ABREAST = 16
-_MINUTE = 60 * SAMPLE_RATE // _FRAME  # so much is in memory at a time, of each stripe
+_MINUTE = 60 * SAMPLE_RATE // _FRAME  # frames of each stripe in memory at a time
 
 
 class Samples(Protocol):
@@ -45,32 +42,27 @@ class SegmentError(ValueError):
 
 @dataclass(frozen=True)
 class Segment:
-    """A piece of a recording.
-
-    Attributes:
-        start: Its beginning in seconds.
-        end: Its end in seconds.
-    """
+    """A piece of a recording, from `start` to `end` in seconds."""
 
     start: float
     end: float
 
     @property
     def seconds(self) -> float:
-        """Its length."""
+        """Length in seconds."""
         return self.end - self.start
 
 
 @dataclass(frozen=True, kw_only=True)
 class Segmentation:
-    """How recordings are cut; all lengths in seconds.
+    """Settings of `speech_segments`; lengths in seconds.
 
     Attributes:
-        min_seconds: Shorter speech is taken for a noise, and is in no segment.
-        max_seconds: No segment is longer, padding included; longer speech is cut at its quietest points.
+        min_seconds: Shorter speech is dropped as noise.
+        max_seconds: Longest segment with its padding; longer speech is cut at its quietest points.
         max_silence: A longer silence ends a segment.
-        padding: Kept before and after speech, up to the middle of the silence between two segments.
-        threshold: Probability from which on silero-vad's answer is speech.
+        padding: Kept before and after speech, at most to the middle of the silence between two segments.
+        threshold: Probability from which a frame counts as speech.
 
     Raises:
         SegmentError: A length is out of its range.
@@ -83,64 +75,51 @@ class Segmentation:
     threshold: float = 0.5
 
     def __post_init__(self) -> None:
-        for name, value, right, accepted in (
-            ("min_seconds", self.min_seconds, self.min_seconds > 0, "a positive number"),
-            ("max_seconds", self.max_seconds, self.max_seconds >= 1, "1 or more"),
-            (
-                "min_seconds",
-                self.min_seconds,
-                2 * self.min_seconds <= self.max_seconds,
-                f"at most half of max_seconds, {self.max_seconds / 2:g}",
-            ),
-            ("max_silence", self.max_silence, self.max_silence > 0, "a positive number"),
-            ("padding", self.padding, self.padding >= 0, "0 or more"),
-            ("threshold", self.threshold, 0 < self.threshold < 1, "between 0 and 1"),
+        half = self.max_seconds / 2
+        for name, valid, accepted in (
+            ("min_seconds", self.min_seconds > 0, "a positive number"),
+            ("max_seconds", self.max_seconds >= 1, "1 or more"),
+            ("min_seconds", self.min_seconds <= half, f"at most half of max_seconds, {half:g}"),
+            ("max_silence", self.max_silence > 0, "a positive number"),
+            ("padding", self.padding >= 0, "0 or more"),
+            ("threshold", 0 < self.threshold < 1, "between 0 and 1"),
         ):
-            if not right:
-                raise SegmentError(f"{name} is {value}; accepted: {accepted}")
+            if not valid:
+                raise SegmentError(f"{name} is {getattr(self, name)}; accepted: {accepted}")
 
 
 def speech_segments(
-    samples: Samples,
-    *,
-    min_seconds: float = Segmentation.min_seconds,
-    max_seconds: float = Segmentation.max_seconds,
-    max_silence: float = Segmentation.max_silence,
-    padding: float = Segmentation.padding,
-    threshold: float = Segmentation.threshold,
-    progress: Progress | None = None,
+    samples: Samples, settings: Segmentation | None = None, *, progress: Progress | None = None
 ) -> list[Segment]:
     """Find the speech in a recording, in segments that do not overlap, in order.
 
     Args:
-        samples: `[s]` float32 at 16 kHz, as `Audio` gives them, or a `Recording`.
-        min_seconds: See `Segmentation`, as for those that follow.
-        max_seconds: Longest segment.
-        max_silence: Longest silence in a segment.
-        padding: Kept around speech.
-        threshold: Probability of speech.
-        progress: Called with task, seconds heard and seconds in all.
+        samples: `[s]` float32 at 16 kHz, as `Audio` returns them, or a `Recording`.
+        settings: How the recording is cut.
+        progress: Called with task, seconds read and seconds in all.
 
     Raises:
-        SegmentError: A setting is out of its range, or silero-vad is missing.
+        SegmentError: silero-vad is missing, or `samples` have another shape.
     """
-    settings = Segmentation(
-        min_seconds=min_seconds,
-        max_seconds=max_seconds,
-        max_silence=max_silence,
-        padding=padding,
-        threshold=threshold,
-    )
+    settings = settings or Segmentation()
     if isinstance(samples, np.ndarray) and samples.ndim != 1:
         raise SegmentError(f"samples have shape {list(samples.shape)}; accepted: [s] at {SAMPLE_RATE} Hz")
-    padded = _padded(_speech(samples, settings, progress), len(samples) / SAMPLE_RATE, padding)
-    return [part for stretch in padded for part in cut_at_quietest(samples, stretch, settings)]
+    speech = _speech(samples, settings, progress)
+    if not speech:
+        return []
+    middles = [(segment.end + following.start) / 2 for segment, following in pairwise(speech)]
+    found: list[Segment] = []
+    bounds = pairwise([0.0, *middles, len(samples) / SAMPLE_RATE])
+    for segment, (low, high) in zip(speech, bounds, strict=True):
+        start, end = max(segment.start - settings.padding, low), min(segment.end + settings.padding, high)
+        found += cut_at_quietest(samples, Segment(start, end), settings)
+    return found
 
 
 def _speech(samples: Samples, settings: Segmentation, progress: Progress | None) -> list[Segment]:
-    """Stretches of speech without padding, those that a short silence parts joined."""
+    """Speech without padding, joined over short silences."""
     model, timestamps = silero()
-    # Silence after the end: without it, the silence that a recording ends with would count as speech.
+    # Silence is appended: otherwise silence at a recording's end would count as speech.
     ended = len(samples) + round(SAMPLE_RATE * (settings.max_silence + 0.1))
     found = timestamps(
         _probabilities(samples, -(-ended // _FRAME), model, progress),
@@ -157,7 +136,7 @@ def _speech(samples: Samples, settings: Segmentation, progress: Progress | None)
 
 
 def _probabilities(samples: Samples, frames: int, model: Any, progress: Progress | None) -> list[float]:
-    """Probability of speech in each frame; beyond the samples there is silence."""
+    """Probability of speech in each frame, with silence after the samples."""
     import torch
 
     found = np.zeros(frames, dtype=np.float32)
@@ -169,23 +148,19 @@ def _probabilities(samples: Samples, frames: int, model: Any, progress: Progress
             count = min(_MINUTE, length - low)
             block = np.stack([_frames(samples, start + low, count) for start in group])
             with torch.no_grad():
-                heard = [model(frame, SAMPLE_RATE)[:, 0] for frame in torch.from_numpy(block).unbind(1)]
-            for start, row in zip(group, torch.stack(heard, dim=1).numpy(), strict=True):
+                columns = [model(frame, SAMPLE_RATE)[:, 0] for frame in torch.from_numpy(block).unbind(1)]
+            for start, row in zip(group, torch.stack(columns, dim=1).numpy(), strict=True):
                 first = start + max(low, 0)
                 kept = row[max(-low, 0) :][: max(0, frames - first)]  # the last stripe is shorter
                 found[first : first + len(kept)] = kept
             if progress is not None:
-                done = group.start + (low + count) * len(group)
-                progress(
-                    "finding speech",
-                    min(done, frames) * _FRAME // SAMPLE_RATE,
-                    frames * _FRAME // SAMPLE_RATE,
-                )
+                done = min(group.start + (low + count) * len(group), frames)
+                progress("finding speech", done * _FRAME // SAMPLE_RATE, frames * _FRAME // SAMPLE_RATE)
     return found.tolist()
 
 
 def _frames(samples: Samples, first: int, count: int) -> np.ndarray:
-    """Frames `[count, 512]` from a place on, with silence before and after the samples."""
+    """Frames `[count, 512]` from `first` on, with silence before and after the samples."""
     low, high = first * _FRAME, (first + count) * _FRAME
     inside = samples[max(low, 0) : max(high, 0)]
     before = min(max(-low, 0), high - low)
@@ -194,7 +169,7 @@ def _frames(samples: Samples, first: int, count: int) -> np.ndarray:
 
 @functools.cache
 def silero() -> tuple[Any, Callable[..., list[dict[str, int]]]]:
-    """silero-vad's model, which has a state (one recording at a time), and what reads its probabilities."""
+    """silero-vad's model, which has a state, and its function from probabilities to timestamps."""
     import torch
 
     threads = torch.get_num_threads()
@@ -205,24 +180,12 @@ def silero() -> tuple[Any, Callable[..., list[dict[str, int]]]]:
     finally:
         torch.set_num_threads(threads)  # importing silero_vad sets one thread for the whole process
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # how it opens its own file, and torch's call to leave TorchScript
+        warnings.simplefilter("ignore")  # an unclosed file, and TorchScript's deprecation
         return silero_vad.load_silero_vad(), silero_vad.get_speech_timestamps_from_probs
 
 
-def _padded(speech: list[Segment], seconds: float, padding: float) -> list[Segment]:
-    """Each stretch with its padding, as far as the recording, or half of the silence between two, allows."""
-    if not speech:
-        return []
-    middles = [(one.end + other.start) / 2 for one, other in pairwise(speech)]
-    bounds = zip([0.0, *middles], [*middles, seconds], strict=True)
-    return [
-        Segment(max(part.start - padding, low), min(part.end + padding, high))
-        for part, (low, high) in zip(speech, bounds, strict=True)
-    ]
-
-
 def cut_at_quietest(samples: Samples, stretch: Segment, settings: Segmentation) -> Iterator[Segment]:
-    """Cut at the quietest point between half of `max_seconds` and all of it, until the rest fits."""
+    """Cut at the quietest point between `max_seconds / 2` and `max_seconds`, until the rest fits."""
     start = stretch.start
     while stretch.end - start > settings.max_seconds:
         low = start + settings.max_seconds / 2
@@ -234,7 +197,7 @@ def cut_at_quietest(samples: Samples, stretch: Segment, settings: Segmentation) 
 
 
 def _quietest(samples: Samples, low: float, high: float) -> float:
-    """The middle of the quietest 50 ms between two points, all in seconds."""
+    """Middle of the quietest 50 ms between two times, in seconds."""
     first, width = round(low * SAMPLE_RATE), round(_QUIET * SAMPLE_RATE)
     energy = np.cumsum(np.square(samples[first : round(high * SAMPLE_RATE)], dtype=np.float64))
     if len(energy) <= width:

@@ -1,10 +1,8 @@
-"""A model's frozen encoders behind a feature store, so that each file and each transcript is encoded once.
+"""A model's frozen encoders with a feature store, so that each file and each transcript is encoded once.
 
 path of a file ─► audio encoder ─► states [f, l, d] ─┐
 transcript     ─► text encoder  ─► states [t, l, d] ─┴─► store, addressed by content, encoder and settings
 """
-
-from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,7 +16,7 @@ from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor
 from mmsr.records import ATTENTION_MASK, INPUT_IDS, INPUT_VALUES, INPUT_VALUES_MASK
 
-_ENCODED_TEXTS = 64  # at a time
+_BATCH = 64  # texts
 
 
 def stored_audio(
@@ -29,14 +27,14 @@ def stored_audio(
     bf16: bool,
     dtype: Dtype = "float16",
 ) -> StoredFeatures:
-    """The model's frozen audio encoder behind a feature store: path of an audio file -> states `[f, l, d]`.
+    """The model's frozen audio encoder with a feature store: path of an audio file -> states `[f, l, d]`.
 
     Args:
         model: The model with the encoder.
         processor: Makes the encoder's inputs.
         folder: Folder of the store.
-        bf16: Encode under bfloat16 autocast, as training in mixed precision does.
-        dtype: How the store keeps the states.
+        bf16: Encode under bfloat16 autocast, as in mixed-precision training.
+        dtype: Type in which the store keeps the states.
     """
     encoder, load = model.encoder, Audio()
     encoder.audio_encoder.eval()
@@ -72,10 +70,10 @@ def stored_text(
     bf16: bool,
     dtype: Dtype = "float16",
 ) -> StoredFeatures:
-    """The model's frozen text encoder behind a feature store: transcript -> states `[t, l, d]`.
+    """The model's frozen text encoder with a feature store: transcript -> states `[t, l, d]`.
 
-    The arguments are those of `stored_audio`. An entry is addressed by its tokens, which depend on tokenizer,
-    prefix and truncation.
+    Arguments as of `stored_audio`. An entry is addressed by its tokens, which depend on tokenizer, prefix and
+    truncation.
     """
     encoder = model.encoder
     encoder.text_encoder.eval()
@@ -92,13 +90,13 @@ def stored_text(
         return list(states)
 
     def batches(texts: Sequence[str]) -> Iterator[list[str]]:
-        """Texts of equally many tokens, which need no padding."""
+        """Texts with the same number of tokens, which need no padding."""
         lengths: dict[int, list[str]] = {}
         for text in texts:
             lengths.setdefault(tokens(text).shape[1], []).append(text)
         for group in lengths.values():
-            for start in range(0, len(group), _ENCODED_TEXTS):
-                yield group[start : start + _ENCODED_TEXTS]
+            for start in range(0, len(group), _BATCH):
+                yield group[start : start + _BATCH]
 
     return StoredFeatures(
         FeatureStore(folder, dtype=dtype),

@@ -3,13 +3,9 @@
     encoder fingerprint + processing + dtype ─► maker ─┐
     content bytes ─► sha256 ───────────────────────────┴─► <root>/<maker>/ab/ab12….safetensors
 
-An entry is addressed by what it was made from, so a changed weight, a changed setting and a changed file each
-have an entry of their own. Several programs may read, write and evict in one store at the same time: an entry
-appears whole, by a rename, and a program that has read one keeps it (it is mapped from its file) after it was
-evicted.
-
-safetensors keeps bfloat16 as it is, which numpy's format cannot, checks an entry's length, and is mapped
-rather than read. One file an entry costs some 0.1 ms a lookup, far less than an encoder or a training step.
+An entry is addressed by what it was made from, so that a changed weight, setting or file has an entry of its
+own. Several programs may read, write and evict in one store at the same time: an entry appears whole, by a
+rename, and stays readable after it was evicted, since it is mapped into memory.
 """
 
 import contextlib
@@ -18,7 +14,6 @@ import json
 import logging
 import os
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -29,25 +24,26 @@ import safetensors.torch
 import torch
 
 from mmsr.data.storage import is_url, read_bytes
+from mmsr.files import atomic_write, write_file
 
 logger = logging.getLogger(__name__)
 
 Dtype = Literal["float16", "bfloat16", "float32"]
 _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
-_TOUCHED = 60.0  # seconds within which an entry's use is not noted again
-_ABANDONED = 3600.0  # seconds after which a half-written file is taken to have no writer
+_TOUCHED = 60.0  # seconds within which an entry's use is not recorded again
+_ABANDONED = 3600.0  # seconds after which the writer of a half-written file is assumed dead
 OLDER = "older"
-"""Maker of the entries of earlier releases, which nothing reads now."""
+"""Maker of the entries of earlier releases, which are not read any more."""
 
 
 class Entry(NamedTuple):
     """One file of a store.
 
     Attributes:
-        path: Where it is.
-        maker: The folder of the encoder and the processing that made it.
-        bytes: Its size.
-        used: When it was written or last read, to a minute, in seconds since 1970.
+        path: The file.
+        maker: Folder of the encoder and processing that made it.
+        bytes: Size.
+        used: Time at which it was written or last read, to a minute, in seconds since 1970.
     """
 
     path: Path
@@ -60,8 +56,8 @@ class FeatureStore:
     """Tensors on disk, addressed by what they were made from.
 
     Args:
-        root: Folder of the store; made when something is put.
-        dtype: How floating-point tensors are kept. It is part of the maker.
+        root: Folder of the store.
+        dtype: Type in which floating-point tensors are stored. It is part of the maker.
 
     Raises:
         ValueError: `dtype` is unknown.
@@ -78,22 +74,19 @@ class FeatureStore:
     # ------------------------------------------------------------------ entries
 
     def maker(self, encoder: str, processing: Mapping[str, Any], *, name: str) -> str:
-        """16 hex digits of an encoder and its processing: a folder, which `<maker>/maker.json` describes.
+        """16 hex digits of an encoder and its processing, a folder's name; `maker.json` there describes it.
 
         Args:
-            encoder: What identifies the encoder, such as `encoder_fingerprint` of it.
-            processing: All that is done to the content before and after, as plain values that JSON can hold.
-            name: Its name for people; not part of the digits.
+            encoder: The encoder's identity, such as its `encoder_fingerprint`.
+            processing: All steps before and after the encoder, as JSON values.
+            name: Name for people; not part of the digits.
         """
         made_by = {"encoder": encoder, "processing": dict(processing), "dtype": self.dtype}
         description = json.dumps(made_by, sort_keys=True)
         maker = hashlib.sha256(description.encode()).hexdigest()[:16]
         path = self.root / maker / "maker.json"
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
-            unfinished.write_text(json.dumps({"name": name, **made_by}, indent=1), encoding="utf-8")
-            os.replace(unfinished, path)
+            write_file(path, json.dumps({"name": name, **made_by}, indent=1).encode())
         return maker
 
     def key(self, maker: str, content: bytes) -> str:
@@ -101,17 +94,17 @@ class FeatureStore:
         return f"{maker}/{hashlib.sha256(content).hexdigest()}"
 
     def get(self, key: str) -> dict[str, torch.Tensor] | None:
-        """The entry's tensors, mapped from the file, or None where there is no entry.
+        """The entry's tensors, mapped from the file, or None.
 
-        An entry that cannot be read is logged and counts as missing; the next `put` replaces it.
+        An unreadable entry is logged and counts as missing; the next `put` replaces it.
         """
-        path = self._path(key)
+        path = self.path(key)
         try:
             with safetensors.safe_open(path, framework="pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}
-            with contextlib.suppress(PermissionError):  # a store may be shared for reading alone
+            with contextlib.suppress(PermissionError):  # a store may be read-only
                 if time.time() - path.stat().st_mtime > _TOUCHED:
-                    os.utime(path)  # a file's access time is not kept everywhere
+                    os.utime(path)  # not every file system keeps access times
         except FileNotFoundError:
             self.misses += 1
             return None
@@ -123,27 +116,21 @@ class FeatureStore:
         return tensors
 
     def put(self, key: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Store tensors; floating-point ones in the store's dtype, others as they are.
+        """Store tensors, floating-point ones in the store's dtype.
 
         Returns:
-            The tensors as they are stored.
+            The tensors as stored.
 
         Raises:
             ValueError: A finite value is beyond the dtype's range.
         """
         kept = {name: self._as_kept(name, tensor) for name, tensor in tensors.items()}
-        path = self._path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
-        try:
-            # save_file, killed, would leave files of names of its own, which nothing could clear away
-            unfinished.write_bytes(safetensors.torch.save(kept))
-            os.replace(unfinished, path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        with atomic_write(self.path(key)) as half:
+            half.write_bytes(safetensors.torch.save(kept))  # save_file has temporary files of its own
         return kept
 
-    def _path(self, key: str) -> Path:
+    def path(self, key: str) -> Path:
+        """The file of an entry."""
         maker, content = key.split("/")
         return self.root / maker / content[:2] / f"{content}.safetensors"
 
@@ -151,7 +138,7 @@ class FeatureStore:
         tensor = tensor.detach().cpu()
         if not tensor.is_floating_point():
             return tensor.clone(memory_format=torch.contiguous_format)
-        # A copy, because safetensors refuses tensors that share memory, as two layers of one stack do.
+        # a copy: safetensors refuses tensors that share memory, such as two layers of a stack
         kept = tensor.to(_DTYPES[self.dtype], copy=True, memory_format=torch.contiguous_format)
         if not torch.equal(kept.isfinite(), tensor.isfinite()):
             peak = tensor[tensor.isfinite()].abs().max().item()
@@ -163,37 +150,33 @@ class FeatureStore:
     # ------------------------------------------------------------------ housekeeping
 
     def entries(self) -> Iterator[Entry]:
-        """All entries, in no order; one that is evicted meanwhile is left out."""
-        for folder, _, names in os.walk(self.root):
-            for name in names:
-                if name.endswith(".safetensors"):
-                    path = Path(folder, name)
+        """All entries, in no order."""
+        for path in self.root.rglob("*.safetensors"):
+            if not _half_written(path):
+                with contextlib.suppress(FileNotFoundError):  # evicted meanwhile
+                    status = path.stat()
                     parts = path.relative_to(self.root).parts
-                    try:
-                        status = path.stat()
-                    except FileNotFoundError:
-                        continue
                     maker = parts[0] if len(parts) == 3 else OLDER
                     yield Entry(path, maker, status.st_size, status.st_mtime)
 
     def makers(self) -> list[dict[str, Any]]:
-        """`maker`, `name`, `dtype`, `entries`, `bytes` and `used` of all that have entries, largest first."""
-        found: dict[str, dict[str, Any]] = {}
+        """`maker`, `name`, `dtype`, `entries`, `bytes` and `used` of makers with entries, largest first."""
+        found: dict[str, list[Entry]] = {}
         for entry in self.entries():
-            empty = {
-                "maker": entry.maker,
-                **self._described(entry.maker),
-                "entries": 0,
-                "bytes": 0,
-                "used": 0.0,
+            found.setdefault(entry.maker, []).append(entry)
+        makers = [
+            {
+                "maker": maker,
+                **self._description(maker),
+                "entries": len(entries),
+                "bytes": sum(entry.bytes for entry in entries),
+                "used": max(entry.used for entry in entries),
             }
-            maker = found.setdefault(entry.maker, empty)
-            maker["entries"] += 1
-            maker["bytes"] += entry.bytes
-            maker["used"] = max(maker["used"], entry.used)
-        return sorted(found.values(), key=lambda maker: -maker["bytes"])
+            for maker, entries in found.items()
+        ]
+        return sorted(makers, key=lambda maker: -maker["bytes"])
 
-    def _described(self, maker: str) -> dict[str, Any]:
+    def _description(self, maker: str) -> dict[str, Any]:
         try:
             described = json.loads((self.root / maker / "maker.json").read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -201,29 +184,27 @@ class FeatureStore:
         return {"name": described["name"], "dtype": described["dtype"]}
 
     def evict(self, *, to_bytes: int | None = None, older_than: float | None = None) -> tuple[int, int]:
-        """Remove the least recently used entries; a running program encodes again what it still needs.
+        """Remove the least recently used entries, and half-written files whose writer is dead.
 
         Args:
-            to_bytes: Remove until the rest has at most so many bytes.
-            older_than: Remove all that were not used for so many seconds.
+            to_bytes: Remove entries until the rest has at most so many bytes.
+            older_than: Remove entries that were not used for so many seconds.
 
         Returns:
-            How many entries were removed, and their bytes.
+            Number of removed entries, and their bytes.
         """
         now = time.time()
-        for half in self.root.rglob("*.tmp"):
-            try:
+        for half in filter(_half_written, self.root.rglob("*")):
+            with contextlib.suppress(FileNotFoundError):  # its writer has finished
                 if now - half.stat().st_mtime > _ABANDONED:
                     half.unlink()
-            except FileNotFoundError:
-                continue  # its writer has finished
         entries = sorted(self.entries(), key=lambda entry: entry.used)
         total = sum(entry.bytes for entry in entries)
         removed = freed = 0
         for entry in entries:
             stale = older_than is not None and now - entry.used > older_than
             if not stale and (to_bytes is None or total - freed <= to_bytes):
-                break  # what follows was used later
+                break  # the rest was used later
             entry.path.unlink(missing_ok=True)
             removed, freed = removed + 1, freed + entry.bytes
         return removed, freed
@@ -236,7 +217,7 @@ class FeatureStore:
             file.write(line.encode() + b"\n")
 
     def runs(self, last: int = 5) -> list[dict[str, Any]]:
-        """`time`, `run`, `hits` and `misses` of the last runs, the last one at the end."""
+        """`time`, `run`, `hits` and `misses` of the last runs, in order."""
         try:
             lines = (self.root / "runs.jsonl").read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
@@ -244,18 +225,22 @@ class FeatureStore:
         return [json.loads(line) for line in lines[-last:]]
 
 
+def _half_written(path: Path) -> bool:
+    return path.name.startswith(".") or path.suffix == ".tmp"  # .tmp: of earlier releases
+
+
 class StoredFeatures:
-    """A frozen encoder behind a store: the path of an audio file, or a text -> states `[n, l, d]`, made once.
+    """A frozen encoder with a store: path of an audio file, or text -> states `[n, l, d]`, encoded once.
 
     Args:
-        store: Where the states are kept.
+        store: The store of the states.
         encode: Paths or texts of one batch -> the states `[n, l, d]` of each.
-        content: Path or text -> bytes that determine the states, such as `file_digest` for a path.
-        encoder: What identifies the encoder, see `encoder_fingerprint`.
+        content: Path or text -> bytes that determine the states, such as `file_digest` of a path.
+        encoder: The encoder's identity, such as its `encoder_fingerprint`.
         processing: All else that determines the states.
         name: The encoder's name for people.
-        batches: Groups inputs that can be encoded in one batch without changing each other; by default each
-            is a batch of its own.
+        batches: Groups inputs into batches whose members do not change each other's states; by default, each
+            input is a batch.
     """
 
     def __init__(
@@ -272,17 +257,17 @@ class StoredFeatures:
         self.store = store
         self._encode = encode
         self._content = content
-        self._batches = batches or (lambda inputs: ([path] for path in inputs))
+        self._batches = batches or (lambda inputs: ([source] for source in inputs))
         self._maker = store.maker(encoder, processing, name=name)
 
     def __call__(self, source: str) -> torch.Tensor:
-        """The states of a path or text as the store keeps them, the first time too: all epochs are alike."""
+        """The states of a path or text, as stored even the first time, so that all epochs are alike."""
         key = self._key(source)
         entry = self.store.get(key) or self.store.put(key, {"states": self._encode([source])[0]})
         return entry["states"]
 
     def fill(self, sources: Sequence[str]) -> Iterator[int]:
-        """Encode the paths or texts that the store lacks; yields, after each batch, how many it has."""
+        """Encode the paths or texts that the store lacks; yields how many it has, after each batch."""
         distinct = list(dict.fromkeys(sources))
         missing = [source for source in distinct if self.store.get(self._key(source)) is None]
         done = len(distinct) - len(missing)
@@ -298,10 +283,7 @@ class StoredFeatures:
 
 
 def file_digest(path: str) -> bytes:
-    """sha256 of a file's bytes, which are read again only where size, inode or a time of the file changed.
-
-    The content of a URL is read once in a process.
-    """
+    """sha256 of a file or URL, computed again in a process only if the file's size, inode or times change."""
     if is_url(path):
         return _digest(path, ())
     status = os.stat(path)
@@ -312,17 +294,14 @@ def file_digest(path: str) -> bytes:
 def _digest(path: str, version: tuple[int, ...]) -> bytes:
     if is_url(path):
         return hashlib.sha256(read_bytes(path)).digest()
-    with open(path, "rb") as file:  # in pieces: a recording of hours is gigabytes
+    with open(path, "rb") as file:  # a recording of hours has gigabytes
         return hashlib.file_digest(file, "sha256").digest()
 
 
 def encoder_fingerprint(module: torch.nn.Module) -> str:
-    """Identify an encoder by its weights: sha256 of the names, types, shapes and bytes of its state dict.
+    """The 64 hex digits of sha256 over the names, types, shapes and bytes of a module's state dict.
 
-    What is no weight (the kind of a layer, an option) is not covered: it belongs in `processing`.
-
-    Returns:
-        64 hex digits.
+    They do not cover kinds of layers and options, which belong in `processing`.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):

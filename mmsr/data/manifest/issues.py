@@ -1,4 +1,4 @@
-"""What can be wrong with data, as messages that name file, row, column, value and what is accepted."""
+"""Issues of data, as messages that name file, row, column, value and what is accepted."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ _SHOWN_ISSUES = 20
 
 @dataclass(frozen=True)
 class Issue:
-    """One thing that is wrong in a manifest.
+    """A problem in a manifest.
 
     Attributes:
         file: Name of the manifest.
-        row: Row as seen in the file (module docstring), None for the table as a whole.
-        column: Column's name, None for the row as a whole.
+        row: Row number as seen in the file, None for the whole table.
+        column: Name of the column, None for the whole row.
         problem: What is wrong, with the value, and what is accepted.
-        code: Its kind, such as `label-unknown`, by which a check counts, filters and forgives.
+        code: The kind of issue, such as `label-unknown`.
         severity: A manifest with an error is refused, one with warnings is not.
     """
 
@@ -34,10 +34,10 @@ class Issue:
 
 
 class ManifestError(ValueError):
-    """A manifest that cannot be used; the message has one line per issue, the first 20 and then a count.
+    """A manifest that cannot be used; the message has a line for each of the first 20 issues, and a count.
 
     Attributes:
-        issues: Every issue found, in the order of the rows.
+        issues: Every issue, by row.
     """
 
     def __init__(self, issues: Sequence[Issue]):

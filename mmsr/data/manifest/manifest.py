@@ -1,10 +1,10 @@
-"""A manifest: the table of utterances that training, prediction and evaluation read.
+"""Manifests: the tables of utterances for training, prediction and evaluation.
 
     csv | tsv | jsonl | parquet | xlsx | Hub dataset ─► chunks of columns ─► checks ─► datasets.Dataset
 
-Every value is text and stays what it was: nothing guesses that `007` is a number or that `NA` is missing.
-Checks run over whole columns, and a table of more than 64 MB is kept on disk and mapped into memory, so a
-million rows open in seconds. Audio is a path or a URL (`mmsr.data.storage`), decoded when it is used.
+Every value is text and is not changed: `007` is no number, and `NA` is not missing. Checks run over whole
+columns, and a table of more than 64 MB is kept on disk and mapped into memory, so that a million rows open in
+seconds. Audio is a path or a URL (`mmsr.data.storage`), decoded when it is used.
 """
 
 import hashlib
@@ -23,55 +23,42 @@ import pyarrow.compute as pc
 from datasets.table import InMemoryTable
 
 from mmsr.data.manifest.issues import Issue, ManifestError
-from mmsr.data.manifest.tables import Chunk, Column, Part, chunks, is_blank, parts
+from mmsr.data.manifest.tables import Chunk, Column, Part, as_list, chunks, is_blank, parts
 from mmsr.data.storage import missing, read_bytes, resolve
 from mmsr.records import Utterance
-
-__all__ = [
-    "COLUMNS",
-    "ExaminedManifest",
-    "Issue",
-    "ManifestError",
-    "column_of",
-    "distinct",
-    "examine_manifest",
-    "fingerprint",
-    "load_manifest",
-    "rows_with",
-    "stream_manifest",
-    "utterances",
-]
 
 logger = logging.getLogger(__name__)
 
 COLUMNS = ("id", "audio", "text", "asr_text", "label", "rationale", "language", "speaker", "split", "kind")
-DURATION = "duration"  # optional: seconds, where a table knows them, so that no file is opened for them
+DURATION = "duration"  # optional: seconds of audio
 _UTTERANCE = ("audio", "text", "asr_text")  # a row needs one of them
 _READ = (*COLUMNS, DURATION)
-_ORDER = ("audio", *(column for column in _READ if column != "audio"))  # of a row's issues
+_ORDER = ("audio", *(column for column in _READ if column != "audio"))  # of the issues of a row
 _FEATURES = datasets.Features(
     {column: datasets.Value("string") for column in COLUMNS} | {DURATION: datasets.Value("float64")}
 )
-_IN_MEMORY = 64 * 2**20  # bytes of a table beyond which it is kept on disk
+_IN_MEMORY = 64 * 2**20  # bytes; a larger table is kept on disk
 _SHOWN_LABELS = 20
-_scratch: list[tempfile.TemporaryDirectory[str]] = []  # where; made when it is needed, removed at exit
+_scratch: list[tempfile.TemporaryDirectory[str]] = []  # of tables on disk; removed at exit
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class ExaminedManifest:
-    """What a manifest holds, and what is wrong in it.
+    """A manifest's rows and its issues.
 
     Attributes:
         rows: The usable rows; a value with an issue is None.
         numbers: Number `[n]` of each of these rows as seen in its file (`mmsr.data.manifest.tables`).
-        issues: Every issue, those of the table first, then in the order of the rows.
+        issues: Every issue, those of the table first, then by row.
+        columns: All columns of the file.
     """
 
     rows: datasets.Dataset
     numbers: np.ndarray
     issues: tuple[Issue, ...]
+    columns: tuple[str, ...]
 
 
 def load_manifest(
@@ -84,27 +71,26 @@ def load_manifest(
     check_audio: bool = True,
     require: Sequence[str] = (),
 ) -> datasets.Dataset:
-    """Read and check a manifest whole.
+    """Read and check a manifest.
 
-    Every row has exactly the columns `COLUMNS`, each text or None: a blank value is None, so is a column that
-    the file lacks; `audio` is an absolute path or a URL; a missing `id` is `<file's stem>-<row number>`.
-    Where the file has a column `duration` (seconds of audio), that is a further column, of numbers. Columns
-    with other names are dropped, which is logged once; so is the number of blank rows.
+    Rows have exactly the columns `COLUMNS`, each text or None: a blank value and a missing column are None;
+    `audio` is an absolute path or a URL; a missing `id` is `<file's stem>-<row number>`. A column `duration`
+    (seconds of audio) is kept as numbers. Other columns are dropped. Dropped columns and the number of blank
+    rows are logged.
 
     Args:
-        source: A csv, tsv, jsonl, parquet or xlsx file (its first sheet), as a path or as a URL that fsspec
+        source: A csv, tsv, jsonl, parquet or xlsx file (its first sheet), as a path or a URL that fsspec
             knows; or a folder or id of a dataset in the Hub's format (`owner/name`, `owner/name:config`),
-            whose splits are the column `split`. Text files are UTF-8.
-        labels: The label set. Other labels are issues; a number that is not a label itself is its index.
-        split: Keep the rows of this split alone. All rows are checked nevertheless.
+            whose splits become the column `split`. Text files are UTF-8.
+        labels: The label set. Other labels are issues; a number that is not a label is an index.
+        split: Return only rows of this split. All rows are checked.
         columns: Where a column has another name in the file, `{"rationale": "human_justification"}`.
-        label_map: What labels are called in the file, `{"pos": "positive"}`; others stay what they are. A
-            name that no row has is logged.
+        label_map: Labels by their name in the file, `{"pos": "positive"}`. A name that no row has is logged.
         check_audio: Whether a missing audio file is an issue. URLs are not requested.
         require: Columns in which a missing value is an issue.
 
     Raises:
-        ManifestError: The file cannot be read, or has issues; or no row is in `split`.
+        ManifestError: The file cannot be read or has issues, or no row is in `split`.
     """
     examined = examine_manifest(
         source,
@@ -116,7 +102,14 @@ def load_manifest(
     )
     if examined.issues:
         raise ManifestError(examined.issues)
-    return examined.rows if split is None else _in_split(examined.rows, split, os.path.basename(source))
+    if split is None:
+        return examined.rows
+    chosen = rows_with(examined.rows, "split", [split])
+    if not len(chosen):
+        accepted = ", ".join(distinct(examined.rows, "split")) or "none, since no row names a split"
+        problem = f"no row is in {split!r}; accepted: {accepted}"
+        raise ManifestError([Issue(os.path.basename(source), None, "split", problem, code="split-empty")])
+    return examined.rows.select(chosen)
 
 
 def examine_manifest(
@@ -128,28 +121,20 @@ def examine_manifest(
     check_audio: bool = True,
     require: Sequence[str] = (),
 ) -> ExaminedManifest:
-    """Read a manifest whole, and return its issues instead of raising.
+    """Read a manifest and return its issues instead of raising them.
 
-    Arguments and rows are `load_manifest`'s.
+    Arguments and rows as of `load_manifest`.
 
     Raises:
         ManifestError: The file cannot be read at all.
     """
-    table = _Table(
-        os.path.basename(os.fspath(source)),
-        labels=labels,
-        columns=columns or {},
-        label_map=label_map or {},
-        check_audio=check_audio,
-        require=require,
-    )
+    table = _Table(source, labels, columns or {}, label_map or {}, check_audio, require)
     for part in parts(source):
-        if columns is None or "audio" not in columns:
-            table.rename("audio", part.audio_column)
+        table.begin(part)
         broken: list[Issue] = []
         for chunk in chunks(part, table.wanted, broken):
-            table.keep(part, *table.take(part, chunk))
-        table.add(part, broken)
+            table.keep(*table.take(chunk))
+        table.add(broken)
     return table.finish()
 
 
@@ -163,36 +148,28 @@ def stream_manifest(
     check_audio: bool = False,
     require: Sequence[str] = (),
 ) -> Iterator[Row]:
-    """Read a manifest row by row, for one that fits neither memory nor disk (shards on another machine).
+    """Read a manifest row by row, for one that fits neither in memory nor on disk.
 
-    Arguments and rows are `load_manifest`'s, but that audio inside a table comes as its bytes, that an id may
-    be there twice, and that names in `label_map` may be there in vain.
+    Arguments and rows as of `load_manifest`, except that audio inside a table comes as bytes, and that ids
+    and unused names of `label_map` are not checked.
 
     Yields:
-        Rows, `{column: text or None}`, with `duration` a number where the file has it.
+        Rows, `{column: text or None}`, with `duration` a number if the file has it.
 
     Raises:
-        ManifestError: The file cannot be read; or some rows have issues, before the first of them is given.
+        ManifestError: The file cannot be read; or a chunk of rows has issues, before its first row.
     """
-    name = os.path.basename(os.fspath(source))
     for part in parts(source):
         if split is not None and part.split not in (None, split):
             continue
-        table = _Table(
-            name,
-            labels=labels,
-            columns=columns or {},
-            label_map=label_map or {},
-            check_audio=check_audio,
-            require=require,
-        )
-        if columns is None or "audio" not in columns:
-            table.rename("audio", part.audio_column)
+        table = _Table(source, labels, columns or {}, label_map or {}, check_audio, require)
+        table.begin(part)
         broken: list[Issue] = []
         for chunk in chunks(part, table.wanted, broken, stream=True):
-            rows, numbers = table.take(part, chunk)
-            table.add(part, broken)
-            table.refuse(numbers)
+            rows, numbers = table.take(chunk)
+            table.add(broken)
+            if issues := table.issues(len(numbers), streamed=True):
+                raise ManifestError(issues)
             if not table.has_durations:
                 rows = rows.drop_columns(DURATION)
             for row in rows.to_pylist():
@@ -202,21 +179,18 @@ def stream_manifest(
 
 
 def utterances(rows: datasets.Dataset) -> list[Utterance]:
-    """A manifest's rows as records, all in memory."""
+    """A manifest's rows as records in memory."""
     return [Utterance.from_row(row) for row in rows.to_list()]
 
 
 def column_of(rows: datasets.Dataset, column: str) -> pa.ChunkedArray:
-    """A column `[n]` as Arrow has it, without a Python value for each row.
-
-    `datasets` would gather selected rows one by one, which takes a minute where this takes a second.
-    """
+    """A column `[n]` in Arrow; `datasets` would gather selected rows one by one, sixty times slower."""
     values = rows.data.column(column)
     return values if rows._indices is None else values.take(rows._indices.column(0))
 
 
 def distinct(rows: datasets.Dataset, column: str) -> list[str]:
-    """The values of a column, sorted, without None."""
+    """A column's distinct values, sorted, without None."""
     return sorted(value for value in pc.unique(column_of(rows, column)).to_pylist() if value is not None)
 
 
@@ -227,10 +201,9 @@ def rows_with(rows: datasets.Dataset, column: str, values: Sequence[str]) -> np.
 
 
 def fingerprint(dataset: datasets.Dataset) -> str:
-    """Identify data by their content: 16 hex digits over the rows, in order, and their audio files' bytes.
+    """16 hex digits that identify data by their content: the rows, in order, and the bytes of their audio.
 
-    Where the audio files lie and what they are called does not count, so the same data in another folder or
-    on another machine have the same fingerprint. (Rows without an `id` have one made of the manifest's name.)
+    Names and folders of audio files do not count. (The id of a row without `id` has the manifest's name.)
 
     Raises:
         OSError: An audio file cannot be read.
@@ -241,7 +214,7 @@ def fingerprint(dataset: datasets.Dataset) -> str:
             values = batch[name].combine_chunks()
             if name == "audio" and values.null_count < len(values):
                 with ThreadPoolExecutor() as pool:
-                    values = pa.array(list(pool.map(_file_digest, values.to_pylist())), pa.string())
+                    values = pa.array(list(pool.map(_digest, values.to_pylist())), pa.string())
             lengths = pc.fill_null(pc.binary_length(values), -1)
             digest.update(lengths.to_numpy().astype("<i8").tobytes())
             whole = pa.ListArray.from_arrays([0, len(values)], pc.fill_null(values, ""))
@@ -249,209 +222,196 @@ def fingerprint(dataset: datasets.Dataset) -> str:
     return digest.hexdigest()[:16]
 
 
-def _file_digest(reference: str | None) -> str | None:
+def _digest(reference: str | None) -> str | None:
     return None if reference is None else hashlib.sha256(read_bytes(reference)).hexdigest()
 
 
-def _in_split(rows: datasets.Dataset, split: str, name: str) -> datasets.Dataset:
-    chosen = rows_with(rows, "split", [split])
-    if not len(chosen):
-        accepted = ", ".join(distinct(rows, "split")) or "none, since no row names a split"
-        problem = f"no row is in {split!r}; accepted: {accepted}"
-        raise ManifestError([Issue(name, None, "split", problem, code="split-empty")])
-    return rows.select(chosen)
-
-
 class _Table:
-    """Turns a table's raw columns into checked ones, a chunk at a time, and collects its issues."""
+    """Checks a table's columns chunk by chunk, and collects the rows and their issues."""
 
     def __init__(
         self,
-        name: str,
-        *,
+        source: str | os.PathLike[str],
         labels: Sequence[str] | None,
         columns: Mapping[str, str],
         label_map: Mapping[str, str],
         check_audio: bool,
         require: Sequence[str],
     ):
-        self.name = name
+        self.name = os.path.basename(os.fspath(source))
         self.labels = None if labels is None else list(labels)
         for column in (*columns, *require):
             if column not in _READ:
                 problem = f"is no manifest column; accepted: {', '.join(COLUMNS)}"
-                raise self._error(column, problem, "column-unknown")
+                raise ManifestError([Issue(self.name, None, column, problem, code="column-unknown")])
         for called, label in label_map.items():
             if self.labels is not None and label not in self.labels:
                 problem = f"label_map says that {called!r} is {label!r}; accepted: {', '.join(self.labels)}"
-                raise self._error("label", problem, "label-unknown")
+                raise ManifestError([Issue(self.name, None, "label", problem, code="label-unknown")])
         self.label_map = label_map
         self.source_of = {column: columns.get(column, column) for column in _READ}
-        self.wanted = frozenset(self.source_of.values())
-        self.renamed = dict(columns)
+        self.renamed = columns
         self.check_audio = check_audio
         self.require = require
         self.found: dict[str, None] = {}  # the file's columns, in order
         self.called: dict[str, None] = {}  # the file's labels, in order
         self.blank = 0
         self._spool = _Spool()
-        self._parts: dict[str, int] = {}  # source of each part -> its place
-        self._taken: list[tuple[Part, np.ndarray]] = []  # numbers of the rows kept of each chunk
-        self._issues: list[tuple[tuple[int, int, int], Issue]] = []  # with part, row and rank
+        self._place = -1  # of the part that is read
+        self._taken: list[tuple[int, Part, np.ndarray]] = []  # place, part and row numbers of each chunk
+        self._issues: list[tuple[tuple[int, int, int], Issue]] = []  # with place, row and rank
 
-    def rename(self, column: str, name: str) -> None:
-        """Set the name of a column in the files to come."""
-        self.source_of[column] = name
-        self.wanted = frozenset(self.source_of.values())
+    def begin(self, part: Part) -> None:
+        """Begin to read a part."""
+        self._part, self._place = part, self._place + 1
+        if "audio" not in self.renamed:
+            self.source_of["audio"] = part.audio_column
+
+    @property
+    def wanted(self) -> frozenset[str]:
+        """Names of the file's columns that are read."""
+        return frozenset(self.source_of.values())
 
     @property
     def has_durations(self) -> bool:
         """Whether the file has that column."""
         return self.source_of[DURATION] in self.found
 
-    def add(self, part: Part, issues: Sequence[Issue]) -> None:
-        """Keep issues that a part's reader found."""
-        self._issues += [((self._place(part), issue.row or 0, -1), issue) for issue in issues]
+    def add(self, issues: Sequence[Issue]) -> None:
+        """Keep issues of the part's reader."""
+        self._issues += [((self._place, issue.row or 0, -1), issue) for issue in issues]
 
-    def take(self, part: Part, chunk: Chunk) -> tuple[pa.Table, np.ndarray]:
-        """Check a chunk's rows: those that are not blank, and their numbers `[n]`."""
+    def take(self, chunk: Chunk) -> tuple[pa.Table, np.ndarray]:
+        """Check a chunk; returns its rows that are not blank, and their numbers `[n]`."""
         self.found.update(dict.fromkeys(chunk.names))
-        given = {
-            column: chunk.columns[name] for column, name in self.source_of.items() if name in chunk.columns
-        }
+        given = {name: chunk.columns[key] for name, key in self.source_of.items() if key in chunk.columns}
         numbers = chunk.numbers
-        blank = np.full(len(numbers), chunk.whole)  # one with a value in a column that is not read is not
+        blank = np.full(len(numbers), chunk.whole)  # unknown if columns were left out
         for values in chunk.columns.values() if chunk.whole else ():
             blank &= _blank(values)
         if blank.any():
             self.blank += int(blank.sum())
             numbers = numbers[~blank]
             given = {column: _only(values, ~blank) for column, values in given.items()}
-        report = _Report(self._issues, self._place(part), part.name, numbers)
-        missing_column = pa.nulls(len(numbers), pa.string())
-        texts = {
-            column: _as_text(given[column], column, report) if column in given else missing_column
-            for column in _READ
-        }
+        part, self._numbers, report = self._part, numbers, self._report
+        texts = dict.fromkeys(_READ, pa.nulls(len(numbers), pa.string()))
+        texts |= {column: _as_text(values, column, report) for column, values in given.items()}
         if part.split is not None and texts["split"].null_count == len(numbers):
             texts["split"] = pa.array([part.split] * len(numbers), pa.string())
-        silent = np.logical_and.reduce([_nulls(texts[column]) for column in _UTTERANCE])
-        report(
-            silent, "audio", lambda _: "no audio and no text; accepted: at least one of the two", "row-empty"
-        )
+        empty = np.logical_and.reduce([_nulls(texts[column]) for column in _UTTERANCE])
+        report(empty, "audio", "no audio and no text; accepted: at least one of the two", "row-empty")
         for column in self.require:
             problem = f"is missing; accepted: {self._accepted(column)}"
-            report(_nulls(texts[column]), column, lambda _, it=problem: it, "value-missing")  # type: ignore[misc]
-        texts["id"] = _identities(texts["id"], part.stem, numbers)
-        texts["audio"] = self._audio(texts["audio"], part.folder, report)
-        texts["label"] = self._label(texts["label"], report)
+            report(_nulls(texts[column]), column, problem, "value-missing")
+        made = pc.binary_join_element_wise(part.stem, pa.array(numbers).cast(pa.string()), "-")
+        texts["id"] = pc.coalesce(texts["id"], made)
+        texts["audio"] = self._audio(texts["audio"])
+        texts["label"] = self._label(texts["label"])
         columns: dict[str, pa.Array] = {**texts, DURATION: _durations(texts[DURATION], report)}
         return pa.table(columns, schema=_FEATURES.arrow_schema), numbers
 
-    def keep(self, part: Part, rows: pa.Table, numbers: np.ndarray) -> None:
+    def _report(self, rows: np.ndarray, column: str, problem: str | Callable[[int], str], code: str) -> None:
+        """Add an issue for each row of the chunk where `rows [n]` is true."""
+        rank = _ORDER.index(column)
+        for row in np.flatnonzero(rows).tolist():
+            number, text = int(self._numbers[row]), problem if isinstance(problem, str) else problem(row)
+            issue = Issue(self._part.name, number, column, text, code=code)
+            self._issues.append(((self._place, number, rank), issue))
+
+    def keep(self, rows: pa.Table, numbers: np.ndarray) -> None:
         """Add checked rows to the table."""
         self._spool.write(rows)
-        self._taken.append((part, numbers))
+        self._taken.append((self._place, self._part, numbers))
 
-    def refuse(self, numbers: np.ndarray) -> None:
-        """Raise what was found so far, of the table as a whole if it lacks a column."""
+    def issues(self, rows: int, *, streamed: bool = False) -> tuple[Issue, ...]:
+        """Issues so far in order, those of the whole table instead of their repetition in each row.
+
+        Args:
+            rows: Number of the rows so far.
+            streamed: Whether more rows may follow, so that none is no issue.
+        """
         ordered = [issue for _, issue in sorted(self._issues, key=lambda entry: entry[0])]
-        whole, echoes = self._check_whole(len(numbers), ordered) if len(numbers) else ([], set())
-        if issues := [*whole, *(issue for issue in ordered if issue.column not in echoes)]:
-            raise ManifestError(issues)
-
-    def finish(self) -> ExaminedManifest:
-        """The table and its issues, those of the whole in place of their echoes in every row."""
-        rows = self._spool.finish()
-        if not self.has_durations:
-            rows = rows.remove_columns(DURATION)
-        numbers = [numbers for _, numbers in self._taken]
-        self._check_identities(rows)
-        ordered = [issue for _, issue in sorted(self._issues, key=lambda entry: entry[0])]
-        whole, echoes = self._check_whole(len(rows), ordered)
-        if dropped := [column for column in self.found if column not in self.wanted]:
-            logger.warning("%s: columns not used: %s", self.name, ", ".join(dropped))
-        if vain := [label for label in self.label_map if label not in self.called]:
-            there = ", ".join(map(repr, list(self.called)[:_SHOWN_LABELS])) or "none"
-            there += " ..." if len(self.called) > _SHOWN_LABELS else ""
-            names = ", ".join(map(repr, vain))
-            logger.warning(
-                "%s: label_map names %s, which no row has; labels there: %s", self.name, names, there
-            )
-        if self.blank:
-            logger.warning("%s: %d blank rows left out", self.name, self.blank)
-        return ExaminedManifest(
-            rows=rows,
-            numbers=np.concatenate(numbers) if numbers else np.zeros(0, dtype=np.int64),
-            issues=(*whole, *(issue for issue in ordered if issue.column not in echoes)),
-        )
-
-    def _check_whole(
-        self, rows: datasets.Dataset, issues: list[Issue]
-    ) -> tuple[list[Issue], set[str | None]]:
-        """Issues of the table as a whole, and the columns whose issues in every row they stand for."""
         if not rows:
             problem = "has no rows; accepted: at least one"
-            return ([] if issues else [Issue(self.name, None, None, problem, code="table-empty")]), set()
+            none = [Issue(self.name, None, None, problem, code="table-empty")]
+            return tuple(ordered or ([] if streamed else none))
         found = ", ".join(self.found)
         absent = {column for column in COLUMNS if self.source_of[column] not in self.found}
-        echoes: set[str | None] = set(absent.intersection((*self.renamed, *self.require)))
+        repeated: set[str | None] = set(absent.intersection((*self.renamed, *self.require)))
         whole = []
         for column in COLUMNS:
-            if column in echoes:
+            if column in repeated:
                 problem = f"{self.source_of[column]!r} is not in the file; found: {found}"
                 whole.append(Issue(self.name, None, column, problem, code="column-missing"))
         if absent.issuperset(_UTTERANCE):
             problem = f"none of {', '.join(_UTTERANCE)} is in the file; found: {found}"
             problem += f"; accepted: {', '.join(COLUMNS)}"
             whole.append(Issue(self.name, None, None, problem, code="column-missing"))
-            echoes.add("audio")  # of which each row has the issue that it has neither
-        return whole, echoes
+            repeated.add("audio")  # the column of `row-empty`
+        return (*whole, *(issue for issue in ordered if issue.column not in repeated))
+
+    def finish(self) -> ExaminedManifest:
+        """All rows and issues."""
+        rows = self._spool.finish()
+        if not self.has_durations:
+            rows = rows.remove_columns(DURATION)
+        numbers = [numbers for _, _, numbers in self._taken]
+        self._check_identities(rows)
+        wanted = self.wanted
+        if dropped := [column for column in self.found if column not in wanted]:
+            logger.warning("%s: columns not used: %s", self.name, ", ".join(dropped))
+        if vain := [label for label in self.label_map if label not in self.called]:
+            there = ", ".join(map(repr, list(self.called)[:_SHOWN_LABELS])) or "none"
+            there += " ..." if len(self.called) > _SHOWN_LABELS else ""
+            message = "%s: label_map names %s, which no row has; labels there: %s"
+            logger.warning(message, self.name, ", ".join(map(repr, vain)), there)
+        if self.blank:
+            logger.warning("%s: %d blank rows left out", self.name, self.blank)
+        return ExaminedManifest(
+            rows=rows,
+            numbers=np.concatenate(numbers) if numbers else np.zeros(0, dtype=np.int64),
+            issues=self.issues(len(rows)),
+            columns=tuple(self.found),
+        )
 
     def _check_identities(self, rows: datasets.Dataset) -> None:
         if not len(rows) or pc.count_distinct(rows.data.column("id")).as_py() == len(rows):
             return
         identities = rows["id"][:]
-        places = [(part, int(number)) for part, numbers in self._taken for number in numbers]
-        first_place: dict[str, tuple[Part, int]] = {}
-        for identity, (part, number) in zip(identities, places, strict=True):
-            first, row = first_place.setdefault(identity, (part, number))
-            if (first, row) != (part, number):
-                where = "" if first == part else f" of {first.name}"
+        places = [(place, part, int(n)) for place, part, numbers in self._taken for n in numbers]
+        first: dict[str, tuple[int, Part, int]] = {}
+        for identity, (place, part, number) in zip(identities, places, strict=True):
+            other, holder, row = first.setdefault(identity, (place, part, number))
+            if (other, row) != (place, number):
+                where = "" if other == place else f" of {holder.name}"
                 problem = f"{identity!r} is the id of row {row}{where} too; accepted: each id once"
                 issue = Issue(part.name, number, "id", problem, code="id-twice")
-                self._issues.append(((self._place(part), number, _ORDER.index("id")), issue))
+                self._issues.append(((place, number, _ORDER.index("id")), issue))
 
-    def _audio(self, audio: pa.Array, folder: str, report: "_Report") -> pa.Array:
+    def _audio(self, audio: pa.Array) -> pa.Array:
+        """Absolute references."""
         given = audio.to_pylist()
-        resolved = [None if value is None else resolve(value, folder) for value in given]
+        resolved = [None if value is None else resolve(value, self._part.folder) for value in given]
         if self.check_audio:
             asked = list(dict.fromkeys(value for value in resolved if value is not None))
             with ThreadPoolExecutor() as pool:
-                reason = dict(zip(asked, pool.map(missing, asked), strict=True))
-            reason_of = [None if value is None else reason[value] for value in resolved]
-            report(
-                np.array([why is not None for why in reason_of], dtype=bool),
-                "audio",
-                lambda row: f"{given[row]!r} {reason_of[row]}; accepted: {self._accepted('audio')}",
-                "audio-missing",
-            )
+                reasons = dict(zip(asked, pool.map(missing, asked), strict=True))
+            why = [None if value is None else reasons[value] for value in resolved]
+            accepted = f"accepted: {self._accepted('audio')}"
+            lost = np.array([reason is not None for reason in why], dtype=bool)
+            self._report(lost, "audio", lambda row: f"{given[row]!r} {why[row]}; {accepted}", "audio-missing")
         return pa.array(resolved, pa.string())
 
-    def _label(self, label: pa.Array, report: "_Report") -> pa.Array:
-        """Each label as the label set has it: by name, by what `label_map` calls it, or by index."""
+    def _label(self, label: pa.Array) -> pa.Array:
+        """Each label as a name of the label set, from a name, a name of `label_map`, or an index."""
         encoded = label.dictionary_encode()
         names = encoded.dictionary.to_pylist()
         self.called |= dict.fromkeys(names)
         known = [self._known(name) for name in names]
         code = pc.fill_null(encoded.indices, len(names)).to_numpy()
-        unknown = np.array([*(name is None for name in known), False])  # the last is a row without label
-        report(
-            unknown[code],
-            "label",
-            lambda row: f"{names[code[row]]!r} is unknown; accepted: {self._accepted('label')}",
-            "label-unknown",
-        )
+        unknown = np.array([*(name is None for name in known), False])  # the last for no label
+        problem = f"is unknown; accepted: {self._accepted('label')}"
+        self._report(unknown[code], "label", lambda row: f"{names[code[row]]!r} {problem}", "label-unknown")
         return pa.array(known, pa.string()).take(encoded.indices)
 
     def _known(self, label: str) -> str | None:
@@ -469,32 +429,9 @@ class _Table:
             return f"{', '.join(self.labels)}, or their indices 0 to {len(self.labels) - 1}"
         return "text"
 
-    def _place(self, part: Part) -> int:
-        return self._parts.setdefault(f"{part.source} {part.split}", len(self._parts))
-
-    def _error(self, column: str, problem: str, code: str) -> ManifestError:
-        return ManifestError([Issue(self.name, None, column, problem, code=code)])
-
-
-@dataclass(frozen=True)
-class _Report:
-    """Takes the issues of a chunk's rows."""
-
-    issues: list[tuple[tuple[int, int, int], Issue]]
-    place: int
-    name: str
-    numbers: np.ndarray
-
-    def __call__(self, rows: np.ndarray, column: str, problem: Callable[[int], str], code: str) -> None:
-        """Add an issue for each row of which `rows [n]` is true; `problem` describes a row's."""
-        rank = _ORDER.index(column)
-        for row in np.flatnonzero(rows):
-            issue = Issue(self.name, int(self.numbers[row]), column, problem(int(row)), code=code)
-            self.issues.append(((self.place, int(self.numbers[row]), rank), issue))
-
 
 class _Spool:
-    """Collects tables in memory, and on disk when they become large."""
+    """Collects tables in memory, or on disk if they are large."""
 
     def __init__(self) -> None:
         self._tables: list[pa.Table] = []
@@ -524,24 +461,23 @@ class _Spool:
         return datasets.Dataset(InMemoryTable(table))
 
 
-def _as_text(values: Column, column: str, report: _Report) -> pa.Array:
-    """Values as a person wrote them: 3.0 from a spreadsheet's or a table's float column is 3."""
+def _as_text(values: Column, column: str, report: Callable[..., None]) -> pa.Array:
+    """Values as text, as a person writes them: 3.0 of a spreadsheet or a float column is 3."""
     if isinstance(values, pa.Array) and pa.types.is_dictionary(values.type):
         values = values.dictionary_decode()
     if isinstance(values, pa.Array) and (pa.types.is_integer(values.type) or _is_text(values.type)):
         text = values.cast(pa.string())
         return pc.if_else(pc.equal(pc.utf8_trim_whitespace(text), ""), None, text)
-    plain = values.to_pylist() if isinstance(values, pa.Array) else values
+    plain = as_list(values)
     no_text = np.array([isinstance(value, (list, dict, bytes)) for value in plain], dtype=bool)
-    what = lambda row: f"holds a {type(plain[row]).__name__}; accepted: text"  # noqa: E731
-    report(no_text, column, what, "value-no-text")
-    return pa.array(
-        [None if bad else _text(value) for value, bad in zip(plain, no_text, strict=True)], pa.string()
+    report(
+        no_text, column, lambda row: f"holds a {type(plain[row]).__name__}; accepted: text", "value-no-text"
     )
+    return pa.array(map(_text, plain), pa.string())
 
 
 def _text(value: object) -> str | None:
-    if is_blank(value):
+    if is_blank(value) or isinstance(value, (list, dict, bytes)):
         return None
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
@@ -555,13 +491,11 @@ def _is_text(kind: pa.DataType) -> bool:
 def _blank(values: Column) -> np.ndarray:
     """Which values `[n]` are missing or blank."""
     if isinstance(values, pa.Array) and _is_text(values.type):
-        return pc.fill_null(pc.equal(pc.utf8_trim_whitespace(values), ""), True).to_numpy(
-            zero_copy_only=False
-        )
+        blank = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(values), ""), True)
+        return blank.to_numpy(zero_copy_only=False)
     if isinstance(values, pa.Array) and not pa.types.is_floating(values.type):
         return _nulls(values)
-    plain = values.to_pylist() if isinstance(values, pa.Array) else values
-    return np.array([is_blank(value) for value in plain], dtype=bool)
+    return np.array([is_blank(value) for value in as_list(values)], dtype=bool)
 
 
 def _nulls(values: pa.Array) -> np.ndarray:
@@ -574,15 +508,8 @@ def _only(values: Column, kept: np.ndarray) -> Column:
     return [value for value, keep in zip(values, kept, strict=True) if keep]
 
 
-def _identities(identities: pa.Array, stem: str, numbers: np.ndarray) -> pa.Array:
-    if not identities.null_count:
-        return identities
-    made = pc.binary_join_element_wise(stem, pa.array(numbers).cast(pa.string()), "-")
-    return pc.coalesce(identities, made)
-
-
-def _durations(texts: pa.Array, report: _Report) -> pa.Array:
-    """Seconds as numbers."""
+def _durations(texts: pa.Array, report: Callable[..., None]) -> pa.Array:
+    """Durations as numbers."""
     given = texts.to_pylist() if texts.null_count < len(texts) else []
     seconds = np.full(len(texts), np.nan)
     for row, text in enumerate(given):
@@ -591,7 +518,6 @@ def _durations(texts: pa.Array, report: _Report) -> pa.Array:
         except ValueError:
             seconds[row] = -1.0
     wrong = (seconds < 0) | np.isinf(seconds)
-    report(
-        wrong, DURATION, lambda row: f"is {given[row]!r}; accepted: seconds, 0 or more", "duration-no-number"
-    )
+    accepted = "accepted: seconds, 0 or more"
+    report(wrong, DURATION, lambda row: f"is {given[row]!r}; {accepted}", "duration-no-number")
     return pa.array(seconds, mask=np.isnan(seconds) | wrong)

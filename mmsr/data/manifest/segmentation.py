@@ -1,13 +1,13 @@
-"""A manifest of long recordings as a manifest of segments of speech."""
+"""Turns a manifest of long recordings into a manifest of speech segments."""
 
 import hashlib
 import json
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import numpy as np
@@ -21,21 +21,21 @@ from mmsr.data.storage import is_url, relative_to
 from mmsr.files import atomic_write
 from mmsr.records import Progress
 
-# ---------------------------------------------------------------------- manifests
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
 class SegmentedManifest:
-    """What `segment_manifest` did.
+    """The result of `segment_manifest`.
 
     Attributes:
         manifest: The new manifest.
-        rows: How many rows it has.
-        recordings: How many recordings were cut, and are not in it themselves.
-        segments: Into how many segments.
+        rows: Number of its rows.
+        recordings: Number of recordings that were cut.
+        segments: Number of their segments.
         seconds: Length of these recordings.
         speech_seconds: Length of the segments.
-        silent: Ids of recordings without speech, of which nothing is left.
+        silent: Ids of recordings without speech, which have no row.
     """
 
     manifest: Path
@@ -60,30 +60,26 @@ def segment_manifest(
     """Give each segment of a manifest's long recordings a row of its own.
 
     A row whose audio is longer than `settings.max_seconds` becomes rows `<id>-0001`, `<id>-0002` ..., with
-    its speaker, language, split and kind, and what it has in columns of other names (such as `fold`); other
-    rows stay as they are, with their audio where it is. A column `duration` gets each segment's own. Writes
+    its speaker, language, split, kind, and further columns (such as `fold`); a column `duration` gets each
+    segment's length. Other rows stay as they are. Writes
 
     - OUT/audio/<id>/0001.flac ...: 16-bit FLAC, 16 kHz mono;
-    - OUT/manifest.csv, last, by a rename;
-    - OUT/segments.csv: id, recording (the id of its row), audio (the recording), start and end in seconds.
+    - OUT/segments.csv: id, recording (the id of its row), audio (the recording), start and end in seconds;
+    - OUT/manifest.csv, last.
 
-    The segments of a recording appear together, by a rename. A second call makes only what is missing, or
-    was made from another file or with other settings.
+    A second call cuts only recordings whose segments are missing, or whose file or settings changed.
 
     Args:
-        manifest: The manifest to read. Columns of other names are kept of a file alone, not of a dataset in
-            the Hub's format.
+        manifest: The manifest to read. Further columns are kept of a file, not of a Hub dataset.
         out: Folder to write.
         settings: How recordings are cut.
         columns: Where a column has another name in the file.
-        keep_text: Whether each segment gets the whole recording's text, asr_text and rationale, which cannot
-            be divided.
-        keep_label: Whether each segment gets the whole recording's label.
+        keep_text: Whether each segment gets the recording's text, asr_text and rationale as a whole.
+        keep_label: Whether each segment gets the recording's label.
         progress: Called with task, recordings done and their number.
 
     Raises:
-        SegmentError: silero-vad is missing, a row's id is that of a segment, or the new manifest would
-            overwrite the old one.
+        SegmentError: silero-vad is missing, a row has the id of a segment, or `out` is the manifest's folder.
         AudioError: A recording cannot be read; the message names its row.
         ManifestError: The manifest has issues.
     """
@@ -96,7 +92,8 @@ def segment_manifest(
     table = examined.rows.to_list()
     known = [*COLUMNS, *([DURATION] if DURATION in examined.rows.column_names else [])]
     others, more = _others(manifest, examined.numbers, {*COLUMNS, DURATION, *(columns or {}).values()})
-    long = {row["id"] for row in table if row["audio"] and _seconds(row) > settings.max_seconds}
+    limit = settings.max_seconds
+    long = {row["id"] for row in table if row["audio"] and _of_row(row, Audio.duration) > limit}
     for row in table:
         if (parts := re.fullmatch(r"(.*)-\d{4,}", row["id"], re.DOTALL)) and parts[1] in long:
             raise SegmentError(
@@ -112,11 +109,11 @@ def segment_manifest(
             audio = row["audio"] and relative_to(row["audio"], os.path.abspath(out))
             rows.append({**row, **other, "audio": audio})
             continue
-        cut = _segmented(row, out / "audio" / _folder_name(row["id"]), settings)
+        cut = _segmented(row, out / "audio" / folder_name(row["id"]), settings)
         source = relative_to(row["audio"], os.path.abspath(out))
         for number, part in enumerate(cut["segments"], start=1):
             identity = f"{row['id']}-{number:04d}"
-            audio = os.path.join("audio", _folder_name(row["id"]), f"{number:04d}.flac")
+            audio = os.path.join("audio", folder_name(row["id"]), f"{number:04d}.flac")
             own = {"id": identity, "audio": audio, DURATION: round(part["end"] - part["start"], 4)}
             rows.append({**row, **other, **dict.fromkeys(dropped), **own})
             places.append({"id": identity, "recording": row["id"], "audio": source, **part})
@@ -140,24 +137,25 @@ def segment_manifest(
 def _others(
     manifest: str | os.PathLike[str], numbers: np.ndarray, known: Collection[str]
 ) -> tuple[list[str], list[dict[str, Any]]]:
-    """Names of a table's columns beside the known ones and those of files, and what some rows have there."""
+    """A file's columns beside the known ones and those of bytes, and the values of some rows there."""
     if not os.path.isfile(manifest):
         return [], [{} for _ in numbers]
     table = read_table(Path(manifest), without=known)
     rows = dict(zip(table.numbers, table.rows, strict=True))
-    bytes_ = [field.name for field in table.schema or () if holds_bytes(field.type)]  # no csv takes them
+    bytes_ = {field.name for field in table.schema or () if holds_bytes(field.type)}
     return [name for name in table.columns if name not in bytes_], [rows[n] for n in numbers.tolist()]
 
 
-def _seconds(row: Mapping[str, Any]) -> float:
+def _of_row(row: Mapping[str, Any], read: Callable[[str], _T]) -> _T:
+    """Read a row's audio; an error names the row."""
     try:
-        return Audio.duration(row["audio"])
+        return read(row["audio"])
     except AudioError as error:
         raise AudioError(f"row with id {row['id']!r}, column audio: {error}") from error
 
 
 def _segmented(row: Mapping[str, Any], folder: Path, settings: Segmentation) -> dict[str, Any]:
-    """The content of segments.json in the recording's folder of segments, which is made if it is missing."""
+    """The content of segments.json in a recording's folder; both are written if missing or outdated."""
     made_from = {"audio": row["audio"], **asdict(settings)}
     if not is_url(row["audio"]):
         file = os.stat(row["audio"])
@@ -166,17 +164,14 @@ def _segmented(row: Mapping[str, Any], folder: Path, settings: Segmentation) -> 
         found = json.loads((folder / "segments.json").read_text(encoding="utf-8"))
         if found["made_from"] == made_from:
             return found
-    try:
-        samples = Audio(SAMPLE_RATE)(row["audio"])
-    except AudioError as error:
-        raise AudioError(f"row with id {row['id']!r}, column audio: {error}") from error
-    segments = speech_segments(samples, **asdict(settings))
+    samples = _of_row(row, Audio(SAMPLE_RATE))
+    segments = speech_segments(samples, settings)
     answer = {
         "made_from": made_from,
         "seconds": len(samples) / SAMPLE_RATE,
         "segments": [{"start": round(part.start, 4), "end": round(part.end, 4)} for part in segments],
     }
-    with atomic_write(folder) as half:  # in place of what was made from another file, or with other settings
+    with atomic_write(folder) as half:
         half.mkdir()
         for number, part in enumerate(segments, start=1):
             piece = samples[round(part.start * SAMPLE_RATE) : round(part.end * SAMPLE_RATE)]
@@ -185,8 +180,8 @@ def _segmented(row: Mapping[str, Any], folder: Path, settings: Segmentation) -> 
     return answer
 
 
-def _folder_name(identity: str) -> str:
-    """An id as the name of a folder, whatever it holds: another id has another name."""
+def folder_name(identity: str) -> str:
+    """An id as a folder's name; different ids have different names."""
     name = quote(identity, safe=" ").replace(".", "%2E")
     if len(name) <= 100:
         return name

@@ -1,14 +1,14 @@
 """Table files: csv, tsv, jsonl, parquet, xlsx and datasets in the Hub's format.
 
     file | URL | folder or id of a Hub dataset ─► parts (one file each, perhaps with a split) ─► chunks
-    file ─► Table (every column and value as it is) ─► file, for commands that write a changed copy
+    file ─► Table (every column and value unchanged) ─► file, for commands that write a changed copy
 
-Tables of text are parsed here rather than by `datasets`, whose readers guess types, fill or cut ragged rows
-and lose row numbers. Parquet keeps its Arrow columns. Audio that lies inside a table (the Hub's `Audio`
-columns, or plain bytes) becomes a reference into an Arrow file that `datasets` makes and keeps in its cache.
+Text tables are parsed here, since the readers of `datasets` guess types, fill or cut ragged rows and lose row
+numbers. Audio inside a table (the Hub's `Audio` columns, or plain bytes) becomes a reference to an Arrow file
+in the cache of `datasets`.
 
 Row numbers are those that a person sees on opening the file: in csv, tsv and xlsx the header is row 1 (a cell
-with line breaks is still one row), in jsonl the first line, in parquet and Hub datasets the first row.
+with line breaks is one row), in jsonl the first line, in parquet and Hub datasets the first row.
 """
 
 import csv
@@ -21,7 +21,7 @@ import math
 import os
 import re
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeAlias
@@ -40,8 +40,8 @@ from mmsr.files import atomic_write
 logger = logging.getLogger(__name__)
 
 _CHUNK = 65_536  # rows
-_STREAMED = 256  # rows that hold their audio
-_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # as JSON escapes it: half of a character
+_STREAMED = 256  # rows with audio inside
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # the JSON escape of half a character
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 Column: TypeAlias = pa.Array | Sequence[object]
@@ -52,12 +52,12 @@ class Part:
     """One file of a table.
 
     Attributes:
-        source: Its path or URL.
-        split: Its split by the layout of a Hub dataset.
-        dataset: The rows themselves, where only `datasets` knows how to read them.
-        audio_column: Name of the column `audio`, unless the caller gives another.
-        class_names: What the numbers in a column stand for, by the dataset's README.
-        called: How messages call it, where its own name is not enough.
+        source: Path or URL.
+        split: Split by the layout of a Hub dataset.
+        dataset: The rows, if only `datasets` can read them.
+        audio_column: Name of the column `audio`.
+        class_names: Names of the numbers in a column, from the dataset's README.
+        called: Name in messages, if the file's name is ambiguous.
     """
 
     source: str
@@ -69,7 +69,7 @@ class Part:
 
     @property
     def name(self) -> str:
-        """How messages call it: by its folder too where each folder has one of this name."""
+        """Name in messages; with the folder if each folder has a file of this name."""
         if self.called is not None:
             return self.called
         folder, name = os.path.split(self.source.rstrip("/"))
@@ -77,14 +77,14 @@ class Part:
 
     @property
     def stem(self) -> str:
-        """What the ids that it lacks begin with."""
+        """Prefix of the ids of rows without an id."""
         if self.called is not None:
             return os.path.splitext(self.called)[0].replace("/", "-").removesuffix("-metadata")
         return os.path.splitext(self.name)[0].removesuffix("/metadata")
 
     @property
     def folder(self) -> str:
-        """What its relative paths are relative to."""
+        """Folder to which its paths are relative."""
         if is_url(self.source):
             return self.source.rpartition("/")[0]
         path = os.path.abspath(self.source)
@@ -97,10 +97,10 @@ class Chunk:
 
     Attributes:
         numbers: Number `[n]` of each row as seen in the file.
-        columns: The values `[n]` of each column, as an Arrow array, or as Python values.
-        whole: Whether these are all the columns that the file has.
-        names: All columns that the file has.
-        inline: Audio of a streamed chunk, by the reference that stands for it in its column.
+        columns: Values `[n]` of each column, as an Arrow array or Python values.
+        whole: Whether `columns` are all columns of the file.
+        names: All columns of the file.
+        inline: Audio of a streamed chunk by its reference.
     """
 
     numbers: np.ndarray
@@ -111,54 +111,47 @@ class Chunk:
 
 
 def parts(source: str | os.PathLike[str]) -> list[Part]:
-    """The files of a table: itself, or those of a Hub dataset (a local folder, or an id).
-
-    A Hub dataset with several configurations is asked for as `ID:CONFIGURATION`.
+    """The files of a table: itself, or those of a Hub dataset (a folder, `ID` or `ID:CONFIGURATION`).
 
     Raises:
-        ManifestError: There is nothing of this name, or nothing that is known how to read.
+        ManifestError: It does not exist or has an unknown format.
     """
     name = os.fspath(source)
-    if os.path.isfile(name) or (is_url(name) and _ending(name) in _READERS):
-        if _ending(name) not in _READERS:
-            raise unreadable(name, f"has the ending {_ending(name)!r}; accepted: {_ACCEPTED}")
+    known = _ending(name) in _READERS
+    if known and (os.path.isfile(name) or is_url(name)):
         return [Part(name)]
-    place, _, configuration = name.removeprefix("hf://datasets/").partition(":")
-    if os.path.isdir(name):
-        place, configuration = os.path.abspath(name), ""
-    if os.path.isdir(place) or (_HUB_ID.fullmatch(place) and _ending(place) not in _READERS):
-        return _hub_parts(name, place, configuration or None)
-    if _ending(name) not in _READERS:
-        raise unreadable(name, f"has the ending {_ending(name)!r}; accepted: {_ACCEPTED}")
-    raise unreadable(name, f"does not exist; accepted: a manifest file ({_ACCEPTED})")
+    if not os.path.isfile(name):
+        place, _, configuration = name.removeprefix("hf://datasets/").partition(":")
+        if os.path.isdir(name):
+            place, configuration = os.path.abspath(name), ""
+        if os.path.isdir(place) or (_HUB_ID.fullmatch(place) and _ending(place) not in _READERS):
+            return _hub_parts(name, place, configuration or None)
+    if known:
+        raise unreadable(name, f"does not exist; accepted: a manifest file ({_ACCEPTED})")
+    raise unreadable(name, f"has the ending {_ending(name)!r}; accepted: {_ACCEPTED}")
 
 
 def _hub_parts(name: str, place: str, configuration: str | None) -> list[Part]:
-    """Files of a dataset in the Hub's format, by split; the rows themselves where they are no table files."""
+    """Files of a dataset in the Hub's format, or its rows if its files are no tables."""
     try:
         builder = datasets.load_dataset_builder(place, name=configuration)
-        files = {
-            str(split): [str(file) for file in group]
-            for split, group in (builder.config.data_files or {}).items()
-        }
-        every = [file for group in files.values() for file in group]
-        metadata = {file for file in every if os.path.basename(file).startswith("metadata.")}
-        if every and all(_ending(file) in _READERS for file in metadata or every):
-            names = [os.path.basename(file) for file in (metadata or every)]
-            same = len(set(names)) < len(names)  # train/data.csv and test/data.csv
-            root = os.path.commonpath(every) if same and not is_url(every[0]) else None
-            class_names = _class_names(builder.info.features or {})
+        groups = (builder.config.data_files or {}).items()
+        files = [(str(split), str(file)) for split, group in groups for file in group]
+        metadata = [(split, file) for split, file in files if os.path.basename(file).startswith("metadata.")]
+        tables = metadata or files
+        if tables and all(_ending(file) in _READERS for _, file in tables):
+            ambiguous = len({os.path.basename(file) for _, file in tables}) < len(tables)
+            local = ambiguous and not is_url(files[0][1])  # train/data.csv and test/data.csv
+            root = os.path.commonpath([file for _, file in files]) if local else None
             return [
                 Part(
                     file,
                     split,
                     audio_column="file_name" if metadata else "audio",
-                    class_names=class_names,
+                    class_names=_class_names(builder.info.features or {}),
                     called=None if root is None else os.path.relpath(file, root),
                 )
-                for split, group in files.items()
-                for file in group
-                if not metadata or file in metadata
+                for split, file in tables
             ]
         if builder.name == "audiofolder":
             problem = "is a folder of audio files without metadata.csv"
@@ -184,9 +177,9 @@ def chunks(
 
     Args:
         part: One of `parts`.
-        wanted: Columns that are used; others may be left unread.
-        issues: Gets what is wrong with single rows.
-        stream: Whether audio inside the table comes with the chunk, not from an Arrow file made of it.
+        wanted: Columns to read; others may be left out.
+        issues: Receives the issues of single rows.
+        stream: Whether audio inside the table comes with the chunk instead of an Arrow file.
 
     Raises:
         ManifestError: The file cannot be read at all.
@@ -218,16 +211,21 @@ def chunks(
 
 
 def unreadable(source: str, problem: str, *, code: str = "unreadable") -> ManifestError:
-    """The error of a file as a whole."""
+    """The error of a file that cannot be read."""
     return ManifestError([Issue(source, None, None, problem, code=code)])
 
 
+def as_list(values: Column) -> Sequence[object]:
+    """A column's Python values."""
+    return values.to_pylist() if isinstance(values, pa.Array) else values
+
+
 def is_blank(value: object) -> bool:
-    """Whether a value is missing or has no characters but spaces."""
+    """Whether a value is None, NaN or only spaces."""
     return (
         value is None
         or (isinstance(value, str) and not value.strip())
-        or (isinstance(value, float) and math.isnan(value))  # how data frames write a missing number
+        or (isinstance(value, float) and math.isnan(value))
     )
 
 
@@ -238,17 +236,10 @@ def _ending(name: str) -> str:
 # ---------------------------------------------------------------------- rows of text
 
 
-def _read_csv(part: Part, file: BinaryIO, issues: list[Issue], **_: object) -> Iterator[Chunk]:
-    return _read_delimited(part, file, ",", issues)
-
-
-def _read_tsv(part: Part, file: BinaryIO, issues: list[Issue], **_: object) -> Iterator[Chunk]:
-    return _read_delimited(part, file, "\t", issues)
-
-
-def _read_delimited(part: Part, file: BinaryIO, delimiter: str, issues: list[Issue]) -> Iterator[Chunk]:
-    records = enumerate(_records(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), delimiter), 1)
-    _, (first, stray) = next(records, (1, ([], None)))
+def _read_delimited(part: Part, file: BinaryIO, issues: list[Issue], **_: object) -> Iterator[Chunk]:
+    lines = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+    records = enumerate(_records(lines, _DELIMITERS[_ending(part.source)]), start=1)
+    first, stray = next(records, (1, ([], None)))[1]
     if stray is not None:
         raise ManifestError([Issue(part.name, 1, None, stray, code="quote-stray")])
     header = _names(part, first)
@@ -272,14 +263,13 @@ def _read_delimited(part: Part, file: BinaryIO, delimiter: str, issues: list[Iss
 
 
 def _records(lines: Iterator[str], delimiter: str) -> Iterator[tuple[list[str], str | None]]:
-    """Each row's values, and what is wrong with its quotes or None; after such a row its second line is next.
+    """Each row's values, and a problem with its quotes or None; after a problem, reading goes on at line 2.
 
-    Many programs write tsv without quoting. There a quote is stray, too, if it opens a cell of several lines,
-    each of which is a row by itself: it would merge them. A quoted header, or a doubled quote in the row,
-    shows that the file does quote.
+    Many programs write tsv without quoting. There a quote is stray if it would merge several lines each of
+    which is a row, unless a quoted header or a doubled quote in the row shows that the file is quoted.
     """
     ahead: deque[str] = deque()  # lines to be read again
-    taken: list[str] = []  # lines of the present row
+    taken: list[str] = []  # lines of the current row
 
     def take() -> Iterator[str]:
         while line := ahead.popleft() if ahead else next(lines, ""):
@@ -287,7 +277,7 @@ def _records(lines: Iterator[str], delimiter: str) -> Iterator[tuple[list[str], 
             yield line
 
     reader = csv.reader(take(), delimiter=delimiter, strict=True)
-    width, quoting = 0, True  # of the header
+    width, quoting = 0, True  # from the header
     while True:
         taken.clear()
         values: list[str] = []
@@ -312,7 +302,7 @@ def _records(lines: Iterator[str], delimiter: str) -> Iterator[tuple[list[str], 
 
 
 def _merged(lines: Sequence[str], width: int) -> bool:
-    """Whether each line of a cell with line breaks is a row of a tsv by itself, of so many values."""
+    """Whether each line of a cell with line breaks is a row of a tsv with `width` values."""
     tabs = {line.count("\t") for line in lines if not line.isspace()}
     return width > 1 and tabs == {width - 1} and not any('""' in line for line in lines)
 
@@ -346,7 +336,7 @@ def _read_jsonl(
 
 
 def _halved(values: Mapping[str, object], wanted: Collection[str]) -> Iterator[tuple[str, str]]:
-    """Columns with a surrogate that is not one of a pair, which no text can hold, and what is around it."""
+    """Columns with an unpaired surrogate, and the text around it."""
     for name, value in values.items():
         text = str(value)
         if name in wanted and (half := re.search("[\ud800-\udfff]", text)):
@@ -364,10 +354,10 @@ def _read_xlsx(part: Part, file: BinaryIO, issues: list[Issue], **_: object) -> 
             sheets = len(book.sheetnames)
             logger.warning("%s: of %d sheets, only %r is read", part.name, sheets, book.sheetnames[0])
         sheet = book.worksheets[0]
-        sheet.reset_dimensions()  # as the file states them, they may be out of date, and rows be cut off
+        sheet.reset_dimensions()  # the stated ones may be too small
         rows = sheet.iter_rows(values_only=True)
         cells = list(next(rows, ()))
-        while cells and is_blank(cells[-1]):  # formatting alone can make a sheet wider
+        while cells and is_blank(cells[-1]):  # formatted cells without a value
             cells.pop()
         header = _names(part, cells)
         numbered = enumerate(rows, start=2)
@@ -376,10 +366,8 @@ def _read_xlsx(part: Part, file: BinaryIO, issues: list[Issue], **_: object) -> 
                 if any(not is_blank(value) for value in values[len(header) :]):
                     problem = f"has values beyond the header; accepted: {len(header)} values"
                     issues.append(Issue(part.name, number, None, problem, code="ragged-row"))
-            filled = [
-                (number, dict(itertools.zip_longest(header, values[: len(header)])))
-                for number, values in some
-            ]
+            width = len(header)
+            filled = [(n, dict(itertools.zip_longest(header, values[:width]))) for n, values in some]
             yield _of_rows(filled, header)
         book.close()
     except ManifestError:
@@ -398,7 +386,7 @@ def _of_rows(rows: Sequence[tuple[int, Mapping[str, object]]], names: Sequence[s
 
 
 def _names(part: Part, header: Sequence[object]) -> list[str]:
-    """A header's column names; one without a name, as a data frame's index, is called by its place."""
+    """A header's column names; one without a name, such as a data frame's index, is named by its place."""
     names = [f"column {place}" if is_blank(name) else str(name) for place, name in enumerate(header, start=1)]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         problem = "is in the header twice; accepted: each column once"
@@ -419,7 +407,7 @@ def _read_parquet(
     schema = table.schema_arrow
     inside = any(holds_bytes(schema.field(name).type) for name in wanted if name in schema.names)
     if inside and not stream:
-        # rows of a parquet file cannot be had one at a time, those of an Arrow file can
+        # single rows can be read from an Arrow file, not from a parquet file
         held = datasets.Dataset.from_parquet(glob.escape(part.source))
         yield from _of_dataset(held, wanted, class_names=part.class_names)
         return
@@ -446,7 +434,7 @@ def _read_parquet(
 def _of_dataset(
     rows: datasets.Dataset, wanted: Collection[str], *, class_names: Mapping[str, Sequence[str]] | None = None
 ) -> Iterator[Chunk]:
-    """Rows that `datasets` holds in Arrow files, of which audio inside them is referred to."""
+    """Rows that `datasets` holds in Arrow files, with references to the audio inside."""
     used = [name for name in rows.column_names if name in wanted]
     names = {**(class_names or {}), **_class_names(rows.features)}
     first = 0
@@ -457,20 +445,11 @@ def _of_dataset(
             columns: dict[str, Column] = {}
             for name in used:
                 column = some.column(name)
-                if holds_bytes(column.type):  # gigabytes: never brought together
-                    rows_of = iter(range(start, start + len(column)))
-                    columns[name] = [
-                        reference
-                        for chunk in column.chunks
-                        for reference in _references(
-                            chunk, [row_of_table(file, name, next(rows_of)) for _ in range(len(chunk))]
-                        )
-                    ]
+                if holds_bytes(column.type):  # gigabytes, which are not copied
+                    references = [row_of_table(file, name, start + row) for row in range(len(column))]
+                    columns[name] = _references(column, references)
                 else:
-                    column = column.combine_chunks()
-                    if isinstance(column, pa.ChunkedArray):
-                        column = pa.concat_arrays(column.chunks)
-                    columns[name] = _named(column, names.get(name))
+                    columns[name] = _named(pa.concat_arrays(column.chunks), names.get(name))
             yield Chunk(
                 np.arange(first + start + 1, first + start + len(some) + 1),
                 columns,
@@ -481,19 +460,18 @@ def _of_dataset(
 
 
 def _class_names(features: Mapping[str, Any]) -> dict[str, Sequence[str]]:
-    """What the numbers in the Hub's class columns stand for."""
+    """Names of the numbers in the Hub's class columns."""
     return {name: kind.names for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)}
 
 
 def _named(column: Column, names: Sequence[str] | None) -> Column:
     if names is None:
         return column
-    values = column.to_pylist() if isinstance(column, pa.Array) else column
-    return [_class_name(value, names) for value in values]
+    return [_class_name(value, names) for value in as_list(column)]
 
 
 def _class_name(value: object, names: Sequence[str]) -> object:
-    """A number's name; -1 is how the Hub writes a label that is held back; what is no number stays."""
+    """A number's name; None for -1, the Hub's withheld label; other values unchanged."""
     text = str(value).strip()
     if text == "-1":
         return None
@@ -501,14 +479,14 @@ def _class_name(value: object, names: Sequence[str]) -> object:
 
 
 def holds_bytes(kind: pa.DataType) -> bool:
-    """Whether values of this type have files in them, as plain bytes or as the Hub's audio and pictures."""
+    """Whether values of this type hold files, as plain bytes or as the Hub's audio and images."""
     if pa.types.is_struct(kind):
         return any(field.name == "bytes" and holds_bytes(field.type) for field in kind)
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
-def _references(column: pa.Array, references: Sequence[str]) -> list[str | None]:
-    """For each value the reference to its bytes, or its path where it has no bytes, or None."""
+def _references(column: pa.Array | pa.ChunkedArray, references: Sequence[str]) -> list[str | None]:
+    """For each value the reference to its bytes, or its path if it has no bytes, or None."""
     bytes_, paths = column, [None] * len(column)
     if pa.types.is_struct(column.type):
         bytes_ = pc.struct_field(column, "bytes")
@@ -521,8 +499,8 @@ def _references(column: pa.Array, references: Sequence[str]) -> list[str | None]
 
 
 _READERS: dict[str, Callable[..., Iterator[Chunk]]] = {
-    ".csv": _read_csv,
-    ".tsv": _read_tsv,
+    ".csv": _read_delimited,
+    ".tsv": _read_delimited,
     ".jsonl": _read_jsonl,
     ".parquet": _read_parquet,
     ".xlsx": _read_xlsx,
@@ -539,10 +517,10 @@ class Table:
     """A file's rows.
 
     Attributes:
-        columns: Names in the file's order; in jsonl in the order in which they first occur.
-        rows: Values by column, as typed: text from csv and tsv, anything from the others.
-        numbers: Row of each as seen in the file.
-        schema: Types of a parquet file's columns, by which a parquet copy keeps them.
+        columns: Names in the order of the file.
+        rows: Values by column: text from csv and tsv, any type from the others.
+        numbers: Row number of each as seen in the file.
+        schema: Types of a parquet file's columns, for a parquet copy.
     """
 
     columns: list[str]
@@ -551,7 +529,7 @@ class Table:
     schema: pa.Schema | None = None
 
     def filled(self, column: str, values: Mapping[int, str | None]) -> "Table":
-        """The table with a column's values, by row number; other rows keep theirs, None in a new column."""
+        """The table with values of a column set by row number; a new column is None elsewhere."""
         rows = [
             {**row, column: values.get(number, row.get(column))}
             for number, row in zip(self.numbers, self.rows, strict=True)
@@ -559,7 +537,7 @@ class Table:
         return replace(self, columns=list(dict.fromkeys([*self.columns, column])), rows=rows)
 
     def moved(self, column: str, here: Path, there: Path) -> "Table":
-        """The table with a column's relative paths, relative to one folder, as seen from another."""
+        """The table with a column's relative paths, made relative to `there` instead of `here`."""
 
         def seen(path: object) -> object:
             return seen_from(path, here, there) if isinstance(path, str) and path.strip() else path
@@ -570,14 +548,10 @@ class Table:
 
 
 def read_table(path: Path, *, without: Collection[str] = ()) -> Table:
-    """Read a file that `examine_manifest` has read without an issue, every column and value as it is.
-
-    Args:
-        path: The file.
-        without: Columns to leave out.
+    """Read a file that has no issues, every column and value unchanged, but for the columns `without`.
 
     Raises:
-        ManifestError: The file cannot be read, or its ending is not known.
+        ManifestError: The file cannot be read, or its ending is unknown.
     """
     if checked_ending(path) == ".parquet":
         names = [name for name in pyarrow.parquet.read_schema(path).names if name not in without]
@@ -587,13 +561,9 @@ def read_table(path: Path, *, without: Collection[str] = ()) -> Table:
     part = Part(os.fspath(path))
     columns: dict[str, None] = {}
     kept: list[tuple[int, dict[str, Any]]] = []
-    for chunk in chunks(part, (), []):  # tables of text have all their columns read
+    for chunk in chunks(part, (), []):  # text tables are read with all columns
         columns |= dict.fromkeys(name for name in chunk.names if name not in without)
-        values = [
-            column.to_pylist() if isinstance(column, pa.Array) else column
-            for column in chunk.columns.values()
-        ]
-        for number, *row in zip(chunk.numbers.tolist(), *values, strict=True):
+        for number, *row in zip(chunk.numbers.tolist(), *map(as_list, chunk.columns.values()), strict=True):
             if not all(is_blank(value) for value in row):
                 named = zip(chunk.columns, row, strict=True)
                 kept.append((number, {name: value for name, value in named if name not in without}))
@@ -601,11 +571,11 @@ def read_table(path: Path, *, without: Collection[str] = ()) -> Table:
 
 
 def read_column(path: str | os.PathLike[str], column: str) -> dict[str, str]:
-    """Read one column of a file, by the file's column `id`; blank values are left out.
+    """Read one column of a file, by the column `id`, without blank values.
 
     Raises:
-        ManifestError: The file cannot be read, or its ending is not known.
-        ValueError: The file has no such column, or no `id`.
+        ManifestError: The file cannot be read, or its ending is unknown.
+        ValueError: The file lacks the column, or `id`.
     """
     table = read_table(Path(path))
     for name in ("id", column):
@@ -615,13 +585,13 @@ def read_column(path: str | os.PathLike[str], column: str) -> dict[str, str]:
 
 
 def write_table(path: Path, table: Table) -> None:
-    """Write a table in the format that the ending names; the file appears whole, by rename.
+    """Write a table in the format of the path's ending; the file appears whole, by a rename.
 
-    Where the format has no type for a value it is written as text, lists and objects as JSON, and a whole
-    float as an integer, as a manifest reads it.
+    A value for which the format has no type is written as text: lists and objects as JSON, whole floats as
+    integers.
 
     Raises:
-        ManifestError: The file's ending is not known.
+        ManifestError: The ending is unknown.
     """
     suffix = checked_ending(path)
     with atomic_write(path) as half:
@@ -632,7 +602,7 @@ def checked_ending(path: Path) -> str:
     """A file's ending in lower case.
 
     Raises:
-        ManifestError: It is not known.
+        ManifestError: It is unknown.
     """
     if (ending := path.suffix.lower()) not in _READERS:
         raise unreadable(os.fspath(path), f"has the ending {path.suffix!r}; accepted: {_ACCEPTED}")
@@ -641,10 +611,10 @@ def checked_ending(path: Path) -> str:
 
 def _write_delimited(path: Path, table: Table) -> None:
     with open(path, "w", encoding="utf-8", newline="") as file:
-        rows: list[Sequence[str | None]] = [table.columns, *_cells(table.rows, table.columns)]
+        rows = _cells(table)
         delimiter = _DELIMITERS[path.suffix.lower()]
-        # a lone carriage return would end the row where a reader meets it unquoted; in a tsv, lines of a cell
-        # look like rows unless the header is quoted
+        # the csv module leaves a lone carriage return unquoted; in a tsv, only a quoted header tells that a
+        # cell with line breaks is not several rows
         breaks = "\r\n" if delimiter == "\t" else "\r"
         broken = any(mark in value for row in rows for value in row if value for mark in breaks)
         quoting: Literal[0, 1] = csv.QUOTE_ALL if broken else csv.QUOTE_MINIMAL
@@ -658,14 +628,11 @@ def _write_jsonl(path: Path, table: Table) -> None:
 
 
 def _write_parquet(path: Path, table: Table) -> None:
-    known = {} if table.schema is None else {field.name: field for field in table.schema}
+    types = {field.name: field.type for field in table.schema or ()}
     columns = {}
     for name in table.columns:
-        values = [row.get(name) for row in table.rows]
-        if name in known:
-            columns[name] = pa.array(values, known[name].type)
-        else:  # as a manifest has it
-            columns[name] = pa.array([_cell(value) for value in values], pa.string())
+        values = [row.get(name) if name in types else _cell(row.get(name)) for row in table.rows]
+        columns[name] = pa.array(values, types.get(name, pa.string()))
     pyarrow.parquet.write_table(pa.table(columns), path)
 
 
@@ -678,8 +645,7 @@ def _write_xlsx(path: Path, table: Table) -> None:
         raise ValueError(f"{path} needs openpyxl to be written: pip install 'mmsr[xlsx]'") from error
     book = openpyxl.Workbook(write_only=True)
     sheet = book.create_sheet()
-    rows: list[Sequence[str | None]] = [table.columns, *_cells(table.rows, table.columns)]
-    for number, values in enumerate(rows, start=1):
+    for number, values in enumerate(_cells(table), start=1):
         cells = []
         for name, value in zip(table.columns, values, strict=True):
             try:
@@ -688,13 +654,14 @@ def _write_xlsx(path: Path, table: Table) -> None:
                 problem = f"{value!r} holds a control character, which xlsx cannot; accepted: another format"
                 raise ManifestError([Issue(path.name, number, name, problem)]) from error
             if value is not None:
-                cells[-1].data_type = "s"  # what begins with = is text too, no formula
+                cells[-1].data_type = "s"  # text that begins with = is no formula
         sheet.append(cells)
     book.save(path)
 
 
-def _cells(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> Iterator[list[str | None]]:
-    return ([_cell(row.get(name)) for name in columns] for row in rows)
+def _cells(table: Table) -> list[list[str | None]]:
+    """The header and the rows as text."""
+    return [[*table.columns], *([_cell(row.get(name)) for name in table.columns] for row in table.rows)]
 
 
 def _cell(value: object) -> str | None:
@@ -708,7 +675,7 @@ def _cell(value: object) -> str | None:
 
 
 def _plain(value: object) -> str:
-    """What JSON has no type for, as text."""
+    """A value without a JSON type, as text."""
     if isinstance(value, bytes):
         raise ValueError(
             "audio inside a table goes into parquet alone; accepted: a copy that ends in .parquet"

@@ -292,7 +292,7 @@ def _segments(
     """Segments in order, their times in whole milliseconds, as every output has them."""
     parts: list[tuple[Segment, str | None]]
     if turns is None:
-        parts = [(part, None) for part in speech_segments(recording, **asdict(settings), progress=progress)]
+        parts = [(part, None) for part in speech_segments(recording, settings, progress=progress)]
     else:
         parts = [
             (part, turn.speaker)

@@ -129,15 +129,15 @@ def test_writers_that_are_killed_leave_no_half_entry(tmp_path: Path):
             os.kill(writer.pid, signal.SIGKILL)
             writer.join()
         reads += sum(whole(store, number) for number in range(3))
-        halves = sum(path.suffix == ".tmp" for path in files(tmp_path))
+        halves = sum(path.name.startswith(".") for path in files(tmp_path))
     assert reads > 20 and halves, "some were killed in the middle, and nothing of theirs was read"
     assert len(list(store.entries())) == 3
     assert store.evict() == (0, 0)
-    assert sum(path.suffix == ".tmp" for path in files(tmp_path)) == halves, "they may have a writer yet"
+    assert sum(path.name.startswith(".") for path in files(tmp_path)) == halves, "they may have a writer yet"
     for path in files(tmp_path):
         os.utime(path, (0, time.time() - 7200))
     store.evict()
-    assert {path.suffix for path in files(tmp_path)} == {".safetensors"}
+    assert len(files(tmp_path)) == len(list(store.entries())) == 3
 
 
 def whole(store: FeatureStore, number: int) -> bool:
@@ -182,7 +182,7 @@ def test_the_least_recently_used_go_first_and_a_reader_keeps_what_it_has(tmp_pat
     now = time.time()
     for number in range(4):
         store.put(content_of(number), {"x": torch.full((1000,), float(number))})
-        path = store._path(content_of(number))
+        path = store.path(content_of(number))
         os.utime(path, (0, now - 1000 * (4 - number)))  # 0 is the oldest
     size = next(store.entries()).bytes
     held = store.get(content_of(0))  # now the youngest
@@ -190,7 +190,7 @@ def test_the_least_recently_used_go_first_and_a_reader_keeps_what_it_has(tmp_pat
     assert store.evict(older_than=2500) == (1, size)
     assert store.get(content_of(1)) is None
     assert store.evict(to_bytes=int(1.5 * size)) == (2, 2 * size)
-    assert [entry.path for entry in store.entries()] == [store._path(content_of(0))]
+    assert [entry.path for entry in store.entries()] == [store.path(content_of(0))]
     assert store.evict(to_bytes=0) == (1, size)
     assert held["x"].abs().sum() == 0 and store.get(content_of(0)) is None
     assert store.evict(to_bytes=0, older_than=1) == (0, 0)

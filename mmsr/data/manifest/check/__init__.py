@@ -1,4 +1,4 @@
-"""`mmsr data check`: everything that is wrong in a manifest and its audio, in one run.
+"""`mmsr data check`: every issue of a manifest and its audio, in one run.
 
     table.py (rows, columns, splits) + audio.py (each file) ─► issues, by the codes of codes.py ─► report.py
 

@@ -1,7 +1,7 @@
-"""What is wrong in single audio files, decoded side by side in threads.
+"""Checks of audio files, decoded in threads.
 
 reference ─► bytes ─┬─► SHA-256
-                        └─► Audio, at the file's own rate ─► samples [s] ─► silent, clipped
+                    └─► Audio, at the file's own rate ─► samples [s] ─► silent, clipped
 """
 
 import hashlib
@@ -19,8 +19,8 @@ from mmsr.data.storage import is_url, missing, read_bytes
 from mmsr.records import Progress
 
 _SILENT = 1e-3  # -60 dB of full scale; quiet speech peaks at -45
-_FULL_SCALE, _CLIPPED = 0.99, 1e-3  # where a sample is at its end, and which share of them may be
-# The code of an `AudioError`, by words of its message; any other is damage.
+_FULL_SCALE, _CLIPPED = 0.99, 1e-3  # level of a clipped sample, and the accepted share of them
+# The code of an `AudioError` by words of its message; others are `audio-corrupt`.
 _WORDS = {
     "before the": "audio-truncated",
     "before its header": "audio-truncated",
@@ -32,13 +32,13 @@ _WORDS = {
 
 @dataclass(frozen=True)
 class AudioFile:
-    """What is known of one file.
+    """An examined audio file.
 
     Attributes:
-        name: The file as a message names it.
-        seconds: Its length, None where it cannot be decoded.
-        digest: SHA-256 of its bytes, None where it cannot be read.
-        issues: Code and problem of what is wrong.
+        name: The file's name in messages.
+        seconds: Length, None if it cannot be decoded.
+        digest: SHA-256 of the bytes, None if they cannot be read.
+        issues: Code and problem of each issue.
     """
 
     name: str
@@ -50,12 +50,12 @@ class AudioFile:
 def examine_audio(
     references: Sequence[str], folder: str, *, progress: Progress | None = None
 ) -> dict[str, AudioFile]:
-    """Decode audio files and find what is wrong in each.
+    """Decode audio files and find their issues.
 
     Args:
         references: Absolute paths, URLs or archive members, each once.
         folder: The manifest's folder, to which names are relative.
-        progress: Called with "audio", the files done and all files.
+        progress: Called with "audio", files done and their number.
     """
     files = {}
     with ThreadPoolExecutor() as pool:
@@ -68,7 +68,7 @@ def examine_audio(
 
 
 def short_name(reference: str, folder: str) -> str:
-    """Audio as its manifest most likely names it: relative to the folder, where it is in there."""
+    """A reference relative to the manifest's folder, if it is in there."""
     if is_url(reference):
         return reference
     relative = os.path.relpath(reference, folder)
@@ -92,23 +92,23 @@ def _examine(reference: str, name: str) -> AudioFile:
     try:
         samples = Audio(rate)(content)
     except AudioError as error:
-        problem = str(error).partition(": ")[2]  # it calls bytes by their number
+        problem = str(error).partition(": ")[2]  # without the source's name
         code = next((code for words, code in _WORDS.items() if words in problem), "audio-corrupt")
         return AudioFile(name, digest=digest, issues=((code, problem),))
-    return AudioFile(name, len(samples) / rate, digest, tuple(hear(samples)))
+    return AudioFile(name, len(samples) / rate, digest, tuple(sample_issues(samples)))
 
 
 def _rate(content: bytes) -> int:
-    """A file's own rate, at which nothing is resampled; 16 kHz where `Audio` has other means to read it."""
+    """A file's own rate, to avoid resampling; 16 kHz if libsndfile cannot read it."""
     try:
         return int(soundfile.info(io.BytesIO(content)).samplerate)
     except (RuntimeError, TypeError):
         return 16_000
 
 
-def hear(samples: np.ndarray) -> Iterator[tuple[str, str]]:
-    """Code and problem of each issue of samples `[s]`: silence and clipping."""
-    peak = float(np.abs(samples - samples.mean()).max())  # a constant is no sound
+def sample_issues(samples: np.ndarray) -> Iterator[tuple[str, str]]:
+    """Code and problem of silence and clipping in samples `[s]`."""
+    peak = float(np.abs(samples - samples.mean()).max())  # a constant is silent
     if peak < _SILENT:
         level = f"{20 * np.log10(peak):.0f} dB" if peak else "nothing"
         yield "audio-silent", f"is silent (peak: {level}); accepted: a peak above -60 dB of full scale"

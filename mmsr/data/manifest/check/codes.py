@@ -1,13 +1,13 @@
-"""The kinds of issues that `mmsr data check` knows: code -> severity, meaning, remedy.
+"""The kinds of issues of `mmsr data check`: code -> severity, meaning, remedy.
 
-A code stays what it is from version to version: it is what `--allow` forgives and what programs read.
+Codes are stable over versions, since `--allow` and programs use them.
 """
 
 from typing import Literal, NamedTuple
 
 
 class Code(NamedTuple):
-    """A kind of issue: how bad it is, what it means, and what to do about it."""
+    """A kind of issue."""
 
     severity: Literal["error", "warning"]
     meaning: str

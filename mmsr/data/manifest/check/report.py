@@ -1,8 +1,8 @@
-"""What `mmsr data check` has found, for a person and for a program.
+"""Reports of `mmsr data check`: text, JSON and an HTML page.
 
 CheckedManifest ─► counts ─┬─► summary: text for the terminal, the first issues of each kind
                            ├─► as_json: one object, every issue
-                           └─► write_page: one HTML file that loads nothing
+                           └─► write_page: one HTML file
 """
 
 import os
@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from mmsr.data.manifest.check.codes import CODES
-from mmsr.data.manifest.check.table import CheckedManifest
+from mmsr.data.manifest.check.table import SPLITS, CheckedManifest
 from mmsr.data.manifest.issues import Issue
 from mmsr.data.manifest.sentences import codes
 from mmsr.files import write_file
@@ -30,17 +30,16 @@ def counts(checked: CheckedManifest) -> dict[str, Any]:
         "rows": len(checked.table),
         "audio": len(checked.table) - checked.table["audio"].null_count,
         "hours": round(float(seconds.sum()) / 3600, 4) if len(seconds) else None,
-        "speakers": len(codes(checked.table["speaker"])[1]),
+        "speakers": pc.count_distinct(checked.table["speaker"]).as_py(),
     }
     for column in ("split", "label", "language", "kind"):
-        numbers, names = codes(checked.table[column])
-        there = np.bincount(numbers[numbers >= 0], minlength=len(names)).tolist()
-        entry[column] = dict(sorted(zip(names, there, strict=True)))
+        rows = pc.value_counts(checked.table[column].drop_null()).to_pylist()
+        entry[column] = dict(sorted((row["values"], row["counts"]) for row in rows))
     return entry
 
 
 def summary(checked: CheckedManifest, *, shown: int = 3) -> str:
-    """Counts and issues as text: of each code how many there are and the first `shown`."""
+    """Counts and issues as text: for each code their number and the first `shown`."""
     entry = counts(checked)
     lines = []
     for column in ("split", "label", "language", "kind"):
@@ -63,15 +62,16 @@ def summary(checked: CheckedManifest, *, shown: int = 3) -> str:
 
 
 def verdict(checked: CheckedManifest) -> str:
-    """The outcome in one line."""
+    """The result in one line."""
     rows = f"{len(checked.table):,} rows"
     if not checked.issues:
         return f"{rows}, no faults"
-    return f"{rows}, {_many(checked.errors, 'error')}, {_many(checked.warnings, 'warning')}"
+    errors = f"{checked.errors:,} error" + "s" * (checked.errors != 1)
+    return f"{rows}, {errors}, {checked.warnings:,} warning" + "s" * (checked.warnings != 1)
 
 
 def as_json(checked: CheckedManifest) -> dict[str, Any]:
-    """Counts and every issue, for a program."""
+    """Counts and every issue as JSON values."""
     return {
         "manifest": checked.name,
         "counts": counts(checked),
@@ -108,7 +108,7 @@ def code_table() -> str:
 
 
 def write_page(checked: CheckedManifest, path: str | os.PathLike[str], *, shown: int = 10) -> None:
-    """Write a summary page: counts, lengths, labels by language and split, issues with examples.
+    """Write an HTML page: counts, lengths, labels by language and split, issues with examples.
 
     Raises:
         ValueError: The extra `report` is not installed.
@@ -120,46 +120,35 @@ def write_page(checked: CheckedManifest, path: str | os.PathLike[str], *, shown:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    template = environment.from_string(
-        files("mmsr.data.manifest.check").joinpath("report.html.jinja").read_text("utf-8")
-    )
+    source = files("mmsr.data.manifest.check").joinpath("report.html.jinja").read_text("utf-8")
+    template = environment.from_string(source)
+    seconds = checked.seconds[~np.isnan(checked.seconds)]
     lengths = pc.utf8_length(checked.table["text"]).drop_null().to_numpy()
+    histograms = (
+        _histogram(seconds, "Seconds of audio in a row", "s"),
+        _histogram(lengths.astype(float), "Characters of text in a row", ""),
+    )
     html = template.render(
         checked=checked,
         verdict=verdict(checked),
         counts=counts(checked),
         cells=_cells(checked),
         speakers=_speakers(checked),
-        histograms=[
-            histogram
-            for histogram in (
-                _histogram(checked.seconds[~np.isnan(checked.seconds)], "Seconds of audio in a row", "s"),
-                _histogram(lengths.astype(float), "Characters of text in a row", ""),
-            )
-            if histogram is not None
-        ],
+        histograms=list(filter(None, histograms)),
         issues=[(code, CODES[code], group, group[:shown]) for code, group in by_code(checked.issues).items()],
         forgiven=[(code, CODES[code], group) for code, group in by_code(checked.forgiven).items()],
     )
     write_file(path, html.encode())
 
 
-def _many(count: int, what: str) -> str:
-    return f"{count:,} {what}" + ("" if count == 1 else "s")
-
-
 def _by_split(checked: CheckedManifest) -> dict[str, np.ndarray]:
-    """Which rows `[n]` each split has; all of them where there are no splits."""
+    """Which rows `[n]` are in each split; "all" without splits."""
     numbers, names = codes(checked.table["split"])
-    splits = {name: numbers == names.index(name) for name in sorted(names, key=_usual)}
+    ordered = [name for name in SPLITS if name in names] + sorted(set(names).difference(SPLITS))
+    splits = {name: numbers == names.index(name) for name in ordered}
     if (numbers < 0).any():
         splits["no split" if splits else "all"] = numbers < 0
     return splits
-
-
-def _usual(split: str) -> tuple[int, str]:
-    usual = ("train", "dev", "test")
-    return (usual.index(split) if split in usual else len(usual), split)
 
 
 def _cells(checked: CheckedManifest) -> dict[str, Any]:
@@ -181,7 +170,7 @@ def _cells(checked: CheckedManifest) -> dict[str, Any]:
 
 
 def _speakers(checked: CheckedManifest) -> Mapping[str, tuple[int, int, int, int]]:
-    """Speakers of each split, and the fewest, the median and the most rows of one."""
+    """Number of speakers of each split, and fewest, median and most rows of a speaker."""
     numbers, names = codes(checked.table["speaker"])
     table = {}
     for split, rows in _by_split(checked).items() if names else ():
@@ -193,7 +182,7 @@ def _speakers(checked: CheckedManifest) -> Mapping[str, tuple[int, int, int, int
 
 
 def _histogram(values: np.ndarray, title: str, unit: str) -> dict[str, Any] | None:
-    """Bars of equal width over the values, in the units of a drawing 640 wide and 150 high."""
+    """A histogram of values, for a drawing 640 wide and 150 high; None without values."""
     if not len(values):
         return None
     heights, edges = np.histogram(values, bins=_BINS, range=(0, max(float(values.max()), 1e-9)))

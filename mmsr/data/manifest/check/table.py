@@ -1,18 +1,17 @@
-"""What is wrong in a manifest, all of it in one run: `mmsr data check`.
+"""Checks of a manifest's rows, columns and splits: `mmsr data check`.
 
     manifest ─► examine_manifest ─► Arrow columns ─┬─► table checks ─┐
                                                    └─► audio files ──┴─► issues ─► forgiven | errors, warnings
 
-Every issue has a stable code of `CODES`, by which it is counted, forgiven (`allow`) and looked up. The table
-is checked column by column, never row by row, so that a million rows take seconds; a Python object is made
-only for what is wrong.
+Every issue has a stable code of `CODES`, by which it is counted, allowed and documented. Checks run over
+whole columns, so that a million rows take seconds; Python objects are made only for issues.
 """
 
 import difflib
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,29 +25,27 @@ from mmsr.data.manifest.check.codes import CODES
 from mmsr.data.manifest.issues import Issue, ManifestError
 from mmsr.data.manifest.manifest import COLUMNS, DURATION, examine_manifest
 from mmsr.data.manifest.sentences import codes, letters, numbered, telling_sentences
-from mmsr.data.manifest.tables import chunks, parts
 from mmsr.data.storage import is_url
 from mmsr.languages import CHINESE, guess_language, is_language_code, language_code
 from mmsr.records import Progress
 
 LABELS = ("negative", "neutral", "positive")
 SPLITS = ("train", "dev", "test")
-MAX_SECONDS = 60.0  # an utterance, not a recording; twice Whisper's window
+MAX_SECONDS = 60.0  # of an utterance; twice Whisper's window
 
 
 @dataclass(frozen=True)
 class CheckedManifest:
-    """What a manifest holds and what is wrong in it.
+    """A manifest and its issues.
 
     Attributes:
-        name: The manifest, as a message calls it.
-        table: Its usable rows, an Arrow table with the columns of
-            `mmsr.data.manifest.manifest.COLUMNS`; labels that were given as indices are named.
+        name: The manifest's name in messages.
+        table: Its usable rows, with the columns `mmsr.data.manifest.manifest.COLUMNS`; labels by name.
         numbers: Row numbers `[n]` as seen in the file.
         labels: The label set.
-        seconds: Length `[n]` of each row's audio, NaN where it has none or was not decoded.
-        issues: What counts, those of the table first, then by row.
-        forgiven: Issues whose code was allowed.
+        seconds: Length `[n]` of each row's audio, NaN if unknown.
+        issues: Issues that are not allowed, those of the table first, then by row.
+        forgiven: Issues with an allowed code.
     """
 
     name: str
@@ -61,12 +58,12 @@ class CheckedManifest:
 
     @property
     def errors(self) -> int:
-        """How many issues are errors."""
+        """Number of errors."""
         return sum(issue.severity == "error" for issue in self.issues)
 
     @property
     def warnings(self) -> int:
-        """How many issues are warnings."""
+        """Number of warnings."""
         return len(self.issues) - self.errors
 
 
@@ -89,13 +86,13 @@ def check_manifest(
         source: A csv, tsv, jsonl, parquet or xlsx file.
         labels: The label set.
         columns: Where a column has another name in the file, `{"rationale": "human_justification"}`.
-        label_map: What labels are called in the file, `{"pos": "positive"}`.
+        label_map: Labels by their name in the file, `{"pos": "positive"}`.
         require: Columns in which a missing value is an issue.
-        audio: Whether to open and decode the audio files.
+        audio: Whether to decode the audio files.
         max_seconds: Longer audio is an issue.
-        allow: Codes that are forgiven.
+        allow: Codes that are allowed.
         strict: Whether warnings are errors.
-        progress: Called with "audio", the audio files decoded and all audio files.
+        progress: Called with "audio", audio files decoded and their number.
 
     Raises:
         ManifestError: The file cannot be read at all.
@@ -114,14 +111,17 @@ def check_manifest(
         if not all(issue.code in CODES for issue in error.issues):
             raise
         issues = _undecodable(name) or [replace(issue, file=os.path.basename(name)) for issue in error.issues]
-        return _sorted_out(_no_rows(name, labels), issues, allow=allow, strict=strict)
+        none = pyarrow.table({column: pyarrow.array([], pyarrow.string()) for column in COLUMNS})
+        manifest = _Manifest(name, none, np.zeros(0, dtype=np.int64), tuple(labels), {})
+        return _sorted_out(manifest, issues, allow=allow, strict=strict)
     rows = examined.rows.with_format("arrow")[:]
     manifest = _Manifest(name, rows, examined.numbers, tuple(labels), columns or {})
     issues = list(examined.issues)
     issues += _check_blank(manifest, {issue.row for issue in issues})
+    issues += _check_columns(manifest, examined.columns)
     issues += (issue for check in _TABLE_CHECKS for issue in check(manifest))
     if audio:
-        manifest.files = examine_audio(manifest.names("audio"), manifest.folder, progress=progress)
+        manifest.files = examine_audio(manifest.codes("audio")[1], manifest.folder, progress=progress)
     issues += _check_audio(manifest, max_seconds)
     issues += _check_durations(manifest)
     issues += _check_same_audio(manifest)
@@ -131,7 +131,7 @@ def check_manifest(
 def _sorted_out(
     manifest: "_Manifest", issues: Sequence[Issue], *, allow: Sequence[str], strict: bool
 ) -> CheckedManifest:
-    """The answer, issues by row; an issue's place among those of its row is that of the checks."""
+    """The result, with issues sorted by row, else in the order of the checks."""
     ordered = sorted(issues, key=lambda issue: -1 if issue.row is None else issue.row)
     counted = [
         replace(issue, severity="error" if strict else CODES[issue.code].severity)
@@ -155,7 +155,7 @@ def _sorted_out(
 
 @dataclass
 class _Manifest:
-    """The usable rows as Arrow columns, and what several checks need of them."""
+    """The usable rows as Arrow columns, and values that several checks need."""
 
     source: str
     table: pyarrow.Table
@@ -164,11 +164,10 @@ class _Manifest:
     renamed: dict[str, str]
     files: dict[str, AudioFile] = field(default_factory=dict)  # by path, once decoded
     _coded: dict[str, tuple[np.ndarray, list[str]]] = field(default_factory=dict)
-    _letters: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
-        """How messages call it."""
+        """Name in messages."""
         return os.path.basename(self.source.rstrip("/"))
 
     @property
@@ -183,17 +182,25 @@ class _Manifest:
         number = None if row is None else int(self.numbers[row])
         return Issue(self.name, number, column, problem, code, CODES[code].severity)
 
+    def each(
+        self, rows: Iterable[int], column: str, code: str, problem: str, *, quote: bool = False
+    ) -> Iterator[Issue]:
+        """An issue in each of some rows; `quote` puts the row's value in front of the problem."""
+        for row in rows:
+            text = f"{_short(self.value(column, row))} {problem}" if quote else problem
+            yield self.issue(code, text, row=row, column=column)
+
+    def value(self, column: str, row: int | np.integer) -> str:
+        """A value."""
+        return self.table[column][int(row)].as_py()
+
     def codes(self, column: str) -> tuple[np.ndarray, list[str]]:
-        """A column as numbers `[n]` of its distinct values, -1 where there is none, and these values."""
+        """A column as numbers `[n]` of its distinct values, -1 for None, and these values."""
         if column not in self._coded:
             self._coded[column] = codes(self.table[column])
         return self._coded[column]
 
-    def names(self, column: str) -> list[str]:
-        """A column's distinct values."""
-        return self.codes(column)[1]
-
-    def first_rows(self, column: str) -> Iterator[tuple[str, np.ndarray]]:
+    def rows_by_value(self, column: str) -> Iterator[tuple[str, np.ndarray]]:
         """Each distinct value and its rows."""
         codes, values = self.codes(column)
         order = np.argsort(codes, kind="stable")
@@ -203,32 +210,20 @@ class _Manifest:
 
     @cached_property
     def labelled(self) -> pyarrow.ChunkedArray:
-        """The labels, indices by name, unknown ones as they are."""
+        """The labels, indices by name, unknown ones unchanged."""
         codes, values = self.codes("label")
-        named = [_by_index(value, self.labels) for value in values]
-        return _taken(named, codes)
+        return _taken([_by_index(value, self.labels) for value in values], codes)
 
     @cached_property
     def splits(self) -> tuple[np.ndarray, list[str]]:
-        """As `codes("split")`, misspelt names as they were meant."""
+        """As `codes("split")`, with misspelt names corrected."""
         numbers, names = self.codes("split")
         return codes(_taken([_meant_split(name) or name for name in names], numbers))
 
     @cached_property
     def sentences(self) -> pyarrow.ChunkedArray:
-        """The sentence of each row `[n]`; None where it is too short to identify the row."""
-        return telling_sentences(self.table["text"], self.letters("text"))
-
-    def letters(self, column: str) -> np.ndarray:
-        """Length of a column's text in each row `[n]`, as `sentences.letters` counts it."""
-        if column not in self._letters:
-            self._letters[column] = letters(self.table[column])
-        return self._letters[column]
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """Length of the transcript in each row `[n]`, or else of the recogniser's."""
-        return np.where(self.letters("text") > 0, self.letters("text"), self.letters("asr_text"))
+        """The sentence of each row `[n]`; None if it is too short to identify the row."""
+        return telling_sentences(self.table["text"])
 
     @cached_property
     def decoded(self) -> np.ndarray:
@@ -237,24 +232,19 @@ class _Manifest:
             return np.full(len(self.table), np.nan)
         codes, values = self.codes("audio")
         lengths = [self.files[value].seconds for value in values]
-        return np.array([*lengths, None], dtype=float)[codes]  # -1 takes the last
+        return np.array([*lengths, None], dtype=float)[codes]  # the last for -1
 
     @cached_property
     def durations(self) -> np.ndarray:
-        """Length of each row's audio `[n]` in seconds as the table gives it, or NaN."""
+        """Length of each row's audio `[n]` in seconds by the table, or NaN."""
         if DURATION not in self.table.column_names:
             return np.full(len(self.table), np.nan)
         return pc.fill_null(self.table[DURATION], np.nan).to_numpy()
 
     @property
     def seconds(self) -> np.ndarray:
-        """Length of each row's audio `[n]` in seconds, as decoded or else as the table gives it, or NaN."""
+        """Length of each row's audio `[n]` in seconds, as decoded or else by the table, or NaN."""
         return np.where(np.isnan(self.decoded), self.durations, self.decoded)
-
-
-def _no_rows(source: str, labels: Sequence[str]) -> _Manifest:
-    empty = pyarrow.table({column: pyarrow.array([], pyarrow.string()) for column in COLUMNS})
-    return _Manifest(source, empty, np.zeros(0, dtype=np.int64), tuple(labels), {})
 
 
 def _taken(values: Sequence[str | None], codes: np.ndarray) -> pyarrow.ChunkedArray:
@@ -269,14 +259,14 @@ def _rows_where(condition: pyarrow.ChunkedArray) -> np.ndarray:
 
 
 def _by_index(label: str, labels: Sequence[str]) -> str:
-    """A number that is not a label itself is its index, as `load_manifest` reads it."""
+    """A label's name from its index; other values unchanged."""
     if label not in labels and label.isdecimal() and int(label) < len(labels):
         return labels[int(label)]
     return label
 
 
 def _near(name: str, accepted: Sequence[str]) -> str | None:
-    """The accepted name that was meant but for case, spaces or normal form."""
+    """The accepted name that differs only in case, spaces or Unicode form."""
     plain = {_plain(known): known for known in accepted}
     return plain.get(_plain(name))
 
@@ -286,14 +276,10 @@ def _plain(name: str) -> str:
 
 
 def _meant(name: str, accepted: Sequence[str]) -> str:
-    """A hint at the accepted name that is most like a misspelt one, or nothing."""
+    """A hint at the most similar accepted name, or nothing."""
     plain = {_plain(known): known for known in accepted}
     close = difflib.get_close_matches(_plain(name), plain, n=1, cutoff=0.75)
     return f", {plain[close[0]]!r} is near" if close else ""
-
-
-def _in(places: np.ndarray, of: int) -> str:
-    return f" ({len(places):,} of {of:,} rows)" if len(places) > 1 else ""
 
 
 # ---------------------------------------------------------------------- the file and its rows
@@ -304,29 +290,23 @@ def _undecodable(source: str) -> list[Issue]:
     if is_url(source) or not source.lower().endswith((".csv", ".tsv", ".jsonl")):
         return []
 
-    def issue(row: int | None, problem: str) -> Issue:
-        problem = f"{problem}; accepted: text saved as UTF-8"
-        return Issue(os.path.basename(source), row, None, problem, "not-utf-8")
-
     content = Path(source).read_bytes()
+    problems: list[tuple[int | None, str]] = []
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return [issue(None, "is UTF-16")]
-    issues = []
-    for number, line in enumerate(content.splitlines(), start=1):
+        problems.append((None, "is UTF-16"))
+    for number, line in enumerate(content.splitlines() if not problems else (), start=1):
         try:
             line.decode()
         except UnicodeDecodeError as error:
             there = line.decode("cp1252", errors="replace")[max(0, error.start - 10) : error.start + 10]
-            issues.append(
-                issue(number, f"is not UTF-8 (byte {line[error.start]:#04x} in {there!r}, if Windows-1252)")
-            )
-    return issues
+            byte = f"byte {line[error.start]:#04x} in {there!r}, if Windows-1252"
+            problems.append((number, f"is not UTF-8 ({byte})"))
+    name, accepted = os.path.basename(source), "accepted: text saved as UTF-8"
+    return [Issue(name, row, None, f"{problem}; {accepted}", "not-utf-8") for row, problem in problems]
 
 
-def _check_columns(manifest: _Manifest) -> Iterator[Issue]:
-    """Columns that are not read for their spelling, while the one that was meant is not there."""
-    part = parts(manifest.source)[0]
-    found = next((chunk.names for chunk in chunks(part, COLUMNS, [])), [])
+def _check_columns(manifest: _Manifest, found: Sequence[str]) -> Iterator[Issue]:
+    """Columns that are not read, while one of similar name is missing."""
     used = {manifest.renamed.get(column, column) for column in COLUMNS}
     absent = [column for column in COLUMNS if manifest.renamed.get(column, column) not in found]
     for name in found:
@@ -336,9 +316,9 @@ def _check_columns(manifest: _Manifest) -> Iterator[Issue]:
 
 
 def _check_blank(manifest: _Manifest, reported: set[int | None]) -> Iterator[Issue]:
-    """Rows that the reader left out without an issue: they were blank."""
-    if len(manifest.numbers) > 1 and (np.diff(manifest.numbers) < 1).any():
-        return  # several files, each with its own numbers
+    """Rows that were left out without an issue: they were blank."""
+    if (np.diff(manifest.numbers) < 1).any():
+        return  # several files
     first = 2 if manifest.source.lower().endswith((".csv", ".tsv", ".xlsx")) else 1  # below the header
     last = int(manifest.numbers[-1]) if len(manifest.numbers) else 0
     there = np.zeros(last + 1, dtype=bool)
@@ -350,9 +330,9 @@ def _check_blank(manifest: _Manifest, reported: set[int | None]) -> Iterator[Iss
 
 
 def _check_rows(manifest: _Manifest) -> Iterator[Issue]:
-    """Rows that are there again under another id."""
+    """Rows that are repeated under another id."""
     keys, _ = numbered(manifest.table["audio"])
-    texts, _ = numbered(manifest.sentences)  # without sound, short answers are alike by nature
+    texts, _ = numbered(manifest.sentences)  # without audio, only long texts identify an utterance
     keys = np.where(keys >= 0, keys, np.where(texts >= 0, texts + len(keys), -1))
     alike = np.flatnonzero(_repeated(keys))
     if not len(alike):
@@ -368,19 +348,19 @@ def _check_rows(manifest: _Manifest) -> Iterator[Issue]:
 
 
 def _repeated(keys: np.ndarray) -> np.ndarray:
-    """Which keys `[n]` are there more than once; -1 does not count."""
+    """Which keys `[n]` occur more than once; -1 does not count."""
     if not len(keys) or keys.max() < 0:
         return np.zeros(len(keys), dtype=bool)
     return (keys >= 0) & (np.bincount(keys + 1)[keys + 1] > 1)
 
 
 def _check_names(manifest: _Manifest) -> Iterator[Issue]:
-    """Spaces around names, which make other names of them. For labels and splits see `label-misspelt`."""
+    """Spaces around names. For labels and splits see `label-misspelt` and `split-misspelt`."""
     for column in ("language", "speaker", "kind"):
-        for value, rows in manifest.first_rows(column):
+        for value, rows in manifest.rows_by_value(column):
             if value != value.strip():
                 problem = f"{value!r} has spaces around it; accepted: {value.strip()!r}"
-                yield from (manifest.issue("whitespace", problem, row=row, column=column) for row in rows)
+                yield from manifest.each(rows, column, "whitespace", problem)
 
 
 # ---------------------------------------------------------------------- labels, languages, splits
@@ -388,7 +368,7 @@ def _check_names(manifest: _Manifest) -> Iterator[Issue]:
 
 def _check_labels(manifest: _Manifest) -> Iterator[Issue]:
     accepted = f"{', '.join(manifest.labels)}, or their indices 0 to {len(manifest.labels) - 1}"
-    for value, rows in manifest.first_rows("label"):
+    for value, rows in manifest.rows_by_value("label"):
         if _by_index(value, manifest.labels) in manifest.labels:
             continue
         if near := _near(value, manifest.labels):
@@ -396,76 +376,68 @@ def _check_labels(manifest: _Manifest) -> Iterator[Issue]:
         else:
             hint = _meant(value, manifest.labels)
             code, problem = "label-unknown", f"{value!r} is unknown{hint}; accepted: {accepted}"
-        yield from (manifest.issue(code, problem, row=row, column="label") for row in rows)
+        yield from manifest.each(rows, "label", code, problem)
     unlabelled = pc.is_null(manifest.table["label"])
-    for row in _rows_where(pc.and_(unlabelled, pc.is_valid(manifest.table["rationale"]))):
-        value = _short(manifest.table["rationale"][row].as_py())
-        problem = f"{value} explains no label; accepted: a rationale beside a label"
-        yield manifest.issue("rationale-without-label", problem, row=row, column="rationale")
+    explained = _rows_where(pc.and_(unlabelled, pc.is_valid(manifest.table["rationale"])))
+    problem = "explains no label; accepted: a rationale beside a label"
+    yield from manifest.each(explained, "rationale", "rationale-without-label", problem, quote=True)
     for split, rows in _splits(manifest):
         given = manifest.codes("label")[0][rows] >= 0
         if given.any():
             where = f" of split {split!r}" if split else ""
             problem = f"is missing, while {given.sum():,} rows{where} have one; accepted: a label in each"
-            for row in rows[~given]:
-                yield manifest.issue("label-missing", problem, row=row, column="label")
+            yield from manifest.each(rows[~given], "label", "label-missing", problem)
 
 
 def _check_languages(manifest: _Manifest) -> Iterator[Issue]:
-    for value, rows in manifest.first_rows("language"):
+    for value, rows in manifest.rows_by_value("language"):
         if is_language_code(value):
             continue
         meant = guess_language(_plain(value))
         hint = f", {meant!r} is meant" if meant else ""
         problem = f"{value!r} is no ISO 639 code{hint}; accepted: vi, en, zh, de, fr and others of ISO 639"
-        yield from (manifest.issue("language-unknown", problem, row=row, column="language") for row in rows)
+        yield from manifest.each(rows, "language", "language-unknown", problem)
     han = pc.match_substring_regex(manifest.table["text"], r"\p{Han}")
     latin = pc.match_substring_regex(manifest.table["text"], r"\p{Latin}{2}")
-    languages = manifest.table["language"]
 
     def spoken(codes: Collection[str]) -> pyarrow.ChunkedArray:
-        written = [name for name in manifest.names("language") if language_code(name) in codes]
-        return pc.is_in(languages, pyarrow.array(written, pyarrow.string()))
+        names = [name for name in manifest.codes("language")[1] if language_code(name) in codes]
+        return pc.is_in(manifest.table["language"], pyarrow.array(names, pyarrow.string()))
 
     wrong = pc.or_(
         pc.and_(spoken(CHINESE), pc.and_(latin, pc.invert(han))),
         pc.and_(spoken(("vi", "en", "de", "fr")), pc.and_(han, pc.invert(latin))),
     )
     for row in _rows_where(wrong):
-        text = _short(manifest.table["text"][row].as_py())
-        problem = (
-            f"{text} is not written in {languages[row].as_py()!r}; accepted: the language that is spoken"
-        )
+        text, language = _short(manifest.value("text", row)), manifest.value("language", row)
+        problem = f"{text} is not written in {language!r}; accepted: the language that is spoken"
         yield manifest.issue("language-script", problem, row=row, column="language")
 
 
 def _meant_split(name: str) -> str | None:
-    """The usual split that a name is, or is almost: test2 may be meant, tets hardly."""
-    if near := _near(name, SPLITS):
-        return near
-    close = (
-        difflib.get_close_matches(_plain(name), SPLITS, n=1, cutoff=0.75) if name.strip().isalpha() else []
-    )
+    """The usual split that a name is or misspells; test2 is a name of its own, tets is not."""
+    plain = _plain(name)
+    close = difflib.get_close_matches(plain, SPLITS, n=1, cutoff=0.75) if plain.isalpha() else []
     return close[0] if close else None
 
 
 def _check_splits(manifest: _Manifest) -> Iterator[Issue]:
     codes, names = manifest.codes("split")
-    for value, rows in manifest.first_rows("split"):
+    for value, rows in manifest.rows_by_value("split"):
         if value in SPLITS:
             continue
         if near := _meant_split(value):
             problem = f"{value!r} is no split, but {near!r} is; accepted: {', '.join(SPLITS)}"
-            yield from (manifest.issue("split-misspelt", problem, row=row, column="split") for row in rows)
+            yield from manifest.each(rows, "split", "split-misspelt", problem)
         else:
             accepted = f"{', '.join(SPLITS)}, or --data.train_split, .dev_split, .test_split when training"
-            problem = f"{value!r} is unknown{_in(rows, len(codes))}; accepted: {accepted}"
+            share = f" ({len(rows):,} of {len(codes):,} rows)" if len(rows) > 1 else ""
+            problem = f"{value!r} is unknown{share}; accepted: {accepted}"
             yield manifest.issue("split-unknown", problem, row=rows[0], column="split")
     if not names:
         return
-    for row in np.flatnonzero(codes < 0):
-        problem = f"is missing, while others have one; accepted: {', '.join(SPLITS)}"
-        yield manifest.issue("split-missing", problem, row=row, column="split")
+    problem = f"is missing, while others have one; accepted: {', '.join(SPLITS)}"
+    yield from manifest.each(np.flatnonzero(codes < 0), "split", "split-missing", problem)
     for split in SPLITS:
         if split not in manifest.splits[1]:
             problem = f"no row is in {split!r}; found: {', '.join(names)}; accepted: {', '.join(SPLITS)}"
@@ -474,11 +446,11 @@ def _check_splits(manifest: _Manifest) -> Iterator[Issue]:
 
 # ---------------------------------------------------------------------- leaks and balance
 
-_RARE, _RARE_OF = 0.01, 100  # share below which a class is rare, in splits of at least so many rows
+_RARE, _RARE_OF = 0.01, 100  # a class below this share is rare, in a split with at least so many labels
 
 
 def _splits(manifest: _Manifest) -> Iterator[tuple[str, np.ndarray]]:
-    """Each split and its rows; the whole table under the name "" where there are no splits."""
+    """Each split and its rows; without splits the whole table under the name ""."""
     numbers, names = manifest.splits
     for place, name in enumerate(names):
         yield name, np.flatnonzero(numbers == place)
@@ -486,80 +458,65 @@ def _splits(manifest: _Manifest) -> Iterator[tuple[str, np.ndarray]]:
         yield "", np.arange(len(manifest.table))
 
 
-def _spread(keys: np.ndarray, values: np.ndarray) -> Iterator[tuple[int, dict[int, tuple[int, int]]]]:
-    """Keys that occur with two values or more: for each of these, its first row and how many there are.
+def _spread(
+    manifest: _Manifest, keys: np.ndarray, values: np.ndarray, names: Sequence[str]
+) -> Iterator[tuple[int, int, str]]:
+    """Keys that occur with several values; -1 does not count.
 
-    Rows in which either is -1 do not count.
+    Yields:
+        Key, first row of its second value, and all its values in words.
     """
     rows = np.flatnonzero((keys >= 0) & (values >= 0))
-    if not len(rows):
-        return
-    width = int(values.max()) + 1
-    pairs, first, counts = np.unique(
-        keys[rows].astype(np.int64) * width + values[rows], return_index=True, return_counts=True
-    )
-    of = pairs // width
-    _, run, lengths = np.unique(of, return_inverse=True, return_counts=True)
-    found: dict[int, dict[int, tuple[int, int]]] = {}
-    for place in np.flatnonzero(lengths[run] > 1):
-        found.setdefault(int(of[place]), {})[int(pairs[place] % width)] = (
-            int(rows[first[place]]),
-            int(counts[place]),
-        )
-    yield from found.items()
-
-
-def _where(manifest: _Manifest, there: dict[int, tuple[int, int]], names: Sequence[str]) -> tuple[int, str]:
-    """The row at which a key turns up in its second value, and all its values in words."""
-    ordered = sorted(there.items(), key=lambda item: item[1])
-    words = [
-        f"{names[value]} ({count:,} rows, first row {manifest.numbers[row]})"
-        for value, (row, count) in ordered
-    ]
-    return ordered[1][1][0], " and ".join(words).replace("(1 rows, first row", "(row")
+    width = max(1, len(names))
+    pairs = keys[rows].astype(np.int64) * width + values[rows]
+    pairs, first, counts = np.unique(pairs, return_index=True, return_counts=True)
+    key, value = np.divmod(pairs, width)
+    _, starts, lengths = np.unique(key, return_index=True, return_counts=True)
+    for start, length in zip(starts[lengths > 1], lengths[lengths > 1], strict=True):
+        there = sorted(range(start, start + length), key=lambda pair: first[pair])
+        words = [
+            f"{names[value[pair]]} ({counts[pair]:,} rows, first row {manifest.numbers[rows[first[pair]]]})"
+            for pair in there
+        ]
+        where = " and ".join(words).replace("(1 rows, first row", "(row")
+        yield int(key[start]), int(rows[first[there[1]]]), where
 
 
 def _check_leaks(manifest: _Manifest) -> Iterator[Issue]:
     splits, names = manifest.splits
     speakers, speaker_names = manifest.codes("speaker")
-    for speaker, there in _spread(speakers, splits):
-        row, where = _where(manifest, there, names)
+    for speaker, row, where in _spread(manifest, speakers, splits, names):
         problem = f"{speaker_names[speaker]!r} is in {where}; accepted: each speaker in one split"
         yield manifest.issue("speaker-in-two-splits", problem, row=row, column="speaker")
     sentences, texts = numbered(manifest.sentences)
-    shared = list(_spread(sentences, splits))
-    distinct = len(texts)
+    shared = list(_spread(manifest, sentences, splits, names))
     spoken = manifest.table.column("audio").null_count < len(manifest.table)
-    if shared and len(shared) >= distinct / 2 and spoken:  # of text alone it would be a leak, however large
+    if shared and len(shared) >= len(texts) / 2 and spoken:  # without audio it is a leak
         problem = (
-            f"{len(shared):,} of {distinct:,} sentences are in two splits: the corpus is read from a script,"
-            " and its text tells nothing of unseen sentences; accepted: each sentence in one split"
+            f"{len(shared):,} of {len(texts):,} sentences are in two splits: the corpus is read from a script"
+            ", and its text tells nothing of unseen sentences; accepted: each sentence in one split"
         )
         yield manifest.issue("texts-scripted", problem, column="text")
         return
-    for sentence, there in shared:
-        row, where = _where(manifest, there, names)
+    for sentence, row, where in shared:
         problem = f"{_short(texts[sentence].as_py())} is in {where}; accepted: each sentence in one split"
         yield manifest.issue("text-in-two-splits", problem, row=row, column="text")
 
 
 def _check_balance(manifest: _Manifest) -> Iterator[Issue]:
-    labels = codes(manifest.labelled)
-    everywhere = manifest.names("language")
+    labels, names = codes(manifest.labelled)
+    everywhere = manifest.codes("language")[1]
     for split, rows in _splits(manifest):
         where = f"split {split!r}" if split else "the manifest"
-        counts = {label: int((labels[0][rows] == labels[1].index(label)).sum()) for label in manifest.labels
-                  if label in labels[1]}  # fmt: skip
-        given = int((labels[0][rows] >= 0).sum())
-        for label in manifest.labels if given else ():
+        given = labels[rows][labels[rows] >= 0]
+        counts = dict(zip(names, np.bincount(given, minlength=len(names)).tolist(), strict=True))
+        for label in manifest.labels if len(given) else ():
             count = counts.get(label, 0)
             if not count:
-                problem = (
-                    f"{where} has no row of {label!r} among {given:,} with labels; accepted: some of each"
-                )
-                yield manifest.issue("class-absent", problem, column="label")
-            elif given >= _RARE_OF and count < _RARE * given:
-                problem = f"{where} has {count:,} of {given:,} rows of {label!r}; accepted: at least 1 %"
+                problem = f"{where} has no row of {label!r} among {len(given):,} with labels"
+                yield manifest.issue("class-absent", f"{problem}; accepted: some of each", column="label")
+            elif len(given) >= _RARE_OF and count < _RARE * len(given):
+                problem = f"{where} has {count:,} of {len(given):,} rows of {label!r}; accepted: at least 1 %"
                 yield manifest.issue("class-rare", problem, column="label")
         here = set(manifest.codes("language")[0][rows].tolist())
         if here != {-1}:
@@ -569,8 +526,7 @@ def _check_balance(manifest: _Manifest) -> Iterator[Issue]:
                     yield manifest.issue("language-absent", problem, column="language")
     same = pc.fill_null(manifest.table["audio"], "")
     utterances, _ = numbered(pc.if_else(pc.equal(same, ""), manifest.sentences, same))
-    for _, there in _spread(utterances, labels[0]):
-        row, where = _where(manifest, there, labels[1])
+    for _, row, where in _spread(manifest, utterances, labels, names):
         problem = f"the same utterance is {where}; accepted: one label for one utterance"
         yield manifest.issue("label-conflict", problem, row=row, column="label")
 
@@ -593,19 +549,18 @@ def _check_texts(manifest: _Manifest) -> Iterator[Issue]:
         if texts.null_count == len(texts):
             continue
         for row in _rows_where(pc.match_substring(texts, "\ufffd")):
-            text = _short(texts[row].as_py(), "\ufffd")
+            text = _short(manifest.value(column, row), "\ufffd")
             problem = f"{text} has lost letters (U+FFFD); accepted: the text as it was before"
             yield manifest.issue("text-replacement", problem, row=row, column=column)
         for row in _rows_where(pc.match_substring_regex(texts, _CONTROL)):
-            text = texts[row].as_py()
-            points = ", ".join(
-                sorted({f"U+{ord(character):04X}" for character in re.findall(_CONTROL, text)})
-            )
-            problem = f"{_short(text)} has control characters ({points}); accepted: text without them"
+            text = manifest.value(column, row)
+            points = sorted({f"U+{ord(character):04X}" for character in re.findall(_CONTROL, text)})
+            problem = f"{_short(text)} has control characters ({', '.join(points)})"
+            problem += "; accepted: text without them"
             yield manifest.issue("text-control", problem, row=row, column=column)
         foreign = _rows_where(pc.invert(pc.string_is_ascii(texts)))
         for row in foreign[_rows_where(pc.match_substring_regex(texts.take(foreign), _MOJIBAKE))]:
-            text = texts[row].as_py()
+            text = manifest.value(column, row)
             if (mended := _mended(text)) != text:
                 problem = f"{_short(text)} is UTF-8 read as Windows-1252; accepted: {_short(mended)}"
                 yield manifest.issue("text-mojibake", problem, row=row, column=column)
@@ -615,7 +570,7 @@ def _check_texts(manifest: _Manifest) -> Iterator[Issue]:
 
 
 def _check_forms(manifest: _Manifest, column: str, foreign: np.ndarray) -> Iterator[Issue]:
-    """Unicode forms of the rows that are not ASCII."""
+    """Unicode forms in the rows that are not ASCII."""
     texts = manifest.table[column]
     written = texts.take(foreign)
     apart = foreign[_rows_where(pc.not_equal(written, pc.utf8_normalize(written, form="NFC")))]
@@ -624,29 +579,24 @@ def _check_forms(manifest: _Manifest, column: str, foreign: np.ndarray) -> Itera
     composed = foreign[_rows_where(pc.not_equal(written, pc.utf8_normalize(written, form="NFD")))]
     together = len(np.setdiff1d(composed, apart))
     if not together:
-        problem = (
-            f"{len(apart):,} rows are in a decomposed Unicode form; accepted: NFC, as keyboards write it"
-        )
-        yield manifest.issue("text-form", problem, column=column)
+        problem = f"{len(apart):,} rows are in a decomposed Unicode form"
+        yield manifest.issue("text-form", f"{problem}; accepted: NFC, as keyboards write it", column=column)
         return
-    for row in apart:
-        text = _short(texts[row].as_py())
-        problem = f"{text} is not in Unicode NFC, while {together:,} rows are; accepted: NFC in all"
-        yield manifest.issue("text-form", problem, row=row, column=column)
+    problem = f"is not in Unicode NFC, while {together:,} rows are; accepted: NFC in all"
+    yield from manifest.each(apart, column, "text-form", problem, quote=True)
 
 
 def _check_words(manifest: _Manifest, column: str) -> Iterator[Issue]:
     texts = manifest.table[column]
-    for row in _rows_where(pc.invert(pc.match_substring_regex(texts, r"[\pL\pN]"))):
-        problem = f"{_short(texts[row].as_py())} has no letter and no digit; accepted: words, or no value"
-        yield manifest.issue("text-wordless", problem, row=row, column=column)
-    for row in _rows_where(pc.match_substring_regex(texts, r"^\s*[a-zA-Z]\s*$")):
-        problem = f"{_short(texts[row].as_py())} is a single letter; accepted: words"
-        yield manifest.issue("text-short", problem, row=row, column=column)
+    rows = _rows_where(pc.invert(pc.match_substring_regex(texts, r"[\pL\pN]")))
+    problem = "has no letter and no digit; accepted: words, or no value"
+    yield from manifest.each(rows, column, "text-wordless", problem, quote=True)
+    rows = _rows_where(pc.match_substring_regex(texts, r"^\s*[a-zA-Z]\s*$"))
+    yield from manifest.each(rows, column, "text-short", "is a single letter; accepted: words", quote=True)
 
 
 def _mended(text: str) -> str:
-    """A text with those parts read again as UTF-8 that were read as Windows-1252."""
+    """A text whose parts that are UTF-8 read as Windows-1252 are decoded again."""
 
     def read_again(match: re.Match[str]) -> str:
         try:
@@ -661,11 +611,11 @@ def _windows_byte(character: str) -> bytes:
     try:
         return character.encode("cp1252")
     except UnicodeEncodeError:
-        return character.encode("latin-1")  # five bytes that Windows-1252 leaves open
+        return character.encode("latin-1")  # five bytes that Windows-1252 does not define
 
 
 def _short(text: str, around: str = "") -> str:
-    """A text as a message quotes it: at most 40 characters, around the first `around`."""
+    """A text quoted for a message: at most 40 characters, from before the first `around`."""
     start = max(0, text.find(around) - 20) if len(text) > 40 and around else 0
     part = text[start : start + 40]
     return repr(("..." if start else "") + part + ("..." if start + 40 < len(text) else ""))
@@ -673,18 +623,16 @@ def _short(text: str, around: str = "") -> str:
 
 # ---------------------------------------------------------------------- audio
 
-# Letters in a second, three for a Han character. Fast synthetic speech reaches 29, the fastest readers 35.
-_FASTEST = 40.0
-# Speech is not slower than a second a letter, beyond some seconds of silence around the words.
-_SLOWEST, _SILENCE = 1.0, 5.0
+_FASTEST = 40.0  # letters a second, three for a Han character; fast synthetic speech has 29, fast readers 35
+_SLOWEST, _SILENCE = 1.0, 5.0  # letters a second, without so many seconds of silence
 _SHORTEST = 0.1  # seconds; a syllable takes more
-# How far a duration may be off, the larger of the two: seconds are rounded, and lossy formats padded.
+# Largest error of a duration in seconds and as a share, since lossy formats are padded.
 _OFF, _OFF_SHARE = 0.1, 0.02
 
 
 def _check_audio(manifest: _Manifest, max_seconds: float) -> Iterator[Issue]:
-    """What is wrong in single files, an issue for each row that names them."""
-    for path, rows in manifest.first_rows("audio") if manifest.files else ():
+    """Issues of audio files in each row that names them, and the speed of speech."""
+    for path, rows in manifest.rows_by_value("audio") if manifest.files else ():
         file = manifest.files[path]
         issues = list(file.issues)
         if file.seconds is not None and file.seconds > max_seconds:
@@ -693,48 +641,45 @@ def _check_audio(manifest: _Manifest, max_seconds: float) -> Iterator[Issue]:
         elif file.seconds is not None and file.seconds < _SHORTEST:
             issues.append(("audio-short", f"lasts {file.seconds:.3f} s; accepted: at least {_SHORTEST:g} s"))
         for code, problem in issues:
-            for row in rows:
-                yield manifest.issue(code, f"{file.name!r} {problem}", row=row, column="audio")
-    seconds, written = manifest.seconds, manifest.lengths
+            yield from manifest.each(rows, "audio", code, f"{file.name!r} {problem}")
+    written = letters(manifest.table["text"])
+    written = np.where(written > 0, written, letters(manifest.table["asr_text"]))
+    seconds = manifest.seconds
     with np.errstate(invalid="ignore", divide="ignore"):
         fast = np.flatnonzero((written > 2) & (written > _FASTEST * seconds))
         slow = np.flatnonzero((written > 0) & (seconds > _SILENCE + written / _SLOWEST))
     for code, rows in (("speech-too-fast", fast), ("speech-too-slow", slow)):
         for row in rows:
-            text = manifest.table["text"][row].as_py() or manifest.table["asr_text"][row].as_py()
-            problem = (
-                f"{_short(text)} in {seconds[row]:.1f} s of audio is {written[row] / seconds[row]:.1f}"
-                f" letters a second; accepted: {_SLOWEST:g} to {_FASTEST:g}"
-                " (a Chinese character counts three)"
-            )
+            text = manifest.value("text", row) or manifest.value("asr_text", row)
+            speed = f"{_short(text)} in {seconds[row]:.1f} s of audio is {written[row] / seconds[row]:.1f}"
+            accepted = f"{_SLOWEST:g} to {_FASTEST:g} (a Chinese character counts three)"
+            problem = f"{speed} letters a second; accepted: {accepted}"
             yield manifest.issue(code, problem, row=row, column="text")
 
 
 def _check_durations(manifest: _Manifest) -> Iterator[Issue]:
-    """Durations that are not the audio's length; training would rely on them."""
+    """Durations that are not the audio's length."""
     given, lasts = manifest.durations, manifest.decoded
     for row in np.flatnonzero(np.abs(given - lasts) > np.maximum(_OFF, _OFF_SHARE * lasts)):
-        name = short_name(manifest.table["audio"][int(row)].as_py(), manifest.folder)
+        name = short_name(manifest.value("audio", row), manifest.folder)
         accepted = f"its length, to within {_OFF:g} s or {_OFF_SHARE:.0%}"
         problem = f"is {given[row]:g} s, but {name!r} lasts {lasts[row]:.2f} s; accepted: {accepted}"
         yield manifest.issue("duration-wrong", problem, row=row, column=DURATION)
 
 
 def _check_same_audio(manifest: _Manifest) -> Iterator[Issue]:
-    """The same sound under two names or ids: by its bytes, or by its path where it was not read."""
-    paths = manifest.table["audio"]
-    keys, _ = numbered(paths)
+    """The same audio in two rows: the same bytes, or the same path if the file was not read."""
+    keys, _ = numbered(manifest.table["audio"])
     if manifest.files:
-        keys, _ = numbered(_taken([manifest.files[name].digest for name in manifest.names("audio")], keys))
+        codes, paths = manifest.codes("audio")
+        keys, _ = numbered(_taken([manifest.files[path].digest for path in paths], codes))
 
     def name(row: int | np.integer) -> str:
-        return short_name(paths[int(row)].as_py(), manifest.folder)
+        return short_name(manifest.value("audio", row), manifest.folder)
 
-    splits, split_names = manifest.splits
     leaking = np.zeros(len(keys) + 1, dtype=bool)  # the last for -1
-    for key, there in _spread(keys, splits):
+    for key, row, where in _spread(manifest, keys, *manifest.splits):
         leaking[key] = True
-        row, where = _where(manifest, there, split_names)
         problem = f"the same audio as {name(row)!r} is in {where}; accepted: each sound in one split"
         yield manifest.issue("audio-in-two-splits", problem, row=row, column="audio")
     rows = np.flatnonzero(_repeated(keys) & ~leaking[keys])
@@ -749,7 +694,6 @@ def _check_same_audio(manifest: _Manifest) -> Iterator[Issue]:
 
 
 _TABLE_CHECKS: tuple[Callable[[_Manifest], Iterator[Issue]], ...] = (
-    _check_columns,
     _check_rows,
     _check_names,
     _check_labels,
