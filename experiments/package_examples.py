@@ -29,7 +29,7 @@ CHOSEN = {
 }
 README = """# Five utterances to try
 
-Synthetic voices: sentences of mmsr's own grammar (`mmsr/data/demo_grammar.py`), spoken by
+Synthetic voices: sentences of mmsr's own grammar (`mmsr/data/corpora/demo/grammar.py`), spoken by
 [espeak-ng](https://github.com/espeak-ng/espeak-ng) and stored as MP3, 16 kHz, mono. No person speaks. They
 are under the licence of mmsr, Apache-2.0; espeak-ng is a program under GPL-3, and its output is not.
 

@@ -157,7 +157,8 @@ def transcribe(
     )
     for issue in done.issues:
         log(f"left without a transcript: {issue}")
-    log(f"{done.transcribed:,} utterances transcribed, {done.known:,} from {out}.journal.jsonl -> {out}")
+    new, known = f"{done.transcribed:,} utterances transcribed", f"{done.known:,} known"
+    log(f"{new}, {known} from {out}.journal.jsonl -> {out}")
     rates = done.error_rates()
     if rates is None:
         log("no row has a human transcript (column text): no error rates")

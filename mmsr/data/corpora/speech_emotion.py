@@ -109,7 +109,7 @@ def _read_ravdess(source: Source) -> Iterator[Utterance]:
         elif code["channel"] == "02":
             source.leave_out(place, "is sung, and the protocol is of speech (03-01-...)")
         elif code["modality"] != "03":
-            source.leave_out(place, "is a video, whose sound is a file 03-01-... of its own")
+            source.leave_out(place, "is a video; its audio is a separate file 03-01-...")
         else:
             emotion = _RAVDESS_EMOTIONS[code["emotion"]]
             yield Utterance(

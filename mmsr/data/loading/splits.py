@@ -311,9 +311,7 @@ def split_manifest(
         problem = f"has values in {there:,} rows already; accepted: --replace, and the copy loses them"
         raise ManifestError([Issue(source.name, None, name, problem)])
     if not np.array_equal(table.numbers, examined.numbers):
-        raise ValueError(
-            f"{source}: its blank rows cannot be told from others; accepted: a file without them"
-        )
+        raise ValueError(f"{source}: its blank rows cannot be distinguished; accepted: a file without them")
     before = _digest(source)  # the copy may replace it
     copy = table.filled(name, dict(zip(table.numbers, values, strict=True)))
     if source.parent.resolve() != out.parent.resolve():
