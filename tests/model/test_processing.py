@@ -216,14 +216,14 @@ def bad(index: int, value: np.ndarray, waveforms: Waveforms) -> Waveforms:
             "row 1 has neither audio nor text; accepted: at least one of them",
         ),
         ({"text": ["a", None]}, "row 1 has neither audio nor text"),
-        ({"text": ["a", " \n"]}, "row 1: text is empty; accepted: words, or None for an absent transcript"),
+        ({"text": ["a", " \n"]}, "row 1: text is empty; accepted: words, or None"),
         (
             {"audio": [np.ones(9), np.ones((2, 400))]},
             r"row 1: audio has shape \(2, 400\); accepted: one channel, \[samples\]",
         ),
         (
             {"audio": [np.ones(0)]},
-            "row 0: audio has no samples; accepted: a waveform, or None for absent audio",
+            "row 0: audio has no samples; accepted: a waveform, or None",
         ),
         (
             {"audio": [np.array([0.0, np.nan])]},
