@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class Journal:
         self.fingerprint = fingerprint
         self._read_entry = read
 
-    def __enter__(self) -> Journal:
+    def __enter__(self) -> Self:
         """Open the file and read it.
 
         Raises:

@@ -32,7 +32,7 @@ from mmsr.files import atomic_write, write_file
 from mmsr.inference.loading import predictor
 from mmsr.inference.pipeline import SentimentReasoningPipeline
 from mmsr.model.configuration import MmsrConfig
-from mmsr.model.decoders import LabelGrammar
+from mmsr.model.decoders import CACHE, LabelGrammar
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor
 from mmsr.records import Answer, Utterance
@@ -84,7 +84,7 @@ class _DecoderGraph(nn.Module):
         own = DynamicCache(zip(past[::2], past[1::2], strict=True))
         cache = EncoderDecoderCache(own, DynamicCache())
         decoded = self.decoder(memory, memory_mask, input_ids=decoder_input_ids, cache=cache, use_cache=True)
-        return (decoded.logits, *_flat(decoded.cache))
+        return (decoded.logits, *_flat(decoded[CACHE]))
 
 
 def _flat(cache: Any) -> list[Tensor]:
@@ -223,7 +223,7 @@ def _export_decoder(model: MmsrForSentimentReasoning, folder: Path) -> float:
 
     ids, memory, mask, _ = example(4, 37, [])
     begun = model.decoder(memory, mask, input_ids=ids, use_cache=True)
-    past = _flat(begun.cache)
+    past = _flat(begun[CACHE])
     empty = [states[:, :, :0] for states in past]
     dims = {name: torch.export.Dim(name) for name in ("batch", "new", "memory", "past")}
     layers = len(past) // 2

@@ -311,13 +311,12 @@ class MmsrConfig(PreTrainedConfig):
                 f"fusion={self.fusion!r}: the label would come from the head, which does not know the "
                 "transcript; accepted: post_thinking, pre_thinking"
             )
-        for field, expected in (("label_token_ids", True), ("class_weights", False)):
+        if self.label_token_ids is None and self.format is not None and self.decoder is not None:
+            raise ValueError(
+                f"rationale_format={self.rationale_format!r} needs label_token_ids: one token id per label"
+            )
+        for field in ("label_token_ids", "class_weights"):
             value = getattr(self, field)
-            needed = expected and self.format is not None and self.decoder is not None
-            if value is None and needed:
-                raise ValueError(
-                    f"rationale_format={self.rationale_format!r} needs {field}: one token id per label"
-                )
             if value is not None and len(value) != self.num_labels:
                 raise ValueError(f"{field} has {len(value)} entries for {self.num_labels} labels in id2label")
         tokens = self.label_token_ids or []

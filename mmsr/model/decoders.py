@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import inspect
 import os
-from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -42,25 +41,12 @@ logger = logging.get_logger(__name__)
 CACHE = "cache" if "cache" in Seq2SeqLMOutput.__dataclass_fields__ else "past_key_values"
 
 
-@dataclass
-class Decoded:
-    """Output of a decoder.
-
-    `logits [b, r, v]` of the rationale's positions; the cache; per layer `hidden_states [b, n, d]`,
-    `attentions [b, h, n, n]` (n = r, or prefix + r with `prefix`) and `cross_attentions [b, h, r, m]`.
-    """
-
-    logits: Tensor
-    cache: Cache | None = None
-    hidden_states: tuple[Tensor, ...] | None = None
-    attentions: tuple[Tensor, ...] | None = None
-    cross_attentions: tuple[Tensor, ...] | None = None
-
-
 class RationaleDecoder(nn.Module):
     """Base of the decoders: a transformers model and the projection of the memory to its width.
 
-    `forward` returns the scores of the next token at every position of the rationale, as `Decoded`.
+    `forward` returns `logits [b, r, v]`, the scores of the next token at every position of the rationale, the
+    cache, and per layer `decoder_hidden_states [b, n, d]`, `decoder_attentions [b, h, n, n]` (n = r, or
+    prefix + r with `prefix`) and `cross_attentions [b, h, r, m]`.
 
     Args of `forward`:
         memory: `[b, m, d]`.
@@ -171,7 +157,7 @@ class CrossAttentionDecoder(RationaleDecoder):
         cache: Cache | None = None,
         use_cache: bool | None = None,
         **kwargs: Any,
-    ) -> Decoded:
+    ) -> Seq2SeqLMOutput:
         """Decode; see `RationaleDecoder`."""
         if is_flash_attention_requested(self.model.config):
             logger.warning_once(
@@ -194,12 +180,12 @@ class CrossAttentionDecoder(RationaleDecoder):
             CACHE: cache,
         }
         output = self.model(**inputs, use_cache=use_cache, return_dict=True, **kwargs)
-        return Decoded(
-            output.logits,
-            output.get(CACHE),
-            output.get(f"{prefix}hidden_states"),
-            output.get(f"{prefix}attentions"),
-            output.cross_attentions,
+        return Seq2SeqLMOutput(
+            logits=output.logits,
+            decoder_hidden_states=output.get(f"{prefix}hidden_states"),
+            decoder_attentions=output.get(f"{prefix}attentions"),
+            cross_attentions=output.cross_attentions,
+            **{CACHE: output.get(CACHE)},
         )
 
 
@@ -310,7 +296,7 @@ class PrefixDecoder(RationaleDecoder):
         cache: Cache | None = None,
         use_cache: bool | None = None,
         **kwargs: Any,
-    ) -> Decoded:
+    ) -> Seq2SeqLMOutput:
         """Decode; see `RationaleDecoder`."""
         embed = self.model.get_input_embeddings()
         if inputs_embeds is None:
@@ -365,8 +351,13 @@ class PrefixDecoder(RationaleDecoder):
             **options,
             **kwargs,
         )
-        new_cache = cache if use_cache else None
-        return Decoded(output.logits[:, -new:], new_cache, output.hidden_states, output.attentions)
+        new_cache: dict[str, Any] = {CACHE: cache if use_cache else None}
+        return Seq2SeqLMOutput(
+            logits=output.logits[:, -new:],
+            decoder_hidden_states=output.hidden_states,
+            decoder_attentions=output.attentions,
+            **new_cache,
+        )
 
 
 DECODER_CLASSES: dict[str, type[RationaleDecoder]] = {

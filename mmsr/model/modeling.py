@@ -31,7 +31,7 @@ from transformers.utils import can_return_tuple
 
 from mmsr.model.card import is_generated, model_card, replace_blank
 from mmsr.model.configuration import MmsrConfig, check_choice, fusion_modalities
-from mmsr.model.decoders import CACHE, DECODER_CLASSES, Decoded, LabelGrammar, RationaleDecoder
+from mmsr.model.decoders import DECODER_CLASSES, LabelGrammar, RationaleDecoder
 from mmsr.model.encoders.registry import load_audio_encoder
 from mmsr.model.encoders.text import TextEncoder
 from mmsr.model.fusion import FUSION_CLASSES
@@ -434,47 +434,41 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         self,
         memory: MmsrEncoderOutput,
         sentiment_logits: Tensor,
-        decoded: Decoded | None,
+        decoded: Seq2SeqLMOutput | None,
         labels: Tensor | None,
         sentiment_labels: Tensor | None,
     ) -> MmsrOutput:
         """The output of `forward`, with the losses."""
-        output = MmsrOutput(
-            sentiment_logits=sentiment_logits,
-            encoder_last_hidden_state=memory.last_hidden_state,
-            encoder_hidden_states=memory.hidden_states,
-            encoder_attentions=memory.attentions,
-            audio_hidden_states=memory.audio_hidden_states,
-            audio_attentions=memory.audio_attentions,
-            fusion_attentions=memory.fusion_attentions,
-            memory_mask=memory.attention_mask,
-        )
-        losses = {}
-        if decoded is not None:
-            output["logits"] = decoded.logits
-            output[CACHE] = decoded.cache
-            output["decoder_hidden_states"] = decoded.hidden_states
-            output["decoder_attentions"] = decoded.attentions
-            output["cross_attentions"] = decoded.cross_attentions
-            layout = self.config.format
-            if labels is not None and layout is not None and layout.label_learned:
-                output["decoder_sentiment_logits"] = self._logits_of_labels(decoded.logits, labels)
+        outputs: dict[str, Any] = {
+            "sentiment_logits": sentiment_logits,
+            "encoder_last_hidden_state": memory.last_hidden_state,
+            "encoder_hidden_states": memory.hidden_states,
+            "encoder_attentions": memory.attentions,
+            "audio_hidden_states": memory.audio_hidden_states,
+            "audio_attentions": memory.audio_attentions,
+            "fusion_attentions": memory.fusion_attentions,
+            "memory_mask": memory.attention_mask,
+            **(decoded or {}),
+        }
         if sentiment_labels is not None:
             weight = self.config.class_weights
-            losses["sentiment_loss"] = _mean_cross_entropy(
+            outputs["sentiment_loss"] = _mean_cross_entropy(
                 sentiment_logits,
                 sentiment_labels,
                 weight=None if weight is None else sentiment_logits.new_tensor(weight).float(),
                 label_smoothing=self.config.label_smoothing,
             )
-        if labels is not None and decoded is not None:
+        if decoded is not None and decoded.logits is not None and labels is not None:
+            layout = self.config.format
+            if layout is not None and layout.label_learned:
+                outputs["decoder_sentiment_logits"] = self._logits_of_labels(decoded.logits, labels)
             targets = self.rationale_targets(labels)
-            losses["rationale_loss"] = _mean_cross_entropy(decoded.logits.flatten(0, 1), targets.flatten())
+            outputs["rationale_loss"] = _mean_cross_entropy(decoded.logits.flatten(0, 1), targets.flatten())
+        weights = {"sentiment_loss": 1.0, "rationale_loss": self.config.rationale_loss_weight}
+        losses = [weight * outputs[name] for name, weight in weights.items() if name in outputs]
         if losses:
-            weights = {"sentiment_loss": 1.0, "rationale_loss": self.config.rationale_loss_weight}
-            losses["loss"] = sum(weights[name] * loss for name, loss in losses.items())  # type: ignore[assignment]
-        # built again, for the order of the keys: the loss comes first
-        return MmsrOutput(**{**dict(output), **losses})
+            outputs["loss"] = sum(losses)
+        return MmsrOutput(**outputs)
 
     def label_tokens(self, device: torch.device) -> Tensor:
         """The decoder's token of each label `[c]`."""

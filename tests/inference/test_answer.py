@@ -136,5 +136,5 @@ def test_sound_that_is_gone_or_too_long_is_told(answer, tmp_path):
 def test_what_was_not_asked_for_is_not_shown(answer):
     page = Page(Answer({**answer, "rationale": None})._repr_html_())
     assert "Rationale" not in page.text and "Transcript" not in page.text and "None" not in page.text
-    heard = Page(Answer({**answer, "transcript": None}, {"text": None})._repr_html_())
-    assert "heard no words" in heard.text
+    transcribed = Page(Answer({**answer, "transcript": None}, {"text": None})._repr_html_())
+    assert "found no words" in transcribed.text

@@ -379,7 +379,7 @@ def _answer(
             for row, answer in zip(rows, found, strict=True):
                 fields = {name: answer[name] for name in ("label", "score", "scores", "rationale")}
                 answers[batch[row]] = {"text": texts[row], **fields}
-        known.add(answers)
+        known.answer(answers)
         if progress:
             progress("answering", len(known.answers), len(turns))
 
@@ -393,7 +393,7 @@ def _batches(turns: Sequence[Turn], size: int) -> Iterator[list[int]]:
         yield from (order[start : start + size] for start in range(0, len(order), size))
 
 
-class _Known:
+class _Known(Journal):
     """Segments and answers so far, kept in a journal.
 
     After the fingerprint, the second line has the segments and the recording's length in seconds, and each
@@ -401,19 +401,12 @@ class _Known:
     """
 
     def __init__(self, path: str | os.PathLike[str] | None, fingerprint: str):
+        super().__init__(path, self._restore, fingerprint=fingerprint)
         self.turns: list[Turn] | None = None
         self.seconds = 0.0
         self.answers: dict[int, dict[str, Any] | None] = {}
-        self._journal = Journal(path, self._read, fingerprint=fingerprint)
 
-    def __enter__(self) -> _Known:
-        self._journal.__enter__()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._journal.__exit__(*error)
-
-    def _read(self, entry: dict[str, Any]) -> None:
+    def _restore(self, entry: dict[str, Any]) -> None:
         if "segments" in entry:
             self.turns = [Turn(**turn) for turn in entry["segments"]]
             self.seconds = entry["seconds"]
@@ -428,9 +421,9 @@ class _Known:
     def begin(self, turns: list[Turn], seconds: float) -> None:
         """Keep the segments and the recording's length in seconds."""
         self.turns, self.seconds = turns, seconds
-        self._journal.add({"segments": [asdict(turn) for turn in turns], "seconds": seconds})
+        self.add({"segments": [asdict(turn) for turn in turns], "seconds": seconds})
 
-    def add(self, answers: dict[int, dict[str, Any] | None]) -> None:
+    def answer(self, answers: dict[int, dict[str, Any] | None]) -> None:
         """Keep a batch's answers."""
         self.answers |= answers
-        self._journal.add({"answers": answers})
+        self.add({"answers": answers})
