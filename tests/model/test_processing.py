@@ -12,9 +12,9 @@ from transformers import AutoProcessor, AutoTokenizer, Wav2Vec2FeatureExtractor
 
 from mmsr.model.configuration import MmsrConfig
 from mmsr.model.processing import MmsrProcessor
-from mmsr.model.tokenizer import SPECIAL_TOKENS, label_token
 
 Waveforms = list[np.ndarray]
+
 
 SCRIPTS = [
     "bác sĩ rất tận tâm, cảm ơn nhiều",
@@ -24,9 +24,6 @@ SCRIPTS = [
     "طبيب ممتاز",
     "a line\nand a\ttab",
 ]
-
-
-# ---------------------------------------------------------------------- tensors
 
 
 def test_both_modalities_of_a_batch(processor: MmsrProcessor, waveforms: Waveforms):
@@ -162,9 +159,6 @@ def test_words_that_spell_a_special_token_stay_words(processor: MmsrProcessor):
     assert plain == processor.tokenizer(["kind words < s > 3 < 4"])["input_ids"]
 
 
-# ---------------------------------------------------------------------- lengths
-
-
 def test_what_is_too_long_is_cut_with_one_warning_and_a_count(
     processor: MmsrProcessor, caplog: pytest.LogCaptureFixture
 ):
@@ -194,13 +188,6 @@ def test_a_length_in_tokens_leaves_the_audio_alone(processor: MmsrProcessor, wav
     audio_kwargs = {"padding": "max_length", "max_length": 6000}
     padded = processor(text=["kind"] * 3, audio=waveforms, audio_kwargs=audio_kwargs, return_tensors="pt")
     assert padded["input_values"].shape == (3, 6000)
-
-
-# ---------------------------------------------------------------------- what raises
-
-
-def bad(index: int, value: np.ndarray, waveforms: Waveforms) -> Waveforms:
-    return [*waveforms[:index], value, *waveforms[index + 1 :]]
 
 
 @pytest.mark.parametrize(
@@ -265,9 +252,6 @@ def test_labels_without_tokens_raise_until_they_have_some(trained_processor: Mms
     assert processor.decode_rationales(torch.tensor([[0, size, 2]])) == [""]
 
 
-# ---------------------------------------------------------------------- a trained tokenizer
-
-
 @pytest.mark.parametrize("text", SCRIPTS)
 def test_any_script_survives_the_round_trip(processor: MmsrProcessor, text: str):
     """Also scripts that the tokenizer has not seen, as bytes; what is decomposed comes back composed."""
@@ -279,39 +263,11 @@ def test_any_script_survives_the_round_trip(processor: MmsrProcessor, text: str)
         assert decoded == unicodedata.normalize("NFC", text)
 
 
-def test_special_tokens_come_first_and_training_is_reproducible(trained_processor: MmsrProcessor):
-    texts = ["the doctor was very kind to me", "nobody listened and I am angry"] * 3
-    first, second = (MmsrProcessor.train(texts, labels=["bad", "good"], vocab_size=320) for _ in range(2))
-    assert first.tokenizer.get_vocab() == second.tokenizer.get_vocab()
-    tokens = [*SPECIAL_TOKENS, label_token("bad"), label_token("good")]
-    assert first.tokenizer.convert_tokens_to_ids(tokens) == list(range(7))
-    assert first.label_token_ids == [5, 6]
-    assert len(first.tokenizer) <= 320 and len(trained_processor.tokenizer) <= 340
-    assert not first.feature_extractor.do_normalize
-
-
-@pytest.mark.parametrize("vocab_size", [100, 264, 265])
-def test_a_vocabulary_too_small_for_bytes_and_letters_raises(vocab_size: int):
-    texts = ["the doctor was kind", "谢谢 😡"] * 5
-    with pytest.raises(ValueError, match=f"vocab_size={vocab_size} .* accepted: at least (.*)") as raised:
-        MmsrProcessor.train(texts, vocab_size=vocab_size)
-    least = int(str(raised.value).split()[-1])
-    assert len(MmsrProcessor.train(texts, vocab_size=least).tokenizer) <= least
-
-
-def test_nothing_to_train_on_raises():
-    with pytest.raises(ValueError, match="no text to train the tokenizer on"):
-        MmsrProcessor.train(["", "  "], vocab_size=400)
-
-
 def test_the_config_learns_of_the_processor(processor: MmsrProcessor):
     config = MmsrConfig.from_preset("tiny", **processor.config_kwargs())
     assert config.labels == processor.labels and config.sampling_rate == 16_000
     tokens = (config.pad_token_id, config.bos_token_id, config.eos_token_id, config.decoder_start_token_id)
     assert tokens == (1, 0, 2, 0)
-
-
-# ---------------------------------------------------------------------- on disk
 
 
 def test_saved_equals_loaded(trained_processor: MmsrProcessor, waveforms: Waveforms, tmp_path: Path):
