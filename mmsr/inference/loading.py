@@ -143,10 +143,7 @@ def open_predictor(
 
 
 def examples(
-    pipe: SentimentReasoningPipeline,
-    rows: Sequence[Utterance],
-    *,
-    progress: Callable[[], None] | None = None,
+    pipe: SentimentReasoningPipeline, rows: Sequence[Utterance], *, progress: Callable[[], None] | None = None
 ) -> list[Example]:
     """Rows of a manifest with the model's answers, counterfactual rationales and attention."""
     from mmsr.evaluation.report.run import Example

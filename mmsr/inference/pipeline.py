@@ -33,10 +33,12 @@ Transcribe = Callable[[Sequence[np.ndarray], Sequence[str | None]], Sequence[str
 """From waveforms `[s]` and the language of each (None if unknown) to texts, empty for silence."""
 
 _TRANSCRIPT_COLUMNS = ("text", "asr_text")
-_ACCEPTED = (
-    "load_audio, sampling_rate, asr, forced_label, alternatives, attention, abstain_below, rationale, "
-    "num_beams, max_new_tokens, progress"
+_STEPS = (
+    ("load_audio", "sampling_rate", "progress"),
+    ("asr", "forced_label", "alternatives", "attention", "rationale", "num_beams", "max_new_tokens"),
+    ("abstain_below",),
 )
+"""Arguments of `preprocess`, `_forward` and `postprocess`."""
 
 
 class SentimentReasoningPipeline(Pipeline):
@@ -87,37 +89,21 @@ class SentimentReasoningPipeline(Pipeline):
             return []
         return super().__call__(_as_transformers_knows(inputs), *args, **kwargs)
 
-    def _sanitize_parameters(
-        self,
-        *,
-        load_audio: Callable[[Any], np.ndarray] | None = None,
-        sampling_rate: int | None = None,
-        asr: str | os.PathLike[str] | Transcribe | None = None,
-        forced_label: str | None = None,
-        alternatives: bool | None = None,
-        attention: bool | None = None,
-        abstain_below: float | None = None,
-        rationale: bool | None = None,
-        num_beams: int | None = None,
-        max_new_tokens: int | None = None,
-        progress: bool | None = None,
-        **unknown: Any,
-    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        if unknown:
-            raise ValueError(f"unknown argument(s) {', '.join(unknown)}; accepted: {_ACCEPTED}")
-        if abstain_below is not None and not 0 < abstain_below <= 1:
-            raise ValueError(f"abstain_below={abstain_below:g}; accepted: a probability, above 0, to 1")
-        preprocess = {"load_audio": load_audio, "sampling_rate": sampling_rate, "progress": progress}
-        forward = {
-            "asr": _recogniser(os.fspath(asr)) if isinstance(asr, str | os.PathLike) else asr,
-            "forced_label": forced_label,
-            "alternatives": alternatives,
-            "attention": attention,
-            "rationale": rationale,
-            "num_beams": num_beams,
-            "max_new_tokens": max_new_tokens,
-        }
-        return _given(preprocess), _given(forward), _given({"abstain_below": abstain_below})
+    def _sanitize_parameters(self, **arguments: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        accepted = [name for names in _STEPS for name in names]
+        if unknown := [name for name in arguments if name not in accepted]:
+            raise ValueError(f"unknown argument(s) {', '.join(unknown)}; accepted: {', '.join(accepted)}")
+        given = {name: value for name, value in arguments.items() if value is not None}
+        if not 0 < given.get("abstain_below", 1) <= 1:
+            raise ValueError(
+                f"abstain_below={given['abstain_below']:g}; accepted: a probability, above 0, to 1"
+            )
+        if isinstance(given.get("asr"), str | os.PathLike):
+            given["asr"] = _recogniser(os.fspath(given["asr"]))
+        preprocess, forward, postprocess = (
+            {name: given[name] for name in names if name in given} for names in _STEPS
+        )
+        return preprocess, forward, postprocess
 
     def get_iterator(
         self,
@@ -343,10 +329,6 @@ class SentimentReasoningPipeline(Pipeline):
 _load_audio = Audio()
 
 
-def _given(arguments: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in arguments.items() if value is not None}
-
-
 @functools.lru_cache(maxsize=1)  # each call of a pipeline asks for it
 def _recogniser(model: str) -> Transcribe:
     from mmsr.speech.recogniser import Transcriber
@@ -355,23 +337,16 @@ def _recogniser(model: str) -> Transcribe:
 
 
 class _Rows(Dataset[Any]):
-    """Rows as a torch dataset, which transformers streams."""
+    """Rows, or a column under a name, as a torch dataset, which transformers streams."""
 
-    def __init__(self, rows: Any) -> None:
-        self.rows = rows
+    def __init__(self, rows: Any, name: str | None = None) -> None:
+        self.rows, self.name = rows, name
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Any:
-        return self.rows[index]
-
-
-class _Transcripts(_Rows):
-    """A column of transcripts; plain strings would be taken for paths."""
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"text": self.rows[index]}
+        return self.rows[index] if self.name is None else {self.name: self.rows[index]}
 
 
 def _as_transformers_knows(inputs: Any) -> Any:
@@ -381,7 +356,7 @@ def _as_transformers_knows(inputs: Any) -> Any:
             return _Rows(_undecoded(inputs))
         if isinstance(inputs, datasets.Column):
             if inputs.column_name in _TRANSCRIPT_COLUMNS:
-                return _Transcripts(inputs)
+                return _Rows(inputs, "text")  # plain strings would be taken for paths
             own = isinstance(inputs.source, datasets.Dataset)
             return _Rows(_undecoded(inputs.source)[inputs.column_name] if own else inputs)
         if isinstance(inputs, datasets.IterableDataset):

@@ -22,8 +22,8 @@ _TEMPLATE = """---
 
 # {name}
 
-An [mmsr](https://arxiv.org/abs/2407.21054) checkpoint (multimodal sentiment reasoning): it hears an
-utterance, reads its transcript, or both, says which sentiment it has, and {answers}.
+An [mmsr](https://arxiv.org/abs/2407.21054) checkpoint (multimodal sentiment reasoning): from the audio of an
+utterance, its transcript, or both, it predicts the sentiment, and {answers}.
 
 | | |
 |---|---|

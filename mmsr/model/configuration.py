@@ -432,7 +432,7 @@ class MmsrConfig(PreTrainedConfig):
             start = overrides.get("decoder_start_token_id", 0)
             make = prefix_config if decoder_type == "prefix" else decoder_config
             parts["decoder"] = make(
-                vocab_size=vocab_size, decoder_start_token_id=start, **shape["decoder"], **special
+                *shape["decoder"], vocab_size=vocab_size, decoder_start_token_id=start, **special
             )
             parts["label_token_ids"] = list(range(5, 5 + num_labels))
             own = {"text_encoder", "decoder"} & set(overrides) or not overrides.get("shared_vocabulary", True)

@@ -76,7 +76,7 @@ class RationaleDecoder(nn.Module):
     @classmethod
     def load(cls, name: str | os.PathLike[str]) -> PreTrainedModel:
         """The pretrained model of a Hub id or folder, in float32."""
-        raise NotImplementedError
+        return AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
 
     @staticmethod
     def memory_width(model: PreTrainedModel) -> int:
@@ -272,11 +272,6 @@ class PrefixDecoder(RationaleDecoder):
                 "an encoder-decoder; accepted: gpt2, llama, qwen2 ..., or decoder_type='cross_attention'"
             )
         return AutoModelForCausalLM.from_config(config, dtype=torch.get_default_dtype())
-
-    @classmethod
-    def load(cls, name: str | os.PathLike[str]) -> PreTrainedModel:
-        """The pretrained language model."""
-        return AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
 
     @staticmethod
     def memory_width(model: PreTrainedModel) -> int:

@@ -215,24 +215,23 @@ class MmsrPreTrainedModel(PreTrainedModel):
         kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
         loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
         model, info = loaded
-        other_shapes = [
-            f"{name} ({list(saved)} where the model has {list(built)})"
-            for name, saved, built in info["mismatched_keys"]
-        ]
-        faults = [
-            f"{what}: {', '.join(sorted(names)[:5])}{' ...' if len(names) > 5 else ''}"
-            for what, names in (
-                ("it lacks", info["missing_keys"]),
-                ("it brings unknown", info["unexpected_keys"]),
-                ("of another shape", other_shapes),
+        differences = {
+            "it lacks": info["missing_keys"],
+            "it brings unknown": info["unexpected_keys"],
+            "of another shape": [
+                f"{name} ({list(saved)} where the model has {list(built)})"
+                for name, saved, built in info["mismatched_keys"]
+            ],
+        }
+        if any(differences.values()):
+            listed = "; ".join(
+                f"{what}: {', '.join(sorted(names)[:5])}{' ...' if len(names) > 5 else ''}"
+                for what, names in differences.items()
+                if names
             )
-            if names
-        ]
-        if faults:
             raise ValueError(
-                f"checkpoint {pretrained_model_name_or_path} does not fit {cls.__name__}: "
-                f"{'; '.join(faults)} (pass output_loading_info=True to load it all the same, with random "
-                "weights for what is missing)"
+                f"checkpoint {pretrained_model_name_or_path} does not fit {cls.__name__}: {listed} (pass "
+                "output_loading_info=True to load it all the same, with random weights for what is missing)"
             )
         return model
 

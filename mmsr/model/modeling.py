@@ -42,14 +42,11 @@ from mmsr.model.presets import PRESETS
 
 @dataclass
 class MmsrOutput(Seq2SeqLMOutput):
-    """Output of `MmsrForSentimentReasoning`: that of an encoder-decoder of transformers, and more.
+    """Output of `MmsrForSentimentReasoning`: that of `RationaleDecoder`, of `MmsrEncoderOutput`, and more.
 
     Attributes:
         loss: Sentiment loss + λ · rationale loss, of those whose targets were given.
         logits: Of the decoder `[b, r, v]`; None without a decoder.
-        decoder_hidden_states: `[b, r, d]` per layer.
-        decoder_attentions: `[b, h, r, r]` per layer.
-        cross_attentions: Of the decoder over the memory, `[b, h, r, m]` per layer.
         encoder_last_hidden_state: The memory `[b, m, d]`.
         encoder_hidden_states: Of the text encoder, `[b, t, d]` per layer.
         encoder_attentions: Of the text encoder, `[b, h, t, t]` per layer.

@@ -18,9 +18,7 @@ def _initializer_range(width: int) -> float:
     return min(width**-0.5, 0.1)
 
 
-def decoder_config(
-    *, width: int, layers: int, heads: int, intermediate_size: int, **kwargs: Any
-) -> MBartConfig:
+def decoder_config(width: int, layers: int, heads: int, intermediate_size: int, **kwargs: Any) -> MBartConfig:
     """Config of a rationale decoder from scratch: the pre-norm decoder half of MBart, with tied embeddings.
 
     `encoder_layers` sizes generation's cache.
@@ -46,9 +44,7 @@ def decoder_config(
     )
 
 
-def prefix_config(
-    *, width: int, layers: int, heads: int, intermediate_size: int, **kwargs: Any
-) -> LlamaConfig:
+def prefix_config(width: int, layers: int, heads: int, intermediate_size: int, **kwargs: Any) -> LlamaConfig:
     """Config of a causal language model from scratch (Llama's), for `decoder_type="prefix"`."""
     from transformers import LlamaConfig
 
@@ -104,10 +100,6 @@ def _fusion(width: int, layers: int, heads: int, intermediate_size: int, **setti
     return {"hidden_size": width, **shape, **settings}
 
 
-def _decoder(width: int, layers: int, heads: int, intermediate_size: int) -> dict[str, int]:
-    return {"width": width, "layers": layers, "heads": heads, "intermediate_size": intermediate_size}
-
-
 SHAPES: dict[str, dict[str, Any]] = {
     "tiny": {
         "vocab_size": 256,
@@ -120,7 +112,7 @@ SHAPES: dict[str, dict[str, Any]] = {
             num_conv_pos_embedding_groups=2,
         ),
         "text_encoder": _xlm_roberta(32, 2, 4, 37),
-        "decoder": _decoder(32, 2, 4, 37),
+        "decoder": (32, 2, 4, 37),
         "fusion": _fusion(32, 1, 4, 37),
     },
     "small": {
@@ -136,7 +128,7 @@ SHAPES: dict[str, dict[str, Any]] = {
             num_conv_pos_embedding_groups=4,
         ),
         "text_encoder": _xlm_roberta(128, 2, 4, 512),
-        "decoder": _decoder(128, 2, 4, 512),
+        "decoder": (128, 2, 4, 512),
         # from scratch, the last layer is soon the same at every token; the decoder quotes from the embeddings
         "fusion": _fusion(128, 1, 4, 512, text_layer_mix=True),
     },
@@ -144,7 +136,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         "vocab_size": 250_002,
         "audio_encoder": {"mask_time_prob": 0.0, "layerdrop": 0.0},
         "text_encoder": _xlm_roberta(768, 12, 12, 3072),
-        "decoder": _decoder(768, 6, 12, 3072),
+        "decoder": (768, 6, 12, 3072),
         "fusion": _fusion(768, 2, 12, 3072),
     },
 }

@@ -380,7 +380,7 @@ class MmsrProcessor(ProcessorMixin):
             texts, labels=labels, vocab_size=vocab_size, max_text_tokens=max_text_tokens
         )
         return cls(
-            _feature_extractor(do_normalize=False),
+            Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=True),
             tokenizer,
             labels=labels,
             rationale_format=rationale_format,
@@ -430,7 +430,7 @@ class MmsrProcessor(ProcessorMixin):
         if text is not None and tokenizers[0].model_max_length > _NO_LIMIT:
             tokenizers[0].model_max_length = _positions(AutoConfig.from_pretrained(text))
         processor = cls(
-            _feature_extractor(do_normalize=do_normalize),
+            Wav2Vec2FeatureExtractor(do_normalize=do_normalize, return_attention_mask=True),
             tokenizers[0],
             tokenizers[1] if len(tokenizers) > 1 else None,
             labels=list(labels) if labels else None,
@@ -451,16 +451,6 @@ def _positions(config: PreTrainedConfig) -> int:
     if any(name in config.model_type for name in ("roberta", "camembert", "mpnet")):
         offset = (config.pad_token_id or 0) + 1
     return getattr(config, "max_position_embeddings", _NO_LIMIT) - offset
-
-
-def _feature_extractor(*, do_normalize: bool) -> Wav2Vec2FeatureExtractor:
-    return Wav2Vec2FeatureExtractor(
-        feature_size=1,
-        sampling_rate=16_000,
-        padding_value=0.0,
-        do_normalize=do_normalize,
-        return_attention_mask=True,
-    )
 
 
 def _rows(values: Any) -> list[Any] | None:

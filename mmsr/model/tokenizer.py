@@ -56,17 +56,11 @@ def train_tokenizer(
     vocab = dict(learned["vocab"])
     for byte in range(_BYTES):
         vocab.setdefault(f"<0x{byte:02X}>", len(vocab))
-    tokenizer.model = models.BPE(
-        vocab=vocab,
-        merges=[tuple(pair) for pair in learned["merges"]],
-        unk_token="<unk>",
-        byte_fallback=True,
-    )
+    merges = [tuple(pair) for pair in learned["merges"]]
+    tokenizer.model = models.BPE(vocab=vocab, merges=merges, unk_token="<unk>", byte_fallback=True)
     tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace()])
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>",
-        pair="<s> $A </s> $B </s>",
-        special_tokens=[("<s>", 0), ("</s>", 2)],
+        single="<s> $A </s>", pair="<s> $A </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,

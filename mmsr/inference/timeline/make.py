@@ -225,7 +225,7 @@ def make_timeline(
     }
     fingerprint = hashlib.sha256(json.dumps(made_from, sort_keys=True, default=str).encode()).hexdigest()
     with _Known(journal, fingerprint) as known:
-        if known.turns is None or not known.complete:
+        if known.turns is None or len(known.answers) < len(known.turns):
             with Recording(audio, progress=progress) as recording:
                 if known.turns is None:
                     known.begin(_segments(recording, settings, turns, progress), recording.seconds)
@@ -250,12 +250,8 @@ def make_timeline(
             logger.warning(
                 "%s: %d segments without words are left out: the model reads words alone", audio, left_out
             )
-        return Timeline(
-            audio=audio,
-            seconds=known.seconds,
-            labels=tuple(pipe.model.config.labels),
-            segments=tuple(found),
-        )
+        labels = tuple(pipe.model.config.labels)
+        return Timeline(audio=audio, seconds=known.seconds, labels=labels, segments=tuple(found))
 
 
 def _check(
@@ -412,11 +408,6 @@ class _Known(Journal):
             self.seconds = entry["seconds"]
         else:
             self.answers |= {int(place): answer for place, answer in entry["answers"].items()}
-
-    @property
-    def complete(self) -> bool:
-        """Whether every segment has its answer."""
-        return self.turns is not None and len(self.answers) == len(self.turns)
 
     def begin(self, turns: list[Turn], seconds: float) -> None:
         """Keep the segments and the recording's length in seconds."""
