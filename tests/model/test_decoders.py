@@ -181,7 +181,7 @@ def test_the_encoder_of_an_encoder_decoder_is_taken_out_and_the_rest_carried_ove
     assert_close(ours, pretrained(encoder_outputs=(memory,), decoder_input_ids=ids).logits)
 
 
-def test_a_decoder_without_pretrained_cross_attention_says_what_is_new(
+def test_new_cross_attention_of_a_pretrained_decoder_is_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     pretrained = lively(AutoModelForCausalLM.from_config(part("prefix", "gpt2")))

@@ -77,7 +77,7 @@ def test_a_waveform_of_another_shape_raises(make_model: MakeModel, batch: Batch)
         make_model()(input_values=batch["input_values"][:, None])
 
 
-def test_who_asks_for_attentions_that_are_not_kept_is_told_once(
+def test_attentions_without_eager_attention_are_warned_of_once(
     make_model: MakeModel, batch: Batch, caplog: pytest.LogCaptureFixture
 ):
     logger.warning_once.cache_clear()  # type: ignore[attr-defined]
@@ -275,9 +275,7 @@ def test_a_checkpoint_is_placed_by_its_size(
             assert_close(found.logits, expected.logits, **TIGHT)
 
 
-def test_what_parts_say_of_placement_and_precision_is_said_of_the_whole(
-    make_model: MakeModel, tmp_path: Path
-):
+def test_settings_of_placement_and_precision_are_taken_over_from_parts(make_model: MakeModel, tmp_path: Path):
     t5 = {"d_model": 32, "d_kv": 8, "d_ff": 37, "num_layers": 2, "num_heads": 4, "vocab_size": 256}
     model = make_model(decoder=AutoConfig.for_model("t5", feed_forward_proj="gated-gelu", **t5))
     assert {"XLMRobertaLayer", "T5Block", "CrossAttentionLayer", "Stream"} <= set(model._no_split_modules)

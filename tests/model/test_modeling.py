@@ -306,7 +306,7 @@ def test_a_decoder_with_its_own_tokenizer_is_not_resized(make_model: MakeModel):
     assert model.get_output_embeddings().weight.shape[0] == 256
 
 
-def test_parts_are_found_where_transformers_looks(make_model: MakeModel):
+def test_parts_have_the_names_of_transformers(make_model: MakeModel):
     model = make_model()
     assert model.get_encoder() is model.encoder and model.get_decoder() is model.decoder.model
     assert model.get_encoder("audio") is model.encoder.audio_encoder.model

@@ -326,7 +326,7 @@ def test_pretrained_encoders_bring_tokenizer_and_level(
     assert plain.text_prefix == "query: "
 
 
-def test_timm_hears_the_level(trained_processor: MmsrProcessor, tmp_path: Path):
+def test_timm_keeps_the_level(trained_processor: MmsrProcessor, tmp_path: Path):
     """There is no preprocessor to ask, on the Hub or elsewhere: the log-mel is made inside the model."""
     trained_processor.tokenizer.save_pretrained(tmp_path)
     processor = MmsrProcessor.from_encoders(audio="timm/resnet18.a1_in1k", text=tmp_path)

@@ -18,7 +18,7 @@ from mmsr.inference.timeline.transcripts import TimelineError, read_cues
 NASTY = 'a < b & <script>boom()</script> {\\an8} --> "q" é'
 
 
-def test_subtitles_say_what_is_said(by_hand: Callable[..., Timeline], tmp_path: Path) -> None:
+def test_subtitles_have_labels_and_words(by_hand: Callable[..., Timeline], tmp_path: Path) -> None:
     made = by_hand(
         (1.5, 3661.0625, "A&B <x>", NASTY + "\nline", (0.7, 0.2, 0.1)), (3662, 3663, None, None, (0, 0, 1))
     )

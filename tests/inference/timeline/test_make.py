@@ -88,7 +88,7 @@ def written(made: Timeline, out: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(out.iterdir())}
 
 
-def test_a_killed_run_goes_on_to_the_same_bytes(
+def test_a_killed_run_is_resumed_to_the_same_bytes(
     audio: Path, turns: list[Turn], pipe: Any, tmp_path: Path
 ) -> None:
     def run(journal: Path, kill_after: int | None = None) -> list[int]:
@@ -119,7 +119,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
     assert run(killed) == []  # all is known
 
 
-def test_a_journal_that_ends_anywhere_is_gone_on_with(
+def test_a_journal_that_ends_anywhere_is_resumed(
     audio: Path, turns: list[Turn], pipe: Any, tmp_path: Path
 ) -> None:
     journal = tmp_path / "journal.jsonl"

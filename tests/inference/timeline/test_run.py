@@ -120,7 +120,7 @@ def test_real_speech_is_found_and_answered(shared_data: Path, tmp_path: Path, pi
 
 @needs_silero
 @pytest.mark.slow
-def test_a_real_recogniser_writes_what_is_said_and_a_second_run_hears_nothing_again(
+def test_a_real_recogniser_transcribes_and_a_second_run_does_not(
     shared_data: Path, shared_models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("jiwer", reason="a recogniser needs mmsr[asr]")

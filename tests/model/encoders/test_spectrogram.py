@@ -115,7 +115,7 @@ def test_a_short_window_is_the_first_part_of_whisper(
 
 
 @torch.no_grad()
-def test_whisper_is_one_graph_and_hears_in_float32(
+def test_whisper_is_one_graph_with_a_log_mel_in_float32(
     make_config: Callable[..., Any], make_encoder: Callable[..., AudioEncoder]
 ):
     """Compiled, it encodes the windows too that row 1 does not reach."""
@@ -302,7 +302,7 @@ def test_a_timm_model_checkpoints_its_blocks(
     assert_close(gradients[1], gradients[0])
 
 
-def test_a_timm_model_without_checkpointing_says_so(
+def test_a_timm_model_without_checkpointing_is_logged(
     make_config: Callable[..., Any],
     make_encoder: Callable[..., AudioEncoder],
     caplog: pytest.LogCaptureFixture,

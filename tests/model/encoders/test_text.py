@@ -54,7 +54,7 @@ def text_encoder(model_type: str, **overrides: Any) -> TextEncoder:
 @pytest.mark.parametrize("mix", [False, True])
 @pytest.mark.parametrize("model_type", TEXT_TYPES)
 @torch.no_grad()
-def test_text_is_what_transformers_makes_of_it_wherever_padding_stands(model_type: str, mix: bool):
+def test_text_states_are_those_of_transformers_on_either_side_of_padding(model_type: str, mix: bool):
     encoder = text_encoder(model_type, text_layer_mix=mix)
     assert not any("pooler" in name for name, _ in encoder.named_parameters())
     ids = torch.randint(5, 60, (1, 6))
