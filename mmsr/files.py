@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, and journals, which keep what a killed run has done."""
+"""Atomic writing of files and folders, and journals from which killed runs are resumed."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 logger = logging.getLogger(__name__)
 
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A path to write a file or a folder to, which takes its final name when the block ends without an error.
+    """Write a file or a folder to a temporary path, which is renamed when the block ends without an error.
 
-    It replaces what has that name; the parent folder is made. After an error nothing of it is left.
+    The parent folder is made; what has the final name is replaced. After an error nothing is left.
 
     Args:
         path: The final name.
 
     Yields:
-        A path in the same folder at which nothing exists yet.
+        The temporary path, in the same folder, at which nothing exists.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,16 +47,15 @@ def write_file(path: str | os.PathLike[str], content: bytes) -> None:
 
 
 class Journal:
-    """A file of JSON lines to which lines are only added, so that a killed run can be resumed.
+    """An append-only file of JSON lines, from which a killed run is resumed.
 
-    On entering, the lines of an earlier run are read. A last line that is not whole, because the run was
-    killed as it wrote the line, is cut off.
+    On entering, the lines of an earlier run are read, and an incomplete last line is cut off.
 
     Args:
         path: The file; None keeps nothing.
         read: Called with each line of the earlier run, in order.
-        fingerprint: Identifies what the journal is of, and is its first line. A file with another fingerprint
-            is emptied. None for a journal without such a line.
+        fingerprint: Of input and settings; the first line. A file with another one is emptied. None for a
+            journal without such a line.
     """
 
     def __init__(
@@ -70,11 +69,11 @@ class Journal:
         self.fingerprint = fingerprint
         self._read_entry = read
 
-    def __enter__(self) -> Journal:
+    def __enter__(self) -> Self:
         """Open the file and read it.
 
         Raises:
-            ValueError: A line is no line of such a journal; names the file and the byte at which it begins.
+            ValueError: A line cannot be read.
         """
         if self.path is None:
             return self
@@ -91,7 +90,7 @@ class Journal:
         return self
 
     def _read(self) -> int:
-        """Read the whole lines; return their length in bytes, 0 where the file is of something else."""
+        """Read the complete lines; return their length in bytes, 0 with another fingerprint."""
         whole = 0
         self._file.seek(0)
         for line in self._file:

@@ -1,8 +1,4 @@
-"""Names, codes and words of languages: the one place that reads them.
-
-A language's code here is its shortest ISO 639 code, without region and script: `zh` for Chinese, however it
-is written.
-"""
+"""Names and codes of languages. A code is the shortest ISO 639 code, without region and script."""
 
 import re
 from functools import cache
@@ -15,7 +11,7 @@ CHINESE = frozenset(("zh", "yue"))
 """Languages written in Chinese characters alone."""
 
 NATIVE_NAMES = {"en": "English", "vi": "Tiếng Việt", "zh": "中文", "de": "Deutsch", "fr": "Français"}
-"""What its speakers call a language, for those that the web page offers."""
+"""Native names of the languages that the web page offers."""
 
 # English names, with those of Whisper's languages.
 _NAMES = """
@@ -36,7 +32,7 @@ _NAMES = """
 """
 _CODES = {name: code for code, name in (entry.strip().split(" ", 1) for entry in _NAMES.split(","))}
 _CODES |= {name.lower(): code for code, name in NATIVE_NAMES.items()}
-# Codes of countries that people write for a language, and that are the code of none.
+# Codes of countries that people write for a language, and that no language has.
 _COUNTRIES = {"cn": "zh", "dk": "da", "gb": "en", "jp": "ja", "kr": "ko", "us": "en", "vn": "vi"}
 
 
@@ -48,15 +44,13 @@ def language_code(language: None) -> None: ...
 def language_code(language: str | None) -> str | None: ...
 @cache
 def language_code(language: str | None) -> str | None:
-    """The code of a language that is given as any code or by its English name.
-
-    `zh`, `zho`, `cmn`, `zho_Hans`, `zh-CN` and `Chinese` are `zh`. Cantonese, `yue`, is another language.
+    """The code of a language: `zh` for `zho`, `cmn`, `zho_Hans`, `zh-CN` or `Chinese`, but not for `yue`.
 
     Args:
         language: A code of two or three letters, with or without region and script, or a name, in any case.
 
     Returns:
-        The code; what is neither a code nor a name, in lower case up to its first hyphen; None for None.
+        The code; other words in lower case, up to the first hyphen; None for None.
     """
     if language is None:
         return None
@@ -86,7 +80,7 @@ def is_language_code(text: str) -> bool:
 
 
 def guess_language(word: str) -> str | None:
-    """The code of the language that a word, such as a country's code, probably means; None if none."""
+    """The language that a word, such as a country's code, probably means; None if none."""
     plain = word.strip().lower()
     if plain in _COUNTRIES:
         return _COUNTRIES[plain]

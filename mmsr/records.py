@@ -1,8 +1,6 @@
-"""What passes between the rooms of mmsr, typed once.
+"""Types that the packages of mmsr share.
 
 row of a manifest ─► `Utterance` ─► `Predict` ─► `Answer` ─► `Prediction` ─► line of predictions.jsonl
-
-Mappings with these names as keys stand at the borders alone: files, datasets and transformers' pipelines.
 """
 
 from __future__ import annotations
@@ -17,19 +15,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Utterance:
-    """A row of a manifest; what is not known is None.
+    """A row of a manifest; unknown fields are None.
 
     Attributes:
         id: Unique in the manifest.
-        audio: Recording: a path or URL, a file's bytes, or 16 kHz samples `[s]`.
+        audio: A path or URL, a file's bytes, or 16 kHz samples `[s]`.
         text: Human transcript.
         asr_text: Transcript of a speech recogniser.
         label: True label.
         rationale: Reference rationale.
         language: Code, such as `vi`.
-        speaker: Who speaks.
+        speaker: Name of the speaker.
         split: Such as `train`, `dev` or `test`.
-        kind: Kind of row, a column of the corpus's own choice.
+        kind: A category of the corpus's own choice.
     """
 
     id: str | None = None
@@ -45,16 +43,16 @@ class Utterance:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
-        """The utterance of a row; columns with other names are left out."""
+        """The utterance of a row, without other columns."""
         return cls(**{name: row.get(name) for name in cls.__dataclass_fields__})
 
     def has(self, name: str) -> bool:
-        """Whether a field is known; a text of white space alone is not."""
+        """Whether a field is known and not blank."""
         value = getattr(self, name)
         return bool(value.strip()) if isinstance(value, str) else value is not None
 
     def model_input(self, audio: str | None = "audio", text: str | None = "text") -> Utterance:
-        """What a model is given of it: recording, transcript and language, but no label.
+        """The input of a model: recording, transcript and language.
 
         Args:
             audio: Field of the recording; None leaves it out.
@@ -69,15 +67,15 @@ class Utterance:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """What a model answers to an utterance.
+    """A model's answer to an utterance.
 
     Attributes:
         label: The predicted label.
         score: Its probability.
         scores: Probability of each label.
-        rationale: None where the model writes none.
-        head_label: The classification head's label, where the decoder gives `label`.
-        head_scores: The head's probabilities, where the decoder gives `scores`.
+        rationale: None if the model writes none.
+        head_label: The classification head's label, if the decoder gives `label`.
+        head_scores: The head's probabilities, if the decoder gives `scores`.
     """
 
     label: str
@@ -89,28 +87,21 @@ class Answer:
 
     @classmethod
     def from_dict(cls, answer: Mapping[str, Any]) -> Self:
-        """The answer in a dict of the pipeline, whose further keys are left out."""
+        """The answer of a pipeline's dict, without further keys."""
         return cls(**{name: answer[name] for name in cls.__dataclass_fields__ if name in answer})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Prediction:
-    """A model's answer to an utterance, beside what is known of it: a line of predictions.jsonl.
+    """An utterance with a model's answer: a line of predictions.jsonl.
+
+    Fields without a description are as in `Utterance` and `Answer`.
 
     Attributes:
-        id: The utterance's.
-        label: True label, or None.
-        rationale: Reference rationale, or None.
         predicted_label: None only of a baseline that predicts none.
-        scores: Probability of each label.
-        predicted_rationale: None where the model writes none.
-        language: The utterance's.
-        speaker: The utterance's.
-        kind: The utterance's.
-        condition: Which inputs the model was given, of `evaluation.run.CONDITIONS`.
-        head_label: As of `Answer`.
-        abstained: Whether the label's probability is too low to answer, where that was asked for.
-        more: Further columns of the file that it was read from.
+        condition: The model's inputs, of `evaluation.run.CONDITIONS`.
+        abstained: Whether the label's probability is too low, on request.
+        more: Further columns of the file.
     """
 
     id: str
@@ -134,13 +125,13 @@ class Prediction:
 
     @classmethod
     def of(cls, utterance: Utterance, **fields: Any) -> Self:
-        """The prediction of an utterance; `fields` are those that it does not have itself."""
+        """The prediction of an utterance with the other fields."""
         known = ("label", "rationale", "language", "speaker", "kind")
         return cls(id=str(utterance.id), **{name: getattr(utterance, name) for name in known}, **fields)
 
     @classmethod
     def from_answer(cls, utterance: Utterance, answer: Answer, *, condition: str) -> Self:
-        """The prediction that an answer to an utterance is."""
+        """The prediction of an utterance and its answer."""
         return cls.of(
             utterance,
             predicted_label=answer.label,
@@ -152,13 +143,13 @@ class Prediction:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
-        """The prediction in a line of predictions.jsonl; what `to_row` gave comes back as it was."""
+        """The prediction in a line of predictions.jsonl, the inverse of `to_row`."""
         names = cls.__dataclass_fields__.keys() - {"more"}
         known = {name: value for name, value in row.items() if name in names}
         return cls(**known, more={name: value for name, value in row.items() if name not in names})
 
     def to_row(self) -> dict[str, Any]:
-        """The line of predictions.jsonl; `head_label` and `abstained` are left out where they are None."""
+        """The line of predictions.jsonl; `head_label` and `abstained` are left out if None."""
         row = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "more"}
         for name in ("head_label", "abstained"):
             if row[name] is None:
@@ -167,17 +158,16 @@ class Prediction:
 
 
 Predict = Callable[[Sequence[Utterance]], list[Answer]]
-"""Answers utterances, of which only audio, text and language are given: one answer each, in their order."""
+"""Answers utterances in order, from audio, text and language."""
 
 Progress = Callable[[str, int, int], None]
-"""Called with the name of a step, how much of it is done, and how much there is."""
+"""Called with the name of a step, the amount done and the total."""
 
 
 # ---------------------------------------------------------------------- batch keys
 
-# What processor and collator put into a batch, and `MmsrForSentimentReasoning.forward` takes. In masks 1 is
-# real. Axes: `b` batch, `s` samples, `f` audio frames, `t` text tokens, `r` rationale tokens, `l` encoder
-# layers, `d` width.
+# Arguments of `MmsrForSentimentReasoning.forward`. In masks 1 is real. Axes: `b` batch, `s` samples, `f`
+# audio frames, `t` text tokens, `r` rationale tokens, `l` encoder layers, `d` width.
 INPUT_VALUES = "input_values"  # waveform at 16 kHz [b, s]
 INPUT_VALUES_MASK = "input_values_mask"  # [b, s]
 INPUT_IDS = "input_ids"  # transcript [b, t]
@@ -189,14 +179,14 @@ LABELS = "labels"  # the rationale's tokens [b, r], -100 where none counts
 SENTIMENT_LABELS = "sentiment_labels"  # [b], -100 where unknown
 
 
-# ---------------------------------------------------------------------- where a model looks
+# ---------------------------------------------------------------------- attribution
 
 Span = tuple[int, int]
-"""A part of a text, by characters: the first, and the one after the last."""
+"""First character of a part of a text, and the one after its last."""
 
 
 class AttributedWord(NamedTuple):
-    """A word of a transcript, its characters `[start:end]`, and how much it counts."""
+    """A word of a transcript, its characters `[start:end]`, and its weight."""
 
     word: str
     start: int
@@ -205,7 +195,7 @@ class AttributedWord(NamedTuple):
 
 
 class AttributedFrame(NamedTuple):
-    """A stretch of the audio, in seconds, and how much it counts."""
+    """A part of the audio, in seconds, and its weight."""
 
     start: float
     end: float
@@ -213,10 +203,10 @@ class AttributedFrame(NamedTuple):
 
 
 class Attribution(NamedTuple):
-    """How much each word and each of equally long frames counts for an answer, in order.
+    """Weights of each word and of each of equally long frames, in order.
 
-    `words` or `frames` are None where the modality is absent or the method has no weights for it; `label` is
-    the label that the weights speak for (or, where they are negative, against), where they speak for one.
+    `words` or `frames` are None if the modality is absent or has no weights. `label` is the label that the
+    weights are for (negative weights: against), if any.
     """
 
     words: tuple[AttributedWord, ...] | None = None

@@ -1,7 +1,6 @@
-"""An answer that shows itself in a notebook: sound, words, probabilities, rationales and attention.
+"""An answer that a notebook shows with sound, words, probabilities, rationales and attention.
 
-The page contains its sound, runs no script and loads nothing. It takes its colours from the page around it.
-A larger weight is a deeper shade of one hue, never another hue.
+The HTML contains its sound, runs no script and loads nothing.
 """
 
 from __future__ import annotations
@@ -17,18 +16,17 @@ import numpy as np
 from mmsr.data.audio.decoding import Audio, AudioError
 
 _RATE = 16_000  # Hz
-_LONGEST = 60.0  # seconds of sound that a page carries
-_BINS = 240  # of the waveform's picture
-_DEEPEST = 0.6  # opacity of the strongest weight: text upon it can still be read
+_LONGEST = 60.0  # seconds of sound in a page
+_BINS = 240  # of the waveform's outline
+_OPACITY = 0.6  # of the largest weight, so that text on it stays readable
 
 
 class Answer(dict[str, Any]):
-    """A pipeline's answer: a dict, equal to a plain one and as serialisable, that notebooks show as HTML.
+    """A pipeline's answer: a dict that notebooks show as HTML.
 
     Args:
-        answer: what the pipeline returns for an utterance.
-        utterance: the utterance: `audio` as the caller gave it (read again when it is shown), `text`, and
-            its `language`, by which a screen reader chooses a voice.
+        answer: The pipeline's output for an utterance.
+        utterance: `audio` as the caller gave it, which is decoded when it is shown, `text` and `language`.
     """
 
     def __init__(self, answer: Mapping[str, Any] = {}, utterance: Mapping[str, Any] | None = None) -> None:
@@ -49,11 +47,11 @@ class Answer(dict[str, Any]):
         text = self.utterance.get("text")
         return template.render(
             answer={"rationale": None, "forced_label": None, "abstained": False, **self},
-            heard="transcript" in self,
+            transcribed="transcript" in self,
             language=self.utterance.get("language"),
             words=None if text is None else _words(text, attention.get("words")),
             sound=_sound(self.utterance.get("audio"), attention.get("audio")),
-            looked=[name for name in ("words", "audio") if attention.get(name)],
+            attended=[name for name in ("words", "audio") if attention.get(name)],
             scores=sorted(self["scores"].items(), key=lambda item: -item[1]),
             alternatives=self.get("alternatives") or {},
         )
@@ -70,20 +68,20 @@ class Answer(dict[str, Any]):
 
 
 def _words(text: str, weights: Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]]:
-    """The text in pieces, each with the strength of its colour, and its share of the attention in words."""
+    """The text in pieces, each with the opacity of its colour and its share of the attention."""
     most = max((word["weight"] for word in weights or ()), default=0) or 1
     pieces, written = [], 0
     for word in weights or ():
         start = text.index(word["word"], written)
-        pieces.append({"text": text[written:start], "deep": 0.0, "share": ""})
+        pieces.append({"text": text[written:start], "opacity": 0.0, "share": ""})
         written = start + len(word["word"])
-        deep, share = _DEEPEST * word["weight"] / most, f"{100 * word['weight']:.1f} %"
-        pieces.append({"text": word["word"], "deep": round(deep, 3), "share": share})
-    return [*pieces, {"text": text[written:], "deep": 0.0, "share": ""}]
+        opacity, share = round(_OPACITY * word["weight"] / most, 3), f"{100 * word['weight']:.1f} %"
+        pieces.append({"text": word["word"], "opacity": opacity, "share": share})
+    return [*pieces, {"text": text[written:], "opacity": 0.0, "share": ""}]
 
 
 def _sound(source: Any, weights: Sequence[Mapping[str, Any]] | None) -> dict[str, Any] | None:
-    """What the page shows of audio: a player's source, an outline, bands of attention; or what is wrong."""
+    """The player's source, the outline and the bands of attention; or why there is no sound."""
     if source is None:
         return None
     try:
@@ -96,7 +94,7 @@ def _sound(source: Any, weights: Sequence[Mapping[str, Any]] | None) -> dict[str
         {
             "start": f"{1000 * frame['start'] / seconds:.1f}",
             "width": f"{1000 * (frame['end'] - frame['start']) / seconds:.1f}",
-            "deep": round(_DEEPEST * frame["weight"] / most, 3),
+            "opacity": round(_OPACITY * frame["weight"] / most, 3),
         }
         for frame in weights or ()
     ]
@@ -115,7 +113,7 @@ def _sound(source: Any, weights: Sequence[Mapping[str, Any]] | None) -> dict[str
 
 
 def _outline(wave: np.ndarray) -> str:
-    """A waveform `[s]` as points of a polygon in 1000 x 100: the louder of its bins reach the edges."""
+    """A waveform `[s]` as points of a polygon in 1000 x 100."""
     bins = np.array_split(wave, min(_BINS, len(wave)))
     loud = np.array([np.abs(part).max() for part in bins])
     loud = 48 * loud / max(loud.max(), 1e-4)
@@ -126,7 +124,7 @@ def _outline(wave: np.ndarray) -> str:
 
 
 def _ticks(seconds: float) -> list[float]:
-    """Round times within the sound, four to eight of them."""
+    """At most nine round times within the sound."""
     for step in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120, 300, 600):
         if seconds / step <= 8:
             return [round(i * step, 1) for i in range(int(seconds / step) + 1)]
@@ -134,7 +132,7 @@ def _ticks(seconds: float) -> list[float]:
 
 
 def _player(wave: np.ndarray) -> str:
-    """A waveform `[s]` as the URL of an audio element: FLAC, which every browser plays, in base64."""
+    """A waveform `[s]` as a data URL in FLAC, which every browser plays."""
     import soundfile
 
     buffer = io.BytesIO()

@@ -1,7 +1,4 @@
-"""A checkpoint at work: loading it with clear errors, answering many utterances, and examples for a report.
-
-This stands above the rooms `model`, `data` and `evaluation`, which do not know each other.
-"""
+"""Loading a checkpoint as a pipeline, as a `Predict` for evaluation, and examples for a report."""
 
 from __future__ import annotations
 
@@ -24,7 +21,7 @@ from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor
 from mmsr.records import Answer, Predict, Utterance
 
-if TYPE_CHECKING:  # not for who answers one utterance: these take seconds to import
+if TYPE_CHECKING:  # slow to import
     from mmsr.data.features.store import Dtype
     from mmsr.evaluation.report.run import Example
 
@@ -35,42 +32,42 @@ def load_pipeline(
     """The sentiment-reasoning pipeline of a checkpoint.
 
     Args:
-        model: folder, or Hub id, of an mmsr checkpoint; `demo` is the packaged one, unless a checkpoint lies
-            in a folder of that name here.
-        device: such as `cpu` or `cuda:0`; by default the first accelerator.
-        **options: the pipeline's, such as `asr` or `alternatives`.
+        model: Folder or Hub id of a checkpoint, or the name of a packaged one.
+        device: Such as `cpu` or `cuda:0`; by default the first accelerator.
+        **options: The pipeline's, such as `asr` or `alternatives`.
 
     Raises:
-        ValueError: the checkpoint cannot be read; the message names it and what is accepted.
+        ValueError: The checkpoint cannot be read.
     """
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
     model = _resolved(model)
-    if not os.path.exists(model) and (
-        Path(model).is_absolute() or str(model).startswith(".") or str(model).count("/") > 1
-    ):
-        raise ValueError(
-            f"{model}: no such folder; accepted: a folder that `mmsr fit` or save_pretrained wrote"
-        )
+    accepted = "accepted: a folder that `mmsr fit` or save_pretrained wrote"
+    is_path = Path(model).is_absolute() or str(model).startswith(".") or str(model).count("/") > 1
+    if is_path and not os.path.exists(model):
+        raise ValueError(f"{model}: no such folder; {accepted}")
     if os.path.exists(model) and not (Path(model) / "config.json").is_file():
-        raise ValueError(
-            f"{model} has no config.json; accepted: a folder that `mmsr fit` or save_pretrained wrote"
-        )
+        raise ValueError(f"{model} has no config.json; {accepted}")
     try:
         network = MmsrForSentimentReasoning.from_pretrained(model)
         processor = MmsrProcessor.from_pretrained(model)
-    except Exception as error:  # a damaged folder makes transformers, safetensors and json raise all kinds
+    except Exception as error:  # transformers, safetensors and json raise many kinds
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
             f"checkpoint {model} cannot be read ({reason}); accepted: a folder that `mmsr fit` wrote"
         ) from error
-    place = None if device is None else torch.device(device)
-    return SentimentReasoningPipeline(model=network, processor=processor, device=place, task=TASK, **options)
+    return SentimentReasoningPipeline(
+        model=network,
+        processor=processor,
+        device=None if device is None else torch.device(device),
+        task=TASK,
+        **options,
+    )
 
 
 def _resolved(model: str | os.PathLike[str]) -> str | os.PathLike[str]:
-    """A packaged checkpoint's name -> its folder; paths and Hub ids (`owner/name`) stay."""
+    """The folder of a packaged checkpoint's name; paths and Hub ids (`owner/name`) stay."""
     if Path(model).name != str(model) or (Path(model) / "config.json").is_file():
         return model
     try:
@@ -88,14 +85,12 @@ def predictor(
     audio_features: Callable[[str], torch.Tensor] | None = None,
     **options: Any,
 ) -> Predict:
-    """The pipeline as evaluation uses a model: utterances in, answers out, in order.
-
-    Rows of like length are answered together.
+    """The pipeline as a `Predict`, which batches utterances of similar length.
 
     Args:
         pipe: The pipeline.
-        batch_size: Rows at a time.
-        audio_features: Gives the audio encoder's states `[f, l, e]` of a path, in place of hearing it.
+        batch_size: Utterances at a time.
+        audio_features: Returns the audio encoder's states `[f, l, e]` of a path, in place of encoding it.
         **options: The pipeline's, such as `num_beams`.
     """
 
@@ -115,10 +110,9 @@ def predictor(
         order = sorted(range(len(utterances)), key=seconds.__getitem__)
         inputs: Any = (given(utterances[row]) for row in order)
         if audio_features is None:
-            inputs = list(inputs)  # else a batch's states at a time, which are large
-        answers = pipe(inputs, batch_size=batch_size, **options)
-        ranked = sorted(zip(order, answers, strict=True), key=lambda pair: pair[0])
-        return [Answer.from_dict(answer) for _, answer in ranked]
+            inputs = list(inputs)  # else a batch at a time, since states are large
+        answers = dict(zip(order, pipe(inputs, batch_size=batch_size, **options), strict=True))
+        return [Answer.from_dict(answers[row]) for row in range(len(utterances))]
 
     return predict
 
@@ -130,32 +124,28 @@ def open_predictor(
     bf16: bool = False,
     dtype: Dtype = "float16",
 ) -> Predict:
-    """`load_pipeline` and `predictor` in one, which another process can be told by name.
+    """`load_pipeline` and `predictor` in one.
 
     Args:
-        model: As of `load_pipeline`.
-        feature_store: Folder of a store in which the states of the audio encoder, which was frozen, are
-            looked up and kept, so that several models on the same encoder hear a file once. The states are
-            as training with that store had them: encoded with `bf16`, kept as `dtype`.
+        model: See `load_pipeline`.
+        feature_store: Folder of a store of the frozen audio encoder's states, so that models with the same
+            encoder encode a file once.
         bf16: Encode under bfloat16 autocast.
-        dtype: How the store keeps states.
+        dtype: Of the stored states.
     """
     pipe = load_pipeline(model)
     if feature_store is None:
         return predictor(pipe)
     from mmsr.data.features.encoders import stored_audio
 
-    heard = stored_audio(pipe.model, pipe.processor, feature_store, bf16=bf16, dtype=dtype)
-    return predictor(pipe, audio_features=heard)
+    states = stored_audio(pipe.model, pipe.processor, feature_store, bf16=bf16, dtype=dtype)
+    return predictor(pipe, audio_features=states)
 
 
 def examples(
-    pipe: SentimentReasoningPipeline,
-    rows: Sequence[Utterance],
-    *,
-    progress: Callable[[], None] | None = None,
+    pipe: SentimentReasoningPipeline, rows: Sequence[Utterance], *, progress: Callable[[], None] | None = None
 ) -> list[Example]:
-    """Rows of a manifest with the model's answer, counterfactual rationales and attention."""
+    """Rows of a manifest with the model's answers, counterfactual rationales and attention."""
     from mmsr.evaluation.report.run import Example
 
     shown = []

@@ -1,4 +1,4 @@
-"""A checkpoint as ONNX graphs: written, checked against torch, quantised, and answering through onnxruntime.
+"""A checkpoint as ONNX graphs: export, comparison with torch, and answers through onnxruntime.
 
     input_values [b, s] ─┐                ┌─► sentiment_logits [b, c]
                          ├─► encoder.onnx ┤
@@ -7,12 +7,10 @@
     decoder_input_ids [b, n], past [b, h, p, c] of each layer ────────────────► decoder.onnx
                                                           logits [b, n, v], present [b, h, p + n, c] ◄─┘
 
-The encoder's graph (both encoders, fusion, head) runs once per utterance, the decoder's once per token.
-encoder.int8.onnx and decoder.int8.onnx are the same with the weights of matrix products and embeddings in 8
-bits, whose activations are quantised as they come.
+encoder.onnx (both encoders, fusion, head) runs once per utterance, decoder.onnx once per token. In
+encoder.int8.onnx and decoder.int8.onnx the weights of matrix products and embeddings have 8 bits.
 
-Notation: that of `model.modeling`; n new tokens, p tokens before them, c channels of a head. Batches may mix
-rows with and without a modality, as for torch: a row of zeros in a mask.
+Notation: that of `model.modeling`; n new tokens, p tokens before them, c channels of a head.
 """
 
 from __future__ import annotations
@@ -20,8 +18,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -35,31 +32,31 @@ from mmsr.files import atomic_write, write_file
 from mmsr.inference.loading import predictor
 from mmsr.inference.pipeline import SentimentReasoningPipeline
 from mmsr.model.configuration import MmsrConfig
-from mmsr.model.decoders import LabelGrammar
+from mmsr.model.decoders import CACHE, LabelGrammar
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor
 from mmsr.records import Answer, Utterance
 
 Precision = Literal["float32", "int8"]
 LARGEST_DIFFERENCE = 1e-3
-"""Of a float32 graph's outputs from torch's; sums in another order stay far below."""
+"""Accepted difference of a float32 graph's outputs from torch's."""
 
 _SUFFIX = {"float32": ".onnx", "int8": ".int8.onnx"}
 _ENCODER_OUTPUTS = ["sentiment_logits", "memory", "memory_mask"]
 _OPSET = 18
-# Convolutions stay: their integer kernels are slower on most processors, and the front end's lose most.
+# not convolutions, whose integer kernels are slower on most processors
 _QUANTISED = ["MatMul", "Gemm", "Gather"]
 
 
 class OnnxError(ValueError):
-    """A model that cannot be exported, or a folder that holds no export: says which, and what is accepted."""
+    """A model that cannot be exported, or a folder without an export."""
 
 
 # ---------------------------------------------------------------------- the graphs
 
 
 class _EncoderGraph(nn.Module):
-    """The inputs of its modalities in, in order; `sentiment_logits`, `memory` and `memory_mask` out."""
+    """From `input_names` to `sentiment_logits`, `memory` and `memory_mask`."""
 
     def __init__(self, model: MmsrForSentimentReasoning) -> None:
         super().__init__()
@@ -74,7 +71,7 @@ class _EncoderGraph(nn.Module):
 
 
 class _DecoderGraph(nn.Module):
-    """New tokens, memory and cache in; logits and the longer cache (keys and values by turns) out."""
+    """From new tokens, memory and cache to logits and the longer cache, as `_flat` orders it."""
 
     def __init__(self, model: MmsrForSentimentReasoning) -> None:
         super().__init__()
@@ -87,17 +84,17 @@ class _DecoderGraph(nn.Module):
         own = DynamicCache(zip(past[::2], past[1::2], strict=True))
         cache = EncoderDecoderCache(own, DynamicCache())
         decoded = self.decoder(memory, memory_mask, input_ids=decoder_input_ids, cache=cache, use_cache=True)
-        return (decoded.logits, *_flat(decoded.cache))
+        return (decoded.logits, *_flat(decoded[CACHE]))
 
 
 def _flat(cache: Any) -> list[Tensor]:
-    """Keys and values `[b, h, p, c]` of each layer, by turns."""
+    """Keys and values `[b, h, p, c]` of each layer in turn."""
     own = getattr(cache, "self_attention_cache", cache)
     return [states for layer in own.layers for states in (layer.keys, layer.values)]
 
 
 def input_names(config: MmsrConfig) -> list[str]:
-    """Names of the encoder graph's inputs: those of the modalities that the fusion reads."""
+    """Names of the encoder graph's inputs, of the modalities that the fusion uses."""
     audio = ["input_values", "input_values_mask"] if config.uses_audio else []
     return audio + (["input_ids", "attention_mask"] if config.uses_text else [])
 
@@ -113,21 +110,21 @@ def cache_names(layers: int, what: Literal["past", "present"]) -> list[str]:
 def export_onnx(
     model: MmsrForSentimentReasoning, processor: MmsrProcessor, out: str | os.PathLike[str]
 ) -> dict[str, float]:
-    """Write a model's graphs, float32 and int8, with its configuration and processor; appears whole.
+    """Write a model's graphs, float32 and int8, with its configuration and processor.
 
     Args:
-        model: one whose decoder, if any, is of type `cross_attention`, and whose audio encoder reads padded
-            batches of waveform.
-        processor: the model's.
-        out: a new folder.
+        model: A decoder, if any, is of type `cross_attention`; an audio encoder takes padded batches of
+            waveforms.
+        processor: The model's.
+        out: A new folder.
 
     Returns:
-        graph -> largest difference of its outputs from torch's, over batches with padding, of audio alone and
-        of text alone, with and without a cache.
+        The largest difference of each graph's outputs from torch's, over batches with padding, of audio alone
+        and of text alone, with and without a cache.
 
     Raises:
-        OnnxError: there is something at `out`, the model has parts that cannot be exported, or a graph
-            differs from torch by more than `LARGEST_DIFFERENCE`.
+        OnnxError: `out` exists, the model cannot be exported, or a graph differs from torch by more than
+            `LARGEST_DIFFERENCE`.
     """
     from onnxruntime.quantization import quantize_dynamic
 
@@ -135,20 +132,19 @@ def export_onnx(
         raise OnnxError(f"--out {out} exists already; accepted: a new folder")
     _check_exportable(model)
     model = model.cpu().float().eval()
-    with atomic_write(out) as folder, _quiet(), torch.no_grad():
+    with atomic_write(out) as folder, warnings.catch_warnings(action="ignore"), torch.no_grad():
         folder.mkdir()
         differences = {"encoder": _export_encoder(model, folder)}
         if model.decoder is not None:
             differences["decoder"] = _export_decoder(model, folder)
         for graph in differences:
-            quantize_dynamic(
-                folder / f"{graph}.onnx", folder / f"{graph}.int8.onnx", op_types_to_quantize=_QUANTISED
-            )
+            source, target = (folder / f"{graph}{suffix}" for suffix in _SUFFIX.values())
+            quantize_dynamic(source, target, op_types_to_quantize=_QUANTISED)
         for graph, difference in differences.items():
-            if not difference <= LARGEST_DIFFERENCE:  # NaN is caught too
+            if not difference <= LARGEST_DIFFERENCE:  # true of NaN
+                most = f"{LARGEST_DIFFERENCE:g}"
                 raise OnnxError(
-                    f"{graph}.onnx differs from torch by {difference:.2g}; accepted: up to "
-                    f"{LARGEST_DIFFERENCE:g}"
+                    f"{graph}.onnx differs from torch by {difference:.2g}; accepted: up to {most}"
                 )
         model.config.save_pretrained(folder)
         processor.save_pretrained(folder)
@@ -170,7 +166,7 @@ def _check_exportable(model: MmsrForSentimentReasoning) -> None:
 
 
 def _export_encoder(model: MmsrForSentimentReasoning, folder: Path) -> float:
-    """Write encoder.onnx; returns its largest difference from torch."""
+    """Write encoder.onnx; return its largest difference from torch."""
     graph, config = _EncoderGraph(model), model.config
     batch, dims = torch.export.Dim("batch"), {"tokens": torch.export.Dim("tokens")}
     field = 1
@@ -188,15 +184,11 @@ def _export_encoder(model: MmsrForSentimentReasoning, folder: Path) -> float:
         shapes=(tuple({0: batch, 1: axis} for axis in axes),),
     )
     session = _session(folder / "encoder.onnx")
-    largest = 0.0
-    for example in examples:
-        feeds = {name: value.numpy() for name, value in zip(graph.inputs, example, strict=True)}
-        largest = max(largest, _difference(graph(*example), session.run(None, feeds)))
-    return largest
+    return _largest(_difference(session, graph.inputs, example, graph(*example)) for example in examples)
 
 
 def _utterances(config: MmsrConfig, *, samples: int) -> Iterator[list[Tensor]]:
-    """Made-up batches: three rows of which two are padded; then one modality alone, where there are two."""
+    """Random batches: three rows with padding; then one modality alone, if there are two."""
     generator = torch.Generator().manual_seed(0)
 
     def mask(length: int, lengths: Sequence[int]) -> Tensor:
@@ -212,13 +204,13 @@ def _utterances(config: MmsrConfig, *, samples: int) -> Iterator[list[Tensor]]:
         return [torch.randint(most, shape, generator=generator), mask(shape[1], lengths)]
 
     both = ([samples, samples // 2, samples], [9, 5, 7])
-    for heard, read in (both, ([2 * samples] * 2, [0, 0]), ([0, 0], [6, 4])):
-        if (config.uses_audio or any(read)) and (config.uses_text or any(heard)):
-            yield (audio(heard) if config.uses_audio else []) + (text(read) if config.uses_text else [])
+    for spoken, written in (both, ([2 * samples] * 2, [0, 0]), ([0, 0], [6, 4])):
+        if (config.uses_audio or any(written)) and (config.uses_text or any(spoken)):
+            yield (audio(spoken) if config.uses_audio else []) + (text(written) if config.uses_text else [])
 
 
 def _export_decoder(model: MmsrForSentimentReasoning, folder: Path) -> float:
-    """Write decoder.onnx; returns its largest difference from torch."""
+    """Write decoder.onnx; return its largest difference from torch."""
     graph = _DecoderGraph(model)
     assert model.decoder is not None
     generator = torch.Generator().manual_seed(0)
@@ -231,7 +223,7 @@ def _export_decoder(model: MmsrForSentimentReasoning, folder: Path) -> float:
 
     ids, memory, mask, _ = example(4, 37, [])
     begun = model.decoder(memory, mask, input_ids=ids, use_cache=True)
-    past = _flat(begun.cache)
+    past = _flat(begun[CACHE])
     empty = [states[:, :, :0] for states in past]
     dims = {name: torch.export.Dim(name) for name in ("batch", "new", "memory", "past")}
     layers = len(past) // 2
@@ -250,11 +242,10 @@ def _export_decoder(model: MmsrForSentimentReasoning, folder: Path) -> float:
         ),
     )
     session = _session(folder / "decoder.onnx")
-    largest = 0.0
-    for given in (example(2, 37, empty), example(1, 23, past), example(3, 61, past)):
-        feeds = dict(zip(inputs, (one.numpy() for one in (*given[:3], *given[3])), strict=True))
-        largest = max(largest, _difference(graph(*given), session.run(None, feeds)))
-    return largest
+    examples = (example(2, 37, empty), example(1, 23, past), example(3, 61, past))
+    return _largest(
+        _difference(session, inputs, (*given[:3], *given[3]), graph(*given)) for given in examples
+    )
 
 
 def _write(
@@ -289,18 +280,17 @@ def _write(
     program.save(path, external_data=False)
 
 
-def _difference(ours: Sequence[Tensor], theirs: Sequence[np.ndarray]) -> float:
-    """The largest of all outputs."""
-    pairs = zip(ours, theirs, strict=True)
-    return max(float(np.abs(one.numpy() - other).max()) for one, other in pairs if one.numel())
+def _difference(
+    session: Any, names: Sequence[str], inputs: Sequence[Tensor], expected: Sequence[Tensor]
+) -> float:
+    """The largest difference of a graph's outputs from the expected ones."""
+    feeds = {name: value.numpy() for name, value in zip(names, inputs, strict=True)}
+    pairs = zip(expected, session.run(None, feeds), strict=True)
+    return _largest(np.abs(ours.numpy() - theirs).max() for ours, theirs in pairs if ours.numel())
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what exporters say of their own insides."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+def _largest(numbers: Iterable[float]) -> float:
+    return float(np.max(list(numbers)))  # NaN where one is; not so with the builtin
 
 
 def _session(path: Path, threads: int = 0) -> Any:
@@ -316,19 +306,17 @@ def _session(path: Path, threads: int = 0) -> Any:
 
 
 class OnnxReasoner:
-    """Utterances in, answers out, from the graphs that `export_onnx` wrote: a `Predict` for evaluation.
-
-    Rationales are generated greedily, and are those of the pipeline with its defaults.
+    """A `Predict` by the graphs of `export_onnx`, whose rationales are those of the pipeline's defaults.
 
     Args:
-        folder: of `export_onnx`.
-        precision: which graphs.
-        batch_size: utterances at a time.
-        threads: of onnxruntime; by default as many as torch's.
-        load_audio: turns a path into a mono waveform at the model's rate (default: `mmsr.Audio`).
+        folder: Of `export_onnx`.
+        precision: Of the graphs.
+        batch_size: Utterances at a time.
+        threads: Of onnxruntime; by default as many as torch's.
+        load_audio: Turns a path into a mono waveform at the model's rate (default: `mmsr.Audio`).
 
     Raises:
-        OnnxError: the folder holds no such graphs.
+        OnnxError: The folder has no such graphs.
     """
 
     def __init__(
@@ -357,12 +345,10 @@ class OnnxReasoner:
 
     def __call__(self, utterances: Sequence[Utterance]) -> list[Answer]:
         """Answer utterances, in order."""
-        batches = range(0, len(utterances), self.batch_size)
-        return [
-            answer
-            for start in batches
-            for answer in self._answer(utterances[start : start + self.batch_size])
-        ]
+        answers: list[Answer] = []
+        for start in range(0, len(utterances), self.batch_size):
+            answers += self._answer(utterances[start : start + self.batch_size])
+        return answers
 
     def _answer(self, utterances: Sequence[Utterance]) -> list[Answer]:
         config = self.config
@@ -388,7 +374,7 @@ class OnnxReasoner:
         ]
 
     def _inputs(self, utterances: Sequence[Utterance]) -> dict[str, np.ndarray]:
-        """The encoder graph's inputs; a modality that all rows lack is one masked stretch."""
+        """The encoder graph's inputs; a modality that all rows lack is masked."""
         waves = [
             audio if audio is None or isinstance(audio, np.ndarray) else self.load_audio(audio)
             for audio in (utterance.audio for utterance in utterances)
@@ -411,7 +397,7 @@ class OnnxReasoner:
     def _generate(
         self, memory: np.ndarray, memory_mask: np.ndarray, labels: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Greedy texts `[b, r]`, padded, and the logits `[b, c]` of the labels that the decoder wrote."""
+        """Greedy texts `[b, r]`, padded, and the logits of the labels in them `[b, c]`."""
         config, layout = self.config, self.config.format
         assert layout is not None and self.decoder is not None and config.eos_token_id is not None
         tokens = np.array(config.label_token_ids)
@@ -424,9 +410,9 @@ class OnnxReasoner:
         )
         outputs = [output.name for output in self.decoder.get_outputs()]
         past = {
-            one.name: np.zeros((len(memory), one.shape[1], 0, one.shape[3]), np.float32)
-            for one in self.decoder.get_inputs()
-            if one.name.startswith("past.")
+            states.name: np.zeros((len(memory), states.shape[1], 0, states.shape[3]), np.float32)
+            for states in self.decoder.get_inputs()
+            if states.name.startswith("past.")
         }
         new, done = text, np.zeros(len(memory), bool)
         label_logits = np.zeros((len(memory), len(tokens)), np.float32)
@@ -452,41 +438,42 @@ def compare_precisions(
     *,
     batch_size: int = 32,
 ) -> dict[str, dict[str, float | int]]:
-    """What each precision's answers to manifest rows keep of torch's.
+    """How far each precision's answers agree with torch's.
 
     Args:
-        folder: of `export_onnx`.
-        rows: with audio and / or text; those with a `label` count for the accuracy.
-        reference: torch's answers, in order.
-        batch_size: rows at a time.
+        folder: Of `export_onnx`.
+        rows: With audio and / or text.
+        reference: Torch's answers, in order.
+        batch_size: Rows at a time.
 
     Returns:
-        precision -> `n`, `label` and `rationale` (shares of rows answered as torch does), `probability` (the
-        largest difference of one), and, where rows have labels, `accuracy` and `accuracy_of_torch`.
+        For each precision `n`, `label` and `rationale` (shares of equal answers), `probability` (the largest
+        difference), and, if rows have labels, `accuracy` and `accuracy_of_torch`.
     """
+
+    def accuracy(answers: Sequence[Answer]) -> float:
+        pairs = zip(answers, rows, strict=True)
+        return float(np.mean([answer.label == row.label for answer, row in pairs if row.label is not None]))
+
     inputs = [row.model_input() for row in rows]
-    true = np.array([row.label for row in rows], dtype=object)
-    known = np.array([label is not None for label in true])
-    theirs = np.array([answer.label for answer in reference], dtype=object)
-    kept: dict[str, dict[str, float | int]] = {}
+    agreement: dict[str, dict[str, float | int]] = {}
     for precision in _SUFFIX:
         answers = OnnxReasoner(folder, precision=cast(Precision, precision), batch_size=batch_size)(inputs)
-        ours = np.array([answer.label for answer in answers], dtype=object)
         pairs = list(zip(answers, reference, strict=True))
-        kept[precision] = {
+        agreement[precision] = {
             "n": len(rows),
-            "label": float(np.mean(ours == theirs)),
-            "rationale": float(np.mean([answer.rationale == other.rationale for answer, other in pairs])),
+            "label": float(np.mean([ours.label == theirs.label for ours, theirs in pairs])),
+            "rationale": float(np.mean([ours.rationale == theirs.rationale for ours, theirs in pairs])),
             "probability": max(
-                abs(answer.scores[label] - score)
-                for answer, other in pairs
-                for label, score in other.scores.items()
+                abs(ours.scores[label] - score)
+                for ours, theirs in pairs
+                for label, score in theirs.scores.items()
             ),
         }
-        if known.any():
-            kept[precision]["accuracy"] = float(np.mean((ours == true)[known]))
-            kept[precision]["accuracy_of_torch"] = float(np.mean((theirs == true)[known]))
-    return kept
+        if any(row.label is not None for row in rows):
+            agreement[precision]["accuracy"] = accuracy(answers)
+            agreement[precision]["accuracy_of_torch"] = accuracy(reference)
+    return agreement
 
 
 def export_pipeline(
@@ -496,19 +483,16 @@ def export_pipeline(
     rows: Sequence[Utterance] = (),
     batch_size: int = 32,
 ) -> tuple[dict[str, float], dict[str, dict[str, float | int]]]:
-    """Write a pipeline's model as ONNX graphs, and what they keep of its answers to rows.
+    """Export a pipeline's model, and write `agreement.json` with the output of `compare_precisions`.
 
     Args:
         pipe: The pipeline, on a CPU.
-        out: A new folder; `agreement.json` in it says what `compare_precisions` found.
+        out: A new folder.
         rows: Of a manifest; without them nothing is compared.
         batch_size: Rows at a time.
 
     Returns:
-        What `export_onnx` returns, and what `compare_precisions` returns.
-
-    Raises:
-        OnnxError: See `export_onnx`.
+        The outputs of `export_onnx` and of `compare_precisions`.
     """
     differences = export_onnx(pipe.model, pipe.processor, out)
     if not rows:

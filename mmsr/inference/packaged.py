@@ -14,11 +14,11 @@ def checkpoint(name: str) -> Path:
     `demo` was trained on synthetic voices; its README.md describes its limits.
 
     Raises:
-        ValueError: There is none of this name; lists those that there are.
+        ValueError: There is none of this name.
     """
-    there = sorted(folder.name for folder in FOLDER.iterdir() if (folder / "config.json").is_file())
-    if name not in there:
-        raise ValueError(f"no packaged checkpoint is called {name!r}; accepted: {', '.join(there)}")
+    names = sorted(folder.name for folder in FOLDER.iterdir() if (folder / "config.json").is_file())
+    if name not in names:
+        raise ValueError(f"no packaged checkpoint is called {name!r}; accepted: {', '.join(names)}")
     return FOLDER / name
 
 

@@ -29,15 +29,16 @@ from mmsr.records import Attribution
 
 TASK = "sentiment-reasoning"
 
-
 Transcribe = Callable[[Sequence[np.ndarray], Sequence[str | None]], Sequence[str]]
 """From waveforms `[s]` and the language of each (None if unknown) to texts, empty for silence."""
 
 _TRANSCRIPT_COLUMNS = ("text", "asr_text")
-_ACCEPTED = (
-    "load_audio, sampling_rate, asr, forced_label, alternatives, attention, abstain_below, rationale, "
-    "num_beams, max_new_tokens, progress"
+_STEPS = (
+    ("load_audio", "sampling_rate", "progress"),
+    ("asr", "forced_label", "alternatives", "attention", "rationale", "num_beams", "max_new_tokens"),
+    ("abstain_below",),
 )
+"""Arguments of `preprocess`, `_forward` and `postprocess`."""
 
 
 class SentimentReasoningPipeline(Pipeline):
@@ -45,35 +46,32 @@ class SentimentReasoningPipeline(Pipeline):
 
     An input is an audio path, `bytes`, a binary file object, a mono waveform at 16 kHz (numpy), `(samples,
     rate)`, or a mapping with `audio` (one of those, or a dataset's `{"array", "sampling_rate"}` or `{"bytes",
-    "path"}`) and / or `text` (the transcript) and, for a recogniser, `language`; in place of `audio` it may
-    have `audio_features`, the audio encoder's states `[f, l, e]`, as a feature store keeps them. A list of
-    them is answered by a list, in order and `batch_size` at a time. A generator, a `datasets` dataset with a
-    column `audio` or `text`, or one such column (`text` and `asr_text` hold transcripts, others audio) is
-    answered by an iterator, which reads a batch at a time and keeps none.
+    "path"}`) and / or `text` (the transcript) and, for a recogniser, `language`. In place of `audio` it may
+    have `audio_features`, the audio encoder's states `[f, l, e]`. A list is answered by a list, `batch_size`
+    at a time. A generator, a `datasets` dataset with a column `audio` or `text`, or one such column (`text`
+    and `asr_text` hold transcripts, others audio) is answered by an iterator, a batch at a time.
 
     Keyword arguments, of the pipeline or of a call:
-        asr: a recogniser that writes the transcript of audio that comes without: Hub id, folder, or a
-            callable from waveforms at 16 kHz and their languages to texts, such as
-            `mmsr.speech.recogniser.Transcriber`.
-        forced_label: explain this label instead of the predicted one (a counterfactual rationale).
-        alternatives: also write the rationale under each label that was not predicted.
-        attention: also return the fusion's attention to words and seconds; needs a second pass.
-        abstain_below: mark the answers whose label is less probable than this.
-        rationale: whether to write one (default: where the model has a decoder).
-        num_beams, max_new_tokens: of the rationale's generation.
-        sampling_rate: of waveforms given without theirs, in Hz.
-        load_audio: callable that turns a path or bytes into a mono 16 kHz waveform (default: `mmsr.Audio`).
-        progress: show a progress bar over many inputs.
+        asr: Recogniser for audio without a transcript: Hub id, folder, or a callable from waveforms at 16 kHz
+            and their languages to texts, such as `mmsr.speech.recogniser.Transcriber`.
+        forced_label: Explain this label instead of the predicted one (a counterfactual rationale).
+        alternatives: Also write the rationale of each label that was not predicted.
+        attention: Also return the fusion's attention to words and seconds; needs a second pass.
+        abstain_below: Mark answers whose label is less probable than this.
+        rationale: Whether to write one (default: if the model has a decoder).
+        num_beams, max_new_tokens: Of the rationale's generation.
+        sampling_rate: Of waveforms given without theirs, in Hz.
+        load_audio: Callable that turns a path or bytes into a mono 16 kHz waveform (default: `mmsr.Audio`).
+        progress: Show a progress bar over many inputs.
 
     Returns:
-        for each input `{"label", "score", "scores": {label: probability}, "rationale": str or None}`. With
-        `forced_label`, `label` and `scores` stay the predicted ones and `forced_label` is added. Where the
-        decoder gives the label (`post_thinking`, `pre_thinking`) it is read from what the decoder wrote and
-        the scores are the decoder's; the head's are added as `head_label` and `head_scores`. Also added, if
-        asked for: `transcript` (the text that was read, None if the recogniser found none), `alternatives`
-        {label: rationale}, `abstained`, and `attention` (see `mmsr.evaluation.explain.attribution`): `words`,
-        a list of `{"word", "weight"}`, and `audio`, a list of `{"start", "end", "weight"}` (seconds). The
-        weights of a list sum to 1; it is None if the modality is absent or the fusion does not attend to it.
+        For each input `{"label", "score", "scores": {label: probability}, "rationale": str or None}`. If the
+        decoder writes the label (`post_thinking`, `pre_thinking`), label and scores are the decoder's, and
+        the head's are added as `head_label` and `head_scores`. Also added, on request: `forced_label`,
+        `transcript` (None if the recogniser found no words), `alternatives` {label: rationale}, `abstained`,
+        and `attention` (see `mmsr.evaluation.explain.attribution`): `words`, a list of `{"word", "weight"}`,
+        and `audio`, a list of `{"start", "end", "weight"}` (seconds). The weights of a list sum to 1; it is
+        None if the modality is absent or the fusion does not attend to it.
     """
 
     # Any: the base class declares them as None
@@ -91,42 +89,21 @@ class SentimentReasoningPipeline(Pipeline):
             return []
         return super().__call__(_as_transformers_knows(inputs), *args, **kwargs)
 
-    def _sanitize_parameters(
-        self,
-        *,
-        load_audio: Callable[[Any], np.ndarray] | None = None,
-        sampling_rate: int | None = None,
-        asr: str | os.PathLike[str] | Transcribe | None = None,
-        forced_label: str | None = None,
-        alternatives: bool | None = None,
-        attention: bool | None = None,
-        abstain_below: float | None = None,
-        rationale: bool | None = None,
-        num_beams: int | None = None,
-        max_new_tokens: int | None = None,
-        progress: bool | None = None,
-        **unknown: Any,
-    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        if unknown:
-            raise ValueError(f"unknown argument(s) {', '.join(unknown)}; accepted: {_ACCEPTED}")
-        if abstain_below is not None and not 0 < abstain_below <= 1:
-            raise ValueError(f"abstain_below={abstain_below:g}; accepted: a probability, above 0, to 1")
-        preprocess = {"load_audio": load_audio, "sampling_rate": sampling_rate, "progress": progress}
-        forward = {
-            "asr": _recogniser(os.fspath(asr)) if isinstance(asr, str | os.PathLike) else asr,
-            "forced_label": forced_label,
-            "alternatives": alternatives,
-            "attention": attention,
-            "rationale": rationale,
-            "num_beams": num_beams,
-            "max_new_tokens": max_new_tokens,
-        }
-        postprocess = {"abstain_below": abstain_below}
-
-        def given(arguments: dict[str, Any]) -> dict[str, Any]:
-            return {name: value for name, value in arguments.items() if value is not None}
-
-        return given(preprocess), given(forward), given(postprocess)
+    def _sanitize_parameters(self, **arguments: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        accepted = [name for names in _STEPS for name in names]
+        if unknown := [name for name in arguments if name not in accepted]:
+            raise ValueError(f"unknown argument(s) {', '.join(unknown)}; accepted: {', '.join(accepted)}")
+        given = {name: value for name, value in arguments.items() if value is not None}
+        if not 0 < given.get("abstain_below", 1) <= 1:
+            raise ValueError(
+                f"abstain_below={given['abstain_below']:g}; accepted: a probability, above 0, to 1"
+            )
+        if isinstance(given.get("asr"), str | os.PathLike):
+            given["asr"] = _recogniser(os.fspath(given["asr"]))
+        preprocess, forward, postprocess = (
+            {name: given[name] for name in names if name in given} for names in _STEPS
+        )
+        return preprocess, forward, postprocess
 
     def get_iterator(
         self,
@@ -137,7 +114,7 @@ class SentimentReasoningPipeline(Pipeline):
         forward_params: dict[str, Any],
         postprocess_params: dict[str, Any],
     ) -> Iterator[dict[str, Any]]:
-        """As the base class, but a batch is collated by the processor, which pads both modalities."""
+        """As the base class, but batches go to `_forward` uncollated: the processor pads them."""
         options = dict(preprocess_params)
         progress = options.pop("progress", False)
         total = len(inputs) if isinstance(inputs, Sized) else None
@@ -164,14 +141,14 @@ class SentimentReasoningPipeline(Pipeline):
         return next(self.get_iterator([inputs], 0, 1, alone, forward_params, postprocess_params))
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
-        """Save model and processor (the base class leaves the processor out and ships this file's code)."""
+        """Save model and processor; the base class saves this file's code in place of the processor."""
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory, **kwargs)
 
     def _upload_modified_files(
         self, working_dir: str | os.PathLike[str], repo_id: str, *args: Any, **kwargs: Any
     ) -> Any:
-        """What `push_to_hub` uploads: as of a model, with its card."""
+        """As of a model, with its card."""
         return self.model._upload_modified_files(working_dir, repo_id, *args, **kwargs)
 
     def preprocess(  # type: ignore[override]
@@ -180,34 +157,30 @@ class SentimentReasoningPipeline(Pipeline):
         load_audio: Callable[[Any], np.ndarray] | None = None,
         sampling_rate: int | None = None,
     ) -> dict[str, Any]:
-        """Any accepted input -> `audio` (waveform), `text`, `language`, `source` (as given), or None each.
-
-        `audio_features` are handed on, where given.
+        """Any accepted input -> `audio` (waveform), `audio_features`, `text`, `language`, `source`, or None.
 
         Raises:
-            ValueError: no audio and no text, audio and its features, or an input of another kind.
+            ValueError: No audio and no text, audio and its features, or an input of another kind.
         """
-        column = isinstance(input_, dict) and bool(input_.keys() & {"array", "bytes", "path"})
-        utterance = isinstance(input_, dict) and bool(input_.keys() & {"audio", "audio_features", "text"})
-        record = dict(input_) if utterance or (isinstance(input_, dict) and not column) else {"audio": input_}
-        audio, text, language = (record.get(name) for name in ("audio", "text", "language"))
-        states = record.get("audio_features")
-        if states is not None:
-            if audio is not None:
-                raise ValueError("an utterance has audio and audio_features; accepted: one of them")
-            kept = {"audio": None, "audio_features": states, "source": None}
-            return {**kept, "text": text, "language": language}
-        if audio is None and text is None:
+        names = ("audio", "audio_features", "text", "language")
+        of_dataset = isinstance(input_, dict) and input_.keys() & {"array", "bytes", "path"}
+        record = {"audio": input_}
+        if isinstance(input_, dict) and (not of_dataset or input_.keys() & set(names[:3])):
+            record = input_
+        utterance: dict[str, Any] = {name: record.get(name) for name in names} | {"source": None}
+        audio = utterance["audio"]
+        if all(utterance[name] is None for name in names[:3]):
             raise ValueError(
                 f"an utterance needs audio or text, got {sorted(record)}; accepted: a path, bytes, a "
                 "waveform, or a mapping with 'audio' and / or 'text'"
             )
-        if audio is None:
-            return {"audio": None, "text": text, "language": language, "source": None}
-        load = load_audio or _load_audio
-        rate = record.get("sampling_rate") or sampling_rate or self.processor.feature_extractor.sampling_rate
-        source = _audio_source(audio, rate)
-        return {"audio": load(source), "text": text, "language": language, "source": source}
+        if audio is not None:
+            if utterance["audio_features"] is not None:
+                raise ValueError("an utterance has audio and audio_features; accepted: one of them")
+            own = self.processor.feature_extractor.sampling_rate
+            source = _audio_source(audio, record.get("sampling_rate") or sampling_rate or own)
+            utterance |= {"audio": (load_audio or _load_audio)(source), "source": source}
+        return utterance
 
     def _forward(  # type: ignore[override]
         self,
@@ -222,19 +195,21 @@ class SentimentReasoningPipeline(Pipeline):
     ) -> dict[str, Any]:
         self._check_asked(forced_label, alternatives, attention, rationale)
         rows = input_tensors["utterances"]
-        if (attention or asr is not None) and any(row.get("audio_features") is not None for row in rows):
+        if (attention or asr is not None) and any(row["audio_features"] is not None for row in rows):
             needs = "attention=True" if attention else "asr="
             raise ValueError(f"{needs} needs the audio itself; accepted: audio, not audio_features")
         if asr is not None:
             rows = _transcribed(rows, asr)
-        columns = {name: [row.get(name) for row in rows] for name in ("audio", "audio_features", "text")}
-        passed = {name: column for name, column in columns.items() if any(one is not None for one in column)}
-        inputs = self.processor(**passed, return_tensors="pt").to(self.device)
+        columns = {name: [row[name] for row in rows] for name in ("audio", "audio_features", "text")}
+        inputs = self.processor(
+            **{name: column for name, column in columns.items() if any(row is not None for row in column)},
+            return_tensors="pt",
+        ).to(self.device)
         layout = self.model.config.format
         # with label and end
         longest = self.processor.max_rationale_tokens + 2 if max_new_tokens is None else max_new_tokens
         if rationale is False and layout is not None and layout.label_first:
-            longest = 2  # label and end are all that is asked for
+            longest = 2
         found = self.model.classify(**inputs, num_beams=num_beams, max_new_tokens=longest)
         answers: dict[str, Any] = {
             "head_logits": found.head_logits,
@@ -254,9 +229,9 @@ class SentimentReasoningPipeline(Pipeline):
         if layout is None or rationale is False:
             return answers
 
-        model: Any = self.model  # whose `generate` is typed for a Protocol in some of transformers' releases
+        model: Any = self.model  # some releases of transformers type `generate` for a Protocol
 
-        def written(forced: torch.Tensor | None) -> torch.Tensor:
+        def generate(forced: torch.Tensor | None) -> torch.Tensor:
             return model.generate(
                 encoder_outputs=copy.copy(found.memory),  # beams are expanded in place
                 forced_sentiment=forced,
@@ -267,23 +242,26 @@ class SentimentReasoningPipeline(Pipeline):
 
         if forced_label is not None:
             label = self.processor.label_id(forced_label)
-            answers["sequences"] = written(torch.full((len(rows),), label, device=self.device))
+            answers["sequences"] = generate(torch.full((len(rows),), label, device=self.device))
         else:
-            answers["sequences"] = written(None) if found.sequences is None else found.sequences
+            answers["sequences"] = generate(None) if found.sequences is None else found.sequences
         if alternatives:
             labels = range(len(self.model.config.labels))
-            predicted = found.labels.tolist()
-            others = [[label for label in labels if label != own] for own in predicted]  # [b][c - 1]
-            turns = [torch.tensor(turn, device=self.device) for turn in zip(*others, strict=True)]
-            answers["alternatives"] = [(turn, written(turn)) for turn in turns]
+            others = [[label for label in labels if label != own] for own in found.labels.tolist()]
+            answers["alternatives"] = [
+                (other, generate(other)) for other in torch.tensor(others, device=self.device).T
+            ]
         return answers
 
     def _check_asked(
         self, forced_label: str | None, alternatives: bool, attention: bool, rationale: bool | None
     ) -> None:
-        """Refuse what this model cannot give."""
-        asked = {"rationale=True": rationale, f"forced_label={forced_label!r}": forced_label}
-        asked["alternatives=True"] = alternatives
+        """Refuse arguments that do not go with this model or with each other."""
+        asked = {
+            "rationale=True": rationale,
+            f"forced_label={forced_label!r}": forced_label,
+            "alternatives=True": alternatives,
+        }
         for argument, given in asked.items():
             if given and self.model.decoder is None:
                 raise ValueError(f"{argument}, but this model gives a label only (decoder_type='none')")
@@ -299,26 +277,25 @@ class SentimentReasoningPipeline(Pipeline):
     def postprocess(  # type: ignore[override]
         self, model_outputs: dict[str, Any], abstain_below: float | None = None
     ) -> list[Answer]:
-        """Logits and token ids -> one answer a row."""
+        """Logits and token ids -> the answer of each row."""
         config = self.model.config
-        head = given = self._probabilities(model_outputs["head_logits"], config.temperature)
-        # from the logits, which no temperature can make equal by rounding
-        head_labels = labels = model_outputs["head_logits"].argmax(-1).tolist()
-        decides = "decoder_logits" in model_outputs
-        if decides:
-            given = self._probabilities(model_outputs["decoder_logits"], config.decoder_temperature)
+        all_scores = head_scores = self._probabilities(model_outputs["head_logits"], config.temperature)
+        # from the logits: a temperature may round probabilities to equal ones
+        labels = head_labels = model_outputs["head_logits"].argmax(-1).tolist()
+        by_decoder = "decoder_logits" in model_outputs
+        if by_decoder:
+            all_scores = self._probabilities(model_outputs["decoder_logits"], config.decoder_temperature)
             labels = model_outputs["decoder_labels"].tolist()
-        rationales: list[str | None] = [None] * len(head)
+        rationales: list[str | None] = [None] * len(labels)
         if "sequences" in model_outputs:
             rationales = list(self.processor.decode_rationales(model_outputs["sequences"]))
         answers = []
-        for row, rationale in enumerate(rationales):
-            scores = given[row]
+        for row, (scores, rationale) in enumerate(zip(all_scores, rationales, strict=True)):
             label = config.labels[labels[row]]
             answer = {"label": label, "score": scores[label], "scores": scores, "rationale": rationale}
-            if decides:
+            if by_decoder:
                 answer["head_label"] = config.labels[head_labels[row]]
-                answer["head_scores"] = head[row]
+                answer["head_scores"] = head_scores[row]
             if model_outputs["forced_label"] is not None:
                 answer["forced_label"] = model_outputs["forced_label"]
             answers.append(answer)
@@ -329,16 +306,16 @@ class SentimentReasoningPipeline(Pipeline):
         return [Answer(*pair) for pair in zip(answers, model_outputs["utterances"], strict=True)]
 
     def _add_extras(self, answers: list[dict[str, Any]], model_outputs: dict[str, Any]) -> None:
-        """Put what was asked for beside label and rationale into the answers."""
+        """Add transcript, alternatives and attention, where present, to the answers."""
         if model_outputs["transcribed"]:
             for answer, utterance in zip(answers, model_outputs["utterances"], strict=True):
                 answer["transcript"] = utterance["text"]
         if "alternatives" in model_outputs:
             for answer in answers:
                 answer["alternatives"] = {}
-            for turn, sequences in model_outputs["alternatives"]:
+            for labels, sequences in model_outputs["alternatives"]:
                 texts = self.processor.decode_rationales(sequences)
-                for answer, label, text in zip(answers, turn.tolist(), texts, strict=True):
+                for answer, label, text in zip(answers, labels.tolist(), texts, strict=True):
                     answer["alternatives"][self.model.config.labels[label]] = text
         for answer, attention in zip(answers, model_outputs.get("attention", ()), strict=False):
             answer["attention"] = attention
@@ -352,7 +329,7 @@ class SentimentReasoningPipeline(Pipeline):
 _load_audio = Audio()
 
 
-@functools.lru_cache(maxsize=1)  # a pipeline that is called again asks for it again
+@functools.lru_cache(maxsize=1)  # each call of a pipeline asks for it
 def _recogniser(model: str) -> Transcribe:
     from mmsr.speech.recogniser import Transcriber
 
@@ -360,33 +337,26 @@ def _recogniser(model: str) -> Transcribe:
 
 
 class _Rows(Dataset[Any]):
-    """A dataset's rows under a type that transformers streams."""
+    """Rows, or a column under a name, as a torch dataset, which transformers streams."""
 
-    def __init__(self, rows: Any) -> None:
-        self.rows = rows
+    def __init__(self, rows: Any, name: str | None = None) -> None:
+        self.rows, self.name = rows, name
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Any:
-        return self.rows[index]
-
-
-class _Transcripts(_Rows):
-    """A column of transcripts; text alone would be taken for a path."""
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"text": self.rows[index]}
+        return self.rows[index] if self.name is None else {self.name: self.rows[index]}
 
 
 def _as_transformers_knows(inputs: Any) -> Any:
-    """Many inputs -> a list, torch dataset or generator; what is one input stays as it is."""
-    if datasets := sys.modules.get("datasets"):  # who has such a dataset has imported it
+    """Many inputs -> a list, torch dataset or generator; a single input stays as it is."""
+    if datasets := sys.modules.get("datasets"):  # imported by whoever passes a dataset
         if isinstance(inputs, datasets.Dataset):
             return _Rows(_undecoded(inputs))
         if isinstance(inputs, datasets.Column):
             if inputs.column_name in _TRANSCRIPT_COLUMNS:
-                return _Transcripts(inputs)
+                return _Rows(inputs, "text")  # plain strings would be taken for paths
             own = isinstance(inputs.source, datasets.Dataset)
             return _Rows(_undecoded(inputs.source)[inputs.column_name] if own else inputs)
         if isinstance(inputs, datasets.IterableDataset):
@@ -397,7 +367,7 @@ def _as_transformers_knows(inputs: Any) -> Any:
 
 
 def _undecoded(dataset: Any) -> Any:
-    """A dataset whose audio stays bytes or a path, since `load_audio` is the one to decode it."""
+    """A dataset whose audio stays bytes or a path, for `load_audio` to decode."""
     for name, feature in (dataset.features or {}).items():
         if type(feature).__name__ == "Audio" and feature.decode:
             dataset = dataset.cast_column(name, replace(feature, decode=False))
@@ -416,7 +386,7 @@ def _audio_source(audio: Any, rate: int) -> Any:
 
 
 def _transcribed(rows: Sequence[dict[str, Any]], asr: Transcribe) -> list[dict[str, Any]]:
-    """Rows with the recogniser's text in those with audio alone, or None where it is empty."""
+    """Rows with the recogniser's text where there was none; None where it is empty."""
     untranscribed = [row for row in rows if row["text"] is None]
     if not untranscribed:
         return list(rows)
@@ -425,20 +395,20 @@ def _transcribed(rows: Sequence[dict[str, Any]], asr: Transcribe) -> list[dict[s
         raise ValueError(
             f"asr gave {len(texts)} texts for {len(untranscribed)} waveforms; accepted: one for each"
         )
-    given = iter(texts)
-    return [row if row["text"] is not None else {**row, "text": next(given).strip() or None} for row in rows]
+    text = iter(texts)
+    return [row if row["text"] is not None else {**row, "text": next(text).strip() or None} for row in rows]
 
 
 def _shares(found: Attribution) -> dict[str, list[dict[str, Any]] | None]:
-    """Attention as the answer has it: what each word and each frame gets of its modality's weights."""
+    """The answer's `attention`: each word's and each frame's share of its modality's weights."""
     shares: dict[str, list[dict[str, Any]] | None] = {"words": None, "audio": None}
     if found.words is not None:
-        whole = sum(word.weight for word in found.words)
-        shares["words"] = [{"word": word.word, "weight": word.weight / whole} for word in found.words]
+        total = sum(word.weight for word in found.words)
+        shares["words"] = [{"word": word.word, "weight": word.weight / total} for word in found.words]
     if found.frames is not None:
-        whole = sum(frame.weight for frame in found.frames)
+        total = sum(frame.weight for frame in found.frames)
         shares["audio"] = [
-            {"start": round(frame.start, 4), "end": round(frame.end, 4), "weight": frame.weight / whole}
+            {"start": round(frame.start, 4), "end": round(frame.end, 4), "weight": frame.weight / total}
             for frame in found.frames
         ]
     return shares

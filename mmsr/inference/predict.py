@@ -1,4 +1,4 @@
-"""Answers to what a person has at hand: recordings, a transcript, or a manifest."""
+"""Answers to recordings, transcripts or a manifest."""
 
 from __future__ import annotations
 
@@ -15,14 +15,11 @@ if TYPE_CHECKING:
     from mmsr.inference.pipeline import SentimentReasoningPipeline
     from mmsr.records import Prediction, Progress
 
-_SHORTEST, _LONGEST = 0.1, 300.0  # seconds of audio that one answer fits
+_SHORTEST, _LONGEST = 0.1, 300.0  # seconds of audio for one answer
 
 
 def find_recordings(inputs: Sequence[str | os.PathLike[str]]) -> list[str]:
-    """Find the recordings among files and folders: files in their order, those of a folder by name.
-
-    Args:
-        inputs: Audio files, and folders, which are searched with all that is below them.
+    """Audio files in their order, and those in and below folders by name.
 
     Raises:
         ValueError: There is no such file, or a folder has no recordings.
@@ -54,7 +51,7 @@ def answer_utterances(
     Args:
         pipe: The pipeline.
         utterances: Each with `audio`, `text`, or both, and perhaps `language`.
-        page: HTML file to write, which shows the answer; of one utterance.
+        page: HTML file to write, which shows the answer to one utterance.
         batch_size: Utterances at a time.
         **options: The pipeline's, such as `num_beams` or `alternatives`.
     """
@@ -87,16 +84,16 @@ def predict_manifest(
     Args:
         pipe: The pipeline.
         manifest: Table of utterances.
-        columns: Names that columns have in this manifest.
-        label_map: What labels are called in it.
-        text_column: The transcript that the model reads, `text` or `asr_text`.
-        abstain_below: Set `abstained`: whether the label's probability is below this.
+        columns: See `load_manifest`.
+        label_map: See `load_manifest`.
+        text_column: The transcript to use, `text` or `asr_text`.
+        abstain_below: Set `abstained` for answers below this probability.
         batch_size: Rows at a time.
-        progress: Called with the task, the rows answered and all rows.
+        progress: Called with the task, the number of answered rows and of all rows.
         **options: The pipeline's, such as `num_beams` or `forced_label`.
 
     Raises:
-        ValueError: The manifest has faults, or a row has nothing that can be answered.
+        ValueError: The manifest has errors, or a row has no input.
     """
     from mmsr.data.manifest.manifest import load_manifest, utterances
     from mmsr.evaluation.run import predict_rows
@@ -113,7 +110,7 @@ def predict_manifest(
 
 
 def recording_notes(audio: str | os.PathLike[str]) -> Iterator[str]:
-    """What makes an answer to a recording doubtful: it is silent, very short or very long."""
+    """Reasons to doubt an answer to a recording: it is silent, very short or very long."""
     from mmsr.data.audio.decoding import Audio
     from mmsr.data.manifest.check.audio import sample_issues
 

@@ -1,4 +1,4 @@
-"""Tokens and their text: what may not be read as a special token, and where each token stands in it."""
+"""Tokens and their text: keeping special tokens out of it, and the span of each token."""
 
 from __future__ import annotations
 
@@ -11,36 +11,32 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from mmsr.records import Span
 
-# Letters of scripts that put no spaces between words: Thai, Lao, Burmese, Khmer, Japanese, Chinese.
+# Letters of scripts without spaces between words: Thai, Lao, Burmese, Khmer, Japanese, Chinese.
 _SPACELESS = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
 
-# How tokens say that a word begins (SentencePiece, byte-level BPE), goes on (BERT, PhoBERT) or ends (XLM).
+# Marks of tokens that begin (SentencePiece, byte-level BPE), continue (BERT, PhoBERT) or end (XLM) a word.
 _WORD_MARKS = re.compile("^(?:##|[▁Ġ])|(?:@@|</w>)$")
 
 
 def without_special_tokens(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """The texts without the spelling of a special token: a space after its first letter breaks it.
+    """The texts with a space after the first letter of each spelled-out special token.
 
-    Nobody's words may put a label's token, or an end, into the sequence. `split_special_tokens` keeps
-    the tokenizer from reading them as such in the text as written; but the text as normalised may hold
-    them as well, and the pieces of an XLM-R vocabulary hold `</s>` itself.
+    `split_special_tokens` is not enough: a text may hold one once it is normalised, and XLM-R's vocabulary
+    has `</s>` as a piece.
     """
     added = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
     special = re.compile("|".join(map(re.escape, {*added, *tokenizer.all_special_tokens})))
     normalizer = getattr(getattr(tokenizer, "backend_tokenizer", None), "normalizer", None)
     plain = []
     for text in texts:
-        read = normalizer.normalize_str(text) if normalizer else text
-        broken = special.sub(lambda spelled: f"{spelled[0][0]} {spelled[0][1:]}", read)
-        plain.append(text if broken == read else broken)
+        normalized = normalizer.normalize_str(text) if normalizer else text
+        broken = special.sub(lambda match: f"{match[0][0]} {match[0][1:]}", normalized)
+        plain.append(text if broken == normalized else broken)
     return plain
 
 
 def token_spans(tokenizer: PreTrainedTokenizerBase, text: str) -> list[Span]:
-    """Where each token of a text stands in it, by characters; (0, 0) for the special tokens around it.
-
-    A fast tokenizer says so itself. The tokens of a slow one are looked for in the text.
-    """
+    """The span of each token of a text; (0, 0) for special tokens. Those of a slow tokenizer are searched."""
     (written,) = without_special_tokens([text], tokenizer)
     options: dict[str, Any] = {"split_special_tokens": True, "verbose": False}
     options |= {"return_special_tokens_mask": True, "return_offsets_mapping": tokenizer.is_fast}
@@ -55,7 +51,7 @@ def token_spans(tokenizer: PreTrainedTokenizerBase, text: str) -> list[Span]:
     else:
         spans = _slow_spans(tokenizer, written, text)
         first = len(spans) - len(places) if tokenizer.truncation_side == "left" else 0
-        spans = spans[first : first + len(places)]  # of the tokens that were not cut off
+        spans = spans[first : first + len(places)]  # without truncated tokens
     found = [(0, 0)] * len(encoded["input_ids"])
     for place, span in zip(places, spans, strict=True):
         found[place] = span
@@ -63,14 +59,11 @@ def token_spans(tokenizer: PreTrainedTokenizerBase, text: str) -> list[Span]:
 
 
 def _slow_spans(tokenizer: PreTrainedTokenizerBase, written: str, text: str) -> list[Span]:
-    """As `token_spans`, of a tokenizer that does not say, and without special tokens and truncation.
-
-    Each word is tokenized by itself, so that a token that is not found is still known to be in its word.
-    """
+    """Spans of a slow tokenizer's tokens, found word by word, without special tokens and truncation."""
     whole = tokenizer.tokenize(written, split_special_tokens=True)
     words = [match.span() for match in re.finditer(r"\S+", text)]
     cut = [tokenizer.tokenize(text[start:end], split_special_tokens=True) for start, end in words]
-    if [token for tokens in cut for token in tokens] != whole:  # it reads words by what is beside them
+    if [token for tokens in cut for token in tokens] != whole:  # a word's tokens depend on its neighbours
         words, cut = [(0, len(text))], [whole]
     return [
         (start + first, start + last)
@@ -80,10 +73,10 @@ def _slow_spans(tokenizer: PreTrainedTokenizerBase, written: str, text: str) -> 
 
 
 def aligned(tokens: Sequence[str], text: str) -> list[Span]:
-    """Where tokens stand in the text that they were made from, in order.
+    """The span of each token in its text, without regard to case and accents.
 
-    Case and accents, which some tokenizers drop, do not matter. A token that is not found, such as an unknown
-    one, stands between its neighbours; where nothing is left there, with the one before it.
+    A token that is not found, such as an unknown one, gets the span between its neighbours or, where that is
+    empty, the span of the one before it.
     """
     letters = [(letter, place) for place, character in enumerate(text) for letter in _folded(character)]
     folded = "".join(letter for letter, _ in letters)
@@ -113,16 +106,13 @@ def aligned(tokens: Sequence[str], text: str) -> list[Span]:
 
 
 def _folded(text: str) -> str:
-    """A text without case, accents and forms of compatibility."""
+    """A text without case, accents and compatibility forms."""
     decomposed = unicodedata.normalize("NFKD", text.casefold())
     return "".join(character for character in decomposed if not unicodedata.combining(character))
 
 
 def spaced_words(text: str, spans: Sequence[Span]) -> list[Span]:
-    """The words of a text that tokens at these places make up.
-
-    What stands between spaces is a word; in scripts that do without (Chinese, Thai ...) each token is.
-    """
+    """The words that tokens with these spans make up; in scripts without spaces each token is a word."""
     words: list[Span] = []
     for start, end in spans:
         while start < end and text[start].isspace():
@@ -130,7 +120,7 @@ def spaced_words(text: str, spans: Sequence[Span]) -> list[Span]:
         if start == end:  # a space alone
             continue
         first, last = words[-1] if words else (0, -1)
-        # bytes of one character have one place
+        # bytes of one character have the same span
         if start < last or (start == last and not _SPACELESS.search(text[first:end])):
             words[-1] = (first, max(last, end))
         else:

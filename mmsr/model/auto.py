@@ -1,8 +1,4 @@
-"""What `AutoModel` makes of an `MmsrConfig`.
-
-The class is imported when the first model is built, not when `AutoModel` is: it needs all of transformers'
-model code, for which programs that load another model, or none, would wait.
-"""
+"""Registers the model with `AutoModel`; its class, which is slow to import, is imported on first use."""
 
 from typing import Any
 

@@ -1,7 +1,6 @@
-"""The model card: README.md beside a checkpoint, as the Hub shows it.
+"""The model card: README.md beside a checkpoint, made from its configuration.
 
-It says what can be known from the configuration. Whoever trained the model adds what only they know, and
-takes out the line that says that the card was generated: it is then left alone.
+A user who edits it deletes the line that marks it as generated; it is then never overwritten.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ _TEMPLATE = """---
 
 # {name}
 
-An [mmsr](https://arxiv.org/abs/2407.21054) checkpoint (multimodal sentiment reasoning): it hears an
-utterance, reads its transcript, or both, says which sentiment it has, and {answers}.
+An [mmsr](https://arxiv.org/abs/2407.21054) checkpoint (multimodal sentiment reasoning): from the audio of an
+utterance, its transcript, or both, it predicts the sentiment, and {answers}.
 
 | | |
 |---|---|
@@ -55,13 +54,7 @@ own: `mmsr evaluate --model {name} --manifest yours.csv --out report`. It is no 
 
 
 def model_card(config: MmsrConfig, *, name: str, parameters: int) -> ModelCard:
-    """The card of a model.
-
-    Args:
-        config: the model's.
-        name: the checkpoint's, as it would be loaded.
-        parameters: how many weights it has.
-    """
+    """The card of a model with so many parameters; `name` is that by which the checkpoint is loaded."""
     writes = config.format is not None
     metadata = ModelCardData(
         library_name="transformers",
@@ -91,19 +84,19 @@ def model_card(config: MmsrConfig, *, name: str, parameters: int) -> ModelCard:
 
 
 def is_generated(path: Path) -> bool:
-    """Whether the card at `path` is one of these, unchanged in that it says so."""
-    return _GENERATED.encode() in path.read_bytes()  # somebody's own may be in any encoding
+    """Whether the card at `path` is marked as generated."""
+    return _GENERATED.encode() in path.read_bytes()  # a user's card may be in any encoding
 
 
 def is_blank(card: ModelCard) -> bool:
-    """Whether it is what transformers uploads where there is none: the Hub's form, one line filled in."""
+    """Whether a card is the one that transformers uploads by default: the Hub's form, one line filled in."""
     form = set(ModelCard.from_template(ModelCardData(), model_description="").text.splitlines())
     lines = set(card.text.splitlines())
     return form <= lines and len(lines - form) <= 1
 
 
 def replace_blank(path: Path, card: ModelCard) -> None:
-    """Put `card` where `path` is blank or generated, with its tags; else leave it alone."""
+    """Replace the card at `path` if it is blank or generated, but keep its tags."""
     there: Any = ModelCard(path.read_text(encoding="utf-8"))  # as transformers writes it
     if is_blank(there) or is_generated(path):
         data: Any = card.data

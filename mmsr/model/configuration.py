@@ -1,8 +1,4 @@
-"""Configuration of the joint audio-text model: architecture only, never how a run trains.
-
-One `MmsrConfig` holds three sub-configs (`audio_encoder`, `text_encoder`, `decoder`), each the transformers
-config of that part, so that a checkpoint reloads offline. `from_preset` gives named sizes.
-"""
+"""Configuration of the joint audio-text model: its architecture, not its training."""
 
 from __future__ import annotations
 
@@ -20,7 +16,7 @@ from mmsr.model.presets import PRESETS, SHAPES, decoder_config, prefix_config
 logger = logging.get_logger(__name__)
 
 FORMAT_VERSION = 1
-"""Version of the checkpoint format. A later version is refused; a checkpoint without one has version 1."""
+"""Version of the checkpoint format; a checkpoint without one has version 1."""
 
 POOLINGS = ("mean", "attention", "statistics")
 DECODERS = ("cross_attention", "prefix", "none")
@@ -30,12 +26,11 @@ DEFAULT_LABELS = {0: "negative", 1: "neutral", 2: "positive"}
 
 @dataclass(frozen=True)
 class RationaleFormat:
-    """Where the label stands in what the decoder writes, and whether the decoder learns to give it.
+    """Layout of the decoder's text.
 
     Attributes:
-        label_first: label, then rationale (else rationale, then label).
-        label_learned: the label's position enters the rationale's loss, so that the decoder answers with a
-            label of its own, beside the head's.
+        label_first: Label, then rationale; else rationale, then label.
+        label_learned: The rationale's loss includes the label, so that the decoder gives a label of its own.
     """
 
     label_first: bool
@@ -50,7 +45,7 @@ RATIONALE_FORMATS: dict[str, RationaleFormat | None] = {
 }
 
 
-# Settings of every transformers model, by which a configuration may be loaded or saved.
+# Settings of any transformers model that a configuration may be given.
 _OF_TRANSFORMERS = {field.name for field in fields(PreTrainedConfig)} | {
     "attn_implementation",
     "auto_map",
@@ -79,12 +74,6 @@ _LEAST = {
 }
 
 
-def audio_layers_error(layers: Sequence[int], last: int | None) -> ValueError:
-    """What is wrong with `audio_layers` of an encoder whose last layer is `last`."""
-    most = "the last" if last is None else last
-    return ValueError(f"audio_layers={list(layers)}; accepted: some of 0 to {most}, ascending, each once")
-
-
 def check_class_weights(weights: Sequence[float]) -> None:
     """Raise `ValueError` where a weight is negative or none is above zero."""
     if not all(0 <= weight < math.inf for weight in weights) or not any(weights):
@@ -109,7 +98,7 @@ else:
 
 
 def fusion_modalities(fusion: str) -> tuple[str, ...]:
-    """The modalities that a fusion reads: "audio", "text", or both."""
+    """The modalities that a fusion uses: "audio", "text", or both."""
     from mmsr.model.fusion import FUSION_CLASSES
 
     return getattr(FUSION_CLASSES[fusion], "modalities", ("audio", "text"))
@@ -122,7 +111,7 @@ def check_choice(field: str, value: str, accepted: tuple[str, ...]) -> None:
 
 
 def check_names(what: str, names: Iterable[str], accepted: Iterable[str]) -> None:
-    """Raise `ValueError` for the first name that does not exist, with the nearest that does and with all."""
+    """Raise `ValueError` for the first unknown name, with the nearest accepted one and all."""
     accepted = sorted(accepted)
     for name in names:
         if name not in accepted:
@@ -136,63 +125,57 @@ def check_names(what: str, names: Iterable[str], accepted: Iterable[str]) -> Non
 class MmsrConfig(PreTrainedConfig):
     """Architecture of `MmsrForSentimentReasoning`.
 
-    Settings of a modality that the fusion does not use change nothing, so that an ablation can vary `fusion`
-    alone.
+    Each part has its own transformers config, so that a checkpoint reloads offline. Settings of a modality
+    that the fusion does not use have no effect, so that an ablation can vary `fusion` alone.
 
     Args:
-        audio_encoder: config (or its dict with `model_type`) of a transformers speech encoder; None with
+        audio_encoder: Config (or its dict with `model_type`) of a transformers speech encoder; None with
             `fusion="text_only"`.
-        text_encoder: config of a transformers text encoder; None with `fusion="audio_only"`.
-        decoder: config of the language model that writes the rationale: with `cross_attention` a causal one
-            with cross-attention or an encoder-decoder (whose encoder is left out), with `prefix` any causal
+        text_encoder: Config of a transformers text encoder; None with `fusion="audio_only"`.
+        decoder: Config of the language model that writes the rationale: with `cross_attention` a causal one
+            with cross-attention or an encoder-decoder, whose encoder is removed; with `prefix` any causal
             one; None with `decoder_type="none"`.
-        hidden_size: width d of the fused memory.
-        fusion: how the two modalities meet, one of `FUSIONS`, which fusion.py's docstring explains.
-        fusion_layers: number of fusion layers.
-        fusion_heads: attention heads of the fusion and of the attention pooling; divides `hidden_size`.
-        fusion_intermediate_size: width of the fusion's feed-forward blocks.
-        fusion_bottlenecks: latent tokens through which the streams meet, with `fusion="bottleneck"`.
-        fusion_rank: number of rank-one terms, with `fusion="low_rank"`.
-        dropout: dropout probability in fusion and head.
-        pooling: how the memory becomes one vector for the head, one of `POOLINGS`.
-        audio_layer_mix: learn a weighted sum of all the audio encoder's layers (else its last layer alone).
-        audio_layers: with `audio_layer_mix`, the layers that the sum takes, in place of all: 0 is what enters
-            the first layer, k what leaves the k-th. One alone is taken as it is.
-        text_layer_mix: the same for the text encoder.
-        audio_standardize: shift and scale each dimension of the audio encoder's states by fixed statistics,
-            which a training run takes from its training split. Whisper's states need it: a few of
-            their dimensions are far larger than the others.
-        audio_stride: neighbouring frames of the audio encoder that are stacked into one position of the
-            fusion (frame-rate reduction): of some 50 frames a second, fewer outnumber the words less.
-        audio_window_seconds: length of the windows that a Whisper encoder encodes, up to its full window
-            (30 s, None), to which every clip is otherwise filled up.
-        decoder_type: how the decoder reads the memory: through `cross_attention`, as a soft `prefix`, or
-            `none` (a label only).
-        prompt_transcript: the decoder reads the transcript's tokens after the memory's soft prefix, and the
-            fusion gets the audio alone: the shape of an audio-language model. Goes with
-            `decoder_type="prefix"`, `fusion="audio_only"` and a `rationale_format` in which the decoder gives
-            the label, since the head would not know the transcript.
-        rationale_format: `multitask` (the head gives the label, the decoder starts from the label's token and
-            explains it), `post_thinking` (the decoder writes label, then rationale), `pre_thinking`
-            (rationale, then label), or `none` (label only; goes with `decoder_type="none"`). The head is
-            trained in every format.
-        shared_vocabulary: the decoder reads the same tokenizer as the text encoder.
-        tie_word_embeddings: text encoder and decoder share one table of word embeddings, which is the
+        hidden_size: Width d of the fused memory.
+        fusion: One of `FUSIONS`; see `mmsr.model.fusion`.
+        fusion_layers: Number of fusion layers.
+        fusion_heads: Attention heads of the fusion and of the attention pooling; divides `hidden_size`.
+        fusion_intermediate_size: Width of the fusion's feed-forward blocks.
+        fusion_bottlenecks: Number of latent tokens of `fusion="bottleneck"`.
+        fusion_rank: Number of rank-one terms of `fusion="low_rank"`.
+        dropout: Dropout probability in fusion and head.
+        pooling: How the memory becomes one vector for the head, one of `POOLINGS`.
+        audio_layer_mix: Learn a weighted sum of the audio encoder's layers; else take the last.
+        audio_layers: Layers of that sum; all by default. 0 is the input of the first layer, k the output of
+            the k-th.
+        text_layer_mix: Learn a weighted sum of the text encoder's layers.
+        audio_standardize: Shift and scale each dimension of the audio encoder's states by statistics of the
+            training split. Whisper's states need it: a few dimensions are far larger than the others.
+        audio_stride: Number of neighbouring audio frames that are stacked into one position of the fusion.
+        audio_window_seconds: Length of a Whisper encoder's windows; None for its full 30 s.
+        decoder_type: How the decoder reads the memory: through `cross_attention`, as a soft `prefix`, or
+            `none` for a label only.
+        prompt_transcript: The decoder reads the transcript's tokens after the soft prefix, which is of the
+            audio alone, as in audio-language models. Needs `decoder_type="prefix"`, `fusion="audio_only"` and
+            a `rationale_format` in which the decoder gives the label.
+        rationale_format: `multitask` (the head gives the label, the decoder explains it), `post_thinking`
+            (the decoder writes label, then rationale), `pre_thinking` (rationale, then label), or `none`,
+            with `decoder_type="none"`. The head is trained in every format.
+        shared_vocabulary: Decoder and text encoder have the same tokenizer.
+        tie_word_embeddings: Text encoder and decoder share one table of word embeddings, which is the
             decoder's output layer too, as in BART and T5.
-        label_token_ids: the decoder's token of each label, in the order of `id2label`.
-        decoder_start_token_id: the decoder's first token.
+        label_token_ids: The decoder's token of each label, in the order of `id2label`.
+        decoder_start_token_id: The decoder's first token.
         rationale_loss_weight: λ in loss = sentiment cross-entropy + λ · rationale cross-entropy.
-        label_smoothing: smoothing of the sentiment cross-entropy, 0 to 1.
-        class_weights: one weight per label for the sentiment cross-entropy.
-        temperature: divides the head's logits before the softmax of the reported probabilities, and only
-            there: the model's own logits, the losses and the label do not depend on it. `mmsr fit` and `mmsr
-            calibrate` fit it to the development split.
-        decoder_temperature: the same for the decoder's scores of the label tokens, where it gives the label.
-        sampling_rate: of `input_values`, Hz.
+        label_smoothing: Smoothing of the sentiment cross-entropy, 0 to 1.
+        class_weights: Weight of each label in the sentiment cross-entropy.
+        temperature: Divides the head's logits before the softmax of the reported probabilities. Logits,
+            losses and label do not depend on it. `mmsr fit` and `mmsr calibrate` fit it.
+        decoder_temperature: The same for the decoder's scores of the label tokens.
+        sampling_rate: Of `input_values`, in Hz.
 
     Raises:
-        ValueError: an unknown name, or settings that contradict each other, named together. A saved
-            configuration's unknown names are logged, since another release may have written them.
+        ValueError: An unknown name, or settings that contradict each other. Unknown names of a saved
+            configuration are logged, since another release may have written them.
     """
 
     model_type = "mmsr"
@@ -246,7 +229,7 @@ class MmsrConfig(PreTrainedConfig):
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self, **kwargs: Any) -> None:
-        """Build the sub-configs from their dicts, fill what is derived, and check the whole."""
+        """Build the sub-configs from their dicts, set derived fields, and check."""
         if self.format_version > FORMAT_VERSION:  # first, since a later version may have other settings
             raise ValueError(
                 f"this checkpoint has format_version={self.format_version}; this mmsr reads up to "
@@ -264,11 +247,11 @@ class MmsrConfig(PreTrainedConfig):
         self.label2id = {label: index for index, label in enumerate(self.labels)}
         self._check()
         if self.tie_word_embeddings:
-            # its output layer is tied to the shared table, one level above it
+            # the whole model ties its output layer to the shared table
             self.part("decoder").tie_word_embeddings = False
 
     def _check_names(self, given: Iterable[str]) -> None:
-        """Refuse names that neither this class nor transformers knows, and which would change nothing."""
+        """Refuse names that neither this class nor transformers knows."""
         known = _OF_TRANSFORMERS | GenerationConfig().to_dict().keys()
         unknown = [name for name in given if name not in known and not name.startswith("_")]
         if self.transformers_version is None:  # every saved configuration has one
@@ -278,12 +261,12 @@ class MmsrConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """As the base class; what was saved without a format version has version 1."""
+        """As the base class; without a format version it is 1."""
         return super().from_dict({"format_version": 1, **config_dict}, **kwargs)
 
     @classmethod
     def settings(cls) -> list[str]:
-        """The names of this class's own settings, each of which `Args` explains."""
+        """Names of this class's own settings."""
         return [name for name in cls.__annotations__ if name not in ("sub_configs", "format_version")]
 
     def _check(self) -> None:
@@ -328,13 +311,12 @@ class MmsrConfig(PreTrainedConfig):
                 f"fusion={self.fusion!r}: the label would come from the head, which does not know the "
                 "transcript; accepted: post_thinking, pre_thinking"
             )
-        for field, expected in (("label_token_ids", True), ("class_weights", False)):
+        if self.label_token_ids is None and self.format is not None and self.decoder is not None:
+            raise ValueError(
+                f"rationale_format={self.rationale_format!r} needs label_token_ids: one token id per label"
+            )
+        for field in ("label_token_ids", "class_weights"):
             value = getattr(self, field)
-            needed = expected and self.format is not None and self.decoder is not None
-            if value is None and needed:
-                raise ValueError(
-                    f"rationale_format={self.rationale_format!r} needs {field}: one token id per label"
-                )
             if value is not None and len(value) != self.num_labels:
                 raise ValueError(f"{field} has {len(value)} entries for {self.num_labels} labels in id2label")
         tokens = self.label_token_ids or []
@@ -367,27 +349,28 @@ class MmsrConfig(PreTrainedConfig):
         ascending = bool(layers) and sorted(set(layers)) == layers and layers[0] >= 0
         # a timm model's config has no number: its stages are known once it is built
         if not ascending or (last is not None and layers[-1] > last):
-            raise audio_layers_error(layers, last)
+            most = "the last" if last is None else last
+            raise ValueError(f"audio_layers={layers}; accepted: some of 0 to {most}, ascending, each once")
 
     @property
     def format(self) -> RationaleFormat | None:
-        """The layout of what the decoder writes; None for a label only."""
+        """The layout of the decoder's text; None for a label only."""
         return RATIONALE_FORMATS[self.rationale_format]
 
     @property
     def label_temperature(self) -> float:
-        """The temperature behind the reported label's probabilities, of the head or of the decoder."""
+        """The temperature of the reported probabilities, the head's or the decoder's."""
         by_decoder = self.format is not None and self.format.label_learned
         return self.decoder_temperature if by_decoder else self.temperature
 
     @property
     def uses_audio(self) -> bool:
-        """Whether the fusion reads the audio."""
+        """Whether the fusion uses the audio."""
         return "audio" in fusion_modalities(self.fusion)
 
     @property
     def uses_text(self) -> bool:
-        """Whether the fusion reads the transcript."""
+        """Whether the fusion uses the transcript."""
         return "text" in fusion_modalities(self.fusion)
 
     @property
@@ -399,7 +382,7 @@ class MmsrConfig(PreTrainedConfig):
         """The sub-config `audio_encoder`, `text_encoder` or `decoder`.
 
         Raises:
-            ValueError: this config has none.
+            ValueError: It is None.
         """
         part = getattr(self, name)
         if part is None:
@@ -410,27 +393,19 @@ class MmsrConfig(PreTrainedConfig):
         return part
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
-        """The decoder's config, which sizes generation's cache (with `encoder=True` the text encoder's).
-
-        Returns this config itself where the model lacks that part.
-        """
+        """The decoder's config, which sizes generation's cache; with `encoder=True` the text encoder's."""
         order = ("text_encoder",) if encoder and not decoder else ("decoder", "text_encoder")
         part = next((self.part(name) for name in order if getattr(self, name) is not None), None)
         return self if part is None else part.get_text_config(decoder=part is self.decoder or None)
 
     @classmethod
     def from_preset(cls, preset: str, *, vocab_size: int | None = None, **overrides: Any) -> MmsrConfig:
-        """Named sizes.
-
-        `tiny` is for tests (< 1 M), `small` for the demo, `base` has wav2vec2-base's and XLM-R-base's shapes.
+        """A named size: `tiny` for tests, `small` for the demo, `base` as wav2vec2-base and XLM-R-base.
 
         Args:
-            preset: one of `PRESETS`.
-            vocab_size: pieces of the tokenizer (default 256 for tiny, 4,000 for small, 250,002 for base).
-            **overrides: any argument of `MmsrConfig`, such as `fusion` or `id2label`.
-
-        Raises:
-            ValueError: `preset` is unknown.
+            preset: One of `PRESETS`.
+            vocab_size: Size of the tokenizer's vocabulary; by default 256, 4,000 or 250,002.
+            **overrides: Any argument of `MmsrConfig`, such as `fusion` or `id2label`.
         """
         check_choice("preset", preset, PRESETS)
         shape = SHAPES[preset]
@@ -457,7 +432,7 @@ class MmsrConfig(PreTrainedConfig):
             start = overrides.get("decoder_start_token_id", 0)
             make = prefix_config if decoder_type == "prefix" else decoder_config
             parts["decoder"] = make(
-                vocab_size=vocab_size, decoder_start_token_id=start, **shape["decoder"], **special
+                *shape["decoder"], vocab_size=vocab_size, decoder_start_token_id=start, **special
             )
             parts["label_token_ids"] = list(range(5, 5 + num_labels))
             own = {"text_encoder", "decoder"} & set(overrides) or not overrides.get("shared_vocabulary", True)
@@ -470,23 +445,22 @@ class MmsrConfig(PreTrainedConfig):
 
 
 class TimmAudioConfig(PreTrainedConfig):
-    """A timm image model that reads log-mel spectrograms, as `audio_encoder` of an `MmsrConfig`.
+    """A timm image model on log-mel spectrograms, as `audio_encoder` of an `MmsrConfig`.
 
-    transformers' own `TimmWrapperConfig` imports timm and carries ImageNet's labels; its model reads this one
-    as well.
+    transformers' own `TimmWrapperConfig` imports timm and holds ImageNet's labels.
 
     Args:
-        architecture: name of the timm model, such as `resnet18` or `vit_tiny_patch16_224`.
-        window_seconds: length of the windows that it encodes, rounded up to a multiple of 32 spectrogram
-            frames, the coarsest step of most image models.
-        num_mel_bins: mel bands; for a model of fixed patches or stages, a multiple of their size.
-        n_fft: samples of one spectrum (25 ms).
-        hop_length: samples from one spectrum to the next (10 ms).
-        sampling_rate: of the waveform, Hz.
-        timm_args: further arguments of `timm.create_model`, such as `{"drop_path_rate": 0.1}`.
+        architecture: Name of the timm model, such as `resnet18` or `vit_tiny_patch16_224`.
+        window_seconds: Length of a window, rounded up to a multiple of 32 spectrogram frames, the coarsest
+            step of most image models.
+        num_mel_bins: Mel bands; for a model of fixed patches or stages, a multiple of their size.
+        n_fft: Samples of one spectrum (25 ms).
+        hop_length: Samples from one spectrum to the next (10 ms).
+        sampling_rate: Of the waveform, in Hz.
+        timm_args: Further arguments of `timm.create_model`, such as `{"drop_path_rate": 0.1}`.
 
     Raises:
-        ValueError: a window, hop or number of mel bands that is not positive.
+        ValueError: A number is not positive.
     """
 
     model_type = "mmsr-timm-audio"
@@ -502,7 +476,7 @@ class TimmAudioConfig(PreTrainedConfig):
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs: Any) -> None:
-        """Check what cannot be."""
+        """Check the numbers."""
         super().__post_init__(**kwargs)
         for name in ("window_seconds", "num_mel_bins", "n_fft", "hop_length", "sampling_rate"):
             if getattr(self, name) <= 0:
@@ -515,10 +489,8 @@ class TimmAudioConfig(PreTrainedConfig):
 
     @property
     def model_args(self) -> dict[str, Any]:
-        """Arguments of `timm.create_model`, which sizes the model for this picture and one channel.
-
-        The 3 are the channels that its pretrained weights have, which it then sums.
-        """
+        """Arguments of `timm.create_model`, which sizes the model for a picture of one channel."""
+        # 3 channels are those of the pretrained weights, which timm sums
         picture = {"input_size": (3, self.num_mel_bins, self.window_frames)}
         return {"in_chans": 1, "pretrained_cfg_overlay": picture, **(self.timm_args or {})}
 

@@ -1,15 +1,11 @@
-"""Rationale decoders: language models that read the fused memory, and what a rationale's text looks like.
+"""Rationale decoders: language models that read the fused memory.
 
     memory [b, m, d] ──► projection ──► cross-attention of every layer ──► logits [b, r, v]    cross_attention
     memory [b, m, d] ──► projection ──► soft tokens in front of the text ──► logits [b, r, v]  prefix
 
-Both wrap a transformers model under `self.model`, unchanged but for what is named below, and are called
-alike. Adding one = one class, one line in `DECODER_CLASSES` and its name in `configuration.DECODERS`. Any
-model is built as a `PreTrainedModel`, never as a bare module, because only then does its causal mask exist (a
-bare one leaks the future).
-
-`RATIONALE_FORMATS` in `configuration` says where the label stands in the text. `LabelGrammar` keeps
-generation to it, so that a label can always be read from what is generated.
+Each wraps a transformers model under `self.model`, built as a `PreTrainedModel`: a bare module has no causal
+mask. To add one, write a class and add it to `DECODER_CLASSES` and `configuration.DECODERS`. `LabelGrammar`
+keeps generated text to the rationale format.
 
 Shapes: b batch, m memory, p prompt, r rationale tokens, v vocabulary, d width, h heads.
 """
@@ -18,7 +14,6 @@ from __future__ import annotations
 
 import inspect
 import os
-from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -42,28 +37,29 @@ from mmsr.model.configuration import MmsrConfig, RationaleFormat
 
 logger = logging.get_logger(__name__)
 
-# What transformers calls a decoder's cache, in a model's arguments and in its output: `past_key_values` up to
-# 5.23, `cache` from 5.24 on, where the old name still answers and warns.
+# The cache's name in a model's arguments and output: `cache` from transformers 5.24 on.
 CACHE = "cache" if "cache" in Seq2SeqLMOutput.__dataclass_fields__ else "past_key_values"
 
 
-@dataclass
-class Decoded:
-    """What a decoder returns.
-
-    `logits [b, r, v]` of the rationale's positions alone; the cache; per layer `hidden_states [b, n, d]`,
-    `attentions [b, h, n, n]` (n = r, or prefix + r with `prefix`) and `cross_attentions [b, h, r, m]`.
-    """
-
-    logits: Tensor
-    cache: Cache | None = None
-    hidden_states: tuple[Tensor, ...] | None = None
-    attentions: tuple[Tensor, ...] | None = None
-    cross_attentions: tuple[Tensor, ...] | None = None
-
-
 class RationaleDecoder(nn.Module):
-    """Base of the decoders: a transformers model under `self.model` and the memory's way into it."""
+    """Base of the decoders: a transformers model and the projection of the memory to its width.
+
+    `forward` returns `logits [b, r, v]`, the scores of the next token at every position of the rationale, the
+    cache, and per layer `decoder_hidden_states [b, n, d]`, `decoder_attentions [b, h, n, n]` (n = r, or
+    prefix + r with `prefix`) and `cross_attentions [b, h, r, m]`.
+
+    Args of `forward`:
+        memory: `[b, m, d]`.
+        memory_mask: `[b, m]`.
+        input_ids: Rationale so far `[b, r]`; with a filled cache, only the new part.
+        inputs_embeds: `[b, r, d]` in place of `input_ids`.
+        attention_mask: `[b, r]`; all ones by default.
+        prompt_ids: Tokens before the rationale `[b, p]`; read by `prefix` alone.
+        prompt_mask: `[b, p]`.
+        cache: Cache of earlier positions.
+        use_cache: Whether to return the cache.
+        **kwargs: Of the transformers model, such as `output_attentions`.
+    """
 
     def __init__(self, config: MmsrConfig) -> None:
         super().__init__()
@@ -74,60 +70,28 @@ class RationaleDecoder(nn.Module):
 
     @staticmethod
     def build(config: PreTrainedConfig) -> PreTrainedModel:
-        """The transformers model of this config, weights not loaded."""
+        """The transformers model of this config, with random weights."""
         raise NotImplementedError
 
     @classmethod
     def load(cls, name: str | os.PathLike[str]) -> PreTrainedModel:
-        """The pretrained model of a Hub id or folder, as `build` builds it, in float32."""
-        raise NotImplementedError
+        """The pretrained model of a Hub id or folder, in float32."""
+        return AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
 
     @staticmethod
     def memory_width(model: PreTrainedModel) -> int:
         """Width of the states that the model reads as memory."""
         raise NotImplementedError
 
-    def forward(
-        self,
-        memory: Tensor,
-        memory_mask: Tensor,
-        *,
-        input_ids: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        prompt_ids: Tensor | None = None,
-        prompt_mask: Tensor | None = None,
-        cache: Cache | None = None,
-        use_cache: bool | None = None,
-        **kwargs: Any,
-    ) -> Decoded:
-        """Score the next token at every position of the rationale.
-
-        Args:
-            memory: `[b, m, d]`; `memory_mask` `[b, m]` marks what is real in it.
-            memory_mask: as above.
-            input_ids: rationale so far `[b, r]`; with a filled cache, what is new of it.
-            inputs_embeds: `[b, r, d]` in its place.
-            attention_mask: `[b, r]`; everything by default.
-            prompt_ids: tokens in front of the rationale `[b, p]`, `prompt` models alone.
-            prompt_mask: `[b, p]`.
-            cache: what is known of earlier positions.
-            use_cache: whether to return it.
-            **kwargs: of the transformers model, such as `output_attentions`.
-        """
-        raise NotImplementedError
-
 
 class CrossAttentionDecoder(RationaleDecoder):
     """A decoder each of whose layers attends to the memory.
 
-    From scratch or pretrained, and of two kinds: a causal language model with cross-attention (MBart's
-    decoder half, GPT-2, BERT, XLM-R ...), or an encoder-decoder (BART, mBART, T5, mT5 ...), whose own encoder
-    is taken out. The first kind has no pretrained cross-attention: it starts from random numbers, which is
-    logged.
+    Either a causal language model with cross-attention (MBart's decoder half, GPT-2, BERT, XLM-R ...), or an
+    encoder-decoder (BART, mBART, T5, mT5 ...) without its encoder. Cross-attention that a pretrained model
+    lacks starts from random numbers, which is logged.
 
-    FlashAttention is not used, whose cross-attention is wrong in transformers (see `fusion.Attention`): where
-    it is asked for, sdpa is set in its place, which is logged once.
+    FlashAttention is replaced by sdpa: its cross-attention is wrong in transformers (see `layers.Attention`).
     """
 
     @staticmethod
@@ -145,7 +109,7 @@ class CrossAttentionDecoder(RationaleDecoder):
 
     @classmethod
     def load(cls, name: str | os.PathLike[str]) -> PreTrainedModel:
-        """The pretrained decoder; names in the log what of it is new."""
+        """The pretrained decoder; weights that it lacks are logged."""
         config = AutoConfig.from_pretrained(name)
         if config.is_encoder_decoder:
             model = AutoModelForSeq2SeqLM.from_pretrained(name, dtype=torch.float32)
@@ -166,8 +130,8 @@ class CrossAttentionDecoder(RationaleDecoder):
 
     @staticmethod
     def _checked(model: PreTrainedModel) -> PreTrainedModel:
-        reads = "encoder_hidden_states" in inspect.signature(model.forward).parameters
-        if not reads or not getattr(model.config, "add_cross_attention", False):
+        takes_memory = "encoder_hidden_states" in inspect.signature(model.forward).parameters
+        if not takes_memory or not getattr(model.config, "add_cross_attention", False):
             raise ValueError(
                 f"decoder has model_type={model.config.model_type!r}, which has no cross-attention; "
                 "accepted: an encoder-decoder (bart, t5 ...), a causal language model with "
@@ -193,57 +157,49 @@ class CrossAttentionDecoder(RationaleDecoder):
         cache: Cache | None = None,
         use_cache: bool | None = None,
         **kwargs: Any,
-    ) -> Decoded:
-        """Decode; see `RationaleDecoder.forward`."""
+    ) -> Seq2SeqLMOutput:
+        """Decode; see `RationaleDecoder`."""
         if is_flash_attention_requested(self.model.config):
             logger.warning_once(
                 "a decoder of decoder_type='cross_attention' computes attention by sdpa, not flash_attention"
             )
             self.model.set_attn_implementation("sdpa" if self.model._supports_sdpa else "eager")
         memory = self.projection(memory)
+        inputs: dict[str, Any]
         if self.model.config.is_encoder_decoder:
-            output = self.model(
-                encoder_outputs=BaseModelOutput(last_hidden_state=memory),
-                attention_mask=memory_mask,
-                decoder_input_ids=input_ids,
-                decoder_inputs_embeds=inputs_embeds,
-                decoder_attention_mask=attention_mask,
-                use_cache=use_cache,
-                return_dict=True,
-                **{CACHE: cache},
-                **kwargs,
-            )
-            hidden_states, attentions = output.decoder_hidden_states, output.decoder_attentions
+            prefix = "decoder_"
+            states = BaseModelOutput(last_hidden_state=memory)
+            inputs = {"encoder_outputs": states, "attention_mask": memory_mask}
         else:
-            output = self.model(
-                input_ids=input_ids,
-                inputs_embeds=inputs_embeds,
-                attention_mask=attention_mask,
-                encoder_hidden_states=memory,
-                encoder_attention_mask=memory_mask,
-                use_cache=use_cache,
-                return_dict=True,
-                **{CACHE: cache},
-                **kwargs,
-            )
-            hidden_states, attentions = output.hidden_states, output.attentions
-        return Decoded(output.logits, output.get(CACHE), hidden_states, attentions, output.cross_attentions)
+            prefix = ""
+            inputs = {"encoder_hidden_states": memory, "encoder_attention_mask": memory_mask}
+        inputs |= {
+            f"{prefix}input_ids": input_ids,
+            f"{prefix}inputs_embeds": inputs_embeds,
+            f"{prefix}attention_mask": attention_mask,
+            CACHE: cache,
+        }
+        output = self.model(**inputs, use_cache=use_cache, return_dict=True, **kwargs)
+        return Seq2SeqLMOutput(
+            logits=output.logits,
+            decoder_hidden_states=output.get(f"{prefix}hidden_states"),
+            decoder_attentions=output.get(f"{prefix}attentions"),
+            cross_attentions=output.cross_attentions,
+            **{CACHE: output.get(CACHE)},
+        )
 
 
 class AbsentEncoder:
-    """Stands where an encoder-decoder's encoder stood: is handed new word embeddings, and ignores them."""
+    """Stands in for an encoder that was removed; ignores new word embeddings."""
 
     embed_tokens: Any = None
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        """Nothing to set."""
+        """Do nothing."""
 
 
 def without_encoder(model: PreTrainedModel) -> PreTrainedModel:
-    """An encoder-decoder language model with its encoder taken out; our memory stands in its place.
-
-    Its weights keep their names, so pretrained ones load as they are.
-    """
+    """An encoder-decoder without its encoder. Weights keep their names, so pretrained ones load."""
     encoder = model.get_encoder()
     owner, name = next(
         (module, name)
@@ -259,14 +215,14 @@ def without_encoder(model: PreTrainedModel) -> PreTrainedModel:
 
     part: Any
     for part in (owner, model):
-        # which weights are tied is read from the class and then kept on the instance: forget the encoder's
+        # the instance keeps which weights are tied: forget the encoder's
         part._tied_weights_keys = without(part._tied_weights_keys)
         part.all_tied_weights_keys = without(part.all_tied_weights_keys)
     return model
 
 
 def _counts_positions(config: PreTrainedConfig) -> bool:
-    """Whether the cache of this model knows how many positions it holds."""
+    """Whether the model's cache knows its length: not so for state-space models."""
     try:
         DynamicCache(config=config).get_seq_length()
     except ValueError:
@@ -275,18 +231,16 @@ def _counts_positions(config: PreTrainedConfig) -> bool:
 
 
 class PrefixDecoder(RationaleDecoder):
-    """Any causal language model: the memory stands in front of the text as soft tokens.
-
-    The shape of the paper's decoder row, and, with a `prompt` (the transcript in the language model's own
-    tokens, between memory and rationale), of audio-language models such as Qwen2-Audio (Chu et al. 2024,
-    arXiv 2407.10759). Prefix tuning (Li & Liang 2021, arXiv 2101.00190) in that the prefix is continuous; it
-    differs in that the prefix is computed from the utterance.
+    """A causal language model that reads the memory as soft tokens before the text.
 
         [ memory_1 ... memory_m | prompt_1 ... prompt_p | start label rationale ... ]
 
-    A row's padding is moved in front of its prefix, masked, and takes no position: so it changes nothing, and
-    takes no room in a window of attention either (Mistral, Gemma). Hence `hidden_states` and `attentions`
-    have the prefix in that order.
+    With a prompt, the transcript in the language model's own tokens, this is the shape of audio-language
+    models such as Qwen2-Audio (Chu et al. 2024, arXiv 2407.10759). Unlike in prefix tuning (Li & Liang 2021,
+    arXiv 2101.00190) the prefix is computed from the utterance.
+
+    A row's padding is moved before its prefix, is masked and takes no position, so that it takes no room in a
+    sliding window of attention (Mistral, Gemma). `hidden_states` and `attentions` have this order too.
 
     Raises:
         ValueError: a language model without attention (Mamba, RWKV ...).
@@ -301,7 +255,8 @@ class PrefixDecoder(RationaleDecoder):
                 "does not tell how much of the prefix it holds; accepted: a causal language model with "
                 "attention (gpt2, llama, qwen2 ...)"
             )
-        self.takes_positions, self.takes_limit = "position_ids" in accepted, "logits_to_keep" in accepted
+        self.takes_positions = "position_ids" in accepted
+        self.takes_logits_to_keep = "logits_to_keep" in accepted
         self.longest: int | None = getattr(self.model.config, "max_position_embeddings", None)
 
     @staticmethod
@@ -317,11 +272,6 @@ class PrefixDecoder(RationaleDecoder):
                 "an encoder-decoder; accepted: gpt2, llama, qwen2 ..., or decoder_type='cross_attention'"
             )
         return AutoModelForCausalLM.from_config(config, dtype=torch.get_default_dtype())
-
-    @classmethod
-    def load(cls, name: str | os.PathLike[str]) -> PreTrainedModel:
-        """The pretrained language model."""
-        return AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
 
     @staticmethod
     def memory_width(model: PreTrainedModel) -> int:
@@ -341,8 +291,8 @@ class PrefixDecoder(RationaleDecoder):
         cache: Cache | None = None,
         use_cache: bool | None = None,
         **kwargs: Any,
-    ) -> Decoded:
-        """Decode; see `RationaleDecoder.forward`."""
+    ) -> Seq2SeqLMOutput:
+        """Decode; see `RationaleDecoder`."""
         embed = self.model.get_input_embeddings()
         if inputs_embeds is None:
             inputs_embeds = embed(input_ids)
@@ -385,7 +335,7 @@ class PrefixDecoder(RationaleDecoder):
         options: dict[str, Any] = {}
         if self.takes_positions:
             options["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)[:, -inputs_embeds.shape[1] :]
-        if self.takes_limit:
+        if self.takes_logits_to_keep:
             options["logits_to_keep"] = new
         output = self.model(
             inputs_embeds=inputs_embeds,
@@ -396,11 +346,12 @@ class PrefixDecoder(RationaleDecoder):
             **options,
             **kwargs,
         )
-        return Decoded(
-            output.logits[:, -new:],
-            cache if use_cache else None,
-            output.hidden_states,
-            output.attentions,
+        new_cache: dict[str, Any] = {CACHE: cache if use_cache else None}
+        return Seq2SeqLMOutput(
+            logits=output.logits[:, -new:],
+            decoder_hidden_states=output.hidden_states,
+            decoder_attentions=output.attentions,
+            **new_cache,
         )
 
 
@@ -411,17 +362,17 @@ DECODER_CLASSES: dict[str, type[RationaleDecoder]] = {
 
 
 class LabelGrammar(LogitsProcessor):
-    """Keeps generated text to its format, so that its label can always be read.
+    """Keeps generated text to its format, so that it always holds a label.
 
-    With the label first: start, label, words, end. With the label last: start, words, label, end; the label
-    comes at the latest where the length allows no more words.
+    With the label first: start, label, words, end. With the label last: start, words, label, end, where the
+    label is forced once `max_length` leaves no room for more words.
 
     Args:
-        layout: the format.
-        label_tokens: token id of each label.
-        eos_token_id: the token that ends a text.
-        max_length: longest text in tokens, start included.
-        forced: label to end on `[b]`, one per row (beams of a row stand together), with the label last.
+        layout: The format.
+        label_tokens: Token id of each label.
+        eos_token_id: The token that ends a text.
+        max_length: Longest text in tokens, start included.
+        forced: With the label last, id of the label to write `[b]`; beams of a row are adjacent.
     """
 
     def __init__(
@@ -440,7 +391,7 @@ class LabelGrammar(LogitsProcessor):
         self.forced = forced
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Scores `[n, v]` of what may follow `input_ids [n, written]`, the rest at minus infinity."""
+        """Set the scores `[n, v]` of tokens that may not follow `input_ids [n, r]` to minus infinity."""
         labels = torch.tensor(self.label_tokens, device=scores.device)
         written = input_ids.shape[1]
         ruled_out = torch.zeros_like(scores, dtype=torch.bool)

@@ -1,17 +1,14 @@
 """Fusion: how the audio frames and the transcript's tokens become one memory.
 
-Every fusion is one class with one signature and one line in `FUSION_CLASSES`, from which the configuration
-takes the names that it accepts:
+A fusion is a class in `FUSION_CLASSES`, with the signature
 
     (audio [b, f, d], audio_mask [b, f], text [b, t, d], text_mask [b, t])
         -> (memory [b, m, d], memory_mask [b, m], attentions: tuple with one entry per layer)
 
 Masks: 1 = real. Shapes: b batch, f audio frames, t text tokens, m memory, h heads, l latent (bottleneck)
-tokens, r rank, d width. A modality that a row lacks comes as one learned vector, so every row has both. A
-fusion that reads one modality alone declares it in `modalities`; the model then has no encoder for the
-other. One that returns attentions declares in `attention_map`, for each of a layer's weights, what its
-queries and its keys are, in order and of "audio", "text" and "latents" (see
-`mmsr.evaluation.explain.attribution`).
+tokens, r rank, d width. A row without a modality has one learned vector in its place. A fusion of one
+modality declares it in `modalities`. A fusion with attentions declares in `attention_map`, for each of a
+layer's weights, what its queries and its keys are: "audio", "text", "latents", in order.
 
 | name | idea | memory | paper |
 |---|---|---|---|
@@ -26,12 +23,11 @@ queries and its keys are, in order and of "audio", "text" and "latents" (see
 | `concat` | one linear layer over both | [A; T] | late fusion, Baltrušaitis et al. 2019, arXiv 1705.09406 |
 | `text_only`, `audio_only` | controls | T, A | |
 
-`gated`, `low_rank`, `film` and `concat` are formulas F(a, t) over one vector per modality, while the
-rationale decoder wants positions to look at. All four therefore evaluate F at every position, against the
-mean of the other stream: the memory is [F(A_i, mean T); F(mean A, T_j)] (see `PairFusion`). So the head's
-pooling meets nothing that has not passed through F, as it would with a residual, or with the raw streams
-beside a fused token. And since F (but for `gated`) is affine in each argument, the mean over either half is,
-up to the closing norm, F(mean A, mean T): the paper's formula over the utterance.
+`gated`, `low_rank`, `film` and `concat` are formulas F(a, t) over one vector per modality, but the rationale
+decoder attends to positions. So they evaluate F at every position, against the mean of the other stream: the
+memory is [F(A_i, mean T); F(mean A, T_j)], and all that the head pools has passed through F. Since F (but for
+`gated`) is affine in each argument, the mean over either half is, up to the closing norm, F(mean A, mean T):
+the paper's formula over the utterance.
 """
 
 from __future__ import annotations
@@ -48,14 +44,14 @@ from mmsr.model.pooling import MeanPooling
 Attentions = tuple[tuple[Tensor | None, ...], ...]
 Fused = tuple[Tensor, Tensor, Attentions]
 AttentionMap = tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]
-"""What the queries, and what the keys are, for each of the weights that a layer returns."""
+"""Queries and keys of each of the weights that a layer returns."""
 
 
 class CrossAttentionFusion(nn.Module):
     """Cross-attention in both directions; the memory is both enriched streams, audio first.
 
-    Follows the crossmodal transformer of MulT (Tsai et al. 2019, arXiv 1906.00295) with the streams joined
-    along time rather than along width, so that the rationale decoder can look at frames and words alike.
+    The crossmodal transformer of MulT (Tsai et al. 2019, arXiv 1906.00295). Deviation: the streams are joined
+    along time, not along width, so that the rationale decoder can attend to frames and words.
 
         A ──► A attends T ──► A' ─┐
                ╲ ╱                ├─► memory = [A'; T']
@@ -87,7 +83,7 @@ class CrossAttentionFusion(nn.Module):
 
 
 class OneDirection(nn.Module):
-    """What both directions of cross-attention share: layers in which one stream attends to the other."""
+    """Layers in which one stream attends to the other."""
 
     def __init__(self, config: FusionConfig) -> None:
         super().__init__()
@@ -95,7 +91,7 @@ class OneDirection(nn.Module):
         self.norm = nn.LayerNorm(config.hidden_size)
 
     def enrich(self, stream: Tensor, other: Tensor, other_mask: Tensor) -> tuple[Tensor, Attentions]:
-        """Return `stream [b, n, d]` enriched by `other [b, k, d]`, and per layer weights `[b, h, n, k]`."""
+        """`stream [b, n, d]` enriched by `other [b, k, d]`, and per layer weights `[b, h, n, k]`."""
         attentions = []
         for layer in self.layers:
             stream, weights = layer(stream, other, other_mask)
@@ -104,11 +100,10 @@ class OneDirection(nn.Module):
 
 
 class AudioToText(OneDirection):
-    """Audio informs text: the text queries, the audio is attended to, the memory is the enriched text.
+    """Text attends to audio; the memory is the enriched text.
 
-    Named after the way that information takes, not after the query. It is MulT's crossmodal transformer A → T
-    (Tsai et al. 2019, arXiv 1906.00295), whose target, the text, gives the queries; all layers read the same
-    audio.
+    MulT's crossmodal transformer A → T (Tsai et al. 2019, arXiv 1906.00295), named after the way of the
+    information. All layers attend to the same audio.
 
         A ────────┐ keys, values
                   ▼
@@ -126,9 +121,7 @@ class AudioToText(OneDirection):
 
 
 class TextToAudio(OneDirection):
-    """Text informs audio: the audio queries, the text is attended to, the memory is the enriched audio.
-
-    The mirror image of `AudioToText`: MulT's crossmodal transformer T → A (arXiv 1906.00295).
+    """Audio attends to text; the memory is the enriched audio. MulT's crossmodal transformer T → A.
 
         A ──► A attends T ──► A' = memory
                   ▲
@@ -146,10 +139,9 @@ class TextToAudio(OneDirection):
 
 
 class MergedFusion(nn.Module):
-    """Self-attention over both streams as one sequence, audio first; a learned vector says which is which.
+    """Self-attention over both streams as one sequence, audio first, with a learned vector per modality.
 
-    The merged attention of METER (Dou et al. 2022, arXiv 2111.02387), also called single-stream: audio and
-    text share all weights, and every position may attend to every other of either modality.
+    The merged attention of METER (Dou et al. 2022, arXiv 2111.02387), also called single-stream.
 
         A + e_audio ─┐
                      ├─► [A; T] ──► self-attention ──► memory = [A'; T']
@@ -179,10 +171,10 @@ class MergedFusion(nn.Module):
 
 
 class BottleneckFusion(nn.Module):
-    """Each stream attends to itself and to a few latent tokens, through which alone it learns of the other.
+    """Each stream attends to itself and to a few latent tokens, which carry information between the two.
 
     MBT (Nagrani et al. 2021, arXiv 2107.00135): every stream has its own layers and updates its own copy of
-    the bottleneck tokens L; the mean of both copies goes into the next layer.
+    the bottleneck tokens L; the mean of both copies enters the next layer.
 
         A ─► [A; L] ─► self-attention ─► A', L_audio ─┐
                  ▲                                    ├─► L' = mean ─► next layer ─► memory = [A'; T'; L']
@@ -190,10 +182,10 @@ class BottleneckFusion(nn.Module):
                  ▼                                    │
         T ─► [T; L] ─► self-attention ─► T', L_text ──┘
 
-    Deviation: the memory ends with the bottleneck tokens. MBT classifies from one CLS token per modality and
-    drops them; here the streams have no such token, and with one layer nothing else would be fused.
+    Deviation: the memory ends with the bottleneck tokens, in place of MBT's CLS tokens; with one layer
+    nothing else would be fused.
 
-    `attentions`: per layer (weights in the text with its tokens `[b, h, t + l, t + l]`, in the audio
+    `attentions`: per layer (weights of text and latents `[b, h, t + l, t + l]`, of audio and latents
         `[b, h, f + l, f + l]`).
     """
 
@@ -224,7 +216,7 @@ class BottleneckFusion(nn.Module):
 
 
 class OneStream(nn.Module):
-    """Feed-forward layers over one stream, so that the depth of what has no attention matches the others'."""
+    """Feed-forward layers over one stream, so that fusions without attention are as deep as the others."""
 
     def __init__(self, config: FusionConfig) -> None:
         super().__init__()
@@ -239,7 +231,7 @@ class OneStream(nn.Module):
 
 
 class TextOnly(OneStream):
-    """The transcript alone: memory = T. The control row of every ablation; audio changes nothing."""
+    """The transcript alone, a control: memory = T."""
 
     modalities = ("text",)
 
@@ -251,7 +243,7 @@ class TextOnly(OneStream):
 
 
 class AudioOnly(OneStream):
-    """The audio alone: memory = A. The control row of every ablation; the transcript changes nothing."""
+    """The audio alone, a control: memory = A."""
 
     modalities = ("audio",)
 
@@ -263,15 +255,14 @@ class AudioOnly(OneStream):
 
 
 class PairFusion(nn.Module, ABC):
-    """What the formulas over two vectors share: F at every position, against the mean of the other stream.
+    """Base of the formulas F over two vectors: F at every position, against the mean of the other stream.
 
         A ─► layers ─► A_i ─────┬───────► F(A_i, mean T) ─┐
                                 └► mean A ─┐              ├─► norm ─► memory
                                 ┌► mean T  ▼              │
         T ─► layers ─► T_j ─────┴───────► F(mean A, T_j) ─┘
 
-    There is no way around F; the module's docstring says why. The layers before it are feed-forward, each
-    modality's own (LMF's unimodal subnetworks). No attention, so `attentions` is empty.
+    The layers before F are each modality's own (LMF's unimodal subnetworks). `attentions` is empty.
     """
 
     def __init__(self, config: FusionConfig) -> None:
@@ -303,7 +294,7 @@ class GatedFusion(PairFusion):
         [a; t] ─► z = sigmoid W_z [a; t]           + ─► F(a, t)
         t ─► tanh W_t t ───────────────► * (1 - z) ┘
 
-    Without biases, as in the paper; each element of F is a mixture of one of the audio and one of the text.
+    Without biases, as in the paper.
     """
 
     def __init__(self, config: FusionConfig) -> None:
@@ -315,8 +306,8 @@ class GatedFusion(PairFusion):
     def fuse(self, audio: Tensor, text: Tensor) -> Tensor:
         """F = z * tanh(W_a a) + (1 - z) * tanh(W_t t)."""
         gate = torch.sigmoid(self.gate(torch.cat([audio, text], dim=-1)))
-        heard, read = torch.tanh(self.audio_projection(audio)), torch.tanh(self.text_projection(text))
-        return gate * heard + (1 - gate) * read
+        audio, text = torch.tanh(self.audio_projection(audio)), torch.tanh(self.text_projection(text))
+        return gate * audio + (1 - gate) * text
 
 
 class LowRankFusion(PairFusion):
@@ -326,9 +317,8 @@ class LowRankFusion(PairFusion):
                                  * ─► sum over r ─► F(a, t)
         [t; 1] ─► r projections ─┘
 
-    Products of every element of the audio with every one of the text, weighted by a tensor of low rank that
-    is never built; through the appended 1, each modality alone is among them. The paper's output bias is left
-    out, since the product of the two 1s is one.
+    Products of all elements of audio and text, weighted by a tensor of low rank; the appended 1 adds each
+    modality alone. Without the paper's output bias, which the product of the two 1s replaces.
     """
 
     def __init__(self, config: FusionConfig) -> None:
@@ -340,9 +330,9 @@ class LowRankFusion(PairFusion):
 
     def fuse(self, audio: Tensor, text: Tensor) -> Tensor:
         """F = sum over r of (W_a^r [a; 1]) * (W_t^r [t; 1])."""
-        heard = self.audio_factors(nn.functional.pad(audio, (0, 1), value=1.0))
-        read = self.text_factors(nn.functional.pad(text, (0, 1), value=1.0))
-        return reduce(heard * read, "... (r d) -> ... d", "sum", r=self.rank)
+        audio = self.audio_factors(nn.functional.pad(audio, (0, 1), value=1.0))
+        text = self.text_factors(nn.functional.pad(text, (0, 1), value=1.0))
+        return reduce(audio * text, "... (r d) -> ... d", "sum", r=self.rank)
 
 
 class FilmFusion(PairFusion):
@@ -352,8 +342,7 @@ class FilmFusion(PairFusion):
                                   ▲      ▲
         t ─► linear ─► 1 + Δγ, β ─┴──────┘
 
-    One direction, the paper's: what is said conditions what is heard, as its question does the picture. The
-    paper too learns the difference Δγ of the scale from 1.
+    As in the paper, the scale is learned as its difference Δγ from 1.
     """
 
     def __init__(self, config: FusionConfig) -> None:
@@ -367,13 +356,11 @@ class FilmFusion(PairFusion):
 
 
 class ConcatFusion(PairFusion):
-    """Late fusion by concatenation, the plain baseline (survey: Baltrušaitis et al. 2019, arXiv 1705.09406).
+    """Late fusion by concatenation, the baseline (survey: Baltrušaitis et al. 2019, arXiv 1705.09406).
 
-        a ─┐
-           ├─► W [a; t] + b ─► F(a, t)
-        t ─┘
-
-    The modalities add up and never multiply; what they say together is left to the head.
+    a ─┐
+       ├─► W [a; t] + b ─► F(a, t)
+    t ─┘
     """
 
     def __init__(self, config: FusionConfig) -> None:
@@ -401,5 +388,5 @@ FUSION_CLASSES: dict[str, type[nn.Module]] = {
 
 
 def attention_map(fusion: str) -> AttentionMap:
-    """What queries and keys of a fusion's weights are, as its class says; empty for one without attention."""
+    """The `attention_map` of a fusion; empty without attention."""
     return getattr(FUSION_CLASSES[fusion], "attention_map", ())

@@ -4,8 +4,7 @@
                                                                     ├─► fusion ─► memory [b, m, d]
     input_ids    [b, t] ─► text encoder  ─► text stream  [b, t, d] ─┘
 
-A stream is layer mix, frame stacking, projection, and the learned state of an absent modality. The notation
-is that of `modeling`.
+For the notation see `modeling`.
 """
 
 from __future__ import annotations
@@ -42,15 +41,15 @@ class MmsrEncoderOutput(ModelOutput):
     """The fused memory, once per utterance; beams share it.
 
     Attributes:
-        last_hidden_state: the memory `[b, m, d]`.
-        attention_mask: its mask `[b, m]`.
-        hidden_states: of the text encoder (of the audio encoder with `audio_only`), `[b, t, d]` per layer.
-        attentions: of the same encoder, `[b, h, t, t]` per layer.
-        audio_hidden_states: of the audio encoder, `[b, f, d]` per layer.
-        audio_attentions: of the audio encoder, `[b, h, f, f]` per layer.
-        fusion_attentions: per fusion layer; see the fusion's class for what each entry is.
-        prompt_ids: the transcript's tokens `[b, t]`, with `prompt_transcript`: the decoder reads them itself.
-        prompt_mask: their mask `[b, t]`.
+        last_hidden_state: The memory `[b, m, d]`.
+        attention_mask: Its mask `[b, m]`.
+        hidden_states: Of the text encoder (of the audio encoder with `audio_only`), `[b, t, d]` per layer.
+        attentions: Of the same encoder, `[b, h, t, t]` per layer.
+        audio_hidden_states: `[b, f, d]` per layer.
+        audio_attentions: `[b, h, f, f]` per layer.
+        fusion_attentions: Per fusion layer; see the fusion's class.
+        prompt_ids: With `prompt_transcript`, the transcript's tokens for the decoder `[b, t]`.
+        prompt_mask: Their mask `[b, t]`.
     """
 
     last_hidden_state: Tensor | None = None
@@ -65,12 +64,18 @@ class MmsrEncoderOutput(ModelOutput):
 
 
 class Stream(nn.Module):
-    """One modality on its way into the fusion: layer mix, projection to the memory's width, absent state.
+    """From an encoder's states to the fusion's input: layer mix, stacking, projection, absent state.
 
-    `states [b, n, l, e]`, `mask [b, n]` -> `[b, n / stride, d]`, `[b, n / stride]`. Of the encoder's layers
-    the mix takes those that `kept` names, by default all. `stride` neighbouring positions are stacked into
-    one before the projection (a strided adapter). Where a row's mask is all zero, the learned absent state
-    stands at its first position, alone.
+    `states [b, n, l, e]`, `mask [b, n]` -> `[b, n / stride, d]`, `[b, n / stride]`. Where a row's mask is all
+    zero, the learned absent state stands at its first position, alone.
+
+    Args:
+        layers: Number of layers l.
+        width: Width e of the states.
+        config: The model's.
+        kept: Layers that the mix takes; all by default.
+        standardize: Shift and scale each dimension by fixed statistics.
+        stride: Neighbouring positions that are stacked into one.
     """
 
     def __init__(
@@ -100,7 +105,7 @@ class Stream(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Mix, project and put the absent state in."""
+        """Mix and project the states, and put in the absent state."""
         states = self.kept_states(states)
         if self.standardize:
             states = (states - self.mean) / self.deviation
@@ -114,11 +119,11 @@ class Stream(nn.Module):
         return stream, torch.where(present[:, None], mask, first)
 
     def kept_states(self, states: Tensor) -> Tensor:
-        """The layers that the mix takes, `[..., l, e]` -> `[..., kept, e]`."""
+        """The layers of the mix, `[..., l, e]` -> `[..., kept, e]`."""
         return states if self.kept is None else states[..., self.kept, :]
 
     def _stacked(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Stack `stride` positions into one; it is real where one of them is, and padding in it is zero."""
+        """Stack `stride` positions into one, which is real where any of them is."""
         missing = -states.shape[1] % self.stride
         states = nn.functional.pad(states.masked_fill(mask[:, :, None] == 0, 0.0), (0, 0, 0, missing))
         mask = nn.functional.pad(mask, (0, missing))
@@ -127,14 +132,16 @@ class Stream(nn.Module):
             reduce(mask, "b (n k) -> b n", "max", k=self.stride),
         )
 
-    def missing(self, batch: int) -> tuple[Tensor, Tensor]:
-        """The stream of a batch in which no row has this modality: `[b, 1, d]`, `[b, 1]`."""
+    def of(self, encoded: Encoded | None, batch: int) -> tuple[Tensor, Tensor]:
+        """The stream of an encoder's output; with None, where no row has this modality, `[b, 1, d]`."""
+        if encoded is not None:
+            return self(encoded.states, encoded.mask)
         mask = torch.ones(batch, 1, dtype=torch.long, device=self.absent.device)
         return self.absent.expand(batch, 1, -1), mask
 
 
 class MmsrPreTrainedModel(PreTrainedModel):
-    """Weights' initialisation and loading, shared by the encoder and the whole model."""
+    """Initialisation and loading of weights, for the encoder and the whole model."""
 
     config_class = MmsrConfig
     config: MmsrConfig
@@ -148,10 +155,7 @@ class MmsrPreTrainedModel(PreTrainedModel):
     _no_split_modules = ["CrossAttentionLayer", "SelfAttentionLayer", "Stream", "SentimentHead"]
 
     def post_init(self) -> None:
-        """As `PreTrainedModel.post_init`, and take over the parts' settings of placement and precision.
-
-        transformers takes over those of direct children alone; the parts are a level below.
-        """
+        """Take over the parts' settings of placement and precision: transformers does so one level deep."""
         super().post_init()
         for path, part in self.named_modules():
             if not isinstance(part, PreTrainedModel) or part is self:
@@ -159,16 +163,16 @@ class MmsrPreTrainedModel(PreTrainedModel):
             for setting in ("_no_split_modules", "_skip_keys_device_placement"):
                 getattr(self, setting).update(getattr(part, setting) or ())
             for setting in ("_keep_in_fp32_modules", "_keep_in_fp32_modules_strict"):
-                # under its path, since these are searched for: T5's `wo` is in `word_embeddings` too
+                # with the path, since transformers searches for a substring: `wo` is in `word_embeddings`
                 getattr(self, setting).update(f"{path}.*{name}" for name in getattr(part, setting) or ())
 
     def wanted_outputs(self, attentions: bool | None, hidden_states: bool | None) -> dict[str, bool]:
-        """Whether attentions and hidden states are asked for, by the arguments or else the configuration."""
-        config, way = self.config, self.config._attn_implementation
+        """Whether to return attentions and hidden states, by the arguments or else the configuration."""
+        config, implementation = self.config, self.config._attn_implementation
         attentions = bool(config.output_attentions if attentions is None else attentions)
-        if attentions and way != "eager":
+        if attentions and implementation != "eager":
             logger.warning_once(
-                f"output_attentions=True, and attn_implementation={way!r} returns none; accepted: "
+                f"output_attentions=True, and attn_implementation={implementation!r} returns none; accepted: "
                 "attn_implementation='eager' (set_attn_implementation)"
             )
         hidden_states = bool(config.output_hidden_states if hidden_states is None else hidden_states)
@@ -180,7 +184,7 @@ class MmsrPreTrainedModel(PreTrainedModel):
         if isinstance(module, ResidualLinear):
             init.zeros_(module.weight)
         elif isinstance(module, nn.Linear):
-            # transformers' normal(0, .02) starves a narrow fusion: its head then learns nothing for epochs
+            # with transformers' normal(0, .02) the head of a narrow fusion learns nothing for epochs
             init.xavier_uniform_(module.weight)
         elif isinstance(module, Stream):
             init.normal_(module.absent, std=self.config.initializer_range)
@@ -198,12 +202,11 @@ class MmsrPreTrainedModel(PreTrainedModel):
     ) -> Any:
         """Load a checkpoint, and refuse one that does not hold exactly this model's weights.
 
-        As `PreTrainedModel.from_pretrained`, with one difference: unless `output_loading_info` or
-        `ignore_mismatched_sizes` is passed, a weight that is missing, unknown or of another shape raises, so
-        that no part is ever filled with random numbers unasked.
+        As `PreTrainedModel.from_pretrained`; with `output_loading_info` or `ignore_mismatched_sizes` nothing
+        is refused.
 
         Raises:
-            ValueError: weights are missing, unknown or of another shape; the message names them.
+            ValueError: Weights are missing, unknown or of another shape; the message names them.
         """
         if isinstance(kwargs.get("device_map"), str) and kwargs["device_map"] in _AUTOMATIC:
             kwargs["device_map"] = cls._device_map(pretrained_model_name_or_path, **kwargs)
@@ -212,24 +215,23 @@ class MmsrPreTrainedModel(PreTrainedModel):
         kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
         loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
         model, info = loaded
-        other_shapes = [
-            f"{name} ({list(saved)} where the model has {list(built)})"
-            for name, saved, built in info["mismatched_keys"]
-        ]
-        faults = [
-            f"{what}: {', '.join(sorted(names)[:5])}{' ...' if len(names) > 5 else ''}"
-            for what, names in (
-                ("it lacks", info["missing_keys"]),
-                ("it brings unknown", info["unexpected_keys"]),
-                ("of another shape", other_shapes),
+        differences = {
+            "it lacks": info["missing_keys"],
+            "it brings unknown": info["unexpected_keys"],
+            "of another shape": [
+                f"{name} ({list(saved)} where the model has {list(built)})"
+                for name, saved, built in info["mismatched_keys"]
+            ],
+        }
+        if any(differences.values()):
+            listed = "; ".join(
+                f"{what}: {', '.join(sorted(names)[:5])}{' ...' if len(names) > 5 else ''}"
+                for what, names in differences.items()
+                if names
             )
-            if names
-        ]
-        if faults:
             raise ValueError(
-                f"checkpoint {pretrained_model_name_or_path} does not fit {cls.__name__}: "
-                f"{'; '.join(faults)} (pass output_loading_info=True to load it all the same, with random "
-                "weights for what is missing)"
+                f"checkpoint {pretrained_model_name_or_path} does not fit {cls.__name__}: {listed} (pass "
+                "output_loading_info=True to load it all the same, with random weights for what is missing)"
             )
         return model
 
@@ -237,10 +239,10 @@ class MmsrPreTrainedModel(PreTrainedModel):
     def _device_map(
         cls, name: str | os.PathLike[str], *, device_map: str, max_memory: Any = None, **kwargs: Any
     ) -> dict[str, int | str]:
-        """Where transformers would put each part of a checkpoint.
+        """The device of each part of a checkpoint, as transformers chooses it.
 
-        It takes every weight with `head.` in its name, such as a decoder's `lm_head.weight`, for one of the
-        module `head`, and fails where that is tied: here the module bears another name meanwhile.
+        transformers takes a decoder's `lm_head.weight` for a weight of the module `head`, and fails where it
+        is tied: so `head` has another name meanwhile.
         """
         from transformers.integrations.accelerate import get_balanced_memory, infer_auto_device_map
 
@@ -257,7 +259,7 @@ class MmsrPreTrainedModel(PreTrainedModel):
 
 
 class MmsrEncoder(MmsrPreTrainedModel):
-    """Both encoders and the fusion: utterance in, memory out. `generate` calls it once per utterance."""
+    """Both encoders and the fusion; `generate` calls it once per utterance."""
 
     def __init__(self, config: MmsrConfig) -> None:
         super().__init__(config)
@@ -292,30 +294,12 @@ class MmsrEncoder(MmsrPreTrainedModel):
         self.text_encoder.model.set_input_embeddings(value)
 
     def encode_audio(self, input_values: Tensor, input_values_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """The audio encoder alone, as a feature store keeps it.
-
-        Args:
-            input_values: waveform `[b, s]` at `config.sampling_rate` Hz.
-            input_values_mask: `[b, s]`.
-
-        Returns:
-            features `[b, f, l, e]` of the kept layers and their mask `[b, f]`: what `forward` takes as
-            `audio_features` and `audio_features_mask` in place of `input_values`.
-        """
+        """`audio_features [b, f, l, e]` and `audio_features_mask [b, f]` of a waveform `[b, s]`."""
         encoded = self.audio_encoder(input_values, input_values_mask)
         return encoded.states, encoded.mask
 
     def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """The text encoder alone, as a feature store keeps it.
-
-        Args:
-            input_ids: transcript `[b, t]`.
-            attention_mask: `[b, t]`.
-
-        Returns:
-            features `[b, t, l, e]` of the kept layers and their mask `[b, t]`, real tokens first: what
-            `forward` takes as `text_features` and `attention_mask`.
-        """
+        """`text_features [b, t, l, e]` and mask `[b, t]` of a transcript `[b, t]`, with real tokens first."""
         encoded = self.text_encoder(input_ids, attention_mask)
         return encoded.states, encoded.mask
 
@@ -341,17 +325,14 @@ class MmsrEncoder(MmsrPreTrainedModel):
             raise ValueError(NO_UTTERANCE)
         batch = given[0].shape[0]
         outputs = self.wanted_outputs(output_attentions, output_hidden_states)
-        audio = text = audio_encoded = text_encoded = None
-        audio_mask = text_mask = None
+        audio_encoded = text_encoded = None
+        audio: tuple[Tensor | None, Tensor | None] = (None, None)
+        text: tuple[Tensor | None, Tensor | None] = (None, None)
         if self.config.uses_audio:
             audio_encoded = self._encode_audio(
                 input_values, input_values_mask, audio_features, audio_features_mask, outputs
             )
-            audio, audio_mask = (
-                self.audio_stream.missing(batch)
-                if audio_encoded is None
-                else self.audio_stream(audio_encoded.states, audio_encoded.mask)
-            )
+            audio = self.audio_stream.of(audio_encoded, batch)
         if self.config.uses_text:
             tokens = inputs_embeds if input_ids is None else input_ids
             if text_features is not None:
@@ -359,27 +340,22 @@ class MmsrEncoder(MmsrPreTrainedModel):
             elif tokens is not None:
                 text_mask = _ones_unless_given(attention_mask, tokens.shape[:2], self.device)
                 text_encoded = self.text_encoder(input_ids, text_mask, inputs_embeds, **outputs)
-            text, text_mask = (
-                self.text_stream.missing(batch)
-                if text_encoded is None
-                else self.text_stream(text_encoded.states, text_encoded.mask)
-            )
-        memory, memory_mask, attentions = self.fusion(audio, audio_mask, text, text_mask)
-        named = (text_encoded if self.config.uses_text else audio_encoded) or Encoded(memory, memory_mask)
-        audio_states = audio_encoded or Encoded(memory, memory_mask)
+            text = self.text_stream.of(text_encoded, batch)
+        memory, memory_mask, attentions = self.fusion(*audio, *text)
+        main = text_encoded if self.config.uses_text else audio_encoded
         return MmsrEncoderOutput(
             last_hidden_state=memory,
             attention_mask=memory_mask,
-            hidden_states=named.hidden_states,
-            attentions=named.attentions,
-            audio_hidden_states=audio_states.hidden_states,
-            audio_attentions=audio_states.attentions,
+            hidden_states=None if main is None else main.hidden_states,
+            attentions=None if main is None else main.attentions,
+            audio_hidden_states=None if audio_encoded is None else audio_encoded.hidden_states,
+            audio_attentions=None if audio_encoded is None else audio_encoded.attentions,
             fusion_attentions=attentions if outputs["output_attentions"] and attentions else None,
             **self._prompt(input_ids, attention_mask),
         )
 
     def _prompt(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> dict[str, Tensor]:
-        """The transcript for a decoder that reads it itself: padding at the right, as tokens and mask."""
+        """The transcript for a decoder that reads it, with padding at the right."""
         if not self.config.prompt_transcript or input_ids is None:
             return {}
         mask = _ones_unless_given(attention_mask, input_ids.shape, self.device)
@@ -408,10 +384,9 @@ class MmsrEncoder(MmsrPreTrainedModel):
         return self.audio_encoder(values, mask, **outputs)
 
     def _encode_present(self, values: Tensor, mask: Tensor) -> Encoded:
-        """Encode only the rows that have audio; the states of the others are zeros, which nothing reads.
+        """Encode only the rows that have audio, which saves time with modality dropout.
 
-        Modality dropout takes the audio of every third to tenth row, whose encoding this saves in training.
-        In evaluation all rows are encoded, so that shapes depend on no value (one graph).
+        In evaluation all rows are encoded, so that shapes do not depend on values (one graph).
         """
         present = mask.any(-1)
         encoded = self.audio_encoder(values[present], mask[present])
@@ -421,7 +396,7 @@ class MmsrEncoder(MmsrPreTrainedModel):
         return Encoded(states, frames)
 
     def _given_states(self, states: Tensor, mask: Tensor | None) -> Encoded:
-        """States `[b, n, l, e]` that were encoded before, whatever stands in their padding set to zero."""
+        """Stored states `[b, n, l, e]`, their padding set to zero."""
         mask = _ones_unless_given(mask, states.shape[:2], self.device)
         return Encoded(states.to(self.dtype).masked_fill(mask[:, :, None, None] == 0, 0.0), mask)
 

@@ -14,7 +14,7 @@ from transformers.utils.generic import is_flash_attention_requested
 
 
 class FusionConfig(Protocol):
-    """What a fusion reads of the configuration; `MmsrConfig` has all of it."""
+    """The settings of a fusion, as of `MmsrConfig`."""
 
     hidden_size: int
     fusion_layers: int
@@ -36,7 +36,7 @@ def eager_attention(
     scaling: float = 1.0,
     **kwargs: object,
 ) -> tuple[Tensor, Tensor]:
-    """Plain softmax attention over `[b, h, n, c]` that also returns its weights `[b, h, q, k]`."""
+    """Softmax attention over `[b, h, n, c]`, which returns its weights `[b, h, q, k]` too."""
     scores = query @ key.transpose(-1, -2) * scaling
     if attention_mask is not None:
         scores = scores + attention_mask
@@ -46,21 +46,20 @@ def eager_attention(
 
 
 class ResidualLinear(nn.Linear):
-    """The last layer of a residual branch, which starts at zero.
+    """The last layer of a residual branch, initialised to zero (as in Flamingo, arXiv 2204.14198).
 
-    So a fusion starts by adding nothing (as Flamingo's does, Alayrac et al. 2022, arXiv 2204.14198): words
-    and frames reach the memory as they are, and a decoder learns to quote them several times sooner.
+    Words and frames first reach the memory unchanged, so that a decoder learns to quote them much sooner.
     """
 
 
 class Attention(nn.Module):
     """Multi-head attention from `query [b, q, d]` to `memory [b, k, d]`, by transformers' functions.
 
-    Returns the attended states `[b, q, d]` and, with eager attention, the weights `[b, h, q, k]` (else None).
-    `output` is the class of the layer after it.
+    Returns states `[b, q, d]` and, with eager attention, weights `[b, h, q, k]`, else None. `output` is the
+    class of the output projection.
 
-    FlashAttention serves attention to oneself alone. For queries of another length transformers takes the end
-    of the memory's mask as the queries' (`_upad_input`), which is wrong without an error: there sdpa is used.
+    For cross-attention, FlashAttention is replaced by sdpa: transformers takes the end of the memory's mask
+    for the queries' (`_upad_input`), which is wrong without an error.
     """
 
     is_causal = False
@@ -112,7 +111,7 @@ class FeedForward(nn.Sequential):
 
 
 class FeedForwardLayer(GradientCheckpointingLayer, FeedForward):
-    """A feed-forward block that is a layer of its own, to be computed again in the backward pass if asked."""
+    """A feed-forward block with gradient checkpointing."""
 
 
 class CrossAttentionLayer(GradientCheckpointingLayer):

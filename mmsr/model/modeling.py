@@ -9,9 +9,8 @@
                                                        logits [b, r, v] ◄─ decoder ◄──────┘
 
 Notation: b batch, s samples, f audio frames, t text tokens, m memory, r rationale tokens, v vocabulary,
-c labels, d width. Masks: 1 = real. A modality is absent in a row where its mask is all zero (or where it is
-not given at all): its stream is then one learned vector, put in after encoding, so whatever stands in the row
-changes nothing.
+c labels, d width. Masks: 1 = real. A modality is absent in a row where its mask is all zero, or where it is
+not given: a learned vector then replaces its stream after encoding.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from transformers.utils import can_return_tuple
 
 from mmsr.model.card import is_generated, model_card, replace_blank
 from mmsr.model.configuration import MmsrConfig, check_choice, fusion_modalities
-from mmsr.model.decoders import CACHE, DECODER_CLASSES, Decoded, LabelGrammar, RationaleDecoder
+from mmsr.model.decoders import DECODER_CLASSES, LabelGrammar, RationaleDecoder
 from mmsr.model.encoders.registry import load_audio_encoder
 from mmsr.model.encoders.text import TextEncoder
 from mmsr.model.fusion import FUSION_CLASSES
@@ -43,29 +42,23 @@ from mmsr.model.presets import PRESETS
 
 @dataclass
 class MmsrOutput(Seq2SeqLMOutput):
-    """What `MmsrForSentimentReasoning` returns: transformers' own output for an encoder-decoder, and more.
-
-    The decoder's cache is `past_key_values`; from transformers 5.24 on `cache`, the old name still answering.
+    """Output of `MmsrForSentimentReasoning`: that of `RationaleDecoder`, of `MmsrEncoderOutput`, and more.
 
     Attributes:
-        loss: sentiment loss + λ · rationale loss, of those whose targets were given.
-        logits: of the decoder `[b, r, v]`; None without a decoder.
-        decoder_hidden_states: `[b, r, d]` per layer.
-        decoder_attentions: `[b, h, r, r]` per layer.
-        cross_attentions: of the decoder over the memory, `[b, h, r, m]` per layer.
-        encoder_last_hidden_state: the memory `[b, m, d]`.
-        encoder_hidden_states: of the text encoder, `[b, t, d]` per layer.
-        encoder_attentions: of the text encoder, `[b, h, t, t]` per layer.
-        sentiment_loss: cross-entropy of the head.
-        rationale_loss: cross-entropy of the decoder, a mean over target tokens.
-        sentiment_logits: of the head `[b, c]`.
-        decoder_sentiment_logits: of the decoder `[b, c]`, where `labels` were given and the format makes the
-            decoder give a label (`post_thinking`, `pre_thinking`): its scores of the label tokens at the
-            label's place.
-        audio_hidden_states: of the audio encoder, `[b, f, d]` per layer.
-        audio_attentions: of the audio encoder, `[b, h, f, f]` per layer.
-        fusion_attentions: per fusion layer.
-        memory_mask: mask of the memory `[b, m]`.
+        loss: Sentiment loss + λ · rationale loss, of those whose targets were given.
+        logits: Of the decoder `[b, r, v]`; None without a decoder.
+        encoder_last_hidden_state: The memory `[b, m, d]`.
+        encoder_hidden_states: Of the text encoder, `[b, t, d]` per layer.
+        encoder_attentions: Of the text encoder, `[b, h, t, t]` per layer.
+        sentiment_loss: Cross-entropy of the head.
+        rationale_loss: Cross-entropy of the decoder, a mean over target tokens.
+        sentiment_logits: Of the head `[b, c]`.
+        decoder_sentiment_logits: Scores of the label tokens at the label's position `[b, c]`, where `labels`
+            were given and the decoder writes the label (`post_thinking`, `pre_thinking`).
+        audio_hidden_states: `[b, f, d]` per layer.
+        audio_attentions: `[b, h, f, f]` per layer.
+        fusion_attentions: Per fusion layer.
+        memory_mask: `[b, m]`.
     """
 
     sentiment_loss: Tensor | None = None
@@ -79,15 +72,14 @@ class MmsrOutput(Seq2SeqLMOutput):
 
 
 class Classification(NamedTuple):
-    """What `MmsrForSentimentReasoning.classify` returns.
+    """Output of `MmsrForSentimentReasoning.classify`; fields of the decoder only where it writes the label.
 
     Attributes:
-        memory: the encoder's output.
-        head_logits: of the head `[b, c]`.
-        decoder_logits: of the decoder `[b, c]`, where the format has it give the label: its scores of the
-            label tokens at the label's place.
-        decoder_labels: ids of the labels that the decoder wrote `[b]`.
-        sequences: all that it wrote `[b, r]`.
+        memory: The encoder's output.
+        head_logits: `[b, c]`.
+        decoder_logits: Scores of the label tokens at the label's position `[b, c]`.
+        decoder_labels: Ids of the labels that the decoder wrote `[b]`.
+        sequences: All tokens that it wrote `[b, r]`.
     """
 
     memory: MmsrEncoderOutput
@@ -98,7 +90,7 @@ class Classification(NamedTuple):
 
     @property
     def labels(self) -> Tensor:
-        """Ids of the model's answers `[b]`: the decoder's labels, or the head's."""
+        """Ids of the predicted labels `[b]`: the decoder's, or else the head's."""
         return self.head_logits.argmax(-1) if self.decoder_labels is None else self.decoder_labels
 
 
@@ -120,17 +112,16 @@ class SentimentHead(nn.Module):
 
 
 class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
-    """Audio and transcript in, sentiment and a rationale out (see the module's docstring for the data flow).
+    """Audio and transcript in, sentiment and rationale out; the module's docstring shows the data flow.
 
-    Differs from the paper (arXiv 2407.21054), which feeds an ASR transcript to a text model, in that the
-    audio is an input of the joint model.
+    In the paper (arXiv 2407.21054) a text model reads an ASR transcript; here the audio is an input too.
     """
 
     _written_card: bytes | None = None
-    """Somebody's own README.md of the folder that is being saved, which an upload must not lose."""
+    """The user's README.md in the folder that is being saved, which an upload must keep."""
 
     def __init__(self, config: MmsrConfig) -> None:
-        # transformers would take it for the sampling temperature of generation
+        # transformers would take `temperature` for that of sampling
         temperature, config.temperature = config.temperature, 1.0
         super().__init__(config)
         config.temperature = temperature
@@ -146,7 +137,7 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
             tied = (self.decoder.model.get_input_embeddings(), self.decoder.model.get_output_embeddings())
             self._tied_weights_keys = {names[id(part.weight)]: shared for part in tied}
         self.post_init()
-        if self.decoder is not None:  # transformers collects the tied weights of direct children alone
+        if self.decoder is not None:  # transformers collects tied weights one level deep
             own: Any = self.decoder.model.all_tied_weights_keys
             whole: Any = self.all_tied_weights_keys
             prefix = "decoder.model."
@@ -162,21 +153,19 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         processor: Any = None,
         **overrides: Any,
     ) -> MmsrForSentimentReasoning:
-        """Build a model from pretrained parts; what joins them starts from random numbers.
+        """Build a model from pretrained parts, joined by layers with random weights.
 
         Args:
-            audio: Hub id or folder of a transformers speech encoder, or `timm/<model>`; also one that an
-                audio encoder's `load` or `build` made, with settings of its own; None with
-                `fusion="text_only"`.
+            audio: Hub id or folder of a transformers speech encoder, `timm/<model>`, or a model that an audio
+                encoder's `load` or `build` returned; None with `fusion="text_only"`.
             text: Hub id or folder of a transformers text encoder; None with `fusion="audio_only"`.
-            decoder: None for a label only; the name of a preset, whose decoder is built from scratch; or the
-                Hub id or folder of a pretrained language model, which `decoder_type` says how to use.
-            processor: `MmsrProcessor.from_encoders` of the same parts; needed with a decoder, whose label
-                tokens it holds.
-            **overrides: any argument of `MmsrConfig`, such as `fusion`, `hidden_size` or `audio_layer_mix`.
+            decoder: Hub id or folder of a pretrained language model; a preset's name for its decoder from
+                scratch; None for a label only.
+            processor: `MmsrProcessor.from_encoders` of the same parts; needed with a decoder.
+            **overrides: Any argument of `MmsrConfig`, such as `fusion`, `hidden_size` or `audio_layer_mix`.
 
         Raises:
-            ValueError: a part that the fusion needs is not given, or a decoder without a processor.
+            ValueError: A part that the fusion needs, or the decoder's processor, is not given.
         """
         fusion = overrides.get("fusion", "cross_attention")
         check_choice("fusion", fusion, tuple(FUSION_CLASSES))
@@ -221,7 +210,7 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         return model
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:  # type: ignore[override]
-        """As `PreTrainedModel.save_pretrained`, with a model card (README.md), unless somebody wrote one."""
+        """As `PreTrainedModel.save_pretrained`, with a model card (README.md) unless the user wrote one."""
         card = Path(save_directory) / "README.md"
         written = card.exists() and not is_generated(card)
         if not written and kwargs.get("is_main_process", True):
@@ -236,7 +225,7 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
     def _upload_modified_files(
         self, working_dir: str | os.PathLike[str], repo_id: str, *args: Any, **kwargs: Any
     ) -> Any:
-        """Upload a folder with its card, over which transformers has just put the Hub's or an empty one."""
+        """Upload a folder with its card, which transformers has just overwritten."""
         path = Path(working_dir) / "README.md"
         if self._written_card is not None:
             path.write_bytes(self._written_card)
@@ -244,7 +233,7 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
             replace_blank(path, self._card(repo_id))
         return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
 
-    # ------------------------------------------------------------------ parts, as transformers asks for them
+    # ------------------------------------------------------------------ parts, under transformers' names
 
     def get_encoder(self, modality: str | None = None) -> nn.Module:
         """The fused encoder; with `modality` "audio" or "text", that encoder alone."""
@@ -312,15 +301,15 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         num_beams: int = 1,
         **inputs: Any,
     ) -> Classification:
-        """Label utterances: by the head, and by the decoder where the rationale format has it give the label.
+        """Label utterances by the head, and by the decoder where the rationale format has it write the label.
 
         Args:
-            encoder_outputs: the memory, where it is known already.
-            head_only: leave the decoder out.
-            max_new_tokens: of all that the decoder writes. With the label first it is 2 by default, label and
-                end; with the label last it must leave room for the rationale before it.
-            num_beams: of what the decoder writes.
-            **inputs: the processor's tensors, and other arguments of the encoder.
+            encoder_outputs: The memory, if it is known already.
+            head_only: Leave the decoder out.
+            max_new_tokens: Most tokens that the decoder writes; with the label first 2 by default, label and
+                end.
+            num_beams: Number of beams.
+            **inputs: The processor's tensors, and other arguments of the encoder.
         """
         if encoder_outputs is None:
             encoder_outputs = self.encoder(**inputs, return_dict=True)
@@ -374,30 +363,30 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         """Classify an utterance and score (or start) its rationale.
 
         Args:
-            input_ids: transcript `[b, t]`; None when no row has one.
+            input_ids: Transcript `[b, t]`; None if no row has one.
             attention_mask: `[b, t]`; a row of zeros has no transcript.
-            input_values: raw waveform `[b, s]` at `config.sampling_rate` Hz; None when no row has audio.
+            input_values: Waveform `[b, s]` at `config.sampling_rate` Hz; None if no row has audio.
             input_values_mask: `[b, s]`; a row of zeros has no audio.
-            decoder_input_ids: `[b, r]`; by default `labels` shifted right, or what `rationale_prompt` gives.
+            decoder_input_ids: `[b, r]`; by default `labels` shifted right, or `rationale_prompt`.
             decoder_attention_mask: `[b, r]`.
-            labels: rationale targets `[b, r]` = label token, rationale, end, then -100 (`rationale_targets`).
+            labels: Rationale targets `[b, r]` = label token, rationale, end, then -100 (`rationale_targets`).
             sentiment_labels: `[b]`, -100 where unknown.
-            forced_sentiment: `[b]`, or one for all: the label to explain, not the head's; also in `generate`.
-            encoder_outputs: the memory, where it is known already.
-            past_key_values: the decoder's cache.
+            forced_sentiment: Label to explain in place of the predicted one, `[b]` or one for all rows.
+            encoder_outputs: The memory, if it is known already.
+            past_key_values: The decoder's cache.
             inputs_embeds: `[b, t, e]` in place of `input_ids`.
             decoder_inputs_embeds: `[b, r, e]` in place of `decoder_input_ids`.
             audio_features: `[b, f, l, e]` from `encoder.encode_audio`, in place of `input_values`.
             audio_features_mask: `[b, f]`; a row of zeros has no audio.
-            text_features: `[b, t, l, e]` from `encoder.encode_text`, for which `attention_mask` is the mask.
-            use_cache: return the cache.
-            output_attentions: return attentions (needs eager attention; another is warned of).
-            output_hidden_states: return hidden states.
-            cache: what transformers calls `past_key_values` from 5.24 on.
-            **kwargs: passed on to the decoder.
+            text_features: `[b, t, l, e]` from `encoder.encode_text`, with `attention_mask` as mask.
+            use_cache: Return the cache.
+            output_attentions: Return attentions; needs eager attention.
+            output_hidden_states: Return hidden states.
+            cache: `past_key_values` under its name from transformers 5.24 on.
+            **kwargs: Passed to the decoder.
 
         Raises:
-            ValueError: neither audio nor transcript is given, or `labels` without a decoder.
+            ValueError: Neither audio nor transcript is given, or `labels` without a decoder.
         """
         memory, sentiment_logits, *_ = self.classify(
             encoder_outputs=encoder_outputs,
@@ -419,7 +408,7 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
                 decoder_input_ids = (
                     self.rationale_prompt(sentiment_logits, forced_sentiment)
                     if labels is None
-                    else self.shift_right(labels)
+                    else self.prepare_decoder_input_ids_from_labels(labels)
                 )
             decoded = self.decoder(
                 memory.last_hidden_state,
@@ -442,61 +431,55 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         self,
         memory: MmsrEncoderOutput,
         sentiment_logits: Tensor,
-        decoded: Decoded | None,
+        decoded: Seq2SeqLMOutput | None,
         labels: Tensor | None,
         sentiment_labels: Tensor | None,
     ) -> MmsrOutput:
-        """What `forward` returns: the parts' outputs under transformers' names, and the losses."""
-        output = MmsrOutput(
-            sentiment_logits=sentiment_logits,
-            encoder_last_hidden_state=memory.last_hidden_state,
-            encoder_hidden_states=memory.hidden_states,
-            encoder_attentions=memory.attentions,
-            audio_hidden_states=memory.audio_hidden_states,
-            audio_attentions=memory.audio_attentions,
-            fusion_attentions=memory.fusion_attentions,
-            memory_mask=memory.attention_mask,
-        )
-        if decoded is not None:
-            output["logits"] = decoded.logits
-            output[CACHE] = decoded.cache
-            output["decoder_hidden_states"] = decoded.hidden_states
-            output["decoder_attentions"] = decoded.attentions
-            output["cross_attentions"] = decoded.cross_attentions
-            layout = self.config.format
-            if labels is not None and layout is not None and layout.label_learned:
-                output["decoder_sentiment_logits"] = self._logits_of_labels(decoded.logits, labels)
-        losses = {}
+        """The output of `forward`, with the losses."""
+        outputs: dict[str, Any] = {
+            "sentiment_logits": sentiment_logits,
+            "encoder_last_hidden_state": memory.last_hidden_state,
+            "encoder_hidden_states": memory.hidden_states,
+            "encoder_attentions": memory.attentions,
+            "audio_hidden_states": memory.audio_hidden_states,
+            "audio_attentions": memory.audio_attentions,
+            "fusion_attentions": memory.fusion_attentions,
+            "memory_mask": memory.attention_mask,
+            **(decoded or {}),
+        }
         if sentiment_labels is not None:
             weight = self.config.class_weights
-            losses["sentiment_loss"] = _mean_cross_entropy(
+            outputs["sentiment_loss"] = _mean_cross_entropy(
                 sentiment_logits,
                 sentiment_labels,
                 weight=None if weight is None else sentiment_logits.new_tensor(weight).float(),
                 label_smoothing=self.config.label_smoothing,
             )
-        if labels is not None and decoded is not None:
+        if decoded is not None and decoded.logits is not None and labels is not None:
+            layout = self.config.format
+            if layout is not None and layout.label_learned:
+                outputs["decoder_sentiment_logits"] = self._logits_of_labels(decoded.logits, labels)
             targets = self.rationale_targets(labels)
-            losses["rationale_loss"] = _mean_cross_entropy(decoded.logits.flatten(0, 1), targets.flatten())
+            outputs["rationale_loss"] = _mean_cross_entropy(decoded.logits.flatten(0, 1), targets.flatten())
+        weights = {"sentiment_loss": 1.0, "rationale_loss": self.config.rationale_loss_weight}
+        losses = [weight * outputs[name] for name, weight in weights.items() if name in outputs]
         if losses:
-            weights = {"sentiment_loss": 1.0, "rationale_loss": self.config.rationale_loss_weight}
-            losses["loss"] = sum(weights[name] * loss for name, loss in losses.items())  # type: ignore[assignment]
-        # rebuilt, because the order of an output's keys is part of its contract (loss first)
-        return MmsrOutput(**{**dict(output), **losses})
+            outputs["loss"] = sum(losses)
+        return MmsrOutput(**outputs)
 
     def label_tokens(self, device: torch.device) -> Tensor:
-        """The decoder's token of each label, `[c]`."""
+        """The decoder's token of each label `[c]`."""
         return torch.tensor(self.config.label_token_ids, device=device)
 
     def _logits_of_labels(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Scores `[b, c]` of the label tokens where one stands in the targets; zero in rows without one."""
+        """Scores of the label tokens at the targets' label `[b, c]`; zero in rows without one."""
         tokens = self.label_tokens(logits.device)
         place = torch.isin(labels, tokens).long()
         chosen = logits[torch.arange(len(logits), device=logits.device), place.argmax(-1)][:, tokens]
         return chosen * place.any(-1, keepdim=True)
 
     def written_labels(self, sequences: Tensor) -> Tensor:
-        """The label `[b]` that stands in each generated text `[b, r]`; -100 where none does."""
+        """The label id in each generated text, `[b, r]` -> `[b]`; -100 where there is none."""
         tokens = self.label_tokens(sequences.device)
         found = sequences[:, :, None] == tokens
         return torch.where(found.any((1, 2)), found.any(1).long().argmax(-1), -100)
@@ -504,35 +487,30 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
     # ------------------------------------------------------------------ the rationale's frame
 
     def rationale_targets(self, labels: Tensor) -> Tensor:
-        """`labels [b, r]` with -100 where nothing is learned: with `multitask` at the label's token too."""
+        """`labels [b, r]`, with `multitask` without the label's token."""
         layout = self.config.format
         assert layout is not None
         if layout.label_learned:
             return labels
         return torch.cat([torch.full_like(labels[:, :1], -100), labels[:, 1:]], dim=1)
 
-    def shift_right(self, labels: Tensor) -> Tensor:
-        """Decoder inputs of rationale targets: start token, then the targets without their last, `[b, r]`."""
+    def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
+        """Decoder inputs of rationale targets `[b, r]`: the targets, shifted right."""
         shifted = labels.new_full(labels.shape, self.config.decoder_start_token_id)
         shifted[:, 1:] = labels[:, :-1]
         return shifted.masked_fill(shifted == -100, self.config.pad_token_id)
 
-    def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
-        """The name under which transformers' collators look for `shift_right`."""
-        return self.shift_right(labels)
-
     def rationale_prompt(
         self, sentiment_logits: Tensor, forced_sentiment: Tensor | Sequence[int] | int | None = None
     ) -> Tensor:
-        """What a rationale starts from, `[b, 1]` or `[b, 2]`.
+        """The first tokens of a rationale, `[b, 1]` or `[b, 2]`.
 
-        With `multitask` the start token and the token of the label to explain: the head's, unless
-        `forced_sentiment [b]` names another (a counterfactual rationale). With `post_thinking` the decoder
-        writes the label itself, unless it is forced; with `pre_thinking` a forced label comes at the end
-        (see `LabelGrammar`).
+        With `multitask`, the start token and the token of the label to explain: the head's, or
+        `forced_sentiment [b]`. With `post_thinking`, the label's token only if it is forced. With
+        `pre_thinking`, the start token alone; a forced label comes at the end (see `LabelGrammar`).
 
         Raises:
-            ValueError: a forced label is no label of the model.
+            ValueError: A forced label is no label of the model.
         """
         layout = self.config.format
         assert layout is not None
@@ -546,7 +524,7 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         return torch.stack([start, label_tokens], dim=1)
 
     def _checked_labels(self, forced_sentiment: Tensor | Sequence[int] | int, like: Tensor) -> Tensor:
-        """Label ids as `like [b]`; a number is every row's."""
+        """Label ids as a tensor like `like [b]`; a number stands for every row."""
         forced_sentiment = torch.as_tensor(forced_sentiment).to(like)
         if forced_sentiment.ndim == 0:
             forced_sentiment = forced_sentiment.expand_as(like)
@@ -564,21 +542,9 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
     def _maybe_initialize_input_ids_for_generation(
         self, inputs: Tensor | None, bos_token_id: Tensor | None, model_kwargs: dict[str, Any]
     ) -> Any:
-        """Without a transcript: the one that `generate` invents is masked as absent.
-
-        Where its states are given (`text_features`), their mask stays.
-        """
-        given = {
-            name: model_kwargs[name]
-            for name in (
-                "text_features",
-                "input_values",
-                "audio_features",
-                "inputs_embeds",
-                "encoder_outputs",
-            )
-            if model_kwargs.get(name) is not None
-        }
+        """Without a transcript, mask the one that `generate` invents; `text_features` keep their mask."""
+        names = ("text_features", "input_values", "audio_features", "inputs_embeds", "encoder_outputs")
+        given = {name: model_kwargs[name] for name in names if model_kwargs.get(name) is not None}
         if inputs is not None or "encoder_outputs" in given or "inputs_embeds" in given:
             return super()._maybe_initialize_input_ids_for_generation(  # type: ignore[misc]  # its self is a Protocol
                 inputs, bos_token_id, model_kwargs
@@ -601,7 +567,7 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         decoder_start_token_id: Tensor,
         device: torch.device | None = None,
     ) -> Any:
-        """Start every row as its format wants it, unless the caller gives `decoder_input_ids`."""
+        """Start every row by `rationale_prompt`, unless `decoder_input_ids` are given."""
         if self.decoder is None:
             raise ValueError(
                 "this model gives a label only (decoder_type='none'): there is no rationale to generate"
@@ -610,7 +576,7 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         layout = self.config.format
         assert layout is not None
         if forced is not None:
-            # kept as a tensor, which `LabelGrammar` reads and beams expand
+            # a tensor, which `LabelGrammar` reads and which is expanded for beams
             forced = self._checked_labels(forced, torch.empty(batch_size, dtype=torch.long, device=device))
             model_kwargs["forced_sentiment"] = forced
         if given is None:
@@ -627,7 +593,7 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         )
 
     def _get_logits_processor(self, generation_config: Any, *args: Any, **kwargs: Any) -> Any:
-        """Every text keeps to its format, so that its label can be read."""
+        """Add the `LabelGrammar`."""
         processors = super()._get_logits_processor(generation_config, *args, **kwargs)  # type: ignore[misc]  # its self is a Protocol
         layout, form = self.config.format, f"rationale_format={self.config.rationale_format!r}"
         assert layout is not None and self.config.label_token_ids
@@ -647,17 +613,15 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
             max_length=longest,
             forced=(kwargs.get("model_kwargs") or {}).get("forced_sentiment"),
         )
-        processors.insert(
-            0, grammar
-        )  # of what it allows top_k and the like choose: after them nothing may be left
+        processors.insert(0, grammar)  # first: after top_k and the like no allowed token may be left
         return processors
 
 
 @torch.no_grad()
 def _embed_labels(decoder: PreTrainedModel, processor: Any) -> None:
-    """Let each label's new token start as the mean of the pieces of the label's name.
+    """Start each label's new embedding as the mean of the tokens of its name.
 
-    Fresh rows of a pretrained table all start as its mean, and a decoder could not tell the labels apart.
+    New embeddings all start as the table's mean, by which a decoder cannot tell the labels apart.
     """
     tables = (decoder.get_input_embeddings(), decoder.get_output_embeddings())
     for label, token in zip(processor.labels, processor.label_token_ids, strict=True):
@@ -682,7 +646,7 @@ def _given(modality: str, name: str | os.PathLike[str] | None, fusion: str) -> s
 
 
 def _mean_cross_entropy(logits: Tensor, targets: Tensor, **options: Any) -> Tensor:
-    """Mean cross-entropy over the known targets, in float32; zero (with a gradient) where none is known."""
+    """Mean cross-entropy over the known targets, in float32; zero, with a gradient, if none is known."""
     logits = logits.float()
     if not (targets != -100).any():
         return logits.sum() * 0.0

@@ -17,18 +17,18 @@ class MeanPooling(nn.Module):
         super().__init__()
 
     def forward(self, memory: Tensor, memory_mask: Tensor) -> Tensor:
-        """Average over the positions whose mask is 1."""
+        """Average."""
         weights = memory_mask.to(memory.dtype)[:, :, None]
         return (memory * weights).sum(1) / weights.sum(1).clamp(min=1)
 
 
 class StatisticsPooling(MeanPooling):
-    """Mean and deviation of the real positions, `[b, m, d] -> [b, 2d]` (x-vectors, Snyder et al. 2018)."""
+    """Mean and deviation of the real positions, `[b, m, d] -> [b, 2 d]` (x-vectors, Snyder et al. 2018)."""
 
     widths = 2
 
     def forward(self, memory: Tensor, memory_mask: Tensor) -> Tensor:
-        """Concatenate mean and deviation."""
+        """Pool."""
         mean = super().forward(memory, memory_mask)
         variance = super().forward((memory - mean[:, None]).square(), memory_mask)
         return torch.cat([mean, (variance + 1e-6).sqrt()], dim=-1)
@@ -45,7 +45,7 @@ class AttentionPooling(nn.Module):
         self.attention = Attention(config)
 
     def forward(self, memory: Tensor, memory_mask: Tensor) -> Tensor:
-        """Attend from the learned query to the positions whose mask is 1."""
+        """Attend."""
         pooled, _ = self.attention(self.query.expand(len(memory), -1, -1), memory, memory_mask)
         return pooled[:, 0]
 

@@ -4,7 +4,7 @@
     rationale + sentiment ─► labels (label token, rationale, end)     sentiment ─► sentiment_labels
                              (rationale, label token, end with pre_thinking)
 
-A row whose audio or text is None has a mask of zeros there: the model then uses its learned absent state.
+A row whose audio or text is None has a mask of zeros there.
 """
 
 from __future__ import annotations
@@ -51,18 +51,16 @@ class MmsrProcessor(ProcessorMixin):
     """Feature extractor for the waveform and tokenizer for transcript and rationale, in one.
 
     Args:
-        feature_extractor: a `Wav2Vec2FeatureExtractor`. With `do_normalize=False` (the default of `train`)
-            the level of each utterance is kept, because loudness is evidence.
-        tokenizer: of the text encoder, which is also the decoder's unless `decoder_tokenizer` is given.
-        decoder_tokenizer: of a pretrained decoder that brings its own. The decoder's tokenizer holds each
-            label's token.
-        labels: label names in the order of their ids; negative, neutral, positive by default.
-        text_prefix: put before every transcript, such as `query: ` for e5 encoders.
-        max_rationale_tokens: longer rationales are cut, which is logged with a count.
-        rationale_format: the model's; where the label stands in the targets.
+        feature_extractor: With `do_normalize=False` (the default of `train`) each utterance's level is kept.
+        tokenizer: Of the text encoder, and of the decoder unless `decoder_tokenizer` is given.
+        decoder_tokenizer: Of a pretrained decoder. The decoder's tokenizer has a token for each label.
+        labels: Label names in the order of their ids; negative, neutral, positive by default.
+        text_prefix: Put before every transcript, such as `query: ` for e5 encoders.
+        max_rationale_tokens: Longer rationales are cut, which is logged with a count.
+        rationale_format: The model's.
     """
 
-    # Defaults of the two sub-processors, under the names that transformers looks for.
+    # transformers reads the defaults of the two parts under these names
     text_kwargs: TextKwargs = {"padding": True, "return_attention_mask": True}
     audio_kwargs: AudioKwargs = {"padding": True, "return_attention_mask": True, "sampling_rate": 16_000}
 
@@ -86,12 +84,12 @@ class MmsrProcessor(ProcessorMixin):
 
     @property
     def rationale_tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer of what the decoder writes."""
+        """The decoder's tokenizer."""
         return self.decoder_tokenizer or self.tokenizer
 
     @property
     def model_input_names(self) -> list[str]:
-        """What `__call__` returns for an utterance."""
+        """Names of an utterance's tensors."""
         return ["input_ids", "attention_mask", "input_values", "input_values_mask"]
 
     def __call__(
@@ -106,48 +104,35 @@ class MmsrProcessor(ProcessorMixin):
         """Turn a batch of utterances into tensors.
 
         Args:
-            text: one transcript, or one per row; None where a row has none.
-            audio: one waveform `[s]`, or one per row (numpy, torch or list, mono, -1 to 1); None where a row
+            text: One transcript, or one per row; None where a row has none.
+            audio: One waveform `[s]`, or one per row (numpy, torch or list, mono, -1 to 1); None where a row
                 has none.
-            rationale: one, or one per row; needs `sentiment`, whose token it starts from.
-            sentiment: label name or id, or one per row; None where unknown.
-            audio_features: in place of audio, the audio encoder's states `[f, l, e]` of each row, such as a
-                feature store keeps; None where a row has none.
-            **kwargs: of the feature extractor or the tokenizer, such as `sampling_rate` (Hz, checked) or
-                `return_tensors`. Beside a text, `padding`, `truncation` and `max_length` are the text's: a
-                length in tokens is no length in samples. Lengths of audio go into `audio_kwargs`.
+            rationale: One, or one per row; needs `sentiment`, for the label's token.
+            sentiment: Label name or id, or one per row; None where unknown.
+            audio_features: In place of audio, the audio encoder's states `[f, l, e]` of each row; None where
+                a row has none.
+            **kwargs: Of the feature extractor or the tokenizer, such as `sampling_rate` (Hz, checked) or
+                `return_tensors`. Beside a text, `padding`, `truncation` and `max_length` are the text's;
+                those of audio go into `audio_kwargs`.
 
         Returns:
-            `input_ids`, `attention_mask` `[b, t]`; `input_values`, `input_values_mask` `[b, s]`; `labels`
-            `[b, r]`; `sentiment_labels` `[b]`; `audio_features` `[b, f, l, e]` float32,
-            `audio_features_mask` `[b, f]`: those whose source was given.
+            Those whose source was given: `input_ids`, `attention_mask` `[b, t]`; `input_values`,
+            `input_values_mask` `[b, s]`; `labels` `[b, r]`; `sentiment_labels` `[b]`; `audio_features`
+            `[b, f, l, e]` float32, `audio_features_mask` `[b, f]`.
 
         Raises:
-            ValueError: nothing to process, both audio and its features, rows that do not match in number, a
+            ValueError: Nothing to process, both audio and its features, rows that do not match in number, a
                 row without audio and text, empty text, audio that is empty, not mono or not finite, another
                 sampling rate, an unknown label.
         """
         texts, rationales, sentiments = _rows(text), _rows(rationale), _rows(sentiment)
         waveforms = _rows_of_audio(audio)
         states = None if audio_features is None else list(audio_features)
-        if texts is None and waveforms is None and states is None:
-            raise ValueError("nothing to process: pass text, audio, or both")
         if waveforms is not None and states is not None:
             raise ValueError("audio and audio_features were given; accepted: one of them")
-        counts = {
-            name: len(rows)
-            for name, rows in (
-                ("text", texts),
-                ("audio", waveforms),
-                ("audio_features", states),
-                ("rationale", rationales),
-                ("sentiment", sentiments),
-            )
-            if rows is not None
-        }
-        if len(set(counts.values())) > 1:
-            raise ValueError(f"rows do not match in number: {counts}")
-        _check_rows(texts, waveforms, states)
+        _check_rows(
+            text=texts, audio=waveforms, audio_features=states, rationale=rationales, sentiment=sentiments
+        )
 
         merged = self._merge_kwargs(tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs)
         text_kwargs, audio_kwargs = merged["text_kwargs"], merged["audio_kwargs"]
@@ -201,28 +186,22 @@ class MmsrProcessor(ProcessorMixin):
         return {"input_values": values.astype(np.float32), "input_values_mask": mask}
 
     def _encode_rationales(self, rationales: list[str | None], sentiments: list[int]) -> list[list[int]]:
-        """Targets `[b, r]` in the order of the format; -100 beyond, and in rows that lack one."""
+        """Targets `[b, r]` in the order of the format, padded with -100."""
         tokenizer, layout = self.rationale_tokenizer, RATIONALE_FORMATS[self.rationale_format]
         if layout is None:
             raise ValueError("rationale was given to a processor with rationale_format='none'")
-        written = [
-            row
-            for row, given in enumerate(zip(rationales, sentiments, strict=True))
-            if given[0] and given[1] >= 0
-        ]
-        rows: list[list[int]] = [[] for _ in rationales]
-        label_tokens = self.label_token_ids if written else []
+        texts = without_special_tokens([rationale or "" for rationale in rationales], tokenizer)
+        rows: list[list[int]] = []
         cut = 0
-        for row, text in zip(
-            written,
-            without_special_tokens([rationales[row] or "" for row in written], tokenizer),
-            strict=True,
-        ):
+        for text, sentiment in zip(texts, sentiments, strict=True):
+            if not text or sentiment < 0:
+                rows.append([])
+                continue
             ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)
             cut += len(ids["input_ids"]) > self.max_rationale_tokens
             words = ids["input_ids"][: self.max_rationale_tokens]
-            label = [label_tokens[sentiments[row]]]
-            rows[row] = [*(label + words if layout.label_first else words + label), self.eos_token_id]
+            label = [self.label_token_ids[sentiment]]
+            rows.append([*(label + words if layout.label_first else words + label), self.eos_token_id])
         if cut:
             logger.warning(
                 "%d rationale(s) of %d were cut to %d tokens", cut, len(rows), self.max_rationale_tokens
@@ -234,18 +213,15 @@ class MmsrProcessor(ProcessorMixin):
 
     @property
     def label_token_ids(self) -> list[int]:
-        """The decoder's id of each label's token, in the order of `labels`.
+        """The token id of each label, in the order of `labels`.
 
         Raises:
-            ValueError: the tokenizer lacks one.
+            ValueError: The tokenizer lacks one.
         """
         tokenizer = self.rationale_tokenizer
         ids: list[Any] = [tokenizer.convert_tokens_to_ids(label_token(label)) for label in self.labels]
-        missing = [
-            label
-            for label, index in zip(self.labels, ids, strict=True)
-            if index in (None, tokenizer.unk_token_id)
-        ]
+        unknown = (None, tokenizer.unk_token_id)
+        missing = [label for label, index in zip(self.labels, ids, strict=True) if index in unknown]
         if missing:
             raise ValueError(
                 f"the tokenizer has no token for label(s) {', '.join(missing)}: see `add_label_tokens`"
@@ -254,23 +230,21 @@ class MmsrProcessor(ProcessorMixin):
 
     @property
     def eos_token_id(self) -> int:
-        """The token that ends what the decoder writes."""
+        """The token that ends the decoder's text."""
         tokenizer = self.rationale_tokenizer
         return tokenizer.sep_token_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id
 
     def add_label_tokens(self) -> int:
-        """Give each label its special token; return how many were new (then resize the embeddings)."""
-        tokens = [label_token(label) for label in self.labels]
+        """Add a special token for each label; return how many are new. Then resize the embeddings."""
         known = self.rationale_tokenizer.get_vocab()
-        return self.rationale_tokenizer.add_tokens(
-            [token for token in tokens if token not in known], special_tokens=True
-        )
+        tokens = [token for token in map(label_token, self.labels) if token not in known]
+        return self.rationale_tokenizer.add_tokens(tokens, special_tokens=True)
 
     def label_id(self, value: str | int | None) -> int:
         """The id of a label given by name or id; -100 for None.
 
         Raises:
-            ValueError: the label is unknown.
+            ValueError: The label is unknown.
         """
         if value is None:
             return -100
@@ -284,14 +258,12 @@ class MmsrProcessor(ProcessorMixin):
         )
 
     def decode_rationales(self, sequences: torch.Tensor) -> list[str]:
-        """Generated token ids `[b, r]` -> one rationale a row, without label and special tokens."""
-        return [
-            text.strip()
-            for text in self.rationale_tokenizer.batch_decode(sequences, skip_special_tokens=True)
-        ]
+        """Generated token ids `[b, r]` -> the rationale of each row, without label and special tokens."""
+        texts = self.rationale_tokenizer.batch_decode(sequences, skip_special_tokens=True)
+        return [text.strip() for text in texts]
 
     def token_spans(self, text: str) -> list[Span]:
-        """Where each token of `input_ids` stands in a transcript; special tokens and the prefix end at 0."""
+        """The span of each token of `input_ids` in a transcript; special tokens and the prefix end at 0."""
         before = len(self.text_prefix)
         spans = token_spans(self.tokenizer, self.text_prefix + text)
         return [(max(start - before, 0), max(end - before, 0)) for start, end in spans]
@@ -299,14 +271,13 @@ class MmsrProcessor(ProcessorMixin):
     def word_tokens(self, text: str, words: Sequence[Span] | None = None) -> list[WordTokens]:
         """The words of a transcript, each with its tokens' positions in `input_ids`.
 
-        Args:
-            text: the transcript.
-            words: its words, in order; by default what stands between spaces, and in scripts that do without
-                (Chinese, Thai ...) each token.
+        A token between two words belongs to the next one, or to the last; special tokens and the prefix to
+        none.
 
-        Returns:
-            the words. What stands between two of them is the next one's, what comes after all the last one's;
-            special tokens and the prefix are no word's.
+        Args:
+            text: The transcript.
+            words: Its words, in order; by default the parts between spaces, or each token in scripts without
+                spaces (Chinese, Thai ...).
         """
         spans = self.token_spans(text)
         if words is None:
@@ -322,7 +293,7 @@ class MmsrProcessor(ProcessorMixin):
         ]
 
     def config_kwargs(self) -> dict[str, Any]:
-        """What an `MmsrConfig` needs to know of this processor."""
+        """Arguments of an `MmsrConfig` for this processor."""
         tokenizer, eos = self.rationale_tokenizer, self.eos_token_id
         bos = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.cls_token_id
         return {
@@ -340,11 +311,11 @@ class MmsrProcessor(ProcessorMixin):
 
     @classmethod
     def get_attributes(cls) -> list[str]:
-        """The parts that every processor has; `decoder_tokenizer` may be None and is saved beside them."""
+        """The parts that every processor has; `decoder_tokenizer` is saved beside them."""
         return ["feature_extractor", "tokenizer"]
 
     def to_dict(self) -> dict[str, Any]:
-        """What is saved as processor_config.json."""
+        """The content of processor_config.json."""
         tokenizer, self.decoder_tokenizer = self.decoder_tokenizer, None
         try:
             saved = super().to_dict()
@@ -354,12 +325,12 @@ class MmsrProcessor(ProcessorMixin):
         return saved | ({} if tokenizer is None else {"has_decoder_tokenizer": True})
 
     def save_pretrained(self, save_directory: Any, push_to_hub: bool = False, **kwargs: Any) -> Any:
-        """As transformers', with a decoder's own tokenizer in the folder `decoder_tokenizer`."""
+        """As the base class, with a decoder's own tokenizer in the folder `decoder_tokenizer`."""
         repo_id = kwargs.pop("repo_id", None) or os.path.basename(os.path.normpath(save_directory))
         files = super().save_pretrained(save_directory)
         if self.decoder_tokenizer is not None:
             self.decoder_tokenizer.save_pretrained(os.path.join(save_directory, "decoder_tokenizer"))
-        if push_to_hub:  # saves once more, and uploads all that it saved
+        if push_to_hub:  # saves again, and uploads that
             self.push_to_hub(repo_id, **kwargs)
         return files
 
@@ -367,7 +338,7 @@ class MmsrProcessor(ProcessorMixin):
     def _get_arguments_from_pretrained(
         cls, pretrained_model_name_or_path: str, processor_dict: dict[str, Any] | None = None, **kwargs: Any
     ) -> list[Any]:
-        """The parts, and a decoder's own tokenizer where the checkpoint has one."""
+        """The parts, and a decoder's own tokenizer if the checkpoint has one."""
         parts = super()._get_arguments_from_pretrained(
             pretrained_model_name_or_path, processor_dict, **kwargs
         )
@@ -391,27 +362,25 @@ class MmsrProcessor(ProcessorMixin):
         rationale_format: str = "multitask",
         text_prefix: str = "",
     ) -> MmsrProcessor:
-        """A processor whose tokenizer is trained on texts, those of the training split.
-
-        The waveform's level is kept.
+        """A processor whose tokenizer is trained on texts, and which keeps the waveform's level.
 
         Args:
-            texts: Transcripts and rationales to train on.
-            labels: Label names in the order of their ids.
+            texts: Transcripts and rationales of the training split.
+            labels: See the class.
             vocab_size: Most tokens of the vocabulary, special tokens included.
             max_text_tokens: Longer transcripts are cut, which is logged with a count.
-            rationale_format: The model's.
-            text_prefix: Put before every transcript.
+            rationale_format: See the class.
+            text_prefix: See the class.
 
         Raises:
-            ValueError: see `mmsr.model.tokenizer.train_tokenizer`.
+            ValueError: See `mmsr.model.tokenizer.train_tokenizer`.
         """
         labels = list(labels or DEFAULT_LABELS.values())
         tokenizer = train_tokenizer(
             texts, labels=labels, vocab_size=vocab_size, max_text_tokens=max_text_tokens
         )
         return cls(
-            _feature_extractor(do_normalize=False),
+            Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=True),
             tokenizer,
             labels=labels,
             rationale_format=rationale_format,
@@ -432,19 +401,18 @@ class MmsrProcessor(ProcessorMixin):
         """The processor that goes with `MmsrForSentimentReasoning.from_encoders`.
 
         Args:
-            audio: Hub id or folder of the speech encoder; its own preprocessor tells if each utterance's
-                level is normalised away. None or `timm/<model>` = the level is kept.
-            text: Hub id or folder of the text encoder, whose tokenizer is taken; None without one
-                (`fusion="audio_only"`): the decoder's tokenizer then reads transcripts, if there are any.
-            decoder: Hub id or folder of a pretrained decoder, whose own tokenizer is kept beside the text
-                encoder's; None, or the name of a preset, for a decoder that shares the text encoder's.
-            labels: label names in the order of their ids.
-            text_prefix: put before every transcript.
-            rationale_format: the model's; unless it is `none`, each label's token is added to the decoder's
-                tokenizer.
+            audio: Hub id or folder of the speech encoder, whose preprocessor decides whether each utterance's
+                level is normalised. With None or `timm/<model>` the level is kept.
+            text: Hub id or folder of the text encoder, whose tokenizer is taken; with None the decoder's
+                tokenizer reads transcripts.
+            decoder: Hub id or folder of a pretrained decoder, whose tokenizer is kept beside the text
+                encoder's; None or a preset's name for a decoder that shares the text encoder's.
+            labels: See the class.
+            text_prefix: See the class.
+            rationale_format: See the class; unless it is `none`, each label's token is added.
 
         Raises:
-            ValueError: neither a text encoder nor a pretrained decoder, hence no tokenizer.
+            ValueError: Neither a text encoder nor a pretrained decoder.
         """
         decoder = None if decoder in PRESETS else decoder
         if text is None and decoder is None:
@@ -462,7 +430,7 @@ class MmsrProcessor(ProcessorMixin):
         if text is not None and tokenizers[0].model_max_length > _NO_LIMIT:
             tokenizers[0].model_max_length = _positions(AutoConfig.from_pretrained(text))
         processor = cls(
-            _feature_extractor(do_normalize=do_normalize),
+            Wav2Vec2FeatureExtractor(do_normalize=do_normalize, return_attention_mask=True),
             tokenizers[0],
             tokenizers[1] if len(tokenizers) > 1 else None,
             labels=list(labels) if labels else None,
@@ -474,26 +442,15 @@ class MmsrProcessor(ProcessorMixin):
         return processor
 
 
-_NO_LIMIT = 10**6
-"""Tokenizers of transformers that know no limit have a far larger number."""
+_NO_LIMIT = 10**6  # transformers' number for no limit is far larger
 
 
 def _positions(config: PreTrainedConfig) -> int:
-    """Longest text in tokens of a text encoder; models of RoBERTa's kind count from their padding's id on."""
+    """Longest text of a text encoder in tokens; models of RoBERTa's kind count from their padding's id on."""
     offset = 0
     if any(name in config.model_type for name in ("roberta", "camembert", "mpnet")):
         offset = (config.pad_token_id or 0) + 1
     return getattr(config, "max_position_embeddings", _NO_LIMIT) - offset
-
-
-def _feature_extractor(*, do_normalize: bool) -> Wav2Vec2FeatureExtractor:
-    return Wav2Vec2FeatureExtractor(
-        feature_size=1,
-        sampling_rate=16_000,
-        padding_value=0.0,
-        do_normalize=do_normalize,
-        return_attention_mask=True,
-    )
 
 
 def _rows(values: Any) -> list[Any] | None:
@@ -523,31 +480,29 @@ def padded_states(states: list[torch.Tensor | None]) -> dict[str, torch.Tensor]:
     }
 
 
-def _check_rows(
-    texts: list[str | None] | None,
-    waveforms: list[np.ndarray | None] | None,
-    states: list[torch.Tensor | None] | None,
-) -> None:
-    rows = len(next(given for given in (texts, waveforms, states) if given is not None))
-    for row in range(rows):
-        text = None if texts is None else texts[row]
-        audio = None if waveforms is None else waveforms[row]
-        if text is None and audio is None and (states is None or states[row] is None):
+def _check_rows(**columns: list[Any] | None) -> None:
+    """Check the number of rows, and each row's audio and text."""
+    given = {name: column for name, column in columns.items() if column is not None}
+    inputs = [given[name] for name in ("text", "audio", "audio_features") if name in given]
+    if not inputs:
+        raise ValueError("nothing to process: pass text, audio, or both")
+    counts = {name: len(column) for name, column in given.items()}
+    if len(set(counts.values())) > 1:
+        raise ValueError(f"rows do not match in number: {counts}")
+    for row, values in enumerate(zip(*inputs, strict=True)):
+        if all(value is None for value in values):
             raise ValueError(f"row {row} has neither audio nor text; accepted: at least one of them")
+        text, audio = (given[name][row] if name in given else None for name in ("text", "audio"))
         if text is not None and not text.strip():
-            raise ValueError(f"row {row}: text is empty; accepted: words, or None for an absent transcript")
+            raise ValueError(f"row {row}: text is empty; accepted: words, or None")
         if audio is None:
             continue
         if audio.ndim != 1:
             raise ValueError(f"row {row}: audio has shape {audio.shape}; accepted: one channel, [samples]")
         if not len(audio):
-            raise ValueError(
-                f"row {row}: audio has no samples; accepted: a waveform, or None for absent audio"
-            )
+            raise ValueError(f"row {row}: audio has no samples; accepted: a waveform, or None")
         if not np.isfinite(audio).all():
-            raise ValueError(
-                f"row {row}: audio holds NaN or infinite samples; accepted: finite numbers, -1 to 1"
-            )
+            raise ValueError(f"row {row}: audio holds NaN or infinite samples; accepted: finite numbers")
 
 
 AutoProcessor.register(MmsrConfig, MmsrProcessor)

@@ -1,4 +1,4 @@
-"""Training a tokenizer for transcripts and rationales, and the tokens that stand for labels.
+"""Training a tokenizer for transcripts and rationales, and the tokens of labels.
 
 texts ─► NFC ─► words and punctuation ─► byte-pair encoding, with a token for each byte
 """
@@ -24,21 +24,17 @@ def label_token(label: str) -> str:
 def train_tokenizer(
     texts: Iterable[str], *, labels: Sequence[str], vocab_size: int, max_text_tokens: int
 ) -> PreTrainedTokenizerFast:
-    """Train a tokenizer by byte-pair encoding.
-
-    By it the words of a small corpus become whole tokens, which a decoder learns to quote sooner than
-    fragments. What is not in the vocabulary is written in bytes, so every script can be. Equal texts give
-    equal tokenizers.
+    """Train a tokenizer by byte-pair encoding; unknown characters are written in bytes.
 
     Args:
-        texts: What to train on.
+        texts: What to train on; equal texts give equal tokenizers.
         labels: Label names, each of which gets a special token.
         vocab_size: Most tokens of the vocabulary, special tokens and bytes included.
-        max_text_tokens: Longest text of the tokenizer, in tokens.
+        max_text_tokens: Longest text in tokens.
 
     Raises:
-        ValueError: The texts are empty, or `vocab_size` does not hold the bytes, the special tokens and every
-            character of the texts.
+        ValueError: The texts are empty, or `vocab_size` is too small for the bytes, the special tokens and
+            the texts' characters.
     """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
@@ -55,22 +51,16 @@ def train_tokenizer(
         vocab_size=vocab_size - _BYTES, special_tokens=special, min_frequency=2, show_progress=False
     )
     tokenizer.train_from_iterator(texts, trainer)
-    # The trainer knows no byte fallback: what it learned goes into a model that has it, with all bytes.
+    # the trainer has no byte fallback: copy what it learned into a model that has it
     learned = json.loads(tokenizer.to_str())["model"]
     vocab = dict(learned["vocab"])
     for byte in range(_BYTES):
         vocab.setdefault(f"<0x{byte:02X}>", len(vocab))
-    tokenizer.model = models.BPE(
-        vocab=vocab,
-        merges=[tuple(pair) for pair in learned["merges"]],
-        unk_token="<unk>",
-        byte_fallback=True,
-    )
+    merges = [tuple(pair) for pair in learned["merges"]]
+    tokenizer.model = models.BPE(vocab=vocab, merges=merges, unk_token="<unk>", byte_fallback=True)
     tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace()])
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>",
-        pair="<s> $A </s> $B </s>",
-        special_tokens=[("<s>", 0), ("</s>", 2)],
+        single="<s> $A </s>", pair="<s> $A </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,

@@ -126,7 +126,7 @@ def test_no_words_break_out_of_the_page(answer, wave):
     assert all(source.startswith("data:") for source in sources) and "url(" not in html
 
 
-def test_sound_that_is_gone_or_too_long_is_told(answer, tmp_path):
+def test_missing_or_long_sound_is_reported(answer, tmp_path):
     page = Page(Answer(answer, {"audio": str(tmp_path / "gone.wav"), "text": "so kind"})._repr_html_())
     assert "gone.wav: does not exist" in page.text and not page.named("audio")
     page = Page(Answer(answer, {"audio": (np.full(61 * RATE, 0.1), RATE)})._repr_html_())
@@ -136,5 +136,5 @@ def test_sound_that_is_gone_or_too_long_is_told(answer, tmp_path):
 def test_what_was_not_asked_for_is_not_shown(answer):
     page = Page(Answer({**answer, "rationale": None})._repr_html_())
     assert "Rationale" not in page.text and "Transcript" not in page.text and "None" not in page.text
-    heard = Page(Answer({**answer, "transcript": None}, {"text": None})._repr_html_())
-    assert "heard no words" in heard.text
+    transcribed = Page(Answer({**answer, "transcript": None}, {"text": None})._repr_html_())
+    assert "found no words" in transcribed.text

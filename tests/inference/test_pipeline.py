@@ -290,7 +290,7 @@ def test_a_model_of_labels_only(
         (
             {"text": "kind"},
             {"beams": 2},
-            r"unknown argument\(s\) beams; accepted: load_audio, sampling_rate, asr, forced_label",
+            r"unknown argument\(s\) beams; accepted: load_audio, sampling_rate, progress, asr",
         ),
         (
             {"text": "kind"},

@@ -16,6 +16,7 @@ from transformers import (
 
 from mmsr.model.configuration import RATIONALE_FORMATS, MmsrConfig
 from mmsr.model.decoders import (
+    CACHE,
     DECODER_CLASSES,
     CrossAttentionDecoder,
     LabelGrammar,
@@ -128,7 +129,7 @@ def test_a_memory_without_its_padding_and_a_cache_give_the_same(decoder_type: st
     cache, steps = None, []
     for new in (ids[:, :2], ids[:, 2:3], ids[:, 3:]):
         answer = decoder(memory, MASK, input_ids=new, cache=cache, use_cache=True)
-        cache = answer.cache
+        cache = answer[CACHE]
         steps.append(answer.logits)
     assert_close(torch.cat(steps, 1), whole, atol=2e-5, rtol=1e-4)
     embedded = decoder.model.get_input_embeddings()(ids)
@@ -180,7 +181,7 @@ def test_the_encoder_of_an_encoder_decoder_is_taken_out_and_the_rest_carried_ove
     assert_close(ours, pretrained(encoder_outputs=(memory,), decoder_input_ids=ids).logits)
 
 
-def test_a_decoder_without_pretrained_cross_attention_says_what_is_new(
+def test_new_cross_attention_of_a_pretrained_decoder_is_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     pretrained = lively(AutoModelForCausalLM.from_config(part("prefix", "gpt2")))
@@ -314,7 +315,7 @@ def test_padding_takes_no_room_in_a_window(model_type: str):
     alone = decoder(memory[1:, 1:3], mask[1:, 1:3], input_ids=ids[1:], prompt_ids=prompt[1:, :1]).logits
     assert_close(alone[0], whole[1], atol=2e-5, rtol=1e-4)
     first = decoder(memory, mask, input_ids=ids[:, :2], use_cache=True, **given)
-    rest = decoder(memory, mask, input_ids=ids[:, 2:], cache=first.cache, **given)
+    rest = decoder(memory, mask, input_ids=ids[:, 2:], cache=first[CACHE], **given)
     assert_close(torch.cat([first.logits, rest.logits], 1), whole, atol=2e-5, rtol=1e-4)
 
 

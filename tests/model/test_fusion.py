@@ -18,9 +18,15 @@ from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.pooling import POOLING_CLASSES
 
 AUDIO_MASK = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+
+
 TEXT_MASK = torch.tensor([[1, 1, 0], [1, 1, 1]])
+
+
 LATENT_MASK = torch.ones(2, 4, dtype=torch.long)
 
+
+# mask of each fusion's memory
 MASKS = {name: torch.cat([AUDIO_MASK, TEXT_MASK], 1) for name in FUSIONS} | {
     "audio_to_text": TEXT_MASK,
     "text_to_audio": AUDIO_MASK,
@@ -28,16 +34,16 @@ MASKS = {name: torch.cat([AUDIO_MASK, TEXT_MASK], 1) for name in FUSIONS} | {
     "text_only": TEXT_MASK,
     "audio_only": AUDIO_MASK,
 }
-"""Mask of each fusion's memory."""
 
-LOOKS = {
+
+# masks of queries and keys of each of a layer's attentions
+ATTENTION_MASKS = {
     "cross_attention": ((TEXT_MASK, AUDIO_MASK), (AUDIO_MASK, TEXT_MASK)),
     "audio_to_text": ((TEXT_MASK, AUDIO_MASK),),
     "text_to_audio": ((AUDIO_MASK, TEXT_MASK),),
     "merged": ((MASKS["merged"], MASKS["merged"]),),
     "bottleneck": tuple((torch.cat([mask, LATENT_MASK], 1),) * 2 for mask in (TEXT_MASK, AUDIO_MASK)),
 }
-"""Masks of queries and keys of each of a layer's attentions, for the fusions that have any."""
 
 
 def config(fusion: str = "cross_attention", attention: str = "eager", **overrides: object) -> MmsrConfig:
@@ -58,9 +64,6 @@ def build(fusion: str, attention: str = "eager", **overrides: object) -> nn.Modu
 @pytest.fixture
 def streams() -> tuple[Tensor, Tensor]:
     return torch.randn(2, 5, 32), torch.randn(2, 3, 32)
-
-
-# ---------------------------------------------------------------------- what every fusion keeps to
 
 
 def test_every_fusion_and_pooling_has_its_name():
@@ -84,15 +87,15 @@ def test_one_signature(streams: tuple[Tensor, Tensor], fusion: str, layers: int)
     )
     assert torch.equal(mask, MASKS[fusion])
     assert memory.shape == (*mask.shape, 32)
-    assert len(attentions) == (layers if fusion in LOOKS else 0)
+    assert len(attentions) == (layers if fusion in ATTENTION_MASKS else 0)
 
 
-@pytest.mark.parametrize("fusion", LOOKS)
+@pytest.mark.parametrize("fusion", ATTENTION_MASKS)
 def test_attentions_are_distributions_over_real_positions(streams: tuple[Tensor, Tensor], fusion: str):
     audio, text = streams
     _, _, attentions = build(fusion, fusion_layers=2)(audio, AUDIO_MASK, text, TEXT_MASK)
     for layer in attentions:
-        for weights, (queries, keys) in zip(layer, LOOKS[fusion], strict=True):
+        for weights, (queries, keys) in zip(layer, ATTENTION_MASKS[fusion], strict=True):
             assert weights.shape == (2, 4, queries.shape[1], keys.shape[1])
             assert_close(weights.sum(-1), torch.ones(weights.shape[:3]))
             hidden = keys[:, None, None].expand_as(weights) == 0
@@ -143,9 +146,6 @@ def test_every_position_of_the_memory_reacts_to_what_the_fusion_uses(
         memory, _, _ = module(other[0], AUDIO_MASK, other[1], TEXT_MASK)
         moved = (memory - plain).abs().amax(-1)[mask == 1]
         assert moved.min() > 1e-3 if used else moved.max() == 0
-
-
-# ---------------------------------------------------------------------- parity with the papers
 
 
 def linear(layer: nn.Linear, states: Tensor) -> Tensor:
@@ -267,6 +267,8 @@ SEQUENCES: dict[str, Callable[..., Tensor]] = {
     "merged": plain_merged,
     "bottleneck": plain_bottleneck,
 }
+
+
 FORMULAS: dict[str, Callable[..., Tensor]] = {
     "gated": plain_gated,
     "low_rank": plain_low_rank,
@@ -349,9 +351,6 @@ def test_a_fresh_models_fusion_starts_as_the_papers_do():
     assert factors[:, -1].abs().min() > 0
 
 
-# ---------------------------------------------------------------------- adding one
-
-
 class Sum(nn.Module):
     """The smallest fusion: both streams, each position plus one learned vector."""
 
@@ -420,47 +419,12 @@ def test_gradient_checkpointing_covers_the_fusions_layers(
     assert_close(gradients[1], gradients[0])
 
 
-# ---------------------------------------------------------------------- attention and pooling
-
-
 def test_attention_weights_are_dropped_in_training_alone():
     query, key = torch.randn(1, 2, 3, 4), torch.randn(1, 2, 5, 4)
     module = torch.nn.Module()
     _, dropped = layers.eager_attention(module.train(), query, key, key, None, dropout=0.5)
     _, kept = layers.eager_attention(module.eval(), query, key, key, None, dropout=0.5)
     assert (dropped == 0).any() and (kept > 0).all()
-
-
-def test_mean_and_statistics_pooling_read_real_positions_alone():
-    memory = torch.randn(2, 5, 32)
-    mean, statistics = (POOLING_CLASSES[name](config()) for name in ("mean", "statistics"))
-    pooled, both = mean(memory, AUDIO_MASK), statistics(memory, AUDIO_MASK)
-    assert both.shape == (2, 64)
-    for row, length in ((0, 5), (1, 3)):
-        real = memory[row, :length]
-        assert_close(pooled[row], real.mean(0))
-        deviation = (real.var(0, unbiased=False) + 1e-6).sqrt()
-        assert_close(both[row], torch.cat([real.mean(0), deviation]))
-
-
-def test_statistics_pooling_of_one_position_has_a_finite_gradient():
-    memory = torch.randn(1, 3, 32, requires_grad=True)
-    POOLING_CLASSES["statistics"](config())(memory, torch.tensor([[1, 0, 0]])).sum().backward()
-    assert memory.grad is not None and memory.grad.isfinite().all()
-
-
-def test_attention_pooling_weighs_positions_by_a_learned_query():
-    module = POOLING_CLASSES["attention"](config()).eval()
-    torch.nn.init.normal_(module.query)
-    memory = torch.randn(2, 5, 32)
-    pooled = module(memory, AUDIO_MASK)
-    attention = module.attention
-    expected, _ = attention(module.query.expand(2, 1, 32), memory, AUDIO_MASK)
-    assert_close(pooled, expected[:, 0])
-    alone = module(memory[1:, :3], AUDIO_MASK[1:, :3])
-    assert_close(pooled[1:], alone)
-    torch.nn.init.normal_(module.query)
-    assert not torch.allclose(module(memory, AUDIO_MASK), pooled)
 
 
 def test_the_fusion_that_the_documentation_adds_works(monkeypatch: pytest.MonkeyPatch):

@@ -86,7 +86,7 @@ def test_given_targets_do_not_leak_into_generation(make_model: MakeModel, batch:
 
 @pytest.mark.parametrize("beams", [1, 2])
 @pytest.mark.parametrize("fusion", ["cross_attention", "audio_only"])
-def test_generation_from_audio_alone_hears_no_transcript(
+def test_generation_from_audio_alone_reads_no_transcript(
     make_model: MakeModel, batch: Batch, fusion: str, beams: int
 ):
     model = make_model(fusion=fusion)
@@ -120,7 +120,7 @@ def test_the_first_source_that_is_given_tells_the_batch(make_model: MakeModel, b
     )
 
 
-def test_a_transcripts_states_are_heard_in_generation(make_model: MakeModel, ragged: Batch):
+def test_generation_reads_stored_states_of_a_transcript(make_model: MakeModel, ragged: Batch):
     """Alone and beside audio, with their mask and without."""
     model = make_model()
     heard = {name: ragged[name] for name in ("input_values", "input_values_mask")}
@@ -172,7 +172,7 @@ def test_a_label_is_forced_by_number_list_or_tensor(
     assert model.written_labels(written).tolist() == [1, 1, 1]
 
 
-def test_a_text_given_in_part_is_gone_on_with_to_the_forced_label(make_model: MakeModel, batch: Batch):
+def test_a_partial_text_is_continued_to_the_forced_label(make_model: MakeModel, batch: Batch):
     model = make_model(rationale_format="pre_thinking")
     begun = torch.tensor([[0, 30], [0, 40], [0, 50]])
     forced = torch.tensor([2, 0, 1])

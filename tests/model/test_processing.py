@@ -12,9 +12,9 @@ from transformers import AutoProcessor, AutoTokenizer, Wav2Vec2FeatureExtractor
 
 from mmsr.model.configuration import MmsrConfig
 from mmsr.model.processing import MmsrProcessor
-from mmsr.model.tokenizer import SPECIAL_TOKENS, label_token
 
 Waveforms = list[np.ndarray]
+
 
 SCRIPTS = [
     "bác sĩ rất tận tâm, cảm ơn nhiều",
@@ -24,9 +24,6 @@ SCRIPTS = [
     "طبيب ممتاز",
     "a line\nand a\ttab",
 ]
-
-
-# ---------------------------------------------------------------------- tensors
 
 
 def test_both_modalities_of_a_batch(processor: MmsrProcessor, waveforms: Waveforms):
@@ -162,9 +159,6 @@ def test_words_that_spell_a_special_token_stay_words(processor: MmsrProcessor):
     assert plain == processor.tokenizer(["kind words < s > 3 < 4"])["input_ids"]
 
 
-# ---------------------------------------------------------------------- lengths
-
-
 def test_what_is_too_long_is_cut_with_one_warning_and_a_count(
     processor: MmsrProcessor, caplog: pytest.LogCaptureFixture
 ):
@@ -196,13 +190,6 @@ def test_a_length_in_tokens_leaves_the_audio_alone(processor: MmsrProcessor, wav
     assert padded["input_values"].shape == (3, 6000)
 
 
-# ---------------------------------------------------------------------- what raises
-
-
-def bad(index: int, value: np.ndarray, waveforms: Waveforms) -> Waveforms:
-    return [*waveforms[:index], value, *waveforms[index + 1 :]]
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -216,14 +203,14 @@ def bad(index: int, value: np.ndarray, waveforms: Waveforms) -> Waveforms:
             "row 1 has neither audio nor text; accepted: at least one of them",
         ),
         ({"text": ["a", None]}, "row 1 has neither audio nor text"),
-        ({"text": ["a", " \n"]}, "row 1: text is empty; accepted: words, or None for an absent transcript"),
+        ({"text": ["a", " \n"]}, "row 1: text is empty; accepted: words, or None"),
         (
             {"audio": [np.ones(9), np.ones((2, 400))]},
             r"row 1: audio has shape \(2, 400\); accepted: one channel, \[samples\]",
         ),
         (
             {"audio": [np.ones(0)]},
-            "row 0: audio has no samples; accepted: a waveform, or None for absent audio",
+            "row 0: audio has no samples; accepted: a waveform, or None",
         ),
         (
             {"audio": [np.array([0.0, np.nan])]},
@@ -265,9 +252,6 @@ def test_labels_without_tokens_raise_until_they_have_some(trained_processor: Mms
     assert processor.decode_rationales(torch.tensor([[0, size, 2]])) == [""]
 
 
-# ---------------------------------------------------------------------- a trained tokenizer
-
-
 @pytest.mark.parametrize("text", SCRIPTS)
 def test_any_script_survives_the_round_trip(processor: MmsrProcessor, text: str):
     """Also scripts that the tokenizer has not seen, as bytes; what is decomposed comes back composed."""
@@ -279,39 +263,11 @@ def test_any_script_survives_the_round_trip(processor: MmsrProcessor, text: str)
         assert decoded == unicodedata.normalize("NFC", text)
 
 
-def test_special_tokens_come_first_and_training_is_reproducible(trained_processor: MmsrProcessor):
-    texts = ["the doctor was very kind to me", "nobody listened and I am angry"] * 3
-    first, second = (MmsrProcessor.train(texts, labels=["bad", "good"], vocab_size=320) for _ in range(2))
-    assert first.tokenizer.get_vocab() == second.tokenizer.get_vocab()
-    tokens = [*SPECIAL_TOKENS, label_token("bad"), label_token("good")]
-    assert first.tokenizer.convert_tokens_to_ids(tokens) == list(range(7))
-    assert first.label_token_ids == [5, 6]
-    assert len(first.tokenizer) <= 320 and len(trained_processor.tokenizer) <= 340
-    assert not first.feature_extractor.do_normalize
-
-
-@pytest.mark.parametrize("vocab_size", [100, 264, 265])
-def test_a_vocabulary_too_small_for_bytes_and_letters_raises(vocab_size: int):
-    texts = ["the doctor was kind", "谢谢 😡"] * 5
-    with pytest.raises(ValueError, match=f"vocab_size={vocab_size} .* accepted: at least (.*)") as raised:
-        MmsrProcessor.train(texts, vocab_size=vocab_size)
-    least = int(str(raised.value).split()[-1])
-    assert len(MmsrProcessor.train(texts, vocab_size=least).tokenizer) <= least
-
-
-def test_nothing_to_train_on_raises():
-    with pytest.raises(ValueError, match="no text to train the tokenizer on"):
-        MmsrProcessor.train(["", "  "], vocab_size=400)
-
-
 def test_the_config_learns_of_the_processor(processor: MmsrProcessor):
     config = MmsrConfig.from_preset("tiny", **processor.config_kwargs())
     assert config.labels == processor.labels and config.sampling_rate == 16_000
     tokens = (config.pad_token_id, config.bos_token_id, config.eos_token_id, config.decoder_start_token_id)
     assert tokens == (1, 0, 2, 0)
-
-
-# ---------------------------------------------------------------------- on disk
 
 
 def test_saved_equals_loaded(trained_processor: MmsrProcessor, waveforms: Waveforms, tmp_path: Path):
@@ -370,7 +326,7 @@ def test_pretrained_encoders_bring_tokenizer_and_level(
     assert plain.text_prefix == "query: "
 
 
-def test_timm_hears_the_level(trained_processor: MmsrProcessor, tmp_path: Path):
+def test_timm_keeps_the_level(trained_processor: MmsrProcessor, tmp_path: Path):
     """There is no preprocessor to ask, on the Hub or elsewhere: the log-mel is made inside the model."""
     trained_processor.tokenizer.save_pretrained(tmp_path)
     processor = MmsrProcessor.from_encoders(audio="timm/resnet18.a1_in1k", text=tmp_path)

@@ -1,9 +1,4 @@
-"""What a timeline reads and leaves: speaker turns, transcripts with times; JSONL, CSV, subtitles, a page.
-
-RTTM ─► turns ──────────────────┐                  ┌─► .jsonl .csv .srt .vtt, summary.json
-                                ├─► the timeline ──┤
-SRT, VTT, table ─► cues ────────┘                  └─► .html: the page, its sound within or beside it
-"""
+"""The output files of a timeline: JSONL, CSV, SRT, VTT, an HTML page and summary.json."""
 
 from __future__ import annotations
 
@@ -34,11 +29,9 @@ if TYPE_CHECKING:
 Player = Literal["auto", "inline", "beside", "link", "none"]
 
 FORMATS = (".jsonl", ".csv", ".srt", ".vtt", ".html")
-# Up to so many seconds the sound is within the page: 2 MB of MP3, and a third more as text.
-_INLINE = 600.0
-# Kinds of audio that every browser plays as they are.
-_PLAYED = (".wav", ".mp3", ".flac", ".m4a", ".mp4")
-# Okabe and Ito's colours, which the colour-blind can distinguish, each for a white and a black background.
+_INLINE = 600.0  # seconds of sound in a page: 2 MB of MP3, a third more as base64
+_PLAYED = (".wav", ".mp3", ".flac", ".m4a", ".mp4")  # what every browser plays
+# Okabe and Ito's colours for the colour-blind, each for a white and a black background.
 _SENTIMENTS = {
     "negative": ("#c24e00", "#ff9d5c"),
     "neutral": ("#6b7480", "#a3adb8"),
@@ -54,9 +47,6 @@ _COLOURS = (
 )
 
 
-# ---------------------------------------------------------------------- writing
-
-
 def output_files(
     out: str | os.PathLike[str],
     *,
@@ -64,15 +54,13 @@ def output_files(
     player: Player = "auto",
     inputs: Sequence[str | os.PathLike[str]] = (),
 ) -> list[Path]:
-    """The files that a timeline leaves: that of a name with one of their endings, or all of a folder.
-
-    What would only fail when the timeline is written, which may be after hours, fails here.
+    """The files that `write_timeline` will write; raises before the hours that a timeline may take.
 
     Args:
         out: See `write_timeline`.
         audio: Path or URL of the recording.
         player: See `write_timeline`.
-        inputs: Files that are read, none of which may be written over.
+        inputs: Files that must not be overwritten.
 
     Raises:
         TimelineError: Another ending, one of the files is an input, or the page cannot link the recording.
@@ -106,22 +94,22 @@ def write_timeline(
     player: Player = "auto",
     progress: Progress | None = None,
 ) -> list[Path]:
-    """Write a timeline; each file appears whole. The same timeline gives the same bytes.
+    """Write a timeline. The same timeline gives the same bytes.
 
     Args:
-        timeline: What is written.
-        out: A folder for all forms, or a file, whose ending is its form.
-        player: Where the page's sound is: `inline` in the page as MP3 (16 kHz mono, 25 kbit/s); `beside` it,
-            the same as a file; `link`, the recording itself by its relative path; `none`; `auto` is inline up
-            to ten minutes and beside it from there.
-        progress: Called with task, seconds encoded and seconds in all.
+        timeline: The timeline.
+        out: A folder for all formats, or a file, whose ending is its format.
+        player: Sound of the page: `inline`, in the page as MP3 (16 kHz mono, 25 kbit/s); `beside`, the same
+            as a file beside it; `link`, the recording by its relative path; `none`; `auto`, inline up to ten
+            minutes, else beside.
+        progress: Called with the task, the encoded seconds and all seconds.
 
     Returns:
         The files.
 
     Raises:
-        TimelineError: See `output_files`; or the sound beside the page would be the recording itself.
-        AudioError: The page needs sound, and the recording cannot be read any more.
+        TimelineError: See `output_files`; or the sound beside the page would overwrite the recording.
+        AudioError: The page needs sound, and the recording cannot be read.
     """
     written = output_files(out, audio=timeline.audio, player=player)
     for path in written:
@@ -158,7 +146,7 @@ def _table(timeline: Timeline) -> Table:
 
 
 def _srt(timeline: Timeline) -> Iterator[str]:
-    """SubRip has no escapes: what players would take for a tag or for times gets an unseen word joiner."""
+    """SubRip has no escapes: a word joiner breaks what players would take for a tag or for times."""
     for number, part in enumerate(timeline.segments, start=1):
         speaker = f"{part.speaker}: " if part.speaker else ""
         lines = [f"[{part.label} {part.score:.2f}] {speaker}{part.text or ''}", part.rationale or ""]
@@ -185,26 +173,23 @@ def _vtt(timeline: Timeline) -> Iterator[str]:
 
 
 def stamp(seconds: float, mark: str) -> str:
-    """A time as subtitles have it, such as 00:01:02,500."""
+    """A time in subtitles, such as 00:01:02,500."""
     whole, thousandths = divmod(round(1000 * seconds), 1000)
     return f"{whole // 3600:02d}:{whole // 60 % 60:02d}:{whole % 60:02d}{mark}{thousandths:03d}"
 
 
 def clock(seconds: float) -> str:
-    """A time for a person: 1:02, or 1:02:03 from an hour on."""
+    """A time for a reader: 1:02, or 1:02:03 from an hour on."""
     whole = int(seconds)
     hours, minutes = divmod(whole // 60, 60)
     return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
 
 
 def colours(labels: Sequence[str]) -> list[tuple[str, str]]:
-    """A colour for light and one for dark surroundings for each label."""
+    """The colours of each label, on white and on black."""
     if all(label in _SENTIMENTS for label in labels):
         return [_SENTIMENTS[label] for label in labels]
     return [_COLOURS[place % len(_COLOURS)] for place in range(len(labels))]
-
-
-# ---------------------------------------------------------------------- the page
 
 
 def _write_page(timeline: Timeline, path: Path, player: Player, progress: Progress | None) -> None:
@@ -229,7 +214,7 @@ def _write_page(timeline: Timeline, path: Path, player: Player, progress: Progre
 
 
 def _sound(timeline: Timeline, page: Path, player: Player, progress: Progress | None) -> str | None:
-    """What the page's player plays: a data URI, a relative path, or nothing."""
+    """The source of the page's player: a data URI, a path or URL, or None."""
     if player == "auto":
         player = "inline" if timeline.seconds <= _INLINE else "beside"
     if player == "none":
@@ -251,10 +236,7 @@ def _sound(timeline: Timeline, page: Path, player: Player, progress: Progress | 
 
 
 def _encode(timeline: Timeline, to: Path | io.BytesIO, progress: Progress | None) -> None:
-    """The recording as MP3: every browser plays it, and libsndfile writes the same bytes each time.
-
-    (Its Ogg files have a random serial number.)
-    """
+    """The recording as MP3, which has the same bytes each time (libsndfile's Ogg has a random number)."""
     done, total = 0, round(timeline.seconds)
     with soundfile.SoundFile(
         to, "w", 16_000, 1, format="MP3", subtype="MPEG_LAYER_III", compression_level=0.5
@@ -269,7 +251,7 @@ def _encode(timeline: Timeline, to: Path | io.BytesIO, progress: Progress | None
 
 
 def as_text(summary: dict[str, Any]) -> str:
-    """A timeline's summary for a person."""
+    """A timeline's summary for a reader."""
     lines = [
         f"{clock(summary['seconds'])} long, {summary['segments']:,} segments,"
         f" {clock(summary['speech_seconds'])} of speech"

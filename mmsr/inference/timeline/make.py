@@ -7,8 +7,7 @@
     Timeline ◄── JOURNAL, a line for each batch ◄── label, probabilities, rationale, batch by batch
 
 Memory does not grow with the recording. The journal begins with a fingerprint of audio, weights and settings.
-A killed run, started again, resumes after its last whole batch. The batches are the same, and so is the
-result, byte for byte.
+A killed run resumes after its last whole batch, with the same result, byte for byte.
 """
 
 from __future__ import annotations
@@ -35,8 +34,7 @@ from mmsr.speech.recogniser import Transcriber
 
 logger = logging.getLogger(__name__)
 
-# Segments are sorted by length within so many batches: less padding, and a kill still costs one batch.
-_SORTED_BATCHES = 16
+_SORTED_BATCHES = 16  # segments are sorted by length within so many batches, for less padding
 _MOMENTS = 3
 
 
@@ -45,15 +43,15 @@ class AnsweredSegment:
     """A segment of a recording with the model's answer.
 
     Attributes:
-        start: Its beginning in seconds.
-        end: Its end in seconds.
-        speaker: Who talks, None where that is not known.
-        text: Its words, None where there are none.
-        label: The answer, after smoothing where that was asked for.
+        start: In seconds.
+        end: In seconds.
+        speaker: None if unknown.
+        text: None if there are no words.
+        label: The predicted label, after smoothing if any.
         score: Its probability.
         scores: Probability of each label.
-        rationale: The reason for the model's label, None where it writes none.
-        alone: With smoothing `label` and `scores` of the segment by itself, which the rationale explains.
+        rationale: None if the model writes none.
+        alone: With smoothing, `label` and `scores` before it, which the rationale explains.
     """
 
     start: float
@@ -68,13 +66,12 @@ class AnsweredSegment:
 
     @property
     def seconds(self) -> float:
-        """Its length."""
+        """Length in seconds."""
         return self.end - self.start
 
     def as_row(self) -> dict[str, Any]:
-        """Its fields by name; `alone` where there was smoothing."""
-        row = asdict(self)
-        return row if self.alone is not None else {key: row[key] for key in row if key != "alone"}
+        """The fields by name; `alone` only after smoothing."""
+        return {name: value for name, value in asdict(self).items() if name != "alone" or value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,12 +91,12 @@ class Timeline:
     segments: tuple[AnsweredSegment, ...]
 
     def smoothed(self, seconds: float) -> Timeline:
-        """The timeline with each segment's probabilities averaged with those of its speaker around it.
+        """The timeline with probabilities averaged over neighbouring segments of the same speaker.
 
         Weights are the segments' lengths times a Gaussian of the distance between their middles.
 
         Args:
-            seconds: Standard deviation of the Gaussian; about two thirds of the weight lie within it.
+            seconds: Standard deviation of the Gaussian.
 
         Raises:
             TimelineError: `seconds` is not positive.
@@ -130,8 +127,7 @@ class Timeline:
     def summary(self) -> dict[str, Any]:
         """Seconds and segments of each label, seconds of each speaker by label, and the strongest moments.
 
-        `moments` has, of each label, those of its own segments in which it is most probable: a rationale
-        explains the segment's label, and no other.
+        `moments` has the segments of each label in which it is most probable.
         """
         speakers = sorted({part.speaker for part in self.segments if part.speaker is not None})
 
@@ -191,16 +187,16 @@ def make_timeline(
         audio: Path or URL of the recording, in any format that `Audio` reads.
         pipe: The model.
         settings: How speech is cut.
-        turns: Speaker turns, which then are the segments instead of what silero-vad finds. Turns of a speaker
-            with at most `settings.max_silence` and nobody else between them are one; what is shorter than
-            `settings.min_seconds` is left out.
-        transcript: Words with times; each goes to the segment in which most of it is.
-        transcriber: A recogniser, which transcribes each segment, instead of a transcript.
+        turns: Speaker turns, which replace silero-vad's segments. Turns of a speaker with at most
+            `settings.max_silence` and nobody else between them are joined; those shorter than
+            `settings.min_seconds` are left out.
+        transcript: Words with times; each goes to the segment with most of it.
+        transcriber: A recogniser, in place of a transcript.
         language: The spoken language, for the recogniser.
         batch_size: Segments at a time.
         num_beams: Beams of the rationale's generation.
-        journal: File from which a killed run is resumed (see the module's docstring); one of another
-            recording or of other settings begins anew.
+        journal: File from which a killed run is resumed; one of another recording or of other settings is
+            overwritten.
         progress: Called with task, done and total.
 
     Raises:
@@ -225,11 +221,11 @@ def make_timeline(
         "transcript": None if transcript is None else [asdict(cue) for cue in transcript],
         "recogniser": None if transcriber is None else [transcriber.fingerprint, language],
         "batches": [batch_size, _SORTED_BATCHES, num_beams],
-        "version": 1,  # of this module's way to use them
+        "version": 1,  # of this module
     }
     fingerprint = hashlib.sha256(json.dumps(made_from, sort_keys=True, default=str).encode()).hexdigest()
     with _Known(journal, fingerprint) as known:
-        if known.turns is None or not known.complete:
+        if known.turns is None or len(known.answers) < len(known.turns):
             with Recording(audio, progress=progress) as recording:
                 if known.turns is None:
                     known.begin(_segments(recording, settings, turns, progress), recording.seconds)
@@ -254,12 +250,8 @@ def make_timeline(
             logger.warning(
                 "%s: %d segments without words are left out: the model reads words alone", audio, left_out
             )
-        return Timeline(
-            audio=audio,
-            seconds=known.seconds,
-            labels=tuple(pipe.model.config.labels),
-            segments=tuple(found),
-        )
+        labels = tuple(pipe.model.config.labels)
+        return Timeline(audio=audio, seconds=known.seconds, labels=labels, segments=tuple(found))
 
 
 def _check(
@@ -289,7 +281,7 @@ def _check(
 def _segments(
     recording: Recording, settings: Segmentation, turns: Sequence[Turn] | None, progress: Progress | None
 ) -> list[Turn]:
-    """Segments in order, their times in whole milliseconds, as every output has them."""
+    """Segments in order, with times in whole milliseconds."""
     parts: list[tuple[Segment, str | None]]
     if turns is None:
         parts = [(part, None) for part in speech_segments(recording, settings, progress=progress)]
@@ -307,7 +299,7 @@ def _segments(
 
 
 def _joined(turns: Sequence[Turn], recording: Recording, settings: Segmentation) -> list[Turn]:
-    """Turns as segments: joined over short gaps, cut at the recording's end, short ones left out."""
+    """Turns, joined over short gaps and cut at the recording's end, without short ones."""
     joined: list[Turn] = []
     for turn in sorted(turns, key=lambda turn: (turn.start, turn.end)):
         if turn.start >= recording.seconds:
@@ -330,7 +322,7 @@ def _joined(turns: Sequence[Turn], recording: Recording, settings: Segmentation)
 
 
 def _words(turns: Sequence[Turn], transcript: Sequence[Cue]) -> list[str | None]:
-    """The words of each segment: those cues of which it holds the most."""
+    """The words of each segment: the cues that overlap it the most."""
     starts = np.array([turn.start for turn in turns])
     ends = np.array([turn.end for turn in turns])
     words: list[list[str]] = [[] for _ in turns]
@@ -338,7 +330,7 @@ def _words(turns: Sequence[Turn], transcript: Sequence[Cue]) -> list[str | None]
     for cue in sorted(transcript, key=lambda cue: (cue.start, cue.end)):
         if not cue.text:
             continue
-        # a cue of no length, as some recognisers have them, lies where its time is
+        # some recognisers write cues without a length
         shared = np.minimum(ends, cue.end) - np.maximum(starts, cue.start) + 1e-6
         if len(shared) and shared.max() > 0:
             words[int(shared.argmax())].append(cue.text)
@@ -365,7 +357,7 @@ def _answer(
     needs_words: bool,
     progress: Progress | None,
 ) -> None:
-    """Answer the batches that the journal lacks."""
+    """Answer the batches that are not in the journal."""
     turns = known.turns or []
     for batch in _batches(turns, batch_size):
         if batch[0] in known.answers:
@@ -379,17 +371,17 @@ def _answer(
         inputs = [{"audio": waves[row], "text": texts[row]} for row in rows]
         answers: dict[int, dict[str, Any] | None] = dict.fromkeys(batch)
         if inputs:
-            given = pipe(inputs, batch_size=len(inputs), num_beams=num_beams)
-            for row, answer in zip(rows, given, strict=True):
-                kept = {name: answer[name] for name in ("label", "score", "scores", "rationale")}
-                answers[batch[row]] = {"text": texts[row], **kept}
-        known.add(answers)
+            found = pipe(inputs, batch_size=len(inputs), num_beams=num_beams)
+            for row, answer in zip(rows, found, strict=True):
+                fields = {name: answer[name] for name in ("label", "score", "scores", "rationale")}
+                answers[batch[row]] = {"text": texts[row], **fields}
+        known.answer(answers)
         if progress:
             progress("answering", len(known.answers), len(turns))
 
 
 def _batches(turns: Sequence[Turn], size: int) -> Iterator[list[int]]:
-    """Places of segments of like length, always the same for the same segments."""
+    """Indices of segments of similar length."""
     window = size * _SORTED_BATCHES
     for first in range(0, len(turns), window):
         near = range(first, min(first + window, len(turns)))
@@ -397,44 +389,32 @@ def _batches(turns: Sequence[Turn], size: int) -> Iterator[list[int]]:
         yield from (order[start : start + size] for start in range(0, len(order), size))
 
 
-class _Known:
-    """What is known of a timeline, kept in a journal.
+class _Known(Journal):
+    """Segments and answers so far, kept in a journal.
 
-    After the fingerprint, the journal's second line holds the segments and the recording's length in seconds,
-    and each further line the answers of a batch by segment; null for a segment that the model cannot answer.
+    After the fingerprint, the second line has the segments and the recording's length in seconds, and each
+    further line the answers of a batch by segment, null for a segment without words that needs them.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None, fingerprint: str):
+        super().__init__(path, self._restore, fingerprint=fingerprint)
         self.turns: list[Turn] | None = None
         self.seconds = 0.0
         self.answers: dict[int, dict[str, Any] | None] = {}
-        self._journal = Journal(path, self._read, fingerprint=fingerprint)
 
-    def __enter__(self) -> _Known:
-        self._journal.__enter__()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._journal.__exit__(*error)
-
-    def _read(self, entry: dict[str, Any]) -> None:
+    def _restore(self, entry: dict[str, Any]) -> None:
         if "segments" in entry:
             self.turns = [Turn(**turn) for turn in entry["segments"]]
             self.seconds = entry["seconds"]
         else:
             self.answers |= {int(place): answer for place, answer in entry["answers"].items()}
 
-    @property
-    def complete(self) -> bool:
-        """Whether every segment has its answer."""
-        return self.turns is not None and len(self.answers) == len(self.turns)
-
     def begin(self, turns: list[Turn], seconds: float) -> None:
         """Keep the segments and the recording's length in seconds."""
         self.turns, self.seconds = turns, seconds
-        self._journal.add({"segments": [asdict(turn) for turn in turns], "seconds": seconds})
+        self.add({"segments": [asdict(turn) for turn in turns], "seconds": seconds})
 
-    def add(self, answers: dict[int, dict[str, Any] | None]) -> None:
+    def answer(self, answers: dict[int, dict[str, Any] | None]) -> None:
         """Keep a batch's answers."""
         self.answers |= answers
-        self._journal.add({"answers": answers})
+        self.add({"answers": answers})

@@ -1,4 +1,4 @@
-"""A recording's timeline from its files to its files, as `mmsr timeline` makes it."""
+"""From a recording's files to its timeline's files, as `mmsr timeline` does."""
 
 from __future__ import annotations
 
@@ -28,35 +28,35 @@ def run_timeline(
     num_beams: int = 1,
     progress: Progress | None = None,
 ) -> tuple[Timeline, list[Path]]:
-    """Make the timeline of a recording and write it; an interrupted run continues from its journal.
+    """Make the timeline of a recording and write it; a killed run is resumed from its journal.
 
     Args:
         audio: Path or URL of the recording.
-        model: Folder or Hub id of a checkpoint.
-        out: A folder for all forms, or a file; by default a folder here with the recording's name.
+        model: See `load_pipeline`.
+        out: See `write_timeline`; by default a folder here with the recording's name.
         turns: RTTM file with the speakers' turns.
-        transcript: Words with times: .srt, .vtt, or a table with columns start, end and text.
+        transcript: Words with times; see `read_cues`.
         asr: Folder or Hub id of a recogniser, in place of a transcript.
-        language: What is spoken, for the recogniser.
+        language: The spoken language, for the recogniser.
         settings: How speech is cut.
-        smooth: Average probabilities by a Gaussian of so many seconds; 0 leaves them.
-        player: Where the page's sound is, see `write_timeline`.
+        smooth: Seconds of `Timeline.smoothed`; 0 for none.
+        player: See `write_timeline`.
         batch_size: Segments at a time.
         num_beams: Beams of the rationale's generation.
         progress: Called with task, done and total.
 
     Returns:
-        The timeline and the files that were written.
+        The timeline and its files.
 
     Raises:
-        ValueError: Faults in an input, or `out` cannot be written; see `make_timeline` and `output_files`.
+        ValueError: An input is wrong, or `out` cannot be written; see `make_timeline` and `output_files`.
     """
     audio = os.fspath(audio)
     out = _default_folder(audio) if out is None else out
     inputs = [path for path in (audio, turns, transcript) if path is not None]
     first, *others = output_files(out, audio=audio, player=player, inputs=inputs)
     journal = first.with_name(f"{first.stem if others else first.name}.journal.jsonl")
-    # what may be wrong in these files shows before a model is loaded
+    # before a model is loaded, since these files may have errors
     given_turns = None if turns is None else read_turns(turns, recording=Path(audio).stem)
     cues = None if transcript is None else read_cues(transcript)
     recogniser = None
@@ -83,7 +83,7 @@ def run_timeline(
 
 
 def _default_folder(audio: str) -> Path:
-    """The folder of a recording's timeline where none is named; one that holds something else is refused."""
+    """The default folder of a recording's timeline."""
     folder = Path(Path(audio).stem)
     if folder.exists() and not any(folder.glob("timeline.*")):
         raise ValueError(f"{folder}/ is there and holds no timeline; accepted: --out with another folder")

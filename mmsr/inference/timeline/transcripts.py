@@ -1,4 +1,4 @@
-"""What is known of a recording beforehand: its transcript (SRT, VTT, TSV, JSONL) and its turns (RTTM)."""
+"""Reading a recording's transcript with times (SRT, VTT, tables) and its speaker turns (RTTM)."""
 
 from __future__ import annotations
 
@@ -13,18 +13,12 @@ from mmsr.data.manifest.tables import read_table
 
 
 class TimelineError(ValueError):
-    """Input or settings that make no timeline; the message is one line with what is accepted."""
+    """Input or settings from which no timeline can be made."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Turn:
-    """A stretch of a recording in which one speaker talks.
-
-    Attributes:
-        start: Its beginning in seconds.
-        end: Its end in seconds.
-        speaker: Who talks, None where that is not known.
-    """
+    """A part of a recording with one speaker (None if unknown), from `start` to `end` in seconds."""
 
     start: float
     end: float
@@ -40,22 +34,18 @@ class Cue:
     end: float
 
 
-# ---------------------------------------------------------------------- reading
-
-
 def read_turns(path: str | os.PathLike[str], *, recording: str | None = None) -> list[Turn]:
     """Speaker turns of an RTTM file (NIST RT-09, appendix A), in order.
 
     Lines are `SPEAKER file channel start duration <NA> <NA> speaker ...`; comments (`;;`) and the format's
-    other types of lines hold no turns and are passed over.
+    other types of lines are skipped.
 
     Args:
         path: The file.
-        recording: Name of the recording to take the turns of, in a file of several recordings.
+        recording: Name of the recording, in a file of several.
 
     Raises:
-        TimelineError: A line has too few fields or one that is no number, or there are no turns; the message
-            names file, line and field.
+        TimelineError: A line has too few fields or one that is no number, or there are no turns.
     """
     found: dict[str, list[Turn]] = {}
     for number, line in enumerate(_text(path).splitlines(), start=1):
@@ -98,8 +88,8 @@ def read_cues(path: str | os.PathLike[str]) -> list[Cue]:
     """A transcript with times: SRT, WebVTT, or a table with columns `start`, `end` (seconds) and `text`.
 
     Raises:
-        TimelineError: The file cannot be read so, or a time is none; the message names file and line or row.
-        ManifestError: A table cannot be read, or the file's ending is not known.
+        TimelineError: The file has another format, or a time is no number.
+        ManifestError: A table cannot be read, or has an unknown ending.
     """
     path = Path(path)
     if path.suffix.lower() in (".srt", ".vtt"):

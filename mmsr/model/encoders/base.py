@@ -3,13 +3,9 @@
     input_values [b, s] ──► AudioEncoder ──► states [b, f, l, d], mask [b, f]
     input_ids    [b, t] ──► TextEncoder  ──► states [b, t, l, d], mask [b, t]
 
-with l the kept layers (1 without a layer mix). Both wrap a transformers model (timm's through transformers'
-own wrapper). What they add is the handling of padding that those models lack: a row's states do not depend on
-what it is batched with, nor on the side that padding stands on, nor on what stands in it. `LayerMix` then
-turns l layers into one.
-
-A part is built in the whole model's dtype, not in the one that its own config was saved with (Whisper's says
-float16).
+with l the kept layers (1 without a layer mix). Both wrap a transformers model and handle padding: a row's
+states depend neither on its batch, nor on the side or content of its padding. A part is built in the dtype of
+the whole model, not in that of its own config (Whisper's says float16).
 """
 
 from __future__ import annotations
@@ -28,10 +24,10 @@ from mmsr.model.configuration import MmsrConfig
 
 @dataclass
 class Encoded:
-    """What an encoder returns.
+    """Output of an encoder.
 
-    `states [b, n, l, d]` of the kept layers, `mask [b, n]` (1 = real), and, where asked for, all the model's
-    `hidden_states` (`[b, n, d]` each, embeddings first) and `attentions` (`[b, h, n, n]` each).
+    `states [b, n, l, d]` of the kept layers, `mask [b, n]`; on request `hidden_states [b, n, d]` of all
+    layers, embeddings first, and `attentions [b, h, n, n]`.
     """
 
     states: Tensor
@@ -41,21 +37,17 @@ class Encoded:
 
     @classmethod
     def of(cls, output: Any, mask: Tensor, *, all_layers: bool) -> Encoded:
-        """A transformers output with all its layers, or its last.
-
-        The last is always the model's output, whose final layer norm some models leave out of
-        `hidden_states`.
-        """
+        """The output of a transformers model, with the states of all its layers or of the last."""
         below = output.hidden_states[:-1] if all_layers else ()
+        # some models leave the final layer norm out of `hidden_states`
         states = torch.stack((*below, output.last_hidden_state), dim=2)
         return cls(states, mask, output.hidden_states, output.attentions)
 
 
 class LayerMix(nn.Module):
-    """Learned softmax-weighted sum over layers, each layer-normed first.
+    """Learned softmax-weighted sum of layer-normed layers, `[b, n, l, d] -> [b, n, d]`.
 
-    `states [b, n, l, d] -> [b, n, d]`. With one layer it is the identity. After SUPERB (Yang et al. 2021,
-    arXiv 2105.01051).
+    With one layer it is the identity. After SUPERB (Yang et al. 2021, arXiv 2105.01051).
     """
 
     def __init__(self, layers: int) -> None:
@@ -73,13 +65,15 @@ class LayerMix(nn.Module):
 def to_front(
     values: Tensor, mask: Tensor, names: tuple[str, str] = ("values", "mask")
 ) -> tuple[Tensor, Tensor]:
-    """Turn left padding into right padding and zero what stands in it (NaN included).
+    """Turn left padding into right padding, and set padding to zero.
 
-    `values [b, n]` or `[b, n, d]`, `mask [b, n]` -> the same shapes, each row rolled so that its first real
-    position comes first. `names` are those under which the caller was given both.
+    Args:
+        values: `[b, n]` or `[b, n, d]`.
+        mask: `[b, n]`.
+        names: What an error calls values and mask.
 
     Raises:
-        ValueError: the mask is of another shape; a shorter one would cut the values off unseen.
+        ValueError: The mask has another shape.
     """
     if mask.shape != values.shape[:2]:
         raise ValueError(
@@ -97,10 +91,9 @@ def to_front(
 
 
 class AudioEncoder(nn.Module):
-    """Base of the speech encoders: a transformers model under `self.model`, fed with the raw waveform.
+    """Base of the speech encoders: a transformers model under `self.model` that gets the raw waveform.
 
-    A row whose mask is all zero still gets states; the caller replaces them. Sample rate:
-    `config.sampling_rate` Hz.
+    A row without audio gets states too, which the caller replaces.
     """
 
     def __init__(self, config: MmsrConfig) -> None:
@@ -117,22 +110,22 @@ class AudioEncoder(nn.Module):
 
     @property
     def num_states(self) -> int:
-        """Number of layers kept: all (embeddings included) with a layer mix, else the last."""
+        """Number of kept layers: all, embeddings included, with a layer mix; else the last."""
         return self.config.num_hidden_layers + 1 if self.keeps_all_layers else 1
 
     @property
     def width(self) -> int:
-        """Width d of its states."""
+        """Width d of the states."""
         return self.config.hidden_size
 
     @staticmethod
     def build(config: PreTrainedConfig) -> PreTrainedModel:
-        """The transformers model of this config, weights not loaded."""
+        """The transformers model of this config, with random weights."""
         return AutoModel.from_config(config, dtype=torch.get_default_dtype())
 
     @classmethod
     def load(cls, name: str | os.PathLike[str]) -> PreTrainedModel:
-        """The pretrained model of a Hub id or folder, as `build` builds it, in float32."""
+        """The pretrained model of a Hub id or folder, in float32."""
         return AutoModel.from_pretrained(name, dtype=torch.float32)
 
     def forward(
@@ -143,7 +136,7 @@ class AudioEncoder(nn.Module):
         output_attentions: bool = False,
         output_hidden_states: bool = False,
     ) -> Encoded:
-        """Encode `input_values [b, s]` whose real samples `mask [b, s]` marks."""
+        """Encode a waveform `[b, s]` with its mask `[b, s]`."""
         input_values, mask = to_front(input_values, mask.long(), ("input_values", "input_values_mask"))
         encoded = self.encode(
             input_values,
@@ -159,45 +152,11 @@ class AudioEncoder(nn.Module):
     def encode(self, input_values: Tensor, mask: Tensor, **outputs: bool) -> Encoded:
         """Encode a waveform whose padding stands at the right and is silent.
 
-        `outputs` are the flags that make the transformers model return what is needed.
+        `outputs` are `output_attentions` and `output_hidden_states`, for the transformers model.
         """
         raise NotImplementedError
 
 
-def row_of(encoded: Encoded, row: int, frames: int) -> Encoded:
-    """One row of an encoder's output, padded with zeros to `frames` positions."""
-    missing = frames - encoded.states.shape[1]
-
-    def pad(states: Tensor) -> Tensor:  # [b, n, ...] -> [1, frames, ...]
-        return nn.functional.pad(states[row : row + 1], (0, 0) * (states.ndim - 2) + (0, missing))
-
-    def pad_square(weights: Tensor) -> Tensor:  # [b, h, n, n] -> [1, h, frames, frames]
-        return nn.functional.pad(weights[row : row + 1], (0, missing, 0, missing))
-
-    return Encoded(
-        pad(encoded.states),
-        pad(encoded.mask),
-        None if encoded.hidden_states is None else tuple(map(pad, encoded.hidden_states)),
-        None if encoded.attentions is None else tuple(map(pad_square, encoded.attentions)),
-    )
-
-
-def stack_rows(rows: list[Encoded]) -> Encoded:
-    """Concatenate encoder outputs of equal length along the batch."""
-
-    def layers(name: str) -> tuple[Tensor, ...] | None:
-        if getattr(rows[0], name) is None:
-            return None
-        return tuple(torch.cat(layer) for layer in zip(*(getattr(row, name) for row in rows), strict=True))
-
-    return Encoded(
-        torch.cat([row.states for row in rows]),
-        torch.cat([row.mask for row in rows]),
-        layers("hidden_states"),
-        layers("attentions"),
-    )
-
-
 def gives_weights(model: PreTrainedModel) -> bool:
-    """Whether a model's attention returns its weights; another would only warn of being asked."""
+    """Whether a model's attention can return its weights."""
     return model.config._attn_implementation == "eager"

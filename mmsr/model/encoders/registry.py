@@ -5,15 +5,11 @@ from __future__ import annotations
 import os
 
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
-from transformers.utils import logging
 
 from mmsr.model.configuration import TimmAudioConfig
 from mmsr.model.encoders.base import AudioEncoder
 from mmsr.model.encoders.spectrogram import TimmAudioEncoder, WhisperAudioEncoder
 from mmsr.model.encoders.waveform import MoonshineAudioEncoder, WaveformEncoder
-
-logger = logging.get_logger(__name__)
-
 
 AUDIO_ENCODERS: dict[str, type[AudioEncoder]] = {
     **dict.fromkeys(
@@ -24,14 +20,13 @@ AUDIO_ENCODERS: dict[str, type[AudioEncoder]] = {
     "whisper": WhisperAudioEncoder,
     TimmAudioConfig.model_type: TimmAudioEncoder,
 }
-"""The speech encoders, by the `model_type` of their config."""
 
 
 def audio_encoder_class(config: PreTrainedConfig) -> type[AudioEncoder]:
     """The class that wraps the speech encoder of this config.
 
     Raises:
-        ValueError: its `model_type` is not among `AUDIO_ENCODERS`.
+        ValueError: There is none.
     """
     if config.model_type not in AUDIO_ENCODERS:
         raise ValueError(
@@ -42,11 +37,7 @@ def audio_encoder_class(config: PreTrainedConfig) -> type[AudioEncoder]:
 
 
 def load_audio_encoder(name: str | os.PathLike[str]) -> PreTrainedModel:
-    """The pretrained speech encoder of a Hub id or folder, or `timm/<model>`, in float32.
-
-    Raises:
-        ValueError: it is no known speech encoder.
-    """
+    """The pretrained speech encoder of a Hub id or folder, or `timm/<model>`, in float32."""
     if str(name).startswith("timm/"):
         return TimmAudioEncoder.load(name)
     return audio_encoder_class(AutoConfig.from_pretrained(name)).load(name)

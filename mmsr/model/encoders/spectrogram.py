@@ -27,11 +27,11 @@ logger = logging.get_logger(__name__)
 
 
 class SpectrogramEncoder(AudioEncoder):
-    """Base of the encoders that read a log-mel spectrogram, window by window, each by itself.
+    """Base of the encoders that read a log-mel spectrogram in windows, each encoded by itself.
 
-    They know no mask: a window's end is filled with silence, and frames that hear no real sample are masked.
-    Windows past a row's end are not encoded; their states are zero. Hence a row does not depend on its batch.
-    `attentions` are one square per window, `[b * windows, h, n, n]`.
+    The last window is filled with silence, and frames without a real sample are masked. Windows past a row's
+    end are not encoded; their states are zero. `attentions` have a square per window,
+    `[b * windows, h, n, n]`.
     """
 
     @property
@@ -48,41 +48,40 @@ class SpectrogramEncoder(AudioEncoder):
         raise NotImplementedError
 
     def encode(self, input_values: Tensor, mask: Tensor, **outputs: bool) -> Encoded:
-        """Encode the windows that hear something and put their frames in a row."""
+        """Encode the windows that have real samples and join their frames."""
         batch, samples = input_values.shape
         lengths = mask.sum(-1, keepdim=True).clamp(min=1)
         windows = -(-samples // self.window)
         input_values = nn.functional.pad(input_values, (0, windows * self.window - samples))
         cut = rearrange(input_values, "b (w s) -> (b w) s", w=windows)
-        heard = (torch.arange(windows, device=lengths.device) * self.window < lengths).flatten()
+        real = (torch.arange(windows, device=lengths.device) * self.window < lengths).flatten()
         if torch.compiler.is_compiling() and not self.training:
-            heard = torch.ones_like(heard)  # one graph: no shape may depend on what is heard
-        output = self.encode_windows(self.log_mel(cut[heard]).to(self.model.dtype), **outputs)
+            real = torch.ones_like(real)  # one graph: no shape may depend on values
+        output = self.encode_windows(self.log_mel(cut[real]).to(self.model.dtype), **outputs)
         frames = output.last_hidden_state.shape[1]
         starts = torch.arange(windows * frames, device=lengths.device) * self.window // frames
 
         def all_windows(states: Tensor) -> Tensor:
-            return states.new_zeros(len(heard), *states.shape[1:]).index_put((heard,), states)
+            return states.new_zeros(len(real), *states.shape[1:]).index_put((real,), states)
 
-        def in_a_row(states: Tensor) -> Tensor:
+        def joined(states: Tensor) -> Tensor:
             longest = -(-samples * states.shape[1] // self.window)
             return rearrange(all_windows(states), "(b w) n ... -> b (w n) ...", b=batch)[:, :longest]
 
         encoded = Encoded.of(output, (starts < lengths).long(), all_layers=self.keeps_all_layers)
         return Encoded(
-            in_a_row(encoded.states),
+            joined(encoded.states),
             encoded.mask[:, : -(-samples * frames // self.window)],
-            encoded.hidden_states and tuple(map(in_a_row, encoded.hidden_states)),
+            encoded.hidden_states and tuple(map(joined, encoded.hidden_states)),
             encoded.attentions and tuple(map(all_windows, encoded.attentions)),
         )
 
 
 class WhisperAudioEncoder(SpectrogramEncoder):
-    """Whisper's encoder, at its full 30 s window or at a shorter one (`audio_window_seconds`).
+    """Whisper's encoder with its 30 s window, or a shorter one (`audio_window_seconds`); a frame is 20 ms.
 
-    A shorter window cuts the spectrogram and the position embeddings alike: short clips cost less, but their
-    states are not those of the full window, whose silence is heard too. The log-mel spectrogram is made here,
-    in float32, as `WhisperFeatureExtractor` makes it. One frame lasts 20 ms.
+    A shorter window costs less, but gives other states than the full one, which attends to the silence after
+    a short clip. The log-mel spectrogram is that of `WhisperFeatureExtractor`, in float32.
     """
 
     n_fft = 400
@@ -108,7 +107,7 @@ class WhisperAudioEncoder(SpectrogramEncoder):
 
     @property
     def window(self) -> int:
-        """Samples of one window, whole frames of 20 ms."""
+        """Samples of one window, a multiple of 20 ms."""
         frame = 2 * self.hop
         if self.window_seconds is None:
             return self.config.max_source_positions * frame
@@ -131,10 +130,7 @@ class WhisperAudioEncoder(SpectrogramEncoder):
 
 @capture_outputs
 def _whisper_forward(model: Any, features: Tensor, **_: Any) -> BaseModelOutput:
-    """`WhisperEncoder.forward` for windows of any length: that one refuses all but its full window.
-
-    Without its LayerDrop, which would take layers away from the layer mix (the published models have none).
-    """
+    """`WhisperEncoder.forward` for windows of any length, without LayerDrop."""
     states = nn.functional.gelu(model.conv1(features))
     states = rearrange(nn.functional.gelu(model.conv2(states)), "w d n -> w n d")
     states = states + model.embed_positions.weight[: states.shape[1]]
@@ -160,16 +156,14 @@ def _whisper_filters(mels: int) -> np.ndarray:  # [201, mels], float32
 class TimmAudioEncoder(SpectrogramEncoder):
     """Any timm image model on a log-mel spectrogram, through transformers' `TimmWrapperModel`.
 
-    The spectrogram is a picture of one channel, mels high and frames wide, of one window
-    (`TimmAudioConfig.window_seconds`); feature maps `[w, d, mels', n]` (a transformer's patches in their
-    grid) are averaged over frequency into frames. timm fits pretrained image weights to it: it sums the first
-    layer's three channels into one and interpolates position embeddings, as AST does (Gong et al. 2021, arXiv
-    2104.01778). Unlike AST's, the level is kept: the logarithm is shifted and scaled by constants. States are
-    those before a convolutional head, if any; `hidden_states` of a convolutional model differ in width
-    and in frames; there are no `attentions`.
+    The spectrogram of a window (`TimmAudioConfig.window_seconds`) is a picture of one channel, mels high and
+    frames wide; feature maps `[w, d, mels', n]` are averaged over frequency. timm fits pretrained image
+    weights to it: it sums the first layer's three channels and interpolates position embeddings, as AST does
+    (Gong et al. 2021, arXiv 2104.01778). Unlike AST's, the level is kept: the logarithm is shifted and scaled
+    by constants. `hidden_states` of a convolutional model differ in width and frames. No `attentions`.
 
     Raises:
-        ValueError: a layer mix of a model whose stages differ in shape.
+        ValueError: A layer mix of a model whose stages differ in shape.
     """
 
     def __init__(self, config: MmsrConfig) -> None:
@@ -184,7 +178,7 @@ class TimmAudioEncoder(SpectrogramEncoder):
 
     @staticmethod
     def build(config: PreTrainedConfig) -> PreTrainedModel:
-        """The timm model of this config, with random weights, without what follows its last stage.
+        """The timm model of this config, with random weights, up to its last stage.
 
         Raises:
             ValueError: timm has no such model.
@@ -205,18 +199,22 @@ class TimmAudioEncoder(SpectrogramEncoder):
 
     @staticmethod
     def _prune(model: Any) -> None:
-        """Take a convolutional head away, which would get no gradient."""
+        """Remove a convolutional head, which would get no gradient."""
         model.prune_intermediate_layers([len(model.feature_info) - 1], prune_head=True)
 
     @classmethod
     def load(cls, name: str | os.PathLike[str], **settings: Any) -> PreTrainedModel:
         """The pretrained model of `timm/<model>`, or of `timm/local-dir:<folder>`, in float32.
 
-        `settings` are `TimmAudioConfig`'s, such as `window_seconds`. The config keeps the architecture's
-        name and not where the weights came from, so that a checkpoint reloads offline.
+        The config keeps the architecture's name, not the source of the weights, so that a checkpoint reloads
+        offline.
+
+        Args:
+            name: The source.
+            **settings: Of `TimmAudioConfig`, such as `window_seconds`.
 
         Raises:
-            ValueError: the weights are to come from elsewhere.
+            ValueError: Another kind of source.
         """
         import timm
 
@@ -231,7 +229,7 @@ class TimmAudioEncoder(SpectrogramEncoder):
         model: Any = cls.build(config)
         arguments = {"pretrained": True, "num_classes": 0, **config.model_args}
         if model.timm_model.pretrained_cfg.get("fixed_input_size"):
-            # Said twice: a folder's own size would otherwise win over the overlay in `model_args`.
+            # a folder's own size would otherwise win over the overlay in `model_args`
             arguments["img_size"] = (config.num_mel_bins, config.window_frames)
         pretrained: Any = timm.create_model(source, **arguments)
         cls._prune(pretrained)
@@ -240,15 +238,12 @@ class TimmAudioEncoder(SpectrogramEncoder):
 
     @property
     def gradient_checkpointing(self) -> bool:
-        """Whether activations are computed again in the backward pass.
-
-        transformers switches it in every module that has a flag of this name; timm's modules have none.
-        """
+        """Whether activations are computed again in the backward pass; transformers sets this flag."""
         return self._checkpoints
 
     @gradient_checkpointing.setter
     def gradient_checkpointing(self, enable: bool) -> None:
-        """Switch it in timm's own blocks; a model that cannot says so in the log."""
+        """Switch it in timm's blocks; log a model that cannot."""
         model: Any = self.model
         if model.supports_gradient_checkpointing:
             self._checkpoints = enable
@@ -265,7 +260,7 @@ class TimmAudioEncoder(SpectrogramEncoder):
 
     @property
     def num_states(self) -> int:
-        """Number of layers kept: all (a transformer's blocks) with a layer mix, else the last."""
+        """Number of kept layers: all blocks with a layer mix, else the last."""
         return len(self._stages) if self.keeps_all_layers else 1
 
     @property
@@ -279,7 +274,7 @@ class TimmAudioEncoder(SpectrogramEncoder):
         return self.config.window_frames * self.config.hop_length
 
     def train(self, mode: bool = True) -> TimmAudioEncoder:
-        """A frozen model stays in eval mode: its batch norm would go on counting."""
+        """Set the mode; a frozen model stays in eval mode, for its batch norm's statistics."""
         super().train(mode)
         if not any(parameter.requires_grad for parameter in self.model.parameters()):
             self.model.eval()

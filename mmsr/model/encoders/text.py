@@ -17,35 +17,35 @@ from mmsr.model.encoders.base import Encoded, gives_weights, to_front
 class TextEncoder(nn.Module):
     """Any transformers text encoder, without its pooler, under `self.model`.
 
-    A row whose mask is all zero (an absent transcript) is encoded as padding and replaced by the caller.
+    A row without a transcript gets states too, which the caller replaces.
     """
 
     def __init__(self, config: MmsrConfig) -> None:
         super().__init__()
         self.config = config.part("text_encoder")
         self.keeps_all_layers = config.text_layer_mix
-        # The encoder's own: models of RoBERTa's kind count positions by what is not this token.
+        # the encoder's own: models of RoBERTa's kind count positions by it
         own = self.config.pad_token_id
         self.pad_token_id = config.pad_token_id if own is None else own
         self.model = self.build(self.config)
 
     @staticmethod
     def build(config: PreTrainedConfig) -> PreTrainedModel:
-        """The transformers model of this config, weights not loaded."""
+        """The transformers model of this config, with random weights."""
         return AutoModel.from_config(config, dtype=torch.get_default_dtype(), **TextEncoder.options(config))
 
     @classmethod
     def load(cls, name: str | os.PathLike[str]) -> PreTrainedModel:
-        """The pretrained model of a Hub id or folder, as `build` builds it, in float32."""
+        """The pretrained model of a Hub id or folder, in float32."""
         options = cls.options(AutoConfig.from_pretrained(name))
         return AutoModel.from_pretrained(name, dtype=torch.float32, **options)
 
     @staticmethod
     def options(config: PreTrainedConfig) -> dict[str, bool]:
-        """Arguments of the transformers model: a pooler would get no gradient, so none is added.
+        """Arguments of the transformers model: no pooler, which would get no gradient.
 
         Raises:
-            ValueError: it is an encoder-decoder, or reads no tokens.
+            ValueError: The model is an encoder-decoder, or reads no tokens.
         """
         known = type(config) in AutoModel._model_mapping
         model_class: Any = AutoModel._model_mapping[type(config)] if known else None
@@ -60,7 +60,7 @@ class TextEncoder(nn.Module):
 
     @property
     def num_states(self) -> int:
-        """Number of layers kept: all (embeddings included) with a layer mix, else the last."""
+        """Number of kept layers: all, embeddings included, with a layer mix; else the last."""
         return self.config.num_hidden_layers + 1 if self.keeps_all_layers else 1
 
     def forward(
@@ -71,7 +71,7 @@ class TextEncoder(nn.Module):
         output_attentions: bool = False,
         output_hidden_states: bool = False,
     ) -> Encoded:
-        """Encode `input_ids [b, t]` (or `inputs_embeds [b, t, d]`) whose real tokens `mask [b, t]` marks."""
+        """Encode `input_ids [b, t]` (or `inputs_embeds [b, t, d]`) with their mask `[b, t]`."""
         if inputs_embeds is None:
             assert input_ids is not None
             input_ids, mask = to_front(input_ids, mask, ("input_ids", "attention_mask"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,20 +11,17 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from mmsr.model.configuration import MmsrConfig
-from mmsr.model.encoders.base import AudioEncoder, Encoded, row_of, stack_rows
+from mmsr.model.encoders.base import AudioEncoder, Encoded
 
 
 class WaveformEncoder(AudioEncoder):
-    """Models that read the waveform: wav2vec2, XLS-R, HuBERT, WavLM, data2vec-audio and their kin.
+    """wav2vec2, XLS-R, HuBERT, WavLM, data2vec-audio and their kin.
 
-    Where padding would leak into a row (see `reads_padding`), rows are encoded one length at a time; the
-    others run as one padded batch.
-
-    Without LayerDrop, whatever their config says (.1 in most): a layer that is skipped is missing from the
-    states that the layer mix takes, and without a gradient, which DDP does not accept.
+    Models that read padding encode rows one length at a time; the others run as one padded batch. LayerDrop
+    is off, whatever the config says: the layer mix needs every layer, and DDP its gradient.
 
     Raises:
-        ValueError: a config with an adapter behind the encoder.
+        ValueError: The config has an adapter behind the encoder.
     """
 
     def __init__(self, config: MmsrConfig) -> None:
@@ -37,7 +35,7 @@ class WaveformEncoder(AudioEncoder):
             self.model.config.layerdrop = 0.0
 
     def encode(self, input_values: Tensor, mask: Tensor, **outputs: bool) -> Encoded:
-        """Encode; a row shorter than one frame is filled up with silence, an empty row is silence."""
+        """Encode; a row shorter than one frame is filled up with silence."""
         lengths = mask.sum(-1).clamp(min=self.receptive_field)
         samples = max(input_values.shape[1], self.receptive_field)
         input_values = nn.functional.pad(input_values, (0, samples - input_values.shape[1]))
@@ -50,9 +48,8 @@ class WaveformEncoder(AudioEncoder):
     def reads_padding(self) -> bool:
         """Whether a row's states depend on the padding beside it.
 
-        A front end with group norm (wav2vec2-base, HuBERT-base) normalises over the whole row, padding
-        included; data2vec's stacked positional convolutions and the conformer's convolutions look across its
-        edge.
+        Group norm (wav2vec2-base, HuBERT-base) normalises over the whole row, padding included; data2vec's
+        positional convolutions and the conformer's convolutions reach into the padding.
         """
         return (
             self.config.model_type in ("data2vec-audio", "wav2vec2-conformer")
@@ -61,12 +58,12 @@ class WaveformEncoder(AudioEncoder):
 
     @property
     def convolutions(self) -> list[tuple[int, int]]:
-        """Kernel and stride of each convolution of the front end, in samples of its input."""
+        """Kernel and stride of each convolution of the front end."""
         return list(zip(self.config.conv_kernel, self.config.conv_stride, strict=True))
 
     @property
     def receptive_field(self) -> int:
-        """Samples that the first frame needs."""
+        """Number of samples that the first frame needs."""
         field = 1
         for kernel, stride in reversed(self.convolutions):
             field = (field - 1) * stride + kernel
@@ -89,7 +86,7 @@ class WaveformEncoder(AudioEncoder):
         return int(model._get_feat_extract_output_lengths(torch.tensor(samples)))
 
     def _no_masking(self, input_values: Tensor) -> Tensor | None:
-        """SpecAugment raises on a batch shorter than its mask: such a batch is trained on as it is."""
+        """No SpecAugment for a batch that is shorter than its mask, on which transformers raises."""
         if not self.training or self.config.mask_time_prob == 0:
             return None
         batch, samples = input_values.shape
@@ -100,30 +97,44 @@ class WaveformEncoder(AudioEncoder):
 
     def _encode_by_length(self, input_values: Tensor, lengths: Tensor, **outputs: bool) -> Encoded:
         frames = self._frames(input_values.shape[1])
-        rows: dict[int, Encoded] = {}
+        groups, rows = [], []
         for length in lengths.unique().tolist():
-            which = (lengths == length).nonzero()[:, 0]
-            group = self._encode_batch(
-                input_values[which, :length], torch.ones_like(input_values[which, :length]).long(), **outputs
-            )
-            for position, row in enumerate(which.tolist()):
-                rows[row] = row_of(group, position, frames)
-        return stack_rows([rows[row] for row in range(len(lengths))])
+            rows.append((lengths == length).nonzero()[:, 0])
+            values = input_values[rows[-1], :length]
+            groups.append(self._encode_batch(values, torch.ones_like(values).long(), **outputs))
+        order = torch.cat(rows).argsort()
+
+        def joined(parts: Sequence[Tensor], *, square: bool = False) -> Tensor:
+            """Groups `[g, n, ...]`, or square `[g, h, n, n]`, padded to `frames`, in the rows' order."""
+            padded = []
+            for part in parts:
+                missing = (0, frames - part.shape[-1 if square else 1])
+                after = missing if square else (0, 0) * (part.ndim - 2)
+                padded.append(nn.functional.pad(part, (*after, *missing)))
+            return torch.cat(padded)[order]
+
+        hidden_states = zip(*(group.hidden_states or () for group in groups), strict=True)
+        attentions = zip(*(group.attentions or () for group in groups), strict=True)
+        return Encoded(
+            joined([group.states for group in groups]),
+            joined([group.mask for group in groups]),
+            tuple(map(joined, hidden_states)) or None,
+            tuple(joined(layer, square=True) for layer in attentions) or None,
+        )
 
 
 class MoonshineAudioEncoder(WaveformEncoder):
-    """Moonshine's encoder, without its decoder, on the raw waveform.
+    """Moonshine's encoder, without its decoder; one frame steps 24 ms.
 
-    Its front end normalises over the whole row (group norm with one group), padding included, and its mask
-    marks a frame by the first of its 895 samples alone: rows are encoded one length at a time, without a
-    mask. One frame steps 24 ms.
+    Group norm with one group normalises over the whole row, padding included, and the model's mask marks a
+    frame by the first of its 895 samples: so rows are encoded one length at a time, without a mask.
     """
 
     reads_padding = True
 
     @property
     def num_states(self) -> int:
-        """As for the others; `num_hidden_layers` would be the decoder's."""
+        """As of the base class; `num_hidden_layers` is the decoder's."""
         return self.config.encoder_num_hidden_layers + 1 if self.keeps_all_layers else 1
 
     @staticmethod
@@ -140,7 +151,7 @@ class MoonshineAudioEncoder(WaveformEncoder):
 
     @property
     def convolutions(self) -> list[tuple[int, int]]:
-        """Kernel and stride of each convolution of the front end, which the config does not hold."""
+        """Kernel and stride of each convolution, which the config does not hold."""
         model: Any = self.model
         return [(conv.kernel_size[0], conv.stride[0]) for conv in (model.conv1, model.conv2, model.conv3)]
 

@@ -1,0 +1,151 @@
+"""A recording along its time axis: the answers, what a kill leaves, what is written, how the page acts."""
+
+import io
+import os
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import soundfile
+
+from mmsr.inference.timeline.formats import write_timeline
+from mmsr.inference.timeline.make import Timeline
+from mmsr.inference.timeline.transcripts import TimelineError, read_cues
+
+NASTY = 'a < b & <script>boom()</script> {\\an8} --> "q" é'
+
+
+def test_subtitles_have_labels_and_words(by_hand: Callable[..., Timeline], tmp_path: Path) -> None:
+    made = by_hand(
+        (1.5, 3661.0625, "A&B <x>", NASTY + "\nline", (0.7, 0.2, 0.1)), (3662, 3663, None, None, (0, 0, 1))
+    )
+    write_timeline(made, tmp_path / "t.srt")
+    text = (tmp_path / "t.srt").read_text("utf-8")
+    assert text.startswith("1\n00:00:01,500 --> 01:01:01,062\n[negative 0.70] A&B ")
+    assert text.endswith("\n\n2\n01:01:02,000 --> 01:01:03,000\n[positive 1.00]\n\n")
+    assert len(re.findall(r"-->", text)) == 2 and not re.search(r"<\w|</|\{\\", text)  # neither tag nor style
+    first, second = read_cues(tmp_path / "t.srt")
+    shown = " ".join(NASTY.split()) + " line"
+    assert first.text.replace("\u2060", "") == f"[negative 0.70] A&B <x>: {shown} because: {shown}"
+    assert second.text == "[positive 1.00]"
+
+
+def test_a_browser_reads_the_captions(by_hand: Callable[..., Timeline], browser: Any, tmp_path: Path) -> None:
+    made = by_hand((1.5, 3, "A&B <x>", NASTY, (0.7, 0.2, 0.1)), (4, 5, None, None, (0, 0, 1)))
+    write_timeline(made, tmp_path / "t.vtt")
+    page = browser.new_page(offline=True)
+    cues = page.evaluate(
+        """(text) => new Promise((done) => {
+          const video = document.createElement("video"), track = document.createElement("track");
+          track.src = URL.createObjectURL(new Blob([text], { type: "text/vtt" }));
+          track.addEventListener("load", () => done([...track.track.cues].map((cue) => {
+            const shown = cue.getCueAsHTML();
+            return [cue.startTime, cue.endTime, shown.textContent,
+              shown.querySelector("[title]")?.title || "", shown.querySelectorAll("script").length];
+          })));
+          video.append(track); document.body.append(video); track.track.mode = "showing";
+        })""",
+        (tmp_path / "t.vtt").read_text("utf-8"),
+    )
+    assert cues == [
+        [1.5, 3, f"[negative 0.70] {NASTY}\nbecause: {NASTY}", "A&B <x>", 0],
+        [4, 5, "[positive 1.00]", "", 0],
+    ]
+    page.close()
+
+
+def test_the_page_walks_and_jumps(
+    by_hand: Callable[..., Timeline], browser: Any, audio: Path, tmp_path: Path
+) -> None:
+    made = by_hand(
+        (1.0, 6.0, "bo", "first", (0.9, 0.1, 0.0)),
+        (2.0, 3.0, "anna", NASTY, (0.1, 0.2, 0.7)),  # while bo talks
+        (8.0, 9.0, "bo", "third", (0.1, 0.8, 0.1)),
+        (20.0, 22.0, "anna", "last", (0.0, 0.2, 0.8)),
+    )
+    write_timeline(replace(made, audio=str(audio), seconds=30.0), tmp_path / "page.html")
+    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
+    page = browser.new_page(offline=True)
+    page.set_default_timeout(30_000)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    faults: list[str] = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.goto((tmp_path / "page.html").as_uri())
+    page.wait_for_function("document.getElementById('audio').readyState > 0")
+    assert abs(page.evaluate("document.getElementById('audio').duration") - 30) < 0.2
+
+    def said() -> str:
+        return page.locator("#text").text_content()
+
+    def place() -> float:
+        page.wait_for_function("!document.getElementById('audio').seeking")
+        return page.evaluate("document.getElementById('audio').currentTime")
+
+    assert said() == "" and page.locator("#why").text_content() == "No speech here."
+    for key, time, words in (
+        ("ArrowRight", 1.0, "first"),
+        ("ArrowRight", 2.0, NASTY),
+        ("ArrowRight", 8.0, "third"),
+        ("ArrowLeft", 2.0, NASTY),
+        ("End", 20.0, "last"),
+        ("Home", 1.0, "first"),
+    ):
+        page.keyboard.press(key)
+        assert (place(), said()) == (time, words), key
+    assert page.locator("[aria-current]").count() == 1
+    page.get_by_role("button", name="third").last.click()
+    assert (place(), said()) == (8.0, "third")
+    assert [bar.split() for bar in page.locator("#bars .bar").all_inner_texts()] == [
+        ["negative", "0.10"],
+        ["neutral", "0.80"],
+        ["positive", "0.10"],
+    ]
+    width = page.locator("#track").bounding_box()["width"]
+    page.locator("#track").click(position={"x": width * 4.5 / 30, "y": 10})  # anna is done, bo still talks
+    assert abs(place() - 4.5) < 0.1 and said() == "first"
+    page.locator("#track").focus()
+    before = float(page.locator("#cursor").evaluate("(it) => parseFloat(it.style.left)"))
+    page.keyboard.press("Space")
+    page.wait_for_function(f"parseFloat(document.getElementById('cursor').style.left) > {before} + 1")
+    page.keyboard.press("Space")
+    assert page.evaluate("document.getElementById('audio').paused")
+    assert page.locator("#track").get_attribute("aria-valuetext").startswith("0:0")
+    page.get_by_label("Show").select_option("positive")
+    assert page.locator("#segments li:visible").count() == 2
+    assert not page.locator("#near").is_visible(), (
+        "a recording that fits in the overview needs no closer view"
+    )
+    assert not faults and all(url.startswith(("file:", "data:")) for url in asked)
+    page.set_viewport_size({"width": 360, "height": 740})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    page.close()
+
+
+def test_the_sound_of_a_page(
+    by_hand: Callable[..., Timeline], browser: Any, audio: Path, tmp_path: Path
+) -> None:
+    made = replace(by_hand((1.0, 2.0, None, None, (0.1, 0.8, 0.1))), audio=str(audio), seconds=30.0)
+    sources = {}
+    for player in ("inline", "beside", "link", "none"):
+        path = tmp_path / player / "a page.html"
+        write_timeline(made, path, player=player)  # type: ignore[arg-type]
+        page = browser.new_page(offline=True)
+        page.goto(path.as_uri())
+        sources[player] = page.evaluate("document.getElementById('audio')?.getAttribute('src')")
+        if player != "none":
+            page.wait_for_function("document.getElementById('audio').readyState > 0")
+        page.keyboard.press("ArrowRight")
+        assert page.locator("#when").text_content() == "0:01 – 0:02"
+        page.close()
+    assert sources["inline"].startswith("data:audio/mpeg;base64,") and sources["none"] is None
+    assert sources["beside"] == "a%20page.mp3"
+    assert sources["link"] == os.path.relpath(audio, tmp_path / "link")
+    content = (tmp_path / "beside" / "a page.mp3").read_bytes()
+    assert soundfile.info(io.BytesIO(content)).samplerate == 16_000 and len(content) < 150_000
+    with pytest.raises(TimelineError, match=r"a page\.mp3 is the recording itself; accepted: another --out"):
+        again = replace(made, audio=str(tmp_path / "beside" / "a page.mp3"))
+        write_timeline(again, tmp_path / "beside" / "a page.html", player="beside")

@@ -1,0 +1,156 @@
+"""A recording along its time axis: the answers, what a kill leaves, what is written, how the page acts."""
+
+import csv
+import itertools
+import json
+import re
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from mmsr.cli.main import main
+from mmsr.data.audio.decoding import Audio
+from mmsr.inference.timeline.formats import output_files
+from mmsr.inference.timeline.make import make_timeline
+from mmsr.inference.timeline.transcripts import TimelineError, Turn
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as exit_:
+        main(["timeline", *arguments])
+    assert exit_.value.code == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    return lines[0].removeprefix("mmsr: error: ")
+
+
+def test_the_command_with_turns_and_words(
+    audio: Path, turns: list[Turn], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [
+        f"SPEAKER talk 1 {t.start:.3f} {t.end - t.start:.3f} <NA> <NA> {t.speaker} <NA> <NA>" for t in turns
+    ]
+    (tmp_path / "talk.rttm").write_text("\n".join([";; by hand", *lines]) + "\n", encoding="utf-8")
+    (tmp_path / "talk.srt").write_text(
+        "1\n00:00:02,100 --> 00:00:02,600\nthe doctor was rude\n", encoding="utf-8"
+    )
+    inputs = [
+        "--audio",
+        str(audio),
+        "--turns",
+        str(tmp_path / "talk.rttm"),
+        "--transcript",
+        str(tmp_path / "talk.srt"),
+    ]
+    main(["timeline", "--model", "demo", *inputs, "--out", str(tmp_path / "out"), "--smooth", "3", "--json"])
+    summary = json.loads(capsys.readouterr().out)
+    assert summary == json.loads((tmp_path / "out" / "summary.json").read_text("utf-8"))
+    assert summary["segments"] == 14 and set(summary["speakers"]) == {"anna", "bo"}
+    rows = [json.loads(line) for line in (tmp_path / "out" / "timeline.jsonl").open(encoding="utf-8")]
+    assert rows[1]["text"] == "the doctor was rude" and rows[1]["alone"]["scores"] != rows[1]["scores"]
+    with (tmp_path / "out" / "timeline.csv").open(encoding="utf-8", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [float(row["start"]) for row in table] == [row["start"] for row in rows]
+    assert [float(row["score_negative"]) for row in table] == [row["scores"]["negative"] for row in rows]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        *(f"timeline.{ending}" for ending in ("jsonl", "csv", "srt", "vtt", "html", "journal.jsonl")),
+        "summary.json",
+    }
+
+
+def test_what_cannot_be_is_refused_before_anything_is_loaded(
+    audio: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--model", "demo", "--audio", str(audio)]
+    out = ["--out", str(tmp_path / "out")]
+    told = refused(capsys, "--model", "demo", "--audio", "nowhere.wav", *out)
+    assert told == "--audio nowhere.wav: no such file"
+    told = refused(capsys, *given, *out, "--turns", "nowhere.rttm")
+    assert told == "--turns nowhere.rttm: no such file"
+    told = refused(capsys, *given, *out, "--language", "vi")
+    assert told == "--language vi is for the recogniser: give --asr too"
+    told = refused(capsys, *given, *out, "--smooth", "-1")
+    assert told == "--smooth -1; accepted: seconds above 0, or 0 for none"
+    told = refused(capsys, *given, "--out", str(tmp_path / "out.docx"))
+    assert told.endswith("has the ending '.docx'; accepted: a folder, or .jsonl, .csv, .srt, .vtt, .html")
+    (tmp_path / "talk.srt").write_text("1\n00:00:01,000 --> 00:00:02,000\nwords\n", encoding="utf-8")
+    words = str(tmp_path / "talk.srt")
+    told = refused(capsys, *given, "--transcript", words, "--out", words)
+    assert told == f"out {words} is a file that is read; accepted: another"
+    told = refused(capsys, *given, *out, "--transcript", words, "--asr", "some/model")
+    assert told == "give --asr or --transcript, or neither: both tell the words"
+    with pytest.raises(TimelineError, match=r"talk\.opus cannot be linked.*accepted: \.wav, \.mp3.*beside"):
+        output_files(tmp_path / "page.html", audio="talk.opus", player="link")
+    assert output_files(tmp_path / "page.srt", audio="talk.opus", player="link") == [tmp_path / "page.srt"]
+    assert not (tmp_path / "out").exists()
+
+
+def talk(shared_data: Path, folder: Path) -> tuple[Path, list[tuple[float, float, str]]]:
+    """Three clips of RAVDESS, a pause before each: the recording, and begin, end and words of each clip."""
+    corpus = shared_data / "ravdess16k"
+    pause, sounds, said = np.zeros(24_000, dtype=np.float32), [], []
+    with (corpus / "manifest.csv").open(encoding="utf-8", newline="") as file:
+        for row in itertools.islice(csv.DictReader(file), 3):
+            clip = Audio()(corpus / row["audio"])
+            begin = sum(map(len, sounds)) / 16_000 + 1.5
+            sounds += [pause, clip]
+            said.append((begin, begin + len(clip) / 16_000, row["text"]))
+    soundfile.write(folder / "talk.flac", np.concatenate(sounds), 16_000)
+    return folder / "talk.flac", said
+
+
+needs_silero = pytest.mark.skipif(
+    find_spec("silero_vad") is None, reason="speech is found by silero-vad: pip install 'mmsr[segments]'"
+)
+
+
+@needs_silero
+def test_real_speech_is_found_and_answered(shared_data: Path, tmp_path: Path, pipe: Any) -> None:
+    recording, said = talk(shared_data, tmp_path)
+    made = make_timeline(recording, pipe)
+    for begin, end, _ in said:
+        assert any(begin <= part.start and part.end <= end for part in made.segments)
+    assert all(part.rationale for part in made.segments)
+
+
+@needs_silero
+@pytest.mark.slow
+def test_a_real_recogniser_transcribes_and_a_second_run_does_not(
+    shared_data: Path, shared_models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("jiwer", reason="a recogniser needs mmsr[asr]")
+    recording, said = talk(shared_data, tmp_path)
+    command = ["timeline", "--model", "demo", "--audio", str(recording), "--out", str(tmp_path / "out")]
+    command += ["--asr", str(shared_models / "whisper-base"), "--language", "en"]
+    main(command)
+    rows = [
+        json.loads(line) for line in (tmp_path / "out" / "timeline.jsonl").read_text("utf-8").splitlines()
+    ]
+    for begin, end, words in said:
+        heard = " ".join(row["text"] or "" for row in rows if begin <= row["start"] and row["end"] <= end)
+        assert re.sub(r"\W+", " ", heard).strip().lower() == words.lower()
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    main(command)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_without_a_name_the_timeline_lies_beside_us_under_the_recordings(
+    tmp_path, monkeypatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    soundfile.write("consultation.wav", np.zeros(16_000), 16_000)
+    main(["timeline", "--audio", "consultation.wav"])
+    assert (tmp_path / "consultation" / "timeline.jsonl").exists()
+    main(["timeline", "--audio", "consultation.wav"])  # its own folder is written into again
+    (tmp_path / "notes").mkdir()
+    soundfile.write("notes.wav", np.zeros(16_000), 16_000)
+    with pytest.raises(SystemExit):
+        main(["timeline", "--audio", "notes.wav"])
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "mmsr: error: notes/ is there and holds no timeline; accepted: --out with another folder"
+    )
