@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from mmsr.cli.main import main
 from mmsr.evaluation.human.agreement import ordinal_agreement
 from mmsr.evaluation.human.scores import crossed_standard_error, items_needed
 from mmsr.evaluation.human.sheet import CRITERIA, stratified
-from mmsr.evaluation.report import ratings_picture
+from mmsr.evaluation.report.pictures import draw_ratings, rendered
 from mmsr.evaluation.significance import minimum_detectable_difference
 from mmsr.records import Prediction
 
@@ -396,7 +397,7 @@ def test_the_picture_shows_what_it_is_given(corpus: Path) -> None:
         ratings, _ = read_ratings([file], key)
         scores = score(ratings, key, resamples=200)
         assert all(one.interval_raters is None for one in scores.contrasts)  # one rater
-        pictures.add(ratings_picture(scores))
+        pictures.add(rendered(partial(draw_ratings, scores)).png)
     assert len(pictures) == 2
 
 

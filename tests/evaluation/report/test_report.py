@@ -12,10 +12,10 @@ from mmsr.evaluation.provenance import Provenance
 from mmsr.evaluation.report import Example, markdown_table, write_report
 from mmsr.evaluation.report.pictures import (
     INK,
-    _drawable,
     draw_attention,
     draw_modalities,
     draw_saliency,
+    drawable,
     rendered,
 )
 from mmsr.evaluation.run import evaluate, write_run
@@ -309,9 +309,9 @@ def test_an_attention_map_that_does_not_fit_its_tokens_raises(example) -> None:
 
 
 def test_letters_that_no_font_has_become_a_number() -> None:
-    assert _drawable("▁đau", 0) == "đau"
-    assert _drawable("$5$", 0) == r"\$5\$"
-    assert _drawable("\U000e0001", 3) == "#4"
+    assert drawable("▁đau", 0) == "đau"
+    assert drawable("$5$", 0) == r"\$5\$"
+    assert drawable("\U000e0001", 3) == "#4"
 
 
 def test_saliency_shows_what_is_there_and_refuses_what_does_not_fit():
