@@ -18,13 +18,13 @@ import pytest
 import yaml
 from sklearn.metrics import f1_score
 
-from mmsr.ablation.ablate import _baselines, ablate
+from mmsr.ablation.ablate import ablate
 from mmsr.ablation.plan import content_name, plan, resolved
 from mmsr.ablation.report import paragraph, table
 from mmsr.ablation.runner import Event, LocalProcesses
-from mmsr.ablation.runs import Evaluation, Run
-from mmsr.ablation.spec import read_ablation
-from mmsr.ablation.summary import metrics_of_seed
+from mmsr.ablation.runs import Run
+from mmsr.ablation.spec import Evaluation, read_ablation
+from mmsr.ablation.summary import baseline_metrics, metrics_of_seed
 from mmsr.cli.main import main
 from mmsr.data.features.store import FeatureStore
 from mmsr.data.loading.datamodule import MmsrDataModule
@@ -320,7 +320,7 @@ def test_where_a_variant_reads_the_recogniser_a_baseline_does(finished):
     ablation = read_ablation(finished[0])
     runs = plan(ablation)
     (own, *_) = runs[0]
-    found = _baselines(ablation, [*runs, [replace(own, condition="audio+asr")]])
+    found = baseline_metrics(ablation, [*runs, [replace(own, condition="audio+asr")]])
     assert set(found) == {"majority", "tfidf", "tfidf_asr"}
     assert found["tfidf"] == finished[1]["baselines"]["tfidf"] != found["tfidf_asr"]
 
@@ -436,8 +436,8 @@ def test_a_failing_run_is_named_with_its_settings_and_the_others_finish(finished
 KILLED = """
 import multiprocessing, os, signal, sys
 from mmsr.inference.loading import open_predictor
-from mmsr.ablation.ablate import _baselines, ablate
-from mmsr.ablation.spec import read_ablation
+from mmsr.ablation.ablate import ablate
+from mmsr.ablation.spec import Evaluation, read_ablation
 from mmsr.ablation.runner import LocalProcesses
 
 def show(board, line):
@@ -857,7 +857,7 @@ def test_folds_are_evaluated_together(demo_corpus, tmp_path, monkeypatch):
         learned.append((rows, entries["tfidf"]))
         return entries
 
-    monkeypatch.setattr("mmsr.ablation.ablate.baselines", spy)
+    monkeypatch.setattr("mmsr.ablation.summary.baselines", spy)
     results = ablate(ablation, open_model=open_predictor, runner=Here())
     (runs, _), out = plan(ablation), ablation.out
     assert [run.label for run in runs] == [

@@ -14,17 +14,12 @@ Array = NDArray[Any]
 
 
 class Agreement(NamedTuple):
-    """Krippendorff's alpha.
+    """Krippendorff's alpha."""
 
-    Attributes:
-        alpha: 1 is agreement, 0 chance; None if nothing was rated twice or all ratings are equal.
-        interval: 95 %, a bootstrap over clusters; None without alpha, or with fewer than two clusters.
-        units: The number of units with two ratings or more.
-    """
-
-    alpha: float | None
+    alpha: float | None  # 1 is agreement, 0 chance; None if nothing was rated twice or all ratings are equal
+    # 95 %, a bootstrap over clusters; None without alpha, or with fewer than two clusters
     interval: Interval | None
-    units: int
+    units: int  # number of units with two ratings or more
 
 
 def ordinal_agreement(

@@ -23,29 +23,17 @@ class RatingsError(ValueError):
 
 @dataclass(frozen=True)
 class Rating:
-    """The rating of one item by one rater.
-
-    Attributes:
-        rater: The rater's name.
-        id: The id of the row.
-        left: The system on the left.
-        right: The system on the right.
-        scores: {system: {criterion: 1 to 5}}.
-        preferred: The preferred system; None if neither.
-        repeat: Whether the rater had seen this item before.
-        seconds: The time on the screen.
-        plays: The number of times that the recording was started.
-    """
+    """The rating of one item by one rater."""
 
     rater: str
-    id: str
-    left: str
-    right: str
-    scores: dict[str, dict[str, int]]
-    preferred: str | None
-    repeat: bool
-    seconds: float
-    plays: int
+    id: str  # of the row
+    left: str  # system on the left
+    right: str  # system on the right
+    scores: dict[str, dict[str, int]]  # {system: {criterion: 1 to 5}}
+    preferred: str | None  # None if neither system is
+    repeat: bool  # whether the rater had seen this item before
+    seconds: float  # time on the screen
+    plays: int  # number of times that the recording was started
 
 
 def read_key(path: Path | str) -> dict[str, Any]:

@@ -43,129 +43,72 @@ LEAST_RATERS = 3  # for an interval over raters
 
 @dataclass(frozen=True)
 class Figure:
-    """The mean rating of a system on a criterion.
-
-    Attributes:
-        system: The name of the system.
-        criterion: The name of the criterion.
-        mean: The mean rating, from 1 to 5.
-        interval: 95 %, over items.
-        items: The number of rated items.
-        ratings: The number of their ratings.
-    """
+    """The mean rating of a system on a criterion."""
 
     system: str
     criterion: str
-    mean: float
-    interval: Interval
-    items: int
-    ratings: int
+    mean: float  # from 1 to 5
+    interval: Interval  # 95 %, over items
+    items: int  # number of rated items
+    ratings: int  # number of their ratings
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """Two systems on one criterion, or the preference between them.
+    """Two systems on one criterion, or the preference between them."""
 
-    Attributes:
-        measure: The criterion, or `preference`.
-        a: The name of the first system.
-        b: The name of the second system.
-        figure_a: The first system's mean; for the preference, the share of ratings that prefer it.
-        figure_b: The same of the second system.
-        difference: `figure_a` - `figure_b`.
-        interval: 95 % interval of the difference over items.
-        interval_raters: The same over items and raters, within the scale; None with fewer than three raters.
-        p_value: The p-value over items.
-        test: Swaps of the systems within items; for the preference, the sign test.
-        p_holm: The p-value adjusted for all contrasts.
-        wins: The number of items with a higher mean rating of the first system.
-        ties: The number of items with equal mean ratings.
-        losses: The number of items with a higher mean rating of the second system.
-        items: The number of rated items.
-        ratings: The number of their ratings.
-        raters: The number of raters.
-        standard_error: The standard error of the difference over items.
-        detectable: The smallest true difference found with 80 % power with so many items.
-        items_needed: By difference, the number of items that find it with 80 % power and these raters.
-    """
-
-    measure: str
-    a: str
-    b: str
-    figure_a: float
+    measure: str  # criterion, or `preference`
+    a: str  # first system
+    b: str  # second system
+    figure_a: float  # mean of `a`; for the preference, the share of ratings that prefer it
     figure_b: float
-    difference: float
-    interval: Interval
-    interval_raters: Interval | None
-    p_value: float
-    test: Literal["swaps", "sign"]
-    p_holm: float
-    wins: int
-    ties: int
-    losses: int
-    items: int
-    ratings: int
+    difference: float  # `figure_a` - `figure_b`
+    interval: Interval  # 95 % of the difference, over items
+    interval_raters: Interval | None  # over items and raters; None with fewer than three raters
+    p_value: float  # over items
+    test: Literal["swaps", "sign"]  # swaps of the systems within items; for the preference, the sign test
+    p_holm: float  # adjusted for all contrasts
+    wins: int  # number of items with a higher mean rating of `a`
+    ties: int  # number of items with equal mean ratings
+    losses: int  # number of items with a higher mean rating of `b`
+    items: int  # number of rated items
+    ratings: int  # number of their ratings
     raters: int
-    standard_error: float
-    detectable: float
-    items_needed: dict[str, int]
+    standard_error: float  # of the difference, over items
+    detectable: float  # smallest true difference found with 80 % power with so many items
+    items_needed: dict[str, int]  # number of items that find a difference with 80 % power, by difference
 
 
 @dataclass(frozen=True)
 class Rater:
-    """The work of one rater.
-
-    Attributes:
-        name: The rater's name.
-        items: The number of rated items, without repetitions.
-        seconds: The median time of an item on the screen.
-        unheard: The number of items that were rated without starting the recording.
-        repeats: The number of items that were rated twice.
-        same_preference: The share of these with the same preference; None if there are none.
-        mean_change: The mean distance of their two ratings, in points; None if there are none.
-    """
+    """The work of one rater."""
 
     name: str
-    items: int
-    seconds: float
-    unheard: int
-    repeats: int
-    same_preference: float | None
-    mean_change: float | None
+    items: int  # number of rated items, without repetitions
+    seconds: float  # median time of an item on the screen
+    unheard: int  # number of items that were rated without starting the recording
+    repeats: int  # number of items that were rated twice
+    same_preference: float | None  # share of these with the same preference; None if there are none
+    mean_change: float | None  # mean distance of their two ratings, in points; None if there are none
 
 
 @dataclass(frozen=True)
 class Sides:
-    """The preferred sides; without a bias, left and right are preferred alike.
+    """The preferred sides; without a bias, left and right are preferred alike."""
 
-    Attributes:
-        left: The number of ratings that prefer the left answer.
-        right: The number of ratings that prefer the right answer.
-        same: The number of ratings without a preference.
-        p_value: The p-value of a binomial test that takes ratings as independent.
-    """
-
-    left: int
-    right: int
-    same: int
-    p_value: float
+    left: int  # number of ratings that prefer the left answer
+    right: int  # number of ratings that prefer the right answer
+    same: int  # number of ratings without a preference
+    p_value: float  # of a binomial test that takes ratings as independent
 
 
 @dataclass(frozen=True)
 class Scores:
-    """The result of `score`; scores.json has the same fields.
+    """The result of `score`; scores.json has the same fields."""
 
-    Attributes:
-        figures: The mean of each system on each criterion.
-        contrasts: Each pair of systems on each measure.
-        agreement: {measure: Krippendorff's alpha}, over answers for criteria, over items for the preference.
-        raters: The work of each rater.
-        sides: The preferred sides.
-    """
-
-    figures: list[Figure]
-    contrasts: list[Contrast]
-    agreement: dict[str, Agreement]
+    figures: list[Figure]  # of each system on each criterion
+    contrasts: list[Contrast]  # of each pair of systems on each measure
+    agreement: dict[str, Agreement]  # by measure; over answers for criteria, over items for the preference
     raters: list[Rater]
     sides: Sides
 

@@ -14,7 +14,6 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,19 +45,12 @@ class SheetError(ValueError):
 
 
 class Made(NamedTuple):
-    """The files that were written.
+    """The files that were written."""
 
-    Attributes:
-        key: The key, which raters must not see.
-        sheets: One HTML file for each rater.
-        rows: The number of different rows on the sheets.
-        candidates: The number of rows from which they were drawn.
-    """
-
-    key: Path
-    sheets: list[Path]
-    rows: int
-    candidates: int
+    key: Path  # which raters must not see
+    sheets: list[Path]  # one HTML file for each rater
+    rows: int  # number of different rows on the sheets
+    candidates: int  # number of rows from which they were drawn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -350,12 +342,10 @@ def _answer(row: Prediction) -> dict[str, str | None]:
 
 
 def _render(content: Mapping[str, Any]) -> str:
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined)
+    loader = PackageLoader("mmsr.evaluation.human", ".")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, loader=loader)
     # criteria are asked in the given order
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
-    template = environment.from_string(
-        files("mmsr.evaluation.human").joinpath("sheet.html.jinja").read_text("utf-8")
-    )
-    return template.render(content=content, sheet=content["sheet"])
+    return environment.get_template("sheet.html.jinja").render(content=content, sheet=content["sheet"])

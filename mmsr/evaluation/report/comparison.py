@@ -12,22 +12,17 @@ from typing import Any, NamedTuple
 from mmsr.evaluation.compare import Comparison, System, as_interval, as_p_value, corpus_note
 from mmsr.evaluation.metrics import METRICS
 from mmsr.evaluation.report.names import MISSING, NAMES, number
-from mmsr.evaluation.report.page import Block, Page, Picture, Table, TableRow, origin, sections_of, write_page
+from mmsr.evaluation.report.page import Block, Picture, Row, Table, origin, write_page
 from mmsr.evaluation.report.pictures import draw_differences
 
 
 class Compared(NamedTuple):
-    """The content of the report.
+    """The content of the report."""
 
-    Attributes:
-        comparisons: One or more, of one metric.
-        origins: The system, the predictions file and its `page.origin`, for each file.
-        name: The beginning of the pictures' names.
-    """
-
-    comparisons: Sequence[Comparison]
+    comparisons: Sequence[Comparison]  # one or more, of one metric
+    # for each predictions file, its system, path and `page.origin`
     origins: Sequence[tuple[str, Path, Mapping[str, str]]]
-    name: str
+    name: str  # beginning of the pictures' names
 
     @property
     def first(self) -> Comparison:
@@ -57,24 +52,25 @@ def write_comparison(
     compared = Compared(comparisons, origins, path.stem)
     conditions = ", ".join(dict.fromkeys(NAMES.get(pair.condition, pair.condition) for pair in comparisons))
     data = dict.fromkeys(found.get("data fingerprint", "unknown") for _, _, found in origins)
-    page = Page(
+    return write_page(
+        path,
+        SECTIONS,
+        compared,
         title=f"{first.a} compared" if len(comparisons) > 1 else f"{first.a} and {first.b}",
         lead=f"{compared.metric}; {conditions}; the same {first.rows:,} rows answered by all.",
-        sections=sections_of(SECTIONS, compared),
         provenance={
             **origin(document),
             "intervals": f"95 % over {', or '.join(dict.fromkeys(pair.drawn for pair in comparisons))}",
             "data fingerprint": ", ".join(data),
         },
     )
-    return write_page(page, path)
 
 
 def differences(compared: Compared) -> list[Block]:
     """A row for each pair of systems."""
     columns = ["a - b", "a", "b", "difference", "p", "p (Holm)", "McNemar p", "effect", "detectable"]
     rows = [
-        TableRow(
+        Row(
             f"{pair.a} - {pair.b}",
             [
                 number(pair.figure_a),
@@ -142,7 +138,7 @@ def seeds(compared: Compared) -> list[Block]:
         fixed = f"{as_interval(pair.interval_fixed_seeds)}, p {as_p_value(pair.p_value_fixed_seeds)}"
         values = (", ".join(map(number, side)) for side in (pair.seeds.a, pair.seeds.b))
         difference = number(pair.difference, signed=True)
-        rows.append(TableRow(f"{pair.a} - {pair.b}", [*values, difference, over_seeds, fixed]))
+        rows.append(Row(f"{pair.a} - {pair.b}", [*values, difference, over_seeds, fixed]))
     columns = ["a - b", "seeds of a", "seeds of b", "difference of the means"]
     columns += ["95 % over seeds alone (Welch)", f"95 % over {compared.first.over}, these seeds as they are"]
     return [Table(columns, rows, f"{compared.metric} of each seed.", words=True)] if rows else []
@@ -152,7 +148,7 @@ def runs(compared: Compared) -> list[Block]:
     """The provenance of each system's predictions, from the metrics.json beside them."""
     keys = ("seed", "data fingerprint", "command", "processor")
     rows = [
-        TableRow(name, [file.parent.name, *(found.get(key, MISSING) for key in keys)])
+        Row(name, [file.parent.name, *(found.get(key, MISSING) for key in keys)])
         for name, file, found in compared.origins
     ]
     return [Table(["system", "run", *keys], rows, "Predictions that are compared.", words=True)]

@@ -10,17 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mmsr.evaluation.report.names import MISSING, number
-from mmsr.evaluation.report.page import (
-    Block,
-    Page,
-    Picture,
-    Table,
-    TableRow,
-    as_markdown,
-    origin,
-    sections_of,
-    write_page,
-)
+from mmsr.evaluation.report.page import Block, Picture, Row, Table, as_markdown, origin, write_page
 from mmsr.evaluation.report.pictures import BLUE, Saliency, draw_saliency, make_figure
 
 if TYPE_CHECKING:
@@ -78,15 +68,10 @@ COLUMNS = ("measure", "figure", "intervals over", "n")
 
 
 class Examined(NamedTuple):
-    """The content of the report.
+    """The content of the report."""
 
-    Attributes:
-        document: The content of faithfulness.json.
-        saliencies: Saliencies of utterances to draw, by id.
-    """
-
-    document: Mapping[str, Any]
-    saliencies: Mapping[str, Saliency] = {}
+    document: Mapping[str, Any]  # content of faithfulness.json
+    saliencies: Mapping[str, Saliency] = {}  # of utterances to draw, by id
 
     def measured(self, *parts: str) -> list[tuple[str, Mapping[str, Any]]]:
         """The titles and values of the measures in parts of the document, where they have rows."""
@@ -114,21 +99,20 @@ def write_faithfulness_report(
     """
     examined = Examined(document, saliencies or {})
     over = sorted({value["over"] for _, value in examined.measured(*LINES) if "over" in value})
-    page = Page(
+    return write_page(
+        Path(out_dir) / "report.html",
+        SECTIONS,
+        examined,
         title=title,
         lead="Whether rationales are grounded in voice and words, and say what decided: "
         f"{document['n']:,} rows. Every figure is in faithfulness.json.",
-        sections=sections_of(SECTIONS, examined),
         provenance={**origin(document), "intervals": f"95 % over {' or '.join(over) or 'none'}"},
     )
-    return write_page(page, Path(out_dir) / "report.html")
 
 
 def markdown(document: Mapping[str, Any]) -> str:
     """The tables for a terminal, and what was left out."""
-    return as_markdown(
-        block for section in sections_of(SECTIONS, Examined(document)) for block in section.blocks
-    )
+    return as_markdown(block for blocks in SECTIONS.values() for block in blocks(Examined(document)))
 
 
 def simulatability(examined: Examined) -> list[Block]:
@@ -180,7 +164,7 @@ def erasure(examined: Examined) -> list[Block]:
                     number(difference["value"], difference.get("interval"), signed=True),
                 ]
                 name = f"{measure} of {attribution}, {modality}"
-                rows.append(TableRow(name, [*cells, chosen.get("over", MISSING), f"{chosen['n']:,}"]))
+                rows.append(Row(name, [*cells, chosen.get("over", MISSING), f"{chosen['n']:,}"]))
     columns = ["measure", "chosen", "random", "chosen - random", "intervals over", "n"]
     caption = "Probability of the predicted label lost by erasing. Brackets: 95 % intervals."
     notes = {
@@ -237,6 +221,6 @@ def draw_shares(shares: Sequence[tuple[str, Mapping[str, Any]]]) -> "Figure":
     return figure
 
 
-def _row(title: str, value: Mapping[str, Any]) -> TableRow:
+def _row(title: str, value: Mapping[str, Any]) -> Row:
     cells = [number(value["value"], value.get("interval")), value.get("over", MISSING), f"{value['n']:,}"]
-    return TableRow(title, cells)
+    return Row(title, cells)

@@ -1,6 +1,6 @@
 """A page of results: one HTML file that loads nothing, and Markdown with PNG pictures beside it.
 
-SECTIONS {title: document ─► blocks} ─► `sections_of` ─► Page ─► `write_page` ─► F.html, F.md, *.png
+SECTIONS {title: document ─► blocks}, document ─► `write_page` ─► F.html, F.md, *.png
 
 Each report module has such a dict. To add a section, write a function that returns its blocks (none if there
 is nothing to show), and add it to the dict under the section's title.
@@ -34,7 +34,7 @@ class Quote(NamedTuple):
     language: str | None = None
 
 
-class TableRow(NamedTuple):
+class Row(NamedTuple):
     """A row of a table: its name, and the other cells."""
 
     name: str
@@ -44,19 +44,12 @@ class TableRow(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """A table. In a cell with a number, an interval in brackets is put below the number.
+    """A table. In a cell with a number, an interval in brackets is put below the number."""
 
-    Attributes:
-        columns: Headings, the first that of the rows' names.
-        rows: Each with a cell for each further column.
-        caption: What it shows.
-        words: Align all columns to the left. By default only those without digits are.
-    """
-
-    columns: Sequence[str]
-    rows: Sequence[TableRow]
+    columns: Sequence[str]  # headings, the first that of the rows' names
+    rows: Sequence[Row]  # each with a cell for each further column
     caption: str
-    words: bool = False
+    words: bool = False  # align all columns to the left, not only those without digits
     kind: ClassVar[str] = "table"
 
     @property
@@ -80,21 +73,13 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture, drawn when the page is written.
+    """A picture, drawn when the page is written."""
 
-    Attributes:
-        name: The name of its file.
-        draw: Draws it.
-        caption: What it shows, and how to read it.
-        alt: What it shows, for those who cannot see it.
-        pan: Scroll it on a narrow screen instead of shrinking it.
-    """
-
-    name: str
+    name: str  # name of its file
     draw: Callable[[], "Figure"]
-    caption: str
-    alt: str
-    pan: bool = False
+    caption: str  # what it shows, and how to read it
+    alt: str  # what it shows, for those who cannot see it
+    pan: bool = False  # scroll it on a narrow screen instead of shrinking it
     kind: ClassVar[str] = "picture"
 
 
@@ -127,19 +112,12 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """A page.
-
-    Attributes:
-        title: Its heading.
-        lead: One or two sentences about it.
-        sections: Its content.
-        provenance: Where its numbers come from: seeds, data, command, machine.
-    """
+    """The content of the templates."""
 
     title: str
-    lead: str
+    lead: str  # one or two sentences
     sections: Sequence[Section]
-    provenance: Mapping[str, str]
+    provenance: Mapping[str, str]  # where the numbers come from: seeds, data, command, machine
 
     @property
     def stamp(self) -> str:
@@ -147,25 +125,26 @@ class Page:
         shown = ("seed", "intervals", "data fingerprint", "command", "processor")
         return "; ".join(f"{name}: {self.provenance[name]}" for name in shown if name in self.provenance)
 
-    @property
-    def content(self) -> list[Section]:
-        """The sections, and the provenance as the last one."""
-        return [*self.sections, Section("Provenance", [self.provenance])]
 
+def write_page(
+    path: Path | str,
+    sections: Mapping[str, Callable[[Document], Sequence[Block]]],
+    document: Document,
+    *,
+    title: str,
+    lead: str,
+    provenance: Mapping[str, str],
+) -> Path:
+    """Write the sections of a document as HTML to `path`, Markdown and PNG pictures beside it; return `path`.
 
-def sections_of(
-    makers: Mapping[str, Callable[[Document], Sequence[Block]]], document: Document
-) -> list[Section]:
-    """The sections that have something to show, in the order of the dict."""
-    return [Section(title, blocks) for title, make in makers.items() if (blocks := make(document))]
-
-
-def write_page(page: Page, path: Path | str) -> Path:
-    """Write a page as HTML to `path`, with Markdown and PNG pictures beside it; return the path."""
+    Sections without blocks are left out. The provenance is the last section.
+    """
     path = Path(path)
+    shown = [Section(name, blocks) for name, make in sections.items() if (blocks := make(document))]
+    page = Page(title, lead, [*shown, Section("Provenance", [provenance])], provenance)
     pictures = {
         block.name: rendered(block.draw, name=block.name, description=page.stamp)
-        for section in page.sections
+        for section in shown
         for block in section.blocks
         if isinstance(block, Picture)
     }

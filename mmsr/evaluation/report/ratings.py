@@ -11,17 +11,7 @@ from typing import Any, NamedTuple
 from mmsr.evaluation.compare import as_p_value
 from mmsr.evaluation.human.scores import LEAST_RATERS, Contrast, Scores
 from mmsr.evaluation.report.names import MISSING, NAMES, brackets, number
-from mmsr.evaluation.report.page import (
-    Block,
-    Page,
-    Picture,
-    Table,
-    TableRow,
-    as_markdown,
-    origin,
-    sections_of,
-    write_page,
-)
+from mmsr.evaluation.report.page import Block, Picture, Row, Table, as_markdown, origin, write_page
 from mmsr.evaluation.report.pictures import draw_ratings
 
 
@@ -46,11 +36,13 @@ def write_ratings(
     """
     items = max(contrast.items for contrast in scores.contrasts)
     ratings = sum(rater.items for rater in scores.raters)
-    page = Page(
+    return write_page(
+        Path(out_dir) / "report.html",
+        SECTIONS,
+        Rated(scores, key),
         title=" and ".join(dict.fromkeys(mean.system for mean in scores.figures)) + ", rated by people",
         lead=f"{len(scores.raters)} raters, {ratings:,} ratings of {items:,} items. Every figure is in "
         "scores.json.",
-        sections=sections_of(SECTIONS, Rated(scores, key)),
         provenance={
             **origin(document),
             "seed": f"{document['seed']} (intervals), {key.get('seed', 'unknown')} (sheets)",
@@ -60,7 +52,6 @@ def write_ratings(
             "sheets made by": key.get("command") or "unknown",
         },
     )
-    return write_page(page, Path(out_dir) / "report.html")
 
 
 def markdown(scores: Scores, *, differing: bool) -> str:
@@ -72,7 +63,7 @@ def markdown(scores: Scores, *, differing: bool) -> str:
 def means(rated: Rated) -> list[Block]:
     """Mean ratings of each system."""
     rows = [
-        TableRow(
+        Row(
             mean.system,
             [mean.criterion, number(mean.mean, mean.interval, digits=2), f"{mean.items}", f"{mean.ratings}"],
         )
@@ -103,7 +94,7 @@ def differences(rated: Rated) -> list[Block]:
     columns = ["a - b", "measure", "a", "b", "difference", "over items and raters", "p", "p (Holm)"]
     columns += ["win / tie / loss", "detectable", "items needed"]
     contrasts = rated.scores.contrasts
-    rows = [TableRow(f"{contrast.a} - {contrast.b}", _cells(contrast)) for contrast in contrasts]
+    rows = [Row(f"{contrast.a} - {contrast.b}", _cells(contrast)) for contrast in contrasts]
     blocks: list[Block] = [
         Table(columns, rows, "Differences of a and b. Brackets: 95 % intervals over items.")
     ]
@@ -145,11 +136,11 @@ def _cells(contrast: Contrast) -> list[str]:
 def raters(rated: Rated) -> list[Block]:
     """How much raters agree with each other and with themselves, and which side they prefer."""
     agreement = [
-        TableRow(measure, [number(found.alpha, found.interval), f"{found.units}"])
+        Row(measure, [number(found.alpha, found.interval), f"{found.units}"])
         for measure, found in rated.scores.agreement.items()
     ]
     work = [
-        TableRow(
+        Row(
             rater.name,
             [
                 f"{rater.items}",
@@ -183,7 +174,7 @@ def systems(rated: Rated) -> list[Block]:
         found = origin(system.get("metrics", {}))
         condition = NAMES.get(system["condition"], system["condition"])
         cells = [condition, system["file"], system["sha256"][:16]]
-        rows.append(TableRow(name, [*cells, found.get("seed", MISSING), found.get("command", MISSING)]))
+        rows.append(Row(name, [*cells, found.get("seed", MISSING), found.get("command", MISSING)]))
     columns = ["system", "reads", "predictions", "sha256", "seed", "command"]
     return [Table(columns, rows, "Predictions that were rated.", words=True)]
 

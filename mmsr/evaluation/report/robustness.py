@@ -13,17 +13,7 @@ import numpy as np
 
 from mmsr.evaluation.metrics import METRICS
 from mmsr.evaluation.report.names import MISSING, NAMES, number
-from mmsr.evaluation.report.page import (
-    Block,
-    Page,
-    Picture,
-    Table,
-    TableRow,
-    as_markdown,
-    origin,
-    sections_of,
-    write_page,
-)
+from mmsr.evaluation.report.page import Block, Picture, Row, Table, as_markdown, origin, write_page
 from mmsr.evaluation.report.pictures import GREY, LINES
 from mmsr.evaluation.robustness.curves import MEASURED
 from mmsr.evaluation.robustness.registry import titles
@@ -38,14 +28,15 @@ def write_robustness_report(out_dir: Path | str, document: Mapping[str, Any], *,
 
     `document` is the content of robustness.json.
     """
-    page = Page(
+    return write_page(
+        Path(out_dir) / "report.html",
+        SECTIONS,
+        document,
         title=title,
         lead=f"How much worse the answers become as the input does: {_rows(document)}. Every figure is in "
         "robustness.json, every answer in predictions/.",
-        sections=sections_of(SECTIONS, document),
         provenance={**origin(document), "intervals": f"95 % over {document['interval_over']}"},
     )
-    return write_page(page, Path(out_dir) / "report.html")
 
 
 def markdown(document: Mapping[str, Any]) -> str:
@@ -89,7 +80,7 @@ def worst_points(document: Mapping[str, Any]) -> list[Block]:
                 number(sliced["accuracy"], sliced["interval"]["accuracy"]),
                 number(sliced["expected"], sliced["expected_interval"]),
             ]
-        rows.append(TableRow(_name(curve), cells))
+        rows.append(Row(_name(curve), cells))
     columns = ["made worse by", "worst at", "macro-F1", "macro-F1 - clean"]
     columns += ["worst slice there", "its accuracy", "by chance"]
     least = document["slice_rows"]
@@ -117,7 +108,7 @@ def points(document: Mapping[str, Any]) -> list[Block]:
             difference = number(lost["value"], lost["interval"], signed=True) if j else MISSING
             severity = _severity(point) if j else "clean"
             rows.append(
-                TableRow(_name(curve) if j else "nothing", [severity, str(point["n"]), *cells, difference])
+                Row(_name(curve) if j else "nothing", [severity, str(point["n"]), *cells, difference])
             )
     columns = ["made worse by", "severity", "n", *(METRICS[name].title for name in shown), "macro-F1 - clean"]
     return [

@@ -13,18 +13,7 @@ from typing import Any
 from mmsr.evaluation.calibration import confidence_and_correct, conformal_text
 from mmsr.evaluation.metrics import METRICS, Metric, metrics_of
 from mmsr.evaluation.report.names import MISSING, NAMES, RATIONALE_BASELINES, number
-from mmsr.evaluation.report.page import (
-    Block,
-    Cards,
-    Page,
-    Picture,
-    Quote,
-    Table,
-    TableRow,
-    origin,
-    sections_of,
-    write_page,
-)
+from mmsr.evaluation.report.page import Block, Cards, Picture, Quote, Row, Table, origin, write_page
 from mmsr.evaluation.report.pictures import (
     Attention,
     data_uri,
@@ -45,42 +34,25 @@ NAMED = 6  # rows of a table that a caption names; more are counted
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """An utterance to show, with the answer to it.
+    """An utterance to show, with the answer to it."""
 
-    Attributes:
-        utterance: The utterance; its `audio` is a path or a file's bytes.
-        answer: The model's answer.
-        mime: The type of the audio; by default that of the path, else WAV.
-        counterfactuals: The rationales of the other labels, by label.
-        attention: For the attention picture.
-    """
-
-    utterance: Utterance
+    utterance: Utterance  # its `audio` is a path or a file's bytes
     answer: Answer
-    mime: str | None = None
-    counterfactuals: Mapping[str, str] = field(default_factory=dict)
+    mime: str | None = None  # type of the audio; by default that of the path, else WAV
+    counterfactuals: Mapping[str, str] = field(default_factory=dict)  # rationales of the other labels
     attention: Attention | None = None
 
 
 @dataclass(frozen=True)
 class Run:
-    """The content of a run's report.
+    """The content of a run's report."""
 
-    Attributes:
-        metrics: The content of metrics.json.
-        split: The split that is shown.
-        labels: The label set.
-        answered: The predictions under the first condition.
-        history: The metrics of each epoch.
-        examples: Utterances to play.
-    """
-
-    metrics: Mapping[str, Any]
-    split: str
+    metrics: Mapping[str, Any]  # content of metrics.json
+    split: str  # the one that is shown
     labels: Sequence[str]
-    answered: Sequence[Prediction]
-    history: Sequence[Mapping[str, Any]]
-    examples: Sequence[Example]
+    answered: Sequence[Prediction]  # under the first condition
+    history: Sequence[Mapping[str, Any]]  # of each epoch
+    examples: Sequence[Example]  # utterances to play
 
     @property
     def conditions(self) -> Mapping[str, Any]:
@@ -128,18 +100,9 @@ def write_report(
 ) -> Path:
     """Write report.html, report.md and pictures to `out_dir`; return the path of report.html.
 
-    The HTML file contains pictures and audio and loads nothing.
-
-    Args:
-        out_dir: A folder.
-        title: The heading.
-        metrics: The content of metrics.json.
-        predictions: The predictions under all conditions.
-        labels: The label set.
-        history: A row per epoch: `epoch`, losses (names that end in `loss`) and metrics (names that start
-            with `dev_`).
-        examples: Utterances to show. The attention picture is of the first with `attention`.
-        split: The split of `metrics` to show.
+    `metrics` is the content of metrics.json, whose `split` is shown. `history` has a row per epoch: `epoch`,
+    losses (names that end in `loss`) and metrics (names that start with `dev_`). The attention picture is of
+    the first example that has `attention`.
 
     Raises:
         ValueError: `metrics` lacks the split or has no condition in it, or an attention map does not fit its
@@ -148,14 +111,15 @@ def write_report(
     first = next(iter(entries(metrics, split)))
     answered = [row for row in predictions if row.condition == first]
     run = Run(metrics, split, labels, answered, history or (), examples)
-    page = Page(
+    return write_page(
+        Path(out_dir) / "report.html",
+        SECTIONS,
+        run,
         title=title,
         lead=f"Split: {split}. Every figure is in metrics.json, every answer in predictions.jsonl, and the "
         "pictures lie beside this file as PNG.",
-        sections=sections_of(SECTIONS, run),
         provenance=run.provenance,
     )
-    return write_page(page, Path(out_dir) / "report.html")
 
 
 def markdown_table(metrics: Mapping[str, Any], *, split: str = "test") -> str:
@@ -376,7 +340,7 @@ def mistakes(run: Run, *, most: int = 10) -> list[Block]:
     wrong = [row for row in run.answered if row.label not in (None, row.predicted_label)]
     wrong.sort(key=lambda row: (-row.confidence, row.id))
     rows = [
-        TableRow(
+        Row(
             row.id,
             [
                 row.kind or MISSING,
@@ -456,7 +420,7 @@ def _metric_table(
     for name, entry in entries.items():
         intervals = entry.get("interval", {})
         cells = [number(entry.get(metric), intervals.get(metric)) for metric in metrics]
-        rows.append(TableRow(name, [str(entry["n"]), *cells], name in baselines))
+        rows.append(Row(name, [str(entry["n"]), *cells], name in baselines))
     columns = [what, "n", *(METRICS[metric].title for metric in metrics)]
     return Table(columns, rows, caption + _interval_note(entries))
 
@@ -467,21 +431,15 @@ def _rationale_table(named: Sequence[tuple[str, Mapping[str, Any], bool]], what:
         for metric in metrics_of("rationale")
         if "rationales" in metric.tables and any(metric.name in entry for _, entry, _ in named)
     ]
-    rows = [
-        TableRow(
-            name,
-            [str(entry["n_rationale"]), *(_rationale_cell(metric, entry) for metric in shown)],
-            baseline,
-        )
-        for name, entry, baseline in named
+    rows = []
+    for name, entry, baseline in named:
+        cells = [_rationale_cell(metric, entry) for metric in shown]
+        rows.append(Row(name, [str(entry["n_rationale"]), *cells], baseline))
+    titles = [
+        "length (reference's)" if metric.name == "length" else metric.title.removesuffix(" (Unicode)")
+        for metric in shown
     ]
-    return Table([what, "n", *map(_rationale_title, shown)], rows, caption)
-
-
-def _rationale_title(metric: Metric) -> str:
-    if metric.name == "length":
-        return "length (reference's)"
-    return metric.title.removesuffix(" (Unicode)")  # all are, in this table
+    return Table([what, "n", *titles], rows, caption)
 
 
 def _rationale_cell(metric: Metric, entry: Mapping[str, Any]) -> str:
