@@ -73,8 +73,8 @@ class RayCluster:
                     run = busy.pop(reference)
                     try:
                         error = ray.get(reference)
-                    except ray.exceptions.RayError as fault:
-                        error = f"{type(fault).__name__}: {' '.join(str(fault).split())}"
+                    except ray.exceptions.RayError as died:
+                        error = f"{type(died).__name__}: {' '.join(str(died).split())}"
                     yield Event(run, "failed" if error else "finished", error)
                 if not ready:
                     yield Event()

@@ -67,43 +67,29 @@ class Evaluation:
         return [name for name in (self.metric, *self.also) if METRICS[name].kind == "rationale"]
 
 
+def _is_text(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and value != "")
+
+
 EVALUATION_KEYS = tuple(Evaluation.__dataclass_fields__)
 _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "by_language": (lambda value: isinstance(value, bool), "true or false"),
-    "bertscore": (
-        lambda value: isinstance(value, str | None) and value != "",
-        "a text encoder's folder or id",
-    ),
-    "cluster": (lambda value: isinstance(value, str | None) and value != "", "a column of the manifest"),
-    "block_rows": (
-        lambda value: value is None or (type(value) is int and value > 0),
-        "an integer, 1 or more",
-    ),
+    "bertscore": (_is_text, "a text encoder's folder or id"),
+    "cluster": (_is_text, "a column of the manifest"),
+    "block_rows": (lambda size: size is None or (type(size) is int and size > 0), "an integer, 1 or more"),
 }
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """An ablation's file, expanded.
+    """An ablation's file, expanded."""
 
-    Attributes:
-        name: The name of the file.
-        variants: By name, the whole configuration of `mmsr fit` without seed and folder.
-        changes: By name, the settings of the variant in the file.
-        seeds: Seeds of weights and order.
-        folds: Folds of the speakers (data.fold), whose test rows are evaluated together; empty for the
-            splits of the manifest.
-        reference: The variant with which the others are compared.
-        out: The folder of the results.
-        evaluation: How runs are compared.
-    """
-
-    name: str
-    variants: Mapping[str, Settings]
-    changes: Mapping[str, Settings]
+    name: str  # of the file
+    variants: Mapping[str, Settings]  # by name, the whole configuration of `mmsr fit` without seed and folder
+    changes: Mapping[str, Settings]  # by name, the settings of the variant in the file
     seeds: tuple[int, ...]
-    folds: tuple[int, ...]
-    reference: str
+    folds: tuple[int, ...]  # of the speakers (data.fold); empty for the splits of the manifest
+    reference: str  # the variant with which the others are compared
     out: Path
     evaluation: Evaluation
 

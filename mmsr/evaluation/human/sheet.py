@@ -55,24 +55,14 @@ class Made(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class SheetDesign:
-    """The design of the sheets.
+    """The design of the sheets."""
 
-    Attributes:
-        items: The number of different rows on each sheet.
-        raters: The number of sheets.
-        shared: The number of rows that are on every sheet, for agreement; by default all.
-        repeats: The number of items of the first half that are repeated in the second half with exchanged
-            sides, for consistency.
-        differing: Draw only rows whose rationales differ between all systems.
-        criteria: The statement of each criterion, which raters agree with from 1 to 5.
-    """
-
-    items: int = 30
-    raters: int = 1
-    shared: int | None = None
-    repeats: int = 0
-    differing: bool = False
-    criteria: Mapping[str, str] = field(default_factory=lambda: CRITERIA)
+    items: int = 30  # number of different rows on each sheet
+    raters: int = 1  # number of sheets
+    shared: int | None = None  # number of rows that are on every sheet, for agreement; by default all
+    repeats: int = 0  # number of items that come again in the second half, with exchanged sides
+    differing: bool = False  # draw only rows whose rationales differ between all systems
+    criteria: Mapping[str, str] = field(default_factory=lambda: CRITERIA)  # name: statement, rated 1 to 5
 
     @property
     def common(self) -> int:
@@ -175,14 +165,10 @@ def _write_sheets(
     """Write a page for each sheet; return the sheets of the key, by digest."""
     entries = {}
     for number, showings in enumerate(sheets, start=1):
-        content = [
-            {
-                **shown[showing.id],
-                "left": _answer(answers[showing.left][showing.id]),
-                "right": _answer(answers[showing.right][showing.id]),
-            }
-            for showing in showings
-        ]
+        content = []
+        for showing in showings:
+            left, right = (answers[system][showing.id] for system in (showing.left, showing.right))
+            content.append({**shown[showing.id], "left": _answer(left), "right": _answer(right)})
         blob = json.dumps([number, key["seed"], key["criteria"], content], ensure_ascii=False)
         sheet = hashlib.sha256(blob.encode()).hexdigest()[:12]
         page = _render({"sheet": sheet, "criteria": key["criteria"], "items": content})
@@ -238,15 +224,12 @@ def _check(systems: Sequence[System], out: Path, design: SheetDesign) -> None:
         if len(system.files) > 1:
             raise SheetError(f"{system.name}: {len(system.files)} runs match; accepted: one, of one seed")
     items, criteria = design.items, design.criteria
-    for flag, value, least, most in (
-        ("items", items, 1, None),
-        ("raters", design.raters, 1, None),
-        ("shared", design.common, 0, items),
-        ("repeats", design.repeats, 0, items // 2),
-    ):
-        if value < least or (most is not None and value > most):
-            accepted = f"{least} to {most} with --items {items}" if most is not None else f"{least} or more"
-            raise SheetError(f"--{flag} {value}; accepted: {accepted}")
+    for flag, value in (("items", items), ("raters", design.raters)):
+        if value < 1:
+            raise SheetError(f"--{flag} {value}; accepted: 1 or more")
+    for flag, value, most in (("shared", design.common, items), ("repeats", design.repeats, items // 2)):
+        if not 0 <= value <= most:
+            raise SheetError(f"--{flag} {value}; accepted: 0 to {most} with --items {items}")
     if not criteria or PREFERENCE in criteria or not all(map(has_text, (*criteria, *criteria.values()))):
         raise SheetError(
             f"--criteria {dict(criteria)}; accepted: NAME=STATEMENT, one or more, none called {PREFERENCE}"

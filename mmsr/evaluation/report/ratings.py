@@ -139,20 +139,11 @@ def raters(rated: Rated) -> list[Block]:
         Row(measure, [number(found.alpha, found.interval), f"{found.units}"])
         for measure, found in rated.scores.agreement.items()
     ]
-    work = [
-        Row(
-            rater.name,
-            [
-                f"{rater.items}",
-                f"{rater.seconds:.0f}",
-                f"{rater.unheard}",
-                f"{rater.repeats}",
-                MISSING if rater.same_preference is None else f"{rater.same_preference:.0%}",
-                number(rater.mean_change, digits=2),
-            ],
-        )
-        for rater in rated.scores.raters
-    ]
+    work = []
+    for rater in rated.scores.raters:
+        counts = [f"{rater.items}", f"{rater.seconds:.0f}", f"{rater.unheard}", f"{rater.repeats}"]
+        same = MISSING if rater.same_preference is None else f"{rater.same_preference:.0%}"
+        work.append(Row(rater.name, [*counts, same, number(rater.mean_change, digits=2)]))
     sides = rated.scores.sides
     columns = ["rater", "items", "median seconds", "not listened to", "repeated", "same preference"]
     return [

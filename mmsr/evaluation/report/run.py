@@ -339,19 +339,11 @@ def mistakes(run: Run, *, most: int = 10) -> list[Block]:
     """The wrong answers with the highest confidence."""
     wrong = [row for row in run.answered if row.label not in (None, row.predicted_label)]
     wrong.sort(key=lambda row: (-row.confidence, row.id))
-    rows = [
-        Row(
-            row.id,
-            [
-                row.kind or MISSING,
-                str(row.label),
-                f"{row.predicted_label} ({row.confidence:.3f})",
-                Quote(row.rationale, row.language),
-                Quote(row.predicted_rationale, row.language),
-            ],
-        )
-        for row in wrong[:most]
-    ]
+    rows = []
+    for row in wrong[:most]:
+        predicted = f"{row.predicted_label} ({row.confidence:.3f})"
+        quotes = [Quote(text, row.language) for text in (row.rationale, row.predicted_rationale)]
+        rows.append(Row(row.id, [row.kind or MISSING, str(row.label), predicted, *quotes]))
     columns = ["id", "kind", "true", "predicted (p)", "reference", "its rationale"]
     caption = f"Wrong answers of which the model was surest, {run.reads}."
     return [Table(columns, rows, caption, words=True)] if rows else []
