@@ -1,9 +1,7 @@
 """The runs of an ablation: variants × folds × seeds, named by their content.
 
-variant ─► settings, all of them resolved ─┐
-manifest ─► fingerprint ───────────────────┴─► digest ─► OUT/runs/<digest>-seed<seed>
-
-Equal settings on equal data are one run, which is found again in whatever file it is asked for.
+variant ─► resolved settings ─┐
+manifest ─► fingerprint ──────┴─► digest ─► OUT/runs/<digest>-seed<seed>
 """
 
 from __future__ import annotations
@@ -16,8 +14,8 @@ from typing import Any
 
 from jsonargparse import ArgumentError
 
-from mmsr.ablation.runs import OWN, Run
-from mmsr.ablation.spec import PRETRAINED, Ablation, AblationError, ParsedSettings, Settings
+from mmsr.ablation.runs import Run
+from mmsr.ablation.spec import OWN, PRETRAINED, Ablation, AblationError, ParsedSettings, Settings
 from mmsr.ablation.units import units_of
 from mmsr.data.features.store import file_digest
 from mmsr.data.manifest.manifest import fingerprint, load_manifest
@@ -29,9 +27,8 @@ def plan(ablation: Ablation) -> list[list[Run]]:
     """The runs of each variant, in the order of the file, by seed and then by fold.
 
     Raises:
-        AblationError: `mmsr fit` would refuse the settings of a variant, which is named, or
-            `evaluation.cluster` is no column of a manifest.
-        ValueError: A manifest has faults.
+        AblationError: A variant has invalid settings, or `evaluation.cluster` is no column of a manifest.
+        ValueError: A manifest is invalid.
     """
     fingerprints: dict[str, str] = {}
     runs = []
@@ -50,7 +47,7 @@ def plan(ablation: Ablation) -> list[list[Run]]:
             if (known := json.dumps(reading)) not in fingerprints:
                 rows = load_manifest(**reading, check_audio=False)  # for its fingerprint
                 fingerprints[known] = fingerprint(rows)
-                if ablation.evaluation.cluster is not None:  # a fault in it raises before anything runs
+                if ablation.evaluation.cluster is not None:  # raise before anything runs
                     units_of(ablation.evaluation, settings["data"])
             digest = content_name(matter, data_fingerprint=fingerprints[known])
             condition = ablation.evaluation.condition
@@ -75,19 +72,19 @@ def plan(ablation: Ablation) -> list[list[Run]]:
 
 
 def resolved(settings: Settings) -> Settings:
-    """All settings of a run that matter and are not null, defaults included, checked as `mmsr fit` does.
+    """The settings of a run in canonical form, checked as `mmsr fit` does.
 
     Raises:
-        ArgumentError, ValueError, TypeError: A setting is unknown, or has a value that is not accepted.
+        ArgumentError, ValueError, TypeError: A setting is unknown or invalid.
     """
     return settings_that_matter(ParsedSettings(settings))
 
 
 def content_name(matter: Settings, *, data_fingerprint: str) -> str:
-    """Twelve hex digits for settings and data, the same in any order and wherever the files lie.
+    """Twelve hex digits of settings and data, independent of order and paths.
 
-    What is pretrained counts by the bytes of its folder, or by its Hub id; the manifest by its fingerprint;
-    a feature store by being there. The seed does not count.
+    A pretrained part counts by the bytes of its folder or by its Hub id, the manifest by its fingerprint, a
+    feature store by its presence, and the seed not at all.
     """
     model = dict(matter["model"])
     model["feature_store"] = "feature_store" in model
@@ -114,7 +111,7 @@ def _reading(matter: Settings) -> dict[str, Any]:
 
 
 def _with_feature_store(settings: Settings, out: Path) -> Settings:
-    """Settings with one store for all runs, where encoders are frozen and the file names none itself."""
+    """Settings with a store for all runs, if encoders are frozen and the file names no store."""
     model = settings.get("model") or {}
     frozen = {"audio_encoder", "text_encoder"} & set(model.get("freeze") or ())
     augmented = (settings.get("data") or {}).get("augment")
@@ -124,10 +121,7 @@ def _with_feature_store(settings: Settings, out: Path) -> Settings:
 
 
 def own_condition(matter: Settings) -> str:
-    """The condition under which a variant was trained: the modalities of its fusion, with its transcript.
-
-    The fusion of a checkpoint that training starts from is not in the settings: both modalities.
-    """
+    """The condition under which a variant was trained: the modalities of its fusion, with its transcript."""
     transcript = "asr" if matter["data"]["text_column"] == "asr_text" else "text"
     modalities = fusion_modalities(matter["model"]["fusion"])
     return "+".join(transcript if modality == "text" else modality for modality in modalities)

@@ -1,35 +1,35 @@
-"""Runs of an ablation on a Ray cluster: the same files, the same names, other machines' processors.
+"""Runs of an ablation as tasks of a Ray cluster.
 
-    Run ─► task of the cluster (one processor, or a part of a GPU) ─► the run's folder, which all see
+    Run ─► task (one processor, or a part of a GPU) ─► the run's folder, which all machines see
 
-A run whose worker or machine dies is started elsewhere and resumed from its last checkpoint.
+If a worker or machine dies, its run is resumed elsewhere from the last checkpoint.
 """
 
 from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmsr.ablation.runner import TICK, Event, attempt
 from mmsr.ablation.runs import Run
 
-_RETRIES = 3  # of a run whose worker or machine dies; a run that fails by itself is not repeated
+_RETRIES = 3  # after the death of a worker or machine; a run that raises is not repeated
 
 
 class RayCluster:
-    """Runs as tasks of a Ray cluster (docs.ray.io), as many at a time as it has room for.
+    """A Ray cluster (docs.ray.io), which does as many runs at a time as fit.
 
     Its machines must see the data and the ablation's folder at the same paths, and have mmsr installed.
 
     Args:
-        address: Of a running cluster: `auto` (this machine's), `HOST:PORT` or `ray://HOST:PORT`; `local`
-            starts one of this machine's processors alone and ends it afterwards.
-        jobs: Most runs at a time; None for as many as fit.
-        cpus: Processors, and threads, of a run.
-        gpus: GPUs of a run; with a fraction, such as .25, several runs share one.
+        address: The address of a running cluster: `auto` (this machine's), `HOST:PORT` or `ray://HOST:PORT`.
+            `local` starts a cluster of this machine and stops it afterwards.
+        jobs: The maximum number of runs at a time; by default as many as fit.
+        cpus: The processors, and threads, of a run.
+        gpus: The GPUs of a run; with a fraction, such as .25, several runs share one.
 
     Raises:
         ValueError: Ray is not installed, or a number is out of range.
@@ -48,8 +48,8 @@ class RayCluster:
         self.ray: Any = ray
         self.address, self.jobs, self.cpus, self.gpus = address, jobs, cpus, gpus
 
-    def run(self, work: Callable[[Run], None], runs: Sequence[Run]) -> Iterator[Event]:
-        """As `Runner.run` says.
+    def run(self, work: Callable[[Run], None], runs: Sequence[Run]) -> Generator[Event, None, None]:
+        """See `Runner.run`.
 
         Raises:
             ValueError: There is no cluster at the address, or it lacks what one run needs.
@@ -73,8 +73,8 @@ class RayCluster:
                     run = busy.pop(reference)
                     try:
                         error = ray.get(reference)
-                    except ray.exceptions.RayError as fault:
-                        error = f"{type(fault).__name__}: {' '.join(str(fault).split())}"
+                    except ray.exceptions.RayError as died:
+                        error = f"{type(died).__name__}: {' '.join(str(died).split())}"
                     yield Event(run, "failed" if error else "finished", error)
                 if not ready:
                     yield Event()
@@ -85,8 +85,8 @@ class RayCluster:
                 ray.shutdown()
 
     def _join(self) -> None:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would tell its makers of this cluster
-        # what later releases of Ray do anyway; without it each worker warns of the change
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no telemetry
+        # the default of later releases; without it each worker warns
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         local = self.address == "local"
         try:
@@ -105,13 +105,13 @@ class RayCluster:
             ) from error
 
     def _knock(self) -> None:
-        """Fail within seconds where nothing answers at the address; Ray tries for minutes."""
+        """Fail within seconds if nothing answers at the address, which Ray tries for minutes."""
         host, colon, port = self.address.removeprefix("ray://").rpartition(":")
         if colon:
             socket.create_connection((host, int(port)), timeout=10).close()
 
     def _check_size(self) -> None:
-        """Refuse a run that no machine of the cluster has room for: Ray would wait for ever."""
+        """Refuse a run that fits on no machine, for which Ray would wait for ever."""
         alive = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
         sizes = sorted(((node.get("GPU", 0), node.get("CPU", 0)) for node in alive), reverse=True)
         if not any(gpus >= self.gpus and cpus >= self.cpus for gpus, cpus in sizes):
@@ -122,7 +122,7 @@ class RayCluster:
             )
 
     def _room(self) -> int:
-        """How many runs fit at a time now: a cluster may grow."""
+        """The number of runs that fit at a time now; a cluster may grow."""
         there = self.ray.cluster_resources()
         room = int(there.get("CPU", 0) // self.cpus)
         if self.gpus:
@@ -131,7 +131,7 @@ class RayCluster:
 
 
 def _do(work: Callable[[Run], None], run: Run, folder: str) -> str:
-    """A task: `attempt` in the folder in which the ablation was started."""
+    """A task: `attempt` in the working folder of the ablation."""
     if not Path(folder).is_dir():
         return f"{os.uname().nodename} does not see {folder}; accepted: a folder that all machines share"
     os.chdir(folder)

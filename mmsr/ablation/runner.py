@@ -1,159 +1,26 @@
-"""Runs of an ablation: one trained and evaluated, and many of them in processes of this machine.
-
-    Run ─► settings.yaml ─► `mmsr fit` ─► model/ ─► test rows ─► metrics.json, predictions.jsonl
-        ─► result.json
-
-A folder with a result.json is finished. One without is resumed from its last checkpoint.
-"""
+"""Where runs are done: the interface of runners, and processes of this machine."""
 
 from __future__ import annotations
 
-import json
-import math
 import multiprocessing
 import os
-import shutil
 import signal
 import sys
 import threading
-import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
-import numpy as np
-import yaml
-
-from mmsr.ablation.runs import Run, data_of
-from mmsr.data.loading.datamodule import MmsrDataModule
-from mmsr.data.manifest.manifest import utterances
-from mmsr.evaluation.provenance import ORIGIN, Provenance
-from mmsr.evaluation.run import evaluate, write_run
-from mmsr.files import write_file
-from mmsr.records import Predict, Prediction
-from mmsr.training.monitor import mode_of
-from mmsr.training.run import fit
+from mmsr.ablation.runs import Run
 
 TICK = 2.0  # seconds after which a runner reports, whether or not a run has ended
 
 
-# ---------------------------------------------------------------------- one run
-
-
-Open = Callable[..., Predict]
-"""Opens a finished model's folder; a function at the top of a module, so that it can be pickled.
-
-Where the run's audio encoder was frozen, it gets the `feature_store`, and how that keeps states (`bf16`,
-`dtype`), by keyword.
-"""
-
-
-def train_and_evaluate(open_model: Open, run: Run) -> None:
-    """Write a run's files, or those that it lacks; result.json comes last."""
-    started = time.perf_counter()
-    model = run.folder / "model"
-    trained = _origin_of_training(run) if model.exists() else {}
-    if not model.exists():
-        _train(run)
-    data = data_of(run)
-    assert data.processor is not None
-    labels = data.processor.labels
-    states = run.audio_states
-    kept = {} if states is None else {"feature_store": run.settings["model"]["feature_store"], **states}
-    metrics, predictions = _evaluate(open_model(model, **kept), data, run, labels=labels)
-    write_run(
-        run.folder,
-        {"test": metrics},
-        predictions,
-        provenance=Provenance(
-            seed=run.seed,
-            data_fingerprint=run.data_fingerprint,
-            seconds=time.perf_counter() - started,
-        ),
-        extra={name: value for name, value in (("trained", trained), ("audio_states", states)) if value},
-    )
-    cost = json.loads((run.folder / "cost.json").read_text(encoding="utf-8"))
-    result = {
-        "conditions": run.conditions,
-        "audio_states": states,
-        "labels": labels,
-        "trained_parameters": cost["trained_parameters"],
-        "epochs": len(cost["seconds"]),
-        "seconds_an_epoch": float(np.mean(cost["seconds"])),
-        "dev": _best_epoch(run),
-    }
-    shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)  # three times the model's size, each
-    write_file(run.folder / "result.json", json.dumps(result, indent=1).encode())
-
-
-def _train(run: Run) -> None:
-    trainer = run.settings.get("trainer") or {}
-    settings = {
-        **run.settings,
-        "seed_everything": run.seed,
-        "trainer": {
-            **trainer,
-            "default_root_dir": str(run.folder),
-            "enable_progress_bar": False,
-            "callbacks": [
-                *(trainer.get("callbacks") or []),
-                {"class_path": "mmsr.training.callbacks.Cost"},
-            ],
-        },
-    }
-    file, content = run.folder / "settings.yaml", yaml.safe_dump(settings, allow_unicode=True).encode()
-    if file.exists() and file.read_bytes() != content:  # the same run, but its data moved: it starts again
-        for left in (path for path in run.folder.iterdir() if path.name != "log.txt"):
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
-    write_file(file, content)
-    fit(["-c", str(file)])
-
-
-def _evaluate(
-    predict: Predict, data: MmsrDataModule, run: Run, *, labels: Sequence[str]
-) -> tuple[dict[str, Any], list[Prediction]]:
-    """Metrics by condition, and predictions, of the test rows."""
-    rows = utterances(data.test_rows)
-    plain = [name for name in run.conditions if name != "shuffled_audio"]
-    metrics, predictions = evaluate(predict, rows, labels=labels, conditions=plain)
-    if "shuffled_audio" in run.conditions:  # with the transcript that the variant reads
-        read = [replace(row, text=getattr(row, data.text_column)) for row in rows]
-        more, answered = evaluate(predict, read, labels=labels, conditions=["shuffled_audio"])
-        metrics, predictions = {**metrics, **more}, [*predictions, *answered]
-    return metrics, predictions
-
-
-def _origin_of_training(run: Run) -> dict[str, Any]:
-    """Command, versions and machine that trained a model which is evaluated again; empty where unknown.
-
-    They are those of its first evaluation, which followed the training.
-    """
-    path = run.folder / "metrics.json"
-    if not path.is_file():
-        return {}
-    before = json.loads(path.read_text(encoding="utf-8"))
-    trained: dict[str, Any] = before.get("trained") or {name: before[name] for name in ORIGIN}
-    return trained
-
-
-def _best_epoch(run: Run) -> dict[str, float]:
-    """The finite metrics of the epoch that was kept; empty where the run diverged."""
-    history = json.loads((run.folder / "history.json").read_text(encoding="utf-8"))
-    monitor = run.settings.get("monitor", "dev_loss")
-    best = max if mode_of(monitor) == "max" else min
-    rows = [row for row in history if math.isfinite(row.get(monitor, math.nan))]
-    kept: dict[str, float] = best(rows, key=lambda row: row[monitor], default={})
-    return {name: value for name, value in kept.items() if math.isfinite(value)}
-
-
-# ---------------------------------------------------------------------- where runs run
-
-
 @dataclass(frozen=True)
 class Event:
-    """What a runner reports: a run's state; without a run, that some time has passed."""
+    """A report of a runner: the state of a run, or without a run, that some time has passed."""
 
     run: Run | None = None
     state: str = "running"  # then "finished" or "failed"
@@ -161,23 +28,22 @@ class Event:
 
 
 class Runner(Protocol):
-    """Where runs run: this machine's processes, or a cluster's."""
+    """Does runs, such as in processes of this machine or of a cluster."""
 
-    def run(self, work: Callable[[Run], None], runs: Sequence[Run]) -> Iterator[Event]:
-        """Do the work of each run; one that fails is reported and stops no other.
+    def run(self, work: Callable[[Run], None], runs: Sequence[Run]) -> Generator[Event, None, None]:
+        """Do the work of each run. A failed run is reported and stops no other.
 
-        Closing the iterator ends the runs under way.
+        Closing the generator stops the started runs.
         """
 
 
 class LocalProcesses:
-    """Runs in processes of this machine, each with one thread.
+    """Processes of this machine, each with one thread, which do one run after another.
 
-    A process does one run after another. Ctrl-C reaches this process alone, which then ends the others. They
-    end by themselves where this one was killed.
+    Ctrl-C interrupts this process, which ends the others. They end by themselves if this one is killed.
 
     Args:
-        jobs: Runs at a time.
+        jobs: The number of processes.
     """
 
     def __init__(self, jobs: int = 1) -> None:
@@ -185,10 +51,10 @@ class LocalProcesses:
             raise ValueError(f"--jobs {jobs}; accepted: 1 or more")
         self.jobs = jobs
 
-    def run(self, work: Callable[[Run], None], runs: Sequence[Run]) -> Iterator[Event]:
-        """As `Runner.run` says."""
+    def run(self, work: Callable[[Run], None], runs: Sequence[Run]) -> Generator[Event, None, None]:
+        """See `Runner.run`."""
         waiting = list(reversed(runs))
-        processes: dict[Any, multiprocessing.process.BaseProcess] = {}  # by the channel to it
+        processes: dict[Any, multiprocessing.process.BaseProcess] = {}  # by channel
         busy: dict[Any, Run] = {}
         try:
             while waiting or busy:
@@ -232,14 +98,14 @@ def _start(work: Callable[[Run], None]) -> tuple[Connection, multiprocessing.pro
         os.environ.pop("OMP_NUM_THREADS")
         if before is not None:
             os.environ["OMP_NUM_THREADS"] = before
-    theirs.close()  # so that the end of the process is the end of the channel
+    theirs.close()  # so that the channel closes when the process ends
     return ours, process
 
 
 def _serve(channel: Connection, work: Callable[[Run], None]) -> None:
-    """The loop of a process: take a run, do it, send back why it failed or an empty line."""
+    """The loop of a process: receive a run, do it, send back its error."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # half-written files are then removed
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # removes half-written files
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         while True:
@@ -256,7 +122,7 @@ def _end_with_parent() -> None:
 
 
 def attempt(work: Callable[[Run], None], run: Run) -> str:
-    """Do a run with this process's output in its log; return why it failed, or an empty line."""
+    """Do a run, with this process's output in its log; return its error, or an empty string."""
     run.folder.mkdir(parents=True, exist_ok=True)
     with open(run.folder / "log.txt", "ab") as log:
         for stream in (1, 2):

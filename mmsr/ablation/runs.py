@@ -1,116 +1,191 @@
-"""One run of an ablation: its settings, its folder, its result and its data."""
+"""One run of an ablation: its folder, its training and evaluation, its result.
+
+    Run ─► settings.yaml ─► `mmsr fit` ─► model/ ─► test rows ─► metrics.json, predictions.jsonl
+        ─► result.json
+
+A folder with a result.json is finished. One without is resumed from its last checkpoint.
+"""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import math
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import yaml
+
+from mmsr.ablation.spec import Evaluation
 from mmsr.data.loading.datamodule import MmsrDataModule
-from mmsr.evaluation.metrics import METRICS
+from mmsr.data.manifest.manifest import utterances
+from mmsr.evaluation.provenance import ORIGIN, Provenance
+from mmsr.evaluation.run import evaluate, write_run
+from mmsr.files import write_file
 from mmsr.model.processing import MmsrProcessor
-from mmsr.training.run import is_bf16
+from mmsr.records import Predict, Prediction
+from mmsr.training.monitor import mode_of
+from mmsr.training.run import fit, is_bf16
 
-OWN = "own"  # the condition under which a variant was trained
+Open = Callable[..., Predict]
+"""Opens a finished model's folder; a function at the top of a module, so that it can be pickled.
 
-
-@dataclass(frozen=True)
-class Evaluation:
-    """How runs are compared.
-
-    Attributes:
-        metric: The metric of the table, the differences and the plot, a comparable one of METRICS.
-        condition: One of `evaluation.run.CONDITIONS`, or `own`: the modalities of the variant's fusion, with
-            the transcript that it was trained on.
-        conditions: Further ones, such as shuffled_audio (for a variant that reads the ASR's transcript: that
-            with another row's audio).
-        also: Further metrics of METRICS to show, such as rougeL, without differences.
-        by_language: Show the metric of each language as well.
-        cluster: Column of the manifest whose values are drawn as wholes in the intervals and tests over test
-            rows, such as the recording; rows without a value stand alone. Without it, the speakers are.
-        block_rows: Instead of a column: blocks of so many consecutive rows of the manifest, where neighbours
-            are of one recording, or a sentence and its translation.
-        bertscore: folder or Hub id of the text encoder of BERTScore, for `also: [bertscore_f1]`.
-    """
-
-    metric: str = "macro_f1"
-    condition: str = OWN
-    conditions: tuple[str, ...] = ()
-    also: tuple[str, ...] = ()
-    by_language: bool = False
-    cluster: str | None = None
-    block_rows: int | None = None
-    bertscore: str | None = None
-
-    @property
-    def rationales(self) -> list[str]:
-        """Those of `metric` and `also` that are of rationales."""
-        return [name for name in (self.metric, *self.also) if METRICS[name].kind == "rationale"]
+If the run's audio encoder was frozen, it gets the `feature_store`, and how that keeps states (`bf16`,
+`dtype`), by keyword.
+"""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training with one seed.
+    """One training with one seed."""
 
-    Attributes:
-        variant: Its variant; of several with the same settings, the first.
-        seed: Of weights and order.
-        name: A digest of settings and data, and the seed.
-        folder: Its own.
-        settings: As in settings.yaml, without seed and folder.
-        data_fingerprint: Of its manifest.
-        condition: Under which it is compared.
-        evaluation: How it is compared.
-        fold: Of the speakers, where the ablation goes over folds; it is in the settings too.
-    """
-
-    variant: str
-    seed: int
-    name: str
+    variant: str  # its variant; of several with the same settings, the first
+    seed: int  # of weights and order
+    name: str  # a digest of settings and data, and the seed
     folder: Path
-    settings: dict[str, Any]
-    data_fingerprint: str
-    condition: str
+    settings: dict[str, Any]  # content of settings.yaml without seed and folder
+    data_fingerprint: str  # of its manifest
+    condition: str  # under which it is compared
     evaluation: Evaluation
-    fold: int | None = None
+    fold: int | None = None  # of the speakers; it is in the settings too
 
     @property
     def label(self) -> str:
         """Its name for people."""
         return f"{self.variant}, seed {self.seed}" + ("" if self.fold is None else f", fold {self.fold}")
 
-    def result(self) -> dict[str, Any] | None:
-        """The content of result.json, where the run is finished and was evaluated as asked for now."""
-        path = self.folder / "result.json"
-        if not path.is_file():
-            return None
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        # whether there was a store, not how it keeps states: a report may be made on another machine
-        from_store = found.get("audio_states") is not None
-        same = found["conditions"] == self.conditions and from_store == (self.audio_states is not None)
-        return found if same else None
+    @property
+    def conditions(self) -> list[str]:
+        """The conditions under which it answers test rows, `condition` first."""
+        return list(dict.fromkeys((self.condition, *self.evaluation.conditions)))
 
     @property
     def audio_states(self) -> dict[str, Any] | None:
-        """How the feature store keeps the frozen audio encoder's states, with which test rows are answered.
-
-        None where the run has no store of them, and encodes the audio of its test rows.
-        """
+        """How the feature store keeps the states of the frozen audio encoder; None without such states."""
         model = self.settings.get("model") or {}
         if not model.get("feature_store") or "audio_encoder" not in (model.get("freeze") or ()):
             return None
         bf16 = is_bf16((self.settings.get("trainer") or {}).get("precision"))
         return {"bf16": bf16, "dtype": model.get("feature_dtype") or "float16"}
 
+    def result(self) -> dict[str, Any] | None:
+        """The content of result.json, if the run is finished and was evaluated as it is to be now."""
+        path = self.folder / "result.json"
+        if not path.is_file():
+            return None
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        # only whether there was a store: how it keeps states may differ between machines
+        from_store = found.get("audio_states") is not None
+        same = found["conditions"] == self.conditions and from_store == (self.audio_states is not None)
+        return found if same else None
+
     @property
-    def conditions(self) -> list[str]:
-        """Under which it answers the test rows; the first is the one that it is compared by."""
-        return list(dict.fromkeys((self.condition, *self.evaluation.conditions)))
+    def labels(self) -> list[str]:
+        """The label set of a finished run."""
+        result = self.result()
+        assert result is not None
+        return result["labels"]
+
+    def data(self) -> MmsrDataModule:
+        """The data of a trained run, with the manifest's rationales even if a control replaced them."""
+        data = MmsrDataModule(**{**self.settings["data"], "rationales": "given"})
+        data.attach(MmsrProcessor.from_pretrained(self.folder / "model"))
+        return data
 
 
-def data_of(run: Run) -> MmsrDataModule:
-    """The data of a trained run, with the manifest's rationales even where a control replaced them."""
-    data = MmsrDataModule(**{**run.settings["data"], "rationales": "given"})
-    data.attach(MmsrProcessor.from_pretrained(run.folder / "model"))
-    return data
+def train_and_evaluate(open_model: Open, run: Run) -> None:
+    """Write the files of a run that are missing; result.json comes last."""
+    started = time.perf_counter()
+    model = run.folder / "model"
+    trained = _origin_of_training(run) if model.exists() else {}
+    if not model.exists():
+        _train(run)
+    data, states = run.data(), run.audio_states
+    assert data.processor is not None
+    labels = data.processor.labels
+    kept = {} if states is None else {"feature_store": run.settings["model"]["feature_store"], **states}
+    metrics, predictions = _evaluate(open_model(model, **kept), data, run, labels)
+    write_run(
+        run.folder,
+        {"test": metrics},
+        predictions,
+        provenance=Provenance(
+            seed=run.seed,
+            data_fingerprint=run.data_fingerprint,
+            seconds=time.perf_counter() - started,
+        ),
+        extra={name: value for name, value in (("trained", trained), ("audio_states", states)) if value},
+    )
+    cost = json.loads((run.folder / "cost.json").read_text(encoding="utf-8"))
+    result = {
+        "conditions": run.conditions,
+        "audio_states": states,
+        "labels": labels,
+        "trained_parameters": cost["trained_parameters"],
+        "epochs": len(cost["seconds"]),
+        "seconds_an_epoch": float(np.mean(cost["seconds"])),
+        "dev": _best_epoch(run),
+    }
+    shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)  # each has three times the model's size
+    write_file(run.folder / "result.json", json.dumps(result, indent=1).encode())
+
+
+def _train(run: Run) -> None:
+    trainer = run.settings.get("trainer") or {}
+    cost = {"class_path": "mmsr.training.callbacks.Cost"}
+    settings = {
+        **run.settings,
+        "seed_everything": run.seed,
+        "trainer": {
+            **trainer,
+            "default_root_dir": str(run.folder),
+            "enable_progress_bar": False,
+            "callbacks": [*(trainer.get("callbacks") or []), cost],
+        },
+    }
+    file, content = run.folder / "settings.yaml", yaml.safe_dump(settings, allow_unicode=True).encode()
+    if file.exists() and file.read_bytes() != content:  # the data has moved: the run starts again
+        for left in (path for path in run.folder.iterdir() if path.name != "log.txt"):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+    write_file(file, content)
+    fit(["-c", str(file)])
+
+
+def _evaluate(
+    predict: Predict, data: MmsrDataModule, run: Run, labels: list[str]
+) -> tuple[dict[str, Any], list[Prediction]]:
+    """Metrics by condition, and predictions, of the test rows."""
+    rows = utterances(data.test_rows)
+    plain = [name for name in run.conditions if name != "shuffled_audio"]
+    metrics, predictions = evaluate(predict, rows, labels=labels, conditions=plain)
+    if "shuffled_audio" in run.conditions:  # with the transcript that the variant reads
+        read = [replace(row, text=getattr(row, data.text_column)) for row in rows]
+        more, answered = evaluate(predict, read, labels=labels, conditions=["shuffled_audio"])
+        metrics, predictions = {**metrics, **more}, [*predictions, *answered]
+    return metrics, predictions
+
+
+def _origin_of_training(run: Run) -> dict[str, Any]:
+    """Command, versions and machine that trained a model which is evaluated again; empty if unknown.
+
+    They are those of its first evaluation, which followed the training.
+    """
+    path = run.folder / "metrics.json"
+    if not path.is_file():
+        return {}
+    before = json.loads(path.read_text(encoding="utf-8"))
+    return before.get("trained") or {name: before[name] for name in ORIGIN}
+
+
+def _best_epoch(run: Run) -> dict[str, float]:
+    """The finite metrics of the best epoch; empty if the run diverged."""
+    history = json.loads((run.folder / "history.json").read_text(encoding="utf-8"))
+    monitor = run.settings.get("monitor", "dev_loss")
+    best = max if mode_of(monitor) == "max" else min
+    rows = [row for row in history if math.isfinite(row.get(monitor, math.nan))]
+    kept: dict[str, float] = best(rows, key=lambda row: row[monitor], default={})
+    return {name: value for name, value in kept.items() if math.isfinite(value)}

@@ -1,4 +1,7 @@
-"""An ablation's file: what it may say, and the variants that it expands to."""
+"""The file of an ablation, checked and expanded to variants.
+
+FILE.yaml {base, settings, grid, variants, seeds, folds, reference, out, evaluation} ─► Ablation
+"""
 
 from __future__ import annotations
 
@@ -15,48 +18,78 @@ from typing import Any
 
 import yaml
 
-from mmsr.ablation.runs import OWN, Evaluation
 from mmsr.evaluation.metrics import METRICS
 from mmsr.evaluation.run import CONDITIONS
 from mmsr.training.run import MmsrCLI, quieten
 
+OWN = "own"  # the condition under which a variant was trained
 KEYS = ("base", "settings", "grid", "variants", "seeds", "folds", "reference", "out", "evaluation")
-EVALUATION_KEYS = tuple(Evaluation.__dataclass_fields__)
-_OURS = ("seed_everything", "model.seed", "data.seed", "trainer.default_root_dir", "trainer.callbacks")
 PRETRAINED = ("audio", "text", "pretrained", "decoder")
+_OURS = ("seed_everything", "model.seed", "data.seed", "trainer.default_root_dir", "trainer.callbacks")
 
 Settings = dict[str, Any]
 
 
 class AblationError(ValueError):
-    """A fault in an ablation's file: names the file, the key, the value and what is accepted."""
+    """An invalid file of an ablation; the message names file, key and value, and what is accepted."""
 
 
-# ---------------------------------------------------------------------- what is to be run
+@dataclass(frozen=True)
+class Evaluation:
+    """How runs are compared.
+
+    Attributes:
+        metric: The metric of the table, the differences and the plot, a comparable one of METRICS.
+        condition: One of `evaluation.run.CONDITIONS`, or `own`: the modalities of the variant's fusion, with
+            the transcript that it was trained on.
+        conditions: Further conditions, such as shuffled_audio (with the transcript that the variant reads).
+        also: Further metrics of METRICS to show without differences, such as rougeL.
+        by_language: Show the metric of each language as well.
+        cluster: A column of the manifest, such as the recording. Intervals and tests over test rows draw its
+            values as wholes, and rows without a value alone. By default they draw speakers.
+        block_rows: Instead of a column, the size of blocks of consecutive rows of the manifest, for
+            neighbours of one recording, or a sentence and its translation.
+        bertscore: The folder or Hub id of BERTScore's text encoder, for `also: [bertscore_f1]`.
+    """
+
+    metric: str = "macro_f1"
+    condition: str = OWN
+    conditions: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
+    by_language: bool = False
+    cluster: str | None = None
+    block_rows: int | None = None
+    bertscore: str | None = None
+
+    @property
+    def rationales(self) -> list[str]:
+        """The metrics of rationales among `metric` and `also`."""
+        return [name for name in (self.metric, *self.also) if METRICS[name].kind == "rationale"]
+
+
+def _is_text(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and value != "")
+
+
+EVALUATION_KEYS = tuple(Evaluation.__dataclass_fields__)
+_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "by_language": (lambda value: isinstance(value, bool), "true or false"),
+    "bertscore": (_is_text, "a text encoder's folder or id"),
+    "cluster": (_is_text, "a column of the manifest"),
+    "block_rows": (lambda size: size is None or (type(size) is int and size > 0), "an integer, 1 or more"),
+}
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """An ablation's file, expanded.
+    """An ablation's file, expanded."""
 
-    Attributes:
-        name: of the file.
-        variants: by name, the whole configuration of `mmsr fit` without seed and folder.
-        changes: by name, what makes the variant, as the file says it.
-        seeds: of weights and order.
-        folds: of the speakers (data.fold); of a seed the test rows of all folds are evaluated together. Empty
-            where the manifest's splits are used.
-        reference: the variant with which the others are compared.
-        out: folder of the results.
-        evaluation: how.
-    """
-
-    name: str
-    variants: Mapping[str, Settings]
-    changes: Mapping[str, Settings]
+    name: str  # of the file
+    variants: Mapping[str, Settings]  # by name, the whole configuration of `mmsr fit` without seed and folder
+    changes: Mapping[str, Settings]  # by name, the settings of the variant in the file
     seeds: tuple[int, ...]
-    folds: tuple[int, ...]
-    reference: str
+    folds: tuple[int, ...]  # of the speakers (data.fold); empty for the splits of the manifest
+    reference: str  # the variant with which the others are compared
     out: Path
     evaluation: Evaluation
 
@@ -71,11 +104,11 @@ def read_ablation(
             (key: values; all combinations) and `variants` (name: settings; with a grid, each in each),
             `seeds`, `folds`, `reference`, `out`, and `evaluation` (see Evaluation). Keys of settings are
             dotted.
-        out: another folder for the results.
-        find: where a `base` that is not there is looked for by its name.
+        out: Another folder for the results.
+        find: Finds a `base` by its name if there is no such file.
 
     Raises:
-        AblationError: a fault in the file.
+        AblationError: The file is invalid.
     """
     path = Path(path)
     if not path.is_file():
@@ -88,23 +121,19 @@ def read_ablation(
         raise AblationError(f"{path} holds {content!r}; accepted: keys {', '.join(KEYS)}")
     _check_keys(path, "", content, KEYS)
     base = _base(path, content.get("base"), find)
-    fixed = base | {} if content.get("settings") is None else _overlaid(path, "settings", base, content)
+    fixed = _overlaid(path, "settings", base, content.get("settings") or {})
     changes = _changes(path, content)
-    variants = {
-        name: _overlaid(path, f"variant {name!r}", fixed, {"settings": change})
-        for name, change in changes.items()
-    }
+    variants = {name: _overlaid(path, f"variant {name!r}", fixed, change) for name, change in changes.items()}
     reference = content.get("reference", next(iter(variants)))
     if reference not in variants:
         raise AblationError(f"{path}: reference {reference!r} is no variant; accepted: {', '.join(variants)}")
     folds = _integers(path, "folds", content["folds"]) if content.get("folds") is not None else ()
-    fixed_fold = [name for name, one in variants.items() if (one.get("data") or {}).get("fold") is not None]
-    if folds and fixed_fold:
-        raise AblationError(
-            f"{path}: folds {list(folds)} and data.fold of variant {fixed_fold[0]!r} contradict each other; "
-            "accepted: one or the other"
-        )
-    folder = Path(out or content.get("out") or f"runs/ablations/{path.stem}")
+    for name, settings in variants.items():
+        if folds and (settings.get("data") or {}).get("fold") is not None:
+            raise AblationError(
+                f"{path}: folds {list(folds)} and data.fold of variant {name!r} contradict each other; "
+                "accepted: one or the other"
+            )
     return Ablation(
         name=path.stem,
         variants=variants,
@@ -112,13 +141,13 @@ def read_ablation(
         seeds=_integers(path, "seeds", content.get("seeds", [0, 1, 2])),
         folds=folds,
         reference=reference,
-        out=folder,
+        out=Path(out or content.get("out") or f"runs/ablations/{path.stem}"),
         evaluation=_evaluation(path, content.get("evaluation") or {}),
     )
 
 
 def _integers(path: Path, key: str, given: Any) -> tuple[int, ...]:
-    if not isinstance(given, list) or not given or not all(type(one) is int and one >= 0 for one in given):
+    if not isinstance(given, list) or not given or not all(type(i) is int and i >= 0 for i in given):
         raise AblationError(f"{path}: {key} {given!r}; accepted: a list of integers, 0 or more")
     if len(set(given)) < len(given):
         raise AblationError(f"{path}: {key} {given!r} repeat one; accepted: each once")
@@ -138,7 +167,7 @@ def _base(path: Path, base: Any, find: Callable[[str], Path] | None) -> Settings
 
 
 def _changes(path: Path, content: Settings) -> dict[str, Settings]:
-    """What makes each variant: the grid's combinations, in each of the named variants."""
+    """The settings of each variant: the grid's combinations, in each of the named variants."""
     grid, named = content.get("grid") or {}, content.get("variants") or {}
     for field, value in (("grid", grid), ("variants", named)):
         if not isinstance(value, dict):
@@ -153,8 +182,7 @@ def _changes(path: Path, content: Settings) -> dict[str, Settings]:
     for variant, change in (named or {None: {}}).items():
         for values in itertools.product(*grid.values()):
             point = dict(zip(grid, values, strict=True))
-            parts = [] if variant is None else [str(variant)]
-            name = ", ".join([*parts, *_point_names(point)])
+            name = ", ".join([*([] if variant is None else [str(variant)]), *_point_names(point)])
             if name in changes:
                 raise AblationError(f"{path}: two variants are called {name!r}; accepted: different values")
             changes[name] = {**(change or {}), **point}
@@ -174,52 +202,37 @@ def _evaluation(path: Path, given: Any) -> Evaluation:
     if not isinstance(given, dict):
         raise AblationError(f"{path}: evaluation {given!r}; accepted: keys {', '.join(EVALUATION_KEYS)}")
     _check_keys(path, "evaluation ", given, EVALUATION_KEYS)
-    accepted: dict[str, Collection[str]] = {
+    for key, (is_valid, accepted) in _CHECKS.items():
+        if key in given and not is_valid(given[key]):
+            raise AblationError(f"{path}: evaluation {key} {given[key]!r}; accepted: {accepted}")
+    if given.get("cluster") is not None and given.get("block_rows") is not None:
+        raise AblationError(
+            f"{path}: evaluation cluster {given['cluster']!r} and block_rows {given['block_rows']} "
+            "contradict each other; accepted: one or the other"
+        )
+    names: dict[str, Collection[str]] = {
         "metric": [name for name, metric in METRICS.items() if metric.is_comparable],
         "condition": (OWN, *CONDITIONS),
         "conditions": CONDITIONS,
         "also": METRICS,
     }
-    if not isinstance(by_language := given.get("by_language", False), bool):
-        raise AblationError(f"{path}: evaluation by_language {by_language!r}; accepted: true or false")
-    encoder = given.get("bertscore")
-    if not isinstance(encoder, str | None) or encoder == "":
-        raise AblationError(
-            f"{path}: evaluation bertscore {encoder!r}; accepted: a text encoder's folder or id"
-        )
-    chosen: dict[str, Any] = {"by_language": by_language, "bertscore": encoder, **_unit_settings(path, given)}
-    for field, value in given.items():
-        if field not in accepted:
-            continue
-        several = value if isinstance(value, list) and field in ("conditions", "also") else [value]
-        for name in several:
-            if name not in accepted[field]:
+    chosen = dict(given)
+    for key in names:
+        value = given.get(key, [])
+        several = value if isinstance(value, list) and key in ("conditions", "also") else [value]
+        for name in several if key in given else ():
+            if name not in names[key]:
                 raise AblationError(
-                    f"{path}: evaluation {field} {name!r} does not exist; accepted: "
-                    f"{', '.join(accepted[field])}"
+                    f"{path}: evaluation {key} {name!r} does not exist; accepted: {', '.join(names[key])}"
                 )
-            if field == "also" and METRICS[name].needs_encoder and encoder is None:
+            if key == "also" and METRICS[name].needs_encoder and given.get("bertscore") is None:
                 raise AblationError(
                     f"{path}: evaluation also {name!r} needs a text encoder; accepted: with evaluation "
                     "bertscore: FOLDER"
                 )
-        chosen[field] = tuple(several) if field in ("conditions", "also") else value
+        if key in ("conditions", "also"):
+            chosen[key] = tuple(several)
     return Evaluation(**chosen)
-
-
-def _unit_settings(path: Path, given: Settings) -> Settings:
-    """What is drawn as a whole: the values of a column, or blocks of rows."""
-    cluster, block_rows = given.get("cluster"), given.get("block_rows")
-    if not isinstance(cluster, str | None) or cluster == "":
-        raise AblationError(f"{path}: evaluation cluster {cluster!r}; accepted: a column of the manifest")
-    if block_rows is not None and (type(block_rows) is not int or block_rows < 1):
-        raise AblationError(f"{path}: evaluation block_rows {block_rows!r}; accepted: an integer, 1 or more")
-    if cluster is not None and block_rows is not None:
-        raise AblationError(
-            f"{path}: evaluation cluster {cluster!r} and block_rows {block_rows} contradict each other; "
-            "accepted: one or the other"
-        )
-    return {"cluster": cluster, "block_rows": block_rows}
 
 
 def _check_keys(path: Path, where: str, given: Mapping[str, Any], accepted: Sequence[str]) -> None:
@@ -228,28 +241,27 @@ def _check_keys(path: Path, where: str, given: Mapping[str, Any], accepted: Sequ
             raise AblationError(f"{path}: {where}{key!r} is no key; accepted: {', '.join(accepted)}")
 
 
-def _overlaid(path: Path, where: str, base: Settings, content: Settings) -> Settings:
-    """Settings with others over them, whose keys may be dotted, and nested by section."""
+def _overlaid(path: Path, where: str, base: Settings, changes: Settings) -> Settings:
+    """A copy of settings with changes, whose keys may be dotted, nested by section, or both."""
     accepted = accepted_settings()
-    settings = json.loads(json.dumps(base))  # a deep copy of what YAML can say
+    settings = json.loads(json.dumps(base))  # a deep copy, with keys as text
 
     def put(key: str, value: Any) -> None:
-        sections = [name for name in accepted if name.startswith(f"{key}.")]
-        if sections and isinstance(value, dict):
+        if isinstance(value, dict) and any(name.startswith(f"{key}.") for name in accepted):
             for inner, inner_value in value.items():
                 put(f"{key}.{inner}", inner_value)
             return
         if not any(key == name or key.startswith(f"{name}.") for name in accepted):
             raise AblationError(f"{path}: {where}: {key!r} is no setting; accepted: {_like(key, accepted)}")
         *parents, last = key.split(".")
-        place = settings
+        section = settings
         for parent in parents:
-            if place.get(parent) is None:
-                place[parent] = {}
-            place = place[parent]
-        place[last] = value
+            if section.get(parent) is None:
+                section[parent] = {}
+            section = section[parent]
+        section[last] = value
 
-    for key, value in content["settings"].items():
+    for key, value in changes.items():
         put(str(key), value)
     return settings
 
@@ -262,15 +274,15 @@ def accepted_settings() -> tuple[str, ...]:
 
 
 def _like(key: str, accepted: Sequence[str]) -> str:
-    """The nearest names, and the others of the section."""
+    """The nearest name, and the others of the section."""
     near = get_close_matches(key, accepted, n=1)
     section = key.partition(".")[0] + "."
     others = [name for name in accepted if name.startswith(section) and name not in near]
-    return ", ".join([*near, *others] or [*near, "model.*", "data.*", "trainer.*", "monitor", "monitor_mode"])
+    return ", ".join([*near, *others] or ["model.*", "data.*", "trainer.*", "monitor", "monitor_mode"])
 
 
 class ParsedSettings(MmsrCLI):
-    """A run as `mmsr fit` would make it, of settings instead of arguments; checked but for its data."""
+    """Settings parsed and checked as `mmsr fit` does, but for the data."""
 
     def __init__(self, settings: Settings) -> None:
         quieten()
@@ -278,9 +290,9 @@ class ParsedSettings(MmsrCLI):
         super().__init__([])
 
     def init_parser(self, **kwargs: Any) -> Any:
-        """A parser that raises instead of ending the program."""
+        """A parser that raises instead of exiting."""
         return super().init_parser(**kwargs, exit_on_error=False)
 
     def parse_arguments(self, parser: Any, args: Any) -> None:
-        """Settings as YAML gives them, instead of arguments."""
+        """Parse the settings instead of arguments."""
         self.config = parser.parse_object(self._given)

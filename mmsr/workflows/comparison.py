@@ -9,8 +9,8 @@ from pathlib import Path
 from mmsr.data.manifest.tables import read_column
 from mmsr.evaluation.compare import Comparison, System, compare
 from mmsr.evaluation.provenance import Provenance
-from mmsr.evaluation.report import differences_picture
 from mmsr.evaluation.report.comparison import write_comparison
+from mmsr.evaluation.report.pictures import draw_differences, rendered
 from mmsr.files import write_file
 from mmsr.workflows.settings import ComparisonSettings
 
@@ -71,7 +71,7 @@ def compare_runs(
         seed=settings.seed,
     )
     if plot is not None:
-        write_file(Path(plot), differences_picture(comparisons))
+        write_file(Path(plot), rendered(lambda: draw_differences(comparisons)).png)
     if report is not None:
         write_comparison(report, comparisons, systems, document=Provenance(seed=settings.seed).to_dict())
     return ComparedRuns(comparisons, paired.unlabelled, paired.left_out)

@@ -13,8 +13,7 @@ from sklearn.metrics import f1_score
 
 from mmsr.cli.main import main
 from mmsr.evaluation.compare import System, compare
-from mmsr.evaluation.report import differences_picture
-from mmsr.evaluation.report.pictures import draw_differences
+from mmsr.evaluation.report.pictures import draw_differences, rendered
 from mmsr.records import Prediction
 
 LABELS = ["negative", "neutral", "positive"]
@@ -151,13 +150,14 @@ def test_a_report_says_where_it_comes_from(write, tmp_path, capsys) -> None:
 def test_a_picture_shows_what_it_is_given(write) -> None:
     systems = [System.parse(str(write(name, wrong=n))) for name, n in (("a", 10), ("b", 3))]
     (one,), _ = compare(systems)
-    pictures = {
-        differences_picture([each])
-        for each in (one, replace(one, p_holm=1.0), replace(one, interval=(-0.5, 0.5)))
-    }
+
+    def picture(comparison):
+        return rendered(lambda: draw_differences([comparison])).png
+
+    pictures = {picture(each) for each in (one, replace(one, p_holm=1.0), replace(one, interval=(-0.5, 0.5)))}
     assert len(pictures) == 3
     # a name from which no installed font has the letters, or that is half a formula
-    assert differences_picture([replace(one, a="$x", b="\U0001f600")])
+    assert picture(replace(one, a="$x", b="\U0001f600"))
 
 
 def test_seeds_of_a_system_are_a_pattern(write, tmp_path, capsys) -> None:

@@ -1,5 +1,5 @@
-"""Human evaluation: blinded sheets that a rater fills in with a browser, and what the ratings say.
+"""Human evaluation: blinded rating sheets for a browser, and scores of the ratings.
 
 runs, manifest ─► sheet.make_sheets ─► sheets/*.html, key.json
-sheets' saved answers, key.json ─► ratings.read_ratings ─► scores.score ─► table, JSON, picture
+saved ratings, key.json ─► ratings.read_ratings ─► scores.score ─► table, JSON, report
 """

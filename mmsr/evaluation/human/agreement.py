@@ -1,7 +1,6 @@
-"""How far raters agree: Krippendorff's alpha of ordinal ratings.
+"""Agreement between raters: Krippendorff's alpha of ordinal ratings.
 
-The package `krippendorff` computes it too, but its licence (GPL-3) is not ours, and it has no interval over
-items. Tests hold this one to the value published with the method.
+The package `krippendorff` computes it too, but under GPL-3, and without an interval over items.
 """
 
 from typing import Any, NamedTuple
@@ -15,34 +14,28 @@ Array = NDArray[Any]
 
 
 class Agreement(NamedTuple):
-    """Krippendorff's alpha.
+    """Krippendorff's alpha."""
 
-    Attributes:
-        alpha: 1 is agreement, 0 chance; None where nothing was rated twice or all ratings are the same.
-        interval: 95 %, a bootstrap over clusters; None where alpha is, or with fewer than two clusters.
-        units: What two raters or more rated.
-    """
-
-    alpha: float | None
+    alpha: float | None  # 1 is agreement, 0 chance; None if nothing was rated twice or all ratings are equal
+    # 95 %, a bootstrap over clusters; None without alpha, or with fewer than two clusters
     interval: Interval | None
-    units: int
+    units: int  # number of units with two ratings or more
 
 
 def ordinal_agreement(
     counts: ArrayLike, clusters: ArrayLike | None = None, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> Agreement:
-    """Agreement on ratings whose values have an order, but no distance.
+    """Agreement of ratings on an ordinal scale.
 
     Args:
-        counts: How many raters gave each value to each unit, `[u, v]`, values in their order.
-        clusters: Of each unit `[u]`, drawn whole: the two answers to one item are not independent. Units
-            themselves by default.
-        resamples: Of the bootstrap.
-        seed: The same seed gives the same interval.
+        counts: The number of raters who gave each value to each unit, `[u, v]`, values in their order.
+        clusters: The cluster of each unit `[u]`, drawn as a whole; by default each unit is one.
+        resamples: Resamples of the bootstrap.
+        seed: The seed of the bootstrap.
     """
     values = np.asarray(counts, dtype=float)
     names = np.arange(len(values)) if clusters is None else np.asarray(clusters)
-    paired = values.sum(axis=-1) >= 2  # a unit that one rater alone rated tells nothing of agreement
+    paired = values.sum(axis=-1) >= 2
     if not paired.any():
         return Agreement(None, None, 0)
     _, cluster = np.unique(names[paired], return_inverse=True)
@@ -59,20 +52,15 @@ def ordinal_agreement(
 
 
 def coincidences(counts: Array) -> Array:
-    """Pairs of values within each unit, `[u, v, v]`, each rater weighing 1 (Krippendorff, 2011).
-
-    Args:
-        counts: `[u, v]`, two or more in each unit.
-    """
+    """Pairs of values within units with two ratings or more, `[u, v] -> [u, v, v]` (Krippendorff, 2011)."""
     ordered = counts[:, :, None] * counts[:, None, :] - counts[:, :, None] * np.eye(counts.shape[1])
     return ordered / (counts.sum(axis=-1) - 1)[:, None, None]
 
 
 def ordinal_alpha(pairs: Array) -> Array:
-    """Alpha of coincidences `[..., v, v]`, NaN where all values are the same.
+    """Alpha of coincidences `[..., v, v]`; NaN if all values are equal.
 
-    The ordinal distance of two values is that of their mid-ranks: half of the ratings with either value, and
-    all between them. Hence it is taken anew for each resample.
+    The distance of two values is that of their mid-ranks, which differ between resamples.
     """
     marginal = pairs.sum(axis=-1)
     total = marginal.sum(axis=-1)

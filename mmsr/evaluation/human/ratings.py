@@ -1,9 +1,10 @@
-"""What raters saved, checked against the key, with the systems' names put back."""
+"""Ratings as the sheets saved them, checked against the key, with the names of the systems."""
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -11,47 +12,35 @@ from mmsr.evaluation.human.sheet import KEY_FORMAT, PREFERENCE
 
 RATINGS_FORMAT = "mmsr-ratings-1"
 SCALE = (1, 2, 3, 4, 5)
-SIDES = {"left": "A", "right": "B"}  # as the sheet calls them
+SIDES = {"left": "A", "right": "B"}  # and their names on the sheet
 CHOICES = (*SIDES, "same")
-_SHOWN = 3  # missing answers that a message names
+_SHOWN = 3  # missing answers that a message lists
 
 
 class RatingsError(ValueError):
-    """A key or a file of ratings that cannot be used; names file, item and field, and what is accepted."""
+    """An invalid key or file of ratings; the message names file, item and field, and what is accepted."""
 
 
 @dataclass(frozen=True)
 class Rating:
-    """What one rater said of one item.
-
-    Attributes:
-        rater: Who.
-        id: The row's.
-        left: System that stood left.
-        right: System that stood right.
-        scores: {system: {criterion: 1 to 5}}.
-        preferred: The system that is better; None where there is no difference.
-        repeat: Whether the rater had seen this item before.
-        seconds: How long it was on the screen.
-        plays: How often its recording was started.
-    """
+    """The rating of one item by one rater."""
 
     rater: str
-    id: str
-    left: str
-    right: str
-    scores: dict[str, dict[str, int]]
-    preferred: str | None
-    repeat: bool
-    seconds: float
-    plays: int
+    id: str  # of the row
+    left: str  # system on the left
+    right: str  # system on the right
+    scores: dict[str, dict[str, int]]  # {system: {criterion: 1 to 5}}
+    preferred: str | None  # None if neither system is
+    repeat: bool  # whether the rater had seen this item before
+    seconds: float  # time on the screen
+    plays: int  # number of times that the recording was started
 
 
 def read_key(path: Path | str) -> dict[str, Any]:
-    """The key.json that `make_sheets` wrote.
+    """Read the key.json that `make_sheets` wrote.
 
     Raises:
-        RatingsError: It is no such file.
+        RatingsError: The file is not such a key.
     """
     key = _object(Path(path), KEY_FORMAT, "the key.json that mmsr human make wrote")
     if lacking := [name for name in ("sheets", "systems", "criteria") if name not in key]:
@@ -62,21 +51,19 @@ def read_key(path: Path | str) -> dict[str, Any]:
 def read_ratings(
     files: Sequence[Path | str], key: Mapping[str, Any], *, partial: bool = False
 ) -> tuple[list[Rating], int]:
-    """Ratings of all raters, each file checked whole.
-
-    A sheet may be rated by several raters, and a rater has one file.
+    """Read and check the ratings of all raters. A rater has one file; raters may share a sheet.
 
     Args:
-        files: What the sheets saved.
-        key: See `read_key`.
-        partial: Leave items out of which an answer is missing, instead of refusing.
+        files: Files that the sheets saved.
+        key: The result of `read_key`.
+        partial: Leave out items with a missing answer, instead of raising.
 
     Returns:
-        The ratings, and how many items were left out.
+        The ratings, and the number of items that were left out.
 
     Raises:
-        RatingsError: No file; one that a sheet of this key did not save; a rater with two files; an answer
-            that is missing or not on the scale.
+        RatingsError: There is no file, a file is not from a sheet of this key, a rater has two files, or an
+            answer is missing or not on the scale.
     """
     if not files:
         raise RatingsError("no file of ratings; accepted: one or more, as the sheets saved them")
@@ -101,28 +88,25 @@ def read_ratings(
             )
         showings = key["sheets"][content["sheet"]]["items"]
         answers = _by_number(file, content.get("items"), len(showings))
-        lacking = [
-            name for one in showings for name in _lacking(answers[one["item"]], one["item"], key["criteria"])
-        ]
-        if lacking and not partial:
-            more = " ..." if len(lacking) > _SHOWN else ""
+        missing = {number: _missing(given, number, key["criteria"]) for number, given in answers.items()}
+        if (names := list(chain.from_iterable(missing.values()))) and not partial:
+            more = " ..." if len(names) > _SHOWN else ""
             raise RatingsError(
-                f"{file}: {len(lacking)} answers are missing ({'; '.join(lacking[:_SHOWN])}{more});"
+                f"{file}: {len(names)} answers are missing ({'; '.join(names[:_SHOWN])}{more});"
                 " accepted: complete sheets, or --partial to leave those items out"
             )
-        for one in showings:
-            given = answers[one["item"]]
-            if _lacking(given, one["item"], key["criteria"]):
-                left_out += 1
-            else:
-                ratings.append(_rating(file, rater, one, given, key["criteria"]))
+        complete = [showing for showing in showings if not missing[showing["item"]]]
+        left_out += len(showings) - len(complete)
+        ratings += [
+            _rating(file, rater, showing, answers[showing["item"]], key["criteria"]) for showing in complete
+        ]
     if not ratings:
         raise RatingsError("no item is rated completely; accepted: one or more")
     return ratings, left_out
 
 
 def ratings_fingerprint(files: Sequence[Path | str]) -> str:
-    """16 hex digits over the contents of files of ratings, whatever their order and their names."""
+    """16 hex digits of the contents of files of ratings, independent of their order and names."""
     digests = sorted(hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files)
     return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
 
@@ -139,32 +123,28 @@ def _object(path: Path, form: str, accepted: str) -> dict[str, Any]:
 
 
 def _by_number(file: Path, items: Any, count: int) -> dict[int, Mapping[str, Any]]:
-    """The answers by number of item, each there once."""
-    found: dict[int, Mapping[str, Any]] = {}
-    numbers = []
+    """The answers by the number of the item, in order, each once."""
+    found: dict[int, list[Mapping[str, Any]]] = {number: [] for number in range(1, count + 1)}
     for item in items if isinstance(items, list) else ():
         number = item.get("item") if isinstance(item, dict) else None
-        if not isinstance(number, int) or not 1 <= number <= count:
+        if not isinstance(number, int) or number not in found:
             raise RatingsError(f"{file}: item {number!r}; accepted: 1 to {count}")
-        numbers.append(number)
-        found[number] = item
-    for number in range(1, count + 1):
-        if numbers.count(number) != 1:
-            raise RatingsError(
-                f"{file}: item {number} is there {numbers.count(number)} times; accepted: once"
-            )
-    return found
+        found[number].append(item)
+    for number, given in found.items():
+        if len(given) != 1:
+            raise RatingsError(f"{file}: item {number} is there {len(given)} times; accepted: once")
+    return {number: given for number, (given,) in found.items()}
 
 
-def _lacking(given: Mapping[str, Any], number: int, criteria: Mapping[str, str]) -> list[str]:
-    """What was not answered, in words."""
-    open_ = [
+def _missing(given: Mapping[str, Any], number: int, criteria: Mapping[str, str]) -> list[str]:
+    """The questions without an answer."""
+    missing = [
         f"item {number}, answer {name}: {criterion}"
         for side, name in SIDES.items()
         for criterion in criteria
         if (given.get(side) or {}).get(criterion) is None
     ]
-    return open_ if given.get(PREFERENCE) is not None else [*open_, f"item {number}: {PREFERENCE}"]
+    return missing if given.get(PREFERENCE) is not None else [*missing, f"item {number}: {PREFERENCE}"]
 
 
 def _rating(

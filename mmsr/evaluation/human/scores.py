@@ -1,14 +1,14 @@
-"""What raters' answers say of the systems, and how far they can be believed.
+"""Scores of systems from ratings, and how reliable they are.
 
     ratings ─┬─► mean of each system on each criterion, intervals over items
              ├─► pairs: difference, intervals over items and over items and raters, tests, Holm, sample size
              ├─► agreement between raters (Krippendorff's alpha)
-             └─► of each rater: consistency on repeated items, seconds, items not listened to; pull of a side
+             └─► for each rater: consistency on repeated items, seconds, items not listened to; preferred side
 
-Ratings of one item hang together, and so do those of one rater. Intervals and tests over items speak of
-these raters on other utterances; the wider interval over items and raters speaks of other raters too, where
-there are three or more: with two, one degree of freedom (t = 12.7) makes it wider than the scale. Only the
-first showing of an item counts, its repetition is for consistency alone.
+Ratings of one item are not independent, nor are those of one rater. Intervals and tests over items hold for
+these raters on other items. The wider interval over items and raters holds for other raters too; it needs
+three raters, since with two (one degree of freedom, t = 12.7) it is wider than the scale. Only the first
+rating of a repeated item counts; the second one is for consistency.
 """
 
 import math
@@ -36,136 +36,79 @@ from mmsr.evaluation.significance import (
 )
 
 Array = NDArray[Any]
-TARGETS = (0.25, 0.5)  # points of the scale: differences for which the number of items is told
-PREFERENCE_TARGETS = (0.1, 0.2)  # shares of the ratings
-LEAST_RATERS = 3  # fewer tell nothing of other raters
+TARGETS = (0.25, 0.5)  # differences, in points of the scale, for which the number of items is computed
+PREFERENCE_TARGETS = (0.1, 0.2)  # the same, in shares of the ratings
+LEAST_RATERS = 3  # for an interval over raters
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A system's mean on a criterion.
-
-    Attributes:
-        system: Its name.
-        criterion: Of the key's criteria.
-        mean: From 1 to 5.
-        interval: 95 %, over items.
-        items: Rated items.
-        ratings: And how many ratings they have.
-    """
+    """The mean rating of a system on a criterion."""
 
     system: str
     criterion: str
-    mean: float
-    interval: Interval
-    items: int
-    ratings: int
+    mean: float  # from 1 to 5
+    interval: Interval  # 95 %, over items
+    items: int  # number of rated items
+    ratings: int  # number of their ratings
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """Two systems on one criterion, or the preference between them.
+    """Two systems on one criterion, or the preference between them."""
 
-    Attributes:
-        measure: Criterion, or `preference`.
-        a: Name of the first system.
-        b: Of the second.
-        figure_a: Mean of the first; of the preference, the share of ratings that prefer it.
-        figure_b: Those of the second.
-        difference: `figure_a` - `figure_b`.
-        interval: Of the difference, 95 %, over items.
-        interval_raters: Over items and raters, within what is possible; None with fewer than three raters.
-        p_value: Over items.
-        test: Swaps of the systems within items, or for the preference the sign test.
-        p_holm: Adjusted for all contrasts of the table.
-        wins: Items on which the first is better in the mean of the raters.
-        ties: On which neither is.
-        losses: On which the second is.
-        items: Rated items.
-        ratings: Their ratings.
-        raters: Who gave them.
-        standard_error: Of the difference over items.
-        detectable: Smallest true difference found with 80 % power with so many items.
-        items_needed: Items that would find so large a difference with 80 % power, these raters given.
-    """
-
-    measure: str
-    a: str
-    b: str
-    figure_a: float
+    measure: str  # criterion, or `preference`
+    a: str  # first system
+    b: str  # second system
+    figure_a: float  # mean of `a`; for the preference, the share of ratings that prefer it
     figure_b: float
-    difference: float
-    interval: Interval
-    interval_raters: Interval | None
-    p_value: float
-    test: Literal["swaps", "sign"]
-    p_holm: float
-    wins: int
-    ties: int
-    losses: int
-    items: int
-    ratings: int
+    difference: float  # `figure_a` - `figure_b`
+    interval: Interval  # 95 % of the difference, over items
+    interval_raters: Interval | None  # over items and raters; None with fewer than three raters
+    p_value: float  # over items
+    test: Literal["swaps", "sign"]  # swaps of the systems within items; for the preference, the sign test
+    p_holm: float  # adjusted for all contrasts
+    wins: int  # number of items with a higher mean rating of `a`
+    ties: int  # number of items with equal mean ratings
+    losses: int  # number of items with a higher mean rating of `b`
+    items: int  # number of rated items
+    ratings: int  # number of their ratings
     raters: int
-    standard_error: float
-    detectable: float
-    items_needed: dict[str, int]
+    standard_error: float  # of the difference, over items
+    detectable: float  # smallest true difference found with 80 % power with so many items
+    items_needed: dict[str, int]  # number of items that find a difference with 80 % power, by difference
 
 
 @dataclass(frozen=True)
 class Rater:
-    """One rater's work.
-
-    Attributes:
-        name: Who.
-        items: Items rated, repetitions not counted.
-        seconds: Median that an item was on the screen.
-        unheard: Items rated without starting the recording.
-        repeats: Items rated twice.
-        same_preference: Share of these with the same preference; None without any.
-        mean_change: Mean distance of the two ratings, in points; None without any.
-    """
+    """The work of one rater."""
 
     name: str
-    items: int
-    seconds: float
-    unheard: int
-    repeats: int
-    same_preference: float | None
-    mean_change: float | None
+    items: int  # number of rated items, without repetitions
+    seconds: float  # median time of an item on the screen
+    unheard: int  # number of items that were rated without starting the recording
+    repeats: int  # number of items that were rated twice
+    same_preference: float | None  # share of these with the same preference; None if there are none
+    mean_change: float | None  # mean distance of their two ratings, in points; None if there are none
 
 
 @dataclass(frozen=True)
 class Sides:
-    """Which side was preferred: without a pull of one side, left and right alike.
+    """The preferred sides; without a bias, left and right are preferred alike."""
 
-    Attributes:
-        left: Ratings that prefer what stood left.
-        right: Right.
-        same: Neither.
-        p_value: Of a binomial test, ratings taken as independent.
-    """
-
-    left: int
-    right: int
-    same: int
-    p_value: float
+    left: int  # number of ratings that prefer the left answer
+    right: int  # number of ratings that prefer the right answer
+    same: int  # number of ratings without a preference
+    p_value: float  # of a binomial test that takes ratings as independent
 
 
 @dataclass(frozen=True)
 class Scores:
-    """All that `score` finds; as JSON its fields, with these names.
+    """The result of `score`; scores.json has the same fields."""
 
-    Attributes:
-        figures: Of each system and criterion.
-        contrasts: Of each pair of systems that was shown, and each measure.
-        agreement: {measure: Krippendorff's alpha}, over answers of the criteria, items of the preference.
-        raters: Each.
-        sides: Their pull.
-    """
-
-    figures: list[Figure]
-    contrasts: list[Contrast]
-    agreement: dict[str, Agreement]
+    figures: list[Figure]  # of each system on each criterion
+    contrasts: list[Contrast]  # of each pair of systems on each measure
+    agreement: dict[str, Agreement]  # by measure; over answers for criteria, over items for the preference
     raters: list[Rater]
     sides: Sides
 
@@ -173,46 +116,41 @@ class Scores:
 def score(
     ratings: Sequence[Rating], key: Mapping[str, Any], *, resamples: int = RESAMPLES, seed: int = 0
 ) -> Scores:
-    """What the ratings say.
+    """Compute means, differences, agreement and consistency.
 
     Args:
-        ratings: Of `read_ratings`.
-        key: Of `read_key`.
-        resamples: Of each bootstrap and permutation test.
-        seed: The same seed gives the same intervals.
+        ratings: The result of `read_ratings`.
+        key: The result of `read_key`.
+        resamples: Resamples of each bootstrap and permutation test.
+        seed: The seed of both.
 
     Raises:
         RatingsError: A pair of systems was rated on fewer than two items.
     """
-    criteria, systems = list(key["criteria"]), list(key["systems"])
-    first = [one for one in ratings if not one.repeat]
+    options: dict[str, Any] = {"resamples": resamples, "seed": seed}
+    systems, measures = list(key["systems"]), (*key["criteria"], PREFERENCE)
+    first = [rating for rating in ratings if not rating.repeat]
     figures = []
     for system in systems:
-        mine = [one for one in first if system in one.scores]
-        for criterion in criteria if mine else ():
-            values = [one.scores[system][criterion] for one in mine]
-            ids = [one.id for one in mine]
-            low, high = bootstrap(None, values, clusters=ids, metric="mean", resamples=resamples, seed=seed)
-            figures.append(
-                Figure(system, criterion, float(np.mean(values)), (low, high), len(set(ids)), len(mine))
-            )
-    found = []
-    for pair in combinations(systems, 2):
-        mine = [one for one in first if set(one.scores) == set(pair)]
-        if len({one.id for one in mine}) < 2:
-            count = len({one.id for one in mine})
-            raise RatingsError(f"{pair[0]} and {pair[1]} are rated on {count} items; accepted: 2 or more")
-        for measure in (*criteria, PREFERENCE):
-            found.append(_contrast(mine, measure, pair, resamples=resamples, seed=seed))
-    adjusted = holm([one["p_value"] for one in found])
+        mine = [rating for rating in first if system in rating.scores]
+        ids = [rating.id for rating in mine]
+        for criterion in key["criteria"] if mine else ():
+            values = [rating.scores[system][criterion] for rating in mine]
+            interval = bootstrap(None, values, clusters=ids, metric="mean", **options)
+            mean = float(np.mean(values))
+            figures.append(Figure(system, criterion, mean, interval, len(set(ids)), len(mine)))
+    contrasts = []
+    for a, b in combinations(systems, 2):
+        mine = [rating for rating in first if set(rating.scores) == {a, b}]
+        if (count := len({rating.id for rating in mine})) < 2:
+            raise RatingsError(f"{a} and {b} are rated on {count} items; accepted: 2 or more")
+        contrasts += [_contrast(mine, measure, (a, b), options) for measure in measures]
+    adjusted = holm([contrast["p_value"] for contrast in contrasts])
     return Scores(
         figures=figures,
-        contrasts=[Contrast(**one, p_holm=float(p)) for one, p in zip(found, adjusted, strict=True)],
-        agreement={
-            measure: _agreement(first, measure, systems, resamples=resamples, seed=seed)
-            for measure in (*criteria, PREFERENCE)
-        },
-        raters=[_rater(name, ratings) for name in dict.fromkeys(one.rater for one in ratings)],
+        contrasts=[Contrast(**each, p_holm=float(p)) for each, p in zip(contrasts, adjusted, strict=True)],
+        agreement={measure: _agreement(first, measure, systems, options) for measure in measures},
+        raters=[_rater(name, ratings) for name in dict.fromkeys(rating.rater for rating in ratings)],
         sides=_sides(first),
     )
 
@@ -220,20 +158,20 @@ def score(
 def crossed_standard_error(
     values: ArrayLike, *, items: ArrayLike, raters: ArrayLike, resamples: int = RESAMPLES, seed: int = 0
 ) -> float:
-    """Standard error of a mean over items and raters, both drawn with replacement, each by itself.
+    """Standard error of a mean, with items and raters both drawn with replacement.
 
-    That is the pigeonhole bootstrap (Owen, 2007), which errs to the wide side where ratings are crossed. It
-    is multiplied by √(k / (k - 1)), k the fewer of items and raters, as in `significance.paired_bootstrap`.
+    It is a pigeonhole bootstrap (Owen, 2007), which is conservative for crossed ratings, multiplied by
+    √(k / (k - 1)) for the smaller number k of items or raters, as in `significance.paired_bootstrap`.
 
     Args:
         values: `[n]`.
-        items: Of each value `[n]`.
-        raters: `[n]`.
-        resamples: How many; those whose items and raters have no rating in common do not count.
-        seed: The same seed gives the same value.
+        items: The item of each value `[n]`.
+        raters: The rater of each value `[n]`.
+        resamples: The number of resamples; those without any rating are left out.
+        seed: The seed of the bootstrap.
 
     Raises:
-        ValueError: Fewer than two items or two raters.
+        ValueError: There are fewer than two items or two raters.
     """
     item_names, item = np.unique(np.asarray(items), return_inverse=True)
     rater_names, rater = np.unique(np.asarray(raters), return_inverse=True)
@@ -256,15 +194,15 @@ def crossed_standard_error(
 
 
 def items_needed(standard_error: float, *, units: int, difference: float) -> int:
-    """The fewest items with which such a difference would be found with 80 % power.
+    """The smallest number of items that finds a difference with 80 % power.
 
     Args:
-        standard_error: Of the difference observed over `units` items; it falls with the root of their number.
-        units: How many these were.
-        difference: True difference to find, above 0.
+        standard_error: The standard error of the difference over `units` items.
+        units: The number of these items.
+        difference: The true difference to find, above 0.
     """
     deviation = standard_error * math.sqrt(units)
-    # the normal distribution's number is a little too small, Student's follows from there
+    # the normal distribution gives a number slightly too small; count on from there with Student's
     needed = max(2, math.floor((minimum_detectable_difference(deviation) / difference) ** 2))
     while minimum_detectable_difference(deviation / math.sqrt(needed), units=needed) > difference:
         needed += 1
@@ -272,25 +210,20 @@ def items_needed(standard_error: float, *, units: int, difference: float) -> int
 
 
 def _contrast(
-    ratings: Sequence[Rating], measure: str, pair: tuple[str, str], *, resamples: int, seed: int
+    ratings: Sequence[Rating], measure: str, pair: tuple[str, str], options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """A contrast's fields, but for the correction over all."""
-    a, b = (np.array([_value(one, measure, name) for one in ratings], dtype=float) for name in pair)
-    ids, raters = np.array([one.id for one in ratings]), np.array([one.rater for one in ratings])
-    options: dict[str, Any] = {
-        "clusters": ids,
-        "metric": "mean",
-        "resamples": resamples,
-        "seed": seed,
-    }
-    found = paired_bootstrap(None, a, b, **options)
+    """The fields of a `Contrast`, without `p_holm`."""
+    preference = measure == PREFERENCE
+    a, b = (np.array([_value(rating, measure, name) for rating in ratings], dtype=float) for name in pair)
+    ids = np.array([rating.id for rating in ratings])
+    raters = np.array([rating.rater for rating in ratings])
+    paired: dict[str, Any] = {"clusters": ids, "metric": "mean", **options}
+    found = paired_bootstrap(None, a, b, **paired)
     _, item = np.unique(ids, return_inverse=True)
     sums = np.bincount(item, weights=a - b)
     wins, losses = int((sums > 0).sum()), int((sums < 0).sum())
-    if measure == PREFERENCE:
-        p_value = float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
-    else:
-        p_value = permutation_test(None, a, b, **options)
+    widest = 1 if preference else SCALE[-1] - SCALE[0]
+    targets = PREFERENCE_TARGETS if preference else TARGETS
     return {
         "measure": measure,
         "a": pair[0],
@@ -299,11 +232,9 @@ def _contrast(
         "figure_b": found.b,
         "difference": found.difference,
         "interval": found.interval,
-        "interval_raters": _over_raters(
-            a - b, ids, raters, widest=_widest(measure), resamples=resamples, seed=seed
-        ),
-        "p_value": p_value,
-        "test": "sign" if measure == PREFERENCE else "swaps",
+        "interval_raters": _over_raters(a - b, ids, raters, widest, options),
+        "p_value": _sign_test(wins, losses) if preference else permutation_test(None, a, b, **paired),
+        "test": "sign" if preference else "swaps",
         "wins": wins,
         "ties": found.units - wins - losses,
         "losses": losses,
@@ -314,28 +245,27 @@ def _contrast(
         "detectable": minimum_detectable_difference(found.standard_error, units=found.units),
         "items_needed": {
             f"{target:g}": items_needed(found.standard_error, units=found.units, difference=target)
-            for target in (PREFERENCE_TARGETS if measure == PREFERENCE else TARGETS)
+            for target in targets
         },
     }
 
 
+def _sign_test(wins: int, losses: int) -> float:
+    return float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
+
+
 def _over_raters(
-    differences: Array, ids: Array, raters: Array, *, widest: float, resamples: int, seed: int
+    differences: Array, ids: Array, raters: Array, widest: float, options: Mapping[str, Any]
 ) -> Interval | None:
-    """Interval over items and raters of a mean that lies between -`widest` and `widest`."""
+    """The interval over items and raters of a mean between -`widest` and `widest`."""
     if len(set(raters)) < LEAST_RATERS:
         return None
-    error = crossed_standard_error(differences, items=ids, raters=raters, resamples=resamples, seed=seed)
-    # few raters have no percentiles to speak of: Student's t knows how few they are, but not the scale
+    error = crossed_standard_error(differences, items=ids, raters=raters, **options)
+    # few raters give poor percentiles; Student's t allows for their number, but not for the scale
     fewer = min(len(set(ids)), len(set(raters)))
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, fewer - 1)) * error
     middle = float(differences.mean())
     return max(middle - half, -widest), min(middle + half, widest)
-
-
-def _widest(measure: str) -> float:
-    """The largest difference that there can be."""
-    return 1 if measure == PREFERENCE else SCALE[-1] - SCALE[0]
 
 
 def _value(rating: Rating, measure: str, system: str) -> int:
@@ -343,26 +273,25 @@ def _value(rating: Rating, measure: str, system: str) -> int:
 
 
 def _agreement(
-    ratings: Sequence[Rating], measure: str, systems: Sequence[str], *, resamples: int, seed: int
+    ratings: Sequence[Rating], measure: str, systems: Sequence[str], options: Mapping[str, Any]
 ) -> Agreement:
     values: Sequence[int] = (-1, 0, 1) if measure == PREFERENCE else SCALE
     counts: dict[tuple[str, str], Array] = {}
-    for one in ratings:
-        a, b = sorted(one.scores, key=systems.index)
+    for rating in ratings:
+        a, b = sorted(rating.scores, key=systems.index)
         if measure == PREFERENCE:
-            given = {a: _value(one, measure, a) - _value(one, measure, b)}
+            given = {a: _value(rating, measure, a) - _value(rating, measure, b)}
         else:
-            given = {system: scores[measure] for system, scores in one.scores.items()}
+            given = {system: scores[measure] for system, scores in rating.scores.items()}
         for system, value in given.items():
-            counts.setdefault((one.id, system), np.zeros(len(values)))[values.index(value)] += 1
-    clusters = [id for id, _ in counts]
-    return ordinal_agreement(np.stack(list(counts.values())), clusters, resamples=resamples, seed=seed)
+            counts.setdefault((rating.id, system), np.zeros(len(values)))[values.index(value)] += 1
+    return ordinal_agreement(np.stack(list(counts.values())), [id for id, _ in counts], **options)
 
 
 def _rater(name: str, ratings: Sequence[Rating]) -> Rater:
-    mine = [one for one in ratings if one.rater == name]
-    first = {one.id: one for one in mine if not one.repeat}
-    again = [(first[one.id], one) for one in mine if one.repeat and one.id in first]
+    mine = [rating for rating in ratings if rating.rater == name]
+    first = {rating.id: rating for rating in mine if not rating.repeat}
+    again = [(first[rating.id], rating) for rating in mine if rating.repeat and rating.id in first]
     same = [before.preferred == after.preferred for before, after in again]
     changes = [
         abs(value - after.scores[system][criterion])
@@ -373,8 +302,8 @@ def _rater(name: str, ratings: Sequence[Rating]) -> Rater:
     return Rater(
         name=name,
         items=len(first),
-        seconds=float(np.median([one.seconds for one in first.values()])) if first else 0.0,
-        unheard=sum(not one.plays for one in first.values()),
+        seconds=float(np.median([rating.seconds for rating in first.values()])) if first else 0.0,
+        unheard=sum(not rating.plays for rating in first.values()),
         repeats=len(again),
         same_preference=float(np.mean(same)) if again else None,
         mean_change=float(np.mean(changes)) if again else None,
@@ -382,7 +311,6 @@ def _rater(name: str, ratings: Sequence[Rating]) -> Rater:
 
 
 def _sides(ratings: Sequence[Rating]) -> Sides:
-    left = sum(one.preferred == one.left for one in ratings)
-    right = sum(one.preferred == one.right for one in ratings)
-    p_value = float(stats.binomtest(left, left + right).pvalue) if left + right else 1.0
-    return Sides(left, right, len(ratings) - left - right, p_value)
+    left = sum(rating.preferred == rating.left for rating in ratings)
+    right = sum(rating.preferred == rating.right for rating in ratings)
+    return Sides(left, right, len(ratings) - left - right, _sign_test(left, right))

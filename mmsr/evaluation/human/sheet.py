@@ -1,11 +1,11 @@
-"""Blinded sheets on which people rate what two systems said of the same utterances.
+"""Blinded sheets on which people rate the answers of two systems to the same utterances.
 
     systems, manifest rows ─► rows that all answered ─► sample by label and language ─┬─► sheets/*.html
                                                                                       └─► key.json
 
-A sheet is one HTML file that loads nothing: the sound is inside, answers stay in the browser until the rater
-saves them as a file. It names neither systems nor rows; which answer is whose stands in key.json alone,
-beside the folder of sheets and not in it, so that this folder can be handed out whole.
+A sheet is one HTML file with the audio inside, which loads nothing. Answers stay in the browser until the
+rater saves them as a file. It names neither systems nor rows: only key.json does, which is not in the folder
+of the sheets, so that this folder can be handed out whole.
 """
 
 import base64
@@ -14,7 +14,6 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,8 +28,8 @@ from mmsr.files import atomic_write
 from mmsr.records import Prediction, Progress, Utterance
 
 KEY_FORMAT = "mmsr-human-key-1"
-RATE = 16_000  # Hz of the sound in a sheet
-PREFERENCE = "preference"  # what is asked beside the criteria
+RATE = 16_000  # Hz of the audio in a sheet
+PREFERENCE = "preference"  # the question beside the criteria
 CRITERIA = {
     "correctness": "The label and the reason are right for this utterance.",
     "clarity": "The reason is clear and easy to understand.",
@@ -42,45 +41,28 @@ Listen = Callable[[Any], NDArray[Any]]
 
 
 class SheetError(ValueError):
-    """Sheets that cannot be made; says of what there is too little or too much, and what is accepted."""
+    """Sheets that cannot be made; the message says why, and what is accepted."""
 
 
 class Made(NamedTuple):
-    """What was written.
+    """The files that were written."""
 
-    Attributes:
-        key: Which answer is whose: for whoever scores, never for a rater.
-        sheets: One HTML file a rater.
-        rows: Rows on the sheets, each counted once.
-        candidates: Rows from which these were drawn.
-    """
-
-    key: Path
-    sheets: list[Path]
-    rows: int
-    candidates: int
+    key: Path  # which raters must not see
+    sheets: list[Path]  # one HTML file for each rater
+    rows: int  # number of different rows on the sheets
+    candidates: int  # number of rows from which they were drawn
 
 
 @dataclass(frozen=True, kw_only=True)
 class SheetDesign:
-    """What is on the sheets of raters.
+    """The design of the sheets."""
 
-    Attributes:
-        items: The number of different rows on each sheet.
-        raters: The number of sheets.
-        shared: The number of rows that are on every sheet, for agreement; by default all.
-        repeats: The number of items that come a second time on the sheet, sides exchanged, to see whether a
-            rater answers alike. They come in its second half, and were first seen in its first.
-        differing: Draw from rows of which all systems' rationales are different.
-        criteria: The statement of each criterion, which raters agree with from 1 to 5.
-    """
-
-    items: int = 30
-    raters: int = 1
-    shared: int | None = None
-    repeats: int = 0
-    differing: bool = False
-    criteria: Mapping[str, str] = field(default_factory=lambda: CRITERIA)
+    items: int = 30  # number of different rows on each sheet
+    raters: int = 1  # number of sheets
+    shared: int | None = None  # number of rows that are on every sheet, for agreement; by default all
+    repeats: int = 0  # number of items that come again in the second half, with exchanged sides
+    differing: bool = False  # draw only rows whose rationales differ between all systems
+    criteria: Mapping[str, str] = field(default_factory=lambda: CRITERIA)  # name: statement, rated 1 to 5
 
     @property
     def common(self) -> int:
@@ -89,7 +71,7 @@ class SheetDesign:
 
 
 class Showing(NamedTuple):
-    """One item of a sheet: a row, and which system's answer stands on which side."""
+    """An item of a sheet: a row, and the system on each side."""
 
     id: str
     left: str
@@ -110,29 +92,29 @@ def make_sheets(
     data_fingerprint: str | None = None,
     progress: Progress | None = None,
 ) -> Made:
-    """Write the folder OUT: sheets/sheet-1.html and so on, and key.json.
+    """Write sheets/sheet-1.html and so on, and key.json.
 
-    Rows are drawn so that each label and each language has its share (a systematic sample of the rows sorted
-    by both, in random order otherwise), which keeps means over items those of all rows. With more than two
-    systems each row shows one pair of them, all pairs equally often. On each sheet the order is random, and
-    the first system of a pair stands left on half of the items.
+    Each label and each language has its share of the items (a systematic sample of the rows sorted by both),
+    so that means over items estimate those over all rows. With more than two systems, each row shows one
+    pair, and all pairs come equally often. The order is random on each sheet, and each system of a pair is on
+    the left in half of the items.
 
     Args:
         systems: Two or more, of one run each.
-        rows: The manifest's, for sound and transcript.
+        rows: The rows of the manifest, for audio and transcripts.
         out: A new folder.
-        listen: See `Listen`.
-        design: What is on the sheets.
-        condition: Of the systems that do not say; by default the first that all have.
-        seed: Of every draw; the same seed gives the same sheets.
-        command: Kept in the key.
-        data_fingerprint: The manifest's, kept in the key.
-        progress: Told of each recording.
+        listen: Reads audio, see `Listen`.
+        design: The design of the sheets.
+        condition: The condition of systems without one; by default the first that all have.
+        seed: The seed of every draw.
+        command: The command line, for the key.
+        data_fingerprint: The fingerprint of the manifest, for the key.
+        progress: Called after each recording.
 
     Raises:
-        SheetError: Fewer than two systems, a system of several seeds or without rationales, names that are
-            not different; numbers that do not fit each other or the rows; a folder that is not new.
-        CompareError: Predictions that cannot be read.
+        SheetError: The systems cannot be rated (fewer than two, several seeds, no rationales, equal names),
+            the design does not fit the rows, or the folder is not new.
+        CompareError: Predictions cannot be read.
     """
     out = Path(out)
     _check(systems, out, design)
@@ -180,17 +162,13 @@ def _write_sheets(
     shown: Mapping[str, Mapping[str, Any]],
     key: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Write a page for each sheet; returns what the key says of them, by the sheet's digest."""
+    """Write a page for each sheet; return the sheets of the key, by digest."""
     entries = {}
     for number, showings in enumerate(sheets, start=1):
-        content = [
-            {
-                **shown[showing.id],
-                "left": _answer(answers[showing.left][showing.id]),
-                "right": _answer(answers[showing.right][showing.id]),
-            }
-            for showing in showings
-        ]
+        content = []
+        for showing in showings:
+            left, right = (answers[system][showing.id] for system in (showing.left, showing.right))
+            content.append({**shown[showing.id], "left": _answer(left), "right": _answer(right)})
         blob = json.dumps([number, key["seed"], key["criteria"], content], ensure_ascii=False)
         sheet = hashlib.sha256(blob.encode()).hexdigest()[:12]
         page = _render({"sheet": sheet, "criteria": key["criteria"], "items": content})
@@ -203,12 +181,12 @@ def _write_sheets(
 
 
 def stratified(strata: Sequence[str], count: int, generator: np.random.Generator) -> list[int]:
-    """Positions of a systematic sample: every stratum has its share, but for less than one row.
+    """Draw a systematic sample, in which every stratum has its share, up to less than one row.
 
     Args:
-        strata: Stratum of each row `[n]`.
-        count: How many of them, n or fewer.
-        generator: Of the order within strata, and of where the sample begins.
+        strata: The stratum of each row `[n]`.
+        count: The size of the sample, n or less.
+        generator: For the order within strata, and the start of the sample.
 
     Returns:
         Positions `[count]`, sorted by stratum.
@@ -224,7 +202,7 @@ def _strata(rows: Sequence[Utterance]) -> list[str]:
 
 
 def _origin(predictions: Path, condition: str) -> dict[str, Any]:
-    """Where a system's predictions come from, as far as a metrics.json beside them says."""
+    """The provenance of a system's predictions, with that of the metrics.json beside them."""
     path = predictions.with_name("metrics.json")
     found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     kept = ("seed", "training_seed", "data_fingerprint", "command")
@@ -246,15 +224,12 @@ def _check(systems: Sequence[System], out: Path, design: SheetDesign) -> None:
         if len(system.files) > 1:
             raise SheetError(f"{system.name}: {len(system.files)} runs match; accepted: one, of one seed")
     items, criteria = design.items, design.criteria
-    for flag, value, least, most in (
-        ("items", items, 1, None),
-        ("raters", design.raters, 1, None),
-        ("shared", design.common, 0, items),
-        ("repeats", design.repeats, 0, items // 2),
-    ):
-        if value < least or (most is not None and value > most):
-            accepted = f"{least} to {most} with --items {items}" if most is not None else f"{least} or more"
-            raise SheetError(f"--{flag} {value}; accepted: {accepted}")
+    for flag, value in (("items", items), ("raters", design.raters)):
+        if value < 1:
+            raise SheetError(f"--{flag} {value}; accepted: 1 or more")
+    for flag, value, most in (("shared", design.common, items), ("repeats", design.repeats, items // 2)):
+        if not 0 <= value <= most:
+            raise SheetError(f"--{flag} {value}; accepted: 0 to {most} with --items {items}")
     if not criteria or PREFERENCE in criteria or not all(map(has_text, (*criteria, *criteria.values()))):
         raise SheetError(
             f"--criteria {dict(criteria)}; accepted: NAME=STATEMENT, one or more, none called {PREFERENCE}"
@@ -281,8 +256,12 @@ def _candidates(
         )
     if not differing:
         return found
-    said = [[run[str(row.id)].predicted_rationale for run in answers.values()] for row in found]
-    return [row for row, each in zip(found, said, strict=True) if len(set(each)) == len(each)]
+    different = len(answers)
+    return [
+        row
+        for row in found
+        if len({run[str(row.id)].predicted_rationale for run in answers.values()}) == different
+    ]
 
 
 def _plan(
@@ -292,7 +271,7 @@ def _plan(
     design: SheetDesign,
     generator: np.random.Generator,
 ) -> list[list[Showing]]:
-    """What stands on each sheet, in its order."""
+    """The items of each sheet, in order."""
     ids = [str(row.id) for row in rows]
     pairs = list(combinations(systems, 2))
     rounds = -(-len(ids) // len(pairs))
@@ -321,7 +300,7 @@ def _plan(
 def _contents(
     rows: Sequence[Utterance], listen: Listen, progress: Progress | None
 ) -> dict[str, dict[str, Any]]:
-    """What all raters see and hear of each row. Ids may tell the label, as RAVDESS's do: they stay away."""
+    """Audio and transcript of each row. Ids are left out, since they may reveal the label (RAVDESS)."""
     shown = {}
     for done, row in enumerate(rows, start=1):
         shown[str(row.id)] = {
@@ -335,7 +314,7 @@ def _contents(
 
 
 def _sound(samples: NDArray[Any]) -> str:
-    """Samples `[s]` as FLAC in a data URI: without loss, and without the source's tags."""
+    """Samples `[s]` as FLAC in a data URI, without the tags of the source file."""
     file = io.BytesIO()
     soundfile.write(file, samples, RATE, format="FLAC", subtype="PCM_16")
     return f"data:audio/flac;base64,{base64.b64encode(file.getvalue()).decode()}"
@@ -346,12 +325,10 @@ def _answer(row: Prediction) -> dict[str, str | None]:
 
 
 def _render(content: Mapping[str, Any]) -> str:
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined)
-    # by default it sorts keys, and criteria are asked in the order in which they were given
+    loader = PackageLoader("mmsr.evaluation.human", ".")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, loader=loader)
+    # criteria are asked in the given order
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
-    template = environment.from_string(
-        files("mmsr.evaluation.human").joinpath("sheet.html.jinja").read_text("utf-8")
-    )
-    return template.render(content=content, sheet=content["sheet"])
+    return environment.get_template("sheet.html.jinja").render(content=content, sheet=content["sheet"])

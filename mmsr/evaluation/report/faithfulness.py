@@ -1,27 +1,16 @@
-"""The report of what rationales are worth: what they tell of the label, what answers follow, what is erased.
+"""The report of faithfulness: what rationales say about the label, what answers follow, what erasing costs.
 
-faithfulness.json of `mmsr.evaluation.explain.faithfulness`, saliencies ─► sections ─► page
+faithfulness.json of `mmsr.evaluation.explain.faithfulness`, saliencies ─► page
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mmsr.evaluation.report.names import MISSING, number
-from mmsr.evaluation.report.page import (
-    Notes,
-    Page,
-    Section,
-    Table,
-    TableRow,
-    Text,
-    origin,
-    picture,
-    told,
-    write_page,
-)
+from mmsr.evaluation.report.page import Block, Picture, Row, Table, as_markdown, origin, write_page
 from mmsr.evaluation.report.pictures import BLUE, Saliency, draw_saliency, make_figure
 
 if TYPE_CHECKING:
@@ -60,14 +49,14 @@ LINES: Mapping[str, Mapping[str, str]] = {
         "voice/manner_named": "another voice: right manner named",
     },
     "follow": {
-        f"{edit}/{what}": f"{said}: {changed}"
-        for edit, said in (
+        f"{edit}/{measure}": f"{title}: {change}"
+        for edit, title in (
             ("silenced", "voice silenced"),
             ("swapped", "voice of another row"),
             ("named_words_dropped", "named words dropped"),
             ("other_words_dropped", "as many random words dropped"),
         )
-        for what, changed in (
+        for measure, change in (
             ("label_changes", "label changes"),
             ("rationale_changes", "rationale changes"),
             ("words_unnamed", "they are not named any more"),
@@ -78,6 +67,25 @@ LINES: Mapping[str, Mapping[str, str]] = {
 COLUMNS = ("measure", "figure", "intervals over", "n")
 
 
+class Examined(NamedTuple):
+    """The content of the report."""
+
+    document: Mapping[str, Any]  # content of faithfulness.json
+    saliencies: Mapping[str, Saliency] = {}  # of utterances to draw, by id
+
+    def measured(self, *parts: str) -> list[tuple[str, Mapping[str, Any]]]:
+        """The titles and values of the measures in parts of the document, where they have rows."""
+        found = []
+        for part in parts:
+            for path, title in LINES[part].items():
+                value = self.document.get(part, {})
+                for key in path.split("/"):
+                    value = value.get(key, {})
+                if "value" in value:
+                    found.append((title, value))
+        return found
+
+
 def write_faithfulness_report(
     out_dir: Path | str,
     document: Mapping[str, Any],
@@ -85,157 +93,134 @@ def write_faithfulness_report(
     title: str,
     saliencies: Mapping[str, Saliency] | None = None,
 ) -> Path:
-    """Writes report.html, report.md and pictures to `out_dir` and returns the path of report.html.
+    """Write report.html, report.md and pictures to `out_dir`; return the path of report.html.
 
-    `document` is the content of faithfulness.json, `saliencies` what utterances' labels are made of, by id.
+    `document` is the content of faithfulness.json, `saliencies` are of utterances to draw, by id.
     """
-    over = sorted({figure["over"] for _, figure in _figures(document, *LINES) if "over" in figure})
-    provenance = {**origin(document), "intervals": f"95 % over {' or '.join(over) or 'none'}"}
-    page = Page(
+    examined = Examined(document, saliencies or {})
+    over = sorted({value["over"] for _, value in examined.measured(*LINES) if "over" in value})
+    return write_page(
+        Path(out_dir) / "report.html",
+        SECTIONS,
+        examined,
         title=title,
         lead="Whether rationales are grounded in voice and words, and say what decided: "
         f"{document['n']:,} rows. Every figure is in faithfulness.json.",
-        sections=[*sections(document, provenance), _saliencies(saliencies or {}, provenance)],
-        provenance=provenance,
+        provenance={**origin(document), "intervals": f"95 % over {' or '.join(over) or 'none'}"},
     )
-    return write_page(page, Path(out_dir) / "report.html")
 
 
 def markdown(document: Mapping[str, Any]) -> str:
-    """The tables for a terminal, with what was left out."""
-    return told(sections(document))
+    """The tables for a terminal, and what was left out."""
+    return as_markdown(block for blocks in SECTIONS.values() for block in blocks(Examined(document)))
 
 
-def sections(
-    document: Mapping[str, Any], provenance: Mapping[str, str] | None = None
-) -> list[Section | None]:
-    """What was found; with its picture where there is a provenance for it."""
-    return [_judged(document), _followed(document, provenance), _erased(document), _left_out(document)]
+def simulatability(examined: Examined) -> list[Block]:
+    """What a judge predicts from rationales."""
+    rows = [_row(*measure) for measure in examined.measured("simulatability", "agreement")]
+    notes = {
+        "LAS": "leakage-adjusted simulatability (Hase et al., 2020): how much better a judge foretells the "
+        "label by the rationale, the mean over rows whose rationale alone tells the label and rows where it "
+        "does not.",
+        "judge": "learns labels from texts of the training rows.",
+    }
+    caption = "What rationales tell of the label. Brackets: 95 % intervals."
+    return [Table(COLUMNS, rows, caption), notes] if rows else []
 
 
-def _judged(document: Mapping[str, Any]) -> Section | None:
-    """What a judge reads off the rationales."""
-    rows = [_row(name, figure) for name, figure in _figures(document, "simulatability", "agreement")]
-    notes = [
-        ("LAS", "leakage-adjusted simulatability (Hase et al., 2020): how much better a judge foretells the "
-         "label by the rationale, the mean over rows whose rationale alone tells the label and rows where it "
-         "does not."),
-        ("judge", "learns labels from texts of the training rows."),
-    ]  # fmt: skip
-    table = Table(COLUMNS, rows, "What rationales tell of the label. Brackets: 95 % intervals.")
-    return Section("What rationales tell", [table, Notes(notes)]) if rows else None
-
-
-def _followed(document: Mapping[str, Any], provenance: Mapping[str, str] | None) -> Section | None:
-    """What answers follow when label, voice or words are others."""
-    found = _figures(document, "counterfactuals", "respoken", "follow")
-    if not found:
-        return None
+def follow(examined: Examined) -> list[Block]:
+    """How answers change with another label, voice or words."""
+    measures = examined.measured("counterfactuals", "respoken", "follow")
+    if not measures:
+        return []
     caption = "Shares of answers that change, stay or are right. Brackets: 95 % intervals."
-    blocks: list[Any] = [Table(COLUMNS, [_row(*one) for one in found], caption)]
-    if provenance is not None:
-        drawn = picture(
+    return [
+        Table(COLUMNS, [_row(*measure) for measure in measures], caption),
+        Picture(
             "faithfulness",
-            partial(draw_shares, found),
+            partial(draw_shares, measures),
             caption="The shares of the table with their 95 % intervals.",
             alt="A mark with its interval for each share of the table above.",
-            provenance=provenance,
             pan=True,
-        )
-        blocks.append(drawn)
-    blocks += [
-        Text(
-            f"{figures['not_respoken']:,} of {document['n']:,} rows could not be spoken in another {change}."
-        )
-        for change, figures in document.get("respoken", {}).items()
-        if figures["not_respoken"]
+        ),
+        *(
+            f"{count:,} of {examined.document['n']:,} rows could not be spoken in another {change}."
+            for change, values in examined.document.get("respoken", {}).items()
+            if (count := values["not_respoken"])
+        ),
     ]
-    return Section("What answers follow", blocks)
 
 
-def _erased(document: Mapping[str, Any]) -> Section | None:
-    """What the label loses with the words and moments that an attribution calls important."""
+def erasure(examined: Examined) -> list[Block]:
+    """What erasing the words and frames with the highest attribution costs."""
     rows = []
-    for attribution, modalities in document.get("erasure", {}).items():
+    for attribution, modalities in examined.document.get("erasure", {}).items():
         for modality, measures in modalities.items():
-            for measure, figures in measures.items():
-                chosen, random, difference = (figures[key] for key in ("chosen", "random", "difference"))
+            for measure, values in measures.items():
+                chosen, random, difference = (values[key] for key in ("chosen", "random", "difference"))
                 cells = [
                     number(chosen["value"], chosen.get("interval")),
                     number(random["value"], random.get("interval")),
                     number(difference["value"], difference.get("interval"), signed=True),
                 ]
                 name = f"{measure} of {attribution}, {modality}"
-                rows.append(TableRow(name, [*cells, chosen.get("over", MISSING), f"{chosen['n']:,}"]))
-    notes = [
-        ("comprehensiveness", "what the predicted label's probability loses without the words or moments "
-         "that the attribution weighs most: the more the better."),
-        ("sufficiency", "what it loses with these alone: the less the better."),
-        ("random", "as many words at random; as many moments, moved along the time axis."),
-    ]  # fmt: skip
+                rows.append(Row(name, [*cells, chosen.get("over", MISSING), f"{chosen['n']:,}"]))
     columns = ["measure", "chosen", "random", "chosen - random", "intervals over", "n"]
-    table = Table(
-        columns, rows, "Probability of the predicted label lost by erasing. Brackets: 95 % intervals."
-    )
-    return Section("What erasing costs", [table, Notes(notes)]) if rows else None
+    caption = "Probability of the predicted label lost by erasing. Brackets: 95 % intervals."
+    notes = {
+        "comprehensiveness": "what the predicted label's probability loses without the words or moments "
+        "that the attribution weighs most: the more the better.",
+        "sufficiency": "what it loses with these alone: the less the better.",
+        "random": "as many words at random; as many moments, moved along the time axis.",
+    }
+    return [Table(columns, rows, caption), notes] if rows else []
 
 
-def _saliencies(saliencies: Mapping[str, Saliency], provenance: Mapping[str, str]) -> Section | None:
-    """What the labels of some utterances are made of."""
-    drawn = [
-        picture(
+def left_out(examined: Examined) -> list[Block]:
+    """What could not be measured, and why."""
+    return [f"Left out: {measure} ({why})." for measure, why in examined.document["left_out"].items()]
+
+
+def saliencies(examined: Examined) -> list[Block]:
+    """A picture for each saliency."""
+    return [
+        Picture(
             "saliency-" + re.sub(r"[^\w.-]+", "_", id_),
             partial(draw_saliency, saliency),
             caption=f"What each moment and each word adds to the logit of {saliency['label']}, utterance "
             f"{id_}. Words from top to bottom: {', '.join(saliency['words'])}.",
             alt=f"Waveform of {id_}, and bars of what moments and words add to the label's logit.",
-            provenance=provenance,
             pan=True,
         )
-        for id_, saliency in saliencies.items()
+        for id_, saliency in examined.saliencies.items()
     ]
-    return Section("What labels are made of", drawn) if drawn else None
 
 
-def _left_out(document: Mapping[str, Any]) -> Section | None:
-    """What could not be measured, and why."""
-    lines = [Text(f"Left out: {measure} ({why}).") for measure, why in document["left_out"].items()]
-    return Section("Left out", lines) if lines else None
+SECTIONS: dict[str, Callable[[Examined], Sequence[Block]]] = {
+    "What rationales tell": simulatability,
+    "What answers follow": follow,
+    "What erasing costs": erasure,
+    "Left out": left_out,
+    "What labels are made of": saliencies,
+}
 
 
-def draw_shares(found: list[tuple[str, Mapping[str, Any]]]) -> "Figure":
-    """Draws named shares with their intervals, the first on top."""
-    figure, (ax,) = make_figure(1, width=8.5, height=1.0 + 0.32 * len(found))
-    for y, (_, one) in enumerate(found):
-        ax.plot(
-            one.get("interval", [one["value"]] * 2), [y, y], color=BLUE, linewidth=2.5, solid_capstyle="butt"
-        )
-        ax.plot(one["value"], y, color=BLUE, marker="o", markersize=7)
-        ax.text(1.03, y, f"{one['value']:.3f}", transform=ax.get_yaxis_transform(), va="center", fontsize=10)
-    ax.set_yticks(range(len(found)), [name for name, _ in found], fontsize=10)
+def draw_shares(shares: Sequence[tuple[str, Mapping[str, Any]]]) -> "Figure":
+    """Draw shares with their names and intervals, the first on top."""
+    figure, (ax,) = make_figure(1, width=8.5, height=1.0 + 0.32 * len(shares))
+    for y, (_, share) in enumerate(shares):
+        value = share["value"]
+        interval = share.get("interval", [value] * 2)
+        ax.plot(interval, [y, y], color=BLUE, linewidth=2.5, solid_capstyle="butt")
+        ax.plot(value, y, color=BLUE, marker="o", markersize=7)
+        ax.text(1.03, y, f"{value:.3f}", transform=ax.get_yaxis_transform(), va="center", fontsize=10)
+    ax.set_yticks(range(len(shares)), [name for name, _ in shares], fontsize=10)
     ax.set(xlim=(-0.02, 1.02), xlabel="share, with its 95 % interval")
-    ax.set_ylim(len(found) - 0.5, -0.5)
+    ax.set_ylim(len(shares) - 0.5, -0.5)
     ax.grid(axis="x", alpha=0.3)
     return figure
 
 
-def _figures(document: Mapping[str, Any], *parts: str) -> list[tuple[str, Mapping[str, Any]]]:
-    """Names and figures of parts, as far as there are."""
-    return [
-        (name, figure)
-        for part in parts
-        for path, name in LINES[part].items()
-        if (figure := _at(document.get(part, {}), path))
-    ]
-
-
-def _at(figures: Any, path: str) -> Mapping[str, Any] | None:
-    """The figure at a path of keys; None where there is none, or it has no rows."""
-    for key in path.split("/"):
-        figures = figures.get(key, {})
-    return figures if "value" in figures else None
-
-
-def _row(name: str, figure: Mapping[str, Any]) -> TableRow:
-    cells = [number(figure["value"], figure.get("interval")), figure.get("over", MISSING), f"{figure['n']:,}"]
-    return TableRow(name, cells)
+def _row(title: str, value: Mapping[str, Any]) -> Row:
+    cells = [number(value["value"], value.get("interval")), value.get("over", MISSING), f"{value['n']:,}"]
+    return Row(title, cells)

@@ -1,4 +1,4 @@
-"""What reports call conditions and baselines, and how they print numbers."""
+"""Titles of conditions and baselines, and numbers as text."""
 
 from collections.abc import Sequence
 
@@ -19,9 +19,18 @@ RATIONALE_BASELINES = ("constant_rationale", "constant_rationale_oracle")
 MISSING = "–"
 
 
-def number(value: float | None, interval: Sequence[float] | None = None, *, signed: bool = False) -> str:
-    """A figure with three decimals, and its interval behind it."""
+def number(
+    value: float | None, interval: Sequence[float] | None = None, *, signed: bool = False, digits: int = 3
+) -> str:
+    """A value with `digits` decimals, followed by its interval if there is one."""
     if value is None:
         return MISSING
-    sign = "+" if signed else ""
-    return f"{value:{sign}.3f}" + (f" [{interval[0]:{sign}.3f}, {interval[1]:{sign}.3f}]" if interval else "")
+    text = f"{value:{'+' if signed else ''}.{digits}f}"
+    return f"{text} {brackets(interval, signed=signed, digits=digits)}" if interval else text
+
+
+def brackets(interval: Sequence[float] | None, *, signed: bool = False, digits: int = 3) -> str:
+    """An interval in brackets."""
+    if interval is None:
+        return MISSING
+    return f"[{', '.join(number(bound, signed=signed, digits=digits) for bound in interval)}]"

@@ -1,23 +1,23 @@
-"""A page of results: sections of tables, pictures and words, as one HTML file and as Markdown beside it.
+"""A page of results: one HTML file that loads nothing, and Markdown with PNG pictures beside it.
 
-sections ─► Page ─► `write_page` ─► F.html (holds all, loads nothing), F.md, pictures as PNG
+SECTIONS {title: document ─► blocks}, document ─► `write_page` ─► F.html, F.md, *.png
 
-All reports are such pages. To add to one, write a function that returns a `Section`, or None where there is
-nothing to show.
+Each report module has such a dict. To add a section, write a function that returns its blocks (none if there
+is nothing to show), and add it to the dict under the section's title.
 """
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 from markupsafe import Markup, escape
 
 from mmsr.evaluation.report.names import MISSING
-from mmsr.evaluation.report.pictures import Rendered, rendered
+from mmsr.evaluation.report.pictures import rendered
 from mmsr.files import write_file
 
 if TYPE_CHECKING:
@@ -28,14 +28,14 @@ RESULT_FILES = ("metrics.json", "robustness.json", "faithfulness.json", "scores.
 
 
 class Quote(NamedTuple):
-    """Words that somebody said or a model wrote, in a language."""
+    """A transcript or a rationale in a cell, with its language."""
 
     text: str | None
     language: str | None = None
 
 
-class TableRow(NamedTuple):
-    """One row of a table: what it is of, and its cells."""
+class Row(NamedTuple):
+    """A row of a table: its name, and the other cells."""
 
     name: str
     cells: Sequence[str | Quote]
@@ -44,24 +44,17 @@ class TableRow(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """A table; in a cell of figures an interval in brackets stands below the figure.
+    """A table. In a cell with a number, an interval in brackets is put below the number."""
 
-    Attributes:
-        columns: Headings, the first that of the rows' names.
-        rows: Each with a cell for each further column.
-        caption: What it shows.
-        words: Whether all cells hold words, to be set to the left, as a column without figures is by itself.
-    """
-
-    columns: Sequence[str]
-    rows: Sequence[TableRow]
+    columns: Sequence[str]  # headings, the first that of the rows' names
+    rows: Sequence[Row]  # each with a cell for each further column
     caption: str
-    words: bool = False
-    kind: str = field(default="table", init=False)
+    words: bool = False  # align all columns to the left, not only those without digits
+    kind: ClassVar[str] = "table"
 
     @property
     def left(self) -> list[bool]:
-        """For each column, whether it is set to the left."""
+        """For each column, whether it is aligned to the left."""
         columns = [
             "".join(column) for column in zip(*(map(_words, row.cells) for row in self.rows), strict=True)
         ]
@@ -80,137 +73,103 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture.
+    """A picture, drawn when the page is written."""
 
-    Attributes:
-        name: Of its file.
-        image: As PNG and SVG.
-        caption: What it shows, and how to read it.
-        alt: What it shows, for those who cannot see it.
-        pan: Whether it keeps its size on a narrow screen, and is moved there.
-    """
-
-    name: str
-    image: Rendered
-    caption: str
-    alt: str
-    pan: bool = False
-    kind: str = field(default="picture", init=False)
-
-
-@dataclass(frozen=True)
-class Text:
-    """A paragraph."""
-
-    text: str
-    kind: str = field(default="text", init=False)
-
-
-@dataclass(frozen=True)
-class Notes:
-    """Terms and what they mean."""
-
-    notes: Sequence[tuple[str, str]]
-    kind: str = field(default="notes", init=False)
+    name: str  # name of its file
+    draw: Callable[[], "Figure"]
+    caption: str  # what it shows, and how to read it
+    alt: str  # what it shows, for those who cannot see it
+    pan: bool = False  # scroll it on a narrow screen instead of shrinking it
+    kind: ClassVar[str] = "picture"
 
 
 @dataclass(frozen=True)
 class Cards:
-    """Utterances to hear and read.
-
-    Attributes:
-        cards: As `run.card` makes them.
-    """
+    """Utterances with audio, answers and rationales, as `mmsr.evaluation.report.run.card` makes them."""
 
     cards: Sequence[Mapping[str, Any]]
-    kind: str = field(default="cards", init=False)
+    kind: ClassVar[str] = "cards"
+
+
+Block = str | Mapping[str, str] | Table | Picture | Cards
+"""A paragraph, a list of terms and their meanings, a table, a picture or cards."""
+
+Document = TypeVar("Document")
 
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands below it."""
+    """A heading and the blocks below it."""
 
     title: str
-    blocks: Sequence[Table | Picture | Text | Notes | Cards]
+    blocks: Sequence[Block]
 
     @property
     def anchor(self) -> str:
-        """Name to link to."""
+        """The name to link to."""
         return re.sub(r"\W+", "-", self.title.lower()).strip("-")
 
 
 @dataclass(frozen=True)
 class Page:
-    """A page.
-
-    Attributes:
-        title: Its heading.
-        lead: What it is about, in a sentence or two.
-        sections: Its content; None is left out.
-        provenance: Where its figures come from: seeds, data, command, machine.
-    """
+    """The content of the templates."""
 
     title: str
-    lead: str
-    sections: Sequence[Section | None]
-    provenance: Mapping[str, str]
+    lead: str  # one or two sentences
+    sections: Sequence[Section]
+    provenance: Mapping[str, str]  # where the numbers come from: seeds, data, command, machine
 
     @property
     def stamp(self) -> str:
-        """The provenance in a line, which every figure carries."""
-        return stamp(self.provenance)
-
-    @property
-    def content(self) -> list[Section]:
-        """The sections that there are, and the provenance."""
-        known = [section for section in self.sections if section is not None]
-        return [*known, Section("Provenance", [Notes(list(self.provenance.items()))])]
+        """The main part of the provenance in a line, which every table and picture carries."""
+        shown = ("seed", "intervals", "data fingerprint", "command", "processor")
+        return "; ".join(f"{name}: {self.provenance[name]}" for name in shown if name in self.provenance)
 
 
-def write_page(page: Page, path: Path | str) -> Path:
-    """Write a page as HTML to `path`, as Markdown and its pictures as PNG beside it; return the path."""
+def write_page(
+    path: Path | str,
+    sections: Mapping[str, Callable[[Document], Sequence[Block]]],
+    document: Document,
+    *,
+    title: str,
+    lead: str,
+    provenance: Mapping[str, str],
+) -> Path:
+    """Write the sections of a document as HTML to `path`, Markdown and PNG pictures beside it; return `path`.
+
+    Sections without blocks are left out. The provenance is the last section.
+    """
     path = Path(path)
-    environment = _environment()
-    for section in page.content:
-        for block in section.blocks:
-            if isinstance(block, Picture):
-                write_file(path.with_name(f"{block.name}.png"), block.image.png)
+    shown = [Section(name, blocks) for name, make in sections.items() if (blocks := make(document))]
+    page = Page(title, lead, [*shown, Section("Provenance", [provenance])], provenance)
+    pictures = {
+        block.name: rendered(block.draw, name=block.name, description=page.stamp)
+        for section in shown
+        for block in section.blocks
+        if isinstance(block, Picture)
+    }
+    for name, picture in pictures.items():
+        write_file(path.with_name(f"{name}.png"), picture.png)
     for template, file in (("page.html.jinja", path), ("page.md.jinja", path.with_suffix(".md"))):
-        write_file(file, environment.get_template(template).render(page=page).encode())
+        text = _environment().get_template(template).render(page=page, pictures=pictures)
+        write_file(file, text.encode())
     return path
 
 
-def picture(
-    name: str,
-    draw: Callable[[], "Figure"],
-    *,
-    caption: str,
-    alt: str,
-    provenance: Mapping[str, str],
-    pan: bool = False,
-) -> Picture:
-    """A figure as part of a page, drawn here; its files carry the provenance too."""
-    return Picture(name, rendered(draw, name=name, description=stamp(provenance)), caption, alt, pan)
-
-
-def told(sections: Sequence[Section | None]) -> str:
-    """The tables and the words of sections in Markdown, for a terminal."""
-    parts = []
-    for section in sections:
-        for block in section.blocks if section else ():
-            if isinstance(block, Table):
-                parts.append(block.markdown().replace("&lt;", "<"))
-            elif isinstance(block, Text):
-                parts.append(f"{block.text}\n")
-    return "\n".join(parts)
+def as_markdown(blocks: Iterable[Block]) -> str:
+    """The tables and paragraphs among blocks in Markdown, for a terminal."""
+    tables = (
+        block.markdown().replace("&lt;", "<") if isinstance(block, Table) else block for block in blocks
+    )
+    return "\n".join(text if text.endswith("\n") else f"{text}\n" for text in tables if isinstance(text, str))
 
 
 def check_out(out: str | os.PathLike[str], file: str) -> None:
-    """Refuse a folder that holds the results of another command, whose report would be overwritten.
+    """Refuse a folder with the results of another command, whose report would be overwritten.
 
     Args:
         out: The folder for the results.
-        file: The results' own file.
+        file: The name of the results' own file.
 
     Raises:
         ValueError: The folder holds the file of other results.
@@ -222,14 +181,8 @@ def check_out(out: str | os.PathLike[str], file: str) -> None:
             )
 
 
-def stamp(provenance: Mapping[str, str]) -> str:
-    """A provenance in a line; of the machine what the figures' time and rounding depend on."""
-    shown = ("seed", "intervals", "data fingerprint", "command", "processor")
-    return "; ".join(f"{name}: {provenance[name]}" for name in shown if name in provenance)
-
-
 def origin(document: Mapping[str, Any]) -> dict[str, str]:
-    """The provenance that metrics.json and the like carry, as text."""
+    """The provenance in metrics.json or another file of results, as text."""
     found = {}
     seeds = {"training": document.get("training_seed"), "evaluation": document.get("seed")}
     if known := [f"{seed} ({what})" for what, seed in seeds.items() if seed is not None]:
@@ -254,12 +207,12 @@ def _words(cell: str | Quote) -> str:
 
 
 def _code(text: str) -> Markup:
-    """Words between backticks as code, in HTML."""
+    """Text between backticks as code, in HTML."""
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def plain(text: str) -> str:
-    """Text that is no markup, on one line, in Markdown."""
+    """Text on one line that Markdown does not take for markup."""
     return re.sub(r"\s+", " ", text).replace("|", r"\|").replace("<", "&lt;")
 
 

@@ -1,12 +1,11 @@
-"""The pictures of reports, drawn so that they are read in light and in dark, on paper and without colours.
+"""The pictures of reports, for light and dark pages, for print, and for colour-blind readers.
 
-figures ─► `draw_…` ─► matplotlib Figure ─► `rendered` ─► PNG for a README, SVG for a page
+metrics ─► `draw_…` ─► matplotlib Figure ─► `rendered` ─► PNG for a README, SVG for a page
 """
 
 import base64
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from functools import cache, partial
+from functools import cache
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
@@ -14,7 +13,7 @@ import numpy as np
 
 from mmsr.evaluation.calibration import aurc, calibration_error, reliability, risk_coverage
 from mmsr.evaluation.metrics import METRICS
-from mmsr.evaluation.report.names import NAMES, RATIONALE_BASELINES
+from mmsr.evaluation.report.names import NAMES, RATIONALE_BASELINES, number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +22,11 @@ if TYPE_CHECKING:
     from mmsr.evaluation.compare import Comparison
     from mmsr.evaluation.human.scores import Scores
 
-BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#8A8A8A"  # Okabe and Ito's: told apart by colour-blind eyes
+BLUE, ORANGE, GREY = (
+    "#0072B2",
+    "#D55E00",
+    "#8A8A8A",
+)  # Okabe and Ito's, which colour-blind people can tell apart
 LINES = (BLUE, ORANGE, "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 FONTS = (
     "DejaVu Sans",
@@ -39,8 +42,8 @@ FONTS = (
     "Malgun Gothic",
     "Arial Unicode MS",
 )
-INK, PAPER = "#1c2024", "#fffffe"  # in SVG they become the page's own, be it light or dark
-LABELLED_TOKENS = 40  # more tokens than this cannot all be named beside an attention map
+INK, PAPER = "#1c2024", "#fffffe"  # SVG takes the page's own colours instead
+LABELLED_TOKENS = 40  # tokens that can be named beside an attention map
 _THEME = (
     f"<style>:root{{color:{INK};--paper:#fff}}"
     "@media(prefers-color-scheme:dark){:root{color:#e8eaed;--paper:#15191d}}</style>"
@@ -48,7 +51,7 @@ _THEME = (
 
 
 class Attention(TypedDict):
-    """What the attention picture shows of one utterance."""
+    """The content of an attention picture."""
 
     weights: Any  # [text tokens, audio frames]
     tokens: Sequence[str]
@@ -57,7 +60,7 @@ class Attention(TypedDict):
 
 
 class Saliency(TypedDict):
-    """What the saliency picture shows of one utterance; weights are None where a modality is absent."""
+    """The content of a saliency picture; weights are None for an absent modality."""
 
     words: Sequence[str]
     word_weights: Any  # [words]
@@ -68,25 +71,34 @@ class Saliency(TypedDict):
 
 
 class Rendered(NamedTuple):
-    """A picture as files: `png` on white, `svg` without a ground and in the reader's colours."""
+    """A picture as files: `png` on white, `svg` transparent and in the colours of the page."""
 
     png: bytes
     svg: bytes
 
     @property
     def uri(self) -> str:
-        """The SVG as an address that holds it."""
+        """The SVG as a data URI."""
         return data_uri(self.svg, "image/svg+xml")
 
 
 def rendered(draw: Callable[[], "Figure"], *, name: str = "", description: str = "") -> Rendered:
-    """Returns what `draw` draws as files, which carry `description`; equal figures give equal bytes."""
+    """Render a figure as PNG and SVG with a description; equal figures give equal bytes."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     png, svg = BytesIO(), BytesIO()
-    with style(), rc_context({"svg.hashsalt": name}):
+    inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+    style: Any = {
+        **dict.fromkeys(inked, INK),
+        "font.family": _fonts(),
+        "font.size": 11,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "svg.hashsalt": name,
+    }
+    with rc_context(style):
         figure = draw()
         FigureCanvasAgg(figure).print_png(png, metadata={"Description": description})
         for patch in (figure.patch, *(ax.patch for ax in figure.axes)):
@@ -98,16 +110,16 @@ def rendered(draw: Callable[[], "Figure"], *, name: str = "", description: str =
 
 
 def data_uri(content: bytes, mime: str) -> str:
-    """Returns the address of a file that holds its content."""
+    """A data URI with the content of a file."""
     return f"data:{mime};base64,{base64.b64encode(content).decode()}"
 
 
 def draw_modalities(conditions: Mapping[str, Any]) -> "Figure":
-    """Draws macro-F1 (with its interval) and ROUGE-L of each condition and baseline as bars."""
+    """Draw macro-F1 (with its interval) and ROUGE-L of each condition and baseline as bars."""
     rows = [(name, entry, BLUE) for name, entry in conditions.items() if name != "baselines"]
     rows += [(name, entry, GREY) for name, entry in conditions.get("baselines", {}).items()]
     panels = {"macro_f1": "macro-F1 (95 % interval)", "rougeL": "ROUGE-L, Unicode"}
-    panels = {figure: axis for figure, axis in panels.items() if any(figure in entry for _, entry, _ in rows)}
+    panels = {key: axis for key, axis in panels.items() if any(key in entry for _, entry, _ in rows)}
     figure, axes = make_figure(len(panels), width=4 + 3.2 * len(panels), height=1.2 + 0.36 * len(rows))
     for ax, (key, axis) in zip(axes, panels.items(), strict=True):
         for y, (name, entry, colour) in enumerate(rows):
@@ -127,7 +139,7 @@ def draw_modalities(conditions: Mapping[str, Any]) -> "Figure":
 
 
 def draw_confusion(confusion: Mapping[str, Mapping[str, int]], labels: Sequence[str]) -> "Figure":
-    """Draws a confusion matrix {gold: {predicted: count}}: counts, and each row's shares as shades."""
+    """Draw a confusion matrix {gold: {predicted: count}}: counts, and each row's shares as shades."""
     counts = np.array([[confusion[gold][predicted] for predicted in labels] for gold in labels], dtype=float)
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
@@ -137,7 +149,7 @@ def draw_confusion(confusion: Mapping[str, Mapping[str, int]], labels: Sequence[
     for (y, x), share in np.ndenumerate(shares):
         text = f"{counts[y, x]:.0f}\n{100 * share:.0f} %"
         ax.text(x, y, text, ha="center", va="center", color="white" if share > 0.55 else "black")
-    names = [_drawable(label, i) for i, label in enumerate(labels)]
+    names = [drawable(label, i) for i, label in enumerate(labels)]
     turned: dict[str, Any] = (
         {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if len(labels) > 3 else {}
     )
@@ -150,7 +162,7 @@ def draw_confusion(confusion: Mapping[str, Mapping[str, int]], labels: Sequence[
 
 
 def draw_reliability(confidence: np.ndarray, correct: np.ndarray) -> "Figure":
-    """Draws accuracy over confidence `[n]`, with 95 % intervals, in bins of as many rows; their histogram."""
+    """Draw accuracy over confidence `[n]` in bins of equal size, with 95 % intervals, and a histogram."""
     from mmsr.evaluation.significance import wilson_interval
 
     bins = reliability(confidence, correct)
@@ -162,14 +174,14 @@ def draw_reliability(confidence: np.ndarray, correct: np.ndarray) -> "Figure":
     ax.plot(bins.confidence, bins.accuracy, color=BLUE, marker="o", label=f"model (ECE {error:.3f})")
     ax.set(ylabel="accuracy (share of right answers)", xlim=(0, 1.02), ylim=(-0.02, 1.04))
     ax.grid(alpha=0.3)
-    figure.legend(frameon=False, fontsize=9, loc="outside upper left", ncols=3)  # a curve may go anywhere
+    figure.legend(frameon=False, fontsize=9, loc="outside upper left", ncols=3)
     rows.hist(confidence, bins=np.linspace(0, 1, 21).tolist(), color=BLUE, alpha=0.6)
     rows.set(xlabel="confidence (probability of the predicted label)", ylabel="rows")
     return figure
 
 
 def draw_risk_coverage(confidence: np.ndarray, correct: np.ndarray) -> "Figure":
-    """Draws the share of wrong answers over the share of rows answered, the surest first."""
+    """Draw the share of wrong answers over the share of rows answered, the surest first."""
     figure, (ax,) = make_figure(1, width=5.4, height=4)
     lines = (
         ("model", confidence, BLUE, "-"),
@@ -194,25 +206,21 @@ def draw_risk_coverage(confidence: np.ndarray, correct: np.ndarray) -> "Figure":
 
 
 def draw_training(history: Sequence[Mapping[str, Any]]) -> "Figure":
-    """Draws losses, and development figures beside them, over epochs."""
+    """Draw losses and development metrics over epochs."""
     from matplotlib.ticker import MaxNLocator
 
-    # evaluated inside epochs, as a stream is, a run is measured in steps
+    # a run that is evaluated within epochs, such as one of a stream, is shown by steps
     time = "step" if len({row["epoch"] for row in history}) < len(history) else "epoch"
     keys = list(dict.fromkeys(key for row in history for key in row if key not in ("epoch", "step")))
     losses = [key for key in keys if key.endswith("loss")]
-    figures = [key for key in keys if key.startswith("dev_") and key not in losses]
-    panels = [panel for panel in (("loss", losses), ("figure on the development split", figures)) if panel[1]]
+    metrics = [key for key in keys if key.startswith("dev_") and key not in losses]
+    panels = [panel for panel in (("loss", losses), ("figure on the development split", metrics)) if panel[1]]
     figure, axes = make_figure(len(panels), width=4.6 * len(panels), height=3.6)
     for ax, (axis, names) in zip(axes, panels, strict=True):
         for i, name in enumerate(names):
             points = [(row[time], row[name]) for row in history if row.get(name) is not None]
-            style: dict[str, Any] = {
-                "color": LINES[i % len(LINES)],
-                "marker": "os^Dvx"[i % 6],
-                "markersize": 4,
-            }
-            ax.plot(*zip(*points, strict=True), label=name.replace("_", " "), **style)
+            label = name.replace("_", " ")
+            ax.plot(*zip(*points, strict=True), markersize=4, label=label, **_line_style(i))
         ax.set(xlabel=time, ylabel=axis)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.grid(axis="y", alpha=0.3)
@@ -220,15 +228,10 @@ def draw_training(history: Sequence[Mapping[str, Any]]) -> "Figure":
     return figure
 
 
-def differences_picture(comparisons: "Sequence[Comparison]") -> bytes:
-    """Returns the picture of `draw_differences` as PNG."""
-    return rendered(partial(draw_differences, comparisons)).png
-
-
 def draw_differences(comparisons: "Sequence[Comparison]") -> "Figure":
-    """Draws comparisons as a forest plot: differences with their intervals, and those over seeds alone.
+    """Draw a forest plot of differences, with their intervals and those over seeds alone.
 
-    A filled mark is a difference that holds after Holm's correction, an open one does not.
+    The mark of a difference is filled if its p-value is below .05 after Holm's correction.
     """
     from matplotlib.lines import Line2D
 
@@ -236,25 +239,23 @@ def draw_differences(comparisons: "Sequence[Comparison]") -> "Figure":
     figure, (ax,) = make_figure(1, width=8.5, height=1.9 + 0.6 * count)
     ax.axvline(0, color=INK, linewidth=1)
     for y, pair in enumerate(comparisons):
-        holds = pair.p_holm < 0.05
-        style: dict[str, Any] = {"color": BLUE, "markerfacecolor": BLUE if holds else PAPER}
+        style: dict[str, Any] = {"color": BLUE, "markerfacecolor": BLUE if pair.p_holm < 0.05 else PAPER}
         ax.plot(pair.interval, [y, y], color=BLUE, linewidth=2.5, solid_capstyle="butt", zorder=2)
         ax.plot(pair.difference, y, marker="o", markersize=8, markeredgewidth=2, zorder=3, **style)
         if pair.seeds is not None and pair.seeds.interval is not None:
             ax.plot(pair.seeds.interval, [y + 0.22] * 2, color=ORANGE, linewidth=1.5, linestyle=(0, (3, 1)))
-        p = "< .001" if pair.p_holm < 0.001 else f"= {pair.p_holm:.3f}".replace("0.", ".", 1)
-        said = f"{pair.difference:+.3f} [{pair.interval[0]:+.3f}, {pair.interval[1]:+.3f}]  p {p}"
-        ax.text(1.02, y, said, transform=ax.get_yaxis_transform(), va="center", fontsize=10)
+        text = f"{number(pair.difference, pair.interval, signed=True)}  {_p_value(pair.p_holm)}"
+        ax.text(1.02, y, text, transform=ax.get_yaxis_transform(), va="center", fontsize=10)
     names = [
-        f"{_drawable(pair.a, 2 * i)}\n- {_drawable(pair.b, 2 * i + 1)}" for i, pair in enumerate(comparisons)
+        f"{drawable(pair.a, 2 * i)}\n- {drawable(pair.b, 2 * i + 1)}" for i, pair in enumerate(comparisons)
     ]
     ax.set_yticks(range(count), names, fontsize=10)
     ax.set_ylim(count - 0.5, -0.5)
     ax.grid(axis="x", alpha=0.3)
-    figure_name = METRICS[first.metric].title
-    same = all(pair.condition == first.condition for pair in comparisons)  # else their names tell
+    same = all(pair.condition == first.condition for pair in comparisons)  # else the names tell
     condition = f" ({NAMES.get(first.condition, first.condition)})" if same else ""
-    ax.set_xlabel(f"difference of {figure_name}{condition}\n95 % intervals, {first.rows:,} rows")
+    title = METRICS[first.metric].title
+    ax.set_xlabel(f"difference of {title}{condition}\n95 % intervals, {first.rows:,} rows")
     mark: dict[str, Any] = {"color": BLUE, "marker": "o", "markersize": 8, "markeredgewidth": 2}
     corrected = " after Holm's correction" if count > 1 else ""
     over = ", or ".join(dict.fromkeys(pair.drawn for pair in comparisons))
@@ -270,62 +271,55 @@ def draw_differences(comparisons: "Sequence[Comparison]") -> "Figure":
     return figure
 
 
-def ratings_picture(scores: "Scores") -> bytes:
-    """Returns the picture of `draw_ratings` as PNG."""
-    return rendered(partial(draw_ratings, scores)).png
-
-
 def draw_ratings(scores: "Scores") -> "Figure":
-    """Draws what raters said: each system's means with their intervals; items won, tied and lost in pairs."""
-    systems = list(dict.fromkeys(one.system for one in scores.figures))
-    criteria = list(dict.fromkeys(one.criterion for one in scores.figures))
+    """Draw the mean ratings of systems with their intervals, and items won, tied and lost by pairs."""
+    systems = list(dict.fromkeys(mean.system for mean in scores.figures))
+    criteria = list(dict.fromkeys(mean.criterion for mean in scores.figures))
     rows = max(len(criteria) * len(systems) / 2, len(scores.contrasts))
     figure, (means, items) = make_figure(2, width=11, height=2.2 + 0.45 * rows)
-    for one in scores.figures:
-        i = systems.index(one.system)
-        y = criteria.index(one.criterion) + 0.5 * ((i + 0.5) / len(systems) - 0.5)
-        style: dict[str, Any] = {"color": LINES[i % len(LINES)], "marker": "os^Dvx"[i % 6]}
-        means.plot(one.interval, [y, y], color=style["color"], linewidth=2.5, solid_capstyle="butt")
-        named = _drawable(one.system, i) if one.criterion == criteria[0] else None
-        means.plot(one.mean, y, markersize=8, linestyle="", label=named, **style)
-    means.set_yticks(range(len(criteria)), [_drawable(name, i) for i, name in enumerate(criteria)])
+    for mean in scores.figures:
+        i = systems.index(mean.system)
+        y = criteria.index(mean.criterion) + 0.5 * ((i + 0.5) / len(systems) - 0.5)
+        style = _line_style(i)
+        means.plot(mean.interval, [y, y], color=style["color"], linewidth=2.5, solid_capstyle="butt")
+        label = drawable(mean.system, i) if mean.criterion == criteria[0] else None
+        means.plot(mean.mean, y, markersize=8, linestyle="", label=label, **style)
+    means.set_yticks(range(len(criteria)), [drawable(name, i) for i, name in enumerate(criteria)])
     means.set(xlim=(0.9, 5.1), xticks=range(1, 6), xlabel="mean rating, 95 % interval over items")
     means.set_ylim(len(criteria) - 0.5, -0.5)
     means.grid(axis="x", alpha=0.3)
-    means.legend(frameon=False, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
     for y, pair in enumerate(scores.contrasts):
         start = 0
-        parts = (
-            (pair.wins, BLUE, "a better"),
-            (pair.ties, "#DDDDDD", "same"),
-            (pair.losses, ORANGE, "b better"),
-        )
-        for count, colour, name in parts:
+        for count, colour, ink, name in (
+            (pair.wins, BLUE, "white", "a better"),
+            (pair.ties, "#DDDDDD", "black", "same"),
+            (pair.losses, ORANGE, "white", "b better"),
+        ):
             items.barh(y, count, left=start, color=colour, height=0.7, label=None if y else name)
             if count:
-                ink = "black" if name == "same" else "white"
                 items.text(start + count / 2, y, str(count), ha="center", va="center", color=ink)
             start += count
-        p = "< .001" if pair.p_holm < 0.001 else f"= {pair.p_holm:.3f}".replace("0.", ".", 1)
-        items.text(1.02, y, f"p {p}", transform=items.get_yaxis_transform(), va="center", fontsize=10)
+        text = _p_value(pair.p_holm)
+        items.text(1.02, y, text, transform=items.get_yaxis_transform(), va="center", fontsize=10)
     several = len(systems) > 2
     names = [
-        f"{_drawable(one.a, 0)} - {_drawable(one.b, 1)}\n{one.measure}" if several else one.measure
-        for one in scores.contrasts
+        f"{drawable(pair.a, 0)} - {drawable(pair.b, 1)}\n{pair.measure}" if several else pair.measure
+        for pair in scores.contrasts
     ]
     items.set_yticks(range(len(names)), names)
     items.set_ylim(len(names) - 0.5, -0.5)
-    which = "" if several else f": a = {_drawable(systems[0], 0)}, b = {_drawable(systems[1], 1)}"
+    which = "" if several else f": a = {drawable(systems[0], 0)}, b = {drawable(systems[1], 1)}"
     items.set_xlabel(f"items{which}\np after Holm's correction")
-    items.legend(frameon=False, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
+    for ax in (means, items):
+        ax.legend(frameon=False, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
     return figure
 
 
 def draw_attention(attention: Attention) -> "Figure":
-    """Draws a waveform, its mel spectrogram and each text token's attention to it, on one axis of seconds.
+    """Draw a waveform, its mel spectrogram and each text token's attention to it, on one axis of seconds.
 
     Raises:
-        ValueError: Where the map's first axis is not as long as the tokens.
+        ValueError: There are not as many rows of weights as tokens.
     """
     import librosa
     import librosa.display
@@ -359,98 +353,60 @@ def draw_attention(attention: Attention) -> "Figure":
         interpolation="nearest",
     )
     figure.colorbar(shades, ax=heat, label="attention", pad=0.01, aspect=12.5 * rows)
-    step = -(-len(tokens) // LABELLED_TOKENS)
-    shown = range(0, len(tokens), step)
-    heat.set_yticks(shown, [_drawable(tokens[i], i) for i in shown], fontsize=9)
+    shown = range(0, len(tokens), -(-len(tokens) // LABELLED_TOKENS))
+    heat.set_yticks(shown, [drawable(tokens[i], i) for i in shown], fontsize=9)
     heat.set(xlabel="time (s)", ylabel="text token")
     wave.tick_params(labelbottom=False)
     mel.tick_params(labelbottom=False)
-    # librosa's own axis of time, which all three share, calls 1.05 s 1.1
+    # librosa's formatter of the shared time axis rounds 1.05 s to 1.1
     heat.xaxis.set_major_locator(AutoLocator())
     heat.xaxis.set_major_formatter(ScalarFormatter())
     return figure
 
 
-def saliency_picture(saliency: Saliency) -> bytes:
-    """Returns, as a PNG, what each moment and each word adds to the logit of a label."""
-    return rendered(partial(draw_saliency, saliency)).png
-
-
 def draw_saliency(saliency: Saliency) -> "Figure":
-    """Draws a waveform over what its frames add to a label's logit, and what the words add.
+    """Draw a waveform, and what its frames and the words add to a label's logit.
 
     Raises:
-        ValueError: Where the weights of words are not as many as the words, or both modalities are absent.
+        ValueError: There are not as many weights as words, or both modalities are absent.
     """
     from matplotlib.patches import Patch
 
     frames, words = saliency["frame_weights"], saliency["word_weights"]
+    label = drawable(saliency["label"], 0)
     if words is not None and len(words) != len(saliency["words"]):
         raise ValueError(f"{len(words)} weights do not fit {len(saliency['words'])} words")
     if frames is None and words is None:
         raise ValueError("nothing to draw: neither words nor frames have weights")
-    heights = ([1.2, 1.2] if frames is not None else []) + (
-        [0.28 * max(4, len(words))] if words is not None else []
-    )
+    heights = [] if frames is None else [1.2, 1.2]
+    heights += [] if words is None else [0.28 * max(4, len(words))]
     figure, axes = make_figure(
         len(heights), width=8, height=1.4 + sum(heights), heights=heights, sharex=False
     )
     if frames is not None:
         wave, time = axes[0], axes[1]
-        seconds = len(saliency["waveform"]) / saliency["rate"]
+        waveform, rate = saliency["waveform"], saliency["rate"]
+        seconds = len(waveform) / rate
         edges = np.linspace(0, seconds, len(frames) + 1)
-        wave.plot(
-            np.arange(len(saliency["waveform"])) / saliency["rate"],
-            saliency["waveform"],
-            color=GREY,
-            linewidth=0.5,
-        )
+        wave.plot(np.arange(len(waveform)) / rate, waveform, color=GREY, linewidth=0.5)
         wave.set(ylabel="amplitude", xlim=(0, seconds))
         wave.tick_params(labelbottom=False)
-        time.bar(
-            edges[:-1], frames, width=np.diff(edges), align="edge", color=np.where(frames < 0, ORANGE, BLUE)
-        )
+        colours = np.where(frames < 0, ORANGE, BLUE)
+        time.bar(edges[:-1], frames, width=np.diff(edges), align="edge", color=colours)
         time.axhline(0, color=INK, linewidth=0.6)
-        milliseconds = 1000 * seconds / len(frames)
-        time.set(ylabel=f"added logit\nper {milliseconds:.0f} ms", xlabel="time (s)", xlim=(0, seconds))
+        ylabel = f"added logit\nper {1000 * seconds / len(frames):.0f} ms"
+        time.set(ylabel=ylabel, xlabel="time (s)", xlim=(0, seconds))
     if words is not None:
         ax = axes[-1]
         places = np.arange(len(words))
         ax.barh(places, words, color=np.where(words < 0, ORANGE, BLUE), height=0.7)
         ax.axvline(0, color=INK, linewidth=0.6)
-        ax.set_yticks(places, [_drawable(word, i) for i, word in enumerate(saliency["words"])])
+        ax.set_yticks(places, [drawable(word, i) for i, word in enumerate(saliency["words"])])
         ax.set_ylim(len(words) - 0.4, -0.6)
-        ax.set_xlabel(f"added to the logit of {_drawable(saliency['label'], 0)}")
-    figure.legend(
-        handles=[
-            Patch(color=BLUE, label=f"for {_drawable(saliency['label'], 0)}"),
-            Patch(color=ORANGE, label="against"),
-        ],
-        loc="outside upper right",
-        ncols=2,
-        frameon=False,
-        fontsize=9,
-    )
+        ax.set_xlabel(f"added to the logit of {label}")
+    handles = [Patch(color=BLUE, label=f"for {label}"), Patch(color=ORANGE, label="against")]
+    figure.legend(handles=handles, loc="outside upper right", ncols=2, frameon=False, fontsize=9)
     return figure
-
-
-def style() -> AbstractContextManager[None]:
-    """Returns a block in which matplotlib has the settings of every picture."""
-    from matplotlib import rc_context
-
-    return rc_context(
-        {
-            "text.color": INK,
-            "axes.labelcolor": INK,
-            "axes.edgecolor": INK,
-            "xtick.color": INK,
-            "ytick.color": INK,
-            "font.family": _fonts(),
-            "font.size": 11,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-        }
-    )
 
 
 def make_figure(
@@ -461,9 +417,9 @@ def make_figure(
     heights: Sequence[float] | None = None,
     sharex: bool | None = None,
 ) -> tuple["Figure", list["Axes"]]:
-    """Returns a figure with panels side by side or, with `heights`, one above the other.
+    """Make a figure with panels side by side or, with `heights`, one above the other.
 
-    Those share their time axis, unless `sharex` says otherwise.
+    Panels above each other share their x-axis by default.
     """
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -477,9 +433,18 @@ def make_figure(
     return figure, list(axes.flat)
 
 
+def _line_style(i: int) -> dict[str, Any]:
+    """The colour and the marker of a picture's i-th line."""
+    return {"color": LINES[i % len(LINES)], "marker": "os^Dvx"[i % 6]}
+
+
+def _p_value(p_value: float) -> str:
+    return "p < .001" if p_value < 0.001 else f"p = {p_value:.3f}".replace("0.", ".", 1)
+
+
 @cache
 def _fonts() -> list[str]:
-    """Returns the fonts of FONTS that are installed; a glyph is taken from the first that has it."""
+    """The installed fonts of FONTS; a glyph is taken from the first that has it."""
     from matplotlib.font_manager import fontManager
 
     installed = {font.name for font in fontManager.ttflist}
@@ -488,14 +453,14 @@ def _fonts() -> list[str]:
 
 @cache
 def _letters() -> frozenset[int]:
-    """Returns the code points that the installed fonts of FONTS can draw."""
+    """The code points that the installed fonts of FONTS can draw."""
     from matplotlib.font_manager import FontProperties, findfont, get_font
 
     paths = [findfont(FontProperties(family=name)) for name in _fonts()]
     return frozenset(code for path in paths for code in get_font(path).get_charmap())
 
 
-def _drawable(text: str, position: int) -> str:
-    """Returns `text` for a picture, or its number where no installed font has its letters."""
+def drawable(text: str, position: int) -> str:
+    """The text, or its number if no installed font has its letters."""
     text = text.replace("▁", " ").strip() or text  # the word mark of SentencePiece
     return text.replace("$", r"\$") if _letters().issuperset(map(ord, text)) else f"#{position + 1}"

@@ -1,10 +1,10 @@
-"""The report of a run: report.html, report.md and their pictures.
+"""The report of a run.
 
-metrics.json, predictions.jsonl, training history, examples ─► sections ─► page
+metrics.json, predictions.jsonl, training history, examples ─► report.html, report.md, pictures
 """
 
 import mimetypes
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,19 +13,7 @@ from typing import Any
 from mmsr.evaluation.calibration import confidence_and_correct, conformal_text
 from mmsr.evaluation.metrics import METRICS, Metric, metrics_of
 from mmsr.evaluation.report.names import MISSING, NAMES, RATIONALE_BASELINES, number
-from mmsr.evaluation.report.page import (
-    Cards,
-    Notes,
-    Page,
-    Quote,
-    Section,
-    Table,
-    TableRow,
-    Text,
-    origin,
-    picture,
-    write_page,
-)
+from mmsr.evaluation.report.page import Block, Cards, Picture, Quote, Row, Table, origin, write_page
 from mmsr.evaluation.report.pictures import (
     Attention,
     data_uri,
@@ -40,76 +28,61 @@ from mmsr.evaluation.slices import LEAST, are_numbers, worst_slice_line
 from mmsr.records import Answer, Prediction, Utterance
 
 SLICED = ("accuracy", "macro_f1")
-SLICES = 12  # of an attribute that are shown
-NAMED = 6  # rows of a table that a caption names, before it counts them
+SLICES = 12  # slices of an attribute that are shown
+NAMED = 6  # rows of a table that a caption names; more are counted
 
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """An utterance to show, with the answer to it.
+    """An utterance to show, with the answer to it."""
 
-    Attributes:
-        utterance: Its `audio` is a path or a file's bytes.
-        answer: The model's.
-        mime: Type of its audio; by default told by the path, else WAV.
-        counterfactuals: Rationales of the other labels, by label.
-        attention: For the attention picture.
-    """
-
-    utterance: Utterance
+    utterance: Utterance  # its `audio` is a path or a file's bytes
     answer: Answer
-    mime: str | None = None
-    counterfactuals: Mapping[str, str] = field(default_factory=dict)
+    mime: str | None = None  # type of the audio; by default that of the path, else WAV
+    counterfactuals: Mapping[str, str] = field(default_factory=dict)  # rationales of the other labels
     attention: Attention | None = None
 
 
 @dataclass(frozen=True)
 class Run:
-    """What the sections of a run's report are made of.
+    """The content of a run's report."""
 
-    Attributes:
-        metrics: Content of metrics.json.
-        split: Which split of it is shown.
-        labels: The label set.
-        answered: Predictions under the first condition.
-        history: Figures of each epoch.
-        examples: Utterances to play.
-    """
-
-    metrics: Mapping[str, Any]
-    split: str
+    metrics: Mapping[str, Any]  # content of metrics.json
+    split: str  # the one that is shown
     labels: Sequence[str]
-    answered: Sequence[Prediction]
-    history: Sequence[Mapping[str, Any]]
-    examples: Sequence[Example]
+    answered: Sequence[Prediction]  # under the first condition
+    history: Sequence[Mapping[str, Any]]  # of each epoch
+    examples: Sequence[Example]  # utterances to play
 
     @property
     def conditions(self) -> Mapping[str, Any]:
-        """Entries of the split by condition, `baselines` among them."""
+        """The entries of the split by condition, `baselines` among them."""
         return self.metrics[self.split]
 
     @property
     def first(self) -> str:
-        """The first condition, which the sections but the first are about."""
+        """The first condition, which all sections but Results are about."""
         return next(iter(entries(self.metrics, self.split)))
 
     @property
     def entry(self) -> Mapping[str, Any]:
-        """Figures of the first condition."""
+        """The entry of the first condition."""
         return self.conditions[self.first]
 
     @property
     def reads(self) -> str:
-        """What the first condition is called."""
+        """The title of the first condition."""
         return NAMES.get(self.first, self.first)
 
     @property
     def provenance(self) -> dict[str, str]:
-        """Where the figures come from; over what the intervals of a table are its caption says."""
+        """The provenance; the captions of tables name the units of their own intervals."""
         shown = [*self.conditions.values(), *self.conditions.get("baselines", {}).values()]
-        shown += [one for key in ("by_kind", "by_language") for one in self.entry.get(key, {}).values()]
-        shown += [one for values in self.entry.get("slices", {}).values() for one in values.values()]
-        over = sorted({one["interval_over"] for one in shown if "interval_over" in one}, reverse=True)
+        groups = [self.entry.get(key, {}) for key in ("by_kind", "by_language")]
+        shown += [
+            entry for group in (*groups, *self.entry.get("slices", {}).values()) for entry in group.values()
+        ]
+        over = sorted({entry["interval_over"] for entry in shown if "interval_over" in entry}, reverse=True)
         known = {"intervals": f"95 % over {' or '.join(over)}"} if over else {}
         return {**origin(self.metrics), **known}
 
@@ -125,46 +98,46 @@ def write_report(
     examples: Sequence[Example] = (),
     split: str = "test",
 ) -> Path:
-    """Writes report.html, report.md and pictures to `out_dir` and returns the path of report.html.
+    """Write report.html, report.md and pictures to `out_dir`; return the path of report.html.
 
-    `metrics` is the content of metrics.json, of which `split` is shown. `history` has a row per epoch:
-    `epoch`, and figures whose names end in `loss` (first panel) or start with `dev_` (second panel). The
-    attention picture shows the first example that has `attention`. The HTML holds pictures and sounds within
-    itself and loads nothing.
+    `metrics` is the content of metrics.json, whose `split` is shown. `history` has a row per epoch: `epoch`,
+    losses (names that end in `loss`) and metrics (names that start with `dev_`). The attention picture is of
+    the first example that has `attention`.
 
     Raises:
-        ValueError: Where `metrics` lacks the split or has no condition in it, or an attention map does not
-            fit its tokens.
+        ValueError: `metrics` lacks the split or has no condition in it, or an attention map does not fit its
+            tokens.
     """
     first = next(iter(entries(metrics, split)))
     answered = [row for row in predictions if row.condition == first]
     run = Run(metrics, split, labels, answered, history or (), examples)
-    page = Page(
+    return write_page(
+        Path(out_dir) / "report.html",
+        SECTIONS,
+        run,
         title=title,
         lead=f"Split: {split}. Every figure is in metrics.json, every answer in predictions.jsonl, and the "
         "pictures lie beside this file as PNG.",
-        sections=[section(run) for section in SECTIONS],
         provenance=run.provenance,
     )
-    return write_page(page, Path(out_dir) / "report.html")
 
 
 def markdown_table(metrics: Mapping[str, Any], *, split: str = "test") -> str:
-    """Returns the report's first table (conditions, then baselines) as Markdown.
+    """Return the report's first table (conditions, then baselines) as Markdown.
 
     `metrics` is the content of metrics.json.
 
     Raises:
-        ValueError: Where `metrics` lacks the split, or the split has no condition.
+        ValueError: `metrics` lacks the split, or the split has no condition.
     """
-    return _headline(metrics, split).markdown()
+    return _conditions_table(metrics, split).markdown()
 
 
 def entries(metrics: Mapping[str, Any], split: str) -> dict[str, Any]:
-    """Returns the entries of a split's conditions, without baselines.
+    """Return the entries of a split's conditions, without baselines.
 
     Raises:
-        ValueError: Where `metrics` lacks the split, or the split has no condition.
+        ValueError: `metrics` lacks the split, or the split has no condition.
     """
     if split not in metrics:
         raise ValueError(f"metrics have no split {split!r}; their keys are {', '.join(map(repr, metrics))}")
@@ -177,271 +150,225 @@ def entries(metrics: Mapping[str, Any], split: str) -> dict[str, Any]:
 # ---------------------------------------------------------------------- sections
 
 
-def results(run: Run) -> Section:
-    """Figures of all conditions and baselines."""
-    blocks: list[Any] = [_headline(run.metrics, run.split)]
+def results(run: Run) -> list[Block]:
+    """Metrics of all conditions and baselines."""
+    blocks: list[Block] = [_conditions_table(run.metrics, run.split)]
     if f1 := run.entry.get("f1"):
         shown = ", ".join(f"{label} {number(value)}" for label, value in f1.items())
         weighted = number(run.entry.get("weighted_f1"))
-        blocks.append(Text(f"F1 by label, {run.reads}: {shown}; weighted by their rows: {weighted}."))
+        blocks.append(f"F1 by label, {run.reads}: {shown}; weighted by their rows: {weighted}.")
     if any("macro_f1" in entry for entry in entries(run.metrics, run.split).values()):
         blocks.append(
-            picture(
+            Picture(
                 "modalities",
                 partial(draw_modalities, run.conditions),
                 caption="Macro-F1 and ROUGE-L by condition (blue) and baseline (grey).",
                 alt="Bars: macro-F1 and ROUGE-L of each condition and baseline, as in the table above.",
-                provenance=run.provenance,
                 pan=True,
             )
         )
-    blocks.append(
-        Notes(
-            [
-                ("macro-F1, UAR", "the mean F1 of the labels, and their mean recall. A label that is "
-                 "predicted in a group of rows but never true there counts as an F1 of 0."),
-                ("intervals", "Wilson's of accuracy over rows, and where all answers are right; else 1,000 "
-                 "bootstrap resamples of rows, or of whole speakers where more than five speak. They do not "
-                 "cover what another training seed would change."),
-                ("ROUGE-L", "Unicode counts words, and characters in Chinese and Japanese. ASCII is the "
-                 "usual code, which drops all but a–z and 0–9: it is here only to compare with published "
-                 "tables, and says nothing about Chinese."),
-                ("another row's audio", "a control: the text stays, the voice is that of another row. A "
-                 "model that listens gets worse."),
-            ]
-        )
-    )  # fmt: skip
-    return Section("Results", blocks)
+    notes = {
+        "macro-F1, UAR": "the mean F1 of the labels, and their mean recall. A label that is predicted in a "
+        "group of rows but never true there counts as an F1 of 0.",
+        "intervals": "Wilson's of accuracy over rows, and where all answers are right; else 1,000 bootstrap "
+        "resamples of rows, or of whole speakers where more than five speak. They do not cover what another "
+        "training seed would change.",
+        "ROUGE-L": "Unicode counts words, and characters in Chinese and Japanese. ASCII is the usual code, "
+        "which drops all but a–z and 0–9: it is here only to compare with published tables, and says nothing "
+        "about Chinese.",
+        "another row's audio": "a control: the text stays, the voice is that of another row. A model that "
+        "listens gets worse.",
+    }
+    return [*blocks, notes]
 
 
-def by_group(run: Run, *, key: str, title: str, what: str) -> Section | None:
-    """The same figures for each value of a column."""
-    groups = run.entry.get(key, {})
-    if not groups:
-        return None
-    rows = [TableRow(name, _cells(entry)) for name, entry in groups.items()]
-    caption = f"{title}, {run.reads}.{_brackets(groups)}"
-    return Section(title, [Table([what, "n", *_titles()], rows, caption)])
+def by_group(run: Run, *, what: str, title: str) -> list[Block]:
+    """The same metrics for each kind or language."""
+    groups = run.entry.get(f"by_{what}", {})
+    return [_metric_table(what, groups, f"{title}, {run.reads}.")] if groups else []
 
 
-def slices(run: Run) -> Section | None:
-    """The worst slice, and figures of all slices: numbers in order, other values with the worst first."""
+def slices(run: Run) -> list[Block]:
+    """The worst slice, and metrics of all slices: numbers in order, other values with the worst first."""
     if not (sliced := run.entry.get("slices")):
-        return None
+        return []
     line = worst_slice_line(run.entry["worst_slice"], least=run.entry.get("slice_rows", LEAST))
-    said = (
+    blocks: list[Block] = [
         f"{line[0].upper()}{line[1:]}. The more slices are looked at, the lower is the worst of them by "
         "chance alone; the expected worst allows for that. Intervals of slices are not corrected for their "
         "number."
-    )
-    blocks: list[Any] = [Text(said)]
-    for attribute, entries in sliced.items():
-        names = list(entries)
+    ]
+    for attribute, found in sliced.items():
+        names = list(found)
         if not are_numbers(attribute, names):
-            names.sort(key=lambda name: entries[name]["accuracy"])
-        rows = [
-            TableRow(
-                name,
-                [
-                    str(entries[name]["n"]),
-                    *(
-                        number(entries[name][metric], entries[name].get("interval", {}).get(metric))
-                        for metric in SLICED
-                    ),
-                ],
-            )
-            for name in names[:SLICES]
-        ]
-        brackets = _brackets({name: entries[name] for name in names[:SLICES]})
+            names.sort(key=lambda name: found[name]["accuracy"])
+        shown = {name: found[name] for name in names[:SLICES]}
         what = attribute.replace("_", " ")
         most = f"; the {SLICES} worst of {len(names)}, all are in metrics.json" if len(names) > SLICES else ""
-        caption = f"By {what}{most}.{brackets}"
-        blocks.append(Table([what, "n", *(METRICS[name].title for name in SLICED)], rows, caption))
-    return Section("Slices", blocks)
+        blocks.append(_metric_table(what, shown, f"By {what}{most}.", metrics=SLICED))
+    return blocks
 
 
-def rationales(run: Run) -> Section | None:
-    """How good the rationales are, beside those of the baselines, and by language."""
-    named = [
-        (NAMES.get(name, name), entry, False) for name, entry in run.conditions.items() if name != "baselines"
-    ]
+def rationales(run: Run) -> list[Block]:
+    """Metrics of rationales by condition, beside those of the baselines, and by language."""
+    named = [(NAMES.get(name, name), entry, False) for name, entry in entries(run.metrics, run.split).items()]
     constants = run.conditions.get("baselines", {}).items()
     named += [(NAMES[name], entry, True) for name, entry in constants if name in RATIONALE_BASELINES]
-    named = [one for one in named if "rougeL" in one[1]]
+    named = [row for row in named if "rougeL" in row[1]]
     if not named:
-        return None
-    groups = [(name, entry, False) for name, entry in run.entry.get("by_language", {}).items()]
-    blocks: list[Any] = [
+        return []
+    blocks: list[Block] = [
         _rationale_table(named, "condition", "Rationales by condition, and those of baselines.")
     ]
+    groups = [(name, entry, False) for name, entry in run.entry.get("by_language", {}).items()]
     if len(groups) > 1:
         blocks.append(_rationale_table(groups, "language", f"Rationales by language, {run.reads}."))
-    notes = [
-        ("BLEU, chrF", "sacrebleu's, of the corpus, divided by 100. BLEU cuts each row by its language's "
-         "tokeniser: zh for Chinese, char for Japanese, 13a for others."),
-        ("exact, copied from training", "shares of rationales equal to the reference, and equal to any "
-         "rationale of the training rows."),
-        ("distinct-1, distinct-2", "shares of different words and pairs of words among all. They fall with "
-         "the number of rows: compare within a column of the same rows."),
-        ("length", "mean number of words, and that of the references in brackets; of characters in Chinese "
-         "and Japanese."),
-        ("constant rationale", "the training split's most frequent rationale of the label in the row's "
-         "language. A model that is not above it has explained nothing."),
-    ]  # fmt: skip
+    notes = {
+        "BLEU, chrF": "sacrebleu's, of the corpus, divided by 100. BLEU cuts each row by its language's "
+        "tokeniser: zh for Chinese, char for Japanese, 13a for others."
+    }
     if judged := run.metrics.get("bertscore"):
-        notes.insert(
-            1, ("BERTScore", f"{judged['model']}, layer {judged['layer']}, without idf and without rescaling "
-            "against a baseline: figures lie high, and compare only under the same encoder and layer.")
-        )  # fmt: skip
-    return Section("Rationales", [*blocks, Notes(notes)])
-
-
-def calibration(run: Run) -> Section | None:
-    """Whether probabilities can be believed, and what abstaining gains."""
-    found, sets = run.entry.get("calibration"), run.entry.get("conformal")
-    labelled = [row for row in run.answered if row.label is not None]
-    blocks: list[Any] = []
-    if found:
-        temperature = _temperature(found.get("temperature"))
-        blocks.append(
-            Text(
-                f"{run.reads}, {found['n']} rows{temperature}: ECE {found['ece']:.3f} (bins of equal width: "
-                f"{found['ece_equal_width']:.3f}), Brier score {found['brier']:.3f}, NLL {found['nll']:.3f}, "
-                f"AURC {found['aurc']:.3f} ({found['excess_aurc']:.3f} above the best order's)."
-            )
+        notes["BERTScore"] = (
+            f"{judged['model']}, layer {judged['layer']}, without idf and without rescaling against a "
+            "baseline: figures lie high, and compare only under the same encoder and layer."
         )
-    if sets:
-        blocks.append(Text(conformal_text(sets)))
-    if labelled:
-        believed = confidence_and_correct(labelled)
+    notes |= {
+        "exact, copied from training": "shares of rationales equal to the reference, and equal to any "
+        "rationale of the training rows.",
+        "distinct-1, distinct-2": "shares of different words and pairs of words among all. They fall with "
+        "the number of rows: compare within a column of the same rows.",
+        "length": "mean number of words, and that of the references in brackets; of characters in Chinese "
+        "and Japanese.",
+        "constant rationale": "the training split's most frequent rationale of the label in the row's "
+        "language. A model that is not above it has explained nothing.",
+    }
+    return [*blocks, notes]
+
+
+def calibration(run: Run) -> list[Block]:
+    """Calibration of the probabilities, and abstention."""
+    blocks: list[Block] = []
+    if found := run.entry.get("calibration"):
+        fitted = found.get("temperature")  # exactly 1 in a checkpoint that was not calibrated
+        temperature = "not fitted" if fitted == 1 else number(fitted)
         blocks.append(
-            picture(
+            f"{run.reads}, {found['n']} rows{'' if fitted is None else f', temperature {temperature}'}: "
+            f"ECE {found['ece']:.3f} (bins of equal width: {found['ece_equal_width']:.3f}), "
+            f"Brier score {found['brier']:.3f}, NLL {found['nll']:.3f}, "
+            f"AURC {found['aurc']:.3f} ({found['excess_aurc']:.3f} above the best order's)."
+        )
+    if sets := run.entry.get("conformal"):
+        blocks.append(conformal_text(sets))
+    if labelled := [row for row in run.answered if row.label is not None]:
+        confidence, correct = confidence_and_correct(labelled)
+        blocks += [
+            Picture(
                 "reliability",
-                partial(draw_reliability, *believed),
+                partial(draw_reliability, confidence, correct),
                 caption="Reliability: of rows answered with confidence p, a share p should be right. Bins of "
                 "as many rows.",
                 alt="Line: accuracy over confidence in bins of as many rows, beside the diagonal of "
                 "calibrated answers; below it a histogram of confidence.",
-                provenance=run.provenance,
-            )
-        )
-        blocks.append(
-            picture(
+            ),
+            Picture(
                 "risk_coverage",
-                partial(draw_risk_coverage, *believed),
+                partial(draw_risk_coverage, confidence, correct),
                 caption="Risk and coverage: how often the model is wrong if it answers only where it is "
                 "surest.",
                 alt="Lines: share of wrong answers over the share of rows answered, for the model, the best "
                 "and a random order.",
-                provenance=run.provenance,
-            )
-        )
-    return Section("Calibration and abstention", blocks) if blocks else None
+            ),
+        ]
+    return blocks
 
 
-def confusion(run: Run) -> Section | None:
-    """Which labels are taken for which."""
-    if "confusion" not in run.entry:
-        return None
-    counts = run.entry["confusion"]
-    told = ". ".join(
+def confusion(run: Run) -> list[Block]:
+    """The confusion matrix."""
+    if (counts := run.entry.get("confusion")) is None:
+        return []
+    listed = ". ".join(
         f"True {gold}: " + ", ".join(f"{n} {predicted}" for predicted, n in row.items())
         for gold, row in counts.items()
     )
-    drawn = picture(
-        "confusion",
-        partial(draw_confusion, counts, run.labels),
-        caption=f"Confusion matrix, {run.reads}: rows, and their share of the true label.",
-        alt=f"Confusion matrix. {told}.",
-        provenance=run.provenance,
-    )
-    return Section("Confusion", [drawn])
-
-
-def training(run: Run) -> Section | None:
-    """Losses and development figures over epochs."""
-    if not run.history:
-        return None
-    drawn = picture(
-        "training",
-        partial(draw_training, run.history),
-        caption="Training: losses, and figures on the development split.",
-        alt="Lines: losses and development figures over epochs.",
-        provenance=run.provenance,
-        pan=True,
-    )
-    return Section("Training", [drawn])
-
-
-def attention(run: Run) -> Section | None:
-    """Where the words of an example look in its sound."""
-    example = next((example for example in run.examples if example.attention), None)
-    if example is None or not (shown := example.attention):
-        return None
-    name = example.utterance.id
-    tokens = ", ".join(
-        f"#{i} {token.replace('▁', ' ').strip()}" for i, token in enumerate(shown["tokens"], start=1)
-    )
-    drawn = picture(
-        "attention",
-        partial(draw_attention, shown),
-        caption=f"Where the words look in the sound, example {name}. Tokens from top to bottom: {tokens}.",
-        alt=f"Waveform, mel spectrogram and attention map of {name}, on one axis of seconds.",
-        provenance=run.provenance,
-        pan=True,
-    )
-    return Section("Attention", [drawn])
-
-
-def examples(run: Run) -> Section | None:
-    """Utterances to hear, with answers and reasons."""
-    return Section("Examples", [Cards(list(map(card, run.examples)))]) if run.examples else None
-
-
-def mistakes(run: Run, *, most: int = 10) -> Section | None:
-    """The wrong answers of which the model was surest, for the reader to look into."""
-    wrong = [row for row in run.answered if row.label not in (None, row.predicted_label)]
-    if not wrong:
-        return None
-    wrong.sort(key=lambda row: (-row.confidence, row.id))
-    rows = [
-        TableRow(
-            row.id,
-            [
-                row.kind or MISSING,
-                str(row.label),
-                f"{row.predicted_label} ({row.confidence:.3f})",
-                Quote(row.rationale, row.language),
-                Quote(row.predicted_rationale, row.language),
-            ],
+    return [
+        Picture(
+            "confusion",
+            partial(draw_confusion, counts, run.labels),
+            caption=f"Confusion matrix, {run.reads}: rows, and their share of the true label.",
+            alt=f"Confusion matrix. {listed}.",
         )
-        for row in wrong[:most]
     ]
+
+
+def training(run: Run) -> list[Block]:
+    """Losses and development metrics over epochs."""
+    if not run.history:
+        return []
+    return [
+        Picture(
+            "training",
+            partial(draw_training, run.history),
+            caption="Training: losses, and figures on the development split.",
+            alt="Lines: losses and development figures over epochs.",
+            pan=True,
+        )
+    ]
+
+
+def attention(run: Run) -> list[Block]:
+    """The attention map of the first example that has one."""
+    for example in run.examples:
+        if shown := example.attention:
+            name = example.utterance.id
+            tokens = (token.replace("▁", " ").strip() for token in shown["tokens"])
+            listed = ", ".join(f"#{i} {token}" for i, token in enumerate(tokens, start=1))
+            caption = (
+                f"Where the words look in the sound, example {name}. Tokens from top to bottom: {listed}."
+            )
+            alt = f"Waveform, mel spectrogram and attention map of {name}, on one axis of seconds."
+            return [Picture("attention", partial(draw_attention, shown), caption, alt, pan=True)]
+    return []
+
+
+def examples(run: Run) -> list[Block]:
+    """Utterances to play, with answers and rationales."""
+    return [Cards([card(example) for example in run.examples])] if run.examples else []
+
+
+def mistakes(run: Run, *, most: int = 10) -> list[Block]:
+    """The wrong answers with the highest confidence."""
+    wrong = [row for row in run.answered if row.label not in (None, row.predicted_label)]
+    wrong.sort(key=lambda row: (-row.confidence, row.id))
+    rows = []
+    for row in wrong[:most]:
+        predicted = f"{row.predicted_label} ({row.confidence:.3f})"
+        quotes = [Quote(text, row.language) for text in (row.rationale, row.predicted_rationale)]
+        rows.append(Row(row.id, [row.kind or MISSING, str(row.label), predicted, *quotes]))
     columns = ["id", "kind", "true", "predicted (p)", "reference", "its rationale"]
     caption = f"Wrong answers of which the model was surest, {run.reads}."
-    return Section("Surest mistakes", [Table(columns, rows, caption, words=True)])
+    return [Table(columns, rows, caption, words=True)] if rows else []
 
 
-SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
-    results,
-    partial(by_group, key="by_kind", title="By kind of row", what="kind"),
-    partial(by_group, key="by_language", title="By language", what="language"),
-    slices,
-    rationales,
-    calibration,
-    confusion,
-    training,
-    attention,
-    examples,
-    mistakes,
-)
+SECTIONS: dict[str, Callable[[Run], Sequence[Block]]] = {
+    "Results": results,
+    "By kind of row": partial(by_group, what="kind", title="By kind of row"),
+    "By language": partial(by_group, what="language", title="By language"),
+    "Slices": slices,
+    "Rationales": rationales,
+    "Calibration and abstention": calibration,
+    "Confusion": confusion,
+    "Training": training,
+    "Attention": attention,
+    "Examples": examples,
+    "Surest mistakes": mistakes,
+}
 
 
 # ---------------------------------------------------------------------- parts of sections
 
 
 def card(example: Example) -> dict[str, Any]:
-    """An example as a page shows it."""
+    """An example for the templates of `Cards`."""
     utterance, answer = example.utterance, example.answer
     scores = sorted(answer.scores.items(), key=lambda item: -item[1])
     path = utterance.audio if isinstance(utterance.audio, str) else None
@@ -458,17 +385,36 @@ def card(example: Example) -> dict[str, Any]:
     }
 
 
-def _headline(metrics: Mapping[str, Any], split: str) -> Table:
+def _conditions_table(metrics: Mapping[str, Any], split: str) -> Table:
     shown = {NAMES.get(name, name): entry for name, entry in entries(metrics, split).items()}
-    rows = [TableRow(name, _cells(entry)) for name, entry in shown.items()]
+    of_labels = {metric.name for metric in metrics_of("label")}
+    baselines = {}
     for name, entry in metrics[split].get("baselines", {}).items():
-        if name in RATIONALE_BASELINES:  # its labels are the model's own or the truth: no baseline's figures
-            of_labels = {metric.name for metric in metrics_of("label")}
+        if name in RATIONALE_BASELINES:  # their labels are the model's own or the true ones
             entry = {key: value for key, value in entry.items() if key not in of_labels}
-        shown[NAMES.get(name, name)] = entry
-        rows.append(TableRow(NAMES.get(name, name), _cells(entry), baseline=True))
-    caption = f"Conditions of the {split} split, and baselines that a model must beat.{_brackets(shown)}"
-    return Table(["condition", "n", *_titles()], rows, caption)
+        baselines[NAMES.get(name, name)] = entry
+    caption = f"Conditions of the {split} split, and baselines that a model must beat."
+    return _metric_table("condition", {**shown, **baselines}, caption, baselines=baselines)
+
+
+def _metric_table(
+    what: str,
+    entries: Mapping[str, Mapping[str, Any]],
+    caption: str,
+    *,
+    metrics: Collection[str] | None = None,
+    baselines: Collection[str] = (),
+) -> Table:
+    """A row for each entry: metrics with their intervals, by default those in the table of results."""
+    if metrics is None:
+        metrics = [metric.name for metric in METRICS.values() if "results" in metric.tables]
+    rows = []
+    for name, entry in entries.items():
+        intervals = entry.get("interval", {})
+        cells = [number(entry.get(metric), intervals.get(metric)) for metric in metrics]
+        rows.append(Row(name, [str(entry["n"]), *cells], name in baselines))
+    columns = [what, "n", *(METRICS[metric].title for metric in metrics)]
+    return Table(columns, rows, caption + _interval_note(entries))
 
 
 def _rationale_table(named: Sequence[tuple[str, Mapping[str, Any], bool]], what: str, caption: str) -> Table:
@@ -477,21 +423,15 @@ def _rationale_table(named: Sequence[tuple[str, Mapping[str, Any], bool]], what:
         for metric in metrics_of("rationale")
         if "rationales" in metric.tables and any(metric.name in entry for _, entry, _ in named)
     ]
-    rows = [
-        TableRow(
-            name,
-            [str(entry["n_rationale"]), *(_rationale_cell(metric, entry) for metric in shown)],
-            baseline,
-        )
-        for name, entry, baseline in named
+    rows = []
+    for name, entry, baseline in named:
+        cells = [_rationale_cell(metric, entry) for metric in shown]
+        rows.append(Row(name, [str(entry["n_rationale"]), *cells], baseline))
+    titles = [
+        "length (reference's)" if metric.name == "length" else metric.title.removesuffix(" (Unicode)")
+        for metric in shown
     ]
-    return Table([what, "n", *map(_rationale_title, shown)], rows, caption)
-
-
-def _rationale_title(metric: Metric) -> str:
-    if metric.name == "length":
-        return "length (reference's)"
-    return metric.title.removesuffix(" (Unicode)")  # all are, in this table
+    return Table([what, "n", *titles], rows, caption)
 
 
 def _rationale_cell(metric: Metric, entry: Mapping[str, Any]) -> str:
@@ -500,38 +440,17 @@ def _rationale_cell(metric: Metric, entry: Mapping[str, Any]) -> str:
     return number(entry.get(metric.name))
 
 
-def _brackets(entries: Mapping[str, Mapping[str, Any]]) -> str:
-    """Over what the intervals of a table's rows are, as each entry says; a sentence, or nothing."""
-    of: dict[str, list[str]] = {}
+def _interval_note(entries: Mapping[str, Mapping[str, Any]]) -> str:
+    """A sentence on the units of the intervals in a table; empty if it has no interval."""
+    names: dict[str, list[str]] = {}
     for name, entry in entries.items():
         if entry.get("interval"):
-            of.setdefault(entry.get("interval_over", "rows"), []).append(name)
-    if not of:
+            names.setdefault(entry.get("interval_over", "rows"), []).append(name)
+    if not names:
         return ""
-    most, *others = sorted(of, key=lambda over: -len(of[over]))
-    named = "".join(
-        f"; of {', '.join(of[over]) if len(of[over]) <= NAMED else f'{len(of[over])} others'} over {over}"
-        for over in others
-    )
-    return f" Brackets: 95 % intervals over {most}{named}."
-
-
-def _temperature(value: float | None) -> str:
-    """A temperature as part of a sentence; that of a checkpoint which none was fitted to is exactly 1."""
-    if value is None:
-        return ""
-    return ", temperature not fitted" if value == 1 else f", temperature {value:.3f}"
-
-
-def _cells(entry: Mapping[str, Any]) -> list[str]:
-    intervals = entry.get("interval", {})
-    return [str(entry["n"]), *(number(entry.get(key.name), intervals.get(key.name)) for key in _results())]
-
-
-def _results() -> list[Metric]:
-    """The metrics in the table of results."""
-    return [metric for metric in METRICS.values() if "results" in metric.tables]
-
-
-def _titles() -> list[str]:
-    return [metric.title for metric in _results()]
+    most, *others = sorted(names, key=lambda over: -len(names[over]))
+    exceptions = ""
+    for over in others:
+        few = ", ".join(names[over]) if len(names[over]) <= NAMED else f"{len(names[over])} others"
+        exceptions += f"; of {few} over {over}"
+    return f" Brackets: 95 % intervals over {most}{exceptions}."

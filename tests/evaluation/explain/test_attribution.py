@@ -34,7 +34,7 @@ from mmsr.evaluation.explain.attribution import (
 )
 from mmsr.evaluation.explain.faithfulness import Material, faithfulness
 from mmsr.evaluation.rationales import word_spans
-from mmsr.evaluation.report import saliency_picture
+from mmsr.evaluation.report.pictures import draw_saliency, rendered
 from mmsr.inference.loading import load_pipeline, predictor
 from mmsr.model.configuration import FUSIONS, MmsrConfig
 from mmsr.model.fusion import FUSION_CLASSES, Fused, attention_map
@@ -243,7 +243,7 @@ def test_saliency_is_what_the_picture_shows(
     assert len(shown["word_weights"]) == 4
     assert len(shown["frame_weights"]) == len(audio) // 320
     assert shown["label"] in model.config.labels
-    assert saliency_picture(shown).startswith(b"\x89PNG")
+    assert rendered(lambda: draw_saliency(shown)).png.startswith(b"\x89PNG")
 
 
 # ---------------------------------------------------------------------- slow tokenizers, and the methods

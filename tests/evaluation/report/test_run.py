@@ -1,99 +1,17 @@
-import io
+"""The report of a run."""
+
 import re
-import wave
-from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
-from mmsr.evaluation.provenance import Provenance
-from mmsr.evaluation.report import Example, markdown_table, write_report
-from mmsr.evaluation.report.pictures import (
-    INK,
-    _drawable,
-    draw_attention,
-    draw_modalities,
-    draw_saliency,
-    rendered,
-)
-from mmsr.evaluation.run import evaluate, write_run
-from mmsr.records import Answer, Utterance
+from mmsr.evaluation.report import markdown_table, write_report
+from mmsr.evaluation.report.run import SECTIONS
+from mmsr.evaluation.run import evaluate
+from mmsr.records import Answer
 
 LABELS = ["negative", "neutral", "positive"]
-RATE = 16_000
-
-
-def sound() -> np.ndarray:
-    return (0.1 * np.sin(2 * np.pi * 220 * np.arange(RATE // 2) / RATE)).astype(np.float32)
-
-
-def wav() -> bytes:
-    buffer = io.BytesIO()
-    with wave.open(buffer, "wb") as file:
-        file.setparams((1, 2, RATE, 0, "NONE", ""))
-        file.writeframes((sound() * 32767).astype("<i2").tobytes())
-    return buffer.getvalue()
-
-
-@pytest.fixture
-def run(tmp_path: Path, utterance):
-    rows = [
-        utterance(
-            f"r{i}",
-            label=LABELS[i % 3],
-            audio=f"/{i}.wav",
-            text=f"words {i} {LABELS[i % 3]}",
-            rationale="it is said",
-            language=["en", "zh"][i % 2],
-            kind=["voice", "words"][i % 2],
-        )
-        for i in range(12)
-    ]
-
-    def predict(records):
-        label = "neutral"
-        scores = {"negative": 0.1, "neutral": 0.7, "positive": 0.2}
-        return [Answer(label=label, score=0.7, scores=scores, rationale="it <b>is</b> said") for _ in records]
-
-    metrics, predictions = evaluate(predict, rows, labels=LABELS, train_rows=rows)
-    document = write_run(
-        tmp_path,
-        {"test": metrics},
-        predictions,
-        provenance=Provenance(seed=5, data_fingerprint="f00d", command="mmsr demo", seconds=2),
-    )
-    return document, predictions
-
-
-@pytest.fixture
-def example():
-    return Example(
-        utterance=Utterance(
-            id="r0",
-            audio=wav(),
-            text="Từ đó <script>alert(1)</script>",
-            label="negative",
-            rationale="reference words",
-            kind="voice",
-            language="vi",
-        ),
-        answer=Answer(
-            label="neutral",
-            score=0.75,
-            scores={"negative": 0.25, "neutral": 0.75, "positive": 0.0},
-            rationale="predicted words",
-        ),
-        mime="audio/wav",
-        counterfactuals={"positive": "forced words"},
-        attention={
-            "weights": np.full((3, 20), 0.05),
-            "tokens": ["<s>", "▁a", "$x$"],
-            "waveform": sound(),
-            "rate": RATE,
-        },
-    )
 
 
 @pytest.mark.filterwarnings("error:Glyph")
@@ -155,6 +73,14 @@ def test_report_of_labels_alone(tmp_path: Path) -> None:
     )
     assert sorted(file.name for file in tmp_path.iterdir()) == ["modalities.png", "report.html", "report.md"]
     assert "audio alone" in path.read_text("utf-8")
+
+
+def test_a_section_is_one_entry(tmp_path: Path, run, monkeypatch) -> None:
+    document, predictions = run
+    monkeypatch.setitem(SECTIONS, "Toy", lambda run: [f"{len(run.answered)} answers to {run.reads}."])
+    path = write_report(tmp_path, title="t", metrics=document, predictions=predictions, labels=LABELS)
+    assert '<h2 id="toy">Toy</h2>' in path.read_text("utf-8")
+    assert "## Toy\n\n12 answers to audio + text.\n" in path.with_suffix(".md").read_text("utf-8")
 
 
 def test_report_without_any_gold(tmp_path: Path) -> None:
@@ -222,14 +148,6 @@ def test_a_temperature_that_was_not_fitted_is_called_so(tmp_path: Path, utteranc
     assert f"12 rows{said.removeprefix('rows')} ECE" in text and "temperature 1.000" not in text
 
 
-def test_times_under_an_attention_map_are_those_that_they_are_called(example) -> None:
-    shown = {**example.attention, "waveform": np.zeros(int(1.9 * RATE), dtype=np.float32)}
-    axes = draw_attention(shown).axes
-    axes[2].figure.draw_without_rendering()
-    ticks = [(tick.get_position()[0], tick.get_text()) for tick in axes[2].get_xticklabels()]
-    assert len(ticks) > 4 and all(float(text) == pytest.approx(place) for place, text in ticks if text)
-
-
 def test_markdown_has_what_the_page_has(tmp_path: Path, run, example) -> None:
     document, predictions = run
     options = {"metrics": document, "predictions": predictions, "labels": LABELS, "examples": [example]}
@@ -260,24 +178,6 @@ def test_rationales_stand_beside_those_of_baselines(run, tmp_path: Path) -> None
     assert "| en | 6 |" in section and "| zh | 6 |" in section
 
 
-def test_pictures_take_the_readers_colours(run) -> None:
-    document, _ = run
-    picture = rendered(partial(draw_modalities, document["test"]), name="m", description="seed: 5")
-    svg = picture.svg.decode()
-    assert "currentColor" in svg and "prefers-color-scheme:dark" in svg and "seed: 5" in svg
-    assert svg.count(INK) == 1, "the ink of a light page is named once, in the style that readers change"
-    assert Image.open(io.BytesIO(picture.png)).text["Description"] == "seed: 5"
-    assert picture == rendered(partial(draw_modalities, document["test"]), name="m", description="seed: 5")
-
-
-def test_the_wheel_carries_the_templates() -> None:
-    builder = pytest.importorskip("hatchling.builders.wheel", reason="hatchling builds the wheel")
-    root = Path(__file__).resolve().parents[3]
-    carried = {file.distribution_path for file in builder.WheelBuilder(str(root)).recurse_included_files()}
-    templates = {"page.html.jinja", "page.md.jinja"}
-    assert {f"mmsr/evaluation/report/{name}" for name in templates} <= carried
-
-
 def test_markdown_table(run) -> None:
     document, _ = run
     lines = markdown_table(document).splitlines()
@@ -300,37 +200,3 @@ def test_a_split_that_is_missing_or_empty_raises() -> None:
         markdown_table({"test": {}, "seed": 0}, split="dev")
     with pytest.raises(ValueError, match="metrics of split 'test' have no condition"):
         markdown_table({"test": {"baselines": {}}})
-
-
-def test_an_attention_map_that_does_not_fit_its_tokens_raises(example) -> None:
-    example.attention["tokens"] = ["a", "b"]
-    with pytest.raises(ValueError, match=r"attention of shape \(3, 20\) does not fit 2 tokens"):
-        draw_attention(example.attention)
-
-
-def test_letters_that_no_font_has_become_a_number() -> None:
-    assert _drawable("▁đau", 0) == "đau"
-    assert _drawable("$5$", 0) == r"\$5\$"
-    assert _drawable("\U000e0001", 3) == "#4"
-
-
-def test_saliency_shows_what_is_there_and_refuses_what_does_not_fit():
-    shown = {
-        "words": ["so", "很"],
-        "word_weights": np.array([0.5, -0.2]),
-        "frame_weights": np.array([0.1, -0.3, 0.0]),
-        "waveform": np.zeros(960, dtype=np.float32),
-        "rate": 16_000,
-        "label": "negative",
-    }
-    wave, time, words = draw_saliency(shown).axes
-    assert [bar.get_width() for bar in words.patches] == [0.5, -0.2]
-    assert [bar.get_height() for bar in time.patches] == [0.1, -0.3, 0.0]
-    assert time.get_ylabel() == "added logit\nper 20 ms" and time.get_xlim() == wave.get_xlim() == (0, 0.06)
-    assert words.patches[0].get_facecolor() != words.patches[1].get_facecolor()
-    assert len(draw_saliency({**shown, "frame_weights": None}).axes) == 1
-    assert len(draw_saliency({**shown, "word_weights": None}).axes) == 2
-    with pytest.raises(ValueError, match="2 weights do not fit 1 words"):
-        draw_saliency({**shown, "words": ["so"]})
-    with pytest.raises(ValueError, match="neither words nor frames have weights"):
-        draw_saliency({**shown, "word_weights": None, "frame_weights": None})

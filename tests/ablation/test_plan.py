@@ -1,0 +1,57 @@
+"""Runs are named by their content."""
+
+import pytest
+
+from mmsr.ablation.plan import content_name, plan, resolved
+from mmsr.ablation.spec import read_ablation
+
+
+def test_values_that_fit_refuses_are_named_with_their_variant(write, tmp_path):
+    fixed = {"data.manifest": "m.csv"}
+    for change, message in (
+        (
+            {"model.fusion": "nosuch"},
+            "variant 'a' .*fusion='nosuch' does not exist; accepted: cross_attention",
+        ),
+        ({"model.preset": "huge"}, "variant 'a' .*model.preset"),
+    ):
+        path = write(tmp_path, settings=fixed, variants={"a": change})
+        with pytest.raises(ValueError, match=message):
+            plan(read_ablation(path))
+
+
+def name_of(fingerprint: str = "f", **changes) -> str:
+    model = {"preset": "tiny", "fusion": "film", "freeze": ["audio_encoder"]}
+    settings = {"model": model, "data": {"manifest": "m.csv"}, "trainer": {"max_epochs": 3}}
+    for key, value in changes.items():
+        section, _, name = key.partition("__")
+        settings[section] = {**settings.get(section, {}), name: value}
+    return content_name(resolved(settings), data_fingerprint=fingerprint)
+
+
+def test_a_name_holds_what_matters_and_neither_order_nor_paths(tmp_path):
+    name = name_of()
+    turned = {"trainer": {"max_epochs": 3}, "data": {"manifest": "elsewhere/n.csv"}}
+    turned["model"] = {"freeze": ["audio_encoder"], "fusion": "film", "preset": "tiny"}
+    assert content_name(resolved(turned), data_fingerprint="f") == name
+    same = {
+        "model__weight_decay": 0.01,
+        "trainer__default_root_dir": "x",
+        "trainer__enable_progress_bar": False,
+    }
+    for key, value in same.items():
+        assert name_of(**{key: value}) == name, key
+    others = {"model__learning_rate": 2e-3, "model__fusion": "concat", "trainer__max_epochs": 4}
+    others |= {"model__config": {"dropout": 0.3}, "data__batch_rows": 4, "data__text_column": "asr_text"}
+    others |= {"fingerprint": "g", "model__feature_store": "a"}
+    names = {name_of(**{key: value}) for key, value in others.items()}
+    assert len(names | {name}) == len(others) + 1
+    assert name_of(model__feature_store="a") == name_of(model__feature_store="b")
+
+
+def test_what_is_pretrained_counts_by_its_bytes(tmp_path):
+    for folder, content in (("a", "1"), ("b", "1"), ("c", "2")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "config.json").write_text(content)
+    a, b, c = (name_of(model__text=str(tmp_path / folder)) for folder in "abc")
+    assert a == b != c
