@@ -91,7 +91,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 def as_fixture(function: Callable[..., Any]) -> Any:
-    """A fixture of the function's name, which tests call."""
+    """A fixture that gives tests the function under its own name."""
     return pytest.fixture(scope="session", name=function.__name__)(lambda: function)
 
 

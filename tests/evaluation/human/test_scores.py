@@ -10,7 +10,8 @@ import pytest
 from scipy import stats
 
 from mmsr.cli.main import main
-from mmsr.evaluation.human.scores import crossed_standard_error, items_needed
+from mmsr.evaluation.human.ratings import read_key, read_ratings
+from mmsr.evaluation.human.scores import crossed_standard_error, items_needed, score
 from mmsr.evaluation.human.sheet import CRITERIA
 from mmsr.evaluation.report.pictures import draw_ratings, rendered
 from mmsr.evaluation.significance import minimum_detectable_difference
@@ -120,9 +121,6 @@ def test_two_raters_tell_nothing_of_others(
 
 
 def test_an_interval_over_raters_stays_on_the_scale(make, filled, write, corpus: Path) -> None:
-    from mmsr.evaluation.human.ratings import read_key, read_ratings
-    from mmsr.evaluation.human.scores import score
-
     made, _ = make(corpus, "kit", *"--items 12 --raters 3".split())
     favours = ("fused", "fused", "worded")
     sheets = zip(made["sheets"], favours, strict=True)
@@ -172,9 +170,6 @@ def test_scores_say_where_they_come_from(
 
 
 def test_the_picture_shows_what_it_is_given(make, filled, write, corpus: Path) -> None:
-    from mmsr.evaluation.human.ratings import read_key, read_ratings
-    from mmsr.evaluation.human.scores import score
-
     made, _ = make(corpus, "kit", "--items", "8")
     key = read_key(corpus / "kit" / "key.json")
     (sheet,) = made["sheets"]
