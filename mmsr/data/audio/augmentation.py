@@ -75,41 +75,15 @@ class Augmentation(torch.nn.Module):
         self.p = p
 
     @torch.no_grad()
-    def forward(
-        self, values: Tensor, mask: Tensor | None = None, *, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Change one row, or each row of a padded batch.
+    def forward(self, row: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """Change a row: a waveform `[s]`, or states `[f, ...]`.
 
         Args:
-            values: `[s]` without a mask, `[b, s]` with one (states: `[f, ...]`, `[b, f, ...]`).
-            mask: `[b, s]`, 1 where a sample is real. Padding is not changed; if a row's length changes, the
-                batch is padded again, with zeros on the right.
+            row: The row, without padding.
             generator: A CPU generator; torch's default if None.
-
-        Returns:
-            The changed values, and their mask (None without one).
         """
-        if mask is None:
-            if self.of == "waveform" and values.ndim != 1:
-                raise ValueError(
-                    f"values has shape {list(values.shape)}; accepted: [s], or [b, s] with its mask"
-                )
-            return self._row(values, generator), None
-        if mask.shape != values.shape[:2]:
-            raise ValueError(
-                f"mask has shape {list(mask.shape)} and values {list(values.shape)}; accepted: [b, s] of both"
-            )
-        real = mask.bool()
-        rows = [self._row(row[there], generator) for row, there in zip(values, real, strict=True)]
-        if all(len(row) == there.sum() for row, there in zip(rows, real, strict=True)):
-            changed = values.clone()
-            changed[real] = torch.cat(rows)
-            return changed, mask
-        lengths = torch.tensor([len(row) for row in rows], device=mask.device)
-        mask = (torch.arange(int(lengths.max()), device=mask.device) < lengths[:, None]).to(mask.dtype)
-        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), mask
-
-    def _row(self, row: Tensor, generator: torch.Generator | None) -> Tensor:
+        if self.of == "waveform" and row.ndim != 1:
+            raise ValueError(f"row has shape {list(row.shape)}; accepted: [s]")
         if not self.training or not len(row) or _uniform(0, 1, generator) >= self.p:
             return row
         changed = self.change(row.float(), generator).to(row.dtype)
@@ -463,13 +437,11 @@ class Augmentations(torch.nn.ModuleDict):
         """Names of those that change waveforms, or states."""
         return [name for name, part in self._parts.items() if part.of == of]
 
-    def forward(
-        self, values: Tensor, mask: Tensor | None = None, *, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Change one row `[s]`, or a batch `[b, s]` with its mask: see `Augmentation.forward`."""
+    def forward(self, row: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """Change a row: see `Augmentation.forward`."""
         for part in self._parts.values():
-            values, mask = part(values, mask, generator=generator)
-        return values, mask
+            row = part(row, generator=generator)
+        return row
 
 
 def row_generator(seed: int, *, epoch: int, row_id: str, draw: int = 0) -> torch.Generator:

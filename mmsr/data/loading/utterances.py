@@ -106,7 +106,7 @@ class UtteranceDataset(Dataset[LoadedUtterance]):
             if self.augmentations is None or epoch is None:
                 return values
             generator = row_generator(self.seed, epoch=epoch, row_id=row["id"], draw=draw)
-            return self.augmentations(values, generator=generator)[0]
+            return self.augmentations(values, generator=generator)
 
         try:
             if path is not None and self.audio_features is not None:

@@ -178,7 +178,7 @@ def _edited_audio(augmentation: Augmentation, seed: int) -> Change:
 
     def change(row: Utterance) -> Utterance:
         generator = row_generator(seed, epoch=0, row_id=str(row.id))
-        worse, _ = augmentation(torch.from_numpy(load(row.audio)), generator=generator)
+        worse = augmentation(torch.from_numpy(load(row.audio)), generator=generator)
         file = io.BytesIO()
         # au: a wav file of floats holds the time of writing
         soundfile.write(file, worse.numpy(), _RATE, format="AU", subtype="FLOAT")
