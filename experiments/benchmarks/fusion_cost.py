@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 from mmsr.data.loading.datamodule import MmsrDataModule
-from mmsr.model.configuration import FUSIONS, MmsrConfig
+from mmsr.model.configuration import MmsrConfig
+from mmsr.model.fusion import FUSION_CLASSES
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor
 
@@ -48,11 +49,11 @@ def main() -> None:
     processor = MmsrProcessor.train(texts, rationale_format="none")
     data.attach(processor, rationales=False)
     models = {}
-    for fusion in FUSIONS:
+    for fusion in tuple(FUSION_CLASSES):
         settings = {"vocab_size": len(processor.tokenizer), "fusion": fusion, **processor.config_kwargs()}
         model = MmsrForSentimentReasoning(MmsrConfig.from_preset("small", **settings)).train()
         models[fusion] = model, torch.optim.AdamW(model.parameters(), lr=1e-4)
-    seconds: dict[str, list[float]] = {fusion: [] for fusion in FUSIONS}
+    seconds: dict[str, list[float]] = {fusion: [] for fusion in tuple(FUSION_CLASSES)}
     for batch in islice(data.train_dataloader(), args.batches + 2):
         for fusion, (model, optimizer) in models.items():
             seconds[fusion].append(step(model, optimizer, batch))

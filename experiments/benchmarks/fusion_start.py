@@ -29,7 +29,8 @@ from torch import Tensor, nn
 from transformers import get_cosine_schedule_with_warmup
 
 from mmsr.data.loading.datamodule import MmsrDataModule
-from mmsr.model.configuration import FUSIONS, MmsrConfig
+from mmsr.model.configuration import MmsrConfig
+from mmsr.model.fusion import FUSION_CLASSES
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.pooling import MeanPooling
 from mmsr.model.processing import MmsrProcessor
@@ -118,7 +119,9 @@ def main() -> None:
     parser.add_argument("--manifest", default="runs/demo/corpus/manifest.csv")
     parser.add_argument("--rows", type=int, default=16)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--fusions", nargs="+", default=[one for one in FUSIONS if not one.endswith("_only")])
+    parser.add_argument(
+        "--fusions", nargs="+", default=[name for name in FUSION_CLASSES if "only" not in name]
+    )
     parser.add_argument("--steps", type=int, default=0, help="Of the made-up task, in place of the start.")
     args = parser.parse_args()
     if args.steps:

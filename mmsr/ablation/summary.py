@@ -39,6 +39,7 @@ from mmsr.evaluation.significance import (
     paired_bootstrap,
     permutation_test,
     seed_interval,
+    seed_values,
 )
 from mmsr.records import Prediction, Utterance
 
@@ -279,12 +280,15 @@ def _difference(
     ours, theirs = (_values(side, ids, metric) for side in zip(*pairs, strict=True))
     gold = _gold(rows, metric)
     options: dict[str, Any] = {"clusters": clusters, "metric": metric.statistic}
-    difference, interval, p_value = method_difference(gold, ours, theirs, **options)
-    if interval is None:
-        interval = paired_bootstrap(gold, ours, theirs, **options).interval
+    found = paired_bootstrap(gold, ours, theirs, **options)
+    interval = found.interval
+    if len(pairs) > 1:
+        values = [seed_values(gold, side, metric=metric.statistic) for side in (ours, theirs)]
+        _, interval, p_value, _, _ = method_difference(found, *values)
+    else:
         p_value = permutation_test(gold, ours, theirs, **options)
     return {
-        "mean": difference,
+        "mean": found.difference,
         "interval": list(interval),
         "p_value": p_value,
         "n": len(ids),

@@ -67,7 +67,8 @@ def check(
         json: Print one JSON object with all faults instead of text.
         codes: Print code, severity, meaning and remedy of each kind of fault, and exit.
     """
-    from mmsr.data.manifest.check import LABELS, as_json, check_manifest, code_table, summary, write_page
+    from mmsr.data.manifest.check.report import as_json, code_table, summary, write_page
+    from mmsr.data.manifest.check.table import LABELS, check_manifest
 
     if codes:
         print(code_table())
@@ -178,7 +179,7 @@ def convert(
         copy: Copy the recordings; by default the manifest names them in their folder.
     """
     from mmsr.data.corpora import CORPORA
-    from mmsr.data.corpora import convert as convert_corpus
+    from mmsr.data.corpora.conversion import convert as convert_corpus
 
     if from_ not in CORPORA:
         raise ValueError(f"--from {from_} is no known corpus; accepted: {', '.join(CORPORA)}")

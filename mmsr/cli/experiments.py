@@ -47,7 +47,7 @@ def demo(*, out: str = "runs/demo", utterances: int = 2400, seed: int = 0, epoch
     metrics = folder / "metrics.json"
     if metrics.exists() and metrics.stat().st_mtime >= (folder / "model").stat().st_mtime:
         log(f"{metrics} is there already and is used again")
-        from mmsr.evaluation.report import markdown_table
+        from mmsr.evaluation.report.run import markdown_table
 
         print(markdown_table(loads(metrics.read_text(encoding="utf-8"))))
     else:

@@ -23,7 +23,7 @@ from mmsr.evaluation.significance import (
     effect_size,
     holm,
     mcnemar,
-    method_difference_of,
+    method_difference,
     minimum_detectable_difference,
     paired_bootstrap,
     permutation_test,
@@ -276,7 +276,7 @@ def _compared(paired: Paired, i: int, j: int, options: Mapping[str, Any]) -> dic
     }
     if seeds is None or min(len(a), len(b)) < 2:
         return answer
-    method = method_difference_of(units, seeds.a, seeds.b)
+    method = method_difference(units, seeds.a, seeds.b)
     return answer | {
         "interval": method.interval,
         "p_value": method.p_value,

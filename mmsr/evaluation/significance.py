@@ -313,31 +313,17 @@ def seed_difference(a: Sequence[float], b: Sequence[float]) -> SeedDifference:
     return SeedDifference(difference, interval, float(test.pvalue))
 
 
-def method_difference(
-    gold: ArrayLike | None,
-    a: ArrayLike,
-    b: ArrayLike,
-    *,
-    clusters: ArrayLike | None = None,
-    metric: str = "macro_f1",
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> SeedDifference:
+def method_difference(found: Difference, a: Sequence[float], b: Sequence[float]) -> MethodDifference:
     """Difference of two ways of training, for other seeds and other units than these.
 
     Its variance is that over units with the seeds as they are (the standard error of `paired_bootstrap`,
     squared) plus that of each system's mean over its seeds. Interval and p-value are Student's, with the
-    degrees of freedom of Welch and Satterthwaite. Arguments and errors are those of `paired_bootstrap`.
-    """
-    found = paired_bootstrap(gold, a, b, clusters=clusters, metric=metric, resamples=resamples, seed=seed)
-    sides = [seed_values(gold, side, metric=metric) for side in (a, b)]
-    if min(map(len, sides)) < 2:
-        return SeedDifference(found.difference, None, None)
-    return SeedDifference(*method_difference_of(found, *sides)[:3])
+    degrees of freedom of Welch and Satterthwaite.
 
-
-def method_difference_of(found: Difference, a: Sequence[float], b: Sequence[float]) -> MethodDifference:
-    """`method_difference` from a `paired_bootstrap` and the `seed_values` of both systems.
+    Args:
+        found: A `paired_bootstrap` of both systems.
+        a: The `seed_values` of the first.
+        b: Those of the second.
 
     Raises:
         ValueError: Fewer than two seeds on a side.
@@ -372,7 +358,7 @@ def minimum_detectable_difference(
     distribution (2.80 standard errors) without degrees of freedom.
 
     Give either the number of `units` or the degrees of `freedom` of the standard error, as of
-    `method_difference_of`. `level` is the test's level of significance.
+    `method_difference`. `level` is the test's level of significance.
 
     Raises:
         ValueError: Fewer than two units.

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
 from transformers.utils import logging
@@ -86,17 +86,6 @@ def _fusions() -> tuple[str, ...]:
     return tuple(FUSION_CLASSES)
 
 
-if TYPE_CHECKING:
-    FUSIONS: tuple[str, ...]
-else:
-
-    def __getattr__(name: str) -> tuple[str, ...]:
-        """`FUSIONS`: the names in `fusion.FUSION_CLASSES`, so that a new fusion is listed in one place."""
-        if name == "FUSIONS":
-            return _fusions()
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
 def fusion_modalities(fusion: str) -> tuple[str, ...]:
     """The modalities that a fusion uses: "audio", "text", or both."""
     from mmsr.model.fusion import FUSION_CLASSES
@@ -136,7 +125,7 @@ class MmsrConfig(PreTrainedConfig):
             with cross-attention or an encoder-decoder, whose encoder is removed; with `prefix` any causal
             one; None with `decoder_type="none"`.
         hidden_size: Width d of the fused memory.
-        fusion: One of `FUSIONS`; see `mmsr.model.fusion`.
+        fusion: One of `FUSION_CLASSES` in `mmsr.model.fusion`.
         fusion_layers: Number of fusion layers.
         fusion_heads: Attention heads of the fusion and of the attention pooling; divides `hidden_size`.
         fusion_intermediate_size: Width of the fusion's feed-forward blocks.

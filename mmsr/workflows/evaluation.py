@@ -12,8 +12,8 @@ from mmsr.data.manifest.tables import read_column
 from mmsr.evaluation.bertscore import BertScorer
 from mmsr.evaluation.calibration import conformal_text
 from mmsr.evaluation.rationales import UnicodeTokenizer
-from mmsr.evaluation.report import markdown_table, write_report
 from mmsr.evaluation.report.page import check_out
+from mmsr.evaluation.report.run import markdown_table, write_report
 from mmsr.evaluation.run import conformal_entries, evaluate, write_run
 from mmsr.evaluation.slices import worst_slice_line
 from mmsr.inference.loading import examples as shown_examples

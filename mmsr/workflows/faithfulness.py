@@ -11,9 +11,11 @@ from typing import Any
 from mmsr.data.audio.decoding import Audio
 from mmsr.data.corpora.demo.corpus import quoted_evidence, respeak, utterance_of
 from mmsr.evaluation.explain.attribution import attributions, saliency
-from mmsr.evaluation.explain.faithfulness import Material, faithfulness, write_faithfulness
+from mmsr.evaluation.explain.faithfulness import Material, faithfulness
 from mmsr.evaluation.report.faithfulness import write_faithfulness_report
 from mmsr.evaluation.report.page import check_out
+from mmsr.evaluation.run import json_document
+from mmsr.files import write_file
 from mmsr.inference.loading import predictor
 from mmsr.records import Progress, Utterance
 from mmsr.workflows.inputs import Inputs, spread, training_seed
@@ -112,7 +114,7 @@ def examine_faithfulness(
         **training_seed(inputs.model),
         **inputs.provenance(seed=seed).to_dict(),
     }
-    write_faithfulness(out, document)
+    write_file(Path(out) / "faithfulness.json", json_document(document))
     title = f"{inputs.title}, rationales"
     report = write_faithfulness_report(out, document, title=title, saliencies=shown)
     return Faithfulness(document, report)

@@ -20,7 +20,7 @@ from mmsr.evaluation.metrics import (
 )
 from mmsr.evaluation.provenance import Provenance
 from mmsr.evaluation.rationales import lengths
-from mmsr.evaluation.report import markdown_table
+from mmsr.evaluation.report.run import markdown_table
 from mmsr.evaluation.run import evaluate, write_run
 from mmsr.records import Answer
 

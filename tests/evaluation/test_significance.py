@@ -16,7 +16,6 @@ from mmsr.evaluation.significance import (
     holm,
     mcnemar,
     method_difference,
-    method_difference_of,
     minimum_detectable_difference,
     paired_bootstrap,
     permutation_test,
@@ -278,6 +277,10 @@ def _systems(generator, *, seeds: int, effect: float = 0.0, units: int = 40, row
     return answers, np.repeat(np.arange(units), rows)
 
 
+def _of_seeds(gold, a, b, metric="macro_f1"):
+    return [seed_values(gold, side, metric=metric) for side in (a, b)]
+
+
 @pytest.mark.parametrize("seeds", [3, 5])
 def test_a_difference_of_methods_that_is_none_is_found_in_one_of_twenty_ablations(seeds) -> None:
     generator = np.random.default_rng(seeds)
@@ -285,8 +288,9 @@ def test_a_difference_of_methods_that_is_none_is_found_in_one_of_twenty_ablation
     for _ in range(400):
         (a, b), units = _systems(generator, seeds=seeds)
         options = {"clusters": units, "metric": "mean", "resamples": 200}
-        found.append(method_difference(None, a, b, **options).p_value < 0.05)
-        low, high = paired_bootstrap(None, a, b, **options).interval
+        units_alone = paired_bootstrap(None, a, b, **options)
+        found.append(method_difference(units_alone, *_of_seeds(None, a, b, "mean")).p_value < 0.05)
+        low, high = units_alone.interval
         rows_alone.append(not low <= 0 <= high)
     assert 0.02 <= np.mean(found) <= 0.08
     assert np.mean(rows_alone) > 0.15, "with the seeds as they are, luck of the seeds is taken for an effect"
@@ -297,23 +301,27 @@ def test_a_difference_of_methods_that_is_there_is_found() -> None:
     p_values = []
     for _ in range(20):
         (a, b), units = _systems(generator, seeds=5, effect=0.15)
-        found = method_difference(None, a, b, clusters=units, metric="mean", resamples=200)
+        units_alone = paired_bootstrap(None, a, b, clusters=units, metric="mean", resamples=200)
+        found = method_difference(units_alone, *_of_seeds(None, a, b, "mean"))
         assert found.difference == pytest.approx(a.mean() - b.mean())
         assert found.interval[0] < found.difference < found.interval[1]
         p_values.append(found.p_value)
     assert np.mean(np.array(p_values) < 0.05) > 0.8
 
 
-def test_of_one_seed_and_of_no_difference_methods_say_what_is_known(data) -> None:
+def test_of_no_difference_methods_say_what_is_known(data) -> None:
     gold, a, b, _ = data
-    assert method_difference(gold, a, b, resamples=100)[1:] == (None, None)
-    same = method_difference(gold, np.stack([a, a]), np.stack([a, a]), resamples=100)
-    assert same == (0.0, (0.0, 0.0), 1.0)
+    twice = np.stack([a, a])
+    same = method_difference(
+        paired_bootstrap(gold, twice, twice, resamples=100), *_of_seeds(gold, twice, twice)
+    )
+    assert same[:3] == (0.0, (0.0, 0.0), 1.0)
     wrong = np.where(gold == "neutral", "positive", "neutral")
-    found = method_difference(gold[:5], np.stack([gold[:5]] * 2), np.stack([wrong[:5]] * 2), resamples=100)
+    five, sides = gold[:5], (np.stack([gold[:5]] * 2), np.stack([wrong[:5]] * 2))
+    found = method_difference(paired_bootstrap(five, *sides, resamples=100), *_of_seeds(five, *sides))
     assert (found.difference, found.p_value) == (1.0, 2 / 2**5), "five rows of five are all that there are"
     with pytest.raises(ValueError, match="1 and 2 seeds; accepted: two or more on each side"):
-        method_difference_of(paired_bootstrap(gold, a, b, resamples=100), [0.5], [0.5, 0.6])
+        method_difference(paired_bootstrap(gold, a, b, resamples=100), [0.5], [0.5, 0.6])
 
 
 @pytest.mark.parametrize(("right", "n"), [(12, 12), (0, 12), (7, 12), (1, 2), (950, 1000)])

@@ -12,8 +12,7 @@ from transformers import pipeline
 
 import mmsr
 from mmsr.inference.pipeline import TASK, SentimentReasoningPipeline
-from mmsr.model.configuration import FUSIONS
-from mmsr.model.fusion import attention_map
+from mmsr.model.fusion import FUSION_CLASSES, attention_map
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor
 
@@ -450,7 +449,7 @@ def test_the_unsure_are_marked(pipe: SentimentReasoningPipeline, utterances: lis
     assert all(answer["abstained"] == (answer["score"] < scores[2]) for answer in answers)
 
 
-@pytest.mark.parametrize("fusion", [fusion for fusion in FUSIONS if attention_map(fusion)])
+@pytest.mark.parametrize("fusion", [fusion for fusion in tuple(FUSION_CLASSES) if attention_map(fusion)])
 def test_attention_is_a_share_of_words_and_of_seconds(
     make_model: Callable[..., MmsrForSentimentReasoning],
     processor: MmsrProcessor,

@@ -9,14 +9,15 @@ import torch
 from transformers import AutoConfig
 
 import mmsr
-from mmsr.model.configuration import FORMAT_VERSION, FUSIONS, MmsrConfig, TimmAudioConfig, check_choice
+from mmsr.model.configuration import FORMAT_VERSION, MmsrConfig, TimmAudioConfig, check_choice
+from mmsr.model.fusion import FUSION_CLASSES
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.presets import PRESETS
 
 EMOTIONS = {i: name for i, name in enumerate("anger disgust fear joy neutral sadness surprise".split())}
 
 
-@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("fusion", tuple(FUSION_CLASSES))
 @pytest.mark.parametrize("rationale_format", ["none", "multitask"])
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_has_the_parts_that_it_needs(preset: str, rationale_format: str, fusion: str):

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from mmsr.model.configuration import DECODERS, FUSIONS, RATIONALE_FORMATS, MmsrConfig
+from mmsr.model.configuration import DECODERS, RATIONALE_FORMATS, MmsrConfig
+from mmsr.model.fusion import FUSION_CLASSES
 from mmsr.model.modeling import MmsrForSentimentReasoning
 
 Batch = dict[str, Tensor]
@@ -18,7 +19,7 @@ TIGHT = {"atol": 5e-5, "rtol": 1e-4}
 
 COMBINATIONS = [
     (fusion, decoder, layout)
-    for fusion in FUSIONS
+    for fusion in tuple(FUSION_CLASSES)
     for decoder in DECODERS
     for layout in RATIONALE_FORMATS
     if (decoder == "none") == (layout == "none")
@@ -171,7 +172,7 @@ def test_a_forced_label_is_the_one_explained(
     [
         pytest.param(*names, id="-".join(names))
         for names in (
-            *((fusion, "none", "none") for fusion in FUSIONS),
+            *((fusion, "none", "none") for fusion in tuple(FUSION_CLASSES)),
             ("cross_attention", "cross_attention", "multitask"),
             ("cross_attention", "prefix", "post_thinking"),
         )

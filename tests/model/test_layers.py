@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from transformers import AutoConfig, PreTrainedModel, modeling_flash_attention_utils
 from transformers.utils import logging
 
-from mmsr.model.configuration import FUSIONS
+from mmsr.model.fusion import FUSION_CLASSES
 from mmsr.model.modeling import MmsrForSentimentReasoning
 
 MakeModel = Callable[..., MmsrForSentimentReasoning]
@@ -87,7 +87,7 @@ def with_flash(model: MmsrForSentimentReasoning) -> MmsrForSentimentReasoning:
 
 
 @pytest.mark.parametrize("decoder", ["cross_attention", "prefix"])
-@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("fusion", tuple(FUSION_CLASSES))
 @torch.no_grad()
 def test_flash_attention_gives_the_same_numbers(
     make_model: MakeModel,

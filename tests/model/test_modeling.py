@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-from mmsr.model.configuration import FUSIONS, POOLINGS, MmsrConfig
+from mmsr.model.configuration import POOLINGS, MmsrConfig
+from mmsr.model.fusion import FUSION_CLASSES
 from mmsr.model.modeling import MmsrForSentimentReasoning, MmsrOutput
 from mmsr.model.processing import MmsrProcessor
 
@@ -86,7 +87,7 @@ def test_padding_and_what_stands_in_it_change_nothing(
     assert_close(gradients(model, other.loss), gradients(model, plain.loss), **TIGHT)
 
 
-@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("fusion", tuple(FUSION_CLASSES))
 def test_what_stands_in_an_absent_row_changes_nothing(make_model: MakeModel, ragged: Batch, fusion: str):
     model = make_model(fusion=fusion)
     targets = {"labels": torch.full((3, 4), 9), "sentiment_labels": torch.tensor([0, 1, 2])}
@@ -102,7 +103,7 @@ def test_what_stands_in_an_absent_row_changes_nothing(make_model: MakeModel, rag
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
-@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("fusion", tuple(FUSION_CLASSES))
 @torch.no_grad()
 def test_a_row_in_a_batch_equals_the_row_alone(
     make_model: MakeModel, ragged: Batch, fusion: str, attention: str
@@ -130,7 +131,7 @@ def test_sdpa_equals_eager(make_model: MakeModel, ragged: Batch, pooling: str):
     assert_close(sdpa.logits, eager.logits, **TIGHT)
 
 
-@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("fusion", tuple(FUSION_CLASSES))
 @torch.no_grad()
 def test_each_modality_moves_the_output_where_it_is_used(make_model: MakeModel, batch: Batch, fusion: str):
     model = make_model(fusion=fusion)
@@ -149,7 +150,7 @@ def test_each_modality_moves_the_output_where_it_is_used(make_model: MakeModel, 
 
 
 @pytest.mark.parametrize("rationale_format", ["none", "multitask"])
-@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("fusion", tuple(FUSION_CLASSES))
 def test_gradients_reach_every_parameter(
     make_model: MakeModel, ragged: Batch, labels: Tensor, fusion: str, rationale_format: str
 ):
@@ -282,7 +283,7 @@ def test_embeddings_in_place_of_ids_give_the_same(make_model: MakeModel, batch: 
     assert_close(output.logits, expected.logits)
 
 
-@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("fusion", tuple(FUSION_CLASSES))
 @torch.no_grad()
 def test_resizing_keeps_text_encoder_and_decoder_in_step(make_model: MakeModel, batch: Batch, fusion: str):
     model = make_model(fusion=fusion)
@@ -360,7 +361,7 @@ def test_saved_equals_loaded_in_a_fresh_process(make_model: MakeModel, ragged: B
     assert torch.equal(sequences, model.generate(**ragged, num_beams=2, max_new_tokens=6))  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("fusion", tuple(FUSION_CLASSES))
 @pytest.mark.parametrize("rationale_format", ["none", "multitask"])
 def test_a_checkpoint_holds_each_weight_once_and_loads_whole(
     make_model: MakeModel, tmp_path: Path, fusion: str, rationale_format: str

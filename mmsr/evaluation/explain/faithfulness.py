@@ -12,7 +12,6 @@ A *judge* is a text classifier, by default TF-IDF with logistic regression. Metr
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,9 +22,8 @@ from mmsr.evaluation.explain.erasure import LoadAudio, erasure
 from mmsr.evaluation.explain.grounding import EvidenceOf, follow, respoken
 from mmsr.evaluation.metrics import has_text
 from mmsr.evaluation.rationales import UnicodeTokenizer
-from mmsr.evaluation.run import answer_utterances, json_document, predict_rows
+from mmsr.evaluation.run import answer_utterances, predict_rows
 from mmsr.evaluation.significance import paired_bootstrap
-from mmsr.files import write_file
 from mmsr.records import Attribute, Predict, Prediction, Progress, Utterance
 
 Texts = tuple[str, ...]
@@ -293,8 +291,3 @@ def _names(rationale: str | None, label: str) -> bool:
     tokens = UnicodeTokenizer().tokenize
     words, name = tokens(rationale or ""), tokens(label)
     return any(words[start : start + len(name)] == name for start in range(len(words)))
-
-
-def write_faithfulness(out_dir: Path | str, document: Mapping[str, Any]) -> None:
-    """Writes faithfulness.json; raises ValueError where a number is not finite."""
-    write_file(Path(out_dir) / "faithfulness.json", json_document(document))

@@ -175,9 +175,7 @@ def test_pitch_moves_and_the_length_stays():
 
 def test_gain_is_in_its_range_and_ends_at_full_scale():
     clip = voice()
-    changes = [
-        20 * torch.log10(Gain(p=1)(clip, generator=seeded(s)).norm() / clip.norm()) for s in range(99)
-    ]
+    changes = [20 * torch.log10(Gain(p=1)(clip, generator=seeded(s)).norm() / clip.norm()) for s in range(99)]
     assert -3 <= min(changes) < -2.5 and 2.5 < max(changes) <= 3
     assert Gain(db=(40, 40), p=1)(clip).abs().max() == 1
 

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from mmsr.data.corpora import CORPORA, Corpus, CorpusError, convert
+from mmsr.data.corpora import CORPORA
+from mmsr.data.corpora.conversion import convert
+from mmsr.data.corpora.source import Corpus, CorpusError
 from mmsr.data.manifest.manifest import ManifestError, load_manifest
 
 RATE = 16_000

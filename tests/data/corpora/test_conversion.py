@@ -11,7 +11,9 @@ import pytest
 import soundfile
 
 from mmsr.cli.main import main
-from mmsr.data.corpora import CORPORA, Corpus, CorpusError, Protocol, Source, Utterance, convert
+from mmsr.data.corpora import CORPORA
+from mmsr.data.corpora.conversion import convert
+from mmsr.data.corpora.source import Corpus, CorpusError, Protocol, Source, Utterance
 from mmsr.data.manifest.manifest import load_manifest
 
 RATE = 16_000

@@ -12,7 +12,8 @@ import pyarrow.parquet
 import pytest
 import soundfile
 
-from mmsr.data.corpora import CORPORA, convert
+from mmsr.data.corpora import CORPORA
+from mmsr.data.corpora.conversion import convert
 from mmsr.data.manifest.manifest import load_manifest
 
 RATE = 16_000

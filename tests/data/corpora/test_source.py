@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
-from mmsr.data.corpora import CORPORA, CorpusError, convert
+from mmsr.data.corpora import CORPORA
+from mmsr.data.corpora.conversion import convert
+from mmsr.data.corpora.source import CorpusError
 
 
 @pytest.mark.parametrize("name", CORPORA)

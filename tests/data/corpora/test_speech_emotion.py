@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from mmsr.data.corpora import CORPORA, convert
+from mmsr.data.corpora import CORPORA
+from mmsr.data.corpora.conversion import convert
 from mmsr.data.loading.splits import speaker_fold
 from mmsr.data.manifest.manifest import load_manifest
 

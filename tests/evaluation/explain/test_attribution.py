@@ -36,7 +36,7 @@ from mmsr.evaluation.explain.faithfulness import Material, faithfulness
 from mmsr.evaluation.rationales import word_spans
 from mmsr.evaluation.report.pictures import draw_saliency, rendered
 from mmsr.inference.loading import load_pipeline, predictor
-from mmsr.model.configuration import FUSIONS, MmsrConfig
+from mmsr.model.configuration import MmsrConfig
 from mmsr.model.fusion import FUSION_CLASSES, Fused, attention_map
 from mmsr.model.layers import CrossAttentionLayer
 from mmsr.model.modeling import MmsrForSentimentReasoning
@@ -101,7 +101,7 @@ def test_attention_weighs_every_word_and_frame(
     assert sum(weights_of(found.words)) == pytest.approx(float(to_tokens.mean(0)[spoken].sum()))
 
 
-@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("fusion", tuple(FUSION_CLASSES))
 def test_attention_weighs_what_is_attended_to(
     make_model: MakeModel, processor: MmsrProcessor, audio: np.ndarray, fusion: str
 ):

@@ -14,9 +14,9 @@ from mmsr.evaluation.explain.faithfulness import (
     faithfulness,
     simulatability,
     tfidf_judge,
-    write_faithfulness,
 )
 from mmsr.evaluation.report.faithfulness import markdown, write_faithfulness_report
+from mmsr.evaluation.run import json_document
 from mmsr.records import Answer, Prediction, Utterance
 
 LABELS = ["negative", "neutral", "positive"]
@@ -148,8 +148,7 @@ def test_what_cannot_be_measured_is_said(tmp_path):
     )
     assert found["left_out"]["simulatability"].startswith("6 training rows with label and rationale")
     assert found["left_out"]["follow"] == "audio cannot be edited without load_audio"
-    write_faithfulness(tmp_path, found)
-    assert json.loads((tmp_path / "faithfulness.json").read_text()) == found
+    assert json.loads(json_document(found)) == found
     write_faithfulness_report(tmp_path, found, title="model, rationales")
     for table in (markdown(found), (tmp_path / "report.md").read_text(encoding="utf-8")):
         assert "Left out: respoken, another voice (none of the rows is the demo generator's)." in table

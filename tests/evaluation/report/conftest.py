@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mmsr.evaluation.provenance import Provenance
-from mmsr.evaluation.report import Example
+from mmsr.evaluation.report.run import Example
 from mmsr.evaluation.run import evaluate, write_run
 from mmsr.records import Answer, Utterance
 

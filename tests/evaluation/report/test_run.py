@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mmsr.evaluation.report import markdown_table, write_report
-from mmsr.evaluation.report.run import SECTIONS
+from mmsr.evaluation.report.run import SECTIONS, markdown_table, write_report
 from mmsr.evaluation.run import evaluate
 from mmsr.records import Answer
 

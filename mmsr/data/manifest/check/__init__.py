@@ -4,18 +4,3 @@
 
 A new check is a function in table.py that yields issues, and a line in codes.py.
 """
-
-from mmsr.data.manifest.check.codes import CODES
-from mmsr.data.manifest.check.report import as_json, code_table, summary, write_page
-from mmsr.data.manifest.check.table import LABELS, CheckedManifest, check_manifest
-
-__all__ = [
-    "CODES",
-    "LABELS",
-    "CheckedManifest",
-    "as_json",
-    "check_manifest",
-    "code_table",
-    "summary",
-    "write_page",
-]

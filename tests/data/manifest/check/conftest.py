@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from mmsr.data.manifest.check import CheckedManifest, check_manifest
+from mmsr.data.manifest.check.table import CheckedManifest, check_manifest
 
 RATE = 16_000
 WORDS = "the nurse explained it very well today"

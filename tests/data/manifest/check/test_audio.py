@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from mmsr.data.manifest.check import check_manifest
 from mmsr.data.manifest.check.audio import sample_issues
+from mmsr.data.manifest.check.table import check_manifest
 
 RATE = 16_000
 

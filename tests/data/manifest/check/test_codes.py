@@ -1,4 +1,5 @@
-from mmsr.data.manifest.check import CODES, code_table
+from mmsr.data.manifest.check.codes import CODES
+from mmsr.data.manifest.check.report import code_table
 
 
 def test_codes_are_kebab_case_and_in_the_table():

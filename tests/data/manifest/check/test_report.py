@@ -1,6 +1,7 @@
 import json
 
-from mmsr.data.manifest.check import as_json, check_manifest, summary, write_page
+from mmsr.data.manifest.check.report import as_json, summary, write_page
+from mmsr.data.manifest.check.table import check_manifest
 
 
 def test_json_has_every_fault_and_the_terminal_the_first(faulty):

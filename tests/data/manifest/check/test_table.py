@@ -8,7 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from mmsr.data.manifest.check import CODES, CheckedManifest, check_manifest, summary
+from mmsr.data.manifest.check.codes import CODES
+from mmsr.data.manifest.check.report import summary
+from mmsr.data.manifest.check.table import CheckedManifest, check_manifest
 
 # code, id of its row, column, and what its message must say
 EXPECTED: list[tuple[str, str, str | None, tuple[str, ...]]] = [
