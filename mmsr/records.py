@@ -172,7 +172,6 @@ INPUT_VALUES = "input_values"  # waveform at 16 kHz [b, s]
 INPUT_VALUES_MASK = "input_values_mask"  # [b, s]
 INPUT_IDS = "input_ids"  # transcript [b, t]
 ATTENTION_MASK = "attention_mask"  # of the transcript [b, t]
-AUDIO_FEATURES = "audio_features"  # a frozen encoder's states [b, f, l, d], in place of the waveform
 AUDIO_FEATURES_MASK = "audio_features_mask"  # [b, f]
 TEXT_FEATURES = "text_features"  # a frozen encoder's states [b, t, l, d]
 LABELS = "labels"  # the rationale's tokens [b, r], -100 where none counts

@@ -19,7 +19,7 @@ from mmsr.cli.main import main
 from mmsr.data.corpora import CORPORA
 from mmsr.data.corpora.source import Corpus, Protocol, Source, Utterance
 from mmsr.evaluation.metrics import METRICS, Metric
-from mmsr.evaluation.report.page import Section, Text
+from mmsr.evaluation.report.run import SECTIONS
 from mmsr.evaluation.robustness.curves import Curve, Point
 from mmsr.evaluation.robustness.perturbations import Material
 from mmsr.evaluation.robustness.registry import PERTURBATIONS, Perturbation
@@ -206,13 +206,8 @@ def test_a_perturbation(
 def test_a_report_section(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, demo_corpus: Path, help_of: Callable[..., str]
 ) -> None:
-    from mmsr.evaluation.report import run
-
-    def toy(run: Any) -> Section:
-        return Section("A toy section", [Text("Written for a test.")])
-
-    monkeypatch.setattr(run, "SECTIONS", (*run.SECTIONS, toy))
+    monkeypatch.setitem(SECTIONS, "A toy section", lambda run: [f"It is of the split {run.split}."])
     command = ["evaluate", str(demo_corpus), "--model", "demo", "--examples", "0", "--conditions", "text"]
     help_of(*command, "--out", str(tmp_path))
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "A toy section" in page and "Written for a test." in page
+    assert "A toy section" in page and "It is of the split test." in page

@@ -74,7 +74,7 @@ def check(
         print(code_table())
         return
     if manifest is None:
-        raise ValueError("give a manifest, before lists such as --labels or after --; or --codes")
+        raise ValueError("give a manifest or --codes; inputs stand before lists, or after --")
     checked = check_manifest(
         manifest,
         labels=labels or LABELS,

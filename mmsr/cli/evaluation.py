@@ -72,7 +72,7 @@ class DegradationFlags(Degradation):
 class ComparisonFlags(ComparisonSettings):
     """How runs are compared, with the metrics that there are."""
 
-    metric: Annotated[str, Parameter(help=f"One of {_COMPARABLE}; chrf: the mean of rows.")] = "macro_f1"
+    metric: Annotated[str, Parameter(help=f"One of {_COMPARABLE}; chrf: the rows' mean.")] = "macro_f1"
 
 
 def evaluate(

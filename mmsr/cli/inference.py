@@ -65,7 +65,7 @@ def predict(
     """
     manifest, recordings = _kinds(inputs, manifest=manifest, audio=audio)
     if manifest is None and not recordings and text is None:
-        raise ValueError("give recordings or a manifest, before lists or after --; or --text WORDS")
+        raise ValueError("give recordings, a manifest or --text; inputs stand before lists, or after --")
     if manifest is not None:
         _refuse_with("a manifest", text=text, asr=asr, alternatives=alternatives, html=html)
     elif out is not None:

@@ -36,8 +36,7 @@ COMMANDS: dict[Group, Sequence[Callable[..., None]]] = {
 }
 """The commands by the panels of `mmsr --help`; adding one is one entry here."""
 
-corpora = App(name="data", help="Corpora and manifests.", group=DATA)
-for _function in (
+DATA_COMMANDS: Sequence[Callable[..., None]] = (
     data.make_demo,
     data.convert,
     data.check,
@@ -45,8 +44,12 @@ for _function in (
     data.segment,
     data.degrade,
     data.features,
-):
-    corpora.command(_function)
+)
+"""The commands of `mmsr data`."""
+
+data_app = App(name="data", help="Corpora and manifests.", group=DATA)
+for _function in DATA_COMMANDS:
+    data_app.command(_function)
 
 human = App(name="human", group=EVALUATE)
 human.help = "Human evaluation: blinded sheets for raters, and scores of their ratings."
@@ -56,7 +59,7 @@ human.command(evaluation.score_ratings, name="score")
 for _group, _functions in COMMANDS.items():
     for _function in _functions:
         application.command(_function, group=_group)
-application.command(corpora)
+application.command(data_app)
 application.command(human)
 application["--help"].group = OPTIONS
 application["--version"].group = OPTIONS

@@ -100,10 +100,10 @@ def predictor(
         return 0.0 if audio is None else Audio.duration(audio)
 
     def given(utterance: Utterance) -> dict[str, Any]:
-        audio, text = utterance.audio, utterance.text
+        audio, words = utterance.audio, {"text": utterance.text, "language": utterance.language}
         if audio_features is None or not isinstance(audio, str):
-            return {"audio": audio, "text": text}
-        return {"audio_features": audio_features(audio), "text": text}
+            return {"audio": audio, **words}
+        return {"audio_features": audio_features(audio), **words}
 
     def predict(utterances: Sequence[Utterance]) -> list[Answer]:
         seconds = [length(utterance.audio) for utterance in utterances]

@@ -214,7 +214,9 @@ class SentimentReasoningPipeline(Pipeline):
         answers: dict[str, Any] = {
             "head_logits": found.head_logits,
             "forced_label": forced_label,
-            "utterances": [{"audio": row["source"], "text": row["text"]} for row in rows],
+            "utterances": [
+                {"audio": row["source"], "text": row["text"], "language": row["language"]} for row in rows
+            ],
             "transcribed": asr is not None,
         }
         if found.decoder_labels is not None:

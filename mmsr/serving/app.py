@@ -244,8 +244,9 @@ class Desk:
         if text is not None:
             _check_words(self.pipe, text)
         with _without_folders(audio):
-            found = self.pipe({"audio": audio, "text": text}, attention=self.attends, **options)
-        return Answer(found, {"audio": audio, "text": text, "language": language or None})
+            given = {"audio": audio, "text": text, "language": language or None}
+            answer: Answer = self.pipe(given, attention=self.attends, **options)
+        return answer
 
 
 def make_app(

@@ -118,7 +118,7 @@ def test_predict_marks_the_answers_that_it_abstains_from(model, demo_corpus, tmp
 
 def test_bad_input_to_predict_is_one_line(model, clip, tmp_path, refused):
     predict = ["predict", "--model", str(model)]
-    assert "give recordings or a manifest, before lists" in refused(*predict)
+    assert "give recordings, a manifest or --text; inputs stand before lists" in refused(*predict)
     line = refused(*predict, "--audio", str(tmp_path / "no.wav"))
     assert "no.wav" in line and "no such file" in line
     assert "--text" in refused(*predict, "--text", "  ")

@@ -73,7 +73,7 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Segment:
-    """A part of a recording, in seconds. A file that is no longer than the part is the part itself."""
+    """A part of a recording, in seconds. A file that is shorter than the part is used whole."""
 
     path: Path
     start: float
