@@ -88,7 +88,3 @@ def main(argv: Sequence[str] | None = None) -> None:
     except (ValueError, OSError) as error:
         log(f"mmsr: error: {error}")
         sys.exit(2)
-
-
-if __name__ == "__main__":
-    main()
