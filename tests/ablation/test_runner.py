@@ -79,7 +79,7 @@ def test_ctrl_c_ends_all_processes_cleanly(write, tiny, demo_corpus, tmp_path):
     command = [
         sys.executable,
         "-m",
-        "mmsr.cli.main",
+        "mmsr",
         "ablate",
         "-c",
         str(write(tmp_path, **content)),

@@ -522,9 +522,10 @@ def test_an_answer_keeps_what_it_is_about_and_no_waveform(
 ):
     path = str(tmp_path / "speech.wav")
     soundfile.write(path, waveforms[0], 16_000, subtype="FLOAT")
-    answer = pipe({"audio": path, "text": "kind"}, rationale=False)
-    assert answer.utterance == {"audio": path, "text": "kind"}
-    assert "data:audio/flac" in answer._repr_html_()
+    answer = pipe({"audio": path, "text": "freundlich", "language": "de"}, rationale=False)
+    assert answer.utterance == {"audio": path, "text": "freundlich", "language": "de"}
+    page = answer._repr_html_()
+    assert "data:audio/flac" in page and 'lang="de"' in page
     assert type(pipe({"text": "kind"}, rationale=False)) is not dict
 
 
