@@ -404,7 +404,7 @@ class OnnxReasoner:
         text = np.full((len(memory), 1), config.decoder_start_token_id, np.int64)
         if layout.label_first and not layout.label_learned:
             text = np.concatenate([text, tokens[labels][:, None]], 1)
-        longest = text.shape[1] + self.processor.max_rationale_tokens + 2  # as the pipeline: label and end
+        longest = text.shape[1] + self.processor.max_target_tokens
         grammar = LabelGrammar(
             layout, label_tokens=tokens.tolist(), eos_token_id=config.eos_token_id, max_length=longest
         )

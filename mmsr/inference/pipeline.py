@@ -24,7 +24,7 @@ from mmsr.inference.answer import Answer
 from mmsr.inference.packaged import DEFAULT, FOLDER
 from mmsr.model.fusion import FUSION_CLASSES, attention_map
 from mmsr.model.modeling import MmsrForSentimentReasoning
-from mmsr.model.processing import MmsrProcessor
+from mmsr.model.processing import MmsrProcessor, given_columns
 from mmsr.records import Attribution
 
 TASK = "sentiment-reasoning"
@@ -201,13 +201,9 @@ class SentimentReasoningPipeline(Pipeline):
         if asr is not None:
             rows = _transcribed(rows, asr)
         columns = {name: [row[name] for row in rows] for name in ("audio", "audio_features", "text")}
-        inputs = self.processor(
-            **{name: column for name, column in columns.items() if any(row is not None for row in column)},
-            return_tensors="pt",
-        ).to(self.device)
+        inputs = self.processor(**given_columns(columns), return_tensors="pt").to(self.device)
         layout = self.model.config.format
-        # with label and end
-        longest = self.processor.max_rationale_tokens + 2 if max_new_tokens is None else max_new_tokens
+        longest = self.processor.max_target_tokens if max_new_tokens is None else max_new_tokens
         if rationale is False and layout is not None and layout.label_first:
             longest = 2
         found = self.model.classify(**inputs, num_beams=num_beams, max_new_tokens=longest)
@@ -281,12 +277,15 @@ class SentimentReasoningPipeline(Pipeline):
     ) -> list[Answer]:
         """Logits and token ids -> the answer of each row."""
         config = self.model.config
-        all_scores = head_scores = self._probabilities(model_outputs["head_logits"], config.temperature)
+        all_scores = head_scores = self.model.label_scores(
+            model_outputs["head_logits"], temperature=config.temperature
+        )
         # from the logits: a temperature may round probabilities to equal ones
         labels = head_labels = model_outputs["head_logits"].argmax(-1).tolist()
         by_decoder = "decoder_logits" in model_outputs
         if by_decoder:
-            all_scores = self._probabilities(model_outputs["decoder_logits"], config.decoder_temperature)
+            logits, temperature = model_outputs["decoder_logits"], config.decoder_temperature
+            all_scores = self.model.label_scores(logits, temperature=temperature)
             labels = model_outputs["decoder_labels"].tolist()
         rationales: list[str | None] = [None] * len(labels)
         if "sequences" in model_outputs:
@@ -321,11 +320,6 @@ class SentimentReasoningPipeline(Pipeline):
                     answer["alternatives"][self.model.config.labels[label]] = text
         for answer, attention in zip(answers, model_outputs.get("attention", ()), strict=False):
             answer["attention"] = attention
-
-    def _probabilities(self, logits: torch.Tensor, temperature: float) -> list[dict[str, float]]:
-        """Logits `[b, c]` -> {label: probability} of each row."""
-        rows = (logits.float() / temperature).softmax(-1).tolist()
-        return [dict(zip(self.model.config.labels, row, strict=True)) for row in rows]
 
 
 _load_audio = Audio()

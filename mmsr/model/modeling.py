@@ -467,6 +467,11 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
             outputs["loss"] = sum(losses)
         return MmsrOutput(**outputs)
 
+    def label_scores(self, logits: Tensor, *, temperature: float = 1.0) -> list[dict[str, float]]:
+        """The probability of each label, by its name, for rows of logits `[b, c]`."""
+        rows = (logits.float() / temperature).softmax(-1).tolist()
+        return [dict(zip(self.config.labels, row, strict=True)) for row in rows]
+
     def label_tokens(self, device: torch.device) -> Tensor:
         """The decoder's token of each label `[c]`."""
         return torch.tensor(self.config.label_token_ids, device=device)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,6 +45,11 @@ class WordTokens(NamedTuple):
     start: int
     end: int
     positions: tuple[int, ...]
+
+
+def given_columns(columns: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    """The columns in which some row has a value, as the processor takes them."""
+    return {name: rows for name, rows in columns.items() if any(value is not None for value in rows)}
 
 
 class MmsrProcessor(ProcessorMixin):
@@ -86,6 +91,11 @@ class MmsrProcessor(ProcessorMixin):
     def rationale_tokenizer(self) -> PreTrainedTokenizerBase:
         """The decoder's tokenizer."""
         return self.decoder_tokenizer or self.tokenizer
+
+    @property
+    def max_target_tokens(self) -> int:
+        """Most tokens that a decoder writes: a rationale, its label and its end."""
+        return self.max_rationale_tokens + 2
 
     @property
     def model_input_names(self) -> list[str]:

@@ -21,7 +21,7 @@ from mmsr.evaluation.calibration import CalibrationError, calibrate, calibration
 from mmsr.files import atomic_write, write_file
 from mmsr.model.card import model_card
 from mmsr.model.modeling import MmsrForSentimentReasoning
-from mmsr.model.processing import MmsrProcessor
+from mmsr.model.processing import MmsrProcessor, given_columns
 from mmsr.records import Answer, Utterance
 from mmsr.training.module import MmsrModule
 from mmsr.training.parameters import merge_lora
@@ -185,16 +185,16 @@ def _read_answers(
     load_audio: Callable[[Any], Any] = Audio(processor.feature_extractor.sampling_rate)
     layout = model.config.format
     label_last = layout is not None and not layout.label_first
-    longest = processor.max_rationale_tokens + 2 if label_last else None  # with label and end
+    longest = processor.max_target_tokens if label_last else None
     answers: list[Answer] = []
     for start in range(0, len(utterances), _CALIBRATION_ROWS):
         part = utterances[start : start + _CALIBRATION_ROWS]
-        columns: dict[str, list[Any]] = {
+        columns = {
             "audio": [None if given.audio is None else load_audio(given.audio) for given in part],
             "text": [given.text for given in part],
         }
-        given = {name: column for name, column in columns.items() if any(cell is not None for cell in column)}
-        answers += _answers(model, processor(**given, return_tensors="pt"), max_new_tokens=longest)
+        inputs = processor(**given_columns(columns), return_tensors="pt")
+        answers += _answers(model, inputs, max_new_tokens=longest)
     return answers
 
 
@@ -206,13 +206,8 @@ def _answers(
     given: dict[str, Any] = {name: value.to(model.device) for name, value in inputs.items()}
     found = model.classify(**given, max_new_tokens=max_new_tokens)
     labels = model.config.labels
-
-    def probabilities(logits: Tensor) -> list[dict[str, float]]:
-        rows = logits.float().softmax(-1).tolist()
-        return [dict(zip(labels, row, strict=True)) for row in rows]
-
-    head = probabilities(found.head_logits)
-    decoder = None if found.decoder_logits is None else probabilities(found.decoder_logits)
+    head = model.label_scores(found.head_logits)
+    decoder = None if found.decoder_logits is None else model.label_scores(found.decoder_logits)
     answers = []
     for row, label in enumerate(labels[label] for label in found.labels.tolist()):
         scores, head_scores = (head[row], None) if decoder is None else (decoder[row], head[row])

@@ -13,7 +13,7 @@ from mmsr.evaluation.bertscore import BertScorer
 from mmsr.evaluation.calibration import conformal_text
 from mmsr.evaluation.rationales import UnicodeTokenizer
 from mmsr.evaluation.report.page import check_out
-from mmsr.evaluation.report.run import markdown_table, write_report
+from mmsr.evaluation.report.run import entries, markdown_table, write_report
 from mmsr.evaluation.run import conformal_entries, evaluate, write_run
 from mmsr.evaluation.slices import worst_slice_line
 from mmsr.inference.loading import examples as shown_examples
@@ -35,7 +35,7 @@ class Evaluation:
     @property
     def conditions(self) -> dict[str, dict[str, Any]]:
         """The metrics of each condition, such as `audio+text`."""
-        return {name: entry for name, entry in self.metrics[self.split].items() if name != "baselines"}
+        return entries(self.metrics, self.split)
 
     def table(self) -> str:
         """The metrics of conditions and baselines, as a Markdown table."""

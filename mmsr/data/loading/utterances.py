@@ -11,7 +11,6 @@ layers, `d` width.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import datasets
 import numpy as np
@@ -21,10 +20,8 @@ from torch.utils.data import Dataset
 from mmsr.data.audio.augmentation import Augmentations, row_generator
 from mmsr.data.audio.decoding import Audio, AudioError
 from mmsr.data.manifest.manifest import Row
+from mmsr.model.processing import MmsrProcessor, given_columns
 from mmsr.records import ATTENTION_MASK, TEXT_FEATURES
-
-if TYPE_CHECKING:
-    from mmsr.model.processing import MmsrProcessor
 
 AudioFeatures = Callable[[str], torch.Tensor]
 """Path of an audio file to a frozen encoder's states `[f, l, d]`."""
@@ -143,7 +140,7 @@ class Collator:
         rationales: Whether to make `labels`.
     """
 
-    def __init__(self, processor: "MmsrProcessor", *, rationales: bool = True):
+    def __init__(self, processor: MmsrProcessor, *, rationales: bool = True):
         self.processor = processor
         self.inputs = ("audio", "audio_features", "text", *(("rationale",) if rationales else ()))
 
@@ -156,17 +153,13 @@ class Collator:
             `text_features` `[b, t, l, d]` float32, whose mask is `attention_mask`.
         """
         columns = {name: [getattr(utterance, name) for utterance in utterances] for name in self.inputs}
-        given = {name: values for name, values in columns.items() if _any(values)}
         sentiment = [utterance.sentiment for utterance in utterances]
+        given = given_columns(columns)
         batch = dict(self.processor(**given, sentiment=sentiment, sampling_rate=16000, return_tensors="pt"))
         features = [utterance.text_features for utterance in utterances]
-        if _any(features):
+        if any(feature is not None for feature in features):
             batch[TEXT_FEATURES] = _placed(features, batch[ATTENTION_MASK])
         return batch
-
-
-def _any(values: Sequence[object]) -> bool:
-    return any(value is not None for value in values)
 
 
 def _placed(features: Sequence[torch.Tensor | None], mask: torch.Tensor) -> torch.Tensor:
