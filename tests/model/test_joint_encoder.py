@@ -21,18 +21,6 @@ MakeModel = Callable[..., MmsrForSentimentReasoning]
 TIGHT = {"atol": 2e-5, "rtol": 1e-4}
 
 
-def row(batch: Batch, index: int, *, drop_absent: bool = False) -> Batch:
-    """One row of a batch, without its padding (on the right) and, if asked, without what it lacks."""
-    single = {}
-    for values, mask in (("input_ids", "attention_mask"), ("input_values", "input_values_mask")):
-        length = int(batch[mask][index].sum())
-        if length or not drop_absent:
-            length = length or batch[mask].shape[1]
-            single[values] = batch[values][index : index + 1, :length]
-            single[mask] = batch[mask][index : index + 1, :length]
-    return single
-
-
 def gradients(model: nn.Module, loss: Tensor) -> dict[str, Tensor]:
     model.zero_grad()
     loss.backward()
