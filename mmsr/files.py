@@ -7,10 +7,10 @@ import logging
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +29,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # the suffix stays, since some writers choose the format by it
-    half = path.with_name(f".{uuid.uuid4().hex[:12]}.{path.name}")
+    half = path.with_name(_half_name(path))
     try:
         yield half
         if half.is_dir():
@@ -46,6 +45,59 @@ def write_file(path: str | os.PathLike[str], content: bytes) -> None:
         half.write_bytes(content)
 
 
+def check_output(
+    path: str | os.PathLike[str],
+    *,
+    folder: bool = False,
+    inputs: Sequence[str | os.PathLike[str]] = (),
+    name: str = "",
+) -> None:
+    """Refuse an output that cannot be written, before hours of work for it.
+
+    Missing parent folders are no problem, since `atomic_write` makes them. A file is written and removed
+    again, which tells more than permissions do: a full disk, a file system for reading only, a long name.
+
+    Args:
+        path: The file or folder to write.
+        folder: Whether it is a folder.
+        inputs: Files that are read, and must not be replaced.
+        name: What it is called in the message, such as `--report`.
+
+    Raises:
+        ValueError: It is an input, of the other kind, a device or a URL, or its folder cannot be written to.
+    """
+    called, path = f"{name} {path}".strip(), Path(path)
+    if "://" in called:
+        raise ValueError(f"{called} is a URL; accepted: a path on this machine")
+    if os.path.exists(path):
+        if any(os.path.exists(given) and path.samefile(given) for given in inputs):
+            raise ValueError(f"{called} is a file that is read; accepted: another file")
+        if folder and not path.is_dir():
+            raise ValueError(f"{called} is a file; accepted: a folder")
+        if not folder and not path.is_file():
+            what = "a folder" if path.is_dir() else "no regular file"
+            raise ValueError(f"{called} is {what}; accepted: a file, which may be new")
+    there = path if folder else path.parent
+    while not os.path.exists(there):
+        there = there.parent
+    if not there.is_dir():
+        raise ValueError(f"{called} cannot be written, since {there} is a file; accepted: another folder")
+    probe = there / _half_name(path)
+    try:
+        probe.write_bytes(bytes(4096))
+    except OSError as error:
+        reason = error.strerror or error
+        raise ValueError(f"{called} cannot be written ({reason}); accepted: another path") from error
+    finally:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
+
+
+def _half_name(path: Path) -> str:
+    """The name of an unfinished file or folder; with its suffix, by which some writers choose the format."""
+    return f".{uuid.uuid4().hex[:12]}.{path.name}"
+
+
 class Journal:
     """An append-only file of JSON lines, from which a killed run is resumed.
 
@@ -56,6 +108,7 @@ class Journal:
         read: Called with each line of the earlier run, in order.
         fingerprint: Of input and settings; the first line. A file with another one is emptied. None for a
             journal without such a line.
+        others: Journals that are read before this one, and not changed, where they exist.
     """
 
     def __init__(
@@ -64,9 +117,11 @@ class Journal:
         read: Callable[[dict[str, Any]], None],
         *,
         fingerprint: str | None = None,
+        others: Sequence[Path] = (),
     ) -> None:
         self.path = None if path is None else Path(path)
         self.fingerprint = fingerprint
+        self.others = others
         self._read_entry = read
 
     def __enter__(self) -> Self:
@@ -78,9 +133,13 @@ class Journal:
         if self.path is None:
             return self
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        for other in filter(Path.is_file, self.others):
+            with open(other, "rb") as file:
+                self._read(file, other)
         self._file = open(self.path, "ab+")
         try:
-            whole = self._read()
+            self._file.seek(0)
+            whole = self._read(self._file, self.path)
         except ValueError:
             self._file.close()
             raise
@@ -89,11 +148,10 @@ class Journal:
             self.add({"fingerprint": self.fingerprint})
         return self
 
-    def _read(self) -> int:
+    def _read(self, file: BinaryIO, path: Path) -> int:
         """Read the complete lines; return their length in bytes, 0 with another fingerprint."""
         whole = 0
-        self._file.seek(0)
-        for line in self._file:
+        for line in file:
             if not line.endswith(b"\n"):
                 break
             try:
@@ -101,11 +159,11 @@ class Journal:
                 if whole or self.fingerprint is None:
                     self._read_entry(entry)
                 elif entry["fingerprint"] != self.fingerprint:
-                    logger.warning("%s is of other input or other settings, and begins anew", self.path)
+                    logger.warning("%s is of other input or other settings, and begins anew", path)
                     return 0
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise ValueError(
-                    f"{self.path}, byte {whole}: no line of a journal ({error}); accepted: what a run left, "
+                    f"{path}, byte {whole}: no line of a journal ({error}); accepted: what a run left, "
                     "or delete the file to start again"
                 ) from error
             whole += len(line)

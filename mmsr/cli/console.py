@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mmsr.files import check_output
+
 
 def log(line: str) -> None:
     """Print a line to stderr; stdout is for results."""
@@ -28,6 +30,19 @@ def must_be_there(**paths: str | Path | None) -> None:
         there = "://" in given or os.path.exists(given) or os.path.exists(given.partition(":")[0])
         if os.path.splitext(given)[1] and not there:
             raise ValueError(f"--{name.replace('_', '-')} {given}: no such file")
+
+
+def check_page(*inputs: str, **pages: str | None) -> None:
+    """Refuse HTML pages that cannot be written, before anything is loaded; as `must_be_there`.
+
+    Raises:
+        ValueError: A page has another ending, is one of the inputs, or cannot be written.
+    """
+    for name, path in pages.items():
+        if path is not None and not path.lower().endswith((".html", ".htm")):
+            raise ValueError(f"--{name} {path} has another ending; accepted: .html")
+        if path is not None:
+            check_output(path, inputs=inputs, name=f"--{name}")
 
 
 def at_least_one(**numbers: int) -> None:

@@ -13,7 +13,8 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from mmsr.cli.application import FLAT, KeepLabel, Pairs, SegmentFlags, Shares
-from mmsr.cli.console import log, must_be_there, progress_bar
+from mmsr.cli.console import check_page, log, must_be_there, progress_bar
+from mmsr.files import check_output
 
 
 def make_demo(*, out: str, utterances: int = 2400, seed: int = 0) -> None:
@@ -28,6 +29,7 @@ def make_demo(*, out: str, utterances: int = 2400, seed: int = 0) -> None:
     """
     from mmsr.data.corpora.demo.corpus import make_demo as make
 
+    check_output(out, folder=True, name="--out")
     log(f"corpus: {make(Path(out), utterances=utterances, seed=seed)}")
 
 
@@ -75,6 +77,7 @@ def check(
         return
     if manifest is None:
         raise ValueError("give a manifest or --codes; inputs stand before lists, or after --")
+    check_page(manifest, report=report)
     checked = check_manifest(
         manifest,
         labels=labels or LABELS,

@@ -15,6 +15,7 @@ from cyclopts import Parameter
 from mmsr.cli.application import Config, Pairs, pairs
 from mmsr.cli.console import live_table, log, must_be_there, progress_bar
 from mmsr.cli.inference import format_answer
+from mmsr.files import check_output
 from mmsr.records import Utterance
 
 
@@ -203,6 +204,7 @@ def export(
         raise ValueError(f"--format {format} is made of a {wanted}; accepted: --{wanted}, and no other")
     if os.path.exists(out):
         raise ValueError(f"--out {out} exists already; accepted: a new folder")
+    check_output(out, folder=True, name="--out")
     if manifest is not None:
         if format != "onnx":
             raise ValueError("--manifest measures ONNX graphs; accepted: with --format onnx")

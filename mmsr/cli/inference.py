@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from mmsr.cli.application import FLAT, Pairs, SegmentFlags
-from mmsr.cli.console import at_least_one, log, must_be_there, progress_bar
+from mmsr.cli.console import at_least_one, check_page, log, must_be_there, progress_bar
+from mmsr.files import check_output
 from mmsr.records import Prediction
 
 
@@ -68,11 +69,11 @@ def predict(
         raise ValueError("give recordings, a manifest or --text; inputs stand before lists, or after --")
     if manifest is not None:
         _refuse_with("a manifest", text=text, asr=asr, alternatives=alternatives, html=html)
+        _check_out(out, manifest)
     elif out is not None:
         raise ValueError(f"--out {out} is for a manifest's predictions; accepted: --json > {out}, or --html")
     _check_words(recordings, text=text, asr=asr, language=language)
-    if html is not None and not html.lower().endswith((".html", ".htm")):
-        raise ValueError(f"--html {html} has another ending; accepted: .html")
+    check_page(*recordings, html=html)
     if abstain_below is not None and not 0 < abstain_below <= 1:
         raise ValueError(f"--abstain-below {abstain_below:g}; accepted: a probability, above 0, to 1")
     at_least_one(num_beams=num_beams, batch_size=batch_size)
@@ -320,6 +321,16 @@ def _refuse_with(what: str, **flags: object) -> None:
     for flag, value in flags.items():
         if value:
             raise ValueError(f"--{flag} with {what}; accepted: with a recording or --text, or without it")
+
+
+def _check_out(out: str | None, manifest: str) -> None:
+    """Refuse a file for predictions that cannot be written, or whose ending is another table's."""
+    from mmsr.data.manifest.tables import ENDINGS
+
+    if out is not None and (ending := Path(out).suffix.lower()) in ENDINGS and ending != ".jsonl":
+        raise ValueError(f"--out {out} gets one JSON object a line; accepted: .jsonl")
+    if out is not None:
+        check_output(out, inputs=[manifest], name="--out")
 
 
 def _check_words(

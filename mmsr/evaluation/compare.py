@@ -379,7 +379,8 @@ def read_predictions(path: Path) -> list[Prediction]:
         CompareError: A line is no prediction, or there are none; names file and line.
     """
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    # not splitlines, which would cut a rationale at U+2028
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
         if not line.strip():
             continue
         try:

@@ -6,7 +6,8 @@
 
 After each batch the journal gets a line for each utterance. Its key is a hash of samples, recogniser,
 language and options, so nothing is transcribed twice, even in another order or in a longer manifest. The
-journal stays beside the output. It can be deleted, at the cost of transcribing again.
+journal stays beside the output, and a copy in another format finds it. It can be deleted, at the cost of
+transcribing again.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from typing import Any
 
 from mmsr.data.audio.decoding import Audio, AudioError
 from mmsr.data.manifest.manifest import Issue, ManifestError, examine_manifest
-from mmsr.data.manifest.tables import checked_ending, read_table, write_table
+from mmsr.data.manifest.tables import ENDINGS, check_table, check_table_output, read_table, write_table
 from mmsr.evaluation.error_rates import word_error_rate
-from mmsr.files import Journal, write_file
+from mmsr.files import Journal, check_output, write_file
 from mmsr.records import Progress
 from mmsr.speech.decoder import RATE, Chunk, Transcript
 from mmsr.speech.recogniser import Transcriber
@@ -71,9 +72,10 @@ def transcribe_manifest(
 ) -> Transcribed:
     """Write a copy of a manifest with `asr_text` filled in; all else stays as it is.
 
-    Audio paths are relative to the copy. All audio is checked before the first row is transcribed. Beside the
-    copy are OUT.journal.jsonl (see the module) and, if the transcriber gives timestamps, OUT.words.jsonl:
-    `id`, `language`, `timestamps` (`word` or `segment`) and `chunks` of `text`, `start`, `end` in seconds.
+    Audio paths are relative to the copy. The copy, whether its format can hold the table, and all audio are
+    checked before the first row is transcribed. Beside the copy are OUT.journal.jsonl (see the module) and, if
+    the transcriber gives timestamps, OUT.words.jsonl: `id`, `language`, `timestamps` (`word` or `segment`) and
+    `chunks` of `text`, `start`, `end` in seconds.
 
     Args:
         source: The manifest.
@@ -87,18 +89,22 @@ def transcribe_manifest(
         progress: Called with the task, the rows done and all rows.
 
     Raises:
-        ManifestError: The manifest has issues, such as unusable audio, or no row is chosen.
-        ValueError: `out` is the manifest or has an unknown suffix, or the journal is invalid.
+        ManifestError: The manifest has issues, such as unusable audio, no row is chosen, or the format of
+            `out` cannot hold the table.
+        ValueError: `out` is the manifest, has an unknown suffix or cannot be written, or the journal is
+            invalid.
     """
     source, out = Path(source), Path(out)
-    checked_ending(out)
     if out.exists() and source.exists() and out.samefile(source):
         raise ValueError(f"out {out} is the manifest itself; accepted: another file")
+    check_table_output(out)
+    check_output(out.with_name(f"{out.name}.words.jsonl"))  # the longest name of the files beside it
     named = dict(columns or {})
     examined = examine_manifest(source, columns=columns)
-    table = read_table(source)
     if any(issue.column != "audio" for issue in examined.issues) or (examined.issues and not keep_going):
         raise ManifestError(examined.issues)
+    table = read_table(source)
+    check_table(out, table)
     rows = [
         {**row, "number": int(number)} for row, number in zip(examined.rows, examined.numbers, strict=True)
     ]
@@ -112,8 +118,7 @@ def transcribe_manifest(
     if issues and not keep_going:
         raise ManifestError(issues)
 
-    journal = out.with_name(f"{out.name}.journal.jsonl")
-    transcripts, transcribed = _transcribe(usable, transcriber, journal, progress)
+    transcripts, transcribed = _transcribe(usable, transcriber, out, progress)
     words: dict[int, str | None] = {issue.row: None for issue in issues if issue.row is not None}
     words |= {number: transcript.text for number, transcript in transcripts.items()}
     if transcriber.timestamps != "none":
@@ -201,9 +206,12 @@ def _check_audio(
 
 
 def _transcribe(
-    rows: Sequence[Mapping[str, Any]], transcriber: Transcriber, path: Path, progress: Progress | None
+    rows: Sequence[Mapping[str, Any]], transcriber: Transcriber, out: Path, progress: Progress | None
 ) -> tuple[dict[int, Transcript], int]:
-    """Transcribe the rows that the journal lacks; return all transcripts by row, and how many are new."""
+    """Transcribe the rows that the journal lacks; return all transcripts by row, and how many are new.
+
+    The journals of copies in other formats are read too.
+    """
     fingerprint = transcriber.fingerprint
     keys = {
         row["number"]: hashlib.sha256(f"{row['digest']} {fingerprint} {row['code']}".encode()).hexdigest()
@@ -216,7 +224,10 @@ def _transcribe(
         timed = None if chunks is None else tuple(Chunk(**chunk) for chunk in chunks)
         known[key] = Transcript(**entry, chunks=timed)
 
-    with Journal(path, read) as journal:
+    journals = [
+        out.with_name(f"{name}.journal.jsonl") for name in (out.name, *(out.stem + e for e in ENDINGS))
+    ]
+    with Journal(journals[0], read, others=[path for path in journals if path != journals[0]]) as journal:
         new = {key: row for row in rows if (key := keys[row["number"]]) not in known}
         queue = sorted(new.items(), key=lambda item: item[1]["seconds"])
         audio = Audio()

@@ -9,7 +9,7 @@ from shutil import copytree
 from typing import Any, Literal
 
 from mmsr.evaluation.calibration import CalibrationError, calibrate
-from mmsr.files import atomic_write, write_file
+from mmsr.files import atomic_write, check_output, write_file
 from mmsr.inference.loading import predictor
 from mmsr.inference.packaged import checkpoint, is_packaged
 from mmsr.workflows.inputs import Inputs
@@ -57,6 +57,7 @@ def calibrate_checkpoint(
         raise ValueError(f"--model {name}: no config.json there; accepted: a folder that `mmsr fit` wrote")
     if out is not None and Path(out).exists():
         raise ValueError(f"--out {out} exists already; accepted: a new folder")
+    check_output(folder if out is None else out, folder=True, name="--model" if out is None else "--out")
     inputs = Inputs.open(name, rows, required=["dev"])
     config = inputs.pipe.model.config
     config.temperature = config.decoder_temperature = 1.0

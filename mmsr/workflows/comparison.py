@@ -11,7 +11,7 @@ from mmsr.evaluation.compare import Comparison, System, compare
 from mmsr.evaluation.provenance import Provenance
 from mmsr.evaluation.report.comparison import write_comparison
 from mmsr.evaluation.report.pictures import draw_differences, rendered
-from mmsr.files import write_file
+from mmsr.files import check_output, write_file
 from mmsr.workflows.settings import ComparisonSettings
 
 
@@ -56,6 +56,8 @@ def compare_runs(
     for flag, path, ending in (("plot", plot, ".png"), ("report", report, ".html")):
         if path is not None and Path(path).suffix.lower() != ending:
             raise ValueError(f"--{flag} {path} has another ending; accepted: {ending}")
+        if path is not None:
+            check_output(path, name=f"--{flag}")
     settings = settings or ComparisonSettings()
     table, column = settings.cluster_table, settings.cluster
     systems = [System.parse(run) for run in runs]

@@ -16,6 +16,7 @@ from mmsr.evaluation.report.page import check_out
 from mmsr.evaluation.report.run import entries, markdown_table, write_report
 from mmsr.evaluation.run import conformal_entries, evaluate, write_run
 from mmsr.evaluation.slices import worst_slice_line
+from mmsr.files import check_output
 from mmsr.inference.loading import examples as shown_examples
 from mmsr.inference.loading import predictor
 from mmsr.records import Prediction, Progress, Utterance
@@ -88,6 +89,7 @@ def evaluate_checkpoint(
         ValueError: Checkpoint or manifest cannot be read, a split lacks rows, or `out` holds other results.
     """
     check_out(out, "metrics.json")
+    check_output(Path(out) / "predictions.jsonl", inputs=[rows.manifest])
     measures = measures or Measures()
     columns = {
         name: read_column(measures.slice_table or rows.manifest, name) for name in measures.slices or ()

@@ -19,7 +19,7 @@ from mmsr.evaluation.provenance import Provenance, command_line
 from mmsr.evaluation.report.page import check_out
 from mmsr.evaluation.report.ratings import write_ratings
 from mmsr.evaluation.significance import RESAMPLES
-from mmsr.files import write_file
+from mmsr.files import check_output, write_file
 from mmsr.records import Progress
 
 
@@ -57,6 +57,7 @@ def make_rating_sheets(
         ValueError: The runs or the manifest cannot be read, numbers of the design do not fit each other or
             the rows, or `out` is not new.
     """
+    check_output(out, folder=True, name="--out")
     systems = [System.parse(run) for run in runs]
     table = load_manifest(manifest, columns=columns)
     return make_sheets(

@@ -39,7 +39,7 @@ from mmsr.data.corpora.source import (
 )
 from mmsr.data.manifest.manifest import COLUMNS, ManifestError, examine_manifest
 from mmsr.data.manifest.tables import Table, write_table
-from mmsr.files import atomic_write
+from mmsr.files import atomic_write, check_output
 from mmsr.records import Progress
 
 logger = logging.getLogger(__name__)
@@ -102,6 +102,7 @@ def convert(
         )
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise CorpusError(f"{out} exists already; accepted: a new folder")
+    check_output(out, folder=True)
     reader = Source(root, corpus, labels)
     if not root.is_dir():
         raise reader.wrong_layout("is no folder")

@@ -5,7 +5,6 @@ same number in another language is a translation, and neighbouring rows are from
 manifest has the translations of a row side by side: a split by contiguous blocks leaks neither.
 """
 
-import csv
 import dataclasses
 import itertools
 import re
@@ -17,6 +16,7 @@ import datasets
 
 from mmsr.data.corpora.source import SENTIMENTS, SPLIT_OF, Corpus, CorpusError, Protocol, Source, Utterance
 from mmsr.data.manifest.manifest import ManifestError, examine_manifest
+from mmsr.data.manifest.tables import column_names
 from mmsr.languages import guess_language
 
 _LANGUAGES = ("vi", "en", "zh", "de", "fr")
@@ -73,14 +73,15 @@ def _spreadsheets(source: Source) -> dict[tuple[str, str], Iterable[Utterance]]:
 def _read_table(source: Source, path: Path, *, split: str, language: str) -> list[Utterance]:
     """A spreadsheet's rows, read as a manifest."""
     place = source.name(path)
-    header = _header(path)
-    columns = {ours: theirs for ours, theirs in _COLUMNS.items() if theirs in header}
     try:
+        header = column_names(path)
+        columns = {ours: theirs for ours, theirs in _COLUMNS.items() if theirs in header}
         table = examine_manifest(path, labels=SENTIMENTS, columns=columns, require=("text", "label"))
     except ManifestError as error:
         raise CorpusError(str(error)) from error
     source.read[place] += len(table.rows)
-    source.issues += [dataclasses.replace(issue, file=place) for issue in table.issues]
+    for issue in table.issues:  # the file's name may be followed by a sheet's
+        source.issues.append(dataclasses.replace(issue, file=place + issue.file.removeprefix(path.name)))
     return [
         Utterance(
             id=f"{language}-{split}-{number}",
@@ -91,22 +92,6 @@ def _read_table(source: Source, path: Path, *, split: str, language: str) -> lis
         )
         for number, row in zip(table.numbers.tolist(), table.rows, strict=True)
     ]
-
-
-def _header(path: Path) -> Sequence[object]:
-    if path.suffix.lower() != ".xlsx":
-        with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
-            return next(csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ","), [])
-    try:
-        import openpyxl
-
-        book = openpyxl.load_workbook(path, read_only=True)
-        try:
-            return next(book.worksheets[0].iter_rows(values_only=True), ())
-        finally:
-            book.close()
-    except Exception:  # the manifest's reader then raises a better error
-        return []
 
 
 def _joined(source: Source, human: list[Utterance], recognised: list[Utterance]) -> list[Utterance]:

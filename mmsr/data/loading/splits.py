@@ -29,8 +29,8 @@ from mmsr.data.manifest.manifest import (
     rows_with,
 )
 from mmsr.data.manifest.sentences import codes, telling_sentences
-from mmsr.data.manifest.tables import checked_ending, is_blank, read_table, write_table
-from mmsr.files import write_file
+from mmsr.data.manifest.tables import check_table_output, is_blank, read_table, write_table
+from mmsr.files import check_output, write_file
 
 logger = logging.getLogger(__name__)
 
@@ -287,7 +287,8 @@ def split_manifest(
         ValueError: Settings do not go together, or an ending is unknown.
     """
     source, out = Path(source), Path(out)
-    checked_ending(out)
+    check_table_output(out)
+    check_output(out.with_suffix(".split.json"), inputs=[source])
     making_folds = folds is not None or by == "leave-one-speaker-out"
     if making_folds and shares is not None:
         raise ValueError("--shares and folds do not go together; accepted: one of the two")

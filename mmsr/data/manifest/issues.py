@@ -49,3 +49,8 @@ class ManifestError(ValueError):
 
     def __reduce__(self) -> tuple[type["ManifestError"], tuple[tuple[Issue, ...]]]:
         return type(self), (self.issues,)
+
+
+def unreadable(source: str, problem: str, *, code: str = "unreadable") -> ManifestError:
+    """The error of a file that cannot be read."""
+    return ManifestError([Issue(source, None, None, problem, code=code)])

@@ -14,6 +14,8 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from datetime import time as dt_time
 from typing import Any
 
 import datasets
@@ -53,12 +55,14 @@ class ExaminedManifest:
         numbers: Number `[n]` of each of these rows as seen in its file (`mmsr.data.manifest.tables`).
         issues: Every issue, those of the table first, then by row.
         columns: All columns of the file.
+        name: Name of the file in messages, with the sheet of a book of several.
     """
 
     rows: datasets.Dataset
     numbers: np.ndarray
     issues: tuple[Issue, ...]
     columns: tuple[str, ...]
+    name: str
 
 
 def load_manifest(
@@ -79,9 +83,10 @@ def load_manifest(
     rows are logged.
 
     Args:
-        source: A csv, tsv, jsonl, parquet or xlsx file (its first sheet), as a path or a URL that fsspec
-            knows; or a folder or id of a dataset in the Hub's format (`owner/name`, `owner/name:config`),
-            whose splits become the column `split`. Text files are UTF-8.
+        source: A csv, tsv, jsonl, parquet or xlsx file (its first visible sheet), as a path or a URL that
+            fsspec knows; or a folder or id of a dataset in the Hub's format (`owner/name`,
+            `owner/name:config`), whose splits become the column `split`. Text files are UTF-8, or UTF-16 with
+            its mark; `mmsr.data.manifest.delimited` tells the delimiter of a csv.
         labels: The label set. Other labels are issues; a number that is not a label is an index.
         split: Return only rows of this split. All rows are checked.
         columns: Where a column has another name in the file, `{"rationale": "human_justification"}`.
@@ -284,6 +289,8 @@ class _Table:
     def take(self, chunk: Chunk) -> tuple[pa.Table, np.ndarray]:
         """Check a chunk; returns its rows that are not blank, and their numbers `[n]`."""
         self.found.update(dict.fromkeys(chunk.names))
+        self._called = chunk.called or self._part.name
+        self.name = chunk.called or self.name
         given = {name: chunk.columns[key] for name, key in self.source_of.items() if key in chunk.columns}
         numbers = chunk.numbers
         blank = np.full(len(numbers), chunk.whole)  # unknown if columns were left out
@@ -315,7 +322,7 @@ class _Table:
         rank = _ORDER.index(column)
         for row in np.flatnonzero(rows).tolist():
             number, text = int(self._numbers[row]), problem if isinstance(problem, str) else problem(row)
-            issue = Issue(self._part.name, number, column, text, code=code)
+            issue = Issue(self._called, number, column, text, code=code)
             self._issues.append(((self._place, number, rank), issue))
 
     def keep(self, rows: pa.Table, numbers: np.ndarray) -> None:
@@ -372,6 +379,7 @@ class _Table:
             numbers=np.concatenate(numbers) if numbers else np.zeros(0, dtype=np.int64),
             issues=self.issues(len(rows)),
             columns=tuple(self.found),
+            name=self.name,
         )
 
     def _check_identities(self, rows: datasets.Dataset) -> None:
@@ -469,18 +477,33 @@ def _as_text(values: Column, column: str, report: Callable[..., None]) -> pa.Arr
         text = values.cast(pa.string())
         return pc.if_else(pc.equal(pc.utf8_trim_whitespace(text), ""), None, text)
     plain = as_list(values)
-    no_text = np.array([isinstance(value, (list, dict, bytes)) for value in plain], dtype=bool)
-    report(
-        no_text, column, lambda row: f"holds a {type(plain[row]).__name__}; accepted: text", "value-no-text"
+    kinds = (list, dict, bytes, *(_MADE_OF_WORDS if column in _WORDS else ()))
+    no_text = np.array([isinstance(value, kinds) for value in plain], dtype=bool)
+
+    def problem(row: int) -> str:
+        value = plain[row]
+        if isinstance(value, _MADE_OF_WORDS):
+            made = "true or false" if isinstance(value, bool) else "a date or time"
+            return f"holds {made} ({value}), which a spreadsheet makes of typed words; accepted: text"
+        return f"holds a {type(value).__name__}; accepted: text"
+
+    report(no_text, column, problem, "value-no-text")
+    return pa.array(
+        [None if no else _text(value) for value, no in zip(plain, no_text, strict=True)], pa.string()
     )
-    return pa.array(map(_text, plain), pa.string())
+
+
+_WORDS = ("audio", "text", "asr_text", "rationale")
+_MADE_OF_WORDS = (bool, date, dt_time, timedelta)  # a datetime is a date
 
 
 def _text(value: object) -> str | None:
-    if is_blank(value) or isinstance(value, (list, dict, bytes)):
+    if is_blank(value):
         return None
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
+    if isinstance(value, datetime) and value.time() == dt_time() and value.tzinfo is None:
+        return str(value.date())  # as a spreadsheet has dates
     return str(value)
 
 

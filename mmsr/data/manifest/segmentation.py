@@ -18,7 +18,7 @@ from mmsr.data.audio.segments import SAMPLE_RATE, Segmentation, SegmentError, si
 from mmsr.data.manifest.manifest import COLUMNS, DURATION, ManifestError, examine_manifest
 from mmsr.data.manifest.tables import Table, holds_bytes, read_table, write_table
 from mmsr.data.storage import is_url, relative_to
-from mmsr.files import atomic_write
+from mmsr.files import atomic_write, check_output
 from mmsr.records import Progress
 
 _T = TypeVar("_T")
@@ -86,10 +86,12 @@ def segment_manifest(
     settings, out = settings or Segmentation(), Path(out)
     if (out / "manifest.csv").exists() and (out / "manifest.csv").samefile(manifest):
         raise SegmentError(f"{out} is the folder of {manifest}; accepted: another folder to write to")
+    check_output(out, folder=True)
     examined = examine_manifest(manifest, columns=columns)
     if examined.issues:
         raise ManifestError(examined.issues)
     table = examined.rows.to_list()
+    moved = [row["audio"] and relative_to(row["audio"], os.path.abspath(out)) for row in table]
     known = [*COLUMNS, *([DURATION] if DURATION in examined.rows.column_names else [])]
     others, more = _others(manifest, examined.numbers, {*COLUMNS, DURATION, *(columns or {}).values()})
     limit = settings.max_seconds
@@ -104,13 +106,11 @@ def segment_manifest(
     rows: list[dict[str, Any]] = []
     places: list[dict[str, Any]] = []
     silent, seconds, done = [], 0.0, 0
-    for row, other in zip(table, more, strict=True):
+    for row, other, source in zip(table, more, moved, strict=True):
         if row["id"] not in long:
-            audio = row["audio"] and relative_to(row["audio"], os.path.abspath(out))
-            rows.append({**row, **other, "audio": audio})
+            rows.append({**row, **other, "audio": source})
             continue
         cut = _segmented(row, out / "audio" / folder_name(row["id"]), settings)
-        source = relative_to(row["audio"], os.path.abspath(out))
         for number, part in enumerate(cut["segments"], start=1):
             identity = f"{row['id']}-{number:04d}"
             audio = os.path.join("audio", folder_name(row["id"]), f"{number:04d}.flac")

@@ -3,9 +3,9 @@
     file | URL | folder or id of a Hub dataset ─► parts (one file each, perhaps with a split) ─► chunks
     file ─► Table (every column and value unchanged) ─► file, for commands that write a changed copy
 
-Text tables are parsed here, since the readers of `datasets` guess types, fill or cut ragged rows and lose row
-numbers. Audio inside a table (the Hub's `Audio` columns, or plain bytes) becomes a reference to an Arrow file
-in the cache of `datasets`.
+Text tables are parsed by `delimited` and `spreadsheets`, since the readers of `datasets` guess types, fill or
+cut ragged rows and lose row numbers. Audio inside a table (the Hub's `Audio` columns, or plain bytes) becomes
+a reference to an Arrow file in the cache of `datasets`.
 
 Row numbers are those that a person sees on opening the file: in csv, tsv and xlsx the header is row 1 (a cell
 with line breaks is one row), in jsonl the first line, in parquet and Hub datasets the first row.
@@ -13,16 +13,15 @@ with line breaks is one row), in jsonl the first line, in parquet and Hub datase
 
 import csv
 import glob
-import io
 import itertools
 import json
 import logging
 import math
 import os
 import re
-from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeAlias
 
@@ -33,9 +32,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
 
-from mmsr.data.manifest.issues import Issue, ManifestError
+from mmsr.data.manifest.delimited import DELIMITERS, NUL, open_text, records
+from mmsr.data.manifest.issues import Issue, ManifestError, unreadable
 from mmsr.data.storage import inside_stream, is_url, row_of_table, seen_from
-from mmsr.files import atomic_write
+from mmsr.files import atomic_write, check_output
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +100,7 @@ class Chunk:
         columns: Values `[n]` of each column, as an Arrow array or Python values.
         whole: Whether `columns` are all columns of the file.
         names: All columns of the file.
+        called: Name of the file in messages, with the sheet of a book of several.
         inline: Audio of a streamed chunk by its reference.
     """
 
@@ -107,6 +108,7 @@ class Chunk:
     columns: Mapping[str, Column]
     whole: bool
     names: Sequence[str]
+    called: str | None = None
     inline: Mapping[str, bytes] = field(default_factory=dict)
 
 
@@ -171,13 +173,15 @@ def _hub_parts(name: str, place: str, configuration: str | None) -> list[Part]:
 
 
 def chunks(
-    part: Part, wanted: Collection[str], issues: list[Issue], *, stream: bool = False
+    part: Part, wanted: Collection[str] | None, issues: list[Issue], *, stream: bool = False
 ) -> Iterator[Chunk]:
     """Read a part.
 
+    The first chunk of csv, tsv and xlsx has the names of the columns and no rows.
+
     Args:
         part: One of `parts`.
-        wanted: Columns to read; others may be left out.
+        wanted: Columns to read; others may be left out. None for all.
         issues: Receives the issues of single rows.
         stream: Whether audio inside the table comes with the chunk instead of an Arrow file.
 
@@ -203,16 +207,12 @@ def chunks(
     except ManifestError:
         raise
     except UnicodeDecodeError as error:
-        problem = f"is not UTF-8 (byte {error.object[error.start]:#04x}); accepted: text saved as UTF-8"
+        byte = f"byte {error.object[error.start]:#04x}"
+        problem = f"is not {error.encoding.upper()} ({byte}); accepted: text saved as UTF-8"
         raise unreadable(part.source, problem, code="not-utf-8") from error
     except (OSError, ImportError) as error:  # ImportError: the package of a kind of URL
         reason = getattr(error, "strerror", None) or error
         raise unreadable(part.source, f"cannot be read: {reason}") from error
-
-
-def unreadable(source: str, problem: str, *, code: str = "unreadable") -> ManifestError:
-    """The error of a file that cannot be read."""
-    return ManifestError([Issue(source, None, None, problem, code=code)])
 
 
 def as_list(values: Column) -> Sequence[object]:
@@ -237,22 +237,23 @@ def _ending(name: str) -> str:
 
 
 def _read_delimited(part: Part, file: BinaryIO, issues: list[Issue], **_: object) -> Iterator[Chunk]:
-    lines = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
-    records = enumerate(_records(lines, _DELIMITERS[_ending(part.source)]), start=1)
-    first, stray = next(records, (1, ([], None)))[1]
-    if stray is not None:
-        raise ManifestError([Issue(part.name, 1, None, stray, code="quote-stray")])
-    header = _names(part, first)
-    while some := list(itertools.islice(records, _CHUNK)):
+    read = enumerate(records(part.source, file, _ending(part.source)), start=1)
+    _, first = next(read, (1, None))
+    if first is not None and first.code is not None:
+        raise ManifestError([Issue(part.name, 1, None, first.problem, code=first.code)])
+    header = _names(part.name, first.values if first is not None else [])
+    yield _of_rows([], header)
+    while some := list(itertools.islice(read, _CHUNK)):
         kept = []
-        for number, (values, stray) in some:
-            if stray is not None:
-                issues.append(Issue(part.name, number, None, stray, code="quote-stray"))
-            elif values and len(values) != len(header):
+        for number, record in some:
+            values = _fitted(record.values, len(header))
+            if record.code is not None:
+                issues.append(Issue(part.name, number, None, record.problem, code=record.code))
+            elif len(values) != len(header):
                 problem = f"has {len(values)} values; accepted: {len(header)}, as the header has"
                 issues.append(Issue(part.name, number, None, problem, code="ragged-row"))
             else:
-                kept.append((number, values or [""] * len(header)))
+                kept.append((number, values))
         columns = list(zip(*(values for _, values in kept), strict=True)) or [()] * len(header)
         yield Chunk(
             np.array([number for number, _ in kept], dtype=np.int64),
@@ -262,114 +263,111 @@ def _read_delimited(part: Part, file: BinaryIO, issues: list[Issue], **_: object
         )
 
 
-def _records(lines: Iterator[str], delimiter: str) -> Iterator[tuple[list[str], str | None]]:
-    """Each row's values, and a problem with its quotes or None; after a problem, reading goes on at line 2.
-
-    Many programs write tsv without quoting. There a quote is stray if it would merge several lines each of
-    which is a row, unless a quoted header or a doubled quote in the row shows that the file is quoted.
-    """
-    ahead: deque[str] = deque()  # lines to be read again
-    taken: list[str] = []  # lines of the current row
-
-    def take() -> Iterator[str]:
-        while line := ahead.popleft() if ahead else next(lines, ""):
-            taken.append(line)
-            yield line
-
-    reader = csv.reader(take(), delimiter=delimiter, strict=True)
-    width, quoting = 0, True  # from the header
-    while True:
-        taken.clear()
-        values: list[str] = []
-        stray: str | None = None
-        try:
-            values = next(reader)
-            if not width:
-                width, quoting = len(values), delimiter != "\t" or taken[0].startswith('"')
-            elif len(taken) > 1 and not quoting and _merged(taken, width):
-                stray = f"a quote would make one row of {len(taken)} lines"
-        except StopIteration:
-            return
-        except csv.Error as error:
-            stray = str(error).replace("\t", "\\t")
-        if stray is not None:
-            line = taken[0].rstrip("\r\n")[:60]
-            accepted = "quotes around a whole cell, those inside it doubled"
-            stray = f"cannot be read ({stray}): {line!r}; accepted: {accepted}"
-            ahead.extendleft(reversed(taken[1:]))
-            reader = csv.reader(take(), delimiter=delimiter, strict=True)
-        yield values, stray
-
-
-def _merged(lines: Sequence[str], width: int) -> bool:
-    """Whether each line of a cell with line breaks is a row of a tsv with `width` values."""
-    tabs = {line.count("\t") for line in lines if not line.isspace()}
-    return width > 1 and tabs == {width - 1} and not any('""' in line for line in lines)
+def _fitted(values: list[str], width: int) -> list[str]:
+    """The values without empty ones beyond the header; a row of nothing is blank, however long."""
+    if len(values) == width:
+        return values
+    if not any(values):
+        return [""] * width
+    return values[:width] if not any(values[width:]) else values
 
 
 def _read_jsonl(
-    part: Part, file: BinaryIO, issues: list[Issue], *, wanted: Collection[str], **_: object
+    part: Part, file: BinaryIO, issues: list[Issue], *, wanted: Collection[str] | None, **_: object
 ) -> Iterator[Chunk]:
-    lines = enumerate(io.TextIOWrapper(file, encoding="utf-8-sig"), start=1)
+    text, head = open_text(part.source, file)
+    if head.lstrip("\ufeff \t\r\n").startswith("["):
+        raise unreadable(
+            part.source, "is one JSON array; accepted: one JSON object a line, without [ ] and ,"
+        )
+    lines = enumerate(text, start=1)
     names: dict[str, None] = {}
     while some := list(itertools.islice(lines, _CHUNK)):
         rows: list[tuple[int, dict[str, object]]] = []
         for number, line in some:
+            found: list[tuple[str | None, str, str]] = []
             try:
-                values = json.loads(line) if line.strip() else {}
-            except json.JSONDecodeError as error:
-                problem = f"is not JSON ({error.msg}); accepted: one object a line"
-                issues.append(Issue(part.name, number, None, problem, code="ragged-row"))
-                continue
+                values = json.loads(line, object_pairs_hook=_once) if line.strip() else {}
+            except _TwiceError as error:
+                problem = "is twice in the object; accepted: each name once"
+                found, values = [(str(error), problem, "column-twice")], {}
+            except (json.JSONDecodeError, RecursionError) as error:
+                reason = error.msg if isinstance(error, json.JSONDecodeError) else "too deep"
+                problem = f"is not JSON ({reason}); accepted: one object a line"
+                found, values = [(None, problem, "ragged-row")], {}
             if not isinstance(values, dict):
                 problem = f"holds a {type(values).__name__}; accepted: one JSON object a line"
-                issues.append(Issue(part.name, number, None, problem, code="ragged-row"))
-                continue
+                found, values = [(None, problem, "ragged-row")], {}
             names.update(dict.fromkeys(values))
-            halved = [*_halved(values, wanted)] if _SURROGATE.search(line) else []
-            for name, near in halved:
+            for name, near in _halved(values, wanted) if _SURROGATE.search(line) else ():
                 problem = f"{near!r} has half of a character; accepted: both of its \\u escapes, or neither"
-                issues.append(Issue(part.name, number, name, problem, code="text-surrogate"))
-            if not halved:
+                found.append((name, problem, "text-surrogate"))
+            issues += (Issue(part.name, number, name, problem, code=code) for name, problem, code in found)
+            if not found:
                 rows.append((number, values))
         yield _of_rows(rows, list(names))
 
 
-def _halved(values: Mapping[str, object], wanted: Collection[str]) -> Iterator[tuple[str, str]]:
+class _TwiceError(ValueError):
+    """A name that is twice in a JSON object."""
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _TwiceError(next(name for name in names if names.count(name) > 1))
+    return values
+
+
+def _halved(values: Mapping[str, object], wanted: Collection[str] | None) -> Iterator[tuple[str, str]]:
     """Columns with an unpaired surrogate, and the text around it."""
     for name, value in values.items():
         text = str(value)
-        if name in wanted and (half := re.search("[\ud800-\udfff]", text)):
+        if (wanted is None or name in wanted) and (half := re.search("[\ud800-\udfff]", text)):
             yield name, text[max(0, half.start() - 20) : half.end() + 20]
 
 
-def _read_xlsx(part: Part, file: BinaryIO, issues: list[Issue], **_: object) -> Iterator[Chunk]:
+def _read_xlsx(
+    part: Part, file: BinaryIO, issues: list[Issue], *, wanted: Collection[str] | None, **_: object
+) -> Iterator[Chunk]:
     try:
-        import openpyxl
+        from mmsr.data.manifest.spreadsheets import Sheet
     except ImportError as error:
-        raise unreadable(part.source, "needs openpyxl to be read: pip install 'mmsr[xlsx]'") from error
+        raise unreadable(part.source, f"needs openpyxl to be read: {_XLSX}") from error
     try:
-        book = openpyxl.load_workbook(file, read_only=True, data_only=True)
-        if len(book.sheetnames) > 1:
-            sheets = len(book.sheetnames)
-            logger.warning("%s: of %d sheets, only %r is read", part.name, sheets, book.sheetnames[0])
-        sheet = book.worksheets[0]
-        sheet.reset_dimensions()  # the stated ones may be too small
-        rows = sheet.iter_rows(values_only=True)
-        cells = list(next(rows, ()))
+        sheet = Sheet(file)
+        called = part.name
+        if sheet.sheets > 1:
+            logger.warning("%s: of %d sheets, only %r is read", part.name, sheet.sheets, sheet.name)
+            called = f"{part.name}, sheet {sheet.name!r}"
+        rows = sheet.rows()
+        first = next(rows, None)
+        cells = [] if first is None else first.values
         while cells and is_blank(cells[-1]):  # formatted cells without a value
             cells.pop()
-        header = _names(part, cells)
-        numbered = enumerate(rows, start=2)
-        while some := list(itertools.islice(numbered, _CHUNK)):
-            for number, values in some:
-                if any(not is_blank(value) for value in values[len(header) :]):
+        told = () if first is None else first.issues
+        if faults := [Issue(called, 1, None, problem, code=code) for _, code, problem in told]:
+            raise ManifestError(faults)
+        header = _names(called, cells)
+        yield replace(_of_rows([], header), called=called)
+        while some := list(itertools.islice(rows, _CHUNK)):
+            kept: list[tuple[int, dict[str, object]]] = []
+            for row in some:
+                found = []
+                for place, code, problem in row.issues:
+                    name = header[place] if place < len(header) else None
+                    # a copy of all columns keeps an error as text, but would lose the others
+                    if code != "cell-error" if wanted is None else name in wanted:
+                        found.append(Issue(called, row.number, name, problem, code=code))
+                if any(not is_blank(value) for value in row.values[len(header) :]):
                     problem = f"has values beyond the header; accepted: {len(header)} values"
-                    issues.append(Issue(part.name, number, None, problem, code="ragged-row"))
-            width = len(header)
-            filled = [(n, dict(itertools.zip_longest(header, values[:width]))) for n, values in some]
-            yield _of_rows(filled, header)
-        book.close()
+                    issues.append(Issue(called, row.number, None, problem, code="ragged-row"))
+                issues += found
+                if not found:
+                    named = itertools.zip_longest(header, row.values[: len(header)])
+                    kept.append((row.number, dict(named)))
+            yield replace(_of_rows(kept, header), called=called)
     except ManifestError:
         raise
     except Exception as error:  # a broken zip, xml or sheet shows as almost any exception
@@ -385,26 +383,36 @@ def _of_rows(rows: Sequence[tuple[int, Mapping[str, object]]], names: Sequence[s
     )
 
 
-def _names(part: Part, header: Sequence[object]) -> list[str]:
+def _names(called: str, header: Sequence[object]) -> list[str]:
     """A header's column names; one without a name, such as a data frame's index, is named by its place."""
-    names = [f"column {place}" if is_blank(name) else str(name) for place, name in enumerate(header, start=1)]
+    names = ["" if name is None else str(name).strip("\ufeff").strip() for name in header]
+    if not any(names):
+        raise unreadable(called, "has nothing in row 1; accepted: a header, and rows below it")
+    names = [name or f"column {place}" for place, name in enumerate(names, start=1)]
+    _check_names(called, names, row=1)
+    return names
+
+
+def _check_names(called: str, names: Sequence[str], *, row: int | None) -> None:
+    """Refuse columns of the same name."""
     if twice := sorted({name for name in names if names.count(name) > 1}):
         problem = "is in the header twice; accepted: each column once"
-        raise ManifestError([Issue(part.name, 1, name, problem, code="column-twice") for name in twice])
-    return names
+        raise ManifestError([Issue(called, row, name, problem, code="column-twice") for name in twice])
 
 
 # ---------------------------------------------------------------------- Arrow columns
 
 
 def _read_parquet(
-    part: Part, file: BinaryIO, issues: list[Issue], *, wanted: Collection[str], stream: bool
+    part: Part, file: BinaryIO, issues: list[Issue], *, wanted: Collection[str] | None, stream: bool
 ) -> Iterator[Chunk]:
     try:
         table = pyarrow.parquet.ParquetFile(file)
     except (pa.ArrowInvalid, OSError) as error:
         raise unreadable(part.source, f"is no parquet file ({error})") from error
     schema = table.schema_arrow
+    _check_names(part.name, schema.names, row=None)
+    wanted = schema.names if wanted is None else wanted
     inside = any(holds_bytes(schema.field(name).type) for name in wanted if name in schema.names)
     if inside and not stream:
         # single rows can be read from an Arrow file, not from a parquet file
@@ -432,10 +440,13 @@ def _read_parquet(
 
 
 def _of_dataset(
-    rows: datasets.Dataset, wanted: Collection[str], *, class_names: Mapping[str, Sequence[str]] | None = None
+    rows: datasets.Dataset,
+    wanted: Collection[str] | None,
+    *,
+    class_names: Mapping[str, Sequence[str]] | None = None,
 ) -> Iterator[Chunk]:
     """Rows that `datasets` holds in Arrow files, with references to the audio inside."""
-    used = [name for name in rows.column_names if name in wanted]
+    used = [name for name in rows.column_names if wanted is None or name in wanted]
     names = {**(class_names or {}), **_class_names(rows.features)}
     first = 0
     for file in [entry["filename"] for entry in rows.cache_files]:
@@ -507,6 +518,7 @@ _READERS: dict[str, Callable[..., Iterator[Chunk]]] = {
 }
 ENDINGS = tuple(_READERS)
 _ACCEPTED = ", ".join(ENDINGS)
+_XLSX = "pip install 'mmsr[xlsx]'"
 
 
 # ---------------------------------------------------------------------- copies with every column
@@ -548,26 +560,43 @@ class Table:
 
 
 def read_table(path: Path, *, without: Collection[str] = ()) -> Table:
-    """Read a file that has no issues, every column and value unchanged, but for the columns `without`.
+    """Read a file, every column and value unchanged, but for the columns `without`.
 
     Raises:
-        ManifestError: The file cannot be read, or its ending is unknown.
+        ManifestError: The file or a row of it cannot be read, or its ending is unknown.
     """
     if checked_ending(path) == ".parquet":
-        names = [name for name in pyarrow.parquet.read_schema(path).names if name not in without]
-        table = pyarrow.parquet.read_table(path, columns=names)
+        try:
+            schema = pyarrow.parquet.read_schema(path)
+            _check_names(path.name, schema.names, row=None)
+            table = pyarrow.parquet.read_table(path, columns=[n for n in schema.names if n not in without])
+        except (pa.ArrowInvalid, OSError) as error:
+            raise unreadable(os.fspath(path), f"is no parquet file ({error})") from error
         rows = table.to_pylist()
         return Table(table.column_names, rows, list(range(1, len(rows) + 1)), table.schema)
     part = Part(os.fspath(path))
     columns: dict[str, None] = {}
     kept: list[tuple[int, dict[str, Any]]] = []
-    for chunk in chunks(part, (), []):  # text tables are read with all columns
+    issues: list[Issue] = []
+    for chunk in chunks(part, None, issues):
         columns |= dict.fromkeys(name for name in chunk.names if name not in without)
         for number, *row in zip(chunk.numbers.tolist(), *map(as_list, chunk.columns.values()), strict=True):
             if not all(is_blank(value) for value in row):
                 named = zip(chunk.columns, row, strict=True)
                 kept.append((number, {name: value for name, value in named if name not in without}))
+    if issues:
+        raise ManifestError(issues)
     return Table(list(columns), [row for _, row in kept], [number for number, _ in kept])
+
+
+def column_names(path: Path) -> list[str]:
+    """The columns of a csv, tsv or xlsx file.
+
+    Raises:
+        ManifestError: The file cannot be read, or its ending is unknown.
+    """
+    checked_ending(path)
+    return list(next(chunks(Part(os.fspath(path)), (), [])).names)
 
 
 def read_column(path: str | os.PathLike[str], column: str) -> dict[str, str]:
@@ -591,11 +620,57 @@ def write_table(path: Path, table: Table) -> None:
     integers.
 
     Raises:
-        ManifestError: The ending is unknown.
+        ManifestError: The ending is unknown, or the format cannot hold a value.
     """
     suffix = checked_ending(path)
+    check_table(path, table)
     with atomic_write(path) as half:
         _WRITERS[suffix](half, table)
+
+
+def check_table_output(path: Path, *, inputs: Sequence[str | os.PathLike[str]] = ()) -> None:
+    """Refuse a file that `write_table` could not write, before the work for it begins.
+
+    Raises:
+        ValueError: Its ending is unknown, a package for it is missing, or see `check_output`.
+    """
+    if checked_ending(path) == ".xlsx" and find_spec("openpyxl") is None:
+        raise ValueError(f"{path} needs openpyxl to be written: {_XLSX}")
+    check_output(path, inputs=inputs)
+
+
+def check_table(path: Path, table: Table) -> None:
+    """Refuse a table that the format of the path's ending cannot hold, before more work is done for it.
+
+    Raises:
+        ManifestError: It has audio inside, or text that is too long, or more rows than the format allows.
+    """
+    suffix, name = checked_ending(path), path.name
+    if suffix == ".parquet":
+        return
+    for field_ in table.schema or ():
+        if holds_bytes(field_.type):
+            raise ManifestError([Issue(name, None, field_.name, _INSIDE)])
+    for number, row in zip(table.numbers or itertools.count(1), table.rows, strict=False):
+        for column, value in row.items():
+            if isinstance(value, bytes) or (isinstance(value, dict) and _has_bytes(value)):
+                raise ManifestError([Issue(name, number, column, _INSIDE)])
+            if isinstance(value, str) and suffix in DELIMITERS and NUL in value:
+                problem = "has NUL characters, which a text table cannot hold; accepted: text without them"
+                raise ManifestError([Issue(name, number, column, problem)])
+    if suffix == ".xlsx":
+        from mmsr.data.manifest.spreadsheets import limits
+
+        other = f"; or another format: {', '.join(end for end in ENDINGS if end != suffix)}"
+        found = limits(table.columns, _cells(table)[1:])
+        if issues := [Issue(name, row or None, column or None, text + other) for row, column, text in found]:
+            raise ManifestError(issues)
+
+
+def _has_bytes(value: object) -> bool:
+    if isinstance(value, dict):
+        return any(map(_has_bytes, value.values()))
+    return isinstance(value, bytes)
 
 
 def checked_ending(path: Path) -> str:
@@ -612,7 +687,7 @@ def checked_ending(path: Path) -> str:
 def _write_delimited(path: Path, table: Table) -> None:
     with open(path, "w", encoding="utf-8", newline="") as file:
         rows = _cells(table)
-        delimiter = _DELIMITERS[path.suffix.lower()]
+        delimiter = DELIMITERS[path.suffix.lower()]
         # the csv module leaves a lone carriage return unquoted; in a tsv, only a quoted header tells that a
         # cell with line breaks is not several rows
         breaks = "\r\n" if delimiter == "\t" else "\r"
@@ -624,7 +699,15 @@ def _write_delimited(path: Path, table: Table) -> None:
 def _write_jsonl(path: Path, table: Table) -> None:
     with open(path, "w", encoding="utf-8") as file:
         for row in table.rows:
-            file.write(json.dumps(row, ensure_ascii=False, default=_plain) + "\n")
+            plain = {name: _json_number(value) for name, value in row.items()}
+            file.write(json.dumps(plain, ensure_ascii=False, default=_plain) + "\n")
+
+
+def _json_number(value: object) -> object:
+    """A value that JSON has: no NaN, which is a missing value, and no infinity."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value
 
 
 def _write_parquet(path: Path, table: Table) -> None:
@@ -638,25 +721,10 @@ def _write_parquet(path: Path, table: Table) -> None:
 
 def _write_xlsx(path: Path, table: Table) -> None:
     try:
-        import openpyxl
-        from openpyxl.cell import WriteOnlyCell
-        from openpyxl.utils.exceptions import IllegalCharacterError
+        from mmsr.data.manifest.spreadsheets import write_sheet
     except ImportError as error:
-        raise ValueError(f"{path} needs openpyxl to be written: pip install 'mmsr[xlsx]'") from error
-    book = openpyxl.Workbook(write_only=True)
-    sheet = book.create_sheet()
-    for number, values in enumerate(_cells(table), start=1):
-        cells = []
-        for name, value in zip(table.columns, values, strict=True):
-            try:
-                cells.append(WriteOnlyCell(sheet, value))
-            except IllegalCharacterError as error:
-                problem = f"{value!r} holds a control character, which xlsx cannot; accepted: another format"
-                raise ManifestError([Issue(path.name, number, name, problem)]) from error
-            if value is not None:
-                cells[-1].data_type = "s"  # text that begins with = is no formula
-        sheet.append(cells)
-    book.save(path)
+        raise ValueError(f"{path} needs openpyxl to be written: {_XLSX}") from error
+    write_sheet(path, _cells(table))
 
 
 def _cells(table: Table) -> list[list[str | None]]:
@@ -677,13 +745,11 @@ def _cell(value: object) -> str | None:
 def _plain(value: object) -> str:
     """A value without a JSON type, as text."""
     if isinstance(value, bytes):
-        raise ValueError(
-            "audio inside a table goes into parquet alone; accepted: a copy that ends in .parquet"
-        )
+        raise ValueError(_INSIDE)
     return str(value)
 
 
-_DELIMITERS = {".csv": ",", ".tsv": "\t"}
+_INSIDE = "audio inside a table goes into parquet alone; accepted: a copy that ends in .parquet"
 _WRITERS: dict[str, Callable[[Path, Table], None]] = {
     ".csv": _write_delimited,
     ".tsv": _write_delimited,

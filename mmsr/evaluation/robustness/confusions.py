@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from mmsr.data.manifest.manifest import Issue, ManifestError, examine_manifest, load_manifest
-from mmsr.data.manifest.tables import read_table, write_table
+from mmsr.data.manifest.tables import check_table, check_table_output, read_table, write_table
 from mmsr.evaluation.error_rates import edits, units, word_error_rate
 from mmsr.languages import UNSPACED, language_code
 
@@ -249,10 +249,13 @@ def degrade_manifest(
     names = [f"wer-{rate:.2f}{source.suffix.lower()}" for rate in wer]
     if len(set(names)) < len(names) or not names:
         raise ValueError(f"wer is {list(wer)}; accepted: one rate or more, each once to two decimals")
+    for name in names:
+        check_table_output(out / name, inputs=[source])
     examined = examine_manifest(source, columns=columns)
     if examined.issues:
         raise ManifestError(examined.issues)
     table = read_table(source)
+    check_table(out / names[0], table)
     asr_text, audio = ((columns or {}).get(name, name) for name in ("asr_text", "audio"))
     numbered = list(zip(examined.numbers.tolist(), examined.rows, strict=True))
     spoken = [(number, row) for number, row in numbered if row["text"] is not None]

@@ -19,7 +19,7 @@ import soundfile
 from mmsr.data.audio.decoding import Audio
 from mmsr.data.manifest.tables import Table, write_table
 from mmsr.data.storage import is_url
-from mmsr.files import atomic_write, write_file
+from mmsr.files import atomic_write, check_output, write_file
 from mmsr.inference.timeline.transcripts import TimelineError
 from mmsr.records import Progress
 
@@ -64,6 +64,7 @@ def output_files(
 
     Raises:
         TimelineError: Another ending, one of the files is an input, or the page cannot link the recording.
+        ValueError: A file cannot be written; see `check_output`.
     """
     path = Path(out)
     ending = path.suffix.lower()
@@ -78,6 +79,7 @@ def output_files(
     for file in chosen:
         if file.exists() and any(os.path.exists(given) and file.samefile(given) for given in inputs):
             raise TimelineError(f"out {file} is a file that is read; accepted: another")
+        check_output(file, name="out")
     linked = player == "link" and any(file.suffix.lower() == ".html" for file in chosen)
     if linked and not is_url(audio) and Path(audio).suffix.lower() not in _PLAYED:
         raise TimelineError(

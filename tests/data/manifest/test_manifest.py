@@ -189,7 +189,7 @@ def test_a_table_without_utterances_names_the_columns(
 ):
     path = write(tmp_path / "m.csv", "sentence;label\n" + "a;0\n" * 30)
     assert faults(path) == [
-        "m.csv: none of audio, text, asr_text is in the file; found: sentence;label;"
+        "m.csv: none of audio, text, asr_text is in the file; found: sentence, label;"
         f" accepted: {', '.join(COLUMNS)}"
     ]
 

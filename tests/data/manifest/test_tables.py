@@ -277,10 +277,13 @@ def test_xlsx_sheets_and_stray_values(
     book.save(tmp_path / "m.xlsx")
     with caplog.at_level(logging.WARNING):
         assert faults(tmp_path / "m.xlsx", labels=LABELS) == [
-            "m.xlsx, row 4: has values beyond the header; accepted: 2 values"
+            "m.xlsx, sheet 'Sheet', row 4: has values beyond the header; accepted: 2 values"
         ]
     messages = [record.getMessage() for record in caplog.records]
-    assert messages == ["m.xlsx: of 2 sheets, only 'Sheet' is read", "m.xlsx: 1 blank rows left out"]
+    assert messages == [
+        "m.xlsx: of 2 sheets, only 'Sheet' is read",
+        "m.xlsx, sheet 'Sheet': 1 blank rows left out",
+    ]
 
 
 def with_audio_inside(folder: Path) -> datasets.Dataset:

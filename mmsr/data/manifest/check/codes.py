@@ -19,7 +19,7 @@ CODES: dict[str, Code] = {
     "not-utf-8": Code("error", "a line is not UTF-8", "save the file as UTF-8"),
     "table-empty": Code("error", "the file has no rows", "add rows"),
     "column-missing": Code("error", "a needed column is not there", "add it, or name it by --columns"),
-    "column-twice": Code("error", "a column is in the header twice", "rename one"),
+    "column-twice": Code("error", "a column is in the header, or in a JSON object, twice", "rename one"),
     "column-misspelt": Code("error", "a column's name is almost one of ours", "rename it, or use --columns"),
     "ragged-row": Code(
         "error",
@@ -31,6 +31,12 @@ CODES: dict[str, Code] = {
         "a quote in a csv or tsv has no pair, or merges rows",
         'double it, and quote the cell: "a ""b"""',
     ),
+    "formula-uncomputed": Code(
+        "error", "a cell of an xlsx has a formula, and no program has computed it", "save it in Excel"
+    ),
+    "cell-error": Code("error", "a cell of an xlsx holds an error, such as #N/A", "correct the formula"),
+    "cells-merged": Code("error", "cells of an xlsx are merged, so all but one are empty", "unmerge them"),
+    "text-nul": Code("error", "NUL characters: a torn file, or another encoding", "make the file again"),
     "row-blank": Code("warning", "a row is blank, and left out", "delete it"),
     "row-empty": Code("error", "neither audio nor text", "give at least one of the two"),
     "row-duplicate": Code("warning", "a row is there again under another id", "keep one"),

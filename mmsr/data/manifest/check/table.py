@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 
 from mmsr.data.manifest.check.audio import AudioFile, examine_audio, short_name
 from mmsr.data.manifest.check.codes import CODES
+from mmsr.data.manifest.delimited import encoding_of
 from mmsr.data.manifest.issues import Issue, ManifestError
 from mmsr.data.manifest.manifest import COLUMNS, DURATION, examine_manifest
 from mmsr.data.manifest.sentences import codes, letters, numbered, telling_sentences
@@ -110,12 +111,14 @@ def check_manifest(
     except ManifestError as error:
         if not all(issue.code in CODES for issue in error.issues):
             raise
-        issues = _undecodable(name) or [replace(issue, file=os.path.basename(name)) for issue in error.issues]
+        issues = _undecodable(name) or [
+            replace(issue, file=os.path.basename(issue.file)) for issue in error.issues
+        ]
         none = pyarrow.table({column: pyarrow.array([], pyarrow.string()) for column in COLUMNS})
         manifest = _Manifest(name, none, np.zeros(0, dtype=np.int64), tuple(labels), {})
         return _sorted_out(manifest, issues, allow=allow, strict=strict)
     rows = examined.rows.with_format("arrow")[:]
-    manifest = _Manifest(name, rows, examined.numbers, tuple(labels), columns or {})
+    manifest = _Manifest(name, rows, examined.numbers, tuple(labels), columns or {}, called=examined.name)
     issues = list(examined.issues)
     issues += _check_blank(manifest, {issue.row for issue in issues})
     issues += _check_columns(manifest, examined.columns)
@@ -162,13 +165,14 @@ class _Manifest:
     numbers: np.ndarray
     labels: tuple[str, ...]
     renamed: dict[str, str]
+    called: str = ""  # with the sheet of a book of several
     files: dict[str, AudioFile] = field(default_factory=dict)  # by path, once decoded
     _coded: dict[str, tuple[np.ndarray, list[str]]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """Name in messages."""
-        return os.path.basename(self.source.rstrip("/"))
+        return self.called or os.path.basename(self.source.rstrip("/"))
 
     @property
     def folder(self) -> str:
@@ -291,10 +295,10 @@ def _undecodable(source: str) -> list[Issue]:
         return []
 
     content = Path(source).read_bytes()
+    if encoding_of(content[:4]) != "utf-8-sig":
+        return []
     problems: list[tuple[int | None, str]] = []
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        problems.append((None, "is UTF-16"))
-    for number, line in enumerate(content.splitlines() if not problems else (), start=1):
+    for number, line in enumerate(content.splitlines(), start=1):
         try:
             line.decode()
         except UnicodeDecodeError as error:
