@@ -73,9 +73,9 @@ def transcribe_manifest(
     """Write a copy of a manifest with `asr_text` filled in; all else stays as it is.
 
     Audio paths are relative to the copy. The copy, whether its format can hold the table, and all audio are
-    checked before the first row is transcribed. Beside the copy are OUT.journal.jsonl (see the module) and, if
-    the transcriber gives timestamps, OUT.words.jsonl: `id`, `language`, `timestamps` (`word` or `segment`) and
-    `chunks` of `text`, `start`, `end` in seconds.
+    checked before the first row is transcribed. Beside the copy are OUT.journal.jsonl (see the module) and,
+    if the transcriber gives timestamps, OUT.words.jsonl: `id`, `language`, `timestamps` (`word` or `segment`)
+    and `chunks` of `text`, `start`, `end` in seconds.
 
     Args:
         source: The manifest.

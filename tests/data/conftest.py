@@ -12,7 +12,8 @@ import soundfile
 
 from mmsr.data.audio.decoding import Audio
 from mmsr.data.audio.segments import Segment
-from mmsr.data.manifest.manifest import ManifestError, load_manifest
+from mmsr.data.manifest.check.table import check_manifest
+from mmsr.data.manifest.manifest import ManifestError, load_manifest, stream_manifest
 
 
 @pytest.fixture
@@ -42,6 +43,22 @@ def _faults(path: Path, **options: Any) -> list[str]:
 @pytest.fixture
 def faults() -> Callable[..., list[str]]:
     return _faults
+
+
+def _read_alike(path: Path, column: str = "text") -> list[str | None]:
+    """A column's values, which load, stream and check read alike."""
+    loaded = load_manifest(path, check_audio=False)
+    streamed = list(stream_manifest(path))
+    checked = check_manifest(path, audio=False)
+    assert loaded.to_list() == streamed
+    assert checked.table[column].to_pylist() == loaded[column][:]
+    assert checked.table["id"].to_pylist() == loaded["id"][:]
+    return loaded[column][:]
+
+
+@pytest.fixture
+def read_alike() -> Callable[..., list[str | None]]:
+    return _read_alike
 
 
 def _write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:

@@ -11,11 +11,11 @@ import csv
 import io
 import itertools
 import logging
+import os
 import re
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from mmsr.data.manifest.issues import unreadable
 
@@ -42,8 +42,7 @@ _NO_TEXT = {
 }
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     """A row of text.
 
     Attributes:
@@ -105,7 +104,8 @@ def records(source: str, file: BinaryIO, ending: str) -> Iterator[Record]:
     else:
         delimiter = _delimiter(head, DELIMITERS[ending])
     if delimiter != DELIMITERS[ending]:
-        logger.warning("%s: is read as separated by %r, not by %r", source, delimiter, DELIMITERS[ending])
+        name, usual = os.path.basename(source), DELIMITERS[ending]
+        logger.warning("%s: is read as separated by %r, not by %r", name, delimiter, usual)
     header = next(iter(_sample(head, delimiter)), [])
     spaced = len(header) > 1 and delimiter != "\t" and all(name.startswith(" ") for name in header[1:])
     csv.field_size_limit(_LONGEST)  # of the process; csv has no other

@@ -14,8 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
-from datetime import time as dt_time
+from datetime import date, time, timedelta
 from typing import Any
 
 import datasets
@@ -25,7 +24,7 @@ import pyarrow.compute as pc
 from datasets.table import InMemoryTable
 
 from mmsr.data.manifest.issues import Issue, ManifestError
-from mmsr.data.manifest.tables import Chunk, Column, Part, as_list, chunks, is_blank, parts
+from mmsr.data.manifest.tables import Chunk, Column, Part, as_list, cell_text, chunks, is_blank, parts
 from mmsr.data.storage import missing, read_bytes, resolve
 from mmsr.records import Utterance
 
@@ -488,23 +487,14 @@ def _as_text(values: Column, column: str, report: Callable[..., None]) -> pa.Arr
         return f"holds a {type(value).__name__}; accepted: text"
 
     report(no_text, column, problem, "value-no-text")
-    return pa.array(
-        [None if no else _text(value) for value, no in zip(plain, no_text, strict=True)], pa.string()
-    )
+    texts = [
+        None if no or is_blank(value) else cell_text(value) for value, no in zip(plain, no_text, strict=True)
+    ]
+    return pa.array(texts, pa.string())
 
 
 _WORDS = ("audio", "text", "asr_text", "rationale")
-_MADE_OF_WORDS = (bool, date, dt_time, timedelta)  # a datetime is a date
-
-
-def _text(value: object) -> str | None:
-    if is_blank(value):
-        return None
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    if isinstance(value, datetime) and value.time() == dt_time() and value.tzinfo is None:
-        return str(value.date())  # as a spreadsheet has dates
-    return str(value)
+_MADE_OF_WORDS = (bool, date, time, timedelta)  # a datetime is a date
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -66,6 +66,9 @@ class _Reader(ExcelReader):
                     self.shared_strings.append(Text.from_tree(node).content)
                     node.clear()
 
+    def read_chartsheet(self, sheet: object, rel: object) -> None:
+        """Leave out a chart's sheet, which has no rows."""
+
 
 class Sheet:
     """The first visible worksheet of a book.

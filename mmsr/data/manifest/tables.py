@@ -21,6 +21,7 @@ import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime, time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeAlias
@@ -130,7 +131,8 @@ def parts(source: str | os.PathLike[str]) -> list[Part]:
             return _hub_parts(name, place, configuration or None)
     if known:
         raise unreadable(name, f"does not exist; accepted: a manifest file ({_ACCEPTED})")
-    raise unreadable(name, f"has the ending {_ending(name)!r}; accepted: {_ACCEPTED}")
+    hint = " (.jsonl has one JSON object a line)" if _ending(name) == ".json" else ""
+    raise unreadable(name, f"has the ending {_ending(name)!r}; accepted: {_ACCEPTED}{hint}")
 
 
 def _hub_parts(name: str, place: str, configuration: str | None) -> list[Part]:
@@ -285,27 +287,35 @@ def _read_jsonl(
     while some := list(itertools.islice(lines, _CHUNK)):
         rows: list[tuple[int, dict[str, object]]] = []
         for number, line in some:
-            found: list[tuple[str | None, str, str]] = []
-            try:
-                values = json.loads(line, object_pairs_hook=_once) if line.strip() else {}
-            except _TwiceError as error:
-                problem = "is twice in the object; accepted: each name once"
-                found, values = [(str(error), problem, "column-twice")], {}
-            except (json.JSONDecodeError, RecursionError) as error:
-                reason = error.msg if isinstance(error, json.JSONDecodeError) else "too deep"
-                problem = f"is not JSON ({reason}); accepted: one object a line"
-                found, values = [(None, problem, "ragged-row")], {}
-            if not isinstance(values, dict):
-                problem = f"holds a {type(values).__name__}; accepted: one JSON object a line"
-                found, values = [(None, problem, "ragged-row")], {}
+            values, found = _json_row(line, wanted)
             names.update(dict.fromkeys(values))
-            for name, near in _halved(values, wanted) if _SURROGATE.search(line) else ():
-                problem = f"{near!r} has half of a character; accepted: both of its \\u escapes, or neither"
-                found.append((name, problem, "text-surrogate"))
             issues += (Issue(part.name, number, name, problem, code=code) for name, problem, code in found)
             if not found:
                 rows.append((number, values))
         yield _of_rows(rows, list(names))
+
+
+def _json_row(
+    line: str, wanted: Collection[str] | None
+) -> tuple[dict[str, object], list[tuple[str | None, str, str]]]:
+    """A line's values, and its issues as column, problem and code."""
+    try:
+        values = json.loads(line) if line.strip() else {}
+        if not isinstance(values, dict):
+            problem = f"holds a {type(values).__name__}; accepted: one JSON object a line"
+            return {}, [(None, problem, "ragged-row")]
+        if line.count(":") > len(values):  # colons in a text, or a name twice
+            json.loads(line, object_pairs_hook=_once)
+    except _TwiceError as error:
+        return {}, [(str(error), "is twice in the object; accepted: each name once", "column-twice")]
+    except (ValueError, RecursionError) as error:
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else error
+        return {}, [(None, f"is not JSON ({reason}); accepted: one object a line", "ragged-row")]
+    accepted = "accepted: both of its \\u escapes, or neither"
+    halved = _halved(values, wanted) if _SURROGATE.search(line) else ()
+    return values, [
+        (name, f"{near!r} has half of a character; {accepted}", "text-surrogate") for name, near in halved
+    ]
 
 
 class _TwiceError(ValueError):
@@ -714,7 +724,7 @@ def _write_parquet(path: Path, table: Table) -> None:
     types = {field.name: field.type for field in table.schema or ()}
     columns = {}
     for name in table.columns:
-        values = [row.get(name) if name in types else _cell(row.get(name)) for row in table.rows]
+        values = [row.get(name) if name in types else cell_text(row.get(name)) for row in table.rows]
         columns[name] = pa.array(values, types.get(name, pa.string()))
     pyarrow.parquet.write_table(pa.table(columns), path)
 
@@ -729,14 +739,19 @@ def _write_xlsx(path: Path, table: Table) -> None:
 
 def _cells(table: Table) -> list[list[str | None]]:
     """The header and the rows as text."""
-    return [[*table.columns], *([_cell(row.get(name)) for name in table.columns] for row in table.rows)]
+    return [[*table.columns], *([cell_text(row.get(name)) for name in table.columns] for row in table.rows)]
 
 
-def _cell(value: object) -> str | None:
-    if value is None or isinstance(value, str):
+def cell_text(value: object) -> str | None:
+    """A value as a person writes it: a whole float as an integer, a date without its time, NaN as nothing."""
+    if isinstance(value, str):
         return value
+    if is_blank(value):
+        return None
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
+    if isinstance(value, datetime) and value.tzinfo is None and value.time() == time():
+        return str(value.date())
     if isinstance(value, (list, dict, bytes)):
         return json.dumps(value, ensure_ascii=False, default=_plain)
     return str(value)
