@@ -70,13 +70,13 @@ def check_output(
     if "://" in called:
         raise ValueError(f"{called} is a URL; accepted: a path on this machine")
     if os.path.exists(path):
-        if any(os.path.exists(given) and path.samefile(given) for given in inputs):
-            raise ValueError(f"{called} is a file that is read; accepted: another file")
         if folder and not path.is_dir():
             raise ValueError(f"{called} is a file; accepted: a folder")
         if not folder and not path.is_file():
             what = "a folder" if path.is_dir() else "no regular file"
             raise ValueError(f"{called} is {what}; accepted: a file, which may be new")
+        if any(os.path.exists(given) and path.samefile(given) for given in inputs):
+            raise ValueError(f"{called} is a file that is read; accepted: another file")
     there = path if folder else path.parent
     while not os.path.exists(there):
         there = there.parent

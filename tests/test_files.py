@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from mmsr.files import Journal, atomic_write, write_file
+from mmsr.files import Journal, atomic_write, check_output, write_file
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,3 +82,63 @@ def test_a_file_that_is_no_journal_stays_as_it_is(tmp_path: Path, content: str, 
 def test_a_journal_without_a_path_keeps_nothing() -> None:
     with Journal(None, print, fingerprint="a") as journal:
         journal.add({"id": 1})
+
+
+def test_a_journal_knows_the_entries_of_others_and_leaves_them(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        with Journal(tmp_path / name, print) as journal:
+            journal.add({"id": name})
+    torn = (tmp_path / "a").read_bytes() + b'{"id": "c'
+    (tmp_path / "a").write_bytes(torn)
+    read: list[dict[str, Any]] = []
+    others = [tmp_path / "none", tmp_path / "a"]
+    with Journal(tmp_path / "b", read.append, others=others) as journal:
+        journal.add({"id": "d"})
+    assert [entry["id"] for entry in read] == ["a", "b"]
+    assert (tmp_path / "a").read_bytes() == torn and not (tmp_path / "none").exists()
+    (tmp_path / "a").write_text("mine\n")
+    with pytest.raises(ValueError, match="a, byte 0: no line of a journal"):
+        with Journal(tmp_path / "b", read.append, others=others):
+            pass
+
+
+def test_outputs_that_can_be_written_leave_no_trace(tmp_path: Path) -> None:
+    (tmp_path / "old.csv").write_text("old")
+    for path in ("old.csv", "new.csv", "deep/er/new.csv"):
+        check_output(tmp_path / path)
+    for path in ("", "new", "deep/er"):
+        check_output(tmp_path / path, folder=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["old.csv"]
+    assert (tmp_path / "old.csv").read_text() == "old"
+
+
+def test_outputs_that_cannot_be_written_are_named(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("old")
+    (tmp_path / "link.csv").symlink_to(tmp_path / "m.csv")
+    for path, folder, problem in (
+        ("m.csv/heard.csv", False, "m.csv is a file; accepted: another folder"),
+        ("m.csv/runs", True, "m.csv is a file; accepted: another folder"),
+        ("m.csv", True, "m.csv is a file; accepted: a folder"),
+        (".", False, "is a folder; accepted: a file"),
+        ("/dev/null", False, "/dev/null is no regular file; accepted: a file"),
+        ("s3://bucket/m.csv", False, "s3://bucket/m.csv is a URL; accepted: a path on this machine"),
+        ("n" * 250, False, r"cannot be written \(File name too long\)"),
+        ("link.csv", False, "link.csv is a file that is read; accepted: another file"),
+    ):
+        given = path if "://" in path else tmp_path / path
+        with pytest.raises(ValueError, match=f"^--out .*{problem}"):
+            check_output(given, folder=folder, inputs=[tmp_path / "m.csv"], name="--out")
+    assert (tmp_path / "m.csv").read_text() == "old" and len([*tmp_path.iterdir()]) == 2
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="/proc can be written by nobody")
+def test_a_file_system_that_takes_no_files_is_told_before_the_work() -> None:
+    with pytest.raises(ValueError, match=r"/proc/m.csv cannot be written \("):
+        check_output("/proc/m.csv")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_a_folder_without_permission_is_told_before_the_work(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(ValueError, match=r"m.csv cannot be written \(Permission denied\)"):
+        check_output(tmp_path / "new" / "m.csv")

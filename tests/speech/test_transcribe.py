@@ -6,8 +6,11 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 import soundfile
 
@@ -235,6 +238,87 @@ def test_bad_input_is_one_line(folder, whisper, tmp_path, capsys):
         assert stopped.value.code == 2
         lines = [line for line in capsys.readouterr().err.splitlines() if "columns not used" not in line]
         assert len(lines) == 1 and all(part in lines[0] for part in parts), lines
+
+
+@pytest.fixture
+def inside(folder, tmp_path):
+    """A parquet file with its audio inside."""
+    audio = [(folder / "audio" / f"{place}.wav").read_bytes() for place in range(3)]
+    kind = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+    held = pyarrow.array([{"bytes": content, "path": "a.wav"} for content in audio], kind)
+    table = pyarrow.table({"id": list("abc"), "audio": held, "text": ["so"] * 3, "language": ["en"] * 3})
+    pyarrow.parquet.write_table(table, path := tmp_path / "inside.parquet")
+    return path
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "xlsx"])
+def test_audio_inside_a_table_is_refused_before_hearing_and_the_advice_works(
+    inside, ctc, tmp_path, monkeypatch, ending
+):
+    transcriber = Transcriber(ctc, dtype="float32")
+    with monkeypatch.context() as patch:
+        patch.setattr(Transcriber, "transcribe", lambda *_, **__: pytest.fail("heard"))
+        with pytest.raises(ManifestError, match=rf"heard.{ending}, .*column audio: audio inside.*\.parquet"):
+            transcribe_manifest(inside, transcriber, tmp_path / f"heard.{ending}")
+    assert [path.name for path in tmp_path.iterdir()] == ["inside.parquet"]
+    done = transcribe_manifest(inside, transcriber, tmp_path / "heard.parquet")
+    assert done.transcribed == 3
+    copy, source = (pyarrow.parquet.read_table(tmp_path / f"{name}.parquet") for name in ("heard", "inside"))
+    assert copy["audio"].equals(source["audio"]) and copy.schema.field("audio") == source.schema.field(
+        "audio"
+    )
+    assert all(row["asr_text"] for row in load_manifest(tmp_path / "heard.parquet"))
+
+
+@pytest.mark.parametrize(("first", "then"), [("csv", "parquet"), ("xlsx", "csv"), ("jsonl", "tsv")])
+def test_what_was_heard_for_one_format_is_known_for_another(folder, ctc, tmp_path, first, then):
+    transcriber = Transcriber(ctc, dtype="float32")
+    before = transcribe_manifest(folder / "m.csv", transcriber, tmp_path / f"heard.{first}")
+    after = transcribe_manifest(folder / "m.csv", transcriber, tmp_path / f"heard.{then}")
+    assert (before.transcribed, after.transcribed, after.known) == (8, 0, 9) and after.rows == before.rows
+    assert transcribe_manifest(folder / "m.csv", transcriber, tmp_path / f"other.{then}").transcribed == 8
+
+
+def test_a_transcript_that_the_format_cannot_hold_is_not_lost(folder, ctc, tmp_path, monkeypatch):
+    transcriber = Transcriber(ctc, dtype="float32")
+    with monkeypatch.context() as patch:
+        patch.setattr("mmsr.data.manifest.spreadsheets.MOST_CHARACTERS", 9)
+        with pytest.raises(ManifestError, match="m.xlsx, row 2, column text: has 12 characters; accepted"):
+            transcribe_manifest(folder / "m.csv", transcriber, tmp_path / "m.xlsx")
+        assert not list(tmp_path.iterdir())  # before hearing
+        manifest = tmp_path / "m.csv"
+        manifest.write_text(f"audio\n{folder}/audio/7.wav\n", encoding="utf-8")
+        patch.setattr("mmsr.data.manifest.spreadsheets.MOST_CHARACTERS", len(f"{folder}/audio/7.wav"))
+        hear = Transcriber.transcribe
+
+        def at_length(self, samples, **options):
+            return [replace(answer, text="so " * 1000) for answer in hear(self, samples, **options)]
+
+        patch.setattr(Transcriber, "transcribe", at_length)
+        with pytest.raises(ManifestError, match="m.xlsx, row 2, column asr_text: has 3,000 characters"):
+            transcribe_manifest(manifest, transcriber, tmp_path / "m.xlsx")
+    done = transcribe_manifest(manifest, transcriber, tmp_path / "heard.csv")
+    assert done.transcribed == 1  # another name, another journal
+    done = transcribe_manifest(manifest, transcriber, tmp_path / "m.jsonl")
+    assert done.transcribed == 0 and done.rows[0]["asr_text"] == "so " * 1000
+
+
+def test_outputs_that_cannot_be_written_are_refused_before_hearing(folder, ctc, tmp_path, monkeypatch):
+    monkeypatch.setattr(Transcriber, "transcribe", lambda *_, **__: pytest.fail("heard"))
+    (tmp_path / "d.csv").mkdir()
+    (tmp_path / "file").touch()
+    transcriber = Transcriber(ctc)
+    for out, problem in (
+        ("d.csv", "is a folder"),
+        ("file/m.csv", "file is a file; accepted: another folder"),
+        ("m.txt", "has the ending '.txt'"),
+        ("n" * 236 + ".csv", "File name too long"),  # that of the words beside it
+    ):
+        with pytest.raises(ValueError, match=problem):
+            transcribe_manifest(folder / "m.csv", transcriber, tmp_path / out)
+    monkeypatch.setattr("mmsr.data.manifest.tables.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="needs openpyxl to be written"):
+        transcribe_manifest(folder / "m.csv", transcriber, tmp_path / "m.xlsx")
 
 
 def test_a_language_that_the_model_lacks_names_the_row(whisper, folder, tmp_path):

@@ -12,15 +12,32 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import openpyxl
 import pandas
 import pyarrow
 import pyarrow.parquet
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from mmsr.data.audio.decoding import Audio
-from mmsr.data.manifest.manifest import examine_manifest, fingerprint, load_manifest, stream_manifest
-from mmsr.data.manifest.tables import ENDINGS, Table, read_table, write_table
+from mmsr.data.manifest.manifest import (
+    ManifestError,
+    examine_manifest,
+    fingerprint,
+    load_manifest,
+    stream_manifest,
+)
+from mmsr.data.manifest.tables import (
+    ENDINGS,
+    Table,
+    check_table,
+    check_table_output,
+    column_names,
+    read_table,
+    write_table,
+)
 from mmsr.data.storage import read_bytes
 
 LABELS = ["negative", "neutral", "positive"]
@@ -59,6 +76,176 @@ def test_types_stay_where_the_format_has_them(tmp_path):
 def test_blank_rows_are_left_out_and_numbers_stay(tmp_path):
     (tmp_path / "a.csv").write_text("id,text\n\nx,hello\n,\ny,there\n")
     assert read_table(tmp_path / "a.csv").numbers == [3, 5]
+
+
+AWKWARD = [
+    "NA",
+    "null",
+    "None",
+    "nan",
+    "no",
+    "nein",
+    "true",
+    "007",
+    "1e5",
+    "1.0",
+    "-",
+    "#N/A",
+    "=1+1",
+    "'tis",
+]
+PIECES = [
+    '"',
+    "'",
+    ",",
+    ";",
+    "\t",
+    "|",
+    "\n",
+    "\r",
+    "\r\n",
+    " ",
+    "\\",
+    "_x000D_",
+    "_x005F_",
+    "\u2028",
+    "\x85",
+]
+PIECES += ["\ufeff", "\x01", "\x1f", "\ufffe", "\uffff", "\U0001f600", "e\u0301", "sep=;", "\u200f", "word"]
+TEXTS = (
+    st.sampled_from(AWKWARD)
+    | st.lists(st.sampled_from(PIECES), max_size=6).map("".join)
+    | st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12)
+)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@settings(
+    max_examples=15,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(texts=st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=25))
+def test_any_text_comes_back_as_it_was_in_check_load_and_stream(tmp_path, read_alike, ending, texts):
+    rows = [
+        {"id": str(n), "text": text, "speaker": who, "asr_text": "x"} for n, (text, who) in enumerate(texts)
+    ]
+    write_table(path := tmp_path / f"m{ending}", Table(["id", "text", "speaker", "asr_text"], rows, []))
+    for place, column in enumerate(("text", "speaker")):
+        expected = [pair[place] if pair[place].strip() else None for pair in texts]
+        assert read_alike(path, column) == expected
+    back = read_table(path)
+    assert [{name: row[name] or "" for name in row} for row in back.rows] == rows
+    write_table(again := tmp_path / f"again{ending}", back)
+    assert read_table(again).rows == back.rows
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_words_that_look_like_values_stay_words(tmp_path, read_alike, write_rows, ending):
+    rows = [{"id": text, "text": text, "label": text} for text in AWKWARD if text != "#N/A"]
+    write_table(path := tmp_path / f"m{ending}", Table(["id", "text", "label"], rows, []))
+    for column in ("id", "text", "label"):
+        assert read_alike(path, column) == [row["id"] for row in rows]
+    if ending != ".xlsx":  # pandas makes formulas of it
+        write_rows(path, rows)
+        assert read_alike(path) == [row["id"] for row in rows]
+
+
+def test_missing_numbers_are_no_words_in_a_copy(tmp_path):
+    table = pyarrow.table({"id": ["a", "b"], "text": ["so", "no"], "score": [np.nan, np.inf]})
+    pyarrow.parquet.write_table(table, tmp_path / "m.parquet")
+    for ending, values in ((".csv", ["", "inf"]), (".jsonl", [None, "inf"]), (".xlsx", [None, "inf"])):
+        write_table(path := tmp_path / f"m{ending}", read_table(tmp_path / "m.parquet"))
+        assert [row["score"] for row in read_table(path).rows] == values
+
+
+@pytest.mark.parametrize("ending", [".csv", ".tsv", ".jsonl", ".xlsx"])
+def test_a_row_that_cannot_be_read_is_not_left_out_of_a_copy(tmp_path, write, ending):
+    contents = {".csv": "id,text\na\n", ".tsv": "id\ttext\na\n", ".jsonl": '{"id": "a"}\n{\n'}
+    path = tmp_path / f"m{ending}"
+    if ending == ".xlsx":
+        book = openpyxl.Workbook()
+        for row in (["id"], ["a", "beyond"]):
+            book.active.append(row)
+        book.save(path)
+    else:
+        write(path, contents[ending])
+    with pytest.raises(ManifestError, match=f"m{ending}, row 2: "):
+        read_table(path)
+
+
+def test_columns_of_one_name_are_refused_in_every_format(tmp_path, write, faults):
+    accepted = "accepted: each"
+    path = write(
+        tmp_path / "m.jsonl", '{"text": "a:b", "text": "c"}\n{"text": "d: :", "label": {"text": 1}}\n'
+    )
+    assert faults(path)[0] == f"m.jsonl, row 1, column text: is twice in the object; {accepted} name once"
+    assert [issue.row for issue in examine_manifest(path).issues] == [1, 2]
+    table = pyarrow.table([["a"], ["b"]], names=["text", "text"])
+    pyarrow.parquet.write_table(table, path := tmp_path / "m.parquet")
+    assert faults(path) == [f"m.parquet, column text: is in the header twice; {accepted} column once"]
+    with pytest.raises(ManifestError, match="twice"):
+        read_table(path)
+
+
+def test_json_that_is_no_object_a_line_is_named(tmp_path, write, faults):
+    (line,) = faults(write(tmp_path / "m.jsonl", '\ufeff\n [{"text": "a"},\n{"text": "b"}]\n'))
+    assert line.endswith("m.jsonl: is one JSON array; accepted: one JSON object a line, without [ ] and ,")
+    (line,) = faults(write(tmp_path / "m.json", '[{"text": "a"}]'))
+    assert line.endswith("accepted: .csv, .tsv, .jsonl, .parquet, .xlsx (.jsonl has one JSON object a line)")
+    path = write(tmp_path / "m.jsonl", '{"text": ' + "9" * 5000 + '}\n{"text": ' + "[" * 100_000 + "\n")
+    assert [line.partition(" (")[0] for line in faults(path)] == [
+        f"m.jsonl, row {row}: is not JSON" for row in (1, 2)
+    ]
+
+
+def test_jsonl_of_any_system_is_read(tmp_path, read_alike):
+    lines = [
+        '{"id": "007", "text": "a\u2028b"}',
+        "",
+        '{"id": 1e5, "text": "NA"}',
+        '{"text": NaN, "asr_text": "x"}',
+    ]
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        for end in ("\n", "\r\n", "\r"):
+            (path := tmp_path / "m.jsonl").write_bytes((end.join(lines) + end).encode(encoding))
+            assert read_alike(path) == ["a\u2028b", "NA", None]
+            assert read_alike(path, "id") == ["007", "100000", "m-4"]
+
+
+@pytest.mark.parametrize("name", ["m.parquet", "m.PARQUET"])
+def test_what_a_format_cannot_hold_is_refused_before_it_is_written(tmp_path, name):
+    inside = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+    table = pyarrow.table({"id": ["a"], "audio": pyarrow.array([None], inside)})
+    pyarrow.parquet.write_table(table, path := tmp_path / name)
+    for ending in (".csv", ".jsonl", ".xlsx", ".tsv"):
+        with pytest.raises(ManifestError, match=rf"b{ending}, column audio: audio inside .* in .parquet"):
+            check_table(tmp_path / f"b{ending}", read_table(path))
+    check_table(tmp_path / "b.parquet", read_table(path))
+    for ending in (".csv", ".tsv"):
+        with pytest.raises(ManifestError, match=rf"b{ending}, row 7, column text: has NUL characters"):
+            write_table(tmp_path / f"b{ending}", Table(["text"], [{"text": "a\0b"}], [7]))
+    write_table(tmp_path / "b.jsonl", Table(["text"], [{"text": "a\0b"}], [7]))
+    assert read_table(tmp_path / "b.jsonl").rows == [{"text": "a\0b"}]
+
+
+def test_an_output_is_refused_before_the_work(tmp_path, monkeypatch):
+    with pytest.raises(ManifestError, match="has the ending '.doc'"):
+        check_table_output(tmp_path / "m.doc")
+    with pytest.raises(ValueError, match="is a folder"):
+        (tmp_path / "d.csv").mkdir()
+        check_table_output(tmp_path / "d.csv")
+    monkeypatch.setattr("mmsr.data.manifest.tables.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"m.xlsx needs openpyxl to be written: pip install 'mmsr\[xlsx\]'"):
+        check_table_output(tmp_path / "m.xlsx")
+    check_table_output(tmp_path / "m.csv")
+
+
+@pytest.mark.parametrize("ending", [".csv", ".tsv", ".xlsx"])
+def test_the_names_of_columns_are_read_without_the_rows(tmp_path, ending):
+    write_table(path := tmp_path / f"m{ending}", Table(["id", "text"], [{"id": "a", "text": "b"}], []))
+    assert column_names(path) == ["id", "text"]
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
