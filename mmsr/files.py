@@ -108,7 +108,8 @@ class Journal:
         read: Called with each line of the earlier run, in order.
         fingerprint: Of input and settings; the first line. A file with another one is emptied. None for a
             journal without such a line.
-        others: Journals that are read before this one, and not changed, where they exist.
+        others: Journals that are read before this one, and not changed; those that do not exist or have
+            another fingerprint are left out.
     """
 
     def __init__(
@@ -159,7 +160,8 @@ class Journal:
                 if whole or self.fingerprint is None:
                     self._read_entry(entry)
                 elif entry["fingerprint"] != self.fingerprint:
-                    logger.warning("%s is of other input or other settings, and begins anew", path)
+                    if path == self.path:
+                        logger.warning("%s is of other input or other settings, and begins anew", path)
                     return 0
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise ValueError(

@@ -35,6 +35,37 @@ def test_data_check_answers_by_exit_code_json_and_page(tmp_path, capsys, refused
     assert "a speaker is in two splits -> mmsr data split --by speaker" in capsys.readouterr().out
 
 
+def test_pages_and_folders_are_refused_before_the_work(tmp_path, refused):
+    (tmp_path / "m.csv").write_text("text,label\ngood,a\n")
+    (tmp_path / "page.html").symlink_to(tmp_path / "m.csv")
+    (tmp_path / "d.csv").mkdir()
+    manifest, inside = str(tmp_path / "m.csv"), str(tmp_path / "m.csv" / "d")
+    check = ["data", "check", manifest, "--report"]
+    assert "--report check.txt has another ending; accepted: .html" in refused(*check, "check.txt")
+    assert "is a file that is read" in refused(*check, str(tmp_path / "page.html"))
+    assert "m.csv is a file" in refused(*check, f"{inside}.html")
+    assert "m.csv is a file" in refused("data", "segment", manifest, "--out", inside)
+    assert "m.csv is a file" in refused("data", "make-demo", "--out", inside)
+    assert "m.csv is a file" in refused("data", "convert", str(tmp_path), "--from", "folder", "--out", inside)
+    split = ["data", "split", manifest, "--by", "stratified", "--out"]
+    assert "d.csv is a folder" in refused(*split, str(tmp_path / "d.csv"))
+    degrade = [
+        "data",
+        "degrade",
+        manifest,
+        "--confusions",
+        manifest,
+        "--wer",
+        ".1",
+        "--columns",
+        "asr_text=label",
+    ]
+    assert "m.csv is a file" in refused(*degrade, "--out", inside)
+    (tmp_path / "wer-0.10.csv").write_text("text,label\ngood,bad\n")
+    degrade[2] = str(tmp_path / "wer-0.10.csv")
+    assert "is a file that is read" in refused(*degrade, "--out", str(tmp_path))
+
+
 def test_data_split_writes_a_copy_and_its_recipe(tmp_path, capsys, refused):
     manifest = tmp_path / "m.csv"
     rows = [f"sentence {number},{'ab'[number % 2]},s{number // 4}" for number in range(40)]

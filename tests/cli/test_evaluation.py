@@ -163,3 +163,20 @@ def test_bad_input_to_faithfulness_is_one_line(model, demo_corpus, tmp_path, ref
     assert "--manifest none.csv: no such file" in refused(*command, "none.csv")
     assert "--erased -1; accepted: 0 or more" in refused(*command, str(demo_corpus), "--erased", "-1")
     assert "no row is in 'nowhere'" in refused(*command, str(demo_corpus), "--split", "nowhere")
+
+
+def test_results_are_refused_a_place_before_a_model_is_loaded(tmp_path, refused, monkeypatch):
+    (tmp_path / "m.csv").write_text("text,label\ngood,positive\n")
+    (tmp_path / "predictions.jsonl").write_text('{"text": "good", "label": "positive"}\n')
+    monkeypatch.setattr("mmsr.workflows.inputs.load_pipeline", lambda *_: pytest.fail("loaded"))
+    manifest, inside = str(tmp_path / "m.csv"), str(tmp_path / "m.csv" / "d")
+    for command in ("evaluate", "faithfulness", "robustness", "calibrate"):
+        line = refused(command, manifest, "--model", "demo", "--out", inside)
+        assert line.startswith(f"--out {inside} cannot be written, since {manifest} is a file")
+    line = refused("evaluate", str(tmp_path / "predictions.jsonl"), "--model", "demo", "--out", str(tmp_path))
+    assert line.endswith("predictions.jsonl is a file that is read; accepted: another file")
+    for flag, ending in (("plot", ".png"), ("report", ".html")):
+        line = refused("compare", "a", "b", f"--{flag}", inside + ending)
+        assert line.startswith(f"--{flag} {inside}{ending} cannot be written, since")
+    line = refused("human", "make", "a", "b", "--manifest", manifest, "--out", inside)
+    assert line.startswith(f"--out {inside} cannot be written, since")

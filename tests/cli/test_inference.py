@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import openpyxl
 import pytest
 import soundfile
 
@@ -79,6 +80,44 @@ def test_a_manifest_needs_no_flag(model, demo_corpus, tmp_path, capsys):
     capsys.readouterr()
     main(["data", "check", str(demo_corpus)])
     assert "60 rows, no faults" in capsys.readouterr().out
+
+
+def test_predictions_are_refused_a_place_before_a_model_is_loaded(tmp_path, refused, monkeypatch):
+    (tmp_path / "m.jsonl").write_text('{"text": "thank you"}\n')
+    (tmp_path / "d.jsonl").mkdir()
+    monkeypatch.setattr("mmsr.inference.loading.load_pipeline", lambda *_: pytest.fail("loaded"))
+    predict = ["predict", str(tmp_path / "m.jsonl"), "--out"]
+    for out, problem in (
+        ("m.jsonl", "m.jsonl is a file that is read; accepted: another file"),
+        ("d.jsonl", "d.jsonl is a folder; accepted: a file"),
+        ("m.jsonl/p.jsonl", "m.jsonl is a file; accepted: another folder"),
+        ("p.csv", "p.csv gets one JSON object a line; accepted: .jsonl"),
+        ("p.xlsx", "p.xlsx gets one JSON object a line; accepted: .jsonl"),
+    ):
+        line = refused(*predict, str(tmp_path / out))
+        assert line.startswith(f"--out {tmp_path}") and problem in line
+    page = str(tmp_path / "d.html")
+    (tmp_path / "d.html").mkdir()
+    assert f"--html {page} is a folder" in refused("predict", "--text", "thank you", "--html", page)
+    assert "--html p.pdf has another ending" in refused("predict", "--text", "thank you", "--html", "p.pdf")
+
+
+@pytest.mark.parametrize("what", ["formulas.xlsx", "torn.csv"])
+def test_a_table_with_faults_is_refused_by_predict_as_by_check(model, tmp_path, refused, capsys, what):
+    path = tmp_path / what
+    if what == "formulas.xlsx":
+        book = openpyxl.Workbook()
+        for row in (["id", "text", "label"], ["a", "so bad", '=IF(1>0,"negative","positive")']):
+            book.active.append(row)
+        book.save(path)
+    else:
+        path.write_bytes(b"id,text\na,so bad\n\0\0\0")
+    line = refused("predict", str(path), "--model", str(model))
+    with pytest.raises(SystemExit):
+        main(["data", "check", str(path), "--json"])
+    faults = json.loads(capsys.readouterr().out)["faults"]
+    (fault,) = [fault for fault in faults if fault["code"] in ("formula-uncomputed", "text-nul")]
+    assert fault["message"] in line and f"{what}, row {fault['row']}" in line
 
 
 def test_predict_over_a_manifest_writes_the_contract_s_rows(model, demo_corpus, tmp_path):

@@ -18,6 +18,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -179,6 +180,7 @@ def make_timeline(
     batch_size: int = 16,
     num_beams: int = 1,
     journal: str | os.PathLike[str] | None = None,
+    other_journals: Sequence[Path] = (),
     progress: Progress | None = None,
 ) -> Timeline:
     """Label, probabilities and rationale of each segment of a recording.
@@ -197,6 +199,7 @@ def make_timeline(
         num_beams: Beams of the rationale's generation.
         journal: File from which a killed run is resumed; one of another recording or of other settings is
             overwritten.
+        other_journals: Files that may have answers too, such as those of outputs in other formats.
         progress: Called with task, done and total.
 
     Raises:
@@ -224,7 +227,7 @@ def make_timeline(
         "version": 1,  # of this module
     }
     fingerprint = hashlib.sha256(json.dumps(made_from, sort_keys=True, default=str).encode()).hexdigest()
-    with _Known(journal, fingerprint) as known:
+    with _Known(journal, fingerprint, other_journals) as known:
         if known.turns is None or len(known.answers) < len(known.turns):
             with Recording(audio, progress=progress) as recording:
                 if known.turns is None:
@@ -396,8 +399,8 @@ class _Known(Journal):
     further line the answers of a batch by segment, null for a segment without words that needs them.
     """
 
-    def __init__(self, path: str | os.PathLike[str] | None, fingerprint: str):
-        super().__init__(path, self._restore, fingerprint=fingerprint)
+    def __init__(self, path: str | os.PathLike[str] | None, fingerprint: str, others: Sequence[Path]):
+        super().__init__(path, self._restore, fingerprint=fingerprint, others=others)
         self.turns: list[Turn] | None = None
         self.seconds = 0.0
         self.answers: dict[int, dict[str, Any] | None] = {}

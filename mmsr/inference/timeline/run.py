@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mmsr.data.audio.segments import Segmentation
 from mmsr.inference.loading import load_pipeline
-from mmsr.inference.timeline.formats import Player, output_files, write_timeline
+from mmsr.inference.timeline.formats import FORMATS, Player, output_files, write_timeline
 from mmsr.inference.timeline.make import Progress, Timeline, make_timeline
 from mmsr.inference.timeline.transcripts import read_cues, read_turns
 
@@ -56,6 +56,8 @@ def run_timeline(
     inputs = [path for path in (audio, turns, transcript) if path is not None]
     first, *others = output_files(out, audio=audio, player=player, inputs=inputs)
     journal = first.with_name(f"{first.stem if others else first.name}.journal.jsonl")
+    names = (first.stem, *(first.stem + form for form in FORMATS))  # a folder's, and those of single files
+    journals = [first.with_name(f"{name}.journal.jsonl") for name in names]
     # before a model is loaded, since these files may have errors
     given_turns = None if turns is None else read_turns(turns, recording=Path(audio).stem)
     cues = None if transcript is None else read_cues(transcript)
@@ -75,6 +77,7 @@ def run_timeline(
         batch_size=batch_size,
         num_beams=num_beams,
         journal=journal,
+        other_journals=[path for path in journals if path != journal],
         progress=progress,
     )
     if smooth:

@@ -63,6 +63,24 @@ def test_the_command_with_turns_and_words(
     }
 
 
+def test_what_was_answered_for_one_format_is_known_for_the_others(
+    audio: Path, turns: list[Turn], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [
+        f"SPEAKER talk 1 {t.start:.3f} {t.end - t.start:.3f} <NA> <NA> {t.speaker} <NA> <NA>" for t in turns
+    ]
+    (tmp_path / "talk.rttm").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    command = ["timeline", "--audio", str(audio), "--turns", str(tmp_path / "talk.rttm"), "--player", "none"]
+    main([*command, "--out", str(tmp_path / "timeline.srt")])
+    with monkeypatch.context() as patch:
+        patch.setattr("mmsr.inference.timeline.make.Recording", lambda *_, **__: pytest.fail("read again"))
+        main([*command, "--out", str(tmp_path / "timeline.jsonl")])
+        main([*command, "--out", str(tmp_path)])
+    assert (tmp_path / "timeline.jsonl").read_text().count("\n") == len(turns)
+    main([*command, "--out", str(tmp_path / "timeline.vtt"), "--num-beams", "2"])  # other settings: anew
+    assert (tmp_path / "timeline.vtt").exists()
+
+
 def test_what_cannot_be_is_refused_before_anything_is_loaded(
     audio: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -78,6 +96,9 @@ def test_what_cannot_be_is_refused_before_anything_is_loaded(
     assert told == "--smooth -1; accepted: seconds above 0, or 0 for none"
     told = refused(capsys, *given, "--out", str(tmp_path / "out.docx"))
     assert told.endswith("has the ending '.docx'; accepted: a folder, or .jsonl, .csv, .srt, .vtt, .html")
+    (tmp_path / "file").touch()
+    for name, problem in (("file/t.srt", "file is a file"), ("n" * 250 + ".srt", "File name too long")):
+        assert problem in refused(capsys, *given, "--out", str(tmp_path / name))
     (tmp_path / "talk.srt").write_text("1\n00:00:01,000 --> 00:00:02,000\nwords\n", encoding="utf-8")
     words = str(tmp_path / "talk.srt")
     told = refused(capsys, *given, "--transcript", words, "--out", words)
