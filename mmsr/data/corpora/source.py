@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from mmsr.data.manifest.delimited import LONGEST_CELL
 from mmsr.data.manifest.manifest import Issue
 
 SENTIMENTS = ("negative", "neutral", "positive")
@@ -263,6 +264,7 @@ class Source:
             CorpusError: A column is missing, or the file is no csv.
         """
         name = self.name(path)
+        csv.field_size_limit(LONGEST_CELL)
         reader = csv.reader(io.StringIO(self.text(path), newline=""), delimiter=delimiter, strict=True)
         try:
             header = [column.strip() for column in next(reader, [])]

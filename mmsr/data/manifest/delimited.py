@@ -23,10 +23,10 @@ logger = logging.getLogger(__name__)
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 NUL = "\0"
+LONGEST_CELL = 2**26  # characters; a quote without its pair makes longer ones
 _MARKS = ",;\t|"  # delimiters that are looked for
 _HEAD = 65_536  # bytes from which encoding and delimiter are told
 _SAMPLED = 20  # rows
-_LONGEST = 2**26  # characters of a cell; a quote without its pair makes longer ones
 _SEP = re.compile(r'"?sep=([^"\r\n])"?[,;\t|]*(?:\r\n|\r|\n|$)', re.IGNORECASE)
 _BYTE_ORDER_MARKS = (  # UTF-32's little-endian mark begins with UTF-16's
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -108,7 +108,7 @@ def records(source: str, file: BinaryIO, ending: str) -> Iterator[Record]:
         logger.warning("%s: is read as separated by %r, not by %r", name, delimiter, usual)
     header = next(iter(_sample(head, delimiter)), [])
     spaced = len(header) > 1 and delimiter != "\t" and all(name.startswith(" ") for name in header[1:])
-    csv.field_size_limit(_LONGEST)  # of the process; csv has no other
+    csv.field_size_limit(LONGEST_CELL)  # of the process; csv has no other
     return _records(lines, delimiter, spaced=spaced)
 
 

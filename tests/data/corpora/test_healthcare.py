@@ -65,6 +65,30 @@ def test_asr_transcripts_of_other_rows_stay_apart(spreadsheets: Path, converted:
     assert "test_asr.xlsx, row 2" in done.record["notes"][0]
 
 
+def test_the_sheet_of_a_book_that_is_read_is_the_first_that_is_seen(
+    spreadsheets: Path, converted: Any, refused: Any
+) -> None:
+    book = openpyxl.load_workbook(spreadsheets / "train_eng.xlsx")
+    notes = book.create_sheet("Notes", 0)
+    notes.append(["text", "label"])
+    notes.append(["hidden", 0])
+    notes.sheet_state = "hidden"
+    book.save(spreadsheets / "train_eng.xlsx")
+    assert converted("sentiment-reasoning", spreadsheets).rows["en-train-2"]["text"] == "câu 0_eng"
+    book["Sheet"]["C3"] = "=1+1"
+    book.save(spreadsheets / "train_eng.xlsx")
+    message = refused("sentiment-reasoning", spreadsheets)
+    assert "train_eng.xlsx, sheet 'Sheet', row 3, column label: Sheet!C3 holds a formula" in message
+
+
+def test_csv_of_a_spreadsheet_is_read_with_its_delimiter(spreadsheets: Path, converted: Any) -> None:
+    rows = ["human_justification;label;text", *(f"vì {n};{n % 3};câu, {n}" for n in range(6))]
+    (spreadsheets / "train_eng.xlsx").unlink()
+    (spreadsheets / "train_eng.csv").write_bytes("\r\n".join(rows).encode("utf-16"))
+    done = converted("sentiment-reasoning", spreadsheets)
+    assert done.rows["en-train-2"]["text"] == "câu, 0" and done.rows["en-train-3"]["label"] == "neutral"
+
+
 def test_spreadsheet_faults_name_file_row_and_column(spreadsheets: Path, refused: Any) -> None:
     sheet(spreadsheets / "train.xlsx", HEADER, [[0, "vì", 7, "câu"], [1, "vì", 1, None]])
     message = refused("sentiment-reasoning", spreadsheets)

@@ -28,7 +28,7 @@ def test_a_long_cell_is_read(tmp_path: Path, read_alike: ReadAlike):
 
 
 def test_a_cell_that_no_text_has_the_length_of_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("mmsr.data.manifest.delimited._LONGEST", 1000)
+    monkeypatch.setattr("mmsr.data.manifest.delimited.LONGEST_CELL", 1000)
     (path := tmp_path / "m.csv").write_text("id,text\na," + "w" * 1001 + "\nb,so\n")
     before = csv.field_size_limit()
     try:
