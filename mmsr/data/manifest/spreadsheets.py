@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from xml.etree.ElementTree import Element, iterparse
 
-from openpyxl import Workbook  # type: ignore[import-untyped]
-from openpyxl.cell import WriteOnlyCell  # type: ignore[import-untyped]
-from openpyxl.cell.text import Text  # type: ignore[import-untyped]
-from openpyxl.reader.excel import ExcelReader  # type: ignore[import-untyped]
-from openpyxl.utils import get_column_letter, range_boundaries  # type: ignore[import-untyped]
-from openpyxl.utils.cell import coordinate_to_tuple  # type: ignore[import-untyped]
-from openpyxl.xml.constants import SHARED_STRINGS  # type: ignore[import-untyped]
+from openpyxl import Workbook
+from openpyxl.cell import WriteOnlyCell
+from openpyxl.cell.text import Text
+from openpyxl.reader.excel import ExcelReader
+from openpyxl.utils import get_column_letter, range_boundaries
+from openpyxl.utils.cell import coordinate_to_tuple
+from openpyxl.xml.constants import SHARED_STRINGS
 
 MOST_ROWS, MOST_COLUMNS, MOST_CHARACTERS = 1_048_576, 16_384, 32_767  # Excel's
 _ESCAPE = re.compile(r"_x([0-9a-fA-F]{4})_")

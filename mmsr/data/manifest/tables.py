@@ -240,7 +240,7 @@ def _ending(name: str) -> str:
 
 def _read_delimited(part: Part, file: BinaryIO, issues: list[Issue], **_: object) -> Iterator[Chunk]:
     read = enumerate(records(part.source, file, _ending(part.source)), start=1)
-    _, first = next(read, (1, None))
+    first = next(read, (1, None))[1]
     if first is not None and first.code is not None:
         raise ManifestError([Issue(part.name, 1, None, first.problem, code=first.code)])
     header = _names(part.name, first.values if first is not None else [])
@@ -287,11 +287,11 @@ def _read_jsonl(
     while some := list(itertools.islice(lines, _CHUNK)):
         rows: list[tuple[int, dict[str, object]]] = []
         for number, line in some:
-            values, found = _json_row(line, wanted)
-            names.update(dict.fromkeys(values))
+            row, found = _json_row(line, wanted)
+            names.update(dict.fromkeys(row))
             issues += (Issue(part.name, number, name, problem, code=code) for name, problem, code in found)
             if not found:
-                rows.append((number, values))
+                rows.append((number, row))
         yield _of_rows(rows, list(names))
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from mmsr.data.corpora import CORPORA
 from mmsr.data.corpora.conversion import convert
-from mmsr.data.corpora.source import CorpusError
+from mmsr.data.corpora.source import CorpusError, Source
 
 
 @pytest.mark.parametrize("name", CORPORA)
@@ -29,3 +29,9 @@ def test_every_protocol_is_a_frozen_object_with_its_source(name: str) -> None:
         assert set(protocol.label_of.values()) in (set(), set(protocol.labels))
         with pytest.raises(AttributeError):
             protocol.name = "another"  # type: ignore[misc]
+
+
+def test_a_long_cell_of_a_corpus_is_read(root: Path, write: Any) -> None:
+    path = write(root / "t.csv", f'a,b\n1,"{"word " * 50_000}"\n')
+    ((number, row),) = Source(root, CORPORA["meld"], "sentiment").table(path, require=["a"])
+    assert number == 2 and len(row["b"]) == 249_999
