@@ -655,14 +655,14 @@ def check_table(path: Path, table: Table) -> None:
     Raises:
         ManifestError: It has audio inside, or text that is too long, or more rows than the format allows.
     """
-    suffix, name = checked_ending(path), path.name
+    suffix, name, columns = checked_ending(path), path.name, set(table.columns)
     if suffix == ".parquet":
         return
     for field_ in table.schema or ():
-        if holds_bytes(field_.type):
+        if field_.name in columns and holds_bytes(field_.type):
             raise ManifestError([Issue(name, None, field_.name, _INSIDE)])
     for number, row in zip(table.numbers or itertools.count(1), table.rows, strict=False):
-        for column, value in row.items():
+        for column, value in ((column, row.get(column)) for column in table.columns):
             if isinstance(value, bytes) or (isinstance(value, dict) and _has_bytes(value)):
                 raise ManifestError([Issue(name, number, column, _INSIDE)])
             if isinstance(value, str) and suffix in DELIMITERS and NUL in value:
@@ -707,9 +707,10 @@ def _write_delimited(path: Path, table: Table) -> None:
 
 
 def _write_jsonl(path: Path, table: Table) -> None:
+    columns = set(table.columns)
     with open(path, "w", encoding="utf-8") as file:
         for row in table.rows:
-            plain = {name: _json_number(value) for name, value in row.items()}
+            plain = {name: _json_number(value) for name, value in row.items() if name in columns}
             file.write(json.dumps(plain, ensure_ascii=False, default=_plain) + "\n")
 
 
