@@ -122,9 +122,17 @@ def _of_name(plain: str) -> str | None:
             # find() also takes a name with more words after it: "English 2" is a group, and no language
             exact = normalize_name(written) in TRIES[f"{names}/name_to_language"]
             code = _of_tag(found.language or "")
-            if exact and code and (len(code) == 2 or found.speaking_population() >= _SPEAKERS):
+            # "Tagalog" is found as `tl`, whose speakers are counted under its code of today, `fil`
+            known = len(code or "") == 2 or max(map(_speakers, (found.language, code))) >= _SPEAKERS
+            if exact and code and known:
                 return code
     return None
+
+
+def _speakers(code: str | None) -> int:
+    import langcodes
+
+    return langcodes.Language.make(code).speaking_population()
 
 
 def _is_valid(code: str) -> bool:
