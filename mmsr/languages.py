@@ -70,7 +70,7 @@ def language_code(language: str | None) -> str | None:
 def is_language_code(text: str) -> bool:
     """Whether a text begins with a code of ISO 639, in lower case."""
     primary = re.split("[-_]", text.strip())[0]
-    return bool(re.fullmatch("[a-z]{2,3}", primary)) and _is_valid(primary)
+    return primary == primary.lower() and _of_tag(primary) is not None
 
 
 def guess_language(word: str) -> str | None:
@@ -99,11 +99,10 @@ def _of_tag(plain: str) -> str | None:
     try:
         tag = langcodes.standardize_tag(tag, macro=True)
     except langcodes.LanguageTagError:  # what follows the language is no region, script or variant
-        if not _is_valid(primary):
-            return None
         tag = langcodes.standardize_tag(primary, macro=True)
     code = langcodes.Language.get(tag).language
-    return _SAME.get(code, code) if code and _is_valid(code) else None
+    known = code and langcodes.Language.make(code).is_valid()
+    return _SAME.get(code, code) if code and known else None
 
 
 def _of_name(plain: str) -> str | None:
@@ -133,9 +132,3 @@ def _speakers(code: str | None) -> int:
     import langcodes
 
     return langcodes.Language.make(code).speaking_population()
-
-
-def _is_valid(code: str) -> bool:
-    import langcodes
-
-    return langcodes.Language.get(code, normalize=False).is_valid()
