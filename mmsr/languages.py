@@ -6,6 +6,7 @@ A code is the shortest of ISO 639, without region and script: `zh` for `zho`, `c
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from functools import cache
 from typing import overload
 
@@ -26,14 +27,22 @@ NATIVE_NAMES = {"en": "English", "vi": "Tiếng Việt", "zh": "中文", "de": "
 
 # Names that langcodes' data lacks.
 _NAMES = {
-    **dict.fromkeys(("汉语", "漢語", "华语", "華語", "国语", "國語", "普通話", "tiếng hoa", "tieng trung"), "zh"),
+    **dict.fromkeys(
+        ("汉语", "漢語", "华语", "華語", "国语", "國語", "普通話", "tiếng hoa", "tieng trung"), "zh"
+    ),
     **dict.fromkeys(("廣東話", "广府话"), "yue"),
     **dict.fromkeys(("tieng viet", "việt", "viet"), "vi"),
     **dict.fromkeys(("standard german", "high german", "hochdeutsch"), "de"),
     **dict.fromkeys(("castellano", "espanol", "castilian"), "es"),
     **dict.fromkeys(("francais", "français"), "fr"),
     **dict.fromkeys(("bokmal", "bokmål"), "no"),
-    **{"한국말": "ko", "modern standard arabic": "ar", "haitian creole": "ht", "portugues": "pt", "turkce": "tr"},
+    **{
+        "한국말": "ko",
+        "modern standard arabic": "ar",
+        "haitian creole": "ht",
+        "portugues": "pt",
+        "turkce": "tr",
+    },
 }
 # Bokmål is what is called Norwegian, and what recognisers of `no` write; Nynorsk is another.
 _SAME = {"cmn": "zh", "nb": "no"}
@@ -65,6 +74,12 @@ def language_code(language: str | None) -> str | None:
         return None
     plain = _plain(language)
     return _found(plain) or plain
+
+
+def unified(languages: Sequence[str | None]) -> list[str | None]:
+    """Each language as the first that is the same is written: `[zh, vi, Chinese]` become `[zh, vi, zh]`."""
+    first: dict[str | None, str | None] = {}
+    return [first.setdefault(language_code(language), language) for language in languages]
 
 
 def is_language_code(text: str) -> bool:

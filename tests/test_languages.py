@@ -68,7 +68,8 @@ def test_what_is_no_language_stays_as_it_is():
 
 
 @pytest.mark.parametrize(
-    "name", ["unknown", "other", "mixed", "a", "n/a", "en/vi", "en,vi", "English 2", "german_1", "group-a", "l1"]
+    "name",
+    ["unknown", "other", "mixed", "a", "n/a", "en/vi", "en,vi", "English 2", "german_1", "group-a", "l1"],
 )
 def test_groups_of_rows_are_not_merged_into_a_language(name: str):
     assert language_code(name) == name.lower()

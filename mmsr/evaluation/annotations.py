@@ -61,26 +61,26 @@ def names_sound(text: str) -> bool:
     return not plain or (len(plain.split()) <= _MOST_WORDS and bool(_SOUND.search(plain)))
 
 
-def annotations(text: str) -> list[tuple[int, int]]:
-    """The (start, end) of each annotation in a text, in order; also of musical notes."""
-    found = [match.span() for match in _BRACKETED.finditer(text) if _is_annotation(match)]
-    return sorted([*found, *(match.span() for match in re.finditer(f"[{_NOTES}]+", text))])
+def annotation_spans(text: str, *, recognised: bool = False) -> list[tuple[int, int]]:
+    """The (start, end) of each annotation in a text, in order; also of musical notes.
 
-
-def all_annotations(text: str) -> list[tuple[int, int]]:
-    """The spans of `annotations` in a recogniser's text.
-
-    A recogniser hears no brackets. So a text that is nothing but brackets is an annotation, whatever they
-    say; and one that breaks off inside them ends with one, if it begins like one.
+    Args:
+        text: A transcript.
+        recognised: It is a recogniser's, which hears no brackets. Then a text that is nothing but brackets is
+            an annotation, whatever they say; and one that breaks off inside them ends with an annotation, if
+            it begins like one.
     """
-    spans = annotations(text)
-    last = _UNCLOSED.search(text)
-    if last is not None and (last.start() == 0 or names_sound(last.group()[1:])):
-        spans.append(last.span())
-    brackets = [match.span() for match in _BRACKETED.finditer(text)]
-    if not any(character.isalnum() for character in cut_out(text, [*brackets, *spans])):
-        return [(0, len(text))] if text else []
-    return spans
+    brackets = list(_BRACKETED.finditer(text))
+    spans = [match.span() for match in brackets if _is_annotation(match)]
+    spans += [match.span() for match in re.finditer(f"[{_NOTES}]+", text)]
+    if recognised:
+        last = _UNCLOSED.search(text)
+        if last is not None and (last.start() == 0 or names_sound(last.group()[1:])):
+            spans.append(last.span())
+        rest = cut_out(text, [*(match.span() for match in brackets), *spans])
+        if not any(character.isalnum() for character in rest):
+            return [(0, len(text))] if text else []
+    return sorted(spans)
 
 
 def cut_out(text: str, spans: list[tuple[int, int]], *, filler: str = " ") -> str:

@@ -26,9 +26,9 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-import regex
+import regex  # type: ignore[import-untyped, unused-ignore]
 
-from mmsr.evaluation.annotations import annotations, cut_out
+from mmsr.evaluation.annotations import annotation_spans, cut_out
 from mmsr.languages import UNSPACED, language_code
 
 _EDITS = ("substitutions", "deletions", "insertions")
@@ -40,7 +40,9 @@ _SPACING_MARK = regex.compile(r"\p{Sk}")  # a mark without a letter, which NFKC 
 _INVISIBLE = regex.compile(r"\p{Default_Ignorable_Code_Point}|\p{Me}")
 _PUNCTUATION = regex.compile(r"[\p{P}\p{S}]\p{M}*")
 _BRACKETS = re.compile(r"[][<>(){}]")
-_MARKED = regex.compile(r"[^\p{Script=Latin}\p{Script=Common}\p{Script=Inherited}]\p{M}")  # what Whisper's English would cut
+_MARKED = regex.compile(
+    r"[^\p{Script=Latin}\p{Script=Common}\p{Script=Inherited}]\p{M}"
+)  # what Whisper's English would cut
 _DOTLESS = ("tr", "az", "crh", "gag")  # languages where I is the capital of ı
 _DIGIT = regex.compile(r"\p{Nd}")
 # 1.000.000, 1 000 000, 1'000'000 and India's 1,00,000. A part after a comma of three digits is none.
@@ -157,7 +159,7 @@ def _one_writing(text: str, code: str | None) -> str:
         text = text.replace("I\u0307", "i").translate({ord("I"): "ı", ord("İ"): "i"})
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     text = _INVISIBLE.sub("", text.replace("i\u0307", "i"))  # the dot is left of İ, in lower case
-    text = _BRACKETS.sub(" ", cut_out(text, annotations(text)))
+    text = _BRACKETS.sub(" ", cut_out(text, annotation_spans(text)))
     return _DIGIT.sub(lambda match: str(unicodedata.decimal(match[0])), text)
 
 

@@ -27,6 +27,7 @@ from mmsr.data.manifest.tables import checked_ending, read_table, write_table
 from mmsr.evaluation.error_rates import word_error_rate
 from mmsr.files import Journal, write_file
 from mmsr.records import Progress
+from mmsr.speech.cleaning import cleaned
 from mmsr.speech.decoder import RATE, Chunk, Transcript
 from mmsr.speech.recogniser import Transcriber
 
@@ -214,7 +215,7 @@ def _transcribe(
     def read(entry: dict[str, Any]) -> None:
         key, chunks = entry.pop("key"), entry.pop("chunks")
         timed = None if chunks is None else tuple(Chunk(**chunk) for chunk in chunks)
-        known[key] = Transcript(**entry, chunks=timed)
+        known[key] = cleaned(Transcript(**entry, chunks=timed))
 
     with Journal(path, read) as journal:
         new = {key: row for row in rows if (key := keys[row["number"]]) not in known}
