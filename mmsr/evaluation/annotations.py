@@ -11,23 +11,29 @@ _NOTES = "♩♪♫♬♭♮♯🎵🎶🎼"
 
 # Beginnings of words: en, de, fr, es and pt, it, nl, pl, tr and id, vi, ru and uk.
 _SOUNDS = r"""
-    music\b|melod|instrumental|applau|clap|cheer(?:s|ing)?\b|laugh|chuckl|giggl|cough|sneez|sniff|sigh(?:s|ing)?\b
-    gasp|groan|moan|scream|shout|yell(?:s|ing)\b|cr(?:y|ies|ying)\b|sob(?:s|bing)?\b|weep|whimper|breath|inhal|exhal
-    yawn|snor|hum(?:s|ming)\b|whistl|sing(?:s|ing)\b|whisper|mumbl|murmur|crosstalk|chatter|nois|silen|no\ audio
-    no\ speech|no\ sound|blank\b|inaudib|unintelligib|indistinct|background|speak(?:s|ing)\ in\ |foreign\ language
+    music\b|melod|instrumental|applau|clap|cheer(?:s|ing)?\b|laugh|chuckl|giggl|cough|sneez|sniff
+    sigh(?:s|ing)?\b|gasp|groan|moan|scream|shout|yell(?:s|ing)\b|cr(?:y|ies|ying)\b|sob(?:s
+    bing)?\b|weep|whimper|breath|inhal
+    exhal|yawn|snor|hum(?:s|ming)\b|whistl|sing(?:s|ing)\b|whisper|mumbl|murmur|crosstalk|chatter
+    nois|silen|no\ audio
+    no\ speech|no\ sound|blank\b|inaudib|unintelligib|indistinct|background|speak(?:s|ing)\ in\ 
+    foreign\ language
     static\b|beep|buzz|click|ring(?:s|ing)\b|knock|footstep|thunder|bark(?:s|ing)\b|pause\b|sounds?\ of\b
     lip\ ?smack|clears?\ throat|clearing\ throat|unk\b|spn\b|sil\b
-    musik|beifall|gelächter|lach(?:t|en|end)?\b|hust|niest\b|seufz|stöhn|schluchz|weint\b|räusper|klatsch|stille\b
+    musik|beifall|gelächter|lach(?:t|en|end)?\b|hust|niest\b|seufz|stöhn|schluchz|weint\b|räusper
+    klatsch|stille\b
     schweig|geräusch|rauschen|unverständlich|atmet\b|hintergrund|klingel
     musique|rires?\b|rit\b|rient\b|tou(?:x|sse)|éternu|soupir|gémi|pleur|sanglot|respir|bruit|incompréhensib
     sonnerie|chuchot
-    música|aplaus|ris(?:as?|os?)\b|ríe|ri(?:endo|ndo)\b|tos(?:e|se|iendo)?\b|estornud|espirr|suspir|gemido|llora
+    música|aplaus|ris(?:as?|os?)\b|ríe|ri(?:endo|ndo)\b|tos(?:e|se|iendo)?\b|estornud|espirr|suspir
+    gemido|llora
     chor(?:a|o|ando)\b|ruido|ruído|barulho|ininteligib|incompreens|sussurr
     musica|risat|tossisce|starnut|sospir|piang|rumor[ei]\b|incomprensib
     muziek|gelach|lacht\b|hoest|niest|zucht|stilte|geluid|geruis|onverstaanb
     muzyk|brawa|oklask|śmie|kaszl|kicha|westchn|wzdych|cisza|szum|płacz|niezrozumia
     müzik|alkış|kahkaha|gülüş|öksür|hapşır|sessizlik|gürültü|tepuk\ tangan|tertawa|batuk|bersin
-    âm\ nhạc|nhạc|vỗ\ tay|cười|ho\b|hắt\ hơi|thở|im\ lặng|yên\ lặng|tiếng\ (?:ồn|động|ho\b|chuông)|tạp\ âm|khóc
+    âm\ nhạc|nhạc|vỗ\ tay|cười|ho\b|hắt\ hơi|thở|im\ lặng|yên\ lặng|tiếng\ (?:ồn|động|ho\b|chuông)
+    tạp\ âm|khóc
     không\ (?:nghe\ )?rõ|không\ nghe\ được|nói\ tiếng\ nước\ ngoài
     музык|музик|аплодис|оплеск|смех|сміх|смеё?тся|сміється|каш(?:ел|ля)|вздох|вздыха|зітха|тишин|тиша|шум
     плач|неразборчив|нерозбірлив

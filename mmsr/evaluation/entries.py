@@ -35,8 +35,9 @@ def evaluate_rows(
     `n_rationale` those with a reference rationale, behind the metrics of rationales (none where the model
     writes no rationales; a rationale of None counts as an empty text). `confusion` is {true: {predicted:
     count}}. `interval` holds 95 % intervals (see `bootstrap_intervals`) over what `interval_over` says; a
-    single row has neither. `by_language` and `by_kind` hold the same for each language (its code, however the
-    rows write it) and kind, rows without one under "unknown". `rationales` computes the metrics of rationales.
+    single row has neither. `by_language` and `by_kind` hold the same for each language (by its code, however
+    rows write it) and each kind, rows without one under "unknown". `rationales` computes the metrics of
+    rationales.
 
     Raises:
         ValueError: A label is not in `labels`; names the row.

@@ -63,7 +63,7 @@ def word_error_rate(
     Args:
         references: Human transcripts, or a single one.
         hypotheses: The recogniser's transcripts, as many; an empty one is all deletions.
-        languages: Language of each row, or of all: a code (`en`, `zh-CN`) or a name; None where it is unknown.
+        languages: Language of each row, or of all, as a code (`en`, `zh-CN`) or a name; None if unknown.
 
     Returns:
         `n`, `wer`, `words` (in the references), `substitutions`, `deletions`, `insertions` (of words), `cer`,

@@ -20,9 +20,9 @@ from mmsr.languages import CHINESE, UNSPACED, language_code
 
 ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 BERTSCORE = ("bertscore_precision", "bertscore_recall", "bertscore_f1")
-# sacrebleu's tokenisers by language: `char` where words are written without spaces, `13a` elsewhere. `zh` is `13a`
-# that splits Chinese characters, so it also serves unknown languages. ja-mecab would need MeCab, and flores101
-# a download.
+# sacrebleu's tokenisers by language: `char` where words are written without spaces, `13a` elsewhere. `zh` is
+# `13a` that splits Chinese characters, so it also serves unknown languages. ja-mecab would need MeCab, and
+# flores101 a download.
 BLEU_TOKENIZERS: dict[str | None, str] = {
     **dict.fromkeys(UNSPACED, "char"),
     **dict.fromkeys(CHINESE, "zh"),
@@ -34,10 +34,11 @@ BertScore = Callable[[Sequence[str], Sequence[str]], np.ndarray]
 
 
 class UnicodeTokenizer:
-    """Splits text into case-folded Unicode words, and scripts that are written without spaces into characters.
+    """Splits text into case-folded Unicode words, and scripts written without spaces into characters.
 
-    Combining marks stay with their letter, and every kind of apostrophe parts words. Joiners, soft hyphens and
-    the like within a word do not count, nor does the width of letters and digits. Has the interface of `rouge_score.tokenizers.Tokenizer`.
+    Combining marks stay with their letter, and every kind of apostrophe parts words. Joiners, soft hyphens
+    and the like within a word do not count, nor does the width of letters and digits. Has the interface of
+    `rouge_score.tokenizers.Tokenizer`.
     """
 
     def tokenize(self, text: str) -> list[str]:
@@ -129,9 +130,8 @@ def bleu(
 ) -> float:
     """Returns sacrebleu's BLEU of the corpus, from 0 to 1, with case and exponential smoothing.
 
-    Each row has the tokeniser of its language: `zh` for Chinese, `char` for others without spaces between words
-    (Japanese, Thai ...), else `13a`. BLEU is 0
-    where no hypothesis has four tokens.
+    Each row has the tokeniser of its language: `zh` for Chinese, `char` for others without spaces between
+    words (Japanese, Thai ...), else `13a`. BLEU is 0 where no hypothesis has four tokens.
     """
     from sacrebleu.metrics import BLEU
 

@@ -2,7 +2,7 @@
 
 transcript ─► annotations cut out ─► loops cut out ─► chunks in order ─► transcript
 
-It needs the transcript alone, so transcripts in a journal of an earlier release are cleaned when they are read.
+It needs the transcript alone: those in a journal of an earlier release are cleaned when they are read.
 """
 
 from __future__ import annotations
@@ -40,6 +40,11 @@ def cleaned(transcript: Transcript) -> Transcript:
 def has_words(text: str) -> bool:
     """Whether a recogniser's text has words that are neither annotations nor loops."""
     return bool(cleaned(Transcript(text=" ".join(text.split()), language=None, chunks=None)).text)
+
+
+def is_annotation(text: str) -> bool:
+    """Whether a recogniser's text has no words but annotations."""
+    return not _has_words(cut_out(text, annotation_spans(text, recognised=True)))
 
 
 def is_loop(text: str) -> bool:
@@ -114,7 +119,7 @@ def _without(transcript: Transcript, spans: list[tuple[int, int]], *, filler: st
 
 
 def _rising(numbers: Sequence[float]) -> list[float]:
-    """The numbers in order: all of a longest rising part stay, the others take the number before them in it."""
+    """The numbers in order: those of a longest rising part stay, others take the one before them in it."""
     tails: list[int] = []  # place of the least last number of a rising part of each length
     before: list[int | None] = []
     for place, number in enumerate(numbers):

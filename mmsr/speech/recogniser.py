@@ -41,8 +41,8 @@ class Transcriber:
 
     It takes Whisper, other encoder-decoders (Moonshine, Speech2Text ...) and CTC models (wav2vec2, HuBERT,
     MMS with its adapters ...) of transformers. Batches hold rows of similar length. A row's text does not
-    depend on the others: if padding would change it, rows run one at a time. The text of silence is empty, and
-    annotations ("[BLANK_AUDIO]") and loops are no words (see `mmsr.speech.cleaning`).
+    depend on the others: if padding would change it, rows run one at a time. The text of silence is empty,
+    and annotations ("[BLANK_AUDIO]") and loops are no words (see `mmsr.speech.cleaning`).
 
     Args:
         model: Folder or Hub id of a recogniser.

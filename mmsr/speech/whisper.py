@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmsr.speech.cleaning import has_words, is_loop
+from mmsr.speech.cleaning import has_words, is_annotation, is_loop
 from mmsr.speech.decoder import Seq2SeqDecoder, Transcript
 
 # Whisper's own thresholds (Radford et al. 2022, section 4.5): a row whose probability of no speech is above
@@ -23,8 +23,8 @@ _LOOP_OF_TOKENS = 1.35
 class WhisperDecoder(Seq2SeqDecoder):
     """Up to 30 s at once, longer audio by Whisper's own long-form algorithm.
 
-    Loops are decoded again at rising temperatures (seeded), and text of silence is removed, also a segment that
-    is an annotation or a loop still.
+    Loops are decoded again at rising temperatures (seeded), and text of silence is removed, as are segments
+    of long audio that are an annotation, or a loop still.
     """
 
     accepted_timestamps = ("none", "segment", "word")
@@ -79,11 +79,13 @@ class WhisperDecoder(Seq2SeqDecoder):
             times = answer["token_timestamps"][row, kept] if self.timestamps == "word" else None
             tokens = answer["sequences"][row, kept]
             transcripts.append(self._transcript(tokens, spoken[row], len(wave), times=times))
-            if silence[row] > _NO_SPEECH and sure[row] < _UNSURE:
+            text = transcripts[row].text
+            loop_or_guess = sure[row] < _UNSURE or not has_words(text)
+            if is_annotation(text) or (silence[row] > _NO_SPEECH and loop_or_guess):
                 transcripts[row] = self.nothing(spoken[row])
-            elif is_loop(transcripts[row].text):
+            elif is_loop(text):
                 alone = {name: tensor[row : row + 1] for name, tensor in inputs.items()}
-                options["max_new_tokens"] = limits[row]
+                options |= {"max_new_tokens": limits[row], "no_speech_threshold": _NO_SPEECH}
                 transcripts[row] = self._sample(alone, spoken[row], len(wave), _TEMPERATURES[1:], **options)
         return transcripts
 

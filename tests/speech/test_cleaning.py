@@ -8,7 +8,8 @@ from mmsr.speech.cleaning import cleaned, has_words, in_order, is_loop
 from mmsr.speech.decoder import Chunk, Transcript
 
 THAI = (
-    "วันนี้ผมรู้สึกไม่ค่อยสบาย ปวดหัวและมีไข้มาตั้งแต่เมื่อวานครับ คุณหมอช่วยตรวจดูหน่อยได้ไหมครับว่าผมเป็นอะไร "
+    "วันนี้ผมรู้สึกไม่ค่อยสบาย ปวดหัวและมีไข้มาตั้งแต่เมื่อวานครับ "
+    "คุณหมอช่วยตรวจดูหน่อยได้ไหมครับว่าผมเป็นอะไร "
     "ผมกินยาแก้ปวดไปแล้วแต่ก็ยังไม่ดีขึ้นเลย ตอนกลางคืนนอนไม่หลับเพราะไอมาก และรู้สึกหนาวสั่นตลอดเวลา "
     "ที่บ้านก็มีลูกเล็กอยู่ด้วย กลัวว่าจะติดกัน อยากขอใบรับรองแพทย์ด้วยครับ"
 )
@@ -17,7 +18,8 @@ THAI = (
 def words(text: str, *, step: float = 0.5) -> tuple[Chunk, ...]:
     """A chunk for each word of a text."""
     return tuple(
-        Chunk(text=word, start=step * place, end=step * (place + 1)) for place, word in enumerate(text.split())
+        Chunk(text=word, start=step * place, end=step * (place + 1))
+        for place, word in enumerate(text.split())
     )
 
 
@@ -39,7 +41,7 @@ def clean(text: str) -> str:
         ("谢谢观看。" * 12, ""),
         ("you you " * 20 + "[Music]", ""),
         ("Hello doctor, I have pain in my leg." + " in my leg." * 15, "Hello doctor, I have pain in my leg."),
-        ("Hello doctor, I have pain in my leg." + " in my leg." * 15 + " in my", "Hello doctor, I have pain in my leg."),
+        ("Yes, I have pain in my leg." + " in my leg." * 15 + " in my", "Yes, I have pain in my leg."),
         ("Well. " + "and the door by " * 12 + "opens now", "Well. and the door by opens now"),
         ("no no no no", "no no no no"),  # said, for all that one can tell
         ("kids are talking by the door", "kids are talking by the door"),

@@ -76,7 +76,8 @@ def test_a_journal_of_before_is_read_without_annotations_and_loops(folder, ctc, 
     journal = tmp_path / "a.csv.journal.jsonl"
     texts = ["[BLANK_AUDIO]", "thank you. " * 20, "Yes (coughs) I do", *["words"] * 5]
     entries = [json.loads(line) for line in journal.read_text().splitlines()]
-    journal.write_text("".join(json.dumps(e | {"text": t}) + "\n" for e, t in zip(entries, texts, strict=True)))
+    lines = [json.dumps(entry | {"text": text}) for entry, text in zip(entries, texts, strict=True)]
+    journal.write_text("".join(f"{line}\n" for line in lines))
     again = transcribe_manifest(folder / "m.csv", transcriber, out)
     assert again.transcribed == 0
     assert sorted({row["asr_text"] for row in again.rows}) == ["", "Yes I do", "words"]
