@@ -12,7 +12,7 @@ from mmsr.speech.cleaning import has_words, is_annotation, is_loop
 from mmsr.speech.decoder import Seq2SeqDecoder, Transcript
 
 # Whisper's own thresholds (Radford et al. 2022, section 4.5): a row whose probability of no speech is above
-# `_NO_SPEECH`, and whose mean log probability is below `_UNSURE`, is silence.
+# `_NO_SPEECH`, and whose mean log probability is below `_UNSURE`, is silence. So is one whose text is a loop.
 _NO_SPEECH = 0.6
 _UNSURE = -1.0
 _TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -80,12 +80,12 @@ class WhisperDecoder(Seq2SeqDecoder):
             tokens = answer["sequences"][row, kept]
             transcripts.append(self._transcript(tokens, spoken[row], len(wave), times=times))
             text = transcripts[row].text
-            loop_or_guess = sure[row] < _UNSURE or not has_words(text)
-            if is_annotation(text) or (silence[row] > _NO_SPEECH and loop_or_guess):
+            loops = is_loop(text)
+            if is_annotation(text) or (silence[row] > _NO_SPEECH and (loops or sure[row] < _UNSURE)):
                 transcripts[row] = self.nothing(spoken[row])
-            elif is_loop(text):
+            elif loops:
                 alone = {name: tensor[row : row + 1] for name, tensor in inputs.items()}
-                options |= {"max_new_tokens": limits[row], "no_speech_threshold": _NO_SPEECH}
+                options["max_new_tokens"] = limits[row]
                 transcripts[row] = self._sample(alone, spoken[row], len(wave), _TEMPERATURES[1:], **options)
         return transcripts
 
