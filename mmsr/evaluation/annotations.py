@@ -16,7 +16,7 @@ _SOUNDS = r"""
     bing)?\b|weep|whimper|breath|inhal
     exhal|yawn|snor|hum(?:s|ming)\b|whistl|sing(?:s|ing)\b|whisper|mumbl|murmur|crosstalk|chatter
     nois|silen|no\ audio
-    no\ speech|no\ sound|blank\b|inaudib|unintelligib|indistinct|background|speak(?:s|ing)\ in\ 
+    no\ speech|no\ sound|blank\b|inaudib|unintelligib|indistinct|background|speak(?:s|ing)\ in\b
     foreign\ language
     static\b|beep|buzz|click|ring(?:s|ing)\b|knock|footstep|thunder|bark(?:s|ing)\b|pause\b|sounds?\ of\b
     lip\ ?smack|clears?\ throat|clearing\ throat|unk\b|spn\b|sil\b
