@@ -9,6 +9,7 @@ from typing import Any
 from mmsr.evaluation.entries import evaluate_rows
 from mmsr.evaluation.metrics import RationaleMetrics, check_labels, rationale_metrics
 from mmsr.evaluation.rationales import UnicodeTokenizer
+from mmsr.languages import language_code
 from mmsr.records import Prediction, Utterance
 
 
@@ -67,13 +68,13 @@ def constant_rationales(
     groups: dict[tuple[str | None, ...], list[str]] = {}
     for row in train_rows:
         if row.label is not None and row.rationale is not None and row.has("rationale"):
-            groups.setdefault((row.label, row.language), []).append(row.rationale)
+            groups.setdefault((row.label, language_code(row.language)), []).append(row.rationale)
             groups.setdefault((row.label,), []).append(row.rationale)  # in any language
     constants = {key: _most_frequent(rationales) for key, rationales in groups.items()}
     found = []
     for prediction in predictions:
         if constants and (label := prediction.predicted_label) is not None:
-            text = constants.get((label, prediction.language), constants.get((label,), ""))
+            text = constants.get((label, language_code(prediction.language)), constants.get((label,), ""))
             found.append(replace(prediction, predicted_rationale=text))
     return found
 

@@ -31,6 +31,7 @@ from mmsr.evaluation.significance import (
     seed_interval,
     seed_values,
 )
+from mmsr.languages import language_code
 from mmsr.records import Prediction
 
 LEVEL = 0.05
@@ -502,6 +503,8 @@ def _clusters(
         return None, "rows"
     name = column or "speaker"
     values = [cluster_of.get(row.id) if cluster_of is not None else row.to_row().get(name) for row in rows]
+    if name == "language" and cluster_of is None:
+        values = [language_code(value) for value in values]
     lacking = [row.id for row, value in zip(rows, values, strict=True) if not value]
     if column is None and (lacking or len(set(values)) <= CLUSTERS_ABOVE):
         return None, "rows"

@@ -19,6 +19,7 @@ from mmsr.evaluation.metrics import (
 )
 from mmsr.evaluation.rationales import Texts
 from mmsr.evaluation.significance import bootstrap
+from mmsr.languages import language_code
 from mmsr.records import Prediction, Utterance
 
 RESAMPLES = 1000
@@ -34,8 +35,9 @@ def evaluate_rows(
     `n_rationale` those with a reference rationale, behind the metrics of rationales (none where the model
     writes no rationales; a rationale of None counts as an empty text). `confusion` is {true: {predicted:
     count}}. `interval` holds 95 % intervals (see `bootstrap_intervals`) over what `interval_over` says; a
-    single row has neither. `by_language` and `by_kind` hold the same for each value, rows without one under
-    "unknown". `rationales` computes the metrics of rationales.
+    single row has neither. `by_language` and `by_kind` hold the same for each language (by its code, however
+    rows write it) and each kind, rows without one under "unknown". `rationales` computes the metrics of
+    rationales.
 
     Raises:
         ValueError: A label is not in `labels`; names the row.
@@ -44,11 +46,14 @@ def evaluate_rows(
     check_labels(((row.id, row.predicted_label) for row in rows), field="predicted_label", labels=labels)
     writes = any(row.predicted_rationale is not None for row in rows)
     entry = _entry(rows, labels, writes=writes, rationales=rationales)
-    for key, field in (("by_language", "language"), ("by_kind", "kind")):
-        if any(getattr(row, field) is not None for row in rows):
+    for key, of_rows in (
+        ("by_language", [language_code(row.language) for row in rows]),
+        ("by_kind", [row.kind for row in rows]),
+    ):
+        if any(value is not None for value in of_rows):
             groups: dict[str, list[Prediction]] = {}
-            for row in rows:
-                groups.setdefault(getattr(row, field) or "unknown", []).append(row)
+            for row, value in zip(rows, of_rows, strict=True):
+                groups.setdefault(value or "unknown", []).append(row)
             entry[key] = {
                 value: _entry(groups[value], labels, writes=writes, rationales=rationales)
                 for value in sorted(groups)

@@ -4,33 +4,66 @@
 
 A rate is that of the corpus, all edits by all reference words: not the mean over rows.
 
-Texts are normalised as by Whisper's authors, with the normalisers in transformers: case, punctuation and text
-in brackets do not count, and English contractions and numbers in words are unified ("it's five" is "it is
-5"). These still count as errors: British against American spelling, numbers in words against digits in other
-languages, simplified against traditional Chinese.
+Texts are normalised as by Whisper's authors: case and punctuation do not count, hyphens and apostrophes part
+words, and English contractions and numbers in words are unified ("it's five" is "it is 5"; transformers'
+normaliser). Otherwise than theirs:
+
+- Marks are part of their letters (Hindi vowels, Arabic harakat, tones); Whisper's takes them for punctuation.
+- One apostrophe, digit or grouped number is as good as another: ’ and ', ٣ and 3, 1.000 and 1000. Joiners,
+  soft hyphens and the like do not count. Letters are folded: ß is ss, and Turkish has its own i.
+- Text in square or angle brackets does not count, in others only the names of sounds: "(coughs)".
+
+These still count as errors: British against American spelling, numbers in words against digits in other
+languages, simplified against traditional Chinese, a text with harakat or niqqud against one without.
 """
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
+import regex  # type: ignore[import-untyped, unused-ignore]
+
+from mmsr.evaluation.annotations import annotation_spans, cut_out
 from mmsr.languages import UNSPACED, language_code
 
 _EDITS = ("substitutions", "deletions", "insertions")
 
+# What people and programs write for an apostrophe, as ASCII's; letters and marks among them, such as the
+# ʻokina. A zero-width space parts words; a tatweel only widens them.
+_ALIKE = {ord(written): "'" for written in "’‘‛ʼʻʽʹʾʿ′´`＇ꞌ"} | {0x200B: " ", 0x0640: ""}
+_SPACING_MARK = regex.compile(r"\p{Sk}")  # a mark without a letter, which NFKC would put on the space
+_INVISIBLE = regex.compile(r"\p{Default_Ignorable_Code_Point}|\p{Me}")
+_PUNCTUATION = regex.compile(r"[\p{P}\p{S}]\p{M}*")
+_BRACKETS = re.compile(r"[][<>(){}]")
+_MARKED = regex.compile(
+    r"[^\p{Script=Latin}\p{Script=Common}\p{Script=Inherited}]\p{M}"
+)  # what Whisper's English would cut
+_DOTLESS = ("tr", "az", "crh", "gag")  # languages where I is the capital of ı
+_DIGIT = regex.compile(r"\p{Nd}")
+# 1.000.000, 1 000 000, 1'000'000 and India's 1,00,000. A part after a comma of three digits is none.
+_SEPARATORS = re.compile(r"[.,' \u00a0\u2009\u202f]")
+_GROUPED = re.compile(
+    r"(?<![\d.,'])[1-9]\d{0,2}(?:([.,' \u2009\u202f\u00a0])\d{3})(?:\1\d{3})*(?![.,' ]?\d)"
+    r"|(?<![\d.,'])[1-9]\d?(?:,\d{2})+,\d{3}(?![.,']?\d)"
+)
+
 
 def word_error_rate(
-    references: Sequence[str], hypotheses: Sequence[str], languages: Sequence[str | None] | None = None
+    references: Sequence[str] | str,
+    hypotheses: Sequence[str] | str,
+    languages: Sequence[str | None] | str | None = None,
 ) -> dict[str, Any]:
     """Returns error rates over a corpus.
 
     Args:
-        references: Human transcripts.
-        hypotheses: The recogniser's transcripts; an empty one is all deletions.
-        languages: Language of each row, a code (`en`, `zh-CN`) or a name; None where it is unknown.
+        references: Human transcripts, or a single one.
+        hypotheses: The recogniser's transcripts, as many; an empty one is all deletions.
+        languages: Language of each row, or of all, as a code (`en`, `zh-CN`) or a name; None if unknown.
 
     Returns:
         `n`, `wer`, `words` (in the references), `substitutions`, `deletions`, `insertions` (of words), `cer`,
@@ -41,7 +74,11 @@ def word_error_rate(
     Raises:
         ValueError: The lengths differ.
     """
-    languages = [None] * len(references) if languages is None else languages
+    references, hypotheses = (
+        [texts] if isinstance(texts, str) else texts for texts in (references, hypotheses)
+    )
+    if languages is None or isinstance(languages, str):
+        languages = [languages] * len(references)
     if not len(references) == len(hypotheses) == len(languages):
         raise ValueError(
             f"{len(references)} references, {len(hypotheses)} hypotheses and {len(languages)} languages;"
@@ -87,10 +124,16 @@ def markdown_table(rates: Mapping[str, Any]) -> str:
 
 
 def normalise(text: str, language: str | None) -> str:
-    """Returns text normalised as by Whisper, without spaces in a language that is written without."""
+    """Returns a text as error rates read it, without spaces in a language that is written without."""
     code = language_code(language)
-    plain = " ".join(_normaliser(english=code == "en")(text).split())
-    return plain.replace(" ", "") if code in UNSPACED else plain
+    plain = _one_writing(text, code)
+    if code == "en" and not _MARKED.search(plain):
+        plain = _english()(plain)
+    else:
+        plain = _GROUPED.sub(lambda match: _SEPARATORS.sub("", match[0]), plain)
+        plain = _PUNCTUATION.sub(" ", plain)
+    words = [word for word in plain.split() if any(map(str.isalnum, word))]
+    return ("" if code in UNSPACED else " ").join(words)
 
 
 def units(text: str, language: str | None) -> list[str]:
@@ -100,10 +143,24 @@ def units(text: str, language: str | None) -> list[str]:
 
 
 @cache
-def _normaliser(*, english: bool) -> Any:
-    from transformers.models.whisper.english_normalizer import BasicTextNormalizer, EnglishTextNormalizer
+def _english() -> Any:
+    from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
 
-    return EnglishTextNormalizer({}) if english else BasicTextNormalizer()
+    return EnglishTextNormalizer({})
+
+
+def _one_writing(text: str, code: str | None) -> str:
+    """The text without annotations, with one writing of each letter, digit and apostrophe.
+
+    Marks stay with their letters. What is not seen goes: joiners, soft hyphens, marks of direction.
+    """
+    text = _SPACING_MARK.sub(" ", text.translate(_ALIKE))
+    if code in _DOTLESS:
+        text = text.replace("I\u0307", "i").translate({ord("I"): "ı", ord("İ"): "i"})
+    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    text = _INVISIBLE.sub("", text.replace("i\u0307", "i"))  # the dot is left of İ, in lower case
+    text = _BRACKETS.sub(" ", cut_out(text, annotation_spans(text)))
+    return _DIGIT.sub(lambda match: str(unicodedata.decimal(match[0])), text)
 
 
 def _counts(pairs: Sequence[tuple[str, str]], *, spaced: bool) -> Counter[str]:

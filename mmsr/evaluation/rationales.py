@@ -16,32 +16,41 @@ from typing import Any
 
 import numpy as np
 
-from mmsr.languages import language_code
+from mmsr.languages import CHINESE, UNSPACED, language_code
 
 ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 BERTSCORE = ("bertscore_precision", "bertscore_recall", "bertscore_f1")
-# sacrebleu's tokenisers by language. `zh` is `13a` that splits Chinese characters, so it also serves unknown
-# languages. ja-mecab would need MeCab, and flores101 a download.
-BLEU_TOKENIZERS = {"zh": "zh", "yue": "zh", "ja": "char", None: "zh"}
+# sacrebleu's tokenisers by language: `char` where words are written without spaces, `13a` elsewhere. `zh` is
+# `13a` that splits Chinese characters, so it also serves unknown languages. ja-mecab would need MeCab, and
+# flores101 a download.
+BLEU_TOKENIZERS: dict[str | None, str] = {
+    **dict.fromkeys(UNSPACED, "char"),
+    **dict.fromkeys(CHINESE, "zh"),
+    None: "zh",
+}
 
 BertScore = Callable[[Sequence[str], Sequence[str]], np.ndarray]
 """Returns precision, recall and F1 of pairs of references and hypotheses, `[n, 3]`."""
 
 
 class UnicodeTokenizer:
-    """Splits text into case-folded Unicode words, and Chinese and Japanese script into characters.
+    """Splits text into case-folded Unicode words, and scripts written without spaces into characters.
 
-    Combining marks stay with their letter. Has the interface of `rouge_score.tokenizers.Tokenizer`.
+    Combining marks stay with their letter, and every kind of apostrophe parts words. Joiners, soft hyphens
+    and the like within a word do not count, nor does the width of letters and digits. Has the interface of
+    `rouge_score.tokenizers.Tokenizer`.
     """
 
     def tokenize(self, text: str) -> list[str]:
         """Returns the tokens of `text` in order."""
-        return _token().findall(_nfc(_nfc(text).casefold()))
+        words, invisible = _patterns()
+        found = words.findall(_nfc(_nfc(text).casefold()))
+        return [unicodedata.normalize("NFKC", invisible.sub("", word)) for word in found]
 
 
 def word_spans(text: str) -> list[tuple[int, int]]:
     """Returns the words of a text as (start, end) characters; those of `UnicodeTokenizer` for text in NFC."""
-    return [match.span() for match in _token().finditer(text)]
+    return [match.span() for match in _patterns()[0].finditer(text)]
 
 
 @dataclass(eq=False)
@@ -51,7 +60,7 @@ class Texts:
     Attributes:
         references: `[n]`.
         hypotheses: `[n]`; empty where the model wrote no rationale.
-        languages: Code of each row's language, such as `vi` or `zh-CN`; None where unknown.
+        languages: Each row's language, a code or a name; None where unknown.
         training: Rationales of the training rows.
         bertscore: Such as a `bertscore.BertScorer`.
 
@@ -121,8 +130,8 @@ def bleu(
 ) -> float:
     """Returns sacrebleu's BLEU of the corpus, from 0 to 1, with case and exponential smoothing.
 
-    Each row has the tokeniser of its language: `zh` for Chinese, `char` for Japanese, else `13a`. BLEU is 0
-    where no hypothesis has four tokens.
+    Each row has the tokeniser of its language: `zh` for Chinese, `char` for others without spaces between
+    words (Japanese, Thai ...), else `13a`. BLEU is 0 where no hypothesis has four tokens.
     """
     from sacrebleu.metrics import BLEU
 
@@ -172,13 +181,24 @@ def _bleu_tokenizer(language: str | None) -> Callable[[str], str]:
 
 
 @cache
-def _token() -> Any:
-    """The pattern of a token; regex comes with the extra `report`, which training does not need."""
+def _patterns() -> tuple[Any, Any]:
+    """Patterns of a word, and of what is not seen within it; regex comes with the extra `report`."""
     import regex  # type: ignore[import-untyped, unused-ignore]
 
-    characters = r"\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}"
-    pattern = rf"[{characters}]\p{{M}}*|[[\p{{L}}\p{{M}}\p{{N}}_]--[{characters}]]+"
-    return regex.compile(pattern, regex.VERSION1)
+    east = r"\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}"
+    south = r"\p{Script=Thai}\p{Script=Lao}\p{Script=Khmer}\p{Script=Myanmar}\p{Script=Tibetan}"
+    unspaced = rf"[{east}[\p{{L}}&&[{south}]]]"
+    # Of the marks, those that are not seen and those that enclose a letter are none of its own.
+    invisible = r"[\p{Default_Ignorable_Code_Point}--[\u200b\p{L}]]"
+    mark = rf"[\p{{M}}--\p{{Me}}--{invisible}]"
+    apostrophes = r"[\u02b9\u02bb\u02bc\u02bd\u02be\u02bf\ua78c]"
+    letter = rf"[[\p{{L}}\p{{M}}\p{{N}}_]--\p{{Me}}--{invisible}--{unspaced}--{apostrophes}]"
+    return (
+        regex.compile(
+            rf"{unspaced}(?:{invisible}*{mark})*|{letter}+(?:{invisible}+{letter}+)*", regex.VERSION1
+        ),
+        regex.compile(invisible, regex.VERSION1),
+    )
 
 
 def _clean(text: str) -> str:

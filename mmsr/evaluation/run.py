@@ -21,6 +21,7 @@ from mmsr.evaluation.provenance import Provenance
 from mmsr.evaluation.rationales import BertScore
 from mmsr.evaluation.slices import LEAST, Attributes, slice_metrics
 from mmsr.files import write_file
+from mmsr.languages import language_code
 from mmsr.records import Answer, Predict, Prediction, Progress, Utterance
 
 CONDITIONS: dict[str, tuple[str | None, str | None]] = {  # fields of an utterance used as audio and as text
@@ -198,7 +199,7 @@ def shuffle(languages: Sequence[str | None], *, seed: int) -> list[int]:
         raise ValueError("audio can only be shuffled between two rows or more")
     groups: dict[str | None, list[int]] = {}
     for i, language in enumerate(languages):
-        groups.setdefault(language, []).append(i)
+        groups.setdefault(language_code(language), []).append(i)
     cycles = [group for group in groups.values() if len(group) > 1]
     alone = [group[0] for group in groups.values() if len(group) == 1]
     if len(alone) == 1:

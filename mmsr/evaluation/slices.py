@@ -15,6 +15,7 @@ import numpy as np
 
 from mmsr.evaluation.entries import interval_fields, label_pairs
 from mmsr.evaluation.metrics import sentiment_metrics
+from mmsr.languages import language_code
 from mmsr.records import Prediction
 
 LEAST = 30  # rows that a slice needs to be called the worst
@@ -56,6 +57,7 @@ def slice_metrics(
     rows = [row for row in rows if row.label is not None and row.predicted_label is not None]
     members: dict[tuple[str, str], list[int]] = {}
     given: dict[str, Any] = {field: {row.id: getattr(row, field) for row in rows} for field in FIELDS}
+    given["language"] = {row.id: language_code(row.language) for row in rows}
     given |= attributes or {}
     for attribute, values in given.items():
         of_rows = [values.get(row.id) for row in rows]

@@ -20,7 +20,8 @@ from transformers.pipelines import AutomaticSpeechRecognitionPipeline
 from transformers.utils import logging as transformers_logging
 
 from mmsr.data.features.store import encoder_fingerprint
-from mmsr.languages import language_code
+from mmsr.languages import UNDETERMINED, language_code
+from mmsr.speech.cleaning import cleaned
 from mmsr.speech.decoder import RATE, CtcDecoder, Decoder, Seq2SeqDecoder, Timestamps, Transcript
 from mmsr.speech.whisper import WhisperDecoder
 
@@ -40,7 +41,8 @@ class Transcriber:
 
     It takes Whisper, other encoder-decoders (Moonshine, Speech2Text ...) and CTC models (wav2vec2, HuBERT,
     MMS with its adapters ...) of transformers. Batches hold rows of similar length. A row's text does not
-    depend on the others: if padding would change it, rows run one at a time. The text of silence is empty.
+    depend on the others: if padding would change it, rows run one at a time. The text of silence is empty,
+    and annotations ("[BLANK_AUDIO]") and loops are no words (see `mmsr.speech.cleaning`).
 
     Args:
         model: Folder or Hub id of a recogniser.
@@ -141,17 +143,17 @@ class Transcriber:
             waves = [samples[row] for row in rows]
             with torch.inference_mode(), _quiet():
                 decoded = self._decoder.decode(waves, [codes[row] for row in rows])
-            transcripts.update(zip(rows, decoded, strict=True))
+            transcripts.update(zip(rows, map(cleaned, decoded), strict=True))
         return [transcripts[row] for row in range(len(samples))]
 
     def check_language(self, language: str | None) -> str | None:
-        """The model's code of a language; None if none is given, or the model takes none.
+        """The model's code of a language; None if none is given, or `und`, or the model takes none.
 
         Raises:
             ValueError: The model does not know the language.
         """
         known = self._decoder.languages
-        if language is None or not known:
+        if language is None or not known or language_code(language) == UNDETERMINED:
             return None
         if language in known:
             return language

@@ -28,6 +28,7 @@ from mmsr.data.manifest.tables import ENDINGS, check_table, check_table_output, 
 from mmsr.evaluation.error_rates import word_error_rate
 from mmsr.files import Journal, check_output, write_file
 from mmsr.records import Progress
+from mmsr.speech.cleaning import cleaned
 from mmsr.speech.decoder import RATE, Chunk, Transcript
 from mmsr.speech.recogniser import Transcriber
 
@@ -222,7 +223,7 @@ def _transcribe(
     def read(entry: dict[str, Any]) -> None:
         key, chunks = entry.pop("key"), entry.pop("chunks")
         timed = None if chunks is None else tuple(Chunk(**chunk) for chunk in chunks)
-        known[key] = Transcript(**entry, chunks=timed)
+        known[key] = cleaned(Transcript(**entry, chunks=timed))
 
     journals = [
         out.with_name(f"{name}.journal.jsonl") for name in (out.name, *(out.stem + e for e in ENDINGS))

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import re
-import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
+from mmsr.speech.cleaning import has_words, is_annotation, is_loop
 from mmsr.speech.decoder import Seq2SeqDecoder, Transcript
 
-# Whisper's own thresholds (Radford et al. 2022, section 4.5): a text that compresses better than `_LOOP` is a
-# loop; a row whose probability of no speech is above `_NO_SPEECH`, and whose mean log probability is below
-# `_UNSURE`, is silence.
-_LOOP = 2.4
+# Whisper's own thresholds (Radford et al. 2022, section 4.5): a row whose probability of no speech is above
+# `_NO_SPEECH`, and whose mean log probability is below `_UNSURE`, is silence. So is one whose text is a loop.
 _NO_SPEECH = 0.6
 _UNSURE = -1.0
-# Its texts for other sounds: "[BLANK_AUDIO]", "(gentle music)".
-_ANNOTATION = re.compile(r"[\[(][^\])]*[\])]")
 _TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-# `_LOOP` for transformers, which compresses token numbers instead of letters
+# The ratio of a loop for transformers, which compresses token numbers instead of letters
 _LOOP_OF_TOKENS = 1.35
 
 
 class WhisperDecoder(Seq2SeqDecoder):
     """Up to 30 s at once, longer audio by Whisper's own long-form algorithm.
 
-    Loops are decoded again at rising temperatures (seeded), and text of silence is removed.
+    Loops are decoded again at rising temperatures (seeded), and text of silence is removed, as are segments
+    of long audio that are an annotation, or a loop still.
     """
 
     accepted_timestamps = ("none", "segment", "word")
@@ -83,10 +79,11 @@ class WhisperDecoder(Seq2SeqDecoder):
             times = answer["token_timestamps"][row, kept] if self.timestamps == "word" else None
             tokens = answer["sequences"][row, kept]
             transcripts.append(self._transcript(tokens, spoken[row], len(wave), times=times))
-            no_words = sure[row] < _UNSURE or _ANNOTATION.fullmatch(transcripts[row].text)
-            if silence[row] > _NO_SPEECH and no_words:
+            text = transcripts[row].text
+            loops = is_loop(text)
+            if is_annotation(text) or (silence[row] > _NO_SPEECH and (loops or sure[row] < _UNSURE)):
                 transcripts[row] = self.nothing(spoken[row])
-            elif is_loop(transcripts[row].text):
+            elif loops:
                 alone = {name: tensor[row : row + 1] for name, tensor in inputs.items()}
                 options["max_new_tokens"] = limits[row]
                 transcripts[row] = self._sample(alone, spoken[row], len(wave), _TEMPERATURES[1:], **options)
@@ -120,19 +117,20 @@ class WhisperDecoder(Seq2SeqDecoder):
                 condition_on_prev_tokens=False,
                 return_segments=True,
             )
-        segments = answer["segments"][0]
-        if not segments:
+        texts = [
+            self.pipe.tokenizer.decode(segment["tokens"], skip_special_tokens=True)
+            for segment in answer["segments"][0]
+        ]
+        said = [pair for pair in zip(answer["segments"][0], texts, strict=True) if has_words(pair[1])]
+        if not said:
             return self.nothing(code)
-        tokens = torch.cat([segment["tokens"] for segment in segments])
         if self.timestamps == "word":
-            times = torch.cat([segment["token_timestamps"] for segment in segments])
-            return self._transcript(tokens, code, length, times=times)
+            tokens = torch.cat([segment["tokens"] for segment, _ in said])
+            times = [s["token_timestamps"].clamp(float(s["start"]), float(s["end"])) for s, _ in said]
+            return self._transcript(tokens, code, length, times=torch.cat(times))
         chunks = [
-            {
-                "text": self.pipe.tokenizer.decode(segment["tokens"], skip_special_tokens=True),
-                "timestamp": (float(segment["start"]), float(segment["end"])),
-            }
-            for segment in segments
+            {"text": text, "timestamp": (float(segment["start"]), float(segment["end"]))}
+            for segment, text in said
         ]
         text = "".join(chunk["text"] for chunk in chunks)
         return self._from_pipeline({"text": text, "chunks": chunks}, code, length)
@@ -172,9 +170,3 @@ class WhisperDecoder(Seq2SeqDecoder):
         real = end.cumsum(-1) - end.long() == 0  # up to the first end token
         real &= torch.arange(steps, device=real.device) < torch.tensor(limits, device=real.device)[:, None]
         return ((chosen * real).sum(-1) / real.sum(-1)).tolist()
-
-
-def is_loop(text: str) -> bool:
-    """Whether a text repeats itself."""
-    content = text.encode()
-    return len(content) / len(zlib.compress(content)) > _LOOP

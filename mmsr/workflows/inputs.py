@@ -18,6 +18,7 @@ from mmsr.evaluation.provenance import Provenance
 from mmsr.inference.loading import load_pipeline
 from mmsr.inference.packaged import checkpoint, is_packaged
 from mmsr.inference.pipeline import SentimentReasoningPipeline
+from mmsr.languages import language_code
 from mmsr.records import Utterance
 from mmsr.workflows.settings import Rows
 
@@ -123,7 +124,7 @@ def spread(rows: Sequence[Utterance], count: int) -> list[Utterance]:
     groups: dict[tuple[bool, str | None], list[Utterance]] = {}
     for row in rows:
         if row.audio or row.text:
-            groups.setdefault((row.language != "en", row.kind), []).append(row)
+            groups.setdefault((language_code(row.language) != "en", row.kind), []).append(row)
     ordered = [groups[key] for key in sorted(groups, key=str)]
     turns = (group[turn] for turn in range(len(rows)) for group in ordered if turn < len(group))
     return [row for row, _ in zip(turns, range(count), strict=False)]

@@ -90,3 +90,10 @@ def test_a_training_label_outside_the_set_names_its_row(utterance, unseen) -> No
         ValueError, match="row 't1': label 'sad' is not one of 'negative', 'neutral', 'positive'"
     ):
         baselines([utterance("t1", label="sad")], unseen, labels=LABELS)
+
+
+def test_a_constant_rationale_is_of_the_language_however_it_is_written(train, unseen) -> None:
+    train = [replace(row, language={"vi": "Vietnamese"}.get(row.language, "eng")) for row in train]
+    assert baselines(train, unseen, labels=LABELS)["constant_rationale_oracle"][
+        "rationale_exact"
+    ] == pytest.approx(2 / 3)

@@ -101,3 +101,21 @@ def test_speakers_who_are_right_or_wrong_as_a_whole_widen_the_interval() -> None
     (low, high) = bootstrap_intervals(gold, predicted)["accuracy"]
     (wide_low, wide_high) = bootstrap_intervals(gold, predicted, speakers=speakers)["accuracy"]
     assert wide_high - wide_low > 2.5 * (high - low)
+
+
+def test_rows_are_grouped_by_language_however_it_is_written(prediction) -> None:
+    written = ["zh", "cmn", "zho_Hans", "Chinese", "中文", "vie", "Vietnamese", "clinic A", None]
+    rows = [
+        prediction(
+            str(place), language=language, rationale="语气很失望。", predicted_rationale="语气很失望。"
+        )
+        for place, language in enumerate(written)
+    ]
+    groups = evaluate_rows(rows, LABELS)["by_language"]
+    assert {name: entry["n"] for name, entry in groups.items()} == {
+        "clinic a": 1,
+        "unknown": 1,
+        "vi": 2,
+        "zh": 5,
+    }
+    assert [groups["zh"][metric] for metric in ("bleu", "rouge1")] == pytest.approx([1, 1])

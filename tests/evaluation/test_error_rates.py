@@ -1,5 +1,7 @@
 """Error rates: what counts as an error in which language, and sums over a corpus."""
 
+import unicodedata
+
 import pytest
 
 from mmsr.evaluation.error_rates import edits, markdown_table, normalise, units, word_error_rate
@@ -35,6 +37,85 @@ def test_writing_is_no_error(language, reference, hypothesis):
     assert rates["cer"] == 0 and rates["wer"] in (0, None)
 
 
+@pytest.mark.parametrize(
+    ("language", "reference", "hypothesis"),
+    [
+        ("hi", "कि", "की"),
+        ("en", "कि", "की"),  # also in a row of another language
+        (None, "कि", "की"),
+        ("ta", "தமிழ்", "தமிழ"),
+        ("ar", "كَتَبَ", "كُتِبَ"),
+        ("he", "סֵפֶר", "סַפָּר"),
+        ("th", "สวัสดี", "สวัสด"),
+        ("km", "ខ្មែរ", "ខ្មរ"),
+        ("my", "မြန်မာ", "မန်မာ"),
+        ("lo", "ລາວ", "ລ້າວ"),
+        ("vi", unicodedata.normalize("NFD", "má"), unicodedata.normalize("NFD", "mà")),
+        ("tr", "ılık", "ilik"),
+    ],
+)
+def test_marks_are_part_of_their_letters(language, reference, hypothesis):
+    rates = word_error_rate([reference], [hypothesis], [language])
+    assert rates["cer"] > 0 and rates["wer"] in (1, None)
+    assert (rates["wer"] is None) == (language in ("th", "km", "my", "lo"))
+
+
+@pytest.mark.parametrize(
+    ("language", "reference", "hypothesis"),
+    [
+        ("en", "It’s the ‘Queen’s’ “best”", "it's the 'queen's' \"best\""),
+        *(("fr", f"l{mark}été", "l'été") for mark in "’‘ʼ`´′＇"),
+        ("uk", "мʼята", "м’ята"),
+        ("haw", "Hawaiʻi", "hawai'i"),
+        ("de", "„Guten Tag“ — sagte er", '"guten Tag" - sagte er'),
+        ("de", "E‑Mail-Adresse", "e mail adresse"),
+        ("de", "Straße", "STRASSE"),
+        ("tr", "İstanbul ve ISPARTA", "istanbul ve ısparta"),
+        ("el", "ΟΔΟΣ", "οδος"),
+        ("ja", "ＡＢＣ１２ｶﾞ", "abc12ガ"),
+        ("de", "\ufeffSprech\u00adstunde\u200e", "sprechstunde"),
+        ("te", "క్ష\u200c", "క్ష"),
+        ("fa", "می\u200cخواهم", "میخواهم"),
+        ("km", "ខ្ញុំ\u200bឈឺ", "ខ្ញុំឈឺ"),
+        ("ar", "كـــتاب", "كتاب"),
+        ("ar", "٢٥", "25"),
+        ("hi", "२५", "25"),
+        ("de", "1.000.000 Euro", "1000000 euro"),
+        ("fr", "10\u202f000 euros", "10 000 euros"),
+        ("de", "1’000", "1000"),
+        ("hi", "1,00,000", "100000"),
+        ("de", "1,5", "1.5"),
+        ("de", "12.03.2024", "12 03 2024"),
+        ("de", "a ❤️ b …", "a b"),
+        ("en", "I took (two) pills", "i took two pills"),
+        ("de", "Ja. (hustet) [Geräusch] <unk> Nein *lacht*", "ja nein"),
+        ("zh", "（笑）您好【音乐】", "您好"),
+    ],
+)
+def test_another_writing_is_no_error(language, reference, hypothesis):
+    rates = word_error_rate([reference], [hypothesis], [language])
+    assert rates["cer"] == 0 and rates["wer"] in (0, None)
+
+
+@pytest.mark.parametrize("text", ["...", "- ? !", "“ ”", "€ .", "’", "❤️", "♪♪", "\u200d\ufeff", ""])
+@pytest.mark.parametrize("language", ["en", "de", "zh", None])
+def test_punctuation_alone_is_no_word(language, text):
+    assert normalise(text, language) == "" and units(text, language) == []
+    rates = word_error_rate([text], ["a"], [language])
+    assert rates["words"] == 0 and rates["wer"] is None
+
+
+def test_numbers_that_are_no_groups_stay_apart():
+    assert normalise("0,125 und 192.168.1.1 und 2020 300", "de") == "0 125 und 192 168 1 1 und 2020 300"
+
+
+def test_one_text_is_one_row():
+    assert word_error_rate("कि", "की")["wer"] == 1
+    rates = word_error_rate("Wie geht’s", "wie geht's", "German")
+    assert (rates["n"], rates["wer"], list(rates["by_language"])) == (1, 0, ["de"])
+    assert word_error_rate(["ja", "nein"], ["ja", "nein"], "deu")["by_language"].keys() == {"de"}
+
+
 def test_accents_and_digits_are_errors_outside_english():
     assert word_error_rate(["má"], ["ma"], ["vi"])["wer"] == 1
     assert word_error_rate(["fünf"], ["5"], ["de"])["wer"] == 1
@@ -52,8 +133,8 @@ def test_unspaced_languages_have_a_cer_alone():
 
 
 def test_a_language_is_one_however_it_is_written():
-    written = ["zh", "zho", "cmn", "zho_Hans", "zh-CN", "Chinese"]
-    rates = word_error_rate(["您好医生"] * 6, ["您号医生"] * 6, written)
+    written = ["zh", "zho", "cmn", "zho_Hans", "zh-CN", "Chinese", "中文"]
+    rates = word_error_rate(["您好医生"] * 7, ["您号医生"] * 7, written)
     assert list(rates["by_language"]) == ["zh"] and rates["wer"] is None
     assert rates["cer"] == pytest.approx(1 / 4)
 

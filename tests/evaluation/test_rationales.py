@@ -27,6 +27,14 @@ def test_lengths_that_differ_raise() -> None:
         ("Die Straße, l'été", ["die", "strasse", "l", "été"]),
         ("हिन्दी में", ["हिन्दी", "में"]),
         ("한국어 음성", ["한국어", "음성"]),
+        ("l'été l’été lʼété", ["l", "été"] * 3),
+        ("สวัสดี ครับ", ["ส", "วั", "ส", "ดี", "ค", "รั", "บ"]),
+        ("ខ្ញុំឈឺ", ["ខ្", "ញុំ", "ឈឺ"]),
+        ("မြန်မာ ๑๒", ["မြ", "န်", "မာ", "๑๒"]),
+        ("क्\u200dष می\u200cخواهم", ["क्ष", "میخواهم"]),
+        ("\ufeffSprech\u00adstunde", ["sprechstunde"]),
+        ("ＡＢＣ １２", ["abc", "12"]),
+        ("❤️ 葛󠄀", ["葛"]),
         ("… !", []),
     ],
 )
@@ -83,7 +91,7 @@ def test_bleu_is_sacrebleus_of_the_corpus() -> None:
     assert rationale_metrics(references, hypotheses)["bleu"] == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("language", ["zh", "ZH_cn", "zho_Hans", "cmn", "Chinese", None])
+@pytest.mark.parametrize("language", ["zh", "ZH_cn", "zho_Hans", "zho", "cmn", "Chinese", "中文", None])
 def test_bleu_of_chinese_is_over_characters(language: str | None) -> None:
     references, hypotheses = ["病人的语气很失望", "医生说得很清楚"], ["病人的语气很高兴", "医生说得很清楚"]
     expected = BLEU(tokenize="zh").corpus_score(hypotheses, [references]).score / 100
@@ -150,3 +158,22 @@ def test_scores_of_rows_average_to_the_metric_but_where_that_is_of_the_corpus() 
     corpus = {name for name, scores in rows.items() if metrics[name] != pytest.approx(scores.mean())}
     assert corpus == {"chrf"}
     assert set(metrics) - set(rows) == {"bleu", "distinct1", "distinct2", "length_gold"}
+
+
+@pytest.mark.parametrize(
+    ("text", "languages"),
+    [
+        (
+            "病人的语气很失望",
+            ["zh", "zho", "cmn", "zho_Hans", "Chinese", "zh-CN", "zh_CN.UTF-8", "yue", None],
+        ),
+        ("ひどい風邪です", ["ja", "jpn", "Japanese", "日本語"]),
+        ("สวัสดีครับ", ["th", "tha", "Thai"]),
+        ("ខ្ញុំឈឺខ្លាំង", ["km", "khm", "Khmer"]),
+        ("l’été est très chaud", ["fr", "fre", "Français"]),
+    ],
+)
+def test_bleu_of_equal_texts_is_one_in_every_code(text: str, languages: list[str | None]) -> None:
+    assert [bleu([text], [text], languages=[language]) for language in languages] == pytest.approx(
+        [1.0] * len(languages)
+    )

@@ -233,3 +233,9 @@ def test_a_figure_that_is_no_number_leaves_no_file(tmp_path: Path) -> None:
 def test_extra_may_not_replace_what_the_contract_names(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"extra may not repeat the keys \['seed'\]"):
         write_run(tmp_path, {"test": {}}, [], provenance=RUN, extra={"seed": 1})
+
+
+def test_audio_is_shuffled_within_a_language_however_it_is_written() -> None:
+    languages = ["zh", "vi", "Chinese", "vie", "cmn", "Tiếng Việt"]
+    for seed in range(20):
+        assert {donor % 2 for donor in shuffle(languages, seed=seed)[::2]} == {0}

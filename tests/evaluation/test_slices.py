@@ -96,3 +96,12 @@ def test_too_few_rows_have_no_worst_slice():
     assert worst_slice_line(None) == "no worst slice: fewer than two slices have 30 rows"
     with pytest.raises(ValueError, match="least is 1; accepted: 2 rows or more"):
         slice_metrics(rows, LABELS, least=1)
+
+
+def test_a_language_is_one_slice_however_it_is_written():
+    rows = [
+        replace(row, language=("en", "English", "eng", "fr")[i % 4])
+        for i, row in enumerate(answers(np.arange(80) % 5 == 0))
+    ]
+    slices = slice_metrics(rows, LABELS)["slices"]["language"]
+    assert {name: entry["n"] for name, entry in slices.items()} == {"en": 60, "fr": 20}

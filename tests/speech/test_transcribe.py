@@ -73,6 +73,19 @@ def test_error_rates_are_those_of_the_rows_with_a_transcript(folder, ctc, tmp_pa
     assert "8 utterances transcribed, 1 known" in answer.err
 
 
+def test_a_journal_of_before_is_read_without_annotations_and_loops(folder, ctc, tmp_path):
+    out, transcriber = tmp_path / "a.csv", Transcriber(ctc, dtype="float32")
+    transcribe_manifest(folder / "m.csv", transcriber, out)
+    journal = tmp_path / "a.csv.journal.jsonl"
+    texts = ["[BLANK_AUDIO]", "thank you. " * 20, "Yes (coughs) I do", *["words"] * 5]
+    entries = [json.loads(line) for line in journal.read_text().splitlines()]
+    lines = [json.dumps(entry | {"text": text}) for entry, text in zip(entries, texts, strict=True)]
+    journal.write_text("".join(f"{line}\n" for line in lines))
+    again = transcribe_manifest(folder / "m.csv", transcriber, out)
+    assert again.transcribed == 0
+    assert sorted({row["asr_text"] for row in again.rows}) == ["", "Yes I do", "words"]
+
+
 def test_a_choice_of_rows_leaves_the_others_as_they_are(folder, ctc, tmp_path):
     source = tmp_path / "old.csv"
     table = (folder / "m.csv").read_text().replace("audio/", f"{folder}/audio/").splitlines()

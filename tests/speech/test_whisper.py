@@ -6,7 +6,6 @@ import pytest
 from mmsr.data.manifest.manifest import load_manifest
 from mmsr.speech.decoder import RATE
 from mmsr.speech.recogniser import Transcriber
-from mmsr.speech.whisper import is_loop
 
 pytest.importorskip("jiwer", reason="error rates need jiwer: pip install 'mmsr[asr]'")
 
@@ -21,13 +20,11 @@ def test_whisper_is_told_the_language_or_finds_it(whisper, waves):
     assert told[2] == told[("en", "vi").index(told[2].language)]
     written = ("Vietnamese", "vie", "VI_vn", "Tiếng Việt")
     assert [transcriber.check_language(name) for name in written] == ["vi"] * 4
+    assert transcriber.check_language("und") is None  # to be detected
+    with pytest.raises(ValueError, match="does not know the language 'cantonese'; accepted: en, vi"):
+        transcriber.check_language("cantonese")
     with pytest.raises(ValueError, match="'de'; accepted: en, vi"):
         transcriber.transcribe(samples, languages=["en", "de", None])
-
-
-def test_loops_are_told_from_words():
-    assert is_loop("the door by " * 12)
-    assert not is_loop("kids are talking by the door, and dogs are sitting by the same door")
 
 
 @pytest.mark.slow
@@ -45,6 +42,15 @@ def test_a_real_whisper_hears_five_languages_and_silence(shared_models, demo_cor
     assert [row.language for row in heard[:5]] == ["en", "de", "fr", "vi", "zh"]
     assert all(row.text for row in heard[:5])
     assert [row.text for row in heard[5:]] == ["", "", ""]  # silence, noise, a hum
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("seconds", "timestamps"), [(20, "none"), (40, "none"), (40, "word")])
+def test_a_real_whisper_hears_no_words_in_noise(shared_models, waves, seconds, timestamps):
+    transcriber = Transcriber(shared_models / "whisper-base", timestamps=timestamps)
+    (heard,) = transcriber.transcribe([0.5 * wave for wave in waves(seconds)])
+    assert heard.text == "" and heard.chunks == (None if timestamps == "none" else ())
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from mmsr.data.manifest.manifest import column_of
+from mmsr.languages import language_code
 
 Rationales = Literal["given", "permuted", "permuted_within_label", "template"]
 RATIONALES: tuple[str, ...] = get_args(Rationales)
@@ -38,6 +39,7 @@ def control_rationales(rows: datasets.Dataset, kind: Rationales, *, seed: int) -
     given, labels, languages = (
         column_of(rows, name).to_pylist() for name in ("rationale", "label", "language")
     )
+    languages = [language_code(language) for language in languages]
     groups: dict[tuple[str | None, ...], list[int]] = {}
     for row, rationale in enumerate(given):
         if rationale is not None:

@@ -36,6 +36,7 @@ from mmsr.data.manifest.manifest import (
     rows_with,
     stream_manifest,
 )
+from mmsr.languages import language_code, unified
 from mmsr.records import INPUT_IDS
 
 if TYPE_CHECKING:
@@ -354,11 +355,13 @@ class MmsrDataModule(LightningDataModule):
 
     def _in_languages(self, rows: datasets.Dataset, languages: list[str]) -> datasets.Dataset:
         found = distinct(rows, "language")
-        absent = [name for name in languages if name not in found]
+        codes = {name: language_code(name) for name in found}
+        absent = [name for name in languages if language_code(name) not in codes.values()]
         if absent or not languages:
             problem = f"no row is in train_languages {absent}; accepted: of {', '.join(found)}"
             raise self._error("language", problem)
-        return rows.select(rows_with(rows, "language", languages))
+        wanted = {*map(language_code, languages)}
+        return rows.select(rows_with(rows, "language", [name for name in found if codes[name] in wanted]))
 
     def _error(self, column: str, *problems: str) -> ManifestError:
         return ManifestError([Issue(Path(self.manifest).name, None, column, problem) for problem in problems])
@@ -448,6 +451,8 @@ class MmsrDataModule(LightningDataModule):
                 raise self._error(
                     name, f"is missing in {missing} training rows; accepted: a {name} in each, for {switch}"
                 )
+        if "language" in values:
+            values["language"] = unified(values["language"])
         if temperature is not None:
             return Balance.tempered(values["language"], temperature=temperature, within=values.get("label"))
         if not columns:

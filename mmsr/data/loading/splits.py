@@ -31,6 +31,7 @@ from mmsr.data.manifest.manifest import (
 from mmsr.data.manifest.sentences import codes, telling_sentences
 from mmsr.data.manifest.tables import check_table_output, is_blank, read_table, write_table
 from mmsr.files import check_output, write_file
+from mmsr.languages import unified
 
 logger = logging.getLogger(__name__)
 
@@ -384,6 +385,9 @@ def _strata(rows: datasets.Dataset, columns: Sequence[str]) -> np.ndarray:
         if column not in _COLUMNS:
             raise ValueError(f"--stratify {column}; accepted: {', '.join(_COLUMNS)}")
         values, names = codes(column_of(rows, column))
+        if column == "language":  # by its first name, -1 without one
+            first = [names.index(name) for name in unified(names) if name is not None]
+            values = np.array([*first, -1])[values]
         strata = np.unique(strata * (len(names) + 1) + values + 1, return_inverse=True)[1]
     return strata
 

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from mmsr.evaluation.compare import System, read_runs
 from mmsr.evaluation.metrics import has_text
 from mmsr.files import atomic_write
+from mmsr.languages import language_code
 from mmsr.records import Prediction, Progress, Utterance
 
 KEY_FORMAT = "mmsr-human-key-1"
@@ -198,7 +199,7 @@ def stratified(strata: Sequence[str], count: int, generator: np.random.Generator
 
 
 def _strata(rows: Sequence[Utterance]) -> list[str]:
-    return [f"{row.label} {row.language}" for row in rows]
+    return [f"{row.label} {language_code(row.language)}" for row in rows]
 
 
 def _origin(predictions: Path, condition: str) -> dict[str, Any]:
@@ -306,7 +307,7 @@ def _contents(
         shown[str(row.id)] = {
             "audio": _sound(listen(row.audio)) if row.has("audio") else None,
             "text": row.text or row.asr_text,
-            "language": row.language,
+            "language": language_code(row.language),
         }
         if progress:
             progress("sound", done, len(rows))

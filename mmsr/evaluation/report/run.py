@@ -25,6 +25,7 @@ from mmsr.evaluation.report.pictures import (
     draw_training,
 )
 from mmsr.evaluation.slices import LEAST, are_numbers, worst_slice_line
+from mmsr.languages import language_code
 from mmsr.records import Answer, Prediction, Utterance
 
 SLICED = ("accuracy", "macro_f1")
@@ -342,7 +343,9 @@ def mistakes(run: Run, *, most: int = 10) -> list[Block]:
     rows = []
     for row in wrong[:most]:
         predicted = f"{row.predicted_label} ({row.confidence:.3f})"
-        quotes = [Quote(text, row.language) for text in (row.rationale, row.predicted_rationale)]
+        quotes = [
+            Quote(text, language_code(row.language)) for text in (row.rationale, row.predicted_rationale)
+        ]
         rows.append(Row(row.id, [row.kind or MISSING, str(row.label), predicted, *quotes]))
     columns = ["id", "kind", "true", "predicted (p)", "reference", "its rationale"]
     caption = f"Wrong answers of which the model was surest, {run.reads}."

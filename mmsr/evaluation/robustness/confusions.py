@@ -125,7 +125,7 @@ class Confusions:
         try:
             return cls(
                 {
-                    language: LanguageConfusions(
+                    _code(language): LanguageConfusions(
                         heard=Counter(counts["heard"]),
                         substituted={unit: Counter(to) for unit, to in counts["substituted"].items()},
                         deleted=Counter(counts["deleted"]),

@@ -75,3 +75,12 @@ def test_unknown_controls_and_those_that_need_a_table_are_refused(rows):
         control_rationales(rows, "mixed", seed=0)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="and rationales needs them all"):
         MmsrDataModule("m.csv", rationales="template", streaming=True)
+
+
+def test_a_language_is_one_however_it_is_written(rows):
+    mixed = rows.map(
+        lambda row, n: {"language": ("German", "deu")[n // 4 % 2] if n % 2 else "en"}, with_indices=True
+    )
+    for kind in ("template", "permuted"):
+        found = control_rationales(mixed, kind, seed=0)["rationale"]
+        assert found == control_rationales(rows, kind, seed=0)["rationale"]

@@ -351,6 +351,19 @@ def test_training_rows_alone_are_balanced(manifest: Path, change: Any, module: A
     assert [(drawn.count(0), drawn.count(2)) for drawn in labels] == [(12, 12), (2, 10), (2, 10)]
 
 
+def test_a_language_is_balanced_as_one_however_it_is_written(manifest: Path, change: Any, module: Any):
+    written = ("vi", "vie", "Tiếng Việt")
+
+    def edit(number: int, row: dict[str, str]) -> None:
+        language = "en" if number % 5 == 0 else written[number % 3]
+        row |= {"language": language, "label": "negative" if language == "en" else "positive"}
+
+    change(manifest, edit)
+    loader = module(manifest, balance="language").train_dataloader()
+    labels = [int(label) for batch in loader for label in batch["sentiment_labels"]]
+    assert labels.count(0) == labels.count(2) == len(labels) / 2
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_row_drawn_again_in_an_epoch_is_augmented_in_another_way(
     numbered: Path, workers: int, change: Any, augmented: Any
@@ -473,6 +486,8 @@ def test_models_are_trained_and_selected_on_some_languages_and_tested_on_all(man
     assert set(data.train_rows["language"]) == set(data.dev_rows["language"]) == {"vi", "de"}
     assert set(data.test_rows["language"]) == {"vi", "en", "de"}
     assert len(data.train_rows) == 16
+    named = MmsrDataModule(str(manifest), train_languages=["Vietnamese", "ger"])
+    assert named.train_rows["id"] == data.train_rows["id"]
     for wrong, told in ((["fr", "vi"], r"\['fr'\]"), ([], r"\[\]")):
         with pytest.raises(ManifestError, match=rf"in train_languages {told}; accepted: of de, en, vi"):
             _ = MmsrDataModule(str(manifest), train_languages=wrong).train_rows

@@ -86,6 +86,17 @@ def test_single_rows_are_dealt_out_to_within_a_row_of_each_share(rows):
                 assert abs((own & (made == name)).sum() - part * own.sum()) <= 1.5
 
 
+def test_rows_are_dealt_alike_however_their_language_is_written(rows):
+    named = rows.map(
+        lambda row, n: {
+            "language": row["language"] if n % 3 else {"vi": "Tiếng Việt"}.get(row["language"], "eng")
+        },
+        with_indices=True,
+    )
+    made = [split_rows(table, by="stratified", stratify=["label", "language"]) for table in (rows, named)]
+    assert (made[0] == made[1]).all()
+
+
 def test_no_speaker_is_cut_and_labels_are_more_even_than_by_chance(rows):
     speakers, labels = rows["speaker"][:], rows["label"][:]
     whole = np.ones(len(rows), dtype=bool)

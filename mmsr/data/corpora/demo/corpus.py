@@ -54,6 +54,7 @@ from mmsr.data.corpora.demo.grammar import (
     Valence,
 )
 from mmsr.files import atomic_write
+from mmsr.languages import language_code
 
 VERSION = 1  # of the generator: another version makes another corpus from the same seed
 MINIMUM = 60  # utterances, so that the development split has two rows of each kind
@@ -417,7 +418,7 @@ def utterance_of(row: records.Utterance) -> Utterance | None:
     The text has to be a sentence of the grammar, the speaker one of its voices, and label and rationale what
     the rule gives for one of the manners. The take is drawn from the id.
     """
-    language = row.language
+    language = language_code(row.language)
     if language is None or language not in LANGUAGES:
         return None
     found = _sentences(language).get(row.text or "")
@@ -516,6 +517,7 @@ def quoted_evidence(rationale: str, language: str | None) -> tuple[str | None, s
 
     Of several phrases or manners the longest is returned.
     """
+    language = language_code(language)
     if language not in LANGUAGES:
         return None, None
     grammar = LANGUAGES[language]

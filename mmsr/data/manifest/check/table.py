@@ -27,7 +27,7 @@ from mmsr.data.manifest.issues import Issue, ManifestError
 from mmsr.data.manifest.manifest import COLUMNS, DURATION, examine_manifest
 from mmsr.data.manifest.sentences import codes, letters, numbered, telling_sentences
 from mmsr.data.storage import is_url
-from mmsr.languages import CHINESE, guess_language, is_language_code, language_code
+from mmsr.languages import CHINESE, guess_language, is_language_code, language_code, unified
 from mmsr.records import Progress
 
 LABELS = ("negative", "neutral", "positive")
@@ -522,10 +522,13 @@ def _check_balance(manifest: _Manifest) -> Iterator[Issue]:
             elif len(given) >= _RARE_OF and count < _RARE * len(given):
                 problem = f"{where} has {count:,} of {len(given):,} rows of {label!r}; accepted: at least 1 %"
                 yield manifest.issue("class-rare", problem, column="label")
-        here = set(manifest.codes("language")[0][rows].tolist())
-        if here != {-1}:
-            for code, language in enumerate(everywhere):
-                if code not in here:
+        here = {
+            language_code(everywhere[code])
+            for code in set(manifest.codes("language")[0][rows].tolist()) - {-1}
+        }
+        if here:
+            for language in dict.fromkeys(unified(everywhere)):
+                if language_code(language) not in here:
                     problem = f"{where} has no row in {language!r}; accepted: each language in each split"
                     yield manifest.issue("language-absent", problem, column="language")
     same = pc.fill_null(manifest.table["audio"], "")

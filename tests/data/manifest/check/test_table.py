@@ -205,6 +205,20 @@ def test_allow_forgives_and_strict_makes_errors(changed, clean):
     assert (check_manifest(path, strict=True).errors, check_manifest(path, strict=True).warnings) == (12, 0)
 
 
+def test_a_language_is_one_however_it_is_written(changed, clean):
+    written = ("en", "eng", "en_US.UTF-8"), ("vi", "vie", "vi-VN")
+    languages = {"en": written[0], "vi": written[1]}
+    path = changed(
+        clean, lambda place, row: row | {"language": languages.get(row["language"], written[0])[place % 3]}
+    )
+    assert codes_of(path) == []
+    script = [
+        {"language": name, "text": "words in Latin letters"} for name in ("zho_Hans", "cmn", "yue", "chi")
+    ]
+    path = changed(clean, lambda place, row: row | (script[place] if place < len(script) else {}))
+    assert codes_of(path).count("language-script") == len(script)
+
+
 def test_a_class_that_collapses_in_a_split_is_an_error(changed, clean):
     path = changed(clean, lambda place, row: None if place == 3 else row)
     (fault,) = check_manifest(path).issues
