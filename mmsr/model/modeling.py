@@ -30,7 +30,7 @@ from transformers.modeling_outputs import ModelOutput, Seq2SeqLMOutput
 from transformers.utils import can_return_tuple
 
 from mmsr.model.card import is_generated, model_card, replace_blank
-from mmsr.model.configuration import MmsrConfig, check_choice, fusion_modalities
+from mmsr.model.configuration import MmsrConfig, check_choice, check_names, fusion_modalities
 from mmsr.model.decoders import DECODER_CLASSES, LabelGrammar, RationaleDecoder
 from mmsr.model.encoders.registry import load_audio_encoder
 from mmsr.model.encoders.text import TextEncoder
@@ -103,12 +103,12 @@ class SentimentHead(nn.Module):
         self.pooling = pooling(config)
         self.dense = nn.Linear(config.hidden_size * pooling.widths, config.hidden_size)
         self.dropout = nn.Dropout(config.dropout)
-        self.out = nn.Linear(config.hidden_size, len(config.labels))
+        self.classifier = nn.Linear(config.hidden_size, len(config.labels))
 
     def forward(self, memory: Tensor, memory_mask: Tensor) -> Tensor:
         """Classify the memory."""
         pooled = self.dropout(self.pooling(memory, memory_mask))
-        return self.out(self.dropout(torch.tanh(self.dense(pooled))))
+        return self.classifier(self.dropout(torch.tanh(self.dense(pooled))))
 
 
 class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
@@ -120,16 +120,19 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
     _written_card: bytes | None = None
     """The user's README.md in the folder that is being saved, which an upload must keep."""
 
-    def __init__(self, config: MmsrConfig) -> None:
+    def __init__(self, config: MmsrConfig, **unknown: Any) -> None:
+        if unknown:  # of `from_pretrained`, which gives the config what it knows
+            check_names("setting", unknown, config.settings())
+            raise ValueError(f"{', '.join(unknown)}= beside config=; accepted: one or the other")
         # transformers would take `temperature` for that of sampling
         temperature, config.temperature = config.temperature, 1.0
         super().__init__(config)
         config.temperature = temperature
-        self.encoder = MmsrEncoder(config)
-        self.head = SentimentHead(config)
-        self.decoder: RationaleDecoder | None = None
+        self.joint_encoder = MmsrEncoder(config)
+        self.sentiment_head = SentimentHead(config)
+        self.rationale_decoder: RationaleDecoder | None = None
         if config.decoder_type != "none":
-            self.decoder = DECODER_CLASSES[config.decoder_type](config)
+            self.rationale_decoder = DECODER_CLASSES[config.decoder_type](config)
         if config.tie_word_embeddings:
             assert self.decoder is not None
             names = {id(weight): name for name, weight in self.named_parameters()}
@@ -140,7 +143,7 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         if self.decoder is not None:  # transformers collects tied weights one level deep
             own: Any = self.decoder.model.all_tied_weights_keys
             whole: Any = self.all_tied_weights_keys
-            prefix = "decoder.model."
+            prefix = "rationale_decoder.model."
             whole.update({prefix + target: prefix + source for target, source in own.items()})
 
     @classmethod
@@ -232,6 +235,23 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         else:
             replace_blank(path, self._card(repo_id))
         return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
+
+    # ------------------------------------------------------------------ parts, under short names
+
+    @property
+    def encoder(self) -> MmsrEncoder:
+        """The module `joint_encoder`."""
+        return self.joint_encoder
+
+    @property
+    def head(self) -> SentimentHead:
+        """The module `sentiment_head`."""
+        return self.sentiment_head
+
+    @property
+    def decoder(self) -> RationaleDecoder | None:
+        """The module `rationale_decoder`; None for a label only."""
+        return self.rationale_decoder
 
     # ------------------------------------------------------------------ parts, under transformers' names
 

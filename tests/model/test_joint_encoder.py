@@ -206,12 +206,12 @@ def edit(checkpoint: Path, change: Callable[[dict[str, Tensor]], Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda weights: weights.pop("head.out.weight"), r"it lacks: head\.out\.weight \("),
+        (lambda weights: weights.pop("sentiment_head.classifier.weight"), r"it lacks: sentiment_head\.classifier\.weight \("),
         (
-            lambda weights: weights.pop("encoder.audio_encoder.model.encoder.layer_norm.weight"),
+            lambda weights: weights.pop("joint_encoder.audio_encoder.model.encoder.layer_norm.weight"),
             r"it lacks: encoder\.audio_encoder\.model\.encoder\.layer_norm\.weight \(",
         ),
-        (lambda weights: weights.update({"head.extra": torch.ones(2)}), r"it brings unknown: head\.extra \("),
+        (lambda weights: weights.update({"sentiment_head.extra": torch.ones(2)}), r"it brings unknown: sentiment_head\.extra \("),
     ],
 )
 def test_a_checkpoint_of_other_weights_raises_and_names_them(
@@ -224,19 +224,19 @@ def test_a_checkpoint_of_other_weights_raises_and_names_them(
 
 
 def test_a_weight_of_another_shape_raises_and_is_named(checkpoint: Path):
-    edit(checkpoint, lambda weights: weights.update({"head.out.weight": torch.ones(7, 32)}))
-    message = r"of another shape: head\.out\.weight \(\[7, 32\] where the model has \[3, 32\]\) \("
+    edit(checkpoint, lambda weights: weights.update({"sentiment_head.classifier.weight": torch.ones(7, 32)}))
+    message = r"of another shape: sentiment_head\.classifier\.weight \(\[7, 32\] where the model has \[3, 32\]\) \("
     with pytest.raises(ValueError, match=message):
         MmsrForSentimentReasoning.from_pretrained(checkpoint)
     model = MmsrForSentimentReasoning.from_pretrained(checkpoint, ignore_mismatched_sizes=True)
-    assert model.head.out.weight.shape == (3, 32)
+    assert model.head.classifier.weight.shape == (3, 32)
 
 
 def test_who_asks_what_was_loaded_gets_the_rest_and_the_list(checkpoint: Path):
-    edit(checkpoint, lambda weights: weights.pop("head.out.weight"))
+    edit(checkpoint, lambda weights: weights.pop("sentiment_head.classifier.weight"))
     model, info = MmsrForSentimentReasoning.from_pretrained(checkpoint, output_loading_info=True)
-    assert info["missing_keys"] == {"head.out.weight"}
-    expected = load_file(checkpoint / "model.safetensors")["head.dense.weight"]
+    assert info["missing_keys"] == {"sentiment_head.classifier.weight"}
+    expected = load_file(checkpoint / "model.safetensors")["sentiment_head.dense.weight"]
     assert torch.equal(model.head.dense.weight, expected)
 
 

@@ -75,9 +75,9 @@ def train(
 def layer_numbers(names: set[str], encoder: str) -> set[str]:
     """Which of an encoder's layers are among the names: `0`, `1`, or `other` for what is in none."""
     within = [
-        name.removeprefix(f"model.encoder.{encoder}.model.")
+        name.removeprefix(f"model.joint_encoder.{encoder}.model.")
         for name in names
-        if name.startswith(f"model.encoder.{encoder}.")
+        if name.startswith(f"model.joint_encoder.{encoder}.")
     ]
     return {
         part.split(".")[2] if part.startswith(("encoder.layer.", "encoder.layers.")) else "other"
@@ -101,7 +101,7 @@ def test_frozen_and_partly_frozen_encoders(demo_corpus):
     )
     assert layer_numbers(watch.changed(), "audio_encoder") == {"1"}
     assert layer_numbers(watch.changed(), "text_encoder") == set()
-    assert any(name.startswith("model.decoder.") for name in watch.changed())
+    assert any(name.startswith("model.rationale_decoder.") for name in watch.changed())
 
 
 def test_gradual_unfreezing_by_epoch(demo_corpus):
@@ -134,7 +134,7 @@ def test_layer_decay_reaches_the_optimiser(demo_corpus):
     low, top = transformer_layers(module.model.encoder.audio_encoder.model)
     assert {rates[id(weight)] for weight in top.parameters()} == {1e-4}
     assert {rates[id(weight)] for weight in low.parameters()} == {0.8 * 1e-4}
-    assert rates[id(module.model.head.out.weight)] == 1e-3
+    assert rates[id(module.model.head.classifier.weight)] == 1e-3
 
 
 def test_gradient_checkpointing_computes_twice_and_changes_nothing(demo_corpus, plain):
@@ -212,7 +212,7 @@ def test_batches_without_a_rationale_are_learned_from(demo_corpus, tmp_path):
 
 def test_a_frozen_decoder_keeps_still_but_for_its_label_tokens(demo_corpus):
     module, watch = train(demo_corpus, freeze=["decoder"], config=OWN_TABLES)
-    learnt = {name for name in watch.changed() if name.startswith("model.decoder.")}
+    learnt = {name for name in watch.changed() if name.startswith("model.rationale_decoder.")}
     assert learnt and all(name.endswith(".parametrizations.weight.0.rows") for name in learnt)
     assert not any(part.training for part in module.model.decoder.model.modules())
     with pytest.raises(
@@ -291,7 +291,7 @@ def test_ogm_ge_changes_the_gradients_of_the_stronger_modality(demo_corpus):
     factors = {name: watch.figures[0][f"train_ogm_ge_{name}"] for name in ("audio", "text")}
     assert sorted(factor < 1 for factor in factors.values()) == [False, True]
     for name, gradient in gradients["plain"].items():
-        factor = next((k for m, k in factors.items() if name.startswith(f"encoder.{m}_")), 1.0)
+        factor = next((k for m, k in factors.items() if name.startswith(f"joint_encoder.{m}_")), 1.0)
         torch.testing.assert_close(
             gradients["balanced"][name], factor * gradient, rtol=1e-3, atol=1e-6, msg=name
         )

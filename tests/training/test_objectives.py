@@ -167,7 +167,7 @@ def test_the_stronger_modality_is_held_back(tiny):
     k = 1 - math.tanh(0.5 * score[strong] / score[weak])
     assert factors == {strong: pytest.approx(k, rel=1e-5), weak: 1.0}
     for name, weight in tiny.named_parameters():
-        held = name.startswith((f"encoder.{strong}_encoder.", f"encoder.{strong}_stream."))
+        held = name.startswith((f"joint_encoder.{strong}_encoder.", f"joint_encoder.{strong}_stream."))
         torch.testing.assert_close(weight.grad, torch.full_like(weight, k if held else 1.0), msg=name)
     assert balance.modulate(tiny) == {}  # scores are of one step
 
@@ -175,7 +175,7 @@ def test_the_stronger_modality_is_held_back(tiny):
 def test_noise_has_the_gradients_deviation(tiny):
     for weight in tiny.parameters():
         weight.grad = torch.randn_like(weight) * 3 + 100
-    name = "encoder.text_encoder.model.embeddings.word_embeddings.weight"
+    name = "joint_encoder.text_encoder.model.embeddings.word_embeddings.weight"
     weight = tiny.get_parameter(name)
     before = weight.grad.clone()
     balance = OgmGe(alpha=0.5)
@@ -184,7 +184,7 @@ def test_noise_has_the_gradients_deviation(tiny):
     noise = weight.grad - k * before
     assert float(noise.mean()) == pytest.approx(0, abs=0.15)
     assert float(noise.std()) == pytest.approx(float(before.std()), rel=0.05)
-    assert (tiny.head.out.weight.grad > 80).all()  # no modality's
+    assert (tiny.head.classifier.weight.grad > 80).all()  # no modality's
 
 
 @pytest.mark.parametrize(
