@@ -45,7 +45,8 @@ class MmsrOutput(Seq2SeqLMOutput):
     """Output of `MmsrForSentimentReasoning`: that of `RationaleDecoder`, of `MmsrEncoderOutput`, and more.
 
     Attributes:
-        loss: Sentiment loss + λ · rationale loss, of those whose targets were given.
+        loss: Sentiment loss + λ · rationale loss, of those whose targets were given. Both are means over the
+            targets of this batch; `target_weights` joins batches.
         logits: Of the decoder `[b, r, v]`; None without a decoder.
         encoder_last_hidden_state: The memory `[b, m, d]`.
         encoder_hidden_states: Of the text encoder, `[b, t, d]` per layer.
@@ -117,6 +118,9 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
     In the paper (arXiv 2407.21054) a text model reads an ASR transcript; here the audio is an input too.
     """
 
+    accepts_loss_kwargs = False
+    """So transformers' Trainer divides the loss by the number of accumulated batches. It would otherwise pass
+    one count of targets, and this loss has two kinds of targets: see `mmsr.training.trainer`."""
     _written_card: bytes | None = None
     """The user's README.md in the folder that is being saved, which an upload must keep."""
 
@@ -468,11 +472,10 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
             **(decoded or {}),
         }
         if sentiment_labels is not None:
-            weight = self.config.class_weights
             outputs["sentiment_loss"] = _mean_cross_entropy(
                 sentiment_logits,
                 sentiment_labels,
-                weight=None if weight is None else sentiment_logits.new_tensor(weight).float(),
+                weight=self._class_weights(sentiment_logits.device),
                 label_smoothing=self.config.label_smoothing,
             )
         if decoded is not None and decoded.logits is not None and labels is not None:
@@ -486,6 +489,29 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         if losses:
             outputs["loss"] = sum(losses)
         return MmsrOutput(**outputs)
+
+    def _class_weights(self, device: torch.device) -> Tensor | None:
+        weights = self.config.class_weights
+        return None if weights is None else torch.tensor(weights, dtype=torch.float32, device=device)
+
+    def target_weights(
+        self, *, sentiment_labels: Tensor | None = None, labels: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Weight of the known targets of a batch in `sentiment_loss` and `rationale_loss`, by these names.
+
+        Both losses are means over a batch. The mean over several batches is Σ weight · loss / Σ weight: a
+        labelled row counts its class weight, and each token of a rationale counts 1.
+        """
+        weights = {"sentiment_loss": torch.zeros(()), "rationale_loss": torch.zeros(())}
+        if sentiment_labels is not None:
+            known = sentiment_labels[sentiment_labels != -100]
+            by_class = self._class_weights(known.device)
+            total = known.new_tensor(len(known)) if by_class is None else by_class[known].sum()
+            weights = {name: zero.to(known.device) for name, zero in weights.items()}
+            weights["sentiment_loss"] = total.float()
+        if labels is not None and self.config.format is not None:
+            weights["rationale_loss"] = (self.rationale_targets(labels) != -100).sum().float()
+        return weights
 
     def label_scores(self, logits: Tensor, *, temperature: float = 1.0) -> list[dict[str, float]]:
         """The probability of each label, by its name, for rows of logits `[b, c]`."""
@@ -670,12 +696,16 @@ def _given(modality: str, name: str | os.PathLike[str] | None, fusion: str) -> s
     return name
 
 
-def _mean_cross_entropy(logits: Tensor, targets: Tensor, **options: Any) -> Tensor:
-    """Mean cross-entropy over the known targets, in float32; zero, with a gradient, if none is known."""
-    logits = logits.float()
+def _mean_cross_entropy(
+    logits: Tensor, targets: Tensor, *, weight: Tensor | None = None, label_smoothing: float = 0.0
+) -> Tensor:
+    """Mean cross-entropy over the known targets of weight above 0, in float32; 0, with a gradient, if none."""
+    logits, targets = logits.float(), targets.to(logits.device)
+    if weight is not None:  # torch would smooth a row of weight 0, and divide by 0 where a batch has no other
+        targets = targets.masked_fill(weight[targets.clamp(min=0)] == 0, -100)
     if not (targets != -100).any():
         return logits.sum() * 0.0
-    return nn.functional.cross_entropy(logits, targets.to(logits.device), **options)
+    return nn.functional.cross_entropy(logits, targets, weight=weight, label_smoothing=label_smoothing)
 
 
 AutoModel.register(MmsrConfig, MmsrForSentimentReasoning)

@@ -206,12 +206,18 @@ def edit(checkpoint: Path, change: Callable[[dict[str, Tensor]], Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda weights: weights.pop("sentiment_head.classifier.weight"), r"it lacks: sentiment_head\.classifier\.weight \("),
+        (
+            lambda weights: weights.pop("sentiment_head.classifier.weight"),
+            r"it lacks: sentiment_head\.classifier\.weight \(",
+        ),
         (
             lambda weights: weights.pop("joint_encoder.audio_encoder.model.encoder.layer_norm.weight"),
             r"it lacks: encoder\.audio_encoder\.model\.encoder\.layer_norm\.weight \(",
         ),
-        (lambda weights: weights.update({"sentiment_head.extra": torch.ones(2)}), r"it brings unknown: sentiment_head\.extra \("),
+        (
+            lambda weights: weights.update({"sentiment_head.extra": torch.ones(2)}),
+            r"it brings unknown: sentiment_head\.extra \(",
+        ),
     ],
 )
 def test_a_checkpoint_of_other_weights_raises_and_names_them(
@@ -225,7 +231,9 @@ def test_a_checkpoint_of_other_weights_raises_and_names_them(
 
 def test_a_weight_of_another_shape_raises_and_is_named(checkpoint: Path):
     edit(checkpoint, lambda weights: weights.update({"sentiment_head.classifier.weight": torch.ones(7, 32)}))
-    message = r"of another shape: sentiment_head\.classifier\.weight \(\[7, 32\] where the model has \[3, 32\]\) \("
+    message = (
+        r"of another shape: sentiment_head\.classifier\.weight \(\[7, 32\] where the model has \[3, 32\]\) \("
+    )
     with pytest.raises(ValueError, match=message):
         MmsrForSentimentReasoning.from_pretrained(checkpoint)
     model = MmsrForSentimentReasoning.from_pretrained(checkpoint, ignore_mismatched_sizes=True)

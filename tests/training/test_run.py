@@ -236,7 +236,9 @@ def test_a_checkpoint_is_gone_on_with_under_switches(finished, demo_corpus, tmp_
     config = MmsrForSentimentReasoning.from_pretrained(tmp_path / "run" / "model").config
     assert config.label_smoothing == 0.1 and len(config.class_weights) == 3
     before, after = weights(finished / "model"), weights(tmp_path / "run" / "model")
-    assert set(before) == set(after) and not torch.equal(before["sentiment_head.classifier.weight"], after["sentiment_head.classifier.weight"])
+    assert set(before) == set(after) and not torch.equal(
+        before["sentiment_head.classifier.weight"], after["sentiment_head.classifier.weight"]
+    )
 
 
 @pytest.mark.slow
