@@ -699,7 +699,7 @@ def _given(modality: str, name: str | os.PathLike[str] | None, fusion: str) -> s
 def _mean_cross_entropy(
     logits: Tensor, targets: Tensor, *, weight: Tensor | None = None, label_smoothing: float = 0.0
 ) -> Tensor:
-    """Mean cross-entropy over the known targets of weight above 0, in float32; 0, with a gradient, if none."""
+    """Mean cross-entropy in float32 over the known targets of weight above 0; 0, with a gradient, if none."""
     logits, targets = logits.float(), targets.to(logits.device)
     if weight is not None:  # torch would smooth a row of weight 0, and divide by 0 where a batch has no other
         targets = targets.masked_fill(weight[targets.clamp(min=0)] == 0, -100)

@@ -12,8 +12,8 @@ import dataclasses
 import math
 import pickle
 import tempfile
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -88,15 +88,11 @@ class MmsrModule(L.LightningModule):
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if self.model is None:
             if self.trainer.ckpt_path:
-                checkpoint = torch.load(self.trainer.ckpt_path, map_location="cpu", weights_only=False)
-                self.processor, config = unpack(checkpoint["mmsr"])
-                self.model = MmsrForSentimentReasoning(config)
+                self._make_parts(_read(self.trainer.ckpt_path), processes=self.trainer.world_size)
             else:
                 L.seed_everything(settings.seed, verbose=False)
                 self.model, self.processor = make_model(settings, data)
-            prepare_model(self.model, settings, settings)
-            objectives, self.ogm_ge = make_objectives(settings, self.model, processes=self.trainer.world_size)
-            self.objectives.update(objectives)
+                self._prepare(processes=self.trainer.world_size)
         model, processor = self.parts()
         data.attach(processor, rationales=model.decoder is not None)
         if model.decoder is not None:
@@ -121,6 +117,48 @@ class MmsrModule(L.LightningModule):
         self.train_means["loss"] = LossMean(sum(terms.values()))
         self.dev_confusion = MulticlassConfusionMatrix(len(model.config.labels))
         self.dev_decoder_confusion = MulticlassConfusionMatrix(len(model.config.labels))
+
+    def _make_parts(self, checkpoint: Mapping[str, Any], *, processes: int) -> None:
+        """Make model, processor and objectives as of a checkpoint, whose weights are loaded afterwards."""
+        self.processor, config = unpack(checkpoint["mmsr"])
+        self.model = MmsrForSentimentReasoning(config)
+        self._prepare(processes=processes)
+
+    def _prepare(self, *, processes: int) -> None:
+        """Add to the model what is trained, and make the objectives beside it."""
+        model, _ = self.parts()
+        prepare_model(model, self.settings, self.settings)
+        objectives, self.ogm_ge = make_objectives(self.settings, model, processes=processes)
+        self.objectives.update(objectives)
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls, checkpoint_path: str | Path, map_location: Any = None, **overrides: Any
+    ) -> MmsrModule:
+        """The module of a Lightning checkpoint of `mmsr fit`, in eval mode, with its model and processor.
+
+        `load_lightning_checkpoint` returns model and processor alone, with low-rank updates merged, as `mmsr
+        export` writes them.
+
+        Args:
+            checkpoint_path: A .ckpt file.
+            map_location: Device of the weights; the CPU by default.
+            **overrides: None is accepted: the settings are those of the checkpoint.
+
+        Raises:
+            ValueError: The file is no such checkpoint, or settings are given.
+        """
+        if given := {name: value for name, value in overrides.items() if value is not None}:
+            raise ValueError(
+                f"load_from_checkpoint({', '.join(f'{name}=' for name in given)}): a checkpoint has its own "
+                "settings; accepted: checkpoint_path, map_location"
+            )
+        with _checkpoint_of_fit(checkpoint_path):
+            checkpoint = _read(checkpoint_path)
+            module = cls(TrainingSettings(**checkpoint["hyper_parameters"]))
+            module._make_parts(checkpoint, processes=1)
+            module.load_state_dict(checkpoint["state_dict"])
+        return module.to(map_location or "cpu").eval()
 
     def configure_callbacks(self) -> list[Callback]:
         """The average of the weights, if one is kept."""
@@ -153,8 +191,8 @@ class MmsrModule(L.LightningModule):
         """The batch's part of the loss of its optimiser step, after modality dropout.
 
         The loss of a step is a sum of means over all its targets: those of the accumulated batches in all
-        processes (see `losses`). The parts of its batches add up to it, once the trainer has divided each by the
-        numbers of accumulated batches and of processes. A batch alone is the whole step.
+        processes (see `losses`). The parts of its batches add up to it, once the trainer has divided each by
+        the numbers of accumulated batches and of processes. A batch alone is the whole step.
 
         Raises:
             NonFiniteLossError: The loss is NaN or infinite.
@@ -236,8 +274,8 @@ class MmsrModule(L.LightningModule):
     def _terms(self, outputs: list[MmsrOutput], batch: dict[str, Tensor]) -> dict[str, Term]:
         """The model's losses, and R-Drop: a mean over the outputs of both passes.
 
-        With uncertainty weighting a loss L enters as exp(-s) L + s / 2 with s = log σ², the form of Kendall et
-        al. for classification.
+        With uncertainty weighting a loss L enters as exp(-s) L + s / 2 with s = log σ², the form of Kendall
+        et al. for classification.
         """
         terms: dict[str, Term] = {}
         weights = {"sentiment_loss": 1.0, "rationale_loss": self.parts()[0].config.rationale_loss_weight}
@@ -460,15 +498,15 @@ def unpack(saved: dict[str, Any]) -> tuple[MmsrProcessor, MmsrConfig]:
         return MmsrProcessor.from_pretrained(folder), MmsrConfig.from_pretrained(folder)
 
 
-def load_lightning_checkpoint(path: str | Path) -> tuple[MmsrForSentimentReasoning, MmsrProcessor]:
-    """Load model (in eval mode) and processor from a Lightning checkpoint of `mmsr fit`.
+def _read(path: str | Path) -> dict[str, Any]:
+    return torch.load(path, map_location="cpu", weights_only=False)
 
-    Raises:
-        ValueError: The file is not such a checkpoint.
-    """
+
+@contextmanager
+def _checkpoint_of_fit(path: str | Path) -> Iterator[None]:
+    """Name the file in what goes wrong while it is read."""
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=False)
-        processor, config = unpack(checkpoint["mmsr"])
+        yield
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist; accepted: a .ckpt file that `mmsr fit` wrote") from None
     except (
@@ -481,6 +519,17 @@ def load_lightning_checkpoint(path: str | Path) -> tuple[MmsrForSentimentReasoni
         ImportError,
     ) as error:
         raise ValueError(f"{path} is no checkpoint of `mmsr fit` ({error})") from error
+
+
+def load_lightning_checkpoint(path: str | Path) -> tuple[MmsrForSentimentReasoning, MmsrProcessor]:
+    """Load model (in eval mode) and processor from a Lightning checkpoint of `mmsr fit`.
+
+    Raises:
+        ValueError: The file is not such a checkpoint.
+    """
+    with _checkpoint_of_fit(path):
+        checkpoint = _read(path)
+        processor, config = unpack(checkpoint["mmsr"])
     model = MmsrForSentimentReasoning(config)
     settings = checkpoint["hyper_parameters"]
     add_updates(model, freeze=settings.get("freeze"), lora=settings.get("lora"))

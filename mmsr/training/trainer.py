@@ -1,6 +1,6 @@
 """transformers' Trainer for `MmsrForSentimentReasoning`: one loss, however its batches are accumulated.
 
-`mmsr fit` trains by Lightning. For a program of one's own, transformers' plain `Trainer` averages the means of
+`mmsr fit` trains by Lightning. In a program of one's own, transformers' plain `Trainer` averages the means of
 the accumulated batches, which is right where these have equally many targets; `MmsrTrainer` always is.
 """
 
