@@ -15,8 +15,11 @@ from mmsr.model.presets import PRESETS, SHAPES, decoder_config, prefix_config
 
 logger = logging.get_logger(__name__)
 
-FORMAT_VERSION = 1
-"""Version of the checkpoint format; a checkpoint without one has version 1."""
+FORMAT_VERSION = 2
+"""Version of the checkpoint format; a checkpoint without one has version 1.
+
+2: weights have the names of `joint_encoder`, `sentiment_head` and `rationale_decoder`.
+"""
 
 POOLINGS = ("mean", "attention", "statistics")
 DECODERS = ("cross_attention", "prefix", "none")

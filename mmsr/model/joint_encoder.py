@@ -22,7 +22,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import ModelOutput
 from transformers.utils import can_return_tuple, logging
 
-from mmsr.model.configuration import MmsrConfig
+from mmsr.model.configuration import FORMAT_VERSION, MmsrConfig
 from mmsr.model.encoders.base import Encoded, LayerMix, to_front
 from mmsr.model.encoders.registry import audio_encoder_class
 from mmsr.model.encoders.text import TextEncoder
@@ -173,6 +173,11 @@ class MmsrPreTrainedModel(PreTrainedModel):
     def __init__(self, config: MmsrConfig, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
         self.register_load_state_dict_pre_hook(_rename)
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:  # type: ignore[override]
+        """As `PreTrainedModel.save_pretrained`, in the format of today."""
+        self.config.format_version = FORMAT_VERSION
+        super().save_pretrained(save_directory, **kwargs)
 
     def _forget_old_names(self) -> None:
         """Save with the names of today, though an earlier checkpoint was loaded: transformers would not."""
