@@ -72,6 +72,7 @@ class MmsrModule(L.LightningModule):
         self.objectives = nn.ModuleDict()
         self.ogm_ge: OgmGe | None = None
         self._window: Window | None = None
+        self._within_epoch: dict[str, Any] | None = None  # of the checkpoint that a run is resumed from
         # log of the variance of each loss; at 0 both losses have the same weight
         self.log_variances = nn.ParameterDict(
             {name: torch.zeros(()) for name in MODEL_LOSSES[1:]} if settings.uncertainty_weighting else {}
@@ -176,9 +177,13 @@ class MmsrModule(L.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Seed dropout by seed and epoch, unfreeze layers, and put frozen parts in eval mode."""
-        settings = self.settings
         # each process has its own dropout
-        torch.manual_seed(settings.seed * 10_000 + self.current_epoch + 1_000_003 * self.global_rank)
+        torch.manual_seed(self.settings.seed * 10_000 + self.current_epoch + 1_000_003 * self.global_rank)
+        self._set_modes()
+
+    def _set_modes(self) -> None:
+        """Training mode, but for what is frozen in this epoch."""
+        settings = self.settings
         model, _ = self.parts()
         model.train()  # from_pretrained leaves the model in eval mode, which Lightning keeps
         freeze_encoders(model, gradual_unfreezing=settings.gradual_unfreezing, epoch=self.current_epoch)
@@ -186,6 +191,20 @@ class MmsrModule(L.LightningModule):
             model_part(model, part, setting="freeze").eval()
         for part in {*(settings.train_layers or ()), *(settings.gradual_unfreezing or ())}:
             eval_frozen(model_part(model, part, setting="train_layers").train())
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Go on within an epoch as the run that was interrupted there would have."""
+        within, self._within_epoch = self._within_epoch, None
+        if within is None or batch_idx == 0:
+            return
+        self._set_modes()  # Lightning starts no epoch
+        if self.trainer.world_size == 1:  # the checkpoint knows of one process
+            for name, sums, weights in within["train_means"]:
+                mean: Any = self.train_means[name]
+                mean.sums, mean.weights = sums.to(mean.sums), weights.to(mean.weights)
+            torch.set_rng_state(within["random"])
+            if self.device.type == "cuda" and within["random_cuda"] is not None:
+                torch.cuda.set_rng_state(within["random_cuda"], self.device)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """The batch's part of the loss of its optimiser step, after modality dropout.
@@ -475,7 +494,7 @@ class MmsrModule(L.LightningModule):
     # ------------------------------------------------------------------ checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add config and processor to the checkpoint."""
+        """Add config and processor to the checkpoint, and where in its epoch the run is."""
         assert self.model is not None and self.processor is not None
         with tempfile.TemporaryDirectory() as folder:
             self.processor.save_pretrained(folder)
@@ -485,6 +504,16 @@ class MmsrModule(L.LightningModule):
                 if path.is_file()
             }
         checkpoint["mmsr"] = {"config": self.model.config.to_json_string(use_diff=False), "processor": files}
+        on_cuda, means = self.device.type == "cuda", dict[str, Any](self.train_means.items()).items()
+        checkpoint["mmsr"]["within_epoch"] = {
+            "train_means": [(name, mean.sums.cpu(), mean.weights.cpu()) for name, mean in means],
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state(self.device) if on_cuda else None,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what a run that is resumed within an epoch goes on with."""
+        self._within_epoch = checkpoint["mmsr"].get("within_epoch")  # None of earlier releases
 
 
 def unpack(saved: dict[str, Any]) -> tuple[MmsrProcessor, MmsrConfig]:

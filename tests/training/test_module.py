@@ -584,3 +584,41 @@ def test_a_checkpoint_of_earlier_names_loads_and_is_exported(demo_corpus, tmp_pa
     ):
         assert model.state_dict().keys() == expected.keys()
         assert all(torch.equal(weight, expected[name]) for name, weight in model.state_dict().items())
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_run_resumed_within_an_epoch_ends_as_the_unbroken_one(demo_corpus, tmp_path, accumulate):
+    """Dropout, frozen parts and the epoch's training losses go on where they were."""
+
+    class Save(Callback):
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+            if batch_idx == 3 and not trainer.ckpt_path:
+                trainer.save_checkpoint(tmp_path / "within.ckpt")
+
+    def run(checkpoint: Path | None) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+        settings = {"preset": "tiny", "vocab_size": 600, "fusion": "text_only", "config": OWN_TABLES}
+        module = MmsrModule(TrainingSettings(**settings, train_layers={"text_encoder": 1}))
+        watch = Watch()
+        trainer = L.Trainer(
+            accelerator="cpu",
+            max_epochs=1,
+            precision="32-true",
+            accumulate_grad_batches=accumulate,
+            limit_train_batches=7,
+            logger=False,
+            callbacks=[watch, Save()],
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+        )
+        data = MmsrDataModule(str(demo_corpus), batch_rows=5)
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=False)
+        return watch.weights[-1], watch.figures[-1]
+
+    weights, figures = run(None)
+    torch.manual_seed(99)
+    resumed, again = run(tmp_path / "within.ckpt")
+    for name, weight in weights.items():
+        assert torch.equal(resumed[name], weight), name
+    assert {name: again[name] for name in figures} == figures
