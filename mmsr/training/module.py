@@ -72,7 +72,9 @@ class MmsrModule(L.LightningModule):
         self.objectives = nn.ModuleDict()
         self.ogm_ge: OgmGe | None = None
         self._window: Window | None = None
-        self._within_epoch: dict[str, Any] | None = None  # of the checkpoint that a run is resumed from
+        # of the checkpoint that a run is resumed from
+        self._within_epoch: dict[str, Any] | None = None
+        self._loader_states: list[dict[str, Any]] = []
         # log of the variance of each loss; at 0 both losses have the same weight
         self.log_variances = nn.ParameterDict(
             {name: torch.zeros(()) for name in MODEL_LOSSES[1:]} if settings.uncertainty_weighting else {}
@@ -113,7 +115,9 @@ class MmsrModule(L.LightningModule):
         self.dev_means["loss"] = LossMean(len(terms))
         if self.settings.r_drop:
             terms["r_drop"] = 2
-        terms |= {f"{name}_loss": objective.terms for name, objective in self.objectives.items()}
+        for name, objective in self.objectives.items():
+            own: Any = objective
+            terms[f"{name}_loss"] = own.terms
         self.train_means = nn.ModuleDict({name: LossMean(count) for name, count in terms.items()})
         self.train_means["loss"] = LossMean(sum(terms.values()))
         self.dev_confusion = MulticlassConfusionMatrix(len(model.config.labels))
@@ -191,6 +195,13 @@ class MmsrModule(L.LightningModule):
             model_part(model, part, setting="freeze").eval()
         for part in {*(settings.train_layers or ()), *(settings.gradual_unfreezing or ())}:
             eval_frozen(model_part(model, part, setting="train_layers").train())
+
+    def on_train_start(self) -> None:
+        """Resume the loader, whose state Lightning forgets where `configure_optimizers` counts steps."""
+        states, self._loader_states = self._loader_states, []
+        if states:
+            loader: Any = self.trainer.train_dataloader
+            loader.load_state_dict(states[0])
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Go on within an epoch as the run that was interrupted there would have."""
@@ -486,7 +497,8 @@ class MmsrModule(L.LightningModule):
         decoder_loaded = bool(settings.decoder or settings.pretrained)
         groups = parameter_groups(self, self.parts()[0], settings, decoder_loaded=decoder_loaded)
         optimizer = torch.optim.AdamW(groups, foreach=True)
-        steps = int(self.trainer.estimated_stepping_batches)
+        streaming = self.trainer.datamodule.streaming  # type: ignore[attr-defined]  # counting would begin it
+        steps = self.trainer.max_steps if streaming else int(self.trainer.estimated_stepping_batches)
         warmup = math.ceil(settings.warmup_ratio * steps)
         scheduler = LambdaLR(optimizer, partial(cosine_with_warmup, warmup=warmup, steps=steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -514,6 +526,7 @@ class MmsrModule(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what a run that is resumed within an epoch goes on with."""
         self._within_epoch = checkpoint["mmsr"].get("within_epoch")  # None of earlier releases
+        self._loader_states = checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader", [])
 
 
 def unpack(saved: dict[str, Any]) -> tuple[MmsrProcessor, MmsrConfig]:

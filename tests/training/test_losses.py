@@ -12,7 +12,9 @@ def test_a_mean_is_over_targets_and_not_over_batches():
     for part in values.split(sizes):
         mean.update(part.mean() if len(part) else torch.tensor(0.0), torch.tensor(float(len(part))))
     assert float(mean.compute()) == pytest.approx(float(values.mean()))
-    assert LossMean().compute() == 0.0
+    without = LossMean()
+    without.update(torch.tensor(0.0), torch.tensor(0.0))
+    assert without.compute() == 0.0
 
 
 def test_terms_have_means_over_targets_of_their_own():
