@@ -245,7 +245,7 @@ class MmsrModule(L.LightningModule):
         with torch.autocast(self.device.type, enabled=False):
             for name, objective in self.objectives.items():
                 means = objective(streams, labels)
-                terms[f"{name}_loss"] = Term(means, objective.weight * means)  # type: ignore[operator]
+                terms[f"{name}_loss"] = Term(means, objective.weight * means)
             if self.ogm_ge is not None:
                 logits = self.objectives["auxiliary_heads"].logits(streams)  # type: ignore[operator]
                 self.ogm_ge.observe(logits, streams, labels)
