@@ -15,8 +15,11 @@ from mmsr.model.presets import PRESETS, SHAPES, decoder_config, prefix_config
 
 logger = logging.get_logger(__name__)
 
-FORMAT_VERSION = 1
-"""Version of the checkpoint format; a checkpoint without one has version 1."""
+FORMAT_VERSION = 2
+"""Version of the checkpoint format; a checkpoint without one has version 1.
+
+2: weights have the names of `joint_encoder`, `sentiment_head` and `rationale_decoder`.
+"""
 
 POOLINGS = ("mean", "attention", "statistics")
 DECODERS = ("cross_attention", "prefix", "none")
@@ -62,6 +65,8 @@ _OF_TRANSFORMERS = {field.name for field in fields(PreTrainedConfig)} | {
     "use_cache",
 }
 
+_OF_LABELS = ("id2label", "label2id", "num_labels")
+
 _LEAST = {
     "hidden_size": 1,
     "fusion_layers": 0,
@@ -78,6 +83,15 @@ def check_class_weights(weights: Sequence[float]) -> None:
     """Raise `ValueError` where a weight is negative or none is above zero."""
     if not all(0 <= weight < math.inf for weight in weights) or not any(weights):
         raise ValueError(f"class_weights={list(weights)}; accepted: none below 0, and not 0 for all")
+
+
+def check_label_names(labels: Sequence[str], field: str) -> None:
+    """Raise `ValueError` where a label has no name, or two have the same."""
+    for label in labels:
+        if not isinstance(label, str) or not label.strip():
+            raise ValueError(f"{field} has the name {label!r}; accepted: a name for each label")
+        if (times := labels.count(label)) > 1:
+            raise ValueError(f"{field} has the name {label!r} {times} times; accepted: each name once")
 
 
 def _fusions() -> tuple[str, ...]:
@@ -228,11 +242,14 @@ class MmsrConfig(PreTrainedConfig):
             part = getattr(self, name)
             if isinstance(part, dict):
                 setattr(self, name, AutoConfig.for_model(**part))
+        if self.id2label is None and self.label2id is not None:
+            self.id2label = {int(index): label for label, index in self.label2id.items()}
         if self.id2label is None and kwargs.get("num_labels") in (None, len(DEFAULT_LABELS)):
             self.id2label = dict(DEFAULT_LABELS)
             kwargs.pop("num_labels", None)
         self._check_names(kwargs)
         super().__post_init__(**kwargs)
+        self._check_labels()
         self.label2id = {label: index for index, label in enumerate(self.labels)}
         self._check()
         if self.tie_word_embeddings:
@@ -250,13 +267,45 @@ class MmsrConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """As the base class; without a format version it is 1."""
-        return super().from_dict({"format_version": 1, **config_dict}, **kwargs)
+        """As the base class; without a format version it is 1.
+
+        Overrides in `kwargs` are checked with the other settings, not assigned afterwards. Other labels
+        replace all that the dict says of labels, and temperatures that were fitted to another number of
+        labels become 1.
+        """
+        config_dict = {"format_version": 1, **config_dict}
+        labels = {name: kwargs.pop(name) for name in _OF_LABELS if name in kwargs}
+        if labels.get("num_labels") == len(config_dict.get("id2label") or DEFAULT_LABELS):
+            del labels["num_labels"]  # the names stay
+        if labels:
+            before = len(config_dict.get("id2label") or DEFAULT_LABELS)
+            config_dict = {name: value for name, value in config_dict.items() if name not in _OF_LABELS}
+            given = labels.get("id2label") or labels.get("label2id") or range(labels.get("num_labels") or 0)
+            if len(given) != before:
+                config_dict |= dict.fromkeys(("temperature", "decoder_temperature"), 1.0)
+        overrides = {name: kwargs.pop(name) for name in cls.settings() if name in kwargs}
+        for name in cls.sub_configs.keys() & overrides.keys():
+            saved, given = config_dict.get(name), overrides[name]
+            if isinstance(saved, dict) and isinstance(given, dict):
+                overrides[name] = {**saved, **given}
+        return super().from_dict({**config_dict, **labels, **overrides}, **kwargs)
 
     @classmethod
     def settings(cls) -> list[str]:
         """Names of this class's own settings."""
         return [name for name in cls.__annotations__ if name not in ("sub_configs", "format_version")]
+
+    def _check_labels(self) -> None:
+        """Refuse label ids with gaps, names that stand twice, and two namings that differ."""
+        ids = sorted(self.id2label or {})
+        if ids != list(range(len(ids))):
+            raise ValueError(f"id2label has the ids {ids}; accepted: 0 to {len(ids) - 1}, each once")
+        check_label_names(self.labels, "id2label")
+        by_name = {label: int(index) for label, index in (self.label2id or {}).items()}
+        if by_name and by_name != {label: index for index, label in enumerate(self.labels)}:
+            raise ValueError(
+                f"label2id={self.label2id} contradicts id2label={self.id2label}; accepted: one of the two"
+            )
 
     def _check(self) -> None:
         check_choice("fusion", self.fusion, _fusions())
@@ -307,7 +356,10 @@ class MmsrConfig(PreTrainedConfig):
         for field in ("label_token_ids", "class_weights"):
             value = getattr(self, field)
             if value is not None and len(value) != self.num_labels:
-                raise ValueError(f"{field} has {len(value)} entries for {self.num_labels} labels in id2label")
+                raise ValueError(
+                    f"{field} has {len(value)} entries for {self.num_labels} labels in id2label; accepted: "
+                    "one for each label"
+                )
         tokens = self.label_token_ids or []
         if len(set(tokens)) < len(tokens) or min(tokens, default=0) < 0:
             raise ValueError(f"label_token_ids={tokens}; accepted: another token for each label, from 0")

@@ -267,8 +267,8 @@ class PairFusion(nn.Module, ABC):
 
     def __init__(self, config: FusionConfig) -> None:
         super().__init__()
-        self.text_stream = OneStream(config)
-        self.audio_stream = OneStream(config)
+        self.text_branch = OneStream(config)
+        self.audio_branch = OneStream(config)
         self.pooling = MeanPooling(config)
         self.norm = nn.LayerNorm(config.hidden_size)
 
@@ -278,7 +278,7 @@ class PairFusion(nn.Module, ABC):
 
     def forward(self, audio: Tensor, audio_mask: Tensor, text: Tensor, text_mask: Tensor) -> Fused:
         """Fuse both streams; see the module's docstring for shapes."""
-        audio, text = self.audio_stream.refine(audio), self.text_stream.refine(text)
+        audio, text = self.audio_branch.refine(audio), self.text_branch.refine(text)
         mean_audio = self.pooling(audio, audio_mask)[:, None]
         mean_text = self.pooling(text, text_mask)[:, None]
         at_audio = self.fuse(audio, mean_text.expand_as(audio))
@@ -299,14 +299,14 @@ class GatedFusion(PairFusion):
 
     def __init__(self, config: FusionConfig) -> None:
         super().__init__(config)
-        self.audio_projection = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
-        self.text_projection = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+        self.audio_hidden = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+        self.text_hidden = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
         self.gate = nn.Linear(2 * config.hidden_size, config.hidden_size, bias=False)
 
     def fuse(self, audio: Tensor, text: Tensor) -> Tensor:
         """F = z * tanh(W_a a) + (1 - z) * tanh(W_t t)."""
         gate = torch.sigmoid(self.gate(torch.cat([audio, text], dim=-1)))
-        audio, text = torch.tanh(self.audio_projection(audio)), torch.tanh(self.text_projection(text))
+        audio, text = torch.tanh(self.audio_hidden(audio)), torch.tanh(self.text_hidden(text))
         return gate * audio + (1 - gate) * text
 
 

@@ -10,6 +10,7 @@ For the notation see `modeling`.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import ModelOutput
 from transformers.utils import can_return_tuple, logging
 
-from mmsr.model.configuration import MmsrConfig
+from mmsr.model.configuration import FORMAT_VERSION, MmsrConfig
 from mmsr.model.encoders.base import Encoded, LayerMix, to_front
 from mmsr.model.encoders.registry import audio_encoder_class
 from mmsr.model.encoders.text import TextEncoder
@@ -31,8 +32,23 @@ from mmsr.model.pooling import AttentionPooling
 
 logger: Any = logging.get_logger(__name__)
 
-_AUTOMATIC = ("auto", "balanced", "balanced_low_0", "sequential")
-_OTHER_NAME = "sentiment_classifier"
+RENAMED = {
+    r"^encoder\.": "joint_encoder.",
+    r"^head\.out\.": "sentiment_head.classifier.",
+    r"^head\.": "sentiment_head.",
+    r"^decoder\.": "rationale_decoder.",
+    r"^((?:joint_encoder\.)?fusion\..*)query_norm\.": r"\1norm1.",
+    r"^((?:joint_encoder\.)?fusion\..*)memory_norm\.": r"\1norm2.",
+    r"^((?:joint_encoder\.)?fusion\.)text_stream\.": r"\1text_branch.",
+    r"^((?:joint_encoder\.)?fusion\.)audio_stream\.": r"\1audio_branch.",
+    r"^((?:joint_encoder\.)?fusion\.)text_projection\.": r"\1text_hidden.",
+    r"^((?:joint_encoder\.)?fusion\.)audio_projection\.": r"\1audio_hidden.",
+}
+"""Patterns of names in earlier checkpoints, and the names of today.
+
+peft and accelerate find a module by how its name ends, so no name of ours ends in another: `head` was found
+in `lm_head` too, `encoder` in `audio_encoder`, `out` in `dropout`.
+"""
 NO_UTTERANCE = "no utterance: pass input_values (audio), input_ids (transcript), or both"
 
 
@@ -145,7 +161,7 @@ class MmsrPreTrainedModel(PreTrainedModel):
 
     config_class = MmsrConfig
     config: MmsrConfig
-    base_model_prefix = "encoder"
+    base_model_prefix = "joint_encoder"
     main_input_name = "input_ids"
     input_modalities = ["audio", "text"]
     supports_gradient_checkpointing = True
@@ -153,6 +169,23 @@ class MmsrPreTrainedModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_attention_backend = True
     _no_split_modules = ["CrossAttentionLayer", "SelfAttentionLayer", "Stream", "SentimentHead"]
+
+    def __init__(self, config: MmsrConfig, *args: Any, **kwargs: Any) -> None:
+        super().__init__(config, *args, **kwargs)
+        self.register_load_state_dict_pre_hook(_rename)
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:  # type: ignore[override]
+        """As `PreTrainedModel.save_pretrained`, in the format of today."""
+        self.config.format_version = FORMAT_VERSION
+        super().save_pretrained(save_directory, **kwargs)
+
+    def _forget_old_names(self) -> None:
+        """Save with the names of today, though an earlier checkpoint was loaded: transformers would not."""
+        conversions: Any = getattr(self, "_weight_conversions", None) or []
+        renamed = [[pattern] for pattern in RENAMED]
+        self._weight_conversions = [
+            conversion for conversion in conversions if conversion._original_source_patterns not in renamed
+        ]
 
     def post_init(self) -> None:
         """Take over the parts' settings of placement and precision: transformers does so one level deep."""
@@ -208,13 +241,16 @@ class MmsrPreTrainedModel(PreTrainedModel):
         Raises:
             ValueError: Weights are missing, unknown or of another shape; the message names them.
         """
-        if isinstance(kwargs.get("device_map"), str) and kwargs["device_map"] in _AUTOMATIC:
-            kwargs["device_map"] = cls._device_map(pretrained_model_name_or_path, **kwargs)
+        kwargs["key_mapping"] = RENAMED | (kwargs.get("key_mapping") or {})
         if kwargs.get("output_loading_info") or kwargs.get("ignore_mismatched_sizes"):
-            return super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
+            loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
+            model = loaded[0] if isinstance(loaded, tuple) else loaded
+            model._forget_old_names()
+            return loaded
         kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
-        loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
         model, info = loaded
+        model._forget_old_names()
         differences = {
             "it lacks": info["missing_keys"],
             "it brings unknown": info["unexpected_keys"],
@@ -235,27 +271,14 @@ class MmsrPreTrainedModel(PreTrainedModel):
             )
         return model
 
-    @classmethod
-    def _device_map(
-        cls, name: str | os.PathLike[str], *, device_map: str, max_memory: Any = None, **kwargs: Any
-    ) -> dict[str, int | str]:
-        """The device of each part of a checkpoint, as transformers chooses it.
 
-        transformers takes a decoder's `lm_head.weight` for a weight of the module `head`, and fails where it
-        is tied: so `head` has another name meanwhile.
-        """
-        from transformers.integrations.accelerate import get_balanced_memory, infer_auto_device_map
-
-        config, _ = cls.config_class.from_pretrained(name, **{**kwargs, "return_unused_kwargs": True})
-        with torch.device("meta"):
-            model = cls._from_config(kwargs.get("config") or config, dtype=config.dtype)
-        if head := model._modules.pop("head", None):
-            model.add_module(_OTHER_NAME, head)
-        whole, low_zero = model._no_split_modules, device_map == "balanced_low_0"
-        if device_map != "sequential":
-            max_memory = get_balanced_memory(model, max_memory, whole, low_zero=low_zero)
-        found = infer_auto_device_map(model, max_memory, whole)
-        return {part.replace(_OTHER_NAME, "head", 1): device for part, device in found.items()}
+def _rename(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Give the weights of an earlier checkpoint the names of today, before torch loads them."""
+    for name in [name for name in state_dict if name.startswith(prefix)]:
+        renamed = name.removeprefix(prefix)
+        for pattern, replacement in RENAMED.items():
+            renamed = re.sub(pattern, replacement, renamed)
+        state_dict[prefix + renamed] = state_dict.pop(name)
 
 
 class MmsrEncoder(MmsrPreTrainedModel):

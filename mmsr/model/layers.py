@@ -119,15 +119,15 @@ class CrossAttentionLayer(GradientCheckpointingLayer):
 
     def __init__(self, config: FusionConfig) -> None:
         super().__init__()
-        self.query_norm = nn.LayerNorm(config.hidden_size)
-        self.memory_norm = nn.LayerNorm(config.hidden_size)
+        self.norm1 = nn.LayerNorm(config.hidden_size)  # of the queries
+        self.norm2 = nn.LayerNorm(config.hidden_size)  # of the memory
         self.attention = Attention(config, output=ResidualLinear)
         self.dropout = nn.Dropout(config.dropout)
         self.feed_forward = FeedForward(config)
 
     def forward(self, stream: Tensor, other: Tensor, other_mask: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the stream `[b, n, d]` enriched by `other [b, k, d]`, and the weights `[b, h, n, k]`."""
-        attended, weights = self.attention(self.query_norm(stream), self.memory_norm(other), other_mask)
+        attended, weights = self.attention(self.norm1(stream), self.norm2(other), other_mask)
         stream = stream + self.dropout(attended)
         return stream + self.feed_forward(stream), weights
 

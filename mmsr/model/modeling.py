@@ -30,7 +30,7 @@ from transformers.modeling_outputs import ModelOutput, Seq2SeqLMOutput
 from transformers.utils import can_return_tuple
 
 from mmsr.model.card import is_generated, model_card, replace_blank
-from mmsr.model.configuration import MmsrConfig, check_choice, fusion_modalities
+from mmsr.model.configuration import MmsrConfig, check_choice, check_names, fusion_modalities
 from mmsr.model.decoders import DECODER_CLASSES, LabelGrammar, RationaleDecoder
 from mmsr.model.encoders.registry import load_audio_encoder
 from mmsr.model.encoders.text import TextEncoder
@@ -45,7 +45,8 @@ class MmsrOutput(Seq2SeqLMOutput):
     """Output of `MmsrForSentimentReasoning`: that of `RationaleDecoder`, of `MmsrEncoderOutput`, and more.
 
     Attributes:
-        loss: Sentiment loss + λ · rationale loss, of those whose targets were given.
+        loss: Sentiment loss + λ · rationale loss, of those whose targets were given. Both are means over the
+            targets of this batch; `target_weights` joins batches.
         logits: Of the decoder `[b, r, v]`; None without a decoder.
         encoder_last_hidden_state: The memory `[b, m, d]`.
         encoder_hidden_states: Of the text encoder, `[b, t, d]` per layer.
@@ -103,12 +104,12 @@ class SentimentHead(nn.Module):
         self.pooling = pooling(config)
         self.dense = nn.Linear(config.hidden_size * pooling.widths, config.hidden_size)
         self.dropout = nn.Dropout(config.dropout)
-        self.out = nn.Linear(config.hidden_size, len(config.labels))
+        self.classifier = nn.Linear(config.hidden_size, len(config.labels))
 
     def forward(self, memory: Tensor, memory_mask: Tensor) -> Tensor:
         """Classify the memory."""
         pooled = self.dropout(self.pooling(memory, memory_mask))
-        return self.out(self.dropout(torch.tanh(self.dense(pooled))))
+        return self.classifier(self.dropout(torch.tanh(self.dense(pooled))))
 
 
 class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
@@ -117,19 +118,25 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
     In the paper (arXiv 2407.21054) a text model reads an ASR transcript; here the audio is an input too.
     """
 
+    accepts_loss_kwargs = False
+    """So transformers' Trainer divides the loss by the number of accumulated batches. It would otherwise pass
+    one count of targets, and this loss has two kinds of targets: see `mmsr.training.trainer`."""
     _written_card: bytes | None = None
     """The user's README.md in the folder that is being saved, which an upload must keep."""
 
-    def __init__(self, config: MmsrConfig) -> None:
+    def __init__(self, config: MmsrConfig, **unknown: Any) -> None:
+        if unknown:  # of `from_pretrained`, which gives the config what it knows
+            check_names("setting", unknown, config.settings())
+            raise ValueError(f"{', '.join(unknown)}= beside config=; accepted: one or the other")
         # transformers would take `temperature` for that of sampling
         temperature, config.temperature = config.temperature, 1.0
         super().__init__(config)
         config.temperature = temperature
-        self.encoder = MmsrEncoder(config)
-        self.head = SentimentHead(config)
-        self.decoder: RationaleDecoder | None = None
+        self.joint_encoder = MmsrEncoder(config)
+        self.sentiment_head = SentimentHead(config)
+        self.rationale_decoder: RationaleDecoder | None = None
         if config.decoder_type != "none":
-            self.decoder = DECODER_CLASSES[config.decoder_type](config)
+            self.rationale_decoder = DECODER_CLASSES[config.decoder_type](config)
         if config.tie_word_embeddings:
             assert self.decoder is not None
             names = {id(weight): name for name, weight in self.named_parameters()}
@@ -140,7 +147,7 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         if self.decoder is not None:  # transformers collects tied weights one level deep
             own: Any = self.decoder.model.all_tied_weights_keys
             whole: Any = self.all_tied_weights_keys
-            prefix = "decoder.model."
+            prefix = "rationale_decoder.model."
             whole.update({prefix + target: prefix + source for target, source in own.items()})
 
     @classmethod
@@ -232,6 +239,23 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         else:
             replace_blank(path, self._card(repo_id))
         return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
+
+    # ------------------------------------------------------------------ parts, under short names
+
+    @property
+    def encoder(self) -> MmsrEncoder:
+        """The module `joint_encoder`."""
+        return self.joint_encoder
+
+    @property
+    def head(self) -> SentimentHead:
+        """The module `sentiment_head`."""
+        return self.sentiment_head
+
+    @property
+    def decoder(self) -> RationaleDecoder | None:
+        """The module `rationale_decoder`; None for a label only."""
+        return self.rationale_decoder
 
     # ------------------------------------------------------------------ parts, under transformers' names
 
@@ -448,11 +472,10 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
             **(decoded or {}),
         }
         if sentiment_labels is not None:
-            weight = self.config.class_weights
             outputs["sentiment_loss"] = _mean_cross_entropy(
                 sentiment_logits,
                 sentiment_labels,
-                weight=None if weight is None else sentiment_logits.new_tensor(weight).float(),
+                weight=self._class_weights(sentiment_logits.device),
                 label_smoothing=self.config.label_smoothing,
             )
         if decoded is not None and decoded.logits is not None and labels is not None:
@@ -466,6 +489,29 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         if losses:
             outputs["loss"] = sum(losses)
         return MmsrOutput(**outputs)
+
+    def _class_weights(self, device: torch.device) -> Tensor | None:
+        weights = self.config.class_weights
+        return None if weights is None else torch.tensor(weights, dtype=torch.float32, device=device)
+
+    def target_weights(
+        self, *, sentiment_labels: Tensor | None = None, labels: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Weight of the known targets of a batch in `sentiment_loss` and `rationale_loss`, by these names.
+
+        Both losses are means over a batch. The mean over several batches is Σ weight · loss / Σ weight: a
+        labelled row counts its class weight, and each token of a rationale counts 1.
+        """
+        weights = {"sentiment_loss": torch.zeros(()), "rationale_loss": torch.zeros(())}
+        if sentiment_labels is not None:
+            known = sentiment_labels[sentiment_labels != -100]
+            by_class = self._class_weights(known.device)
+            total = known.new_tensor(len(known)) if by_class is None else by_class[known].sum()
+            weights = {name: zero.to(known.device) for name, zero in weights.items()}
+            weights["sentiment_loss"] = total.float()
+        if labels is not None and self.config.format is not None:
+            weights["rationale_loss"] = (self.rationale_targets(labels) != -100).sum().float()
+        return weights
 
     def label_scores(self, logits: Tensor, *, temperature: float = 1.0) -> list[dict[str, float]]:
         """The probability of each label, by its name, for rows of logits `[b, c]`."""
@@ -650,12 +696,16 @@ def _given(modality: str, name: str | os.PathLike[str] | None, fusion: str) -> s
     return name
 
 
-def _mean_cross_entropy(logits: Tensor, targets: Tensor, **options: Any) -> Tensor:
-    """Mean cross-entropy over the known targets, in float32; zero, with a gradient, if none is known."""
-    logits = logits.float()
+def _mean_cross_entropy(
+    logits: Tensor, targets: Tensor, *, weight: Tensor | None = None, label_smoothing: float = 0.0
+) -> Tensor:
+    """Mean cross-entropy in float32 over the known targets of weight above 0; 0, with a gradient, if none."""
+    logits, targets = logits.float(), targets.to(logits.device)
+    if weight is not None:  # torch would smooth a row of weight 0, and divide by 0 where a batch has no other
+        targets = targets.masked_fill(weight[targets.clamp(min=0)] == 0, -100)
     if not (targets != -100).any():
         return logits.sum() * 0.0
-    return nn.functional.cross_entropy(logits, targets.to(logits.device), **options)
+    return nn.functional.cross_entropy(logits, targets, weight=weight, label_smoothing=label_smoothing)
 
 
 AutoModel.register(MmsrConfig, MmsrForSentimentReasoning)

@@ -30,7 +30,13 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from mmsr.model.alignment import spaced_words, token_spans, without_special_tokens
-from mmsr.model.configuration import DEFAULT_LABELS, RATIONALE_FORMATS, MmsrConfig, check_choice
+from mmsr.model.configuration import (
+    DEFAULT_LABELS,
+    RATIONALE_FORMATS,
+    MmsrConfig,
+    check_choice,
+    check_label_names,
+)
 from mmsr.model.presets import PRESETS
 from mmsr.model.tokenizer import label_token, train_tokenizer
 from mmsr.records import Span
@@ -84,6 +90,7 @@ class MmsrProcessor(ProcessorMixin):
         self.decoder_tokenizer = decoder_tokenizer
         self.rationale_format = rationale_format
         self.labels = list(labels or DEFAULT_LABELS.values())
+        check_label_names(self.labels, "labels")
         self.text_prefix = text_prefix
         self.max_rationale_tokens = max_rationale_tokens
 

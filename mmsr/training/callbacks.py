@@ -22,7 +22,7 @@ from mmsr.files import atomic_write, write_file
 from mmsr.model.card import model_card
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor, given_columns
-from mmsr.records import Answer, Utterance
+from mmsr.records import IDS, Answer, Utterance
 from mmsr.training.module import MmsrModule
 from mmsr.training.parameters import merge_lora
 
@@ -172,7 +172,7 @@ def _loaded_answers(model: MmsrForSentimentReasoning, data: MmsrDataModule) -> l
     loader = data.val_dataloader()
     answers: dict[int, Answer] = {}
     for rows, batch in zip(list(loader.batch_sampler), loader, strict=True):  # type: ignore[arg-type]
-        inputs = {name: value for name, value in batch.items() if "labels" not in name}
+        inputs = {name: value for name, value in batch.items() if "labels" not in name and name != IDS}
         answered = zip(rows, batch["sentiment_labels"].tolist(), _answers(model, inputs), strict=True)
         answers.update((row, answer) for row, label, answer in answered if label >= 0)
     return [answers[row] for row in sorted(answers)]

@@ -9,7 +9,10 @@ not in `model/`.
 To add one, write an `nn.Module` and add it to `LOSSES`. It is made as `(width, labels, *, weight, ...)` from
 the width of the streams, the number of labels and the numbers or switches of the YAML, `weight` first. It is
 called outside autocast as `objective(streams, labels)` with the `Pooled` streams and the sentiment labels
-`[b]` (-100 where unknown). Its loss is logged as `train_<name>_loss` and added times `weight`.
+`[b]` (-100 where unknown), and returns a mean over its targets in the batch, or a vector of such means, whose
+length is its `terms`. `objective.targets(present, labels)` are the numbers of these targets, of the same
+shape, by which batches are joined; `present` has a mask `[b]` of each modality. Its loss, the sum of the
+means, is logged as `train_<name>_loss` and added times `weight`.
 """
 
 from __future__ import annotations
@@ -119,6 +122,8 @@ class Contrastive(nn.Module):
     `temperature` is the initial one; its inverse, the scale of the similarities, is learned, up to 100.
     """
 
+    terms = 1
+
     def __init__(self, width: int, labels: int, *, weight: float, temperature: float = 0.07) -> None:
         super().__init__()
         self.weight = weight
@@ -131,9 +136,15 @@ class Contrastive(nn.Module):
         audio, text = (self.projections[name](streams[name].vectors[both]) for name in MODALITIES)
         return contrastive_loss(audio, text, self.log_scale.exp().clamp(max=100.0))
 
+    def targets(self, present: Mapping[str, Tensor], labels: Tensor) -> Tensor:
+        """Number of rows that have both."""
+        return (present["audio"] & present["text"]).sum().float()
+
 
 class SupervisedContrastive(nn.Module):
     """Supervised contrastive loss within and across modalities; a row's two streams are its two views."""
+
+    terms = 1
 
     def __init__(self, width: int, labels: int, *, weight: float, temperature: float = 0.1) -> None:
         super().__init__()
@@ -148,9 +159,16 @@ class SupervisedContrastive(nn.Module):
         targets = torch.cat([labels[kept[name]] for name in MODALITIES])
         return supervised_contrastive_loss(self.projection(features), targets, self.temperature)
 
+    def targets(self, present: Mapping[str, Tensor], labels: Tensor) -> Tensor:
+        """Number of anchors: streams whose label another stream has."""
+        known = torch.cat([labels[present[name] & (labels >= 0)] for name in MODALITIES])
+        return ((known[:, None] == known).sum(-1) > 1).sum().float()
+
 
 class AuxiliaryHeads(nn.Module):
     """A linear head on each stream predicts the label alone; the loss is the sum of both cross-entropies."""
+
+    terms = 2
 
     def __init__(self, width: int, labels: int, *, weight: float) -> None:
         super().__init__()
@@ -162,13 +180,17 @@ class AuxiliaryHeads(nn.Module):
         return {name: self.heads[name](streams[name].vectors) for name in MODALITIES}
 
     def forward(self, streams: Mapping[str, Pooled], labels: Tensor) -> Tensor:
-        """Cross-entropy of each head, a mean over the rows that have its modality and a known label."""
-        loss = labels.new_zeros((), dtype=torch.float)
+        """Cross-entropy of each head `[2]`, means over the rows that have its modality and a known label."""
+        losses = []
         for name, logits in self.logits(streams).items():
             known = streams[name].present & (labels >= 0)
             targets = labels.masked_fill(~known, -100)
-            loss = loss + F.cross_entropy(logits, targets, reduction="sum") / known.sum().clamp(min=1)
-        return loss
+            losses.append(F.cross_entropy(logits, targets, reduction="sum") / known.sum().clamp(min=1))
+        return torch.stack(losses)
+
+    def targets(self, present: Mapping[str, Tensor], labels: Tensor) -> Tensor:
+        """Number of rows of each head `[2]`."""
+        return torch.stack([(present[name] & (labels >= 0)).sum() for name in MODALITIES]).float()
 
 
 # ---------------------------------------------------------------------- gradients

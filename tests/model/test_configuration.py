@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModel
 
 import mmsr
 from mmsr.model.configuration import FORMAT_VERSION, MmsrConfig, TimmAudioConfig, check_choice
@@ -84,10 +85,20 @@ def test_a_saved_config_comes_back_whole(tmp_path: Path):
 CHECKPOINTS = {1: mmsr.checkpoint("demo")}
 
 
-@pytest.mark.parametrize("version", range(1, FORMAT_VERSION + 1))
-def test_a_checkpoint_of_each_version_loads(version: int):
+@pytest.mark.parametrize("version", range(1, FORMAT_VERSION))
+def test_a_checkpoint_of_each_earlier_version_loads_and_is_saved_as_todays(version: int, tmp_path: Path):
     model = MmsrForSentimentReasoning.from_pretrained(CHECKPOINTS[version])
     assert model.config.format_version == version
+    model.save_pretrained(tmp_path)
+    again = MmsrForSentimentReasoning.from_pretrained(tmp_path)
+    assert again.config.format_version == FORMAT_VERSION
+    weights = again.state_dict()
+    assert all(torch.equal(weight, weights[name]) for name, weight in model.state_dict().items())
+    assert {name.split(".")[0] for name in load_file(tmp_path / "model.safetensors")} == {
+        "joint_encoder",
+        "sentiment_head",
+        "rationale_decoder",
+    }
 
 
 def test_a_checkpoint_without_a_version_has_version_1(tmp_path: Path):
@@ -99,6 +110,97 @@ def test_a_checkpoint_without_a_version_has_version_1(tmp_path: Path):
     assert loaded.config.format_version == 1
     weights = loaded.state_dict()
     assert all(torch.equal(weight, weights[name]) for name, weight in given.state_dict().items())
+
+
+@pytest.fixture
+def labeller(tmp_path: Path) -> Path:
+    """A saved model that gives a label only, with a temperature fitted to its three labels."""
+    config = MmsrConfig.from_preset("tiny", fusion="text_only", rationale_format="none", temperature=1.7)
+    MmsrForSentimentReasoning(config).save_pretrained(tmp_path / "labeller")
+    return tmp_path / "labeller"
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        {"id2label": EMOTIONS},
+        {"label2id": {name: index for index, name in EMOTIONS.items()}},
+        {"num_labels": 7},
+    ],
+    ids=["id2label", "label2id", "num_labels"],
+)
+def test_other_labels_make_another_head_that_saves_and_loads(
+    labeller: Path, tmp_path: Path, override: dict[str, Any]
+):
+    with pytest.raises(ValueError, match=r"of another shape: sentiment_head\.classifier\.bias \(\[3\]"):
+        AutoModel.from_pretrained(labeller, **override)
+    model = AutoModel.from_pretrained(labeller, ignore_mismatched_sizes=True, **override)
+    assert model(input_ids=torch.tensor([[9, 10]])).sentiment_logits.shape == (1, 7)
+    assert model.config.num_labels == len(model.config.label2id) == 7 and model.config.temperature == 1.0
+    if "num_labels" not in override:
+        assert model.config.labels == list(EMOTIONS.values())
+    model.save_pretrained(tmp_path / "seven")
+    again = AutoModel.from_pretrained(tmp_path / "seven")
+    assert again.config.labels == model.config.labels
+    assert all(torch.equal(weight, again.state_dict()[name]) for name, weight in model.state_dict().items())
+
+
+def test_other_names_of_as_many_labels_keep_the_head(labeller: Path):
+    model = AutoModel.from_pretrained(labeller, id2label={0: "bad", 1: "so-so", 2: "good"}, num_labels=3)
+    assert model.config.label2id == {"bad": 0, "so-so": 1, "good": 2} and model.config.temperature == 1.7
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            {"id2label": EMOTIONS},
+            "label_token_ids has 3 entries for 7 labels in id2label; accepted: one for each",
+        ),
+        ({"num_labels": 2}, "label_token_ids has 3 entries for 2 labels in id2label"),
+        ({"class_weights": [1.0, 2.0]}, "class_weights has 2 entries for 3 labels"),
+        ({"class_weights": [0.0, 0.0, 0.0]}, "accepted: none below 0, and not 0 for all"),
+        (
+            {"id2label": {0: "a", 1: "b", 2: "a"}},
+            "id2label has the name 'a' 2 times; accepted: each name once",
+        ),
+        ({"id2label": {1: "a", 2: "b", 3: "c"}}, r"id2label has the ids \[1, 2, 3\]; accepted: 0 to 2"),
+        ({"id2label": {0: "a", 1: " ", 2: "c"}}, "id2label has the name ' '; accepted: a name for each"),
+        (
+            {"id2label": {0: "a", 1: "b", 2: "c"}, "label2id": {"a": 1, "b": 0, "c": 2}},
+            "label2id=.* contradicts id2label=",
+        ),
+        ({"fusion": "gatd"}, "fusion='gatd' does not exist"),
+        ({"fusion": "gated"}, "it lacks: joint_encoder.fusion.audio_branch"),
+        ({"fusion": "audio_only"}, "tie_word_embeddings|it brings unknown"),
+        ({"pooling": "max"}, "pooling='max' does not exist"),
+        ({"fusion_heads": 3}, "not divisible by fusion_heads=3"),
+        ({"hidden_size": 64}, "of another shape"),
+        ({"decoder": {"d_model": 64}}, "tie_word_embeddings: word embeddings of .* cannot be one table"),
+        ({"decoder": {"decoder_ffn_dim": 8}}, "of another shape: rationale_decoder"),
+        ({"rationale_format": "none"}, "contradicts rationale_format='none'"),
+        ({"label_smoothing": 2.0}, "label_smoothing=2.0; accepted: 0 to 1"),
+        ({"temperature": 0.0}, "temperature=0.0; accepted: more than 0"),
+        ({"poling": "mean"}, r"setting 'poling' does not exist \(did you mean 'pooling'\?\)"),
+    ],
+)
+def test_overrides_pass_the_check_of_a_config(override: dict[str, Any], message: str):
+    with pytest.raises(ValueError, match=message) as refused:
+        AutoModel.from_pretrained(mmsr.checkpoint("demo"), **override)
+    assert "\n" not in str(refused.value)
+
+
+def test_overrides_of_a_part_keep_its_other_settings():
+    config = AutoConfig.from_pretrained(
+        mmsr.checkpoint("demo"), decoder={"dropout": 0.3}, class_weights=[1.0, 2.0, 3.0]
+    )
+    saved = AutoConfig.from_pretrained(mmsr.checkpoint("demo"))
+    assert config.part("decoder").dropout == 0.3 and config.class_weights == [1.0, 2.0, 3.0]
+    assert config.part("decoder").d_model == saved.part("decoder").d_model
+    with pytest.raises(ValueError, match="class_weights= beside config=; accepted: one or the other"):
+        MmsrForSentimentReasoning.from_pretrained(
+            mmsr.checkpoint("demo"), config=saved, class_weights=[1.0, 2.0, 3.0]
+        )
 
 
 def test_a_checkpoint_of_a_later_version_is_refused_in_one_line(tmp_path: Path):
@@ -242,7 +344,7 @@ def test_the_text_config_is_the_decoders():
             )
             for layers in ([], [3], [-1], [2, 1], [1, 1])
         ),
-        ({"format_version": 99}, "has format_version=99; this mmsr reads up to 1: install a later mmsr"),
+        ({"format_version": 99}, "has format_version=99; this mmsr reads up to 2: install a later mmsr"),
     ],
 )
 def test_settings_that_cannot_be_raise_by_name(settings: dict[str, Any], message: str):

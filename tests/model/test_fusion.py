@@ -174,7 +174,7 @@ def attend(module: Attention, query: Tensor, memory: Tensor) -> Tensor:
 
 def cross_layer(layer: fusion_module.CrossAttentionLayer, stream: Tensor, other: Tensor) -> Tensor:
     """MulT's equations of a crossmodal block, pre-norm: attend and add, feed forward and add."""
-    stream = stream + attend(layer.attention, norm(layer.query_norm, stream), norm(layer.memory_norm, other))
+    stream = stream + attend(layer.attention, norm(layer.norm1, stream), norm(layer.norm2, other))
     return stream + feed_forward(layer.feed_forward, stream)
 
 
@@ -229,7 +229,7 @@ def plain_bottleneck(module: fusion_module.BottleneckFusion, audio: Tensor, text
 
 def plain_gated(module: fusion_module.GatedFusion, a: Tensor, t: Tensor) -> Tensor:
     """GMU: h_v = tanh(W_v x_v), h_t = tanh(W_t x_t), z = σ(W_z [x_v, x_t]), h = z * h_v + (1 - z) * h_t."""
-    h_v, h_t = (module.audio_projection.weight @ a).tanh(), (module.text_projection.weight @ t).tanh()
+    h_v, h_t = (module.audio_hidden.weight @ a).tanh(), (module.text_hidden.weight @ t).tanh()
     z = (module.gate.weight @ torch.cat([a, t])).sigmoid()
     return z * h_v + (1 - z) * h_t
 
@@ -298,8 +298,8 @@ def test_every_position_is_the_papers_formula_of_it_and_the_other_mean(
     audio, text = streams
     memory, mask, _ = module(audio, AUDIO_MASK, text, TEXT_MASK)
     for row in range(2):
-        frames = refined(module.audio_stream, audio[row, AUDIO_MASK[row] == 1])
-        tokens = refined(module.text_stream, text[row, TEXT_MASK[row] == 1])
+        frames = refined(module.audio_branch, audio[row, AUDIO_MASK[row] == 1])
+        tokens = refined(module.text_branch, text[row, TEXT_MASK[row] == 1])
         heard = [FORMULAS[fusion](module, frame, tokens.mean(0)) for frame in frames]
         read = [FORMULAS[fusion](module, frames.mean(0), token) for token in tokens]
         expected = norm(module.norm, torch.stack([*heard, *read]))
@@ -316,8 +316,8 @@ def test_the_mean_of_either_half_is_the_formula_of_both_means(streams: tuple[Ten
     memory, _, _ = module(audio, torch.ones(2, 5), text, torch.ones(2, 3))
     for row in range(2):
         means = (
-            refined(module.audio_stream, audio[row]).mean(0),
-            refined(module.text_stream, text[row]).mean(0),
+            refined(module.audio_branch, audio[row]).mean(0),
+            refined(module.text_branch, text[row]).mean(0),
         )
         expected = FORMULAS[fusion](module, *means)
         assert_close(memory[row, :5].mean(0), expected, atol=1e-4, rtol=1e-4)

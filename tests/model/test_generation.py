@@ -40,7 +40,7 @@ def test_cached_generation_equals_uncached(make_model: MakeModel, ragged: Batch,
 def test_a_rationale_starts_from_its_rows_label(make_model: MakeModel, batch: Batch, beams: int):
     model = make_model()
     with torch.no_grad():  # so that the rows differ in their label
-        model.head.out.bias -= model(**batch).sentiment_logits.mean(0)
+        model.head.classifier.bias -= model(**batch).sentiment_logits.mean(0)
     predicted = model(**batch).sentiment_logits.argmax(-1)
     assert len(set(predicted.tolist())) > 1
     tokens = torch.tensor(model.config.label_token_ids)

@@ -7,8 +7,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.testing import assert_close
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, PreTrainedModel, pipeline
 
+import mmsr
+from mmsr.model.configuration import POOLINGS
+from mmsr.model.fusion import FUSION_CLASSES
 from mmsr.model.joint_encoder import logger
 from mmsr.model.modeling import MmsrForSentimentReasoning
 
@@ -206,12 +209,18 @@ def edit(checkpoint: Path, change: Callable[[dict[str, Tensor]], Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda weights: weights.pop("head.out.weight"), r"it lacks: head\.out\.weight \("),
         (
-            lambda weights: weights.pop("encoder.audio_encoder.model.encoder.layer_norm.weight"),
-            r"it lacks: encoder\.audio_encoder\.model\.encoder\.layer_norm\.weight \(",
+            lambda weights: weights.pop("sentiment_head.classifier.weight"),
+            r"it lacks: sentiment_head\.classifier\.weight \(",
         ),
-        (lambda weights: weights.update({"head.extra": torch.ones(2)}), r"it brings unknown: head\.extra \("),
+        (
+            lambda weights: weights.pop("joint_encoder.audio_encoder.model.encoder.layer_norm.weight"),
+            r"it lacks: joint_encoder\.audio_encoder\.model\.encoder\.layer_norm\.weight \(",
+        ),
+        (
+            lambda weights: weights.update({"sentiment_head.extra": torch.ones(2)}),
+            r"it brings unknown: sentiment_head\.extra \(",
+        ),
     ],
 )
 def test_a_checkpoint_of_other_weights_raises_and_names_them(
@@ -224,19 +233,21 @@ def test_a_checkpoint_of_other_weights_raises_and_names_them(
 
 
 def test_a_weight_of_another_shape_raises_and_is_named(checkpoint: Path):
-    edit(checkpoint, lambda weights: weights.update({"head.out.weight": torch.ones(7, 32)}))
-    message = r"of another shape: head\.out\.weight \(\[7, 32\] where the model has \[3, 32\]\) \("
+    edit(checkpoint, lambda weights: weights.update({"sentiment_head.classifier.weight": torch.ones(7, 32)}))
+    message = (
+        r"of another shape: sentiment_head\.classifier\.weight \(\[7, 32\] where the model has \[3, 32\]\) \("
+    )
     with pytest.raises(ValueError, match=message):
         MmsrForSentimentReasoning.from_pretrained(checkpoint)
     model = MmsrForSentimentReasoning.from_pretrained(checkpoint, ignore_mismatched_sizes=True)
-    assert model.head.out.weight.shape == (3, 32)
+    assert model.head.classifier.weight.shape == (3, 32)
 
 
 def test_who_asks_what_was_loaded_gets_the_rest_and_the_list(checkpoint: Path):
-    edit(checkpoint, lambda weights: weights.pop("head.out.weight"))
+    edit(checkpoint, lambda weights: weights.pop("sentiment_head.classifier.weight"))
     model, info = MmsrForSentimentReasoning.from_pretrained(checkpoint, output_loading_info=True)
-    assert info["missing_keys"] == {"head.out.weight"}
-    expected = load_file(checkpoint / "model.safetensors")["head.dense.weight"]
+    assert info["missing_keys"] == {"sentiment_head.classifier.weight"}
+    expected = load_file(checkpoint / "model.safetensors")["sentiment_head.dense.weight"]
     assert torch.equal(model.head.dense.weight, expected)
 
 
@@ -271,3 +282,114 @@ def test_settings_of_placement_and_precision_are_taken_over_from_parts(make_mode
     half = MmsrForSentimentReasoning.from_pretrained(tmp_path, dtype=torch.float16)
     kept = {name for name, weight in half.named_parameters() if weight.dtype == torch.float32}
     assert kept and all(name.endswith("wo.weight") for name in kept), "T5 overflows in float16"
+
+
+# ---------------------------------------------------------------------- names of modules
+
+
+def own_names(model: MmsrForSentimentReasoning) -> set[str]:
+    """Last names of the modules that are ours, not a part's transformers model's; no numbers of lists."""
+    foreign = [path for path, part in model.named_modules() if isinstance(part, PreTrainedModel)]
+    foreign = [f"{path}." for path in foreign if path not in ("", "joint_encoder")]
+    paths = [path for path, _ in model.named_modules() if path and not path.startswith(tuple(foreign))]
+    return {path.rpartition(".")[2] for path in paths} - {str(number) for number in range(10)}
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("fusion", FUSION_CLASSES)
+def test_no_module_is_found_by_the_end_of_another_s_name(make_model: MakeModel, fusion: str, pooling: str):
+    """peft, accelerate, quantizers and device maps find modules by how their names end."""
+    for settings in ({}, {"decoder_type": "prefix"}, {"rationale_format": "none"}):
+        model = make_model(
+            fusion=fusion, pooling=pooling, audio_layer_mix=True, text_layer_mix=True, **settings
+        )
+        names = own_names(model)
+        pairs = [(name, end) for name in names for end in names - {name} if name.endswith(end)]
+        assert not pairs
+        paths = [path for path, _ in model.named_modules()]
+        parts = ["joint_encoder", "sentiment_head", "rationale_decoder", "fusion", "classifier"]
+        parts += [f"{modality}_{what}" for modality in ("audio", "text") for what in ("encoder", "stream")]
+        for part in parts:
+            found = [path for path in paths if path.endswith(part)]
+            assert len(found) <= 1, f"{part}, of which peft would take all: {found}"
+
+
+def test_peft_saves_the_head_alone(make_model: MakeModel, batch: Batch, tmp_path: Path):
+    peft = pytest.importorskip("peft")
+    adapted = peft.get_peft_model(
+        make_model(),
+        peft.LoraConfig(r=2, target_modules=["query"], modules_to_save=["sentiment_head"]),
+    )
+    wrapped = [
+        name for name, part in adapted.named_modules() if type(part).__name__ == "ModulesToSaveWrapper"
+    ]
+    assert wrapped == ["base_model.model.sentiment_head"]
+    merged = adapted.merge_and_unload()
+    merged.save_pretrained(tmp_path)
+    loaded = MmsrForSentimentReasoning.from_pretrained(tmp_path)
+    assert_close(loaded(**batch).sentiment_logits, merged(**batch).sentiment_logits)
+    head, tables = loaded.get_output_embeddings(), loaded.get_input_embeddings()
+    assert head.weight is tables.weight, "what is tied stays tied"
+
+
+EARLIER = {
+    "joint_encoder.": "encoder.",
+    "sentiment_head.classifier.": "head.out.",
+    "sentiment_head.": "head.",
+    "rationale_decoder.": "decoder.",
+}
+EARLIER_IN_FUSION = {
+    ".norm1.": ".query_norm.",
+    ".norm2.": ".memory_norm.",
+    ".text_branch.": ".text_stream.",
+    ".audio_branch.": ".audio_stream.",
+    ".text_hidden.": ".text_projection.",
+    ".audio_hidden.": ".audio_projection.",
+}
+
+
+def earlier_name(name: str) -> str:
+    new = next(new for new in EARLIER if name.startswith(new))
+    name = name.replace(new, EARLIER[new], 1)
+    if name.startswith("encoder.fusion."):
+        for new, old in EARLIER_IN_FUSION.items():
+            name = name.replace(new, old)
+    return name
+
+
+@pytest.mark.parametrize("fusion", FUSION_CLASSES)
+def test_a_checkpoint_of_earlier_names_loads(
+    make_model: MakeModel, fusion: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    settings = {"decoder_type": "prefix"} if fusion == "audio_only" else {}
+    model = make_model(fusion=fusion, **settings)
+    model.save_pretrained(tmp_path)
+    new = load_file(tmp_path / "model.safetensors")
+    old = {earlier_name(name): weight for name, weight in new.items()}
+    assert not old.keys() & new.keys()
+    save_file(old, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    caplog.clear()
+    loaded = AutoModel.from_pretrained(tmp_path)
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+    expected = model.state_dict()
+    for name, weight in loaded.state_dict().items():
+        assert torch.equal(weight, expected[name]), name
+    loaded.save_pretrained(tmp_path / "again")
+    assert load_file(tmp_path / "again" / "model.safetensors").keys() == new.keys()
+    by_torch = make_model(fusion=fusion, **settings)
+    by_torch.load_state_dict({earlier_name(name): weight for name, weight in model.state_dict().items()})
+    assert all(torch.equal(weight, expected[name]) for name, weight in by_torch.state_dict().items())
+
+
+@pytest.mark.parametrize("device_map", ["auto", "balanced", "sequential", "cpu", {"": "cpu"}])
+@pytest.mark.parametrize("dtype", ["auto", "bfloat16", torch.float32])
+def test_dtype_and_device_map_go_together(checkpoint: Path, device_map: Any, dtype: Any):
+    model = AutoModel.from_pretrained(checkpoint, device_map=device_map, dtype=dtype)
+    expected = torch.bfloat16 if dtype == "bfloat16" else torch.float32
+    assert model.dtype == expected and model.device.type == "cpu"
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+
+
+def test_a_pipeline_is_placed_by_its_size():
+    answer = pipeline("sentiment-reasoning", model=str(mmsr.checkpoint("demo")), device_map="auto")
+    assert answer({"text": "how kind of you"})["label"] in answer.model.config.labels

@@ -228,6 +228,41 @@ def test_losses_are_weighted_and_smoothed_as_configured(
     assert (plain.sentiment_loss - expected).abs() > 1e-3
 
 
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.2])
+def test_a_label_of_weight_zero_counts_nothing(make_model: MakeModel, batch: Batch, label_smoothing: float):
+    model = make_model(
+        rationale_format="none", class_weights=[1.0, 0.0, 2.0], label_smoothing=label_smoothing
+    )
+    output = model(**batch, sentiment_labels=torch.tensor([1, 1, -100]))
+    assert output.loss == 0.0 and all(
+        grad.isfinite().all() for grad in gradients(model, output.loss).values()
+    )
+    mixed = model(**batch, sentiment_labels=torch.tensor([0, 1, 2]))
+    alone = model(**batch, sentiment_labels=torch.tensor([0, -100, 2]))
+    assert_close(mixed.loss, alone.loss)
+    assert mixed.loss > 0
+
+
+@pytest.mark.parametrize("rationale_format", ["multitask", "post_thinking"])
+def test_target_weights_join_the_losses_of_batches(
+    make_model: MakeModel, batch: Batch, labels: Tensor, rationale_format: str
+):
+    model = make_model(rationale_format=rationale_format, class_weights=[1.0, 0.0, 2.5], label_smoothing=0.1)
+    targets = {"labels": labels, "sentiment_labels": torch.tensor([2, 1, 0])}
+    whole = model(**batch, **targets)
+    sums = dict.fromkeys(("sentiment_loss", "rationale_loss"), 0.0)
+    weights = dict.fromkeys(sums, 0.0)
+    for rows in (slice(0, 1), slice(1, 2), slice(2, 3)):
+        part = {name: values[rows] for name, values in targets.items()}
+        output = model(**{name: values[rows] for name, values in batch.items()}, **part)
+        for name, weight in model.target_weights(**part).items():
+            sums[name] += float(weight * output[name].detach())
+            weights[name] += float(weight)
+    for name, total in sums.items():
+        assert total / weights[name] == pytest.approx(float(whole[name].detach()), rel=1e-4), name
+    assert {name: float(w) for name, w in model.target_weights(**targets).items()} == weights
+
+
 def test_a_rationale_without_a_decoder_raises(make_model: MakeModel, batch: Batch, labels: Tensor):
     model = make_model(rationale_format="none")
     assert model(**batch).logits is None
@@ -381,7 +416,7 @@ def checkpoint(make_model: MakeModel, tmp_path: Path) -> Path:
 def test_a_checkpoint_of_a_later_format_raises(checkpoint: Path):
     config = json.loads((checkpoint / "config.json").read_text())
     (checkpoint / "config.json").write_text(json.dumps({**config, "format_version": 99}))
-    with pytest.raises(Exception, match="format_version=99; this mmsr reads up to 1: install a later mmsr"):
+    with pytest.raises(Exception, match="format_version=99; this mmsr reads up to 2: install a later mmsr"):
         MmsrForSentimentReasoning.from_pretrained(checkpoint)
 
 

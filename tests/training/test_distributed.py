@@ -4,18 +4,21 @@ import csv
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 # Runs `mmsr fit` as it is, in each process, and writes down what that process saw.
 PROGRAM = """
-import hashlib, json, sys
+import hashlib, json, os, sys
 from pathlib import Path
 
+import torch
 from lightning.pytorch.callbacks import Callback
 
 from mmsr.data.loading.datamodule import UtteranceDataset
@@ -36,6 +39,18 @@ class Watch(Callback):
 
     def on_validation_start(self, trainer, module):
         self.ids = list(read)
+
+    def on_train_start(self, trainer, module):
+        if os.environ.get("NO_DROPOUT"):
+            for part in module.modules():
+                for name in ("p", "dropout", "activation_dropout"):
+                    if isinstance(getattr(part, name, None), float):
+                        setattr(part, name, 0.0)
+
+    def on_before_optimizer_step(self, trainer, module, optimizer):
+        if trainer.is_global_zero and os.environ.get("NO_DROPOUT"):
+            gradients = {name: weight.grad for name, weight in module.named_parameters()}
+            torch.save(gradients, Path(out) / "gradients.pt")
 
     def on_train_epoch_end(self, trainer, module):
         digest = hashlib.sha256()
@@ -61,10 +76,10 @@ fit(arguments)
 """
 
 
-def fit(folder: Path, manifest: Path, *more: str) -> subprocess.CompletedProcess[str]:
+def fit(folder: Path, manifest: Path, *more: str, program: str = PROGRAM) -> subprocess.CompletedProcess[str]:
     """Two epochs on two processes; what each saw lies in `folder`."""
-    program = folder / "program.py"
-    program.write_text(PROGRAM, encoding="utf-8")
+    file = folder / "program.py"
+    file.write_text(program, encoding="utf-8")
     settings = {
         "model.preset": "tiny",
         "model.vocab_size": "600",
@@ -79,7 +94,7 @@ def fit(folder: Path, manifest: Path, *more: str) -> subprocess.CompletedProcess
         "trainer.enable_progress_bar": "false",
     }
     flags = [item for name, value in settings.items() for item in (f"--{name}", value)]
-    command = [sys.executable, str(program), str(folder), *flags, *more]
+    command = [sys.executable, str(file), str(folder), *flags, *more]
     processes = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -151,6 +166,68 @@ def test_batches_that_lack_a_modality_or_rationales_are_learned_from(
     assert ranks[0]["weights"] == ranks[1]["weights"] and ranks[0]["metrics"] == ranks[1]["metrics"]
     assert {"train_rationale_loss", "dev_rationale_loss"} <= ranks[0]["metrics"].keys()
     assert all(math.isfinite(value) for value in ranks[0]["metrics"].values())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_two_processes_have_the_gradient_of_one_with_all_rows(
+    demo_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """An epoch is a step: of one batch, of a batch in each process, and of many accumulated ones."""
+    rows = list(csv.DictReader(demo_corpus.open(encoding="utf-8", newline="")))
+    manifest = tmp_path / "manifest.csv"
+    with manifest.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        for index, row in enumerate(rows):
+            row |= {"audio": "", "rationale": row["rationale"] if index % 10 < 3 else ""}
+            writer.writerow(row | ({} if index % 5 else {"label": ""}))
+    monkeypatch.setenv("NO_DROPOUT", "1")
+    found = {}
+    for name, devices, batch_rows, accumulated in (("one", 1, 60, 1), ("two", 2, 60, 1), ("many", 2, 4, 99)):
+        (tmp_path / name).mkdir()
+        flags = {
+            "model.fusion": "text_only",
+            "model.class_weights": "[1, 0, 3]",
+            "model.learning_rate": "1e-12",
+            "data.batch_tokens": "1000000",
+            "data.batch_rows": str(batch_rows),
+            "trainer.devices": str(devices),
+            "trainer.strategy": "auto" if devices == 1 else "ddp",
+            "trainer.accumulate_grad_batches": str(accumulated),
+            "trainer.max_epochs": "1",
+            "trainer.gradient_clip_val": "null",
+        }
+        done = fit(tmp_path / name, manifest, *(word for k, v in flags.items() for word in (f"--{k}", v)))
+        assert done.returncode == 0, done.stderr[-3000:]
+        metrics = json.loads((tmp_path / name / "rank0-epoch0.json").read_text())["metrics"]
+        found[name] = (torch.load(tmp_path / name / "gradients.pt"), metrics)
+    gradients, metrics = found.pop("one")
+    for name, (others, logged) in found.items():
+        for weight, gradient in gradients.items():
+            torch.testing.assert_close(
+                others[weight], gradient, rtol=1e-3, atol=2e-5, msg=f"{name}: {weight}"
+            )
+        for loss in (loss for loss in metrics if loss.endswith("loss")):
+            assert logged[loss] == pytest.approx(metrics[loss], rel=1e-4), f"{name}: {loss}"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_loss_that_is_not_finite_in_one_process_ends_both_and_names_its_rows(
+    demo_corpus: Path, tmp_path: Path
+):
+    program = PROGRAM.replace(
+        "        read.clear()\n",
+        "        read.clear()\n"
+        "        if trainer.global_rank == 1:\n"
+        "            module.model.head.classifier.weight.data.fill_(float('nan'))\n",
+    )
+    assert program != PROGRAM
+    done = fit(tmp_path, demo_corpus, program=program)
+    assert done.returncode != 0
+    told = re.findall(r"the loss is not finite in epoch 0, training batch 0 \(.*rows '.*'.*", done.stderr)
+    assert told and "weights were not finite before it" in told[-1]
 
 
 LABELS = ("negative", "neutral", "positive")

@@ -14,7 +14,9 @@ from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from torch.nn import functional as F
 
 from mmsr.data.loading.datamodule import MmsrDataModule
-from mmsr.training.module import MmsrModule
+from mmsr.model.modeling import MmsrOutput
+from mmsr.training.losses import NonFiniteLossError, Window
+from mmsr.training.module import MmsrModule, load_lightning_checkpoint
 from mmsr.training.objectives import LOSSES
 from mmsr.training.parameters import transformer_layers
 from mmsr.training.settings import TrainingSettings
@@ -75,9 +77,9 @@ def train(
 def layer_numbers(names: set[str], encoder: str) -> set[str]:
     """Which of an encoder's layers are among the names: `0`, `1`, or `other` for what is in none."""
     within = [
-        name.removeprefix(f"model.encoder.{encoder}.model.")
+        name.removeprefix(f"model.joint_encoder.{encoder}.model.")
         for name in names
-        if name.startswith(f"model.encoder.{encoder}.")
+        if name.startswith(f"model.joint_encoder.{encoder}.")
     ]
     return {
         part.split(".")[2] if part.startswith(("encoder.layer.", "encoder.layers.")) else "other"
@@ -101,7 +103,7 @@ def test_frozen_and_partly_frozen_encoders(demo_corpus):
     )
     assert layer_numbers(watch.changed(), "audio_encoder") == {"1"}
     assert layer_numbers(watch.changed(), "text_encoder") == set()
-    assert any(name.startswith("model.decoder.") for name in watch.changed())
+    assert any(name.startswith("model.rationale_decoder.") for name in watch.changed())
 
 
 def test_gradual_unfreezing_by_epoch(demo_corpus):
@@ -134,7 +136,7 @@ def test_layer_decay_reaches_the_optimiser(demo_corpus):
     low, top = transformer_layers(module.model.encoder.audio_encoder.model)
     assert {rates[id(weight)] for weight in top.parameters()} == {1e-4}
     assert {rates[id(weight)] for weight in low.parameters()} == {0.8 * 1e-4}
-    assert rates[id(module.model.head.out.weight)] == 1e-3
+    assert rates[id(module.model.head.classifier.weight)] == 1e-3
 
 
 def test_gradient_checkpointing_computes_twice_and_changes_nothing(demo_corpus, plain):
@@ -179,19 +181,22 @@ def test_uncertainty_weighting_learns_variances(demo_corpus):
     figures = watch.figures[0]
     assert figures["train_rationale_loss_log_variance"] != 0
     assert figures["dev_loss"] == pytest.approx(figures["dev_sentiment_loss"] + figures["dev_rationale_loss"])
-    losses = {name: torch.tensor(value) for name, value in (("sentiment_loss", 0.7), ("rationale_loss", 3.0))}
-    losses["loss"] = torch.tensor(3.7)
+    means = {"sentiment_loss": torch.tensor(0.7), "rationale_loss": torch.tensor(3.0)}
     with torch.no_grad():
         module.log_variances["sentiment_loss"].fill_(0.5)
         module.log_variances["rationale_loss"].fill_(-1.0)
-    batch = {"sentiment_labels": torch.tensor([1, -100]), "labels": torch.tensor([[5, 9], [5, -100]])}
+
+    def total(labels: list[list[int]]) -> torch.Tensor:
+        batch = {"sentiment_labels": torch.tensor([1, -100]), "labels": torch.tensor(labels)}
+        _, _, shares = Window([batch], count=module._targets).next()
+        terms = module._terms([MmsrOutput(**means)], batch)
+        return sum(term.weighted * shares[name] for name, term in terms.items())
+
     expected = math.exp(-0.5) * 0.7 + 0.25 + math.exp(1.0) * 3.0 - 0.5
-    assert float(module.uncertainty_weighted(losses, batch)) == pytest.approx(expected)
-    batch["labels"][:, 1:] = -100  # labels' tokens alone: no rationale is known
-    losses["rationale_loss"] = torch.tensor(0.0)
-    total = module.uncertainty_weighted(losses, batch)
-    assert float(total) == pytest.approx(math.exp(-0.5) * 0.7 + 0.25)
-    (gradient,) = torch.autograd.grad(total, [module.log_variances["rationale_loss"]])
+    assert float(total([[5, 9], [5, -100]])) == pytest.approx(expected)
+    without = total([[5, -100], [5, -100]])  # labels' tokens alone: no rationale is known
+    assert float(without) == pytest.approx(math.exp(-0.5) * 0.7 + 0.25)
+    (gradient,) = torch.autograd.grad(without, [module.log_variances["rationale_loss"]])
     assert gradient == 0
 
 
@@ -212,7 +217,7 @@ def test_batches_without_a_rationale_are_learned_from(demo_corpus, tmp_path):
 
 def test_a_frozen_decoder_keeps_still_but_for_its_label_tokens(demo_corpus):
     module, watch = train(demo_corpus, freeze=["decoder"], config=OWN_TABLES)
-    learnt = {name for name in watch.changed() if name.startswith("model.decoder.")}
+    learnt = {name for name in watch.changed() if name.startswith("model.rationale_decoder.")}
     assert learnt and all(name.endswith(".parametrizations.weight.0.rows") for name in learnt)
     assert not any(part.training for part in module.model.decoder.model.modules())
     with pytest.raises(
@@ -291,7 +296,7 @@ def test_ogm_ge_changes_the_gradients_of_the_stronger_modality(demo_corpus):
     factors = {name: watch.figures[0][f"train_ogm_ge_{name}"] for name in ("audio", "text")}
     assert sorted(factor < 1 for factor in factors.values()) == [False, True]
     for name, gradient in gradients["plain"].items():
-        factor = next((k for m, k in factors.items() if name.startswith(f"encoder.{m}_")), 1.0)
+        factor = next((k for m, k in factors.items() if name.startswith(f"joint_encoder.{m}_")), 1.0)
         torch.testing.assert_close(
             gradients["balanced"][name], factor * gradient, rtol=1e-3, atol=1e-6, msg=name
         )
@@ -324,3 +329,296 @@ def test_a_fresh_model_reads_the_prefix_of_transcripts_too(demo_corpus):
         prefix: module.processor.tokenizer(f"{prefix}so kind")["input_ids"] for prefix in ("", "query: ")
     }
     assert module.processor(text="so kind")["input_ids"] == [tokens["query: "]] != [tokens[""]]
+
+
+# ---------------------------------------------------------------------- means over targets
+
+
+class NoDropout(Callback):
+    """Dropout is off, so that batches differ in nothing but their rows."""
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        for part in module.modules():
+            if isinstance(part, torch.nn.Dropout):
+                part.p = 0.0
+            for name in ("dropout", "activation_dropout"):
+                if isinstance(getattr(part, name, None), float):
+                    setattr(part, name, 0.0)
+
+
+class Gradients(Callback):
+    """The gradients of each optimiser step."""
+
+    def __init__(self) -> None:
+        self.steps: list[dict[str, torch.Tensor]] = []
+
+    def on_before_optimizer_step(self, trainer: L.Trainer, module: L.LightningModule, optimizer: Any) -> None:
+        named = module.named_parameters()
+        self.steps.append({name: weight.grad.clone() for name, weight in named if weight.grad is not None})
+
+
+@pytest.fixture(scope="module")
+def sparse(demo_corpus):
+    """The demo corpus with a rationale in three rows of ten, and no label in one of five."""
+    rows = list(csv.DictReader(demo_corpus.open(encoding="utf-8")))
+    manifest = demo_corpus.parent / "sparse.csv"
+    with manifest.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        for index, row in enumerate(rows):
+            row["rationale"] = row["rationale"] if index % 10 < 3 else ""
+            row["label"] = row["label"] if index % 5 else ""
+            writer.writerow(row)
+    return manifest
+
+
+def one_epoch(manifest: Path, batch_rows: int, accumulate: int, **switches: Any):
+    """The gradients and logged losses of an epoch, at a learning rate near zero."""
+    settings = {"preset": "tiny", "vocab_size": 600, "learning_rate": 1e-12, "audio_dropout": 0.0}
+    settings |= {"text_dropout": 0.0, "fusion": "text_only", **switches}
+    watch, gradients = Watch(), Gradients()
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        precision="32-true",
+        accumulate_grad_batches=accumulate,
+        logger=False,
+        callbacks=[NoDropout(), watch, gradients],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+    )
+    data = MmsrDataModule(str(manifest), batch_rows=batch_rows, batch_seconds=1e6, batch_tokens=10**6)
+    trainer.fit(MmsrModule(TrainingSettings(**settings)), datamodule=data)
+    return gradients.steps, watch.figures[0]
+
+
+def assert_equal_gradients(found, expected, rtol=1e-3):
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=rtol, atol=2e-5, msg=name)
+
+
+LOSSES_OF_TEXT = [
+    {},
+    {"class_weights": [1.0, 0.0, 3.0], "label_smoothing": 0.1, "config": {"rationale_loss_weight": 4.0}},
+    {"uncertainty_weighting": True, "rationale_format": "post_thinking"},
+    {"rationale_format": "none"},
+]
+
+
+@pytest.mark.parametrize("switches", LOSSES_OF_TEXT, ids=["plain", "weighted", "uncertainty", "label"])
+def test_losses_and_gradients_are_means_over_targets_whatever_the_batches(sparse, switches):
+    (expected,), figures = one_epoch(sparse, 60, 1, **switches)
+    names = [name for name in figures if name.endswith("loss")]
+    assert {"dev_loss", "train_loss", "dev_sentiment_loss", "train_sentiment_loss"} <= set(names)
+    for batch_rows in (7, 2):  # the optimiser steps at the end of the epoch
+        (found,), logged = one_epoch(sparse, batch_rows, 1000, **switches)
+        assert_equal_gradients(found, expected)
+        for name in names:
+            assert logged[name] == pytest.approx(figures[name], rel=1e-5), name
+
+
+def test_auxiliary_heads_are_means_over_targets_too(sparse):
+    switches = {"fusion": "concat", "objectives": {"auxiliary_heads": 0.5}, "batch_rows": 60}
+    (expected,), figures = one_epoch(sparse, accumulate=1, **switches)
+    (found,), logged = one_epoch(sparse, accumulate=1000, **{**switches, "batch_rows": 5})
+    assert_equal_gradients(found, expected)
+    assert logged["train_auxiliary_heads_loss"] == pytest.approx(figures["train_auxiliary_heads_loss"])
+    assert logged["train_loss"] == pytest.approx(figures["train_loss"], rel=1e-5)
+
+
+def test_each_step_of_an_epoch_is_the_mean_of_its_batches_and_the_last_may_have_fewer(sparse):
+    single, _ = one_epoch(sparse, 5, 1)
+    steps, _ = one_epoch(sparse, 5, 4)
+    assert len(single) % 4 == 1, "the last step has one batch"
+    assert len(steps) == math.ceil(len(single) / 4)
+    module = MmsrModule(TrainingSettings(preset="tiny", vocab_size=600, fusion="text_only"))
+    data = MmsrDataModule(str(sparse), batch_rows=5, batch_seconds=1e6, batch_tokens=10**6)
+    trainer = L.Trainer(
+        accelerator="cpu", max_epochs=0, logger=False, enable_checkpointing=False, enable_progress_bar=False
+    )
+    trainer.fit(module, datamodule=data)
+    counts = [
+        module.model.target_weights(sentiment_labels=batch["sentiment_labels"])["sentiment_loss"]
+        for batch in data.train_dataloader()
+    ]
+    name = "model.sentiment_head.classifier.bias"  # which has a gradient of the sentiment loss alone
+    for step, found in enumerate(steps):
+        part = slice(4 * step, 4 * step + 4)
+        weights = torch.stack(counts[part])
+        means = torch.stack([gradients[name] for gradients in single[part]])
+        expected = (weights[:, None] * means).sum(0) / weights.sum()
+        torch.testing.assert_close(found[name], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_development_batch_without_any_label_counts_no_rows(sparse):
+    rows = list(csv.DictReader(sparse.open(encoding="utf-8")))
+    manifest = sparse.parent / "unlabelled-batch.csv"
+    with manifest.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({**row, "label": ""} if row["split"] == "dev" and len(row["text"]) < 30 else row)
+    for rationale_format in ("multitask", "post_thinking"):
+        _, whole = one_epoch(manifest, 60, 1, rationale_format=rationale_format)
+        _, figures = one_epoch(manifest, 1, 1000, rationale_format=rationale_format)
+        for name in (name for name in whole if name.startswith("dev_")):
+            assert figures[name] == pytest.approx(whole[name], rel=1e-5), name
+
+
+# ---------------------------------------------------------------------- a loss that is not finite
+
+
+class Spoil(Callback):
+    """Makes weights, or audio of one row, NaN before a batch."""
+
+    def __init__(self, what: str, stage: str) -> None:
+        self.what, self.stage = what, stage
+        self.ids: list[str] = []
+
+    def spoil(self, module: MmsrModule, batch: dict[str, Any], batch_idx: int) -> None:
+        if batch_idx == 1:
+            self.ids = batch["ids"]
+            if self.what == "weights":
+                module.model.head.classifier.weight.data.fill_(math.nan)
+            else:
+                batch["input_values"][0, 0] = math.inf
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        if self.stage == "training":
+            self.spoil(module, batch, batch_idx)
+
+    def on_validation_batch_start(self, trainer, module, batch, batch_idx, dataloader_idx=0):
+        if self.stage == "development":
+            self.spoil(module, batch, batch_idx)
+
+
+@pytest.mark.parametrize(
+    ("what", "stage", "cause"),
+    [
+        ("weights", "training", r"weights were not finite before it.*lower learning_rate=0\.001"),
+        ("weights", "development", r"weights were not finite before it"),
+        ("audio", "training", r"input_values of '[^']+' is not finite"),
+    ],
+)
+def test_a_loss_that_is_not_finite_ends_the_run_and_names_rows_and_causes(demo_corpus, what, stage, cause):
+    spoil = Spoil(what, stage)
+    limits = {"limit_val_batches": 3, "limit_train_batches": 3}
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_epochs=2,
+        logger=False,
+        callbacks=[spoil],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        num_sanity_val_steps=0,
+        **limits,
+    )
+    module = MmsrModule(TrainingSettings(preset="tiny", vocab_size=600))
+    expected = rf"^the loss is not finite in epoch 0, {stage} batch 1 \(sentiment_loss nan.*{cause}"
+    with pytest.raises(NonFiniteLossError, match=expected) as told:
+        trainer.fit(module, datamodule=MmsrDataModule(str(demo_corpus), batch_rows=2))
+    assert "\n" not in str(told.value) and len(spoil.ids) == 2
+    assert all(repr(name) in str(told.value) for name in spoil.ids)
+
+
+def test_a_loss_of_float16_names_its_precision(demo_corpus):
+    module, _ = train(demo_corpus, class_weights=[1.0, 2.0, 3.0])
+    module.trainer = L.Trainer(
+        accelerator="cpu", precision="16-true", logger=False, enable_checkpointing=False
+    )
+    terms = module._terms([MmsrOutput(sentiment_loss=torch.tensor(math.inf))], {})
+    told = module._why_not_finite(terms, {}, [f"row{index}" for index in range(25)], place="training batch 3")
+    assert "float16 overflows above 65,504: --trainer.precision bf16-mixed or 32-true" in told
+    assert "'row19' and 5 more" in told and "'row20'" not in told
+    assert "class_weights=[1.0, 2.0, 3.0]" in told
+
+
+# ---------------------------------------------------------------------- checkpoints
+
+
+def test_the_module_of_a_checkpoint_loads(demo_corpus, tmp_path):
+    module, _ = train(demo_corpus, uncertainty_weighting=True, objectives={"auxiliary_heads": 0.3})
+    module.trainer.save_checkpoint(tmp_path / "run.ckpt")
+    loaded = MmsrModule.load_from_checkpoint(tmp_path / "run.ckpt")
+    expected = module.state_dict()
+    assert loaded.state_dict().keys() == expected.keys()
+    assert all(torch.equal(weight, expected[name]) for name, weight in loaded.state_dict().items())
+    assert loaded.settings == module.settings and not loaded.model.training
+    batch = loaded.processor(text=["so kind"], return_tensors="pt")
+    assert torch.equal(loaded.model(**batch).sentiment_logits, module.model.eval()(**batch).sentiment_logits)
+    with pytest.raises(ValueError, match=r"load_from_checkpoint\(learning_rate=\): a checkpoint has its own"):
+        MmsrModule.load_from_checkpoint(tmp_path / "run.ckpt", learning_rate=0.1)
+    with pytest.raises(ValueError, match="nothing.ckpt does not exist; accepted: a .ckpt file"):
+        MmsrModule.load_from_checkpoint(tmp_path / "nothing.ckpt")
+
+
+def test_a_checkpoint_of_earlier_names_loads_and_is_exported(demo_corpus, tmp_path):
+    module, _ = train(demo_corpus)
+    module.trainer.save_checkpoint(tmp_path / "new.ckpt")
+    checkpoint = torch.load(tmp_path / "new.ckpt", weights_only=False)
+    earlier = {
+        "model.joint_encoder.": "model.encoder.",
+        "model.sentiment_head.classifier.": "model.head.out.",
+        "model.sentiment_head.": "model.head.",
+        "model.rationale_decoder.": "model.decoder.",
+        ".norm1.": ".query_norm.",
+        ".norm2.": ".memory_norm.",
+    }
+    names = {}
+    for name in checkpoint["state_dict"]:
+        names[name] = name
+        for new, old in earlier.items():
+            if names[name].startswith(new) or (new.startswith(".") and ".fusion." in name):
+                names[name] = names[name].replace(new, old, 1)
+    checkpoint["state_dict"] = {names[name]: weight for name, weight in checkpoint["state_dict"].items()}
+    assert "model.encoder.fusion.text_layers.0.query_norm.weight" in checkpoint["state_dict"]
+    torch.save(checkpoint, tmp_path / "old.ckpt")
+    expected = module.model.state_dict()
+    for model in (
+        MmsrModule.load_from_checkpoint(tmp_path / "old.ckpt").model,
+        load_lightning_checkpoint(tmp_path / "old.ckpt")[0],
+    ):
+        assert model.state_dict().keys() == expected.keys()
+        assert all(torch.equal(weight, expected[name]) for name, weight in model.state_dict().items())
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_run_resumed_within_an_epoch_ends_as_the_unbroken_one(demo_corpus, tmp_path, accumulate):
+    """Dropout, frozen parts and the epoch's training losses go on where they were."""
+
+    class Save(Callback):
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+            if batch_idx == 3 and not trainer.ckpt_path:
+                trainer.save_checkpoint(tmp_path / "within.ckpt")
+
+    def run(checkpoint: Path | None) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+        settings = {"preset": "tiny", "vocab_size": 600, "fusion": "text_only", "config": OWN_TABLES}
+        module = MmsrModule(TrainingSettings(**settings, train_layers={"text_encoder": 1}))
+        watch = Watch()
+        trainer = L.Trainer(
+            accelerator="cpu",
+            max_epochs=1,
+            precision="32-true",
+            accumulate_grad_batches=accumulate,
+            limit_train_batches=7,
+            logger=False,
+            callbacks=[watch, Save()],
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+        )
+        data = MmsrDataModule(str(demo_corpus), batch_rows=5)
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=False)
+        return watch.weights[-1], watch.figures[-1]
+
+    weights, figures = run(None)
+    torch.manual_seed(99)
+    resumed, again = run(tmp_path / "within.ckpt")
+    for name, weight in weights.items():
+        assert torch.equal(resumed[name], weight), name
+    assert {name: again[name] for name in figures} == figures

@@ -87,7 +87,7 @@ def test_auxiliary_heads_are_two_cross_entropies():
         F.cross_entropy(heads.heads[name](streams[name].vectors[rows]), labels[rows])
         for name, rows in known.items()
     )
-    torch.testing.assert_close(heads(streams, labels), expected)
+    torch.testing.assert_close(heads(streams, labels).sum(), expected)
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -95,7 +95,7 @@ def test_absent_modalities_and_unknown_labels_enter_no_loss(name):
     objective = LOSSES[name](8, 3, weight=1.0)
     labels = torch.tensor([0, 1, 0, 1, 0, -100])
     streams = pooled(no_audio=[0], no_text=[1])
-    loss = objective(streams, labels)
+    loss = objective(streams, labels).sum()
     loss.backward()
     assert not streams["audio"].vectors.grad[0].any() and not streams["text"].vectors.grad[1].any()
     # an absent partner matters to the contrast of pairs alone, a missing label to the two others
@@ -107,9 +107,21 @@ def test_absent_modalities_and_unknown_labels_enter_no_loss(name):
 
 
 @pytest.mark.parametrize("name", LOSSES)
+def test_targets_are_those_that_a_mean_is_over(name):
+    """Each target counts 1: rows with both, anchors with a partner, rows of each head."""
+    labels = torch.tensor([0, 1, 2, 0, -100, 1])
+    streams = pooled(no_audio=[0], no_text=[1, 2])
+    present = {modality: stream.present for modality, stream in streams.items()}
+    objective = LOSSES[name](8, 3, weight=1.0)
+    expected = {"contrastive": 3, "supervised_contrastive": 6, "auxiliary_heads": [4, 3]}
+    assert objective.targets(present, labels).tolist() == expected[name]
+    assert objective(streams, labels).numel() == objective.targets(present, labels).numel() == objective.terms
+
+
+@pytest.mark.parametrize("name", LOSSES)
 def test_a_batch_without_a_modality_still_reaches_every_weight(name):
     objective = LOSSES[name](8, 3, weight=1.0)
-    loss = objective(pooled(no_audio=range(6), no_text=range(6)), torch.tensor([0, 1, 0, 1, 0, 2]))
+    loss = objective(pooled(no_audio=range(6), no_text=range(6)), torch.tensor([0, 1, 0, 1, 0, 2])).sum()
     loss.backward()
     assert loss == 0
     assert all(weight.grad is not None for weight in objective.parameters())
@@ -124,12 +136,12 @@ def test_losses_fall_when_followed():
     ):
         streams = pooled()
         optimizer = torch.optim.Adam(objective.parameters(), lr=0.02)
-        first = objective(streams, labels)
+        first = objective(streams, labels).sum()
         for _ in range(60):
             optimizer.zero_grad()
-            objective(streams, labels).backward()
+            objective(streams, labels).sum().backward()
             optimizer.step()
-        assert objective(streams, labels) < first / 2, type(objective).__name__
+        assert objective(streams, labels).sum() < first / 2, type(objective).__name__
 
 
 def test_streams_are_means_over_what_enters_the_fusion(tiny):
@@ -167,7 +179,7 @@ def test_the_stronger_modality_is_held_back(tiny):
     k = 1 - math.tanh(0.5 * score[strong] / score[weak])
     assert factors == {strong: pytest.approx(k, rel=1e-5), weak: 1.0}
     for name, weight in tiny.named_parameters():
-        held = name.startswith((f"encoder.{strong}_encoder.", f"encoder.{strong}_stream."))
+        held = name.startswith((f"joint_encoder.{strong}_encoder.", f"joint_encoder.{strong}_stream."))
         torch.testing.assert_close(weight.grad, torch.full_like(weight, k if held else 1.0), msg=name)
     assert balance.modulate(tiny) == {}  # scores are of one step
 
@@ -175,7 +187,7 @@ def test_the_stronger_modality_is_held_back(tiny):
 def test_noise_has_the_gradients_deviation(tiny):
     for weight in tiny.parameters():
         weight.grad = torch.randn_like(weight) * 3 + 100
-    name = "encoder.text_encoder.model.embeddings.word_embeddings.weight"
+    name = "joint_encoder.text_encoder.model.embeddings.word_embeddings.weight"
     weight = tiny.get_parameter(name)
     before = weight.grad.clone()
     balance = OgmGe(alpha=0.5)
@@ -184,7 +196,7 @@ def test_noise_has_the_gradients_deviation(tiny):
     noise = weight.grad - k * before
     assert float(noise.mean()) == pytest.approx(0, abs=0.15)
     assert float(noise.std()) == pytest.approx(float(before.std()), rel=0.05)
-    assert (tiny.head.out.weight.grad > 80).all()  # no modality's
+    assert (tiny.head.classifier.weight.grad > 80).all()  # no modality's
 
 
 @pytest.mark.parametrize(

@@ -97,10 +97,10 @@ def test_only_the_top_layers_learn(audio, text):
         learnt = {
             inside.get(id(weight))
             for key, weight in model.named_parameters()
-            if key in changed and key.startswith(f"encoder.{name}.")
+            if key in changed and key.startswith(f"joint_encoder.{name}.")
         }
         assert learnt == set(range(3 - top, 3))
-    assert {"head.out.weight", "encoder.audio_stream.projection.weight"} <= changed
+    assert {"sentiment_head.classifier.weight", "joint_encoder.audio_stream.projection.weight"} <= changed
 
 
 def test_layers_thaw_from_the_top_by_epoch_alone():
@@ -160,7 +160,9 @@ def test_lora_alone_learns_and_merges_into_a_plain_model(audio, text, tmp_path):
     changed = set().union(*(changed_by_a_step(model) for _ in range(4)))  # B starts at zero: A learns later
     assert {name for name in updates if "lora_B" in name} <= changed
     assert {name for name in updates if "lora_A" in name} <= changed
-    assert not {n for n in changed - updates if n.startswith(("encoder.audio_enc", "encoder.text_enc"))}
+    assert not {
+        n for n in changed - updates if n.startswith(("joint_encoder.audio_enc", "joint_encoder.text_enc"))
+    }
     model.eval()
     expected = model(**batch).sentiment_logits
     merge_lora(model)
@@ -199,7 +201,9 @@ def test_what_lora_freezes_is_kept_in_four_bits_and_comes_out_of_them():
 
     model.train()
     changed = set().union(*(changed_by_a_step(model) for _ in range(4)))
-    encoders = {name for name in changed if name.startswith(("encoder.audio_enc", "encoder.text_enc"))}
+    encoders = {
+        name for name in changed if name.startswith(("joint_encoder.audio_enc", "joint_encoder.text_enc"))
+    }
     assert encoders and all(".lora_" in name for name in encoders)
     other, _ = quantized(seed=1, target_modules=["query", "q_proj"])
     other.load_state_dict(model.state_dict())  # as a checkpoint is read

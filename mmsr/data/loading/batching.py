@@ -18,13 +18,24 @@ of batches.
 """
 
 import hashlib
+import itertools
 import logging
 import math
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
+
+from mmsr.records import (
+    ATTENTION_MASK,
+    AUDIO_FEATURES_MASK,
+    INPUT_VALUES_MASK,
+    LABELS,
+    SENTIMENT_LABELS,
+    WINDOW,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -377,12 +388,28 @@ class EpochBatchSampler(BudgetBatchSampler):
             yield [(epoch, row, draw) for row, draw in drawn]
 
 
+def outline(batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    """What is known of a batch's targets: labels, and which rows have which modality, `[b, 1]` each."""
+    kept = {name: batch[name] for name in (SENTIMENT_LABELS, LABELS) if name in batch}
+    for name in (INPUT_VALUES_MASK, AUDIO_FEATURES_MASK, ATTENTION_MASK):
+        if name in batch:
+            kept[name] = batch[name].any(-1, keepdim=True).long()
+    return kept
+
+
 class ResumableLoader(DataLoader[Any]):
     """A DataLoader that can be saved and resumed in the middle of an epoch, as Lightning does.
 
     The state is that of its `BudgetBatchSampler`, or of its `StreamedBatches`. A batch counts once the loader
     has yielded it, not when a worker has prefetched it.
+
+    With `step_size`, the batches of an optimiser step are read together, and the first of them has their
+    outlines as `WINDOW`, so that the step's targets are known before its first backward pass.
     """
+
+    step_size: Callable[[int], int | None] | None = None
+    """From the number of a batch in the epoch to the number of batches from it to the optimiser's step; None
+    without accumulation."""
 
     @property
     def source(self) -> Any:
@@ -391,9 +418,17 @@ class ResumableLoader(DataLoader[Any]):
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # a generator, so that workers start late
         self._used = self.source.start
-        for batch in super().__iter__():
-            self._used += 1
-            yield batch
+        batches = super().__iter__()
+        while True:
+            size = None if self.step_size is None else self.step_size(self._used)
+            step = list(itertools.islice(batches, size or 1))
+            if not step:
+                return
+            if size is not None:
+                step[0][WINDOW] = [outline(batch) for batch in step]
+            for batch in step:
+                self._used += 1
+                yield batch
 
     def state_dict(self) -> dict[str, Any]:
         """The state after the batches yielded so far."""

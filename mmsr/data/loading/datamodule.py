@@ -392,15 +392,33 @@ class MmsrDataModule(LightningDataModule):
             balance=self._balance(dataset.rows) if split == "train" else None,
             **self._batching,
         )
-        loader: type[DataLoader[Any]] = ResumableLoader if split == "train" else DataLoader
-        return loader(
+        loader_class: type[DataLoader[Any]] = ResumableLoader if split == "train" else DataLoader
+        loader = loader_class(
             dataset,
             batch_sampler=sampler,
-            collate_fn=Collator(processor, rationales=self._rationales),
+            collate_fn=self._collator(processor),
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
+        if isinstance(loader, ResumableLoader):
+            loader.step_size = self._step_size
+        return loader
+
+    def _collator(self, processor: "MmsrProcessor") -> Collator:
+        # a trainer names the rows of a batch whose loss is not finite
+        return Collator(processor, rationales=self._rationales, ids=self.trainer is not None)
+
+    def _step_size(self, batch: int) -> int | None:
+        """Number of batches from one (of an epoch) to the optimiser's step; None without accumulation.
+
+        The last step of an epoch may have fewer.
+        """
+        if self.trainer is None or self.trainer.accumulate_grad_batches == 1:
+            return None
+        size = self.trainer.accumulate_grad_batches
+        end = min((batch // size + 1) * size, self.trainer.num_training_batches)
+        return max(1, int(end) - batch)
 
     def _stream_loader(self) -> ResumableLoader:
         processor, trainer = self._attached(), self.trainer
@@ -424,13 +442,15 @@ class MmsrDataModule(LightningDataModule):
                 seed=self.seed,
             ),
             tokens=lambda rows: _count_tokens(processor, [row[self.text_column] for row in rows]),
-            collate=Collator(processor, rationales=self._rationales),
+            collate=self._collator(processor),
             window=self.stream_window,
             **self._batching,
         )
-        return ResumableLoader(
+        loader = ResumableLoader(
             batches, batch_size=None, num_workers=self.num_workers, pin_memory=torch.cuda.is_available()
         )
+        loader.step_size = self._step_size
+        return loader
 
     def _attached(self) -> "MmsrProcessor":
         if self.processor is None:

@@ -11,6 +11,7 @@ layers, `d` width.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import datasets
 import numpy as np
@@ -21,7 +22,7 @@ from mmsr.data.audio.augmentation import Augmentations, row_generator
 from mmsr.data.audio.decoding import Audio, AudioError
 from mmsr.data.manifest.manifest import Row
 from mmsr.model.processing import MmsrProcessor, given_columns
-from mmsr.records import ATTENTION_MASK, TEXT_FEATURES
+from mmsr.records import ATTENTION_MASK, IDS, TEXT_FEATURES
 
 AudioFeatures = Callable[[str], torch.Tensor]
 """Path of an audio file to a frozen encoder's states `[f, l, d]`."""
@@ -138,13 +139,15 @@ class Collator:
     Args:
         processor: Makes `input_values`, `input_ids`, `labels`, `sentiment_labels` and their masks.
         rationales: Whether to make `labels`.
+        ids: Whether to add the rows' ids, a list.
     """
 
-    def __init__(self, processor: MmsrProcessor, *, rationales: bool = True):
+    def __init__(self, processor: MmsrProcessor, *, rationales: bool = True, ids: bool = False):
         self.processor = processor
+        self.ids = ids
         self.inputs = ("audio", "audio_features", "text", *(("rationale",) if rationales else ()))
 
-    def __call__(self, utterances: Sequence[LoadedUtterance]) -> dict[str, torch.Tensor]:
+    def __call__(self, utterances: Sequence[LoadedUtterance]) -> dict[str, Any]:
         """Make a batch.
 
         Returns:
@@ -159,6 +162,8 @@ class Collator:
         features = [utterance.text_features for utterance in utterances]
         if any(feature is not None for feature in features):
             batch[TEXT_FEATURES] = _placed(features, batch[ATTENTION_MASK])
+        if self.ids:
+            batch[IDS] = [utterance.id for utterance in utterances]
         return batch
 
 

@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import Dataset
 
 from mmsr.data.loading.batching import Balance, BudgetBatchSampler, ResumableLoader
+from mmsr.records import WINDOW
 
 ROWS = 336
 
@@ -315,6 +316,12 @@ def collate(rows: list[int]) -> list[int]:
     return rows
 
 
+def columns(rows: list[int]) -> dict[str, Any]:
+    numbers = torch.tensor(rows)
+    mask = (numbers % 2)[:, None].expand(-1, 4)
+    return {"sentiment_labels": numbers, "attention_mask": mask, "input_values": torch.zeros(len(rows), 9)}
+
+
 @pytest.mark.parametrize("balance", [None, Balance.equal(LABELS)], ids=["plain", "balanced"])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_loader_counts_what_was_used_not_what_was_fetched(workers: int, balance: Balance | None):
@@ -335,6 +342,35 @@ def test_a_loader_counts_what_was_used_not_what_was_fetched(workers: int, balanc
     assert used + list(other) == whole
     assert (other.state_dict()["epoch"], other.state_dict()["given"]) == (1, 0)
     assert list(other) == whole
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_batches_of_a_step_are_outlined_in_its_first(workers: int):
+    """Also of a step of which a resumed run has the rest alone."""
+
+    def loader(start: int) -> ResumableLoader:
+        of = ResumableLoader(Numbers(), batch_sampler=sampler(), collate_fn=columns, num_workers=workers)
+        of.step_size = lambda batch: 3 - batch % 3
+        of.source.start = start
+        return of
+
+    whole = list(loader(0))
+    assert len(whole) > 7
+    for start in (0, 4):
+        batches = list(loader(start))
+        assert [batch["sentiment_labels"].tolist() for batch in batches] == [
+            batch["sentiment_labels"].tolist() for batch in whole[start:]
+        ]
+        for number, batch in enumerate(batches, start):
+            assert (WINDOW in batch) == (number % 3 == 0 or number == start)
+            for outlined, of in zip(batch.get(WINDOW, ()), whole[number : number + 3], strict=False):
+                assert torch.equal(outlined["sentiment_labels"], of["sentiment_labels"])
+                assert torch.equal(outlined["attention_mask"][:, 0] == 1, of["sentiment_labels"] % 2 == 1)
+                assert outlined.keys() == {"sentiment_labels", "attention_mask"}
+        assert len(batches[0][WINDOW]) == 3 - start % 3
+    plain = loader(0)
+    plain.step_size = lambda batch: None
+    assert all(WINDOW not in batch for batch in plain)
 
 
 def test_state_is_plain_data(tmp_path: Any):
