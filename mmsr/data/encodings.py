@@ -20,10 +20,6 @@ from dataclasses import dataclass
 from mmsr.languages import language_code
 
 
-class EncodingError(ValueError):
-    """Bytes that are no text in a known encoding; the message is one line, with what is accepted."""
-
-
 @dataclass(frozen=True)
 class DecodedText:
     """A decoded file.
@@ -37,6 +33,24 @@ class DecodedText:
     text: str
     encoding: str
     guessed: bool = False
+
+    @property
+    def sample(self) -> str:
+        """The first words that another encoding would spell otherwise, for messages."""
+        words = self.text.split()
+        return repr(" ".join([word for word in words if not word.isascii()] or words)[:20])
+
+
+class EncodingError(ValueError):
+    """Bytes that are no text in a known encoding; the message is one line, with what is accepted.
+
+    Attributes:
+        readings: The plausible readings, if there are several, or if they have rare letters alone.
+    """
+
+    def __init__(self, message: str, readings: Sequence[DecodedText] = ()):
+        super().__init__(message)
+        self.readings = tuple(readings)
 
 
 @dataclass(frozen=True)
@@ -166,11 +180,13 @@ def decode_text(
         return DecodedText(unmarked.rstrip("\x1a"), "utf-8")
     readings = _readings(content, language)
     if not readings:
-        raise EncodingError(f"{_not_utf8(content, name)}; accepted: {_accepted(language)}")
+        rare = () if language is not None else _readings(content, language, rare=True)
+        raise EncodingError(f"{_not_utf8(content, name)}; accepted: {_accepted(language)}", rare)
     best = readings[0] if len(readings) == 1 else _preferred(content, readings)
     if best is None:
-        found = " or ".join(f"{reading.encoding} ({_sample(reading.text)})" for reading in readings[:3])
-        raise EncodingError(f"{name}: is not UTF-8, and may be {found}; accepted: {_accepted(language)}")
+        found = " or ".join(f"{reading.encoding} ({reading.sample})" for reading in readings[:3])
+        told = f"{name}: is not UTF-8, and may be {found}; accepted: {_accepted(language)}"
+        raise EncodingError(told, readings)
     return best
 
 
@@ -217,8 +233,11 @@ def _composed(text: str, encoding: str) -> str:
     return unicodedata.normalize("NFC", text) if encoding.lower() in ("cp1258", "windows-1258") else text
 
 
-def _readings(content: bytes, language: str | None) -> list[DecodedText]:
-    """The plausible readings that differ, the usual encoding first."""
+def _readings(content: bytes, language: str | None, *, rare: bool = False) -> list[DecodedText]:
+    """The plausible readings that differ, the usual encoding first.
+
+    Of an unknown language, they have common letters, unless `rare`.
+    """
     code = language_code(language)
     supposed = [_WRITING[name] for name in (_SUPPOSED if code is None else (code,)) if name in _WRITING]
     # NULs, as each ASCII letter has one in UTF-16; ESC, as in ISO-2022
@@ -233,7 +252,7 @@ def _readings(content: bytes, language: str | None) -> list[DecodedText]:
     for writing in supposed:
         for encoding in writing.encodings:
             text = _text(content, encoding)
-            if text and _is_plausible(text, writing) and (code or _has_common(text, writing)):
+            if text and _is_plausible(text, writing) and (code or rare or _has_common(text, writing)):
                 found.setdefault(text, encoding)
                 if not writing.common:
                     break  # the others are of other machines, and rare
@@ -263,7 +282,7 @@ def _has_common(text: str, writing: _Writing) -> bool:
 
 
 def _preferred(content: bytes, readings: Sequence[DecodedText]) -> DecodedText | None:
-    """The reading that common characters or charset-normalizer prefer to all others; None if neither does."""
+    """The reading that common or small letters, or charset-normalizer, prefer; None if none does."""
     scripts = [writing for writing in _WRITING.values() if writing.common]
     common = [
         reading
@@ -271,14 +290,19 @@ def _preferred(content: bytes, readings: Sequence[DecodedText]) -> DecodedText |
         if (fits := [writing for writing in scripts if _is_plausible(reading.text, writing)]) == []
         or any(_has_common(reading.text, writing) for writing in fits)
     ]
+    small = [
+        reading for reading in common if not reading.text.isupper()
+    ]  # koi8 has capitals for small letters
+    common = small or common
     if len(common) == 1:
         return common[0]
     from charset_normalizer import from_bytes
 
     known = {one.encoding.replace("-", "_"): one for one in common or readings}
-    first, *others = from_bytes(content, cp_isolation=list(known), threshold=1.0) or [None]
-    if first is None or first.encoding not in known or len(others) + 1 < len(known):
+    matches = list(from_bytes(content, cp_isolation=list(known), threshold=1.0))
+    if len(matches) < len(known) or matches[0].encoding not in known:
         return None
+    first, *others = matches
     better = all(
         other.chaos - first.chaos > _CLEARLY or first.coherence - other.coherence > _CLEARLY
         for other in others
@@ -302,9 +326,3 @@ def _accepted(language: str | None) -> str:
     if code in _WRITING:
         return f"UTF-8, a byte-order mark, {', '.join(_WRITING[code].encodings)}, or --encoding with its name"
     return "UTF-8, a byte-order mark, or --encoding with its name (--language helps to find it)"
-
-
-def _sample(text: str) -> str:
-    """The first words that are not ASCII, for messages."""
-    words = [word for word in text.split() if not word.isascii()]
-    return repr(" ".join(words)[:20])
