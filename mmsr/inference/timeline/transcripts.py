@@ -127,7 +127,11 @@ def _turns_of(recording: str | None, found: Mapping[str, list[Turn]], path: obje
 
 # ---------------------------------------------------------------------- transcripts
 
-_ACCEPTED = ".srt, .vtt, .sbv, .ass, .ssa, .tsv, .csv, .txt, .json, .jsonl, .parquet, .xlsx"
+ENDINGS = (
+    *(".srt", ".vtt", ".sbv", ".ass", ".ssa"),
+    *(".tsv", ".csv", ".txt", ".json", ".jsonl", ".parquet", ".xlsx"),
+)
+"""Endings of the transcripts that `read_cues` reads."""
 _FASTEST = 100.0  # letters a second; nobody speaks a third of it
 
 
@@ -156,8 +160,8 @@ def read_cues(
         return _cues(
             (row, f"{path}, row {number}") for row, number in zip(table.rows, table.numbers, strict=True)
         )
-    if ending not in _ACCEPTED.split(", "):
-        raise TimelineError(f"{path}: has the ending {path.suffix!r}; accepted: {_ACCEPTED}")
+    if ending not in ENDINGS:
+        raise TimelineError(f"{path}: has the ending {path.suffix!r}; accepted: {', '.join(ENDINGS)}")
     text = read_text(path, language=language, encoding=encoding)
     if ending == ".json":
         return _cues_of_json(text, path)

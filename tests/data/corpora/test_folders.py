@@ -5,6 +5,9 @@ from typing import Any
 
 import pytest
 
+from mmsr.cli.main import main
+from mmsr.data.manifest.manifest import load_manifest
+
 
 def test_folders_are_labels_and_splits(root: Path, tone: Any, write: Any, converted: Any) -> None:
     tone(root / "train" / "happy" / "a.wav")
@@ -101,3 +104,17 @@ def test_two_transcripts_of_a_recording_are_refused(root: Path, tone: Any, write
     write(root / "sad" / "a.TXT", "one")
     write(root / "sad" / "a.txt", "two")
     assert "sad/a.txt, column text: is beside a.TXT; accepted: one transcript" in refused("folder", root)
+
+
+def test_the_command_takes_language_and_encoding(
+    root: Path, tone: Any, write: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tone(root / "positive" / "a.wav")
+    write(root / "positive" / "a.txt", "感冒", "gb18030")
+    command = ["data", "convert", str(root), "--from", "folder", "--out", str(root.parent / "out")]
+    with pytest.raises(SystemExit):
+        main([*command, "--language", "zh"])
+    assert "may be gb18030 ('感冒') or big5hkscs" in capsys.readouterr().err
+    main([*command, "--language", "zh", "--encoding", "gb18030"])
+    (row,) = load_manifest(root.parent / "out" / "manifest.csv").to_list()
+    assert (row["text"], row["language"]) == ("感冒", "zh")

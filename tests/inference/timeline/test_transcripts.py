@@ -3,9 +3,13 @@
 import re
 from pathlib import Path
 
+import hypothesis
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from mmsr.inference.timeline.transcripts import Cue, TimelineError, Turn, read_cues, read_turns
+from mmsr.data.manifest.issues import ManifestError
+from mmsr.inference.timeline.transcripts import ENDINGS, Cue, TimelineError, Turn, read_cues, read_turns
 
 
 @pytest.mark.parametrize(
@@ -234,3 +238,65 @@ def test_transcripts_are_in_the_encodings_of_editors(tmp_path: Path, encoding: s
     ):
         (tmp_path / "a.srt").write_bytes("é".encode("cp1252"))
         read_cues(tmp_path / "a.srt", encoding="ascii")
+
+
+_LINES = st.lists(
+    st.one_of(
+        st.sampled_from(
+            [
+                *("1", "WEBVTT", "NOTE x", "STYLE", "00:00:01,000 --> 00:00:02,000", "00:01.5 -> 00:02.5"),
+                *("[00:00.000 --> 00:02.000] a", "-->", "<i>a</i>", "0:00:01.000,0:00:02.000", "", " "),
+                *(
+                    "start\tend\ttext",
+                    "0\t400\ta",
+                    "1.0\t2.0\tb",
+                    '1\t2\t"c',
+                    "start,end,text",
+                    '1,2,"a',
+                    "\\\t1\t2",
+                ),
+                *(
+                    "[Events]",
+                    "Dialogue: 0,0:00:01.00,0:00:02.00,Default,,0,0,0,,a",
+                    "Dialogue: x",
+                    '{"segments": [',
+                    '{"start": 1, "end": 2, "text": "a"}',
+                    "]}",
+                    '{"chunks": [{"timestamp": [1]}]}',
+                    "[1, 2]",
+                ),
+                *("SPEAKER a 1 0.5 2 <NA> <NA> b", "SPEAKER", ";; x", "SPKR-INFO"),
+            ]
+        ),
+        st.text(max_size=20),
+    ),
+    max_size=8,
+)
+
+
+@given(
+    _LINES,
+    st.sampled_from(["\n", "\r\n"]),
+    st.sampled_from(["utf-8", "utf-16", "gb18030", "latin-1"]),
+    st.data(),
+)
+@hypothesis.settings(max_examples=150, deadline=None, derandomize=True)
+def test_any_file_is_read_or_refused_in_a_line(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[str], end: str, encoding: str, data: st.DataObject
+) -> None:
+    ending = data.draw(
+        st.sampled_from([*(one for one in ENDINGS if one not in (".parquet", ".xlsx")), ".rttm"])
+    )
+    path = tmp_path_factory.getbasetemp() / f"any{ending}"
+    path.write_bytes(end.join(lines).encode(encoding, errors="replace"))
+    try:
+        found = read_turns(path) if ending == ".rttm" else read_cues(path)
+    except (TimelineError, ManifestError) as error:
+        assert (
+            "accepted: " in str(error)
+            and len(str(error).splitlines()) == 1
+            or isinstance(error, ManifestError)
+        )
+    else:
+        assert all(0 <= one.start <= one.end for one in found)
+        assert all("\n" not in one.text for one in found if isinstance(one, Cue))
