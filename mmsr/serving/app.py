@@ -211,7 +211,7 @@ class Desk:
             raise ValueError("there is no recording; accepted: a recording or a file")
         self.limits.check(audio, timeline=True)
         with _without_folders(transcript):
-            cues = None if transcript is None else read_cues(transcript)
+            cues = None if transcript is None else read_cues(transcript, language=language or None)
         if cues is None:
             self._check_language(language)
         with _without_folders(audio):

@@ -329,12 +329,12 @@ class Source:
             except EncodingError as error:
                 failed[path] = error
         encodings = {decoded.encoding for decoded in found.values() if decoded.guessed}
-        for path, error in failed.items():
-            alike = [reading for reading in error.readings if {reading.encoding} == encodings]
+        for path, failure in failed.items():
+            alike = [reading for reading in failure.readings if {reading.encoding} == encodings]
             if alike:
                 found[path] = alike[0]
             else:
-                place, _, problem = str(error).partition(": ")
+                place, _, problem = str(failure).partition(": ")
                 self.issue(place, problem, column="text")
         for encoding in sorted(encodings):
             files = [

@@ -40,7 +40,7 @@ _TAG = re.compile(rf"</?\s?(?:{_NAMES})(?:[\s.:][^<>]*)?/?>|{_INLINE_TIME.patter
 _READING = re.compile(r"<rt[\s.>].*?(?:</rt\s*>|(?=</ruby)|$)", re.IGNORECASE | re.DOTALL)
 _BREAK = re.compile(r"<[bB][rR]\s*/?>|\\N")
 _OVERRIDE = re.compile(r"\{\\[^}]*\}|\{[yYfFsScCpP]:[^}]*\}")  # of ASS and of MicroDVD
-_HELD = 0.1  # seconds between captions of which the second may repeat the first
+_HELD = 1.0  # seconds between captions, after which the screen is taken to be empty
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -173,6 +173,15 @@ no<00:00:08.720><c> no</c>
 """
 
 
+def numbered(shown: list[str], *, gap: bool = False) -> str:
+    """SRT with a caption a second, or half a second of each."""
+    ends = [f"0{n},500" if gap else f"0{n + 1},000" for n in range(len(shown))]
+    return "\n".join(
+        f"{n + 1}\n00:00:0{n},000 --> 00:00:{end}\n{text}\n"
+        for n, (text, end) in enumerate(zip(shown, ends, strict=True))
+    )
+
+
 def test_lines_that_roll_over_captions_come_out_once() -> None:
     assert words(YOUTUBE) == ["hello everyone today", "no no", "no no", "no no"]
     plain = re.sub(r"<[^>]*>", "", YOUTUBE).replace("no no\nno no\n\n", "no no\nthen\n\n")
@@ -185,16 +194,16 @@ def test_lines_that_roll_over_captions_come_out_once() -> None:
         (grown, ["so", "kind", "of you"]),
         (marked, ["so kind", "Thank you"]),
     ):
-        lines = [
-            f"{n}\n00:00:0{n},000 --> 00:00:0{n + 1},000\n{text}\n" for n, text in enumerate(shown, start=1)
-        ]
-        assert words("\n".join(lines)) == right
+        assert words(numbered(shown)) == words(numbered(shown, gap=True)) == right
 
 
 def test_what_is_said_twice_comes_out_twice() -> None:
     shown = ["No.", "No.", "I said no.", "I said no.", "Yes.\nYes.", "Yes.", "Well.", "Well.\nFine."]
-    lines = [f"{n}\n00:00:0{n},000 --> 00:00:0{n + 1},000\n{text}\n" for n, text in enumerate(shown, start=1)]
-    assert words("\n".join(lines)) == [" ".join(text.split()) for text in shown]
+    assert (
+        words(numbered(shown))
+        == words(numbered(shown, gap=True))
+        == [" ".join(text.split()) for text in shown]
+    )
 
 
 said = st.text(
