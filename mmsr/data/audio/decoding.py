@@ -19,7 +19,8 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import BinaryIO, cast
+from dataclasses import dataclass
+from typing import BinaryIO, NamedTuple, cast
 
 import numpy as np
 import soundfile
@@ -52,7 +53,33 @@ _MP3_WITHIN = 1 << 16  # bytes
 
 
 class AudioError(ValueError):
-    """Audio that cannot be used; the message names the source and what is accepted."""
+    """Audio that cannot be used; the message names the source and what is accepted.
+
+    Args:
+        message: What is wrong.
+        code: The code of `mmsr data check`: `audio-missing`, `audio-empty`, `audio-truncated`,
+            `audio-zero-length`, `audio-nan`, `audio-scale`, `audio-too-long`, or `audio-corrupt`.
+    """
+
+    def __init__(self, message: str, *, code: str = "audio-corrupt"):
+        super().__init__(message)
+        self.code = code
+
+
+class AudioNote(NamedTuple):
+    """What is told of a source that is read nevertheless: the code of `mmsr data check`, and words."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A decoded source: samples `[s]` float32 mono, their rate in Hz, and what is told of them."""
+
+    samples: np.ndarray
+    sampling_rate: int
+    notes: tuple[AudioNote, ...] = ()
 
 
 class Audio:
@@ -68,13 +95,17 @@ class Audio:
         sampling_rate: Output rate in Hz.
     """
 
-    def __init__(self, sampling_rate: int = 16000):
-        if sampling_rate < 1:
+    def __init__(self, sampling_rate: int | None = 16000):
+        if sampling_rate is not None and sampling_rate < 1:
             raise AudioError(f"sampling_rate is {sampling_rate}; accepted: a positive number of Hz")
         self.sampling_rate = sampling_rate
         self._warned = False
 
     def __call__(self, source: AudioSource) -> np.ndarray:
+        """The samples of `decode`."""
+        return self.decode(source).samples
+
+    def decode(self, source: AudioSource) -> Decoded:
         """Decode, mix to mono and resample one source.
 
         Returns:
@@ -93,14 +124,15 @@ class Audio:
                 _check_whole(file, len(samples), name)
         _check_samples(samples, name)
         mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
-        if rate != self.sampling_rate:
+        if self.sampling_rate is not None and rate != self.sampling_rate:
             mono = soxr.resample(mono, rate, self.sampling_rate, quality="HQ")
             if not len(mono):
                 raise AudioError(
                     f"{name}: has {len(samples)} samples at {rate} Hz;"
                     f" accepted: enough for one sample at {self.sampling_rate} Hz"
                 )
-        return self._clip(np.ascontiguousarray(mono, dtype=np.float32), name)
+        mono = self._clip(np.ascontiguousarray(mono, dtype=np.float32), name)
+        return Decoded(mono, rate if self.sampling_rate is None else self.sampling_rate)
 
     def blocks(self, source: AudioSource, *, seconds: float = 30.0) -> Iterator[np.ndarray]:
         """Decode a source block by block, in memory that does not grow with its length.
@@ -123,7 +155,7 @@ class Audio:
         name, read, count = _name(source), 0, 0
         with _open(source, name) as file:
             stream = None
-            if file.samplerate != self.sampling_rate:
+            if self.sampling_rate is not None and file.samplerate != self.sampling_rate:
                 stream = soxr.ResampleStream(file.samplerate, self.sampling_rate, 1, dtype="float32")
             more = True
             while more:
