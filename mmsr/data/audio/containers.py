@@ -199,10 +199,9 @@ class _Samples:
         container: Its name in messages.
         offset: First byte of the samples.
         stated: Their bytes, None if the header leaves that open.
-        rate: Bytes a second.
+        rate: Bytes a second, 0 if unknown.
         by_libsndfile: Whether libsndfile decodes them.
         renew: Makes a header that states another number of bytes.
-        following: Where chunks may follow, other than after the stated samples.
         chunks: Reads the chunks that follow: offset of the first ─► offset behind the last.
         padded: Chunks start at multiples of this.
     """
@@ -216,6 +215,10 @@ class _Samples:
     chunks: Callable[[_Bytes, int], int]
     padded: int = 2
 
+    def seconds(self, size: int | None) -> float | None:
+        """What a number of bytes lasts."""
+        return size / self.rate if size is not None and self.rate else None
+
 
 def _judge(data: _Bytes, samples: _Samples) -> tuple[Header, int | None]:
     """Compare the stated size of samples with what is there."""
@@ -225,12 +228,12 @@ def _judge(data: _Bytes, samples: _Samples) -> tuple[Header, int | None]:
         data.start,
         data.end,
         by_libsndfile=samples.by_libsndfile,
-        stated=None if samples.stated is None else samples.stated / samples.rate,
+        stated=samples.seconds(samples.stated),
     )
     if samples.stated is None:
         return _to_the_end(header, samples, data.end), None
     if samples.stated > there + _SLACK:
-        return replace(header, missing=samples.stated - there, seconds=there / samples.rate), None
+        return replace(header, missing=samples.stated - there, seconds=samples.seconds(there)), None
     # sizes of 32 bits start again at 4 GiB
     for wrapped in range(0, max(1, there + 1 - samples.stated), 1 << 32):
         size = samples.stated + wrapped
@@ -239,7 +242,7 @@ def _judge(data: _Bytes, samples: _Samples) -> tuple[Header, int | None]:
         if joined is not None or _only_tags_follow(data, samples, end):
             if wrapped:
                 return _to_the_end(header, samples, end), joined
-            seconds = min(samples.stated, there) / samples.rate
+            seconds = samples.seconds(min(samples.stated, there))
             return replace(header, end=joined or data.end, seconds=seconds), joined
     return _to_the_end(header, samples, data.end), None
 
@@ -252,9 +255,10 @@ def _aligned(end: int, padded: int) -> tuple[int, ...]:
 def _to_the_end(header: Header, samples: _Samples, end: int) -> Header:
     """A header that states another length than there is, with the right one in its place."""
     size = end - samples.offset
-    seconds = size / samples.rate
-    said = "leaves the length open" if not header.stated else f"states {header.stated:.2f} s"
-    note = f"its {header.container} header {said}, there are {seconds:.2f} s: decoded to the end"
+    seconds = samples.seconds(size)
+    said = f"states {header.stated:.2f} s" if header.stated else "leaves the length open"
+    there = f"{size:,} bytes" if seconds is None else f"{seconds:.2f} s"
+    note = f"its {header.container} header {said}, there are {there}: decoded to the end"
     return replace(
         header,
         start=samples.offset,
@@ -373,7 +377,7 @@ def _riff_samples(
         container,
         offset + 8,
         stated,
-        float(block * rate if by_bytes else byte_rate or block * rate),
+        float(block * rate if by_bytes else byte_rate),
         by_bytes,
         renew,
         _chunks_to(order),
@@ -469,7 +473,7 @@ def _read_aiff(data: _Bytes) -> tuple[Header, int | None]:
         body += b"SSND" + struct.pack(">III", length + 8, 0, 0)
         return b"FORM" + struct.pack(">I", 4 + len(body) + length) + (b"AIFC" if compressed else b"AIFF") + body
 
-    per_second = block * rate if block else max(1.0, (size - 8) * rate / frames if frames else 1.0)
+    per_second = block * rate if block else (size - 8) * rate / frames if frames else 0.0
     return _judge(
         data, _Samples("AIFF", first, stated, per_second, block > 0, renew, _chunks_to(">"))
     )
@@ -605,16 +609,17 @@ _FLAC_BLOCKS |= {code: 256 << (code - 8) for code in range(8, 16)}
 _FLAC_TAIL = 1 << 22  # bytes in which the last frame is searched for
 
 
-def _crc8_table() -> bytes:
-    table = []
+def _crc_table(bits: int, polynomial: int) -> list[int]:
+    table, top = [], 1 << (bits - 1)
     for value in range(256):
+        value <<= bits - 8
         for _ in range(8):
-            value = (value << 1) ^ (0x07 if value & 0x80 else 0)
-        table.append(value & 0xFF)
-    return bytes(table)
+            value = (value << 1) ^ (polynomial if value & top else 0)
+        table.append(value & ((1 << bits) - 1))
+    return table
 
 
-_CRC8 = _crc8_table()
+_CRC8, _CRC16 = _crc_table(8, 0x07), _crc_table(16, 0x8005)
 
 
 def _read_flac(data: _Bytes) -> tuple[Header, int | None]:
@@ -634,28 +639,30 @@ def _read_flac(data: _Bytes) -> tuple[Header, int | None]:
             raise ValueError("no frames")
     joined = data.find(b"fLaC\0\0\0\x22", first)
     end = data.end if joined < 0 else joined
-    whole = _Bytes(data.file, first, end)
-    real = _flac_samples(whole, info, rate, channels, total)
-    header = Header("FLAC", data.start, end, by_libsndfile=True, stated=total / rate if total else None)
     following = None if joined < 0 else joined
-    if real is None:  # no frame, or none that can be trusted
-        return replace(header, by_libsndfile=False), following
-    header = replace(header, seconds=real / rate)
+    stated = total / rate if total else None
+    header = Header("FLAC", data.start, end, by_libsndfile=True, stated=stated)
+    frames = _flac_frames(_Bytes(data.file, first, end), info, channels, total)
+    if not frames:
+        there = replace(header, missing=1 if total else 0, seconds=0.0 if total else None)
+        return replace(there, by_libsndfile=False), following
+    place, begin, real = frames[0]
     if total and real < total:
-        return replace(header, missing=1), following
+        return replace(header, missing=1, seconds=real / rate), following
     if real > total:
+        if _crc16(data.at(place, end - place)) and begin:  # the last frame was being written
+            end, real = place, begin
         said = f"states {total / rate:.2f} s" if total else "leaves the length open"
         note = f"its FLAC header {said}, there are {real / rate:.2f} s: decoded to the end"
         packed = packed & ~((1 << 36) - 1) | real
-        # bits of the MD5 sum are of the stated samples
-        prefix = b"fLaC\x80\0\0\x22" + info[:10] + packed.to_bytes(8, "big") + bytes(16)
-        header = replace(header, start=first, prefix=prefix, stated=None, note=note)
-    return header, following
+        prefix = b"fLaC\x80\0\0\x22" + info[:10] + packed.to_bytes(8, "big") + bytes(16)  # without the MD5 sum
+        header = replace(header, start=first, end=end, prefix=prefix, stated=None, note=note)
+    return replace(header, seconds=real / rate), following
 
 
-def _flac_samples(data: _Bytes, info: bytes, rate: int, channels: int, total: int) -> int | None:
-    """Number of samples by the header of the last frame."""
-    found: list[tuple[int, int]] = []  # first sample of a frame, and the one behind it
+def _flac_frames(data: _Bytes, info: bytes, channels: int, total: int) -> list[tuple[int, int, int]]:
+    """Offset, first sample and the sample behind it of the last frame, and of some before it."""
+    found: list[tuple[int, int, int]] = []
     piece, reach = 1 << 14, data.end
     while reach > data.start and data.end - reach < _FLAC_TAIL and len(found) < 6:
         start = max(data.start, reach - piece)
@@ -663,13 +670,23 @@ def _flac_samples(data: _Bytes, info: bytes, rate: int, channels: int, total: in
         place = min(len(content), reach - start + 1)
         while (place := content.rfind(b"\xff", 0, place)) >= 0 and len(found) < 6:
             if frame := _flac_frame(content[place : place + 18], info, channels):
-                found.append(frame)
+                found.append((start + place, *frame))
                 if total and frame[1] == total:
-                    return total
+                    return found[-1:]
         reach = start
         piece *= 4
-    ends = {end for _, end in found}
-    return next((end for begin, end in found if begin in ends), found[0][1] if found else None)
+    # bytes that look like a frame's header by chance do not join to another frame
+    ends = {end for _, _, end in found}
+    joined = [place for place, (_, begin, _) in enumerate(found) if begin in ends]
+    return found[joined[0] :] if joined else found
+
+
+def _crc16(content: bytes) -> int:
+    """The sum of a FLAC frame, 0 if it is whole. Frames have some kilobytes."""
+    crc = 0
+    for byte in content:
+        crc = (crc << 8) & 0xFFFF ^ _CRC16[crc >> 8 ^ byte]
+    return crc
 
 
 def _flac_frame(head: bytes, info: bytes, channels: int) -> tuple[int, int] | None:
@@ -858,7 +875,12 @@ def _read_avi(data: _Bytes) -> tuple[Header, int | None]:
             return Header("AVI", data.start, data.end, ends_open=True), None
         offset += 8 + size + size % 2
     missing = offset - data.end if offset > data.end + _SLACK else 0
-    return Header("AVI", data.start, following or data.end, missing=missing), following
+    head = data.at(data.start, _HEAD)
+    stated, place = None, head.find(b"auds")
+    if place >= 8 and head[place - 8 : place - 4] == b"strh":
+        scale, rate, _, length = struct.unpack_from("<4I", head, place + 20)
+        stated = length * scale / rate if rate and length else None
+    return Header("AVI", data.start, following or data.end, missing=missing, stated=stated), following
 
 
 _ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
@@ -875,7 +897,10 @@ def _read_asf(data: _Bytes) -> tuple[Header, int | None]:
             stated = struct.unpack("<Q", data.at(offset + 40, 8))[0]
             live = data.at(offset + 88, 1)[0] & 1
             missing = 0 if live or not stated else max(0, stated - (data.end - data.start))
-            return Header("ASF", data.start, data.end, missing=missing, ends_open=bool(live)), None
+            behind = data.start + stated
+            following = behind if stated and data.at(behind, 16) == _ASF else None
+            end = following or data.end
+            return Header("ASF", data.start, end, missing=missing, ends_open=bool(live)), following
         if size < 24:
             break
         offset += size
@@ -967,16 +992,29 @@ def _read_mp3(data: _Bytes) -> tuple[Header, int | None]:
             size = struct.unpack_from(">I", head, place + xing + (12 if flags & 1 else 8))[0]
     elif head[place + 36 : place + 40] == b"VBRI":
         size, frames = struct.unpack_from(">II", head, place + 46)
-    there = data.end - offset - place
+    following = _next_mp3(data, offset + place + 4)
+    end = following or data.end
     return Header(
         "MP3",
         data.start,
-        data.end,
+        end,
         stated=frames * length / rate if frames else None,
-        missing=max(0, size - there) if frames and size else 0,
+        missing=max(0, size - (end - offset - place)) if frames and size else 0,
         ends_open=not frames,
         packets=frames or None,
-    ), None
+    ), following
+
+
+def _next_mp3(data: _Bytes, offset: int) -> int | None:
+    """Where another file starts that was joined to this one: a tag, and a frame behind it."""
+    while (offset := data.find(b"ID3", offset)) >= 0:
+        head = data.at(offset, 10)
+        if len(head) == 10 and head[3] in (2, 3, 4) and head[4] == 0 and not max(head[6:]) & 0x80:
+            size = head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]
+            if _mp3_frame(data.at(offset + 10 + size, 4)):
+                return offset
+        offset += 3
+    return None
 
 
 _READERS: dict[bytes, _Read] = {

@@ -49,7 +49,6 @@ _WHOLE, _WHOLE_A_BYTE = 1 << 24, 16  # values up to which libsndfile fills one a
 
 _MP3_FRAME = 1152  # samples
 _CUT_OFF = 0.1  # seconds by which libsndfile may give fewer than a lossy file states
-_KNOWN = "wav, flac, mp3, ogg, m4a, mp4, webm and the like"
 _KNOWN_TO_LIBSNDFILE = 'wav, flac and the like; for others (mp3, m4a, mp4, webm): pip install "mmsr[av]"'
 
 _told: set[str] = set()  # codes of what was logged in this process
@@ -320,7 +319,7 @@ def _cut_off(opened: _Opened, header: Header) -> AudioError:
         try:
             found = packets.lengths(cast(BinaryIO, header.part_of(opened.file)))
             stated, there = stated or found.stated, found.by_packets
-            stated = None if stated is None or stated <= there else stated
+            stated = None if stated is None or stated < there + 0.01 else stated
         except AudioError:
             pass  # then only the bytes are told
     return AudioError(packets.cut_off(stated, there, header.missing), code="audio-truncated")
@@ -360,7 +359,7 @@ def _soundfile(opened: _Opened, header: Header) -> soundfile.SoundFile:
         return soundfile.SoundFile(header.part_of(opened.file))
     except (OSError, RuntimeError, TypeError, ValueError) as error:
         reason = getattr(error, "error_string", str(error)).rstrip(".")  # without the source's name
-        raise AudioError(f"holds no audio that can be read (libsndfile: {reason}); accepted: {_KNOWN}") from error
+        raise AudioError(f"holds no audio that can be read (libsndfile: {reason}); accepted: {packets.ACCEPTED}") from error
 
 
 def _read(file: soundfile.SoundFile, frames: int) -> np.ndarray:
