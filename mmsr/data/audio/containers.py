@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 _ENDLESS = 0x7FFF0000
 # Wrong counts of some programs, which include a pad byte or the header.
 _SLACK = 8  # bytes
-_HEAD = 4096  # bytes that are read at once
+_HEAD = 1 << 16  # bytes that are read at once
 _PADDING = 4096  # zero bytes behind the samples, up to which they only fill a block of the disk
 
 
@@ -606,6 +606,7 @@ def _read_sphere(data: _Bytes) -> tuple[Header, int | None]:
 
 _FLAC_BLOCKS = {1: 192, **{code: 576 << (code - 2) for code in range(2, 6)}}
 _FLAC_BLOCKS |= {code: 256 << (code - 8) for code in range(8, 16)}
+_FLAC_SYNC = re.compile(rb"\xff[\xf8\xf9]")  # a frame starts with it
 _FLAC_TAIL = 1 << 22  # bytes in which the last frame is searched for
 
 
@@ -667,12 +668,14 @@ def _flac_frames(data: _Bytes, info: bytes, channels: int, total: int) -> list[t
     while reach > data.start and data.end - reach < _FLAC_TAIL and len(found) < 6:
         start = max(data.start, reach - piece)
         content = data.at(start, min(reach + 32, data.end) - start)
-        place = min(len(content), reach - start + 1)
-        while (place := content.rfind(b"\xff", 0, place)) >= 0 and len(found) < 6:
+        places = [match.start() for match in _FLAC_SYNC.finditer(content, 0, reach - start + 1)]
+        for place in reversed(places):
             if frame := _flac_frame(content[place : place + 18], info, channels):
                 found.append((start + place, *frame))
                 if total and frame[1] == total:
                     return found[-1:]
+                if len(found) == 6:
+                    break
         reach = start
         piece *= 4
     # bytes that look like a frame's header by chance do not join to another frame
@@ -734,6 +737,9 @@ class _Logical:
     skipped: int = 0  # granules before its start
     last: int = 0
     ended: bool = False
+    pages: int = 0
+    whole: bool = True  # no page is missing
+    by_libsndfile: bool = False
 
 
 def _read_ogg(data: _Bytes) -> tuple[Header, int | None]:
@@ -745,7 +751,7 @@ def _read_ogg(data: _Bytes) -> tuple[Header, int | None]:
             if (offset := data.find(b"OggS", offset)) < 0:
                 break
             continue
-        flags, granule, serial = struct.unpack("<BqI", head[5:18])
+        flags, granule, serial, number = struct.unpack("<BqII", head[5:22])
         lacing = data.at(offset + 27, head[26])
         size = 27 + len(lacing) + sum(lacing)
         first = bool(flags & 2)
@@ -760,6 +766,8 @@ def _read_ogg(data: _Bytes) -> tuple[Header, int | None]:
         if (stream := streams.get(serial)) is not None:
             stream.last = max(stream.last, granule)
             stream.ended |= bool(flags & 4)
+            stream.whole &= number == stream.pages
+            stream.pages += 1
         starting = first
         offset += size
     end = following or data.end
@@ -770,6 +778,7 @@ def _read_ogg(data: _Bytes) -> tuple[Header, int | None]:
         "Ogg",
         data.start,
         end,
+        by_libsndfile=heard.by_libsndfile and heard.whole and len(streams) == 1 and offset >= end,
         seconds=max(0, heard.last - heard.skipped) / heard.rate,
         unfinished=not heard.ended,
     ), following
@@ -778,11 +787,11 @@ def _read_ogg(data: _Bytes) -> tuple[Header, int | None]:
 def _logical(packet: bytes) -> _Logical:
     """A logical stream by its first packet."""
     if packet.startswith(b"OpusHead"):
-        return _Logical(48_000, struct.unpack_from("<H", packet, 10)[0])
+        return _Logical(48_000, struct.unpack_from("<H", packet, 10)[0], by_libsndfile=True)
     if packet.startswith(b"\1vorbis"):
-        return _Logical(struct.unpack_from("<I", packet, 12)[0])
+        return _Logical(struct.unpack_from("<I", packet, 12)[0], by_libsndfile=True)
     if packet.startswith(b"\x7fFLAC"):
-        return _Logical(int.from_bytes(packet[27:30], "big") >> 4)
+        return _Logical(int.from_bytes(packet[27:30], "big") >> 4, by_libsndfile=True)
     if packet.startswith(b"Speex   "):
         return _Logical(struct.unpack_from("<I", packet, 36)[0])
     return _Logical()
@@ -875,7 +884,7 @@ def _read_avi(data: _Bytes) -> tuple[Header, int | None]:
             return Header("AVI", data.start, data.end, ends_open=True), None
         offset += 8 + size + size % 2
     missing = offset - data.end if offset > data.end + _SLACK else 0
-    head = data.at(data.start, _HEAD)
+    head = data.at(data.start, 1 << 12)
     stated, place = None, head.find(b"auds")
     if place >= 8 and head[place - 8 : place - 4] == b"strh":
         scale, rate, _, length = struct.unpack_from("<4I", head, place + 20)

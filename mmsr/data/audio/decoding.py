@@ -344,7 +344,7 @@ def _uses_libsndfile(header: Header) -> bool:
     if packets.available():
         return False
     # libsndfile reads these, too; their length is known, so that what it does not give is missed
-    if header.container == "Ogg" and header.seconds or header.container == "MP3" and header.stated:
+    if header.container == "MP3" and header.stated:
         return True
     raise AudioError(f"holds no audio that can be read; accepted: {_KNOWN_TO_LIBSNDFILE}")
 
