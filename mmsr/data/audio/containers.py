@@ -40,6 +40,7 @@ class Header:
         ends_open: The container states no length and has no mark of its end.
         packets: Number of packets that the header states, None if unknown.
         note: What is told of the header.
+        flaw: What is wrong with it.
     """
 
     container: str
@@ -54,6 +55,7 @@ class Header:
     ends_open: bool = False
     packets: int | None = None
     note: str = ""
+    flaw: str = ""
 
     @property
     def is_cut_off(self) -> bool:
@@ -150,28 +152,32 @@ class _Bytes:
 
 
 def read_headers(file: BinaryIO) -> list[Header]:
-    """The containers of a file: one, or several if files were joined; none if the kind is unknown.
+    """The containers of a file: one, or several if files were joined.
 
     Args:
         file: A file that can seek; it is read from its start.
     """
     start, end = 0, file.seek(0, os.SEEK_END)
     headers: list[Header] = []
-    while start < end:
+    while True:
         data = _Bytes(file, start, end)
-        if (read := _reader(data)) is None:
-            break
-        try:
-            header, following = read(data)
-        except (struct.error, IndexError, ValueError, ZeroDivisionError, OverflowError):
-            break  # not even a header: the decoder tells
+        read = _reader(data)
+        if read is None:
+            header, following = Header("unknown", start, end, ends_open=True), None
+        else:
+            try:
+                header, following = read(data)
+            except _FLAWS as error:
+                flaw = str(error) if type(error) is ValueError else "its header is damaged"
+                header, following = Header("unknown", start, end, flaw=flaw), None
         headers.append(header)
-        if following is None or following <= start:
-            break
+        if following is None or not start < following < end:
+            return headers
         start = following
-    return headers
 
 
+# What reading of damaged headers raises.
+_FLAWS = (struct.error, IndexError, KeyError, ValueError, ArithmeticError)
 _Read = Callable[[_Bytes], tuple[Header, int | None]]
 
 
@@ -341,7 +347,7 @@ def _read_riff(data: _Bytes) -> tuple[Header, int | None]:
         elif name == b"data" and form:
             return _judge(data, _riff_samples(data, container, order, form, offset, size, long_size))
         offset += 8 + size + size % 2
-    raise ValueError("no data chunk")
+    raise ValueError("its header names no samples")
 
 
 def _riff_samples(
@@ -408,7 +414,7 @@ def _read_w64(data: _Bytes) -> tuple[Header, int | None]:
         if size < 24:
             break
         offset += -(-size // 8) * 8
-    raise ValueError("no data chunk")
+    raise ValueError("its header names no samples")
 
 
 def _chunks_of_w64(data: _Bytes, offset: int) -> int:
@@ -447,7 +453,7 @@ def _read_aiff(data: _Bytes) -> tuple[Header, int | None]:
                 break
         offset += 8 + size + size % 2
     if sound is None:
-        raise ValueError("no samples")
+        raise ValueError("its header names no samples")
     offset, size = sound
     channels, frames, bits = struct.unpack_from(">hIh", common)
     rate = _extended(common[8:18])
@@ -531,7 +537,7 @@ def _read_caf(data: _Bytes) -> tuple[Header, int | None]:
         if size < 0:
             break
         offset += 12 + size
-    raise ValueError("no data chunk")
+    raise ValueError("its header names no samples")
 
 
 def _judge_caf(
@@ -804,7 +810,7 @@ _MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot", b"s
 
 def _read_mp4(data: _Bytes) -> tuple[Header, int | None]:
     """MP4, M4A, MOV, 3GP: boxes at the top level."""
-    offset, missing, described, following = data.start, 0, False, None
+    offset, missing, described, sound, following = data.start, 0, False, False, None
     while len(head := data.at(offset, 16)) >= 8:
         size, name = struct.unpack(">I4s", head[:8])
         if name == b"ftyp" and described and data.find(b"moov", offset) >= 0:
@@ -816,13 +822,16 @@ def _read_mp4(data: _Bytes) -> tuple[Header, int | None]:
             size = data.end - offset
         if size < 8 or not _CHUNK_NAME.fullmatch(name):
             break
-        described |= name == b"moov"
+        described |= name in (b"moov", b"moof")
+        sound |= name == b"mdat"
         offset += size
         if offset > data.end:
             if name in _MP4_BOXES:
                 missing = offset - data.end
             break
-    return Header("MP4", data.start, following or data.end, missing=missing), following
+    unfinished = sound and not described  # the index comes last
+    end = following or data.end
+    return Header("MP4", data.start, end, missing=missing, unfinished=unfinished), following
 
 
 _EBML, _SEGMENT, _CLUSTER = 0x1A45DFA3, 0x18538067, 0x1F43B675

@@ -302,7 +302,7 @@ def _open(source: str | os.PathLike[str] | bytes | BinaryIO) -> Iterator[_Opened
         size = file.seek(0, os.SEEK_END)
         if not size:
             raise AudioError("is empty (0 bytes); accepted: at least one sample", code="audio-empty")
-        headers = read_headers(file) or [Header("", 0, size, ends_open=True)]
+        headers = read_headers(file)
         opened = _Opened(file, path, size, headers)
         for header in headers:
             if header.is_cut_off:
@@ -390,12 +390,13 @@ def _check_whole(file: soundfile.SoundFile, frames: int) -> None:
         raise AudioError(message, code="audio-truncated")
 
 
-def _by_libsndfile(opened: _Opened, header: Header) -> Iterator[tuple[int, np.ndarray]]:
-    """Rate and samples `[s, channels]` of a part, block by block."""
+def _by_libsndfile(opened: _Opened, header: Header, seconds: float) -> Iterator[tuple[int, np.ndarray]]:
+    """Rate and samples `[s, channels]` of a part, in blocks of so many seconds."""
     with _soundfile(opened, header) as file:
         packets.check_layout(file.samplerate, file.channels)
         count = 0
-        while len(samples := _read(file, max(1, min(file.samplerate, _AT_ONCE // file.channels)))):
+        block = max(1, min(round(seconds * file.samplerate), _AT_ONCE // file.channels))
+        while len(samples := _read(file, block)):
             count += len(samples)
             yield file.samplerate, samples
         expected = header.seconds if header.seconds is not None else header.stated
@@ -477,14 +478,27 @@ class _Stream:
             if header.note:
                 tell(AudioNote("audio-length-stated", header.note))
             if _uses_libsndfile(header):
-                decoded = _by_libsndfile(self._opened, header)
+                decoded = _by_libsndfile(self._opened, header, self._block)
             else:
                 part = cast(BinaryIO, header.part_of(self._opened.file))
                 stated, ends_open = header.packets, header.ends_open
                 decoded = packets.decode(part, tell, packets=stated, ends_open=ends_open)
-            for rate, samples in decoded:
-                if len(samples):
-                    yield place, rate, samples
+            with _flaw_told(header):
+                for rate, samples in decoded:
+                    if len(samples):
+                        yield place, rate, samples
+
+
+@contextmanager
+def _flaw_told(header: Header) -> Iterator[None]:
+    """Add what is wrong with a header to the message that nothing can be read."""
+    try:
+        yield
+    except AudioError as error:
+        told = "holds no audio that can be read"
+        if not header.flaw or told not in str(error):
+            raise
+        raise AudioError(str(error).replace(told, f"{told} ({header.flaw})"), code=error.code) from error
 
 
 def _joined(pieces: list[np.ndarray]) -> np.ndarray:
@@ -519,8 +533,10 @@ def _seconds(opened: _Opened, header: Header) -> float:
             packets.check_layout(file.samplerate, file.channels)
             if header.by_libsndfile:
                 return file.frames / file.samplerate
-    elif seconds := packets.lengths(cast(BinaryIO, header.part_of(opened.file))).by_packets:
-        return seconds
+    else:
+        with _flaw_told(header):
+            if seconds := packets.lengths(cast(BinaryIO, header.part_of(opened.file))).by_packets:
+                return seconds
     single = _Opened(opened.file, None, opened.size, [header])
     limit = max(_VALUES_IN_BLOCKS, _VALUES_A_BYTE_IN_BLOCKS * opened.size)
     return sum(len(mono) / rate for rate, mono in _Stream(single, 1.0, limit, lambda note: None).mono())

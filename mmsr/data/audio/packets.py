@@ -186,6 +186,7 @@ def lengths(file: BinaryIO) -> Lengths:
                     continue
                 seconds = float((packet.duration or 0) * stream.time_base)
                 time = None if packet.pts is None else float(packet.pts * stream.time_base)
+                seconds -= _left_out(packet, stream)
                 if time is not None and not clock.position:  # before the start: what the encoder needs
                     before = max(0.0, _start_of(container) - time)
                     seconds, time = max(0.0, seconds - before), time + before
@@ -195,6 +196,14 @@ def lengths(file: BinaryIO) -> Lengths:
             if not clock.position:
                 raise
         return Lengths(stated, clock.position)
+
+
+def _left_out(packet: "av.Packet", stream: "av.AudioStream") -> float:
+    """Seconds at the end of a packet that only fill it."""
+    if not packet.has_sidedata("skip_samples"):
+        return 0.0
+    data = bytes(packet.get_sidedata("skip_samples"))
+    return int.from_bytes(data[4:8], "little") / stream.rate if len(data) >= 8 and stream.rate else 0.0
 
 
 def _opened(file: BinaryIO) -> "av.container.InputContainer":
