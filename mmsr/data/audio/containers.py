@@ -248,8 +248,10 @@ def _judge(data: _Bytes, samples: _Samples) -> tuple[Header, int | None]:
         if joined is not None or _only_tags_follow(data, samples, end):
             if wrapped:
                 return _to_the_end(header, samples, end), joined
-            seconds = samples.seconds(min(samples.stated, there))
-            return replace(header, end=joined or data.end, seconds=seconds), joined
+            header = replace(header, end=joined or data.end, seconds=samples.seconds(min(samples.stated, there)))
+            if samples.container == "BW64":  # which libsndfile knows by its older name
+                header = replace(header, start=samples.offset, end=end, prefix=samples.renew(size))
+            return header, joined
     return _to_the_end(header, samples, data.end), None
 
 
@@ -547,10 +549,6 @@ def _judge_caf(
     by_bytes = kind in (b"lpcm", b"ulaw", b"alaw") and block > 0
     there = data.end - offset - 16  # the samples come behind a count of edits, of 4 bytes
     stated = None if size < 4 or size > (1 << 60) else size - 4
-    if size == -1 and by_bytes:
-        seconds = there / (block * rate)
-        note = f"its CAF header leaves the length open, there are {seconds:.2f} s: decoded to the end"
-        return Header("CAF", data.start, data.end, by_libsndfile=True, seconds=seconds, note=note), None
     if not by_bytes:
         if table is None and stated is not None:
             chunk = offset + 12 + size
