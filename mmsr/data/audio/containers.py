@@ -41,6 +41,7 @@ class Header:
         packets: Number of packets that the header states, None if unknown.
         note: What is told of the header.
         flaw: What is wrong with it.
+        last_frame: Offset and first sample of the last frame of FLAC.
     """
 
     container: str
@@ -56,6 +57,7 @@ class Header:
     packets: int | None = None
     note: str = ""
     flaw: str = ""
+    last_frame: tuple[int, int] | None = None
 
     @property
     def is_cut_off(self) -> bool:
@@ -652,6 +654,7 @@ def _read_flac(data: _Bytes) -> tuple[Header, int | None]:
         there = replace(header, missing=1 if total else 0, seconds=0.0 if total else None)
         return replace(there, by_libsndfile=False), following
     place, begin, real = frames[0]
+    header = replace(header, last_frame=(place, begin))
     if total and real < total:
         return replace(header, missing=1, seconds=real / rate), following
     if real > total:
@@ -663,6 +666,14 @@ def _read_flac(data: _Bytes) -> tuple[Header, int | None]:
         prefix = b"fLaC\x80\0\0\x22" + info[:10] + packed.to_bytes(8, "big") + bytes(16)  # without the MD5 sum
         header = replace(header, start=first, end=end, prefix=prefix, stated=None, note=note)
     return replace(header, seconds=real / rate), following
+
+
+def ends_within_frame(file: BinaryIO, header: Header) -> bool:
+    """Whether the last frame of FLAC is not whole, which its header does not tell. Slow."""
+    if header.last_frame is None:
+        return False
+    place = header.last_frame[0]
+    return bool(_crc16(_Bytes(file, place, header.end).at(place, header.end - place)))
 
 
 def _flac_frames(data: _Bytes, info: bytes, channels: int, total: int) -> list[tuple[int, int, int]]:
@@ -795,7 +806,7 @@ def _logical(packet: bytes) -> _Logical:
     if packet.startswith(b"\1vorbis"):
         return _Logical(struct.unpack_from("<I", packet, 12)[0], by_libsndfile=True)
     if packet.startswith(b"\x7fFLAC"):
-        return _Logical(int.from_bytes(packet[27:30], "big") >> 4, by_libsndfile=True)
+        return _Logical(int.from_bytes(packet[27:30], "big") >> 4)
     if packet.startswith(b"Speex   "):
         return _Logical(struct.unpack_from("<I", packet, 36)[0])
     return _Logical()

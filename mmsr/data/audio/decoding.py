@@ -25,7 +25,7 @@ import soxr
 from mmsr.data.audio import packets
 from mmsr.data.audio.arrays import from_array
 from mmsr.data.audio.channels import Levels, mixed
-from mmsr.data.audio.containers import Header, Part, read_headers
+from mmsr.data.audio.containers import Header, Part, ends_within_frame, read_headers
 from mmsr.data.audio.errors import AudioError, AudioNote
 from mmsr.data.storage import is_url, read_bytes
 
@@ -43,6 +43,7 @@ _SCALE_ERROR = 4.0
 # Decoded values (samples times channels) that a small file may have, and that each of its bytes may. Digital
 # silence needs few bytes, as do files that are made to fill the memory; blocks do not fill it.
 _VALUES, _VALUES_A_BYTE = 1 << 26, 64
+_KEPT_A_BYTE = 32  # samples of the result
 _VALUES_IN_BLOCKS, _VALUES_A_BYTE_IN_BLOCKS = 1 << 28, 1024
 _AT_ONCE = 1 << 22  # values that a block has at most
 _WHOLE, _WHOLE_A_BYTE = 1 << 24, 16  # values up to which libsndfile fills one array
@@ -174,7 +175,7 @@ class Audio:
         gathered, count, rate = np.empty(1 << 16, dtype=np.float32), 0, 0
         for own, mono in _resampled(stream.mono(), self.sampling_rate):
             rate = rate or own
-            if count + len(mono) > limit:
+            if count + len(mono) > max(_VALUES, _KEPT_A_BYTE * opened.size):
                 raise _too_long(opened)
             if count + len(mono) > len(gathered):  # grows in place, without a copy
                 gathered.resize(max(count + len(mono), len(gathered) * 3 // 2), refcheck=False)
@@ -278,7 +279,7 @@ def _open(source: str | os.PathLike[str] | bytes | BinaryIO) -> Iterator[_Opened
         except (OSError, ValueError, ImportError, KeyError) as error:
             accepted = "a URL that can be reached, of a kind that fsspec knows"
             raise AudioError(f"cannot be read ({error}); accepted: {accepted}", code="audio-missing") from error
-    path: str | None = None
+    path, start = None, 0
     if isinstance(source, (str, os.PathLike)):
         path = os.fspath(source)
         if not os.path.isfile(path):
@@ -311,6 +312,8 @@ def _open(source: str | os.PathLike[str] | bytes | BinaryIO) -> Iterator[_Opened
     finally:
         if file is not source:
             file.close()
+        if not isinstance(source, (str, os.PathLike, bytes)) and source.seekable():
+            source.seek(start)  # as it was
 
 
 def _cut_off(opened: _Opened, header: Header) -> AudioError:
@@ -362,11 +365,15 @@ def _soundfile(opened: _Opened, header: Header) -> soundfile.SoundFile:
         raise AudioError(f"holds no audio that can be read (libsndfile: {reason}); accepted: {packets.ACCEPTED}") from error
 
 
-def _read(file: soundfile.SoundFile, frames: int) -> np.ndarray:
+def _read(opened: _Opened, header: Header, file: soundfile.SoundFile, frames: int) -> np.ndarray:
     """The next samples `[s, channels]`, or all the rest with -1."""
     try:
         return file.read(frames, dtype="float32", always_2d=True)
     except (RuntimeError, OSError, MemoryError) as error:
+        if ends_within_frame(opened.file, header):
+            there = header.last_frame[1] / file.samplerate if header.last_frame else None
+            message = packets.cut_off(file.frames / file.samplerate, there)
+            raise AudioError(message, code="audio-truncated") from error
         raise AudioError(f"cannot be decoded ({error}); accepted: a whole audio file") from error
 
 
@@ -379,7 +386,7 @@ def _read_whole(opened: _Opened) -> tuple[np.ndarray, int, str] | None:
         packets.check_layout(file.samplerate, file.channels)
         if file.frames * file.channels > max(_WHOLE, _WHOLE_A_BYTE * opened.size):
             return None
-        samples = _read(file, -1)
+        samples = _read(opened, header, file, -1)
         _check_whole(file, len(samples))
         return samples, file.samplerate, header.note
 
@@ -396,7 +403,7 @@ def _by_libsndfile(opened: _Opened, header: Header, seconds: float) -> Iterator[
         packets.check_layout(file.samplerate, file.channels)
         count = 0
         block = max(1, min(round(seconds * file.samplerate), _AT_ONCE // file.channels))
-        while len(samples := _read(file, block)):
+        while len(samples := _read(opened, header, file, block)):
             count += len(samples)
             yield file.samplerate, samples
         expected = header.seconds if header.seconds is not None else header.stated
