@@ -1,10 +1,10 @@
 """What containers state about their length, and whether it is there.
 
-    file ─► kind by its first bytes ─► sizes that it states ─► compared with the bytes that are there ─► `Header`
+    file ─► kind by its first bytes ─► sizes that it states, against the bytes that are there ─► `Header`
 
-Decoding libraries hide this: a file that was cut off is read without an error, and samples behind a header that
-was never finished are not read. Whoever decodes gets the part of the file that holds the samples, with a header
-that states the right size.
+Decoding libraries hide this: a file that was cut off is read without an error, and samples behind a header
+that was never finished are not read. Whoever decodes gets the part of the file that holds the samples, behind
+a header that states the right size.
 """
 
 import io
@@ -250,7 +250,9 @@ def _judge(data: _Bytes, samples: _Samples) -> tuple[Header, int | None]:
         if joined is not None or _only_tags_follow(data, samples, end):
             if wrapped:
                 return _to_the_end(header, samples, end), joined
-            header = replace(header, end=joined or data.end, seconds=samples.seconds(min(samples.stated, there)))
+            header = replace(
+                header, end=joined or data.end, seconds=samples.seconds(min(samples.stated, there))
+            )
             if samples.container == "BW64":  # which libsndfile knows by its older name
                 header = replace(header, start=samples.offset, end=end, prefix=samples.renew(size))
             return header, joined
@@ -376,8 +378,12 @@ def _riff_samples(
         padded = struct.pack(order + "4sI", b"fmt ", len(form)) + form + b"\0" * (len(form) % 2)
         if order == ">":  # RIFX has no long form
             total = min(length, 0xFFFFFFFF)
-            return b"RIFX" + struct.pack(">I", min(total + 20 + len(padded), 0xFFFFFFFF)) + b"WAVE" + padded + (
-                b"data" + struct.pack(">I", total)
+            return (
+                b"RIFX"
+                + struct.pack(">I", min(total + 20 + len(padded), 0xFFFFFFFF))
+                + b"WAVE"
+                + padded
+                + (b"data" + struct.pack(">I", total))
             )
         frames = length // max(1, block)
         long = struct.pack("<4sIQQQI", b"ds64", 28, length + 56 + len(padded), length, frames, 0)
@@ -481,12 +487,12 @@ def _read_aiff(data: _Bytes) -> tuple[Header, int | None]:
         body = others + b"COMM" + struct.pack(">I", len(common))
         body += common[:2] + struct.pack(">I", length // block) + common[6:] + b"\0" * (len(common) % 2)
         body += b"SSND" + struct.pack(">III", length + 8, 0, 0)
-        return b"FORM" + struct.pack(">I", 4 + len(body) + length) + (b"AIFC" if compressed else b"AIFF") + body
+        return (
+            b"FORM" + struct.pack(">I", 4 + len(body) + length) + (b"AIFC" if compressed else b"AIFF") + body
+        )
 
     per_second = block * rate if block else (size - 8) * rate / frames if frames else 0.0
-    return _judge(
-        data, _Samples("AIFF", first, stated, per_second, block > 0, renew, _chunks_to(">"))
-    )
+    return _judge(data, _Samples("AIFF", first, stated, per_second, block > 0, renew, _chunks_to(">")))
 
 
 def _extended(number: bytes) -> float:
@@ -663,7 +669,9 @@ def _read_flac(data: _Bytes) -> tuple[Header, int | None]:
         said = f"states {total / rate:.2f} s" if total else "leaves the length open"
         note = f"its FLAC header {said}, there are {real / rate:.2f} s: decoded to the end"
         packed = packed & ~((1 << 36) - 1) | real
-        prefix = b"fLaC\x80\0\0\x22" + info[:10] + packed.to_bytes(8, "big") + bytes(16)  # without the MD5 sum
+        prefix = (
+            b"fLaC\x80\0\0\x22" + info[:10] + packed.to_bytes(8, "big") + bytes(16)
+        )  # without the MD5 sum
         header = replace(header, start=first, end=end, prefix=prefix, stated=None, note=note)
     return replace(header, seconds=real / rate), following
 

@@ -5,9 +5,9 @@
     (samples, rate) ────────────────────────────────────────────────────────┘             float32 in [-1, 1]
 
 The format is detected from the content, never from the name. What a header states about the length is checked
-against what is there (`containers`). libsndfile reads what it reads fast and whole: uncompressed samples and FLAC.
-Everything else goes through FFmpeg's libraries (`packets`), which come with the extra `av`. Nothing heavy is
-imported here, so that inference starts fast.
+against what is there (`containers`). libsndfile reads what it reads fast and whole: uncompressed samples, FLAC,
+and Vorbis and Opus in Ogg. Everything else goes through FFmpeg's libraries (`packets`), which come with the
+extra `av`. Nothing heavy is imported here, so that inference starts fast.
 """
 
 import io
@@ -74,12 +74,11 @@ class Audio:
     """Reads audio as mono samples at one rate.
 
     A source is a path, a URL, bytes, a binary file object (read from its position), or samples with their
-    rate. Any rate and number of channels and any format that FFmpeg decodes are accepted; of a video, the first
-    audio stream. Times are those of the container: an audio track that starts late begins with silence, and so
-    does what follows lost packets. Samples are `[s]`, `[channels, s]` or `[s, channels]` (the shorter axis is
-    the channels), floats in [-1, 1] or integers, which are divided by their full scale. Channels are averaged;
-    a silent one is left out, and of channels that cancel each other one is read. The level is not normalised,
-    since loudness carries sentiment.
+    rate. Any rate and any format that FFmpeg decodes are accepted; of a video, the first audio stream. Times
+    are those of the container: silence stands before an audio track that starts late, and for lost packets.
+    Samples are `[s]`, `[channels, s]` or `[s, channels]` (the shorter axis is the channels), floats in [-1, 1]
+    or integers, which are divided by their full scale. Channels are averaged; a silent one is left out, and of
+    channels that cancel each other one is read. The level is not normalised, since loudness carries sentiment.
 
     Args:
         sampling_rate: Output rate in Hz; None keeps the source's own.
@@ -278,7 +277,9 @@ def _open(source: str | os.PathLike[str] | bytes | BinaryIO) -> Iterator[_Opened
             source = read_bytes(source)
         except (OSError, ValueError, ImportError, KeyError) as error:
             accepted = "a URL that can be reached, of a kind that fsspec knows"
-            raise AudioError(f"cannot be read ({error}); accepted: {accepted}", code="audio-missing") from error
+            raise AudioError(
+                f"cannot be read ({error}); accepted: {accepted}", code="audio-missing"
+            ) from error
     path, start = None, 0
     if isinstance(source, (str, os.PathLike)):
         path = os.fspath(source)
@@ -289,7 +290,9 @@ def _open(source: str | os.PathLike[str] | bytes | BinaryIO) -> Iterator[_Opened
             file: BinaryIO = open(path, "rb")
         except OSError as error:
             accepted = "a file that may be read"
-            raise AudioError(f"cannot be read ({error.strerror}); accepted: {accepted}", code="audio-missing") from error
+            raise AudioError(
+                f"cannot be read ({error.strerror}); accepted: {accepted}", code="audio-missing"
+            ) from error
     elif isinstance(source, bytes):
         if not source:
             raise AudioError("nothing to read; accepted: an audio file's bytes", code="audio-empty")
@@ -362,7 +365,9 @@ def _soundfile(opened: _Opened, header: Header) -> soundfile.SoundFile:
         return soundfile.SoundFile(header.part_of(opened.file))
     except (OSError, RuntimeError, TypeError, ValueError) as error:
         reason = getattr(error, "error_string", str(error)).rstrip(".")  # without the source's name
-        raise AudioError(f"holds no audio that can be read (libsndfile: {reason}); accepted: {packets.ACCEPTED}") from error
+        raise AudioError(
+            f"holds no audio that can be read (libsndfile: {reason}); accepted: {packets.ACCEPTED}"
+        ) from error
 
 
 def _read(opened: _Opened, header: Header, file: soundfile.SoundFile, frames: int) -> np.ndarray:
@@ -556,7 +561,8 @@ def _check_samples(samples: np.ndarray) -> None:
     if not np.isfinite(peak):
         count = int(samples.size - np.isfinite(samples).sum())
         raise AudioError(
-            f"{count} of {samples.size} samples are NaN or infinite; accepted: finite samples", code="audio-nan"
+            f"{count} of {samples.size} samples are NaN or infinite; accepted: finite samples",
+            code="audio-nan",
         )
     if peak > _SCALE_ERROR:
         raise AudioError(

@@ -172,7 +172,10 @@ def test_without_av_other_formats_name_what_to_install(tmp_path: Path, encode: E
     with_it = 'accepted: wav, flac and the like; for others (mp3, m4a, mp4, webm): pip install "mmsr[av]"'
     sys.modules.pop("av")  # to write them
     made = [encode("mp4", "aac", tone()), encode("matroska", "aac", tone()), b"words"]
-    made += [encode("wav", "g726", tone(rate=8000), 8000), encode("mp3", "libmp3lame", tone(), write_xing="0")]
+    made += [
+        encode("wav", "g726", tone(rate=8000), 8000),
+        encode("mp3", "libmp3lame", tone(), write_xing="0"),
+    ]
     sys.modules["av"] = None  # type: ignore[assignment]
     for content in made:
         for read in (Audio(), Audio.duration, lambda source: list(Audio().blocks(source))):
@@ -216,9 +219,7 @@ OF_FFMPEG = [
 
 
 @pytest.mark.parametrize(("container", "codec", "rate"), OF_FFMPEG)
-def test_what_people_record_is_decoded(
-    tmp_path: Path, encode: Encode, container: str, codec: str, rate: int
-):
+def test_what_people_record_is_decoded(tmp_path: Path, encode: Encode, container: str, codec: str, rate: int):
     content = encode(container, codec, tone(seconds=1, rate=rate, peak=0.3), rate)
     path = tmp_path / "-named as nothing: this.wav"  # the content tells, not the name
     path.write_bytes(content)
@@ -240,7 +241,15 @@ def test_gsm_in_wav_is_decoded():
     """Blocks of 65 bytes for 320 samples, and a pad byte that is no block."""
     form = struct.pack("<HHIIHHHH", 49, 1, 8000, 1625, 65, 0, 2, 320)
     blocks = np.random.default_rng(0).integers(0, 256, 65 * 51, dtype=np.uint8).tobytes()
-    body = b"WAVEfmt " + struct.pack("<I", 20) + form + b"data" + struct.pack("<I", len(blocks) + 1) + blocks + b"\0"
+    body = (
+        b"WAVEfmt "
+        + struct.pack("<I", 20)
+        + form
+        + b"data"
+        + struct.pack("<I", len(blocks) + 1)
+        + blocks
+        + b"\0"
+    )
     content = b"RIFF" + struct.pack("<I", len(body)) + body
     assert len(Audio(None)(content)) == 51 * 320
     assert Audio.duration(content) == pytest.approx(51 * 0.04, abs=0.05)
@@ -310,7 +319,8 @@ def test_a_file_that_may_not_be_read_is_told(tmp_path: Path, monkeypatch: pytest
         "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{}\n#EXT-X-ENDLIST\n",
         "ffconcat version 1.0\nfile '{}'\n",
         "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=-\nc=IN IP4 127.0.0.1\nt=0 0\nm=audio 5004 RTP/AVP 0\n{}",
-        '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><Period><AdaptationSet mimeType="audio/mp4">'
+        '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><Period>'
+        '<AdaptationSet mimeType="audio/mp4">'
         "<Representation><BaseURL>{}</BaseURL></Representation></AdaptationSet></Period></MPD>",
     ],
 )
@@ -398,7 +408,8 @@ def test_unusable_samples_are_refused(source: object, text: str):
 def test_the_door_is_light():
     code = (
         "import sys, mmsr.data.audio.decoding;"
-        "heavy = {'av', 'torch', 'datasets', 'lightning', 'librosa', 'transformers', 'scipy'} & set(sys.modules);"
+        "names = {'av', 'torch', 'datasets', 'lightning', 'librosa', 'transformers', 'scipy'};"
+        "heavy = names & set(sys.modules);"
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -457,7 +468,9 @@ def test_a_stated_number_of_samples_reserves_no_memory():
     file = io.BytesIO()
     soundfile.write(file, tone(), 16_000, format="FLAC")
     content = bytearray(file.getvalue())
-    content[21:26] = b"\x0f" + b"\xff" * 4 if content[21] & 0xF0 == 0 else bytes([content[21] | 15]) + b"\xff" * 4
+    content[21:26] = (
+        b"\x0f" + b"\xff" * 4 if content[21] & 0xF0 == 0 else bytes([content[21] | 15]) + b"\xff" * 4
+    )
     assert isinstance(bounded(bytes(content)), AudioError)
 
 
@@ -489,9 +502,7 @@ CONTAINERS = [
     ("amr", "libopencore_amrnb", 8_000, False),
 ]
 _PACKET = 0.3  # seconds; the longest is ALAC's at 16 kHz
-quickly = settings(
-    max_examples=400, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
-)
+quickly = settings(max_examples=400, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
 
 @pytest.fixture(scope="session")
@@ -542,7 +553,9 @@ def test_flipped_bytes_are_refused_or_read(
 @given(
     kind=st.integers(0, len(CONTAINERS) - 1),
     place=st.integers(0, 300),
-    lie=st.sampled_from([b"\xff" * 4, b"\0" * 4, b"\xff" * 8, b"\0" * 8, b"\x7f" + b"\xff" * 3, b"\xff" * 3 + b"\x7f"]),
+    lie=st.sampled_from(
+        [b"\xff" * 4, b"\0" * 4, b"\xff" * 8, b"\0" * 8, b"\x7f" + b"\xff" * 3, b"\xff" * 3 + b"\x7f"]
+    ),
     tail=st.sampled_from([b"", bytes(1000), b"\xff" * 1000, b"ID3\4\0\0\0\0\0\2ab"]),
 )
 def test_headers_that_lie_are_refused_or_read(whole: Whole, kind: int, place: int, lie: bytes, tail: bytes):
@@ -554,7 +567,9 @@ def test_headers_that_lie_are_refused_or_read(whole: Whole, kind: int, place: in
 @pytest.mark.slow
 @quickly
 @given(
-    first=st.integers(0, len(CONTAINERS) - 1), second=st.integers(0, len(CONTAINERS) - 1), share=st.floats(0, 1)
+    first=st.integers(0, len(CONTAINERS) - 1),
+    second=st.integers(0, len(CONTAINERS) - 1),
+    share=st.floats(0, 1),
 )
 def test_files_that_were_joined_are_refused_or_read(whole: Whole, first: int, second: int, share: float):
     contents = [content for content, _, _ in whole.values()]

@@ -39,9 +39,13 @@ def test_a_late_audio_track_begins_with_silence(encode: Any) -> None:
     decoded = Audio().decode(content)
     assert len(decoded.samples) == pytest.approx(7 * 16_000, abs=1_100)
     assert not decoded.samples[: round(4.8 * 16_000)].any()
-    assert np.abs(decoded.samples[round(5.3 * 16_000) : round(6.7 * 16_000)]).max() == pytest.approx(0.4, abs=0.05)
+    assert np.abs(decoded.samples[round(5.3 * 16_000) : round(6.7 * 16_000)]).max() == pytest.approx(
+        0.4, abs=0.05
+    )
     (note,) = decoded.notes
-    assert note.code == "audio-gap" and note.message.startswith(("its audio starts 4.9", "its audio starts 5.0"))
+    assert note.code == "audio-gap" and note.message.startswith(
+        ("its audio starts 4.9", "its audio starts 5.0")
+    )
     assert Audio.duration(content) == pytest.approx(len(decoded.samples) / 16_000, abs=0.07)
     blocks = np.concatenate(list(Audio().blocks(content, seconds=0.5)))
     np.testing.assert_allclose(blocks, decoded.samples, atol=1e-6)
@@ -108,7 +112,9 @@ def test_a_damaged_packet_in_the_middle_is_refused(encode: Any) -> None:
     content = bytearray(encode("mp4", "aac", TONE))
     middle = len(content) // 2
     content[middle : middle + 600] = b"\xff" * 600
-    with pytest.raises(AudioError, match=r"cannot be decoded whole \(FFmpeg: .+\); accepted: a whole audio file; if") as error:
+    with pytest.raises(
+        AudioError, match=r"cannot be decoded whole \(FFmpeg: .+\); accepted: a whole audio file; if"
+    ) as error:
         Audio()(bytes(content))
     assert error.value.code == "audio-corrupt"
 
