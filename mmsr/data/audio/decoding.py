@@ -5,9 +5,9 @@
     (samples, rate) ────────────────────────────────────────────────────────┘             float32 in [-1, 1]
 
 The format is detected from the content, never from the name. What a header states about the length is checked
-against what is there (`containers`). libsndfile reads what it reads fast and whole: uncompressed samples, FLAC,
-and Vorbis and Opus in Ogg. Everything else goes through FFmpeg's libraries (`packets`), which come with the
-extra `av`. Nothing heavy is imported here, so that inference starts fast.
+against what is there (`containers`). libsndfile reads what it reads fast and whole: samples, FLAC, and Vorbis
+and Opus in Ogg. Everything else goes through FFmpeg's libraries (`packets`), which the extra `av` brings.
+Nothing heavy is imported here, so that inference starts fast.
 """
 
 import io
@@ -25,8 +25,10 @@ import soxr
 from mmsr.data.audio import packets
 from mmsr.data.audio.arrays import from_array
 from mmsr.data.audio.channels import Levels, mixed
-from mmsr.data.audio.containers import Header, Part, ends_within_frame, read_headers
+from mmsr.data.audio.containers import read_headers
 from mmsr.data.audio.errors import AudioError, AudioNote
+from mmsr.data.audio.flac import ends_within_frame
+from mmsr.data.audio.headers import Header, Part
 from mmsr.data.storage import is_url, read_bytes
 
 __all__ = ["Audio", "AudioError", "AudioNote", "AudioSource", "Decoded"]
@@ -76,9 +78,10 @@ class Audio:
     A source is a path, a URL, bytes, a binary file object (read from its position), or samples with their
     rate. Any rate and any format that FFmpeg decodes are accepted; of a video, the first audio stream. Times
     are those of the container: silence stands before an audio track that starts late, and for lost packets.
-    Samples are `[s]`, `[channels, s]` or `[s, channels]` (the shorter axis is the channels), floats in [-1, 1]
-    or integers, which are divided by their full scale. Channels are averaged; a silent one is left out, and of
-    channels that cancel each other one is read. The level is not normalised, since loudness carries sentiment.
+    Samples are `[s]`, `[channels, s]` or `[s, channels]` (the shorter axis is the channels), floats in
+    [-1, 1] or integers, which are divided by their full scale. Channels are averaged; a silent one is left
+    out, and of channels that cancel each other one is read. The level is not normalised, since loudness
+    carries sentiment.
 
     Args:
         sampling_rate: Output rate in Hz; None keeps the source's own.

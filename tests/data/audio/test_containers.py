@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from mmsr.data.audio.containers import Part, read_headers
+from mmsr.data.audio.containers import read_headers
 from mmsr.data.audio.decoding import Audio, AudioError
+from mmsr.data.audio.headers import Part
 
 RATE, SECONDS = 8000, 2
 SAMPLES = np.random.default_rng(0).integers(-9000, 9000, RATE * SECONDS, dtype=np.int16)
