@@ -206,6 +206,7 @@ def encoded(path: Path, samples: np.ndarray, codec: str, *, late: float = 0.0) -
         ("talk.mp3", None),
         ("talk.ogg", None),
         ("talk.m4a", "aac"),
+        ("talk.mkv", "aac"),
         ("talk.webm", "libopus"),
     ],
 )
@@ -261,4 +262,19 @@ def test_without_a_name_the_timeline_lies_beside_us_under_the_recordings(
         main(["timeline", "--audio", "notes.wav"])
     assert capsys.readouterr().err.splitlines()[-1] == (
         "mmsr: error: notes/ is there and holds no timeline; accepted: --out with another folder"
+    )
+
+
+@needs_silero
+def test_a_late_sound_track_keeps_the_time_of_its_picture(
+    demo_corpus: Path, tmp_path: Path, pipe: Any
+) -> None:
+    samples = spoken(demo_corpus)
+    soundfile.write(tmp_path / "talk.wav", samples, 16_000)
+    right = make_timeline(tmp_path / "talk.wav", pipe)
+    # whole frames of silero-vad, which finds the same ones again
+    late = make_timeline(encoded(tmp_path / "talk.mkv", samples, "aac", late=4.8), pipe)
+    assert late.seconds == pytest.approx(right.seconds + 4.8, abs=0.1)
+    assert [part.start for part in late.segments] == pytest.approx(
+        [part.start + 4.8 for part in right.segments], abs=0.05
     )
