@@ -166,6 +166,8 @@ def convert(
     out: str,
     labels: str | None = None,
     copy: bool = False,
+    language: str | None = None,
+    encoding: str | None = None,
 ) -> None:
     """Turn a published corpus on disk into a manifest; writes OUT/manifest.csv, corpus.json and left_out.csv.
 
@@ -180,6 +182,8 @@ def convert(
         labels: Which labels, if the corpus has several: sentiment (the default) or emotion; of cmu-mosi and
             cmu-mosei sentiment, acc2, acc2_nonnegative or acc7.
         copy: Copy the recordings; by default the manifest names them in their folder.
+        language: Language of a `folder`, such as vi: of its rows, and to find the encoding of transcripts.
+        encoding: Encoding of the transcripts of a `folder`, such as gb18030, where it is not found.
     """
     from mmsr.data.corpora import CORPORA
     from mmsr.data.corpora.conversion import convert as convert_corpus
@@ -192,6 +196,8 @@ def convert(
         out,
         labels=labels,
         copy=copy,
+        language=language,
+        encoding=encoding,
         command=" ".join(sys.argv),
         progress=progress_bar(),
     )

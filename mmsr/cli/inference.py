@@ -42,8 +42,8 @@ def predict(
     Example: mmsr predict my/manifest.csv --out my/predictions.jsonl
 
     Args:
-        inputs: Audio files, in any format libsndfile reads, or ffmpeg where that is installed; folders of
-            them; or one manifest.
+        inputs: Audio files, in any format that FFmpeg decodes (wav, flac and ogg without the extra av);
+            folders of them; or one manifest.
         text: Transcript of the recording, or an utterance without audio.
         model: Folder or Hub id of a checkpoint; demo is the packaged one, which is for trying this out.
         audio: An audio file; the same as an input.
@@ -174,6 +174,7 @@ def timeline(
     out: str | None = None,
     turns: str | None = None,
     transcript: str | None = None,
+    encoding: str | None = None,
     asr: str | None = None,
     language: str | None = None,
     cut: Annotated[SegmentFlags | None, FLAT] = None,
@@ -193,15 +194,18 @@ def timeline(
     Example: mmsr timeline consultation.wav --model runs/demo/model --out timeline.srt
 
     Args:
-        audio: The recording, of any length, in any format libsndfile reads, or ffmpeg where that is
-            installed.
+        audio: The recording, of any length, in any format that FFmpeg decodes (wav, flac and ogg without
+            the extra av).
         model: Folder or Hub id of a checkpoint; demo is the packaged one, which is for trying this out.
         out: Folder for all forms, or one file: .jsonl, .csv, .srt, .vtt or .html. By default a folder here
             with the recording's name, without its ending.
         turns: RTTM file with the speakers' turns, which replace the segments of silero-vad.
-        transcript: Words with times: .srt, .vtt, or a table with columns start, end and text.
+        transcript: Words with times: subtitles (.srt, .vtt, .sbv, .ass), a table with columns start, end and
+            text, Audacity's labels (.txt), or whisper's .tsv or .json.
+        encoding: Encoding of the transcript and the turns, such as gb18030, where it is not found.
         asr: Folder or Hub id of a recogniser, which transcribes each segment.
-        language: Spoken language, such as vi, for --asr; by default it is detected for each segment.
+        language: Spoken language, such as vi, for --asr, which by default detects it for each segment; or of
+            the transcript, to find its encoding.
         cut: How speech is cut.
         smooth: Average each speaker's probabilities over time by a Gaussian of this many seconds.
         player: Sound of the page: inside the page, an MP3 beside it, a link to the recording, or none; auto
@@ -215,8 +219,10 @@ def timeline(
             raise ValueError(f"--{flag} {path}: no such file")
     if asr is not None and transcript is not None:
         raise ValueError("give --asr or --transcript, or neither: both tell the words")
-    if language is not None and asr is None:
+    if language is not None and asr is None and transcript is None:
         raise ValueError(f"--language {language} is for the recogniser: give --asr too")
+    if encoding is not None and transcript is None and turns is None:
+        raise ValueError(f"--encoding {encoding} is of a transcript: give --transcript or --turns too")
     if smooth < 0:
         raise ValueError(f"--smooth {smooth:g}; accepted: seconds above 0, or 0 for none")
     at_least_one(num_beams=num_beams, batch_size=batch_size)
@@ -230,6 +236,7 @@ def timeline(
         out=out,
         turns=turns,
         transcript=transcript,
+        encoding=encoding,
         asr=asr,
         language=language,
         settings=Segmentation(**vars(cut or SegmentFlags())),

@@ -31,7 +31,7 @@ from mmsr.inference.answer import Answer
 from mmsr.inference.pipeline import SentimentReasoningPipeline
 from mmsr.inference.timeline.formats import stamp, write_timeline
 from mmsr.inference.timeline.make import Timeline, make_timeline
-from mmsr.inference.timeline.transcripts import read_cues
+from mmsr.inference.timeline.transcripts import ENDINGS, read_cues
 from mmsr.languages import NATIVE_NAMES
 from mmsr.model.fusion import attention_map
 
@@ -211,7 +211,7 @@ class Desk:
             raise ValueError("there is no recording; accepted: a recording or a file")
         self.limits.check(audio, timeline=True)
         with _without_folders(transcript):
-            cues = None if transcript is None else read_cues(transcript)
+            cues = None if transcript is None else read_cues(transcript, language=language or None)
         if cues is None:
             self._check_language(language)
         with _without_folders(audio):
@@ -346,7 +346,7 @@ def _recording(desk: Desk) -> None:
         with gr.Column():
             transcript = gr.File(
                 label="Transcript with times (SRT, VTT or a table)",
-                file_types=[".srt", ".vtt", ".csv", ".tsv", ".jsonl"],
+                file_types=list(ENDINGS),
                 type="filepath",
                 height=170,
                 elem_id="cues",

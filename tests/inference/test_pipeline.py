@@ -163,6 +163,17 @@ def test_audio_comes_as_path_bytes_array_or_column(
         assert_same(answer, expected)
 
 
+@pytest.mark.parametrize("kind", [np.int16, np.int32, np.int64])
+def test_integer_samples_of_any_width_are_no_silence(
+    pipe: SentimentReasoningPipeline, waveforms: list[np.ndarray], kind: type
+):
+    samples = np.round(0.5 * waveforms[0] / np.abs(waveforms[0]).max() * 32767).astype(kind)
+    heard = pipe.preprocess({"audio": {"array": samples, "sampling_rate": 16_000}})["audio"]
+    np.testing.assert_allclose(heard, samples / 32768, atol=1e-6)
+    with pytest.raises(ValueError, match="have type int64 and peak 9, which may be of 8 or of 16 bits"):
+        pipe({"array": np.full(1600, 9), "sampling_rate": 16_000})
+
+
 def test_the_given_rate_reaches_the_loader(pipe: SentimentReasoningPipeline, waveforms: list[np.ndarray]):
     asked: list[tuple[int, int]] = []
 

@@ -73,6 +73,8 @@ def convert(
     *,
     labels: str | None = None,
     copy: bool = False,
+    language: str | None = None,
+    encoding: str | None = None,
     command: str | None = None,
     progress: Progress | None = None,
 ) -> Conversion:
@@ -87,11 +89,14 @@ def convert(
         out: A new folder.
         labels: Key of the protocol, such as `sentiment`; by default the corpus's first.
         copy: Copy all recordings to `audio/`.
+        language: Language of a folder's transcripts, for the rows and to tell encodings apart.
+        encoding: Encoding of a folder's transcripts; see `decode_text`.
         command: The command line, for corpus.json.
         progress: Called with the corpus, the rows done and all rows.
 
     Raises:
-        CorpusError: The source has another layout, `out` exists, or the protocol is unknown.
+        CorpusError: The source has another layout, `out` exists, the protocol is unknown, or a published
+            corpus is given a language or an encoding.
         ManifestError: Rows of the source have issues; nothing is written.
     """
     root, out = Path(os.path.abspath(source)), Path(os.path.abspath(out))
@@ -102,8 +107,11 @@ def convert(
         )
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise CorpusError(f"{out} exists already; accepted: a new folder")
+    if not corpus.own and (language is not None or encoding is not None):
+        what = f"language {language!r}" if encoding is None else f"encoding {encoding!r}"
+        raise CorpusError(f"{what} with {corpus.name}, which is known; accepted: of the corpus folder")
     check_output(out, folder=True)
-    reader = Source(root, corpus, labels)
+    reader = Source(root, corpus, labels, language=language, encoding=encoding)
     if not root.is_dir():
         raise reader.wrong_layout("is no folder")
     with atomic_write(out) as unfinished:

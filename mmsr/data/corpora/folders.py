@@ -1,12 +1,15 @@
 """Recordings in a folder for each label: `root/LABEL/*.wav`, or `root/SPLIT/LABEL/*.wav`."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from mmsr.data.corpora.source import SOUND, SPLIT_OF, VIDEO, Corpus, Protocol, Source, Utterance
 
 
 def _read_folders(source: Source) -> Iterator[Utterance]:
     """Recordings, each with its transcript if there is a text file of the same name beside it."""
+    beside = _beside(source)
+    texts = source.transcripts(beside.values())
     for path in source.recordings():
         place = source.name(path)
         *splits, label = path.relative_to(source.root).parts[:-1] or [""]
@@ -18,18 +21,32 @@ def _read_folders(source: Source) -> Iterator[Utterance]:
         if not splits and label.lower() in SPLIT_OF:
             source.issue(place, f"{label!r} is a split's name; accepted: {label}/LABEL/{path.name}")
             continue
-        transcript = path.with_suffix(".txt")
+        transcript = beside.get(path.with_suffix(""))
         yield Utterance(
             id="-".join(path.relative_to(source.root).with_suffix("").parts),
             where=place,
             audio=path,
-            text=source.text(transcript).strip() if transcript.is_file() else None,
+            text=texts[transcript].strip() if transcript in texts else None,
             label=label,
+            language=source.language,
             split=SPLIT_OF[splits[0].lower()] if splits else None,
         )
-    for transcript in source.paths({".txt"}):
-        if not any(transcript.with_suffix(ending).is_file() for ending in SOUND | VIDEO):
+    named = {path.with_suffix("") for path in source.paths(SOUND | VIDEO)}
+    for stem, transcript in beside.items():
+        if stem not in named:
             source.notes.append(f"{source.name(transcript)} has no recording beside it")
+
+
+def _beside(source: Source) -> dict[Path, Path]:
+    """Text files by their path without ending."""
+    found: dict[Path, Path] = {}
+    for path in source.paths({".txt"}):
+        first = found.setdefault(path.with_suffix(""), path)
+        if first != path:
+            source.issue(
+                source.name(path), f"is beside {first.name}; accepted: one transcript", column="text"
+            )
+    return found
 
 
 FOLDER = Corpus(
@@ -38,6 +55,7 @@ FOLDER = Corpus(
     layout="LABEL/FILE.wav or SPLIT/LABEL/FILE.wav, with FILE.txt beside where there is a transcript",
     home="your own recordings",
     licence="yours",
+    own=True,
     protocols={
         "folder": Protocol(
             name="a folder for each label", labels=(), metrics=("macro_f1", "accuracy"), source="your own"

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from mmsr.data.encodings import DecodedText, EncodingError, decode_text
 from mmsr.data.manifest.delimited import LONGEST_CELL
 from mmsr.data.manifest.manifest import Issue
 
@@ -28,9 +29,9 @@ SPLIT_OF = {
     "test": "test",
 }
 
-#: Endings of files that libsndfile decodes, and of those whose audio ffmpeg extracts.
+#: Endings of files of sound, and of those whose sound is extracted, which may hold a film.
 SOUND = frozenset({".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".au", ".w64", ".caf"})
-VIDEO = frozenset({".mp4", ".m4a", ".aac", ".avi", ".mkv", ".mov", ".webm", ".wma", ".flv"})
+VIDEO = frozenset({".mp4", ".m4a", ".aac", ".amr", ".3gp", ".avi", ".mkv", ".mov", ".webm", ".wma", ".flv"})
 
 # C1 control characters in a text are punctuation of cp1252 that was decoded as Latin-1.
 _CP1252 = {
@@ -118,6 +119,7 @@ class Corpus:
         licence: Its terms.
         protocols: By the value of `--labels`, the default first.
         text_alone: Whether a row with a missing or broken recording is kept as text.
+        own: Whether the files are the user's, who may name their language and encoding.
         version: Of the adapter: another version makes other rows of the same source.
     """
 
@@ -128,6 +130,7 @@ class Corpus:
     licence: str = "see its home"
     protocols: Mapping[str, Protocol]
     text_alone: bool = False
+    own: bool = False
     version: int = 1
 
 
@@ -147,6 +150,8 @@ class Source:
         root: Its folder.
         corpus: The corpus.
         labels: Key of the protocol.
+        language: Language of the texts, if the user names it.
+        encoding: Encoding of the texts, if the user names it.
 
     Attributes:
         read: Number of rows or recordings read so far, by file or folder.
@@ -155,10 +160,20 @@ class Source:
         notes: Remarks on the source, for the user.
     """
 
-    def __init__(self, root: Path, corpus: Corpus, labels: str):
+    def __init__(
+        self,
+        root: Path,
+        corpus: Corpus,
+        labels: str,
+        *,
+        language: str | None = None,
+        encoding: str | None = None,
+    ):
         self.root = root
         self.corpus = corpus
         self.labels = labels
+        self.language = language
+        self.encoding = encoding
         self.read: Counter[str] = Counter()
         self.left_out: list[LeftOut] = []
         self.issues: list[Issue] = []
@@ -300,6 +315,39 @@ class Source:
             if strays := len(re.findall("[\x80-\x9f]", text)):
                 self.notes.append(f"{self.name(path)}: {strays} characters of cp1252's punctuation corrected")
         return text.translate(_CP1252)
+
+    def transcripts(self, paths: Iterable[Path]) -> dict[Path, str]:
+        """Texts of files in any encoding (see `decode_text`); what cannot be read is an issue.
+
+        A file that may be in several encodings is in that of the others, if they have one.
+        """
+        found: dict[Path, DecodedText] = {}
+        failed: dict[Path, EncodingError] = {}
+        for path in paths:
+            try:
+                found[path] = decode_text(
+                    path.read_bytes(), self.name(path), language=self.language, encoding=self.encoding
+                )
+            except EncodingError as error:
+                failed[path] = error
+        encodings = {decoded.encoding for decoded in found.values() if decoded.guessed}
+        for path, failure in failed.items():
+            alike = [reading for reading in failure.readings if {reading.encoding} == encodings]
+            if alike:
+                found[path] = alike[0]
+            else:
+                place, _, problem = str(failure).partition(": ")
+                self.issue(place, problem, column="text")
+        for encoding in sorted(encodings):
+            files = [
+                path for path, decoded in found.items() if decoded.encoding == encoding and decoded.guessed
+            ]
+            self.notes.append(
+                f"{len(files):,} of the transcripts are not UTF-8 and were read as {encoding}, such as"
+                f" {self.name(files[0])} ({found[files[0]].sample});"
+                " if that is wrong, give --encoding or --language"
+            )
+        return {path: decoded.text for path, decoded in found.items()}
 
     def number(self, value: str, place: str, *, row: int, column: str) -> float | None:
         """A value as a finite number; None, with an issue, if it is none."""

@@ -29,7 +29,7 @@ from mmsr.data.features.store import encoder_fingerprint, file_digest
 from mmsr.data.storage import is_url
 from mmsr.files import Journal
 from mmsr.inference.pipeline import SentimentReasoningPipeline
-from mmsr.inference.timeline.transcripts import Cue, TimelineError, Turn
+from mmsr.inference.timeline.cues import Cue, TimelineError, Turn
 from mmsr.records import Progress
 from mmsr.speech.recogniser import Transcriber
 
@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 _SORTED_BATCHES = 16  # segments are sorted by length within so many batches, for less padding
 _MOMENTS = 3
+_LATE = 1.0  # seconds after a recording's end at which a cue may still begin
+_LONGER = 30.0  # seconds by which one may end after it: whisper hears windows of 30 s
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,7 +194,8 @@ def make_timeline(
         turns: Speaker turns, which replace silero-vad's segments. Turns of a speaker with at most
             `settings.max_silence` and nobody else between them are joined; those shorter than
             `settings.min_seconds` are left out.
-        transcript: Words with times; each goes to the segment with most of it.
+        transcript: Words with times; each cue goes to the segment that it overlaps most. One in no segment is
+            left out, with a warning.
         transcriber: A recogniser, in place of a transcript.
         language: The spoken language, for the recogniser.
         batch_size: Segments at a time.
@@ -204,7 +207,7 @@ def make_timeline(
 
     Raises:
         TimelineError: Transcript and transcriber are both given, the model needs words and gets none,
-            there is no such recording, or turns lie outside of it.
+            there is no such recording, or turns or cues lie outside of it.
         AudioError: The recording cannot be read, or is empty.
         SegmentError: silero-vad is missing.
         ValueError: `journal` is a file of another kind.
@@ -224,12 +227,13 @@ def make_timeline(
         "transcript": None if transcript is None else [asdict(cue) for cue in transcript],
         "recogniser": None if transcriber is None else [transcriber.fingerprint, language],
         "batches": [batch_size, _SORTED_BATCHES, num_beams],
-        "version": 1,  # of this module
+        "version": 1 if transcript is None else 2,  # of this module: 2 gives a cue to a segment it overlaps
     }
     fingerprint = hashlib.sha256(json.dumps(made_from, sort_keys=True, default=str).encode()).hexdigest()
     with _Known(journal, fingerprint, other_journals) as known:
         if known.turns is None or len(known.answers) < len(known.turns):
             with Recording(audio, progress=progress) as recording:
+                _check_times(transcript or (), recording)
                 if known.turns is None:
                     known.begin(_segments(recording, settings, turns, progress), recording.seconds)
                 _answer(
@@ -324,6 +328,16 @@ def _joined(turns: Sequence[Turn], recording: Recording, settings: Segmentation)
     return kept
 
 
+def _check_times(transcript: Sequence[Cue], recording: Recording) -> None:
+    """Refuse a transcript of another recording, or in another unit."""
+    for cue in transcript:
+        if cue.start > recording.seconds + _LATE or cue.end > recording.seconds + _LONGER:
+            raise TimelineError(
+                f"the cue {cue.text[:40]!r} from {cue.start:g} to {cue.end:g} s is after the end of"
+                f" {recording.source}; accepted: seconds within its {recording.seconds:.3f} s"
+            )
+
+
 def _words(turns: Sequence[Turn], transcript: Sequence[Cue]) -> list[str | None]:
     """The words of each segment: the cues that overlap it the most."""
     starts = np.array([turn.start for turn in turns])
@@ -333,8 +347,9 @@ def _words(turns: Sequence[Turn], transcript: Sequence[Cue]) -> list[str | None]
     for cue in sorted(transcript, key=lambda cue: (cue.start, cue.end)):
         if not cue.text:
             continue
-        # some recognisers write cues without a length
-        shared = np.minimum(ends, cue.end) - np.maximum(starts, cue.start) + 1e-6
+        shared = np.minimum(ends, cue.end) - np.maximum(starts, cue.start)
+        if cue.end == cue.start:  # some recognisers write cues without a length
+            shared = ((starts <= cue.start) & (cue.start <= ends)).astype(float)
         if len(shared) and shared.max() > 0:
             words[int(shared.argmax())].append(cue.text)
         else:

@@ -19,6 +19,7 @@ def run_timeline(
     out: str | os.PathLike[str] | None = None,
     turns: str | os.PathLike[str] | None = None,
     transcript: str | os.PathLike[str] | None = None,
+    encoding: str | None = None,
     asr: str | None = None,
     language: str | None = None,
     settings: Segmentation | None = None,
@@ -36,8 +37,9 @@ def run_timeline(
         out: See `write_timeline`; by default a folder here with the recording's name.
         turns: RTTM file with the speakers' turns.
         transcript: Words with times; see `read_cues`.
+        encoding: Of the transcript and the turns; see `decode_text`.
         asr: Folder or Hub id of a recogniser, in place of a transcript.
-        language: The spoken language, for the recogniser.
+        language: The spoken language, for the recogniser, or to tell encodings of the transcript apart.
         settings: How speech is cut.
         smooth: Seconds of `Timeline.smoothed`; 0 for none.
         player: See `write_timeline`.
@@ -59,8 +61,9 @@ def run_timeline(
     names = (first.stem, *(first.stem + form for form in FORMATS))  # a folder's, and those of single files
     journals = [first.with_name(f"{name}.journal.jsonl") for name in names]
     # before a model is loaded, since these files may have errors
-    given_turns = None if turns is None else read_turns(turns, recording=Path(audio).stem)
-    cues = None if transcript is None else read_cues(transcript)
+    name = Path(audio).stem
+    given_turns = None if turns is None else read_turns(turns, recording=name, encoding=encoding)
+    cues = None if transcript is None else read_cues(transcript, language=language, encoding=encoding)
     recogniser = None
     if asr is not None:
         from mmsr.speech.recogniser import Transcriber

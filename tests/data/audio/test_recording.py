@@ -2,6 +2,7 @@
 
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,6 +52,13 @@ def test_its_length_costs_no_memory(tmp_path: Path) -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 20e6  # the samples at 16 kHz are 77 MB
+
+
+def test_its_times_are_those_of_the_film(encode: Any, saved: Any) -> None:
+    sound = (0.4 * np.sin(np.arange(32_000) / 5)).astype(np.float32)
+    with Recording(saved(encode("matroska", "aac", sound, film=9, start=5.0))) as recording:
+        assert recording.seconds == pytest.approx(7, abs=0.07)
+        assert not recording.between(0, 4.8).any() and recording.between(5.5, 6.5).any()
 
 
 def test_a_file_that_ends_early_is_refused(tmp_path: Path) -> None:

@@ -5,6 +5,9 @@ from typing import Any
 
 import pytest
 
+from mmsr.cli.main import main
+from mmsr.data.manifest.manifest import load_manifest
+
 
 def test_folders_are_labels_and_splits(root: Path, tone: Any, write: Any, converted: Any) -> None:
     tone(root / "train" / "happy" / "a.wav")
@@ -31,3 +34,87 @@ def test_folders_of_another_depth_are_named(root: Path, place: str, tone: Any, r
     tone(root / place)
     message = refused("folder", root)
     assert message.startswith(f"{place}: ") and "accepted: " in message and "LABEL/" in message
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("utf-16", "Thank you doctor"),
+        ("utf-16-le", "Thank you doctor"),
+        ("utf-32", "Thank you doctor"),
+        ("utf-8-sig", "cảm ơn bác sĩ"),
+        ("gb18030", "谢谢医生"),
+        ("big5", "謝謝醫生"),
+        ("cp932", "ありがとうございます"),
+        ("cp1252", "Très bien, merci docteur"),
+    ],
+)
+def test_transcripts_are_in_any_encoding(
+    root: Path, encoding: str, text: str, tone: Any, write: Any, converted: Any
+) -> None:
+    tone(root / "positive" / "a.wav")
+    write(root / "positive" / "a.TXT", f" {text}\n", encoding)
+    done = converted("folder", root)
+    assert done.column("text") == [text] == list(done.loaded["text"])
+    marked = encoding in ("utf-16", "utf-32", "utf-8-sig")
+    assert len(done.done.notes) == (0 if marked else 1)
+    assert marked or done.done.notes[0].startswith(
+        f"1 of the transcripts are not UTF-8 and were read as {encoding}"
+    )
+
+
+def test_a_single_word_is_in_the_encoding_of_its_neighbours(
+    root: Path, tone: Any, write: Any, converted: Any, refused: Any
+) -> None:
+    texts = {"a": "感冒", "b": "谢谢医生，您真好。", "c": "Thank you"}
+    for name, text in texts.items():
+        tone(root / "neutral" / f"{name}.wav")
+        write(root / "neutral" / f"{name}.txt", text, "gb18030")
+    assert converted("folder", root).column("text") == list(texts.values())
+    (root / "neutral" / "b.txt").unlink()
+    assert "neutral/a.txt, line 1, column text: is not UTF-8 (byte 0xb8)" in refused("folder", root)
+    message = refused("folder", root, language="zh")
+    assert "neutral/a.txt, column text: is not UTF-8, and may be gb18030 ('感冒') or big5" in message
+
+
+def test_the_language_and_the_encoding_may_be_told(
+    root: Path, tone: Any, write: Any, converted: Any, refused: Any
+) -> None:
+    tone(root / "positive" / "a.wav")
+    write(root / "positive" / "a.txt", "Спасибо, доктор", "cp1251")
+    message = refused("folder", root)
+    assert message == (
+        "positive/a.txt, line 1, column text: is not UTF-8 (byte 0xd1); accepted: UTF-8, a byte-order mark,"
+        " or --encoding with its name (--language helps to find it)"
+    )
+    done = converted("folder", root, language="ru")
+    assert done.column("text") == ["Спасибо, доктор"] and done.column("language") == ["ru"]
+    assert converted("folder", root, encoding="cp1251").column("text") == ["Спасибо, доктор"]
+    (root / "positive" / "a.txt").write_bytes("Thank you".encode("utf-16")[:-1])
+    assert "a.txt, byte 16, column text: is not utf-16-le, its byte-order mark says" in refused(
+        "folder", root
+    )
+    assert "encoding 'cp1251' with emodb, which is known; accepted: of the corpus folder" in refused(
+        "emodb", root, encoding="cp1251"
+    )
+
+
+def test_two_transcripts_of_a_recording_are_refused(root: Path, tone: Any, write: Any, refused: Any) -> None:
+    tone(root / "sad" / "a.wav")
+    write(root / "sad" / "a.TXT", "one")
+    write(root / "sad" / "a.txt", "two")
+    assert "sad/a.txt, column text: is beside a.TXT; accepted: one transcript" in refused("folder", root)
+
+
+def test_the_command_takes_language_and_encoding(
+    root: Path, tone: Any, write: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tone(root / "positive" / "a.wav")
+    write(root / "positive" / "a.txt", "感冒", "gb18030")
+    command = ["data", "convert", str(root), "--from", "folder", "--out", str(root.parent / "out")]
+    with pytest.raises(SystemExit):
+        main([*command, "--language", "zh"])
+    assert "may be gb18030 ('感冒') or big5hkscs" in capsys.readouterr().err
+    main([*command, "--language", "zh", "--encoding", "gb18030"])
+    (row,) = load_manifest(root.parent / "out" / "manifest.csv").to_list()
+    assert (row["text"], row["language"]) == ("感冒", "zh")

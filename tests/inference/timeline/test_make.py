@@ -8,11 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mmsr.data.audio.decoding import Audio
 from mmsr.data.audio.segments import Segmentation
+from mmsr.inference.timeline import make
 from mmsr.inference.timeline.formats import as_text, write_timeline
 from mmsr.inference.timeline.make import Timeline, make_timeline
 from mmsr.inference.timeline.transcripts import Cue, TimelineError, Turn
@@ -74,6 +78,75 @@ def test_words_go_where_most_of_them_lie(audio: Path, pipe: Any, caplog: pytest.
         made = make_timeline(audio, pipe, turns=given, transcript=cues)
     assert [part.text for part in made.segments] == ["first", "second point"]
     assert "1 cues of the transcript lie in no segment" in caplog.text
+
+
+def test_a_cue_that_touches_a_segment_does_not_lie_in_it(
+    audio: Path, pipe: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    turns = [Turn(start=1.0, end=3.0), Turn(start=4.0, end=6.0)]
+    cues = [
+        Cue(text="between", start=3.0, end=4.0),
+        Cue(text="before", start=0.0, end=1.0),
+        Cue(text="after", start=6.0, end=6.4),
+        Cue(text="inside", start=5.999, end=8.0),
+    ]
+    with caplog.at_level(logging.WARNING):
+        made = make_timeline(audio, pipe, turns=turns, transcript=cues)
+    assert [part.text for part in made.segments] == [None, "inside"]
+    assert "3 cues of the transcript lie in no segment" in caplog.text
+
+
+_spans = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 12)), max_size=12)
+
+
+@given(_spans, _spans)
+@hypothesis.settings(max_examples=150, deadline=None, derandomize=True)
+def test_each_cue_lies_in_one_segment_that_it_overlaps(
+    turns: list[tuple[int, int]], cues: list[tuple[int, int]]
+) -> None:
+    given_turns = [Turn(start=start / 4, end=(start + length + 1) / 4) for start, length in turns]
+    said = [
+        Cue(text=f"w{n}", start=start / 4, end=(start + length) / 4) for n, (start, length) in enumerate(cues)
+    ]
+    words = make._words(given_turns, said)
+
+    def shared(turn: Turn, cue: Cue) -> float:
+        return min(turn.end, cue.end) - max(turn.start, cue.start)
+
+    for cue in said:
+        places = [place for place, text in enumerate(words) if cue.text in (text or "").split()]
+        most = max((shared(turn, cue) for turn in given_turns), default=-1.0)
+        if cue.start == cue.end:
+            assert len(places) == (most >= 0) and all(
+                shared(given_turns[place], cue) == 0 for place in places
+            )
+        else:
+            assert len(places) == (most > 0) and all(
+                shared(given_turns[place], cue) == most for place in places
+            )
+
+
+@pytest.mark.parametrize(
+    ("cue", "told"),
+    [
+        (
+            Cue(text="Kids are", start=1600, end=3400),
+            r"the cue 'Kids are' from 1600 to 3400 s is after the end",
+        ),
+        (
+            Cue(text="hm", start=31.5, end=32),
+            r"the cue 'hm' from 31\.5 to 32 s is after the end of .*talk\.wav",
+        ),
+        (Cue(text="hm", start=0, end=400), r"0 to 400 s .*; accepted: seconds within its 30\.000 s"),
+    ],
+)
+def test_a_transcript_of_another_recording_is_refused(audio: Path, pipe: Any, cue: Cue, told: str) -> None:
+    turns = [Turn(start=1.0, end=3.0)]
+    with pytest.raises(TimelineError, match=told):
+        make_timeline(audio, pipe, turns=turns, transcript=[Cue(text="so", start=1, end=2), cue])
+    # whisper pads the last half minute
+    padded = [Cue(text="so", start=1, end=2), Cue(text="Thank you.", start=30.2, end=59.9)]
+    assert make_timeline(audio, pipe, turns=turns, transcript=padded).segments[0].text == "so"
 
 
 def test_settings_that_make_no_timeline_are_named(audio: Path, turns: list[Turn], pipe: Any) -> None:

@@ -14,8 +14,10 @@ import soundfile
 
 from mmsr.cli.main import main
 from mmsr.data.audio.decoding import Audio
+from mmsr.data.manifest.manifest import load_manifest
 from mmsr.inference.timeline.formats import output_files
 from mmsr.inference.timeline.make import make_timeline
+from mmsr.inference.timeline.run import run_timeline
 from mmsr.inference.timeline.transcripts import TimelineError, Turn
 
 
@@ -111,6 +113,38 @@ def test_what_cannot_be_is_refused_before_anything_is_loaded(
     assert not (tmp_path / "out").exists()
 
 
+def test_words_lie_where_a_transcript_of_whisper_has_them(
+    audio: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    transcripts = {
+        "talk.tsv": "start\tend\ttext\n0\t400\tGood morning.\n1600\t3400\tKids are talking by the door.\n",
+        "talk.srt": "1\n00:00:00,000 --> 00:00:00,400\nGood morning.\n\n"
+        "2\n00:00:01,600 --> 00:00:03,400\nKids are talking\n\nby the door.\n",
+        "talk.txt": "0.0\t0.4\tGood morning.\r\n1.6\t3.4\tKids are talking by the door.\r\n",
+    }
+    turns = (
+        "SPEAKER my talk 1 0.0 0.5 <NA> <NA> Anna Lee <NA>\nSPEAKER my talk 1 1.6 1.9 <NA> <NA> Bo 2 <NA>\n"
+    )
+    (tmp_path / "talk.rttm").write_text(turns, encoding="utf-16")
+    for name, text in transcripts.items():
+        (tmp_path / name).write_text(text, encoding="utf-16", newline="")
+        made, _ = run_timeline(
+            audio, turns=tmp_path / "talk.rttm", transcript=tmp_path / name, out=tmp_path / f"{name}.jsonl"
+        )
+        assert [(part.start, part.speaker, part.text) for part in made.segments] == [
+            (0.0, "Anna Lee", "Good morning."),
+            (1.6, "Bo 2", "Kids are talking by the door."),
+        ], name
+    (tmp_path / "talk.srt").write_text("1\n00:01:00,000 --> 00:01:01,000\nhm\n", encoding="utf-8")
+    given = ["--audio", str(audio), "--turns", str(tmp_path / "talk.rttm"), "--out", str(tmp_path / "out")]
+    told = refused(capsys, *given, "--transcript", str(tmp_path / "talk.srt"))
+    assert "the cue 'hm' from 60 to 61 s is after the end of" in told
+    told = refused(capsys, *given, "--transcript", str(tmp_path / "talk.srt"), "--encoding", "utf-16")
+    assert "talk.srt, byte " in told and "is not utf-16, as given; accepted: " in told
+    told = refused(capsys, "--audio", str(audio), "--encoding", "utf-16")
+    assert told == "--encoding utf-16 is of a transcript: give --transcript or --turns too"
+
+
 def talk(shared_data: Path, folder: Path) -> tuple[Path, list[tuple[float, float, str]]]:
     """Three clips of RAVDESS, a pause before each: the recording, and begin, end and words of each clip."""
     corpus = shared_data / "ravdess16k"
@@ -137,6 +171,81 @@ def test_real_speech_is_found_and_answered(shared_data: Path, tmp_path: Path, pi
     for begin, end, _ in said:
         assert any(begin <= part.start and part.end <= end for part in made.segments)
     assert all(part.rationale for part in made.segments)
+
+
+def spoken(demo_corpus: Path) -> np.ndarray:
+    """Three utterances of the demo corpus, with a pause before each and after the last."""
+    pause, parts = np.zeros(24_000, dtype=np.float32), []
+    for row in load_manifest(demo_corpus).to_list()[:3]:
+        parts += [pause, Audio()(row["audio"])]
+    return np.concatenate([*parts, pause])
+
+
+@needs_silero
+def test_wav_and_flac_make_the_same_files(demo_corpus: Path, tmp_path: Path) -> None:
+    samples = spoken(demo_corpus)
+    found = {}
+    for ending, subtype in (("wav", "PCM_16"), ("flac", "PCM_16"), ("aiff", "PCM_16"), ("w64", "PCM_16")):
+        soundfile.write(tmp_path / f"talk.{ending}", samples, 16_000, subtype=subtype)
+        _, files = run_timeline(tmp_path / f"talk.{ending}", out=tmp_path / ending, player="none")
+        # the page and the summary name the recording
+        found[ending] = {
+            path.name: path.read_bytes() for path in files if path.suffix not in (".html", ".json")
+        }
+    assert set(found["wav"]) == {f"timeline.{form}" for form in ("jsonl", "csv", "srt", "vtt")}
+    assert found["wav"] == found["flac"] == found["aiff"] == found["w64"]
+    assert len(found["wav"]["timeline.jsonl"].splitlines()) >= 3
+
+
+def encoded(path: Path, samples: np.ndarray, codec: str, *, late: float = 0.0) -> Path:
+    """A recording by FFmpeg's encoders, in the container of the path's ending.
+
+    With `late`, its sound begins so many seconds after a picture.
+    """
+    av = pytest.importorskip("av", reason="FFmpeg's encoders are in av: pip install 'mmsr[av]'")
+    rate = 48_000 if codec == "libopus" else 16_000
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate, layout="mono")
+        if late:
+            picture = container.add_stream("mpeg4", rate=5, width=16, height=16, pix_fmt="yuv420p")
+            for number in range(round(5 * late)):
+                shown = av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), dtype=np.uint8), "rgb24")
+                shown.pts = number
+                container.mux(picture.encode(shown))
+            container.mux(picture.encode(None))
+        frame = av.AudioFrame.from_ndarray((samples * 32_767).astype(np.int16)[None], "s16", "mono")
+        frame.sample_rate, frame.pts = 16_000, round(16_000 * late)
+        for part in [*av.AudioResampler("s16", "mono", rate).resample(frame), None]:
+            container.mux(stream.encode(part))
+    return path
+
+
+@needs_silero
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [
+        ("talk.mp3", None),
+        ("talk.ogg", None),
+        ("talk.m4a", "aac"),
+        ("talk.mkv", "aac"),
+        ("talk.webm", "libopus"),
+    ],
+)
+def test_segments_of_other_formats_begin_within_50_ms(
+    demo_corpus: Path, tmp_path: Path, pipe: Any, name: str, codec: str | None
+) -> None:
+    samples = spoken(demo_corpus)
+    soundfile.write(tmp_path / "talk.wav", samples, 16_000)
+    if codec is None:
+        soundfile.write(tmp_path / name, samples, 16_000)
+    else:
+        encoded(tmp_path / name, samples, codec)
+    right = make_timeline(tmp_path / "talk.wav", pipe)
+    found = make_timeline(tmp_path / name, pipe)
+    assert len(found.segments) == len(right.segments) >= 3
+    for one, other in zip(found.segments, right.segments, strict=True):
+        assert one.start == pytest.approx(other.start, abs=0.05)
+        assert one.end == pytest.approx(other.end, abs=0.05)
 
 
 @needs_silero
@@ -174,4 +283,19 @@ def test_without_a_name_the_timeline_lies_beside_us_under_the_recordings(
         main(["timeline", "--audio", "notes.wav"])
     assert capsys.readouterr().err.splitlines()[-1] == (
         "mmsr: error: notes/ is there and holds no timeline; accepted: --out with another folder"
+    )
+
+
+@needs_silero
+def test_a_late_sound_track_keeps_the_time_of_its_picture(
+    demo_corpus: Path, tmp_path: Path, pipe: Any
+) -> None:
+    samples = spoken(demo_corpus)
+    soundfile.write(tmp_path / "talk.wav", samples, 16_000)
+    right = make_timeline(tmp_path / "talk.wav", pipe)
+    # whole frames of silero-vad, which finds the same ones again
+    late = make_timeline(encoded(tmp_path / "talk.mkv", samples, "aac", late=4.8), pipe)
+    assert late.seconds == pytest.approx(right.seconds + 4.8, abs=0.1)
+    assert [part.start for part in late.segments] == pytest.approx(
+        [part.start + 4.8 for part in right.segments], abs=0.05
     )
