@@ -1,33 +1,33 @@
 """Checks of audio files, decoded in threads.
 
-reference ─► bytes ─┬─► SHA-256
-                    └─► Audio, at the file's own rate ─► samples [s] ─► silent, clipped
+reference ─► Audio, at the file's own rate ─► samples [s] ─► silent, clipped, offset
+         └─► SHA-256, in blocks
 """
 
-import hashlib
-import io
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-import soundfile
 
-from mmsr.data.audio.decoding import Audio, AudioError
-from mmsr.data.storage import is_url, missing, read_bytes
+from mmsr.data.audio.decoding import Audio, AudioError, Decoded
+from mmsr.data.storage import StorageError, digest, is_url, missing, open_binary, shown
 from mmsr.records import Progress
 
 _SILENT = 1e-3  # -60 dB of full scale; quiet speech peaks at -45
 _FULL_SCALE, _CLIPPED = 0.99, 1e-3  # level of a clipped sample, and the accepted share of them
-# The code of an `AudioError` by words of its message; others are `audio-corrupt`.
-_WORDS = {
-    "before the": "audio-truncated",
-    "before its header": "audio-truncated",
-    "has length zero": "audio-zero-length",
-    "NaN or infinite": "audio-nan",
-    "far beyond full scale": "audio-scale",
-}
+# Flat tops, of samples that were clipped and then made quieter: among the samples within 8 % of the largest,
+# those within 0.5 % of it. Of a smooth peak that is a quarter, since a parabola is 4 times as wide at 16
+# times the depth; of peaks of different heights, as in speech, it is less.
+_FLAT_TOP, _FLAT_NEAR, _FLAT = 0.995, 0.92, 0.5
+_FLAT_RUN = 3  # samples in a row
+# Peaks that a lossy codec has bent after they were clipped: the share of samples within 10 % of the 99.95 %
+# quantile. In 832 clips of acted and read speech it was above .5 % once, and in 85 % of them once 1 % of their
+# samples were clipped. Sounds that are loud all the time, such as tones, have as many.
+_TOP_LEVEL, _NEAR, _PRESSED, _LOUD = 0.9995, 0.9, 0.006, 0.2
+# Largest mean: a share of full scale, and of the root mean square around it
+_OFFSET, _OFFSET_SHARE = 0.01, 0.5
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class AudioFile:
     Attributes:
         name: The file's name in messages.
         seconds: Length, None if it cannot be decoded.
-        digest: SHA-256 of the bytes, None if they cannot be read.
+        digest: SHA-256 of the bytes, None if it cannot be decoded.
         issues: Code and problem of each issue.
     """
 
@@ -70,9 +70,9 @@ def examine_audio(
 def short_name(reference: str, folder: str) -> str:
     """A reference relative to the manifest's folder, if it is in there."""
     if is_url(reference):
-        return reference
+        return shown(reference)
     relative = os.path.relpath(reference, folder)
-    return reference if relative.startswith("..") else relative
+    return shown(reference if relative.startswith("..") else relative)
 
 
 def _examine(reference: str, name: str) -> AudioFile:
@@ -80,39 +80,76 @@ def _examine(reference: str, name: str) -> AudioFile:
         accepted = "a path relative to the manifest's folder"
         return AudioFile(name, issues=(("audio-missing", f"{problem}; accepted: {accepted}"),))
     try:
-        content = read_bytes(reference)
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        problem = f"cannot be read ({error}); accepted: audio that can be reached"
-        return AudioFile(name, issues=(("audio-missing", problem),))
-    if not content:
-        problem = "is empty (0 bytes); accepted: at least one sample"
-        return AudioFile(name, issues=(("audio-empty", problem),))
-    digest = hashlib.sha256(content).hexdigest()
-    rate = _rate(content)
-    try:
-        samples = Audio(rate)(content)
+        decoded = _decoded(reference)
+        content = digest(reference).hex()
+    except StorageError as error:
+        problem = f"{error.reason}; accepted: a file that can be read"
+        return AudioFile(name, issues=(("audio-unreadable", problem),))
     except AudioError as error:
-        problem = str(error).partition(": ")[2]  # without the source's name
-        code = next((code for words, code in _WORDS.items() if words in problem), "audio-corrupt")
-        return AudioFile(name, digest=digest, issues=((code, problem),))
-    return AudioFile(name, len(samples) / rate, digest, tuple(sample_issues(samples)))
+        return AudioFile(name, issues=((error.code, _of(str(error), reference)),))
+    samples = decoded.samples
+    notes = tuple((note.code, _of(note.message, reference)) for note in decoded.notes)
+    issues = (*notes, *sample_issues(samples))
+    return AudioFile(name, len(samples) / decoded.sampling_rate, content, issues)
 
 
-def _rate(content: bytes) -> int:
-    """A file's own rate, to avoid resampling; 16 kHz if libsndfile cannot read it."""
-    try:
-        return int(soundfile.info(io.BytesIO(content)).samplerate)
-    except (RuntimeError, TypeError):
-        return 16_000
+def _decoded(reference: str) -> Decoded:
+    """A source at its own rate, which saves the resampling; plain files by their path, which is faster."""
+    audio = Audio(None)
+    if not is_url(reference):
+        return audio.decode(reference)
+    with open_binary(reference) as file:
+        if not file.read(1):
+            raise AudioError("is empty (0 bytes); accepted: at least one sample", code="audio-empty")
+        file.seek(0)
+        return audio.decode(file)
+
+
+def _of(message: str, reference: str) -> str:
+    """A message without the source's name in front."""
+    return message.removeprefix(f"{shown(reference)}: ")
 
 
 def sample_issues(samples: np.ndarray) -> Iterator[tuple[str, str]]:
-    """Code and problem of silence and clipping in samples `[s]`."""
-    peak = float(np.abs(samples - samples.mean()).max())  # a constant is silent
+    """Code and problem of silence, clipping and offset in samples `[s]`."""
+    mean, low, high = float(samples.mean(dtype=np.float64)), float(samples.min()), float(samples.max())
+    peak = max(high - mean, mean - low)  # a constant is silent
     if peak < _SILENT:
         level = f"{20 * np.log10(peak):.0f} dB" if peak else "nothing"
         yield "audio-silent", f"is silent (peak: {level}); accepted: a peak above -60 dB of full scale"
-    share = float((np.abs(samples) >= _FULL_SCALE).mean())
-    if share > _CLIPPED:
-        problem = f"is clipped ({share:.1%} of its samples at full scale); accepted: at most {_CLIPPED:.1%}"
-        yield "audio-clipped", problem
+        return
+    if clipped := _clipped(samples, mean, low, high):
+        yield "audio-clipped", f"is clipped ({clipped}); accepted: at most {_CLIPPED:.1%}"
+    if abs(mean) > _OFFSET or abs(mean) > _OFFSET_SHARE * float(samples.std()):
+        problem = f"has a constant offset of {mean:+.3f}; accepted: a mean within {_OFFSET:g} of zero"
+        yield "audio-dc-offset", problem
+
+
+def _clipped(samples: np.ndarray, mean: float, low: float, high: float) -> str | None:
+    """Where samples are clipped, or None."""
+    if max(high, -low) >= _FULL_SCALE:
+        share = float((np.abs(samples) >= _FULL_SCALE).mean())
+        if share > _CLIPPED:
+            return f"{share:.1%} of its samples at full scale"
+    for level in (high, low):
+        share = _flat_share((samples - mean) / (level - mean))
+        if share > _CLIPPED:
+            return f"{share:.1%} of its samples in flat tops at {level:.2f}"
+    levels = np.abs(samples - mean)
+    last = len(levels) - 1
+    top = float(np.partition(levels, round(_TOP_LEVEL * last))[round(_TOP_LEVEL * last)])
+    share = float((levels >= _NEAR * top).mean())
+    if share > _PRESSED and (levels >= 0.5 * top).mean() < _LOUD:
+        return f"its peaks pressed to {top:.2f}, {share:.1%} of its samples near them"
+    return None
+
+
+def _flat_share(levels: np.ndarray) -> float:
+    """Share of samples `[s]`, as shares of the largest, that are in flat tops; 0 if the tops are smooth."""
+    top = levels >= _FLAT_TOP
+    count = int(top.sum())
+    if count <= _CLIPPED * len(levels) or count < _FLAT * int((levels >= _FLAT_NEAR).sum()):
+        return 0.0
+    edges = np.flatnonzero(np.diff(top, prepend=False, append=False))
+    runs = edges[1::2] - edges[::2]
+    return float(runs[runs >= _FLAT_RUN].sum()) / len(levels)
