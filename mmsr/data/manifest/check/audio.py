@@ -4,16 +4,23 @@ reference ─► Audio, at the file's own rate ─► samples [s] ─► silent,
          └─► SHA-256, in blocks
 """
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mmsr.data.audio.decoding import Audio, AudioError, Decoded
-from mmsr.data.storage import StorageError, digest, is_url, missing, open_binary, shown
+from mmsr.data.audio.reading import decode_to_end, read_each
+from mmsr.data.manifest.issues import Issue
+from mmsr.data.storage import digest, is_url, missing, open_binary, shown
 from mmsr.records import Progress
+
+if TYPE_CHECKING:
+    import datasets  # slow to import
 
 _SILENT = 1e-3  # -60 dB of full scale; quiet speech peaks at -45
 _FULL_SCALE, _CLIPPED = 0.99, 1e-3  # level of a clipped sample, and the accepted share of them
@@ -58,13 +65,38 @@ def examine_audio(
         progress: Called with "audio", files done and their number.
     """
     files = {}
-    with ThreadPoolExecutor() as pool:
-        examined = pool.map(lambda reference: _examine(reference, short_name(reference, folder)), references)
-        for done, (reference, file) in enumerate(zip(references, examined, strict=True), start=1):
-            files[reference] = file
-            if progress is not None:
-                progress("audio", done, len(references))
+    examined = read_each(
+        references, lambda reference: _examine(reference, folder), progress=progress, task="audio"
+    )
+    for reference, file in zip(references, examined, strict=True):
+        if isinstance(file, AudioError):
+            issue = file.code, _of(str(file), reference)
+            file = AudioFile(short_name(reference, folder), issues=(issue,))
+        files[reference] = file
     return files
+
+
+def audio_issues(
+    rows: datasets.Dataset, name: str, numbers: Sequence[int] | None = None, *, progress: Progress | None = None
+) -> list[Issue]:
+    """An issue for each row whose audio cannot be decoded to its end.
+
+    Args:
+        rows: Rows of a manifest.
+        name: The manifest's name.
+        numbers: Their numbers as seen in the file, if known; else issues name their ids.
+        progress: Called with "checking audio", files done and their number.
+    """
+    spoken = [(place, reference) for place, reference in enumerate(rows["audio"]) if reference is not None]
+    files = list(dict.fromkeys(reference for _, reference in spoken))
+    found = dict(zip(files, read_each(files, decode_to_end, progress=progress), strict=True))
+    issues = []
+    for place, reference in spoken:
+        if (error := found[reference]) is not None:
+            where = f"row with id {rows[place]['id']!r}: " if numbers is None else ""
+            row = None if numbers is None else int(numbers[place])
+            issues.append(Issue(name, row, "audio", f"{where}{error}", code=error.code))
+    return issues
 
 
 def short_name(reference: str, folder: str) -> str:
@@ -75,22 +107,16 @@ def short_name(reference: str, folder: str) -> str:
     return shown(reference if relative.startswith("..") else relative)
 
 
-def _examine(reference: str, name: str) -> AudioFile:
+def _examine(reference: str, folder: str) -> AudioFile:
+    name = short_name(reference, folder)
     if problem := missing(reference):
         accepted = "a path relative to the manifest's folder"
         return AudioFile(name, issues=(("audio-missing", f"{problem}; accepted: {accepted}"),))
-    try:
-        decoded = _decoded(reference)
-        content = digest(reference).hex()
-    except StorageError as error:
-        problem = f"{error.reason}; accepted: a file that can be read"
-        return AudioFile(name, issues=(("audio-unreadable", problem),))
-    except AudioError as error:
-        return AudioFile(name, issues=((error.code, _of(str(error), reference)),))
+    decoded = _decoded(reference)
     samples = decoded.samples
     notes = tuple((note.code, _of(note.message, reference)) for note in decoded.notes)
     issues = (*notes, *sample_issues(samples))
-    return AudioFile(name, len(samples) / decoded.sampling_rate, content, issues)
+    return AudioFile(name, len(samples) / decoded.sampling_rate, digest(reference).hex(), issues)
 
 
 def _decoded(reference: str) -> Decoded:
