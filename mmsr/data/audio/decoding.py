@@ -1,32 +1,35 @@
 """Audio decoding: a path, bytes, a file object or samples in, mono samples at one rate out.
 
-    path | bytes | file object ─► soundfile, else ffmpeg ─┐
-                                                          ├─► checks ─► mean of channels ─► soxr ─► [s]
-    (samples, rate) ──────────────────────────────────────┘                          float32 in [-1, 1]
+    path | bytes | file object ─► stated lengths ─► libsndfile, else FFmpeg ─┐
+                                                                            ├─► checks ─► mono ─► soxr ─► [s]
+    (samples, rate) ────────────────────────────────────────────────────────┘             float32 in [-1, 1]
 
-The format is detected from the content, never from the name. libsndfile comes first; what it does not read
-(m4a, mp4, webm ...) is decoded by the program ffmpeg, if that is on PATH. Nothing heavy is imported here, so
-that inference starts fast.
+The format is detected from the content, never from the name. What a header states about the length is checked
+against what is there (`containers`). libsndfile reads what it reads fast and whole: uncompressed samples and FLAC.
+Everything else goes through FFmpeg's libraries (`packets`), which come with the extra `av`. Nothing heavy is
+imported here, so that inference starts fast.
 """
 
 import io
-import json
 import logging
 import os
-import re
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import BinaryIO, NamedTuple, cast
+from typing import BinaryIO, cast
 
 import numpy as np
 import soundfile
 import soxr
 
+from mmsr.data.audio import packets
+from mmsr.data.audio.arrays import from_array
+from mmsr.data.audio.channels import Levels, mixed
+from mmsr.data.audio.containers import Header, Part, read_headers
+from mmsr.data.audio.errors import AudioError, AudioNote
 from mmsr.data.storage import is_url, read_bytes
+
+__all__ = ["Audio", "AudioError", "AudioNote", "AudioSource", "Decoded"]
 
 logger = logging.getLogger(__name__)
 
@@ -36,46 +39,31 @@ AudioSource = str | os.PathLike[str] | bytes | BinaryIO | tuple[np.ndarray, int]
 # Larger ones are a scale error, mostly integer samples that were cast to float.
 _OVERSHOOT = 1.1
 _SCALE_ERROR = 4.0
-_CUT_OFF = 0.1  # seconds by which a whole file may be shorter than its header states
 
-# The containers that ffmpeg may open. Playlists (hls, concat ...) are excluded: they make it read other files
-# or the network.
-_FFMPEG_FORMATS = "aac,ac3,amr,asf,avi,flv,matroska,mov,mpeg,mpegts"
-# The formats that messages name.
-_KNOWN = "wav, flac, mp3, ogg"
-_KNOWN_TO_FFMPEG = "m4a, mp4, webm"
+# Decoded values (samples times channels) that a small file may have, and that each of its bytes may. Digital
+# silence needs few bytes, as do files that are made to fill the memory; blocks do not fill it.
+_VALUES, _VALUES_A_BYTE = 1 << 26, 64
+_VALUES_IN_BLOCKS, _VALUES_A_BYTE_IN_BLOCKS = 1 << 28, 1024
+_AT_ONCE = 1 << 22  # values that a block has at most
+_WHOLE, _WHOLE_A_BYTE = 1 << 24, 16  # values up to which libsndfile fills one array
 
-# The messages of libsndfile and ffmpeg about an unknown format, which explain nothing more.
-_UNINFORMATIVE = re.compile(r"Format not recognised|not a regular file|whitelist|Invalid data found")
-# The start of an MPEG layer 3 frame; no UTF-8 text contains it.
-_MP3_FRAME = re.compile(rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb]")
-_MP3_WITHIN = 1 << 16  # bytes
+_MP3_FRAME = 1152  # samples
+_CUT_OFF = 0.1  # seconds by which libsndfile may give fewer than a lossy file states
+_KNOWN = "wav, flac, mp3, ogg, m4a, mp4, webm and the like"
+_KNOWN_TO_LIBSNDFILE = 'wav, flac and the like; for others (mp3, m4a, mp4, webm): pip install "mmsr[av]"'
 
-
-class AudioError(ValueError):
-    """Audio that cannot be used; the message names the source and what is accepted.
-
-    Args:
-        message: What is wrong.
-        code: The code of `mmsr data check`: `audio-missing`, `audio-empty`, `audio-truncated`,
-            `audio-zero-length`, `audio-nan`, `audio-scale`, `audio-too-long`, or `audio-corrupt`.
-    """
-
-    def __init__(self, message: str, *, code: str = "audio-corrupt"):
-        super().__init__(message)
-        self.code = code
-
-
-class AudioNote(NamedTuple):
-    """What is told of a source that is read nevertheless: the code of `mmsr data check`, and words."""
-
-    code: str
-    message: str
+_told: set[str] = set()  # codes of what was logged in this process
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """A decoded source: samples `[s]` float32 mono, their rate in Hz, and what is told of them."""
+    """A decoded source.
+
+    Attributes:
+        samples: `[s]` float32 mono in [-1, 1].
+        sampling_rate: Their rate in Hz.
+        notes: What is told of the source, which did not stop the decoding.
+    """
 
     samples: np.ndarray
     sampling_rate: int
@@ -86,13 +74,15 @@ class Audio:
     """Reads audio as mono samples at one rate.
 
     A source is a path, a URL, bytes, a binary file object (read from its position), or samples with their
-    rate. Any rate, any number of channels (averaged) and any format of libsndfile are accepted, and the first
-    audio stream of a format that needs ffmpeg (m4a, mp4, webm ...). Samples are `[s]`, `[channels, s]` or
-    `[s, channels]` (the shorter axis is the channels), floats in [-1, 1] or integers, which are divided by
-    their full scale. The level is not normalised, since loudness carries sentiment.
+    rate. Any rate and number of channels and any format that FFmpeg decodes are accepted; of a video, the first
+    audio stream. Times are those of the container: an audio track that starts late begins with silence, and so
+    does what follows lost packets. Samples are `[s]`, `[channels, s]` or `[s, channels]` (the shorter axis is
+    the channels), floats in [-1, 1] or integers, which are divided by their full scale. Channels are averaged;
+    a silent one is left out, and of channels that cancel each other one is read. The level is not normalised,
+    since loudness carries sentiment.
 
     Args:
-        sampling_rate: Output rate in Hz.
+        sampling_rate: Output rate in Hz; None keeps the source's own.
     """
 
     def __init__(self, sampling_rate: int | None = 16000):
@@ -102,42 +92,36 @@ class Audio:
         self._warned = False
 
     def __call__(self, source: AudioSource) -> np.ndarray:
-        """The samples of `decode`."""
-        return self.decode(source).samples
+        """The samples of `decode`; its notes are logged, each kind once."""
+        decoded = self.decode(source)
+        for note in decoded.notes:
+            _log(_name(source), note)
+        return decoded.samples
 
     def decode(self, source: AudioSource) -> Decoded:
         """Decode, mix to mono and resample one source.
-
-        Returns:
-            `[s]` float32 in [-1, 1] at `sampling_rate`.
 
         Raises:
             AudioError: The file is missing, unreadable, damaged or cut off, or its samples are none, NaN,
                 infinite or wrongly scaled.
         """
-        name = _name(source)
-        if isinstance(source, tuple):
-            samples, rate = _from_array(source, name)
-        else:
-            with _open(source, name) as file:
-                samples, rate = _read(file, -1, name), file.samplerate
-                _check_whole(file, len(samples), name)
-        _check_samples(samples, name)
-        mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
-        if self.sampling_rate is not None and rate != self.sampling_rate:
-            mono = soxr.resample(mono, rate, self.sampling_rate, quality="HQ")
-            if not len(mono):
-                raise AudioError(
-                    f"{name}: has {len(samples)} samples at {rate} Hz;"
-                    f" accepted: enough for one sample at {self.sampling_rate} Hz"
-                )
-        mono = self._clip(np.ascontiguousarray(mono, dtype=np.float32), name)
-        return Decoded(mono, rate if self.sampling_rate is None else self.sampling_rate)
+        name, notes = _name(source), _Notes()
+        with _named(name):
+            if isinstance(source, tuple):
+                samples, rate, told = from_array(source)
+                packets.check_layout(rate, samples.shape[1])
+                notes.extend(told)
+                mono = self._mono_of(samples, rate, notes)
+            else:
+                with _open(source) as opened:
+                    mono, rate = self._decode(opened, notes)
+            own = self.sampling_rate or rate
+            return Decoded(self._clip(mono, name), own, tuple(notes))
 
     def blocks(self, source: AudioSource, *, seconds: float = 30.0) -> Iterator[np.ndarray]:
         """Decode a source block by block, in memory that does not grow with its length.
 
-        A source that needs ffmpeg is decoded to a temporary file first.
+        A source of several channels is decoded twice: all of it decides which channels are averaged.
 
         Args:
             source: As in a call.
@@ -152,54 +136,102 @@ class Audio:
         if isinstance(source, tuple):
             yield self(source)
             return
-        name, read, count = _name(source), 0, 0
-        with _open(source, name) as file:
-            stream = None
-            if self.sampling_rate is not None and file.samplerate != self.sampling_rate:
-                stream = soxr.ResampleStream(file.samplerate, self.sampling_rate, 1, dtype="float32")
-            more = True
-            while more:
-                samples = _read(file, max(1, round(seconds * file.samplerate)), name)
-                read, more = read + len(samples), len(samples) > 0
-                if more:
-                    _check_samples(samples, name)
-                else:
-                    _check_whole(file, read, name)
-                mono = np.ascontiguousarray(samples.mean(axis=1), dtype=np.float32)
-                if stream is not None:
-                    mono = stream.resample_chunk(mono, last=not more)
-                if len(mono):
-                    count += len(mono)
-                    yield self._clip(mono, name)
-        if not count:
-            raise AudioError(f"{name}: has length zero; accepted: at least one sample")
+        name = _name(source)
+        with _named(name), _open(source) as opened:
+            limit = max(_VALUES_IN_BLOCKS, _VALUES_A_BYTE_IN_BLOCKS * opened.size)
+            stream = _Stream(opened, seconds, limit, lambda note: _log(name, note))
+            count = 0
+            for _, mono in _resampled(stream.mono(), self.sampling_rate):
+                count += len(mono)
+                yield self._clip(mono, name)
+            if not count:
+                raise AudioError("has length zero; accepted: at least one sample", code="audio-zero-length")
 
     @staticmethod
     def duration(source: AudioSource) -> float:
-        """Length of a source in seconds, from its header.
+        """Length of a source in seconds.
 
-        Of the formats that need ffmpeg, only mp4, m4a and mov state it; others (webm, aac ...) are decoded.
+        From its header, where the bytes that are there confirm it, else by its packets.
 
         Raises:
-            AudioError: The file is missing or unreadable.
+            AudioError: The file is missing, unreadable or cut off.
         """
-        name = _name(source)
-        if isinstance(source, tuple):
-            samples, rate = _from_array(source, name)
-            return len(samples) / rate
-        if isinstance(source, (str, os.PathLike)) and (seconds := _mp4_seconds(source)) is not None:
-            return seconds
-        with _open(source, name) as file:
-            return file.frames / file.samplerate
+        with _named(_name(source)):
+            if isinstance(source, tuple):
+                samples, rate, _ = from_array(source)
+                return len(samples) / rate
+            with _open(source) as opened:
+                return sum(_seconds(opened, header) for header in opened.headers)
+
+    def _decode(self, opened: "_Opened", notes: "_Notes") -> tuple[np.ndarray, int]:
+        """Mono samples `[s]` at the wanted rate, and the rate of the file."""
+        if (whole := _read_whole(opened)) is not None:
+            samples, rate, note = whole
+            if note:
+                notes.append(AudioNote("audio-length-stated", note))
+            return self._mono_of(samples, rate, notes), rate
+        limit = max(_VALUES, _VALUES_A_BYTE * opened.size)
+        stream = _Stream(opened, 1.0, limit, notes.append)
+        gathered, count, rate = np.empty(1 << 16, dtype=np.float32), 0, 0
+        for own, mono in _resampled(stream.mono(), self.sampling_rate):
+            rate = rate or own
+            if count + len(mono) > limit:
+                raise _too_long(opened)
+            if count + len(mono) > len(gathered):  # grows in place, without a copy
+                gathered.resize(max(count + len(mono), len(gathered) * 3 // 2), refcheck=False)
+            gathered[count : count + len(mono)] = mono
+            count += len(mono)
+        if not count:
+            raise AudioError("has length zero; accepted: at least one sample", code="audio-zero-length")
+        gathered.resize(count, refcheck=False)
+        return gathered, rate
+
+    def _mono_of(self, samples: np.ndarray, rate: int, notes: "_Notes") -> np.ndarray:
+        """Samples `[s, channels]` as mono `[s]` at the wanted rate."""
+        _check_samples(samples)
+        if samples.shape[1] == 1:
+            mono = samples[:, 0]
+        else:
+            levels = Levels(rate, samples.shape[1])
+            levels.add(samples)
+            weights, told = levels.weights()
+            notes.extend(told)
+            mono = mixed(samples, weights)
+        if self.sampling_rate is not None and rate != self.sampling_rate:
+            mono = soxr.resample(mono, rate, self.sampling_rate, quality="HQ")
+            if not len(mono):
+                raise AudioError(
+                    f"has {len(samples)} samples at {rate} Hz;"
+                    f" accepted: enough for one sample at {self.sampling_rate} Hz",
+                    code="audio-zero-length",
+                )
+        return np.ascontiguousarray(mono, dtype=np.float32)
 
     def _clip(self, mono: np.ndarray, name: str) -> np.ndarray:
-        peak = float(np.abs(mono).max())
+        peak = float(max(mono.max(), -mono.min())) if len(mono) else 0.0
         if peak > _OVERSHOOT and not self._warned:
             self._warned = True
             logger.warning(
                 "%s: peak %.2f is clipped to 1; so is any later file beyond full scale", name, peak
             )
         return mono if peak <= 1 else np.clip(mono, -1, 1)
+
+
+class _Notes(list[AudioNote]):
+    """Notes of one source; of a kind the first and how many more there are."""
+
+    _KEPT = 3
+
+    def append(self, note: AudioNote) -> None:
+        if sum(kept.code == note.code for kept in self) < self._KEPT:
+            super().append(note)
+
+
+def _log(name: str, note: AudioNote) -> None:
+    """Log a note, if no other of its kind was."""
+    if note.code not in _told:
+        _told.add(note.code)
+        logger.warning("%s: %s (told once; %s)", name, note.message, note.code)
 
 
 def _name(source: AudioSource) -> str:
@@ -219,201 +251,294 @@ def _name(source: AudioSource) -> str:
     )
 
 
-def _open(source: str | os.PathLike[str] | bytes | BinaryIO, name: str) -> soundfile.SoundFile:
-    """Open a source with libsndfile, or what ffmpeg decodes of it."""
-    file: str | BinaryIO
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Put a source's name before the message of an error."""
+    try:
+        yield
+    except AudioError as error:
+        raise AudioError(f"{name}: {error}", code=error.code) from error.__cause__
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """An opened source: its file, which can seek, its path if it has one, its size and its containers."""
+
+    file: BinaryIO
+    path: str | None
+    size: int
+    headers: list[Header]
+
+
+@contextmanager
+def _open(source: str | os.PathLike[str] | bytes | BinaryIO) -> Iterator[_Opened]:
+    """Open a source, and check that all is there that it states."""
     if isinstance(source, str) and is_url(source):
         try:
             source = read_bytes(source)
         except (OSError, ValueError, ImportError, KeyError) as error:
             accepted = "a URL that can be reached, of a kind that fsspec knows"
-            raise AudioError(f"{name}: cannot be read ({error}); accepted: {accepted}") from error
+            raise AudioError(f"cannot be read ({error}); accepted: {accepted}", code="audio-missing") from error
+    path: str | None = None
     if isinstance(source, (str, os.PathLike)):
-        if not os.path.isfile(source):
-            state = "is a folder" if os.path.isdir(source) else "does not exist"
-            raise AudioError(f"{name}: {state}; accepted: a path to an audio file")
-        if not os.path.getsize(source):
-            raise AudioError(f"{name}: is empty (0 bytes); accepted: at least one sample")
-        file = os.fspath(source)
+        path = os.fspath(source)
+        if not os.path.isfile(path):
+            state = "is a folder" if os.path.isdir(path) else "does not exist"
+            raise AudioError(f"{state}; accepted: a path to an audio file", code="audio-missing")
+        try:
+            file: BinaryIO = open(path, "rb")
+        except OSError as error:
+            accepted = "a file that may be read"
+            raise AudioError(f"cannot be read ({error.strerror}); accepted: {accepted}", code="audio-missing") from error
     elif isinstance(source, bytes):
         if not source:
-            raise AudioError(f"{name}: nothing to read; accepted: an audio file's bytes")
+            raise AudioError("nothing to read; accepted: an audio file's bytes", code="audio-empty")
         file = io.BytesIO(source)
+    elif not source.seekable():
+        file = io.BytesIO(source.read())
     else:
-        file = source if source.seekable() else io.BytesIO(source.read())
-    start = 0 if isinstance(file, str) else file.tell()
-    if cut := _bytes_cut_off(file, start):
-        raise AudioError(f"{name}: ends {cut:,} bytes before its header says; accepted: a whole audio file")
-    reason = ""
-    if not _only_named_mp3(file):
+        start = source.tell()
+        file = cast(BinaryIO, Part(source, start, source.seek(0, os.SEEK_END)) if start else source)
+    try:
+        size = file.seek(0, os.SEEK_END)
+        if not size:
+            raise AudioError("is empty (0 bytes); accepted: at least one sample", code="audio-empty")
+        headers = read_headers(file) or [Header("", 0, size, ends_open=True)]
+        opened = _Opened(file, path, size, headers)
+        for header in headers:
+            if header.is_cut_off:
+                raise _cut_off(opened, header)
+        yield opened
+    finally:
+        if file is not source:
+            file.close()
+
+
+def _cut_off(opened: _Opened, header: Header) -> AudioError:
+    stated, there = header.stated, header.seconds
+    if there is None and packets.available():
         try:
-            # as bytes: the name need not be UTF-8
-            return soundfile.SoundFile(os.fsencode(file) if isinstance(file, str) and os.sep == "/" else file)
-        except (OSError, RuntimeError, TypeError, ValueError) as error:  # TypeError: headerless .raw
-            reason = getattr(error, "error_string", str(error))  # without the source's name
-    with _as_path(file, start) as path:
-        return soundfile.SoundFile(_ffmpeg(path, name, reason))
+            found = packets.lengths(cast(BinaryIO, header.part_of(opened.file)))
+            stated, there = stated or found.stated, found.by_packets
+            stated = None if stated is None or stated <= there else stated
+        except AudioError:
+            pass  # then only the bytes are told
+    return AudioError(packets.cut_off(stated, there, header.missing), code="audio-truncated")
 
 
-def _only_named_mp3(file: str | BinaryIO) -> bool:
-    """Whether libsndfile would take a file for an mp3 by its name alone, and print warnings."""
-    if not isinstance(file, str) or not file.lower().endswith(".mp3"):
-        return False
-    with open(file, "rb") as opened:
-        if _MP3_FRAME.search(opened.read(_MP3_WITHIN)):
-            return False
-        opened.seek(0)
-        try:
-            soundfile.SoundFile(opened).close()  # detected by content, as no name is passed
-        except (OSError, RuntimeError):
-            return True
-    return False
-
-
-def _bytes_cut_off(file: str | BinaryIO, start: int) -> int:
-    """How many bytes of a wav file are missing. libsndfile reads a cut file without an error."""
-    if isinstance(file, str):
-        with open(file, "rb") as opened:
-            return _bytes_cut_off(opened, 0)
-    header = file.read(12)
-    length = file.seek(0, os.SEEK_END) - start
-    file.seek(start)
-    if header[:4] != b"RIFF" or header[8:12] != b"WAVE":
-        return 0
-    size = int.from_bytes(header[4:8], "little") + 8
-    # Written to a pipe, the size is 0 or the largest possible. Up to 8 bytes more are wrong counts of some
-    # programs, which include a pad byte or the RIFF header.
-    return size - length if 8 < size < 0x7FFF0000 and size - length > 8 else 0
-
-
-@contextmanager
-def _as_path(file: str | BinaryIO, start: int) -> Iterator[str]:
-    """A path of the audio; a file object is copied to a temporary file, since ffmpeg must seek."""
-    if isinstance(file, str):
-        yield file
-        return
-    with tempfile.TemporaryDirectory(prefix="mmsr-audio-") as folder:
-        file.seek(start)
-        path = os.path.join(folder, "audio")
-        with open(path, "wb") as copy:
-            shutil.copyfileobj(file, copy)
-        yield path
-
-
-def _ffmpeg(path: str, name: str, reason: str) -> BinaryIO:
-    """A file's first audio stream as a temporary AU file of float32, with its rate and channels.
-
-    AU, because its header may leave the length open, as a pipe requires; a file, because hours of audio do
-    not fit into memory. `reason` is why libsndfile does not read it.
-    """
-    if (program := shutil.which("ffmpeg")) is None:
-        raise AudioError(
-            f"{name}: holds no audio that can be read{_reasons(libsndfile=reason)};"
-            f" accepted: {_KNOWN} and the like; convert others ({_KNOWN_TO_FFMPEG}),"
-            " for example: ffmpeg -i FILE FILE.wav; or install ffmpeg on PATH, and they are read as they are"
-        )
-    options = ["-nostdin", "-v", "error", "-xerror", "-protocol_whitelist", "file"]
-    options += ["-format_whitelist", _FFMPEG_FORMATS, "-i", f"file:{path}", "-map", "0:a:0"]
-    options += ["-c:a", "pcm_f32be", "-f", "au", "pipe:1"]
-    decoded = cast(BinaryIO, tempfile.TemporaryFile(prefix="mmsr-audio-"))
-    done = subprocess.run([program, *options], stdout=decoded, stderr=subprocess.PIPE)
-    length = decoded.seek(0, os.SEEK_END)
-    decoded.seek(0)
-    if not done.returncode and not done.stderr:
-        return decoded
-    decoded.close()
-    told = os.fsdecode(done.stderr).strip().replace(f"file:{path}: ", "")
-    told = re.sub(r"\[[^]]* @ 0x[0-9a-f]+\] ", "", told)  # ffmpeg's component and its address
-    if "matches no streams" in told:
-        raise AudioError(f"{name}: has no audio stream (a video without sound?); accepted: one at least")
-    lines = told.splitlines() or [f"exit code {done.returncode}"]
-    if length:
-        raise AudioError(
-            f"{name}: cannot be decoded whole (ffmpeg: {'; '.join(lines[:2])}); accepted: a whole audio file;"
-            " if it sounds right nevertheless, convert it: ffmpeg -i FILE FILE.wav"
-        )
-    raise AudioError(
-        f"{name}: holds no audio that can be read{_reasons(libsndfile=reason, ffmpeg=lines[0])};"
-        f" accepted: {_KNOWN}, {_KNOWN_TO_FFMPEG} and the like"
+def _too_long(opened: _Opened) -> AudioError:
+    return AudioError(
+        f"has too many samples for {opened.size:,} bytes (a damaged file, or hours of digital silence);"
+        " accepted: shorter recordings",
+        code="audio-too-long",
     )
 
 
-def _reasons(**told: str) -> str:
-    """Why programs do not read a file, in brackets."""
-    reasons = [
-        f"{program}: {text.rstrip('.')}"
-        for program, text in told.items()
-        if text and not _UNINFORMATIVE.search(text)
-    ]
-    return f" ({'; '.join(reasons)})" if reasons else ""
+def _uses_libsndfile(header: Header) -> bool:
+    """Whether libsndfile decodes a part.
 
-
-def _mp4_seconds(path: str | os.PathLike[str]) -> float | None:
-    """Length of the first audio stream of an mp4, m4a or mov file, else None.
-
-    Other containers state no length, that of the video, or a guess from the bit rate.
+    Raises:
+        AudioError: Only FFmpeg could, and it is not installed.
     """
+    if header.by_libsndfile:
+        return True
+    if packets.available():
+        return False
+    # libsndfile reads these, too; their length is known, so that what it does not give is missed
+    if header.container == "Ogg" and header.seconds or header.container == "MP3" and header.stated:
+        return True
+    raise AudioError(f"holds no audio that can be read; accepted: {_KNOWN_TO_LIBSNDFILE}")
+
+
+def _soundfile(opened: _Opened, header: Header) -> soundfile.SoundFile:
+    """A part of a source, opened by libsndfile."""
+    whole = not header.prefix and header.start == 0 and header.end == opened.size
     try:
-        with open(path, "rb") as file:
-            mp4 = file.read(8)[4:] == b"ftyp"
-    except OSError:
-        return None  # _open raises the error
-    if not mp4 or (program := shutil.which("ffprobe")) is None:
-        return None
-    options = ["-v", "error", "-protocol_whitelist", "file", "-format_whitelist", "mov", "-of", "json"]
-    options += ["-select_streams", "a:0", "-show_entries", "stream=duration", f"file:{os.fspath(path)}"]
-    done = subprocess.run([program, *options], capture_output=True, stdin=subprocess.DEVNULL)
-    streams = json.loads(done.stdout).get("streams") if not done.returncode else None
-    return float(streams[0]["duration"]) if streams and "duration" in streams[0] else None
+        if whole and opened.path is not None:
+            # as bytes: the name need not be UTF-8
+            return soundfile.SoundFile(os.fsencode(opened.path) if os.sep == "/" else opened.path)
+        return soundfile.SoundFile(header.part_of(opened.file))
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
+        reason = getattr(error, "error_string", str(error)).rstrip(".")  # without the source's name
+        raise AudioError(f"holds no audio that can be read (libsndfile: {reason}); accepted: {_KNOWN}") from error
 
 
-def _read(file: soundfile.SoundFile, frames: int, name: str) -> np.ndarray:
+def _read(file: soundfile.SoundFile, frames: int) -> np.ndarray:
     """The next samples `[s, channels]`, or all the rest with -1."""
     try:
         return file.read(frames, dtype="float32", always_2d=True)
-    except RuntimeError as error:
-        raise AudioError(f"{name}: cannot be decoded ({error}); accepted: a whole audio file") from error
+    except (RuntimeError, OSError, MemoryError) as error:
+        raise AudioError(f"cannot be decoded ({error}); accepted: a whole audio file") from error
 
 
-def _check_whole(file: soundfile.SoundFile, frames: int, name: str) -> None:
-    missing = (file.frames - frames) / file.samplerate
-    if missing > _CUT_OFF:
-        raise AudioError(
-            f"{name}: ends {missing:.2f} s before the {file.frames / file.samplerate:.2f} s"
-            " of its header; accepted: a whole audio file"
-        )
+def _read_whole(opened: _Opened) -> tuple[np.ndarray, int, str] | None:
+    """Samples `[s, channels]`, rate and note of a source that libsndfile may decode at once."""
+    if len(opened.headers) > 1 or not opened.headers[0].by_libsndfile:
+        return None
+    header = opened.headers[0]
+    with _soundfile(opened, header) as file:
+        packets.check_layout(file.samplerate, file.channels)
+        if file.frames * file.channels > max(_WHOLE, _WHOLE_A_BYTE * opened.size):
+            return None
+        samples = _read(file, -1)
+        _check_whole(file, len(samples))
+        return samples, file.samplerate, header.note
 
 
-def _from_array(source: tuple[np.ndarray, int], name: str) -> tuple[np.ndarray, int]:
-    """Samples `[s, channels]` float32 and their rate."""
-    if len(source) != 2 or not isinstance(source[1], (int, np.integer)) or source[1] < 1:
-        raise AudioError(f"{name}: rate is missing or no positive integer; accepted: (samples, rate in Hz)")
-    samples, rate = np.asarray(source[0]), int(source[1])
-    if samples.ndim not in (1, 2):
-        raise AudioError(f"{name}: have shape {samples.shape}; accepted: [s], [channels, s] or [s, channels]")
-    if samples.dtype.kind in "iu":
-        samples = samples / 2.0 ** (8 * samples.dtype.itemsize - 1) - (samples.dtype.kind == "u")
-    elif samples.dtype.kind != "f":
-        raise AudioError(f"{name}: have type {samples.dtype}; accepted: floats in [-1, 1], or integers")
-    if samples.ndim == 1:
-        samples = samples[:, None]
-    elif samples.shape[0] < samples.shape[1]:
-        samples = samples.T
-    return samples.astype(np.float32), rate
+def _check_whole(file: soundfile.SoundFile, frames: int) -> None:
+    if frames < file.frames - _CUT_OFF * file.samplerate * (file.format in ("MP3", "MPEG")):
+        message = packets.cut_off(file.frames / file.samplerate, frames / file.samplerate)
+        raise AudioError(message, code="audio-truncated")
 
 
-def _check_samples(samples: np.ndarray, name: str) -> None:
+def _by_libsndfile(opened: _Opened, header: Header) -> Iterator[tuple[int, np.ndarray]]:
+    """Rate and samples `[s, channels]` of a part, block by block."""
+    with _soundfile(opened, header) as file:
+        packets.check_layout(file.samplerate, file.channels)
+        count = 0
+        while len(samples := _read(file, max(1, min(file.samplerate, _AT_ONCE // file.channels)))):
+            count += len(samples)
+            yield file.samplerate, samples
+        expected = header.seconds if header.seconds is not None else header.stated
+        if not header.by_libsndfile and expected is not None:  # a lossy format, without FFmpeg
+            if count / file.samplerate < expected - _CUT_OFF:
+                raise AudioError(packets.cut_off(expected, count / file.samplerate), code="audio-truncated")
+        else:
+            _check_whole(file, count)
+
+
+class _Stream:
+    """Decodes a source in blocks.
+
+    Args:
+        opened: The source.
+        seconds: Length of a block.
+        limit: Decoded values after which the source is refused.
+        tell: Called with what is told.
+    """
+
+    def __init__(self, opened: _Opened, seconds: float, limit: int, tell: packets.Tell):
+        self._opened, self._block, self._limit, self._tell = opened, seconds, limit, tell
+
+    def mono(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Rate and mono samples `[s]` of each block."""
+        weights: list[np.ndarray] | None = None
+        for section, rate, samples in self._blocks(self._tell):
+            _check_samples(samples)
+            if samples.shape[1] == 1:
+                yield rate, np.ascontiguousarray(samples[:, 0])
+                continue
+            if weights is None:
+                weights = self._weights()
+            yield rate, np.ascontiguousarray(mixed(samples, weights[section]))
+
+    def _weights(self) -> list[np.ndarray]:
+        """Weights of the channels of each section, by all of it."""
+        levels: list[Levels] = []
+        for section, rate, samples in self._blocks(lambda note: None):
+            if section == len(levels):
+                levels.append(Levels(rate, samples.shape[1]))
+            levels[section].add(samples)
+        weights = []
+        for level in levels:
+            weight, told = level.weights()
+            weights.append(weight)
+            for note in told:
+                self._tell(note)
+        return weights
+
+    def _blocks(self, tell: packets.Tell) -> Iterator[tuple[int, int, np.ndarray]]:
+        """Section, rate and samples `[s, channels]`; a section has one rate and number of channels."""
+        section, values = -1, 0
+        pieces: list[np.ndarray] = []
+        count, known = 0, (0, 0, 0)
+        for place, rate, samples in self._pieces(tell):
+            layout = (place, rate, samples.shape[1])
+            values += samples.size
+            if values > self._limit:
+                raise _too_long(self._opened)
+            longest = max(1, min(round(self._block * rate), _AT_ONCE // samples.shape[1]))
+            if pieces and (layout != known or count + len(samples) > longest):
+                yield section, known[1], _joined(pieces)
+                pieces, count = [], 0
+            if layout != known:
+                section, known = section + 1, layout
+            pieces.append(samples)
+            count += len(samples)
+        if pieces:
+            yield section, known[1], _joined(pieces)
+
+    def _pieces(self, tell: packets.Tell) -> Iterator[tuple[int, int, np.ndarray]]:
+        """Number of the part, rate and samples `[s, channels]`, as they are decoded."""
+        headers = self._opened.headers
+        if len(headers) > 1:
+            message = f"holds {len(headers)} {headers[0].container} files one after another: all are decoded"
+            tell(AudioNote("audio-joined", message))
+        for place, header in enumerate(headers):
+            if header.note:
+                tell(AudioNote("audio-length-stated", header.note))
+            if _uses_libsndfile(header):
+                decoded = _by_libsndfile(self._opened, header)
+            else:
+                part = cast(BinaryIO, header.part_of(self._opened.file))
+                stated, ends_open = header.packets, header.ends_open
+                decoded = packets.decode(part, tell, packets=stated, ends_open=ends_open)
+            for rate, samples in decoded:
+                if len(samples):
+                    yield place, rate, samples
+
+
+def _joined(pieces: list[np.ndarray]) -> np.ndarray:
+    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+
+def _resampled(
+    blocks: Iterator[tuple[int, np.ndarray]], target: int | None
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Rate of the source and samples `[s]` at the target's; the rate may change between blocks."""
+    stream: soxr.ResampleStream | None = None
+    current, nothing = 0, np.empty(0, dtype=np.float32)
+    for rate, mono in blocks:
+        target = target or rate
+        if rate != current:
+            if stream is not None and len(rest := stream.resample_chunk(nothing, last=True)):
+                yield current, rest
+            current = rate
+            stream = None if rate == target else soxr.ResampleStream(rate, target, 1, dtype="float32")
+        if stream is not None:
+            mono = stream.resample_chunk(mono)
+        if len(mono):
+            yield rate, mono
+    if stream is not None and len(rest := stream.resample_chunk(nothing, last=True)):
+        yield current, rest
+
+
+def _seconds(opened: _Opened, header: Header) -> float:
+    """Length of a part."""
+    if _uses_libsndfile(header):
+        with _soundfile(opened, header) as file:
+            packets.check_layout(file.samplerate, file.channels)
+            if header.by_libsndfile:
+                return file.frames / file.samplerate
+    elif seconds := packets.lengths(cast(BinaryIO, header.part_of(opened.file))).by_packets:
+        return seconds
+    single = _Opened(opened.file, None, opened.size, [header])
+    limit = max(_VALUES_IN_BLOCKS, _VALUES_A_BYTE_IN_BLOCKS * opened.size)
+    return sum(len(mono) / rate for rate, mono in _Stream(single, 1.0, limit, lambda note: None).mono())
+
+
+def _check_samples(samples: np.ndarray) -> None:
     if not samples.size:
-        raise AudioError(f"{name}: has length zero; accepted: at least one sample")
-    finite = np.isfinite(samples)
-    if not finite.all():
-        count = int(samples.size - finite.sum())
+        raise AudioError("has length zero; accepted: at least one sample", code="audio-zero-length")
+    peak = float(max(samples.max(), -samples.min()))  # NaN if one is
+    if not np.isfinite(peak):
+        count = int(samples.size - np.isfinite(samples).sum())
         raise AudioError(
-            f"{name}: {count} of {samples.size} samples are NaN or infinite; accepted: finite samples"
+            f"{count} of {samples.size} samples are NaN or infinite; accepted: finite samples", code="audio-nan"
         )
-    peak = float(np.abs(samples).max())
     if peak > _SCALE_ERROR:
         raise AudioError(
-            f"{name}: peak {peak:.6g} is far beyond full scale;"
-            " accepted: floats in [-1, 1], or samples of an integer type"
+            f"peak {peak:.6g} is far beyond full scale;"
+            " accepted: floats in [-1, 1], or samples of an integer type",
+            code="audio-scale",
         )

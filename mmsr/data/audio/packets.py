@@ -1,0 +1,314 @@
+"""Decoding by FFmpeg's libraries, which PyAV brings (`pip install "mmsr[av]"`).
+
+    file ─► packets of the first audio stream ─► frames ─► times against samples ─► blocks [s, channels]
+                                                           └─► silence where packets are missing
+
+FFmpeg may open nothing but the file that it is given, and only as one of the formats below: playlists would make
+it read other files or the network. One thread a file, since callers decode files in threads.
+"""
+
+import importlib.util
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+from mmsr.data.audio.errors import AudioError, AudioNote
+
+if TYPE_CHECKING:
+    import av
+    import av.container
+
+# FFmpeg's names of the formats that may be opened.
+_FORMATS = (
+    "aac,ac3,aiff,amr,amrnb,amrwb,asf,au,avi,caf,eac3,flac,flv,matroska,mov,mp3,mpeg,mpegts,nistsphere,ogg,w64,wav"
+)
+# Those whose packets are found by searching, so that one that is no audio may be left out at either end.
+_SEARCHED = frozenset({"aac", "ac3", "eac3", "mp3", "mpeg", "mpegts"})
+
+_GAP = 0.05  # seconds that times and samples may differ
+_LONGEST_GAP = 600.0  # seconds; longer ones are mistaken times
+_RATES = (1000, 1_000_000)  # Hz
+_CHANNELS = 64
+_SCALES = {"u1": (128.0, 128.0), "i2": (0.0, 2.0**15), "i4": (0.0, 2.0**31)}  # offset and full scale
+
+Tell = Callable[[AudioNote], None]
+
+
+def available() -> bool:
+    """Whether PyAV is installed."""
+    return importlib.util.find_spec("av") is not None
+
+
+def check_layout(rate: float, channels: int) -> None:
+    """Refuse rates and numbers of channels that no recorder has.
+
+    Raises:
+        AudioError: They are out of range.
+    """
+    if not _RATES[0] <= rate <= _RATES[1]:
+        raise AudioError(f"has {rate:g} samples a second; accepted: {_RATES[0]:,} to {_RATES[1]:,}")
+    if not 1 <= channels <= _CHANNELS:
+        raise AudioError(f"has {channels} channels; accepted: 1 to {_CHANNELS}")
+
+
+class Clock:
+    """Compares the times of a stream with the samples that it gave.
+
+    Args:
+        start: Seconds at which the container starts.
+        tell: Called with what is told of the times.
+    """
+
+    def __init__(self, start: float, tell: Tell):
+        self.position = 0.0  # seconds given
+        self._start, self._offset, self._tell = start, 0.0, tell
+        self._sound = 0.0
+        self._filled = 0.0
+        self._begun = False
+
+    def gap(self, time: float | None) -> float:
+        """Seconds of silence that are missing before a packet or frame at a time."""
+        if time is None:
+            return 0.0
+        gap = time - self._start + self._offset - self.position
+        begun, self._begun = self._begun, True
+        if abs(gap) <= _GAP:
+            return 0.0
+        if gap < 0:
+            self._offset -= gap
+            if begun:
+                message = f"its times run backwards after {self.position:.2f} s; what follows is put behind"
+                self._tell(AudioNote("audio-times-backwards", message))
+            return 0.0
+        if gap > _LONGEST_GAP or self._filled + gap > _LONGEST_GAP + 10 * self._sound:
+            self._offset -= gap
+            message = f"its times jump by {gap:.0f} s after {self.position:.2f} s; no silence is put in"
+            self._tell(AudioNote("audio-gap", message))
+            return 0.0
+        self._filled += gap
+        what = "its audio starts" if not begun else "it has a gap"
+        at = f"{gap:.2f} s late" if not begun else f"of {gap:.2f} s after {self.position:.2f} s"
+        self._tell(AudioNote("audio-gap", f"{what} {at}; silence is put in"))
+        self.position += gap
+        return gap
+
+    def advance(self, seconds: float) -> None:
+        """Add what a packet or frame lasts."""
+        self.position += seconds
+        self._sound += seconds
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Seconds of an audio stream: that its header states (None if unknown), and by its packets."""
+
+    stated: float | None
+    by_packets: float
+
+
+def decode(
+    file: BinaryIO, tell: Tell, *, packets: int | None = None, ends_open: bool = False
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Decode the first audio stream of a file, frame by frame.
+
+    Args:
+        file: A file that can seek.
+        tell: Called with what is told.
+        packets: Number of packets that a header states.
+        ends_open: The container states no length, so that its last packet may be incomplete.
+
+    Yields:
+        Rate in Hz and samples `[s, channels]` float32.
+
+    Raises:
+        AudioError: It holds no audio, or cannot be decoded whole.
+    """
+    with _opened(file) as container:
+        stream = _audio_of(container)
+        lenient = ends_open or bool(_SEARCHED & set(container.format.name.split(",")))
+        expected = _expected(container, stream, packets)
+        clock = Clock(_start_of(container), tell)
+        count, failed, decoded, largest = 0, None, False, 0
+        for packet in _demuxed(container, stream):
+            if packet.size:
+                if failed is not None and decoded:
+                    raise failed
+                count += 1
+                largest = max(largest, packet.size)
+            frames, error = _frames_of(packet)
+            if error is not None:
+                partial = packet.is_corrupt or packet.size < largest / 2 or not packet.size
+                if not (lenient or partial) or not lenient and packet.is_corrupt:
+                    raise error
+                failed = error
+                continue
+            for frame in frames:
+                rate, samples = frame.sample_rate, _samples_of(frame)
+                check_layout(rate, samples.shape[1])
+                missing = clock.gap(frame.time)
+                yield from _silence(missing, rate, samples.shape[1])
+                clock.advance(len(samples) / rate)
+                decoded = True
+                yield rate, samples
+        if not decoded:
+            raise failed or AudioError("has length zero; accepted: at least one sample", code="audio-zero-length")
+        if expected is not None:
+            _compare(count, expected, clock.position, tell)
+
+
+def lengths(file: BinaryIO) -> Lengths:
+    """Length of the first audio stream by its packets, which are not decoded.
+
+    Raises:
+        AudioError: It holds no audio that can be read.
+    """
+    with _opened(file) as container:
+        stream = _audio_of(container)
+        assert stream.time_base is not None
+        stated = None if stream.duration is None else float(stream.duration * stream.time_base)
+        if stated is None and container.duration is not None:
+            stated = container.duration / 1e6
+        clock = Clock(_start_of(container), lambda _: None)
+        try:
+            for packet in _demuxed(container, stream):
+                if not packet.size:
+                    continue
+                seconds = float((packet.duration or 0) * stream.time_base)
+                time = None if packet.pts is None else float(packet.pts * stream.time_base)
+                if time is not None and not clock.position:  # before the start: what the encoder needs
+                    before = max(0.0, _start_of(container) - time)
+                    seconds, time = max(0.0, seconds - before), time + before
+                clock.gap(time)
+                clock.advance(seconds)
+        except AudioError:
+            if not clock.position:
+                raise
+        return Lengths(stated, clock.position)
+
+
+def _opened(file: BinaryIO) -> "av.container.InputContainer":
+    import av
+
+    def refuse(url: str, flags: int, options: dict[str, Any]) -> Any:
+        raise PermissionError(f"another file may not be read: {url}")
+
+    file.seek(0)
+    try:
+        return av.open(
+            file,
+            "r",
+            options={"format_whitelist": _FORMATS, "protocol_whitelist": "none", "err_detect": "crccheck"},
+            metadata_errors="replace",
+            buffer_size=1 << 16,
+            io_open=refuse,
+        )
+    except Exception as error:  # whatever its libraries throw is a fault of the file
+        raise AudioError(f"holds no audio that can be read{_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """FFmpeg's reason in brackets, unless it says nothing."""
+    text = getattr(error, "strerror", None) or str(error)
+    known = ("Invalid data found", "Invalid argument")
+    return "" if not text or text.startswith(known) else f" (FFmpeg: {text})"
+
+
+def _audio_of(container: "av.container.InputContainer") -> "av.AudioStream":
+    """The first audio stream, set up; the others are skipped."""
+    from av.stream import Discard
+
+    if not container.streams.audio:
+        raise AudioError("has no audio stream (a video without sound?); accepted: one at least")
+    stream = container.streams.audio[0]
+    for other in container.streams:
+        if other.index != stream.index:
+            other.discard = Discard.all
+    codec = stream.codec_context
+    if codec is None:
+        raise AudioError("its audio is of a codec that FFmpeg does not decode; accepted: another codec")
+    codec.thread_count, codec.thread_type = 1, "NONE"
+    return stream
+
+
+def _start_of(container: "av.container.InputContainer") -> float:
+    return (container.start_time or 0) / 1e6
+
+
+def _expected(
+    container: "av.container.InputContainer", stream: "av.AudioStream", packets: int | None
+) -> int | None:
+    """Number of packets that the container states."""
+    if packets is None and "mov" in container.format.name:
+        return len(stream.index_entries) or None
+    return packets
+
+
+def _demuxed(
+    container: "av.container.InputContainer", stream: "av.AudioStream"
+) -> "Iterator[av.Packet]":
+    try:
+        yield from container.demux(stream)
+    except Exception as error:
+        raise _damaged(error) from error
+
+
+def _frames_of(packet: "av.Packet") -> "tuple[list[Any], AudioError | None]":
+    try:
+        return list(packet.decode()), None
+    except EOFError:
+        return [], None
+    except Exception as error:
+        return [], _damaged(error)
+
+
+def _damaged(error: Exception) -> AudioError:
+    return AudioError(
+        f"cannot be decoded whole{_reason(error) or ' (FFmpeg: a packet is damaged)'};"
+        " accepted: a whole audio file; if it sounds right nevertheless, convert it to wav"
+    )
+
+
+def _samples_of(frame: "av.AudioFrame") -> np.ndarray:
+    """Samples `[s, channels]` float32 of a frame of any format."""
+    channels = frame.layout.nb_channels
+    try:
+        raw = frame.to_ndarray()
+    except Exception as error:
+        raise _damaged(error) from error
+    raw = raw.T if frame.format.is_planar else raw.reshape(-1, channels)
+    if raw.dtype.kind == "f":
+        return raw.astype(np.float32, copy=False)
+    offset, scale = _SCALES[raw.dtype.str[1:]]
+    return (raw.astype(np.float32) - np.float32(offset)) / np.float32(scale)
+
+
+def _silence(seconds: float, rate: int, channels: int) -> Iterator[tuple[int, np.ndarray]]:
+    left = round(seconds * rate)
+    while left > 0:
+        count = min(left, 1 << 16)
+        yield rate, np.zeros((count, channels), dtype=np.float32)
+        left -= count
+
+
+def _compare(count: int, expected: int, seconds: float, tell: Tell) -> None:
+    """Compare the number of packets with the stated one.
+
+    Raises:
+        AudioError: There are fewer.
+    """
+    stated = seconds * expected / max(1, count)
+    if count < expected - 1:
+        raise AudioError(cut_off(stated, seconds), code="audio-truncated")
+    if count > expected + 1:
+        message = f"its header states {stated:.2f} s, there are {seconds:.2f} s: decoded to the end"
+        tell(AudioNote("audio-length-stated", message))
+
+
+def cut_off(stated: float | None, seconds: float | None, missing: int = 0) -> str:
+    """The message about a file that was cut off, with what its header states and what is there."""
+    parts = [] if stated is None else [f"its header states {stated:.2f} s"]
+    parts += [] if seconds is None else [f"{seconds:.2f} s are there"]
+    parts += [f"{missing:,} bytes are missing"] if missing > 1 else []
+    return f"is cut off: {', '.join(parts) or 'its end is missing'}; accepted: a whole audio file"
