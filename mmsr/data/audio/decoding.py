@@ -27,7 +27,7 @@ from mmsr.data.audio.arrays import from_array
 from mmsr.data.audio.channels import Levels, mixed
 from mmsr.data.audio.containers import Header, Part, read_headers
 from mmsr.data.audio.errors import AudioError, AudioNote
-from mmsr.data.storage import is_url, read_bytes
+from mmsr.data.storage import is_url, read_bytes, shown
 
 __all__ = ["Audio", "AudioError", "AudioNote", "AudioSource", "Decoded"]
 
@@ -118,7 +118,9 @@ class Audio:
             own = self.sampling_rate or rate
             return Decoded(self._clip(mono, name), own, tuple(notes))
 
-    def blocks(self, source: AudioSource, *, seconds: float = 30.0) -> Iterator[np.ndarray]:
+    def blocks(
+        self, source: AudioSource, *, seconds: float = 30.0, tell: packets.Tell | None = None
+    ) -> Iterator[np.ndarray]:
         """Decode a source block by block, in memory that does not grow with its length.
 
         A source of several channels is decoded twice: all of it decides which channels are averaged.
@@ -126,6 +128,7 @@ class Audio:
         Args:
             source: As in a call.
             seconds: Length of a decoded block.
+            tell: Called with what is told of the source; by default it is logged.
 
         Yields:
             `[s]` float32 in [-1, 1] at `sampling_rate`, block after block.
@@ -139,7 +142,7 @@ class Audio:
         name = _name(source)
         with _named(name), _open(source) as opened:
             limit = max(_VALUES_IN_BLOCKS, _VALUES_A_BYTE_IN_BLOCKS * opened.size)
-            stream = _Stream(opened, seconds, limit, lambda note: _log(name, note))
+            stream = _Stream(opened, seconds, limit, tell or (lambda note: _log(name, note)))
             count = 0
             for _, mono in _resampled(stream.mono(), self.sampling_rate):
                 count += len(mono)
@@ -241,8 +244,7 @@ def _name(source: AudioSource) -> str:
     if isinstance(source, bytes):
         return f"{len(source)} bytes of audio"
     if isinstance(source, (str, os.PathLike)):
-        # a name that is not UTF-8 cannot be printed or written to a report
-        return os.fspath(source).encode(errors="backslashreplace").decode()
+        return shown(source)
     if hasattr(source, "read"):
         return str(getattr(source, "name", "audio file object"))
     raise AudioError(

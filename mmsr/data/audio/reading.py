@@ -43,7 +43,9 @@ def read_each(
             return AudioError(f"{error}; {accepted}", code="audio-unreadable")
         except Exception as error:  # of a library, about a file that it was not made for
             reason = " ".join(f"{type(error).__name__}: {error}".split())
-            return AudioError(f"{shown(reference)}: cannot be decoded ({reason}); accepted: a whole audio file")
+            return AudioError(
+                f"{shown(reference)}: cannot be decoded ({reason}); accepted: a whole audio file"
+            )
 
     with ThreadPoolExecutor() as pool:
         for done, result in enumerate(pool.map(attempt, references), start=1):

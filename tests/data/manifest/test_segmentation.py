@@ -13,8 +13,9 @@ import soundfile
 
 import mmsr.data.manifest.segmentation
 from mmsr.cli.main import main
-from mmsr.data.audio.decoding import Audio, AudioError
+from mmsr.data.audio.decoding import Audio
 from mmsr.data.audio.segments import Segment, Segmentation, SegmentError, speech_segments
+from mmsr.data.manifest.issues import ManifestError
 from mmsr.data.manifest.manifest import COLUMNS, load_manifest
 from mmsr.data.manifest.segmentation import segment_manifest
 from mmsr.data.manifest.tables import Table, read_table, write_table
@@ -164,7 +165,9 @@ def test_what_cannot_be_cut_is_named(manifest: Path, tmp_path: Path):
     with pytest.raises(SegmentError, match=text):
         segment_manifest(manifest.parent / "twice.csv", tmp_path / "out", settings=LONG)
     (manifest.parent / "short.flac").write_text("no sound")
-    with pytest.raises(ManifestError, match=r"m\w*\.csv, row \d, column audio: .*short\.flac: holds no audio"):
+    with pytest.raises(
+        ManifestError, match=r"m\w*\.csv, row \d, column audio: .*short\.flac: holds no audio"
+    ):
         segment_manifest(manifest, tmp_path / "out", settings=LONG)
     assert not (tmp_path / "out").exists()
 

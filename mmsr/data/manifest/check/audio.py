@@ -7,13 +7,13 @@ reference ─► Audio, at the file's own rate ─► samples [s] ─► silent,
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import numpy as np
 
-from mmsr.data.audio.decoding import Audio, AudioError, Decoded
+from mmsr.data.audio.decoding import Audio, AudioError, AudioNote
 from mmsr.data.audio.reading import decode_to_end, read_each
 from mmsr.data.manifest.issues import Issue
 from mmsr.data.storage import digest, is_url, missing, open_binary, shown
@@ -22,6 +22,7 @@ from mmsr.records import Progress
 if TYPE_CHECKING:
     import datasets  # slow to import
 
+_LARGE = 2 * 2**20  # bytes; of larger files a block at a time is in memory
 _SILENT = 1e-3  # -60 dB of full scale; quiet speech peaks at -45
 _FULL_SCALE, _CLIPPED = 0.99, 1e-3  # level of a clipped sample, and the accepted share of them
 # Flat tops, of samples that were clipped and then made quieter: among the samples within 8 % of the largest,
@@ -30,11 +31,13 @@ _FULL_SCALE, _CLIPPED = 0.99, 1e-3  # level of a clipped sample, and the accepte
 _FLAT_TOP, _FLAT_NEAR, _FLAT = 0.995, 0.92, 0.5
 _FLAT_RUN = 3  # samples in a row
 # Peaks that a lossy codec has bent after they were clipped: the share of samples within 10 % of the 99.95 %
-# quantile. In 832 clips of acted and read speech it was above .5 % once, and in 85 % of them once 1 % of their
+# quantile. In 832 clips of acted and read speech it was above .5 % once, and in 85 % of them once 1 % of the
 # samples were clipped. Sounds that are loud all the time, such as tones, have as many.
 _TOP_LEVEL, _NEAR, _PRESSED, _LOUD = 0.9995, 0.9, 0.006, 0.2
+_SAME = 0.95  # of the loudest block's level: blocks of a long recording that are as loud
 # Largest mean: a share of full scale, and of the root mean square around it
 _OFFSET, _OFFSET_SHARE = 0.01, 0.5
+_OFFSET_SAMPLES = 4800  # .1 s at 48 kHz; the mean of fewer may be that of an incomplete period
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,11 @@ def examine_audio(
 
 
 def audio_issues(
-    rows: datasets.Dataset, name: str, numbers: Sequence[int] | None = None, *, progress: Progress | None = None
+    rows: datasets.Dataset,
+    name: str,
+    numbers: Sequence[int] | None = None,
+    *,
+    progress: Progress | None = None,
 ) -> list[Issue]:
     """An issue for each row whose audio cannot be decoded to its end.
 
@@ -112,23 +119,38 @@ def _examine(reference: str, folder: str) -> AudioFile:
     if problem := missing(reference):
         accepted = "a path relative to the manifest's folder"
         return AudioFile(name, issues=(("audio-missing", f"{problem}; accepted: {accepted}"),))
-    decoded = _decoded(reference)
-    samples = decoded.samples
-    notes = tuple((note.code, _of(note.message, reference)) for note in decoded.notes)
-    issues = (*notes, *sample_issues(samples))
-    return AudioFile(name, len(samples) / decoded.sampling_rate, digest(reference).hex(), issues)
+    notes: list[AudioNote] = []
+    levels = _Levels()
+    if is_url(reference):
+        with open_binary(reference) as file:
+            if not file.read(1):
+                return AudioFile(
+                    name, issues=(("audio-empty", "is empty (0 bytes); accepted: at least one sample"),)
+                )
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            seconds = _read(file, levels, notes, size=size)
+    else:
+        seconds = _read(reference, levels, notes, size=os.path.getsize(reference))
+    told = tuple((note.code, _of(note.message, reference)) for note in notes)
+    return AudioFile(name, seconds, digest(reference).hex(), (*told, *levels.issues()))
 
 
-def _decoded(reference: str) -> Decoded:
-    """A source at its own rate, which saves the resampling; plain files by their path, which is faster."""
+def _read(source: str | BinaryIO, levels: _Levels, notes: list[AudioNote], *, size: int) -> float:
+    """Decode a source of so many bytes, in bounded memory, at its own rate, which saves the resampling.
+
+    Returns:
+        Its length in seconds.
+    """
     audio = Audio(None)
-    if not is_url(reference):
-        return audio.decode(reference)
-    with open_binary(reference) as file:
-        if not file.read(1):
-            raise AudioError("is empty (0 bytes); accepted: at least one sample", code="audio-empty")
-        file.seek(0)
-        return audio.decode(file)
+    if size > _LARGE:
+        for block in audio.blocks(source, tell=notes.append):
+            levels.add(block)
+        return Audio.duration(source)
+    decoded = audio.decode(source)
+    notes += decoded.notes
+    levels.add(decoded.samples)
+    return len(decoded.samples) / decoded.sampling_rate
 
 
 def _of(message: str, reference: str) -> str:
@@ -136,46 +158,103 @@ def _of(message: str, reference: str) -> str:
     return message.removeprefix(f"{shown(reference)}: ")
 
 
-def sample_issues(samples: np.ndarray) -> Iterator[tuple[str, str]]:
+def sample_issues(samples: np.ndarray) -> list[tuple[str, str]]:
     """Code and problem of silence, clipping and offset in samples `[s]`."""
-    mean, low, high = float(samples.mean(dtype=np.float64)), float(samples.min()), float(samples.max())
-    peak = max(high - mean, mean - low)  # a constant is silent
-    if peak < _SILENT:
-        level = f"{20 * np.log10(peak):.0f} dB" if peak else "nothing"
-        yield "audio-silent", f"is silent (peak: {level}); accepted: a peak above -60 dB of full scale"
-        return
-    if clipped := _clipped(samples, mean, low, high):
-        yield "audio-clipped", f"is clipped ({clipped}); accepted: at most {_CLIPPED:.1%}"
-    if abs(mean) > _OFFSET or abs(mean) > _OFFSET_SHARE * float(samples.std()):
-        problem = f"has a constant offset of {mean:+.3f}; accepted: a mean within {_OFFSET:g} of zero"
-        yield "audio-dc-offset", problem
+    levels = _Levels()
+    levels.add(samples)
+    return levels.issues()
 
 
-def _clipped(samples: np.ndarray, mean: float, low: float, high: float) -> str | None:
-    """Where samples are clipped, or None."""
-    if max(high, -low) >= _FULL_SCALE:
-        share = float((np.abs(samples) >= _FULL_SCALE).mean())
-        if share > _CLIPPED:
-            return f"{share:.1%} of its samples at full scale"
-    for level in (high, low):
-        share = _flat_share((samples - mean) / (level - mean))
-        if share > _CLIPPED:
-            return f"{share:.1%} of its samples in flat tops at {level:.2f}"
-    levels = np.abs(samples - mean)
-    last = len(levels) - 1
-    top = float(np.partition(levels, round(_TOP_LEVEL * last))[round(_TOP_LEVEL * last)])
-    share = float((levels >= _NEAR * top).mean())
-    if share > _PRESSED and (levels >= 0.5 * top).mean() < _LOUD:
-        return f"its peaks pressed to {top:.2f}, {share:.1%} of its samples near them"
-    return None
+class _Block(NamedTuple):
+    """Levels of a block of samples; `flat_low` to `half` are numbers of samples."""
+
+    samples: int
+    mean: float
+    power: float  # mean square
+    low: float
+    high: float
+    full: int  # at full scale
+    flat_low: int  # in flat tops
+    flat_high: int
+    top: float  # the 99.95 % quantile of the distance from the mean
+    near: int  # within 10 % of it
+    half: int  # above half of it
 
 
-def _flat_share(levels: np.ndarray) -> float:
-    """Share of samples `[s]`, as shares of the largest, that are in flat tops; 0 if the tops are smooth."""
-    top = levels >= _FLAT_TOP
+class _Levels:
+    """Levels of samples that come block after block."""
+
+    def __init__(self) -> None:
+        self._blocks: list[_Block] = []
+
+    def add(self, samples: np.ndarray) -> None:
+        """Measure a block `[s]`."""
+        mean, low, high = (float(value) for value in (samples.mean(), samples.min(), samples.max()))
+        around = samples - mean
+        distance = np.abs(around)
+        last = len(distance) - 1
+        top = float(np.partition(distance, round(_TOP_LEVEL * last))[round(_TOP_LEVEL * last)])
+        self._blocks.append(
+            _Block(
+                samples=len(samples),
+                mean=mean,
+                power=float(np.dot(samples, samples)) / len(samples),
+                low=low,
+                high=high,
+                full=int((np.abs(samples) >= _FULL_SCALE).sum()) if max(high, -low) >= _FULL_SCALE else 0,
+                flat_low=_in_flat_tops(-around, mean - low),
+                flat_high=_in_flat_tops(around, high - mean),
+                top=top,
+                near=int((distance >= _NEAR * top).sum()),
+                half=int((distance >= 0.5 * top).sum()),
+            )
+        )
+
+    def issues(self) -> list[tuple[str, str]]:
+        """Code and problem of each issue."""
+        count = sum(block.samples for block in self._blocks)
+        low, high = min(block.low for block in self._blocks), max(block.high for block in self._blocks)
+        mean = sum(block.mean * block.samples for block in self._blocks) / count
+        power = sum(block.power * block.samples for block in self._blocks) / count
+        peak = max(high - mean, mean - low)  # a constant is silent
+        if peak < _SILENT:
+            level = f"{20 * np.log10(peak):.0f} dB" if peak else "nothing"
+            problem = f"is silent (peak: {level}); accepted: a peak above -60 dB of full scale"
+            return [("audio-silent", problem)]
+        found = []
+        if clipped := self._clipped(low, high, count):
+            found.append(("audio-clipped", f"is clipped ({clipped}); accepted: at most {_CLIPPED:.1%}"))
+        offset = abs(mean) > _OFFSET or mean**2 > _OFFSET_SHARE**2 * (power - mean**2)
+        if offset and count >= _OFFSET_SAMPLES:
+            problem = f"has a constant offset of {mean:+.3f}; accepted: a mean within {_OFFSET:g} of zero"
+            found.append(("audio-dc-offset", problem))
+        return found
+
+    def _clipped(self, low: float, high: float, count: int) -> str | None:
+        """Where samples are clipped, or None; blocks that are less loud do not count."""
+        full = sum(block.full for block in self._blocks) / count
+        if full > _CLIPPED:
+            return f"{full:.1%} of its samples at full scale"
+        flat_high = sum(block.flat_high for block in self._blocks if block.high >= _SAME * high) / count
+        flat_low = sum(block.flat_low for block in self._blocks if block.low <= _SAME * low) / count
+        for level, flat in ((high, flat_high), (low, flat_low)):
+            if flat > _CLIPPED:
+                return f"{flat:.1%} of its samples in flat tops at {level:.2f}"
+        top = max(block.top for block in self._blocks)
+        loud = [block for block in self._blocks if block.top >= _SAME * top]
+        count = sum(block.samples for block in loud)
+        near = sum(block.near for block in loud) / count
+        if near > _PRESSED and sum(block.half for block in loud) < _LOUD * count:
+            return f"its peaks pressed to {top:.2f}, {near:.1%} of its samples near them"
+        return None
+
+
+def _in_flat_tops(samples: np.ndarray, largest: float) -> int:
+    """Number of samples `[s]` in flat tops at their largest value; 0 if the tops are smooth."""
+    top = samples >= _FLAT_TOP * largest
     count = int(top.sum())
-    if count <= _CLIPPED * len(levels) or count < _FLAT * int((levels >= _FLAT_NEAR).sum()):
-        return 0.0
+    if count <= _CLIPPED * len(samples) or count < _FLAT * int((samples >= _FLAT_NEAR * largest).sum()):
+        return 0
     edges = np.flatnonzero(np.diff(top, prepend=False, append=False))
     runs = edges[1::2] - edges[::2]
-    return float(runs[runs >= _FLAT_RUN].sum()) / len(levels)
+    return int(runs[runs >= _FLAT_RUN].sum())
