@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 _ENDLESS = 0x7FFF0000
 # Wrong counts of some programs, which include a pad byte or the header.
 _SLACK = 8  # bytes
-_HEAD = 4096  # bytes that are read at once
+_HEAD = 1 << 16  # bytes that are read at once
 _PADDING = 4096  # zero bytes behind the samples, up to which they only fill a block of the disk
 
 
@@ -40,6 +40,7 @@ class Header:
         ends_open: The container states no length and has no mark of its end.
         packets: Number of packets that the header states, None if unknown.
         note: What is told of the header.
+        flaw: What is wrong with it.
     """
 
     container: str
@@ -54,6 +55,7 @@ class Header:
     ends_open: bool = False
     packets: int | None = None
     note: str = ""
+    flaw: str = ""
 
     @property
     def is_cut_off(self) -> bool:
@@ -150,28 +152,32 @@ class _Bytes:
 
 
 def read_headers(file: BinaryIO) -> list[Header]:
-    """The containers of a file: one, or several if files were joined; none if the kind is unknown.
+    """The containers of a file: one, or several if files were joined.
 
     Args:
         file: A file that can seek; it is read from its start.
     """
     start, end = 0, file.seek(0, os.SEEK_END)
     headers: list[Header] = []
-    while start < end:
+    while True:
         data = _Bytes(file, start, end)
-        if (read := _reader(data)) is None:
-            break
-        try:
-            header, following = read(data)
-        except (struct.error, IndexError, ValueError, ZeroDivisionError, OverflowError):
-            break  # not even a header: the decoder tells
+        read = _reader(data)
+        if read is None:
+            header, following = Header("unknown", start, end, ends_open=True), None
+        else:
+            try:
+                header, following = read(data)
+            except _FLAWS as error:
+                flaw = str(error) if type(error) is ValueError else "its header is damaged"
+                header, following = Header("unknown", start, end, flaw=flaw), None
         headers.append(header)
-        if following is None or following <= start:
-            break
+        if following is None or not start < following < end:
+            return headers
         start = following
-    return headers
 
 
+# What reading of damaged headers raises.
+_FLAWS = (struct.error, IndexError, KeyError, ValueError, ArithmeticError)
 _Read = Callable[[_Bytes], tuple[Header, int | None]]
 
 
@@ -199,10 +205,9 @@ class _Samples:
         container: Its name in messages.
         offset: First byte of the samples.
         stated: Their bytes, None if the header leaves that open.
-        rate: Bytes a second.
+        rate: Bytes a second, 0 if unknown.
         by_libsndfile: Whether libsndfile decodes them.
         renew: Makes a header that states another number of bytes.
-        following: Where chunks may follow, other than after the stated samples.
         chunks: Reads the chunks that follow: offset of the first ─► offset behind the last.
         padded: Chunks start at multiples of this.
     """
@@ -216,6 +221,10 @@ class _Samples:
     chunks: Callable[[_Bytes, int], int]
     padded: int = 2
 
+    def seconds(self, size: int | None) -> float | None:
+        """What a number of bytes lasts."""
+        return size / self.rate if size is not None and self.rate else None
+
 
 def _judge(data: _Bytes, samples: _Samples) -> tuple[Header, int | None]:
     """Compare the stated size of samples with what is there."""
@@ -225,12 +234,12 @@ def _judge(data: _Bytes, samples: _Samples) -> tuple[Header, int | None]:
         data.start,
         data.end,
         by_libsndfile=samples.by_libsndfile,
-        stated=None if samples.stated is None else samples.stated / samples.rate,
+        stated=samples.seconds(samples.stated),
     )
     if samples.stated is None:
         return _to_the_end(header, samples, data.end), None
     if samples.stated > there + _SLACK:
-        return replace(header, missing=samples.stated - there, seconds=there / samples.rate), None
+        return replace(header, missing=samples.stated - there, seconds=samples.seconds(there)), None
     # sizes of 32 bits start again at 4 GiB
     for wrapped in range(0, max(1, there + 1 - samples.stated), 1 << 32):
         size = samples.stated + wrapped
@@ -239,8 +248,10 @@ def _judge(data: _Bytes, samples: _Samples) -> tuple[Header, int | None]:
         if joined is not None or _only_tags_follow(data, samples, end):
             if wrapped:
                 return _to_the_end(header, samples, end), joined
-            seconds = min(samples.stated, there) / samples.rate
-            return replace(header, end=joined or data.end, seconds=seconds), joined
+            header = replace(header, end=joined or data.end, seconds=samples.seconds(min(samples.stated, there)))
+            if samples.container == "BW64":  # which libsndfile knows by its older name
+                header = replace(header, start=samples.offset, end=end, prefix=samples.renew(size))
+            return header, joined
     return _to_the_end(header, samples, data.end), None
 
 
@@ -252,9 +263,10 @@ def _aligned(end: int, padded: int) -> tuple[int, ...]:
 def _to_the_end(header: Header, samples: _Samples, end: int) -> Header:
     """A header that states another length than there is, with the right one in its place."""
     size = end - samples.offset
-    seconds = size / samples.rate
-    said = "leaves the length open" if not header.stated else f"states {header.stated:.2f} s"
-    note = f"its {header.container} header {said}, there are {seconds:.2f} s: decoded to the end"
+    seconds = samples.seconds(size)
+    said = f"states {header.stated:.2f} s" if header.stated else "leaves the length open"
+    there = f"{size:,} bytes" if seconds is None else f"{seconds:.2f} s"
+    note = f"its {header.container} header {said}, there are {there}: decoded to the end"
     return replace(
         header,
         start=samples.offset,
@@ -337,7 +349,7 @@ def _read_riff(data: _Bytes) -> tuple[Header, int | None]:
         elif name == b"data" and form:
             return _judge(data, _riff_samples(data, container, order, form, offset, size, long_size))
         offset += 8 + size + size % 2
-    raise ValueError("no data chunk")
+    raise ValueError("its header names no samples")
 
 
 def _riff_samples(
@@ -373,7 +385,7 @@ def _riff_samples(
         container,
         offset + 8,
         stated,
-        float(block * rate if by_bytes else byte_rate or block * rate),
+        float(block * rate if by_bytes else byte_rate),
         by_bytes,
         renew,
         _chunks_to(order),
@@ -404,7 +416,7 @@ def _read_w64(data: _Bytes) -> tuple[Header, int | None]:
         if size < 24:
             break
         offset += -(-size // 8) * 8
-    raise ValueError("no data chunk")
+    raise ValueError("its header names no samples")
 
 
 def _chunks_of_w64(data: _Bytes, offset: int) -> int:
@@ -443,7 +455,7 @@ def _read_aiff(data: _Bytes) -> tuple[Header, int | None]:
                 break
         offset += 8 + size + size % 2
     if sound is None:
-        raise ValueError("no samples")
+        raise ValueError("its header names no samples")
     offset, size = sound
     channels, frames, bits = struct.unpack_from(">hIh", common)
     rate = _extended(common[8:18])
@@ -469,7 +481,7 @@ def _read_aiff(data: _Bytes) -> tuple[Header, int | None]:
         body += b"SSND" + struct.pack(">III", length + 8, 0, 0)
         return b"FORM" + struct.pack(">I", 4 + len(body) + length) + (b"AIFC" if compressed else b"AIFF") + body
 
-    per_second = block * rate if block else max(1.0, (size - 8) * rate / frames if frames else 1.0)
+    per_second = block * rate if block else (size - 8) * rate / frames if frames else 0.0
     return _judge(
         data, _Samples("AIFF", first, stated, per_second, block > 0, renew, _chunks_to(">"))
     )
@@ -527,7 +539,7 @@ def _read_caf(data: _Bytes) -> tuple[Header, int | None]:
         if size < 0:
             break
         offset += 12 + size
-    raise ValueError("no data chunk")
+    raise ValueError("its header names no samples")
 
 
 def _judge_caf(
@@ -537,10 +549,6 @@ def _judge_caf(
     by_bytes = kind in (b"lpcm", b"ulaw", b"alaw") and block > 0
     there = data.end - offset - 16  # the samples come behind a count of edits, of 4 bytes
     stated = None if size < 4 or size > (1 << 60) else size - 4
-    if size == -1 and by_bytes:
-        seconds = there / (block * rate)
-        note = f"its CAF header leaves the length open, there are {seconds:.2f} s: decoded to the end"
-        return Header("CAF", data.start, data.end, by_libsndfile=True, seconds=seconds, note=note), None
     if not by_bytes:
         if table is None and stated is not None:
             chunk = offset + 12 + size
@@ -602,19 +610,21 @@ def _read_sphere(data: _Bytes) -> tuple[Header, int | None]:
 
 _FLAC_BLOCKS = {1: 192, **{code: 576 << (code - 2) for code in range(2, 6)}}
 _FLAC_BLOCKS |= {code: 256 << (code - 8) for code in range(8, 16)}
+_FLAC_SYNC = re.compile(rb"\xff[\xf8\xf9]")  # a frame starts with it
 _FLAC_TAIL = 1 << 22  # bytes in which the last frame is searched for
 
 
-def _crc8_table() -> bytes:
-    table = []
+def _crc_table(bits: int, polynomial: int) -> list[int]:
+    table, top = [], 1 << (bits - 1)
     for value in range(256):
+        value <<= bits - 8
         for _ in range(8):
-            value = (value << 1) ^ (0x07 if value & 0x80 else 0)
-        table.append(value & 0xFF)
-    return bytes(table)
+            value = (value << 1) ^ (polynomial if value & top else 0)
+        table.append(value & ((1 << bits) - 1))
+    return table
 
 
-_CRC8 = _crc8_table()
+_CRC8, _CRC16 = _crc_table(8, 0x07), _crc_table(16, 0x8005)
 
 
 def _read_flac(data: _Bytes) -> tuple[Header, int | None]:
@@ -634,42 +644,56 @@ def _read_flac(data: _Bytes) -> tuple[Header, int | None]:
             raise ValueError("no frames")
     joined = data.find(b"fLaC\0\0\0\x22", first)
     end = data.end if joined < 0 else joined
-    whole = _Bytes(data.file, first, end)
-    real = _flac_samples(whole, info, rate, channels, total)
-    header = Header("FLAC", data.start, end, by_libsndfile=True, stated=total / rate if total else None)
     following = None if joined < 0 else joined
-    if real is None:  # no frame, or none that can be trusted
-        return replace(header, by_libsndfile=False), following
-    header = replace(header, seconds=real / rate)
+    stated = total / rate if total else None
+    header = Header("FLAC", data.start, end, by_libsndfile=True, stated=stated)
+    frames = _flac_frames(_Bytes(data.file, first, end), info, channels, total)
+    if not frames:
+        there = replace(header, missing=1 if total else 0, seconds=0.0 if total else None)
+        return replace(there, by_libsndfile=False), following
+    place, begin, real = frames[0]
     if total and real < total:
-        return replace(header, missing=1), following
+        return replace(header, missing=1, seconds=real / rate), following
     if real > total:
+        if _crc16(data.at(place, end - place)) and begin:  # the last frame was being written
+            end, real = place, begin
         said = f"states {total / rate:.2f} s" if total else "leaves the length open"
         note = f"its FLAC header {said}, there are {real / rate:.2f} s: decoded to the end"
         packed = packed & ~((1 << 36) - 1) | real
-        # bits of the MD5 sum are of the stated samples
-        prefix = b"fLaC\x80\0\0\x22" + info[:10] + packed.to_bytes(8, "big") + bytes(16)
-        header = replace(header, start=first, prefix=prefix, stated=None, note=note)
-    return header, following
+        prefix = b"fLaC\x80\0\0\x22" + info[:10] + packed.to_bytes(8, "big") + bytes(16)  # without the MD5 sum
+        header = replace(header, start=first, end=end, prefix=prefix, stated=None, note=note)
+    return replace(header, seconds=real / rate), following
 
 
-def _flac_samples(data: _Bytes, info: bytes, rate: int, channels: int, total: int) -> int | None:
-    """Number of samples by the header of the last frame."""
-    found: list[tuple[int, int]] = []  # first sample of a frame, and the one behind it
+def _flac_frames(data: _Bytes, info: bytes, channels: int, total: int) -> list[tuple[int, int, int]]:
+    """Offset, first sample and the sample behind it of the last frame, and of some before it."""
+    found: list[tuple[int, int, int]] = []
     piece, reach = 1 << 14, data.end
     while reach > data.start and data.end - reach < _FLAC_TAIL and len(found) < 6:
         start = max(data.start, reach - piece)
         content = data.at(start, min(reach + 32, data.end) - start)
-        place = min(len(content), reach - start + 1)
-        while (place := content.rfind(b"\xff", 0, place)) >= 0 and len(found) < 6:
+        places = [match.start() for match in _FLAC_SYNC.finditer(content, 0, reach - start + 1)]
+        for place in reversed(places):
             if frame := _flac_frame(content[place : place + 18], info, channels):
-                found.append(frame)
+                found.append((start + place, *frame))
                 if total and frame[1] == total:
-                    return total
+                    return found[-1:]
+                if len(found) == 6:
+                    break
         reach = start
         piece *= 4
-    ends = {end for _, end in found}
-    return next((end for begin, end in found if begin in ends), found[0][1] if found else None)
+    # bytes that look like a frame's header by chance do not join to another frame
+    ends = {end for _, _, end in found}
+    joined = [place for place, (_, begin, _) in enumerate(found) if begin in ends]
+    return found[joined[0] :] if joined else found
+
+
+def _crc16(content: bytes) -> int:
+    """The sum of a FLAC frame, 0 if it is whole. Frames have some kilobytes."""
+    crc = 0
+    for byte in content:
+        crc = (crc << 8) & 0xFFFF ^ _CRC16[crc >> 8 ^ byte]
+    return crc
 
 
 def _flac_frame(head: bytes, info: bytes, channels: int) -> tuple[int, int] | None:
@@ -717,6 +741,9 @@ class _Logical:
     skipped: int = 0  # granules before its start
     last: int = 0
     ended: bool = False
+    pages: int = 0
+    whole: bool = True  # no page is missing
+    by_libsndfile: bool = False
 
 
 def _read_ogg(data: _Bytes) -> tuple[Header, int | None]:
@@ -728,7 +755,7 @@ def _read_ogg(data: _Bytes) -> tuple[Header, int | None]:
             if (offset := data.find(b"OggS", offset)) < 0:
                 break
             continue
-        flags, granule, serial = struct.unpack("<BqI", head[5:18])
+        flags, granule, serial, number = struct.unpack("<BqII", head[5:22])
         lacing = data.at(offset + 27, head[26])
         size = 27 + len(lacing) + sum(lacing)
         first = bool(flags & 2)
@@ -743,6 +770,8 @@ def _read_ogg(data: _Bytes) -> tuple[Header, int | None]:
         if (stream := streams.get(serial)) is not None:
             stream.last = max(stream.last, granule)
             stream.ended |= bool(flags & 4)
+            stream.whole &= number == stream.pages
+            stream.pages += 1
         starting = first
         offset += size
     end = following or data.end
@@ -753,6 +782,7 @@ def _read_ogg(data: _Bytes) -> tuple[Header, int | None]:
         "Ogg",
         data.start,
         end,
+        by_libsndfile=heard.by_libsndfile and heard.whole and len(streams) == 1 and offset >= end,
         seconds=max(0, heard.last - heard.skipped) / heard.rate,
         unfinished=not heard.ended,
     ), following
@@ -761,11 +791,11 @@ def _read_ogg(data: _Bytes) -> tuple[Header, int | None]:
 def _logical(packet: bytes) -> _Logical:
     """A logical stream by its first packet."""
     if packet.startswith(b"OpusHead"):
-        return _Logical(48_000, struct.unpack_from("<H", packet, 10)[0])
+        return _Logical(48_000, struct.unpack_from("<H", packet, 10)[0], by_libsndfile=True)
     if packet.startswith(b"\1vorbis"):
-        return _Logical(struct.unpack_from("<I", packet, 12)[0])
+        return _Logical(struct.unpack_from("<I", packet, 12)[0], by_libsndfile=True)
     if packet.startswith(b"\x7fFLAC"):
-        return _Logical(int.from_bytes(packet[27:30], "big") >> 4)
+        return _Logical(int.from_bytes(packet[27:30], "big") >> 4, by_libsndfile=True)
     if packet.startswith(b"Speex   "):
         return _Logical(struct.unpack_from("<I", packet, 36)[0])
     return _Logical()
@@ -778,7 +808,7 @@ _MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot", b"s
 
 def _read_mp4(data: _Bytes) -> tuple[Header, int | None]:
     """MP4, M4A, MOV, 3GP: boxes at the top level."""
-    offset, missing, described, following = data.start, 0, False, None
+    offset, missing, described, sound, following = data.start, 0, False, False, None
     while len(head := data.at(offset, 16)) >= 8:
         size, name = struct.unpack(">I4s", head[:8])
         if name == b"ftyp" and described and data.find(b"moov", offset) >= 0:
@@ -790,13 +820,16 @@ def _read_mp4(data: _Bytes) -> tuple[Header, int | None]:
             size = data.end - offset
         if size < 8 or not _CHUNK_NAME.fullmatch(name):
             break
-        described |= name == b"moov"
+        described |= name in (b"moov", b"moof")
+        sound |= name == b"mdat"
         offset += size
         if offset > data.end:
             if name in _MP4_BOXES:
                 missing = offset - data.end
             break
-    return Header("MP4", data.start, following or data.end, missing=missing), following
+    unfinished = sound and not described  # the index comes last
+    end = following or data.end
+    return Header("MP4", data.start, end, missing=missing, unfinished=unfinished), following
 
 
 _EBML, _SEGMENT, _CLUSTER = 0x1A45DFA3, 0x18538067, 0x1F43B675
@@ -858,7 +891,12 @@ def _read_avi(data: _Bytes) -> tuple[Header, int | None]:
             return Header("AVI", data.start, data.end, ends_open=True), None
         offset += 8 + size + size % 2
     missing = offset - data.end if offset > data.end + _SLACK else 0
-    return Header("AVI", data.start, following or data.end, missing=missing), following
+    head = data.at(data.start, 1 << 12)
+    stated, place = None, head.find(b"auds")
+    if place >= 8 and head[place - 8 : place - 4] == b"strh":
+        scale, rate, _, length = struct.unpack_from("<4I", head, place + 20)
+        stated = length * scale / rate if rate and length else None
+    return Header("AVI", data.start, following or data.end, missing=missing, stated=stated), following
 
 
 _ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
@@ -875,7 +913,10 @@ def _read_asf(data: _Bytes) -> tuple[Header, int | None]:
             stated = struct.unpack("<Q", data.at(offset + 40, 8))[0]
             live = data.at(offset + 88, 1)[0] & 1
             missing = 0 if live or not stated else max(0, stated - (data.end - data.start))
-            return Header("ASF", data.start, data.end, missing=missing, ends_open=bool(live)), None
+            behind = data.start + stated
+            following = behind if stated and data.at(behind, 16) == _ASF else None
+            end = following or data.end
+            return Header("ASF", data.start, end, missing=missing, ends_open=bool(live)), following
         if size < 24:
             break
         offset += size
@@ -967,16 +1008,29 @@ def _read_mp3(data: _Bytes) -> tuple[Header, int | None]:
             size = struct.unpack_from(">I", head, place + xing + (12 if flags & 1 else 8))[0]
     elif head[place + 36 : place + 40] == b"VBRI":
         size, frames = struct.unpack_from(">II", head, place + 46)
-    there = data.end - offset - place
+    following = _next_mp3(data, offset + place + 4)
+    end = following or data.end
     return Header(
         "MP3",
         data.start,
-        data.end,
+        end,
         stated=frames * length / rate if frames else None,
-        missing=max(0, size - there) if frames and size else 0,
+        missing=max(0, size - (end - offset - place)) if frames and size else 0,
         ends_open=not frames,
         packets=frames or None,
-    ), None
+    ), following
+
+
+def _next_mp3(data: _Bytes, offset: int) -> int | None:
+    """Where another file starts that was joined to this one: a tag, and a frame behind it."""
+    while (offset := data.find(b"ID3", offset)) >= 0:
+        head = data.at(offset, 10)
+        if len(head) == 10 and head[3] in (2, 3, 4) and head[4] == 0 and not max(head[6:]) & 0x80:
+            size = head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]
+            if _mp3_frame(data.at(offset + 10 + size, 4)):
+                return offset
+        offset += 3
+    return None
 
 
 _READERS: dict[bytes, _Read] = {

@@ -49,7 +49,6 @@ _WHOLE, _WHOLE_A_BYTE = 1 << 24, 16  # values up to which libsndfile fills one a
 
 _MP3_FRAME = 1152  # samples
 _CUT_OFF = 0.1  # seconds by which libsndfile may give fewer than a lossy file states
-_KNOWN = "wav, flac, mp3, ogg, m4a, mp4, webm and the like"
 _KNOWN_TO_LIBSNDFILE = 'wav, flac and the like; for others (mp3, m4a, mp4, webm): pip install "mmsr[av]"'
 
 _told: set[str] = set()  # codes of what was logged in this process
@@ -305,7 +304,7 @@ def _open(source: str | os.PathLike[str] | bytes | BinaryIO) -> Iterator[_Opened
         size = file.seek(0, os.SEEK_END)
         if not size:
             raise AudioError("is empty (0 bytes); accepted: at least one sample", code="audio-empty")
-        headers = read_headers(file) or [Header("", 0, size, ends_open=True)]
+        headers = read_headers(file)
         opened = _Opened(file, path, size, headers)
         for header in headers:
             if header.is_cut_off:
@@ -322,7 +321,7 @@ def _cut_off(opened: _Opened, header: Header) -> AudioError:
         try:
             found = packets.lengths(cast(BinaryIO, header.part_of(opened.file)))
             stated, there = stated or found.stated, found.by_packets
-            stated = None if stated is None or stated <= there else stated
+            stated = None if stated is None or stated < there + 0.01 else stated
         except AudioError:
             pass  # then only the bytes are told
     return AudioError(packets.cut_off(stated, there, header.missing), code="audio-truncated")
@@ -347,7 +346,7 @@ def _uses_libsndfile(header: Header) -> bool:
     if packets.available():
         return False
     # libsndfile reads these, too; their length is known, so that what it does not give is missed
-    if header.container == "Ogg" and header.seconds or header.container == "MP3" and header.stated:
+    if header.container == "MP3" and header.stated:
         return True
     raise AudioError(f"holds no audio that can be read; accepted: {_KNOWN_TO_LIBSNDFILE}")
 
@@ -362,7 +361,7 @@ def _soundfile(opened: _Opened, header: Header) -> soundfile.SoundFile:
         return soundfile.SoundFile(header.part_of(opened.file))
     except (OSError, RuntimeError, TypeError, ValueError) as error:
         reason = getattr(error, "error_string", str(error)).rstrip(".")  # without the source's name
-        raise AudioError(f"holds no audio that can be read (libsndfile: {reason}); accepted: {_KNOWN}") from error
+        raise AudioError(f"holds no audio that can be read (libsndfile: {reason}); accepted: {packets.ACCEPTED}") from error
 
 
 def _read(file: soundfile.SoundFile, frames: int) -> np.ndarray:
@@ -393,12 +392,13 @@ def _check_whole(file: soundfile.SoundFile, frames: int) -> None:
         raise AudioError(message, code="audio-truncated")
 
 
-def _by_libsndfile(opened: _Opened, header: Header) -> Iterator[tuple[int, np.ndarray]]:
-    """Rate and samples `[s, channels]` of a part, block by block."""
+def _by_libsndfile(opened: _Opened, header: Header, seconds: float) -> Iterator[tuple[int, np.ndarray]]:
+    """Rate and samples `[s, channels]` of a part, in blocks of so many seconds."""
     with _soundfile(opened, header) as file:
         packets.check_layout(file.samplerate, file.channels)
         count = 0
-        while len(samples := _read(file, max(1, min(file.samplerate, _AT_ONCE // file.channels)))):
+        block = max(1, min(round(seconds * file.samplerate), _AT_ONCE // file.channels))
+        while len(samples := _read(file, block)):
             count += len(samples)
             yield file.samplerate, samples
         expected = header.seconds if header.seconds is not None else header.stated
@@ -480,14 +480,27 @@ class _Stream:
             if header.note:
                 tell(AudioNote("audio-length-stated", header.note))
             if _uses_libsndfile(header):
-                decoded = _by_libsndfile(self._opened, header)
+                decoded = _by_libsndfile(self._opened, header, self._block)
             else:
                 part = cast(BinaryIO, header.part_of(self._opened.file))
                 stated, ends_open = header.packets, header.ends_open
                 decoded = packets.decode(part, tell, packets=stated, ends_open=ends_open)
-            for rate, samples in decoded:
-                if len(samples):
-                    yield place, rate, samples
+            with _flaw_told(header):
+                for rate, samples in decoded:
+                    if len(samples):
+                        yield place, rate, samples
+
+
+@contextmanager
+def _flaw_told(header: Header) -> Iterator[None]:
+    """Add what is wrong with a header to the message that nothing can be read."""
+    try:
+        yield
+    except AudioError as error:
+        told = "holds no audio that can be read"
+        if not header.flaw or told not in str(error):
+            raise
+        raise AudioError(str(error).replace(told, f"{told} ({header.flaw})"), code=error.code) from error
 
 
 def _joined(pieces: list[np.ndarray]) -> np.ndarray:
@@ -522,8 +535,10 @@ def _seconds(opened: _Opened, header: Header) -> float:
             packets.check_layout(file.samplerate, file.channels)
             if header.by_libsndfile:
                 return file.frames / file.samplerate
-    elif seconds := packets.lengths(cast(BinaryIO, header.part_of(opened.file))).by_packets:
-        return seconds
+    else:
+        with _flaw_told(header):
+            if seconds := packets.lengths(cast(BinaryIO, header.part_of(opened.file))).by_packets:
+                return seconds
     single = _Opened(opened.file, None, opened.size, [header])
     limit = max(_VALUES_IN_BLOCKS, _VALUES_A_BYTE_IN_BLOCKS * opened.size)
     return sum(len(mono) / rate for rate, mono in _Stream(single, 1.0, limit, lambda note: None).mono())

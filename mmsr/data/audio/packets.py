@@ -7,6 +7,7 @@ FFmpeg may open nothing but the file that it is given, and only as one of the fo
 it read other files or the network. One thread a file, since callers decode files in threads.
 """
 
+import ctypes
 import importlib.util
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -27,7 +28,11 @@ _FORMATS = (
 # Those whose packets are found by searching, so that one that is no audio may be left out at either end.
 _SEARCHED = frozenset({"aac", "ac3", "eac3", "mp3", "mpeg", "mpegts"})
 
+_TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")  # between or behind the frames of MP3 and AAC
+
+ACCEPTED = "wav, flac, mp3, ogg, m4a, mp4, webm and the like"  # in messages
 _GAP = 0.05  # seconds that times and samples may differ
+_GAP_OF_ASF = 0.25  # its packets are that long, and their frames come out with the next one
 _LONGEST_GAP = 600.0  # seconds; longer ones are mistaken times
 _RATES = (1000, 1_000_000)  # Hz
 _CHANNELS = 64
@@ -59,10 +64,12 @@ class Clock:
     Args:
         start: Seconds at which the container starts.
         tell: Called with what is told of the times.
+        tolerance: Seconds that they may differ.
     """
 
-    def __init__(self, start: float, tell: Tell):
+    def __init__(self, start: float, tell: Tell, *, tolerance: float = _GAP):
         self.position = 0.0  # seconds given
+        self._tolerance = tolerance
         self._start, self._offset, self._tell = start, 0.0, tell
         self._sound = 0.0
         self._filled = 0.0
@@ -74,7 +81,7 @@ class Clock:
             return 0.0
         gap = time - self._start + self._offset - self.position
         begun, self._begun = self._begun, True
-        if abs(gap) <= _GAP:
+        if abs(gap) <= self._tolerance:
             return 0.0
         if gap < 0:
             self._offset -= gap
@@ -129,7 +136,7 @@ def decode(
         stream = _audio_of(container)
         lenient = ends_open or bool(_SEARCHED & set(container.format.name.split(",")))
         expected = _expected(container, stream, packets)
-        clock = Clock(_start_of(container), tell)
+        clock = _clock(container, tell)
         count, failed, decoded, largest = 0, None, False, 0
         for packet in _demuxed(container, stream):
             if packet.size:
@@ -138,6 +145,8 @@ def decode(
                 count += 1
                 largest = max(largest, packet.size)
             frames, error = _frames_of(packet)
+            if error is not None and bytes(packet).startswith(_TAGS):
+                continue
             if error is not None:
                 partial = packet.is_corrupt or packet.size < largest / 2 or not packet.size
                 if not (lenient or partial) or not lenient and packet.is_corrupt:
@@ -170,13 +179,14 @@ def lengths(file: BinaryIO) -> Lengths:
         stated = None if stream.duration is None else float(stream.duration * stream.time_base)
         if stated is None and container.duration is not None:
             stated = container.duration / 1e6
-        clock = Clock(_start_of(container), lambda _: None)
+        clock = _clock(container, lambda _: None)
         try:
             for packet in _demuxed(container, stream):
                 if not packet.size:
                     continue
                 seconds = float((packet.duration or 0) * stream.time_base)
                 time = None if packet.pts is None else float(packet.pts * stream.time_base)
+                seconds -= _left_out(packet, stream)
                 if time is not None and not clock.position:  # before the start: what the encoder needs
                     before = max(0.0, _start_of(container) - time)
                     seconds, time = max(0.0, seconds - before), time + before
@@ -186,6 +196,14 @@ def lengths(file: BinaryIO) -> Lengths:
             if not clock.position:
                 raise
         return Lengths(stated, clock.position)
+
+
+def _left_out(packet: "av.Packet", stream: "av.AudioStream") -> float:
+    """Seconds at the end of a packet that only fill it."""
+    if not packet.has_sidedata("skip_samples"):
+        return 0.0
+    data = bytes(packet.get_sidedata("skip_samples"))
+    return int.from_bytes(data[4:8], "little") / stream.rate if len(data) >= 8 and stream.rate else 0.0
 
 
 def _opened(file: BinaryIO) -> "av.container.InputContainer":
@@ -205,7 +223,7 @@ def _opened(file: BinaryIO) -> "av.container.InputContainer":
             io_open=refuse,
         )
     except Exception as error:  # whatever its libraries throw is a fault of the file
-        raise AudioError(f"holds no audio that can be read{_reason(error)}") from error
+        raise AudioError(f"holds no audio that can be read{_reason(error)}; accepted: {ACCEPTED}") from error
 
 
 def _reason(error: Exception) -> str:
@@ -234,6 +252,11 @@ def _audio_of(container: "av.container.InputContainer") -> "av.AudioStream":
 
 def _start_of(container: "av.container.InputContainer") -> float:
     return (container.start_time or 0) / 1e6
+
+
+def _clock(container: "av.container.InputContainer", tell: Tell) -> Clock:
+    tolerance = _GAP_OF_ASF if container.format.name == "asf" else _GAP
+    return Clock(_start_of(container), tell, tolerance=tolerance)
 
 
 def _expected(
@@ -272,7 +295,11 @@ def _damaged(error: Exception) -> AudioError:
 
 def _samples_of(frame: "av.AudioFrame") -> np.ndarray:
     """Samples `[s, channels]` float32 of a frame of any format."""
-    channels = frame.layout.nb_channels
+    layout = frame.layout
+    channels = layout.nb_channels
+    if " channels (" in layout.name:
+        # PyAV 18 frees the list of a custom order of channels twice, which ends the process
+        _keep_for_ever(layout)
     try:
         raw = frame.to_ndarray()
     except Exception as error:
@@ -282,6 +309,10 @@ def _samples_of(frame: "av.AudioFrame") -> np.ndarray:
         return raw.astype(np.float32, copy=False)
     offset, scale = _SCALES[raw.dtype.str[1:]]
     return (raw.astype(np.float32) - np.float32(offset)) / np.float32(scale)
+
+
+def _keep_for_ever(value: object) -> None:
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(value))
 
 
 def _silence(seconds: float, rate: int, channels: int) -> Iterator[tuple[int, np.ndarray]]:
