@@ -32,8 +32,8 @@ _FULL_SCALE, _CLIPPED = 0.99, 1e-3  # level of a clipped sample, and the accepte
 _FLAT_TOP, _FLAT_NEAR, _FLAT = 0.995, 0.92, 0.5
 _FLAT_RUN = 3  # samples in a row
 # Peaks that a lossy codec has bent after they were clipped: the share of samples within 10 % of the 99.95 %
-# quantile. In 832 clips of acted and read speech it was at most .63 %, and in half of them above 1 % once 1 % of the
-# samples were clipped. Sounds that are loud all the time, such as tones, have as many.
+# quantile. In 832 clips of acted and read speech it was at most .63 %, and in half of them above 1 % once 1 %
+# of the samples were clipped. Sounds that are loud all the time, such as tones, have as many.
 _TOP_LEVEL, _NEAR, _PRESSED, _LOUD = 0.9995, 0.9, 0.01, 0.1
 _SOME = 8192  # samples of a block of which the peaks' distribution is measured
 _SAME = 0.95  # of the loudest block's level: blocks of a long recording that are as loud
