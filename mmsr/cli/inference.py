@@ -227,7 +227,8 @@ def timeline(
     """
     for flag, path in (("audio", audio), ("turns", turns), ("transcript", transcript)):
         if path is not None and "://" not in path and not os.path.isfile(path):
-            raise ValueError(f"--{flag} {path}: no such file")
+            reason = "is no file" if os.path.lexists(path) else "no such file"
+            raise ValueError(f"--{flag} {path}: {reason}")
     if asr is not None and transcript is not None:
         raise ValueError("give --asr or --transcript, or neither: both tell the words")
     if language is not None and asr is None:

@@ -195,20 +195,23 @@ def _load(path: str) -> np.ndarray:
     """
     if reason := missing(path):  # a pipe would never answer
         raise AudioError(f"{shown(path)}: {reason}; accepted: an audio file", code="audio-missing")
-    return Audio()(path)
+    return Audio().decode(path).samples
 
 
 def recording_notes(audio: str | os.PathLike[str]) -> Iterator[str]:
-    """Reasons to doubt an answer to a recording: it is silent, very short or very long."""
+    """Reasons to doubt an answer to a recording: it is silent, very short or very long, or oddly stored."""
     from mmsr.data.manifest.check.audio import sample_issues
 
-    seconds = Audio.duration(audio)
+    name, seconds = shown(audio), Audio.duration(audio)
     if seconds < _SHORTEST:
-        yield f"{audio} lasts {seconds * 1000:.0f} ms: too short for speech, so the answer says nothing of it"
+        yield f"{name} lasts {seconds * 1000:.0f} ms: too short for speech, so the answer says nothing of it"
     elif seconds > _LONGEST:
         yield (
-            f"{audio} lasts {seconds / 60:.0f} minutes and gets one answer for all of it; "
+            f"{name} lasts {seconds / 60:.0f} minutes and gets one answer for all of it; "
             "mmsr timeline answers for each segment of speech"
         )
-    elif any(code == "audio-silent" for code, _ in sample_issues(Audio()(audio))):
-        yield f"{audio} is silent: the answer says nothing of it"
+    else:
+        decoded = Audio().decode(audio)
+        yield from (f"{name}: {note.message}" for note in decoded.notes)
+        if any(code == "audio-silent" for code, _ in sample_issues(decoded.samples)):
+            yield f"{name} is silent: the answer says nothing of it"

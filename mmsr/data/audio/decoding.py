@@ -27,7 +27,7 @@ from mmsr.data.audio.arrays import from_array
 from mmsr.data.audio.channels import Levels, mixed
 from mmsr.data.audio.containers import Header, Part, read_headers
 from mmsr.data.audio.errors import AudioError, AudioNote
-from mmsr.data.storage import is_url, read_bytes, shown
+from mmsr.data.storage import StorageError, is_url, read_bytes, shown
 
 __all__ = ["Audio", "AudioError", "AudioNote", "AudioSource", "Decoded"]
 
@@ -277,9 +277,9 @@ def _open(source: str | os.PathLike[str] | bytes | BinaryIO) -> Iterator[_Opened
     if isinstance(source, str) and is_url(source):
         try:
             source = read_bytes(source)
-        except (OSError, ValueError, ImportError, KeyError) as error:
+        except StorageError as error:
             accepted = "a URL that can be reached, of a kind that fsspec knows"
-            raise AudioError(f"cannot be read ({error}); accepted: {accepted}", code="audio-missing") from error
+            raise AudioError(f"{error.reason}; accepted: {accepted}", code="audio-missing") from error
     path: str | None = None
     if isinstance(source, (str, os.PathLike)):
         path = os.fspath(source)

@@ -26,6 +26,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch.utils.data import DataLoader, Sampler
 
+from mmsr.data.audio.decoding import AudioError
+
 logger = logging.getLogger(__name__)
 
 _BUCKET = 8  # batches in a bucket, unless ...
@@ -391,7 +393,19 @@ class ResumableLoader(DataLoader[Any]):
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # a generator, so that workers start late
         self._used = self.source.start
-        for batch in super().__iter__():
+        batches = super().__iter__()
+        while True:
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except AudioError as error:
+                if not self.num_workers:
+                    raise
+                # torch puts the worker's traceback into the message, which ends with the error's own
+                message = str(error).rstrip().rpartition("\n")[2]
+                prefix = f"{type(error).__module__}.{type(error).__qualname__}: "
+                raise AudioError(message.removeprefix(prefix), code=error.code) from None
             self._used += 1
             yield batch
 
