@@ -173,6 +173,27 @@ def test_what_cannot_be_cut_is_named(manifest: Path, tmp_path: Path):
 
 
 @needs_silero
+def test_a_recording_that_is_damaged_later_is_told_and_the_others_are_cut(
+    manifest: Path, tmp_path: Path, recording: Recording, clips: list[np.ndarray]
+):
+    soundfile.write(manifest.parent / "also.flac", recording(clips, pause=1.1)[0], 16000)
+    talk = manifest.parent / "talk.flac"
+    whole = talk.read_bytes()
+    middle = len(whole) // 2
+    talk.write_bytes(whole[:middle] + bytes(3000) + whole[middle + 3000 :])
+    with open(manifest, "a") as file:
+        file.write("also,also.flac,words,why,neutral,s1,en,dev,\n")
+    with pytest.raises(ManifestError, match=r"^m\.csv, row 2, column audio: .*talk\.flac: .*$"):
+        segment_manifest(manifest, tmp_path / "out", settings=LONG)
+    assert not (tmp_path / "out" / "manifest.csv").exists()
+    kept = (tmp_path / "out" / "audio" / "also" / "segments.json").stat().st_mtime_ns
+    talk.write_bytes(whole)
+    done = segment_manifest(manifest, tmp_path / "out", settings=LONG)
+    assert done.recordings == 3
+    assert (tmp_path / "out" / "audio" / "also" / "segments.json").stat().st_mtime_ns == kept
+
+
+@needs_silero
 def test_the_command(manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     arguments = ["data", "segment", "--manifest", str(manifest), "--out", str(tmp_path / "out")]
     main([*arguments, "--max-seconds", "6"])

@@ -126,8 +126,7 @@ def broken_files(folder: Path) -> dict[str, str]:
         "zip://a.wav::none.zip": "audio-missing",
         "zip://bad.wav::all.zip": "audio-unreadable",
         "zip://empty.wav::all.zip": "audio-empty",
-        "tar://a.wav::all.tar.gz": "audio-unreadable",
-        "tar://b.wav::all.tar.gz": "audio-missing",
+        "tar://b.wav::all.tar.gz": "audio-unreadable",
         written("empty.wav", b""): "audio-empty",
         written("text.wav", b"this is no sound" * 100): "audio-corrupt",
         written("random.mp3", np.random.default_rng(0).bytes(5000)): "audio-corrupt",
@@ -236,7 +235,7 @@ def quiet(samples: np.ndarray, format_: str, subtype: str) -> np.ndarray:
     [
         (lambda sound: sound, []),
         (lambda sound: np.clip(6 * sound, -1, 1), ["audio-clipped"]),
-        (lambda sound: np.clip(sound, -0.2, 1), ["audio-clipped"]),  # at one side
+        (lambda sound: np.clip(sound, -0.12, 1), ["audio-clipped"]),  # at one side
         (lambda sound: sound + 0.1, ["audio-dc-offset"]),
         (lambda sound: 0.01 * sound + 0.005, ["audio-dc-offset"]),
         (lambda sound: 0 * sound + 0.1, ["audio-silent"]),
