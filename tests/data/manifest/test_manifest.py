@@ -116,7 +116,7 @@ def test_faults_are_all_told_at_once(
         "manifest.csv, row 4, column id: 'u1' is the id of row 2 too; accepted: each id once",
         "manifest.csv, row 4, column label: '3' is unknown; accepted: negative, neutral, positive,"
         " or their indices 0 to 2",
-        "manifest.csv, row 5, column audio: 'audio' is not a file;"
+        "manifest.csv, row 5, column audio: 'audio' is not a file, but a folder;"
         " accepted: a path relative to the manifest's folder",
     ]
 
