@@ -163,16 +163,11 @@ def devices() -> Iterator[Finding]:
 def programs() -> Iterator[Finding]:
     """Programs beside Python that some commands and tests use."""
     chromium = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    for name, purpose, names in (
-        ("ffmpeg", "reading m4a, mp4, webm", ("ffmpeg",)),
-        ("chromium", "tests of pages", chromium),
-    ):
-        path = next(filter(None, map(shutil.which, names)), None)
-        if path:
-            yield Finding("programs", name, "ok", path)
-        else:
-            remedy = f"apt install {name}, or your system's way of installing it"
-            yield Finding("programs", name, "missing", f"not on PATH; for {purpose}", remedy)
+    if path := next(filter(None, map(shutil.which, chromium)), None):
+        yield Finding("programs", "chromium", "ok", path)
+    else:
+        remedy = "apt install chromium, or your system's way of installing it"
+        yield Finding("programs", "chromium", "missing", "not on PATH; for tests of pages", remedy)
     library: Path | None = None
     with suppress(ImportError):
         import espeakng_loader

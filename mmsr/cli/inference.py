@@ -45,8 +45,8 @@ def predict(
     Example: mmsr predict my/manifest.csv --out my/predictions.jsonl
 
     Args:
-        inputs: Audio files, in any format libsndfile reads, or ffmpeg where that is installed; folders of
-            them; or one manifest.
+        inputs: Audio files, in any format that FFmpeg decodes (wav, flac and ogg without the extra av);
+            folders of them; or one manifest.
         text: Transcript of the recording, or an utterance without audio.
         model: Folder or Hub id of a checkpoint; demo is the packaged one, which is for trying this out.
         audio: An audio file; the same as an input.
@@ -208,8 +208,8 @@ def timeline(
     Example: mmsr timeline consultation.wav --model runs/demo/model --out timeline.srt
 
     Args:
-        audio: The recording, of any length, in any format libsndfile reads, or ffmpeg where that is
-            installed.
+        audio: The recording, of any length, in any format that FFmpeg decodes (wav, flac and ogg without
+            the extra av).
         model: Folder or Hub id of a checkpoint; demo is the packaged one, which is for trying this out.
         out: Folder for all forms, or one file: .jsonl, .csv, .srt, .vtt or .html. By default a folder here
             with the recording's name, without its ending.

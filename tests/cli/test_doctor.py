@@ -83,12 +83,11 @@ def test_requirements_are_read_from_the_metadata_of_an_installed_wheel(monkeypat
 def test_programs_that_are_not_on_path_are_missing(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     programs = list(doctor.programs())
-    for name in ("ffmpeg", "chromium"):
-        one = found(programs, "programs", name)
-        assert one.state == "missing" and "not on PATH" in one.said and "apt install" in str(one.remedy)
-    (tmp_path / "ffmpeg").write_text("#!/bin/sh\n")
-    (tmp_path / "ffmpeg").chmod(0o755)
-    assert found(list(doctor.programs()), "programs", "ffmpeg").said == str(tmp_path / "ffmpeg")
+    one = found(programs, "programs", "chromium")
+    assert one.state == "missing" and "not on PATH" in one.said and "apt install" in str(one.remedy)
+    (tmp_path / "chromium").write_text("#!/bin/sh\n")
+    (tmp_path / "chromium").chmod(0o755)
+    assert found(list(doctor.programs()), "programs", "chromium").said == str(tmp_path / "chromium")
 
 
 def test_what_a_look_raises_is_a_finding(monkeypatch):

@@ -1,10 +1,10 @@
 """What containers state about their length, and whether it is there.
 
-    file ─► kind by its first bytes ─► sizes that it states ─► compared with the bytes that are there ─► `Header`
+    file ─► kind by its first bytes ─► sizes that it states, against the bytes that are there ─► `Header`
 
-Decoding libraries hide this: a file that was cut off is read without an error, and samples behind a header that
-was never finished are not read. Whoever decodes gets the part of the file that holds the samples, with a header
-that states the right size.
+Decoding libraries hide this: a file that was cut off is read without an error, and samples behind a header
+that was never finished are not read. Whoever decodes gets the part of the file that holds the samples, behind
+a header that states the right size.
 """
 
 import io
@@ -41,6 +41,7 @@ class Header:
         packets: Number of packets that the header states, None if unknown.
         note: What is told of the header.
         flaw: What is wrong with it.
+        last_frame: Offset and first sample of the last frame of FLAC.
     """
 
     container: str
@@ -56,6 +57,7 @@ class Header:
     packets: int | None = None
     note: str = ""
     flaw: str = ""
+    last_frame: tuple[int, int] | None = None
 
     @property
     def is_cut_off(self) -> bool:
@@ -248,7 +250,9 @@ def _judge(data: _Bytes, samples: _Samples) -> tuple[Header, int | None]:
         if joined is not None or _only_tags_follow(data, samples, end):
             if wrapped:
                 return _to_the_end(header, samples, end), joined
-            header = replace(header, end=joined or data.end, seconds=samples.seconds(min(samples.stated, there)))
+            header = replace(
+                header, end=joined or data.end, seconds=samples.seconds(min(samples.stated, there))
+            )
             if samples.container == "BW64":  # which libsndfile knows by its older name
                 header = replace(header, start=samples.offset, end=end, prefix=samples.renew(size))
             return header, joined
@@ -374,8 +378,12 @@ def _riff_samples(
         padded = struct.pack(order + "4sI", b"fmt ", len(form)) + form + b"\0" * (len(form) % 2)
         if order == ">":  # RIFX has no long form
             total = min(length, 0xFFFFFFFF)
-            return b"RIFX" + struct.pack(">I", min(total + 20 + len(padded), 0xFFFFFFFF)) + b"WAVE" + padded + (
-                b"data" + struct.pack(">I", total)
+            return (
+                b"RIFX"
+                + struct.pack(">I", min(total + 20 + len(padded), 0xFFFFFFFF))
+                + b"WAVE"
+                + padded
+                + (b"data" + struct.pack(">I", total))
             )
         frames = length // max(1, block)
         long = struct.pack("<4sIQQQI", b"ds64", 28, length + 56 + len(padded), length, frames, 0)
@@ -479,12 +487,12 @@ def _read_aiff(data: _Bytes) -> tuple[Header, int | None]:
         body = others + b"COMM" + struct.pack(">I", len(common))
         body += common[:2] + struct.pack(">I", length // block) + common[6:] + b"\0" * (len(common) % 2)
         body += b"SSND" + struct.pack(">III", length + 8, 0, 0)
-        return b"FORM" + struct.pack(">I", 4 + len(body) + length) + (b"AIFC" if compressed else b"AIFF") + body
+        return (
+            b"FORM" + struct.pack(">I", 4 + len(body) + length) + (b"AIFC" if compressed else b"AIFF") + body
+        )
 
     per_second = block * rate if block else (size - 8) * rate / frames if frames else 0.0
-    return _judge(
-        data, _Samples("AIFF", first, stated, per_second, block > 0, renew, _chunks_to(">"))
-    )
+    return _judge(data, _Samples("AIFF", first, stated, per_second, block > 0, renew, _chunks_to(">")))
 
 
 def _extended(number: bytes) -> float:
@@ -652,6 +660,7 @@ def _read_flac(data: _Bytes) -> tuple[Header, int | None]:
         there = replace(header, missing=1 if total else 0, seconds=0.0 if total else None)
         return replace(there, by_libsndfile=False), following
     place, begin, real = frames[0]
+    header = replace(header, last_frame=(place, begin))
     if total and real < total:
         return replace(header, missing=1, seconds=real / rate), following
     if real > total:
@@ -660,9 +669,19 @@ def _read_flac(data: _Bytes) -> tuple[Header, int | None]:
         said = f"states {total / rate:.2f} s" if total else "leaves the length open"
         note = f"its FLAC header {said}, there are {real / rate:.2f} s: decoded to the end"
         packed = packed & ~((1 << 36) - 1) | real
-        prefix = b"fLaC\x80\0\0\x22" + info[:10] + packed.to_bytes(8, "big") + bytes(16)  # without the MD5 sum
+        prefix = (
+            b"fLaC\x80\0\0\x22" + info[:10] + packed.to_bytes(8, "big") + bytes(16)
+        )  # without the MD5 sum
         header = replace(header, start=first, end=end, prefix=prefix, stated=None, note=note)
     return replace(header, seconds=real / rate), following
+
+
+def ends_within_frame(file: BinaryIO, header: Header) -> bool:
+    """Whether the last frame of FLAC is not whole, which its header does not tell. Slow."""
+    if header.last_frame is None:
+        return False
+    place = header.last_frame[0]
+    return bool(_crc16(_Bytes(file, place, header.end).at(place, header.end - place)))
 
 
 def _flac_frames(data: _Bytes, info: bytes, channels: int, total: int) -> list[tuple[int, int, int]]:
@@ -795,7 +814,7 @@ def _logical(packet: bytes) -> _Logical:
     if packet.startswith(b"\1vorbis"):
         return _Logical(struct.unpack_from("<I", packet, 12)[0], by_libsndfile=True)
     if packet.startswith(b"\x7fFLAC"):
-        return _Logical(int.from_bytes(packet[27:30], "big") >> 4, by_libsndfile=True)
+        return _Logical(int.from_bytes(packet[27:30], "big") >> 4)
     if packet.startswith(b"Speex   "):
         return _Logical(struct.unpack_from("<I", packet, 36)[0])
     return _Logical()

@@ -5,9 +5,9 @@
     (samples, rate) ────────────────────────────────────────────────────────┘             float32 in [-1, 1]
 
 The format is detected from the content, never from the name. What a header states about the length is checked
-against what is there (`containers`). libsndfile reads what it reads fast and whole: uncompressed samples and FLAC.
-Everything else goes through FFmpeg's libraries (`packets`), which come with the extra `av`. Nothing heavy is
-imported here, so that inference starts fast.
+against what is there (`containers`). libsndfile reads what it reads fast and whole: uncompressed samples, FLAC,
+and Vorbis and Opus in Ogg. Everything else goes through FFmpeg's libraries (`packets`), which come with the
+extra `av`. Nothing heavy is imported here, so that inference starts fast.
 """
 
 import io
@@ -25,7 +25,7 @@ import soxr
 from mmsr.data.audio import packets
 from mmsr.data.audio.arrays import from_array
 from mmsr.data.audio.channels import Levels, mixed
-from mmsr.data.audio.containers import Header, Part, read_headers
+from mmsr.data.audio.containers import Header, Part, ends_within_frame, read_headers
 from mmsr.data.audio.errors import AudioError, AudioNote
 from mmsr.data.storage import StorageError, is_url, read_bytes, shown
 
@@ -43,6 +43,7 @@ _SCALE_ERROR = 4.0
 # Decoded values (samples times channels) that a small file may have, and that each of its bytes may. Digital
 # silence needs few bytes, as do files that are made to fill the memory; blocks do not fill it.
 _VALUES, _VALUES_A_BYTE = 1 << 26, 64
+_KEPT_A_BYTE = 32  # samples of the result
 _VALUES_IN_BLOCKS, _VALUES_A_BYTE_IN_BLOCKS = 1 << 28, 1024
 _AT_ONCE = 1 << 22  # values that a block has at most
 _WHOLE, _WHOLE_A_BYTE = 1 << 24, 16  # values up to which libsndfile fills one array
@@ -73,12 +74,11 @@ class Audio:
     """Reads audio as mono samples at one rate.
 
     A source is a path, a URL, bytes, a binary file object (read from its position), or samples with their
-    rate. Any rate and number of channels and any format that FFmpeg decodes are accepted; of a video, the first
-    audio stream. Times are those of the container: an audio track that starts late begins with silence, and so
-    does what follows lost packets. Samples are `[s]`, `[channels, s]` or `[s, channels]` (the shorter axis is
-    the channels), floats in [-1, 1] or integers, which are divided by their full scale. Channels are averaged;
-    a silent one is left out, and of channels that cancel each other one is read. The level is not normalised,
-    since loudness carries sentiment.
+    rate. Any rate and any format that FFmpeg decodes are accepted; of a video, the first audio stream. Times
+    are those of the container: silence stands before an audio track that starts late, and for lost packets.
+    Samples are `[s]`, `[channels, s]` or `[s, channels]` (the shorter axis is the channels), floats in [-1, 1]
+    or integers, which are divided by their full scale. Channels are averaged; a silent one is left out, and of
+    channels that cancel each other one is read. The level is not normalised, since loudness carries sentiment.
 
     Args:
         sampling_rate: Output rate in Hz; None keeps the source's own.
@@ -177,7 +177,7 @@ class Audio:
         gathered, count, rate = np.empty(1 << 16, dtype=np.float32), 0, 0
         for own, mono in _resampled(stream.mono(), self.sampling_rate):
             rate = rate or own
-            if count + len(mono) > limit:
+            if count + len(mono) > max(_VALUES, _KEPT_A_BYTE * opened.size):
                 raise _too_long(opened)
             if count + len(mono) > len(gathered):  # grows in place, without a copy
                 gathered.resize(max(count + len(mono), len(gathered) * 3 // 2), refcheck=False)
@@ -280,17 +280,20 @@ def _open(source: str | os.PathLike[str] | bytes | BinaryIO) -> Iterator[_Opened
         except StorageError as error:
             accepted = "a URL that can be reached, of a kind that fsspec knows"
             raise AudioError(f"{error.reason}; accepted: {accepted}", code="audio-missing") from error
-    path: str | None = None
+    path, start = None, 0
     if isinstance(source, (str, os.PathLike)):
         path = os.fspath(source)
         if not os.path.isfile(path):
-            state = "is a folder" if os.path.isdir(path) else "does not exist"
+            special = "is no file" if os.path.exists(path) else "does not exist"  # a pipe, a device
+            state = "is a folder" if os.path.isdir(path) else special
             raise AudioError(f"{state}; accepted: a path to an audio file", code="audio-missing")
         try:
             file: BinaryIO = open(path, "rb")
         except OSError as error:
             accepted = "a file that may be read"
-            raise AudioError(f"cannot be read ({error.strerror}); accepted: {accepted}", code="audio-missing") from error
+            raise AudioError(
+                f"cannot be read ({error.strerror}); accepted: {accepted}", code="audio-missing"
+            ) from error
     elif isinstance(source, bytes):
         if not source:
             raise AudioError("nothing to read; accepted: an audio file's bytes", code="audio-empty")
@@ -313,6 +316,8 @@ def _open(source: str | os.PathLike[str] | bytes | BinaryIO) -> Iterator[_Opened
     finally:
         if file is not source:
             file.close()
+        if not isinstance(source, (str, os.PathLike, bytes)) and source.seekable():
+            source.seek(start)  # as it was
 
 
 def _cut_off(opened: _Opened, header: Header) -> AudioError:
@@ -361,14 +366,20 @@ def _soundfile(opened: _Opened, header: Header) -> soundfile.SoundFile:
         return soundfile.SoundFile(header.part_of(opened.file))
     except (OSError, RuntimeError, TypeError, ValueError) as error:
         reason = getattr(error, "error_string", str(error)).rstrip(".")  # without the source's name
-        raise AudioError(f"holds no audio that can be read (libsndfile: {reason}); accepted: {packets.ACCEPTED}") from error
+        raise AudioError(
+            f"holds no audio that can be read (libsndfile: {reason}); accepted: {packets.ACCEPTED}"
+        ) from error
 
 
-def _read(file: soundfile.SoundFile, frames: int) -> np.ndarray:
+def _read(opened: _Opened, header: Header, file: soundfile.SoundFile, frames: int) -> np.ndarray:
     """The next samples `[s, channels]`, or all the rest with -1."""
     try:
         return file.read(frames, dtype="float32", always_2d=True)
     except (RuntimeError, OSError, MemoryError) as error:
+        if ends_within_frame(opened.file, header):
+            there = header.last_frame[1] / file.samplerate if header.last_frame else None
+            message = packets.cut_off(file.frames / file.samplerate, there)
+            raise AudioError(message, code="audio-truncated") from error
         raise AudioError(f"cannot be decoded ({error}); accepted: a whole audio file") from error
 
 
@@ -381,7 +392,7 @@ def _read_whole(opened: _Opened) -> tuple[np.ndarray, int, str] | None:
         packets.check_layout(file.samplerate, file.channels)
         if file.frames * file.channels > max(_WHOLE, _WHOLE_A_BYTE * opened.size):
             return None
-        samples = _read(file, -1)
+        samples = _read(opened, header, file, -1)
         _check_whole(file, len(samples))
         return samples, file.samplerate, header.note
 
@@ -398,7 +409,7 @@ def _by_libsndfile(opened: _Opened, header: Header, seconds: float) -> Iterator[
         packets.check_layout(file.samplerate, file.channels)
         count = 0
         block = max(1, min(round(seconds * file.samplerate), _AT_ONCE // file.channels))
-        while len(samples := _read(file, block)):
+        while len(samples := _read(opened, header, file, block)):
             count += len(samples)
             yield file.samplerate, samples
         expected = header.seconds if header.seconds is not None else header.stated
@@ -551,7 +562,8 @@ def _check_samples(samples: np.ndarray) -> None:
     if not np.isfinite(peak):
         count = int(samples.size - np.isfinite(samples).sum())
         raise AudioError(
-            f"{count} of {samples.size} samples are NaN or infinite; accepted: finite samples", code="audio-nan"
+            f"{count} of {samples.size} samples are NaN or infinite; accepted: finite samples",
+            code="audio-nan",
         )
     if peak > _SCALE_ERROR:
         raise AudioError(

@@ -3,8 +3,8 @@
     file ─► packets of the first audio stream ─► frames ─► times against samples ─► blocks [s, channels]
                                                            └─► silence where packets are missing
 
-FFmpeg may open nothing but the file that it is given, and only as one of the formats below: playlists would make
-it read other files or the network. One thread a file, since callers decode files in threads.
+FFmpeg may open nothing but the file that it is given, and only as one of the formats below: playlists would
+make it read other files or the network. One thread a file, since callers decode files in threads.
 """
 
 import ctypes
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 # FFmpeg's names of the formats that may be opened.
 _FORMATS = (
-    "aac,ac3,aiff,amr,amrnb,amrwb,asf,au,avi,caf,eac3,flac,flv,matroska,mov,mp3,mpeg,mpegts,nistsphere,ogg,w64,wav"
+    "aac,ac3,aiff,amr,amrnb,amrwb,asf,au,avi,caf,eac3,flac,flv,matroska,mov,mp3,mpeg,mpegts,nistsphere,ogg,"
+    "w64,wav"
 )
 # Those whose packets are found by searching, so that one that is no audio may be left out at either end.
 _SEARCHED = frozenset({"aac", "ac3", "eac3", "mp3", "mpeg", "mpegts"})
@@ -162,7 +163,9 @@ def decode(
                 decoded = True
                 yield rate, samples
         if not decoded:
-            raise failed or AudioError("has length zero; accepted: at least one sample", code="audio-zero-length")
+            raise failed or AudioError(
+                "has length zero; accepted: at least one sample", code="audio-zero-length"
+            )
         if expected is not None:
             _compare(count, expected, clock.position, tell)
 
@@ -268,9 +271,7 @@ def _expected(
     return packets
 
 
-def _demuxed(
-    container: "av.container.InputContainer", stream: "av.AudioStream"
-) -> "Iterator[av.Packet]":
+def _demuxed(container: "av.container.InputContainer", stream: "av.AudioStream") -> "Iterator[av.Packet]":
     try:
         yield from container.demux(stream)
     except Exception as error:

@@ -27,9 +27,9 @@ SPLIT_OF = {
     "test": "test",
 }
 
-#: Endings of files that libsndfile decodes, and of those whose audio ffmpeg extracts.
+#: Endings of files of sound, and of those whose sound is extracted, which may hold a film.
 SOUND = frozenset({".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".au", ".w64", ".caf"})
-VIDEO = frozenset({".mp4", ".m4a", ".aac", ".avi", ".mkv", ".mov", ".webm", ".wma", ".flv"})
+VIDEO = frozenset({".mp4", ".m4a", ".aac", ".amr", ".3gp", ".avi", ".mkv", ".mov", ".webm", ".wma", ".flv"})
 
 # C1 control characters in a text are punctuation of cp1252 that was decoded as Latin-1.
 _CP1252 = {

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -42,17 +43,15 @@ def _encode(
     layout = {1: "mono", 2: "stereo", 6: "5.1"}[len(samples)]
     sink: Any = _Pipe() if piped else io.BytesIO()
     with av.open(sink, "w", format=container, container_options=options) as out:
-        if film:
-            pictures = out.add_stream("mpeg4", rate=5)
-            pictures.width = pictures.height = 16
-            pictures.pix_fmt = "yuv420p"
-            for place in range(round(film * 5)):
-                frame = av.VideoFrame(16, 16, "yuv420p")
-                frame.pts = place
-                out.mux(pictures.encode(frame))
+        pictures = out.add_stream("mpeg4", rate=5, width=16, height=16, pix_fmt="yuv420p") if film else None
+        sound = out.add_stream(codec, rate=rate, layout=layout) if samples.size else None
+        for place in range(round(film * 5)):
+            picture = av.VideoFrame(16, 16, "yuv420p")
+            picture.pts, picture.time_base = place, Fraction(1, 5)
+            out.mux(pictures.encode(picture))
+        if pictures:
             out.mux(pictures.encode(None))
-        if samples.size:
-            sound = out.add_stream(codec, rate=rate, layout=layout)
+        if sound:
             resampler = av.AudioResampler(sound.codec_context.codec.audio_formats[0].name, layout, rate)
             frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout=layout)
             frame.sample_rate, frame.pts = rate, 0

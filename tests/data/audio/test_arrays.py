@@ -43,7 +43,10 @@ def test_floats_of_any_width_are_read() -> None:
 @pytest.mark.parametrize(
     ("samples", "text"),
     [
-        (np.array([3, -5, 100], dtype=np.int64), "have type int64 and peak 100, which may be of 8 or of 16 bits"),
+        (
+            np.array([3, -5, 100], dtype=np.int64),
+            "have type int64 and peak 100, which may be of 8 or of 16 bits",
+        ),
         (np.array([1 << 40, 0]), "have type int64 and peak 1099511627776; accepted"),
         (np.zeros(9, dtype=np.uint16), "have type uint16; accepted: floats in"),
         (np.zeros(9, dtype=bool), "have type bool; accepted"),

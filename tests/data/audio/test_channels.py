@@ -73,7 +73,9 @@ def test_silence_in_all_channels_is_silence() -> None:
 
 def test_blocks_weigh_channels_as_the_whole_file(encode: Any, caplog: pytest.LogCaptureFixture) -> None:
     """A person who pauses for a block is no silent channel, and one who never speaks is one in each block."""
-    turns = np.stack([np.where(np.arange(2 * RATE) < RATE, LEFT, 0), np.where(np.arange(2 * RATE) < RATE, 0, RIGHT)])
+    turns = np.stack(
+        [np.where(np.arange(2 * RATE) < RATE, LEFT, 0), np.where(np.arange(2 * RATE) < RATE, 0, RIGHT)]
+    )
     quiet = np.stack([LEFT, 0 * LEFT])
     file = io.BytesIO()
     soundfile.write(file, turns.T, RATE, format="WAV", subtype="FLOAT")

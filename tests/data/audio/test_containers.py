@@ -32,7 +32,15 @@ def riff(size: int, *, riff_size: int | None = None, before: bytes = b"", order:
 def rf64(size: int, magic: bytes = b"RF64") -> bytes:
     form = struct.pack("<HHIIHH", 1, 1, RATE, 2 * RATE, 2, 16)
     long = b"ds64" + struct.pack("<IQQQI", 28, size + 72, size, size // 2, 0)
-    return magic + b"\xff\xff\xff\xffWAVE" + long + b"fmt " + struct.pack("<I", 16) + form + b"data\xff\xff\xff\xff"
+    return (
+        magic
+        + b"\xff\xff\xff\xffWAVE"
+        + long
+        + b"fmt "
+        + struct.pack("<I", 16)
+        + form
+        + b"data\xff\xff\xff\xff"
+    )
 
 
 def w64(size: int) -> bytes:
@@ -155,7 +163,9 @@ def test_chunks_before_the_samples_and_odd_sizes_are_passed_over() -> None:
     before = b"JUNK" + struct.pack("<I", 5) + b"12345\0" + b"bext" + struct.pack("<I", 3) + b"abc\0"
     np.testing.assert_array_equal(Audio(None)(riff(len(RAW), before=before) + RAW), EXPECTED)
     odd = np.arange(256, dtype=np.uint8)[:255]
-    head = riff(255).replace(struct.pack("<HHIIHH", 1, 1, RATE, 2 * RATE, 2, 16), struct.pack("<HHIIHH", 1, 1, RATE, RATE, 1, 8))
+    head = riff(255).replace(
+        struct.pack("<HHIIHH", 1, 1, RATE, 2 * RATE, 2, 16), struct.pack("<HHIIHH", 1, 1, RATE, RATE, 1, 8)
+    )
     for pad in (b"", b"\0"):
         assert len(Audio(None)(head + odd.tobytes() + pad)) == 255
 
@@ -259,7 +269,9 @@ def test_sphere_is_read_and_checked() -> None:
 @pytest.mark.parametrize("flaw", [b"", b"fmt \x02\0\0\0ab", b"fmt \x10\0\0\0" + bytes(16)])
 def test_a_damaged_header_is_refused_in_a_line(flaw: bytes) -> None:
     for content in (b"RIFF\x24\0\0\0WAVE" + flaw, b"RIFF\x24\0\0\0WAVE" + flaw + b"data\4\0\0\0abcd"):
-        with pytest.raises(AudioError, match="(?:holds no audio that can be read|has|cannot be decoded).*; accepted"):
+        with pytest.raises(
+            AudioError, match="(?:holds no audio that can be read|has|cannot be decoded).*; accepted"
+        ):
             Audio()(content)
 
 
@@ -281,7 +293,9 @@ def test_mp3_is_held_to_its_frame_count_and_to_nothing_else(encode: Any) -> None
     tone = 0.4 * np.sin(np.arange(32_000) / 5)
     counted, bare = mp3(encode, tone), mp3(encode, tone, write_xing="0")
     assert Audio.duration(counted) == pytest.approx(2, abs=0.001)
-    with pytest.raises(AudioError, match=r"is cut off: its header states 2\.\d\d s, 1\.\d\d s are there") as error:
+    with pytest.raises(
+        AudioError, match=r"is cut off: its header states 2\.\d\d s, 1\.\d\d s are there"
+    ) as error:
         Audio()(counted[: len(counted) * 3 // 4])
     assert error.value.code == "audio-truncated"
     place = counted.find(b"Info")
