@@ -303,7 +303,7 @@ class _Archive:
 def _copied(member: IO[bytes], size: int, reference: str) -> BinaryIO:
     if size <= _IN_MEMORY:
         return _InMemory(member.read(), reference)
-    file = _OnDisk(tempfile.TemporaryFile(prefix="mmsr-member-", buffering=0))  # type: ignore[arg-type]
+    file = _OnDisk(tempfile.TemporaryFile(prefix="mmsr-member-", buffering=0))
     file.name = reference
     try:
         shutil.copyfileobj(member, file, 2**20)

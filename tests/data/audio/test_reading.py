@@ -37,8 +37,8 @@ def test_whatever_is_raised_for_a_file_is_its_error(tmp_path: Path):
     assert one == 1
     assert isinstance(deep, AudioError) and "deep: cannot be decoded (RecursionError: " in str(deep)
     assert isinstance(large, AudioError) and str(large) == (
-        "large: cannot be decoded (ValueError: array is too big; `arr.size * dtype.itemsize` is larger than the"
-        " maximum); accepted: a whole audio file"
+        "large: cannot be decoded (ValueError: array is too big; `arr.size * dtype.itemsize` is larger than"
+        " the maximum); accepted: a whole audio file"
     )
     (zipped,) = read_each([f"zip://a.wav::{tmp_path}/none.zip"], Audio())
     assert isinstance(zipped, AudioError) and "none.zip" in str(zipped) and "accepted: " in str(zipped)

@@ -92,7 +92,7 @@ CODES: dict[str, Code] = {
     "audio-nan": Code("error", "NaN or infinite samples", "export it again"),
     "audio-scale": Code("error", "samples far beyond full scale", "divide integers by their full scale"),
     "audio-integer-range": Code(
-        "warning", "integer samples of another range than their type's", "give their type, or floats in [-1, 1]"
+        "warning", "integer samples of another range than their type's", "give floats in [-1, 1]"
     ),
     "audio-silent": Code("error", "no sample above -60 dB of full scale", "record again, or leave out"),
     "audio-clipped": Code(

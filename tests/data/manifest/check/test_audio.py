@@ -168,8 +168,8 @@ def test_a_damaged_member_is_a_fault_of_its_row_and_the_next_is_read(tmp_path: P
     (tmp_path / "zip.csv").write_text("id,audio\na,zip://plain.wav::clips.zip\nb,plain.wav\n")
     (fault,) = [fault for fault in check_manifest(tmp_path / "zip.csv").issues if fault.row]
     assert str(fault) == (
-        f"zip.csv, row 2, column audio: 'zip://plain.wav::{tmp_path}/clips.zip' cannot be read (Bad CRC-32 for"
-        " file 'plain.wav'); accepted: a file that can be read"
+        f"zip.csv, row 2, column audio: 'zip://plain.wav::{tmp_path}/clips.zip' cannot be read (Bad CRC-32"
+        " for file 'plain.wav'); accepted: a file that can be read"
     )
     assert check_manifest(tmp_path / "zip.csv").seconds[1] == 1.0
 
