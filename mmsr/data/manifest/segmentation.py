@@ -92,14 +92,7 @@ def segment_manifest(
     issues = _AudioIssues(manifest)
     known = [*COLUMNS, *([DURATION] if DURATION in examined.rows.column_names else [])]
     others, more = _others(manifest, examined.numbers, {*COLUMNS, DURATION, *(columns or {}).values()})
-    spoken = [(number, row) for number, row in zip(examined.numbers, table, strict=True) if row["audio"]]
-    lengths = read_each([row["audio"] for _, row in spoken], seconds_of)
-    long = set()
-    for (number, row), length in zip(spoken, lengths, strict=True):
-        if isinstance(length, AudioError):
-            issues.add(number, length)
-        elif length > settings.max_seconds:
-            long.add(row["id"])
+    long = _long(table, examined.numbers, settings.max_seconds, issues)
     issues.check()
     for row in table:
         if (parts := re.fullmatch(r"(.*)-\d{4,}", row["id"], re.DOTALL)) and parts[1] in long:
@@ -145,6 +138,19 @@ def segment_manifest(
         speech_seconds=sum(part["end"] - part["start"] for part in places),
         silent=tuple(silent),
     )
+
+
+def _long(rows: list[dict[str, Any]], numbers: np.ndarray, most: float, issues: "_AudioIssues") -> set[str]:
+    """Ids of the rows whose audio lasts more than `most` seconds."""
+    spoken = [(number, row) for number, row in zip(numbers, rows, strict=True) if row["audio"]]
+    lengths = read_each([row["audio"] for _, row in spoken], seconds_of)
+    long = set()
+    for (number, row), length in zip(spoken, lengths, strict=True):
+        if isinstance(length, AudioError):
+            issues.add(number, length)
+        elif length > most:
+            long.add(row["id"])
+    return long
 
 
 def _others(
