@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
+import io
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +18,23 @@ from mmsr.files import check_output
 def log(line: str) -> None:
     """Print a line to stderr; stdout is for results."""
     print(line, file=sys.stderr, flush=True)
+
+
+def print_json(value: object) -> None:
+    """Print a value as JSON, in characters that stdout can write."""
+    utf_8 = codecs.lookup(sys.stdout.encoding or "ascii").name == "utf-8"
+    # half a character, of a file's name that is not UTF-8, is written as its escape, see `lenient`
+    print(json.dumps(value, ensure_ascii=not utf_8))
+
+
+def lenient() -> None:
+    r"""Let stdout and stderr write every text: what their encoding lacks becomes `\u1ebf`.
+
+    A name of a file may be in another encoding than the terminal, or in none.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def must_be_there(**paths: str | Path | None) -> None:

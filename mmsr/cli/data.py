@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from mmsr.cli.application import FLAT, KeepLabel, Pairs, SegmentFlags, Shares
-from mmsr.cli.console import check_page, log, must_be_there, progress_bar
+from mmsr.cli.console import check_page, log, must_be_there, print_json, progress_bar
 from mmsr.files import check_output
 
 
@@ -90,7 +90,7 @@ def check(
         strict=strict,
         progress=progress_bar(),
     )
-    print(dumps(as_json(checked), ensure_ascii=False) if json else summary(checked))
+    print_json(as_json(checked)) if json else print(summary(checked))
     if report is not None:
         write_page(checked, report)
         log(f"report: {report}")

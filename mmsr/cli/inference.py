@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
-from json import dumps
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from mmsr.cli.application import FLAT, Pairs, SegmentFlags
-from mmsr.cli.console import at_least_one, check_page, log, must_be_there, progress_bar
+from mmsr.cli.console import at_least_one, check_page, log, must_be_there, print_json, progress_bar
 from mmsr.files import check_output
 from mmsr.records import Prediction
+
+if TYPE_CHECKING:
+    from mmsr.data.audio.decoding import AudioError
+    from mmsr.data.manifest.issues import Issue
 
 
 def predict(
@@ -77,6 +81,7 @@ def predict(
     if abstain_below is not None and not 0 < abstain_below <= 1:
         raise ValueError(f"--abstain-below {abstain_below:g}; accepted: a probability, above 0, to 1")
     at_least_one(num_beams=num_beams, batch_size=batch_size)
+    from mmsr.data.audio.decoding import AudioError
     from mmsr.inference.loading import load_pipeline
     from mmsr.inference.predict import answer_utterances, find_recordings, predict_manifest
 
@@ -90,13 +95,24 @@ def predict(
     settings["abstain_below"] = abstain_below
     if manifest is not None:
         reading: dict[str, Any] = {"columns": columns, "label_map": label_map, "text_column": text_column}
-        predictions = predict_manifest(pipe, manifest, progress=progress_bar(), **settings, **reading)
+        issues: list[Issue] = []
+        predictions = predict_manifest(
+            pipe, manifest, on_issue=issues.append, progress=progress_bar(), **settings, **reading
+        )
         _write_predictions(predictions, out)
+        _end_with_unanswered(issues)
         return
     utterances = [{"audio": path, "text": text, "language": language} for path in recordings or (None,)]
     answers = answer_utterances(pipe, utterances, page=html, asr=asr, alternatives=alternatives, **settings)
+    unanswered: list[AudioError] = []
     for utterance, answer in zip(utterances, answers, strict=True):
-        _print_answer(answer, utterance["audio"], named=len(utterances) > 1, json=json)
+        if not isinstance(answer, AudioError):
+            _print_answer(answer, utterance["audio"], named=len(utterances) > 1, json=json)
+        elif len(utterances) == 1:
+            raise answer
+        else:
+            unanswered.append(answer)
+    _end_with_unanswered(unanswered)
     if html is not None:
         log(f"page: {html}")
 
@@ -164,7 +180,7 @@ def transcribe(
     if rates is None:
         log("no row has a human transcript (column text): no error rates")
     else:
-        print(dumps(rates, ensure_ascii=False) if json else markdown_table(rates))
+        print_json(rates) if json else print(markdown_table(rates))
 
 
 def timeline(
@@ -216,7 +232,8 @@ def timeline(
     """
     for flag, path in (("audio", audio), ("turns", turns), ("transcript", transcript)):
         if path is not None and "://" not in path and not os.path.isfile(path):
-            raise ValueError(f"--{flag} {path}: no such file")
+            reason = "is no file" if os.path.lexists(path) else "no such file"
+            raise ValueError(f"--{flag} {path}: {reason}")
     if asr is not None and transcript is not None:
         raise ValueError("give --asr or --transcript, or neither: both tell the words")
     if language is not None and asr is None and transcript is None:
@@ -248,7 +265,7 @@ def timeline(
     )
     if not made.segments:
         log(f"no speech found in the {made.seconds:.1f} s of {audio}: the timeline is empty")
-    print(dumps(made.summary(), ensure_ascii=False) if json else as_text(made.summary()))
+    print_json(made.summary()) if json else print(as_text(made.summary()))
     log(f"timeline: {', '.join(map(str, written))}")
 
 
@@ -368,14 +385,23 @@ def _write_predictions(predictions: Sequence[Prediction], out: str | None) -> No
         log(f"{len(predictions)} predictions -> {out}")
 
 
+def _end_with_unanswered(problems: Sequence[Issue | AudioError]) -> None:
+    """Tell which inputs have no answer, and exit with 1 if there are any."""
+    for problem in problems:
+        log(f"left without an answer: {problem}")
+    if problems:
+        sys.exit(1)
+
+
 def _print_answer(answer: dict[str, Any], audio: str | None, *, named: bool, json: bool) -> None:
     """Print an answer and notes on its recording; `named` adds the recording's path."""
+    from mmsr.data.storage import shown
     from mmsr.inference.predict import recording_notes
 
     if json:
-        print(dumps({"audio": audio} | answer if named else answer, ensure_ascii=False))
+        print_json({"audio": audio} | answer if named else answer)
     else:
-        print(f"{audio}\n{format_answer(answer)}" if named else format_answer(answer))
+        print(f"{shown(audio or '')}\n{format_answer(answer)}" if named else format_answer(answer))
     for note in () if audio is None else recording_notes(audio):
         log(note)
 

@@ -16,7 +16,7 @@ from cyclopts import App, CycloptsError, Group
 
 from mmsr.cli import data, evaluation, experiments, inference, setup
 from mmsr.cli.application import application, explain, modern
-from mmsr.cli.console import log
+from mmsr.cli.console import lenient, log
 
 ANSWER, TRAIN, EVALUATE, DATA, INSTALLATION, OPTIONS = map(
     Group.create_ordered, ("Answer", "Train", "Evaluate", "Data", "Installation", "Options")
@@ -70,6 +70,7 @@ CLOSED_PIPE = 128 + signal.SIGPIPE  # the exit code of a program that the signal
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the command `mmsr`."""
     words = list(sys.argv[1:] if argv is None else argv)
+    lenient()
     try:
         application(modern(words))
     except KeyboardInterrupt:

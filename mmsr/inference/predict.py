@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from mmsr.data.audio.decoding import Audio, AudioError
+from mmsr.data.audio.reading import read_each
 from mmsr.data.corpora.source import SOUND, VIDEO
+from mmsr.data.storage import missing, shown
 from mmsr.inference.loading import predictor
 
 if TYPE_CHECKING:
+    import datasets  # slow to import
+
+    from mmsr.data.manifest.issues import Issue
     from mmsr.inference.pipeline import SentimentReasoningPipeline
     from mmsr.records import Prediction, Progress
 
@@ -21,20 +29,31 @@ _SHORTEST, _LONGEST = 0.1, 300.0  # seconds of audio for one answer
 def find_recordings(inputs: Sequence[str | os.PathLike[str]]) -> list[str]:
     """Audio files in their order, and those in and below folders by name.
 
+    Hidden files below folders are left out: archives made on a Mac hold a `._name` for each file.
+
     Raises:
         ValueError: There is no such file, or a folder has no recordings.
     """
     found: list[str] = []
     for path in map(Path, inputs):
         if path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in SOUND | VIDEO)
+            inside = sorted(
+                file
+                for file in path.rglob("*")
+                if file.suffix.lower() in SOUND | VIDEO
+                and not any(part.startswith(".") for part in file.relative_to(path).parts)
+                and not file.is_dir()
+            )
             if not inside:
-                raise ValueError(f"{path}: no recordings here; accepted: {', '.join(sorted(SOUND))} ...")
+                raise ValueError(
+                    f"{shown(path)}: no recordings here; accepted: {', '.join(sorted(SOUND))} ..."
+                )
             found += map(str, inside)
-        elif path.is_file():
+        elif os.path.lexists(path):  # whether it can be read is told beside the answers
             found.append(str(path))
         else:
-            raise ValueError(f"{path}: no such file; accepted: audio files, folders of them, or a manifest")
+            accepted = "accepted: audio files, folders of them, or a manifest"
+            raise ValueError(f"{shown(path)}: no such file; {accepted}")
     return found
 
 
@@ -45,26 +64,47 @@ def answer_utterances(
     page: str | os.PathLike[str] | None = None,
     batch_size: int = 32,
     **options: Any,
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[dict[str, Any] | AudioError]:
     """Answer utterances in their order, a batch at a time.
 
     Args:
         pipe: The pipeline.
-        utterances: Each with `audio`, `text`, or both, and perhaps `language`.
+        utterances: Each with `audio` (a path), `text`, or both, and perhaps `language`.
         page: HTML file to write, which shows the answer to one utterance.
         batch_size: Utterances at a time.
         **options: The pipeline's, such as `num_beams` or `alternatives`.
+
+    Yields:
+        The answer of each utterance, or the error with which its audio could not be read.
     """
     if page is not None:
         from mmsr.model.fusion import attention_map
 
         options["attention"] = bool(attention_map(pipe.model.config.fusion))
-    for answer in pipe(iter([dict(utterance) for utterance in utterances]), batch_size=batch_size, **options):
-        if page is not None:
-            from mmsr.files import write_file
+    for start in range(0, len(utterances), batch_size):
+        batch = [dict(utterance) for utterance in utterances[start : start + batch_size]]
+        heard = [(utterance, utterance["audio"]) for utterance in batch if utterance.get("audio") is not None]
+        failed: dict[int, AudioError] = {}
+        for (utterance, _), samples in zip(heard, read_each([path for _, path in heard], _load), strict=True):
+            if isinstance(samples, AudioError):
+                failed[id(utterance)] = samples
+            else:
+                utterance["audio"] = samples
+        answers = pipe(
+            iter([utterance for utterance in batch if id(utterance) not in failed]),
+            batch_size=batch_size,
+            **options,
+        )
+        for utterance in batch:
+            if id(utterance) in failed:
+                yield failed[id(utterance)]
+                continue
+            answer = next(answers)
+            if page is not None:
+                from mmsr.files import write_file
 
-            write_file(page, answer.page().encode())
-        yield {name: value for name, value in answer.items() if name != "attention"}
+                write_file(page, answer.page().encode())
+            yield {name: value for name, value in answer.items() if name != "attention"}
 
 
 def predict_manifest(
@@ -76,10 +116,13 @@ def predict_manifest(
     text_column: str = "text",
     abstain_below: float | None = None,
     batch_size: int = 32,
+    on_issue: Callable[[Issue], None] | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> list[Prediction]:
     """Answer every row of a manifest.
+
+    All audio is decoded before the first row is answered.
 
     Args:
         pipe: The pipeline.
@@ -89,17 +132,21 @@ def predict_manifest(
         text_column: The transcript to use, `text` or `asr_text`.
         abstain_below: Set `abstained` for answers below this probability.
         batch_size: Rows at a time.
+        on_issue: Called for each row whose audio cannot be read, which has no prediction then. By default
+            such rows are an error.
         progress: Called with the task, the number of answered rows and of all rows.
         **options: The pipeline's, such as `num_beams` or `forced_label`.
 
     Raises:
-        ValueError: The manifest has errors, or a row has no input.
+        ValueError: The manifest has errors, a row has no input, or no audio can be read.
     """
-    from mmsr.data.manifest.manifest import load_manifest, utterances
+    from mmsr.data.manifest.manifest import utterances
     from mmsr.evaluation.run import predict_rows
 
     labels = pipe.model.config.labels
-    table = load_manifest(manifest, labels=labels, columns=columns, label_map=label_map)
+    table = _readable_rows(
+        manifest, labels, on_issue, progress=progress, columns=columns, label_map=label_map
+    )
     predict = predictor(pipe, batch_size=batch_size, **options)
     predictions = predict_rows(predict, utterances(table), text_column=text_column, progress=progress)
     if abstain_below is None:
@@ -109,18 +156,62 @@ def predict_manifest(
     ]
 
 
+def _readable_rows(
+    manifest: str | os.PathLike[str],
+    labels: Sequence[str],
+    on_issue: Callable[[Issue], None] | None,
+    *,
+    progress: Progress | None,
+    **reading: Any,
+) -> datasets.Dataset:
+    """The rows of a manifest whose audio can be decoded; issues of the others are told."""
+    from mmsr.data.manifest.check.audio import audio_issues
+    from mmsr.data.manifest.issues import ManifestError
+    from mmsr.data.manifest.manifest import examine_manifest
+
+    examined = examine_manifest(manifest, labels=labels, **reading)
+    issues = list(examined.issues)
+    if any(issue.code != "audio-missing" for issue in issues):
+        raise ManifestError(issues)
+    lost = {issue.row for issue in issues}
+    kept = [place for place, number in enumerate(examined.numbers.tolist()) if number not in lost]
+    rows, numbers = examined.rows.select(kept), examined.numbers[kept]
+    found = audio_issues(rows, os.path.basename(manifest), numbers, progress=progress)
+    lost = {issue.row for issue in found}
+    issues = sorted([*issues, *found], key=lambda issue: issue.row or 0)
+    rows = rows.select([place for place, number in enumerate(numbers.tolist()) if number not in lost])
+    if issues and (on_issue is None or not len(rows)):
+        raise ManifestError(issues)
+    for issue in issues:
+        on_issue(issue)
+    return rows
+
+
+def _load(path: str) -> np.ndarray:
+    """A recording's samples `[s]`.
+
+    Raises:
+        AudioError: They cannot be read.
+    """
+    if reason := missing(path):  # a pipe would never answer
+        raise AudioError(f"{shown(path)}: {reason}; accepted: an audio file", code="audio-missing")
+    return Audio().decode(path).samples
+
+
 def recording_notes(audio: str | os.PathLike[str]) -> Iterator[str]:
-    """Reasons to doubt an answer to a recording: it is silent, very short or very long."""
-    from mmsr.data.audio.decoding import Audio
+    """Reasons to doubt an answer to a recording: it is silent, very short or very long, or oddly stored."""
     from mmsr.data.manifest.check.audio import sample_issues
 
-    seconds = Audio.duration(audio)
+    name, seconds = shown(audio), Audio.duration(audio)
     if seconds < _SHORTEST:
-        yield f"{audio} lasts {seconds * 1000:.0f} ms: too short for speech, so the answer says nothing of it"
+        yield f"{name} lasts {seconds * 1000:.0f} ms: too short for speech, so the answer says nothing of it"
     elif seconds > _LONGEST:
         yield (
-            f"{audio} lasts {seconds / 60:.0f} minutes and gets one answer for all of it; "
+            f"{name} lasts {seconds / 60:.0f} minutes and gets one answer for all of it; "
             "mmsr timeline answers for each segment of speech"
         )
-    elif any(code == "audio-silent" for code, _ in sample_issues(Audio()(audio))):
-        yield f"{audio} is silent: the answer says nothing of it"
+    else:
+        decoded = Audio().decode(audio)
+        yield from (f"{name}: {note.message}" for note in decoded.notes)
+        if any(code == "audio-silent" for code, _ in sample_issues(decoded.samples)):
+            yield f"{name} is silent: the answer says nothing of it"

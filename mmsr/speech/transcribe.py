@@ -17,12 +17,12 @@ import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from mmsr.data.audio.decoding import Audio, AudioError
+from mmsr.data.audio.reading import read_each
 from mmsr.data.manifest.manifest import Issue, ManifestError, examine_manifest
 from mmsr.data.manifest.tables import ENDINGS, check_table, check_table_output, read_table, write_table
 from mmsr.evaluation.error_rates import word_error_rate
@@ -119,7 +119,12 @@ def transcribe_manifest(
     if issues and not keep_going:
         raise ManifestError(issues)
 
-    transcripts, transcribed = _transcribe(usable, transcriber, out, progress)
+    transcripts, transcribed, lost = _transcribe(usable, transcriber, out, progress)
+    if lost:  # files that changed or went since they were checked; the journal has the others
+        issues += tuple(Issue(source.name, number, "audio", str(error)) for number, error in lost.items())
+        if not keep_going:
+            raise ManifestError(issues)
+        usable = [row for row in usable if row["number"] not in lost]
     words: dict[int, str | None] = {issue.row: None for issue in issues if issue.row is not None}
     words |= {number: transcript.text for number, transcript in transcripts.items()}
     if transcriber.timestamps != "none":
@@ -182,36 +187,32 @@ def _check_audio(
     """Decode every row; return the usable rows, with `seconds` and `digest`, and the issues."""
     audio = Audio()
 
-    def examine(row: dict[str, Any]) -> Issue | None:
-        try:
-            samples = audio(row["audio"])
-        except AudioError as error:
-            return Issue(source.name, row["number"], "audio", str(error))
-        row["seconds"] = len(samples) / RATE
-        row["digest"] = hashlib.sha256(samples.data).hexdigest()
-        if row["seconds"] > transcriber.longest:
+    def examine(reference: str) -> tuple[float, str]:
+        samples = audio(reference)
+        seconds = len(samples) / RATE
+        if seconds > transcriber.longest:
             most = f"at most {transcriber.longest:g} s by {transcriber.name}"
-            problem = f"lasts {row['seconds']:.1f} s; accepted: {most}"
-            return Issue(source.name, row["number"], "audio", problem)
-        return None
+            raise AudioError(f"lasts {seconds:.1f} s; accepted: {most}", code="audio-long")
+        return seconds, hashlib.sha256(samples.data).hexdigest()
 
-    issues = []
-    with ThreadPoolExecutor() as pool:
-        for done, issue in enumerate(pool.map(examine, rows), start=1):
-            if issue is not None:
-                issues.append(issue)
-            if progress:
-                progress("checking audio", done, len(rows))
-    unusable = {issue.row for issue in issues}
-    return [row for row in rows if row["number"] not in unusable], issues
+    usable, issues = [], []
+    found = read_each([row["audio"] for row in rows], examine, progress=progress)
+    for row, measured in zip(rows, found, strict=True):
+        if isinstance(measured, AudioError):
+            issues.append(Issue(source.name, row["number"], "audio", str(measured)))
+        else:
+            row["seconds"], row["digest"] = measured
+            usable.append(row)
+    return usable, issues
 
 
 def _transcribe(
     rows: Sequence[Mapping[str, Any]], transcriber: Transcriber, out: Path, progress: Progress | None
-) -> tuple[dict[int, Transcript], int]:
-    """Transcribe the rows that the journal lacks; return all transcripts by row, and how many are new.
+) -> tuple[dict[int, Transcript], int, dict[int, AudioError]]:
+    """Transcribe the rows that the journal lacks. The journals of copies in other formats are read too.
 
-    The journals of copies in other formats are read too.
+    Returns:
+        The transcripts by row, how many of them are new, and errors of rows whose audio cannot be read now.
     """
     fingerprint = transcriber.fingerprint
     keys = {
@@ -231,17 +232,25 @@ def _transcribe(
     with Journal(journals[0], read, others=[path for path in journals if path != journals[0]]) as journal:
         new = {key: row for row in rows if (key := keys[row["number"]]) not in known}
         queue = sorted(new.items(), key=lambda item: item[1]["seconds"])
-        audio = Audio()
+        audio, lost = Audio(), {}
         for done in range(0, len(queue), transcriber.batch_size):
-            batch = dict(queue[done : done + transcriber.batch_size])
-            samples = [audio(row["audio"]) for row in batch.values()]
-            answers = transcriber.transcribe(samples, languages=[row["code"] for row in batch.values()])
-            transcripts = dict(zip(batch, answers, strict=True))
-            journal.add(*({"key": key, **asdict(transcript)} for key, transcript in transcripts.items()))
-            known |= transcripts
+            batch = queue[done : done + transcriber.batch_size]
+            heard = {}
+            for key, row in batch:
+                try:
+                    heard[key] = audio(row["audio"]), row["code"]
+                except AudioError as error:
+                    lost[key] = error
+            if heard:
+                samples, languages = zip(*heard.values(), strict=True)
+                answers = transcriber.transcribe(samples, languages=languages)
+                transcripts = dict(zip(heard, answers, strict=True))
+                journal.add(*({"key": key, **asdict(transcript)} for key, transcript in transcripts.items()))
+                known |= transcripts
             if progress:
                 progress("transcribing", done + len(batch), len(queue))
-    return {number: known[key] for number, key in keys.items()}, len(queue)
+    found = {number: known[key] for number, key in keys.items() if key not in lost}
+    return found, len(queue) - len(lost), {n: lost[key] for n, key in keys.items() if key in lost}
 
 
 def _write_chunks(

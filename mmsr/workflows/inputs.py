@@ -13,6 +13,8 @@ import datasets
 import yaml
 
 from mmsr.data.loading.splits import Split, has_splits, select_rows
+from mmsr.data.manifest.check.audio import audio_issues
+from mmsr.data.manifest.issues import ManifestError
 from mmsr.data.manifest.manifest import fingerprint, load_manifest, utterances
 from mmsr.evaluation.provenance import Provenance
 from mmsr.inference.loading import load_pipeline
@@ -33,6 +35,7 @@ class Inputs:
         pipe: The pipeline of the checkpoint.
         table: All rows of the manifest.
         splits: The rows of `train`, `dev` and `test`.
+        data_fingerprint: Of all rows (see `fingerprint`).
         started: When loading began, by `time.perf_counter`.
     """
 
@@ -41,14 +44,18 @@ class Inputs:
     pipe: SentimentReasoningPipeline
     table: datasets.Dataset
     splits: Mapping[Split, datasets.Dataset]
+    data_fingerprint: str
     started: float
 
     @classmethod
     def open(cls, model: str | Path, rows: Rows, *, required: Sequence[Split] = ("test",)) -> Inputs:
-        """Load a checkpoint, and read and check the manifest with its labels.
+        """Load a checkpoint, and read and check the manifest with its labels and its audio.
+
+        The audio of the required splits is decoded to its end: a file that is damaged would otherwise end a
+        workflow after hours.
 
         Raises:
-            ValueError: The checkpoint or the manifest cannot be read, or a required split has no rows.
+            ValueError: The checkpoint, the manifest or audio cannot be read, or a required split has no rows.
         """
         started = time.perf_counter()
         pipe = load_pipeline(model)
@@ -65,7 +72,20 @@ class Inputs:
             required=required,
             source=rows.manifest,
         )
-        return cls(model=str(model), rows=rows, pipe=pipe, table=table, splits=splits, started=started)
+        issues = [
+            issue for split in required for issue in audio_issues(splits[split], Path(rows.manifest).name)
+        ]
+        if issues:
+            raise ManifestError(issues)
+        return cls(
+            model=str(model),
+            rows=rows,
+            pipe=pipe,
+            table=table,
+            splits=splits,
+            data_fingerprint=fingerprint(table),
+            started=started,
+        )
 
     @property
     def labels(self) -> list[str]:
@@ -85,7 +105,7 @@ class Inputs:
     def provenance(self, *, seed: int) -> Provenance:
         """Provenance of metrics of these rows, with the seconds since loading began."""
         return Provenance(
-            seed=seed, data_fingerprint=fingerprint(self.table), seconds=time.perf_counter() - self.started
+            seed=seed, data_fingerprint=self.data_fingerprint, seconds=time.perf_counter() - self.started
         )
 
 

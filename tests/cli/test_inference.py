@@ -250,3 +250,30 @@ def test_bad_manifests_name_file_row_column_and_value(
     assert exit_.value.code == 1  # the manifest could be read; 2 is for what cannot
     out = capsys.readouterr().out
     assert all(part in out for part in expected), out
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names that are bytes")
+def test_predict_answers_the_others_and_names_what_it_cannot_read(tmp_path, capsys):
+    folder = tmp_path / "sounds"
+    folder.mkdir()
+    names = ["a.wav", os.fsdecode(b"b-caf\xe9.wav"), "c.wav", "d.wav"]
+    for place, name in enumerate(names):
+        soundfile.write(tmp_path / "one.wav", np.random.default_rng(place).normal(0, 0.1, 16000), 16000)
+        (tmp_path / "one.wav").rename(folder / name)
+    (folder / "c.wav").write_text("no sound")
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", str(folder), "--json"])
+    assert stop.value.code == 1
+    told = capsys.readouterr()
+    answered = [json.loads(line)["audio"] for line in told.out.splitlines()]
+    assert answered == [str(folder / name) for name in names if name != "c.wav"]
+    (line,) = [line for line in told.err.splitlines() if "left without an answer" in line]
+    assert f"{folder}/c.wav: holds no audio" in line
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", str(folder / "c.wav")])
+    assert stop.value.code == 2  # alone, it is bad input
+    (tmp_path / "m.csv").write_text("id,audio\nx,sounds/c.wav\ny,sounds/a.wav\n")
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", str(tmp_path / "m.csv"), "--out", str(tmp_path / "p.jsonl")])
+    assert stop.value.code == 1 and "m.csv, row 2, column audio: " in capsys.readouterr().err
+    assert [json.loads(line)["id"] for line in (tmp_path / "p.jsonl").read_text().splitlines()] == ["y"]

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from dataclasses import replace
 
 import numpy as np
@@ -342,3 +343,33 @@ def test_a_language_that_the_model_lacks_names_the_row(whisper, folder, tmp_path
         transcribe_manifest(tmp_path / "m.csv", transcriber, tmp_path / "a.csv")
     done = transcribe_manifest(tmp_path / "m.csv", transcriber, tmp_path / "a.csv", language="detect")
     assert {row["language"] for row in done.rows} <= {"en", "vi"}
+
+
+def test_rows_whose_audio_cannot_be_read_are_left_and_the_others_are_heard(
+    folder, ctc, tmp_path, capsys, monkeypatch
+):
+    for place in range(3):
+        (tmp_path / f"{place}.wav").write_bytes((folder / "audio" / f"{place}.wav").read_bytes())
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        archive.write(tmp_path / "0.wav", "a.wav")
+    content = bytearray((tmp_path / "all.zip").read_bytes())
+    content[3000:3010] = bytes(255 - byte for byte in content[3000:3010])
+    (tmp_path / "all.zip").write_bytes(content)
+    lines = ["id,audio", "a,0.wav", "b,zip://a.wav::all.zip", "c,1.wav", "d,2.wav"]
+    (tmp_path / "m.csv").write_text("\n".join(lines) + "\n")
+    with pytest.raises(ManifestError, match=r"^m\.csv, row 3, column audio: .*Bad CRC-32.*$"):
+        transcribe_manifest(tmp_path / "m.csv", Transcriber(ctc), tmp_path / "heard.csv")
+    heard = Transcriber.transcribe
+
+    def losing(self, samples, **options):  # as a disk that is taken away while the first batch is heard
+        (tmp_path / "2.wav").unlink(missing_ok=True)
+        return heard(self, samples, **options)
+
+    monkeypatch.setattr(Transcriber, "transcribe", losing)
+    arguments = (tmp_path / "m.csv", Transcriber(ctc, batch_size=1), tmp_path / "heard.csv")
+    done = transcribe_manifest(*arguments, keep_going=True)
+    assert [issue.row for issue in done.issues] == [3, 5] and done.transcribed == 2
+    assert "does not exist" in str(done.issues[1])
+    rows = read_table(tmp_path / "heard.csv").rows
+    assert [bool(row["asr_text"]) for row in rows] == [True, False, True, False]
+    assert len((tmp_path / "heard.csv.journal.jsonl").read_text().splitlines()) == 2

@@ -5,8 +5,11 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
+from mmsr.data.manifest.issues import ManifestError
 from mmsr.records import Utterance
 from mmsr.workflows.inputs import Inputs, checkpoint_name, corpus_beside, spread, training_seed
 from mmsr.workflows.settings import Rows
@@ -59,3 +62,17 @@ def test_rows_to_show_are_of_each_kind_english_first() -> None:
     assert [row.id for row in spread(rows, 9)] == ["3", "1", "0", "4", "2"]
     assert [row.id for row in spread(rows, 2)] == ["3", "1"]
     assert spread([replace(rows[0], text=None)], 9) == []
+
+
+def test_audio_that_is_damaged_anywhere_is_told_before_anything_is_answered(tmp_path: Path) -> None:
+    for name, seconds in (("a", 20.0), ("b", 1.0), ("c", 1.0)):
+        samples = np.random.default_rng(0).normal(0, 0.1, round(16000 * seconds))
+        soundfile.write(tmp_path / f"{name}.flac", samples, 16000)
+    whole = (tmp_path / "a.flac").read_bytes()
+    (tmp_path / "a.flac").write_bytes(whole[: len(whole) // 2] + bytes(len(whole) - len(whole) // 2))
+    lines = ["id,audio,split", "x,a.flac,test", "y,b.flac,test", "z,c.flac,train"]
+    (tmp_path / "m.csv").write_text("\n".join(lines) + "\n")
+    with pytest.raises(ManifestError, match=r"^m\.csv, column audio: row with id 'x': .*a\.flac: .*$"):
+        Inputs.open("demo", Rows(tmp_path / "m.csv"))
+    (tmp_path / "a.flac").write_bytes(whole)
+    assert len(Inputs.open("demo", Rows(tmp_path / "m.csv")).splits["test"]) == 2

@@ -29,7 +29,7 @@ from mmsr.data.audio.containers import read_headers
 from mmsr.data.audio.errors import AudioError, AudioNote
 from mmsr.data.audio.flac import ends_within_frame
 from mmsr.data.audio.headers import Header, Part
-from mmsr.data.storage import is_url, read_bytes
+from mmsr.data.storage import StorageError, is_url, read_bytes, shown
 
 __all__ = ["Audio", "AudioError", "AudioNote", "AudioSource", "Decoded"]
 
@@ -120,7 +120,9 @@ class Audio:
             own = self.sampling_rate or rate
             return Decoded(self._clip(mono, name), own, tuple(notes))
 
-    def blocks(self, source: AudioSource, *, seconds: float = 30.0) -> Iterator[np.ndarray]:
+    def blocks(
+        self, source: AudioSource, *, seconds: float = 30.0, tell: packets.Tell | None = None
+    ) -> Iterator[np.ndarray]:
         """Decode a source block by block, in memory that does not grow with its length.
 
         A source of several channels is decoded twice: all of it decides which channels are averaged.
@@ -128,6 +130,7 @@ class Audio:
         Args:
             source: As in a call.
             seconds: Length of a decoded block.
+            tell: Called with what is told of the source; by default it is logged.
 
         Yields:
             `[s]` float32 in [-1, 1] at `sampling_rate`, block after block.
@@ -141,7 +144,7 @@ class Audio:
         name = _name(source)
         with _named(name), _open(source) as opened:
             limit = max(_VALUES_IN_BLOCKS, _VALUES_A_BYTE_IN_BLOCKS * opened.size)
-            stream = _Stream(opened, seconds, limit, lambda note: _log(name, note))
+            stream = _Stream(opened, seconds, limit, tell or (lambda note: _log(name, note)))
             count = 0
             for _, mono in _resampled(stream.mono(), self.sampling_rate):
                 count += len(mono)
@@ -243,8 +246,7 @@ def _name(source: AudioSource) -> str:
     if isinstance(source, bytes):
         return f"{len(source)} bytes of audio"
     if isinstance(source, (str, os.PathLike)):
-        # a name that is not UTF-8 cannot be printed or written to a report
-        return os.fspath(source).encode(errors="backslashreplace").decode()
+        return shown(source)
     if hasattr(source, "read"):
         return str(getattr(source, "name", "audio file object"))
     raise AudioError(
@@ -278,16 +280,15 @@ def _open(source: str | os.PathLike[str] | bytes | BinaryIO) -> Iterator[_Opened
     if isinstance(source, str) and is_url(source):
         try:
             source = read_bytes(source)
-        except (OSError, ValueError, ImportError, KeyError) as error:
+        except StorageError as error:
             accepted = "a URL that can be reached, of a kind that fsspec knows"
-            raise AudioError(
-                f"cannot be read ({error}); accepted: {accepted}", code="audio-missing"
-            ) from error
+            raise AudioError(f"{error.reason}; accepted: {accepted}", code="audio-missing") from error
     path, start = None, 0
     if isinstance(source, (str, os.PathLike)):
         path = os.fspath(source)
         if not os.path.isfile(path):
-            state = "is a folder" if os.path.isdir(path) else "does not exist"
+            special = "is no file" if os.path.exists(path) else "does not exist"  # a pipe, a device
+            state = "is a folder" if os.path.isdir(path) else special
             raise AudioError(f"{state}; accepted: a path to an audio file", code="audio-missing")
         try:
             file: BinaryIO = open(path, "rb")

@@ -9,6 +9,7 @@ metrics. Every row of the source is in the manifest, or in `left_out.csv` with a
 """
 
 import dataclasses
+import errno
 import hashlib
 import io
 import itertools
@@ -39,6 +40,7 @@ from mmsr.data.corpora.source import (
 )
 from mmsr.data.manifest.manifest import COLUMNS, ManifestError, examine_manifest
 from mmsr.data.manifest.tables import Table, write_table
+from mmsr.data.storage import shown
 from mmsr.files import atomic_write, check_output
 from mmsr.records import Progress
 
@@ -141,15 +143,16 @@ def _rows(source: Source, files: "_AudioFiles", progress: Progress | None) -> It
     with ThreadPoolExecutor() as pool:
         while part := list(itertools.islice(kept, _AT_ONCE)):
             for utterance, (audio, seconds, error) in zip(part, pool.map(files.place, part), strict=True):
+                where = shown(utterance.where)
                 if error is not None and source.corpus.text_alone and utterance.text:
-                    source.left_out.append(LeftOut("audio", utterance.where, error))
+                    source.left_out.append(LeftOut("audio", where, error))
                 elif error is not None:
-                    source.issue(utterance.where, error, column="audio")
+                    source.issue(where, error, column="audio")
                 values = {column: getattr(utterance, column) for column in COLUMNS} | {"audio": audio}
                 values |= {"duration": seconds if seconds is None else f"{seconds:.3f}"} | dict(
                     utterance.more
                 )
-                yield {column: "" if value is None else str(value) for column, value in values.items()}
+                yield {column: "" if value is None else shown(str(value)) for column, value in values.items()}
             done += len(part)
             if progress:
                 progress(source.corpus.name, done, max(done, source.read.total()))
@@ -218,6 +221,10 @@ class _AudioFiles:
                 return None, None, f"{path}: has length zero; accepted: at least one sample"
         except AudioError as error:
             return None, None, str(error)
+        except (OSError, RuntimeError) as error:  # of reading and of libsndfile; a disk that is full ends all
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+                raise
+            return None, None, f"{shown(utterance.where)}: cannot be read ({shown(str(error))})"
         try:
             name = os.path.relpath(path, self.folder)
         except ValueError:  # on another drive
@@ -242,7 +249,7 @@ class _AudioFiles:
             path = self._new(utterance, ".flac")
             soundfile.write(path, Audio()(audio), 16000)
             return path
-        if self.copy:
+        if self.copy or shown(audio) != str(audio):  # a manifest is UTF-8, and cannot name it
             Audio.duration(audio)  # a broken file is not copied
             return Path(shutil.copyfile(audio, self._new(utterance, audio.suffix.lower())))
         return audio
@@ -252,7 +259,7 @@ class _AudioFiles:
         folder.mkdir(exist_ok=True)
         name = re.sub(r"[^\w.-]", "_", utterance.id)
         if name != utterance.id:  # another id may give the same name
-            name += f"-{hashlib.sha256(utterance.id.encode()).hexdigest()[:8]}"
+            name += f"-{hashlib.sha256(utterance.id.encode(errors='surrogateescape')).hexdigest()[:8]}"
         return folder / (name + ending)
 
     @staticmethod

@@ -23,7 +23,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from mmsr.data.storage import is_url, read_bytes
+from mmsr.data.storage import digest, is_url
 from mmsr.files import atomic_write, write_file
 
 logger = logging.getLogger(__name__)
@@ -292,10 +292,7 @@ def file_digest(path: str) -> bytes:
 
 @lru_cache(maxsize=2**17)
 def _digest(path: str, version: tuple[int, ...]) -> bytes:
-    if is_url(path):
-        return hashlib.sha256(read_bytes(path)).digest()
-    with open(path, "rb") as file:  # a recording of hours has gigabytes
-        return hashlib.file_digest(file, "sha256").digest()
+    return digest(path)
 
 
 def encoder_fingerprint(module: torch.nn.Module) -> str:

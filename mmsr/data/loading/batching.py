@@ -28,6 +28,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
+from mmsr.data.audio.decoding import AudioError
 from mmsr.records import (
     ATTENTION_MASK,
     AUDIO_FEATURES_MASK,
@@ -421,7 +422,15 @@ class ResumableLoader(DataLoader[Any]):
         batches = super().__iter__()
         while True:
             size = None if self.step_size is None else self.step_size(self._used)
-            step = list(itertools.islice(batches, size or 1))
+            try:
+                step = list(itertools.islice(batches, size or 1))
+            except AudioError as error:
+                if not self.num_workers:
+                    raise
+                # torch puts the worker's traceback into the message, which ends with the error's own
+                message = str(error).rstrip().rpartition("\n")[2]
+                prefix = f"{type(error).__module__}.{type(error).__qualname__}: "
+                raise AudioError(message.removeprefix(prefix), code=error.code) from None
             if not step:
                 return
             if size is not None:

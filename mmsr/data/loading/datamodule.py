@@ -7,7 +7,6 @@ or, streaming: rows of a split one by one ─► windows of rows ─► batches
 import itertools
 import logging
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,7 +18,8 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from mmsr.data.audio.augmentation import Augmentations
-from mmsr.data.audio.decoding import Audio, AudioError
+from mmsr.data.audio.decoding import AudioError
+from mmsr.data.audio.reading import read_each, seconds_of
 from mmsr.data.loading.batching import Balance, BudgetBatchSampler, EpochBatchSampler, ResumableLoader
 from mmsr.data.loading.controls import RATIONALES, Rationales, control_rationales
 from mmsr.data.loading.splits import Split, select_rows
@@ -523,15 +523,7 @@ class MmsrDataModule(LightningDataModule):
             seconds = pc.fill_null(column_of(rows, DURATION), 0.0).to_numpy().copy()
         asked = np.flatnonzero(~paths.is_null().to_numpy() & (seconds == 0))
 
-        def measure(path: str) -> float | AudioError:
-            try:
-                length = Audio.duration(path)
-            except AudioError as error:
-                return error
-            return length or AudioError(f"{path}: has length zero; accepted: at least one sample")
-
-        with ThreadPoolExecutor() as pool:
-            lengths = list(pool.map(measure, paths.take(asked).to_pylist()))
+        lengths = list(read_each(paths.take(asked).to_pylist(), seconds_of))
         problems = [
             f"row with id {rows[int(row)]['id']!r}: {length}"
             for row, length in zip(asked, lengths, strict=True)

@@ -21,6 +21,7 @@ from torch.utils.data import Dataset
 from mmsr.data.audio.augmentation import Augmentations, row_generator
 from mmsr.data.audio.decoding import Audio, AudioError
 from mmsr.data.manifest.manifest import Row
+from mmsr.data.storage import StorageError
 from mmsr.model.processing import MmsrProcessor, given_columns
 from mmsr.records import ATTENTION_MASK, IDS, TEXT_FEATURES
 
@@ -111,7 +112,7 @@ class UtteranceDataset(Dataset[LoadedUtterance]):
                 states = augmented(self.audio_features(path))
             elif path is not None:
                 waveform = augmented(torch.from_numpy(self._waveform(index, path))).numpy()
-        except AudioError as error:
+        except (AudioError, StorageError) as error:
             raise AudioError(f"row with id {row['id']!r}, column audio: {error}") from error
         return LoadedUtterance(
             id=row["id"],

@@ -25,7 +25,7 @@ from datasets.table import InMemoryTable
 
 from mmsr.data.manifest.issues import Issue, ManifestError
 from mmsr.data.manifest.tables import Chunk, Column, Part, as_list, cell_text, chunks, is_blank, parts
-from mmsr.data.storage import missing, read_bytes, resolve
+from mmsr.data.storage import digest, missing, resolve, shown
 from mmsr.records import Utterance
 
 logger = logging.getLogger(__name__)
@@ -227,7 +227,7 @@ def fingerprint(dataset: datasets.Dataset) -> str:
 
 
 def _digest(reference: str | None) -> str | None:
-    return None if reference is None else hashlib.sha256(read_bytes(reference)).hexdigest()
+    return None if reference is None else digest(reference).hex()
 
 
 class _Table:
@@ -242,7 +242,11 @@ class _Table:
         check_audio: bool,
         require: Sequence[str],
     ):
-        self.name = os.path.basename(os.fspath(source))
+        self.name = shown(os.path.basename(os.fspath(source)))
+        place = os.path.abspath(source)
+        if shown(place) != place:  # references to its audio could not be written as text
+            problem = f"{shown(place)} is not UTF-8; accepted: a file and folders with names in UTF-8"
+            raise ManifestError([Issue(self.name, None, None, problem, code="name-not-utf-8")])
         self.labels = None if labels is None else list(labels)
         for column in (*columns, *require):
             if column not in _READ:

@@ -4,24 +4,23 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 import soundfile
 
 from mmsr.data.audio.decoding import Audio, AudioError
+from mmsr.data.audio.reading import read_each, seconds_of
 from mmsr.data.audio.segments import SAMPLE_RATE, Segmentation, SegmentError, silero, speech_segments
-from mmsr.data.manifest.manifest import COLUMNS, DURATION, ManifestError, examine_manifest
+from mmsr.data.manifest.manifest import COLUMNS, DURATION, Issue, ManifestError, examine_manifest
 from mmsr.data.manifest.tables import Table, holds_bytes, read_table, write_table
 from mmsr.data.storage import is_url, relative_to
 from mmsr.files import atomic_write, check_output
 from mmsr.records import Progress
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -80,8 +79,8 @@ def segment_manifest(
 
     Raises:
         SegmentError: silero-vad is missing, a row has the id of a segment, or `out` is the manifest's folder.
-        AudioError: A recording cannot be read; the message names its row.
-        ManifestError: The manifest has issues.
+        ManifestError: The manifest has issues, or recordings cannot be read, which are named all. Segments
+            that were cut are used by the next call.
     """
     settings, out = settings or Segmentation(), Path(out)
     if (out / "manifest.csv").exists() and (out / "manifest.csv").samefile(manifest):
@@ -92,10 +91,11 @@ def segment_manifest(
         raise ManifestError(examined.issues)
     table = examined.rows.to_list()
     moved = [row["audio"] and relative_to(row["audio"], os.path.abspath(out)) for row in table]
+    issues = _AudioIssues(manifest)
     known = [*COLUMNS, *([DURATION] if DURATION in examined.rows.column_names else [])]
     others, more = _others(manifest, examined.numbers, {*COLUMNS, DURATION, *(columns or {}).values()})
-    limit = settings.max_seconds
-    long = {row["id"] for row in table if row["audio"] and _of_row(row, Audio.duration) > limit}
+    long = _long(table, examined.numbers, settings.max_seconds, issues)
+    issues.check()
     for row in table:
         if (parts := re.fullmatch(r"(.*)-\d{4,}", row["id"], re.DOTALL)) and parts[1] in long:
             raise SegmentError(
@@ -106,21 +106,27 @@ def segment_manifest(
     rows: list[dict[str, Any]] = []
     places: list[dict[str, Any]] = []
     silent, seconds, done = [], 0.0, 0
-    for row, other, source in zip(table, more, moved, strict=True):
+    for number, row, other, source in zip(examined.numbers, table, more, moved, strict=True):
         if row["id"] not in long:
             rows.append({**row, **other, "audio": source})
             continue
-        cut = _segmented(row, out / "audio" / folder_name(row["id"]), settings)
-        for number, part in enumerate(cut["segments"], start=1):
-            identity = f"{row['id']}-{number:04d}"
-            audio = os.path.join("audio", folder_name(row["id"]), f"{number:04d}.flac")
+        done += 1
+        try:
+            cut = _segmented(row, out / "audio" / folder_name(row["id"]), settings)
+        except AudioError as error:  # damaged after its start; the others are cut nevertheless
+            issues.add(number, error)
+            continue
+        for place, part in enumerate(cut["segments"], start=1):
+            identity = f"{row['id']}-{place:04d}"
+            audio = os.path.join("audio", folder_name(row["id"]), f"{place:04d}.flac")
             own = {"id": identity, "audio": audio, DURATION: round(part["end"] - part["start"], 4)}
             rows.append({**row, **other, **dict.fromkeys(dropped), **own})
             places.append({"id": identity, "recording": row["id"], "audio": source, **part})
         silent += [] if cut["segments"] else [row["id"]]
-        seconds, done = seconds + cut["seconds"], done + 1
+        seconds += cut["seconds"]
         if progress is not None:
             progress("segments", done, len(long))
+    issues.check()
     write_table(out / "segments.csv", Table(["id", "recording", "audio", "start", "end"], places, []))
     write_table(out / "manifest.csv", Table([*known, *others], rows, []))
     return SegmentedManifest(
@@ -132,6 +138,19 @@ def segment_manifest(
         speech_seconds=sum(part["end"] - part["start"] for part in places),
         silent=tuple(silent),
     )
+
+
+def _long(rows: list[dict[str, Any]], numbers: np.ndarray, most: float, issues: "_AudioIssues") -> set[str]:
+    """Ids of the rows whose audio lasts more than `most` seconds."""
+    spoken = [(number, row) for number, row in zip(numbers, rows, strict=True) if row["audio"]]
+    lengths = read_each([row["audio"] for _, row in spoken], seconds_of)
+    long = set()
+    for (number, row), length in zip(spoken, lengths, strict=True):
+        if isinstance(length, AudioError):
+            issues.add(number, length)
+        elif length > most:
+            long.add(row["id"])
+    return long
 
 
 def _others(
@@ -146,12 +165,19 @@ def _others(
     return [name for name in table.columns if name not in bytes_], [rows[n] for n in numbers.tolist()]
 
 
-def _of_row(row: Mapping[str, Any], read: Callable[[str], _T]) -> _T:
-    """Read a row's audio; an error names the row."""
-    try:
-        return read(row["audio"])
-    except AudioError as error:
-        raise AudioError(f"row with id {row['id']!r}, column audio: {error}") from error
+class _AudioIssues:
+    """Recordings that cannot be read, by the rows that name them."""
+
+    def __init__(self, manifest: str | os.PathLike[str]):
+        self._name = os.path.basename(manifest)
+        self._issues: list[Issue] = []
+
+    def add(self, number: int, error: AudioError) -> None:
+        self._issues.append(Issue(self._name, int(number), "audio", str(error), code=error.code))
+
+    def check(self) -> None:
+        if self._issues:
+            raise ManifestError(self._issues)
 
 
 def _segmented(row: Mapping[str, Any], folder: Path, settings: Segmentation) -> dict[str, Any]:
@@ -164,7 +190,7 @@ def _segmented(row: Mapping[str, Any], folder: Path, settings: Segmentation) -> 
         found = json.loads((folder / "segments.json").read_text(encoding="utf-8"))
         if found["made_from"] == made_from:
             return found
-    samples = _of_row(row, Audio(SAMPLE_RATE))
+    samples = Audio(SAMPLE_RATE)(row["audio"])
     segments = speech_segments(samples, settings)
     answer = {
         "made_from": made_from,

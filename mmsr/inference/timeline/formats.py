@@ -18,7 +18,7 @@ import soundfile
 
 from mmsr.data.audio.decoding import Audio
 from mmsr.data.manifest.tables import Table, write_table
-from mmsr.data.storage import is_url
+from mmsr.data.storage import is_url, shown
 from mmsr.files import atomic_write, check_output, write_file
 from mmsr.inference.timeline.transcripts import TimelineError
 from mmsr.records import Progress
@@ -206,7 +206,7 @@ def _write_page(timeline: Timeline, path: Path, player: Player, progress: Progre
     )
     page = template.render(
         timeline=timeline,
-        name=os.path.basename(timeline.audio),
+        name=shown(os.path.basename(timeline.audio)),
         summary=timeline.summary(),
         colours=colours(timeline.labels),
         places={label: place for place, label in enumerate(timeline.labels)},
@@ -224,7 +224,7 @@ def _sound(timeline: Timeline, page: Path, player: Player, progress: Progress | 
     if player == "link":
         if is_url(timeline.audio):
             return timeline.audio
-        return quote(os.path.relpath(timeline.audio, page.parent).replace(os.sep, "/"))
+        return quote(os.fsencode(os.path.relpath(timeline.audio, page.parent).replace(os.sep, "/")))
     if player == "inline":
         content = io.BytesIO()
         _encode(timeline, content, progress)
@@ -234,7 +234,7 @@ def _sound(timeline: Timeline, page: Path, player: Player, progress: Progress | 
         raise TimelineError(f"{beside} is the recording itself; accepted: another --out, or --player link")
     with atomic_write(beside) as half:
         _encode(timeline, half, progress)
-    return quote(beside.name)
+    return quote(os.fsencode(beside.name))
 
 
 def _encode(timeline: Timeline, to: Path | io.BytesIO, progress: Progress | None) -> None:

@@ -26,7 +26,7 @@ import numpy as np
 from mmsr.data.audio.recording import Recording
 from mmsr.data.audio.segments import Segment, Segmentation, cut_at_quietest, speech_segments
 from mmsr.data.features.store import encoder_fingerprint, file_digest
-from mmsr.data.storage import is_url
+from mmsr.data.storage import is_url, missing, shown
 from mmsr.files import Journal
 from mmsr.inference.pipeline import SentimentReasoningPipeline
 from mmsr.inference.timeline.cues import Cue, TimelineError, Turn
@@ -139,7 +139,7 @@ class Timeline:
             return round(sum(part.seconds for part in parts if speaker in (None, part.speaker)), 3)
 
         return {
-            "audio": os.path.basename(self.audio),
+            "audio": shown(os.path.basename(self.audio)),
             "seconds": round(self.seconds, 3),
             "speech_seconds": round(sum(part.seconds for part in self.segments), 3),
             "segments": len(self.segments),
@@ -216,8 +216,9 @@ def make_timeline(
     needs_words = pipe.model.config.fusion == "text_only"
     _check(batch_size, settings, transcript, transcriber, needs_words=needs_words)
     audio = os.fspath(audio)
-    if not is_url(audio) and not os.path.isfile(audio):
-        raise TimelineError(f"{audio}: no such file; accepted: a recording")
+    if not is_url(audio) and (reason := missing(audio)):
+        reason = "no such file" if reason == "does not exist" else reason
+        raise TimelineError(f"{shown(audio)}: {reason}; accepted: a recording")
     made_from = {
         "audio": file_digest(audio).hex(),
         "model": encoder_fingerprint(pipe.model),

@@ -14,6 +14,7 @@ from mmsr.cli.main import main
 from mmsr.data.corpora import CORPORA
 from mmsr.data.corpora.conversion import convert
 from mmsr.data.corpora.source import Corpus, CorpusError, Protocol, Source, Utterance
+from mmsr.data.manifest.issues import ManifestError
 from mmsr.data.manifest.manifest import load_manifest
 
 RATE = 16_000
@@ -113,3 +114,26 @@ def test_the_manifest_s_reader_tells_of_our_own_columns_once(
     with caplog.at_level(logging.WARNING):
         load_manifest(done.manifest)
     assert caplog.messages == ["manifest.csv: columns not used: emotion, fold"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names that are bytes")
+def test_a_recording_whose_name_is_not_utf_8_is_copied_under_another(tmp_path: Path) -> None:
+    happy = tmp_path / "source" / "happy"
+    happy.mkdir(parents=True)
+    names = [os.fsdecode(b"caf\xe9.wav"), os.fsdecode(b"caf\xea.wav"), "phở.wav"]
+    for place, name in enumerate(names):
+        samples = np.random.default_rng(place).normal(0, 0.1, RATE)
+        soundfile.write(tmp_path / "one.wav", samples, RATE)
+        (tmp_path / "one.wav").rename(happy / name)
+    done = convert(CORPORA["folder"], tmp_path / "source", tmp_path / "out")
+    rows = {row["id"]: row for row in load_manifest(done.manifest)}
+    assert set(rows) == {"happy-caf\\xe9", "happy-caf\\xea", "happy-phở"}
+    assert rows["happy-phở"]["audio"] == str(happy / "phở.wav")
+    for name, identity in zip(names, ("happy-caf\\xe9", "happy-caf\\xea"), strict=False):
+        copy = Path(rows[identity]["audio"])
+        assert copy.parent == tmp_path / "out" / "audio" and copy.read_bytes() == (happy / name).read_bytes()
+    (happy / names[0]).write_text("no sound")
+    with pytest.raises(
+        ManifestError, match=r"^happy/caf\\xe9\.wav, column audio: .*caf\\xe9\.wav: holds no a"
+    ):
+        convert(CORPORA["folder"], tmp_path / "source", tmp_path / "again")

@@ -491,3 +491,14 @@ def test_models_are_trained_and_selected_on_some_languages_and_tested_on_all(man
     for wrong, told in ((["fr", "vi"], r"\['fr'\]"), ([], r"\[\]")):
         with pytest.raises(ManifestError, match=rf"in train_languages {told}; accepted: of de, en, vi"):
             _ = MmsrDataModule(str(manifest), train_languages=wrong).train_rows
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_audio_that_is_damaged_later_is_one_line_that_names_its_row(manifest, module, workers):
+    data = module(manifest, num_workers=workers)
+    loader = data.train_dataloader()  # lengths are measured here
+    for path in manifest.parent.rglob("*.wav"):
+        path.write_text("no sound")
+    with pytest.raises(AudioError) as error:
+        list(loader)
+    assert re.fullmatch(r"row with id '[^']+', column audio: .*\.wav: holds no audio.*", str(error.value))

@@ -116,7 +116,7 @@ def test_faults_are_all_told_at_once(
         "manifest.csv, row 4, column id: 'u1' is the id of row 2 too; accepted: each id once",
         "manifest.csv, row 4, column label: '3' is unknown; accepted: negative, neutral, positive,"
         " or their indices 0 to 2",
-        "manifest.csv, row 5, column audio: 'audio' is not a file;"
+        "manifest.csv, row 5, column audio: 'audio' is not a file, but a folder;"
         " accepted: a path relative to the manifest's folder",
     ]
 
@@ -367,3 +367,15 @@ def test_fingerprint_is_of_the_content(
     assert fingerprint(load_manifest(write(folder / "m.csv", text.replace("y", "z")))) != here
     swapped = "id,audio,text\n1,audio/b.wav,x\n2,audio/a.wav,\n3,,y\n"
     assert fingerprint(load_manifest(write(folder / "m.csv", swapped))) != here
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names that are bytes")
+@pytest.mark.parametrize("place", [b"caf\xe9/m.csv", b"caf\xe9.csv"])
+def test_a_name_that_is_not_utf_8_is_refused_in_words(tmp_path: Path, place: bytes):
+    path = tmp_path / os.fsdecode(place)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("audio\na.wav\n")
+    with pytest.raises(
+        ManifestError, match=r"caf\\xe9.* is not UTF-8; accepted: a file and folders with names"
+    ):
+        load_manifest(path)

@@ -13,8 +13,9 @@ import soundfile
 
 import mmsr.data.manifest.segmentation
 from mmsr.cli.main import main
-from mmsr.data.audio.decoding import Audio, AudioError
+from mmsr.data.audio.decoding import Audio
 from mmsr.data.audio.segments import Segment, Segmentation, SegmentError, speech_segments
+from mmsr.data.manifest.issues import ManifestError
 from mmsr.data.manifest.manifest import COLUMNS, load_manifest
 from mmsr.data.manifest.segmentation import segment_manifest
 from mmsr.data.manifest.tables import Table, read_table, write_table
@@ -164,9 +165,32 @@ def test_what_cannot_be_cut_is_named(manifest: Path, tmp_path: Path):
     with pytest.raises(SegmentError, match=text):
         segment_manifest(manifest.parent / "twice.csv", tmp_path / "out", settings=LONG)
     (manifest.parent / "short.flac").write_text("no sound")
-    with pytest.raises(AudioError, match=r"row with id 'short', column audio: .*short\.flac: holds no audio"):
+    with pytest.raises(
+        ManifestError, match=r"m\w*\.csv, row \d, column audio: .*short\.flac: holds no audio"
+    ):
         segment_manifest(manifest, tmp_path / "out", settings=LONG)
     assert not (tmp_path / "out").exists()
+
+
+@needs_silero
+def test_a_recording_that_is_damaged_later_is_told_and_the_others_are_cut(
+    manifest: Path, tmp_path: Path, recording: Recording, clips: list[np.ndarray]
+):
+    soundfile.write(manifest.parent / "also.flac", recording(clips, pause=1.1)[0], 16000)
+    talk = manifest.parent / "talk.flac"
+    whole = talk.read_bytes()
+    middle = len(whole) // 2
+    talk.write_bytes(whole[:middle] + bytes(3000) + whole[middle + 3000 :])
+    with open(manifest, "a") as file:
+        file.write("also,also.flac,words,why,neutral,s1,en,dev,\n")
+    with pytest.raises(ManifestError, match=r"^m\.csv, row 2, column audio: .*talk\.flac: .*$"):
+        segment_manifest(manifest, tmp_path / "out", settings=LONG)
+    assert not (tmp_path / "out" / "manifest.csv").exists()
+    kept = (tmp_path / "out" / "audio" / "also" / "segments.json").stat().st_mtime_ns
+    talk.write_bytes(whole)
+    done = segment_manifest(manifest, tmp_path / "out", settings=LONG)
+    assert done.recordings == 3
+    assert (tmp_path / "out" / "audio" / "also" / "segments.json").stat().st_mtime_ns == kept
 
 
 @needs_silero

@@ -1,5 +1,6 @@
 """A recording along its time axis: the answers, what a kill leaves, what is written, how the page acts."""
 
+import json
 import logging
 import multiprocessing
 import os
@@ -154,6 +155,23 @@ def test_settings_that_make_no_timeline_are_named(audio: Path, turns: list[Turn]
         make_timeline(audio, pipe, turns=turns, batch_size=0)
     with pytest.raises(TimelineError, match=r"nowhere\.wav: no such file; accepted: a recording"):
         make_timeline(audio.parent / "nowhere.wav", pipe)
+    os.mkfifo(audio.parent / "pipe.wav")
+    with pytest.raises(
+        TimelineError, match=r"pipe\.wav: is not a file, but a named pipe; accepted: a recording"
+    ):
+        make_timeline(audio.parent / "pipe.wav", pipe)
+
+
+def test_a_recording_whose_name_is_not_utf_8(
+    audio: Path, turns: list[Turn], pipe: Any, tmp_path: Path
+) -> None:
+    named = audio.with_name(os.fsdecode(b"caf\xe9.wav"))
+    named.write_bytes(audio.read_bytes())
+    made = make_timeline(named, pipe, turns=turns)
+    for player in ("link", "beside"):
+        write_timeline(made, tmp_path / player, player=player)
+    assert "caf%E9.wav" in (tmp_path / "link" / "timeline.html").read_text("utf-8")
+    assert json.loads((tmp_path / "link" / "summary.json").read_text("utf-8"))["audio"] == "caf\\xe9.wav"
 
 
 def written(made: Timeline, out: Path) -> dict[str, bytes]:

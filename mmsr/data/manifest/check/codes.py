@@ -85,16 +85,40 @@ CODES: dict[str, Code] = {
         "error", "a duration is not the audio's length", "correct it, or leave it empty: it is measured then"
     ),
     "audio-missing": Code("error", "the file does not exist", "correct the path, relative to the manifest"),
+    "audio-unreadable": Code(
+        "error",
+        "the file or archive member is there and cannot be read",
+        "check permissions and password, or make the archive again",
+    ),
     "audio-empty": Code("error", "the file has 0 bytes", "export it again"),
     "audio-corrupt": Code("error", "holds no audio that can be decoded", "convert it to wav or flac"),
     "audio-truncated": Code("error", "ends before its header says", "copy or export it again"),
     "audio-zero-length": Code("error", "has no samples", "export it again"),
+    "audio-too-long": Code("error", "longer or larger than what is decoded", "cut it, or check its header"),
     "audio-nan": Code("error", "NaN or infinite samples", "export it again"),
     "audio-scale": Code("error", "samples far beyond full scale", "divide integers by their full scale"),
+    "audio-integer-range": Code(
+        "warning", "integer samples of another range than their type's", "give floats in [-1, 1]"
+    ),
     "audio-silent": Code("error", "no sample above -60 dB of full scale", "record again, or leave out"),
     "audio-clipped": Code(
-        "warning", "more than .1 % of the samples at full scale", "record at a lower level"
+        "warning",
+        "more than .1 % of the samples at full scale or in flat tops, or pressed peaks",
+        "record at a lower level",
     ),
+    "audio-dc-offset": Code("warning", "the samples' mean is not zero", "subtract it, or high-pass at 20 Hz"),
+    "audio-length-stated": Code(
+        "warning", "the header states another length, and the whole file is read", "export it again"
+    ),
+    "audio-joined": Code("warning", "several streams in one file, all of them read", "check what was joined"),
+    "audio-channel-silent": Code("warning", "a channel is silent, and left out", "export the other alone"),
+    "audio-channels-cancel": Code(
+        "warning", "channels cancel each other, and one is read", "invert one, or export one alone"
+    ),
+    "audio-times-backwards": Code(
+        "warning", "times run backwards, and go on from the last sample", "check what was joined"
+    ),
+    "audio-gap": Code("warning", "missing packets are read as silence", "record or copy it again"),
     "audio-short": Code("warning", "shorter than .1 s", "check the segmentation"),
     "audio-long": Code("warning", "longer than an utterance", "cut it into utterances"),
     "audio-duplicate": Code("warning", "the same bytes as another row's audio", "keep one"),

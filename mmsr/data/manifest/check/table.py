@@ -679,7 +679,7 @@ def _check_same_audio(manifest: _Manifest) -> Iterator[Issue]:
     keys, _ = numbered(manifest.table["audio"])
     if manifest.files:
         codes, paths = manifest.codes("audio")
-        keys, _ = numbered(_taken([manifest.files[path].digest for path in paths], codes))
+        keys, _ = numbered(_taken([manifest.files[path].content for path in paths], codes))
 
     def name(row: int | np.integer) -> str:
         return short_name(manifest.value("audio", row), manifest.folder)

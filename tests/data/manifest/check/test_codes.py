@@ -1,3 +1,7 @@
+import re
+from pathlib import Path
+
+from mmsr.data.audio import decoding
 from mmsr.data.manifest.check.codes import CODES
 from mmsr.data.manifest.check.report import code_table
 
@@ -12,3 +16,12 @@ def test_codes_are_kebab_case_and_in_the_table():
             and line.startswith(code)
             and CODES[code].severity in line
         )
+
+
+def test_every_code_of_the_door_is_in_the_table():
+    used = {
+        code
+        for path in Path(decoding.__file__).parent.glob("*.py")
+        for code in re.findall(r'"(audio-[a-z-]+)"', path.read_text(encoding="utf-8"))
+    }
+    assert {"audio-corrupt", "audio-joined", "audio-gap"} <= used <= set(CODES)

@@ -1,0 +1,75 @@
+"""Many audio files at a time: what one of them raises is its own result, and ends nothing.
+
+references ─► threads ─► `read` of each ─► its result, or an `AudioError`, in order
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from mmsr.data.audio.decoding import Audio, AudioError, AudioSource
+from mmsr.data.storage import StorageError, shown
+from mmsr.records import Progress
+
+_T = TypeVar("_T")
+
+
+def read_each(
+    references: Sequence[str],
+    read: Callable[[str], _T],
+    *,
+    progress: Progress | None = None,
+    task: str = "checking audio",
+) -> Iterator[_T | AudioError]:
+    """Read audio files in threads.
+
+    Args:
+        references: Paths or URLs.
+        read: Reads one of them, such as `seconds_of`.
+        progress: Called with the task, files done and their number.
+        task: Name of the step.
+
+    Yields:
+        The result of each file, in order, or the error with which it was left.
+    """
+
+    def attempt(reference: str) -> _T | AudioError:
+        try:
+            return read(reference)
+        except AudioError as error:
+            return error
+        except StorageError as error:
+            accepted = "accepted: a file that can be read"
+            return AudioError(f"{error}; {accepted}", code="audio-unreadable")
+        except Exception as error:  # of a library, about a file that it was not made for
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            return AudioError(
+                f"{shown(reference)}: cannot be decoded ({reason}); accepted: a whole audio file"
+            )
+
+    with ThreadPoolExecutor() as pool:
+        for done, result in enumerate(pool.map(attempt, references), start=1):
+            yield result
+            if progress is not None:
+                progress(task, done, len(references))
+
+
+def seconds_of(source: AudioSource) -> float:
+    """Length of a source in seconds.
+
+    Raises:
+        AudioError: It cannot be read, or has no samples.
+    """
+    if length := Audio.duration(source):
+        return length
+    raise AudioError(f"{source!s}: has length zero; accepted: at least one sample", code="audio-zero-length")
+
+
+def decode_to_end(source: AudioSource) -> None:
+    """Decode a source and keep nothing, so that what is damaged anywhere raises its error.
+
+    Raises:
+        AudioError: It cannot be decoded to its end.
+    """
+    for _ in Audio(None).blocks(source):
+        pass
