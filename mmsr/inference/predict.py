@@ -183,7 +183,8 @@ def _readable_rows(
     if issues and (on_issue is None or not len(rows)):
         raise ManifestError(issues)
     for issue in issues:
-        on_issue(issue)
+        if on_issue is not None:
+            on_issue(issue)
     return rows
 
 

@@ -89,7 +89,7 @@ def examine_audio(
 def audio_issues(
     rows: datasets.Dataset,
     name: str,
-    numbers: Sequence[int] | None = None,
+    numbers: Sequence[int] | np.ndarray | None = None,
     *,
     progress: Progress | None = None,
 ) -> list[Issue]:
@@ -218,7 +218,7 @@ class _Levels:
                 power=float(np.dot(samples, samples)) / len(samples),
                 low=low,
                 high=high,
-                full=np.count_nonzero(np.abs(samples) >= _FULL_SCALE) if full else 0,
+                full=int(np.count_nonzero(np.abs(samples) >= _FULL_SCALE)) if full else 0,
                 flat_low=_in_flat_tops(samples, mean, low),
                 flat_high=_in_flat_tops(samples, mean, high),
                 top=top,
@@ -274,7 +274,7 @@ def _in_flat_tops(samples: np.ndarray, mean: float, extreme: float) -> int:
         return samples >= level if extreme > mean else samples <= level
 
     top = beyond(_FLAT_TOP)
-    count = np.count_nonzero(top)
+    count = int(np.count_nonzero(top))
     if count <= _CLIPPED * len(samples) or count < _FLAT * np.count_nonzero(beyond(_FLAT_NEAR)):
         return 0
     if count > _MANY * len(samples):
