@@ -41,22 +41,21 @@ class History(Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write the development metrics; a stream, which has no epochs, has no others."""
-        self._write(trainer)
+        if not trainer.sanity_checking:
+            self._write(trainer, {}, "dev_")
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write the training losses of the epoch too."""
-        self._write(trainer)
+        validated = self.rows[-1] if self.rows and self.rows[-1]["step"] == trainer.global_step else {}
+        self._write(trainer, validated, "train_")
 
-    def _write(self, trainer: L.Trainer) -> None:
-        if trainer.sanity_checking:
-            return
-        metrics = {
-            name: float(value)
-            for name, value in trainer.callback_metrics.items()
-            if name.startswith(("train_", "dev_"))
+    def _write(self, trainer: L.Trainer, row: dict[str, float], prefix: str) -> None:
+        """Write a row with what it has and the metrics of a prefix; the others may be of an earlier epoch."""
+        new = {
+            name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith(prefix)
         }
         self.rows = [row for row in self.rows if row["step"] < trainer.global_step]
-        self.rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **metrics})
+        self.rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **row, **new})
         if trainer.is_global_zero:
             path = Path(trainer.default_root_dir) / "history.json"
             write_file(path, json.dumps(self.rows, indent=1).encode())

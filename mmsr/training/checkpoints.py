@@ -106,12 +106,13 @@ class Continuation(Callback):
     """Adds to a checkpoint what Lightning leaves out, and restores it.
 
     Always: the states of the random number generators (each process has its own), whether early stopping has
-    ended the run, and how much is logged. Within an epoch: the running means of the training losses, and the
-    gradients of an accumulation that is not finished.
+    ended the run, and how much is logged. Within an epoch: the batches that were used, the running means of
+    the training losses, and the gradients of an accumulation that is not finished.
     """
 
     def __init__(self) -> None:
         self._found: dict[str, Any] | None = None
+        self._loader: dict[str, Any] | None = None
         self._means: dict[str, dict[str, Tensor]] = {}
 
     def on_save_checkpoint(
@@ -124,6 +125,7 @@ class Continuation(Callback):
             "should_stop": trainer.should_stop,
             "logged": next((log.rows for log in trainer.loggers if isinstance(log, MetricsLogger)), 0),
             "row": {} if within else _row(trainer),
+            "batches": trainer.fit_loop.epoch_loop.batch_progress.current.ready if within else None,
             "means": _gathered(trainer, _running_means(trainer) if within else {}),
             "gradients": _gradients(trainer, pl_module),
             "ogm_ge": _scores(pl_module),
@@ -137,6 +139,7 @@ class Continuation(Callback):
         Checkpoints of earlier versions have none of it.
         """
         self._found = checkpoint.get(_KEY)
+        (self._loader,) = checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader") or [None]
         found = self._found or {"logged": None, "row": {}}
         for log in trainer.loggers:
             if isinstance(log, MetricsLogger) and trainer.is_global_zero:
@@ -146,6 +149,20 @@ class Continuation(Callback):
         """Train no further epoch if early stopping had ended the run."""
         if self._found is not None:
             trainer.should_stop = self._found["should_stop"]
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Let the loader go on.
+
+        Lightning does not if the number of steps was asked for before, as schedulers do. Of an endless loader
+        it fetches a batch ahead, which its state counts.
+        """
+        if self._loader is None:
+            return
+        used = None if self._found is None else self._found["batches"]
+        state = self._loader if used is None else {**self._loader, "given": used}
+        trainer.train_dataloader.load_state_dict(state)
+        iter(trainer.fit_loop._data_fetcher)  # whose iterator was made before
+        self._loader = None
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Restore the generators before the module seeds torch's by the epoch."""
