@@ -50,14 +50,18 @@ def write_file(path: str | os.PathLike[str], content: bytes) -> None:
 
 
 @contextmanager
-def folder_lock(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """Keep other processes that write a folder out of it while the block runs; readers need no lock.
+def folder_lock(folder: str | os.PathLike[str], *, nested: bool = False) -> Iterator[None]:
+    """Keep others who write a folder out of it while the block runs; readers need no lock.
 
-    The lock (`.lock`) ends with its process, even a killed one; `.locked_by` says who has it. The process that
-    has it may take it again. On a network file system it holds as far as flock does there.
+    The lock (`.lock`) ends with its process, even a killed one; `.locked_by` says who has it. On a network file
+    system it holds as far as flock does there.
+
+    Args:
+        folder: The folder, which is made if it does not exist.
+        nested: Let a thread that has the lock take it again.
 
     Raises:
-        ValueError: Another process has the lock, or the folder cannot be written.
+        ValueError: Somebody else has the lock, or the folder cannot be written.
     """
     folder = Path(folder)
     holder = folder / ".locked_by"
@@ -65,6 +69,8 @@ def folder_lock(folder: str | os.PathLike[str]) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock", timeout=0, is_singleton=True)
         first = not lock.is_locked
+        if not first and not nested:
+            raise Timeout(lock.lock_file)
         lock.acquire()
     except Timeout:
         raise ValueError(

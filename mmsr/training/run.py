@@ -208,7 +208,7 @@ def _locked(folder: Path, cli: MmsrCLI) -> Iterator[None]:
     if not cli.trainer.is_global_zero or (finished and not os.access(folder, os.W_OK)):
         yield  # a finished run is not written, so that its folder may be read-only
         return
-    with folder_lock(folder):
+    with folder_lock(folder, nested=True):  # ablate and demo have it already
         yield
 
 
