@@ -53,8 +53,8 @@ def write_file(path: str | os.PathLike[str], content: bytes) -> None:
 def folder_lock(folder: str | os.PathLike[str], *, nested: bool = False) -> Iterator[None]:
     """Keep others who write a folder out of it while the block runs; readers need no lock.
 
-    The lock (`.lock`) ends with its process, even a killed one; `.locked_by` says who has it. On a network file
-    system it holds as far as flock does there.
+    The lock (`.lock`) ends with its process, even a killed one; `.locked_by` says who has it. On a network
+    file system it holds as far as flock does there.
 
     Args:
         folder: The folder, which is made if it does not exist.
@@ -74,10 +74,13 @@ def folder_lock(folder: str | os.PathLike[str], *, nested: bool = False) -> Iter
         lock.acquire()
     except Timeout:
         raise ValueError(
-            f"{folder} is in use by {_holder(holder)}; accepted: another folder, or wait until that process ends"
+            f"{folder} is in use by {_holder(holder)}; accepted: another folder, or wait until that "
+            "process ends"
         ) from None
     except OSError as error:
-        raise ValueError(f"{folder} cannot be written ({error.strerror}); accepted: another folder") from error
+        raise ValueError(
+            f"{folder} cannot be written ({error.strerror}); accepted: another folder"
+        ) from error
     try:
         if first:
             write_file(holder, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())

@@ -173,7 +173,7 @@ class Continuation(Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Go on within an epoch, whose start Lightning does not repeat, after the loader has drawn its seed."""
+        """Go on within an epoch, whose start Lightning leaves out, after the loader has drawn its seed."""
         if self._found is None:
             return
         found, self._found = self._found, None
@@ -252,7 +252,10 @@ def _running_means(trainer: L.Trainer) -> dict[str, dict[str, Tensor]]:
     return {
         key: {name: getattr(metric, name).cpu() for name in ("value", "cumulated_batch_size")}
         for key, metric in _results(trainer).items()
-        if metric.is_tensor and metric.meta.is_mean_reduction and metric.meta.on_epoch and not metric.has_reset
+        if metric.is_tensor
+        and metric.meta.is_mean_reduction
+        and metric.meta.on_epoch
+        and not metric.has_reset
     }
 
 
@@ -264,7 +267,10 @@ def _gradients(trainer: L.Trainer, module: L.LightningModule) -> dict[str, Tenso
     if not trainer.fit_loop._should_accumulate():
         return {}
     found = {name: weight.grad for name, weight in module.named_parameters() if weight.grad is not None}
-    return {name: trainer.strategy.reduce(gradient.clone(), reduce_op="mean").cpu() for name, gradient in found.items()}
+    return {
+        name: trainer.strategy.reduce(gradient.clone(), reduce_op="mean").cpu()
+        for name, gradient in found.items()
+    }
 
 
 def _scores(module: L.LightningModule) -> dict[str, float]:

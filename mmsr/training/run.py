@@ -37,8 +37,8 @@ from mmsr.training.settings import TrainingSettings
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)  # the help of each setting
 
-# Settings of the trainer that do not change what is learned, or that a run keeps in another way: the number of
-# processes stands under `begun_with`.
+# Settings of the trainer that do not change what is learned. The number of processes does, and stands under
+# `begun_with`.
 _NOT_IN_IDENTITY = ("default_root_dir", "enable_progress_bar", "logger", "accelerator", "devices")
 
 _BEGUN_WITH = "begun_with"  # in run.yaml, what the machine decided
@@ -99,7 +99,7 @@ class MmsrCLI(LightningCLI):
         parser.add_argument(
             f"--{_REPLACE}",
             action="store_true",
-            help="Delete an unfinished run of other settings or data that the folder holds, and start this one. "
+            help="Delete an unfinished run of other settings or data in the folder, and start this one. "
             "A run of the same settings is resumed, and a finished one is kept.",
         )
 
@@ -134,9 +134,14 @@ class MmsrCLI(LightningCLI):
         found, here = _read(folder), mixed_precision()
         begun: str = found.get(_BEGUN_WITH, {}).get("precision", here)
         settings = settings_that_matter(self)
-        if begun == here or _differing({**found, "data_fingerprint": None}, {**settings, "data_fingerprint": None}):
+        if begun == here or _differing(
+            {**found, "data_fingerprint": None}, {**settings, "data_fingerprint": None}
+        ):
             return here
-        print(f"precision {begun}, in which the run was begun; a new run here would have {here}", file=sys.stderr)
+        print(
+            f"precision {begun}, in which the run was begun; a new run here would have {here}",
+            file=sys.stderr,
+        )
         return begun
 
 
@@ -194,8 +199,8 @@ def _fit(cli: MmsrCLI, folder: Path) -> Path:
         if isinstance(error, RuntimeError) and str(error).startswith("Early stopping conditioned on metric"):
             monitor = cli.config["early_stopping.monitor"]
             raise ValueError(
-                f"--early_stopping.monitor {monitor} has no value on this data; accepted: dev_loss, or another "
-                "value in history.json"
+                f"--early_stopping.monitor {monitor} has no value on this data; accepted: dev_loss, or "
+                "another value in history.json"
             ) from error
         raise
     return model

@@ -24,7 +24,14 @@ SETTINGS = {
     "trainer.enable_progress_bar": "false",
 }
 # At this rate no answer changes, so that the first epoch stays the best.
-FIRST = ("--model.learning_rate", "1e-6", "--monitor", "dev_accuracy", "--early_stopping.monitor", "dev_accuracy")
+FIRST = (
+    "--model.learning_rate",
+    "1e-6",
+    "--monitor",
+    "dev_accuracy",
+    "--early_stopping.monitor",
+    "dev_accuracy",
+)
 WITHIN = ("--trainer.val_check_interval", "2")
 
 
@@ -60,7 +67,9 @@ class Runs:
             self.unbroken[more] = left(folder)
         return self.unbroken[more]
 
-    def broken(self, *more: str, kill: int, moved: bool = False, then: tuple[str, ...] = ()) -> dict[str, bytes]:
+    def broken(
+        self, *more: str, kill: int, moved: bool = False, then: tuple[str, ...] = ()
+    ) -> dict[str, bytes]:
         """What it leaves if it is killed after some batches and goes on, maybe elsewhere."""
         folder, other = self.folder / "broken", self.folder / "copy" / "of it"
         for old in (folder, other):
@@ -104,7 +113,10 @@ def test_workers_change_nothing(runs):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @settings(
-    max_examples=10, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=10,
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(
     kill=st.integers(1, 7 * EPOCHS),
@@ -231,10 +243,15 @@ def test_a_run_without_any_best_epoch_keeps_the_last_one(demo_corpus, tmp_path, 
     manifest = tmp_path / "manifest.jsonl"
     manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
     model = fit(arguments(manifest, tmp_path / "run", "--monitor", "dev_rationale_loss"))
-    assert "dev_rationale_loss had no value in any epoch: the model is the last epoch's" in capsys.readouterr().err
+    assert (
+        "dev_rationale_loss had no value in any epoch: the model is the last epoch's"
+        in capsys.readouterr().err
+    )
     last = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=False)
     assert last["epoch"] == EPOCHS - 1 and (model / "model.safetensors").is_file()
-    with pytest.raises(ValueError, match="--early_stopping.monitor dev_rationale_loss has no value on this data"):
+    with pytest.raises(
+        ValueError, match="--early_stopping.monitor dev_rationale_loss has no value on this data"
+    ):
         fit(arguments(manifest, tmp_path / "b", "--early_stopping.monitor", "dev_rationale_loss"))
 
 
@@ -242,5 +259,7 @@ def test_a_copy_without_the_best_epoch_is_refused(runs):
     folder = runs.folder / "partly"
     assert runs.run(folder, kill=9) == 9
     (folder / "checkpoints" / "best.ckpt").unlink()
-    with pytest.raises(AssertionError, match=r"best.ckpt is missing, the best epoch of the run that .*last.ckpt"):
+    with pytest.raises(
+        AssertionError, match=r"best.ckpt is missing, the best epoch of the run that .*last.ckpt"
+    ):
         runs.run(folder)

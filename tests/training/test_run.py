@@ -142,7 +142,9 @@ def test_an_unfinished_run_of_other_settings_is_replaced_if_that_is_asked_for(de
     folder = unfinished(demo_corpus, tmp_path / "run")
     (folder / "mine.txt").write_text("kept")
     other = ("--model.learning_rate", "0.01")
-    with pytest.raises(ValueError, match=r"0.001 -> 0.01\); accepted: .* or --replace_unfinished, which deletes"):
+    with pytest.raises(
+        ValueError, match=r"0.001 -> 0.01\); accepted: .* or --replace_unfinished, which deletes"
+    ):
         fit(arguments(demo_corpus, folder, *other))
     model = fit(arguments(demo_corpus, folder, *other, "--replace_unfinished"))
     assert "the unfinished run of other settings is deleted" in capsys.readouterr().err
@@ -214,7 +216,9 @@ def test_another_number_of_processes_is_refused(demo_corpus, tmp_path):
     assert identity["begun_with"] == {"processes": 1, "precision": "32-true"}
     identity["begun_with"]["processes"] = 2
     (folder / "run.yaml").write_text(yaml.safe_dump(identity))
-    with pytest.raises(ValueError, match="begun with 2 processes, and there are 1 now, .*--trainer.devices for 2"):
+    with pytest.raises(
+        ValueError, match="begun with 2 processes, and there are 1 now, .*--trainer.devices for 2"
+    ):
         fit(arguments(demo_corpus, folder))
 
 

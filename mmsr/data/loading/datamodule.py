@@ -20,7 +20,13 @@ from torch.utils.data import DataLoader
 
 from mmsr.data.audio.augmentation import Augmentations
 from mmsr.data.audio.decoding import Audio, AudioError
-from mmsr.data.loading.batching import Balance, BudgetBatchSampler, EpochBatchSampler, ResumableLoader, SeededLoader
+from mmsr.data.loading.batching import (
+    Balance,
+    BudgetBatchSampler,
+    EpochBatchSampler,
+    ResumableLoader,
+    SeededLoader,
+)
 from mmsr.data.loading.controls import RATIONALES, Rationales, control_rationales
 from mmsr.data.loading.splits import Split, select_rows
 from mmsr.data.loading.streaming import StreamedBatches
