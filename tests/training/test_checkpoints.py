@@ -140,7 +140,7 @@ def test_killed_is_unbroken(runs, kill, workers, moved, accumulated, within):
     [
         ("--model.ema_decay", "0.9"),
         ("--model.uncertainty_weighting", "true"),
-        ("--model.gradual_unfreezing", "{text_encoder: 1}"),
+        ("--model.gradual_unfreezing", "{text_encoder: 1}", "--model.rationale_format", "none"),
         ("--model.fusion", "concat", "--data.augment", "{noise: {p: 1.0}, gain: {p: 1.0}}"),
         ("--model.fusion", "concat", "--model.objectives", "{auxiliary_heads: 0.3, ogm_ge: {alpha: 0.3}}"),
         ("--trainer.check_val_every_n_epoch", "2", "--trainer.max_epochs", "3"),
@@ -263,3 +263,52 @@ def test_a_copy_without_the_best_epoch_is_refused(runs):
         AssertionError, match=r"best.ckpt is missing, the best epoch of the run that .*last.ckpt"
     ):
         runs.run(folder)
+
+
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_the_trainer_of_transformers_goes_on_too(make_model, tmp_path, accumulated):
+    """`resume_from_checkpoint`, with dropout, in the middle of an epoch."""
+    from transformers import Trainer, TrainerCallback, TrainingArguments
+
+    generator = torch.Generator().manual_seed(1)
+    rows = [
+        {
+            "input_ids": torch.randint(8, 256, (7,), generator=generator),
+            "attention_mask": torch.ones(7, dtype=torch.long),
+            "sentiment_labels": torch.tensor(i % 2),
+            "labels": torch.tensor([5 + i % 2, 20, 30 + i, 2]),
+        }
+        for i in range(12)
+    ]
+
+    class Kill(TrainerCallback):
+        def on_step_begin(self, args, state, control, **_):
+            if state.global_step == 4:
+                raise SystemExit("killed")
+
+    def train(folder: Path, *, resume: bool = False, kill: bool = False) -> dict[str, torch.Tensor]:
+        trainer = Trainer(
+            model=make_model(fusion="text_only", dropout=0.2),
+            args=TrainingArguments(
+                str(folder),
+                per_device_train_batch_size=2,
+                gradient_accumulation_steps=accumulated,
+                max_steps=6,
+                save_steps=2,
+                learning_rate=1e-2,
+                report_to=[],
+                use_cpu=True,
+                disable_tqdm=True,
+            ),
+            train_dataset=rows,
+            data_collator=lambda part: {name: torch.stack([row[name] for row in part]) for name in part[0]},
+            callbacks=[Kill()] if kill else [],
+        )
+        trainer.train(resume_from_checkpoint=resume)
+        return trainer.model.state_dict()
+
+    whole = train(tmp_path / "whole")
+    with pytest.raises(SystemExit):
+        train(tmp_path / "broken", kill=True)
+    for name, value in train(tmp_path / "broken", resume=True).items():
+        assert torch.equal(value, whole[name]), name
