@@ -37,7 +37,7 @@ def demo(*, out: str = "runs/demo", utterances: int = 2400, seed: int = 0, epoch
     from lightning.pytorch.utilities import rank_zero_only
 
     # on several devices, Lightning starts the command again for each but the first
-    with folder_lock(out) if rank_zero_only.rank == 0 else nullcontext():
+    with folder_lock(out) if not getattr(rank_zero_only, "rank", 0) else nullcontext():
         _demo(Path(out), utterances=utterances, seed=seed, epochs=epochs)
 
 

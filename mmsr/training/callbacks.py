@@ -134,8 +134,9 @@ class SaveModel(Callback):
         if trainer.interrupted or not trainer.is_global_zero:
             return
         assert isinstance(pl_module, MmsrModule)
-        best = next(callback for callback in trainer.callbacks if isinstance(callback, BestCheckpoint))
-        last = next(callback for callback in trainer.callbacks if isinstance(callback, LastCheckpoint))
+        checkpoints = trainer.checkpoint_callbacks
+        best = next(callback for callback in checkpoints if isinstance(callback, BestCheckpoint))
+        last = next(callback for callback in checkpoints if isinstance(callback, LastCheckpoint))
         path = best.best_model_path
         if not path and last.path.is_file():
             print(f"{best.monitor} had no value in any epoch: the model is the last epoch's", file=sys.stderr)

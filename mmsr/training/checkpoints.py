@@ -98,7 +98,7 @@ class LastCheckpoint(Checkpoint):
         self._save(trainer)
 
     def _save(self, trainer: L.Trainer) -> None:
-        if not trainer.fast_dev_run:
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             trainer.save_checkpoint(self.path)
 
 
@@ -160,8 +160,10 @@ class Continuation(Callback):
             return
         used = None if self._found is None else self._found["batches"]
         state = self._loader if used is None else {**self._loader, "given": used}
-        trainer.train_dataloader.load_state_dict(state)
-        iter(trainer.fit_loop._data_fetcher)  # whose iterator was made before
+        loader: Any = trainer.train_dataloader
+        loader.load_state_dict(state)
+        fetcher: Any = trainer.fit_loop._data_fetcher
+        iter(fetcher)  # whose iterator was made before
         self._loader = None
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -187,13 +189,11 @@ class Continuation(Callback):
         _restore(found["generators"][trainer.global_rank], pl_module.device)
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        """Add the means of the epoch's earlier batches to those of the first batch after them."""
-        if not self._means:
-            return
-        for key, metric in _results(trainer).items():
-            for name, value in self._means.get(key, {}).items():
+        """Add the means of the epoch's earlier batches to each metric once it is logged again."""
+        for key in self._means.keys() & _results(trainer).keys():
+            metric = _results(trainer)[key]
+            for name, value in self._means.pop(key).items():
                 setattr(metric, name, value.to(metric.device) + getattr(metric, name))
-        self._means = {}
 
 
 def _is_last_batch(trainer: L.Trainer) -> bool:
@@ -214,7 +214,8 @@ def _row(trainer: L.Trainer) -> dict[str, float]:
 
 def _generators(device: torch.device) -> dict[str, Any]:
     """The states of this process's generators, as types that torch.load takes to be safe."""
-    name, keys, *rest = np.random.get_state()
+    state: Any = np.random.get_state()
+    name, keys, *rest = state
     states = {
         "python": random.getstate(),
         "numpy": (name, keys.tolist(), *rest),

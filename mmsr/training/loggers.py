@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,21 +24,21 @@ class MetricsLogger(CSVLogger):
         folder: The run's folder.
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
+    def __init__(self, folder: str | Path) -> None:
         super().__init__(folder, name="logs", version="", flush_logs_every_n_steps=1)
         self.rows = 0
         """Number of rows that this run has logged."""
 
     @property
     @rank_zero_experiment
-    def experiment(self) -> ExperimentWriter:
+    def experiment(self) -> Any:
         """The writer of the file."""
         if self._experiment is None:
             self._experiment = _Writer(self.log_dir)
         return self._experiment
 
     @rank_zero_only
-    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:  # type: ignore[override]
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Write a row."""
         super().log_metrics(dict(metrics), step)
         self.rows += 1
