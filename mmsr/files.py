@@ -1,4 +1,4 @@
-"""Atomic writing of files and folders, and journals from which killed runs are resumed."""
+"""Atomic writing, the lock of a folder, and journals from which killed runs are resumed."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import json
 import logging
 import os
 import shutil
+import socket
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Self
+
+from filelock import FileLock, Timeout
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +99,56 @@ def check_output(
 def _half_name(path: Path) -> str:
     """The name of an unfinished file or folder; with its suffix, by which some writers choose the format."""
     return f".{uuid.uuid4().hex[:12]}.{path.name}"
+
+
+@contextmanager
+def folder_lock(folder: str | os.PathLike[str], *, nested: bool = False) -> Iterator[None]:
+    """Keep others who write a folder out of it while the block runs; readers need no lock.
+
+    The lock (`.lock`) ends with its process, even a killed one; `.locked_by` says who has it. On a network
+    file system it holds as far as flock does there.
+
+    Args:
+        folder: The folder, which is made if it does not exist.
+        nested: Let a thread that has the lock take it again.
+
+    Raises:
+        ValueError: Somebody else has the lock, or the folder cannot be written.
+    """
+    folder = Path(folder)
+    holder = folder / ".locked_by"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock", timeout=0, is_singleton=True)
+        first = not lock.is_locked
+        if not first and not nested:
+            raise Timeout(lock.lock_file)
+        lock.acquire()
+    except Timeout:
+        raise ValueError(
+            f"{folder} is in use by {_holder(holder)}; accepted: another folder, or wait until that "
+            "process ends"
+        ) from None
+    except OSError as error:
+        raise ValueError(
+            f"{folder} cannot be written ({error.strerror}); accepted: another folder"
+        ) from error
+    try:
+        if first:
+            write_file(holder, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
+        yield
+    finally:
+        if first:
+            holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def _holder(path: Path) -> str:
+    """Who has a lock, as far as that is known."""
+    with suppress(OSError, ValueError, KeyError):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return f"process {found['pid']} on {found['host']}"
+    return "another process"
 
 
 class Journal:

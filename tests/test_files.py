@@ -1,10 +1,14 @@
 import os
+import signal
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mmsr.files import Journal, atomic_write, check_output, write_file
+from mmsr.files import Journal, atomic_write, check_output, folder_lock, write_file
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,3 +146,40 @@ def test_a_folder_without_permission_is_told_before_the_work(tmp_path: Path) -> 
     tmp_path.chmod(0o500)
     with pytest.raises(ValueError, match=r"m.csv cannot be written \(Permission denied\)"):
         check_output(tmp_path / "new" / "m.csv")
+
+
+HOLD = """
+import sys, time
+from mmsr.files import folder_lock
+with folder_lock(sys.argv[1]):
+    print(flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_folder_is_locked_for_others_until_its_process_ends_or_is_killed(tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None and process.stdout.readline()
+        holder = f"in use by process {process.pid} on {socket.gethostname()}; accepted: another folder"
+        with pytest.raises(ValueError, match=holder), folder_lock(tmp_path):
+            pass
+        process.send_signal(signal.SIGKILL)
+        process.wait(10)
+        with folder_lock(tmp_path):
+            pass
+    finally:
+        process.kill()
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_a_lock_is_taken_again_only_where_that_is_meant(tmp_path: Path) -> None:
+    with folder_lock(tmp_path):
+        with folder_lock(tmp_path, nested=True):
+            pass
+        assert (tmp_path / ".locked_by").exists()
+        with pytest.raises(ValueError, match="in use by process"), folder_lock(tmp_path):
+            pass
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(ValueError, match="file cannot be written"), folder_lock(tmp_path / "file"):
+        pass

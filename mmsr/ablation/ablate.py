@@ -6,14 +6,12 @@ runs ─► OUT/runs/NAME/: settings.yaml, log.txt, model/, metrics.json, predic
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from mmsr.ablation.plan import plan
@@ -22,6 +20,7 @@ from mmsr.ablation.runs import Open, Run, train_and_evaluate
 from mmsr.ablation.spec import Ablation
 from mmsr.ablation.summary import metrics_of_seed, origins, summarise
 from mmsr.evaluation.provenance import Provenance
+from mmsr.files import folder_lock
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +46,7 @@ def ablate(
 
     runs = plan(ablation)
     reporter = Provenance().to_dict()  # the runs may come from other processes and machines
-    with _locked(ablation.out):
+    with folder_lock(ablation.out):
         failed = _do(ablation, runs, open_model, runner, show)
         results = summarise(ablation, runs)
         results["failed"] = [
@@ -118,17 +117,3 @@ def _do(
 def _epochs(run: Run) -> int:
     path = run.folder / "history.json"
     return len(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else 0
-
-
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Keep a second `mmsr ablate` out of the folder; the lock ends with this process."""
-    out.mkdir(parents=True, exist_ok=True)
-    with open(out / ".lock", "w", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ValueError(
-                f"{out}: another `mmsr ablate` is at work there; accepted: another --out"
-            ) from None
-        yield

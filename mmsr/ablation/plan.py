@@ -77,7 +77,11 @@ def resolved(settings: Settings) -> Settings:
     Raises:
         ArgumentError, ValueError, TypeError: A setting is unknown or invalid.
     """
-    return settings_that_matter(ParsedSettings(settings))
+    parsed = ParsedSettings(settings)
+    matter = settings_that_matter(parsed)
+    devices = str(parsed.config["trainer"]["devices"])
+    # several devices change batches and steps; one has always been left out of a run's name
+    return matter if devices in ("auto", "1") else {**matter, "devices": devices}
 
 
 def content_name(matter: Settings, *, data_fingerprint: str) -> str:

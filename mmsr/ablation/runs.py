@@ -25,7 +25,7 @@ from mmsr.data.loading.datamodule import MmsrDataModule
 from mmsr.data.manifest.manifest import utterances
 from mmsr.evaluation.provenance import ORIGIN, Provenance
 from mmsr.evaluation.run import evaluate, write_run
-from mmsr.files import write_file
+from mmsr.files import folder_lock, write_file
 from mmsr.model.processing import MmsrProcessor
 from mmsr.records import Predict, Prediction
 from mmsr.training.monitor import mode_of
@@ -98,7 +98,16 @@ class Run:
 
 
 def train_and_evaluate(open_model: Open, run: Run) -> None:
-    """Write the files of a run that are missing; result.json comes last."""
+    """Write the files of a run that are missing; result.json comes last.
+
+    Raises:
+        ValueError: Another process works on the run, or its training or evaluation has a fault.
+    """
+    with folder_lock(run.folder):
+        _train_and_evaluate(open_model, run)
+
+
+def _train_and_evaluate(open_model: Open, run: Run) -> None:
     started = time.perf_counter()
     model = run.folder / "model"
     trained = _origin_of_training(run) if model.exists() else {}
@@ -149,7 +158,8 @@ def _train(run: Run) -> None:
     }
     file, content = run.folder / "settings.yaml", yaml.safe_dump(settings, allow_unicode=True).encode()
     if file.exists() and file.read_bytes() != content:  # the data has moved: the run starts again
-        for left in (path for path in run.folder.iterdir() if path.name != "log.txt"):
+        kept = ("log.txt", ".lock", ".locked_by")
+        for left in (path for path in run.folder.iterdir() if path.name not in kept):
             shutil.rmtree(left) if left.is_dir() else left.unlink()
     write_file(file, content)
     fit(["-c", str(file)])

@@ -25,7 +25,14 @@ from mmsr.training.run import MmsrCLI, quieten
 OWN = "own"  # the condition under which a variant was trained
 KEYS = ("base", "settings", "grid", "variants", "seeds", "folds", "reference", "out", "evaluation")
 PRETRAINED = ("audio", "text", "pretrained", "decoder")
-_OURS = ("seed_everything", "model.seed", "data.seed", "trainer.default_root_dir", "trainer.callbacks")
+_OURS = (
+    "seed_everything",
+    "model.seed",
+    "data.seed",
+    "trainer.default_root_dir",
+    "trainer.callbacks",
+    "replace_unfinished",
+)
 
 Settings = dict[str, Any]
 

@@ -6,6 +6,7 @@ import itertools
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from json import dumps, loads
 from pathlib import Path
 from typing import Annotated, Literal
@@ -30,11 +31,20 @@ def demo(*, out: str = "runs/demo", utterances: int = 2400, seed: int = 0, epoch
         seed: Seed of the corpus and of the training.
         epochs: Number of epochs, instead of the configuration's.
     """
-    from mmsr.data.corpora.demo.corpus import make_demo
     from mmsr.evaluation.report.page import check_out
+    from mmsr.files import folder_lock
 
-    folder = Path(out)
     check_out(out, "metrics.json")
+    from lightning.pytorch.utilities import rank_zero_only
+
+    # on several devices, Lightning starts the command again for each but the first
+    with folder_lock(out) if not getattr(rank_zero_only, "rank", 0) else nullcontext():
+        _demo(Path(out), utterances=utterances, seed=seed, epochs=epochs)
+
+
+def _demo(folder: Path, *, utterances: int, seed: int, epochs: int | None) -> None:
+    from mmsr.data.corpora.demo.corpus import make_demo
+
     log(f"1/4 corpus: {utterances:,} utterances in five languages, by espeak-ng -> {folder / 'corpus'}")
     manifest = make_demo(folder / "corpus", utterances=utterances, seed=seed)
     import torch
@@ -56,7 +66,7 @@ def demo(*, out: str = "runs/demo", utterances: int = 2400, seed: int = 0, epoch
         from mmsr.workflows.settings import Rows
 
         bar = progress_bar()
-        evaluation = evaluate_checkpoint(folder / "model", Rows(manifest), out, seed=seed, progress=bar)
+        evaluation = evaluate_checkpoint(folder / "model", Rows(manifest), folder, seed=seed, progress=bar)
         print(evaluation.table())
         log("\n".join([*evaluation.notes(), f"report: {evaluation.report}"]))
     log("4/4 three utterances of the test split")
@@ -78,7 +88,8 @@ def fit(*settings: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> None
     """Train a model by a YAML file, whose settings can be given as flags too.
 
     Leaves checkpoints/, history.json and the best model as a Hugging Face folder model/ in
-    trainer.default_root_dir. The same command continues an interrupted run from its last checkpoint.
+    trainer.default_root_dir. The same command continues an interrupted run from its last checkpoint, in a
+    copy of the folder too. --replace_unfinished gives an unfinished run of other settings up.
 
     Example: mmsr fit -c experiments/demo.yaml --data.manifest my/manifest.csv --trainer.max_epochs 5
 

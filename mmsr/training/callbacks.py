@@ -11,7 +11,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from mmsr.data.audio.decoding import Audio
@@ -23,6 +23,7 @@ from mmsr.model.card import model_card
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor, given_columns
 from mmsr.records import IDS, Answer, Utterance
+from mmsr.training.checkpoints import BestCheckpoint, LastCheckpoint
 from mmsr.training.module import MmsrModule
 from mmsr.training.parameters import merge_lora
 
@@ -40,22 +41,21 @@ class History(Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write the development metrics; a stream, which has no epochs, has no others."""
-        self._write(trainer)
+        if not trainer.sanity_checking:
+            self._write(trainer, {}, "dev_")
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write the training losses of the epoch too."""
-        self._write(trainer)
+        validated = self.rows[-1] if self.rows and self.rows[-1]["step"] == trainer.global_step else {}
+        self._write(trainer, validated, "train_")
 
-    def _write(self, trainer: L.Trainer) -> None:
-        if trainer.sanity_checking:
-            return
-        metrics = {
-            name: float(value)
-            for name, value in trainer.callback_metrics.items()
-            if name.startswith(("train_", "dev_"))
+    def _write(self, trainer: L.Trainer, row: dict[str, float], prefix: str) -> None:
+        """Write a row with what it has and the metrics of a prefix; the others may be of an earlier epoch."""
+        new = {
+            name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith(prefix)
         }
         self.rows = [row for row in self.rows if row["step"] < trainer.global_step]
-        self.rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **metrics})
+        self.rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **row, **new})
         if trainer.is_global_zero:
             path = Path(trainer.default_root_dir) / "history.json"
             write_file(path, json.dumps(self.rows, indent=1).encode())
@@ -79,6 +79,10 @@ class Cost(Callback):
         self.seconds: list[float] = []
         self.trained = 0
         self._started = 0.0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock where a run is resumed within an epoch."""
+        self._started = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock, and count the trained weights, whose number grows with gradual unfreezing."""
@@ -123,16 +127,22 @@ class LastValidation(Callback):
 
 
 class SaveModel(Callback):
-    """Calibrates the best model, by the checkpoint callback's monitor, and writes it to `model/`."""
+    """Calibrates the best model and writes it to `model/`; without a best epoch it is the last one's."""
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Load the best weights and save model and processor."""
-        checkpoints = trainer.checkpoint_callback
         if trainer.interrupted or not trainer.is_global_zero:
             return
-        assert isinstance(checkpoints, ModelCheckpoint) and isinstance(pl_module, MmsrModule)
-        if best := checkpoints.best_model_path:
-            state = torch.load(best, map_location="cpu", weights_only=False)["state_dict"]
+        assert isinstance(pl_module, MmsrModule)
+        checkpoints = trainer.checkpoint_callbacks
+        best = next(callback for callback in checkpoints if isinstance(callback, BestCheckpoint))
+        last = next(callback for callback in checkpoints if isinstance(callback, LastCheckpoint))
+        path = best.best_model_path
+        if not path and last.path.is_file():
+            print(f"{best.monitor} had no value in any epoch: the model is the last epoch's", file=sys.stderr)
+            path = str(last.path)
+        if path:
+            state = torch.load(path, map_location="cpu", weights_only=False)["state_dict"]
             pl_module.load_state_dict(state)
         model, processor = pl_module.parts()
         merge_lora(model)

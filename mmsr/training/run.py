@@ -1,15 +1,18 @@
 """One training run in one folder: the same command starts it, resumes it, or finds it finished.
 
-D/run.yaml     identity of the run: its settings and the fingerprint of its data
+D/run.yaml     identity of the run: its settings and the fingerprint of its data, and how it was begun
 D/checkpoints/ last.ckpt, from which an interrupted run is resumed, and best.ckpt
-D/history.json metrics of every epoch
+D/history.json metrics of every epoch; logs/metrics.csv has them as a table
 D/model/       the best model as a Hugging Face folder; the run is finished once it exists
+D/.lock        keeps a second process out of the folder while one trains there
 """
 
 import logging
+import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,30 +20,39 @@ import torch
 import transformers.utils.logging
 import yaml
 from jsonargparse import set_parsing_settings
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger
 
 from mmsr.data.loading.datamodule import MmsrDataModule
 from mmsr.data.manifest.manifest import fingerprint, load_manifest
-from mmsr.files import write_file
+from mmsr.files import folder_lock, write_file
 from mmsr.model.configuration import RATIONALE_FORMATS
 from mmsr.model.fusion import FUSION_CLASSES
-from mmsr.training.callbacks import History, LastValidation, SaveModel
+from mmsr.training.callbacks import Cost, History, LastValidation, SaveModel
+from mmsr.training.checkpoints import BestCheckpoint, Continuation, LastCheckpoint
+from mmsr.training.loggers import MetricsLogger
 from mmsr.training.module import MmsrModule
 from mmsr.training.monitor import checked_mode
 from mmsr.training.settings import TrainingSettings
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)  # the help of each setting
 
-# Settings of the trainer that do not change what is learned, and are not in a run's identity.
-_NOT_IN_IDENTITY = (
-    "default_root_dir",
-    "enable_progress_bar",
-    "logger",
-    "accelerator",
-    "devices",
-    "callbacks",
+# Settings of the trainer that do not change what is learned. The number of processes does, and stands under
+# `begun_with`.
+_NOT_IN_IDENTITY = ("default_root_dir", "enable_progress_bar", "logger", "accelerator", "devices")
+
+_BEGUN_WITH = "begun_with"  # in run.yaml, what the machine decided
+_REPLACE = "replace_unfinished"
+
+# What an unfinished run leaves in its folder.
+_LEFT = (
+    "run.yaml",
+    "checkpoints/best.ckpt",
+    "checkpoints/last.ckpt",
+    "history.json",
+    "cost.json",
+    "logs/metrics.csv",
+    "logs/hparams.yaml",
 )
 
 
@@ -84,6 +96,12 @@ class MmsrCLI(LightningCLI):
             setting.help = f"{setting.help} One of {', '.join(table)}."
         parser.add_argument("--monitor", type=str, default="dev_loss", help="Chooses the best epoch.")
         parser.add_argument("--monitor_mode", type=str, default="auto", help="min, max, or auto.")
+        parser.add_argument(
+            f"--{_REPLACE}",
+            action="store_true",
+            help="Delete an unfinished run of other settings or data in the folder, and start this one. "
+            "A run of the same settings is resumed, and a finished one is kept.",
+        )
 
     def before_instantiate_classes(self) -> None:
         """Replace each monitor's `auto` by `min` or `max`, which a run's identity has.
@@ -99,21 +117,32 @@ class MmsrCLI(LightningCLI):
         trainer = self.config_init["trainer"]
         folder = Path(trainer["default_root_dir"])
         logger = trainer["logger"]
-        checkpoints = ModelCheckpoint(
-            folder / "checkpoints",
-            filename="best",
-            monitor=self.config["monitor"],
-            mode=self.config["monitor_mode"],
-            save_last=True,
-            enable_version_counter=False,
+        best = BestCheckpoint(
+            folder / "checkpoints", monitor=self.config["monitor"], mode=self.config["monitor_mode"]
         )
+        ours = [best, LastCheckpoint(folder / "checkpoints"), History(), LastValidation(), SaveModel()]
         return super().instantiate_trainer(
-            precision=trainer["precision"] or mixed_precision(),
-            logger=CSVLogger(folder, name="logs", version="") if logger is None else logger,
-            callbacks=[*(trainer["callbacks"] or []), checkpoints, History(), LastValidation(), SaveModel()],
+            precision=trainer["precision"] or self._precision(folder),
+            logger=MetricsLogger(folder) if logger is None else logger,
+            callbacks=[*(trainer["callbacks"] or []), *ours, Continuation()],
             use_distributed_sampler=False,
             **kwargs,
         )
+
+    def _precision(self, folder: Path) -> str:
+        """The precision in which the run was begun, maybe on another machine; else `mixed_precision`."""
+        found, here = _read(folder), mixed_precision()
+        begun: str = found.get(_BEGUN_WITH, {}).get("precision", here)
+        settings = settings_that_matter(self)
+        if begun == here or _differing(
+            {**found, "data_fingerprint": None}, {**settings, "data_fingerprint": None}
+        ):
+            return here
+        print(
+            f"precision {begun}, in which the run was begun; a new run here would have {here}",
+            file=sys.stderr,
+        )
+        return begun
 
 
 def mixed_precision() -> str:
@@ -138,32 +167,54 @@ def fit(args: Sequence[str]) -> Path:
     The same arguments resume an interrupted run, and do nothing if the run is finished.
 
     Raises:
-        ValueError: The folder holds another run, or settings or data have faults.
+        ValueError: The folder holds another run, another process trains there, or settings or data have
+            faults.
         KeyboardInterrupt: The run was interrupted; it can be resumed.
     """
     quieten()
     cli = MmsrCLI(args)
     folder = Path(cli.trainer.default_root_dir)
-    model = folder / "model"
-    new = not (folder / "run.yaml").exists()
-    _claim(folder, _identity(cli))
+    with _locked(folder, cli):
+        return _fit(cli, folder)
+
+
+def _fit(cli: MmsrCLI, folder: Path) -> Path:
+    model, last = folder / "model", folder / "checkpoints" / "last.ckpt"
+    _claim(folder, cli)
     if model.exists():
         print(f"{model}: this run is finished; delete {folder} to train it again", file=sys.stderr)
         return model
-    last = folder / "checkpoints" / "last.ckpt"
-    if last.exists():
+    resumed = last.exists()
+    if resumed:
         print(f"resumed from {last}", file=sys.stderr)
     try:
-        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=str(last) if last.exists() else None)
+        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=str(last) if resumed else None)
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):  # for which Lightning exits with 1
             raise KeyboardInterrupt from None
         raise
-    except ValueError:  # a fault in settings or data: leave the folder to the corrected run
-        if new and not last.exists():
+    except Exception as error:
+        if not last.exists() and cli.trainer.is_global_zero:  # leave the folder to the corrected run
             (folder / "run.yaml").unlink(missing_ok=True)
+        if isinstance(error, RuntimeError) and str(error).startswith("Early stopping conditioned on metric"):
+            monitor = cli.config["early_stopping.monitor"]
+            raise ValueError(
+                f"--early_stopping.monitor {monitor} has no value on this data; accepted: dev_loss, or "
+                "another value in history.json"
+            ) from error
         raise
     return model
+
+
+@contextmanager
+def _locked(folder: Path, cli: MmsrCLI) -> Iterator[None]:
+    """The lock of a run's folder, which the first of its processes takes for all."""
+    finished = (folder / "model").exists()
+    if not cli.trainer.is_global_zero or (finished and not os.access(folder, os.W_OK)):
+        yield  # a finished run is not written, so that its folder may be read-only
+        return
+    with folder_lock(folder, nested=True):  # ablate and demo have it already
+        yield
 
 
 def quieten() -> None:
@@ -201,27 +252,82 @@ def _identity(cli: MmsrCLI) -> dict[str, Any]:
 def settings_that_matter(cli: MmsrCLI) -> dict[str, Any]:
     """Settings of a run that change what is learned: plain values with defaults, without null ones."""
     settings = yaml.safe_load(cli.parser.dump(cli.config))
+    trainer = settings["trainer"]
     for name in _NOT_IN_IDENTITY:
-        settings["trainer"].pop(name, None)
-    settings.pop("config", None)
+        trainer.pop(name, None)
+    cost = f"{Cost.__module__}.{Cost.__qualname__}"  # an ablation adds it, and it changes nothing
+    callbacks = trainer.pop("callbacks", None) or []
+    if others := [callback for callback in callbacks if callback.get("class_path") != cost]:
+        trainer["callbacks"] = others
+    for name in ("config", _REPLACE):
+        settings.pop(name, None)
     return settings
 
 
-def _claim(folder: Path, identity: dict[str, Any]) -> None:
-    """Write a run's identity to its folder, or check that the folder holds the same run."""
-    path = folder / "run.yaml"
-    if not path.exists():
-        write_file(path, yaml.safe_dump(identity, allow_unicode=True).encode())
-        return
-    found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    flat_found, flat = _flat(found), _flat(identity)
-    differing = sorted(name for name in flat | flat_found if flat.get(name) != flat_found.get(name))
-    if differing:
-        shown = ", ".join(f"{name} {flat_found.get(name)!r} -> {flat.get(name)!r}" for name in differing[:5])
+def _claim(folder: Path, cli: MmsrCLI) -> None:
+    """Make the folder that of the run, or check that it is: `run.yaml` tells whose it is.
+
+    A run without a checkpoint has nothing to lose, and gives way to any other.
+
+    Raises:
+        ValueError: The folder holds another run, or the run was begun with another number of processes.
+    """
+    identity, found = _identity(cli), _read(folder)
+    begun = {"processes": cli.trainer.world_size, "precision": str(cli.trainer.precision)}
+    differing = _differing(found, identity) if found else {}
+    last, finished = folder / "checkpoints" / "last.ckpt", (folder / "model").exists()
+    if differing and (finished or last.exists() or (folder / "metrics.json").exists()):
+        _refuse_another_run(folder, differing, finished=finished, replace=cli.config[_REPLACE])
+    processes = found.get(_BEGUN_WITH, begun)["processes"]
+    if not differing and last.exists() and not finished and processes != begun["processes"]:
         raise ValueError(
-            f"{folder} holds another run ({shown}{' ...' if len(differing) > 5 else ''}); accepted: another "
-            "--trainer.default_root_dir, or delete that folder"
+            f"{folder} was begun with {processes} processes, and there are {begun['processes']} now, so that "
+            f"steps and learning rates would change; accepted: --trainer.devices for {processes}, or another "
+            "--trainer.default_root_dir"
         )
+    if not cli.trainer.is_global_zero or (found and not differing and (finished or last.exists())):
+        return
+    if differing or not last.exists():
+        for name in _LEFT:
+            (folder / name).unlink(missing_ok=True)
+    content = {**identity, _BEGUN_WITH: begun}
+    write_file(folder / "run.yaml", yaml.safe_dump(content, allow_unicode=True).encode())
+
+
+def _refuse_another_run(folder: Path, differing: dict[str, Any], *, finished: bool, replace: bool) -> None:
+    """Raise unless the run may be replaced."""
+    if replace and not finished:
+        print(f"{folder}: the unfinished run of other settings is deleted", file=sys.stderr)
+        return
+    shown = ", ".join(f"{name} {before!r} -> {now!r}" for name, (before, now) in list(differing.items())[:5])
+    ways = "another --trainer.default_root_dir, or delete that folder"
+    if not finished:
+        ways += f"; or --{_REPLACE}, which deletes that run's checkpoints"
+    elif replace:
+        ways += f" (that run is finished, and --{_REPLACE} keeps it)"
+    more = " ..." if len(differing) > 5 else ""
+    raise ValueError(f"{folder} holds another run ({shown}{more}); accepted: {ways}")
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    """The content of `run.yaml`; empty without one."""
+    path = folder / "run.yaml"
+    return yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _differing(found: dict[str, Any], identity: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The settings that differ, by name, with both values."""
+    before, now = _flat(found), _flat({**identity, _BEGUN_WITH: found.get(_BEGUN_WITH)})
+    ignored = set()
+    if _BEGUN_WITH not in found:  # of an earlier version, which left callbacks out
+        ignored.add("trainer.callbacks")
+    if not now.get("data.streaming"):  # a stream is divided among the workers
+        ignored.add("data.num_workers")
+    return {
+        name: (before.get(name), now.get(name))
+        for name in sorted((before | now).keys() - ignored)
+        if before.get(name) != now.get(name)
+    }
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -96,7 +96,9 @@ def test_a_failing_run_is_named_with_its_settings_and_the_others_finish(
 
 def test_two_at_work_in_one_folder_are_refused(make_runner, finished):
     ablation = read_ablation(finished[0])
-    with pytest.raises(ValueError, match="another `mmsr ablate` is at work there"):
+    with pytest.raises(
+        ValueError, match=r"out is in use by process \d+ on .*; accepted: another folder, or wait"
+    ):
         ablate(ablation, open_model=open_predictor, runner=Nested(ablation, make_runner()))
 
 

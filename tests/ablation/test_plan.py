@@ -49,6 +49,27 @@ def test_a_name_holds_what_matters_and_neither_order_nor_paths(tmp_path):
     assert name_of(model__feature_store="a") == name_of(model__feature_store="b")
 
 
+def test_devices_strategy_and_callbacks_are_in_a_name():
+    callbacks = [{"class_path": "lightning.pytorch.callbacks.LearningRateMonitor"}]
+    others = {"trainer__devices": 2, "trainer__strategy": "ddp", "trainer__callbacks": callbacks}
+    names = {name_of(), *(name_of(**{key: value}) for key, value in others.items())}
+    assert len(names) == len(others) + 1
+    assert name_of(trainer__devices="2") == name_of(trainer__devices=2)
+
+
+def test_names_of_earlier_versions_stay(tmp_path):
+    """They are folders of finished runs."""
+    earlier = "271cc8ea4e7f"
+    cost = [{"class_path": "mmsr.training.callbacks.Cost"}]
+    for change in (
+        {},
+        {"trainer__devices": 1},
+        {"trainer__accelerator": "cpu"},
+        {"trainer__callbacks": cost},
+    ):
+        assert name_of(**change) == earlier, change
+
+
 def test_what_is_pretrained_counts_by_its_bytes(tmp_path):
     for folder, content in (("a", "1"), ("b", "1"), ("c", "2")):
         (tmp_path / folder).mkdir()

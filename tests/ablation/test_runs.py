@@ -3,13 +3,16 @@
 import json
 import shutil
 
+import pytest
 import yaml
 
 from mmsr.ablation.ablate import ablate
 from mmsr.ablation.plan import plan
+from mmsr.ablation.runs import train_and_evaluate
 from mmsr.ablation.spec import read_ablation
 from mmsr.data.features.store import FeatureStore
 from mmsr.data.manifest.manifest import load_manifest
+from mmsr.files import folder_lock
 from mmsr.inference.loading import open_predictor
 
 SETTINGS = {
@@ -52,6 +55,18 @@ def test_a_frozen_audio_encoder_hears_each_file_once_for_all_runs(
     assert all(run.result() for row in plan(read_ablation(path)) for run in row)
     for name in variants:
         assert said(tmp_path / "out", again, name) == said(tmp_path / "out", first, name)
+
+
+def test_a_run_that_another_process_works_on_is_refused(finished, tmp_path):
+    path, _ = finished
+    out = shutil.copytree(read_ablation(path).out, tmp_path / "out")
+    run = plan(read_ablation(path, out=str(out)))[0][0]
+    with folder_lock(run.folder), pytest.raises(ValueError, match="is in use by process"):
+        train_and_evaluate(open_predictor, run)
+    shutil.rmtree(run.folder / "model")
+    (run.folder / "settings.yaml").write_text("of data that have moved")
+    train_and_evaluate(open_predictor, run)
+    assert run.result() is not None and (run.folder / ".lock").is_file()
 
 
 def test_other_conditions_are_answered_without_training_again(make_runner, write, change, finished, tmp_path):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mmsr.training.loggers import MetricsLogger
 from mmsr.training.run import fit
 
 
@@ -58,3 +59,35 @@ def test_weights_and_biases_offline_keeps_the_run_on_this_machine(demo_corpus, t
     assert summary["dev_loss"] == pytest.approx(row["dev_loss"], rel=1e-5)
     (written,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
     assert written.stat().st_size > 0
+
+
+def table(folder: Path) -> list[tuple[str, ...]]:
+    """The rows of a table with columns a, epoch, step, train_loss."""
+    lines = (folder / "logs" / "metrics.csv").read_text().splitlines()
+    assert lines[0] == "a,epoch,step,train_loss"
+    return [tuple(line.split(",")) for line in lines[1:]]
+
+
+@pytest.mark.parametrize("written", [True, False], ids=["written", "killed-before"])
+def test_the_table_of_a_resumed_run_has_each_row_once(tmp_path, written):
+    first = MetricsLogger(tmp_path)
+    first.log_metrics({"a": 1.0, "epoch": 0}, step=0)
+    known = first.rows
+    end = {"epoch": 0, "step": 1, "train_loss": 0.5}
+    if written:
+        first.log_metrics({"epoch": 0, "train_loss": 0.5}, step=1)
+        first.log_metrics({"a": 3.0, "epoch": 1}, step=2)  # after the checkpoint, and repeated
+    again = MetricsLogger(tmp_path)
+    again.resume(known, step=2, epoch_end=end)
+    again.log_metrics({"a": 4.0, "epoch": 1}, step=2)
+    assert table(tmp_path) == [("1.0", "0", "0", ""), ("", "0", "1", "0.5"), ("4.0", "1", "2", "")]
+    assert again.rows == 3
+
+
+def test_the_table_of_an_earlier_version_is_cut_by_its_steps(tmp_path):
+    first = MetricsLogger(tmp_path)
+    for step in range(4):
+        first.log_metrics({"a": float(step), "epoch": 0, "train_loss": 1.0}, step=step)
+    again = MetricsLogger(tmp_path)
+    again.resume(None, step=2, epoch_end={})
+    assert [row[2] for row in table(tmp_path)] == ["0", "1"] and again.rows == 2

@@ -1,6 +1,8 @@
 """One run in one folder: started, interrupted, gone on with, finished, refused."""
 
+import csv
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -125,6 +127,156 @@ def test_the_same_command_again_trains_nothing(finished, demo_corpus, capsys):
 def test_another_run_in_the_same_folder_is_refused(finished, demo_corpus):
     with pytest.raises(ValueError, match=r"holds another run \(model.learning_rate 0.001 -> 0.01\)"):
         fit(arguments(demo_corpus, finished, "--model.learning_rate", "0.01"))
+
+
+def unfinished(corpus: Path, folder: Path, *more: str) -> Path:
+    """A run that was killed in its second epoch."""
+    with pytest.MonkeyPatch.context() as patch:
+        pull_the_plug(patch)
+        with pytest.raises(SystemExit):
+            fit(arguments(corpus, folder, *more))
+    return folder
+
+
+def test_an_unfinished_run_of_other_settings_is_replaced_if_that_is_asked_for(demo_corpus, tmp_path, capsys):
+    folder = unfinished(demo_corpus, tmp_path / "run")
+    (folder / "mine.txt").write_text("kept")
+    other = ("--model.learning_rate", "0.01")
+    with pytest.raises(
+        ValueError, match=r"0.001 -> 0.01\); accepted: .* or --replace_unfinished, which deletes"
+    ):
+        fit(arguments(demo_corpus, folder, *other))
+    model = fit(arguments(demo_corpus, folder, *other, "--replace_unfinished"))
+    assert "the unfinished run of other settings is deleted" in capsys.readouterr().err
+    assert [row["epoch"] for row in json.loads((folder / "history.json").read_text())] == [0, 1]
+    assert (folder / "mine.txt").read_text() == "kept" and model.is_dir()
+    assert "replace_unfinished" not in (folder / "run.yaml").read_text()
+    with pytest.raises(ValueError, match="that run is finished, and --replace_unfinished keeps it"):
+        fit(arguments(demo_corpus, folder, "--replace_unfinished"))
+    assert model.is_dir()
+
+
+def test_replacing_resumes_a_run_of_the_same_settings(demo_corpus, tmp_path, capsys):
+    folder = unfinished(demo_corpus, tmp_path / "run")
+    fit(arguments(demo_corpus, folder, "--replace_unfinished"))
+    assert "resumed from" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("fault", [ValueError, RuntimeError, KeyboardInterrupt, SystemExit])
+def test_a_run_without_a_checkpoint_gives_way_to_any_other(demo_corpus, tmp_path, monkeypatch, fault):
+    class Fault(Callback):
+        def on_train_batch_end(self, *_):
+            raise fault("in the first epoch")
+
+    run_with(monkeypatch, Fault)
+    with pytest.raises(fault):
+        fit(arguments(demo_corpus, tmp_path / "run", "--model.learning_rate", "0.1"))
+    monkeypatch.undo()
+    table = tmp_path / "run" / "logs" / "metrics.csv"
+    table.write_text("dev_loss,epoch,step\n9.0,0,1\n")
+    fit(arguments(demo_corpus, tmp_path / "run"))
+    assert "9.0" not in table.read_text()
+
+
+def test_a_second_run_in_the_folder_is_refused_at_once(demo_corpus, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    program = "import sys; from mmsr.training.run import fit; fit(sys.argv[1:])"
+    told = []
+
+    class Second(Callback):
+        def on_train_epoch_start(self, trainer, *_):
+            if not told:
+                command = [sys.executable, "-c", program, *arguments(demo_corpus, folder)]
+                told.append(subprocess.run(command, capture_output=True, text=True).stderr)
+
+    run_with(monkeypatch, Second)
+    model = fit(arguments(demo_corpus, folder))
+    assert f"ValueError: {folder} is in use by process {os.getpid()} on " in told[0]
+    assert model.is_dir() and not (folder / ".locked_by").exists()
+
+
+def test_a_killed_process_leaves_no_lock(demo_corpus, tmp_path, fit_in_process):
+    folder = tmp_path / "run"
+    given, workers = arguments(demo_corpus, folder), ("--data.num_workers", "2")
+    assert fit_in_process([*given, *workers], log=tmp_path / "log", kill=2) == 9
+    assert (folder / ".locked_by").exists()
+    assert fit(given).is_dir()
+
+
+def test_a_finished_run_is_found_in_a_folder_that_cannot_be_written(finished, demo_corpus, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
+    before = {path.name for path in finished.iterdir()}
+    assert fit(arguments(demo_corpus, finished)) == finished / "model"
+    assert {path.name for path in finished.iterdir()} == before
+
+
+def test_another_number_of_processes_is_refused(demo_corpus, tmp_path):
+    folder = unfinished(demo_corpus, tmp_path / "run")
+    identity = yaml.safe_load((folder / "run.yaml").read_text())
+    assert identity["begun_with"] == {"processes": 1, "precision": "32-true"}
+    identity["begun_with"]["processes"] = 2
+    (folder / "run.yaml").write_text(yaml.safe_dump(identity))
+    with pytest.raises(
+        ValueError, match="begun with 2 processes, and there are 1 now, .*--trainer.devices for 2"
+    ):
+        fit(arguments(demo_corpus, folder))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("--trainer.accumulate_grad_batches", "2"),
+        ("--trainer.max_epochs", "3"),
+        ("--trainer.precision", "bf16-mixed"),
+        ("--trainer.strategy", "ddp"),
+        ("--trainer.callbacks+=LearningRateMonitor",),
+        ("--data.batch_rows", "7"),
+    ],
+    ids=lambda more: more[0],
+)
+def test_a_run_is_not_resumed_under_other_settings(demo_corpus, tmp_path_factory, more):
+    folder = tmp_path_factory.getbasetemp() / "to-be-resumed"
+    if not folder.exists():
+        unfinished(demo_corpus, folder)
+    with pytest.raises(ValueError, match="holds another run"):
+        fit(arguments(demo_corpus, folder, *more))
+
+
+def test_a_run_without_a_precision_keeps_that_of_its_beginning(demo_corpus, tmp_path, monkeypatch, capsys):
+    """Another machine would choose another."""
+    given = ("--trainer.precision", "null")
+    monkeypatch.setattr("mmsr.training.run.mixed_precision", lambda: "bf16-mixed")
+    folder = unfinished(demo_corpus, tmp_path / "run", *given)
+    monkeypatch.setattr("mmsr.training.run.mixed_precision", lambda: "32-true")
+    precisions = []
+
+    class Look(Callback):
+        def on_train_start(self, trainer, *_):
+            precisions.append(trainer.precision)
+
+    run_with(monkeypatch, Look)
+    fit(arguments(demo_corpus, folder, *given))
+    assert precisions == ["bf16-mixed"]
+    assert "precision bf16-mixed, in which the run was begun; a new run here" in capsys.readouterr().err
+
+
+def test_a_run_of_an_earlier_version_is_found_again(finished, demo_corpus, tmp_path, capsys):
+    """Its run.yaml and checkpoint have none of what was added later."""
+    callbacks = ("--trainer.callbacks+=LearningRateMonitor",)
+    folder = unfinished(demo_corpus, tmp_path / "run", *callbacks)
+    identity = yaml.safe_load((folder / "run.yaml").read_text())
+    del identity["begun_with"], identity["trainer"]["callbacks"]
+    (folder / "run.yaml").write_text(yaml.safe_dump(identity))
+    last = folder / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(last, weights_only=False)
+    del checkpoint["mmsr_run"]
+    torch.save(checkpoint, last)
+    fit(arguments(demo_corpus, folder, *callbacks))
+    assert "resumed from" in capsys.readouterr().err
+    expected = weights(finished / "model")
+    assert all(torch.equal(value, expected[name]) for name, value in weights(folder / "model").items())
+    rows = list(csv.DictReader((folder / "logs" / "metrics.csv").open()))
+    assert [row["epoch"] for row in rows if row["dev_loss"]] == ["0", "1"]
 
 
 def test_an_interrupted_run_goes_on_and_ends_like_an_unbroken_one(
@@ -260,6 +412,7 @@ def test_ctrl_c_ends_cleanly_and_the_same_command_goes_on(demo_corpus, tmp_path)
     assert told.splitlines()[-1] == "interrupted" and "Traceback" not in told
     assert not (folder / "model").exists()
     left = {path.name for path in folder.rglob("*") if path.is_file()}
+    left -= {".lock"}
     assert left <= {"run.yaml", "history.json", "best.ckpt", "last.ckpt", "metrics.csv", "hparams.yaml"}
     assert yaml.safe_load((folder / "run.yaml").read_text())["trainer"]["max_epochs"] == 200
     load_lightning_checkpoint(folder / "checkpoints" / "last.ckpt")

@@ -25,6 +25,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
@@ -289,8 +290,10 @@ class BudgetBatchSampler(Sampler[list[int]]):
         """Resume from a state.
 
         Raises:
-            ValueError: It is from the middle of an epoch with other data, limits, seed or ranks.
+            ValueError: It is of another number of processes, or from the middle of an epoch with other data,
+                limits or seed.
         """
+        check_processes(state, self.world_size)
         for name, now in self._identity().items():
             if state["given"] and state[name] != now:
                 raise ValueError(
@@ -398,8 +401,37 @@ def outline(batch: Mapping[str, Any]) -> dict[str, Tensor]:
     return kept
 
 
-class ResumableLoader(DataLoader[Any]):
-    """A DataLoader that can be saved and resumed in the middle of an epoch, as Lightning does.
+def check_processes(state: Mapping[str, Any], world_size: int) -> None:
+    """Refuse the state of a sampler of another number of processes, whose epochs have other steps.
+
+    Raises:
+        ValueError: The numbers differ.
+    """
+    before = state.get("world_size", world_size)
+    if before != world_size:
+        raise ValueError(
+            f"the checkpoint is of {before} processes, and there are {world_size} now, so that steps and "
+            f"learning rates would change; accepted: --trainer.devices for {before} processes, or another "
+            "--trainer.default_root_dir"
+        )
+
+
+class SeededLoader(DataLoader[Any]):
+    """A DataLoader that takes one number from torch's generator a pass, whatever the number of its workers.
+
+    A plain one takes a number whenever it makes an iterator: in each pass without workers, and once with
+    persistent ones. What is drawn after it, such as dropout, would depend on the workers, and on whether a
+    run was resumed.
+    """
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # a generator, so that workers start late
+        self.generator = torch.Generator()  # the one that workers are seeded from
+        self.generator.manual_seed(int(torch.empty((), dtype=torch.int64).random_()))
+        yield from super().__iter__()
+
+
+class ResumableLoader(SeededLoader):
+    """A loader that can be saved and resumed in the middle of an epoch, as Lightning does.
 
     The state is that of its `BudgetBatchSampler`, or of its `StreamedBatches`. A batch counts once the loader
     has yielded it, not when a worker has prefetched it.
@@ -417,7 +449,7 @@ class ResumableLoader(DataLoader[Any]):
         """What the batches come from: the batch sampler, or a dataset that makes batches itself."""
         return self.dataset if self.batch_sampler is None else self.batch_sampler
 
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # a generator, so that workers start late
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # a generator, as that of its base
         self._used = self.source.start
         batches = super().__iter__()
         while True:

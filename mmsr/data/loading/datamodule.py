@@ -20,7 +20,13 @@ from torch.utils.data import DataLoader
 from mmsr.data.audio.augmentation import Augmentations
 from mmsr.data.audio.decoding import AudioError
 from mmsr.data.audio.reading import read_each, seconds_of
-from mmsr.data.loading.batching import Balance, BudgetBatchSampler, EpochBatchSampler, ResumableLoader
+from mmsr.data.loading.batching import (
+    Balance,
+    BudgetBatchSampler,
+    EpochBatchSampler,
+    ResumableLoader,
+    SeededLoader,
+)
 from mmsr.data.loading.controls import RATIONALES, Rationales, control_rationales
 from mmsr.data.loading.splits import Split, select_rows
 from mmsr.data.loading.streaming import StreamedBatches
@@ -82,8 +88,8 @@ class MmsrDataModule(LightningDataModule):
         language_temperature: Sample training rows so that a language with n rows has a share proportional to
             n^(1/T): 1 keeps the languages' shares, and a greater T makes them more equal (XLM-R: 3.3,
             multilingual BERT: 1.4). With `balance: label`, labels are equal within each language.
-        cache_audio: Keep up to 4 hours (14,400 s) of decoded audio in memory as 16-bit samples. Without
-            effect if `num_workers` is above 0.
+        cache_audio: Keep up to 4 hours (14,400 s) of decoded audio in memory as 16-bit samples. With
+            `num_workers` above 0 samples are rounded to 16 bits all the same, and nothing is kept.
         fold: Ignore the column `split` and split by speaker: this fold's speakers are the test split.
         folds: Number of folds that the sorted speakers are cut into.
         dev_speakers: Number of speakers after the fold's own, cyclically, in the development split. The
@@ -392,7 +398,7 @@ class MmsrDataModule(LightningDataModule):
             balance=self._balance(dataset.rows) if split == "train" else None,
             **self._batching,
         )
-        loader_class: type[DataLoader[Any]] = ResumableLoader if split == "train" else DataLoader
+        loader_class: type[DataLoader[Any]] = ResumableLoader if split == "train" else SeededLoader
         loader = loader_class(
             dataset,
             batch_sampler=sampler,
@@ -489,6 +495,8 @@ class MmsrDataModule(LightningDataModule):
             self.check_augment(stored=self.audio_features is not None)
             rows = self._split_rows(split)
             seconds, tokens = self._seconds(rows), self._tokens(rows)
+            # rounded with workers too, which have no cache: their number changes nothing that is learned
+            short = self.audio_features is None and self._may_cache(float(seconds.sum()))
             dataset = UtteranceDataset(
                 rows,
                 seconds=seconds,
@@ -496,7 +504,8 @@ class MmsrDataModule(LightningDataModule):
                 text_column=self.text_column,
                 audio_features=self.audio_features,
                 text_features=self.text_features,
-                cache=self.audio_features is None and self._may_cache(float(seconds.sum())),
+                rounded=short,
+                cache=short and not self.num_workers,
                 augmentations=self.augmentations if split == "train" else None,
                 seed=self.seed,
             )
@@ -504,13 +513,14 @@ class MmsrDataModule(LightningDataModule):
         return dataset
 
     def _may_cache(self, seconds: float) -> bool:
-        if not self.cache_audio or self.num_workers:
+        if not self.cache_audio:
             return False
         if self._cached_seconds + seconds > _CACHED_SECONDS:
             hours = (self._cached_seconds + seconds) / 3600
-            logger.warning(
-                "audio is decoded in each epoch: %.1f h is more than the 4 h that are cached", hours
-            )
+            if not self.num_workers:
+                logger.warning(
+                    "audio is decoded in each epoch: %.1f h is more than the 4 h that are cached", hours
+                )
             return False
         self._cached_seconds += seconds
         return True

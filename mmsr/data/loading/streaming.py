@@ -15,7 +15,7 @@ import numpy as np
 from torch.utils.data import IterableDataset, get_worker_info
 
 from mmsr.data.audio.decoding import Audio, AudioError
-from mmsr.data.loading.batching import BudgetBatchSampler
+from mmsr.data.loading.batching import BudgetBatchSampler, check_processes
 from mmsr.data.loading.utterances import Collator, LoadedUtterance, UtteranceDataset
 from mmsr.data.manifest.manifest import DURATION, Row
 
@@ -73,10 +73,15 @@ class StreamedBatches(IterableDataset[dict[str, Any]]):
 
     def state_dict(self, *, given: int | None = None) -> dict[str, Any]:
         """The state after `given` batches of this rank."""
-        return {"given": self.start if given is None else given}
+        return {"given": self.start if given is None else given, "world_size": self.world_size}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Resume from a state: the rows of the batches before it are read again, and skipped."""
+        """Resume from a state: the rows of the batches before it are read again, and skipped.
+
+        Raises:
+            ValueError: It is of another number of processes.
+        """
+        check_processes(state, self.world_size)
         self.start = state["given"]
 
     def _batches(self, share: int, shares: int) -> Iterator[Callable[[], list[LoadedUtterance]]]:

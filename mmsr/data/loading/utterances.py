@@ -66,7 +66,8 @@ class UtteranceDataset(Dataset[LoadedUtterance]):
         text_column: The column that becomes `text`.
         audio_features: Gives the audio encoder's states of a path.
         text_features: Gives the text encoder's states of a transcript.
-        cache: Keep decoded audio before augmentation, rounded to 16 bits (in the first epoch too).
+        rounded: Round decoded audio to 16 bits, before augmentation.
+        cache: Keep decoded audio in 16 bits; the first epoch has it rounded too.
         augmentations: Augmentations of rows with an epoch and a draw.
         seed: Seed of the augmentations, with the epoch, the draw and the row's id.
     """
@@ -80,6 +81,7 @@ class UtteranceDataset(Dataset[LoadedUtterance]):
         text_column: str = "text",
         audio_features: AudioFeatures | None = None,
         text_features: TextFeatures | None = None,
+        rounded: bool = False,
         cache: bool = False,
         augmentations: Augmentations | None = None,
         seed: int = 0,
@@ -90,6 +92,7 @@ class UtteranceDataset(Dataset[LoadedUtterance]):
         self.audio_features, self.text_features = audio_features, text_features
         self.augmentations, self.seed = augmentations, seed
         self._audio = Audio()
+        self._rounded = rounded or cache
         self._cache: dict[int, np.ndarray] | None = {} if cache else None
 
     def __len__(self) -> int:
@@ -125,11 +128,14 @@ class UtteranceDataset(Dataset[LoadedUtterance]):
         )
 
     def _waveform(self, index: int, path: str) -> np.ndarray:
-        if self._cache is None:
+        if not self._rounded:
             return self._audio(path)
-        if index not in self._cache:
-            self._cache[index] = np.clip(np.round(self._audio(path) * 32768), -32768, 32767).astype(np.int16)
-        return self._cache[index].astype(np.float32) / 32768
+        kept = None if self._cache is None else self._cache.get(index)
+        if kept is None:
+            kept = np.clip(np.round(self._audio(path) * 32768), -32768, 32767).astype(np.int16)
+            if self._cache is not None:
+                self._cache[index] = kept
+        return kept.astype(np.float32) / 32768
 
 
 class Collator:
