@@ -13,7 +13,8 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from mmsr.cli.application import FLAT, KeepLabel, Pairs, SegmentFlags, Shares
-from mmsr.cli.console import log, must_be_there, progress_bar
+from mmsr.cli.console import must_be_there
+from mmsr.progress import log, show_progress
 
 
 def make_demo(*, out: str, utterances: int = 2400, seed: int = 0) -> None:
@@ -85,7 +86,7 @@ def check(
         max_seconds=max_seconds,
         allow=allow or (),
         strict=strict,
-        progress=progress_bar(),
+        progress=show_progress(),
     )
     print(dumps(as_json(checked), ensure_ascii=False) if json else summary(checked))
     if report is not None:
@@ -190,7 +191,7 @@ def convert(
         labels=labels,
         copy=copy,
         command=" ".join(sys.argv),
-        progress=progress_bar(),
+        progress=show_progress(),
     )
     counts, protocol = done.record["counts"], done.record["protocol"]
     for column in ("label", "split", "language", "kind"):
@@ -239,7 +240,7 @@ def segment(
         columns=columns,
         keep_text=keep_text,
         keep_label=keep_label,
-        progress=progress_bar(),
+        progress=show_progress(),
     )
     if done.silent:
         shown = ", ".join(done.silent[:5]) + (" ..." if len(done.silent) > 5 else "")

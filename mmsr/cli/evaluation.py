@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from mmsr.cli.application import FLAT, Lists, Pairs
-from mmsr.cli.console import log, must_be_there, progress_bar
+from mmsr.cli.console import must_be_there
+from mmsr.progress import log, show_progress
 from mmsr.workflows.settings import ComparisonSettings, Degradation, Measures, Rows
 
 _Hidden = Annotated[str, Parameter(parse=False)]
@@ -114,7 +115,7 @@ def evaluate(
         num_beams=num_beams,
         examples=examples,
         seed=seed,
-        progress=progress_bar(),
+        progress=show_progress(),
     )
     print(evaluation.table())
     log("\n".join([*evaluation.notes(), f"report: {evaluation.report}"]))
@@ -253,7 +254,7 @@ def make_sheets(
         condition=condition,
         columns=columns,
         seed=seed,
-        progress=progress_bar(),
+        progress=show_progress(),
     )
     for sheet in made.sheets:
         print(f"{sheet} ({sheet.stat().st_size / 1e6:.1f} MB)")
@@ -340,7 +341,7 @@ def faithfulness(
         pictures=pictures,
         batch_size=batch_size,
         seed=seed,
-        progress=progress_bar(),
+        progress=show_progress(),
     )
     print(markdown(examined.document), end="")
     log(f"report: {examined.report}")
@@ -391,7 +392,7 @@ def robustness(
         slice_rows=slice_rows,
         batch_size=batch_size,
         seed=seed,
-        progress=progress_bar(),
+        progress=show_progress(),
     )
     print(markdown(measured.document))
     log(f"report: {measured.report}")

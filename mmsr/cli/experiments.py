@@ -13,8 +13,9 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from mmsr.cli.application import Config, Pairs, pairs
-from mmsr.cli.console import live_table, log, must_be_there, progress_bar
+from mmsr.cli.console import live_table, must_be_there
 from mmsr.cli.inference import format_answer
+from mmsr.progress import log, show_progress
 from mmsr.records import Utterance
 
 
@@ -54,7 +55,7 @@ def demo(*, out: str = "runs/demo", utterances: int = 2400, seed: int = 0, epoch
         from mmsr.workflows.evaluation import evaluate_checkpoint
         from mmsr.workflows.settings import Rows
 
-        bar = progress_bar()
+        bar = show_progress()
         evaluation = evaluate_checkpoint(folder / "model", Rows(manifest), out, seed=seed, progress=bar)
         print(evaluation.table())
         log("\n".join([*evaluation.notes(), f"report: {evaluation.report}"]))

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from mmsr.cli.application import FLAT, Pairs, SegmentFlags
-from mmsr.cli.console import at_least_one, log, must_be_there, progress_bar
+from mmsr.cli.console import at_least_one, must_be_there
+from mmsr.progress import log, show_progress
 from mmsr.records import Prediction
 
 
@@ -89,7 +90,7 @@ def predict(
     settings["abstain_below"] = abstain_below
     if manifest is not None:
         reading: dict[str, Any] = {"columns": columns, "label_map": label_map, "text_column": text_column}
-        predictions = predict_manifest(pipe, manifest, progress=progress_bar(), **settings, **reading)
+        predictions = predict_manifest(pipe, manifest, progress=show_progress(), **settings, **reading)
         _write_predictions(predictions, out)
         return
     utterances = [{"audio": path, "text": text, "language": language} for path in recordings or (None,)]
@@ -153,7 +154,7 @@ def transcribe(
         speakers=speakers,
         columns=columns,
         keep_going=keep_going,
-        progress=progress_bar(),
+        progress=show_progress(),
     )
     for issue in done.issues:
         log(f"left without a transcript: {issue}")
@@ -236,7 +237,7 @@ def timeline(
         player=player,
         batch_size=batch_size,
         num_beams=num_beams,
-        progress=progress_bar(),
+        progress=show_progress(),
     )
     if not made.segments:
         log(f"no speech found in the {made.seconds:.1f} s of {audio}: the timeline is empty")
