@@ -6,9 +6,10 @@ import json
 import logging
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -44,6 +45,31 @@ def write_file(path: str | os.PathLike[str], content: bytes) -> None:
     """Write a file as a whole, or not at all."""
     with atomic_write(path) as half:
         half.write_bytes(content)
+
+
+def check_folder(path: str | os.PathLike[str], *, flag: str) -> None:
+    """Refuse a folder that cannot be made or written to, before work is done for it; nothing is left there.
+
+    Args:
+        path: The folder.
+        flag: Its name in the message, such as `--out`.
+
+    Raises:
+        ValueError: It cannot be made or written to.
+    """
+    folder = Path(path)
+    missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        remedy = "accepted: a folder that can be written to"
+        raise ValueError(f"{flag} {path}: {error.strerror}; {remedy}") from None
+    finally:
+        for parent in missing:
+            with suppress(OSError):  # it is not there, or another process has used it since
+                parent.rmdir()
 
 
 class Journal:

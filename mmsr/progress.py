@@ -53,7 +53,7 @@ class Pace:
 class ProgressLines:
     """Prints progress as lines, such as `transcribing  320/2,000  8.1/s  3 min left`.
 
-    A step that had a line has one at its end too, with its time. The time left is that of the step.
+    A longer step that had a line has one at its end too, with its time. The time left is that of the step.
 
     Args:
         write: Prints a line.
@@ -73,7 +73,10 @@ class ProgressLines:
         ended = done >= total
         if ended:
             del self._started[name]
-        if not self._pace.due() and not (ended and name in self._shown):
+        long = name in self._shown and now - began >= FIRST_SECONDS
+        if not self._pace.due() and not (ended and long):
+            if ended:
+                self._shown.discard(name)
             return
         parts = [name, f"{done:,}/{total:,}"]
         if ended:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from mmsr.progress import Pace, log, on_terminal
+from mmsr.progress import Clock, Pace, log, on_terminal
 
 
 def must_be_there(**paths: str | Path | None) -> None:
@@ -25,19 +26,10 @@ def must_be_there(**paths: str | Path | None) -> None:
             raise ValueError(f"--{name.replace('_', '-')} {given}: no such file")
 
 
-def at_least_one(**numbers: int) -> None:
-    """Refuse a count below one before anything is loaded; a flag has its parameter's name.
-
-    Raises:
-        ValueError: A count is below one.
-    """
-    for name, number in numbers.items():
-        if number < 1:
-            raise ValueError(f"--{name.replace('_', '-')} {number}; accepted: 1 or more")
-
-
 @contextmanager
-def live_table(title: str) -> Iterator[Callable[[Mapping[str, Mapping[str, str]], str], None]]:
+def live_table(
+    title: str, clock: Clock = time.monotonic
+) -> Iterator[Callable[[Mapping[str, Mapping[str, str]], str], None]]:
     """A table on stderr that is drawn again by each call; elsewhere than on a terminal, lines.
 
     There its cells are a line each minute in which nothing else was printed.
@@ -46,7 +38,7 @@ def live_table(title: str) -> Iterator[Callable[[Mapping[str, Mapping[str, str]]
         A function of the cells, by row and column, and a line to print, which may be empty.
     """
     if not on_terminal():
-        yield _table_lines(Pace())
+        yield _table_lines(Pace(clock))
         return
     from rich.console import Console
     from rich.live import Live

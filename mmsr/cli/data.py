@@ -12,12 +12,12 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from mmsr.cli.application import FLAT, KeepLabel, Pairs, SegmentFlags, Shares
+from mmsr.cli.application import FLAT, Count, KeepLabel, Number, Pairs, SegmentFlags, Shares
 from mmsr.cli.console import must_be_there
 from mmsr.progress import log, show_progress
 
 
-def make_demo(*, out: str, utterances: int = 2400, seed: int = 0) -> None:
+def make_demo(*, out: str, utterances: Count = 2400, seed: Number = 0) -> None:
     """Synthesise the packaged five-language corpus; writes OUT/manifest.csv and OUT/audio/.
 
     Example: mmsr data make-demo --out runs/demo/corpus
@@ -76,6 +76,10 @@ def check(
         return
     if manifest is None:
         raise ValueError("give a manifest or --codes; inputs stand before lists, or after --")
+    if max_seconds <= 0:
+        raise ValueError(f"--max-seconds {max_seconds:g}; accepted: above 0")
+    if labels and len(set(labels)) < len(labels):
+        raise ValueError(f"--labels {' '.join(labels)}; accepted: each label once")
     checked = check_manifest(
         manifest,
         labels=labels or LABELS,
@@ -109,7 +113,7 @@ def split(
     keep_texts: bool = False,
     replace: bool = False,
     columns: Pairs | None = None,
-    seed: int = 0,
+    seed: Number = 0,
 ) -> None:
     """Divide the rows of a manifest into splits or folds; writes a copy and OUT.split.json, its recipe.
 
@@ -308,7 +312,7 @@ def degrade(
     confusions: str,
     wer: list[float],
     out: str,
-    seed: int = 0,
+    seed: Number = 0,
     columns: Pairs | None = None,
 ) -> None:
     """Make asr_text from text at chosen error rates, with the errors of a recogniser; for robustness curves.

@@ -12,14 +12,16 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from mmsr.cli.application import Config, Pairs, pairs
+from mmsr.cli.application import Config, Count, Number, Pairs, pairs
 from mmsr.cli.console import live_table, must_be_there
 from mmsr.cli.inference import format_answer
 from mmsr.progress import log, show_progress
 from mmsr.records import Utterance
 
 
-def demo(*, out: str = "runs/demo", utterances: int = 2400, seed: int = 0, epochs: int | None = None) -> None:
+def demo(
+    *, out: str = "runs/demo", utterances: Count = 2400, seed: Number = 0, epochs: Count | None = None
+) -> None:
     """Run the main experiment from end to end: make the corpus, train, evaluate, report, predict.
 
     Example: mmsr demo
@@ -177,7 +179,7 @@ def export(
     split: str = "test",
     columns: Pairs | None = None,
     label_map: Pairs | None = None,
-    batch_size: int = 32,
+    batch_size: Count = 32,
 ) -> None:
     """Turn a Lightning checkpoint into a Hugging Face folder, or a model into ONNX graphs.
 

@@ -9,8 +9,8 @@ from json import dumps
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from mmsr.cli.application import FLAT, Pairs, SegmentFlags
-from mmsr.cli.console import at_least_one, must_be_there
+from mmsr.cli.application import FLAT, Count, Pairs, SegmentFlags
+from mmsr.cli.console import must_be_there
 from mmsr.progress import log, show_progress
 from mmsr.records import Prediction
 
@@ -31,8 +31,8 @@ def predict(
     alternatives: bool = False,
     html: str | None = None,
     abstain_below: float | None = None,
-    num_beams: int = 1,
-    batch_size: int = 32,
+    num_beams: Count = 1,
+    batch_size: Count = 32,
     json: bool = False,
 ) -> None:
     """Predict label, probabilities and rationale of recordings, a transcript, or the rows of a manifest.
@@ -76,7 +76,6 @@ def predict(
         raise ValueError(f"--html {html} has another ending; accepted: .html")
     if abstain_below is not None and not 0 < abstain_below <= 1:
         raise ValueError(f"--abstain-below {abstain_below:g}; accepted: a probability, above 0, to 1")
-    at_least_one(num_beams=num_beams, batch_size=batch_size)
     from mmsr.inference.loading import load_pipeline
     from mmsr.inference.predict import answer_utterances, find_recordings, predict_manifest
 
@@ -111,8 +110,8 @@ def transcribe(
     speakers: list[str] | None = None,
     columns: Pairs | None = None,
     timestamps: Literal["none", "segment", "word"] = "none",
-    batch_size: int = 8,
-    num_beams: int = 1,
+    batch_size: Count = 8,
+    num_beams: Count = 1,
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
     keep_going: bool = False,
     json: bool = False,
@@ -179,8 +178,8 @@ def timeline(
     cut: Annotated[SegmentFlags | None, FLAT] = None,
     smooth: float = 0.0,
     player: Literal["auto", "inline", "beside", "link", "none"] = "auto",
-    batch_size: int = 16,
-    num_beams: int = 1,
+    batch_size: Count = 16,
+    num_beams: Count = 1,
     json: bool = False,
 ) -> None:
     """Cut a whole recording into segments of speech, each with its time, transcript, label and rationale.
@@ -219,7 +218,6 @@ def timeline(
         raise ValueError(f"--language {language} is for the recogniser: give --asr too")
     if smooth < 0:
         raise ValueError(f"--smooth {smooth:g}; accepted: seconds above 0, or 0 for none")
-    at_least_one(num_beams=num_beams, batch_size=batch_size)
     from mmsr.data.audio.segments import Segmentation
     from mmsr.inference.timeline.formats import as_text
     from mmsr.inference.timeline.run import run_timeline

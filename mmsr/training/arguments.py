@@ -7,7 +7,6 @@ words, YAML ─► jsonargparse ─► `explain`: its error in one line
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -18,6 +17,8 @@ import torch
 from jsonargparse import ArgumentParser
 from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.strategies import StrategyRegistry
+
+from mmsr.files import check_folder
 
 HELP = "(mmsr fit --help_all)"
 
@@ -181,7 +182,9 @@ def check_arguments(settings: Mapping[str, Any]) -> None:
     if settings["trainer.max_epochs"] == -1 and settings["trainer.max_steps"] == -1:
         raise ValueError("--trainer.max_epochs -1 has no end; accepted: with --trainer.max_steps N")
     _check_devices(settings)
-    _check_folder(Path(settings["trainer.default_root_dir"]))
+    folder = Path(settings["trainer.default_root_dir"])
+    if not (folder / "model").exists():  # a finished run is not written
+        check_folder(folder, flag="--trainer.default_root_dir")
 
 
 def _check_devices(settings: Mapping[str, Any]) -> None:
@@ -217,14 +220,3 @@ def _check_devices(settings: Mapping[str, Any]) -> None:
         raise ValueError(f"--trainer.devices {devices}; accepted: 1 to {torch.cuda.device_count()}, or auto")
     if on_cpu and precision in ("16", "16-mixed"):
         raise ValueError(f"--trainer.precision {precision} needs a GPU; accepted: bf16-mixed, 32-true")
-
-
-def _check_folder(folder: Path) -> None:
-    """Refuse a folder of the run that cannot be written to."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        remedy = "accepted: a folder that can be written to"
-        raise ValueError(f"--trainer.default_root_dir {folder}: {error.strerror}; {remedy}") from None

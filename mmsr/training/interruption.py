@@ -20,7 +20,7 @@ def one_line_endings(checkpoint: Path) -> Iterator[None]:
         checkpoint: The file from which the run would be resumed.
 
     Raises:
-        KeyboardInterrupt: It was interrupted, for which Lightning exits with 1. It says what continues the run.
+        KeyboardInterrupt: It was interrupted, for which Lightning exits with 1; says what continues it.
         SystemExit: It got SIGTERM, for which Lightning exits with 0.
         ValueError: Lightning refuses a setting.
     """

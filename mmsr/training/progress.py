@@ -87,8 +87,8 @@ class TrainingLines(ProgressBar):
     ) -> None:
         """Print how far a long validation is, if a line is due."""
         if not trainer.sanity_checking and self._pace.due():
-            total = self.total_val_batches_current_dataloader
-            self._print([self._epoch(trainer), f"development batch {batch_idx + 1:,}/{total:,}"])
+            place = f"development batch {batch_idx + 1:,}/{self.total_val_batches:,}"
+            self._print([self._epoch(trainer), place])
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Print the metrics of a validation within an epoch, or of a stream, which has no epochs."""

@@ -18,7 +18,7 @@ from markupsafe import Markup, escape
 
 from mmsr.evaluation.report.names import MISSING
 from mmsr.evaluation.report.pictures import rendered
-from mmsr.files import write_file
+from mmsr.files import check_folder, write_file
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -165,15 +165,16 @@ def as_markdown(blocks: Iterable[Block]) -> str:
 
 
 def check_out(out: str | os.PathLike[str], file: str) -> None:
-    """Refuse a folder with the results of another command, whose report would be overwritten.
+    """Refuse a folder that cannot be written to, or has another command's report, which would be lost.
 
     Args:
         out: The folder for the results.
         file: The name of the results' own file.
 
     Raises:
-        ValueError: The folder holds the file of other results.
+        ValueError: The folder holds the file of other results, or cannot be written to.
     """
+    check_folder(out, flag="--out")
     for other in RESULT_FILES:
         if other != file and (Path(out) / other).is_file():
             raise ValueError(
