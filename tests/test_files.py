@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from mmsr.files import Journal, atomic_write, write_file
+from mmsr.files import Journal, atomic_write, check_folder, write_file
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,3 +82,14 @@ def test_a_file_that_is_no_journal_stays_as_it_is(tmp_path: Path, content: str, 
 def test_a_journal_without_a_path_keeps_nothing() -> None:
     with Journal(None, print, fingerprint="a") as journal:
         journal.add({"id": 1})
+
+
+def test_a_folder_is_tried_and_left_as_it_was(tmp_path):
+    check_folder(tmp_path / "new" / "run", flag="--out")
+    check_folder(tmp_path, flag="--out")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        ValueError, match=r"--out .*file/run: Not a directory; accepted: a folder that can be"
+    ):
+        check_folder(tmp_path / "file" / "run", flag="--out")

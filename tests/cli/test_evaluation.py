@@ -163,3 +163,33 @@ def test_bad_input_to_faithfulness_is_one_line(model, demo_corpus, tmp_path, ref
     assert "--manifest none.csv: no such file" in refused(*command, "none.csv")
     assert "--erased -1; accepted: 0 or more" in refused(*command, str(demo_corpus), "--erased", "-1")
     assert "no row is in 'nowhere'" in refused(*command, str(demo_corpus), "--split", "nowhere")
+
+
+def test_label_sets_need_labelled_development_rows(model, demo_corpus, tmp_path, refused):
+    rows = load_manifest(demo_corpus).to_list()
+    for row in rows:
+        row["label"] = None if row["split"] == "dev" else row["label"]
+    (manifest := tmp_path / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    evaluate = ["evaluate", str(manifest), "--model", str(model), "--out", str(tmp_path / "e")]
+    line = refused(*evaluate, "--conformal", "0.9")
+    assert "m.jsonl, split dev: no row has a label, and --conformal makes its label sets by them" in line
+    assert not (tmp_path / "e").exists()
+
+
+def test_a_condition_without_label_sets_is_told(model, demo_corpus, tmp_path, capsys):
+    rows = load_manifest(demo_corpus).to_list()
+    for row in rows:
+        row["audio"] = None if row["split"] == "dev" else row["audio"]
+    (manifest := tmp_path / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    evaluate = ["evaluate", str(manifest), "--model", str(model), "--out", str(tmp_path / "e")]
+    main([*evaluate, "--conformal", "0.9", "--conditions", "audio", "text", "--examples", "0"])
+    told = capsys.readouterr().err
+    assert "audio: no label sets, since no labelled development row has these inputs" in told
+    assert "text: no label sets" not in told
+
+
+def test_a_folder_for_results_is_tried_before_the_model_is_loaded(demo_corpus, tmp_path, refused):
+    (tmp_path / "file").touch()
+    for command in ("evaluate", "robustness", "faithfulness"):
+        line = refused(command, str(demo_corpus), "--model", "nosuch", "--out", str(tmp_path / "file"))
+        assert line == f"--out {tmp_path / 'file'}: File exists; accepted: a folder that can be written to"
