@@ -182,8 +182,11 @@ def check_arguments(settings: Mapping[str, Any]) -> None:
     if settings["trainer.max_epochs"] == -1 and settings["trainer.max_steps"] == -1:
         raise ValueError("--trainer.max_epochs -1 has no end; accepted: with --trainer.max_steps N")
     _check_devices(settings)
-    folder = Path(settings["trainer.default_root_dir"])
-    if not (folder / "model").exists():  # a finished run is not written
+
+
+def check_run_folder(folder: Path) -> None:
+    """Refuse a folder of a run that cannot be written to, unless the run is finished."""
+    if not (folder / "model").exists():
         check_folder(folder, flag="--trainer.default_root_dir")
 
 

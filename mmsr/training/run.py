@@ -28,7 +28,7 @@ from mmsr.data.manifest.manifest import fingerprint, load_manifest
 from mmsr.files import write_file
 from mmsr.model.configuration import RATIONALE_FORMATS
 from mmsr.model.fusion import FUSION_CLASSES
-from mmsr.training.arguments import check_arguments, explain, one_line
+from mmsr.training.arguments import check_arguments, check_run_folder, explain, one_line
 from mmsr.training.callbacks import CheckMonitors, History, LastValidation, SaveModel
 from mmsr.training.interruption import one_line_endings
 from mmsr.training.module import MmsrModule
@@ -90,6 +90,7 @@ class MmsrCLI(LightningCLI):
         except ArgumentError as error:
             raise ValueError(explain(str(error), parser, args)) from None
         check_arguments(self.config)
+        check_run_folder(Path(self.config["trainer.default_root_dir"]))
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The seed, which is a number: a run with a random one could not be resumed."""
