@@ -210,6 +210,7 @@ def quieten() -> None:
     transformers.utils.logging.disable_progress_bar()
     for message in (
         ".*does not have many workers.*",
+        "The `srun` command is available.*",  # one process needs none
         ".*args parameter is intended to run from within Python.*",
         r"Found \d+ module\(s\) in eval mode",  # frozen parts are
         ".*is smaller than the logging interval.*",
