@@ -162,7 +162,7 @@ def _train(run: Run) -> None:
         for left in (path for path in run.folder.iterdir() if path.name not in kept):
             shutil.rmtree(left) if left.is_dir() else left.unlink()
     write_file(file, content)
-    fit(["-c", str(file)])
+    fit(["-c", str(file), "--trainer.enable_progress_bar", "true"])  # lines in log.txt
 
 
 def _evaluate(

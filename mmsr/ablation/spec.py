@@ -20,6 +20,7 @@ import yaml
 
 from mmsr.evaluation.metrics import METRICS
 from mmsr.evaluation.run import CONDITIONS
+from mmsr.training.arguments import check_arguments
 from mmsr.training.run import MmsrCLI, quieten
 
 OWN = "own"  # the condition under which a variant was trained
@@ -296,10 +297,7 @@ class ParsedSettings(MmsrCLI):
         self._given = settings
         super().__init__([])
 
-    def init_parser(self, **kwargs: Any) -> Any:
-        """A parser that raises instead of exiting."""
-        return super().init_parser(**kwargs, exit_on_error=False)
-
     def parse_arguments(self, parser: Any, args: Any) -> None:
         """Parse the settings instead of arguments."""
         self.config = parser.parse_object(self._given)
+        check_arguments(self.config)

@@ -16,7 +16,7 @@ from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 from cyclopts import App, CycloptsError, Parameter, Token
-from cyclopts.exceptions import CoercionError, MissingArgumentError, UnusedCliTokensError
+from cyclopts.exceptions import CoercionError, MissingArgumentError, UnusedCliTokensError, ValidationError
 from cyclopts.help import DefaultFormatter
 
 if TYPE_CHECKING:
@@ -32,6 +32,22 @@ Shares = Annotated[dict[str, float], _PAIRS]
 """A mapping to numbers, typed `--shares train=.8 dev=.2`."""
 Lists = Annotated[dict[str, list[str]], _PAIRS]
 """A mapping to lists, typed `--severities noise=20,0 codec=gsm`."""
+
+
+def at_least(least: float) -> Parameter:
+    """Refuses a number below `least` before anything is loaded."""
+
+    def check(_: Any, number: float | None) -> None:
+        if number is not None and number < least:
+            raise ValueError(f"{number:g}; accepted: {least:g} or more")
+
+    return Parameter(validator=check)
+
+
+Count = Annotated[int, at_least(1)]
+"""A number of rows in a batch, of beams, of epochs."""
+Number = Annotated[int, at_least(0)]
+"""A number that may be zero, such as a seed."""
 Config = Annotated[str, Parameter(alias="-c")]
 """A YAML file, typed `-c FILE`."""
 KeepLabel = Annotated[bool, Parameter(negative="--no-keep-label")]
@@ -171,6 +187,8 @@ def _fault(error: CycloptsError) -> str:
     if isinstance(error, CoercionError) and argument is not None and isinstance(error.__cause__, ValueError):
         hint = f"; {_ORDER}" if len(argument.tokens) > 1 else ""
         return f"{argument.name} {error.__cause__}{hint}"
+    if isinstance(error, ValidationError) and argument is not None and not argument.children:
+        return f"{argument.name} {error.exception_message}"
     if isinstance(error, MissingArgumentError) and error.keyword is not None:
         return f"{error.keyword} needs a value (one that begins with a hyphen: {error.keyword}=-...)"
     if isinstance(error, MissingArgumentError) and error.app is not None and argument is not None:

@@ -1,4 +1,4 @@
-"""The terminal: a log, progress, and refusals of bad input."""
+"""The terminal: a table that is drawn again, and refusals of bad input."""
 
 from __future__ import annotations
 
@@ -7,17 +7,13 @@ import io
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from mmsr.files import check_output
-
-
-def log(line: str) -> None:
-    """Print a line to stderr; stdout is for results."""
-    print(line, file=sys.stderr, flush=True)
+from mmsr.progress import Clock, Pace, log, on_terminal
 
 
 def print_json(value: object) -> None:
@@ -65,48 +61,19 @@ def check_page(*inputs: str, **pages: str | None) -> None:
             check_output(path, inputs=inputs, name=f"--{name}")
 
 
-def at_least_one(**numbers: int) -> None:
-    """Refuse a count below one before anything is loaded; a flag has its parameter's name.
-
-    Raises:
-        ValueError: A count is below one.
-    """
-    for name, number in numbers.items():
-        if number < 1:
-            raise ValueError(f"--{name.replace('_', '-')} {number}; accepted: 1 or more")
-
-
-def progress_bar() -> Callable[[str, int, int], None] | None:
-    """A progress bar on stderr, called with task, done and total; None if stderr is no terminal."""
-    if not sys.stderr.isatty():
-        return None
-    from rich.console import Console
-    from rich.progress import Progress
-
-    bar = Progress(console=Console(stderr=True))
-    tasks: dict[str, Any] = {}
-
-    def show(name: str, done: int, total: int) -> None:
-        if name not in tasks:
-            bar.start()
-            tasks[name] = bar.add_task(name, total=total)
-        bar.update(tasks[name], completed=done)
-        if done == total:
-            bar.refresh()
-            bar.stop()
-
-    return show
-
-
 @contextmanager
-def live_table(title: str) -> Iterator[Callable[[Mapping[str, Mapping[str, str]], str], None]]:
-    """A table on stderr that is drawn again by each call; only its lines if stderr is no terminal.
+def live_table(
+    title: str, clock: Clock = time.monotonic
+) -> Iterator[Callable[[Mapping[str, Mapping[str, str]], str], None]]:
+    """A table on stderr that is drawn again by each call; elsewhere than on a terminal, lines.
+
+    There its cells are a line each minute in which nothing else was printed.
 
     Yields:
         A function of the cells, by row and column, and a line to print, which may be empty.
     """
-    if not sys.stderr.isatty():
-        yield lambda cells, line: log(line) if line else None
+    if not on_terminal():
+        yield _table_lines(Pace(clock))
         return
     from rich.console import Console
     from rich.live import Live
@@ -123,3 +90,20 @@ def live_table(title: str) -> Iterator[Callable[[Mapping[str, Mapping[str, str]]
 
     with Live(console=Console(stderr=True), refresh_per_second=4) as live:
         yield show
+
+
+def _table_lines(pace: Pace) -> Callable[[Mapping[str, Mapping[str, str]], str], None]:
+    """Prints lines, and where there was none for a minute the cells, one line a row."""
+
+    def show(cells: Mapping[str, Mapping[str, str]], line: str) -> None:
+        if not line and pace.due():
+            rows = (
+                f"{name}: {', '.join(f'{of} {cell}' for of, cell in row.items())}"
+                for name, row in cells.items()
+            )
+            line = "\n".join(rows)
+        if line:
+            log(line)
+            pace.printed()
+
+    return show

@@ -12,12 +12,13 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from mmsr.cli.application import FLAT, KeepLabel, Pairs, SegmentFlags, Shares
-from mmsr.cli.console import check_page, log, must_be_there, print_json, progress_bar
+from mmsr.cli.application import FLAT, Count, KeepLabel, Number, Pairs, SegmentFlags, Shares
+from mmsr.cli.console import check_page, must_be_there, print_json
 from mmsr.files import check_output
+from mmsr.progress import log, show_progress
 
 
-def make_demo(*, out: str, utterances: int = 2400, seed: int = 0) -> None:
+def make_demo(*, out: str, utterances: Count = 2400, seed: Number = 0) -> None:
     """Synthesise the packaged five-language corpus; writes OUT/manifest.csv and OUT/audio/.
 
     Example: mmsr data make-demo --out runs/demo/corpus
@@ -78,6 +79,10 @@ def check(
     if manifest is None:
         raise ValueError("give a manifest or --codes; inputs stand before lists, or after --")
     check_page(manifest, report=report)
+    if max_seconds <= 0:
+        raise ValueError(f"--max-seconds {max_seconds:g}; accepted: above 0")
+    if labels and len(set(labels)) < len(labels):
+        raise ValueError(f"--labels {' '.join(labels)}; accepted: each label once")
     checked = check_manifest(
         manifest,
         labels=labels or LABELS,
@@ -88,7 +93,7 @@ def check(
         max_seconds=max_seconds,
         allow=allow or (),
         strict=strict,
-        progress=progress_bar(),
+        progress=show_progress(),
     )
     print_json(as_json(checked)) if json else print(summary(checked))
     if report is not None:
@@ -111,7 +116,7 @@ def split(
     keep_texts: bool = False,
     replace: bool = False,
     columns: Pairs | None = None,
-    seed: int = 0,
+    seed: Number = 0,
 ) -> None:
     """Divide the rows of a manifest into splits or folds; writes a copy and OUT.split.json, its recipe.
 
@@ -199,7 +204,7 @@ def convert(
         language=language,
         encoding=encoding,
         command=" ".join(sys.argv),
-        progress=progress_bar(),
+        progress=show_progress(),
     )
     counts, protocol = done.record["counts"], done.record["protocol"]
     for column in ("label", "split", "language", "kind"):
@@ -248,7 +253,7 @@ def segment(
         columns=columns,
         keep_text=keep_text,
         keep_label=keep_label,
-        progress=progress_bar(),
+        progress=show_progress(),
     )
     if done.silent:
         shown = ", ".join(done.silent[:5]) + (" ..." if len(done.silent) > 5 else "")
@@ -316,7 +321,7 @@ def degrade(
     confusions: str,
     wer: list[float],
     out: str,
-    seed: int = 0,
+    seed: Number = 0,
     columns: Pairs | None = None,
 ) -> None:
     """Make asr_text from text at chosen error rates, with the errors of a recogniser; for robustness curves.

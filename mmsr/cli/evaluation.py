@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from mmsr.cli.application import FLAT, Lists, Pairs
-from mmsr.cli.console import log, must_be_there, progress_bar
+from mmsr.cli.application import FLAT, Count, Lists, Number, Pairs
+from mmsr.cli.console import must_be_there
+from mmsr.progress import log, show_progress
 from mmsr.workflows.settings import ComparisonSettings, Degradation, Measures, Rows
 
 _Hidden = Annotated[str, Parameter(parse=False)]
@@ -81,10 +82,10 @@ def evaluate(
     model: str,
     out: str,
     measures: Annotated[Measures | None, FLAT] = None,
-    batch_size: int = 32,
-    num_beams: int = 1,
-    examples: int = 6,
-    seed: int = 0,
+    batch_size: Count = 32,
+    num_beams: Count = 1,
+    examples: Number = 6,
+    seed: Number = 0,
 ) -> None:
     """Evaluate a model on a split: metrics, controls, baselines, and a report.
 
@@ -114,7 +115,7 @@ def evaluate(
         num_beams=num_beams,
         examples=examples,
         seed=seed,
-        progress=progress_bar(),
+        progress=show_progress(),
     )
     print(evaluation.table())
     log("\n".join([*evaluation.notes(), f"report: {evaluation.report}"]))
@@ -125,7 +126,7 @@ def calibrate(
     *,
     model: str,
     text_column: Literal["text", "asr_text"] = "text",
-    batch_size: int = 32,
+    batch_size: Count = 32,
     out: str | None = None,
 ) -> None:
     """Fit a checkpoint's temperature to development rows, so that its probabilities can be believed.
@@ -201,15 +202,15 @@ def make_sheets(
     *runs: str,
     manifest: str,
     out: str,
-    items: int = 30,
-    raters: int = 1,
+    items: Count = 30,
+    raters: Count = 1,
     shared: int | None = None,
-    repeats: int = 0,
+    repeats: Number = 0,
     differing: bool = False,
     condition: str | None = None,
     criteria: Pairs | None = None,
     columns: Pairs | None = None,
-    seed: int = 0,
+    seed: Number = 0,
 ) -> None:
     """Make blinded sheets on which people rate the answers of runs: HTML pages that need no network.
 
@@ -253,7 +254,7 @@ def make_sheets(
         condition=condition,
         columns=columns,
         seed=seed,
-        progress=progress_bar(),
+        progress=show_progress(),
     )
     for sheet in made.sheets:
         print(f"{sheet} ({sheet.stat().st_size / 1e6:.1f} MB)")
@@ -267,7 +268,7 @@ def score_ratings(
     out: str | None = None,
     partial: bool = False,
     resamples: int = 10_000,
-    seed: int = 0,
+    seed: Number = 0,
     json: bool = False,
 ) -> None:
     """Score the raters' saved sheets: means, differences, tests, agreement, items needed.
@@ -303,10 +304,10 @@ def faithfulness(
     model: str,
     out: str,
     respoken: str | None = None,
-    erased: int = 100,
-    pictures: int = 3,
-    batch_size: int = 32,
-    seed: int = 0,
+    erased: Number = 100,
+    pictures: Number = 3,
+    batch_size: Count = 32,
+    seed: Number = 0,
 ) -> None:
     """Examine whether rationales are grounded in voice and words, and name what decided.
 
@@ -340,7 +341,7 @@ def faithfulness(
         pictures=pictures,
         batch_size=batch_size,
         seed=seed,
-        progress=progress_bar(),
+        progress=show_progress(),
     )
     print(markdown(examined.document), end="")
     log(f"report: {examined.report}")
@@ -354,9 +355,9 @@ def robustness(
     degradation: Annotated[DegradationFlags | None, FLAT] = None,
     condition: str = "audio+text",
     rationales: bool = False,
-    slice_rows: int = 30,
-    batch_size: int = 32,
-    seed: int = 0,
+    slice_rows: Count = 30,
+    batch_size: Count = 32,
+    seed: Number = 0,
 ) -> None:
     """Measure how much worse a model answers as rows get worse: noise, rooms, codecs, word errors, gaps.
 
@@ -391,7 +392,7 @@ def robustness(
         slice_rows=slice_rows,
         batch_size=batch_size,
         seed=seed,
-        progress=progress_bar(),
+        progress=show_progress(),
     )
     print(markdown(measured.document))
     log(f"report: {measured.report}")

@@ -13,14 +13,17 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from mmsr.cli.application import Config, Pairs, pairs
-from mmsr.cli.console import live_table, log, must_be_there, progress_bar
+from mmsr.cli.application import Config, Count, Number, Pairs, pairs
+from mmsr.cli.console import live_table, must_be_there
 from mmsr.cli.inference import format_answer
 from mmsr.files import check_output
+from mmsr.progress import log, show_progress
 from mmsr.records import Utterance
 
 
-def demo(*, out: str = "runs/demo", utterances: int = 2400, seed: int = 0, epochs: int | None = None) -> None:
+def demo(
+    *, out: str = "runs/demo", utterances: Count = 2400, seed: Number = 0, epochs: Count | None = None
+) -> None:
     """Run the main experiment from end to end: make the corpus, train, evaluate, report, predict.
 
     Example: mmsr demo
@@ -65,7 +68,7 @@ def _demo(folder: Path, *, utterances: int, seed: int, epochs: int | None) -> No
         from mmsr.workflows.evaluation import evaluate_checkpoint
         from mmsr.workflows.settings import Rows
 
-        bar = progress_bar()
+        bar = show_progress()
         evaluation = evaluate_checkpoint(folder / "model", Rows(manifest), folder, seed=seed, progress=bar)
         print(evaluation.table())
         log("\n".join([*evaluation.notes(), f"report: {evaluation.report}"]))
@@ -188,7 +191,7 @@ def export(
     split: str = "test",
     columns: Pairs | None = None,
     label_map: Pairs | None = None,
-    batch_size: int = 32,
+    batch_size: Count = 32,
 ) -> None:
     """Turn a Lightning checkpoint into a Hugging Face folder, or a model into ONNX graphs.
 

@@ -9,9 +9,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from mmsr.cli.application import FLAT, Pairs, SegmentFlags
-from mmsr.cli.console import at_least_one, check_page, log, must_be_there, print_json, progress_bar
+from mmsr.cli.application import FLAT, Count, Pairs, SegmentFlags
+from mmsr.cli.console import check_page, must_be_there, print_json
 from mmsr.files import check_output
+from mmsr.progress import log, show_progress
 from mmsr.records import Prediction
 
 if TYPE_CHECKING:
@@ -35,8 +36,8 @@ def predict(
     alternatives: bool = False,
     html: str | None = None,
     abstain_below: float | None = None,
-    num_beams: int = 1,
-    batch_size: int = 32,
+    num_beams: Count = 1,
+    batch_size: Count = 32,
     json: bool = False,
 ) -> None:
     """Predict label, probabilities and rationale of recordings, a transcript, or the rows of a manifest.
@@ -80,7 +81,6 @@ def predict(
     check_page(*recordings, html=html)
     if abstain_below is not None and not 0 < abstain_below <= 1:
         raise ValueError(f"--abstain-below {abstain_below:g}; accepted: a probability, above 0, to 1")
-    at_least_one(num_beams=num_beams, batch_size=batch_size)
     from mmsr.data.audio.decoding import AudioError
     from mmsr.inference.loading import load_pipeline
     from mmsr.inference.predict import answer_utterances, find_recordings, predict_manifest
@@ -97,7 +97,7 @@ def predict(
         reading: dict[str, Any] = {"columns": columns, "label_map": label_map, "text_column": text_column}
         issues: list[Issue] = []
         predictions = predict_manifest(
-            pipe, manifest, on_issue=issues.append, progress=progress_bar(), **settings, **reading
+            pipe, manifest, on_issue=issues.append, progress=show_progress(), **settings, **reading
         )
         _write_predictions(predictions, out)
         _end_with_unanswered(issues)
@@ -127,8 +127,8 @@ def transcribe(
     speakers: list[str] | None = None,
     columns: Pairs | None = None,
     timestamps: Literal["none", "segment", "word"] = "none",
-    batch_size: int = 8,
-    num_beams: int = 1,
+    batch_size: Count = 8,
+    num_beams: Count = 1,
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
     keep_going: bool = False,
     json: bool = False,
@@ -170,7 +170,7 @@ def transcribe(
         speakers=speakers,
         columns=columns,
         keep_going=keep_going,
-        progress=progress_bar(),
+        progress=show_progress(),
     )
     for issue in done.issues:
         log(f"left without a transcript: {issue}")
@@ -196,8 +196,8 @@ def timeline(
     cut: Annotated[SegmentFlags | None, FLAT] = None,
     smooth: float = 0.0,
     player: Literal["auto", "inline", "beside", "link", "none"] = "auto",
-    batch_size: int = 16,
-    num_beams: int = 1,
+    batch_size: Count = 16,
+    num_beams: Count = 1,
     json: bool = False,
 ) -> None:
     """Cut a whole recording into segments of speech, each with its time, transcript, label and rationale.
@@ -242,7 +242,6 @@ def timeline(
         raise ValueError(f"--encoding {encoding} is of a transcript: give --transcript or --turns too")
     if smooth < 0:
         raise ValueError(f"--smooth {smooth:g}; accepted: seconds above 0, or 0 for none")
-    at_least_one(num_beams=num_beams, batch_size=batch_size)
     from mmsr.data.audio.segments import Segmentation
     from mmsr.inference.timeline.formats import as_text
     from mmsr.inference.timeline.run import run_timeline
@@ -261,7 +260,7 @@ def timeline(
         player=player,
         batch_size=batch_size,
         num_beams=num_beams,
-        progress=progress_bar(),
+        progress=show_progress(),
     )
     if not made.segments:
         log(f"no speech found in the {made.seconds:.1f} s of {audio}: the timeline is empty")

@@ -2,7 +2,7 @@
 
 A command's function has its signature, its help and a call of the library. It imports what it needs when it
 runs, so that `mmsr --help` answers without torch. Bad input ends with one line on stderr and exit code 2,
-faults that `mmsr data check` finds with 1, an interruption with 130.
+faults that `mmsr data check` finds with 1, an interruption with 130, SIGTERM with 143.
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from cyclopts import App, CycloptsError, Group
 
 from mmsr.cli import data, evaluation, experiments, inference, setup
 from mmsr.cli.application import application, explain, modern
-from mmsr.cli.console import lenient, log
+from mmsr.cli.console import lenient
+from mmsr.progress import log
 
 ANSWER, TRAIN, EVALUATE, DATA, INSTALLATION, OPTIONS = map(
     Group.create_ordered, ("Answer", "Train", "Evaluate", "Data", "Installation", "Options")
@@ -64,7 +67,32 @@ application.command(human)
 application["--help"].group = OPTIONS
 application["--version"].group = OPTIONS
 
+
+class Terminated(KeyboardInterrupt):
+    """The process got SIGTERM, as from `kill`, a container's end, or SLURM's time limit."""
+
+
+INTERRUPTED = 128 + signal.SIGINT
+TERMINATED = 128 + signal.SIGTERM
 CLOSED_PIPE = 128 + signal.SIGPIPE  # the exit code of a program that the signal ended
+
+
+@contextmanager
+def _ending_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the command as Ctrl-C does: half-written files are removed, and a line is printed."""
+
+    def end(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # one is enough
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -72,10 +100,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if argv is None else argv)
     lenient()
     try:
-        application(modern(words))
-    except KeyboardInterrupt:
-        log("interrupted")
-        sys.exit(130)
+        with _ending_by_sigterm():
+            application(modern(words))
+    except KeyboardInterrupt as stop:
+        ended, code = (
+            ("terminated", TERMINATED) if isinstance(stop, Terminated) else ("interrupted", INTERRUPTED)
+        )
+        log(": ".join(filter(None, (ended, str(stop)))))
+        sys.exit(code)
     except BrokenPipeError:  # the reader has closed the pipe, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(CLOSED_PIPE)

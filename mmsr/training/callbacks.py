@@ -11,23 +11,53 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from torch import Tensor
 
 from mmsr.data.audio.decoding import Audio
 from mmsr.data.loading.datamodule import MmsrDataModule
-from mmsr.data.manifest.manifest import utterances
+from mmsr.data.manifest.manifest import column_of, utterances
 from mmsr.evaluation.calibration import CalibrationError, calibrate, calibration_line
 from mmsr.files import atomic_write, write_file
 from mmsr.model.card import model_card
+from mmsr.model.configuration import RATIONALE_FORMATS, MmsrConfig
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor, given_columns
 from mmsr.records import IDS, Answer, Utterance
 from mmsr.training.checkpoints import BestCheckpoint, LastCheckpoint
 from mmsr.training.module import MmsrModule
+from mmsr.training.monitor import check_logged
 from mmsr.training.parameters import merge_lora
 
 _CALIBRATION_ROWS = 16  # in a batch
+
+
+class CheckMonitors(Callback):
+    """Refuses monitors that the run will not log, before the model is made and the features are stored."""
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Check the monitors of the best epoch and of early stopping.
+
+        Raises:
+            ValueError: Model, objectives or development rows do not give a monitored value.
+        """
+        if trainer.ckpt_path:  # it was checked before, and a checkpoint to start from may be gone
+            return
+        assert isinstance(pl_module, MmsrModule)
+        settings, rows = pl_module.settings, trainer.datamodule.dev_rows  # type: ignore[attr-defined]
+        known = {name: column_of(rows, name).null_count < len(rows) for name in ("label", "rationale")}
+        layout = RATIONALE_FORMATS[settings.rationale_format]
+        if settings.pretrained:
+            layout = MmsrConfig.from_pretrained(settings.pretrained).format
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, EarlyStopping | ModelCheckpoint) and callback.monitor:
+                check_logged(
+                    callback.monitor,
+                    layout=layout,
+                    objectives=settings.objectives or (),
+                    labelled=known["label"],
+                    explained=known["rationale"],
+                )
 
 
 class History(Callback):

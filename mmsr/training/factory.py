@@ -14,7 +14,6 @@ from collections.abc import Sequence
 
 import lightning as L
 import torch
-from rich.progress import Progress
 from torch import nn
 
 from mmsr.data.features.encoders import stored_audio, stored_text
@@ -24,6 +23,7 @@ from mmsr.data.manifest.manifest import column_of
 from mmsr.model.configuration import DEFAULT_LABELS, MmsrConfig
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor
+from mmsr.progress import show_progress
 from mmsr.training.objectives import LOSSES, OgmGe, check_objectives
 from mmsr.training.parameters import add_lora, check_shared_table, free_label_tokens, freeze_encoders
 from mmsr.training.settings import Computation, Freezing, Lora, ModelSource, TrainingSettings
@@ -222,10 +222,11 @@ def use_feature_store(
 def _fill(features: StoredFeatures, inputs: Sequence[str], modality: str, trainer: L.Trainer) -> None:
     """Encode the inputs that the store lacks, each process a part of them."""
     mine = inputs[trainer.global_rank :: trainer.world_size]
-    with Progress(disable=not trainer.is_global_zero or len(mine) < 10) as bar:
-        task = bar.add_task(f"{modality} features", total=len(mine))
-        for done in features.fill(mine):
-            bar.update(task, completed=done)
+    shown = trainer.is_global_zero and trainer.progress_bar_callback is not None and len(mine) >= 10
+    show = show_progress() if shown else None
+    for done in features.fill(mine):
+        if show is not None:
+            show(f"{modality} features", done, len(set(mine)))
     features.store.record(f"{trainer.default_root_dir}, {modality}")
     trainer.strategy.barrier()
 

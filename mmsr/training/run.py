@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 import warnings
+from argparse import ArgumentError
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,19 +21,23 @@ import torch
 import transformers.utils.logging
 import yaml
 from jsonargparse import set_parsing_settings
-from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.callbacks import EarlyStopping, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from mmsr.data.loading.datamodule import MmsrDataModule
 from mmsr.data.manifest.manifest import fingerprint, load_manifest
 from mmsr.files import folder_lock, write_file
 from mmsr.model.configuration import RATIONALE_FORMATS
 from mmsr.model.fusion import FUSION_CLASSES
-from mmsr.training.callbacks import Cost, History, LastValidation, SaveModel
+from mmsr.training.arguments import check_arguments, check_run_folder, explain, one_line
+from mmsr.training.callbacks import CheckMonitors, Cost, History, LastValidation, SaveModel
 from mmsr.training.checkpoints import BestCheckpoint, Continuation, LastCheckpoint
+from mmsr.training.interruption import one_line_endings
 from mmsr.training.loggers import MetricsLogger
 from mmsr.training.module import MmsrModule
 from mmsr.training.monitor import checked_mode
+from mmsr.training.progress import progress_of_training
 from mmsr.training.settings import TrainingSettings
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)  # the help of each setting
@@ -70,6 +75,7 @@ class MmsrCLI(LightningCLI):
             MmsrDataModule,
             args=list(args),
             run=False,
+            auto_configure_optimizers=False,  # --optimizer and --lr_scheduler, which would change nothing
             seed_everything_default=0,
             save_config_callback=None,
             trainer_defaults={
@@ -80,9 +86,28 @@ class MmsrCLI(LightningCLI):
                 "num_sanity_val_steps": 0,
                 "log_every_n_steps": 10,
             },
-            parser_kwargs={"prog": "mmsr fit", "default_env": False},
+            parser_kwargs={"prog": "mmsr fit", "default_env": False, "exit_on_error": False},
             **kwargs,
         )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse the arguments.
+
+        Raises:
+            ValueError: There is no such setting, a value is not of its type, or no training can be done with
+                it on this machine.
+        """
+        try:
+            super().parse_arguments(parser, args)
+        except ArgumentError as error:
+            raise ValueError(explain(str(error), parser, args)) from None
+        check_arguments(self.config)
+        check_run_folder(Path(self.config["trainer.default_root_dir"]))
+
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The seed, which is a number: a run with a random one could not be resumed."""
+        seed = self.seed_everything_default
+        parser.add_argument("--seed_everything", type=int, default=seed, help="Seed of weights and order.")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """One seed for all, and early stopping on the development split."""
@@ -112,11 +137,25 @@ class MmsrCLI(LightningCLI):
         for monitor, mode in (("monitor", "monitor_mode"), ("early_stopping.monitor", "early_stopping.mode")):
             self.config[mode] = checked_mode(self.config[monitor], self.config[mode], flag=f"--{mode}")
 
+    def instantiate_classes(self) -> None:
+        """Make model, data and trainer.
+
+        Raises:
+            ValueError: Lightning, or a class of a logger or callback, refuses its settings.
+        """
+        try:
+            super().instantiate_classes()
+        except (MisconfigurationException, ImportError, RuntimeError, TypeError) as error:
+            raise ValueError(one_line(error)) from error
+
     def instantiate_trainer(self, **kwargs: Any) -> Any:
-        """The trainer, with the run's checkpoints, logger and precision."""
+        """The trainer, with the run's checkpoints, logger, progress and precision."""
         trainer = self.config_init["trainer"]
         folder = Path(trainer["default_root_dir"])
-        logger = trainer["logger"]
+        logger, callbacks = trainer["logger"], list(trainer["callbacks"] or [])
+        quiet = trainer["enable_progress_bar"] is False or trainer["barebones"]
+        if not quiet and not any(isinstance(callback, ProgressBar) for callback in callbacks):
+            callbacks.append(progress_of_training())
         best = BestCheckpoint(
             folder / "checkpoints", monitor=self.config["monitor"], mode=self.config["monitor_mode"]
         )
@@ -124,7 +163,7 @@ class MmsrCLI(LightningCLI):
         return super().instantiate_trainer(
             precision=trainer["precision"] or self._precision(folder),
             logger=MetricsLogger(folder) if logger is None else logger,
-            callbacks=[*(trainer["callbacks"] or []), *ours, Continuation()],
+            callbacks=[CheckMonitors(), *callbacks, *ours, Continuation()],
             use_distributed_sampler=False,
             **kwargs,
         )
@@ -184,15 +223,12 @@ def _fit(cli: MmsrCLI, folder: Path) -> Path:
     if model.exists():
         print(f"{model}: this run is finished; delete {folder} to train it again", file=sys.stderr)
         return model
-    resumed = last.exists()
+    resumed = str(last) if last.exists() else None
     if resumed:
         print(f"resumed from {last}", file=sys.stderr)
     try:
-        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=str(last) if resumed else None)
-    except SystemExit as stop:
-        if isinstance(stop.__context__, KeyboardInterrupt):  # for which Lightning exits with 1
-            raise KeyboardInterrupt from None
-        raise
+        with one_line_endings(last):
+            cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=resumed)
     except Exception as error:
         if not last.exists() and cli.trainer.is_global_zero:  # leave the folder to the corrected run
             (folder / "run.yaml").unlink(missing_ok=True)
@@ -224,6 +260,7 @@ def quieten() -> None:
     transformers.utils.logging.disable_progress_bar()
     for message in (
         ".*does not have many workers.*",
+        "The `srun` command is available.*",  # one process needs none
         ".*args parameter is intended to run from within Python.*",
         r"Found \d+ module\(s\) in eval mode",  # frozen parts are
         ".*is smaller than the logging interval.*",

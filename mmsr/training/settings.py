@@ -108,6 +108,10 @@ class ModelSource(Checked):
         check_choice("fusion", self.fusion, tuple(FUSION_CLASSES))
         check_choice("rationale_format", self.rationale_format, tuple(RATIONALE_FORMATS))
         self._check_config(self.config or {})
+        if twice := {label for label in self.labels or () if (self.labels or []).count(label) > 1}:
+            raise ValueError(f"labels names {', '.join(sorted(twice))} twice; accepted: each label once")
+        if self.labels is not None and len(self.labels) < 2:
+            raise ValueError(f"labels={self.labels}; accepted: two labels or more")
         if self.pretrained:
             self._check_pretrained()
         if self.decoder and not (self.audio or self.text):

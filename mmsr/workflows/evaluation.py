@@ -26,12 +26,16 @@ from mmsr.workflows.settings import Measures, Rows
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The contents of metrics.json and predictions.jsonl, the split, and the path of report.html."""
+    """The contents of metrics.json and predictions.jsonl, the split, and the path of report.html.
+
+    `conformal` tells whether label sets were asked for.
+    """
 
     metrics: dict[str, Any]
     predictions: list[Prediction]
     split: str
     report: Path
+    conformal: bool = False
 
     @property
     def conditions(self) -> dict[str, dict[str, Any]]:
@@ -49,6 +53,8 @@ class Evaluation:
             lines.append(f"{name}: {worst_slice_line(entry['worst_slice'], least=entry['slice_rows'])}")
             if "conformal" in entry:
                 lines.append(f"{name}: {conformal_text(entry['conformal'])}")
+            elif self.conformal:
+                lines.append(f"{name}: no label sets, since no labelled development row has these inputs")
         return lines
 
 
@@ -86,7 +92,8 @@ def evaluate_checkpoint(
         progress: Called as rows are answered.
 
     Raises:
-        ValueError: Checkpoint or manifest cannot be read, a split lacks rows, or `out` holds other results.
+        ValueError: Checkpoint or manifest cannot be read, a split lacks rows or labels, or `out` holds other
+            results.
     """
     check_out(out, "metrics.json")
     check_output(Path(out) / "predictions.jsonl", inputs=[rows.manifest])
@@ -96,6 +103,12 @@ def evaluate_checkpoint(
     }
     inputs = Inputs.open(model, rows, required=["test"] if measures.conformal is None else ["test", "dev"])
     pipe, labels, test_rows = inputs.pipe, inputs.labels, inputs.utterances("test")
+    if measures.conformal is not None and not any(row.has("label") for row in inputs.utterances("dev")):
+        part = f"split {rows.dev_split}" if rows.fold is None else f"development rows of fold {rows.fold}"
+        raise ValueError(
+            f"{rows.manifest}, {part}: no row has a label, and --conformal makes its label sets by them; "
+            "accepted: labels, another --dev-split, or no --conformal"
+        )
     scorer = measures.bertscore and BertScorer(measures.bertscore, layer=measures.bertscore_layer)
     metrics, predictions = evaluate(
         predictor(pipe, batch_size=batch_size, num_beams=num_beams),
@@ -141,7 +154,7 @@ def evaluate_checkpoint(
         examples=shown_examples(pipe, spread(test_rows, examples)),
         split=rows.split,
     )
-    return Evaluation(document, predictions, rows.split, report)
+    return Evaluation(document, predictions, rows.split, report, measures.conformal is not None)
 
 
 def _lengths(rows: Sequence[Utterance]) -> dict[str, dict[str, Any]]:

@@ -11,7 +11,47 @@ import pytest
         ("human make a=b", "--manifest and --out are required (mmsr human make --help)"),
         ("predict --text hi --batch-size two", "--batch-size two; accepted: int (mmsr predict --help)"),
         ("predict --xyzzy 3", "Unknown option: --xyzzy. (mmsr predict --help)"),
-        ("predict --text hi --num-beams 0", "--num-beams 0; accepted: 1 or more"),
+        ("predict --text hi --num-beams 0", "--num-beams 0; accepted: 1 or more (mmsr predict --help)"),
+        ("timeline a.wav --batch-size -1", "--batch-size -1; accepted: 1 or more (mmsr timeline --help)"),
+        (
+            "transcribe m.csv --asr a --out b.csv --batch-size 0",
+            "--batch-size 0; accepted: 1 or more (mmsr transcribe --help)",
+        ),
+        (
+            "evaluate m.csv --model m --out o --num-beams 0",
+            "--num-beams 0; accepted: 1 or more (mmsr evaluate --help)",
+        ),
+        (
+            "evaluate m.csv --model m --out o --batch-size 0",
+            "--batch-size 0; accepted: 1 or more (mmsr evaluate --help)",
+        ),
+        (
+            "evaluate m.csv --model m --out o --examples -1",
+            "--examples -1; accepted: 0 or more (mmsr evaluate --help)",
+        ),
+        (
+            "evaluate m.csv --model m --out o --seed -1",
+            "--seed -1; accepted: 0 or more (mmsr evaluate --help)",
+        ),
+        (
+            "calibrate m.csv --model m --batch-size 0",
+            "--batch-size 0; accepted: 1 or more (mmsr calibrate --help)",
+        ),
+        (
+            "robustness m.csv --model m --out o --batch-size 0",
+            "--batch-size 0; accepted: 1 or more (mmsr robustness --help)",
+        ),
+        (
+            "faithfulness m.csv --model m --out o --erased -1",
+            "--erased -1; accepted: 0 or more (mmsr faithfulness --help)",
+        ),
+        (
+            "export --format onnx --model m --out o --batch-size 0",
+            "--batch-size 0; accepted: 1 or more (mmsr export --help)",
+        ),
+        ("demo --epochs 0", "--epochs 0; accepted: 1 or more (mmsr demo --help)"),
+        ("data check m.csv --max-seconds 0", "--max-seconds 0; accepted: above 0"),
+        ("data check m.csv --labels joy fear joy", "--labels joy fear joy; accepted: each label once"),
         ("predict --audio .", "--audio .: a folder; accepted: an audio file, or --manifest for many"),
         (
             "predict --text hi --out x",

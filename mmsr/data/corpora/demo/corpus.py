@@ -27,6 +27,7 @@ import os
 import random
 import subprocess
 import sys
+import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -37,8 +38,6 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import soundfile
 import soxr
-from rich.console import Console
-from rich.progress import Progress
 
 from mmsr import records
 from mmsr.data.corpora.demo import speech
@@ -55,6 +54,7 @@ from mmsr.data.corpora.demo.grammar import (
 )
 from mmsr.files import atomic_write
 from mmsr.languages import language_code
+from mmsr.progress import show_progress
 
 VERSION = 1  # of the generator: another version makes another corpus from the same seed
 MINIMUM = 60  # utterances, so that the development split has two rows of each kind
@@ -472,7 +472,7 @@ def respeak(
         out: Folder of the new recordings and of a manifest.csv of what is returned. If it holds the same rows
             already, they are used again.
         change: What is changed.
-        progress: Show a bar on stderr.
+        progress: Show progress on stderr.
 
     Returns:
         Manifest rows with the old ids, in order; `audio` is the path of the new recording.
@@ -573,16 +573,16 @@ def _write_corpus(
     progress: bool,
 ) -> None:
     """Speak and write a corpus, whole or not at all."""
-    with (
-        atomic_write(out) as folder,
-        Progress(console=Console(stderr=True), disable=not progress) as bar,
-    ):
+    show = show_progress() if progress else None
+    spoken, one_at_a_time = itertools.count(1), threading.Lock()
+    with atomic_write(out) as folder:
         (folder / "audio").mkdir(parents=True)
-        task = bar.add_task("speaking the demo corpus", total=len(utterances))
 
         def write(i: int, samples: np.ndarray) -> None:
             soundfile.write(folder / _audio_path(i), samples, SAMPLE_RATE, subtype="PCM_16")
-            bar.advance(task)
+            if show is not None:
+                with one_at_a_time:
+                    show("speaking the demo corpus", next(spoken), len(utterances))
 
         _synthesise(utterances, write)
         with open(folder / "manifest.csv", "w", encoding="utf-8", newline="") as file:
