@@ -106,8 +106,8 @@ class Continuation(Callback):
     """Adds to a checkpoint what Lightning leaves out, and restores it.
 
     Always: the states of the random number generators (each process has its own), whether early stopping has
-    ended the run, and how much is logged. Within an epoch: the batches that were used, the running means of
-    the training losses, and the gradients of an accumulation that is not finished.
+    ended the run, and how much is logged. Within an epoch: the batches that were used, what is logged so far,
+    what the module keeps between batches, and the gradients of an accumulation that is not finished.
     """
 
     def __init__(self) -> None:
@@ -128,7 +128,7 @@ class Continuation(Callback):
             "batches": trainer.fit_loop.epoch_loop.batch_progress.current.ready if within else None,
             "means": _gathered(trainer, _running_means(trainer) if within else {}),
             "gradients": _gradients(trainer, pl_module),
-            "ogm_ge": _scores(pl_module),
+            "module": _gathered(trainer, _within_epoch(pl_module) if within else {}),
         }
 
     def on_load_checkpoint(
@@ -179,12 +179,13 @@ class Continuation(Callback):
         if self._found is None:
             return
         found, self._found = self._found, None
-        pl_module.on_train_epoch_start()
+        if isinstance(pl_module, MmsrModule):
+            pl_module.resume_within_epoch(found["module"][trainer.global_rank])
+        else:
+            pl_module.on_train_epoch_start()
         for name, weight in pl_module.named_parameters():
             if name in found["gradients"]:
                 weight.grad = found["gradients"][name].to(weight)
-        if isinstance(pl_module, MmsrModule) and pl_module.ogm_ge is not None:
-            pl_module.ogm_ge.scores = dict(found["ogm_ge"])
         self._means = found["means"][trainer.global_rank]
         _restore(found["generators"][trainer.global_rank], pl_module.device)
 
@@ -274,6 +275,5 @@ def _gradients(trainer: L.Trainer, module: L.LightningModule) -> dict[str, Tenso
     }
 
 
-def _scores(module: L.LightningModule) -> dict[str, float]:
-    balance = module.ogm_ge if isinstance(module, MmsrModule) else None
-    return {} if balance is None else dict(balance.scores)
+def _within_epoch(module: L.LightningModule) -> dict[str, Any]:
+    return module.state_within_epoch() if isinstance(module, MmsrModule) else {}

@@ -13,9 +13,10 @@ process has the share 1.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -98,6 +99,18 @@ class Window:
             parts = summed.split(list(sizes.values()))
             totals = {name: part.reshape(totals[name].shape) for name, part in zip(names, parts, strict=True)}
         self._totals = totals
+
+    def state(self) -> dict[str, Any]:
+        """The batches that are left, as plain values and tensors."""
+        return {"batches": list(self._batches), "totals": self._totals, "scale": self._scale}
+
+    @classmethod
+    def of_state(cls, state: Mapping[str, Any], device: torch.device) -> Window:
+        """The window of a `state`."""
+        window = cls.__new__(cls)
+        window._batches, window._totals = move_data_to_device((state["batches"], state["totals"]), device)
+        window._scale = state["scale"]
+        return window
 
     def __bool__(self) -> bool:
         """Whether a batch is left."""

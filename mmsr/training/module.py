@@ -72,9 +72,7 @@ class MmsrModule(L.LightningModule):
         self.objectives = nn.ModuleDict()
         self.ogm_ge: OgmGe | None = None
         self._window: Window | None = None
-        # of the checkpoint that a run is resumed from
-        self._within_epoch: dict[str, Any] | None = None
-        self._loader_states: list[dict[str, Any]] = []
+        self._resumed_window: Window | None = None
         # log of the variance of each loss; at 0 both losses have the same weight
         self.log_variances = nn.ParameterDict(
             {name: torch.zeros(()) for name in MODEL_LOSSES[1:]} if settings.uncertainty_weighting else {}
@@ -196,26 +194,33 @@ class MmsrModule(L.LightningModule):
         for part in {*(settings.train_layers or ()), *(settings.gradual_unfreezing or ())}:
             eval_frozen(model_part(model, part, setting="train_layers").train())
 
-    def on_train_start(self) -> None:
-        """Resume the loader, whose state Lightning forgets where `configure_optimizers` counts steps."""
-        states, self._loader_states = self._loader_states, []
-        if states:
-            loader: Any = self.trainer.train_dataloader
-            loader.load_state_dict(states[0])
+    def state_within_epoch(self) -> dict[str, Any]:
+        """What this process keeps between the batches of an epoch, as tensors and plain values.
 
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Go on within an epoch as the run that was interrupted there would have."""
-        within, self._within_epoch = self._within_epoch, None
-        if within is None or batch_idx == 0:
-            return
-        self._set_modes()  # Lightning starts no epoch
-        if self.trainer.world_size == 1:  # the checkpoint knows of one process
-            for name, sums, weights in within["train_means"]:
-                mean: Any = self.train_means[name]
-                mean.sums, mean.weights = sums.to(mean.sums), weights.to(mean.weights)
-            torch.set_rng_state(within["random"])
-            if self.device.type == "cuda" and within["random_cuda"] is not None:
-                torch.cuda.set_rng_state(within["random_cuda"], self.device)
+        The sums of the training losses, the targets of the optimiser's step that is not finished, and the
+        scores of OGM-GE.
+        """
+        means = dict[str, Any](self.train_means.items())
+        return {
+            "losses": {name: (mean.sums.cpu(), mean.weights.cpu()) for name, mean in means.items()},
+            "window": self._window.state() if self._window else None,
+            "ogm_ge": {} if self.ogm_ge is None else dict(self.ogm_ge.scores),
+        }
+
+    def resume_within_epoch(self, state: Mapping[str, Any]) -> None:
+        """Go on within an epoch, whose start Lightning leaves out.
+
+        Args:
+            state: That of `state_within_epoch`.
+        """
+        self.on_train_epoch_start()
+        for name, (sums, weights) in state["losses"].items():
+            mean: Any = self.train_means[name]
+            mean.sums, mean.weights = sums.to(mean.sums), weights.to(mean.weights)
+        if state["window"] is not None:
+            self._resumed_window = Window.of_state(state["window"], self.device)
+        if self.ogm_ge is not None:
+            self.ogm_ge.scores = dict(state["ogm_ge"])
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """The batch's part of the loss of its optimiser step, after modality dropout.
@@ -229,9 +234,12 @@ class MmsrModule(L.LightningModule):
         """
         batch = dict(batch)
         ids = batch.pop(IDS, None)
+        outlines = batch.pop(WINDOW, None)
         if batch_idx == 0:
             self._window = None
-        targets, shares = self._enter_window(batch, batch.pop(WINDOW, None))
+        if self._resumed_window is not None:  # the loader outlines the rest of the step alone
+            self._window, self._resumed_window, outlines = self._resumed_window, None, None
+        targets, shares = self._enter_window(batch, outlines)
         labels = batch[SENTIMENT_LABELS]
         model, _ = self.parts()
         watched: AbstractContextManager[dict[str, Pooled]] = nullcontext({})
@@ -506,7 +514,7 @@ class MmsrModule(L.LightningModule):
     # ------------------------------------------------------------------ checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add config and processor to the checkpoint, and where in its epoch the run is."""
+        """Add config and processor to the checkpoint."""
         assert self.model is not None and self.processor is not None
         with tempfile.TemporaryDirectory() as folder:
             self.processor.save_pretrained(folder)
@@ -516,17 +524,6 @@ class MmsrModule(L.LightningModule):
                 if path.is_file()
             }
         checkpoint["mmsr"] = {"config": self.model.config.to_json_string(use_diff=False), "processor": files}
-        on_cuda, means = self.device.type == "cuda", dict[str, Any](self.train_means.items()).items()
-        checkpoint["mmsr"]["within_epoch"] = {
-            "train_means": [(name, mean.sums.cpu(), mean.weights.cpu()) for name, mean in means],
-            "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state(self.device) if on_cuda else None,
-        }
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what a run that is resumed within an epoch goes on with."""
-        self._within_epoch = checkpoint["mmsr"].get("within_epoch")  # None of earlier releases
-        self._loader_states = checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader", [])
 
 
 def unpack(saved: dict[str, Any]) -> tuple[MmsrProcessor, MmsrConfig]:

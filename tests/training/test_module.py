@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from mmsr.data.loading.datamodule import MmsrDataModule
 from mmsr.model.modeling import MmsrOutput
+from mmsr.training.checkpoints import Continuation
 from mmsr.training.losses import NonFiniteLossError, Window
 from mmsr.training.module import MmsrModule, load_lightning_checkpoint
 from mmsr.training.objectives import LOSSES
@@ -586,7 +587,7 @@ def test_a_checkpoint_of_earlier_names_loads_and_is_exported(demo_corpus, tmp_pa
         assert all(torch.equal(weight, expected[name]) for name, weight in model.state_dict().items())
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("accumulate", [1, 2, 3])
 def test_a_run_resumed_within_an_epoch_ends_as_the_unbroken_one(demo_corpus, tmp_path, accumulate):
     """Dropout, frozen parts and the epoch's training losses go on where they were."""
 
@@ -606,7 +607,7 @@ def test_a_run_resumed_within_an_epoch_ends_as_the_unbroken_one(demo_corpus, tmp
             accumulate_grad_batches=accumulate,
             limit_train_batches=7,
             logger=False,
-            callbacks=[watch, Save()],
+            callbacks=[watch, Save(), Continuation()],
             enable_checkpointing=False,
             enable_progress_bar=False,
             num_sanity_val_steps=0,
