@@ -94,6 +94,10 @@ def check_gradient_and_reload(tmp_path: Path) -> Callable[..., None]:
                 assert parameter.grad.isfinite().all() and parameter.grad.any(), name
         model.save_pretrained(tmp_path)
         again = MmsrForSentimentReasoning.from_pretrained(tmp_path).eval()
-        assert torch.equal(again(**batch).sentiment_logits, logits)
+        weights = again.state_dict()
+        for name, weight in model.state_dict().items():
+            assert torch.equal(weights[name], weight), name
+        # in a file weights lie at other addresses, for which some kernels sum in another order
+        torch.testing.assert_close(again(**batch).sentiment_logits, logits, rtol=0, atol=1e-6)
 
     return check
