@@ -157,10 +157,12 @@ def transcribe(
         json: Print the error rates as JSON.
     """
     must_be_there(manifest=manifest)
+    from mmsr.data.manifest.tables import check_table_output
     from mmsr.evaluation.error_rates import markdown_table
     from mmsr.speech.recogniser import Transcriber
     from mmsr.speech.transcribe import transcribe_manifest
 
+    check_table_output(Path(out), inputs=[manifest])  # before the recogniser is loaded
     done = transcribe_manifest(
         manifest,
         Transcriber(asr, timestamps=timestamps, batch_size=batch_size, num_beams=num_beams, dtype=dtype),
@@ -347,10 +349,12 @@ def _refuse_with(what: str, **flags: object) -> None:
 
 
 def _check_out(out: str | None, manifest: str) -> None:
-    """Refuse a file for predictions that cannot be written, or whose ending is another table's."""
+    """Refuse a file for predictions that cannot be written, or has the ending of a recording or a table."""
+    from mmsr.data.corpora.source import SOUND, VIDEO
     from mmsr.data.manifest.tables import ENDINGS
 
-    if out is not None and (ending := Path(out).suffix.lower()) in ENDINGS and ending != ".jsonl":
+    others = {*SOUND, *VIDEO, *ENDINGS} - {".jsonl"}
+    if out is not None and Path(out).suffix.lower() in others:
         raise ValueError(f"--out {out} gets one JSON object a line; accepted: .jsonl")
     if out is not None:
         check_output(out, inputs=[manifest], name="--out")

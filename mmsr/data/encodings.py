@@ -150,7 +150,7 @@ _LETTER = r"[^\W\d_]"
 _ODD_CASE = re.compile(
     "[a-zß-öø-ÿа-яё](?=[À-ÖØ-ÞА-ЯЁ])"
 )  # a capital in a word, as in koi8's text read as cp1251's
-_SIGN_IN_WORD = re.compile(rf"{_LETTER}[«»¡¿§©®°£€™‚„“”†‡•‹›]{_LETTER}")
+_SIGN_IN_WORD = re.compile(rf"{_LETTER}(?:[¡¿‚„]|[«»§©®°£€™“”†‡•‹›]{_LETTER})")
 _CLEARLY = 0.01  # of charset-normalizer's figures, from 0 to 1
 
 
@@ -190,20 +190,30 @@ def decode_text(
     return best
 
 
-def _given(content: bytes, name: str, encoding: str) -> DecodedText:
+def known_encoding(encoding: str) -> str:
+    """Python's name of a text encoding.
+
+    Raises:
+        EncodingError: There is none of this name.
+    """
     try:
         codec = codecs.lookup(encoding)
-        if not codec._is_text_encoding:
-            raise LookupError
     except LookupError:
+        codec = None
+    if codec is None or not codec._is_text_encoding:
         raise EncodingError(
             f"encoding {encoding!r} is unknown; accepted: a name such as utf-8, utf-16, cp1252, gb18030, big5"
-        ) from None
+        )
+    return codec.name
+
+
+def _given(content: bytes, name: str, encoding: str) -> DecodedText:
+    encoding = known_encoding(encoding)
     for mark, marked in _MARKS:
         # "utf-16" is either order, by its mark
-        if content.startswith(mark) and marked.startswith(codec.name):
+        if content.startswith(mark) and marked.startswith(encoding):
             return _strict(content[len(mark) :], name, marked, why="as given")
-    return _strict(content, name, codec.name, why="as given")
+    return _strict(content, name, encoding, why="as given")
 
 
 def _strict(content: bytes, name: str, encoding: str, *, why: str) -> DecodedText:

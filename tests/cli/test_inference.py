@@ -93,6 +93,7 @@ def test_predictions_are_refused_a_place_before_a_model_is_loaded(tmp_path, refu
         ("m.jsonl/p.jsonl", "m.jsonl is a file; accepted: another folder"),
         ("p.csv", "p.csv gets one JSON object a line; accepted: .jsonl"),
         ("p.xlsx", "p.xlsx gets one JSON object a line; accepted: .jsonl"),
+        ("clip.WAV", "clip.WAV gets one JSON object a line; accepted: .jsonl"),  # perhaps a row's recording
     ):
         line = refused(*predict, str(tmp_path / out))
         assert line.startswith(f"--out {tmp_path}") and problem in line
@@ -100,6 +101,24 @@ def test_predictions_are_refused_a_place_before_a_model_is_loaded(tmp_path, refu
     (tmp_path / "d.html").mkdir()
     assert f"--html {page} is a folder" in refused("predict", "--text", "thank you", "--html", page)
     assert "--html p.pdf has another ending" in refused("predict", "--text", "thank you", "--html", "p.pdf")
+
+
+@pytest.mark.parametrize(
+    ("out", "problem"),
+    [
+        ("m.csv", "is a file that is read; accepted: another file"),
+        ("linked.csv", "is a file that is read; accepted: another file"),
+        ("d.csv", "is a folder; accepted: a file"),
+        ("m.csv/heard.csv", "m.csv is a file; accepted: another folder"),
+        ("clip.wav", "has the ending '.wav'; accepted: .csv"),
+    ],
+)
+def test_transcripts_are_refused_a_place_before_a_recogniser_is_loaded(tmp_path, refused, out, problem):
+    (tmp_path / "m.csv").write_text("audio\nclip.wav\n")
+    (tmp_path / "linked.csv").symlink_to(tmp_path / "m.csv")
+    (tmp_path / "d.csv").mkdir()
+    line = refused("transcribe", str(tmp_path / "m.csv"), "--asr", "no/model", "--out", str(tmp_path / out))
+    assert problem in line and "no/model" not in line
 
 
 @pytest.mark.parametrize("what", ["formulas.xlsx", "torn.csv"])

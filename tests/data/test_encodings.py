@@ -106,6 +106,11 @@ def test_what_is_no_plausible_text_is_refused(content: bytes, told: str) -> None
     assert str(error.value).startswith(told) and "; accepted: " in str(error.value)
 
 
+def test_a_sign_that_opens_a_quotation_ends_no_word() -> None:
+    text = "Doctorul a spus că mă simt mai bine"
+    assert decode_text(text.encode("cp1250"), "a.txt").text == text  # not the "c„ m„" of a Macintosh
+
+
 def test_two_plausible_readings_are_both_named() -> None:
     with pytest.raises(EncodingError) as error:
         decode_text("感冒".encode("gb18030"), "a.txt", language="zh")

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from mmsr.data.encodings import DecodedText, EncodingError, decode_text
+from mmsr.data.encodings import DecodedText, EncodingError, decode_text, known_encoding
 from mmsr.data.manifest.delimited import LONGEST_CELL
 from mmsr.data.manifest.manifest import Issue
 
@@ -321,12 +321,13 @@ class Source:
 
         A file that may be in several encodings is in that of the others, if they have one.
         """
+        encoding = None if self.encoding is None else known_encoding(self.encoding)
         found: dict[Path, DecodedText] = {}
         failed: dict[Path, EncodingError] = {}
         for path in paths:
             try:
                 found[path] = decode_text(
-                    path.read_bytes(), self.name(path), language=self.language, encoding=self.encoding
+                    path.read_bytes(), self.name(path), language=self.language, encoding=encoding
                 )
             except EncodingError as error:
                 failed[path] = error

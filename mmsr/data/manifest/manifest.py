@@ -13,7 +13,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, time, timedelta
 from typing import Any
 
@@ -133,8 +133,7 @@ def examine_manifest(
         ManifestError: The file cannot be read at all.
     """
     table = _Table(source, labels, columns or {}, label_map or {}, check_audio, require)
-    for part in parts(source):
-        table.begin(part)
+    for part in map(table.begin, parts(source)):
         broken: list[Issue] = []
         for chunk in chunks(part, table.wanted, broken):
             table.keep(*table.take(chunk))
@@ -167,9 +166,8 @@ def stream_manifest(
         if split is not None and part.split not in (None, split):
             continue
         table = _Table(source, labels, columns or {}, label_map or {}, check_audio, require)
-        table.begin(part)
         broken: list[Issue] = []
-        for chunk in chunks(part, table.wanted, broken, stream=True):
+        for chunk in chunks(table.begin(part), table.wanted, broken, stream=True):
             rows, numbers = table.take(chunk)
             table.add(broken)
             if issues := table.issues(len(numbers), streamed=True):
@@ -269,11 +267,11 @@ class _Table:
         self._taken: list[tuple[int, Part, np.ndarray]] = []  # place, part and row numbers of each chunk
         self._issues: list[tuple[tuple[int, int, int], Issue]] = []  # with place, row and rank
 
-    def begin(self, part: Part) -> None:
-        """Begin to read a part."""
-        self._part, self._place = part, self._place + 1
-        if "audio" not in self.renamed:
-            self.source_of["audio"] = part.audio_column
+    def begin(self, part: Part) -> Part:
+        """Begin to read a part; returns it with the name of its column of audio."""
+        self.source_of["audio"] = self.renamed.get("audio", part.audio_column)
+        self._part, self._place = replace(part, audio_column=self.source_of["audio"]), self._place + 1
+        return self._part
 
     @property
     def wanted(self) -> frozenset[str]:
@@ -535,6 +533,6 @@ def _durations(texts: pa.Array, report: Callable[..., None]) -> pa.Array:
         except ValueError:
             seconds[row] = -1.0
     wrong = (seconds < 0) | np.isinf(seconds)
-    accepted = "accepted: seconds, 0 or more"
+    accepted = "accepted: seconds, 0 or more, with a decimal point"
     report(wrong, DURATION, lambda row: f"is {given[row]!r}; {accepted}", "duration-no-number")
     return pa.array(seconds, mask=np.isnan(seconds) | wrong)

@@ -3,8 +3,9 @@
     file ─► first visible sheet ─► rows of values, each with the issues of its cells
 
 A formula that no program has computed, an error such as #N/A, and merged cells are issues that name the cell,
-as `Sheet!B2`. Characters that XML cannot hold are written as `_xHHHH_` as Excel writes them (ECMA-376 part 1,
-22.4.2.4, ST_Xstring), and read back.
+as `Sheet!B2`. XlsxWriter gives such a formula the value 0, and asks for a calculation on loading. Characters
+that XML cannot hold are written as `_xHHHH_` as Excel writes them (ECMA-376 part 1, 22.4.2.4, ST_Xstring),
+and read back.
 """
 
 import re
@@ -26,6 +27,7 @@ MOST_ROWS, MOST_COLUMNS, MOST_CHARACTERS = 1_048_576, 16_384, 32_767  # Excel's
 _ESCAPE = re.compile(r"_x([0-9a-fA-F]{4})_")
 _TO_ESCAPE = re.compile("[\x00-\x08\x0b-\x1f\ufffe\uffff]|_(?=x[0-9a-fA-F]{4}_)")
 _TO_SCAN = re.compile(rb"<(?:\w+:)?(?:f|mergeCell)[\s/>]")
+_PENDING = re.compile(rb"""<(?:\w+:)?calcPr\s[^>]*fullCalcOnLoad\s*=\s*["'](?:1|true)["']""")
 _PIECE = 2**20  # bytes
 
 
@@ -95,7 +97,9 @@ class Sheet:
         self.name: str = self._sheet.title
         self.sheets = len(sheets)
         paths = {sheet.name: relation.target for sheet, relation in reader.parser.find_sheets()}
-        self._scan = _scanned(reader.archive, paths[self.name])
+        # openpyxl takes an absent attribute for true
+        pending = _PENDING.search(reader.archive.read(reader.parser.workbook_part_name)) is not None
+        self._scan = _scanned(reader.archive, paths[self.name], pending=pending)
 
     def rows(self) -> Iterator[Row]:
         """The rows, the header first."""
@@ -138,7 +142,7 @@ def _decoded(match: re.Match[str]) -> str:
     return match[0] if "\ud800" <= character <= "\udfff" else character
 
 
-def _scanned(archive: Any, path: str) -> _Scan:
+def _scanned(archive: Any, path: str, *, pending: bool) -> _Scan:
     """Formulas without values and merged cells, which a second pass finds if there can be any."""
     found = _Scan()
     with archive.open(path) as source:
@@ -159,7 +163,7 @@ def _scanned(archive: Any, path: str) -> _Scan:
                 continue
             if name == "c":
                 column = coordinate_to_tuple(node.get("r"))[1] if node.get("r") else column + 1
-                if (formula := _uncomputed(node)) is not None:
+                if (formula := _uncomputed(node, pending=pending)) is not None:
                     found.uncomputed.setdefault(row, {})[column] = formula
                 node.clear()
             elif name == "row":
@@ -171,11 +175,15 @@ def _scanned(archive: Any, path: str) -> _Scan:
     return found
 
 
-def _uncomputed(cell: Element) -> str | None:
-    """The formula of a cell without its value; None if it has a value, which may be empty text."""
+def _uncomputed(cell: Element, *, pending: bool) -> str | None:
+    """The formula of a cell without its value; None if it has a value, which may be empty text.
+
+    Of a book whose calculation is `pending`, 0 is no value.
+    """
     parts = {_name(part): part for part in cell}
-    value = parts.get("v")
-    if "f" not in parts or cell.get("t") == "str" or (value is not None and value.text):
+    value = parts["v"].text or "" if "v" in parts else None
+    has_value = value is not None if cell.get("t") == "str" else bool(value)
+    if "f" not in parts or (has_value and not (pending and value == "0")):
         return None
     return parts["f"].text or ""
 

@@ -56,7 +56,7 @@ class Part:
         source: Path or URL.
         split: Split by the layout of a Hub dataset.
         dataset: The rows, if only `datasets` can read them.
-        audio_column: Name of the column `audio`.
+        audio_column: Name of the column that has the audio.
         class_names: Names of the numbers in a column, from the dataset's README.
         called: Name in messages, if the file's name is ambiguous.
     """
@@ -191,7 +191,7 @@ def chunks(
         ManifestError: The file cannot be read at all.
     """
     if part.dataset is not None:
-        yield from _of_dataset(part.dataset, wanted)
+        yield from _of_dataset(part, wanted)
         return
     if not is_url(part.source) and not os.path.getsize(part.source):
         raise unreadable(part.source, "is empty; accepted: a header and at least one row")
@@ -423,41 +423,38 @@ def _read_parquet(
     schema = table.schema_arrow
     _check_names(part.name, schema.names, row=None)
     wanted = schema.names if wanted is None else wanted
-    inside = any(holds_bytes(schema.field(name).type) for name in wanted if name in schema.names)
-    if inside and not stream:
+    files = {name for name in wanted if name in schema.names and _holds_files(part, schema.field(name))}
+    if files and not stream:
         # single rows can be read from an Arrow file, not from a parquet file
         held = datasets.Dataset.from_parquet(glob.escape(part.source))
-        yield from _of_dataset(held, wanted, class_names=part.class_names)
+        yield from _of_dataset(replace(part, dataset=held), wanted)
         return
     used = [name for name in schema.names if name in wanted]
     names = {**part.class_names, **_class_names(datasets.Features.from_arrow_schema(schema))}
     number = 1
-    for batch in table.iter_batches(batch_size=_STREAMED if inside else _CHUNK, columns=used):
+    for batch in table.iter_batches(batch_size=_STREAMED if files else _CHUNK, columns=used):
         inline: dict[str, bytes] = {}
         columns: dict[str, Column] = {}
         for name, column in zip(used, batch.columns, strict=True):
-            if holds_bytes(column.type):
+            if name in files:
                 references = [inside_stream(name, number + row) for row in range(len(batch))]
                 columns[name] = _references(column, references)
                 values = pc.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column
                 inline |= zip(references, values.to_pylist(), strict=True)
             else:
-                columns[name] = _named(column, names.get(name))
+                columns[name] = _named(_decoded(column), names.get(name))
         whole = len(used) == len(schema.names)
         numbers = np.arange(number, number + len(batch))
         yield Chunk(numbers, columns, whole=whole, names=schema.names, inline=inline)
         number += len(batch)
 
 
-def _of_dataset(
-    rows: datasets.Dataset,
-    wanted: Collection[str] | None,
-    *,
-    class_names: Mapping[str, Sequence[str]] | None = None,
-) -> Iterator[Chunk]:
+def _of_dataset(part: Part, wanted: Collection[str] | None) -> Iterator[Chunk]:
     """Rows that `datasets` holds in Arrow files, with references to the audio inside."""
+    rows = part.dataset
+    assert rows is not None
     used = [name for name in rows.column_names if wanted is None or name in wanted]
-    names = {**(class_names or {}), **_class_names(rows.features)}
+    names = {**part.class_names, **_class_names(rows.features)}
     first = 0
     for file in [entry["filename"] for entry in rows.cache_files]:
         table = datasets.Dataset.from_file(file).data
@@ -466,11 +463,11 @@ def _of_dataset(
             columns: dict[str, Column] = {}
             for name in used:
                 column = some.column(name)
-                if holds_bytes(column.type):  # gigabytes, which are not copied
+                if _holds_files(part, pa.field(name, column.type)):  # gigabytes, which are not copied
                     references = [row_of_table(file, name, start + row) for row in range(len(column))]
                     columns[name] = _references(column, references)
                 else:
-                    columns[name] = _named(pa.concat_arrays(column.chunks), names.get(name))
+                    columns[name] = _named(_decoded(pa.concat_arrays(column.chunks)), names.get(name))
             yield Chunk(
                 np.arange(first + start + 1, first + start + len(some) + 1),
                 columns,
@@ -504,6 +501,28 @@ def holds_bytes(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
         return any(field.name == "bytes" and holds_bytes(field.type) for field in kind)
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def _holds_files(part: Part, field_: pa.Field) -> bool:
+    """Whether a column holds files: bytes alone may be text, but in the column of the audio."""
+    return holds_bytes(field_.type) and (field_.name == part.audio_column or pa.types.is_struct(field_.type))
+
+
+def _decoded(column: pa.Array) -> Column:
+    """Bytes that are UTF-8 as text, since not every program says that its bytes are text."""
+    if not holds_bytes(column.type):
+        return column
+    try:
+        return column.cast(pa.string())
+    except pa.ArrowInvalid:
+        return [value if value is None else _text_or_bytes(value) for value in column.to_pylist()]
+
+
+def _text_or_bytes(value: bytes) -> str | bytes:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value
 
 
 def _references(column: pa.Array | pa.ChunkedArray, references: Sequence[str]) -> list[str | None]:

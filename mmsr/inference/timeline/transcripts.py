@@ -206,8 +206,10 @@ def _check_columns(columns: Iterable[str], path: Path) -> None:
 def _cues_of_table(text: str, path: Path) -> list[Cue]:
     """Cues of a csv, of whisper's tsv, or of Audacity's labels."""
     lines = split_lines(text)
-    first = next((line for line in lines if line.strip()), "")
-    if re.match(r"\s*[\d.,:]+\s*\t\s*[\d.,:]+\s*(\t|$)", first):
+    if lines[0].lower().startswith("sep="):  # Excel's line that names the delimiter
+        lines = ["", *lines[1:]]
+    first = next((line for line in lines if line.strip() and not line.startswith("\\\t")), "")
+    if re.match(r"\s*-?[\d.,:]+\s*\t\s*-?[\d.,:]+\s*(\t|$)", first):
         return _cues(_labels(lines, path))
     columns: list[str] = []
     for delimiter in ("\t", ";", ","):
@@ -219,7 +221,7 @@ def _cues_of_table(text: str, path: Path) -> list[Cue]:
     _check_columns(columns, path)
     rows = _plain_rows(lines) if delimiter == "\t" and '"' not in first else []
     if not rows or any(len(values) < len(columns) for values in rows if values):
-        rows = _quoted_rows(text, delimiter, path)
+        rows = _quoted_rows("\n".join(lines), delimiter, path)
     found = []
     for number, values in enumerate(rows, start=1):
         place = f"{path}, row {number}"

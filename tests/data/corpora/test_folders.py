@@ -90,6 +90,9 @@ def test_the_language_and_the_encoding_may_be_told(
     done = converted("folder", root, language="ru")
     assert done.column("text") == ["Спасибо, доктор"] and done.column("language") == ["ru"]
     assert converted("folder", root, encoding="cp1251").column("text") == ["Спасибо, доктор"]
+    with pytest.raises(ValueError) as refusal:
+        converted("folder", root, encoding="cp12510")
+    assert str(refusal.value).startswith("encoding 'cp12510' is unknown; accepted: a name such as utf-8")
     (root / "positive" / "a.txt").write_bytes("Thank you".encode("utf-16")[:-1])
     assert "a.txt, byte 16, column text: is not utf-16-le, its byte-order mark says" in refused(
         "folder", root

@@ -275,10 +275,10 @@ def test_durations_are_numbers_and_there_only_if_given(
     path = write(tmp_path / "m.csv", "text,seconds\na,1.25\nb,\n")
     rows = load_manifest(path, columns={"duration": "seconds"})
     assert rows.column_names == [*COLUMNS, "duration"] and rows["duration"][:] == [1.25, None]
-    path = write(tmp_path / "m.csv", "text,duration\na,-1\nb,long\n")
+    path = write(tmp_path / "m.csv", 'text,duration\na,-1\nb,"1,5"\n')
     assert faults(path) == [
-        "m.csv, row 2, column duration: is '-1'; accepted: seconds, 0 or more",
-        "m.csv, row 3, column duration: is 'long'; accepted: seconds, 0 or more",
+        "m.csv, row 2, column duration: is '-1'; accepted: seconds, 0 or more, with a decimal point",
+        "m.csv, row 3, column duration: is '1,5'; accepted: seconds, 0 or more, with a decimal point",
     ]
 
 

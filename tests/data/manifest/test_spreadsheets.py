@@ -1,6 +1,7 @@
 """xlsx as people make it: what is seen is read, and what cannot be is named by its cell."""
 
 import datetime
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from mmsr.data.manifest.spreadsheets import MOST_CHARACTERS
 from mmsr.data.manifest.tables import Table, read_table, write_table
 
 MAIN = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
-SHEET = "xl/worksheets/sheet1.xml"
+SHEET, BOOK = "xl/worksheets/sheet1.xml", "xl/workbook.xml"
 ReadAlike = Callable[..., list[str | None]]
 
 
@@ -71,6 +72,28 @@ def test_formulas_without_values_are_named_by_their_cells(tmp_path: Path):
         read_table(path)
     book(path, ["id", "text", "=A1"], ["a", "so", "x"])
     assert "formulas.xlsx, row 1: Sheet!C1 holds a formula" in refusals(path)[0]
+
+
+def test_a_formula_s_placeholder_is_no_value(tmp_path: Path, read_alike: ReadAlike):
+    book(path := tmp_path / "m.xlsx", ["text"], ["=A9"])
+    formula = '<c r="A2"{kind}><f>A9</f>{value}</c>'
+
+    def computed_as(kind: str, value: str) -> None:
+        def change(members: dict[str, str]) -> None:
+            given = re.sub('<c r="A2".*?</c>', formula.format(kind=kind, value=value), members[SHEET])
+            members[SHEET] = given + "<!-- changed -->"
+
+        rewrite(path, change)
+
+    computed_as("", "<v>0</v>")  # XlsxWriter, which asks for a calculation on loading
+    assert "Sheet!A2 holds a formula without its value (=A9)" in refusals(path)[0]
+    computed_as(' t="str"', "")
+    assert "Sheet!A2 holds a formula without its value (=A9)" in refusals(path)[0]
+    computed_as(' t="str"', "<v>so</v>")
+    assert read_alike(path) == ["so"]
+    computed_as("", "<v>0</v>")
+    rewrite(path, lambda members: members.update({BOOK: members[BOOK].replace(' fullCalcOnLoad="1"', "")}))
+    assert read_alike(path) == ["0"]  # Excel's own
 
 
 def test_a_formula_in_a_column_that_is_not_read_hinders_copies_alone(tmp_path: Path, read_alike: ReadAlike):

@@ -499,6 +499,21 @@ def test_audio_inside_a_parquet_file(folder: Path):
     check_audio_inside(load_manifest(folder / "m.parquet", labels=LABELS), folder)
 
 
+@pytest.mark.parametrize("audio", ["audio", "sound"])
+def test_bytes_of_parquet_are_text_but_in_the_column_of_audio(tmp_path: Path, audio: str):
+    columns = {"text": [b"hello", None], audio: [b"RIFF", b"RIFF"], "rationale": [b"\xff\xfe", b"so"]}
+    columns["label"] = pyarrow.array(["a", "b"]).dictionary_encode()
+    pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "m.parquet")
+    found = examine_manifest(tmp_path / "m.parquet", columns={"audio": audio})
+    assert found.rows["text"][:] == ["hello", None] and found.rows["label"][:] == ["a", "b"]
+    assert all(reference.startswith("arrow://") for reference in found.rows["audio"])
+    assert [(issue.row, issue.column, issue.problem) for issue in found.issues] == [
+        (1, "rationale", "holds a bytes; accepted: text")
+    ]
+    pyarrow.parquet.write_table(pyarrow.table({"text": [b"hello", b"you"]}), tmp_path / "n.parquet")
+    assert [row["text"] for row in stream_manifest(tmp_path / "n.parquet")] == ["hello", "you"]
+
+
 def test_a_folder_in_the_hub_s_format(folder: Path):
     (hub := folder / "hub").mkdir()
     (hub / "data").mkdir()

@@ -121,6 +121,7 @@ def test_transcripts_are_read_alike(tmp_path: Path) -> None:
         ("a.srt", "hello, and no times\n", r"has words but no times; accepted: such as"),
         ("a.vtt", "WEBVTT\n\n00:02.000 --> 00:01.000\nhm\n", r"line 3: ends at 1 s, before its start at 2 s"),
         ("a.csv", "start,stop,text\n1,2,hm\n", r"has no column end; accepted: start and end in seconds"),
+        ("a.txt", "-0.5\t1.5\thm\n", r"line 1, column start: '-0.5'; accepted: 0 or more"),
         ("a.csv", "start,end,text\n1,2,hm\n1,soon,hm\n", r"row 3, column end: 'soon'; accepted: 0 or more"),
         ("a.tsv", "start\tend\ttext\n-1\t2\thm\n", r"row 2, column start: '-1'; accepted: 0 or more seconds"),
         ("a.tsv", "start\tend\ttext\n1\t2\thm\n3\n", r"row 3: has 1 values; accepted: 3, as the header has"),
@@ -156,6 +157,14 @@ TALK = [(0.0, 0.4, "Good morning."), (1.6, 3.4, "Kids are talking by the door.")
     [
         ("a.tsv", "start\tend\ttext\n0\t400\tGood morning.\n1600\t3400\tKids are talking by the door.\n"),
         ("a.csv", 'start,end,text\n0,400," Good morning."\n1600,3400," Kids are talking by the door."\n'),
+        (
+            "a.csv",
+            "sep=;\r\nStart;End;Text\r\n0,0;0,4;Good morning.\r\n1,6;3,4;Kids are talking by the door.",
+        ),
+        (
+            "a.txt",
+            "\\\t10.0\t20.0\n0.0\t0.4\tGood morning.\n1.6\t3.4\tKids are talking by the door.\n",
+        ),
         ("a.csv", "Start;End;Text\r\n0,0;0,4;Good morning.\r\n1,6;3,4;Kids are talking by the door."),
         (
             "a.tsv",
