@@ -6,16 +6,21 @@ the accumulated batches, which is right where these have equally many targets; `
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import Trainer
+from transformers.trainer_utils import EvalLoopOutput
+
+from mmsr.training.losses import LossMean
+
+_LOSSES = ("sentiment_loss", "rationale_loss")
 
 
 class MmsrTrainer(Trainer):
-    """transformers' Trainer, whose training loss is a mean over the targets of an optimiser step.
+    """transformers' Trainer, whose losses are means over targets: of an optimiser step, or of an evaluation.
 
     The Trainer counts one kind of targets (`num_items_in_batch`), and this loss has two, labelled rows and
     tokens of rationales. Here both are counted, over the accumulated batches of all processes.
@@ -24,6 +29,15 @@ class MmsrTrainer(Trainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.model_accepts_loss_kwargs = True  # the Trainer then leaves the loss as it is
+        self._evaluated = LossMean(len(_LOSSES))
+
+    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
+        """Evaluate; the loss is a mean over the targets of all batches and processes."""
+        self._evaluated = LossMean(len(_LOSSES)).to(self.args.device)
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        if output.metrics and f"{metric_key_prefix}_loss" in output.metrics:
+            output.metrics[f"{metric_key_prefix}_loss"] = float(self._evaluated.compute())
+        return output
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
@@ -47,18 +61,32 @@ class MmsrTrainer(Trainer):
         """The batch's part of the loss of its step; in evaluation the loss of the batch alone."""
         outputs = model(**inputs)
         loss = outputs["loss"]
+        if not model.training and loss is not None:
+            self._count(outputs, self._target_weights(inputs))
         if isinstance(num_items_in_batch, Tensor) and num_items_in_batch.ndim:
             weights = self._target_weights(inputs).to(num_items_in_batch.device)
             shares = torch.where(num_items_in_batch > 0, weights / num_items_in_batch, 0.0)
-            factors = (1.0, self._unwrapped.config.rationale_loss_weight)
-            names = ("sentiment_loss", "rationale_loss")
             loss = sum(
                 factor * share * outputs[name]
-                for name, factor, share in zip(names, factors, shares, strict=True)
+                for name, factor, share in zip(_LOSSES, self._factors, shares, strict=True)
                 if name in outputs
             )
             loss = loss * self.args.world_size  # whose gradients are averaged
         return (loss, outputs) if return_outputs else loss
+
+    def _count(self, outputs: Mapping[str, Any], weights: Tensor) -> None:
+        """Add the losses of a batch to the means of the evaluation."""
+        zero = torch.zeros(())
+        means = [
+            factor * found if (found := outputs.get(name)) is not None else zero.to(outputs["loss"].device)
+            for name, factor in zip(_LOSSES, self._factors, strict=True)
+        ]
+        self._evaluated.update(torch.stack(means), weights)
+
+    @property
+    def _factors(self) -> tuple[float, float]:
+        """The factor of each loss in the whole one."""
+        return (1.0, self._unwrapped.config.rationale_loss_weight)
 
     @property
     def _unwrapped(self) -> Any:

@@ -33,6 +33,7 @@ ablate(read_ablation(sys.argv[1]), open_model=open_predictor, runner=LocalProces
 """
 
 
+@pytest.mark.slow
 def test_killed_half_way_and_started_again_nothing_is_repeated(
     make_runner, tiny, settled, finished, demo_corpus, tmp_path
 ):

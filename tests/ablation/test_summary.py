@@ -250,6 +250,7 @@ def paragraph_and_footer(out: Path) -> list[str]:
     return [line for line in lines if line and not line.startswith("|")]
 
 
+@pytest.mark.slow
 def test_folds_are_evaluated_together(make_runner, write, tiny, demo_corpus, tmp_path, monkeypatch):
     """Each seed's figure is that of the rows of its folds together, and is compared over all of them."""
     content = yaml.safe_load(tiny(tmp_path, demo_corpus).read_text())

@@ -321,6 +321,7 @@ def run_with(monkeypatch, callback: type[Callback]) -> None:
     monkeypatch.setattr(MmsrCLI, "instantiate_trainer", with_callback)
 
 
+@pytest.mark.slow
 def test_every_switch_together_is_interrupted_goes_on_and_leaves_a_plain_model(
     demo_corpus, tmp_path, monkeypatch
 ):

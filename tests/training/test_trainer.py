@@ -81,16 +81,21 @@ def test_the_plain_trainer_is_right_where_batches_have_equally_many_targets(tmp_
         assert step(tmp_path, Trainer, rows, steps, uneven=False) == pytest.approx(whole, rel=1e-4)
 
 
-def test_evaluation_has_the_model_s_own_loss(tmp_path: Path):
-    model = MmsrForSentimentReasoning(MmsrConfig.from_preset("tiny", fusion="text_only"))
-    rows = [row(index, uneven=True) for index in range(4)]
+@pytest.mark.parametrize("size", [1, 3, 16])
+def test_the_loss_of_an_evaluation_is_a_mean_over_targets(tmp_path: Path, size: int):
+    settings = {"rationale_loss_weight": 4.0, "class_weights": [1.0, 2.0, 3.0]}
+    model = MmsrForSentimentReasoning(MmsrConfig.from_preset("tiny", fusion="text_only", **settings))
+    rows = [row(index, uneven=True) for index in range(16)]
     batch = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
     trainer = MmsrTrainer(
         model=model,
-        args=TrainingArguments(str(tmp_path), report_to=[], use_cpu=True, disable_tqdm=True),
+        args=TrainingArguments(
+            str(tmp_path), per_device_eval_batch_size=size, report_to=[], use_cpu=True, disable_tqdm=True
+        ),
         eval_dataset=rows,
         data_collator=lambda rows: {name: torch.stack([row[name] for row in rows]) for name in rows[0]},
     )
-    assert trainer.evaluate()["eval_loss"] == pytest.approx(
-        float(model.eval()(**batch).loss.detach()), rel=1e-5
-    )
+    whole = float(model.eval()(**batch).loss.detach())
+    for _ in range(2):  # an evaluation starts anew
+        assert trainer.evaluate()["eval_loss"] == pytest.approx(whole, rel=1e-5)
+    assert trainer.predict(rows).metrics["test_loss"] == pytest.approx(whole, rel=1e-5)
