@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
 import socket
 import uuid
@@ -70,7 +71,7 @@ def check_output(
         ValueError: It is an input, of the other kind, a device or a URL, or its folder cannot be written to.
     """
     called, path = f"{name} {path}".strip(), Path(path)
-    if "://" in called:
+    if re.match(r"[A-Za-z][A-Za-z\d+.-]+:/", str(path)):  # a Path has one slash of "s3://" left
         raise ValueError(f"{called} is a URL; accepted: a path on this machine")
     if os.path.exists(path):
         if folder and not path.is_dir():

@@ -126,10 +126,11 @@ def test_outputs_that_cannot_be_written_are_named(tmp_path: Path) -> None:
         (".", False, "is a folder; accepted: a file"),
         ("/dev/null", False, "/dev/null is no regular file; accepted: a file"),
         ("s3://bucket/m.csv", False, "s3://bucket/m.csv is a URL; accepted: a path on this machine"),
+        (Path("s3://bucket/m.csv"), False, "s3:/bucket/m.csv is a URL; accepted: a path on this machine"),
         ("n" * 250, False, r"cannot be written \(File name too long\)"),
         ("link.csv", False, "link.csv is a file that is read; accepted: another file"),
     ):
-        given = path if "://" in path else tmp_path / path
+        given = path if "s3:" in str(path) else tmp_path / path
         with pytest.raises(ValueError, match=f"^--out .*{problem}"):
             check_output(given, folder=folder, inputs=[tmp_path / "m.csv"], name="--out")
     assert (tmp_path / "m.csv").read_text() == "old" and len([*tmp_path.iterdir()]) == 2

@@ -12,9 +12,8 @@ _NOTES = "♩♪♫♬♭♮♯🎵🎶🎼"
 # Beginnings of words: en, de, fr, es and pt, it, nl, pl, tr and id, vi, ru and uk.
 _SOUNDS = r"""
     music\b|melod|instrumental|applau|clap|cheer(?:s|ing)?\b|laugh|chuckl|giggl|cough|sneez|sniff
-    sigh(?:s|ing)?\b|gasp|groan|moan|scream|shout|yell(?:s|ing)\b|cr(?:y|ies|ying)\b|sob(?:s
-    bing)?\b|weep|whimper|breath|inhal
-    exhal|yawn|snor|hum(?:s|ming)\b|whistl|sing(?:s|ing)\b|whisper|mumbl|murmur|crosstalk|chatter
+    sigh(?:s|ing)?\b|gasp|groan|moan|scream|shout|yell(?:s|ing)\b|cr(?:y|ies|ying)\b|sob(?:s|bing)?\b
+    weep|whimper|breath|inhal|exhal|yawn|snor|hum(?:s|ming)\b|whistl|sing(?:s|ing)\b|whisper|mumbl|murmur|crosstalk|chatter
     nois|silen|no\ audio
     no\ speech|no\ sound|blank\b|inaudib|unintelligib|indistinct|background|speak(?:s|ing)\ in\b
     foreign\ language

@@ -114,9 +114,11 @@ class Sheet:
                 values.append(_value(cell))
             for column, formula in self._scan.uncomputed.get(number, {}).items():
                 shown = f"={formula[:60]}" if formula else "which another cell has"
-                problem = f"{self._cell(number, column - 1)} holds a formula without its value ({shown})"
-                accepted = "values, as Excel or LibreOffice writes them on saving the file"
-                issues.append((column - 1, "formula-uncomputed", f"{problem}; accepted: {accepted}"))
+                problem = (
+                    f"{self._cell(number, column - 1)} holds a formula without its value ({shown});"
+                    " accepted: values, as Excel or LibreOffice writes them on saving the file"
+                )
+                issues.append((column - 1, "formula-uncomputed", problem))
             for first, last, name in self._scan.merged.get(number, ()):
                 if first <= len(values) and str(values[first - 1] or "").strip():
                     problem = f"{self.name}!{name} is merged cells; accepted: a value in each cell"

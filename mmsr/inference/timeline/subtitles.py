@@ -12,6 +12,7 @@ blank line. So they are read here. ASS, which has neither problem, is read by py
 
 from __future__ import annotations
 
+import contextlib
 import html
 import re
 from collections.abc import Sequence
@@ -247,12 +248,12 @@ def read_substation(text: str, name: str, *, version: str) -> list[Cue]:
         if not line.startswith("Dialogue:"):
             continue
         place = f"{name}, line {number}"
+        events: list[pysubs2.SSAEvent] = []
         # each line by itself: what cannot be read has a number, and nothing is left out
-        try:
-            events = pysubs2.SSAFile.from_string(f"[Events]\n{line}\n", format_=version).events
-        except (ValueError, TypeError, pysubs2.exceptions.Pysubs2Error):
-            events = []
-        if len(events) != 1 or not re.match(rf"Dialogue:[^,]*,\s*{STAMP}\s*,\s*{STAMP}\s*,", line):
+        if re.match(rf"Dialogue:[^,]*,\s*{STAMP}\s*,\s*{STAMP}\s*,", line):
+            with contextlib.suppress(ValueError, TypeError, pysubs2.exceptions.Pysubs2Error):
+                events = pysubs2.SSAFile.from_string(f"[Events]\n{line}\n", format_=version).events
+        if len(events) != 1:
             raise TimelineError(
                 f"{place}: {line[:60]!r} is no line of dialogue; accepted: such as"
                 " Dialogue: 0,0:00:01.50,0:00:04.00,Default,,0,0,0,,words"

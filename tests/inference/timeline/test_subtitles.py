@@ -1,6 +1,7 @@
 """Subtitles as tools write them: each cue once, with all its words, or a refusal that names its line."""
 
 import re
+import warnings
 
 import pytest
 from hypothesis import given, settings
@@ -251,5 +252,10 @@ def test_files_of_aegisub() -> None:
         TimelineError, match=r"a\.ass, line 2: 'Dialogue: 0,0:00:05\.00,soon,.* is no line of"
     ):
         read_substation("[Events]\nDialogue: 0,0:00:05.00,soon,Default,,0,0,0,,x\n", "a.ass", version="ass")
+    with (
+        warnings.catch_warnings(action="error"),
+        pytest.raises(TimelineError, match=r"'Dialogue: so' is no line"),
+    ):
+        read_substation("[Events]\nDialogue: so\n", "a.ass", version="ass")
     with pytest.raises(TimelineError, match=r"a\.ass: has no section \[Events\]"):
         read_substation("hello\n", "a.ass", version="ass")
