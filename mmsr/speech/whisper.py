@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 import torch
 
 from mmsr.speech.cleaning import has_words, is_annotation, is_loop
-from mmsr.speech.decoder import Seq2SeqDecoder, Transcript
+from mmsr.speech.decoder import RATE, Seq2SeqDecoder, Transcript
 
 # Whisper's own thresholds (Radford et al. 2022, section 4.5): a row whose probability of no speech is above
 # `_NO_SPEECH`, and whose mean log probability is below `_UNSURE`, is silence. So is one whose text is a loop.
 _NO_SPEECH = 0.6
 _UNSURE = -1.0
 _TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+_TURNS = 3  # segments of one text, one after the other, that may be sampled from noise
 # The ratio of a loop for transformers, which compresses token numbers instead of letters
 _LOOP_OF_TOKENS = 1.35
 
@@ -95,7 +97,26 @@ class WhisperDecoder(Seq2SeqDecoder):
         (spoken,), _ = self._first_step(self.model.get_encoder()(start), [code])
         inputs = self._inputs([wave], truncation=False, padding="longest", return_attention_mask=True)
         options = {"return_timestamps": True, "no_speech_threshold": _NO_SPEECH}
-        return self._sample(inputs, spoken, len(wave), _TEMPERATURES, **options)
+        return self._sample(inputs, spoken, len(wave), _TEMPERATURES, wave, **options)
+
+    def _without_noise(
+        self, said: Sequence[tuple[Any, str]], wave: np.ndarray, code: str | None
+    ) -> list[tuple[Any, str]]:
+        """Segments with their texts, without those that repeat one text where there is likely no speech.
+
+        What was sampled for noise may be likely enough for Whisper's own threshold.
+        """
+        kept: list[tuple[Any, str]] = []
+        for _, group in groupby(said, lambda pair: pair[1].strip().casefold()):
+            turns = list(group)
+            if len(turns) >= _TURNS:
+                start = round(RATE * float(turns[0][0]["start"]))
+                features = self._inputs([wave[start : start + self.window]])["input_features"]
+                _, (silence,) = self._first_step(self.model.get_encoder()(features), [code])
+                if silence > _NO_SPEECH:
+                    continue
+            kept += turns
+        return kept
 
     def _sample(
         self,
@@ -103,6 +124,7 @@ class WhisperDecoder(Seq2SeqDecoder):
         code: str | None,
         length: int,
         temperatures: tuple[float, ...],
+        wave: np.ndarray | None = None,
         **options: Any,
     ) -> Transcript:
         """A row by Whisper's own fallback: loops and unlikely texts are sampled at higher temperatures."""
@@ -122,6 +144,8 @@ class WhisperDecoder(Seq2SeqDecoder):
             for segment in answer["segments"][0]
         ]
         said = [pair for pair in zip(answer["segments"][0], texts, strict=True) if has_words(pair[1])]
+        if wave is not None:
+            said = self._without_noise(said, wave, code)
         if not said:
             return self.nothing(code)
         if self.timestamps == "word":
