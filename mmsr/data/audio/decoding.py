@@ -343,16 +343,22 @@ def _too_long(opened: _Opened) -> AudioError:
     )
 
 
-def _uses_libsndfile(header: Header) -> bool:
+def _uses_libsndfile(opened: _Opened, header: Header) -> bool:
     """Whether libsndfile decodes a part.
 
     Raises:
         AudioError: Only FFmpeg could, and it is not installed.
     """
+    if packets.available():
+        if header.container != "Ogg" or not header.by_libsndfile:
+            return header.by_libsndfile
+        try:  # it refuses streams that were cut out of others, which FFmpeg reads
+            _soundfile(opened, header).close()
+        except AudioError:
+            return False
+        return True
     if header.by_libsndfile:
         return True
-    if packets.available():
-        return False
     # libsndfile reads these, too; their length is known, so that what it does not give is missed
     if header.container == "MP3" and header.stated:
         return True
@@ -391,6 +397,8 @@ def _read_whole(opened: _Opened) -> tuple[np.ndarray, int, str] | None:
     if len(opened.headers) > 1 or not opened.headers[0].by_libsndfile:
         return None
     header = opened.headers[0]
+    if header.container == "Ogg" and not _uses_libsndfile(opened, header):
+        return None
     with _soundfile(opened, header) as file:
         packets.check_layout(file.samplerate, file.channels)
         if file.frames * file.channels > max(_WHOLE, _WHOLE_A_BYTE * opened.size):
@@ -493,12 +501,13 @@ class _Stream:
         for place, header in enumerate(headers):
             if header.note:
                 tell(AudioNote("audio-length-stated", header.note))
-            if _uses_libsndfile(header):
+            if _uses_libsndfile(self._opened, header):
                 decoded = _by_libsndfile(self._opened, header, self._block)
             else:
                 part = cast(BinaryIO, header.part_of(self._opened.file))
-                stated, ends_open = header.packets, header.ends_open
-                decoded = packets.decode(part, tell, packets=stated, ends_open=ends_open)
+                decoded = packets.decode(
+                    part, tell, packets=header.packets, samples=header.samples, ends_open=header.ends_open
+                )
             with _flaw_told(header):
                 for rate, samples in decoded:
                     if len(samples):
@@ -544,7 +553,9 @@ def _resampled(
 
 def _seconds(opened: _Opened, header: Header) -> float:
     """Length of a part."""
-    if _uses_libsndfile(header):
+    if header.samples and packets.available():
+        return cast(float, header.stated)
+    if _uses_libsndfile(opened, header):
         with _soundfile(opened, header) as file:
             packets.check_layout(file.samplerate, file.channels)
             if header.by_libsndfile:

@@ -53,6 +53,8 @@ def read_flac(data: FileBytes) -> tuple[Header, int | None]:
         there = replace(header, missing=1 if total else 0, seconds=0.0 if total else None)
         return replace(there, by_libsndfile=False), following
     place, begin, real = frames[0]
+    start = _flac_frame(data.at(first, 18), info, channels)
+    real -= start[0] if start else 0  # cut out of another file, frames keep their numbers
     header = replace(header, last_frame=(place, begin))
     if total and real < total:
         return replace(header, missing=1, seconds=real / rate), following

@@ -66,7 +66,8 @@ def _judge(data: FileBytes, samples: _Samples) -> tuple[Header, int | None]:
             header = replace(
                 header, end=joined or data.end, seconds=samples.seconds(min(samples.stated, there))
             )
-            if samples.container == "BW64":  # which libsndfile knows by its older name
+            # libsndfile knows BW64 by its older name, and takes some W64 for another width
+            if samples.container in ("BW64", "W64"):
                 header = replace(header, start=samples.offset, end=end, prefix=samples.renew(size))
             return header, joined
     return _to_the_end(header, samples, data.end), None
@@ -171,6 +172,7 @@ def _riff_samples(
     if tag == _EXTENSIBLE:
         tag = struct.unpack_from(order + "H", form, 24)[0]
     by_bytes = tag in _BY_BYTES and block == channels * -(-bits // 8) and block > 0
+    by_libsndfile = by_bytes and (tag != 1 or bits <= 32)
     stated: int | None = size
     if long_size is not None and size in (0xFFFFFFFF, 0):
         stated = long_size
@@ -202,7 +204,7 @@ def _riff_samples(
         offset + 8,
         stated,
         float(block * rate if by_bytes else byte_rate),
-        by_bytes,
+        by_libsndfile,
         renew,
         _chunks_to(order),
     )
@@ -366,18 +368,26 @@ def _judge_caf(
     there = data.end - offset - 16  # the samples come behind a count of edits, of 4 bytes
     stated = None if size < 4 or size > (1 << 60) else size - 4
     if not by_bytes:
-        if table is None and stated is not None:
-            chunk = offset + 12 + size
-            while len(head := data.at(chunk, 12)) == 12 and head[:4] != b"pakt":
-                chunk += 12 + max(0, struct.unpack(">q", head[4:])[0])
-            table = struct.unpack(">qqii", data.at(chunk + 12, 24)) if len(head) == 12 else None
+        chunk = data.end if stated is None else offset + 12 + size
+        while len(head := data.at(chunk, 12)) == 12 and not _starts_file(data, chunk):
+            if head[:4] == b"pakt":
+                table = struct.unpack(">qqii", data.at(chunk + 12, 24))
+            chunk += 12 + max(0, struct.unpack(">q", head[4:])[0])
+        joined = chunk if _starts_file(data, chunk) else None
         length = table[1] / rate if table is not None and table[1] > 0 else None
         missing = max(0, (stated or 0) - there)
         seconds = None if not missing or length is None or not stated else length * there / stated
-        packets = table[0] if table is not None and table[0] > 0 else None
+        padded = table is not None and table[1] > 0 and table[2] + table[3] > 0
         return Header(
-            "CAF", data.start, data.end, missing=missing, stated=length, seconds=seconds, packets=packets
-        ), None
+            "CAF",
+            data.start,
+            joined or data.end,
+            missing=missing,
+            stated=length,
+            seconds=seconds,
+            packets=table[0] if table is not None and table[0] > 0 else None,
+            samples=table[1] if table is not None and padded else None,
+        ), joined
 
     def renew(length: int) -> bytes:
         chunk = b"desc" + struct.pack(">q", 32) + description
