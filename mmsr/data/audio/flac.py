@@ -54,7 +54,9 @@ def read_flac(data: FileBytes) -> tuple[Header, int | None]:
         return replace(there, by_libsndfile=False), following
     place, begin, real = frames[0]
     start = _flac_frame(data.at(first, 18), info, channels)
-    real -= start[0] if start else 0  # cut out of another file, frames keep their numbers
+    if start and start[0]:  # cut out of another file, whose numbers its frames keep
+        real -= start[0]
+        header = replace(header, by_libsndfile=False)
     header = replace(header, last_frame=(place, begin))
     if total and real < total:
         return replace(header, missing=1, seconds=real / rate), following

@@ -38,7 +38,12 @@ _GAP_OF_WMA = 0.25  # its packets are that long, and their frames come out with 
 _LONGEST_GAP = 600.0  # seconds; longer ones are mistaken times
 _RATES = (1000, 1_000_000)  # Hz
 _CHANNELS = 64
-_SCALES = {"u1": (128.0, 128.0), "i2": (0.0, 2.0**15), "i4": (0.0, 2.0**31), "i8": (0.0, 2.0**63)}  # offset and full scale
+_SCALES = {
+    "u1": (128.0, 128.0),
+    "i2": (0.0, 2.0**15),
+    "i4": (0.0, 2.0**31),
+    "i8": (0.0, 2.0**63),
+}  # offset and full scale
 
 Tell = Callable[[AudioNote], None]
 

@@ -7,6 +7,7 @@ reference ─► Audio, at the file's own rate ─► samples [s] ─► silent,
 from __future__ import annotations
 
 import os
+import stat
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -124,15 +125,16 @@ def short_name(reference: str, folder: str) -> str:
 def _size(reference: str) -> int | None:
     """Bytes of a file; None if it is no plain file."""
     try:
-        return None if is_url(reference) else os.path.getsize(reference)
+        status = None if is_url(reference) else os.stat(reference)
     except (OSError, ValueError):
         return None
+    return status.st_size if status is not None and stat.S_ISREG(status.st_mode) else None
 
 
 def _examine(reference: str, folder: str, *, size: int | None, alone: bool) -> AudioFile:
     """Examine a file of so many bytes; `alone` if no other has as many, so that its bytes are its own."""
     name = short_name(reference, folder)
-    if problem := missing(reference):
+    if size is None and (problem := missing(reference)):
         accepted = "a path relative to the manifest's folder"
         return AudioFile(name, issues=(("audio-missing", f"{problem}; accepted: {accepted}"),))
     notes: list[AudioNote] = []
@@ -209,8 +211,7 @@ class _Levels:
         mean, low, high = float(samples.sum()) / len(samples), float(samples.min()), float(samples.max())
         full = max(high, -low) >= _FULL_SCALE
         some = np.abs(samples[:: max(1, len(samples) // _SOME)] - mean)
-        last = round(_TOP_LEVEL * (len(some) - 1))
-        top = float(np.partition(some, last)[last])
+        top = _at_rank(some, len(some) - round(_TOP_LEVEL * (len(some) - 1)))
         self._blocks.append(
             _Block(
                 samples=len(samples),
@@ -264,6 +265,13 @@ class _Levels:
         if near > _PRESSED and sum(block.half * block.samples for block in loud) < _LOUD * count:
             return f"its peaks pressed to {top:.2f}, {near:.1%} of its samples near them"
         return None
+
+
+def _at_rank(levels: np.ndarray, rank: int) -> float:
+    """The level `rank` of levels `[s]`, the largest being the first."""
+    loud = levels[levels >= 0.5 * levels.max()]  # few of them, which are sorted in no time
+    loud = loud if len(loud) >= rank else levels
+    return float(np.partition(loud, len(loud) - rank)[len(loud) - rank])
 
 
 def _in_flat_tops(samples: np.ndarray, mean: float, extreme: float) -> int:
