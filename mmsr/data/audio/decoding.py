@@ -349,16 +349,17 @@ def _uses_libsndfile(opened: _Opened, header: Header) -> bool:
     Raises:
         AudioError: Only FFmpeg could, and it is not installed.
     """
-    if packets.available():
-        if header.container != "Ogg" or not header.by_libsndfile:
-            return header.by_libsndfile
-        try:  # it refuses streams that were cut out of others, which FFmpeg reads
-            _soundfile(opened, header).close()
+    if header.by_libsndfile:
+        try:
+            if header.container == "Ogg":  # cut out of another, libsndfile refuses it and FFmpeg reads it
+                _soundfile(opened, header).close()
         except AudioError:
+            if not packets.available():
+                raise
             return False
         return True
-    if header.by_libsndfile:
-        return True
+    if packets.available():
+        return False
     # libsndfile reads these, too; their length is known, so that what it does not give is missed
     if header.container == "MP3" and header.stated:
         return True
@@ -380,9 +381,13 @@ def _soundfile(opened: _Opened, header: Header) -> soundfile.SoundFile:
         ) from error
 
 
-def _read(opened: _Opened, header: Header, file: soundfile.SoundFile, frames: int) -> np.ndarray:
+def _read(
+    opened: _Opened, header: Header, file: soundfile.SoundFile, frames: int, *, start: int | None = None
+) -> np.ndarray:
     """The next samples `[s, channels]`, or all the rest with -1."""
     try:
+        if start is not None:
+            file.seek(start)
         return file.read(frames, dtype="float32", always_2d=True)
     except (RuntimeError, OSError, MemoryError) as error:
         if ends_within_frame(opened.file, header):
@@ -558,6 +563,8 @@ def _seconds(opened: _Opened, header: Header) -> float:
     if _uses_libsndfile(opened, header):
         with _soundfile(opened, header) as file:
             packets.check_layout(file.samplerate, file.channels)
+            if header.last_frame is not None and not header.prefix:  # of FLAC, it may be there in part
+                _read(opened, header, file, -1, start=header.last_frame[1])
             if header.by_libsndfile:
                 return file.frames / file.samplerate
     else:

@@ -70,3 +70,10 @@ def test_frames_that_were_cut_out_of_another_file_keep_their_numbers(total: int)
     np.testing.assert_array_equal(blocks, decoded.samples)
     with pytest.raises(AudioError, match="is cut off"):
         Audio.duration(with_total(head, len(SAMPLES)) + b"".join(frames[2:]))
+
+
+def test_flac_that_ends_within_its_last_frame_has_no_length() -> None:
+    """As its header states it: the last frame begins, and is not all there."""
+    for read in (Audio(None), Audio.duration):
+        with pytest.raises(AudioError, match=r"is cut off: its header states 2\.00 s, 1\.\d\d s are there"):
+            read(flac()[:-40])

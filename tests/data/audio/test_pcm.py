@@ -196,6 +196,30 @@ def test_sphere_is_read_and_checked() -> None:
     np.testing.assert_array_equal(Audio(None)(content), EXPECTED)
     with pytest.raises(AudioError, match="is cut off: its header states 2.00 s, 1.50 s are there"):
         Audio()(content[:-8000])
+    longer = Audio(None).decode(content + RAW)
+    np.testing.assert_array_equal(longer.samples, np.concatenate([EXPECTED, EXPECTED]))
+    assert [note.code for note in longer.notes] == ["audio-length-stated"]
+    joined = Audio(None).decode(content + content)
+    np.testing.assert_array_equal(joined.samples, longer.samples)
+    assert [note.code for note in joined.notes] == ["audio-joined"]
+    assert Audio.duration(content + content) == Audio.duration(content + RAW) == 2 * SECONDS
+
+
+@pytest.mark.parametrize("codec", ["pcm_u8", "pcm_mulaw", "pcm_alaw"])
+def test_zeros_that_fill_a_w64_are_no_click(codec: str, encode: Any) -> None:
+    """FFmpeg counts them as samples, of which a zero byte is the loudest in 8 bits."""
+    content = encode("w64", codec, 0.1 * EXPECTED[:-3], RATE)
+    samples = Audio(None)(content)
+    assert len(samples) == len(EXPECTED) - 3 == Audio.duration(content) * RATE
+    assert np.abs(samples).max() < 0.1
+
+
+def test_caf_whose_table_of_packets_was_cut_off_is_refused(encode: Any) -> None:
+    content = encode("caf", "alac", EXPECTED, RATE)
+    assert content.rfind(b"pakt") > content.find(b"data")
+    for read in (Audio(), Audio.duration):
+        with pytest.raises(AudioError, match="is cut off: "):
+            read(content[:-6])
 
 
 def test_w64_of_an_extensible_format_is_read_by_its_own_width() -> None:
@@ -232,9 +256,9 @@ def test_joined_caf_of_packets_is_read_to_its_end(encode: Any) -> None:
 def test_what_caf_says_is_padding_is_left_out(encode: Any) -> None:
     content = bytearray(encode("caf", "alac", EXPECTED, RATE))
     place = content.find(b"pakt")
-    priming, valid = 100, len(EXPECTED) - 400
+    valid = len(EXPECTED) - 400
     count = struct.unpack(">q", content[place + 12 : place + 20])[0] * 4096
-    content[place + 20 : place + 36] = struct.pack(">qii", valid, priming, count - valid - priming)
+    content[place + 20 : place + 36] = struct.pack(">qii", valid, 0, count - valid)
     samples = Audio(None)(bytes(content))
-    np.testing.assert_allclose(samples, EXPECTED[priming : priming + valid], atol=1e-4)
+    np.testing.assert_allclose(samples, EXPECTED[:valid], atol=1e-4)
     assert Audio.duration(bytes(content)) == valid / RATE
