@@ -348,9 +348,10 @@ def _samples_of(frame: "av.AudioFrame") -> np.ndarray:
     if " channels (" in layout.name:
         # PyAV 18 frees the list of a custom order of channels twice, which ends the process
         _keep_for_ever(layout)
+    raw: Any
     try:
         if frame.format.packed.name == "s64":  # PyAV gives no array of these
-            raw = np.stack([np.frombuffer(plane, dtype=np.int64) for plane in frame.planes])
+            raw = np.stack([np.frombuffer(bytes(plane), dtype=np.int64) for plane in frame.planes])
             raw = raw[:, : frame.samples * (1 if frame.format.is_planar else channels)]
         else:
             raw = frame.to_ndarray()

@@ -149,12 +149,12 @@ def test_audio_of_any_kind_inside_a_corpus_goes_through_the_door(root: Path, ton
     with av.open(file, "w", format="ipod") as out:
         stream = out.add_stream("aac", rate=RATE, layout="mono")
         frame = av.AudioFrame.from_ndarray(sound[None], format="fltp", layout="mono")
-        frame.sample_rate = RATE
+        frame.sample_rate, frame.pts = RATE, 0
         out.mux([*stream.encode(frame), *stream.encode(None)])
     with av.open(str(root / "long.mp3"), "w", format="mp3", container_options={"write_xing": "0"}) as out:
         stream = out.add_stream("libmp3lame", rate=RATE, layout="mono")
         frame = av.AudioFrame.from_ndarray(sound[None], format="fltp", layout="mono")
-        frame.sample_rate = RATE
+        frame.sample_rate, frame.pts = RATE, 0
         out.mux([*stream.encode(frame), *stream.encode(None)])
 
     def read(source: Source) -> Iterator[Utterance]:
