@@ -327,8 +327,8 @@ def _cut_off(opened: _Opened, header: Header) -> AudioError:
     stated, there = header.stated, header.seconds
     if there is None and packets.available():
         try:
-            found = packets.lengths(cast(BinaryIO, header.part_of(opened.file)))
-            stated, there = stated or found.stated, found.by_packets
+            found, there = packets.lengths(cast(BinaryIO, header.part_of(opened.file)))
+            stated = stated or found
             stated = None if stated is None or stated < there + 0.01 else stated
         except AudioError:
             pass  # then only the bytes are told
@@ -569,7 +569,7 @@ def _seconds(opened: _Opened, header: Header) -> float:
                 return file.frames / file.samplerate
     else:
         with _flaw_told(header):
-            if seconds := packets.lengths(cast(BinaryIO, header.part_of(opened.file))).by_packets:
+            if seconds := packets.lengths(cast(BinaryIO, header.part_of(opened.file)))[1]:
                 return seconds
     single = _Opened(opened.file, None, opened.size, [header])
     limit = max(_VALUES_IN_BLOCKS, _VALUES_A_BYTE_IN_BLOCKS * opened.size)

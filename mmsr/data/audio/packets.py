@@ -10,7 +10,6 @@ make it read other files or the network. One thread a file, since callers decode
 import ctypes
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -125,14 +124,6 @@ class Clock:
         self._sound += seconds
 
 
-@dataclass(frozen=True)
-class Lengths:
-    """Seconds of an audio stream: that its header states (None if unknown), and by its packets."""
-
-    stated: float | None
-    by_packets: float
-
-
 def decode(
     file: BinaryIO,
     tell: Tell,
@@ -161,7 +152,9 @@ def decode(
         if samples and stream.codec_context.name == "alac":  # its last packet is shorter, and was cut twice
             stream.codec_context.flags2 |= _SKIP_MANUAL
         lenient = ends_open or bool(_SEARCHED & set(container.format.name.split(",")))
-        expected = _expected(container, stream, packets)
+        expected = packets
+        if packets is None and "mov" in container.format.name:
+            expected = len(stream.index_entries) or None
         clock = _clock(container, stream, tell)
         count, failed, decoded, largest, given = 0, None, False, 0, 0
         held: tuple[int, np.ndarray] | None = None  # the last frame, which may be filled up
@@ -203,8 +196,8 @@ def decode(
             _compare(count, expected, clock.position, tell)
 
 
-def lengths(file: BinaryIO) -> Lengths:
-    """Length of the first audio stream by its packets, which are not decoded.
+def lengths(file: BinaryIO) -> tuple[float | None, float]:
+    """Seconds that the first audio stream states, None if unknown, and those of its packets, not decoded.
 
     Raises:
         AudioError: It holds no audio that can be read.
@@ -236,7 +229,7 @@ def lengths(file: BinaryIO) -> Lengths:
         except AudioError:
             if not clock.position:
                 raise
-        return Lengths(stated, clock.position)
+        return stated, clock.position
 
 
 def _surplus(container: "av.container.InputContainer", packet: Any, seconds: float) -> float:
@@ -307,15 +300,6 @@ def _clock(container: "av.container.InputContainer", stream: "av.AudioStream", t
     if container.format.name == "avi":  # has no times: they are estimated by the mean rate
         tolerance = math.inf
     return Clock(_start_of(container), tell, tolerance=tolerance)
-
-
-def _expected(
-    container: "av.container.InputContainer", stream: "av.AudioStream", packets: int | None
-) -> int | None:
-    """Number of packets that the container states."""
-    if packets is None and "mov" in container.format.name:
-        return len(stream.index_entries) or None
-    return packets
 
 
 def _demuxed(container: "av.container.InputContainer", stream: "av.AudioStream") -> "Iterator[av.Packet]":

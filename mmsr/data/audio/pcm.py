@@ -181,7 +181,7 @@ def _riff_samples(
         stated = None
     if stated is not None and long_size is None and there < stated and stated >= ENDLESS:
         stated = None
-    if stated == 0 and there > SLACK and not _chunks_reach_end(data, offset + 8, order):
+    if stated == 0 and there > SLACK and data.end - _chunks_to(order)(data, offset + 8) > SLACK:
         stated = None
 
     def renew(length: int) -> bytes:
@@ -210,10 +210,6 @@ def _riff_samples(
     )
 
 
-def _chunks_reach_end(data: FileBytes, offset: int, order: str) -> bool:
-    return data.end - _chunks_to(order)(data, offset) <= SLACK
-
-
 _W64_TAIL = bytes.fromhex("f3acd3118cd100c04f8edb8a")
 W64_RIFF = b"riff" + bytes.fromhex("2e91cf11a5d628db04c10000")
 
@@ -231,7 +227,7 @@ def read_w64(data: FileBytes) -> tuple[Header, int | None]:
             samples = _riff_samples(data, "W64", "<", form, offset + 16, 0 if endless else size - 24, None)
             stated = None if endless and there > SLACK else max(0, size - 24)
             # FFmpeg counts the zeros that fill the last 8 bytes, which in 8 bits sound as a click
-            if stated and stated % 8 == 0 and _of_8_bits(form):
+            if stated and stated % 8 == 0 and form[14:16] == b"\x08\0":
                 end = data.at(offset + 24 + stated - 8, 8)
                 stated -= len(end) - len(end.rstrip(b"\0")) if end.strip(b"\0") else 0
             return _judge(data, replace(samples, stated=stated, chunks=_chunks_of_w64, padded=8))
@@ -239,11 +235,6 @@ def read_w64(data: FileBytes) -> tuple[Header, int | None]:
             break
         offset += -(-size // 8) * 8
     raise ValueError("its header names no samples")
-
-
-def _of_8_bits(form: bytes) -> bool:
-    """Whether samples have 8 bits, by a format of WAV."""
-    return struct.unpack_from("<H", form, 14)[0] == 8
 
 
 def _chunks_of_w64(data: FileBytes, offset: int) -> int:
