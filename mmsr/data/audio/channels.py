@@ -11,6 +11,7 @@ import numpy as np
 from mmsr.data.audio.errors import AudioNote
 
 _WINDOW = 0.1  # seconds
+_CLICK = 1  # number of windows that hold a click
 _SILENT = 1e-4  # of the loudest channel's power: -40 dB
 _CANCEL = 0.3  # power of the sum of channels, in that of unrelated ones
 _CANCELLED = 1 / 3  # share of the sound in which they must cancel
@@ -26,7 +27,7 @@ class Levels:
 
     def __init__(self, rate: int, channels: int):
         self._window = max(1, round(_WINDOW * rate))
-        self._loudest = np.zeros(channels)  # power of the loudest window
+        self._loudest = np.empty((0, channels))  # power of the loudest windows
         self._energy = np.zeros(channels)
         self._cancelled = 0.0
 
@@ -43,7 +44,7 @@ class Levels:
         """Add windows `[n, s, channels]`."""
         power = windows.var(axis=1, dtype=np.float64)  # a constant is silent
         together = windows.sum(axis=2).var(axis=1, dtype=np.float64)
-        np.maximum(self._loudest, power.max(axis=0), out=self._loudest)
+        self._loudest = np.sort(np.concatenate([self._loudest, power]), axis=0)[-1 - _CLICK :]
         energy = power * windows.shape[1]
         self._energy += energy.sum(axis=0)
         cancel = together < _CANCEL * power.sum(axis=1)
@@ -52,10 +53,11 @@ class Levels:
     def weights(self) -> tuple[np.ndarray, tuple[AudioNote, ...]]:
         """Weight of each channel `[channels]`, and what is told of them."""
         count = len(self._energy)
-        loudest = float(self._loudest.max())
+        levels = self._loudest[0 if len(self._loudest) > _CLICK else -1]
+        loudest = float(levels.max())
         if count == 1 or not loudest:
             return np.full(count, 1 / count, dtype=np.float32), ()
-        heard = self._loudest >= _SILENT * loudest
+        heard = levels >= _SILENT * loudest
         if self._cancelled > _CANCELLED * self._energy.sum():
             best = int(np.argmax(self._energy))
             message = f"its {count} channels cancel each other (one is inverted); channel {best + 1} is read"

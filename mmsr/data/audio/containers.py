@@ -39,8 +39,9 @@ def read_headers(file: BinaryIO) -> list[Header]:
     headers: list[Header] = []
     while True:
         data = FileBytes(file, start, end)
-        if data.at(behind_tags(data), 4) in (b"fLaC", b"OggS", b"RIFF", b"FORM"):  # tagged as if it was MP3
-            data = FileBytes(file, behind_tags(data), end)
+        tagged = behind_tags(data)  # some tag other files as if they were MP3
+        if tagged > start and data.at(tagged, 4) in (b"fLaC", b"OggS", b"RIFF", b"FORM"):
+            data = FileBytes(file, tagged, end)
         read = _reader(data)
         if read is None:
             header, following = Header("unknown", start, end, ends_open=True), None

@@ -327,8 +327,8 @@ def _cut_off(opened: _Opened, header: Header) -> AudioError:
     stated, there = header.stated, header.seconds
     if there is None and packets.available():
         try:
-            found = packets.lengths(cast(BinaryIO, header.part_of(opened.file)))
-            stated, there = stated or found.stated, found.by_packets
+            found, there = packets.lengths(cast(BinaryIO, header.part_of(opened.file)))
+            stated = stated or found
             stated = None if stated is None or stated < there + 0.01 else stated
         except AudioError:
             pass  # then only the bytes are told
@@ -343,13 +343,20 @@ def _too_long(opened: _Opened) -> AudioError:
     )
 
 
-def _uses_libsndfile(header: Header) -> bool:
+def _uses_libsndfile(opened: _Opened, header: Header) -> bool:
     """Whether libsndfile decodes a part.
 
     Raises:
         AudioError: Only FFmpeg could, and it is not installed.
     """
     if header.by_libsndfile:
+        try:
+            if header.container == "Ogg":  # cut out of another, libsndfile refuses it and FFmpeg reads it
+                _soundfile(opened, header).close()
+        except AudioError:
+            if not packets.available():
+                raise
+            return False
         return True
     if packets.available():
         return False
@@ -374,9 +381,13 @@ def _soundfile(opened: _Opened, header: Header) -> soundfile.SoundFile:
         ) from error
 
 
-def _read(opened: _Opened, header: Header, file: soundfile.SoundFile, frames: int) -> np.ndarray:
+def _read(
+    opened: _Opened, header: Header, file: soundfile.SoundFile, frames: int, *, start: int | None = None
+) -> np.ndarray:
     """The next samples `[s, channels]`, or all the rest with -1."""
     try:
+        if start is not None:
+            file.seek(start)
         return file.read(frames, dtype="float32", always_2d=True)
     except (RuntimeError, OSError, MemoryError) as error:
         if ends_within_frame(opened.file, header):
@@ -391,6 +402,8 @@ def _read_whole(opened: _Opened) -> tuple[np.ndarray, int, str] | None:
     if len(opened.headers) > 1 or not opened.headers[0].by_libsndfile:
         return None
     header = opened.headers[0]
+    if header.container == "Ogg" and not _uses_libsndfile(opened, header):
+        return None
     with _soundfile(opened, header) as file:
         packets.check_layout(file.samplerate, file.channels)
         if file.frames * file.channels > max(_WHOLE, _WHOLE_A_BYTE * opened.size):
@@ -493,12 +506,13 @@ class _Stream:
         for place, header in enumerate(headers):
             if header.note:
                 tell(AudioNote("audio-length-stated", header.note))
-            if _uses_libsndfile(header):
+            if _uses_libsndfile(self._opened, header):
                 decoded = _by_libsndfile(self._opened, header, self._block)
             else:
                 part = cast(BinaryIO, header.part_of(self._opened.file))
-                stated, ends_open = header.packets, header.ends_open
-                decoded = packets.decode(part, tell, packets=stated, ends_open=ends_open)
+                decoded = packets.decode(
+                    part, tell, packets=header.packets, samples=header.samples, ends_open=header.ends_open
+                )
             with _flaw_told(header):
                 for rate, samples in decoded:
                     if len(samples):
@@ -544,14 +558,18 @@ def _resampled(
 
 def _seconds(opened: _Opened, header: Header) -> float:
     """Length of a part."""
-    if _uses_libsndfile(header):
+    if header.samples and packets.available():
+        return cast(float, header.stated)
+    if _uses_libsndfile(opened, header):
         with _soundfile(opened, header) as file:
             packets.check_layout(file.samplerate, file.channels)
+            if header.last_frame is not None and not header.prefix:  # of FLAC, it may be there in part
+                _read(opened, header, file, -1, start=header.last_frame[1])
             if header.by_libsndfile:
                 return file.frames / file.samplerate
     else:
         with _flaw_told(header):
-            if seconds := packets.lengths(cast(BinaryIO, header.part_of(opened.file))).by_packets:
+            if seconds := packets.lengths(cast(BinaryIO, header.part_of(opened.file)))[1]:
                 return seconds
     single = _Opened(opened.file, None, opened.size, [header])
     limit = max(_VALUES_IN_BLOCKS, _VALUES_A_BYTE_IN_BLOCKS * opened.size)

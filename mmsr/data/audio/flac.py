@@ -53,6 +53,10 @@ def read_flac(data: FileBytes) -> tuple[Header, int | None]:
         there = replace(header, missing=1 if total else 0, seconds=0.0 if total else None)
         return replace(there, by_libsndfile=False), following
     place, begin, real = frames[0]
+    start = _flac_frame(data.at(first, 18), info, channels)
+    if start and start[0]:  # cut out of another file, whose numbers its frames keep
+        real -= start[0]
+        header = replace(header, by_libsndfile=False)
     header = replace(header, last_frame=(place, begin))
     if total and real < total:
         return replace(header, missing=1, seconds=real / rate), following

@@ -12,7 +12,7 @@ ENDLESS = 0x7FFF0000
 # Wrong counts of some programs, which include a pad byte or the header.
 SLACK = 8  # bytes
 CHUNK_NAME = re.compile(rb"[ -~]{4}")  # of RIFF, AIFF, CAF and MP4
-_HEAD = 1 << 16  # bytes that are read at once
+_HEAD = 1 << 12  # bytes that are read at once
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Header:
         unfinished: The end is marked by a flag, which is missing.
         ends_open: The container states no length and has no mark of its end.
         packets: Number of packets that the header states, None if unknown.
+        samples: Samples of a channel without what fills the last packet, None if unknown.
         note: What is told of the header.
         flaw: What is wrong with it.
         last_frame: Offset and first sample of the last frame of FLAC.
@@ -47,6 +48,7 @@ class Header:
     unfinished: bool = False
     ends_open: bool = False
     packets: int | None = None
+    samples: int | None = None
     note: str = ""
     flaw: str = ""
     last_frame: tuple[int, int] | None = None

@@ -199,8 +199,8 @@ def read_asf(data: FileBytes) -> tuple[Header, int | None]:
 
 def read_flv(data: FileBytes) -> tuple[Header, int | None]:
     """FLV: tags; the first may state the size of the file, or the length."""
-    first = data.start + int.from_bytes(data.at(data.start + 5, 4), "big") + 4
-    offset, last, script = first, 0, b""
+    offset = data.start + int.from_bytes(data.at(data.start + 5, 4), "big") + 4
+    last, script = 0, b""
     while len(head := data.at(offset, 11)) == 11:
         size = int.from_bytes(head[1:4], "big")
         if head[0] not in (8, 9, 18) or offset + 15 + size > data.end:
@@ -210,6 +210,7 @@ def read_flv(data: FileBytes) -> tuple[Header, int | None]:
         else:
             last = max(last, int.from_bytes(head[7:8] + head[4:7], "big"))
         offset += 15 + size
+    joined = offset if data.at(offset, 4) == b"FLV\1" else None
     stated_size, length = _amf_number(script, b"filesize"), _amf_number(script, b"duration")
     missing = max(0, int(stated_size) - (data.end - data.start))
     if not stated_size and length > last / 1000 + 1:
@@ -218,12 +219,12 @@ def read_flv(data: FileBytes) -> tuple[Header, int | None]:
     return Header(
         "FLV",
         data.start,
-        data.end,
+        joined or data.end,
         missing=missing,
         ends_open=ends_open,
         stated=length or None,
         seconds=last / 1000 if missing else None,
-    ), None
+    ), joined
 
 
 def _amf_number(script: bytes, name: bytes) -> float:

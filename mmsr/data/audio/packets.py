@@ -8,9 +8,8 @@ make it read other files or the network. One thread a file, since callers decode
 """
 
 import ctypes
-import importlib.util
+import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -33,18 +32,29 @@ _TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")  # between or behind the f
 
 ACCEPTED = "wav, flac, mp3, ogg, m4a, mp4, webm and the like"  # in messages
 _GAP = 0.05  # seconds that times and samples may differ
-_GAP_OF_ASF = 0.25  # its packets are that long, and their frames come out with the next one
+_GAP_OF_WMA = 0.25  # its packets are that long, and their frames come out with the next one
 _LONGEST_GAP = 600.0  # seconds; longer ones are mistaken times
 _RATES = (1000, 1_000_000)  # Hz
 _CHANNELS = 64
-_SCALES = {"u1": (128.0, 128.0), "i2": (0.0, 2.0**15), "i4": (0.0, 2.0**31)}  # offset and full scale
+_SCALES = {
+    "u1": (128.0, 128.0),
+    "i2": (0.0, 2.0**15),
+    "i4": (0.0, 2.0**31),
+    "i8": (0.0, 2.0**63),
+}  # offset and full scale
+
+_SKIP_MANUAL = 1 << 29  # AV_CODEC_FLAG2_SKIP_MANUAL of FFmpeg: gives what only fills packets, too
 
 Tell = Callable[[AudioNote], None]
 
 
 def available() -> bool:
-    """Whether PyAV is installed."""
-    return importlib.util.find_spec("av") is not None
+    """Whether PyAV is installed, and its libraries load."""
+    try:
+        import av  # noqa: F401
+    except ImportError:
+        return False
+    return True
 
 
 def check_layout(rate: float, channels: int) -> None:
@@ -76,13 +86,19 @@ class Clock:
         self._filled = 0.0
         self._begun = False
 
-    def gap(self, time: float | None) -> float:
-        """Seconds of silence that are missing before a packet or frame at a time."""
+    def gap(self, time: float | None, *, follow: bool = False) -> float:
+        """Seconds of silence that are missing before a packet or frame at a time.
+
+        Args:
+            time: Its time in seconds, None if unknown.
+            follow: Take its time for the position, since what packets are said to last is rounded.
+        """
         if time is None:
             return 0.0
         gap = time - self._start + self._offset - self.position
         begun, self._begun = self._begun, True
         if abs(gap) <= self._tolerance:
+            self.position += gap if follow and begun and self._tolerance < math.inf else 0.0
             return 0.0
         if gap < 0:
             self._offset -= gap
@@ -108,16 +124,13 @@ class Clock:
         self._sound += seconds
 
 
-@dataclass(frozen=True)
-class Lengths:
-    """Seconds of an audio stream: that its header states (None if unknown), and by its packets."""
-
-    stated: float | None
-    by_packets: float
-
-
 def decode(
-    file: BinaryIO, tell: Tell, *, packets: int | None = None, ends_open: bool = False
+    file: BinaryIO,
+    tell: Tell,
+    *,
+    packets: int | None = None,
+    samples: int | None = None,
+    ends_open: bool = False,
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Decode the first audio stream of a file, frame by frame.
 
@@ -125,6 +138,7 @@ def decode(
         file: A file that can seek.
         tell: Called with what is told.
         packets: Number of packets that a header states.
+        samples: Samples of a channel that it states, without what fills the last packet.
         ends_open: The container states no length, so that its last packet may be incomplete.
 
     Yields:
@@ -135,10 +149,16 @@ def decode(
     """
     with _opened(file) as container:
         stream = _audio_of(container)
+        if samples and stream.codec_context.name == "alac":  # its last packet is shorter, and was cut twice
+            stream.codec_context.flags2 |= _SKIP_MANUAL
         lenient = ends_open or bool(_SEARCHED & set(container.format.name.split(",")))
-        expected = _expected(container, stream, packets)
-        clock = _clock(container, tell)
-        count, failed, decoded, largest = 0, None, False, 0
+        expected = packets
+        if packets is None and "mov" in container.format.name:
+            expected = len(stream.index_entries) or None
+        clock = _clock(container, stream, tell)
+        count, failed, decoded, largest, given = 0, None, False, 0, 0
+        held: tuple[int, np.ndarray] | None = None  # the last frame, which may be filled up
+        last: Any = None
         for packet in _demuxed(container, stream):
             if packet.size:
                 if failed is not None and decoded:
@@ -155,13 +175,19 @@ def decode(
                 failed = error
                 continue
             for frame in frames:
-                rate, samples = frame.sample_rate, _samples_of(frame)
-                check_layout(rate, samples.shape[1])
+                rate, block = frame.sample_rate, _samples_of(frame)
+                check_layout(rate, block.shape[1])
+                if held is not None:
+                    yield held
                 missing = clock.gap(frame.time)
-                yield from _silence(missing, rate, samples.shape[1])
-                clock.advance(len(samples) / rate)
-                decoded = True
-                yield rate, samples
+                yield from _silence(missing, rate, block.shape[1])
+                clock.advance(len(block) / rate)
+                given += len(block)
+                decoded, held, last = True, (rate, block), packet
+        if held is not None:
+            rate, block = held
+            surplus = given - samples if samples else _surplus(container, last, len(block) / rate) * rate
+            yield rate, block[: -round(surplus)] if 0 < round(surplus) < len(block) else block
         if not decoded:
             raise failed or AudioError(
                 "has length zero; accepted: at least one sample", code="audio-zero-length"
@@ -170,8 +196,8 @@ def decode(
             _compare(count, expected, clock.position, tell)
 
 
-def lengths(file: BinaryIO) -> Lengths:
-    """Length of the first audio stream by its packets, which are not decoded.
+def lengths(file: BinaryIO) -> tuple[float | None, float]:
+    """Seconds that the first audio stream states, None if unknown, and those of its packets, not decoded.
 
     Raises:
         AudioError: It holds no audio that can be read.
@@ -182,7 +208,8 @@ def lengths(file: BinaryIO) -> Lengths:
         stated = None if stream.duration is None else float(stream.duration * stream.time_base)
         if stated is None and container.duration is not None:
             stated = container.duration / 1e6
-        clock = _clock(container, lambda _: None)
+        clock = _clock(container, stream, lambda _: None)
+        before, last = 0.0, None
         try:
             for packet in _demuxed(container, stream):
                 if not packet.size:
@@ -191,14 +218,25 @@ def lengths(file: BinaryIO) -> Lengths:
                 time = None if packet.pts is None else float(packet.pts * stream.time_base)
                 seconds -= _left_out(packet, stream)
                 if time is not None and not clock.position:  # before the start: what the encoder needs
-                    before = max(0.0, _start_of(container) - time)
-                    seconds, time = max(0.0, seconds - before), time + before
-                clock.gap(time)
+                    early = max(0.0, _start_of(container) - time)
+                    seconds, time = max(0.0, seconds - early), time + early
+                clock.gap(time, follow=True)
+                before, last = clock.position, packet
                 clock.advance(seconds)
+            if last is not None and stream.codec_context.name == "alac":  # its last packet is shorter
+                frames, _ = _frames_of(last)
+                clock.position = before + sum(frame.samples / frame.sample_rate for frame in frames)
         except AudioError:
             if not clock.position:
                 raise
-        return Lengths(stated, clock.position)
+        return stated, clock.position
+
+
+def _surplus(container: "av.container.InputContainer", packet: Any, seconds: float) -> float:
+    """Seconds by which the last frame is longer than MP4 says that its packet lasts, 0 elsewhere."""
+    if "mov" not in container.format.name or not packet.duration:
+        return 0.0
+    return max(0.0, seconds - float(packet.duration * packet.time_base))
 
 
 def _left_out(packet: "av.Packet", stream: "av.AudioStream") -> float:
@@ -257,18 +295,11 @@ def _start_of(container: "av.container.InputContainer") -> float:
     return (container.start_time or 0) / 1e6
 
 
-def _clock(container: "av.container.InputContainer", tell: Tell) -> Clock:
-    tolerance = _GAP_OF_ASF if container.format.name == "asf" else _GAP
+def _clock(container: "av.container.InputContainer", stream: "av.AudioStream", tell: Tell) -> Clock:
+    tolerance = _GAP_OF_WMA if stream.codec_context.name.startswith("wma") else _GAP
+    if container.format.name == "avi":  # has no times: they are estimated by the mean rate
+        tolerance = math.inf
     return Clock(_start_of(container), tell, tolerance=tolerance)
-
-
-def _expected(
-    container: "av.container.InputContainer", stream: "av.AudioStream", packets: int | None
-) -> int | None:
-    """Number of packets that the container states."""
-    if packets is None and "mov" in container.format.name:
-        return len(stream.index_entries) or None
-    return packets
 
 
 def _demuxed(container: "av.container.InputContainer", stream: "av.AudioStream") -> "Iterator[av.Packet]":
@@ -301,8 +332,13 @@ def _samples_of(frame: "av.AudioFrame") -> np.ndarray:
     if " channels (" in layout.name:
         # PyAV 18 frees the list of a custom order of channels twice, which ends the process
         _keep_for_ever(layout)
+    raw: Any
     try:
-        raw = frame.to_ndarray()
+        if frame.format.packed.name == "s64":  # PyAV gives no array of these
+            raw = np.stack([np.frombuffer(bytes(plane), dtype=np.int64) for plane in frame.planes])
+            raw = raw[:, : frame.samples * (1 if frame.format.is_planar else channels)]
+        else:
+            raw = frame.to_ndarray()
     except Exception as error:
         raise _damaged(error) from error
     raw = raw.T if frame.format.is_planar else raw.reshape(-1, channels)

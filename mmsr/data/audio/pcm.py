@@ -66,7 +66,8 @@ def _judge(data: FileBytes, samples: _Samples) -> tuple[Header, int | None]:
             header = replace(
                 header, end=joined or data.end, seconds=samples.seconds(min(samples.stated, there))
             )
-            if samples.container == "BW64":  # which libsndfile knows by its older name
+            # libsndfile knows BW64 by its older name, and takes some W64 for another width
+            if samples.container in ("BW64", "W64"):
                 header = replace(header, start=samples.offset, end=end, prefix=samples.renew(size))
             return header, joined
     return _to_the_end(header, samples, data.end), None
@@ -119,7 +120,7 @@ def _starts_file(data: FileBytes, offset: int) -> bool:
     head = data.at(offset, 16)
     riff = head[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64") and head[8:12] == b"WAVE"
     form = head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC")
-    return riff or form or head.startswith((b".snd\0\0\0", b"caff\0\1\0\0", W64_RIFF))
+    return riff or form or head.startswith((b".snd\0\0\0", b"caff\0\1\0\0", b"NIST_1A\n", W64_RIFF))
 
 
 def _chunks_to(order: str) -> Callable[[FileBytes, int], int]:
@@ -171,6 +172,7 @@ def _riff_samples(
     if tag == _EXTENSIBLE:
         tag = struct.unpack_from(order + "H", form, 24)[0]
     by_bytes = tag in _BY_BYTES and block == channels * -(-bits // 8) and block > 0
+    by_libsndfile = by_bytes and (tag != 1 or bits <= 32)
     stated: int | None = size
     if long_size is not None and size in (0xFFFFFFFF, 0):
         stated = long_size
@@ -179,7 +181,7 @@ def _riff_samples(
         stated = None
     if stated is not None and long_size is None and there < stated and stated >= ENDLESS:
         stated = None
-    if stated == 0 and there > SLACK and not _chunks_reach_end(data, offset + 8, order):
+    if stated == 0 and there > SLACK and data.end - _chunks_to(order)(data, offset + 8) > SLACK:
         stated = None
 
     def renew(length: int) -> bytes:
@@ -202,14 +204,10 @@ def _riff_samples(
         offset + 8,
         stated,
         float(block * rate if by_bytes else byte_rate),
-        by_bytes,
+        by_libsndfile,
         renew,
         _chunks_to(order),
     )
-
-
-def _chunks_reach_end(data: FileBytes, offset: int, order: str) -> bool:
-    return data.end - _chunks_to(order)(data, offset) <= SLACK
 
 
 _W64_TAIL = bytes.fromhex("f3acd3118cd100c04f8edb8a")
@@ -228,6 +226,10 @@ def read_w64(data: FileBytes) -> tuple[Header, int | None]:
             endless = size < 24 or size >= 1 << 62 or (size == 24 and there > SLACK)
             samples = _riff_samples(data, "W64", "<", form, offset + 16, 0 if endless else size - 24, None)
             stated = None if endless and there > SLACK else max(0, size - 24)
+            # FFmpeg counts the zeros that fill the last 8 bytes, which in 8 bits sound as a click
+            if stated and stated % 8 == 0 and form[14:16] == b"\x08\0":
+                end = data.at(offset + 24 + stated - 8, 8)
+                stated -= len(end) - len(end.rstrip(b"\0")) if end.strip(b"\0") else 0
             return _judge(data, replace(samples, stated=stated, chunks=_chunks_of_w64, padded=8))
         if size < 24:
             break
@@ -366,18 +368,28 @@ def _judge_caf(
     there = data.end - offset - 16  # the samples come behind a count of edits, of 4 bytes
     stated = None if size < 4 or size > (1 << 60) else size - 4
     if not by_bytes:
-        if table is None and stated is not None:
-            chunk = offset + 12 + size
-            while len(head := data.at(chunk, 12)) == 12 and head[:4] != b"pakt":
-                chunk += 12 + max(0, struct.unpack(">q", head[4:])[0])
-            table = struct.unpack(">qqii", data.at(chunk + 12, 24)) if len(head) == 12 else None
+        chunk = data.end if stated is None else offset + 12 + size
+        while len(head := data.at(chunk, 12)) == 12 and not _starts_file(data, chunk):
+            if head[:4] == b"pakt":
+                table = struct.unpack(">qqii", data.at(chunk + 12, 24))
+            chunk += 12 + max(0, struct.unpack(">q", head[4:])[0])
+            if head[:4] == b"pakt" and chunk > data.end:
+                return Header("CAF", data.start, data.end, missing=chunk - data.end), None
+        joined = chunk if _starts_file(data, chunk) else None
         length = table[1] / rate if table is not None and table[1] > 0 else None
         missing = max(0, (stated or 0) - there)
         seconds = None if not missing or length is None or not stated else length * there / stated
-        packets = table[0] if table is not None and table[0] > 0 else None
+        padded = table is not None and table[1] > 0 and table[2] + table[3] > 0
         return Header(
-            "CAF", data.start, data.end, missing=missing, stated=length, seconds=seconds, packets=packets
-        ), None
+            "CAF",
+            data.start,
+            joined or data.end,
+            missing=missing,
+            stated=length,
+            seconds=seconds,
+            packets=table[0] if table is not None and table[0] > 0 else None,
+            samples=table[1] if table is not None and padded else None,
+        ), joined
 
     def renew(length: int) -> bytes:
         chunk = b"desc" + struct.pack(">q", 32) + description
@@ -404,19 +416,19 @@ def read_sphere(data: FileBytes) -> tuple[Header, int | None]:
         name: value
         for name, _, value in (line.split(" ", 2) for line in text.split("\n")[2:] if line.count(" ") > 1)
     }
-    block = int(fields["channel_count"]) * int(fields["sample_n_bytes"])
-    rate = block * int(fields["sample_rate"])
-    stated, there = int(fields["sample_count"]) * block, data.end - data.start - size
-    missing = stated - there if stated > there + SLACK else 0
     if "shorten" in fields.get("sample_coding", ""):
         return Header("SPHERE", data.start, data.end), None
-    length = min(stated, there) if stated else there
-    return Header(
-        "SPHERE",
-        data.start,
-        data.end,
-        by_libsndfile=there - stated <= SLACK,
-        seconds=length / rate,
-        stated=stated / rate,
-        missing=missing,
-    ), None
+    block = int(fields["channel_count"]) * int(fields["sample_n_bytes"])
+    rate, stated = float(block * int(fields["sample_rate"])), int(fields["sample_count"]) * block
+
+    def renew(length: int) -> bytes:
+        lines = [line for line in text.split("\n")[2:] if " -" in line and line[:12] != "sample_count"]
+        count = f"sample_count -i {length // block}"
+        renewed = "\n".join(["NIST_1A", "   1024", count, *lines, "end_head", ""])
+        if len(renewed) > 1024:
+            raise ValueError("no header can state that length")
+        return renewed.ljust(1024).encode("latin-1")
+
+    at = data.start + size
+    samples = _Samples("SPHERE", at, stated or None, rate, True, renew, lambda data, offset: offset, padded=1)
+    return _judge(data, samples)

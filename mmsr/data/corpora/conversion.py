@@ -10,6 +10,7 @@ metrics. Every row of the source is in the manifest, or in `left_out.csv` with a
 
 import dataclasses
 import errno
+import functools
 import hashlib
 import io
 import itertools
@@ -27,7 +28,8 @@ from typing import Any
 
 import soundfile
 
-from mmsr.data.audio.decoding import Audio, AudioError
+from mmsr.data.audio.containers import read_headers
+from mmsr.data.audio.decoding import Audio, AudioError, Decoded
 from mmsr.data.corpora.source import (
     VIDEO,
     Corpus,
@@ -48,7 +50,8 @@ logger = logging.getLogger(__name__)
 
 _AT_ONCE = 64  # rows whose audio is in memory at a time
 _LONGER = 0.1  # seconds by which a file may be longer than a segment and still be that segment
-_ENDING = {"WAVEX": "wav", "MPEG": "mp3"}  # where libsndfile's name of a format is not the usual ending
+# Where the name of a container is not the usual ending.
+_ENDING = {"RF64": "wav", "BW64": "wav", "Matroska": "mkv", "ASF": "wma", "SPHERE": "sph", "unknown": "audio"}
 
 
 @dataclass(frozen=True)
@@ -221,7 +224,7 @@ class _AudioFiles:
                 return None, None, f"{path}: has length zero; accepted: at least one sample"
         except AudioError as error:
             return None, None, str(error)
-        except (OSError, RuntimeError) as error:  # of reading and of libsndfile; a disk that is full ends all
+        except (OSError, RuntimeError) as error:  # of reading and writing; a disk that is full ends all
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
                 raise
             return None, None, f"{shown(utterance.where)}: cannot be read ({shown(str(error))})"
@@ -234,8 +237,13 @@ class _AudioFiles:
     def _file(self, utterance: Utterance) -> Path | None:
         audio = utterance.audio
         if isinstance(audio, bytes):
-            with _opened(io.BytesIO(audio), utterance.where) as file:
-                ending = _ENDING.get(file.format, file.format.lower())
+            try:
+                Audio.duration(audio)
+            except AudioError as error:  # in place of "1234 bytes of audio"
+                reason = str(error).partition(": ")[2]
+                raise AudioError(f"{utterance.where}: {reason}", code=error.code) from error
+            container = read_headers(io.BytesIO(audio))[0].container
+            ending = _ENDING.get(container, container.lower())
             path = self._new(utterance, f".{ending}")
             path.write_bytes(audio)
             return path
@@ -264,25 +272,22 @@ class _AudioFiles:
 
     @staticmethod
     def _cut(segment: Segment, path: Path) -> Path:
-        with _opened(segment.path, str(segment.path)) as file:
-            start, end = (round(seconds * file.samplerate) for seconds in (segment.start, segment.end))
-            if not 0 <= start < end <= file.frames + _LONGER * file.samplerate:
-                raise AudioError(
-                    f"{segment.path}: no part {segment.start} to {segment.end} s in"
-                    f" {file.frames / file.samplerate:.2f} s; accepted: start before end, within the file"
-                )
-            file.seek(start)
-            soundfile.write(path, file.read(end - start, always_2d=True), file.samplerate)
+        decoded = _decoded(segment.path)
+        rate, count = decoded.sampling_rate, len(decoded.samples)
+        start, end = (round(seconds * rate) for seconds in (segment.start, segment.end))
+        if not 0 <= start < end <= count + _LONGER * rate:
+            raise AudioError(
+                f"{segment.path}: no part {segment.start} to {segment.end} s in"
+                f" {count / rate:.2f} s; accepted: start before end, within the file"
+            )
+        soundfile.write(path, decoded.samples[start:end], rate)
         return path
 
 
-def _opened(source: Path | io.BytesIO, name: str) -> soundfile.SoundFile:
-    try:
-        return soundfile.SoundFile(source)
-    except (OSError, RuntimeError) as error:
-        raise AudioError(
-            f"{name}: holds no audio that can be read ({error}); accepted: a whole file"
-        ) from error
+@functools.lru_cache(maxsize=2)
+def _decoded(path: Path) -> Decoded:
+    """A recording at its own rate; its segments follow one another."""
+    return Audio(None).decode(path)
 
 
 # ---------------------------------------------------------------------- files

@@ -36,6 +36,7 @@ def _encode(
     piped: bool = False,
     start: float = 0.0,
     film: float = 0.0,
+    bit_rate: int = 0,
     **options: str,
 ) -> bytes:
     """Samples `[s]` or `[channels, s]` as a file, which may hold a film of some seconds, and start late."""
@@ -49,6 +50,8 @@ def _encode(
             picture = av.VideoFrame(16, 16, "yuv420p")
             picture.pts, picture.time_base = place, Fraction(1, 5)
             out.mux(pictures.encode(picture))
+        if sound and bit_rate:
+            sound.bit_rate = bit_rate
         if pictures:
             out.mux(pictures.encode(None))
         if sound:

@@ -29,6 +29,15 @@ def test_a_silent_channel_is_left_out(other: np.ndarray) -> None:
         assert codes == ["audio-channel-silent"]
 
 
+def test_a_click_is_no_sound_of_a_channel() -> None:
+    """As of a plug that is pulled out."""
+    click = np.zeros_like(LEFT)
+    click[1000:1040] = 0.9
+    samples, codes = decoded(LEFT, click)
+    np.testing.assert_allclose(samples, LEFT, atol=1e-6)
+    assert codes == ["audio-channel-silent"]
+
+
 def test_a_channel_with_one_word_is_not_silent() -> None:
     """Its power over all of the call is below that of a channel that only hums."""
     word = np.zeros(60 * RATE, dtype=np.float32)

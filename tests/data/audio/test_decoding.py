@@ -184,6 +184,19 @@ def test_without_av_other_formats_name_what_to_install(tmp_path: Path, encode: E
             assert with_it in str(error.value) and "\n" not in str(error.value)
 
 
+def test_av_whose_libraries_do_not_load_is_as_none(
+    tmp_path: Path, encode: Encode, monkeypatch: pytest.MonkeyPatch
+):
+    film, sound = encode("mp4", "aac", tone()), io.BytesIO()
+    soundfile.write(sound, tone(), 16000, format="WAV")
+    (tmp_path / "av.py").write_text("raise ImportError('libavcodec.so.61: cannot open shared object file')")
+    monkeypatch.delitem(sys.modules, "av")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert len(Audio()(sound.getvalue())) == 8000
+    with pytest.raises(AudioError, match=r"pip install \"mmsr\[av\]\""):
+        Audio()(film)
+
+
 OF_FFMPEG = [
     ("ipod", "aac", 16_000),
     ("adts", "aac", 44_100),

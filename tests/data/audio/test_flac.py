@@ -2,6 +2,7 @@
 
 import io
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -53,3 +54,26 @@ def test_joined_flac_of_equal_length_is_not_read_by_half() -> None:
     np.testing.assert_array_equal(decoded.samples, np.concatenate([EXPECTED, EXPECTED]))
     assert [note.code for note in decoded.notes] == ["audio-joined"]
     assert Audio.duration(flac() + flac()) == 2 * SECONDS
+
+
+@pytest.mark.parametrize("total", [0, 8192])
+def test_frames_that_were_cut_out_of_another_file_keep_their_numbers(total: int) -> None:
+    with av.open(io.BytesIO(flac())) as container:
+        frames = [bytes(packet) for packet in container.demux() if packet.size]
+    begin = len(SAMPLES) - 8192 if len(frames) < 3 else 2 * 4096
+    head = with_total(flac(), len(SAMPLES) - begin if total else 0)[: len(flac()) - sum(map(len, frames))]
+    content = head + b"".join(frames[2:])
+    decoded = Audio(None).decode(content)
+    np.testing.assert_array_equal(decoded.samples, EXPECTED[begin:])
+    assert Audio.duration(content) == pytest.approx(len(decoded.samples) / RATE)
+    blocks = np.concatenate(list(Audio(None).blocks(content, seconds=0.1)))
+    np.testing.assert_array_equal(blocks, decoded.samples)
+    with pytest.raises(AudioError, match="is cut off"):
+        Audio.duration(with_total(head, len(SAMPLES)) + b"".join(frames[2:]))
+
+
+def test_flac_that_ends_within_its_last_frame_has_no_length() -> None:
+    """As its header states it: the last frame begins, and is not all there."""
+    for read in (Audio(None), Audio.duration):
+        with pytest.raises(AudioError, match=r"is cut off: its header states 2\.00 s, 1\.\d\d s are there"):
+            read(flac()[:-40])

@@ -111,3 +111,33 @@ def test_a_live_recording_that_ends_within_a_packet_gives_the_whole_ones(encode:
     assert len(Audio()(content)) == pytest.approx(32_000, abs=400)
     cut = Audio()(content[: len(content) * 3 // 4])
     assert len(cut) == pytest.approx(24_000, abs=1_000)
+
+
+def test_joined_flv_is_read_to_its_end(encode: Any) -> None:
+    one = encode("flv", "aac", 0.4 * np.sin(np.arange(88_200) / 9), 44_100)
+    decoded = Audio(None).decode(one + one)
+    assert len(decoded.samples) == 2 * len(Audio(None)(one))
+    assert [note.code for note in decoded.notes] == ["audio-joined"]
+
+
+@pytest.mark.parametrize("container", ["mp4", "ipod", "3gp", "mov"])
+def test_what_fills_the_last_packet_of_mp4_is_left_out(container: str, encode: Any) -> None:
+    content = encode(container, "aac", 0.4 * np.sin(np.arange(20_001) / 5))
+    samples = Audio()(content)
+    assert len(samples) == pytest.approx(20_001, abs=20)  # its index counts in ms
+    assert Audio.duration(content) == pytest.approx(len(samples) / 16_000, abs=1e-4)
+    assert sum(map(len, Audio().blocks(content, seconds=0.1))) == len(samples)
+
+
+@pytest.mark.parametrize(
+    ("container", "codec", "rate"),
+    [
+        ("caf", "alac", 16_000),
+        ("matroska", "alac", 16_000),
+        ("flv", "aac", 44_100),
+        ("flv", "libmp3lame", 44_100),
+    ],
+)
+def test_the_length_is_that_of_the_samples(container: str, codec: str, rate: int, encode: Any) -> None:
+    content = encode(container, codec, 0.4 * np.sin(np.arange(20 * rate + 77) / 5), rate)
+    assert Audio.duration(content) == pytest.approx(len(Audio(None)(content)) / rate, abs=1e-3)

@@ -3,6 +3,7 @@
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -195,3 +196,69 @@ def test_sphere_is_read_and_checked() -> None:
     np.testing.assert_array_equal(Audio(None)(content), EXPECTED)
     with pytest.raises(AudioError, match="is cut off: its header states 2.00 s, 1.50 s are there"):
         Audio()(content[:-8000])
+    longer = Audio(None).decode(content + RAW)
+    np.testing.assert_array_equal(longer.samples, np.concatenate([EXPECTED, EXPECTED]))
+    assert [note.code for note in longer.notes] == ["audio-length-stated"]
+    joined = Audio(None).decode(content + content)
+    np.testing.assert_array_equal(joined.samples, longer.samples)
+    assert [note.code for note in joined.notes] == ["audio-joined"]
+    assert Audio.duration(content + content) == Audio.duration(content + RAW) == 2 * SECONDS
+
+
+@pytest.mark.parametrize("codec", ["pcm_u8", "pcm_mulaw", "pcm_alaw"])
+def test_zeros_that_fill_a_w64_are_no_click(codec: str, encode: Any) -> None:
+    """FFmpeg counts them as samples, of which a zero byte is the loudest in 8 bits."""
+    content = encode("w64", codec, 0.1 * EXPECTED[:-3], RATE)
+    samples = Audio(None)(content)
+    assert len(samples) == len(EXPECTED) - 3 == Audio.duration(content) * RATE
+    assert np.abs(samples).max() < 0.1
+
+
+def test_caf_whose_table_of_packets_was_cut_off_is_refused(encode: Any) -> None:
+    content = encode("caf", "alac", EXPECTED, RATE)
+    assert content.rfind(b"pakt") > content.find(b"data")
+    for read in (Audio(), Audio.duration):
+        with pytest.raises(AudioError, match="is cut off: "):
+            read(content[:-6])
+
+
+def test_w64_of_an_extensible_format_is_read_by_its_own_width() -> None:
+    """libsndfile takes floats in W64 for integers, if the format is WAVE_FORMAT_EXTENSIBLE."""
+    tail, guid = (
+        bytes.fromhex("f3acd3118cd100c04f8edb8a"),
+        struct.pack("<H", 3) + bytes.fromhex("000000001000800000aa00389b71"),
+    )
+    form = struct.pack("<HHIIHHHHI", 0xFFFE, 1, RATE, 4 * RATE, 4, 32, 22, 32, 4) + guid
+    raw = EXPECTED.astype("<f4").tobytes()
+    head = b"riff" + bytes.fromhex("2e91cf11a5d628db04c10000") + struct.pack("<Q", 128 + len(raw))
+    head += b"wave" + tail + b"fmt " + tail + struct.pack("<Q", 24 + len(form)) + form
+    content = head + b"data" + tail + struct.pack("<Q", 24 + len(raw)) + raw
+    decoded = Audio(None).decode(content)
+    np.testing.assert_array_equal(decoded.samples, EXPECTED)
+    assert decoded.notes == () and Audio.duration(content) == SECONDS
+
+
+@pytest.mark.parametrize("container", ["wav", "w64"])
+def test_samples_of_64_bits_are_read(container: str, encode: Any) -> None:
+    content = encode(container, "pcm_s64le", EXPECTED, RATE)
+    np.testing.assert_allclose(Audio(None)(content)[: len(EXPECTED)], EXPECTED, atol=1e-6)
+    assert Audio.duration(content) == pytest.approx(SECONDS, abs=1e-3)
+
+
+def test_joined_caf_of_packets_is_read_to_its_end(encode: Any) -> None:
+    one = encode("caf", "alac", EXPECTED, RATE)
+    decoded = Audio(None).decode(one + one)
+    np.testing.assert_allclose(decoded.samples, np.concatenate([EXPECTED, EXPECTED]), atol=1e-4)
+    assert [note.code for note in decoded.notes] == ["audio-joined"]
+    assert Audio.duration(one + one) == 2 * SECONDS
+
+
+def test_what_caf_says_is_padding_is_left_out(encode: Any) -> None:
+    content = bytearray(encode("caf", "alac", EXPECTED, RATE))
+    place = content.find(b"pakt")
+    valid = len(EXPECTED) - 400
+    count = struct.unpack(">q", content[place + 12 : place + 20])[0] * 4096
+    content[place + 20 : place + 36] = struct.pack(">qii", valid, 0, count - valid)
+    samples = Audio(None)(bytes(content))
+    np.testing.assert_allclose(samples, EXPECTED[:valid], atol=1e-4)
+    assert Audio.duration(bytes(content)) == valid / RATE

@@ -1,19 +1,22 @@
 """A conversion writes everything or nothing, and accounts for every row."""
 
+import io
 import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import soundfile
 
 from mmsr.cli.main import main
+from mmsr.data.audio.decoding import Audio
 from mmsr.data.corpora import CORPORA
 from mmsr.data.corpora.conversion import convert
-from mmsr.data.corpora.source import Corpus, CorpusError, Protocol, Source, Utterance
+from mmsr.data.corpora.source import Corpus, CorpusError, Protocol, Segment, Source, Utterance
 from mmsr.data.manifest.issues import ManifestError
 from mmsr.data.manifest.manifest import load_manifest
 
@@ -137,3 +140,39 @@ def test_a_recording_whose_name_is_not_utf_8_is_copied_under_another(tmp_path: P
         ManifestError, match=r"^happy/caf\\xe9\.wav, column audio: .*caf\\xe9\.wav: holds no a"
     ):
         convert(CORPORA["folder"], tmp_path / "source", tmp_path / "again")
+
+
+def test_audio_of_any_kind_inside_a_corpus_goes_through_the_door(root: Path, tone: Any) -> None:
+    """Bytes that libsndfile does not read, and a part of an MP3 whose length it only estimates."""
+    sound = (0.4 * np.sin(np.arange(3 * RATE) / 5)).astype(np.float32)
+    file = io.BytesIO()
+    with av.open(file, "w", format="ipod") as out:
+        stream = out.add_stream("aac", rate=RATE, layout="mono")
+        frame = av.AudioFrame.from_ndarray(sound[None], format="fltp", layout="mono")
+        frame.sample_rate, frame.pts = RATE, 0
+        out.mux([*stream.encode(frame), *stream.encode(None)])
+    with av.open(str(root / "long.mp3"), "w", format="mp3", container_options={"write_xing": "0"}) as out:
+        stream = out.add_stream("libmp3lame", rate=RATE, layout="mono")
+        frame = av.AudioFrame.from_ndarray(sound[None], format="fltp", layout="mono")
+        frame.sample_rate, frame.pts = RATE, 0
+        out.mux([*stream.encode(frame), *stream.encode(None)])
+
+    def read(source: Source) -> Iterator[Utterance]:
+        source.read["rows"] += 3
+        yield Utterance(id="a", where="row 1", audio=file.getvalue(), label="sad")
+        yield Utterance(id="b", where="row 2", audio=Segment(root / "long.mp3", 1.0, 2.0), label="sad")
+        yield Utterance(id="c", where="row 3", audio=Segment(root / "long.mp3", 2.0, 2.5), label="happy")
+
+    corpus = Corpus(name="mine", read=read, layout="x", home="us", protocols=MINE)
+    rows = load_manifest(convert(corpus, root, root.parent / "out").manifest)
+    assert [os.path.basename(path) for path in rows["audio"]] == ["a.mp4", "b.flac", "c.flac"]
+    lengths = [Audio.duration(path) for path in rows["audio"]]
+    assert lengths == pytest.approx([3.0, 1.0, 0.5], abs=0.01)
+
+    def broken(source: Source) -> Iterator[Utterance]:
+        source.read["rows"] += 1
+        yield Utterance(id="a", where="row 1", audio=file.getvalue()[:5000], label="sad")
+
+    corpus = Corpus(name="mine", read=broken, layout="x", home="us", protocols=MINE)
+    with pytest.raises(ManifestError, match=r"row 1: is cut off: .*; accepted: a whole audio file"):
+        convert(corpus, root, root.parent / "none")

@@ -1,15 +1,16 @@
 """Checks of audio files, decoded in threads.
 
 reference ─► Audio, at the file's own rate ─► samples [s] ─► silent, clipped, offset
-         └─► SHA-256, where another file has the same size
+         └─► SHA-256, where another file has the same size, length and peaks
 """
 
 from __future__ import annotations
 
 import os
+import stat
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import numpy as np
@@ -69,20 +70,18 @@ def examine_audio(
         folder: The manifest's folder, to which names are relative.
         progress: Called with "audio", files done and their number.
     """
-    sizes = {reference: _size(reference) for reference in references}
-    numbers = Counter(sizes.values())
-
-    def examine(reference: str) -> AudioFile:
-        size = sizes[reference]
-        return _examine(reference, folder, size=size, alone=size is not None and numbers[size] == 1)
-
     files = {}
-    examined = read_each(references, examine, progress=progress, task="audio")
+    examined = read_each(references, lambda each: _examine(each, folder), progress=progress, task="audio")
     for reference, file in zip(references, examined, strict=True):
         if isinstance(file, AudioError):
             issue = file.code, _of(str(file), reference)
             file = AudioFile(short_name(reference, folder), issues=(issue,))
         files[reference] = file
+    numbers = Counter(file.content for file in files.values())
+    alike = [each for each, file in files.items() if file.content and numbers[file.content] > 1]
+    for reference, content in zip(alike, read_each(alike, lambda each: digest(each).hex()), strict=True):
+        own = reference if isinstance(content, AudioError) else content
+        files[reference] = replace(files[reference], content=own)
     return files
 
 
@@ -124,32 +123,31 @@ def short_name(reference: str, folder: str) -> str:
 def _size(reference: str) -> int | None:
     """Bytes of a file; None if it is no plain file."""
     try:
-        return None if is_url(reference) else os.path.getsize(reference)
+        status = None if is_url(reference) else os.stat(reference)
     except (OSError, ValueError):
         return None
+    return status.st_size if status is not None and stat.S_ISREG(status.st_mode) else None
 
 
-def _examine(reference: str, folder: str, *, size: int | None, alone: bool) -> AudioFile:
-    """Examine a file of so many bytes; `alone` if no other has as many, so that its bytes are its own."""
-    name = short_name(reference, folder)
-    if problem := missing(reference):
-        accepted = "a path relative to the manifest's folder"
-        return AudioFile(name, issues=(("audio-missing", f"{problem}; accepted: {accepted}"),))
+def _examine(reference: str, folder: str) -> AudioFile:
+    """Examine a file; what it has for content, other files may have too."""
+    name, size = short_name(reference, folder), _size(reference)
     notes: list[AudioNote] = []
     levels = _Levels()
-    if size is None:
+    if size is not None:
+        seconds = _read(reference, levels, notes, size=size)
+    elif problem := missing(reference):
+        accepted = "a path relative to the manifest's folder"
+        return AudioFile(name, issues=(("audio-missing", f"{problem}; accepted: {accepted}"),))
+    else:
         with open_binary(reference) as file:
-            if not file.read(1):
-                return AudioFile(
-                    name, issues=(("audio-empty", "is empty (0 bytes); accepted: at least one sample"),)
-                )
-            size = file.seek(0, os.SEEK_END)
+            if not (size := file.seek(0, os.SEEK_END)):
+                problem = "is empty (0 bytes); accepted: at least one sample"
+                return AudioFile(name, issues=(("audio-empty", problem),))
             file.seek(0)
             seconds = _read(file, levels, notes, size=size)
-    else:
-        seconds = _read(reference, levels, notes, size=size)
     told = tuple((note.code, _of(note.message, reference)) for note in notes)
-    content = reference if alone else digest(reference).hex()
+    content = f"{size} bytes, {seconds} s, {levels.low} to {levels.high}"
     return AudioFile(name, seconds, content, (*told, *levels.issues()))
 
 
@@ -209,8 +207,7 @@ class _Levels:
         mean, low, high = float(samples.sum()) / len(samples), float(samples.min()), float(samples.max())
         full = max(high, -low) >= _FULL_SCALE
         some = np.abs(samples[:: max(1, len(samples) // _SOME)] - mean)
-        last = round(_TOP_LEVEL * (len(some) - 1))
-        top = float(np.partition(some, last)[last])
+        top = _at_rank(some, len(some) - round(_TOP_LEVEL * (len(some) - 1)))
         self._blocks.append(
             _Block(
                 samples=len(samples),
@@ -227,10 +224,20 @@ class _Levels:
             )
         )
 
+    @property
+    def low(self) -> float:
+        """The smallest sample."""
+        return min(block.low for block in self._blocks)
+
+    @property
+    def high(self) -> float:
+        """The largest sample."""
+        return max(block.high for block in self._blocks)
+
     def issues(self) -> list[tuple[str, str]]:
         """Code and problem of each issue."""
         count = sum(block.samples for block in self._blocks)
-        low, high = min(block.low for block in self._blocks), max(block.high for block in self._blocks)
+        low, high = self.low, self.high
         mean = sum(block.mean * block.samples for block in self._blocks) / count
         power = sum(block.power * block.samples for block in self._blocks) / count
         peak = max(high - mean, mean - low)  # a constant is silent
@@ -264,6 +271,13 @@ class _Levels:
         if near > _PRESSED and sum(block.half * block.samples for block in loud) < _LOUD * count:
             return f"its peaks pressed to {top:.2f}, {near:.1%} of its samples near them"
         return None
+
+
+def _at_rank(levels: np.ndarray, rank: int) -> float:
+    """The level `rank` of levels `[s]`, the largest being the first."""
+    loud = levels[levels >= 0.5 * levels.max()]  # few of them, which are sorted in no time
+    loud = loud if len(loud) >= rank else levels
+    return float(np.partition(loud, len(loud) - rank)[len(loud) - rank])
 
 
 def _in_flat_tops(samples: np.ndarray, mean: float, extreme: float) -> int:
