@@ -179,6 +179,9 @@ def check_arguments(settings: Mapping[str, Any]) -> None:
         value = settings[name]
         if isinstance(value, str) and value not in choices:
             raise ValueError(f"--{name} {value}; accepted: {', '.join(choices)}")
+    if settings["trainer.barebones"] or settings["trainer.enable_checkpointing"] is False:
+        name = "barebones true" if settings["trainer.barebones"] else "enable_checkpointing false"
+        raise ValueError(f"--trainer.{name}: a run keeps checkpoints and metrics; accepted: without it")
     if settings["trainer.max_epochs"] == -1 and settings["trainer.max_steps"] == -1:
         raise ValueError("--trainer.max_epochs -1 has no end; accepted: with --trainer.max_steps N")
     _check_devices(settings)

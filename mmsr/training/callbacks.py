@@ -25,6 +25,7 @@ from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor, given_columns
 from mmsr.records import IDS, Answer, Utterance
 from mmsr.training.checkpoints import BestCheckpoint, LastCheckpoint
+from mmsr.training.factory import check_sources
 from mmsr.training.module import MmsrModule
 from mmsr.training.monitor import check_logged
 from mmsr.training.parameters import merge_lora
@@ -32,20 +33,25 @@ from mmsr.training.parameters import merge_lora
 _CALIBRATION_ROWS = 16  # in a batch
 
 
-class CheckMonitors(Callback):
-    """Refuses monitors that the run will not log, before the model is made and the features are stored."""
+class CheckSettings(Callback):
+    """Refuses pretrained parts that are not there, and monitors that the run will not log.
+
+    This is before the model is made and features are stored.
+    """
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Check the monitors of the best epoch and of early stopping.
+        """Check the pretrained parts, and the monitors of the best epoch and of early stopping.
 
         Raises:
-            ValueError: Model, objectives or development rows do not give a monitored value.
+            ValueError: A part is missing, or model, objectives or development rows do not give a monitored
+                value.
         """
         if trainer.ckpt_path:  # it was checked before, and a checkpoint to start from may be gone
             return
         assert isinstance(pl_module, MmsrModule)
         settings, rows = pl_module.settings, trainer.datamodule.dev_rows  # type: ignore[attr-defined]
         known = {name: column_of(rows, name).null_count < len(rows) for name in ("label", "rationale")}
+        check_sources(settings)
         layout = RATIONALE_FORMATS[settings.rationale_format]
         if settings.pretrained:
             layout = MmsrConfig.from_pretrained(settings.pretrained).format

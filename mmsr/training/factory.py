@@ -11,10 +11,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import lightning as L
 import torch
+from huggingface_hub.utils import HFValidationError, validate_repo_id
 from torch import nn
+from transformers.utils import cached_file
 
 from mmsr.data.features.encoders import stored_audio, stored_text
 from mmsr.data.features.store import StoredFeatures
@@ -35,6 +38,29 @@ Parts = tuple[MmsrForSentimentReasoning, MmsrProcessor]
 
 
 # ---------------------------------------------------------------------- model and processor
+
+
+def check_sources(source: ModelSource) -> None:
+    """Refuse pretrained parts that are neither folders nor on the Hub, before anything is read.
+
+    Raises:
+        ValueError: Names the setting.
+    """
+    for part in ("pretrained", "audio", "text", "decoder"):
+        name = getattr(source, part)
+        if name is None or Path(name).is_dir():
+            continue
+        accepted = "accepted: a folder that save_pretrained wrote, or a Hub id"
+        try:
+            validate_repo_id(name)
+            cached_file(name, "config.json")
+        except HFValidationError:
+            raise ValueError(f"{part}={name}: no such folder; {accepted}") from None
+        except OSError as error:
+            reason = str(error).splitlines()[0].rstrip(".")
+            raise ValueError(
+                f"{part}={name}: no such folder, and not to be had from the Hub ({reason}); {accepted}"
+            ) from None
 
 
 def make_model(settings: TrainingSettings, data: MmsrDataModule) -> Parts:

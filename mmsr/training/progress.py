@@ -38,8 +38,8 @@ class TrainingLines(ProgressBar):
         self._pace = Pace(clock)
         self._began = self._epoch_began = clock()
         self._steps_before = 0  # of the run that is resumed
-        self._loss: Any = 0.0  # sum since the last line, a tensor on the device
-        self._batches = 0
+        self._loss: Any = 0.0  # sum over the steps since the last line, a tensor on the device
+        self._step_before = self._counted_from = 0
 
     def disable(self) -> None:
         """Print nothing, as in all processes but the first."""
@@ -54,11 +54,12 @@ class TrainingLines(ProgressBar):
         """Start the clock."""
         self._pace = Pace(self._clock)
         self._began, self._steps_before = self._clock(), trainer.global_step
+        self._loss, self._step_before, self._counted_from = 0.0, trainer.global_step, trainer.global_step
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock of the epoch."""
         self._epoch_began = self._clock()
-        self._loss, self._batches = 0.0, 0
+        self._loss, self._counted_from = 0.0, trainer.global_step
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -67,14 +68,18 @@ class TrainingLines(ProgressBar):
         if self._write is None:
             return
         if isinstance(outputs, dict) and "loss" in outputs:
-            self._loss, self._batches = self._loss + outputs["loss"].detach(), self._batches + 1
+            self._loss = self._loss + outputs["loss"].detach()  # the losses of a step's batches add up
+        if trainer.global_step == self._step_before:  # within an accumulation
+            return
+        self._step_before = trainer.global_step
         if not self._pace.due():
             return
-        parts = [self._epoch(trainer), self._step(trainer, batch_idx)]
-        if self._batches:  # reading it waits for the device, so not at each step
-            parts.append(f"loss {float(self._loss) / self._batches * trainer.accumulate_grad_batches:.4g}")
-            self._loss, self._batches = 0.0, 0
-        self._print([*parts, *self._speed(trainer)])
+        # reading it waits for the device, so not at each step
+        loss = float(self._loss) / (trainer.global_step - self._counted_from)
+        self._loss, self._counted_from = 0.0, trainer.global_step
+        self._print(
+            [self._epoch(trainer), self._step(trainer, batch_idx), f"loss {loss:.4g}", *self._speed(trainer)]
+        )
 
     def on_validation_batch_end(
         self,

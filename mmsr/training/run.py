@@ -31,7 +31,7 @@ from mmsr.files import folder_lock, write_file
 from mmsr.model.configuration import RATIONALE_FORMATS
 from mmsr.model.fusion import FUSION_CLASSES
 from mmsr.training.arguments import check_arguments, check_run_folder, explain, one_line
-from mmsr.training.callbacks import CheckMonitors, Cost, History, LastValidation, SaveModel
+from mmsr.training.callbacks import CheckSettings, Cost, History, LastValidation, SaveModel
 from mmsr.training.checkpoints import BestCheckpoint, Continuation, LastCheckpoint
 from mmsr.training.interruption import one_line_endings
 from mmsr.training.loggers import MetricsLogger
@@ -153,7 +153,7 @@ class MmsrCLI(LightningCLI):
         trainer = self.config_init["trainer"]
         folder = Path(trainer["default_root_dir"])
         logger, callbacks = trainer["logger"], list(trainer["callbacks"] or [])
-        quiet = trainer["enable_progress_bar"] is False or trainer["barebones"]
+        quiet = trainer["enable_progress_bar"] is False
         if not quiet and not any(isinstance(callback, ProgressBar) for callback in callbacks):
             callbacks.append(progress_of_training())
         best = BestCheckpoint(
@@ -163,7 +163,7 @@ class MmsrCLI(LightningCLI):
         return super().instantiate_trainer(
             precision=trainer["precision"] or self._precision(folder),
             logger=MetricsLogger(folder) if logger is None else logger,
-            callbacks=[CheckMonitors(), *callbacks, *ours, Continuation()],
+            callbacks=[CheckSettings(), *callbacks, *ours, Continuation()],
             use_distributed_sampler=False,
             **kwargs,
         )

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
@@ -31,11 +32,19 @@ class MmsrTrainer(Trainer):
         self.model_accepts_loss_kwargs = True  # the Trainer then leaves the loss as it is
         self._evaluated = LossMean(len(_LOSSES))
 
-    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader[Any],
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
         """Evaluate; the loss is a mean over the targets of all batches and processes."""
         self._evaluated = LossMean(len(_LOSSES)).to(self.args.device)
-        kwargs["metric_key_prefix"] = metric_key_prefix
-        output = super().evaluation_loop(*args, **kwargs)
+        output = super().evaluation_loop(
+            dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
+        )
         if output.metrics and f"{metric_key_prefix}_loss" in output.metrics:
             output.metrics[f"{metric_key_prefix}_loss"] = float(self._evaluated.compute())
         return output

@@ -78,6 +78,11 @@ REFUSED = [
         "--monitor dev_rationale_loss --model.rationale_format none",
         "monitor dev_rationale_loss is not logged: the model writes no rationales",
     ),
+    ("--trainer.barebones true", "--trainer.barebones true: a run keeps checkpoints and metrics; "),
+    ("--trainer.enable_checkpointing false", "--trainer.enable_checkpointing false: a run keeps "),
+    ("--model.text /no/encoder", "text=/no/encoder: no such folder"),
+    ("--model.text ./no", "text=./no: no such folder"),
+    ("--model.text no-such/encoder", "text=no-such/encoder: no such folder, and not to be had from the Hub "),
     ("--data.manifest no.csv", "no.csv: does not exist; accepted: a manifest file"),
 ]
 

@@ -69,6 +69,18 @@ def test_within_an_epoch_there_is_a_line_each_minute_with_steps_of_the_optimiser
     assert sum("dev_uar" in line for line in lines) == 2, "the monitor is shown"
 
 
+def test_the_loss_of_a_line_is_a_mean_over_steps_whatever_their_batches(text_manifest, tmp_path, monkeypatch):
+    lines: list[str] = []
+    seconds = itertools.count(0, 70)  # each step has a line
+    shown = TrainingLines(lines.append, lambda: next(seconds))
+    monkeypatch.setattr("mmsr.training.run.progress_of_training", lambda: shown)
+    more = {"trainer__accumulate_grad_batches": 8, "trainer__max_epochs": 1, "model__warmup_ratio": 0.9}
+    fit(arguments(text_manifest, tmp_path / "run", **more))  # steps of eight batches and of two
+    losses = [float(found[1]) for line in lines if (found := re.search("  loss ([0-9.]+)", line))]
+    whole = next(float(found[1]) for line in lines if (found := re.search("train_loss ([0-9.]+)", line)))
+    assert losses == [pytest.approx(whole, rel=0.15)] * 2, lines
+
+
 @pytest.mark.parametrize("flag", ["trainer__enable_progress_bar"])
 def test_lines_are_switched_off_as_bars_are(text_manifest, tmp_path, capsys, flag):
     fit(arguments(text_manifest, tmp_path / "run", **{flag: "false"}))
