@@ -1,4 +1,4 @@
-"""A process that trains in forks of itself, which may be killed: `fit_in_process` writes a line of JSON for each.
+"""A process that trains in forks of itself, which may be killed; `fit_in_process` writes it lines of JSON.
 
 torch cannot train in a fork of the tests' process, once other tests have started its threads.
 """
