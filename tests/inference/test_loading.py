@@ -56,7 +56,7 @@ def test_stored_states_are_answered_as_the_audio_is(pipe, rows, tmp_path, monkey
     for heard, answer in zip(predictor(pipe)(inputs), answers, strict=True):
         assert answer.scores == pytest.approx(heard.scores, abs=1e-5)
         assert answer.rationale == heard.rationale
-    monkeypatch.setattr("mmsr.data.audio.decoding.soundfile.SoundFile.read", None)
+    monkeypatch.setattr("mmsr.data.audio.decoding.Audio.decode", None)
     assert stored(inputs) == answers
     with pytest.raises(ValueError, match="an utterance has audio and audio_features; accepted: one of them"):
         pipe({"audio": rows[0].audio, "audio_features": torch.zeros(2, 1, 3)})

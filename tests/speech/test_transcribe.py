@@ -245,7 +245,10 @@ def test_bad_input_is_one_line(folder, whisper, tmp_path, capsys):
         (("--manifest", manifest, *out, "--language", "de"), ("'de'", "accepted: en, vi")),
         (("--manifest", manifest, *out, "--split", "dev"), ("m.csv", "'dev'", "test, train")),
         (("--manifest", manifest, "--asr", whisper, "--out", tmp_path / "a.txt"), ("a.txt", ".jsonl")),
-        (("--manifest", manifest, "--asr", whisper, "--out", manifest), ("itself", "another file")),
+        (
+            ("--manifest", manifest, "--asr", whisper, "--out", manifest),
+            ("file that is read", "another file"),
+        ),
     ):
         with pytest.raises(SystemExit) as stopped:
             transcribe(*arguments)
