@@ -1,6 +1,7 @@
 """Runs of a tiny model in processes of their own, which can be killed."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,11 @@ PROGRAM = Path(__file__).with_name("killed_fit.py")
 def fit_in_process() -> Iterator[Callable[..., int]]:
     """`fit` in another process; returns its exit code: 0, 1 after an error, or 9 if it was killed."""
     with subprocess.Popen(
-        [sys.executable, PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, PROGRAM],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},  # several threads may sum in another order
     ) as server:
         assert server.stdin is not None and server.stdout is not None
         requests, codes = server.stdin, server.stdout
