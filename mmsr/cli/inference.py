@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -81,7 +81,6 @@ def predict(
     check_page(*recordings, html=html)
     if abstain_below is not None and not 0 < abstain_below <= 1:
         raise ValueError(f"--abstain-below {abstain_below:g}; accepted: a probability, above 0, to 1")
-    from mmsr.data.audio.decoding import AudioError
     from mmsr.inference.loading import load_pipeline
     from mmsr.inference.predict import answer_utterances, find_recordings, predict_manifest
 
@@ -104,15 +103,7 @@ def predict(
         return
     utterances = [{"audio": path, "text": text, "language": language} for path in recordings or (None,)]
     answers = answer_utterances(pipe, utterances, page=html, asr=asr, alternatives=alternatives, **settings)
-    unanswered: list[AudioError] = []
-    for utterance, answer in zip(utterances, answers, strict=True):
-        if not isinstance(answer, AudioError):
-            _print_answer(answer, utterance["audio"], named=len(utterances) > 1, json=json)
-        elif len(utterances) == 1:
-            raise answer
-        else:
-            unanswered.append(answer)
-    _end_with_unanswered(unanswered)
+    _print_answers(utterances, answers, json=json)
     if html is not None:
         log(f"page: {html}")
 
@@ -394,6 +385,23 @@ def _end_with_unanswered(problems: Sequence[Issue | AudioError]) -> None:
         log(f"left without an answer: {problem}")
     if problems:
         sys.exit(1)
+
+
+def _print_answers(
+    utterances: Sequence[Mapping[str, Any]], answers: Iterable[dict[str, Any] | AudioError], *, json: bool
+) -> None:
+    """Print each answer; end with what has none. The only one that cannot be read is an error."""
+    from mmsr.data.audio.decoding import AudioError
+
+    unanswered: list[AudioError] = []
+    for utterance, answer in zip(utterances, answers, strict=True):
+        if not isinstance(answer, AudioError):
+            _print_answer(answer, utterance["audio"], named=len(utterances) > 1, json=json)
+        elif len(utterances) == 1:
+            raise answer
+        else:
+            unanswered.append(answer)
+    _end_with_unanswered(unanswered)
 
 
 def _print_answer(answer: dict[str, Any], audio: str | None, *, named: bool, json: bool) -> None:

@@ -20,6 +20,7 @@ import tarfile
 import tempfile
 import threading
 import zipfile
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import IO, TYPE_CHECKING, BinaryIO
 
@@ -150,11 +151,7 @@ def read_bytes(reference: str) -> bytes:
     Raises:
         StorageError: They do not exist or cannot be read.
     """
-    with open_binary(reference) as file:
-        try:
-            return file.read()
-        except OSError as error:
-            raise StorageError(reference, f"cannot be read ({_reason(error)})") from error
+    return _read(reference, lambda file: file.read())
 
 
 def digest(reference: str) -> bytes:
@@ -163,9 +160,13 @@ def digest(reference: str) -> bytes:
     Raises:
         StorageError: They do not exist or cannot be read.
     """
+    return _read(reference, lambda file: hashlib.file_digest(file, "sha256").digest())  # type: ignore[arg-type]
+
+
+def _read(reference: str, read: Callable[[BinaryIO], bytes]) -> bytes:
     with open_binary(reference) as file:
         try:
-            return hashlib.file_digest(file, "sha256").digest()  # type: ignore[arg-type]
+            return read(file)
         except OSError as error:
             raise StorageError(reference, f"cannot be read ({_reason(error)})") from error
 

@@ -19,7 +19,7 @@ from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
 from torch import Tensor
 
 from mmsr.training.loggers import MetricsLogger
-from mmsr.training.module import MmsrModule
+from mmsr.training.module import MmsrModule, gathered
 
 _KEY = "mmsr_run"  # of `Continuation` in a checkpoint
 
@@ -119,16 +119,17 @@ class Continuation(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Add the state; every process comes here."""
+        assert isinstance(pl_module, MmsrModule)
         within = not _is_last_batch(trainer)
         checkpoint[_KEY] = {
-            "generators": _gathered(trainer, _generators(pl_module.device)),
+            "generators": gathered(trainer, _generators(pl_module.device)),
             "should_stop": trainer.should_stop,
             "logged": next((log.rows for log in trainer.loggers if isinstance(log, MetricsLogger)), 0),
             "row": {} if within else _row(trainer),
             "batches": trainer.fit_loop.epoch_loop.batch_progress.current.ready if within else None,
-            "means": _gathered(trainer, _running_means(trainer) if within else {}),
+            "means": gathered(trainer, _running_means(trainer) if within else {}),
             "gradients": _gradients(trainer, pl_module),
-            "module": _gathered(trainer, _within_epoch(pl_module) if within else {}),
+            "module": gathered(trainer, pl_module.state_within_epoch() if within else {}),
         }
 
     def on_load_checkpoint(
@@ -179,10 +180,8 @@ class Continuation(Callback):
         if self._found is None:
             return
         found, self._found = self._found, None
-        if isinstance(pl_module, MmsrModule):
-            pl_module.resume_within_epoch(found["module"][trainer.global_rank])
-        else:
-            pl_module.on_train_epoch_start()
+        assert isinstance(pl_module, MmsrModule)
+        pl_module.resume_within_epoch(found["module"][trainer.global_rank])
         for name, weight in pl_module.named_parameters():
             if name in found["gradients"]:
                 weight.grad = found["gradients"][name].to(weight)
@@ -233,15 +232,6 @@ def _restore(states: Mapping[str, Any], device: torch.device) -> None:
         torch.cuda.set_rng_state(states["cuda"], device)
 
 
-def _gathered(trainer: L.Trainer, mine: Any) -> list[Any]:
-    """The object of each process, by rank."""
-    if trainer.world_size == 1:
-        return [mine]
-    everyone = [None] * trainer.world_size
-    torch.distributed.all_gather_object(everyone, mine)
-    return everyone
-
-
 # ---------------------------------------------------------------------- within an epoch
 
 
@@ -273,7 +263,3 @@ def _gradients(trainer: L.Trainer, module: L.LightningModule) -> dict[str, Tenso
         name: trainer.strategy.reduce(gradient.clone(), reduce_op="mean").cpu()
         for name, gradient in found.items()
     }
-
-
-def _within_epoch(module: L.LightningModule) -> dict[str, Any]:
-    return module.state_within_epoch() if isinstance(module, MmsrModule) else {}

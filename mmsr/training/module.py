@@ -382,14 +382,8 @@ class MmsrModule(L.LightningModule):
         message = None
         if not torch.isfinite(loss.detach()):
             message = self._why_not_finite(terms, batch, ids, place=place)
-        if self.trainer.world_size > 1:
-            if self.trainer.strategy.reduce_boolean_decision(message is None, all=True):
-                return
-            messages: list[str | None] = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(messages, message)
-            message = "; ".join(found for found in messages if found)
-        if message is not None:
-            raise NonFiniteLossError(message)
+        if not self.trainer.strategy.reduce_boolean_decision(message is None, all=True):
+            raise NonFiniteLossError("; ".join(filter(None, gathered(self.trainer, message))))
 
     def _why_not_finite(
         self, terms: Mapping[str, Term], batch: Mapping[str, Any], ids: list[str] | None, *, place: str
@@ -524,6 +518,15 @@ class MmsrModule(L.LightningModule):
                 if path.is_file()
             }
         checkpoint["mmsr"] = {"config": self.model.config.to_json_string(use_diff=False), "processor": files}
+
+
+def gathered(trainer: L.Trainer, mine: Any) -> list[Any]:
+    """The object of each process, by rank."""
+    if trainer.world_size == 1:
+        return [mine]
+    everyone = [None] * trainer.world_size
+    torch.distributed.all_gather_object(everyone, mine)
+    return everyone
 
 
 def unpack(saved: dict[str, Any]) -> tuple[MmsrProcessor, MmsrConfig]:

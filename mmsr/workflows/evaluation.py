@@ -103,12 +103,8 @@ def evaluate_checkpoint(
     }
     inputs = Inputs.open(model, rows, required=["test"] if measures.conformal is None else ["test", "dev"])
     pipe, labels, test_rows = inputs.pipe, inputs.labels, inputs.utterances("test")
-    if measures.conformal is not None and not any(row.has("label") for row in inputs.utterances("dev")):
-        part = f"split {rows.dev_split}" if rows.fold is None else f"development rows of fold {rows.fold}"
-        raise ValueError(
-            f"{rows.manifest}, {part}: no row has a label, and --conformal makes its label sets by them; "
-            "accepted: labels, another --dev-split, or no --conformal"
-        )
+    if measures.conformal is not None:
+        _check_development_labels(inputs)
     scorer = measures.bertscore and BertScorer(measures.bertscore, layer=measures.bertscore_layer)
     metrics, predictions = evaluate(
         predictor(pipe, batch_size=batch_size, num_beams=num_beams),
@@ -155,6 +151,17 @@ def evaluate_checkpoint(
         split=rows.split,
     )
     return Evaluation(document, predictions, rows.split, report, measures.conformal is not None)
+
+
+def _check_development_labels(inputs: Inputs) -> None:
+    """Refuse label sets that no labelled development row could calibrate."""
+    rows = inputs.rows
+    if not any(row.has("label") for row in inputs.utterances("dev")):
+        part = f"split {rows.dev_split}" if rows.fold is None else f"development rows of fold {rows.fold}"
+        raise ValueError(
+            f"{rows.manifest}, {part}: no row has a label, and --conformal makes its label sets by them; "
+            "accepted: labels, another --dev-split, or no --conformal"
+        )
 
 
 def _lengths(rows: Sequence[Utterance]) -> dict[str, dict[str, Any]]:

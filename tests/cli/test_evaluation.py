@@ -182,11 +182,17 @@ def test_results_are_refused_a_place_before_a_model_is_loaded(tmp_path, refused,
     assert line.startswith(f"--out {inside} cannot be written, since")
 
 
-def test_label_sets_need_labelled_development_rows(model, demo_corpus, tmp_path, refused):
-    rows = load_manifest(demo_corpus).to_list()
+def without_in_dev(corpus, manifest, column):
+    """A copy of the corpus whose development rows lack a column."""
+    rows = load_manifest(corpus).to_list()
     for row in rows:
-        row["label"] = None if row["split"] == "dev" else row["label"]
-    (manifest := tmp_path / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        row[column] = None if row["split"] == "dev" else row[column]
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return manifest
+
+
+def test_label_sets_need_labelled_development_rows(model, demo_corpus, tmp_path, refused):
+    manifest = without_in_dev(demo_corpus, tmp_path / "m.jsonl", "label")
     evaluate = ["evaluate", str(manifest), "--model", str(model), "--out", str(tmp_path / "e")]
     line = refused(*evaluate, "--conformal", "0.9")
     assert "m.jsonl, split dev: no row has a label, and --conformal makes its label sets by them" in line
@@ -194,10 +200,7 @@ def test_label_sets_need_labelled_development_rows(model, demo_corpus, tmp_path,
 
 
 def test_a_condition_without_label_sets_is_told(model, demo_corpus, tmp_path, capsys):
-    rows = load_manifest(demo_corpus).to_list()
-    for row in rows:
-        row["audio"] = None if row["split"] == "dev" else row["audio"]
-    (manifest := tmp_path / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    manifest = without_in_dev(demo_corpus, tmp_path / "m.jsonl", "audio")
     evaluate = ["evaluate", str(manifest), "--model", str(model), "--out", str(tmp_path / "e")]
     main([*evaluate, "--conformal", "0.9", "--conditions", "audio", "text", "--examples", "0"])
     told = capsys.readouterr().err

@@ -12,6 +12,7 @@ ENDLESS = 0x7FFF0000
 # Wrong counts of some programs, which include a pad byte or the header.
 SLACK = 8  # bytes
 CHUNK_NAME = re.compile(rb"[ -~]{4}")  # of RIFF, AIFF, CAF and MP4
+TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")  # between or behind samples and frames
 _HEAD = 1 << 12  # bytes that are read at once
 
 

@@ -256,9 +256,13 @@ def behind_tags(data: FileBytes) -> int:
     """Where ID3v2 tags end at the start of a file."""
     offset = data.start
     while len(head := data.at(offset, 10)) == 10 and head[:3] == b"ID3":
-        size = head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]
-        offset += 10 + size + (10 if head[5] & 0x10 else 0)
+        offset += 10 + _id3_size(head) + (10 if head[5] & 0x10 else 0)
     return offset
+
+
+def _id3_size(head: bytes) -> int:
+    """Bytes of an ID3v2 tag behind its first ten, which state them by seven bits a byte."""
+    return head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]
 
 
 def read_mp3(data: FileBytes) -> tuple[Header, int | None]:
@@ -300,8 +304,7 @@ def _next_mp3(data: FileBytes, offset: int) -> int | None:
     while (offset := data.find(b"ID3", offset)) >= 0:
         head = data.at(offset, 10)
         if len(head) == 10 and head[3] in (2, 3, 4) and head[4] == 0 and not max(head[6:]) & 0x80:
-            size = head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]
-            if mp3_frame(data.at(offset + 10 + size, 4)):
+            if mp3_frame(data.at(offset + 10 + _id3_size(head), 4)):
                 return offset
         offset += 3
     return None

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from mmsr.data.audio.errors import AudioError, AudioNote
+from mmsr.data.audio.headers import TAGS
 
 if TYPE_CHECKING:
     import av
@@ -27,8 +28,6 @@ _FORMATS = (
 )
 # Those whose packets are found by searching, so that one that is no audio may be left out at either end.
 _SEARCHED = frozenset({"aac", "ac3", "eac3", "mp3", "mpeg", "mpegts"})
-
-_TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")  # between or behind the frames of MP3 and AAC
 
 ACCEPTED = "wav, flac, mp3, ogg, m4a, mp4, webm and the like"  # in messages
 _GAP = 0.05  # seconds that times and samples may differ
@@ -166,7 +165,7 @@ def decode(
                 count += 1
                 largest = max(largest, packet.size)
             frames, error = _frames_of(packet)
-            if error is not None and bytes(packet).startswith(_TAGS):
+            if error is not None and bytes(packet).startswith(TAGS):
                 continue
             if error is not None:
                 partial = packet.is_corrupt or packet.size < largest / 2 or not packet.size

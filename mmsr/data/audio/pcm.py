@@ -6,8 +6,9 @@ Their headers state the bytes of the samples. What stands behind these is tags, 
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal
 
-from mmsr.data.audio.headers import CHUNK_NAME, ENDLESS, SLACK, FileBytes, Header
+from mmsr.data.audio.headers import CHUNK_NAME, ENDLESS, SLACK, TAGS, FileBytes, Header
 
 _PADDING = 4096  # zero bytes behind the samples, up to which they only fill a block of the disk
 
@@ -96,15 +97,12 @@ def _to_the_end(header: Header, samples: _Samples, end: int) -> Header:
     )
 
 
-_TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")
-
-
 def _only_tags_follow(data: FileBytes, samples: _Samples, end: int) -> bool:
     """Whether no samples come behind the stated ones."""
     rest = data.end - end
     if rest <= SLACK:
         return True
-    if data.at(end, 11).startswith(_TAGS):
+    if data.at(end, 11).startswith(TAGS):
         return True
     if rest <= _PADDING and not data.at(end, rest).strip(b"\0"):
         return True
@@ -123,20 +121,33 @@ def _starts_file(data: FileBytes, offset: int) -> bool:
     return riff or form or head.startswith((b".snd\0\0\0", b"caff\0\1\0\0", b"NIST_1A\n", W64_RIFF))
 
 
-def _chunks_to(order: str) -> Callable[[FileBytes, int], int]:
-    """Reads chunks of a name and a size of 32 bits, as long as they look like chunks."""
+def _walker(
+    width: int, size_of: Callable[[bytes], int], *, padded: int = 1, slack: int = SLACK
+) -> Callable[[FileBytes, int], int]:
+    """Reads chunks from an offset, as long as they look like chunks and are there; the offset behind them.
+
+    Args:
+        width: Bytes of a chunk's header, whose first four are its name.
+        size_of: Bytes of a chunk with its header, by its header.
+        padded: Chunks start at multiples of this.
+        slack: Bytes that the last one may lack.
+    """
 
     def walk(data: FileBytes, offset: int) -> int:
         while True:
-            head = data.at(offset, 8)
-            if len(head) < 8 or not CHUNK_NAME.fullmatch(head[:4]):
+            head = data.at(offset, width)
+            if len(head) < width or size_of(head) < width or not CHUNK_NAME.fullmatch(head[:4]):
                 return offset
-            size = int.from_bytes(head[4:], "little" if order == "<" else "big")
-            if offset + 8 + size > data.end + SLACK:
+            if offset + size_of(head) > data.end + slack:
                 return offset
-            offset = min(offset + 8 + size + size % 2, data.end)
+            offset = min(offset + -(-size_of(head) // padded) * padded, data.end)
 
     return walk
+
+
+def _chunks_to(order: Literal["little", "big"]) -> Callable[[FileBytes, int], int]:
+    """Reads chunks of RIFF or AIFF, with sizes of 32 bits."""
+    return _walker(8, lambda head: 8 + int.from_bytes(head[4:], order), padded=2)
 
 
 # WAVE_FORMAT_PCM, IEEE_FLOAT, ALAW, MULAW: what libsndfile reads by counting bytes.
@@ -171,6 +182,7 @@ def _riff_samples(
     tag, channels, rate, byte_rate, block, bits = struct.unpack_from(order + "HHIIHH", form)
     if tag == _EXTENSIBLE:
         tag = struct.unpack_from(order + "H", form, 24)[0]
+    byte_order: Literal["little", "big"] = "little" if order == "<" else "big"
     by_bytes = tag in _BY_BYTES and block == channels * -(-bits // 8) and block > 0
     by_libsndfile = by_bytes and (tag != 1 or bits <= 32)
     stated: int | None = size
@@ -181,7 +193,7 @@ def _riff_samples(
         stated = None
     if stated is not None and long_size is None and there < stated and stated >= ENDLESS:
         stated = None
-    if stated == 0 and there > SLACK and data.end - _chunks_to(order)(data, offset + 8) > SLACK:
+    if stated == 0 and there > SLACK and data.end - _chunks_to(byte_order)(data, offset + 8) > SLACK:
         stated = None
 
     def renew(length: int) -> bytes:
@@ -206,7 +218,7 @@ def _riff_samples(
         float(block * rate if by_bytes else byte_rate),
         by_libsndfile,
         renew,
-        _chunks_to(order),
+        _chunks_to(byte_order),
     )
 
 
@@ -237,15 +249,8 @@ def read_w64(data: FileBytes) -> tuple[Header, int | None]:
     raise ValueError("its header names no samples")
 
 
-def _chunks_of_w64(data: FileBytes, offset: int) -> int:
-    while True:
-        head = data.at(offset, 24)
-        size = int.from_bytes(head[16:24], "little")
-        if len(head) < 24 or size < 24 or not CHUNK_NAME.fullmatch(head[:4]):
-            return offset
-        if offset + size > data.end + SLACK:
-            return offset
-        offset = min(offset + -(-size // 8) * 8, data.end)
+_chunks_of_w64 = _walker(24, lambda head: int.from_bytes(head[16:], "little"), padded=8)
+_chunks_of_caf = _walker(12, lambda head: 12 + int.from_bytes(head[4:], "big", signed=True), slack=0)
 
 
 # Compression types of AIFF-C that are samples of a fixed number of bytes.
@@ -302,7 +307,7 @@ def read_aiff(data: FileBytes) -> tuple[Header, int | None]:
         )
 
     per_second = block * rate if block else (size - 8) * rate / frames if frames else 0.0
-    return _judge(data, _Samples("AIFF", first, stated, per_second, block > 0, renew, _chunks_to(">")))
+    return _judge(data, _Samples("AIFF", first, stated, per_second, block > 0, renew, _chunks_to("big")))
 
 
 def _extended(number: bytes) -> float:
@@ -395,17 +400,9 @@ def _judge_caf(
         chunk = b"desc" + struct.pack(">q", 32) + description
         return b"caff\0\1\0\0" + chunk + b"data" + struct.pack(">q", length + 4) + b"\0\0\0\0"
 
-    def chunks(data: FileBytes, offset: int) -> int:
-        while True:
-            head = data.at(offset, 12)
-            length = int.from_bytes(head[4:12], "big", signed=True)
-            if len(head) < 12 or length < 0 or not CHUNK_NAME.fullmatch(head[:4]):
-                return offset
-            if offset + 12 + length > data.end:
-                return offset
-            offset += 12 + length
-
-    return _judge(data, _Samples("CAF", offset + 16, stated, block * rate, True, renew, chunks, padded=1))
+    return _judge(
+        data, _Samples("CAF", offset + 16, stated, block * rate, True, renew, _chunks_of_caf, padded=1)
+    )
 
 
 def read_sphere(data: FileBytes) -> tuple[Header, int | None]:

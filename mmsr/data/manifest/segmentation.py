@@ -96,11 +96,7 @@ def segment_manifest(
     others, more = _others(manifest, examined.numbers, {*COLUMNS, DURATION, *(columns or {}).values()})
     long = _long(table, examined.numbers, settings.max_seconds, issues)
     issues.check()
-    for row in table:
-        if (parts := re.fullmatch(r"(.*)-\d{4,}", row["id"], re.DOTALL)) and parts[1] in long:
-            raise SegmentError(
-                f"id {row['id']!r} would be a segment's of the recording {parts[1]!r}; accepted: another"
-            )
+    _check_ids(table, long)
     silero()  # before anything is written
     dropped = {*(() if keep_text else ("text", "asr_text", "rationale")), *(() if keep_label else ("label",))}
     rows: list[dict[str, Any]] = []
@@ -151,6 +147,15 @@ def _long(rows: list[dict[str, Any]], numbers: np.ndarray, most: float, issues: 
         elif length > most:
             long.add(row["id"])
     return long
+
+
+def _check_ids(rows: list[dict[str, Any]], long: set[str]) -> None:
+    """Refuse ids that a segment of a long recording would have."""
+    for row in rows:
+        if (parts := re.fullmatch(r"(.*)-\d{4,}", row["id"], re.DOTALL)) and parts[1] in long:
+            raise SegmentError(
+                f"id {row['id']!r} would be a segment's of the recording {parts[1]!r}; accepted: another"
+            )
 
 
 def _others(

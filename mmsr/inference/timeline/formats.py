@@ -20,7 +20,7 @@ from mmsr.data.audio.decoding import Audio
 from mmsr.data.manifest.tables import Table, write_table
 from mmsr.data.storage import is_url, shown
 from mmsr.files import atomic_write, check_output, write_file
-from mmsr.inference.timeline.transcripts import TimelineError
+from mmsr.inference.timeline.cues import TimelineError
 from mmsr.records import Progress
 
 if TYPE_CHECKING:

@@ -24,8 +24,6 @@ from mmsr.inference.timeline.cues import (
 )
 from mmsr.inference.timeline.subtitles import read_substation, read_subtitles
 
-__all__ = ["Cue", "TimelineError", "Turn", "read_cues", "read_turns"]
-
 # ---------------------------------------------------------------------- turns
 
 _RTTM_TYPES = (

@@ -7,8 +7,8 @@ import pytest
 import soundfile
 
 from mmsr.inference.loading import load_pipeline
+from mmsr.inference.timeline.cues import Turn
 from mmsr.inference.timeline.make import AnsweredSegment, Timeline
-from mmsr.inference.timeline.transcripts import Turn
 
 LABELS = ("negative", "neutral", "positive")
 

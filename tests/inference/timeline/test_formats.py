@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import soundfile
 
+from mmsr.inference.timeline.cues import TimelineError
 from mmsr.inference.timeline.formats import write_timeline
 from mmsr.inference.timeline.make import Timeline
-from mmsr.inference.timeline.transcripts import TimelineError, read_cues
+from mmsr.inference.timeline.transcripts import read_cues
 
 NASTY = 'a < b & <script>boom()</script> {\\an8} --> "q" é'
 

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from mmsr.data.audio.decoding import Audio
 from mmsr.data.audio.segments import Segmentation
 from mmsr.inference.timeline import make
+from mmsr.inference.timeline.cues import Cue, TimelineError, Turn
 from mmsr.inference.timeline.formats import as_text, write_timeline
 from mmsr.inference.timeline.make import Timeline, make_timeline
-from mmsr.inference.timeline.transcripts import Cue, TimelineError, Turn
 
 
 def test_a_segment_has_the_answer_of_its_sound_and_words(audio: Path, turns: list[Turn], pipe: Any) -> None:

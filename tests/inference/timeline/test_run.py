@@ -15,10 +15,10 @@ import soundfile
 from mmsr.cli.main import main
 from mmsr.data.audio.decoding import Audio
 from mmsr.data.manifest.manifest import load_manifest
+from mmsr.inference.timeline.cues import TimelineError, Turn
 from mmsr.inference.timeline.formats import output_files
 from mmsr.inference.timeline.make import make_timeline
 from mmsr.inference.timeline.run import run_timeline
-from mmsr.inference.timeline.transcripts import TimelineError, Turn
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmsr.data.manifest.issues import ManifestError
-from mmsr.inference.timeline.transcripts import ENDINGS, Cue, TimelineError, Turn, read_cues, read_turns
+from mmsr.inference.timeline.cues import Cue, TimelineError, Turn
+from mmsr.inference.timeline.transcripts import ENDINGS, read_cues, read_turns
 
 
 @pytest.mark.parametrize(
