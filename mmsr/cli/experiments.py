@@ -97,9 +97,9 @@ def fit(*settings: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> None
     Example: mmsr fit -c experiments/demo.yaml --data.manifest my/manifest.csv --trainer.max_epochs 5
 
     The model: --model.preset, .audio, .text, .pretrained, .decoder, .decoder_type, .fusion,
-    .rationale_format, .labels, .text_prefix, .vocab_size, .config. How its parts are trained:
-    --model.freeze, .train_layers, .gradual_unfreezing, .lora, .attention, .gradient_checkpointing,
-    .feature_store, .feature_dtype.
+    .rationale_format, .labels, .text_prefix, .target_level, .vocab_size, .config. How its parts are
+    trained: --model.freeze, .train_layers, .gradual_unfreezing, .lora, .attention,
+    .gradient_checkpointing, .feature_store, .feature_dtype.
     The optimiser: --model.learning_rate, .encoder_learning_rate, .layer_decay, .weight_decay, .warmup_ratio,
     .ema_decay. The losses: --model.class_weights, .label_smoothing, .uncertainty_weighting, .r_drop,
     .audio_dropout, .text_dropout, .objectives (contrastive, supervised_contrastive, auxiliary_heads,

@@ -155,6 +155,9 @@ class MmsrConfig(PreTrainedConfig):
             training split. Whisper's states need it: a few dimensions are far larger than the others.
         audio_stride: Number of neighbouring audio frames that are stacked into one position of the fusion.
         audio_window_seconds: Length of a Whisper encoder's windows; None for its full 30 s.
+        audio_dynamic_range: Decades of power below a window's loudest mel value that a Whisper encoder's
+            log-mel keeps; all below is lifted to that floor. None for Whisper's own 8 (80 dB). Fewer, such
+            as 4, hide the noise of rooms and microphones, and quiet sounds with it.
         decoder_type: How the decoder reads the memory: through `cross_attention`, as a soft `prefix`, or
             `none` for a label only.
         prompt_transcript: The decoder reads the transcript's tokens after the soft prefix, which is of the
@@ -208,6 +211,7 @@ class MmsrConfig(PreTrainedConfig):
     audio_standardize: bool = False
     audio_stride: int = 1
     audio_window_seconds: float | None = None
+    audio_dynamic_range: float | None = None
     decoder_type: str = "cross_attention"
     prompt_transcript: bool = False
     rationale_format: str = "multitask"
@@ -313,13 +317,8 @@ class MmsrConfig(PreTrainedConfig):
         check_choice("decoder_type", self.decoder_type, DECODERS)
         check_choice("rationale_format", self.rationale_format, tuple(RATIONALE_FORMATS))
         self._check_ranges()
-        if self.audio_window_seconds is not None and self.uses_audio:
-            positions = getattr(self.audio_encoder, "max_source_positions", 0)
-            if not 0 < self.audio_window_seconds <= positions / 50:
-                raise ValueError(
-                    f"audio_window_seconds={self.audio_window_seconds}; accepted: with a Whisper encoder, "
-                    f"more than 0 and at most its {positions / 50:g} s; None otherwise"
-                )
+        if self.uses_audio:
+            self._check_audio()
         if self.tie_word_embeddings:
             text, decoder = self.text_encoder, self.decoder
             if text is None or decoder is None or not self.shared_vocabulary:
@@ -329,8 +328,6 @@ class MmsrConfig(PreTrainedConfig):
                 raise ValueError(
                     f"tie_word_embeddings: word embeddings of {shapes[0]} and {shapes[1]} cannot be one table"
                 )
-        if self.audio_layers is not None and self.uses_audio:
-            self._check_audio_layers(self.audio_layers)
         if (self.decoder_type == "none") != (self.rationale_format == "none"):
             raise ValueError(
                 f"decoder_type={self.decoder_type!r} contradicts rationale_format={self.rationale_format!r}: "
@@ -380,6 +377,24 @@ class MmsrConfig(PreTrainedConfig):
             raise ValueError(
                 f"hidden_size={self.hidden_size} is not divisible by fusion_heads={self.fusion_heads}"
             )
+
+    def _check_audio(self) -> None:
+        if self.audio_window_seconds is not None:
+            positions = getattr(self.audio_encoder, "max_source_positions", 0)
+            if not 0 < self.audio_window_seconds <= positions / 50:
+                raise ValueError(
+                    f"audio_window_seconds={self.audio_window_seconds}; accepted: with a Whisper encoder, "
+                    f"more than 0 and at most its {positions / 50:g} s; None otherwise"
+                )
+        if self.audio_dynamic_range is not None:
+            whisper = getattr(self.audio_encoder, "model_type", None) == "whisper"
+            if not whisper or not 0 < self.audio_dynamic_range < math.inf:
+                raise ValueError(
+                    f"audio_dynamic_range={self.audio_dynamic_range}; accepted: with a Whisper encoder, more "
+                    "than 0 decades; None otherwise"
+                )
+        if self.audio_layers is not None:
+            self._check_audio_layers(self.audio_layers)
 
     def _check_audio_layers(self, layers: list[int]) -> None:
         if not self.audio_layer_mix:

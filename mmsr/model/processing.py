@@ -9,6 +9,7 @@ A row whose audio or text is None has a mask of zeros there.
 
 from __future__ import annotations
 
+import math
 import os
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
@@ -44,6 +45,10 @@ from mmsr.records import Span
 logger = logging.get_logger(__name__)
 
 
+_FRAME_SECONDS = 0.02
+_SILENCE = 2.0**-30  # power of one step of 16 bits
+
+
 class WordTokens(NamedTuple):
     """A word of a transcript: its characters, `[start:end]`, and its tokens' positions in `input_ids`."""
 
@@ -51,6 +56,35 @@ class WordTokens(NamedTuple):
     start: int
     end: int
     positions: tuple[int, ...]
+
+
+def scale_to_level(waveform: np.ndarray, level: float, *, rate: int) -> np.ndarray:
+    """Scale a waveform `[s]` as a whole so that its gated RMS level is `level`.
+
+    The level is that of frames of 20 ms, gated as in ITU-R BS.1770-5 but without its frequency weighting:
+    frames that are 70 dB or more below the loudest one are left out, then those more than 10 dB below the
+    mean power of the rest. So pauses do not count. BS.1770's first gate is 70 dB below full scale, which a
+    gain would move; its blocks of 400 ms overlap. The frames start at the first sample that is not zero, so
+    that digital silence before or after the waveform changes nothing.
+
+    Args:
+        waveform: Mono, in float32. If no frame is louder than one step of 16 bits (-90 dBFS) it is silence,
+            and is returned as it is.
+        level: In dBFS: 20 log10 of the RMS, 0 for a square wave of full scale.
+        rate: In Hz.
+
+    Returns:
+        float32 `[s]`. Peaks may exceed 1, and are not clipped: encoders take any float.
+    """
+    frame = round(_FRAME_SECONDS * rate)
+    start = int((waveform != 0).argmax())
+    samples = np.pad(waveform[start:].astype(np.float64), (0, -(len(waveform) - start) % frame))
+    power = np.square(samples).reshape(-1, frame).mean(1)
+    if power.max() < _SILENCE:
+        return waveform
+    power = power[power > power.max() * 1e-7]
+    power = power[power >= power.mean() / 10]
+    return (waveform * (10 ** (level / 20) / np.sqrt(power.mean()))).astype(np.float32)
 
 
 def given_columns(columns: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
@@ -62,13 +96,20 @@ class MmsrProcessor(ProcessorMixin):
     """Feature extractor for the waveform and tokenizer for transcript and rationale, in one.
 
     Args:
-        feature_extractor: With `do_normalize=False` (the default of `train`) each utterance's level is kept.
+        feature_extractor: With `do_normalize=False` (the default of `train`) each utterance's level is kept,
+            unless `target_level` is given.
         tokenizer: Of the text encoder, and of the decoder unless `decoder_tokenizer` is given.
         decoder_tokenizer: Of a pretrained decoder. The decoder's tokenizer has a token for each label.
         labels: Label names in the order of their ids; negative, neutral, positive by default.
         text_prefix: Put before every transcript, such as `query: ` for e5 encoders.
         max_rationale_tokens: Longer rationales are cut, which is logged with a count.
         rationale_format: The model's.
+        target_level: RMS level in dBFS, pauses left out, to which each waveform is scaled as a whole, such as
+            -23; see `scale_to_level`. The scaled waveform is not clipped at 1. By default levels are kept.
+
+    Raises:
+        ValueError: An unknown format, bad label names, or a `target_level` that is not below 0 or stands
+            beside a feature extractor with `do_normalize=True`.
     """
 
     # transformers reads the defaults of the two parts under these names
@@ -84,6 +125,7 @@ class MmsrProcessor(ProcessorMixin):
         text_prefix: str = "",
         max_rationale_tokens: int = 96,
         rationale_format: str = "multitask",
+        target_level: float | None = None,
     ) -> None:
         check_choice("rationale_format", rationale_format, tuple(RATIONALE_FORMATS))
         super().__init__(feature_extractor, tokenizer)
@@ -93,6 +135,17 @@ class MmsrProcessor(ProcessorMixin):
         check_label_names(self.labels, "labels")
         self.text_prefix = text_prefix
         self.max_rationale_tokens = max_rationale_tokens
+        if target_level is not None:
+            if not -math.inf < target_level < 0:
+                raise ValueError(
+                    f"target_level is {target_level}; accepted: a level in dBFS, below 0, or None"
+                )
+            if feature_extractor.do_normalize:
+                raise ValueError(
+                    f"target_level is {target_level}, and the feature extractor scales each waveform to a "
+                    "variance of 1 (do_normalize=True); accepted: one of the two"
+                )
+        self.target_level = None if target_level is None else float(target_level)
 
     @property
     def rationale_tokenizer(self) -> PreTrainedTokenizerBase:
@@ -193,6 +246,11 @@ class MmsrProcessor(ProcessorMixin):
         return {name: encoded[name] for name in ("input_ids", "attention_mask")}
 
     def _encode_audio(self, waveforms: list[np.ndarray | None], kwargs: dict[str, Any]) -> dict[str, Any]:
+        level, rate = self.target_level, self.feature_extractor.sampling_rate
+        if level is not None:
+            waveforms = [
+                None if audio is None else scale_to_level(audio, level, rate=rate) for audio in waveforms
+            ]
         silence = np.zeros(1, dtype=np.float32)
         encoded = self.feature_extractor(
             [silence if audio is None else audio for audio in waveforms], **kwargs
@@ -339,6 +397,8 @@ class MmsrProcessor(ProcessorMixin):
         finally:
             self.decoder_tokenizer = tokenizer
         saved.pop("decoder_tokenizer", None)
+        if self.target_level is None:  # which earlier releases do not know
+            saved.pop("target_level", None)
         return saved | ({} if tokenizer is None else {"has_decoder_tokenizer": True})
 
     def save_pretrained(self, save_directory: Any, push_to_hub: bool = False, **kwargs: Any) -> Any:
@@ -378,8 +438,9 @@ class MmsrProcessor(ProcessorMixin):
         max_text_tokens: int = 256,
         rationale_format: str = "multitask",
         text_prefix: str = "",
+        target_level: float | None = None,
     ) -> MmsrProcessor:
-        """A processor whose tokenizer is trained on texts, and which keeps the waveform's level.
+        """A processor whose tokenizer is trained on texts, and which keeps the waveform's level by default.
 
         Args:
             texts: Transcripts and rationales of the training split.
@@ -388,9 +449,10 @@ class MmsrProcessor(ProcessorMixin):
             max_text_tokens: Longer transcripts are cut, which is logged with a count.
             rationale_format: See the class.
             text_prefix: See the class.
+            target_level: See the class.
 
         Raises:
-            ValueError: See `mmsr.model.tokenizer.train_tokenizer`.
+            ValueError: See the class and `mmsr.model.tokenizer.train_tokenizer`.
         """
         labels = list(labels or DEFAULT_LABELS.values())
         tokenizer = train_tokenizer(
@@ -402,6 +464,7 @@ class MmsrProcessor(ProcessorMixin):
             labels=labels,
             rationale_format=rationale_format,
             text_prefix=text_prefix,
+            target_level=target_level,
         )
 
     @classmethod
@@ -414,6 +477,7 @@ class MmsrProcessor(ProcessorMixin):
         labels: Sequence[str] | None = None,
         text_prefix: str = "",
         rationale_format: str = "multitask",
+        target_level: float | None = None,
     ) -> MmsrProcessor:
         """The processor that goes with `MmsrForSentimentReasoning.from_encoders`.
 
@@ -427,9 +491,10 @@ class MmsrProcessor(ProcessorMixin):
             labels: See the class.
             text_prefix: See the class.
             rationale_format: See the class; unless it is `none`, each label's token is added.
+            target_level: See the class.
 
         Raises:
-            ValueError: Neither a text encoder nor a pretrained decoder.
+            ValueError: Neither a text encoder nor a pretrained decoder, or see the class.
         """
         decoder = None if decoder in PRESETS else decoder
         if text is None and decoder is None:
@@ -453,6 +518,7 @@ class MmsrProcessor(ProcessorMixin):
             labels=list(labels) if labels else None,
             text_prefix=text_prefix,
             rationale_format=rationale_format,
+            target_level=target_level,
         )
         if rationale_format != "none":
             processor.add_label_tokens()

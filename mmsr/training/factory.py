@@ -109,6 +109,7 @@ def _from_preset(source: ModelSource, data: MmsrDataModule) -> Parts:
         vocab_size=source.vocab_size,
         rationale_format=source.rationale_format,
         text_prefix=source.text_prefix,
+        target_level=source.target_level,
     )
     config = {**processor.config_kwargs(), "fusion": source.fusion, **(source.config or {})}
     if source.rationale_format != "none":
@@ -131,6 +132,7 @@ def _from_encoders(source: ModelSource) -> Parts:
         decoder=source.decoder,
         labels=source.labels or list(DEFAULT_LABELS.values()),
         text_prefix=source.text_prefix,
+        target_level=source.target_level,
         rationale_format=source.rationale_format,
     )
     writes = source.rationale_format != "none"

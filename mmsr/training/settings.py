@@ -7,6 +7,7 @@ other. The text below a field is its help in `mmsr fit --help_all`.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypedDict, get_args, get_type_hints
@@ -29,7 +30,15 @@ PARTS = (*ENCODERS, "decoder")
 
 # Settings of `MmsrConfig` that have a name of their own here.
 _OF_CONFIG = {name: name for name in ("fusion", "rationale_format", "decoder_type")} | {"id2label": "labels"}
-_FIXED_BY_A_CHECKPOINT = ("fusion", "config", "labels", "text_prefix", "rationale_format", "decoder_type")
+_FIXED_BY_A_CHECKPOINT = (
+    "fusion",
+    "config",
+    "labels",
+    "text_prefix",
+    "target_level",
+    "rationale_format",
+    "decoder_type",
+)
 
 
 @dataclass(frozen=True, repr=False)
@@ -47,6 +56,7 @@ Share = Annotated[float, Range("0 to 1", lambda value: 0 <= value <= 1)]
 Decay = Annotated[float, Range("between 0 and 1", lambda value: 0 < value < 1)]
 Factor = Annotated[float, Range("above 0, to 1", lambda value: 0 < value <= 1)]
 Positive = Annotated[float, Range("above 0", lambda value: value > 0)]
+Level = Annotated[float, Range("a level in dBFS, below 0", lambda value: -math.inf < value < 0)]
 NotNegative = Annotated[float, Range("0 to inf", lambda value: value >= 0)]
 
 
@@ -98,6 +108,10 @@ class ModelSource(Checked):
     """Label names in the order of their ids; negative, neutral, positive by default."""
     text_prefix: str = ""
     """Put before every transcript, such as `query: ` for e5 encoders."""
+    target_level: Level | None = None
+    """RMS level in dBFS, pauses left out, to which each waveform is scaled as a whole, such as -23: the model
+    then does not depend on the microphone's gain, nor on how loudly somebody speaks. By default levels are
+    kept."""
     vocab_size: int = 4000
     """Most pieces of the tokenizer that a fresh model trains on the training split."""
     config: dict[str, Any] | None = None

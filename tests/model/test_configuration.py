@@ -289,9 +289,9 @@ def test_the_text_config_is_the_decoders():
         ),
         (
             {"fusoin": "gated"},
-            r"setting 'fusoin' does not exist \(did you mean 'fusion'\?\); accepted: audio_encoder, .*",
+            r"setting 'fusoin' does not exist \(did you mean 'fusion'\?\); accepted: audio_dynamic_range, .*",
         ),
-        ({"colour": "red"}, "setting 'colour' does not exist; accepted: audio_encoder, .*"),
+        ({"colour": "red"}, "setting 'colour' does not exist; accepted: audio_dynamic_range, .*"),
         ({"fusion_layers": -1}, "fusion_layers=-1; accepted: 0 or more"),
         ({"fusion_heads": 0}, "fusion_heads=0; accepted: 1 or more"),
         ({"dropout": 1.5}, "dropout=1.5; accepted: 0 to 1"),
@@ -322,6 +322,14 @@ def test_the_text_config_is_the_decoders():
         (
             {"audio_window_seconds": 0.0, "audio_encoder": {"model_type": "whisper"}},
             "audio_window_seconds=0.0;",
+        ),
+        (
+            {"audio_dynamic_range": 4.0},
+            "audio_dynamic_range=4.0; accepted: with a Whisper encoder, more than 0 decades; None otherwise",
+        ),
+        (
+            {"audio_dynamic_range": 0.0, "audio_encoder": {"model_type": "whisper"}},
+            "audio_dynamic_range=0.0; accepted: with a Whisper encoder, more than 0",
         ),
         (
             {"audio_encoder": {"model_type": "mmsr-timm-audio", "window_seconds": 0.0}},
@@ -360,6 +368,7 @@ def test_what_is_said_of_a_modality_that_is_not_read_changes_nothing():
         "audio_stride": 4,
         "audio_standardize": True,
         "audio_window_seconds": 6.0,
+        "audio_dynamic_range": 4.0,
     }
     model = MmsrForSentimentReasoning(MmsrConfig.from_preset("tiny", fusion="text_only", **of_audio))
     plain = MmsrForSentimentReasoning(MmsrConfig.from_preset("tiny", fusion="text_only"))

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from transformers import AutoProcessor, AutoTokenizer, Wav2Vec2FeatureExtractor
 
 from mmsr.model.configuration import MmsrConfig
-from mmsr.model.processing import MmsrProcessor
+from mmsr.model.processing import MmsrProcessor, scale_to_level
 
 Waveforms = list[np.ndarray]
 
@@ -98,6 +98,116 @@ def test_the_level_is_kept_unless_asked(processor: MmsrProcessor, waveforms: Wav
         level[:2], torch.ones(2) if normalise else torch.tensor([quiet.std(), loud.std()]), rtol=1e-2, atol=0
     )
     assert level[2] == 0
+
+
+def speech(seconds: float = 1.0, level: float = -30.0, seed: int = 0) -> np.ndarray:
+    """Noise of that RMS level in dBFS, which starts and ends on a frame of 20 ms."""
+    noise = np.random.default_rng(seed).standard_normal(round(16_000 * seconds))
+    return (noise * 10 ** (level / 20) / np.sqrt(np.mean(noise**2))).astype(np.float32)
+
+
+def silence(samples: int) -> np.ndarray:
+    return np.zeros(samples, dtype=np.float32)
+
+
+def level_of(samples: np.ndarray) -> float:
+    return float(10 * np.log10(np.mean(np.square(samples, dtype=np.float64))))
+
+
+@pytest.mark.parametrize("gain", [1e-2, 0.5, 1.0, 30.0])
+def test_a_target_level_is_reached_whatever_the_gain(gain: float):
+    words, breath = speech(), speech(level=-45)
+    clip = np.concatenate([words, breath])
+    scaled = scale_to_level(clip * np.float32(gain), -23, rate=16_000)
+    assert scaled.dtype == np.float32 and len(scaled) == len(clip)
+    assert level_of(scaled[: len(words)]) == pytest.approx(-23, abs=0.02)
+    assert_close(scaled, scale_to_level(clip, -23, rate=16_000), rtol=1e-6, atol=0)
+    assert level_of(scaled[: len(words)]) - level_of(scaled[len(words) :]) == pytest.approx(15, abs=0.05)
+    assert np.abs(scale_to_level(clip, -6, rate=16_000)).max() > 1  # not clipped
+
+
+@pytest.mark.parametrize(("before", "within", "after"), [(1000, 0, 777), (0, 6400, 0), (5, 320_000, 1)])
+def test_pauses_do_not_change_the_gain(before: int, within: int, after: int):
+    first, second = speech(0.5), speech(0.512, level=-33, seed=1)
+    clip = np.concatenate([silence(before), first, silence(within), second, silence(after)])
+    expected = scale_to_level(np.concatenate([first, second]), -23, rate=16_000)
+    scaled = scale_to_level(clip, -23, rate=16_000)
+    assert_close(scaled[scaled != 0], expected, rtol=1e-6, atol=0)
+    assert (scaled != 0).sum() == len(expected) and len(scaled) == len(clip)
+
+
+def test_quiet_frames_are_gated_by_the_mean_of_those_with_sound():
+    """A pause with the room's noise, and dither in place of digital silence, count as little."""
+    words = speech()
+    for pause in (speech(3, level=-55, seed=1), speech(30, level=-110, seed=1)):
+        scaled = scale_to_level(np.concatenate([pause, words]), -23, rate=16_000)
+        assert level_of(scaled[len(pause) :]) == pytest.approx(-23, abs=0.02)
+    soft = speech(level=-36, seed=1)  # 6 dB lower is speech
+    assert level_of(scale_to_level(np.concatenate([words, soft]), -23, rate=16_000)) == pytest.approx(-23)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "clip", [silence(1), silence(4000), speech(level=-100), silence(9) + np.float32(1e-45)]
+)
+def test_silence_stays_silence(trained_processor: MmsrProcessor, clip: np.ndarray):
+    assert np.array_equal(scale_to_level(clip, -23, rate=16_000), clip)
+    processor = MmsrProcessor(
+        trained_processor.feature_extractor, trained_processor.tokenizer, target_level=-23
+    )
+    assert np.array_equal(processor(audio=[clip])["input_values"][0], clip)
+
+
+def test_a_level_is_each_rows_own(trained_processor: MmsrProcessor):
+    clips = [speech(0.31, level=-50), None, np.full(1, 0.5, dtype=np.float32), speech(0.5, level=-10)]
+    processor = MmsrProcessor(
+        trained_processor.feature_extractor, trained_processor.tokenizer, target_level=-20
+    )
+    inputs = processor(text=["kind"] * 4, audio=clips, return_tensors="pt")
+    for row, clip in enumerate(clips):
+        if clip is None:
+            assert not inputs["input_values"][row].any() and not inputs["input_values_mask"][row].any()
+            continue
+        alone = processor(audio=clip, return_tensors="pt")["input_values"][0]
+        assert torch.equal(inputs["input_values"][row, : len(clip)], alone)
+        assert np.array_equal(alone.numpy(), scale_to_level(clip, -20, rate=16_000))
+        assert inputs["input_values_mask"][row].sum() == len(clip)
+    assert np.array_equal(trained_processor(audio=clips[0])["input_values"][0], clips[0])  # off by default
+
+
+def test_a_level_is_saved_only_where_it_is_set(trained_processor: MmsrProcessor, tmp_path: Path):
+    def saved(**options: Any) -> dict[str, Any]:
+        parts = trained_processor.feature_extractor, trained_processor.tokenizer
+        MmsrProcessor(*parts, **options).save_pretrained(tmp_path)
+        return json.loads((tmp_path / "processor_config.json").read_text("utf-8"))
+
+    plain = saved()
+    assert "target_level" not in plain and MmsrProcessor.from_pretrained(tmp_path).target_level is None
+    assert saved(target_level=-23) == {**plain, "target_level": -23.0}
+    loaded = MmsrProcessor.from_pretrained(tmp_path)
+    assert level_of(loaded(audio=speech())["input_values"][0]) == pytest.approx(-23, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("level", "normalise", "message"),
+    [
+        (0, False, "target_level is 0; accepted: a level in dBFS, below 0, or None"),
+        (23.0, False, "target_level is 23.0; accepted: a level"),
+        (float("nan"), False, "target_level is nan; accepted: a level"),
+        (float("-inf"), False, "target_level is -inf; accepted: a level"),
+        (
+            -23,
+            True,
+            r"target_level is -23, and .* a variance of 1 \(do_normalize=True\); accepted: one of the",
+        ),
+    ],
+)
+def test_a_level_that_cannot_be_is_refused(
+    trained_processor: MmsrProcessor, level: float, normalise: bool, message: str
+):
+    extractor = Wav2Vec2FeatureExtractor(do_normalize=normalise, return_attention_mask=True)
+    with pytest.raises(ValueError, match=message):
+        MmsrProcessor(extractor, trained_processor.tokenizer, target_level=level)
 
 
 def test_rationale_targets_are_label_words_end(processor: MmsrProcessor):
@@ -321,9 +431,11 @@ def test_pretrained_encoders_bring_tokenizer_and_level(
     assert processor.feature_extractor.do_normalize == normalises
     size = len(trained_processor.tokenizer)
     assert processor.label_token_ids == [size, size + 1]
-    plain = MmsrProcessor.from_encoders(text=tmp_path, rationale_format="none", text_prefix="query: ")
+    plain = MmsrProcessor.from_encoders(
+        text=tmp_path, rationale_format="none", text_prefix="query: ", target_level=-23
+    )
     assert not plain.feature_extractor.do_normalize and len(plain.tokenizer) == size
-    assert plain.text_prefix == "query: "
+    assert plain.text_prefix == "query: " and plain.target_level == -23
 
 
 def test_timm_keeps_the_level(trained_processor: MmsrProcessor, tmp_path: Path):

@@ -38,11 +38,13 @@ def test_a_fresh_model_is_as_the_settings_say(demo_corpus):
         fusion="gated",
         rationale_format="post_thinking",
         text_prefix="query: ",
+        target_level=-23,
         label_smoothing=0.2,
         config={"pooling": "mean"},
     )
     model, processor = make_model(settings, MmsrDataModule(str(demo_corpus)))
     assert processor.labels == model.config.labels == LABELS[::-1]
+    assert processor.target_level == -23
     assert processor.text_prefix == "query: " and len(processor.tokenizer) == model.config.decoder.vocab_size
     config = model.config
     found = (config.fusion, config.rationale_format, config.pooling, config.label_smoothing)

@@ -22,6 +22,7 @@ DEFAULTS = {
     "rationale_format": "multitask",
     "labels": None,
     "text_prefix": "",
+    "target_level": None,
     "vocab_size": 4000,
     "config": None,
     "freeze": None,
@@ -63,9 +64,11 @@ def test_a_run_is_known_by_its_settings_without_those_that_are_null():
 
 def test_numbers_and_mappings_of_a_command_line_are_typed():
     given = {"audio_dropout": "0", "encoder_learning_rate": "1e-4", "lora": "{decoder: {r: 4}}"}
+    given["target_level"] = "-23"
     flags = [item for name, value in given.items() for item in (f"--model.{name}", value)]
     settings = MmsrCLI(["--data.manifest", "none.csv", *flags]).model.settings
     typed = {"audio_dropout": 0.0, "encoder_learning_rate": 1e-4, "lora": {"decoder": {"r": 4}}}
+    typed["target_level"] = -23.0
     for name, value in typed.items():
         found = getattr(settings, name)
         assert found == value and type(found) is type(value)
@@ -117,11 +120,13 @@ def test_a_concern_stands_alone():
         (
             {
                 **{"pretrained": "x", "fusion": "gated", "config": {"dropout": 0.2}, "labels": ["a", "b"]},
-                **{"text_prefix": "query: ", "rationale_format": "post_thinking", "decoder_type": "prefix"},
+                **{"text_prefix": "query: ", "target_level": -23.0},
+                **{"rationale_format": "post_thinking", "decoder_type": "prefix"},
             },
-            r"pretrained='x' \(a checkpoint\) has its own fusion, config, labels, text_prefix, "
+            r"pretrained='x' \(a checkpoint\) has its own fusion, config, labels, text_prefix, target_level, "
             "rationale_format, decoder_type: leave them out",
         ),
+        ({"target_level": 3.0}, "target_level is 3.0; accepted: a level in dBFS, below 0"),
         ({"layer_decay": 0.0}, "layer_decay is 0.0; accepted: above 0, to 1"),
         ({"ema_decay": 1.0}, "ema_decay is 1.0; accepted: between 0 and 1"),
         ({"label_smoothing": 1.5}, "label_smoothing is 1.5; accepted: 0 to 1"),
@@ -140,7 +145,7 @@ def test_a_concern_stands_alone():
         ),
         (
             {"config": {"poolling": "mean"}},
-            r"config 'poolling' does not exist \(did you mean 'pooling'\?\); accepted: audio_encoder, .*",
+            r"config 'poolling' does not exist \(did you mean 'pooling'\?\); accepted: audio_dynamic.*",
         ),
         (
             {"fusion": "film", "config": {"fusion": "gated"}},

@@ -37,6 +37,8 @@ def stored_audio(
         dtype: Type in which the store keeps the states.
     """
     encoder, load = model.encoder, Audio()
+    # left out where they are not set, so that states which earlier releases stored are found
+    later = {"target_level": processor.target_level, "dynamic_range": model.config.audio_dynamic_range}
     encoder.audio_encoder.eval()
 
     @torch.inference_mode()
@@ -57,6 +59,7 @@ def stored_audio(
             "window_seconds": model.config.audio_window_seconds,
             "feature_extractor": processor.feature_extractor.to_dict(),
             "bf16": bf16,
+            **{name: float(value) for name, value in later.items() if value is not None},
         },
         name=f"audio, {encoder.audio_encoder.config.model_type}, {encoder.audio_encoder.num_states} states",
     )

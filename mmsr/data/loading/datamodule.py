@@ -96,7 +96,8 @@ class MmsrDataModule(LightningDataModule):
             others are the training split.
         augment: Augmentations of the training rows with their options, in order, such as
             `{reverb: {p: 0.3}, noise: {snr_db: [5, 20], p: 0.5}}`: noise, reverb, speed, pitch, gain, codec,
-            time_mask; with a feature store only spec_augment. See `mmsr.data.audio.augmentation`.
+            equalizer, band_limit, time_mask; with a feature store only spec_augment. See
+            `mmsr.data.audio.augmentation`.
         train_languages: Train, and select models, on rows of these languages only, such as `[vi]`; test rows
             of the others are then zero-shot.
         rationales: Rationales of training and development rows: their own (`given`), another row's

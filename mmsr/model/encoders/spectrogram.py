@@ -81,7 +81,8 @@ class WhisperAudioEncoder(SpectrogramEncoder):
     """Whisper's encoder with its 30 s window, or a shorter one (`audio_window_seconds`); a frame is 20 ms.
 
     A shorter window costs less, but gives other states than the full one, which attends to the silence after
-    a short clip. The log-mel spectrogram is that of `WhisperFeatureExtractor`, in float32.
+    a short clip. The log-mel spectrogram is that of `WhisperFeatureExtractor`, in float32, unless
+    `audio_dynamic_range` sets another floor.
     """
 
     n_fft = 400
@@ -90,6 +91,7 @@ class WhisperAudioEncoder(SpectrogramEncoder):
     def __init__(self, config: MmsrConfig) -> None:
         super().__init__(config)
         self.window_seconds = config.audio_window_seconds
+        self.dynamic_range = 8.0 if config.audio_dynamic_range is None else config.audio_dynamic_range
         # no buffer: it would follow the weights into bfloat16, and be lost where transformers builds on meta
         self.filters = torch.from_numpy(_whisper_filters(self.config.num_mel_bins))
 
@@ -125,7 +127,8 @@ class WhisperAudioEncoder(SpectrogramEncoder):
         spectrum = torch.stft(input_values.float(), self.n_fft, self.hop, window=window, return_complex=True)
         mel = self.filters.to(input_values.device).T @ spectrum[..., :-1].abs().square().contiguous()
         log_mel = mel.clamp(min=1e-10).log10()
-        return (torch.maximum(log_mel, log_mel.amax((1, 2), keepdim=True) - 8.0) + 4.0) / 4.0
+        floor = log_mel.amax((1, 2), keepdim=True) - self.dynamic_range
+        return (torch.maximum(log_mel, floor) + 4.0) / 4.0
 
 
 @capture_outputs

@@ -13,7 +13,9 @@ from mmsr.data.audio.augmentation import (
     AUGMENTATIONS,
     Augmentation,
     Augmentations,
+    BandLimit,
     Codec,
+    Equalizer,
     Gain,
     Noise,
     Reverb,
@@ -190,6 +192,49 @@ def test_a_codec_is_heard_and_keeps_time(kind: str):
     assert (kept < 0.05) == (kind in ("g711", "gsm"))
 
 
+def response_db(part: Augmentation, hertz: list[float], seed: int = 0) -> list[float]:
+    """The gain of a filter at some frequencies in dB, up to a constant: what it makes of an impulse."""
+    impulse = torch.zeros(16_000)
+    impulse[8000] = 0.01
+    gains = 20 * torch.fft.rfft(part(impulse, generator=seeded(seed))).abs().log10() + 40
+    return [float(gains[round(place)]) for place in hertz]
+
+
+def test_an_equalizer_has_a_smooth_curve_and_keeps_energy_and_time():
+    octaves = [100 * 2 ** (step / 4) for step in range(25)]
+    for seed in range(5):
+        gains = response_db(Equalizer(db=(-9, 9), points=4, p=1), octaves, seed)
+        assert 2 < max(gains) - min(gains) <= 18
+        steps = [abs(one - other) for one, other in zip(gains, gains[1:], strict=False)]
+        assert max(steps) < 18 / (np.log2(80) / 3) / 4 + 0.5  # no steeper than from end to end
+        clip = voice()
+        changed = Equalizer(db=(-9, 9), p=1)(clip, generator=seeded(seed))
+        assert len(changed) == len(clip)
+        torch.testing.assert_close(changed.norm(), clip.norm(), rtol=1e-4, atol=0)
+    low, high = response_db(Equalizer(db=(-6, 6), points=2, p=1), [50, 100])
+    assert low == pytest.approx(high, abs=0.05)  # below the first point it is level
+    flat = Equalizer(db=(6, 6), p=1)(clip, generator=seeded())
+    torch.testing.assert_close(flat, clip, atol=1e-6, rtol=1e-4)
+    late = Equalizer(p=1)(torch.cat([clip, torch.zeros(8000)]), generator=seeded())
+    assert late[-4000:].abs().max() < 1e-3 * late.abs().max()  # nothing comes round the end
+
+
+def test_a_band_limit_cuts_beyond_its_band():
+    part = BandLimit(low_hz=(200, 200), high_hz=(3400, 3400), p=1)
+    low, cut, middle, cut_high, high = response_db(part, [50, 200, 1000, 3400, 6800])
+    assert cut - middle == pytest.approx(-3, abs=0.1) and cut_high - middle == pytest.approx(-3, abs=0.1)
+    assert low - middle == pytest.approx(-48, abs=1) and high - middle == pytest.approx(-24, abs=0.5)
+    clip, hiss = voice(hertz=500), voice(hertz=7500)
+    changed = part(clip + hiss, generator=seeded())
+    assert main_frequency(changed) == 500 and len(changed) == len(clip)
+    torch.testing.assert_close(changed.norm(), (clip + hiss).norm(), rtol=1e-4, atol=0)
+    cuts = [response_db(BandLimit(p=1), [40, 1000, 7000], seed) for seed in range(20)]
+    lows, highs = ([gains[place] - gains[1] for gains in cuts] for place in (0, 2))
+    assert min(lows) < -40 < -20 < max(lows) < -3 and min(highs) < -20 and max(highs) > -6
+    whole = BandLimit(low_hz=(0, 0), high_hz=(8000, 8000), p=1)
+    torch.testing.assert_close(whole(clip, generator=seeded()), clip, atol=1e-4, rtol=1e-3)
+
+
 def test_time_mask_silences_pieces_of_the_clip():
     clip = torch.ones(16000) * 0.1
     for seed in range(20):
@@ -258,6 +303,16 @@ def test_a_config_builds_them_in_its_order():
         ),
         ({"speed": {"factors": []}}, r"factors is \[\]; accepted"),
         ({"codec": {"kinds": ["lte"]}}, r"kinds is \['lte'\]; accepted: a list of g711, gsm,"),
+        ({"equalizer": {"points": 1}}, "augment.equalizer: points is 1; accepted: 2 or more"),
+        ({"equalizer": {"db": [3, -3]}}, r"equalizer: db is \[3.0, -3.0\]; accepted: \[low, high\], low at"),
+        (
+            {"band_limit": {"high_hz": [3000, 9000]}},
+            r"high_hz is \[3000.0, 9000.0\]; accepted: \[low, high\] of 0 to 8000, low at most high",
+        ),
+        (
+            {"band_limit": {"low_hz": [50, 4000]}},
+            r"high_hz is \[3000.0, 8000.0\]; accepted: cuts above those of low_hz, 4000",
+        ),
         ({"time_mask": {"share": 0}}, "augment.time_mask: share is 0.0; accepted: more than 0, up to 1"),
         ({"spec_augment": {"frames": 0}}, "augment.spec_augment: frames is 0; accepted: 1 or more"),
     ],

@@ -1,5 +1,6 @@
 """Frozen encoders behind the feature store."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,37 @@ def test_stored_states_of_one_window_are_not_another_windows(tmp_path: Path):
     assert half.shape == whole.shape == (50, 1, 16)
     assert not torch.equal(half, whole)
     assert torch.equal(states(0.5), half)
+
+
+def test_level_and_dynamic_range_are_part_of_the_key_where_they_are_set(tmp_path: Path):
+    """Without them a key is that of earlier releases, whose stores are still read."""
+    whisper = AutoConfig.for_model(
+        "whisper", d_model=16, encoder_layers=1, encoder_attention_heads=2, encoder_ffn_dim=24
+    )
+    recording = tmp_path / "speech.wav"
+    soundfile.write(recording, np.random.default_rng(0).standard_normal(16_000) * 0.01, 16_000)
+
+    def states(name: str, level: float | None, decades: float | None) -> tuple[torch.Tensor, dict[str, Any]]:
+        torch.manual_seed(0)
+        config = MmsrConfig.from_preset(
+            "tiny",
+            fusion="audio_only",
+            audio_encoder=whisper,
+            audio_window_seconds=1.0,
+            audio_dynamic_range=decades,
+        )
+        processor = MmsrProcessor.train(["kind words"] * 3, vocab_size=300, target_level=level)
+        model = MmsrForSentimentReasoning(config)
+        found = stored_audio(model, processor, tmp_path / name, bf16=False)(str(recording))
+        (maker,) = (tmp_path / name).glob("*/maker.json")
+        return found, json.loads(maker.read_text("utf-8"))["processing"]
+
+    plain, key = states("plain", None, None)
+    assert set(key) == {"config", "layers", "window_seconds", "feature_extractor", "bf16"}
+    levelled, of_level = states("level", -23, None)
+    assert of_level == {**key, "target_level": -23.0} and not torch.equal(levelled, plain)
+    lifted, of_range = states("range", None, 1)
+    assert of_range == {**key, "dynamic_range": 1.0} and not torch.equal(lifted, plain)
 
 
 class Watch(Callback):

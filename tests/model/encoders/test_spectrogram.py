@@ -28,6 +28,9 @@ def ones(values: Tensor) -> Tensor:
     return torch.ones_like(values).long()
 
 
+RANGES: list[dict[str, float]] = [{}, {"audio_dynamic_range": 4.0}]
+
+
 @pytest.fixture
 def whisper(
     make_config: Callable[..., Any], make_encoder: Callable[..., AudioEncoder]
@@ -54,6 +57,29 @@ def test_whisper_equals_transformers_on_the_whole_window(whisper: WhisperAudioEn
     encoded = whisper(waveform[None], ones(waveform[None]))
     assert encoded.states.shape == (1, 100, 1, 16) and encoded.mask.sum() == 100
     assert_close(encoded.states[0, :, 0], states[0, :100], atol=1e-4, rtol=1e-3)
+
+
+@torch.no_grad()
+def test_a_smaller_dynamic_range_lifts_the_floor(
+    make_config: Callable[..., Any], make_encoder: Callable[..., AudioEncoder]
+):
+    """So that a clean and a noisy room look alike; Whisper's own range is the default, to the byte."""
+
+    def log_mel(values: Tensor, **settings: float) -> Tensor:
+        return make_encoder(make_config("whisper"), audio_window_seconds=1.0, **settings).log_mel(values)
+
+    clip = torch.zeros(1, 16_000)
+    clip[0, 4000:8000] = 0.3 * torch.sin(torch.arange(4000) * 0.3)
+    noisy = clip + 3e-4 * torch.randn(1, 16_000)
+    own = log_mel(clip)
+    assert torch.equal(own, log_mel(clip, audio_dynamic_range=8.0))
+    for decades in (8.0, 4.0, 2.5):
+        found = log_mel(clip, audio_dynamic_range=decades)
+        floor = own.max() - decades / 4
+        assert_close(found.min(), floor)
+        assert_close(found, own.clamp(min=floor))
+    noise = [(log_mel(noisy, **given) - log_mel(clip, **given)).abs().mean() for given in RANGES]
+    assert noise[1] < 0.05 * noise[0]
 
 
 @torch.no_grad()
