@@ -136,6 +136,7 @@ def _whisper_forward(model: Any, features: Tensor, **_: Any) -> BaseModelOutput:
     """`WhisperEncoder.forward` for windows of any length, without LayerDrop."""
     states = nn.functional.gelu(model.conv1(features))
     states = rearrange(nn.functional.gelu(model.conv2(states)), "w d n -> w n d")
+    states = states.contiguous()  # else every layer copies them
     states = states + model.embed_positions.weight[: states.shape[1]]
     states = nn.functional.dropout(states, p=model.dropout, training=model.training)
     for layer in model.layers:

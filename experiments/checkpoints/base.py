@@ -1,0 +1,312 @@
+"""Train the checkpoint `base`: human speech and text in five languages.
+
+    python experiments/checkpoints/base.py               all stages, about an hour on two cores
+    python experiments/checkpoints/base.py --share .05   a trial of all stages in minutes
+
+    corpus ─► voice ──────────────────────────► fusion ─► packing
+         └──► words_labelled ─► words ───────────┘
+
+Each stage leaves a folder in --out, and a stage whose folder is finished is not run again; an interrupted
+training goes on where it was. The settings are those of base.yaml. `score.py` tests the result: no stage
+reads a test row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import yaml
+from corpus import LABELS, PAIR_KINDS, pair, read_clips, read_texts, sample_balanced, vary_names
+from torch import nn
+
+from mmsr.data.audio.decoding import Audio
+from mmsr.files import atomic_write, write_file
+from mmsr.inference.loading import load_pipeline, predictor
+from mmsr.model.configuration import MmsrConfig
+from mmsr.model.encoders.spectrogram import WhisperAudioEncoder
+from mmsr.model.modeling import MmsrForSentimentReasoning
+from mmsr.model.processing import MmsrProcessor
+from mmsr.progress import show_progress
+from mmsr.records import Utterance
+from mmsr.training.run import fit, is_bf16
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+
+
+class Run:
+    """Settings, folders and share of a training of `base`."""
+
+    def __init__(self, settings: dict[str, Any], out: Path, data: Path, share: float) -> None:
+        self.settings, self.out, self.data, self.share = settings, out, data, share
+        self.seed: int = settings["seed"]
+
+    def scaled(self, count: int) -> int:
+        """A count of rows, in a trial a share of it."""
+        return max(60, round(count * self.share))
+
+    def generator(self, stage: str) -> np.random.Generator:
+        """The generator of a stage's draws."""
+        return np.random.default_rng([self.seed, *stage.encode()])
+
+    def fit(self, stage: str, manifest: Path, start: Path) -> None:
+        """`mmsr fit` with the stage's settings, from a checkpoint."""
+        settings = dict(self.settings[stage])
+        settings["seed_everything"] = self.seed
+        settings["trainer"] = {**settings["trainer"], "default_root_dir": str(self.out / stage)}
+        settings["model"] = {**settings["model"], "pretrained": str(start)}
+        settings["data"] = {**settings["data"], "manifest": str(manifest)}
+        path = self.out / f"{stage}.yaml"
+        write_file(path, yaml.safe_dump(settings).encode())
+        fit(["-c", str(path)])
+
+
+# ---------------------------------------------------------------------- corpus
+
+
+def corpus(run: Run) -> None:
+    """Write clips.csv and texts.csv: which rows train and which select."""
+    settings, generator = run.settings["corpus"], run.generator("corpus")
+    clips = read_clips(run.data / "crema-d")
+    clips = clips[clips.split != "test"]
+    if run.share < 1:
+        clips = clips.groupby(["split", "label"]).sample(frac=run.share, random_state=run.seed)
+    texts = read_texts(run.data / "sentiment-text")
+    train = sample_balanced(
+        texts[texts.split == "train"],
+        run.scaled(settings["texts"]),
+        languages=settings["languages"],
+        generator=generator,
+    )
+    dev = sample_balanced(
+        texts[texts.split == "dev"],
+        run.scaled(settings["texts_dev"]),
+        languages=settings["languages"],
+        generator=generator,
+    )
+    chosen = pd.concat([train, dev])
+    chosen["text"] = vary_names(chosen.text, generator)
+    write_table(chosen, run.out / "corpus" / "texts.csv")
+    write_table(clips, run.out / "corpus" / "clips.csv")
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write a manifest, each row with an id."""
+    if "id" not in table:
+        table = table.assign(id=[f"{path.stem}-{number}" for number in range(len(table))])
+    write_file(path, table.to_csv(index=False).encode())
+
+
+# ---------------------------------------------------------------------- voice
+
+
+def voice(run: Run) -> None:
+    """Train the speech encoder's upper layers and a head on voices alone."""
+    start = run.out / "voice-start"
+    if not start.exists():
+        with atomic_write(start) as folder:
+            model, processor = voice_start(run)
+            model.save_pretrained(folder)
+            processor.save_pretrained(folder)
+    run.fit("voice", run.out / "corpus" / "clips.csv", start)
+
+
+def voice_start(run: Run) -> tuple[MmsrForSentimentReasoning, MmsrProcessor]:
+    """Whisper's lower layers with an untrained head."""
+    torch.manual_seed(run.seed)
+    parts = run.settings["parts"]
+    processor = MmsrProcessor.from_encoders(
+        text=ROOT / parts["text"],
+        labels=list(LABELS),
+        text_prefix=parts["text_prefix"],
+        target_level=parts["target_level"],
+        rationale_format="none",
+    )
+    model = MmsrForSentimentReasoning.from_encoders(
+        audio=cut_whisper(ROOT / parts["audio"], parts["audio_layers"], parts["config"]["audio_window_seconds"]),
+        processor=processor,
+        fusion="audio_only",
+        **parts["config"],
+    )
+    standardize(model, processor, run)
+    return model, processor
+
+
+def cut_whisper(folder: Path, layers: int, seconds: float) -> Any:
+    """Whisper's encoder with its lower layers, and the positions of a window."""
+    encoder: Any = WhisperAudioEncoder.load(folder)
+    positions = round(50 * seconds)
+    encoder.layers = encoder.layers[:layers]
+    weights = encoder.embed_positions.weight[:positions]
+    encoder.embed_positions = nn.Embedding.from_pretrained(weights, freeze=True)
+    config = encoder.config
+    config.encoder_layers = config.num_hidden_layers = layers
+    config.max_source_positions = positions
+    return encoder
+
+
+@torch.inference_mode()
+def standardize(model: MmsrForSentimentReasoning, processor: MmsrProcessor, run: Run) -> None:
+    """Set the audio stream's mean and deviation from some training clips."""
+    clips = pd.read_csv(run.out / "corpus" / "clips.csv")
+    paths = clips.audio[clips.split == "train"]
+    read = Audio()
+    frames = []
+    for path in paths[:: max(1, len(paths) // 128)]:
+        inputs = processor(audio=read(path), return_tensors="pt")
+        states, mask = model.encoder.encode_audio(inputs["input_values"], inputs["input_values_mask"])
+        frames.append(model.encoder.audio_stream.kept_states(states[mask == 1]))
+    deviation, mean = torch.std_mean(torch.cat(frames), dim=0)
+    model.encoder.audio_stream.mean.copy_(mean)
+    model.encoder.audio_stream.deviation.copy_(deviation.clamp(min=1e-5))
+
+
+# ---------------------------------------------------------------------- words
+
+
+def words_labelled(run: Run) -> None:
+    """Train the text encoder on labelled texts."""
+    start = run.out / "words-start"
+    if not start.exists():
+        torch.manual_seed(run.seed)
+        parts = run.settings["parts"]
+        processor = MmsrProcessor.from_encoders(
+            text=ROOT / parts["text"],
+            labels=list(LABELS),
+            text_prefix=parts["text_prefix"],
+            target_level=parts["target_level"],
+            rationale_format="none",
+        )
+        model = MmsrForSentimentReasoning.from_encoders(
+            text=ROOT / parts["text"], processor=processor, fusion="text_only", **parts["config"]
+        )
+        with atomic_write(start) as folder:
+            model.save_pretrained(folder)
+            processor.save_pretrained(folder)
+    run.fit("words_labelled", run.out / "corpus" / "texts.csv", start)
+
+
+def words(run: Run) -> None:
+    """Go on with translations, whose label is the one that the model gives to the English original.
+
+    In Vietnamese and French no corpus with human labels has neutral texts; the judgement of English does.
+    """
+    manifest = run.out / "words-distilled.csv"
+    if not manifest.exists():
+        write_table(distilled(run), manifest)
+    run.fit("words", manifest, run.out / "words_labelled" / "model")
+
+
+def distilled(run: Run) -> pd.DataFrame:
+    """Translations with labels, beside fresh labelled texts."""
+    settings, generator = run.settings["corpus"], run.generator("words")
+    parallel = pd.read_csv(run.data / "sentiment-text" / "parallel.csv", keep_default_na=False)
+    parallel = parallel.groupby("language").sample(frac=min(1.0, run.share), random_state=run.seed)
+    originals = parallel.text_en.drop_duplicates().tolist()
+    answers = answer(run.out / "words_labelled" / "model", originals)
+    by_text = dict(zip(originals, answers, strict=True))
+    scores = np.array([by_text[text] for text in parallel.text_en])
+    parallel = parallel.assign(
+        label=np.array(LABELS)[scores.argmax(1)], source="distilled-" + parallel.language, split="train"
+    )
+    sure = parallel[scores.max(1) >= settings["confidence"]]
+    texts = read_texts(run.data / "sentiment-text")
+    unseen = set(texts.text[texts.split != "train"])
+    translated = sample_balanced(
+        sure[~sure.text.isin(unseen)],
+        run.scaled(settings["distilled"]),
+        languages=settings["distilled_languages"],
+        generator=generator,
+    )
+    again = sample_balanced(
+        texts[texts.split == "train"],
+        run.scaled(settings["texts_again"]),
+        languages=settings["languages_again"],
+        generator=generator,
+    )
+    again["text"] = vary_names(again.text, generator)
+    dev = pd.read_csv(run.out / "corpus" / "texts.csv", keep_default_na=False)
+    columns = ["text", "label", "language", "source", "split"]
+    return pd.concat([again[columns], translated[columns], dev.loc[dev.split == "dev", columns]])
+
+
+def answer(model: Path, texts: list[str]) -> np.ndarray:
+    """Probabilities `[n, labels]` of texts."""
+    predict = predictor(load_pipeline(model), batch_size=128, rationale=False)
+    order = np.argsort([len(text) for text in texts], kind="stable")  # less padding
+    scores = np.zeros((len(texts), len(LABELS)))
+    show = show_progress()
+    for start in range(0, len(order), 2048):
+        part = order[start : start + 2048]
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_bf16()):
+            answers = predict([Utterance(id=str(index), text=texts[index]) for index in part])
+        scores[part] = [[answer.scores[label] for label in LABELS] for answer in answers]
+        show("distilling", start + len(part), len(order))
+    return scores
+
+
+# ---------------------------------------------------------------------- fusion
+
+
+def fusion(run: Run) -> None:
+    """Train cross-attention and head on pairs of voices and texts, and on each alone; the encoders stay."""
+    start, manifest = run.out / "fusion-start", run.out / "pairs.csv"
+    if not manifest.exists():
+        write_table(pairs(run), manifest)
+    if not start.exists():
+        with atomic_write(start) as folder:
+            model, processor = joined(run)
+            model.save_pretrained(folder)
+            processor.save_pretrained(folder)
+    run.fit("fusion", manifest, start)
+
+
+def joined(run: Run) -> tuple[MmsrForSentimentReasoning, MmsrProcessor]:
+    """The trained encoders with their streams, and an untrained fusion and head."""
+    torch.manual_seed(run.seed)
+    parts = [MmsrForSentimentReasoning.from_pretrained(run.out / stage / "model") for stage in ("voice", "words")]
+    settings = {name: getattr(parts[0].config, name) for name in run.settings["parts"]["config"]}
+    config = MmsrConfig(
+        audio_encoder=parts[0].config.audio_encoder,
+        text_encoder=parts[1].config.text_encoder,
+        decoder_type="none",
+        rationale_format="none",
+        **{**settings, **run.settings["parts"]["fusion_config"]},
+        **MmsrProcessor.from_pretrained(run.out / "words" / "model").config_kwargs(),
+    )
+    model = MmsrForSentimentReasoning(config)
+    for part, names in zip(parts, (("audio_encoder", "audio_stream"), ("text_encoder", "text_stream")), strict=True):
+        for name in names:
+            getattr(model.encoder, name).load_state_dict(getattr(part.encoder, name).state_dict())
+    return model, MmsrProcessor.from_pretrained(run.out / "words" / "model")
+
+
+def pairs(run: Run) -> pd.DataFrame:
+    """Pairs, voices alone and texts alone, in one table."""
+    settings, generator = run.settings["corpus"], run.generator("fusion")
+    clips = pd.read_csv(run.out / "corpus" / "clips.csv")
+    texts = pd.read_csv(run.out / "words-distilled.csv", keep_default_na=False)
+    tables = []
+    for split, kinds in (("train", settings["pairs"]), ("dev", settings["pairs_dev"])):
+        voices, words = clips[clips.split == split], texts[texts.split == split]
+        paired = pair(
+            voices,
+            words[words.language == "en"],
+            {kind: run.scaled(count) for kind, count in kinds.items()},
+            generator=generator,
+        )
+        alone = words.sample(min(len(words), run.scaled(settings[f"alone_{split}"])), random_state=run.seed)
+        for table, kind in ((voices.drop(columns="text"), "voice"), (alone, "text"), (paired, None)):
+            table = table.assign(split=split, kind=kind or table.get("kind"))
+            tables.append(table.assign(id=[f"{split}-{kind}-{number}" for number in range(len(table))]))
+    columns = ["id", "audio", "text", "label", "language", "kind", "split", "voice_label", "text_label"]
+    return pd.concat(tables).reindex(columns=columns)

@@ -1,0 +1,150 @@
+"""The rows that `base` learns from, and which row may be used for what.
+
+    crema-d/manifest.csv      ─► clips.csv   audio, label, speaker, split
+    sentiment-text/*.csv      ─► texts.csv   text, label, language, source, split
+    both                      ─► pairs.csv   audio, text, label, kind, language, split
+
+`split` is `train`, `dev` (on which models are selected) or `test` (which only `score.py` reads). Voices are
+split by speaker and texts by the hash of the text, so that a text has one split in all of its corpora.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+LABELS = ("negative", "neutral", "positive")
+TEXT_CORPORA = ("xed", "brighter", "goemotions", "topical_chat", "kajava_subtitles", "tatoeba_projected")
+TEST_SOURCES = ("GoEmotions-dev", "BRIGHTER-dev")
+"""Sources whose rows are all test rows."""
+TEST_TENTH = ("XED", "Kajava")
+"""Beginnings of sources of which a tenth of the texts are test rows."""
+
+_NAMES = (
+    "Sam Lena Minh Paul Marie Wei Anna Tom Julia Linh David Emma Hans Claire Lan John Sara Nam Lukas Sophie Hoa "
+    "Peter Clara Yan Jean Mai Felix Louise Jun Karim"
+).split()
+_PLACEHOLDERS = re.compile(r"\bAlex\b|\[PERSON\]|\[NAME\]")
+_GROUP_POWER = 0.6  # of a group's size, as its share among the groups of one language and label
+
+
+def fold_of(speaker: str) -> int:
+    """A CREMA-D speaker's fold, the id modulo 5: 0 is tested, 1 selects, the others train."""
+    return int(re.sub(r"\D", "", speaker)) % 5
+
+
+def tenth_of(text: str) -> int:
+    """A text's tenth, by its hash: 0 is tested, 1 selects."""
+    return int(hashlib.sha256(text.encode()).hexdigest(), 16) % 10
+
+
+def read_clips(folder: Path) -> pd.DataFrame:
+    """The clips of CREMA-D with their split; `audio` is absolute."""
+    clips = pd.read_csv(folder / "manifest.csv", keep_default_na=False)
+    clips["split"] = clips.speaker.map(lambda speaker: {0: "test", 1: "dev"}.get(fold_of(speaker), "train"))
+    clips["audio"] = [str((folder / audio).resolve()) for audio in clips.audio]
+    return clips
+
+
+def read_texts(folder: Path) -> pd.DataFrame:
+    """The labelled texts with their split."""
+    texts = pd.concat([pd.read_csv(folder / f"{name}.csv", keep_default_na=False) for name in TEXT_CORPORA])
+    tenth = texts.text.map(tenth_of)
+    tested = texts.source.isin(TEST_SOURCES) | (texts.source.str.startswith(TEST_TENTH) & (tenth == 0))
+    split = np.where(tested, "test", np.where(tenth == 1, "dev", "train"))
+    texts = texts.assign(split=split).drop_duplicates(["text", "label", "language", "split"])
+    unseen = set(texts.text[texts.split != "train"])
+    return texts[(texts.split != "train") | ~texts.text.isin(unseen)].reset_index(drop=True)
+
+
+def sample_balanced(
+    rows: pd.DataFrame, count: int, *, languages: dict[str, float], generator: np.random.Generator
+) -> pd.DataFrame:
+    """Draw rows so that labels are equally frequent in each language, and small corpora are not lost.
+
+    Args:
+        rows: With `language`, `label` and `source`.
+        count: Number of rows to draw; a row is drawn at most once.
+        languages: Share of each language.
+        generator: Of the draw.
+    """
+    picked = []
+    for language, share in sorted(languages.items()):
+        for label in LABELS:
+            group = rows[(rows.language == language) & (rows.label == label)]
+            wanted = min(round(count * share / len(LABELS)), len(group))
+            if wanted:
+                size = group.groupby("source").text.transform("size").to_numpy(float)
+                weight = size ** (_GROUP_POWER - 1)
+                chosen = generator.choice(len(group), wanted, replace=False, p=weight / weight.sum())
+                picked.append(group.iloc[np.sort(chosen)])
+    return pd.concat(picked).reset_index(drop=True)
+
+
+def vary_names(texts: pd.Series, generator: np.random.Generator) -> pd.Series:
+    """Replace the stand-in for masked names (Alex, [PERSON]) by names, so that it tells no corpus."""
+    return texts.map(lambda text: _PLACEHOLDERS.sub(lambda _: str(generator.choice(_NAMES)), text))
+
+
+def pair(
+    clips: pd.DataFrame,
+    texts: pd.DataFrame,
+    kinds: dict[str, int],
+    *,
+    generator: np.random.Generator,
+) -> pd.DataFrame:
+    """Pair voices with texts; see `RULE` for the label of a pair.
+
+    Args:
+        clips: Voices, with `audio`, `label` and `speaker`.
+        texts: With `text`, `label` and `language`.
+        kinds: Number of pairs of each of `PAIR_KINDS`.
+        generator: Of the draw, with replacement; labels of the free side are equally frequent.
+    """
+    voices = {label: clips[clips.label == label].reset_index(drop=True) for label in LABELS}
+    words = {label: texts[texts.label == label].reset_index(drop=True) for label in LABELS}
+    rows = []
+    for kind, count in kinds.items():
+        for number in range(count):
+            voice, text = PAIR_KINDS[kind][number % len(PAIR_KINDS[kind])]
+            clip = voices[voice].iloc[int(generator.integers(len(voices[voice])))]
+            line = words[text].iloc[int(generator.integers(len(words[text])))]
+            rows.append(
+                {
+                    "id": f"{kind}-{number}",
+                    "audio": clip.audio,
+                    "text": line.text,
+                    "label": label_of_pair(voice, text),
+                    "voice_label": voice,
+                    "text_label": line.label,
+                    "language": line.language,
+                    "speaker": clip.speaker,
+                    "kind": kind,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+PAIR_KINDS: dict[str, list[tuple[str, str]]] = {
+    "agreeing": [(label, label) for label in LABELS],
+    "neutral_voice": [("neutral", label) for label in LABELS],
+    "neutral_text": [(label, "neutral") for label in LABELS],
+    "conflicting": [("negative", "positive"), ("positive", "negative")],
+}
+"""Kinds of pairs: the labels of voice and text, in turn."""
+
+RULE = (
+    "A neutral side says nothing: the label is the other side's. Where voice and words contradict each other, "
+    "the voice decides: listeners to emotional speech follow prosody rather than semantics (Ben-David, "
+    "Multani, Shakuf, Rudzicz and van Lieshout 2016, Test for Rating of Emotions in Speech, Journal of Speech, "
+    "Language, and Hearing Research 59(1):72-89)."
+)
+
+
+def label_of_pair(voice: str, text: str) -> str:
+    """The label of a voice with a text, by `RULE`."""
+    return text if voice == "neutral" else voice
