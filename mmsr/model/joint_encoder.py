@@ -22,6 +22,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import ModelOutput
 from transformers.utils import can_return_tuple, logging
 
+import mmsr.model.weight_storage  # noqa: F401  what decodes stored weights, registered by this
 from mmsr.model.configuration import FORMAT_VERSION, MmsrConfig
 from mmsr.model.encoders.base import Encoded, LayerMix, to_front
 from mmsr.model.encoders.registry import audio_encoder_class

@@ -20,15 +20,16 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from huggingface_hub import ModelCard
 from torch import Tensor, nn
-from transformers import AutoModel, Cache, GenerationMixin, PreTrainedModel
+from transformers import AutoModel, Cache, GenerationMixin, PreTrainedModel, ProcessorMixin
 from transformers.modeling_outputs import ModelOutput, Seq2SeqLMOutput
 from transformers.utils import can_return_tuple
 
+from mmsr.files import atomic_write
 from mmsr.model.card import is_generated, model_card, replace_blank
 from mmsr.model.configuration import MmsrConfig, check_choice, check_names, fusion_modalities
 from mmsr.model.decoders import DECODER_CLASSES, LabelGrammar, RationaleDecoder
@@ -38,6 +39,7 @@ from mmsr.model.fusion import FUSION_CLASSES
 from mmsr.model.joint_encoder import NO_UTTERANCE, MmsrEncoder, MmsrEncoderOutput, MmsrPreTrainedModel
 from mmsr.model.pooling import POOLING_CLASSES
 from mmsr.model.presets import PRESETS
+from mmsr.model.weight_storage import save_int8
 
 
 @dataclass
@@ -666,6 +668,32 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         )
         processors.insert(0, grammar)  # first: after top_k and the like no allowed token may be left
         return processors
+
+
+def save_model(
+    model: MmsrForSentimentReasoning,
+    processor: ProcessorMixin,
+    folder: Path,
+    *,
+    weights: Literal["float", "int8"] = "float",
+) -> None:
+    """Write a folder of model, processor and card, whole or not at all, in place of what has its name.
+
+    Args:
+        model: The model.
+        processor: Its processor.
+        folder: The folder; the card bears its name.
+        weights: `int8` stores them in 8 bits (see `weight_storage`).
+    """
+    with atomic_write(folder) as half:
+        if weights == "int8":
+            save_int8(model, half)
+        else:
+            model.save_pretrained(half)
+        processor.save_pretrained(half)
+        config = MmsrConfig.from_pretrained(half)
+        card = model_card(config, name=folder.name, parameters=model.num_parameters())
+        card.save(half / "README.md")  # save_pretrained's bears the name of the half-written folder
 
 
 @torch.no_grad()

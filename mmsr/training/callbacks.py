@@ -18,10 +18,9 @@ from mmsr.data.audio.decoding import Audio
 from mmsr.data.loading.datamodule import MmsrDataModule
 from mmsr.data.manifest.manifest import column_of, utterances
 from mmsr.evaluation.calibration import CalibrationError, calibrate, calibration_line
-from mmsr.files import atomic_write, write_file
-from mmsr.model.card import model_card
+from mmsr.files import write_file
 from mmsr.model.configuration import RATIONALE_FORMATS, MmsrConfig
-from mmsr.model.modeling import MmsrForSentimentReasoning
+from mmsr.model.modeling import MmsrForSentimentReasoning, save_model
 from mmsr.model.processing import MmsrProcessor, given_columns
 from mmsr.records import IDS, Answer, Utterance
 from mmsr.training.checkpoints import BestCheckpoint, LastCheckpoint
@@ -259,12 +258,3 @@ def _answers(
         scores, head_scores = (head[row], None) if decoder is None else (decoder[row], head[row])
         answers.append(Answer(label=label, score=scores[label], scores=scores, head_scores=head_scores))
     return answers
-
-
-def save_model(model: MmsrForSentimentReasoning, processor: MmsrProcessor, folder: Path) -> None:
-    """Write a Hugging Face folder, whole or not at all, in place of what has its name."""
-    with atomic_write(folder) as half:
-        model.save_pretrained(half)
-        processor.save_pretrained(half)
-        card = model_card(model.config, name=folder.name, parameters=model.num_parameters())
-        card.save(half / "README.md")  # save_pretrained's bears the name of the half-written folder

@@ -187,6 +187,7 @@ def test_what_fit_is_given_stays_as_it_is():
         ("evaluate my.csv --model m --out d", "manifest", "my.csv"),
         ("calibrate my.csv --model m", "manifest", "my.csv"),
         ("export last.ckpt --out d", "checkpoint", "last.ckpt"),
+        ("export last.ckpt --out d --weights int8", "weights", "int8"),
         ("ablate -c fusions.yaml", "config", "fusions.yaml"),
         ("ablate fusions.yaml", "config", "fusions.yaml"),
         ("compare a b --common", "runs", ("a", "b")),

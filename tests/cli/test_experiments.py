@@ -1,5 +1,7 @@
 """The commands of training: what they refuse, and where configurations are found."""
 
+import json
+
 from mmsr.cli.experiments import packaged_config
 from mmsr.cli.main import main
 
@@ -36,6 +38,22 @@ def test_export_turns_a_checkpoint_into_a_folder(model, tmp_path, capsys, refuse
     main(["predict", "--model", str(tmp_path / "m"), "--text", "good", "--json"])
     capsys.readouterr()
     assert "already" in refused("export", "--checkpoint", str(checkpoint), "--out", str(tmp_path / "m"))
+
+
+def test_export_stores_weights_in_8_bits(model, tmp_path, capsys):
+    checkpoint, small = model.parent / "checkpoints" / "last.ckpt", tmp_path / "small"
+    main(["export", str(checkpoint), "--weights", "int8", "--out", str(small)])
+    main(["export", "--model", str(small), "--out", str(tmp_path / "floats")])
+    main(["export", "--model", str(model), "--weights", "int8", "--out", str(tmp_path / "of a model")])
+    answers = []
+    for folder in (small, tmp_path / "floats"):
+        main(["predict", "--model", str(folder), "--text", "good", "--json"])
+        answers.append(json.loads(capsys.readouterr().out)["scores"])
+    assert answers[0] == answers[1]
+    cards = [(folder / "README.md").read_text("utf-8") for folder in (small, tmp_path / "floats")]
+    assert "weights in 8 bits" in cards[0] and "# small" in cards[0] and "weights in 8 bits" not in cards[1]
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("of a model", "floats")]
+    assert sizes[0] < 0.5 * sizes[1]
 
 
 def test_the_packaged_configuration_is_found_from_anywhere(tmp_path, monkeypatch):

@@ -84,8 +84,9 @@ def test_the_command_writes_them_and_tells_what_eight_bits_cost(demo_corpus, tmp
     ("given", "message"),
     [
         (["--format", "onnx"], "--format onnx is made of a model; accepted: --model, and no other"),
-        ([], "--format huggingface is made of a checkpoint; accepted: --checkpoint, and no other"),
-        (["--model", "demo"], "--format huggingface is made of a checkpoint"),
+        ([], "--format huggingface is made of a checkpoint or a model; accepted: one of the two"),
+        (["--model", "demo", "--checkpoint", "x.ckpt"], "--format huggingface is made of a checkpoint or a"),
+        (["--format", "onnx", "--model", "demo", "--weights", "int8"], "accepted: without --format onnx"),
         (["--format", "onnx", "--checkpoint", "x.ckpt"], "--format onnx is made of a model"),
         (["--format", "onnx", "--model", "demo", "--manifest", "no.csv"], "--manifest no.csv: no such file"),
         (["--checkpoint", "x.ckpt", "--manifest", "m.csv"], "accepted: with --format onnx"),

@@ -21,9 +21,9 @@ from mmsr.data.loading.datamodule import MmsrDataModule
 from mmsr.data.manifest.manifest import load_manifest
 from mmsr.inference.loading import load_pipeline
 from mmsr.inference.pipeline import TASK, SentimentReasoningPipeline
-from mmsr.model.modeling import MmsrForSentimentReasoning
+from mmsr.model.modeling import MmsrForSentimentReasoning, save_model
 from mmsr.model.processing import MmsrProcessor
-from mmsr.training.callbacks import calibrate_model, save_model
+from mmsr.training.callbacks import calibrate_model
 from mmsr.training.module import MmsrModule, load_lightning_checkpoint, unpack
 from mmsr.training.run import MmsrCLI, fit, mixed_precision
 from mmsr.training.settings import TrainingSettings
