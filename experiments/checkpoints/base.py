@@ -14,20 +14,24 @@ reads a test row.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import shutil
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import soundfile
 import torch
 import yaml
 from corpus import LABELS, PAIR_KINDS, pair, read_clips, read_texts, sample_balanced, vary_names
 from torch import nn
 
+from mmsr.data.audio.augmentation import Augmentations, row_generator
 from mmsr.data.audio.decoding import Audio
 from mmsr.files import atomic_write, write_file
 from mmsr.inference.loading import load_pipeline, predictor
@@ -37,7 +41,10 @@ from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor
 from mmsr.progress import show_progress
 from mmsr.records import Utterance
+from mmsr.model.weight_storage import save_int8
 from mmsr.training.run import fit, is_bf16
+from mmsr.workflows.calibration import calibrate_checkpoint
+from mmsr.workflows.settings import Rows
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -96,7 +103,46 @@ def corpus(run: Run) -> None:
     chosen = pd.concat([train, dev])
     chosen["text"] = vary_names(chosen.text, generator)
     write_table(chosen, run.out / "corpus" / "texts.csv")
-    write_table(clips, run.out / "corpus" / "clips.csv")
+    write_table(with_views(clips, run), run.out / "corpus" / "clips.csv")
+
+
+def with_views(clips: pd.DataFrame, run: Run) -> pd.DataFrame:
+    """Clips with the augmented copies of those that train, and with those that judge how training carries over.
+
+    Column `view` names the copy: `original`, `trained-1` ..., or a condition that is not used in training.
+    """
+    settings = run.settings["corpus"]
+    trained = {f"trained-{number + 1}": settings["augment"] for number in range(settings["views"])}
+    kinds = {"train": trained, "dev": settings["unheard"]}
+    tables = [clips.assign(view="original")]
+    jobs = []
+    for split, views in kinds.items():
+        for view, augment in views.items():
+            part = clips[clips.split == split]
+            folder = run.out / "corpus" / "views" / view
+            paths = [str(folder / f"{Path(audio).stem}.flac") for audio in part.audio]
+            jobs += [(source, path, view, augment, run.seed) for source, path in zip(part.audio, paths, strict=True)]
+            tables.append(part.assign(view=view, audio=paths))
+    jobs = [job for job in jobs if not Path(job[1]).exists()]
+    show = show_progress()
+    with ProcessPoolExecutor(max_workers=2) as pool:
+        for done, _ in enumerate(pool.map(write_view, jobs, chunksize=32)):
+            if done % 256 == 0:
+                show("views", done, len(jobs))
+    table = pd.concat(tables)
+    # rows of a clip share their text and speaker; only the originals and the dev conditions select
+    return table.assign(id=[f"{Path(audio).stem}-{view}" for audio, view in zip(table.audio, table["view"], strict=True)])
+
+
+def write_view(job: tuple[str, str, str, dict[str, Any], int]) -> None:
+    """Write one augmented copy of a clip, which depends on its name, the view and the seed alone."""
+    source, path, view, augment, seed = job
+    torch.set_num_threads(1)
+    generator = row_generator(seed, epoch=0, row_id=f"{view}/{Path(source).stem}")
+    samples = Augmentations(augment)(torch.from_numpy(Audio()(source)), generator=generator).numpy()
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples / max(1.0, np.abs(samples).max()), 16_000, format="FLAC")
+    write_file(Path(path), buffer.getvalue())
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
@@ -310,3 +356,85 @@ def pairs(run: Run) -> pd.DataFrame:
             tables.append(table.assign(id=[f"{split}-{kind}-{number}" for number in range(len(table))]))
     columns = ["id", "audio", "text", "label", "language", "kind", "split", "voice_label", "text_label"]
     return pd.concat(tables).reindex(columns=columns)
+
+
+# ---------------------------------------------------------------------- packing
+
+
+def packing(run: Run) -> None:
+    """Calibrate, fit the detectors of outliers, and store the model in 8 bits."""
+    folder = run.out / "base"
+    if folder.exists():
+        return
+    work = run.out / "packing"
+    shutil.rmtree(work, ignore_errors=True)
+    shutil.copytree(run.out / "fusion" / "model", work)
+    calibrate_checkpoint(work, Rows(run.out / "pairs.csv"))
+    model, processor = MmsrForSentimentReasoning.from_pretrained(work), MmsrProcessor.from_pretrained(work)
+    with atomic_write(folder) as half:
+        save_int8(model, half)
+        processor.save_pretrained(half)
+
+
+# ---------------------------------------------------------------------- all
+
+STAGES: dict[str, Callable[[Run], None]] = {
+    "corpus": corpus,
+    "voice": voice,
+    "words_labelled": words_labelled,
+    "words": words,
+    "fusion": fusion,
+    "packing": packing,
+}
+
+
+def finished(run: Run, stage: str) -> bool:
+    """Whether a stage left its folder, as `seconds.json` in --out says."""
+    return stage in seconds_of(run)
+
+
+def seconds_of(run: Run) -> dict[str, float]:
+    """Seconds of each finished stage."""
+    path = run.out / "seconds.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def main() -> None:
+    """Run the stages that are not finished."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, default=HERE / "base.yaml")
+    parser.add_argument("--out", type=Path, default=Path("runs/base"))
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    parser.add_argument("--share", type=float, default=1.0, help="Share of the rows, for a trial.")
+    parser.add_argument("--until", choices=STAGES, default="packing", help="The last stage to run.")
+    args = parser.parse_args()
+    if not 0 < args.share <= 1:
+        parser.error(f"--share is {args.share:g}; accepted: above 0, to 1")
+    settings = yaml.safe_load(args.config.read_text(encoding="utf-8"))
+    run = Run(settings, args.out, args.data, args.share)
+    check_same(run)
+    for stage, function in STAGES.items():
+        if not finished(run, stage):
+            begun = time.monotonic()
+            function(run)
+            seconds = {**seconds_of(run), stage: round(time.monotonic() - begun, 1)}
+            write_file(run.out / "seconds.json", json.dumps(seconds, indent=1).encode())
+        print(f"{stage}: {seconds_of(run)[stage]:.0f} s", flush=True)
+        if stage == args.until:
+            break
+
+
+def check_same(run: Run) -> None:
+    """Refuse a folder of other settings.
+
+    Raises:
+        SystemExit: It was begun with other settings or another share.
+    """
+    path, content = run.out / "base.yaml", yaml.safe_dump({"share": run.share, **run.settings})
+    if path.exists() and path.read_text(encoding="utf-8") != content:
+        raise SystemExit(f"{run.out} was begun with other settings; accepted: another --out, or delete it")
+    write_file(path, content.encode())
+
+
+if __name__ == "__main__":
+    main()
