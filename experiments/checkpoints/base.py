@@ -14,6 +14,7 @@ reads a test row.
 from __future__ import annotations
 
 import argparse
+import functools
 import io
 import json
 import shutil
@@ -29,6 +30,7 @@ import soundfile
 import torch
 import yaml
 from corpus import LABELS, PAIR_KINDS, pair, read_clips, read_texts, sample_balanced, vary_names
+from held_out import text_key
 from torch import nn
 
 from mmsr.data.audio.augmentation import Augmentations, row_generator
@@ -119,7 +121,7 @@ def with_views(clips: pd.DataFrame, run: Run) -> pd.DataFrame:
     for split, views in kinds.items():
         for view, augment in views.items():
             part = clips[clips.split == split]
-            folder = run.out / "corpus" / "views" / view
+            folder = (run.out / "corpus" / "views" / view).resolve()
             paths = [str(folder / f"{Path(audio).stem}.flac") for audio in part.audio]
             jobs += [(source, path, view, augment, run.seed) for source, path in zip(part.audio, paths, strict=True)]
             tables.append(part.assign(view=view, audio=paths))
@@ -134,12 +136,19 @@ def with_views(clips: pd.DataFrame, run: Run) -> pd.DataFrame:
     return table.assign(id=[f"{Path(audio).stem}-{view}" for audio, view in zip(table.audio, table["view"], strict=True)])
 
 
+@functools.cache
+def augmentations(config: str) -> Augmentations:
+    """Augmentations of a config in JSON, made once: to check their options takes a second."""
+    return Augmentations(json.loads(config))
+
+
 def write_view(job: tuple[str, str, str, dict[str, Any], int]) -> None:
     """Write one augmented copy of a clip, which depends on its name, the view and the seed alone."""
     source, path, view, augment, seed = job
     torch.set_num_threads(1)
     generator = row_generator(seed, epoch=0, row_id=f"{view}/{Path(source).stem}")
-    samples = Augmentations(augment)(torch.from_numpy(Audio()(source)), generator=generator).numpy()
+    change = augmentations(json.dumps(augment))
+    samples = change(torch.from_numpy(Audio()(source)), generator=generator).numpy()
     buffer = io.BytesIO()
     soundfile.write(buffer, samples / max(1.0, np.abs(samples).max()), 16_000, format="FLAC")
     write_file(Path(path), buffer.getvalue())
@@ -266,9 +275,9 @@ def distilled(run: Run) -> pd.DataFrame:
     )
     sure = parallel[scores.max(1) >= settings["confidence"]]
     texts = read_texts(run.data / "sentiment-text")
-    unseen = set(texts.text[texts.split != "train"])
+    unseen = set(map(text_key, texts.text[texts.split != "train"]))
     translated = sample_balanced(
-        sure[~sure.text.isin(unseen)],
+        sure[~sure.text.map(text_key).isin(unseen)],
         run.scaled(settings["distilled"]),
         languages=settings["distilled_languages"],
         generator=generator,

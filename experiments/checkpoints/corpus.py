@@ -4,26 +4,20 @@
     sentiment-text/*.csv      ─► texts.csv   text, label, language, source, split
     both                      ─► pairs.csv   audio, text, label, kind, language, split
 
-`split` is `train`, `dev` (on which models are selected) or `test` (which only `score.py` reads). Voices are
-split by speaker and texts by the hash of the text, so that a text has one split in all of its corpora.
+`split` is `train` or `dev`, on which models are selected. `held_out` decides which row is what; the rows that
+test are left out here.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from held_out import TEXT_FILES, speaker_part, text_key, text_part
 
 LABELS = ("negative", "neutral", "positive")
-TEXT_CORPORA = ("xed", "brighter", "goemotions", "topical_chat", "kajava_subtitles", "tatoeba_projected")
-TEST_SOURCES = ("GoEmotions-dev", "BRIGHTER-dev")
-"""Sources whose rows are all test rows."""
-TEST_TENTH = ("XED", "Kajava")
-"""Beginnings of sources of which a tenth of the texts are test rows."""
-
 _NAMES = (
     "Sam Lena Minh Paul Marie Wei Anna Tom Julia Linh David Emma Hans Claire Lan John Sara Nam Lukas Sophie Hoa "
     "Peter Clara Yan Jean Mai Felix Louise Jun Karim"
@@ -32,33 +26,25 @@ _PLACEHOLDERS = re.compile(r"\bAlex\b|\[PERSON\]|\[NAME\]")
 _GROUP_POWER = 0.6  # of a group's size, as its share among the groups of one language and label
 
 
-def fold_of(speaker: str) -> int:
-    """A CREMA-D speaker's fold, the id modulo 5: 0 is tested, 1 selects, the others train."""
-    return int(re.sub(r"\D", "", speaker)) % 5
-
-
-def tenth_of(text: str) -> int:
-    """A text's tenth, by its hash: 0 is tested, 1 selects."""
-    return int(hashlib.sha256(text.encode()).hexdigest(), 16) % 10
+_SPLITS = {"train": "train", "selection": "dev", "test": "test"}
 
 
 def read_clips(folder: Path) -> pd.DataFrame:
     """The clips of CREMA-D with their split; `audio` is absolute."""
     clips = pd.read_csv(folder / "manifest.csv", keep_default_na=False)
-    clips["split"] = clips.speaker.map(lambda speaker: {0: "test", 1: "dev"}.get(fold_of(speaker), "train"))
+    clips["split"] = clips.speaker.map(lambda speaker: _SPLITS[speaker_part(speaker)])
     clips["audio"] = [str((folder / audio).resolve()) for audio in clips.audio]
     return clips
 
 
 def read_texts(folder: Path) -> pd.DataFrame:
-    """The labelled texts with their split."""
-    texts = pd.concat([pd.read_csv(folder / f"{name}.csv", keep_default_na=False) for name in TEXT_CORPORA])
-    tenth = texts.text.map(tenth_of)
-    tested = texts.source.isin(TEST_SOURCES) | (texts.source.str.startswith(TEST_TENTH) & (tenth == 0))
-    split = np.where(tested, "test", np.where(tenth == 1, "dev", "train"))
+    """The labelled texts with their split; a text that selects or is tested trains in no corpus."""
+    texts = pd.concat([pd.read_csv(folder / f"{name}.csv", keep_default_na=False) for name in TEXT_FILES])
+    split = [_SPLITS[text_part(*row)] for row in zip(texts.source, texts.text, strict=True)]
     texts = texts.assign(split=split).drop_duplicates(["text", "label", "language", "split"])
-    unseen = set(texts.text[texts.split != "train"])
-    return texts[(texts.split != "train") | ~texts.text.isin(unseen)].reset_index(drop=True)
+    unseen = set(map(text_key, texts.text[texts.split != "train"]))
+    trains = (texts.split == "train") & ~texts.text.map(text_key).isin(unseen)
+    return texts[(texts.split != "train") | trains].reset_index(drop=True)
 
 
 def sample_balanced(
