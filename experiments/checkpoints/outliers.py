@@ -7,6 +7,7 @@
     known_texts(number, seed=0)               texts of the same kind in the languages that the model knows
     nonsense(texts, number, seed=0)           strings that are no language; `test=True` for other recipes
     test_texts()                              sentences that were written for the test, in other languages
+    outlier_rows(texts)                       all of these as rows for `mmsr.training.outliers`, or for a test
 
 Waveforms are float32 at 16 kHz, 1 to 6 s. All of it depends on the seed alone. `texts` and `known_texts` need
 `pip install Django Faker` (BSD-3-Clause and MIT), which nothing else of mmsr does.
@@ -27,6 +28,8 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.signal import butter, fftconvolve, lfilter, sosfilt
+
+from mmsr.records import Utterance
 
 RATE = 16_000  # Hz
 KNOWN = {
@@ -762,3 +765,38 @@ def test_texts() -> list[Text]:
     """Sentences of every day and of the clinic that were written for this test, in other languages."""
     with _SENTENCES.open(encoding="utf-8", newline="") as file:
         return [Text(row["text"], row["language"]) for row in csv.DictReader(file)]
+
+
+# ------------------------------------------------------------------ rows
+
+
+def outlier_rows(
+    known: Sequence[str],
+    *,
+    seed: int = 0,
+    test: bool = False,
+    sounds_of_each: int = 150,
+    foreign: int = 2400,
+    strings: int = 400,
+    languages: Sequence[str] | None = None,
+) -> list[Utterance]:
+    """Outliers as rows, each with audio or a text; `kind` is the sound's kind and recipe, or the text's kind.
+
+    Args:
+        known: Texts of the languages that the model knows, of which some strings are made.
+        seed: Of all that is random.
+        test: The test's recipes and sentences; `foreign` and `languages` then have no effect.
+        sounds_of_each: Sounds of each kind.
+        foreign: Texts in other languages.
+        strings: Strings that are no language.
+        languages: See `texts`. `other_languages(test=True)` adds other texts in the languages of the test, as
+            is right for a checkpoint that is published; the default tells how it takes unknown languages.
+    """
+    rows = [
+        Utterance(audio=sound.waveform, kind=f"{sound.kind}/{sound.recipe}")
+        for sound in sounds(sounds_of_each, seed=seed, test=test)
+    ]
+    others = test_texts() if test else texts(foreign, seed=seed, languages=languages)
+    made = nonsense(known, strings, seed=seed, test=test)
+    rows += [Utterance(text=text.text, language=text.kind, kind="language") for text in others]
+    return rows + [Utterance(text=text.text, kind=f"nonsense/{text.kind}") for text in made]

@@ -1,4 +1,4 @@
-"""The made outliers: deterministic, finite, each recipe another, and no language of the test among the others."""
+"""The made outliers: deterministic, finite, each recipe another; the languages of the test stand apart."""
 
 import importlib.util
 import sys
@@ -59,6 +59,13 @@ def test_each_test_language_has_twelve_sentences(made: ModuleType) -> None:
         made.TEST_LANGUAGES, 12
     )
     assert len({sentence.text for sentence in sentences}) == len(sentences)
+
+
+def test_rows_have_one_modality_and_a_kind(made: ModuleType) -> None:
+    rows = made.outlier_rows(["the nurse was kind"], test=True, sounds_of_each=1, strings=5)
+    kinds = {str(row.kind).split("/")[0] for row in rows}
+    assert kinds == {"silence", "noise", "music", "tones", "language", "nonsense"}
+    assert all(row.has("audio") != row.has("text") for row in rows)
 
 
 def test_languages_of_the_test_are_not_among_the_others(made: ModuleType) -> None:
