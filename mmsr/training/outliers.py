@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from mmsr.model.modeling import MmsrForSentimentReasoning
     from mmsr.model.processing import MmsrProcessor
 
+LEAST_THRESHOLDS = {"audio": 0.5, "text": 0.1}
+"""Made sounds are far from all speech, so that speech of another microphone, which is nearer to them, keeps a
+margin. A language related to a known one is near to it, so that a margin there would let it pass."""
 _LEAST = 1e-3  # deviation of a statistic, below which it is no evidence
 
 
@@ -52,8 +55,8 @@ def fit_outlier_detectors(
     outliers: Sequence[Utterance],
     layers: Mapping[str, int],
     refused: float = 0.04,
-    least_threshold: float = 0.1,
-    regularization: float = 10.0,
+    least_thresholds: Mapping[str, float] = LEAST_THRESHOLDS,
+    regularization: float = 30.0,
     batch_size: int = 16,
 ) -> dict[str, OutlierFit]:
     """Add detectors to a model, and set their weights and thresholds.
@@ -70,7 +73,7 @@ def fit_outlier_detectors(
         layers: Layer of each modality that gets a detector, such as `{"audio": 2, "text": 2}`; see
             `MmsrConfig.audio_layers` for their numbers.
         refused: Largest share of the held-out rows to refuse.
-        least_threshold: Smallest probability that is refused, however well the classes are told apart.
+        least_thresholds: Smallest threshold of each modality, however few held-out rows are above it.
         regularization: Weight of the squared norm against the loss's sum.
         batch_size: Rows that are encoded at a time.
 
@@ -81,7 +84,11 @@ def fit_outlier_detectors(
         ValueError: A modality or layer does not exist, rows of a kind are missing, or a share or probability
             is not between 0 and 1.
     """
-    for name, value in (("refused", refused), ("least_threshold", least_threshold)):
+    least = {modality: least_thresholds.get(modality, 0.0) for modality in layers}
+    for name, value in (
+        ("refused", refused),
+        *((f"least_thresholds[{name!r}]", least[name]) for name in least),
+    ):
         if not 0 <= value < 1:
             raise ValueError(f"{name}={value:g}; accepted: 0 to below 1")
     if regularization <= 0:
@@ -105,7 +112,7 @@ def fit_outlier_detectors(
         detector.bias.fill_(bias)
         logits = statistics["held_out"] @ weight + bias
         probabilities = torch.from_numpy(logits).sigmoid().numpy()
-        threshold = max(_threshold(probabilities, refused), least_threshold)
+        threshold = max(_threshold(probabilities, refused), least[modality])
         setattr(model.config, f"{modality}_outlier_threshold", threshold)
         languages = [row.language or "unknown" for row in held_out if row.has(modality)]
         shares = {"all": probabilities > threshold}
