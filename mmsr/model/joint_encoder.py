@@ -420,13 +420,11 @@ class MmsrEncoder(MmsrPreTrainedModel):
         if self.config.detects_outliers:
             encoded = {"audio": audio_encoded, "text": text_encoded}
             outlier_logits = self._outlier_logits(encoded, batch)
-            if not self.training and audio_encoded is not None and text_encoded is not None:
-                refused = outliers(outlier_logits, self.config.outlier_thresholds)
-                given = torch.stack([audio_encoded.mask.any(-1), text_encoded.mask.any(-1)], dim=-1)
-                # the other modality answers alone; where that is an outlier too, both stay
-                used = given & ~(refused & (given & ~refused).flip(-1))
-                audio = self.audio_stream.with_absent(*audio, used[:, 0])
-                text = self.text_stream.with_absent(*text, used[:, 1])
+            masks = [None if found is None else found.mask for found in encoded.values()]
+            if not self.training and masks[0] is not None and masks[1] is not None:
+                present = self._used(outlier_logits, masks[0], masks[1])
+                audio = self.audio_stream.with_absent(*audio, present[:, 0])  # type: ignore[arg-type]
+                text = self.text_stream.with_absent(*text, present[:, 1])  # type: ignore[arg-type]
         memory, memory_mask, attentions = self.fusion(*audio, *text)
         main = text_encoded if self.config.uses_text else audio_encoded
         return MmsrEncoderOutput(
@@ -440,6 +438,12 @@ class MmsrEncoder(MmsrPreTrainedModel):
             **self._prompt(input_ids, attention_mask),
             outlier_logits=outlier_logits,
         )
+
+    def _used(self, outlier_logits: Tensor, audio_mask: Tensor, text_mask: Tensor) -> Tensor:
+        """Which of audio and text are used, bool `[b, 2]`: not an outlier beside a modality that is none."""
+        given = torch.stack([audio_mask.any(-1), text_mask.any(-1)], dim=-1)
+        refused = outliers(outlier_logits, self.config.outlier_thresholds)
+        return given & ~(refused & (given & ~refused).flip(-1))
 
     def _prompt(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> dict[str, Tensor]:
         """The transcript for a decoder that reads it, with padding at the right."""

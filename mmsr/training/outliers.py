@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mmsr.model.modeling import MmsrForSentimentReasoning
     from mmsr.model.processing import MmsrProcessor
 
-LEAST_THRESHOLDS = {"audio": 0.5, "text": 0.1}
+LEAST_THRESHOLDS = {"audio": 0.5, "text": 0.05}
 """Made sounds are far from all speech, so that speech of another microphone, which is nearer to them, keeps a
 margin. A language related to a known one is near to it, so that a margin there would let it pass."""
 _LEAST = 1e-3  # deviation of a statistic, below which it is no evidence
@@ -161,7 +161,8 @@ def _statistics(
     order = sorted(range(len(inputs)), key=lambda place: len(inputs[place])) if modality == "text" else None
     order = list(range(len(inputs))) if order is None else order
     part = getattr(encoder, f"{modality}_encoder")
-    was_training, found = part.training, {}
+    was_training = part.training
+    found: dict[int, np.ndarray] = {}
     part.eval()
     for start in range(0, len(order), batch_size):
         places = order[start : start + batch_size]
