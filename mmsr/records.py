@@ -76,6 +76,9 @@ class Answer:
         rationale: None if the model writes none.
         head_label: The classification head's label, if the decoder gives `label`.
         head_scores: The head's probabilities, if the decoder gives `scores`.
+        abstained: Whether the model abstains; None if that was not asked and it detects no outliers.
+        abstained_because: Why, where all of the input is an outlier.
+        outliers: Which of audio and text are outliers; None of a model that detects none.
     """
 
     label: str
@@ -84,6 +87,9 @@ class Answer:
     rationale: str | None = None
     head_label: str | None = None
     head_scores: Mapping[str, float] | None = None
+    abstained: bool | None = None
+    abstained_because: str | None = None
+    outliers: Sequence[str] | None = None
 
     @classmethod
     def from_dict(cls, answer: Mapping[str, Any]) -> Self:
@@ -100,7 +106,7 @@ class Prediction:
     Attributes:
         predicted_label: None only of a baseline that predicts none.
         condition: The model's inputs, of `evaluation.run.CONDITIONS`.
-        abstained: Whether the label's probability is too low, on request.
+        abstained: Whether the label's probability is too low, on request, or all of the input is an outlier.
         more: Further columns of the file.
     """
 
@@ -116,6 +122,8 @@ class Prediction:
     condition: str | None = None
     head_label: str | None = None
     abstained: bool | None = None
+    abstained_because: str | None = None
+    outliers: Sequence[str] | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -139,6 +147,9 @@ class Prediction:
             predicted_rationale=answer.rationale,
             condition=condition,
             head_label=answer.head_label,
+            abstained=answer.abstained,
+            abstained_because=answer.abstained_because,
+            outliers=answer.outliers,
         )
 
     @classmethod
@@ -149,9 +160,9 @@ class Prediction:
         return cls(**known, more={name: value for name, value in row.items() if name not in names})
 
     def to_row(self) -> dict[str, Any]:
-        """The line of predictions.jsonl; `head_label` and `abstained` are left out if None."""
+        """The line of predictions.jsonl; what a model need not give is left out if None."""
         row = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "more"}
-        for name in ("head_label", "abstained"):
+        for name in ("head_label", "abstained", "abstained_because", "outliers"):
             if row[name] is None:
                 del row[name]
         return {**row, **self.more}

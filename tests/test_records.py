@@ -36,7 +36,14 @@ def test_an_answer_of_the_pipeline_keeps_what_evaluation_reads():
 
 
 @pytest.mark.parametrize(
-    "optional", [{}, {"head_label": "y"}, {"abstained": False}, {"abstained": True, "recording": "7"}]
+    "optional",
+    [
+        {},
+        {"head_label": "y"},
+        {"abstained": False},
+        {"abstained": True, "recording": "7"},
+        {"abstained": True, "abstained_because": "no speech was heard", "outliers": ["audio"]},
+    ],
 )
 def test_a_line_of_predictions_comes_back_as_it_was(optional):
     line = {
@@ -55,9 +62,9 @@ def test_a_line_of_predictions_comes_back_as_it_was(optional):
     prediction = Prediction.from_row(line)
     assert json.dumps(prediction.to_row()) == json.dumps(line), "with its keys in their order"
     assert prediction.confidence == 0.75
-    answer = Answer(
-        label="y", score=0.75, scores=line["scores"], rationale="r", head_label=line.get("head_label")
+    answer = Answer.from_dict(
+        {"label": "y", "score": 0.75, "scores": line["scores"], "rationale": "r", **optional}
     )
     utterance = Utterance(id="u", text="t", label="x", language="vi", kind="voice")
-    if set(optional) <= {"head_label"}:
+    if "recording" not in optional:
         assert Prediction.from_answer(utterance, answer, condition="text") == prediction

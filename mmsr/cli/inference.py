@@ -419,12 +419,18 @@ def _print_answer(answer: dict[str, Any], audio: str | None, *, named: bool, jso
 
 def format_answer(answer: Mapping[str, Any]) -> str:
     """An answer as lines for a person."""
+    from mmsr.model.outliers import OUTLIER_REASONS
+
     scores = "  ".join(f"{label} {score:.2f}" for label, score in answer["scores"].items())
-    abstained = ", abstained" if answer.get("abstained") else ""
+    because = f": {answer['abstained_because']}" if answer.get("abstained_because") else ""
+    abstained = f", abstained{because}" if answer.get("abstained") else ""
     lines = [f"  label: {answer['label']} ({answer['score']:.2f}){abstained}", f"  scores: {scores}"]
     if answer["rationale"] is not None:
         forced = f" (if it were {answer['forced_label']})" if "forced_label" in answer else ""
         lines.append(f"  rationale{forced}: {answer['rationale']}")
+    if not because:
+        left_out = [OUTLIER_REASONS[name] for name in answer.get("outliers", ())]
+        lines += [f"  answered from the rest alone: {reason}" for reason in left_out]
     if "transcript" in answer:
         lines.insert(0, f"  heard: {answer['transcript'] or 'no words'}")
     for label, rationale in answer.get("alternatives", {}).items():

@@ -93,6 +93,8 @@ def evaluate(
             known = [row for row in answered if row.label is not None]
             heads = [replace(row, predicted_label=row.head_label) for row in known]
             entry["head"] = sentiment_metrics(*label_pairs(heads), labels)
+        if any(row.abstained for row in answered):
+            entry["abstained"] = sum(map(bool, (row.abstained for row in answered))) / len(answered)
         if attributes is not None:
             entry |= slice_metrics(answered, labels, attributes=attributes, least=slice_rows, seed=seed)
         predictions += answered

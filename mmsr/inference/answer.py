@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from mmsr.data.audio.decoding import Audio, AudioError
+from mmsr.model.outliers import OUTLIER_REASONS
 
 _RATE = 16_000  # Hz
 _LONGEST = 60.0  # seconds of sound in a page
@@ -46,7 +47,16 @@ class Answer(dict[str, Any]):
         attention = self.get("attention") or {}
         text = self.utterance.get("text")
         return template.render(
-            answer={"rationale": None, "forced_label": None, "abstained": False, **self},
+            answer={
+                "rationale": None,
+                "forced_label": None,
+                "abstained": False,
+                "abstained_because": None,
+                **self,
+            },
+            left_out=[]
+            if self.get("abstained_because")
+            else [OUTLIER_REASONS[name] for name in self.get("outliers") or ()],
             transcribed="transcript" in self,
             language=self.utterance.get("language"),
             words=None if text is None else _words(text, attention.get("words")),

@@ -24,6 +24,7 @@ from mmsr.inference.answer import Answer
 from mmsr.inference.packaged import DEFAULT, FOLDER
 from mmsr.model.fusion import FUSION_CLASSES, attention_map
 from mmsr.model.modeling import MmsrForSentimentReasoning
+from mmsr.model.outliers import MODALITIES, OUTLIER_REASONS, outliers
 from mmsr.model.processing import MmsrProcessor, given_columns
 from mmsr.records import Attribution
 
@@ -72,6 +73,10 @@ class SentimentReasoningPipeline(Pipeline):
         and `attention` (see `mmsr.evaluation.explain.attribution`): `words`, a list of `{"word", "weight"}`,
         and `audio`, a list of `{"start", "end", "weight"}` (seconds). The weights of a list sum to 1; it is
         None if the modality is absent or the fusion does not attend to it.
+
+        A model that detects outliers (see `mmsr.model.outliers`) adds `outliers`, a list of "audio" and
+        "text", and `abstained`, true where all that was given is an outlier; `abstained_because` then says
+        why. Where one of audio and text is an outlier, the answer is from the other alone.
     """
 
     # Any: the base class declares them as None
@@ -215,14 +220,19 @@ class SentimentReasoningPipeline(Pipeline):
             ],
             "transcribed": asr is not None,
         }
+        if found.outlier_logits is not None:
+            found_outliers = outliers(found.outlier_logits, self.model.config.outlier_thresholds).tolist()
+            answers["outliers"] = [
+                [name for name, is_one in zip(MODALITIES, row, strict=True) if is_one]
+                for row in found_outliers
+            ]
+            answers["given"] = [self._given(row) for row in rows]
         if found.decoder_labels is not None:
             answers |= {"decoder_logits": found.decoder_logits, "decoder_labels": found.decoder_labels}
         if attention:
             answers["attention"] = [
-                _shares(
-                    attend(self.model, self.processor, audio=row["audio"], text=row["text"], queries="words")
-                )
-                for row in rows
+                _shares(attend(self.model, self.processor, audio=audio, text=text, queries="words"))
+                for audio, text in self._used(rows, answers)
             ]
         if layout is None or rationale is False:
             return answers
@@ -250,6 +260,25 @@ class SentimentReasoningPipeline(Pipeline):
                 (other, generate(other)) for other in torch.tensor(others, device=self.device).T
             ]
         return answers
+
+    def _used(
+        self, rows: Sequence[dict[str, Any]], answers: dict[str, Any]
+    ) -> Iterator[tuple[np.ndarray | None, str | None]]:
+        """Audio and text of each row, without the one that is an outlier beside one that is none."""
+        for place, row in enumerate(rows):
+            used = {"audio": row["audio"], "text": row["text"]}
+            if "outliers" in answers and set(answers["outliers"][place]) != answers["given"][place]:
+                used |= dict.fromkeys(answers["outliers"][place])
+            yield used["audio"], used["text"]
+
+    def _given(self, row: dict[str, Any]) -> set[str]:
+        """The modalities of a row that the model uses."""
+        config, given = self.model.config, set()
+        if config.uses_audio and (row["audio"] is not None or row["audio_features"] is not None):
+            given.add("audio")
+        if config.uses_text and row["text"] is not None:
+            given.add("text")
+        return given
 
     def _check_asked(
         self, forced_label: str | None, alternatives: bool, attention: bool, rationale: bool | None
@@ -304,7 +333,21 @@ class SentimentReasoningPipeline(Pipeline):
         if abstain_below is not None:
             for answer in answers:
                 answer["abstained"] = answer["score"] < abstain_below
+        self._add_outliers(answers, model_outputs)
         return [Answer(*pair) for pair in zip(answers, model_outputs["utterances"], strict=True)]
+
+    def _add_outliers(self, answers: list[dict[str, Any]], model_outputs: dict[str, Any]) -> None:
+        """Add the modalities that are outliers, and abstain where no other was given."""
+        if "outliers" not in model_outputs:
+            return
+        for answer, found, given in zip(
+            answers, model_outputs["outliers"], model_outputs["given"], strict=True
+        ):
+            answer["outliers"] = found
+            refused = bool(found) and set(found) == given
+            answer["abstained"] = refused or answer.get("abstained", False)
+            if refused:
+                answer["abstained_because"] = "; ".join(OUTLIER_REASONS[name] for name in found)
 
     def _add_extras(self, answers: list[dict[str, Any]], model_outputs: dict[str, Any]) -> None:
         """Add transcript, alternatives and attention, where present, to the answers."""

@@ -152,7 +152,8 @@ def predict_manifest(
     if abstain_below is None:
         return predictions
     return [
-        replace(prediction, abstained=prediction.confidence < abstain_below) for prediction in predictions
+        replace(prediction, abstained=bool(prediction.abstained) or prediction.confidence < abstain_below)
+        for prediction in predictions
     ]
 
 

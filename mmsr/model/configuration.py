@@ -158,6 +158,12 @@ class MmsrConfig(PreTrainedConfig):
         audio_dynamic_range: Decades of power below a window's loudest mel value that a Whisper encoder's
             log-mel keeps; all below is lifted to that floor. None for Whisper's own 8 (80 dB). Fewer, such
             as 4, hide the noise of rooms and microphones, and quiet sounds with it.
+        audio_outlier_layer: Layer of the audio encoder whose states tell what is no speech (silence, noise,
+            music), counted as in `audio_layers`; None for no such detector. See `mmsr.training.outliers`.
+        text_outlier_layer: Layer of the text encoder whose states tell what is in no known language.
+        audio_outlier_threshold: Probability above which audio is an outlier: it is left out where the row has
+            a transcript that is none, and else marked. `mmsr.training.outliers` chooses it.
+        text_outlier_threshold: The same of a transcript.
         decoder_type: How the decoder reads the memory: through `cross_attention`, as a soft `prefix`, or
             `none` for a label only.
         prompt_transcript: The decoder reads the transcript's tokens after the soft prefix, which is of the
@@ -212,6 +218,8 @@ class MmsrConfig(PreTrainedConfig):
     audio_stride: int = 1
     audio_window_seconds: float | None = None
     audio_dynamic_range: float | None = None
+    audio_outlier_layer: int | None = None
+    text_outlier_layer: int | None = None
     decoder_type: str = "cross_attention"
     prompt_transcript: bool = False
     rationale_format: str = "multitask"
@@ -231,6 +239,8 @@ class MmsrConfig(PreTrainedConfig):
     # inference
     temperature: float = 1.0
     decoder_temperature: float = 1.0
+    audio_outlier_threshold: float = 0.5
+    text_outlier_threshold: float = 0.5
     sampling_rate: int = 16_000
     is_encoder_decoder: bool = True
     format_version: int = FORMAT_VERSION
@@ -328,6 +338,7 @@ class MmsrConfig(PreTrainedConfig):
                 raise ValueError(
                     f"tie_word_embeddings: word embeddings of {shapes[0]} and {shapes[1]} cannot be one table"
                 )
+        self.check_outlier_layers()
         if (self.decoder_type == "none") != (self.rationale_format == "none"):
             raise ValueError(
                 f"decoder_type={self.decoder_type!r} contradicts rationale_format={self.rationale_format!r}: "
@@ -365,7 +376,7 @@ class MmsrConfig(PreTrainedConfig):
         for field, least in _LEAST.items():
             if getattr(self, field) < least:
                 raise ValueError(f"{field}={getattr(self, field)}; accepted: {least} or more")
-        for field in ("dropout", "label_smoothing"):
+        for field in ("dropout", "label_smoothing", "audio_outlier_threshold", "text_outlier_threshold"):
             if not 0 <= getattr(self, field) <= 1:
                 raise ValueError(f"{field}={getattr(self, field)}; accepted: 0 to 1")
         for field in ("temperature", "decoder_temperature"):
@@ -399,14 +410,42 @@ class MmsrConfig(PreTrainedConfig):
     def _check_audio_layers(self, layers: list[int]) -> None:
         if not self.audio_layer_mix:
             raise ValueError(f"audio_layers={layers} needs audio_layer_mix=True")
-        part = self.part("audio_encoder")
-        # Moonshine's `num_hidden_layers` are its decoder's
-        last = getattr(part, "encoder_num_hidden_layers", getattr(part, "num_hidden_layers", None))
+        last = self._last_layer("audio_encoder")
         ascending = bool(layers) and sorted(set(layers)) == layers and layers[0] >= 0
         # a timm model's config has no number: its stages are known once it is built
         if not ascending or (last is not None and layers[-1] > last):
             most = "the last" if last is None else last
             raise ValueError(f"audio_layers={layers}; accepted: some of 0 to {most}, ascending, each once")
+
+    def _last_layer(self, name: str) -> int | None:
+        """Number of a part's layers; None of a timm model, whose stages are known once it is built."""
+        part = self.part(name)
+        # Moonshine's `num_hidden_layers` are its decoder's
+        return getattr(part, "encoder_num_hidden_layers", getattr(part, "num_hidden_layers", None))
+
+    def check_outlier_layers(self) -> None:
+        """Raise `ValueError` where a detector's layer is none of its encoder's."""
+        for modality in fusion_modalities(self.fusion):
+            layer = getattr(self, f"{modality}_outlier_layer")
+            if layer is None:
+                continue
+            last = self._last_layer(f"{modality}_encoder")
+            if layer < 0 or (last is not None and layer > last):
+                most = "the last" if last is None else last
+                raise ValueError(f"{modality}_outlier_layer={layer}; accepted: 0 to {most}, or None")
+
+    @property
+    def detects_outliers(self) -> bool:
+        """Whether a modality that the fusion uses has a detector of outliers."""
+        return any(
+            getattr(self, f"{modality}_outlier_layer") is not None
+            for modality in fusion_modalities(self.fusion)
+        )
+
+    @property
+    def outlier_thresholds(self) -> tuple[float, float]:
+        """The probabilities above which audio and text are outliers."""
+        return self.audio_outlier_threshold, self.text_outlier_threshold
 
     @property
     def format(self) -> RationaleFormat | None:

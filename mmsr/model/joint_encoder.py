@@ -23,12 +23,13 @@ from transformers.modeling_outputs import ModelOutput
 from transformers.utils import can_return_tuple, logging
 
 import mmsr.model.weight_storage  # noqa: F401  what decodes stored weights, registered by this
-from mmsr.model.configuration import FORMAT_VERSION, MmsrConfig
+from mmsr.model.configuration import FORMAT_VERSION, MmsrConfig, check_choice, fusion_modalities
 from mmsr.model.encoders.base import Encoded, LayerMix, to_front
 from mmsr.model.encoders.registry import audio_encoder_class
 from mmsr.model.encoders.text import TextEncoder
 from mmsr.model.fusion import FUSION_CLASSES
 from mmsr.model.layers import ResidualLinear
+from mmsr.model.outliers import MODALITIES, OutlierDetector, outliers
 from mmsr.model.pooling import AttentionPooling
 
 logger: Any = logging.get_logger(__name__)
@@ -67,6 +68,8 @@ class MmsrEncoderOutput(ModelOutput):
         fusion_attentions: Per fusion layer; see the fusion's class.
         prompt_ids: With `prompt_transcript`, the transcript's tokens for the decoder `[b, t]`.
         prompt_mask: Their mask `[b, t]`.
+        outlier_logits: Of audio and text `[b, 2]`, -inf where it is absent or has no detector; None without
+            detectors.
     """
 
     last_hidden_state: Tensor | None = None
@@ -78,6 +81,7 @@ class MmsrEncoderOutput(ModelOutput):
     fusion_attentions: tuple[tuple[Tensor, ...], ...] | None = None
     prompt_ids: Tensor | None = None
     prompt_mask: Tensor | None = None
+    outlier_logits: Tensor | None = None
 
 
 class Stream(nn.Module):
@@ -130,7 +134,10 @@ class Stream(nn.Module):
         if self.stride > 1:
             states, mask = self._stacked(states, mask)
         stream = self.dropout(self.norm(self.projection(states)))
-        present = mask.any(-1)
+        return self.with_absent(stream, mask, mask.any(-1))
+
+    def with_absent(self, stream: Tensor, mask: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        """Put the absent state in place of rows `[b]` that are not present."""
         first = torch.zeros_like(mask).index_fill(1, torch.zeros(1, dtype=torch.long, device=mask.device), 1)
         stream = torch.where(present[:, None, None], stream, self.absent.to(stream.dtype))
         return stream, torch.where(present[:, None], mask, first)
@@ -225,6 +232,9 @@ class MmsrPreTrainedModel(PreTrainedModel):
             if module.standardize:
                 init.zeros_(module.mean)
                 init.ones_(module.deviation)
+        elif isinstance(module, OutlierDetector):
+            init.zeros_(module.weight)
+            init.zeros_(module.bias)
         elif isinstance(module, AttentionPooling):
             init.normal_(module.query, std=self.config.initializer_range)
         elif isinstance(module, LayerMix) and module.weights is not None:
@@ -303,7 +313,49 @@ class MmsrEncoder(MmsrPreTrainedModel):
             self.text_encoder = TextEncoder(config)
             self.text_stream = Stream(self.text_encoder.num_states, text.hidden_size, config)
         self.fusion = FUSION_CLASSES[config.fusion](config)
+        for modality in fusion_modalities(config.fusion):
+            if (layer := getattr(config, f"{modality}_outlier_layer")) is not None:
+                self.add_outlier_detector(modality, layer)
         self.post_init()
+
+    def add_outlier_detector(self, modality: str, layer: int) -> None:
+        """Add a detector of outliers, which refuses nothing until it is fitted (`mmsr.training.outliers`).
+
+        Without a layer mix the encoder then keeps this layer too: `audio_features` and `text_features` have
+        two layers, and the last remains the fusion's.
+
+        Args:
+            modality: "audio" or "text".
+            layer: Layer of that encoder; 0 is the input of the first, k the output of the k-th.
+
+        Raises:
+            ValueError: The model does not use this modality, or there is no such layer.
+        """
+        check_choice("modality", modality, fusion_modalities(self.config.fusion))
+        setattr(self.config, f"{modality}_outlier_layer", layer)
+        self.config.check_outlier_layers()
+        encoder: Any = getattr(self, f"{modality}_encoder")
+        if not encoder.keeps_all_layers:
+            encoder.extra_layer = layer
+            getattr(self, f"{modality}_stream").kept = [1]
+        detector = OutlierDetector(encoder.width).to(self.device)
+        setattr(self, f"{modality}_outlier_detector", detector)
+
+    def outlier_states(self, modality: str, states: Tensor) -> Tensor:
+        """The layer of a detector, of an encoder's states, `[b, n, l, e]` -> `[b, n, e]`."""
+        mixed = getattr(self, f"{modality}_encoder").keeps_all_layers
+        return states[:, :, getattr(self.config, f"{modality}_outlier_layer") if mixed else 0]
+
+    def _outlier_logits(self, encoded: dict[str, Encoded | None], batch: int) -> Tensor:
+        """`[b, 2]`, of the encoders' outputs by modality."""
+        columns = []
+        for modality in MODALITIES:
+            found, detector = encoded[modality], getattr(self, f"{modality}_outlier_detector", None)
+            if found is None or detector is None:
+                columns.append(torch.full((batch,), -torch.inf, device=self.device))
+            else:
+                columns.append(detector(self.outlier_states(modality, found.states), found.mask))
+        return torch.stack(columns, dim=-1)
 
     def get_input_embeddings(self) -> nn.Module:
         """The text encoder's word embeddings."""
@@ -365,6 +417,15 @@ class MmsrEncoder(MmsrPreTrainedModel):
                 text_mask = _ones_unless_given(attention_mask, tokens.shape[:2], self.device)
                 text_encoded = self.text_encoder(input_ids, text_mask, inputs_embeds, **outputs)
             text = self.text_stream.of(text_encoded, batch)
+        outlier_logits = None
+        if self.config.detects_outliers:
+            encoded = {"audio": audio_encoded, "text": text_encoded}
+            outlier_logits = self._outlier_logits(encoded, batch)
+            masks = [None if found is None else found.mask for found in encoded.values()]
+            if not self.training and masks[0] is not None and masks[1] is not None:
+                present = self._used(outlier_logits, masks[0], masks[1])
+                audio = self.audio_stream.with_absent(*audio, present[:, 0])  # type: ignore[arg-type]
+                text = self.text_stream.with_absent(*text, present[:, 1])  # type: ignore[arg-type]
         memory, memory_mask, attentions = self.fusion(*audio, *text)
         main = text_encoded if self.config.uses_text else audio_encoded
         return MmsrEncoderOutput(
@@ -376,7 +437,14 @@ class MmsrEncoder(MmsrPreTrainedModel):
             audio_attentions=None if audio_encoded is None else audio_encoded.attentions,
             fusion_attentions=attentions if outputs["output_attentions"] and attentions else None,
             **self._prompt(input_ids, attention_mask),
+            outlier_logits=outlier_logits,
         )
+
+    def _used(self, outlier_logits: Tensor, audio_mask: Tensor, text_mask: Tensor) -> Tensor:
+        """Which of audio and text are used, bool `[b, 2]`: not an outlier beside a modality that is none."""
+        given = torch.stack([audio_mask.any(-1), text_mask.any(-1)], dim=-1)
+        refused = outliers(outlier_logits, self.config.outlier_thresholds)
+        return given & ~(refused & (given & ~refused).flip(-1))
 
     def _prompt(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> dict[str, Tensor]:
         """The transcript for a decoder that reads it, with padding at the right."""

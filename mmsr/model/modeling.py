@@ -62,6 +62,7 @@ class MmsrOutput(Seq2SeqLMOutput):
         audio_attentions: `[b, h, f, f]` per layer.
         fusion_attentions: Per fusion layer.
         memory_mask: `[b, m]`.
+        outlier_logits: Of audio and text `[b, 2]`, as of `MmsrEncoderOutput`.
     """
 
     sentiment_loss: Tensor | None = None
@@ -72,6 +73,7 @@ class MmsrOutput(Seq2SeqLMOutput):
     audio_attentions: tuple[Tensor, ...] | None = None
     fusion_attentions: tuple[tuple[Tensor, ...], ...] | None = None
     memory_mask: Tensor | None = None
+    outlier_logits: Tensor | None = None
 
 
 class Classification(NamedTuple):
@@ -95,6 +97,11 @@ class Classification(NamedTuple):
     def labels(self) -> Tensor:
         """Ids of the predicted labels `[b]`: the decoder's, or else the head's."""
         return self.head_logits.argmax(-1) if self.decoder_labels is None else self.decoder_labels
+
+    @property
+    def outlier_logits(self) -> Tensor | None:
+        """Of audio and text `[b, 2]`; None without detectors."""
+        return self.memory.outlier_logits
 
 
 class SentimentHead(nn.Module):
@@ -471,6 +478,7 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
             "audio_attentions": memory.audio_attentions,
             "fusion_attentions": memory.fusion_attentions,
             "memory_mask": memory.attention_mask,
+            "outlier_logits": memory.outlier_logits,
             **(decoded or {}),
         }
         if sentiment_labels is not None:

@@ -11,6 +11,7 @@ import openpyxl
 import pytest
 import soundfile
 
+from mmsr.cli.inference import format_answer
 from mmsr.cli.main import main
 
 
@@ -296,3 +297,14 @@ def test_predict_answers_the_others_and_names_what_it_cannot_read(tmp_path, caps
         main(["predict", str(tmp_path / "m.csv"), "--out", str(tmp_path / "p.jsonl")])
     assert stop.value.code == 1 and "m.csv, row 2, column audio: " in capsys.readouterr().err
     assert [json.loads(line)["id"] for line in (tmp_path / "p.jsonl").read_text().splitlines()] == ["y"]
+
+
+def test_an_answer_says_what_the_model_does_not_know():
+    answer = {"label": "x", "score": 0.5, "scores": {"x": 0.5}, "rationale": None}
+    refused = {"outliers": ["audio"], "abstained": True, "abstained_because": "no speech was heard"}
+    assert format_answer(answer | refused).splitlines() == [
+        "  label: x (0.50), abstained: no speech was heard",
+        "  scores: x 0.50",
+    ]
+    left_out = format_answer(answer | {"outliers": ["audio"], "abstained": False}).splitlines()
+    assert left_out[2:] == ["  answered from the rest alone: no speech was heard"]

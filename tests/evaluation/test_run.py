@@ -239,3 +239,16 @@ def test_audio_is_shuffled_within_a_language_however_it_is_written() -> None:
     languages = ["zh", "vi", "Chinese", "vie", "cmn", "Tiếng Việt"]
     for seed in range(20):
         assert {donor % 2 for donor in shuffle(languages, seed=seed)[::2]} == {0}
+
+
+def test_the_share_of_abstained_rows_is_reported(rows) -> None:
+    def refuse(records: Sequence[Utterance]) -> list[Answer]:
+        because, sounds = "no speech was heard", ["audio"]
+        first, *others = predict(records)
+        refused = replace(first, abstained=True, abstained_because=because, outliers=sounds)
+        return [refused, *(replace(answer, abstained=False, outliers=[]) for answer in others)]
+
+    metrics, predictions = evaluate(refuse, rows, labels=LABELS, conditions=["audio"])
+    assert metrics["audio"]["abstained"] == 1 / len(rows)
+    assert predictions[0].abstained_because == "no speech was heard" and predictions[0].outliers == ["audio"]
+    assert "abstained" not in evaluate(predict, rows, labels=LABELS, conditions=["audio"])[0]["audio"]

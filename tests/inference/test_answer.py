@@ -65,6 +65,15 @@ def test_it_is_the_plain_dict(answer):
         assert twin._repr_html_() == shown._repr_html_()
 
 
+def test_it_says_why_there_is_no_answer_and_what_was_left_out(answer, wave):
+    refused = {"outliers": ["audio"], "abstained": True, "abstained_because": "no speech was heard"}
+    page = Page(Answer(answer | refused, {"audio": (wave, RATE)})._repr_html_())
+    assert "abstained: no speech was heard" in page.text and "Answered from" not in page.text
+    left_out = {"outliers": ["audio"], "abstained": False}
+    page = Page(Answer(answer | left_out, {"text": "so kind"})._repr_html_())
+    assert "Answered from the rest alone: no speech was heard" in page.text and "abstained" not in page.text
+
+
 def test_it_shows_all_that_was_answered(answer, wave):
     answer |= {
         "alternatives": {"negative": "sarcasm", "neutral": "politeness"},

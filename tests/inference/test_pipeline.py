@@ -460,6 +460,36 @@ def test_the_unsure_are_marked(pipe: SentimentReasoningPipeline, utterances: lis
     assert all(answer["abstained"] == (answer["score"] < scores[2]) for answer in answers)
 
 
+def test_outliers_are_named_and_what_has_nothing_else_is_abstained_from(
+    pipe: SentimentReasoningPipeline, utterances: list[Answer]
+):
+    plain = pipe(utterances, rationale=False)
+    encoder = pipe.model.encoder
+    for modality in ("audio", "text"):
+        encoder.add_outlier_detector(modality, 1)
+    fine = pipe(utterances, rationale=False)
+    assert fine == [answer | {"outliers": [], "abstained": False} for answer in plain]
+    encoder.audio_outlier_detector.bias.fill_(9.0)
+    answers = pipe(utterances, rationale=False, attention=True)
+    assert [answer["outliers"] for answer in answers] == [["audio"], [], ["audio"], ["audio"], ["audio"]]
+    assert [answer["abstained"] for answer in answers] == [False, False, True, True, False]
+    assert [answer.get("abstained_because") for answer in answers] == [
+        None, None, *["no speech was heard"] * 2, None
+    ]  # fmt: skip
+    alone = pipe({"text": utterances[0]["text"]}, rationale=False)
+    assert answers[0]["scores"] == pytest.approx(alone["scores"], abs=1e-5)
+    assert answers[0]["attention"]["audio"] is None and answers[0]["attention"]["words"]
+    encoder.text_outlier_detector.bias.fill_(9.0)
+    both = pipe(utterances[0], rationale=False, abstain_below=1e-6)
+    assert (both["outliers"], both["abstained"]) == (["audio", "text"], True)
+    assert both["abstained_because"] == (
+        "no speech was heard; the text is in no language that the model knows"
+    )
+    encoder.audio_outlier_detector.bias.fill_(-9.0)
+    unsure = pipe(utterances[0], rationale=False, abstain_below=1)
+    assert unsure["abstained"] and "abstained_because" not in unsure and unsure["outliers"] == ["text"]
+
+
 @pytest.mark.parametrize("fusion", [fusion for fusion in tuple(FUSION_CLASSES) if attention_map(fusion)])
 def test_attention_is_a_share_of_words_and_of_seconds(
     make_model: Callable[..., MmsrForSentimentReasoning],

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from mmsr.data.audio.decoding import Audio
 from mmsr.data.features.store import Dtype, FeatureStore, StoredFeatures, encoder_fingerprint, file_digest
+from mmsr.model.encoders.base import AudioEncoder
+from mmsr.model.encoders.text import TextEncoder
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor
 from mmsr.records import ATTENTION_MASK, INPUT_IDS, INPUT_VALUES, INPUT_VALUES_MASK
@@ -55,7 +57,7 @@ def stored_audio(
         encoder=encoder_fingerprint(encoder.audio_encoder.model),
         processing={
             "config": encoder.audio_encoder.config.to_json_string(use_diff=False),
-            "layers": encoder.audio_encoder.num_states,
+            "layers": _layers(encoder.audio_encoder),
             "window_seconds": model.config.audio_window_seconds,
             "feature_extractor": processor.feature_extractor.to_dict(),
             "bf16": bf16,
@@ -108,9 +110,14 @@ def stored_text(
         encoder=encoder_fingerprint(encoder.text_encoder.model),
         processing={
             "config": encoder.text_encoder.config.to_json_string(use_diff=False),
-            "layers": encoder.text_encoder.num_states,
+            "layers": _layers(encoder.text_encoder),
             "bf16": bf16,
         },
         name=f"text, {encoder.text_encoder.config.model_type}, {encoder.text_encoder.num_states} states",
         batches=batches,
     )
+
+
+def _layers(encoder: AudioEncoder | TextEncoder) -> int | list[int | str]:
+    """Which layers an entry has: their number, or the layer beside the last."""
+    return encoder.num_states if encoder.extra_layer is None else [encoder.extra_layer, "last"]

@@ -24,7 +24,7 @@ from mmsr.inference.timeline.cues import TimelineError
 from mmsr.records import Progress
 
 if TYPE_CHECKING:
-    from mmsr.inference.timeline.make import Timeline
+    from mmsr.inference.timeline.make import AnsweredSegment, Timeline
 
 Player = Literal["auto", "inline", "beside", "link", "none"]
 
@@ -144,6 +144,8 @@ def _table(timeline: Timeline) -> Table:
         given = {scores[label]: score for label, score in row.pop("scores").items()}
         rows.append({name: value for name, value in row.items() if name != "alone"} | given)
     columns = ["start", "end", "speaker", "text", "label", "score", *scores.values(), "rationale"]
+    if any("abstained_because" in row for row in rows):
+        columns.append("abstained_because")
     return Table(columns, rows, [])
 
 
@@ -151,7 +153,7 @@ def _srt(timeline: Timeline) -> Iterator[str]:
     """SubRip has no escapes: a word joiner breaks what players would take for a tag or for times."""
     for number, part in enumerate(timeline.segments, start=1):
         speaker = f"{part.speaker}: " if part.speaker else ""
-        lines = [f"[{part.label} {part.score:.2f}] {speaker}{part.text or ''}", part.rationale or ""]
+        lines = [f"[{_heading(part)}] {speaker}{part.text or ''}", part.rationale or ""]
         shown = [re.sub(r"<|\{|--(?=>)", "\\g<0>\N{WORD JOINER}", " ".join(line.split())) for line in lines]
         times = f"{stamp(part.start, ',')} --> {stamp(part.end, ',')}"
         yield "\n".join([str(number), times, *filter(None, shown)]) + "\n\n"
@@ -165,13 +167,19 @@ def _vtt(timeline: Timeline) -> Iterator[str]:
         place = timeline.labels.index(part.label)
         name, voice, text, rationale = (
             html.escape(" ".join((value or "").split()), quote=False)
-            for value in (part.label, part.speaker, part.text, part.rationale)
+            for value in (_heading(part), part.speaker, part.text, part.rationale)
         )
-        label = f"<c.label-{place}>[{name} {part.score:.2f}]</c>"
+        label = f"<c.label-{place}>[{name}]</c>"
         spoken = f"<v {voice}>{text}</v>" if voice else text
         lines = [f"{label} {spoken}".rstrip(), rationale and f"<i>{rationale}</i>"]
         times = f"{stamp(part.start, '.')} --> {stamp(part.end, '.')}"
         yield "\n".join([f"\n{number}", times, *filter(None, lines)]) + "\n"
+
+
+def _heading(part: AnsweredSegment) -> str:
+    """Label and probability, and why the model abstains."""
+    because = f", abstained: {part.abstained_because}" if part.abstained_because else ""
+    return f"{part.label} {part.score:.2f}{because}"
 
 
 def stamp(seconds: float, mark: str) -> str:

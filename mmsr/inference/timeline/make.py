@@ -55,6 +55,7 @@ class AnsweredSegment:
         scores: Probability of each label.
         rationale: None if the model writes none.
         alone: With smoothing, `label` and `scores` before it, which the rationale explains.
+        abstained_because: Why the model abstains, where it does.
     """
 
     start: float
@@ -66,6 +67,7 @@ class AnsweredSegment:
     scores: Mapping[str, float]
     rationale: str | None
     alone: Mapping[str, Any] | None = None
+    abstained_because: str | None = None
 
     @property
     def seconds(self) -> float:
@@ -73,8 +75,11 @@ class AnsweredSegment:
         return self.end - self.start
 
     def as_row(self) -> dict[str, Any]:
-        """The fields by name; `alone` only after smoothing."""
-        return {name: value for name, value in asdict(self).items() if name != "alone" or value is not None}
+        """The fields by name; `alone` and `abstained_because` only where they are set."""
+        optional = ("alone", "abstained_because")
+        return {
+            name: value for name, value in asdict(self).items() if name not in optional or value is not None
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -392,8 +397,10 @@ def _answer(
         if inputs:
             found = pipe(inputs, batch_size=len(inputs), num_beams=num_beams)
             for row, answer in zip(rows, found, strict=True):
-                fields = {name: answer[name] for name in ("label", "score", "scores", "rationale")}
-                answers[batch[row]] = {"text": texts[row], **fields}
+                names = ("label", "score", "scores", "rationale", "abstained_because")
+                answers[batch[row]] = {"text": texts[row]} | {
+                    name: answer[name] for name in names if name in answer
+                }
         known.answer(answers)
         if progress:
             progress("answering", len(known.answers), len(turns))

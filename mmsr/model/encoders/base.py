@@ -36,9 +36,11 @@ class Encoded:
     attentions: tuple[Tensor, ...] | None = None
 
     @classmethod
-    def of(cls, output: Any, mask: Tensor, *, all_layers: bool) -> Encoded:
-        """The output of a transformers model, with the states of all its layers or of the last."""
+    def of(cls, output: Any, mask: Tensor, *, all_layers: bool, extra_layer: int | None = None) -> Encoded:
+        """A transformers model's output, with the states of all its layers, or of the last and one more."""
         below = output.hidden_states[:-1] if all_layers else ()
+        if extra_layer is not None:
+            below = (output.hidden_states[extra_layer],)
         # some models leave the final layer norm out of `hidden_states`
         states = torch.stack((*below, output.last_hidden_state), dim=2)
         return cls(states, mask, output.hidden_states, output.attentions)
@@ -96,6 +98,9 @@ class AudioEncoder(nn.Module):
     A row without audio gets states too, which the caller replaces.
     """
 
+    extra_layer: int | None = None
+    """A layer that is kept beside the last, before it; None with a layer mix, which keeps all."""
+
     def __init__(self, config: MmsrConfig) -> None:
         super().__init__()
         self.config = config.part("audio_encoder")
@@ -110,8 +115,10 @@ class AudioEncoder(nn.Module):
 
     @property
     def num_states(self) -> int:
-        """Number of kept layers: all, embeddings included, with a layer mix; else the last."""
-        return self.config.num_hidden_layers + 1 if self.keeps_all_layers else 1
+        """Number of kept layers: all, embeddings included, with a layer mix; else the last (and one more)."""
+        if self.keeps_all_layers:
+            return self.config.num_hidden_layers + 1
+        return 1 if self.extra_layer is None else 2
 
     @property
     def width(self) -> int:
@@ -142,7 +149,7 @@ class AudioEncoder(nn.Module):
             input_values,
             mask,
             output_attentions=output_attentions and gives_weights(self.model),
-            output_hidden_states=output_hidden_states or self.keeps_all_layers,
+            output_hidden_states=output_hidden_states or self.num_states > 1,
         )
         encoded.mask = encoded.mask * mask.any(-1, keepdim=True)  # an absent row has no real frame
         if not output_hidden_states:

@@ -68,7 +68,12 @@ class SpectrogramEncoder(AudioEncoder):
             longest = -(-samples * states.shape[1] // self.window)
             return rearrange(all_windows(states), "(b w) n ... -> b (w n) ...", b=batch)[:, :longest]
 
-        encoded = Encoded.of(output, (starts < lengths).long(), all_layers=self.keeps_all_layers)
+        encoded = Encoded.of(
+            output,
+            (starts < lengths).long(),
+            all_layers=self.keeps_all_layers,
+            extra_layer=self.extra_layer,
+        )
         return Encoded(
             joined(encoded.states),
             encoded.mask[:, : -(-samples * frames // self.window)],
@@ -265,7 +270,7 @@ class TimmAudioEncoder(SpectrogramEncoder):
     @property
     def num_states(self) -> int:
         """Number of kept layers: all blocks with a layer mix, else the last."""
-        return len(self._stages) if self.keeps_all_layers else 1
+        return len(self._stages) if self.keeps_all_layers else super().num_states
 
     @property
     def width(self) -> int:

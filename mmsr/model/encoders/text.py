@@ -20,6 +20,9 @@ class TextEncoder(nn.Module):
     A row without a transcript gets states too, which the caller replaces.
     """
 
+    extra_layer: int | None = None
+    """As of `AudioEncoder`."""
+
     def __init__(self, config: MmsrConfig) -> None:
         super().__init__()
         self.config = config.part("text_encoder")
@@ -60,8 +63,15 @@ class TextEncoder(nn.Module):
 
     @property
     def num_states(self) -> int:
-        """Number of kept layers: all, embeddings included, with a layer mix; else the last."""
-        return self.config.num_hidden_layers + 1 if self.keeps_all_layers else 1
+        """Number of kept layers: all, embeddings included, with a layer mix; else the last (and one more)."""
+        if self.keeps_all_layers:
+            return self.config.num_hidden_layers + 1
+        return 1 if self.extra_layer is None else 2
+
+    @property
+    def width(self) -> int:
+        """Width d of the states."""
+        return self.config.hidden_size
 
     def forward(
         self,
@@ -84,10 +94,10 @@ class TextEncoder(nn.Module):
             inputs_embeds=inputs_embeds,
             attention_mask=attended,
             output_attentions=output_attentions and gives_weights(self.model),
-            output_hidden_states=output_hidden_states or self.keeps_all_layers,
+            output_hidden_states=output_hidden_states or self.num_states > 1,
             return_dict=True,
         )
-        encoded = Encoded.of(output, mask, all_layers=self.keeps_all_layers)
+        encoded = Encoded.of(output, mask, all_layers=self.keeps_all_layers, extra_layer=self.extra_layer)
         if not output_hidden_states:
             encoded.hidden_states = None
         return encoded

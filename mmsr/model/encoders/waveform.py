@@ -79,7 +79,7 @@ class WaveformEncoder(AudioEncoder):
         )
         model: Any = self.model
         frames = model._get_feature_vector_attention_mask(output.last_hidden_state.shape[1], mask).long()
-        return Encoded.of(output, frames, all_layers=self.keeps_all_layers)
+        return Encoded.of(output, frames, all_layers=self.keeps_all_layers, extra_layer=self.extra_layer)
 
     def _frames(self, samples: int) -> int:
         model: Any = self.model
@@ -135,7 +135,9 @@ class MoonshineAudioEncoder(WaveformEncoder):
     @property
     def num_states(self) -> int:
         """As of the base class; `num_hidden_layers` is the decoder's."""
-        return self.config.encoder_num_hidden_layers + 1 if self.keeps_all_layers else 1
+        if self.keeps_all_layers:
+            return self.config.encoder_num_hidden_layers + 1
+        return super().num_states
 
     @staticmethod
     def build(config: PreTrainedConfig) -> PreTrainedModel:
@@ -158,4 +160,4 @@ class MoonshineAudioEncoder(WaveformEncoder):
     def _encode_batch(self, input_values: Tensor, mask: Tensor, **outputs: bool) -> Encoded:
         output = self.model(input_values, **outputs, return_dict=True)
         frames = torch.ones(output.last_hidden_state.shape[:2], dtype=torch.long, device=mask.device)
-        return Encoded.of(output, frames, all_layers=self.keeps_all_layers)
+        return Encoded.of(output, frames, all_layers=self.keeps_all_layers, extra_layer=self.extra_layer)

@@ -34,6 +34,17 @@ def test_subtitles_have_labels_and_words(by_hand: Callable[..., Timeline], tmp_p
     assert second.text == "[positive 1.00]"
 
 
+def test_every_format_says_why_the_model_abstains(by_hand: Callable[..., Timeline], tmp_path: Path) -> None:
+    made = by_hand((0, 1, None, "so kind", (0.7, 0.2, 0.1)), (2, 3, None, None, (0, 0, 1)))
+    first = replace(made.segments[0], abstained_because="no speech was heard")
+    refused = replace(made, segments=(first, *made.segments[1:]))
+    for ending in ("jsonl", "csv", "srt", "vtt", "html"):
+        for timeline, times in ((made, 0), (refused, 1)):
+            path = tmp_path / f"{times}.{ending}"
+            write_timeline(timeline, path, player="none")
+            assert path.read_text("utf-8").count("no speech was heard") == times
+
+
 def test_a_browser_reads_the_captions(by_hand: Callable[..., Timeline], browser: Any, tmp_path: Path) -> None:
     made = by_hand((1.5, 3, "A&B <x>", NASTY, (0.7, 0.2, 0.1)), (4, 5, None, None, (0, 0, 1)))
     write_timeline(made, tmp_path / "t.vtt")
