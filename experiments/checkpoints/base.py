@@ -29,7 +29,7 @@ import pandas as pd
 import soundfile
 import torch
 import yaml
-from corpus import LABELS, PAIR_KINDS, pair, read_clips, read_texts, sample_balanced, vary_names
+from corpus import LABELS, pair, read_clips, read_texts, sample_balanced, vary_names
 from held_out import text_key
 from torch import nn
 
@@ -41,9 +41,9 @@ from mmsr.model.configuration import MmsrConfig
 from mmsr.model.encoders.spectrogram import WhisperAudioEncoder
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor
+from mmsr.model.weight_storage import save_int8
 from mmsr.progress import show_progress
 from mmsr.records import Utterance
-from mmsr.model.weight_storage import save_int8
 from mmsr.training.run import fit, is_bf16
 from mmsr.workflows.calibration import calibrate_checkpoint
 from mmsr.workflows.settings import Rows
@@ -123,7 +123,10 @@ def with_views(clips: pd.DataFrame, run: Run) -> pd.DataFrame:
             part = clips[clips.split == split]
             folder = (run.out / "corpus" / "views" / view).resolve()
             paths = [str(folder / f"{Path(audio).stem}.flac") for audio in part.audio]
-            jobs += [(source, path, view, augment, run.seed) for source, path in zip(part.audio, paths, strict=True)]
+            jobs += [
+                (source, path, view, augment, run.seed)
+                for source, path in zip(part.audio, paths, strict=True)
+            ]
             tables.append(part.assign(view=view, audio=paths))
     jobs = [job for job in jobs if not Path(job[1]).exists()]
     show = show_progress()
@@ -133,7 +136,9 @@ def with_views(clips: pd.DataFrame, run: Run) -> pd.DataFrame:
                 show("views", done, len(jobs))
     table = pd.concat(tables)
     # rows of a clip share their text and speaker; only the originals and the dev conditions select
-    return table.assign(id=[f"{Path(audio).stem}-{view}" for audio, view in zip(table.audio, table["view"], strict=True)])
+    return table.assign(
+        id=[f"{Path(audio).stem}-{view}" for audio, view in zip(table.audio, table["view"], strict=True)]
+    )
 
 
 @functools.cache
@@ -187,7 +192,9 @@ def voice_start(run: Run) -> tuple[MmsrForSentimentReasoning, MmsrProcessor]:
         rationale_format="none",
     )
     model = MmsrForSentimentReasoning.from_encoders(
-        audio=cut_whisper(ROOT / parts["audio"], parts["audio_layers"], parts["config"]["audio_window_seconds"]),
+        audio=cut_whisper(
+            ROOT / parts["audio"], parts["audio_layers"], parts["config"]["audio_window_seconds"]
+        ),
         processor=processor,
         fusion="audio_only",
         **parts["config"],
@@ -328,7 +335,9 @@ def fusion(run: Run) -> None:
 def joined(run: Run) -> tuple[MmsrForSentimentReasoning, MmsrProcessor]:
     """The trained encoders with their streams, and an untrained fusion and head."""
     torch.manual_seed(run.seed)
-    parts = [MmsrForSentimentReasoning.from_pretrained(run.out / stage / "model") for stage in ("voice", "words")]
+    parts = [
+        MmsrForSentimentReasoning.from_pretrained(run.out / stage / "model") for stage in ("voice", "words")
+    ]
     settings = {name: getattr(parts[0].config, name) for name in run.settings["parts"]["config"]}
     config = MmsrConfig(
         audio_encoder=parts[0].config.audio_encoder,
@@ -339,7 +348,9 @@ def joined(run: Run) -> tuple[MmsrForSentimentReasoning, MmsrProcessor]:
         **MmsrProcessor.from_pretrained(run.out / "words" / "model").config_kwargs(),
     )
     model = MmsrForSentimentReasoning(config)
-    for part, names in zip(parts, (("audio_encoder", "audio_stream"), ("text_encoder", "text_stream")), strict=True):
+    for part, names in zip(
+        parts, (("audio_encoder", "audio_stream"), ("text_encoder", "text_stream")), strict=True
+    ):
         for name in names:
             getattr(model.encoder, name).load_state_dict(getattr(part.encoder, name).state_dict())
     return model, MmsrProcessor.from_pretrained(run.out / "words" / "model")
@@ -410,7 +421,9 @@ def seconds_of(run: Run) -> dict[str, float]:
 
 def main() -> None:
     """Run the stages that are not finished."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--config", type=Path, default=HERE / "base.yaml")
     parser.add_argument("--out", type=Path, default=Path("runs/base"))
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
