@@ -31,6 +31,7 @@ import torch
 import yaml
 from corpus import LABELS, pair, read_clips, read_texts, sample_balanced, vary_names
 from held_out import text_key
+from outliers import known_texts, other_languages, outlier_rows, spoken
 from torch import nn
 
 from mmsr.data.audio.augmentation import Augmentations, row_generator
@@ -44,6 +45,7 @@ from mmsr.model.processing import MmsrProcessor
 from mmsr.model.weight_storage import save_int8
 from mmsr.progress import show_progress
 from mmsr.records import Utterance
+from mmsr.training.outliers import fit_outlier_detectors
 from mmsr.training.run import fit, is_bf16
 from mmsr.workflows.calibration import calibrate_checkpoint
 from mmsr.workflows.settings import Rows
@@ -121,6 +123,8 @@ def with_views(clips: pd.DataFrame, run: Run) -> pd.DataFrame:
     for split, views in kinds.items():
         for view, augment in views.items():
             part = clips[clips.split == split]
+            if split == "dev":
+                part = part.iloc[:: settings["unheard_every"]]
             folder = (run.out / "corpus" / "views" / view).resolve()
             paths = [str(folder / f"{Path(audio).stem}.flac") for audio in part.audio]
             jobs += [
@@ -383,17 +387,59 @@ def pairs(run: Run) -> pd.DataFrame:
 
 def packing(run: Run) -> None:
     """Calibrate, fit the detectors of outliers, and store the model in 8 bits."""
-    folder = run.out / "base"
+    folder, work = run.out / "base", run.out / "packing"
     if folder.exists():
         return
-    work = run.out / "packing"
     shutil.rmtree(work, ignore_errors=True)
     shutil.copytree(run.out / "fusion" / "model", work)
     calibrate_checkpoint(work, Rows(run.out / "pairs.csv"))
     model, processor = MmsrForSentimentReasoning.from_pretrained(work), MmsrProcessor.from_pretrained(work)
+    found = fit_outlier_detectors(
+        model, processor, **outliers_of(run), layers=run.settings["packing"]["layers"]
+    )
+    for modality, fitted in found.items():
+        print(f"{modality} outliers: threshold {fitted.threshold:.3f}, refused {fitted.refused}", flush=True)
     with atomic_write(folder) as half:
         save_int8(model, half)
         processor.save_pretrained(half)
+
+
+def outliers_of(run: Run) -> dict[str, list[Utterance]]:
+    """Rows for `fit_outlier_detectors`: known ones, held-out ones, and outliers."""
+    settings, generator = run.settings["packing"], run.generator("packing")
+    clips = pd.read_csv(run.out / "corpus" / "clips.csv", keep_default_na=False)
+    texts = pd.read_csv(run.out / "words-distilled.csv", keep_default_na=False)
+    rows: dict[str, list[Utterance]] = {}
+    for name, split in (("known", "train"), ("held_out", "dev")):
+        count = run.scaled(settings["texts"])
+        words, voices = texts[texts.split == split], clips[clips.split == split]
+        words = words.sample(min(count, len(words)), random_state=run.seed)
+        voices = voices.sample(min(run.scaled(settings["clips"]), len(voices)), random_state=run.seed)
+        rows[name] = [Utterance(audio=path, language="en") for path in voices.audio]
+        rows[name] += [
+            Utterance(text=text, language=language)
+            for text, language in zip(words.text, words.language, strict=True)
+        ]
+    known = [row.text for row in rows["known"] if row.text]
+    read = Audio()
+    rows["known"] += [
+        Utterance(audio=spoken(read(row.audio), seed=number), language="en")
+        for number, row in enumerate(rows["known"])
+        if row.audio and generator.random() < settings["spoken"]
+    ]
+    rows["known"] += [
+        Utterance(text=text.text, language=text.kind)
+        for text in known_texts(run.scaled(settings["known_texts"]), seed=run.seed)
+    ]
+    rows["outliers"] = outlier_rows(
+        known,
+        seed=run.seed,
+        sounds_of_each=run.scaled(settings["sounds_of_each"]),
+        foreign=run.scaled(settings["foreign"]),
+        strings=run.scaled(settings["strings"]),
+        languages=other_languages(test=True),
+    )
+    return rows
 
 
 # ---------------------------------------------------------------------- all
