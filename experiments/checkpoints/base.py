@@ -71,7 +71,7 @@ class Run:
 
     def fit(self, stage: str, manifest: Path, start: Path) -> None:
         """`mmsr fit` with the stage's settings, from a checkpoint."""
-        settings = dict(self.settings[stage])
+        settings = dict(self.settings[stage.removesuffix("_unpaired")])
         settings["seed_everything"] = self.seed
         settings["trainer"] = {**settings["trainer"], "default_root_dir": str(self.out / stage)}
         settings["model"] = {**settings["model"], "pretrained": str(start)}
@@ -336,6 +336,14 @@ def fusion(run: Run) -> None:
     run.fit("fusion", manifest, start)
 
 
+def fusion_unpaired(run: Run) -> None:
+    """The same training without pairs, for comparison; its model is scored like the other."""
+    manifest = run.out / "unpaired.csv"
+    rows = pd.read_csv(run.out / "pairs.csv", keep_default_na=False)
+    write_table(rows[(rows.split == "dev") | rows.kind.isin(["voice", "text"])], manifest)
+    run.fit("fusion_unpaired", manifest, run.out / "fusion-start")
+
+
 def joined(run: Run) -> tuple[MmsrForSentimentReasoning, MmsrProcessor]:
     """The trained encoders with their streams, and an untrained fusion and head."""
     torch.manual_seed(run.seed)
@@ -454,9 +462,8 @@ STAGES: dict[str, Callable[[Run], None]] = {
 }
 
 
-def finished(run: Run, stage: str) -> bool:
-    """Whether a stage left its folder, as `seconds.json` in --out says."""
-    return stage in seconds_of(run)
+STUDIES: dict[str, Callable[[Run], None]] = {"fusion_unpaired": fusion_unpaired}
+"""Stages that the checkpoint does not need."""
 
 
 def seconds_of(run: Run) -> dict[str, float]:
@@ -475,14 +482,15 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--share", type=float, default=1.0, help="Share of the rows, for a trial.")
     parser.add_argument("--until", choices=STAGES, default="packing", help="The last stage to run.")
+    parser.add_argument("--study", choices=STUDIES, help="Run this comparison in place of the stages.")
     args = parser.parse_args()
     if not 0 < args.share <= 1:
         parser.error(f"--share is {args.share:g}; accepted: above 0, to 1")
     settings = yaml.safe_load(args.config.read_text(encoding="utf-8"))
     run = Run(settings, args.out, args.data, args.share)
     check_same(run)
-    for stage, function in STAGES.items():
-        if not finished(run, stage):
+    for stage, function in (STAGES if args.study is None else {args.study: STUDIES[args.study]}).items():
+        if stage not in seconds_of(run):
             begun = time.monotonic()
             function(run)
             seconds = {**seconds_of(run), stage: round(time.monotonic() - begun, 1)}
