@@ -268,7 +268,11 @@ def words(run: Run) -> None:
     """
     manifest = run.out / "words-distilled.csv"
     if not manifest.exists():
-        write_table(distilled(run), manifest)
+        rows = distilled(run)
+        labelled = pd.read_csv(run.out / "corpus" / "texts.csv", keep_default_na=False)
+        both = pd.concat([labelled[rows.columns], rows]).drop_duplicates()
+        write_table(both, run.out / "texts.csv")  # what baselines learn from
+        write_table(rows, manifest)
     run.fit("words", manifest, run.out / "words_labelled" / "model")
 
 
