@@ -386,10 +386,12 @@ def pairs(run: Run) -> pd.DataFrame:
             {kind: run.scaled(count) for kind, count in kinds.items()},
             generator=generator,
         )
-        alone = words.sample(min(len(words), run.scaled(settings[f"alone_{split}"])), random_state=run.seed)
-        for table, kind in ((voices.drop(columns="text"), "voice"), (alone, "text"), (paired, None)):
-            table = table.assign(split=split, kind=kind or table.get("kind"))
-            tables.append(table.assign(id=[f"{split}-{kind}-{number}" for number in range(len(table))]))
+        alone = {"voice": voices.drop(columns="text"), "text": words}
+        for kind, table in alone.items():
+            count = min(len(table), run.scaled(settings[f"alone_{split}"][kind]))
+            tables.append(table.sample(count, random_state=run.seed).assign(kind=kind, split=split))
+            tables[-1]["id"] = [f"{split}-{kind}-{number}" for number in range(count)]
+        tables.append(paired.assign(split=split, id=split + "-" + paired.id))
     columns = ["id", "audio", "text", "label", "language", "kind", "split", "voice_label", "text_label"]
     return pd.concat(tables).reindex(columns=columns)
 
