@@ -408,8 +408,14 @@ def packing(run: Run) -> None:
     shutil.copytree(run.out / "fusion" / "model", work)
     calibrate_checkpoint(work, Rows(run.out / "pairs.csv"))
     model, processor = MmsrForSentimentReasoning.from_pretrained(work), MmsrProcessor.from_pretrained(work)
+    rows = outliers_of(run)
     found = fit_outlier_detectors(
-        model, processor, **outliers_of(run), layers=run.settings["packing"]["layers"]
+        model,
+        processor,
+        known=rows["known"],
+        held_out=rows["held_out"],
+        outliers=rows["outliers"],
+        layers=run.settings["packing"]["layers"],
     )
     for modality, fitted in found.items():
         print(f"{modality} outliers: threshold {fitted.threshold:.3f}, refused {fitted.refused}", flush=True)
@@ -439,7 +445,7 @@ def outliers_of(run: Run) -> dict[str, list[Utterance]]:
     rows["known"] += [
         Utterance(audio=spoken(read(row.audio), seed=number), language="en")
         for number, row in enumerate(rows["known"])
-        if row.audio and generator.random() < settings["spoken"]
+        if isinstance(row.audio, str) and generator.random() < settings["spoken"]
     ]
     rows["known"] += [
         Utterance(text=text.text, language=text.kind)

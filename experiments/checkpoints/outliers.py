@@ -123,7 +123,7 @@ _CHORDS = ((0, 4, 7), (0, 3, 7), (0, 4, 7, 11), (0, 3, 7, 10), (0, 5, 7), (0, 4,
 
 def _notes(rng: np.random.Generator, n: int, seconds: float) -> Iterator[tuple[int, int, float]]:
     """A random walk over a scale: start, samples and MIDI note."""
-    scale, root, step = _SCALES[rng.integers(len(_SCALES))], rng.integers(40, 64), rng.integers(0, 14)
+    scale, root, step = _SCALES[rng.integers(len(_SCALES))], rng.integers(40, 64), int(rng.integers(0, 14))
     start = 0
     while start < n:
         length = int(seconds * RATE * rng.choice([0.5, 1.0, 1.0, 2.0]))
@@ -266,7 +266,9 @@ def _arpeggio(rng: np.random.Generator, n: int) -> Wave:
     for number, start in enumerate(range(0, n, int(beat * RATE))):
         if number % 8 == 0:
             root, chord = root + rng.choice([-5, -2, 0, 2, 5]), _CHORDS[rng.integers(len(_CHORDS))]
-        _add(wave, start, play(int(rng.uniform(1, 4) * beat * RATE), root + chord[number % len(chord)]))
+        _add(
+            wave, start, play(int(rng.uniform(1, 4) * beat * RATE), float(root + chord[number % len(chord)]))
+        )
     return wave
 
 
@@ -291,13 +293,14 @@ def _drums(rng: np.random.Generator, n: int) -> Wave:
 def _band_of_players(rng: np.random.Generator, n: int) -> Wave:
     """Two or three of the other recipes of music together."""
     parts = [(_melody, _arpeggio)[rng.integers(2)], _chords, _drums][: rng.integers(2, 4)]
-    return sum(_leveled(part(rng, n)) * rng.uniform(0.3, 1) for part in parts)
+    return np.sum([_leveled(part(rng, n)) * rng.uniform(0.3, 1) for part in parts], axis=0)
 
 
 def _sines(rng: np.random.Generator, n: int) -> Wave:
-    return sum(
+    waves = [
         rng.random() * np.sin(2 * np.pi * rng.uniform(80, 6000) * _time(n)) for _ in range(rng.integers(1, 4))
-    )
+    ]
+    return np.sum(waves, axis=0)
 
 
 def _siren(rng: np.random.Generator, n: int) -> Wave:
