@@ -44,6 +44,7 @@ from mmsr.files import atomic_write, write_file
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.progress import show_progress
 from mmsr.records import Prediction, Progress, Utterance
+from mmsr.training.run import is_bf16
 
 BASELINES = ("majority", "tfidf", "probe")
 STRENGTHS = (0.0003, 0.001, 0.003, 0.01, 0.03)
@@ -127,7 +128,8 @@ def _mean_state(model: MmsrForSentimentReasoning, waveform: np.ndarray, *, level
     samples = torch.from_numpy(waveform)[None]
     if level and (rms := samples.square().mean().sqrt()) > 0:
         samples = samples * (LEVEL / rms)
-    states, mask = model.encoder.encode_audio(samples, torch.ones_like(samples).long())
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_bf16()):
+        states, mask = model.encoder.encode_audio(samples, torch.ones_like(samples).long())
     return states[0, mask[0] == 1].float().mean(0).numpy()
 
 
