@@ -111,7 +111,7 @@ def corpus(run: Run) -> None:
 
 
 def with_views(clips: pd.DataFrame, run: Run) -> pd.DataFrame:
-    """Clips with the augmented copies of those that train, and with those that judge how training carries over.
+    """Clips with the augmented copies of those that train, and with those that judge what carries over.
 
     Column `view` names the copy: `original`, `trained-1` ..., or a condition that is not used in training.
     """

@@ -19,8 +19,8 @@ from held_out import TEXT_FILES, speaker_part, text_key, text_part
 
 LABELS = ("negative", "neutral", "positive")
 _NAMES = (
-    "Sam Lena Minh Paul Marie Wei Anna Tom Julia Linh David Emma Hans Claire Lan John Sara Nam Lukas Sophie Hoa "
-    "Peter Clara Yan Jean Mai Felix Louise Jun Karim"
+    "Sam Lena Minh Paul Marie Wei Anna Tom Julia Linh David Emma Hans Claire Lan John Sara Nam Lukas "
+    "Sophie Hoa Peter Clara Yan Jean Mai Felix Louise Jun Karim"
 ).split()
 _PLACEHOLDERS = re.compile(r"\bAlex\b|\[PERSON\]|\[NAME\]")
 _GROUP_POWER = 0.6  # of a group's size, as its share among the groups of one language and label
@@ -124,10 +124,10 @@ PAIR_KINDS: dict[str, list[tuple[str, str]]] = {
 """Kinds of pairs: the labels of voice and text, in turn."""
 
 RULE = (
-    "A neutral side says nothing: the label is the other side's. Where voice and words contradict each other, "
-    "the voice decides: listeners to emotional speech follow prosody rather than semantics (Ben-David, "
-    "Multani, Shakuf, Rudzicz and van Lieshout 2016, Test for Rating of Emotions in Speech, Journal of Speech, "
-    "Language, and Hearing Research 59(1):72-89)."
+    "A neutral side says nothing: the label is the other side's. Where voice and words contradict each "
+    "other, the voice decides: listeners to emotional speech follow prosody rather than semantics "
+    "(Ben-David, Multani, Shakuf, Rudzicz and van Lieshout 2016, Test for Rating of Emotions in Speech, "
+    "Journal of Speech, Language, and Hearing Research 59(1):72-89)."
 )
 
 
