@@ -1,4 +1,4 @@
-"""The training of `base`: its settings, its stages in order, and what they make before anything is trained."""
+"""The training of `base`: its settings, its stages in order, and what is made before training."""
 
 import json
 import sys
