@@ -36,6 +36,7 @@ from mmsr.evaluation.provenance import Provenance
 from mmsr.evaluation.report.names import number
 from mmsr.files import atomic_write, write_file
 from mmsr.inference.loading import load_pipeline, predictor
+from mmsr.model.configuration import MmsrConfig
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.weight_storage import is_int8
 from mmsr.records import Utterance
@@ -125,7 +126,9 @@ def collect(model: Path, run: Path, log: Path, *, compared: int, seed: int = 0) 
         "seed": settings["seed"],
         "share": share,
         "weights": weights,
-        "stored_as": "int8" if is_int8(config) else str(config.dtype).removeprefix("torch."),
+        "stored_as": "int8"
+        if is_int8(MmsrConfig.from_pretrained(model))
+        else str(config.dtype).removeprefix("torch."),
         "bytes": (model / "model.safetensors").stat().st_size,
         "parameters": pipe.model.num_parameters(),
         "labels": list(config.labels),
