@@ -35,6 +35,7 @@ NOT_RUN = {
     "faq.md": 0,
     "howto/ablations.md": 2,
     "howto/app.md": 1,
+    "howto/checkpoints.md": 1,
     "howto/compare.md": 1,
     "howto/data.md": 4,
     "howto/doctor.md": 1,

@@ -359,7 +359,6 @@ def joined(run: Run) -> tuple[MmsrForSentimentReasoning, MmsrProcessor]:
         audio_encoder=parts[0].config.audio_encoder,
         text_encoder=parts[1].config.text_encoder,
         decoder_type="none",
-        rationale_format="none",
         **{**settings, **run.settings["parts"]["fusion_config"]},
         **MmsrProcessor.from_pretrained(run.out / "words" / "model").config_kwargs(),
     )

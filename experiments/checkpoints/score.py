@@ -383,15 +383,17 @@ def rounded(value: Any) -> Any:
 
 def table(records: Sequence[Entry]) -> str:
     """The figures of records as Markdown tables."""
-    lines = ["| set | n | macro-F1 | accuracy | ECE | abstained | baseline | macro-F1 | difference |"]
-    lines.append("|---|---:|---|---|---|---|---|---|---|")
+    lines = []
     for record in records:
         if "metrics" in record:
             lines += _lines_of_set(record)
         elif record["set"] == "pairs":
             lines += _lines_of_pairs(record)
+    if lines:
+        header = "| set | n | macro-F1 | accuracy | ECE | abstained | baseline | macro-F1 | difference |"
+        lines = [header, "|---|---:|---|---|---|---|---|---|---|", *lines, ""]
     more = [line for record in records for line in _lines_of_others(record)]
-    return "\n".join([*lines, "", *more] if more else lines)
+    return "\n".join([*lines, *more]).rstrip("\n")
 
 
 def _figures(entry: Entry) -> list[str]:
