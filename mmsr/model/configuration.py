@@ -157,7 +157,8 @@ class MmsrConfig(PreTrainedConfig):
         audio_window_seconds: Length of a Whisper encoder's windows; None for its full 30 s.
         audio_dynamic_range: Decades of power below a window's loudest mel value that a Whisper encoder's
             log-mel keeps; all below is lifted to that floor. None for Whisper's own 8 (80 dB). Fewer, such
-            as 4, hide the noise of rooms and microphones, and quiet sounds with it.
+            as 4, hide the noise of rooms and microphones, and quiet sounds with it; a frozen encoder, which
+            never met such spectrograms, reads them badly.
         audio_outlier_layer: Layer of the audio encoder whose states tell what is no speech (silence, noise,
             music), counted as in `audio_layers`; None for no such detector. See `mmsr.training.outliers`.
         text_outlier_layer: Layer of the text encoder whose states tell what is in no known language.
