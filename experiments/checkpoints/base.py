@@ -418,6 +418,8 @@ def packing(run: Run) -> None:
     )
     for modality, fitted in found.items():
         print(f"{modality} outliers: threshold {fitted.threshold:.3f}, refused {fitted.refused}", flush=True)
+    for part, name in run.settings["packing"]["names"].items():
+        model.config.part(part)._name_or_path = name  # not the folder of this machine
     with atomic_write(folder) as half:
         save_int8(model, half)
         processor.save_pretrained(half)

@@ -65,6 +65,8 @@ class Augmentation(torch.nn.Module):
     needs_torchaudio: ClassVar[bool] = True
     stretch: float = 1.0
     """Largest factor by which a row becomes longer."""
+    added_seconds: float = 0.0
+    """Most seconds that are added to a row."""
 
     def __init__(self, *, p: float = 0.5):
         super().__init__()
@@ -452,6 +454,69 @@ class SpecAugment(Augmentation):
             return self.masks(row.movedim(0, -1)).movedim(-1, 0)
 
 
+class Silence(Augmentation):
+    """Puts digital silence before and after a clip, as recordings that are not cut have; it becomes longer.
+
+    Evidence lost: none, but for how soon a voice begins.
+
+    Args:
+        seconds: Shortest and longest silence, drawn for either side by itself.
+        p: See `Augmentation`.
+    """
+
+    needs_torchaudio = False
+
+    def __init__(self, *, seconds: Sequence[float] = (0.0, 1.0), p: float = 0.5):
+        super().__init__(p=p)
+        self.seconds = _range("seconds", seconds, least=0)
+        self.added_seconds = 2 * self.seconds[1]
+
+    def change(self, row: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Pad a row `[s]` to `[before + s + after]`."""
+        before, after = (round(_uniform(*self.seconds, generator) * _RATE) for _ in range(2))
+        return torch.nn.functional.pad(row, (before, after))
+
+
+class NoiseGate(Augmentation):
+    """Makes quiet parts quieter, as the noise suppression of telephones and a studio's quiet room do.
+
+    A downward expander over frames of 20 ms, whose gain is interpolated between them.
+
+    Evidence lost: breath, and how words fade out. Pitch, speed and the level of loud parts stay.
+
+    Args:
+        threshold_db: Lowest and highest threshold, in dB to the loudest frame.
+        ratio: Lowest and highest ratio: a frame d dB below the threshold becomes ratio · d dB lower.
+        p: See `Augmentation`.
+    """
+
+    needs_torchaudio = False
+
+    def __init__(
+        self,
+        *,
+        threshold_db: Sequence[float] = (-40.0, -20.0),
+        ratio: Sequence[float] = (1.0, 3.0),
+        p: float = 0.5,
+    ):
+        super().__init__(p=p)
+        self.threshold_db = _range("threshold_db", threshold_db, most=0)
+        self.ratio = _range("ratio", ratio, least=0)
+
+    def change(self, row: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Attenuate the quiet parts of a row `[s]`."""
+        threshold, ratio = _uniform(*self.threshold_db, generator), _uniform(*self.ratio, generator)
+        frame = round(0.02 * _RATE)
+        padded = torch.nn.functional.pad(row, (0, -len(row) % frame))
+        power = padded.reshape(-1, frame).square().mean(1)
+        if not power.any():
+            return row
+        level = 10 * (power / power.max()).clamp(min=1e-10).log10()
+        gain = 10 ** (ratio * (level - threshold).clamp(max=0) / 20)
+        smooth = torch.nn.functional.interpolate(gain[None, None], scale_factor=float(frame), mode="linear")
+        return row * smooth[0, 0, : len(row)]
+
+
 AUGMENTATIONS: dict[str, type[Augmentation]] = {
     "noise": Noise,
     "reverb": Reverb,
@@ -462,6 +527,8 @@ AUGMENTATIONS: dict[str, type[Augmentation]] = {
     "equalizer": Equalizer,
     "band_limit": BandLimit,
     "time_mask": TimeMask,
+    "silence": Silence,
+    "noise_gate": NoiseGate,
     "spec_augment": SpecAugment,
 }
 
@@ -498,10 +565,11 @@ class Augmentations(torch.nn.ModuleDict):
     def _parts(self) -> dict[str, Augmentation]:
         return {name: part for name, part in self.items() if isinstance(part, Augmentation)}
 
-    @property
-    def stretch(self) -> float:
-        """Largest factor by which a row becomes longer."""
-        return math.prod((part.stretch for part in self._parts.values()), start=1.0)
+    def longest(self, seconds: np.ndarray) -> np.ndarray:
+        """The most seconds that rows of these durations `[n]` can have afterwards; 0 stays 0 (no audio)."""
+        for part in self._parts.values():
+            seconds = np.where(seconds > 0, seconds * part.stretch + part.added_seconds, seconds)
+        return seconds
 
     def names(self, of: Literal["waveform", "states"]) -> list[str]:
         """Names of those that change waveforms, or states."""

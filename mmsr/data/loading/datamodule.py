@@ -96,7 +96,7 @@ class MmsrDataModule(LightningDataModule):
             others are the training split.
         augment: Augmentations of the training rows with their options, in order, such as
             `{reverb: {p: 0.3}, noise: {snr_db: [5, 20], p: 0.5}}`: noise, reverb, speed, pitch, gain, codec,
-            equalizer, band_limit, time_mask; with a feature store only spec_augment. See
+            equalizer, band_limit, time_mask, silence, noise_gate; with a feature store only spec_augment. See
             `mmsr.data.audio.augmentation`.
         train_languages: Train, and select models, on rows of these languages only, such as `[vi]`; test rows
             of the others are then zero-shot.
@@ -391,9 +391,8 @@ class MmsrDataModule(LightningDataModule):
         processor = self._attached()
         dataset = self._dataset(split)
         augmentations = dataset.augmentations
-        stretch = 1.0 if augmentations is None else augmentations.stretch
         sampler = (BudgetBatchSampler if augmentations is None else EpochBatchSampler)(
-            dataset.seconds * stretch,
+            dataset.seconds if augmentations is None else augmentations.longest(dataset.seconds),
             dataset.tokens,
             shuffle=split == "train",
             balance=self._balance(dataset.rows) if split == "train" else None,

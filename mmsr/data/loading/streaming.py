@@ -91,8 +91,9 @@ class StreamedBatches(IterableDataset[dict[str, Any]]):
             given = 0
             while window := list(itertools.islice(mine, self.window)):
                 dataset = self.utterances(window)
-                stretch = 1.0 if dataset.augmentations is None else dataset.augmentations.stretch
-                dataset.seconds, dataset.tokens = _seconds(window) * stretch, self.tokens(window)
+                dataset.seconds, dataset.tokens = _seconds(window), self.tokens(window)
+                if dataset.augmentations is not None:
+                    dataset.seconds = dataset.augmentations.longest(dataset.seconds)
                 sampler = BudgetBatchSampler(
                     dataset.seconds,
                     dataset.tokens,

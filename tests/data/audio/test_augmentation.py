@@ -18,7 +18,9 @@ from mmsr.data.audio.augmentation import (
     Equalizer,
     Gain,
     Noise,
+    NoiseGate,
     Reverb,
+    Silence,
     SpecAugment,
     Speed,
     TimeMask,
@@ -219,6 +221,27 @@ def test_an_equalizer_has_a_smooth_curve_and_keeps_energy_and_time():
     assert late[-4000:].abs().max() < 1e-3 * late.abs().max()  # nothing comes round the end
 
 
+def test_silence_is_put_before_and_after():
+    row = torch.full((1600,), 0.5)
+    part = Silence(seconds=(0.1, 0.4), p=1)
+    padded = part(row, generator=row_generator(0, epoch=0, row_id="a"))
+    spoken = padded.nonzero()[:, 0]
+    before, after = int(spoken[0]), len(padded) - 1 - int(spoken[-1])
+    assert torch.equal(padded[before : before + 1600], row)
+    assert 1600 <= before <= 6400 and 1600 <= after <= 6400 and before != after
+    assert torch.equal(Silence(seconds=(0, 0), p=1)(row), row)
+
+
+def test_a_noise_gate_lowers_quiet_parts_alone():
+    row = torch.cat([torch.full((3200,), 0.5), torch.full((3200,), 0.005)])  # 40 dB lower
+    gated = NoiseGate(threshold_db=(-30, -30), ratio=(2, 2), p=1)(row)
+    assert torch.allclose(gated[:2900], row[:2900])
+    assert torch.allclose(gated[-2900:], row[-2900:] * 0.1)  # 10 dB below the threshold, hence 20 dB lower
+    assert len(gated) == len(row)
+    assert Augmentations({"silence": {"seconds": [0, 0.5]}}).longest(np.array([2.0])).tolist() == [3.0]
+    assert not NoiseGate(p=1)(torch.zeros(5)).any()
+
+
 def test_a_band_limit_cuts_beyond_its_band():
     part = BandLimit(low_hz=(200, 200), high_hz=(3400, 3400), p=1)
     low, cut, middle, cut_high, high = response_db(part, [50, 200, 1000, 3400, 6800])
@@ -266,7 +289,11 @@ def test_a_config_builds_them_in_its_order():
         {"reverb": {}, "noise": {"snr_db": [5, 20], "p": 1}, "speed": {"factors": [0.8], "p": 1}}
     )
     assert list(chain) == ["reverb", "noise", "speed"]
-    assert chain.stretch == 1.25 and chain.names("waveform") == list(chain) and chain.names("states") == []
+    assert (
+        chain.longest(np.array([2.0, 0.0])).tolist() == [2.5, 0.0]
+        and chain.names("waveform") == list(chain)
+        and chain.names("states") == []
+    )
     clip = voice()
     generator, expected = seeded(5), clip
     for name in chain:
