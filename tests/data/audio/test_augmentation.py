@@ -52,7 +52,8 @@ def main_frequency(samples: Tensor) -> float:
 
 def of(name: str, **options: Any) -> Augmentation:
     kind = AUGMENTATIONS[name]
-    return kind(**{"p": 1.0, **options})
+    needed = {"threshold_db": (-15.0, -5.0)} if name == "noise_gate" else {}  # `voice` is loud throughout
+    return kind(**{"p": 1.0, **needed, **options})
 
 
 @pytest.mark.parametrize("name", WAVEFORM)
@@ -87,7 +88,7 @@ def test_silence_short_and_loud_clips(name: str):
         assert silent.abs().max() < 1e-3  # a codec dithers
         for length in (1, 2, 50):
             short = part(torch.full((length,), 0.5), generator=seeded(seed))
-            assert short.isfinite().all() and len(short) == pytest.approx(length, abs=3)
+            assert short.isfinite().all() and -3 <= len(short) - length <= 3 + 16000 * part.added_seconds
         loud = part(voice(peak=1.0), generator=seeded(seed))
         assert loud.isfinite().all() and loud.abs().max() <= 1
 
@@ -289,11 +290,8 @@ def test_a_config_builds_them_in_its_order():
         {"reverb": {}, "noise": {"snr_db": [5, 20], "p": 1}, "speed": {"factors": [0.8], "p": 1}}
     )
     assert list(chain) == ["reverb", "noise", "speed"]
-    assert (
-        chain.longest(np.array([2.0, 0.0])).tolist() == [2.5, 0.0]
-        and chain.names("waveform") == list(chain)
-        and chain.names("states") == []
-    )
+    assert chain.longest(np.array([2.0, 0.0])).tolist() == [2.5, 0.0]
+    assert chain.names("waveform") == list(chain) and chain.names("states") == []
     clip = voice()
     generator, expected = seeded(5), clip
     for name in chain:
