@@ -38,7 +38,8 @@ class Listener:
 
     def answer(self, given):
         if given.audio is not None:
-            level = np.std(Audio()(given.audio))
+            made = isinstance(given.audio, np.ndarray)  # an outlier
+            level = np.std(given.audio if made else Audio()(given.audio))
             return answer(SENTIMENTS[int(level > 0.05) + int(level > 0.2)], 0.9)
         return answer(next((label for word, label in WORDS.items() if word in given.text), "neutral"))
 
@@ -89,7 +90,7 @@ def test_a_log_that_cannot_be_read_is_refused_before_anything_is_scored(model, c
 
 
 def test_no_row_of_another_part_is_given_to_the_model(model, corpora, tmp_path):
-    scoring(model, corpora, tmp_path).run()
+    scoring(model, corpora, tmp_path, sets=[*SETS, "pairs", "calibration"]).run()
     sets = load_sets(corpora, SETS)
     clips = {row.audio for one in sets if one.column == "audio" for row in one.rows}
     texts = {row.text for one in sets if one.column == "text" for row in one.rows}
