@@ -423,6 +423,7 @@ def packing(run: Run) -> None:
     with atomic_write(folder) as half:
         save_int8(model, half)
         processor.save_pretrained(half)
+        (half / "model.safetensors").chmod(0o644)  # it would be the owner's alone, in a wheel too
 
 
 def outliers_of(run: Run) -> dict[str, list[Utterance]]:
