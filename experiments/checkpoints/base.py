@@ -36,13 +36,12 @@ from torch import nn
 
 from mmsr.data.audio.augmentation import Augmentations, row_generator
 from mmsr.data.audio.decoding import Audio
-from mmsr.files import atomic_write, write_file
+from mmsr.files import write_file
 from mmsr.inference.loading import load_pipeline, predictor
 from mmsr.model.configuration import MmsrConfig
 from mmsr.model.encoders.spectrogram import WhisperAudioEncoder
-from mmsr.model.modeling import MmsrForSentimentReasoning
+from mmsr.model.modeling import MmsrForSentimentReasoning, save_model
 from mmsr.model.processing import MmsrProcessor
-from mmsr.model.weight_storage import save_int8
 from mmsr.progress import show_progress
 from mmsr.records import Utterance
 from mmsr.training.outliers import fit_outlier_detectors
@@ -139,7 +138,6 @@ def with_views(clips: pd.DataFrame, run: Run) -> pd.DataFrame:
             if done % 256 == 0:
                 show("views", done, len(jobs))
     table = pd.concat(tables)
-    # rows of a clip share their text and speaker; only the originals and the dev conditions select
     return table.assign(
         id=[f"{Path(audio).stem}-{view}" for audio, view in zip(table.audio, table["view"], strict=True)]
     )
@@ -170,31 +168,43 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
     write_file(path, table.to_csv(index=False).encode())
 
 
-# ---------------------------------------------------------------------- voice
+# ---------------------------------------------------------------------- what a training starts from
 
 
-def voice(run: Run) -> None:
-    """Train the speech encoder's upper layers and a head on voices alone."""
-    start = run.out / "voice-start"
+def starting_checkpoint(
+    start: Path, make: Callable[[], tuple[MmsrForSentimentReasoning, MmsrProcessor]]
+) -> Path:
+    """The folder of the checkpoint that a training starts from, made once."""
     if not start.exists():
-        with atomic_write(start) as folder:
-            model, processor = voice_start(run)
-            model.save_pretrained(folder)
-            processor.save_pretrained(folder)
-    run.fit("voice", run.out / "corpus" / "clips.csv", start)
+        save_model(*make(), start)
+    return start
 
 
-def voice_start(run: Run) -> tuple[MmsrForSentimentReasoning, MmsrProcessor]:
-    """Whisper's lower layers with an untrained head."""
-    torch.manual_seed(run.seed)
+def processor_of(run: Run) -> MmsrProcessor:
+    """The processor of all stages."""
     parts = run.settings["parts"]
-    processor = MmsrProcessor.from_encoders(
+    return MmsrProcessor.from_encoders(
         text=ROOT / parts["text"],
         labels=list(LABELS),
         text_prefix=parts["text_prefix"],
         target_level=parts["target_level"],
         rationale_format="none",
     )
+
+
+# ---------------------------------------------------------------------- voice
+
+
+def voice(run: Run) -> None:
+    """Train a head on voices alone; the speech encoder stays."""
+    start = starting_checkpoint(run.out / "voice-start", lambda: voice_start(run))
+    run.fit("voice", run.out / "corpus" / "clips.csv", start)
+
+
+def voice_start(run: Run) -> tuple[MmsrForSentimentReasoning, MmsrProcessor]:
+    """Whisper's lower layers with an untrained head."""
+    torch.manual_seed(run.seed)
+    parts, processor = run.settings["parts"], processor_of(run)
     model = MmsrForSentimentReasoning.from_encoders(
         audio=cut_whisper(
             ROOT / parts["audio"], parts["audio_layers"], parts["config"]["audio_window_seconds"]
@@ -231,9 +241,7 @@ def standardize(model: MmsrForSentimentReasoning, processor: MmsrProcessor, run:
         inputs = processor(audio=read(path), return_tensors="pt")
         states, mask = model.encoder.encode_audio(inputs["input_values"], inputs["input_values_mask"])
         frames.append(model.encoder.audio_stream.kept_states(states[mask == 1]))
-    deviation, mean = torch.std_mean(torch.cat(frames), dim=0)
-    model.encoder.audio_stream.mean.copy_(mean)
-    model.encoder.audio_stream.deviation.copy_(deviation.clamp(min=1e-5))
+    model.encoder.audio_stream.set_statistics(torch.cat(frames))
 
 
 # ---------------------------------------------------------------------- words
@@ -241,24 +249,18 @@ def standardize(model: MmsrForSentimentReasoning, processor: MmsrProcessor, run:
 
 def words_labelled(run: Run) -> None:
     """Train the text encoder on labelled texts."""
-    start = run.out / "words-start"
-    if not start.exists():
-        torch.manual_seed(run.seed)
-        parts = run.settings["parts"]
-        processor = MmsrProcessor.from_encoders(
-            text=ROOT / parts["text"],
-            labels=list(LABELS),
-            text_prefix=parts["text_prefix"],
-            target_level=parts["target_level"],
-            rationale_format="none",
-        )
-        model = MmsrForSentimentReasoning.from_encoders(
-            text=ROOT / parts["text"], processor=processor, fusion="text_only", **parts["config"]
-        )
-        with atomic_write(start) as folder:
-            model.save_pretrained(folder)
-            processor.save_pretrained(folder)
+    start = starting_checkpoint(run.out / "words-start", lambda: words_start(run))
     run.fit("words_labelled", run.out / "corpus" / "texts.csv", start)
+
+
+def words_start(run: Run) -> tuple[MmsrForSentimentReasoning, MmsrProcessor]:
+    """The text encoder with an untrained head."""
+    torch.manual_seed(run.seed)
+    parts, processor = run.settings["parts"], processor_of(run)
+    model = MmsrForSentimentReasoning.from_encoders(
+        text=ROOT / parts["text"], processor=processor, fusion="text_only", **parts["config"]
+    )
+    return model, processor
 
 
 def words(run: Run) -> None:
@@ -329,14 +331,10 @@ def answer(model: Path, texts: list[str]) -> np.ndarray:
 
 def fusion(run: Run) -> None:
     """Train cross-attention and head on pairs of voices and texts, and on each alone; the encoders stay."""
-    start, manifest = run.out / "fusion-start", run.out / "pairs.csv"
+    manifest = run.out / "pairs.csv"
     if not manifest.exists():
         write_table(pairs(run), manifest)
-    if not start.exists():
-        with atomic_write(start) as folder:
-            model, processor = joined(run)
-            model.save_pretrained(folder)
-            processor.save_pretrained(folder)
+    start = starting_checkpoint(run.out / "fusion-start", lambda: joined(run))
     run.fit("fusion", manifest, start)
 
 
@@ -420,10 +418,8 @@ def packing(run: Run) -> None:
         print(f"{modality} outliers: threshold {fitted.threshold:.3f}, refused {fitted.refused}", flush=True)
     for part, name in run.settings["packing"]["names"].items():
         model.config.part(part)._name_or_path = name  # not the folder of this machine
-    with atomic_write(folder) as half:
-        save_int8(model, half)
-        processor.save_pretrained(half)
-        (half / "model.safetensors").chmod(0o644)  # it would be the owner's alone, in a wheel too
+    save_model(model, processor, folder, weights="int8")
+    (folder / "model.safetensors").chmod(0o644)  # it would be the owner's alone, in a wheel too
 
 
 def outliers_of(run: Run) -> dict[str, list[Utterance]]:

@@ -15,9 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from held_out import TEXT_FILES, speaker_part, text_key, text_part
+from held_out import PAIR_KINDS, TEXT_FILES, speaker_part, text_key, text_part
 
-LABELS = ("negative", "neutral", "positive")
+from mmsr.data.corpora.source import SENTIMENTS
+
+LABELS = SENTIMENTS
 _NAMES = (
     "Sam Lena Minh Paul Marie Wei Anna Tom Julia Linh David Emma Hans Claire Lan John Sara Nam Lukas Sophie "
     "Hoa Peter Clara Yan Jean Mai Felix Louise Jun Karim"
@@ -114,14 +116,6 @@ def pair(
             )
     return pd.DataFrame(rows)
 
-
-PAIR_KINDS: dict[str, list[tuple[str, str]]] = {
-    "agreeing": [(label, label) for label in LABELS],
-    "neutral_voice": [("neutral", label) for label in LABELS],
-    "neutral_text": [(label, "neutral") for label in LABELS],
-    "conflicting": [("negative", "positive"), ("positive", "negative")],
-}
-"""Kinds of pairs: the labels of voice and text, in turn."""
 
 RULE = (
     "A neutral side says nothing: the label is the other side's. Where voice and words contradict each "

@@ -232,8 +232,14 @@ class Pair(NamedTuple):
     text: str
 
 
-KINDS = ("agreeing", "neutral_voice", "neutral_text", "conflicting")
-"""Same label; a neutral voice; a neutral text; positive against negative."""
+PAIR_KINDS: dict[str, list[tuple[str, str]]] = {
+    "agreeing": [(label, label) for label in SENTIMENTS],
+    "neutral_voice": [("neutral", label) for label in SENTIMENTS],
+    "neutral_text": [(label, "neutral") for label in SENTIMENTS],
+    "conflicting": [("negative", "positive"), ("positive", "negative")],
+}
+"""Kinds of pairs: the labels of voice and text, in turn."""
+KINDS = tuple(PAIR_KINDS)
 
 
 def pairs(
@@ -248,12 +254,6 @@ def pairs(
     Raises:
         ValueError: A label has no voice or no text.
     """
-    combinations = {
-        "agreeing": [(label, label) for label in SENTIMENTS],
-        "neutral_voice": [("neutral", label) for label in SENTIMENTS],
-        "neutral_text": [(label, "neutral") for label in SENTIMENTS],
-        "conflicting": [("negative", "positive"), ("positive", "negative")],
-    }
     generator = np.random.default_rng(seed)
     found: dict[str, list[Pair]] = {}
     for kind in KINDS:
@@ -263,7 +263,7 @@ def pairs(
         )
         found[kind] = []
         for place in range(n):
-            voice, text = combinations[kind][place % len(combinations[kind])]
+            voice, text = PAIR_KINDS[kind][place % len(PAIR_KINDS[kind])]
             spoken, written = next(voice_of[voice]), next(text_of[text])
             label = {"neutral_text": voice, "conflicting": None}.get(kind, text)
             row = replace(spoken, id=f"{kind}/{place}", text=written.text, label=label, kind=kind)

@@ -142,6 +142,12 @@ class Stream(nn.Module):
         stream = torch.where(present[:, None, None], stream, self.absent.to(stream.dtype))
         return stream, torch.where(present[:, None], mask, first)
 
+    def set_statistics(self, states: Tensor) -> None:
+        """Take mean and deviation from the kept states `[n, l, e]` of training files."""
+        deviation, mean = torch.std_mean(states, dim=0)
+        self.mean.copy_(mean)
+        self.deviation.copy_(deviation.clamp(min=1e-5))
+
     def kept_states(self, states: Tensor) -> Tensor:
         """The layers of the mix, `[..., l, e]` -> `[..., kept, e]`."""
         return states if self.kept is None else states[..., self.kept, :]

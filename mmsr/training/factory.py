@@ -263,7 +263,4 @@ def _standardize(model: MmsrForSentimentReasoning, features: StoredFeatures, pat
     """Set the audio stream's mean and deviation from some training files."""
     stream = model.encoder.audio_stream
     sample = paths[:: math.ceil(len(paths) / _STANDARDIZED_ON)]
-    states = torch.cat([stream.kept_states(features(path)).float() for path in sample])  # [f, l, d]
-    deviation, mean = torch.std_mean(states, dim=0)
-    stream.mean.copy_(mean)
-    stream.deviation.copy_(deviation.clamp(min=1e-5))
+    stream.set_statistics(torch.cat([stream.kept_states(features(path)).float() for path in sample]))

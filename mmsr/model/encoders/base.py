@@ -96,26 +96,13 @@ def to_front(
     return values.gather(1, order).masked_fill(mask == 0, 0), mask
 
 
-class AudioEncoder(nn.Module):
-    """Base of the speech encoders: a transformers model under `self.model` that gets the raw waveform.
+class KeepsLayers(nn.Module):
+    """Base of both encoders: which layers' states are kept."""
 
-    A row without audio gets states too, which the caller replaces.
-    """
-
+    config: PreTrainedConfig
+    keeps_all_layers: bool
     extra_layer: int | None = None
     """A layer that is kept beside the last, before it; None with a layer mix, which keeps all."""
-
-    def __init__(self, config: MmsrConfig) -> None:
-        super().__init__()
-        self.config = config.part("audio_encoder")
-        self.keeps_all_layers = config.audio_layer_mix
-        self.model = self.build(self.config)
-        if config.audio_layers and max(config.audio_layers) >= self.num_states:
-            raise ValueError(
-                f"audio_layers={config.audio_layers}: this audio_encoder "
-                f"(model_type={self.config.model_type!r}) has layers 0 to {self.num_states - 1}; accepted: "
-                "some of these, ascending, each once"
-            )
 
     @property
     def num_states(self) -> int:
@@ -128,6 +115,25 @@ class AudioEncoder(nn.Module):
     def width(self) -> int:
         """Width d of the states."""
         return self.config.hidden_size
+
+
+class AudioEncoder(KeepsLayers):
+    """Base of the speech encoders: a transformers model under `self.model` that gets the raw waveform.
+
+    A row without audio gets states too, which the caller replaces.
+    """
+
+    def __init__(self, config: MmsrConfig) -> None:
+        super().__init__()
+        self.config = config.part("audio_encoder")
+        self.keeps_all_layers = config.audio_layer_mix
+        self.model = self.build(self.config)
+        if config.audio_layers and max(config.audio_layers) >= self.num_states:
+            raise ValueError(
+                f"audio_layers={config.audio_layers}: this audio_encoder "
+                f"(model_type={self.config.model_type!r}) has layers 0 to {self.num_states - 1}; accepted: "
+                "some of these, ascending, each once"
+            )
 
     @staticmethod
     def build(config: PreTrainedConfig) -> PreTrainedModel:

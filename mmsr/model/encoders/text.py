@@ -7,21 +7,18 @@ import os
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
 from mmsr.model.configuration import MmsrConfig
-from mmsr.model.encoders.base import Encoded, gives_weights, to_front
+from mmsr.model.encoders.base import Encoded, KeepsLayers, gives_weights, to_front
 
 
-class TextEncoder(nn.Module):
+class TextEncoder(KeepsLayers):
     """Any transformers text encoder, without its pooler, under `self.model`.
 
     A row without a transcript gets states too, which the caller replaces.
     """
-
-    extra_layer: int | None = None
-    """As of `AudioEncoder`."""
 
     def __init__(self, config: MmsrConfig) -> None:
         super().__init__()
@@ -60,18 +57,6 @@ class TextEncoder(nn.Module):
             )
         pooler = "add_pooling_layer" in inspect.signature(model_class).parameters
         return {"add_pooling_layer": False} if pooler else {}
-
-    @property
-    def num_states(self) -> int:
-        """Number of kept layers: all, embeddings included, with a layer mix; else the last (and one more)."""
-        if self.keeps_all_layers:
-            return self.config.num_hidden_layers + 1
-        return 1 if self.extra_layer is None else 2
-
-    @property
-    def width(self) -> int:
-        """Width d of the states."""
-        return self.config.hidden_size
 
     def forward(
         self,
