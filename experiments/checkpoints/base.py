@@ -19,7 +19,7 @@ import io
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -180,12 +180,12 @@ def starting_checkpoint(
     return start
 
 
-def processor_of(run: Run) -> MmsrProcessor:
+def processor_of(run: Run, labels: Sequence[str] = LABELS) -> MmsrProcessor:
     """The processor of all stages."""
     parts = run.settings["parts"]
     return MmsrProcessor.from_encoders(
         text=ROOT / parts["text"],
-        labels=list(LABELS),
+        labels=list(labels),
         text_prefix=parts["text_prefix"],
         target_level=parts["target_level"],
         rationale_format="none",
@@ -196,15 +196,18 @@ def processor_of(run: Run) -> MmsrProcessor:
 
 
 def voice(run: Run) -> None:
-    """Train a head on voices alone; the speech encoder stays."""
+    """Train stream and head on voices alone, to tell their six emotions apart; the speech encoder stays."""
     start = starting_checkpoint(run.out / "voice-start", lambda: voice_start(run))
-    run.fit("voice", run.out / "corpus" / "clips.csv", start)
+    clips = pd.read_csv(run.out / "corpus" / "clips.csv")
+    write_table(clips.assign(label=clips.emotion), run.out / "voices.csv")
+    run.fit("voice", run.out / "voices.csv", start)
 
 
 def voice_start(run: Run) -> tuple[MmsrForSentimentReasoning, MmsrProcessor]:
     """Whisper's lower layers with an untrained head."""
     torch.manual_seed(run.seed)
-    parts, processor = run.settings["parts"], processor_of(run)
+    emotions = pd.read_csv(run.out / "corpus" / "clips.csv").emotion.unique()
+    parts, processor = run.settings["parts"], processor_of(run, sorted(emotions))
     model = MmsrForSentimentReasoning.from_encoders(
         audio=cut_whisper(
             ROOT / parts["audio"], parts["audio_layers"], parts["config"]["audio_window_seconds"]

@@ -75,6 +75,7 @@ _LEAST = {
     "fusion_bottlenecks": 1,
     "fusion_rank": 1,
     "audio_stride": 1,
+    "audio_convolutions": 0,
     "rationale_loss_weight": 0,
 }
 
@@ -154,6 +155,8 @@ class MmsrConfig(PreTrainedConfig):
         audio_standardize: Shift and scale each dimension of the audio encoder's states by statistics of the
             training split. Whisper's states need it: a few dimensions are far larger than the others.
         audio_stride: Number of neighbouring audio frames that are stacked into one position of the fusion.
+        audio_convolutions: Number of convolutions over neighbouring positions of the audio stream, before the
+            fusion. A frozen encoder's lower layers say little of how a voice moves; these do.
         audio_window_seconds: Length of a Whisper encoder's windows; None for its full 30 s.
         audio_dynamic_range: Decades of power below a window's loudest mel value that a Whisper encoder's
             log-mel keeps; all below is lifted to that floor. None for Whisper's own 8 (80 dB). Fewer, such
@@ -217,6 +220,7 @@ class MmsrConfig(PreTrainedConfig):
     text_layer_mix: bool = False
     audio_standardize: bool = False
     audio_stride: int = 1
+    audio_convolutions: int = 0
     audio_window_seconds: float | None = None
     audio_dynamic_range: float | None = None
     audio_outlier_layer: int | None = None

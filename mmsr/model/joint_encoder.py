@@ -28,7 +28,7 @@ from mmsr.model.encoders.base import Encoded, LayerMix, to_front
 from mmsr.model.encoders.registry import audio_encoder_class
 from mmsr.model.encoders.text import TextEncoder
 from mmsr.model.fusion import FUSION_CLASSES
-from mmsr.model.layers import ResidualLinear
+from mmsr.model.layers import ConvolutionLayer, ResidualLinear
 from mmsr.model.outliers import MODALITIES, OutlierDetector, outliers
 from mmsr.model.pooling import AttentionPooling
 
@@ -85,7 +85,7 @@ class MmsrEncoderOutput(ModelOutput):
 
 
 class Stream(nn.Module):
-    """From an encoder's states to the fusion's input: layer mix, stacking, projection, absent state.
+    """From an encoder's states to the fusion's input: layer mix, stack, projection, convolutions, absent state.
 
     `states [b, n, l, e]`, `mask [b, n]` -> `[b, n / stride, d]`, `[b, n / stride]`. Where a row's mask is all
     zero, the learned absent state stands at its first position, alone.
@@ -97,6 +97,7 @@ class Stream(nn.Module):
         kept: Layers that the mix takes; all by default.
         standardize: Shift and scale each dimension by fixed statistics.
         stride: Neighbouring positions that are stacked into one.
+        convolutions: Number of convolutions over neighbouring positions.
     """
 
     def __init__(
@@ -108,6 +109,7 @@ class Stream(nn.Module):
         kept: list[int] | None = None,
         standardize: bool = False,
         stride: int = 1,
+        convolutions: int = 0,
     ) -> None:
         super().__init__()
         self.kept = kept
@@ -124,6 +126,7 @@ class Stream(nn.Module):
         self.norm = nn.LayerNorm(config.hidden_size)
         self.absent = nn.Parameter(torch.zeros(config.hidden_size))
         self.dropout = nn.Dropout(config.dropout)
+        self.convolutions = nn.ModuleList(ConvolutionLayer(config) for _ in range(convolutions))
 
     def forward(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Mix and project the states, and put in the absent state."""
@@ -133,7 +136,12 @@ class Stream(nn.Module):
         states = self.layer_mix(states)
         if self.stride > 1:
             states, mask = self._stacked(states, mask)
-        stream = self.dropout(self.norm(self.projection(states)))
+        stream = self.norm(self.projection(states))
+        if self.convolutions:
+            stream = nn.functional.gelu(stream)
+        stream = self.dropout(stream)
+        for convolution in self.convolutions:
+            stream = convolution(stream, mask)
         return self.with_absent(stream, mask, mask.any(-1))
 
     def with_absent(self, stream: Tensor, mask: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
@@ -313,6 +321,7 @@ class MmsrEncoder(MmsrPreTrainedModel):
                 kept=config.audio_layers,
                 standardize=config.audio_standardize,
                 stride=config.audio_stride,
+                convolutions=config.audio_convolutions,
             )
         if config.uses_text:
             text = config.part("text_encoder")

@@ -114,6 +114,30 @@ class FeedForwardLayer(GradientCheckpointingLayer, FeedForward):
     """A feed-forward block with gradient checkpointing."""
 
 
+class ConvolutionLayer(nn.Module):
+    """Grouped convolution over neighbouring positions with a residual, `[b, n, d] -> [b, n, d]`.
+
+    Padding counts as zero, so that a row does not depend on the batch. The groups are the fusion's heads.
+    """
+
+    kernel_size = 5
+
+    def __init__(self, config: FusionConfig) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.convolution = nn.Conv1d(
+            width, width, self.kernel_size, padding="same", groups=config.fusion_heads
+        )
+        self.norm = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, stream: Tensor, mask: Tensor) -> Tensor:
+        """Add to each position what its neighbours say; `mask [b, n]`."""
+        heard = stream.masked_fill(mask[:, :, None] == 0, 0.0)
+        heard = self.convolution(heard.transpose(1, 2)).transpose(1, 2)
+        return stream + self.dropout(nn.functional.gelu(self.norm(heard)))
+
+
 class CrossAttentionLayer(GradientCheckpointingLayer):
     """One stream attends to the other, then a feed-forward block; pre-norm, residual."""
 

@@ -289,9 +289,9 @@ def test_the_text_config_is_the_decoders():
         ),
         (
             {"fusoin": "gated"},
-            r"setting 'fusoin' does not exist \(did you mean 'fusion'\?\); accepted: audio_dynamic_range, .*",
+            r"setting 'fusoin' does not exist \(did you mean 'fusion'\?\); accepted: audio_convolutions, .*",
         ),
-        ({"colour": "red"}, "setting 'colour' does not exist; accepted: audio_dynamic_range, .*"),
+        ({"colour": "red"}, "setting 'colour' does not exist; accepted: audio_convolutions, .*"),
         ({"fusion_layers": -1}, "fusion_layers=-1; accepted: 0 or more"),
         ({"fusion_heads": 0}, "fusion_heads=0; accepted: 1 or more"),
         ({"dropout": 1.5}, "dropout=1.5; accepted: 0 to 1"),
@@ -314,6 +314,7 @@ def test_the_text_config_is_the_decoders():
         ({"fusion_bottlenecks": 0}, "fusion_bottlenecks=0; accepted: 1 or more"),
         ({"fusion_rank": -1}, "fusion_rank=-1; accepted: 1 or more"),
         ({"audio_stride": 0}, "audio_stride=0; accepted: 1 or more"),
+        ({"audio_convolutions": -1}, "audio_convolutions=-1; accepted: 0 or more"),
         ({"audio_window_seconds": 6.0}, "audio_window_seconds=6.0; accepted: with a Whisper encoder, more"),
         (
             {"audio_window_seconds": 31.0, "audio_encoder": {"model_type": "whisper"}},
@@ -366,6 +367,7 @@ def test_what_is_said_of_a_modality_that_is_not_read_changes_nothing():
         "audio_layer_mix": True,
         "audio_layers": [1],
         "audio_stride": 4,
+        "audio_convolutions": 2,
         "audio_standardize": True,
         "audio_window_seconds": 6.0,
         "audio_dynamic_range": 4.0,

@@ -139,8 +139,11 @@ def test_stacked_frames_do_not_depend_on_the_padding(make_model: MakeModel, ragg
         assert_close(alone.sentiment_logits[0], together.sentiment_logits[row])
 
 
-def test_nan_in_the_padding_of_stored_features_changes_nothing(make_model: MakeModel, ragged: Batch):
-    model = make_model()
+@pytest.mark.parametrize("convolutions", [0, 1])
+def test_nan_in_the_padding_of_stored_features_changes_nothing(
+    make_model: MakeModel, ragged: Batch, convolutions: int
+):
+    model = make_model(audio_convolutions=convolutions)
     features, mask = model.encoder.encode_audio(ragged["input_values"], ragged["input_values_mask"])
     mask[1] = 0
     target = {"audio_features_mask": mask, "sentiment_labels": torch.tensor([0, 1, 2])}
@@ -154,7 +157,7 @@ def test_nan_in_the_padding_of_stored_features_changes_nothing(make_model: MakeM
 @pytest.mark.parametrize("stride", [2, 3, 50])
 def test_stacked_frames_do_not_depend_on_padding(make_model: MakeModel, ragged: Batch, stride: int):
     """12 frames become ceil(12 / stride); 50 is longer than the clip."""
-    model = make_model(audio_stride=stride, audio_layer_mix=True)
+    model = make_model(audio_stride=stride, audio_layer_mix=True, audio_convolutions=2)
     audio = {name: ragged[name] for name in ("input_values", "input_values_mask")}
     features, mask = model.encoder.encode_audio(**audio)
     frames = mask.sum(1)
@@ -191,6 +194,16 @@ def test_a_stack_is_its_frames_side_by_side(make_model: MakeModel):
     expected = stream.norm(stream.projection(torch.cat([flat[:, 0::2], flat[:, 1::2]], -1)))
     assert_close(stacked, expected)
     assert stacked_mask.tolist() == [[1, 1, 1]]
+
+
+@torch.no_grad()
+def test_convolutions_tell_each_position_what_its_neighbours_say(make_model: MakeModel):
+    stream = make_model(audio_convolutions=2).encoder.audio_stream
+    states, mask = torch.randn(1, 20, 1, 32), torch.ones(1, 20, dtype=torch.long)
+    plain, _ = stream(states, mask)
+    states[0, 10] += 1
+    moved = (stream(states, mask)[0] - plain)[0].abs().amax(-1) > 1e-6
+    assert moved.nonzero().ravel().tolist() == list(range(6, 15)), "two convolutions of five positions"
 
 
 @pytest.fixture
