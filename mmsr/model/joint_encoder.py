@@ -85,7 +85,7 @@ class MmsrEncoderOutput(ModelOutput):
 
 
 class Stream(nn.Module):
-    """From an encoder's states to the fusion's input: layer mix, stack, projection, convolutions, absent state.
+    """From an encoder's states to the fusion's input: layer mix, stack, projection, convolutions, absence.
 
     `states [b, n, l, e]`, `mask [b, n]` -> `[b, n / stride, d]`, `[b, n / stride]`. Where a row's mask is all
     zero, the learned absent state stands at its first position, alone.
