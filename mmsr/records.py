@@ -79,6 +79,9 @@ class Answer:
         abstained: Whether the model abstains; None if that was not asked and it detects no outliers.
         abstained_because: Why, where all of the input is an outlier.
         outliers: Which of audio and text are outliers; None of a model that detects none.
+        grounded: Whether the rationale quotes, and all of it are whole words of the transcript; None
+            without a rationale.
+        evidence: These words, each `{"text", "start", "end"}` in characters of the transcript.
     """
 
     label: str
@@ -90,6 +93,8 @@ class Answer:
     abstained: bool | None = None
     abstained_because: str | None = None
     outliers: Sequence[str] | None = None
+    grounded: bool | None = None
+    evidence: Sequence[Mapping[str, Any]] = ()
 
     @classmethod
     def from_dict(cls, answer: Mapping[str, Any]) -> Self:
@@ -124,6 +129,8 @@ class Prediction:
     abstained: bool | None = None
     abstained_because: str | None = None
     outliers: Sequence[str] | None = None
+    grounded: bool | None = None
+    evidence: Sequence[Mapping[str, Any]] | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -150,6 +157,8 @@ class Prediction:
             abstained=answer.abstained,
             abstained_because=answer.abstained_because,
             outliers=answer.outliers,
+            grounded=answer.grounded,
+            evidence=None if answer.grounded is None else answer.evidence,
         )
 
     @classmethod
@@ -162,7 +171,8 @@ class Prediction:
     def to_row(self) -> dict[str, Any]:
         """The line of predictions.jsonl; what a model need not give is left out if None."""
         row = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "more"}
-        for name in ("head_label", "abstained", "abstained_because", "outliers"):
+        optional = ("head_label", "abstained", "abstained_because", "outliers", "grounded", "evidence")
+        for name in optional:
             if row[name] is None:
                 del row[name]
         return {**row, **self.more}

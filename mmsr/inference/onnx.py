@@ -30,11 +30,12 @@ from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 from mmsr.data.audio.decoding import Audio
 from mmsr.files import atomic_write, write_file
 from mmsr.inference.loading import predictor
-from mmsr.inference.pipeline import SentimentReasoningPipeline
+from mmsr.inference.pipeline import SentimentReasoningPipeline, quoted_evidence
 from mmsr.model.configuration import MmsrConfig
 from mmsr.model.decoders import CACHE, LabelGrammar
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor
+from mmsr.model.quotes import QuoteGrammar
 from mmsr.records import Answer, Utterance
 
 Precision = Literal["float32", "int8"]
@@ -357,8 +358,14 @@ class OnnxReasoner:
         rationales: list[str | None] = [None] * len(utterances)
         layout = config.format
         if layout is not None:
-            sequences, label_logits = self._generate(memory, memory_mask, chosen)
-            rationales = list(self.processor.decode_rationales(torch.from_numpy(sequences)))
+            texts = [utterance.text for utterance in utterances]
+            quotes = self.processor.quote_grammar(texts) if config.quotes == "transcript" else None
+            sequences, label_logits = self._generate(memory, memory_mask, chosen, quotes)
+            rationales = list(
+                self.processor.decode_rationales(
+                    torch.from_numpy(sequences), None if quotes is None else texts
+                )
+            )
             if layout.label_learned:
                 chosen, scores = label_logits.argmax(-1), label_logits / config.decoder_temperature
         shares = np.exp(scores - scores.max(-1, keepdims=True))
@@ -369,8 +376,11 @@ class OnnxReasoner:
                 score=row[label],
                 scores=dict(zip(config.labels, row, strict=True)),
                 rationale=rationale,
+                **quoted_evidence(rationale, utterance.text),
             )
-            for label, row, rationale in zip(chosen.tolist(), shares.tolist(), rationales, strict=True)
+            for label, row, rationale, utterance in zip(
+                chosen.tolist(), shares.tolist(), rationales, utterances, strict=True
+            )
         ]
 
     def _inputs(self, utterances: Sequence[Utterance]) -> dict[str, np.ndarray]:
@@ -395,7 +405,11 @@ class OnnxReasoner:
         return inputs
 
     def _generate(
-        self, memory: np.ndarray, memory_mask: np.ndarray, labels: np.ndarray
+        self,
+        memory: np.ndarray,
+        memory_mask: np.ndarray,
+        labels: np.ndarray,
+        quotes: QuoteGrammar | None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Greedy texts `[b, r]`, padded, and the logits of the labels in them `[b, c]`."""
         config, layout = self.config, self.config.format
@@ -408,6 +422,8 @@ class OnnxReasoner:
         grammar = LabelGrammar(
             layout, label_tokens=tokens.tolist(), eos_token_id=config.eos_token_id, max_length=longest
         )
+        if quotes is not None:
+            quotes.max_length = longest - (1 if layout.label_first else 2)
         outputs = [output.name for output in self.decoder.get_outputs()]
         past = {
             states.name: np.zeros((len(memory), states.shape[1], 0, states.shape[3]), np.float32)
@@ -422,6 +438,8 @@ class OnnxReasoner:
             past = dict(zip(past, present, strict=True))
             last = logits[:, -1]
             allowed = grammar(torch.from_numpy(text), torch.from_numpy(last))
+            if quotes is not None:
+                allowed = quotes(torch.from_numpy(text), allowed)
             chosen = np.where(done, config.pad_token_id, allowed.argmax(-1).numpy())
             wrote = np.isin(chosen, tokens)
             label_logits[wrote] = last[wrote][:, tokens]

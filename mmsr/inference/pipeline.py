@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
-from transformers import Pipeline
+from transformers import LogitsProcessorList, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 
@@ -26,6 +26,7 @@ from mmsr.model.fusion import FUSION_CLASSES, attention_map
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.outliers import MODALITIES, OUTLIER_REASONS, outliers
 from mmsr.model.processing import MmsrProcessor, given_columns
+from mmsr.quotations import evidence
 from mmsr.records import Attribution
 
 TASK = "sentiment-reasoning"
@@ -66,9 +67,13 @@ class SentimentReasoningPipeline(Pipeline):
         progress: Show a progress bar over many inputs.
 
     Returns:
-        For each input `{"label", "score", "scores": {label: probability}, "rationale": str or None}`. If the
-        decoder writes the label (`post_thinking`, `pre_thinking`), label and scores are the decoder's, and
-        the head's are added as `head_label` and `head_scores`. Also added, on request: `forced_label`,
+        For each input `{"label", "score", "scores": {label: probability}, "rationale": str or None,
+        "grounded", "evidence"}`. `grounded` tells whether the rationale quotes, and all that it quotes are
+        whole words of the transcript; None without a rationale. `evidence` has these words, a list of
+        `{"text", "start", "end"}` in characters of the transcript.
+
+        If the decoder writes the label (`post_thinking`, `pre_thinking`), label and scores are the decoder's,
+        and the head's are added as `head_label` and `head_scores`. Also added, on request: `forced_label`,
         `transcript` (None if the recogniser found no words), `alternatives` {label: rationale}, `abstained`,
         and `attention` (see `mmsr.evaluation.explain.attribution`): `words`, a list of `{"word", "weight"}`,
         and `audio`, a list of `{"start", "end", "weight"}` (seconds). The weights of a list sum to 1; it is
@@ -211,7 +216,11 @@ class SentimentReasoningPipeline(Pipeline):
         longest = self.processor.max_target_tokens if max_new_tokens is None else max_new_tokens
         if rationale is False and layout is not None and layout.label_first:
             longest = 2
-        found = self.model.classify(**inputs, num_beams=num_beams, max_new_tokens=longest)
+        quotes = None
+        reads_words = layout is not None and (rationale is not False or not layout.label_first)
+        if reads_words and self.model.config.quotes == "transcript":
+            quotes = self.processor.quote_grammar(columns["text"])
+        found = self.model.classify(**inputs, num_beams=num_beams, max_new_tokens=longest, quotes=quotes)
         answers: dict[str, Any] = {
             "head_logits": found.head_logits,
             "forced_label": forced_label,
@@ -246,6 +255,7 @@ class SentimentReasoningPipeline(Pipeline):
                 num_beams=num_beams,
                 do_sample=False,
                 max_new_tokens=longest,
+                logits_processor=LogitsProcessorList([] if quotes is None else [quotes]),
             )
 
         if forced_label is not None:
@@ -318,11 +328,12 @@ class SentimentReasoningPipeline(Pipeline):
             labels = model_outputs["decoder_labels"].tolist()
         rationales: list[str | None] = [None] * len(labels)
         if "sequences" in model_outputs:
-            rationales = list(self.processor.decode_rationales(model_outputs["sequences"]))
+            rationales = list(self._decoded(model_outputs["sequences"], model_outputs))
         answers = []
         for row, (scores, rationale) in enumerate(zip(all_scores, rationales, strict=True)):
             label = config.labels[labels[row]]
             answer = {"label": label, "score": scores[label], "scores": scores, "rationale": rationale}
+            answer |= quoted_evidence(rationale, model_outputs["utterances"][row]["text"])
             if by_decoder:
                 answer["head_label"] = config.labels[head_labels[row]]
                 answer["head_scores"] = head_scores[row]
@@ -335,6 +346,13 @@ class SentimentReasoningPipeline(Pipeline):
                 answer["abstained"] = answer["score"] < abstain_below
         self._add_outliers(answers, model_outputs)
         return [Answer(*pair) for pair in zip(answers, model_outputs["utterances"], strict=True)]
+
+    def _decoded(self, sequences: torch.Tensor, model_outputs: dict[str, Any]) -> list[str]:
+        """The rationales of rows, whose quotations are the transcript's where the model keeps to it."""
+        if self.model.config.quotes == "free":
+            return self.processor.decode_rationales(sequences)
+        texts = [utterance["text"] for utterance in model_outputs["utterances"]]
+        return self.processor.decode_rationales(sequences, texts)
 
     def _add_outliers(self, answers: list[dict[str, Any]], model_outputs: dict[str, Any]) -> None:
         """Add the modalities that are outliers, and abstain where no other was given."""
@@ -358,7 +376,7 @@ class SentimentReasoningPipeline(Pipeline):
             for answer in answers:
                 answer["alternatives"] = {}
             for labels, sequences in model_outputs["alternatives"]:
-                texts = self.processor.decode_rationales(sequences)
+                texts = self._decoded(sequences, model_outputs)
                 for answer, label, text in zip(answers, labels.tolist(), texts, strict=True):
                     answer["alternatives"][self.model.config.labels[label]] = text
         for answer, attention in zip(answers, model_outputs.get("attention", ()), strict=False):
@@ -436,6 +454,18 @@ def _transcribed(rows: Sequence[dict[str, Any]], asr: Transcribe) -> list[dict[s
         )
     text = iter(texts)
     return [row if row["text"] is not None else {**row, "text": next(text).strip() or None} for row in rows]
+
+
+def quoted_evidence(rationale: str | None, transcript: str | None) -> dict[str, Any]:
+    """An answer's `grounded` and `evidence`."""
+    if rationale is None:
+        return {"grounded": None, "evidence": []}
+    spans = evidence(rationale, transcript)
+    found = [
+        {"text": str(transcript)[start:end], "start": start, "end": end}
+        for start, end in (span for span in spans if span is not None)
+    ]
+    return {"grounded": bool(spans) and None not in spans, "evidence": found}
 
 
 def _shares(found: Attribution) -> dict[str, list[dict[str, Any]] | None]:

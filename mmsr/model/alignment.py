@@ -9,10 +9,8 @@ from typing import Any
 
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from mmsr.quotations import UNSPACED_LETTER
 from mmsr.records import Span
-
-# Letters of scripts without spaces between words: Thai, Lao, Burmese, Khmer, Japanese, Chinese.
-_SPACELESS = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
 
 # Marks of tokens that begin (SentencePiece, byte-level BPE), continue (BERT, PhoBERT) or end (XLM) a word.
 _WORD_MARKS = re.compile("^(?:##|[▁Ġ])|(?:@@|</w>)$")
@@ -121,7 +119,7 @@ def spaced_words(text: str, spans: Sequence[Span]) -> list[Span]:
             continue
         first, last = words[-1] if words else (0, -1)
         # bytes of one character have the same span
-        if start < last or (start == last and not _SPACELESS.search(text[first:end])):
+        if start < last or (start == last and not UNSPACED_LETTER.search(text[first:end])):
             words[-1] = (first, max(last, end))
         else:
             words.append((start, end))

@@ -22,6 +22,7 @@ FORMAT_VERSION = 2
 """
 
 POOLINGS = ("mean", "attention", "statistics")
+QUOTES = ("free", "transcript")
 DECODERS = ("cross_attention", "prefix", "none")
 
 DEFAULT_LABELS = {0: "negative", 1: "neutral", 2: "positive"}
@@ -176,6 +177,9 @@ class MmsrConfig(PreTrainedConfig):
         rationale_format: `multitask` (the head gives the label, the decoder explains it), `post_thinking`
             (the decoder writes label, then rationale), `pre_thinking` (rationale, then label), or `none`,
             with `decoder_type="none"`. The head is trained in every format.
+        quotes: What the decoder may write between quotation marks: with `transcript`, generation allows
+            nothing but whole words of the transcript, and no quotation without one; see
+            `mmsr.model.quotes`. With `free`, anything.
         shared_vocabulary: Decoder and text encoder have the same tokenizer.
         tie_word_embeddings: Text encoder and decoder share one table of word embeddings, which is the
             decoder's output layer too, as in BART and T5.
@@ -228,6 +232,7 @@ class MmsrConfig(PreTrainedConfig):
     decoder_type: str = "cross_attention"
     prompt_transcript: bool = False
     rationale_format: str = "multitask"
+    quotes: str = "free"
     shared_vocabulary: bool = True
     tie_word_embeddings: bool = False
     initializer_range: float = 0.02
@@ -331,6 +336,7 @@ class MmsrConfig(PreTrainedConfig):
         check_choice("pooling", self.pooling, POOLINGS)
         check_choice("decoder_type", self.decoder_type, DECODERS)
         check_choice("rationale_format", self.rationale_format, tuple(RATIONALE_FORMATS))
+        check_choice("quotes", self.quotes, QUOTES)
         self._check_ranges()
         if self.uses_audio:
             self._check_audio()

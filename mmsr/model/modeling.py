@@ -25,7 +25,14 @@ from typing import Any, Literal, NamedTuple, cast
 import torch
 from huggingface_hub import ModelCard
 from torch import Tensor, nn
-from transformers import AutoModel, Cache, GenerationMixin, PreTrainedModel, ProcessorMixin
+from transformers import (
+    AutoModel,
+    Cache,
+    GenerationMixin,
+    LogitsProcessorList,
+    PreTrainedModel,
+    ProcessorMixin,
+)
 from transformers.modeling_outputs import ModelOutput, Seq2SeqLMOutput
 from transformers.utils import can_return_tuple
 
@@ -39,6 +46,7 @@ from mmsr.model.fusion import FUSION_CLASSES
 from mmsr.model.joint_encoder import NO_UTTERANCE, MmsrEncoder, MmsrEncoderOutput, MmsrPreTrainedModel
 from mmsr.model.pooling import POOLING_CLASSES
 from mmsr.model.presets import PRESETS
+from mmsr.model.quotes import QuoteGrammar, UncheckedQuotes
 from mmsr.model.weight_storage import save_int8
 
 
@@ -332,6 +340,7 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         head_only: bool = False,
         max_new_tokens: int | None = None,
         num_beams: int = 1,
+        quotes: QuoteGrammar | None = None,
         **inputs: Any,
     ) -> Classification:
         """Label utterances by the head, and by the decoder where the rationale format has it write the label.
@@ -342,6 +351,8 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
             max_new_tokens: Most tokens that the decoder writes; with the label first 2 by default, label and
                 end.
             num_beams: Number of beams.
+            quotes: What may be quoted, with `config.quotes="transcript"`; without it `sequences` may quote
+                anything, and only their labels should be read.
             **inputs: The processor's tensors, and other arguments of the encoder.
         """
         if encoder_outputs is None:
@@ -360,6 +371,7 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
             num_beams=num_beams,
             do_sample=False,
             max_new_tokens=max_new_tokens,
+            logits_processor=LogitsProcessorList([quotes or UncheckedQuotes()]),
         )
         targets = sequences[:, 1:].masked_fill(sequences[:, 1:] == self.config.pad_token_id, -100)
         scored = self(encoder_outputs=encoder_outputs, labels=targets)
@@ -654,7 +666,7 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         )
 
     def _get_logits_processor(self, generation_config: Any, *args: Any, **kwargs: Any) -> Any:
-        """Add the `LabelGrammar`."""
+        """Add the `LabelGrammar`, and move a `QuoteGrammar` to it."""
         processors = super()._get_logits_processor(generation_config, *args, **kwargs)  # type: ignore[misc]  # its self is a Protocol
         layout, form = self.config.format, f"rationale_format={self.config.rationale_format!r}"
         assert layout is not None and self.config.label_token_ids
@@ -674,8 +686,20 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
             max_length=longest,
             forced=(kwargs.get("model_kwargs") or {}).get("forced_sentiment"),
         )
-        processors.insert(0, grammar)  # first: after top_k and the like no allowed token may be left
-        return processors
+        quotes = [one for one in processors if isinstance(one, QuoteGrammar)]
+        if self.config.quotes == "transcript" and not any(
+            isinstance(one, QuoteGrammar | UncheckedQuotes) for one in processors
+        ):
+            raise ValueError(
+                "this model quotes its transcripts alone (quotes='transcript'), and was not given them; "
+                "accepted: generate(..., logits_processor=[processor.quote_grammar(texts)]), or "
+                "model.config.quotes = 'free'"
+            )
+        for one in quotes:  # the label and the end take the last places
+            one.max_length = longest - (1 if layout.label_first else 2)
+        # first: after top_k and the like no allowed token may be left
+        rest = [one for one in processors if one not in quotes and not isinstance(one, UncheckedQuotes)]
+        return LogitsProcessorList([grammar, *quotes, *rest])
 
 
 def save_model(

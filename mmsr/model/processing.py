@@ -39,7 +39,9 @@ from mmsr.model.configuration import (
     check_label_names,
 )
 from mmsr.model.presets import PRESETS
+from mmsr.model.quotes import QuoteGrammar, QuoteVocabulary
 from mmsr.model.tokenizer import label_token, train_tokenizer
+from mmsr.quotations import as_transcribed
 from mmsr.records import Span
 
 logger = logging.get_logger(__name__)
@@ -115,6 +117,8 @@ class MmsrProcessor(ProcessorMixin):
     # transformers reads the defaults of the two parts under these names
     text_kwargs: TextKwargs = {"padding": True, "return_attention_mask": True}
     audio_kwargs: AudioKwargs = {"padding": True, "return_attention_mask": True, "sampling_rate": 16_000}
+    # the tokenizer that it was read off, and its tokens; read once, when they are wanted
+    _quote_vocabulary: tuple[PreTrainedTokenizerBase, QuoteVocabulary] | None = None
 
     def __init__(
         self,
@@ -332,10 +336,39 @@ class MmsrProcessor(ProcessorMixin):
             f"unknown label {value!r}; accepted: {', '.join(self.labels)} or 0 to {len(self.labels) - 1}"
         )
 
-    def decode_rationales(self, sequences: torch.Tensor) -> list[str]:
-        """Generated token ids `[b, r]` -> the rationale of each row, without label and special tokens."""
-        texts = self.rationale_tokenizer.batch_decode(sequences, skip_special_tokens=True)
-        return [text.strip() for text in texts]
+    def decode_rationales(
+        self, sequences: torch.Tensor, transcripts: Sequence[str | None] | None = None
+    ) -> list[str]:
+        """Generated token ids `[b, r]` -> the rationale of each row, without label and special tokens.
+
+        Args:
+            sequences: Of the model's `generate`.
+            transcripts: Of the rows, where they were generated with a `quote_grammar`: quotations are then
+                written as in the transcript, which may differ in case, accents' encoding and width.
+        """
+        if transcripts is None:
+            texts = self.rationale_tokenizer.batch_decode(sequences, skip_special_tokens=True)
+            return [text.strip() for text in texts]
+        texts = self.rationale_tokenizer.batch_decode(
+            sequences, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        pairs = zip(texts, transcripts, strict=True)
+        return [as_transcribed(text, transcript).strip() for text, transcript in pairs]
+
+    def quote_grammar(self, transcripts: Sequence[str | None]) -> QuoteGrammar:
+        """What the rationales of rows may quote: words of their transcripts, nothing where one is None.
+
+        For `generate(..., logits_processor=[grammar])`, which a model with `config.quotes="transcript"`
+        wants.
+
+        Raises:
+            ValueError: The decoder's tokenizer cannot be read token by token.
+        """
+        tokenizer = self.rationale_tokenizer
+        known = self._quote_vocabulary
+        if known is None or known[0] is not tokenizer or len(known[1].pieces) != len(tokenizer):
+            known = self._quote_vocabulary = tokenizer, QuoteVocabulary(tokenizer)
+        return QuoteGrammar(known[1], transcripts)
 
     def token_spans(self, text: str) -> list[Span]:
         """The span of each token of `input_ids` in a transcript; special tokens and the prefix end at 0."""

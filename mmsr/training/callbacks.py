@@ -22,6 +22,7 @@ from mmsr.files import write_file
 from mmsr.model.configuration import RATIONALE_FORMATS, MmsrConfig
 from mmsr.model.modeling import MmsrForSentimentReasoning, save_model
 from mmsr.model.processing import MmsrProcessor, given_columns
+from mmsr.model.quotes import QuoteGrammar
 from mmsr.records import IDS, Answer, Utterance
 from mmsr.training.checkpoints import BestCheckpoint, LastCheckpoint
 from mmsr.training.factory import check_sources
@@ -239,17 +240,24 @@ def _read_answers(
             "text": [given.text for given in part],
         }
         inputs = processor(**given_columns(columns), return_tensors="pt")
-        answers += _answers(model, inputs, max_new_tokens=longest)
+        quotes = None
+        if label_last and model.config.quotes == "transcript":
+            quotes = processor.quote_grammar(columns["text"])
+        answers += _answers(model, inputs, max_new_tokens=longest, quotes=quotes)
     return answers
 
 
 @torch.no_grad()
 def _answers(
-    model: MmsrForSentimentReasoning, inputs: Mapping[str, Tensor], *, max_new_tokens: int | None = None
+    model: MmsrForSentimentReasoning,
+    inputs: Mapping[str, Tensor],
+    *,
+    max_new_tokens: int | None = None,
+    quotes: QuoteGrammar | None = None,
 ) -> list[Answer]:
     """Answers to a batch, without rationales."""
     given: dict[str, Any] = {name: value.to(model.device) for name, value in inputs.items()}
-    found = model.classify(**given, max_new_tokens=max_new_tokens)
+    found = model.classify(**given, max_new_tokens=max_new_tokens, quotes=quotes)
     labels = model.config.labels
     head = model.label_scores(found.head_logits)
     decoder = None if found.decoder_logits is None else model.label_scores(found.decoder_logits)
