@@ -224,13 +224,17 @@ def _is_invisible(character: str) -> bool:
 
 
 def _is_word(character: str) -> bool:
-    return unicodedata.category(character)[0] in "LNM" or character == "_"
+    return unicodedata.category(character)[0] in "LN" or character == "_"
 
 
 def _joined(text: str, clusters: list[Cluster], index: int) -> bool:
     """Whether a cluster belongs to the same word or sign as the one before it."""
     before, after = clusters[index - 1], clusters[index]
-    if text[before.end - 1] == _JOINER or _are_flags(text[before.start], text[after.start]):
+    if (
+        text[before.end - 1] == _JOINER
+        or _goes_on(text[after.start])
+        or _are_flags(text[before.start], text[after.start])
+    ):
         return True
     if before.is_word and after.is_word:
         return not (before.is_unspaced or after.is_unspaced)

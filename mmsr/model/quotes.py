@@ -13,6 +13,7 @@ A transcript's own plain marks end a stretch. A quotation is opened only if it c
 
 from __future__ import annotations
 
+import random
 import re
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,11 +27,11 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from mmsr.quotations import MARK, OTHER_MARKS, Folded, fold_character
 
-State = bytes | frozenset[tuple[int, bytes]]
-"""Outside of a quotation the bytes of a character begun; within, the places reached in the transcript.
+Place = tuple[int, bytes]
+"""A number of a character in `Folded.folded`, or `_OPEN` ..., and the bytes of a character begun there."""
 
-A place is one of `Folded.folded`, or below 0 one of `_OPEN` ..., with the bytes of a character begun there.
-"""
+State = bytes | frozenset[Place]
+"""Outside of a quotation the bytes of a character begun; within, the places reached in the transcript."""
 
 _OPEN, _OPEN_SPACE, _CLOSE_SPACE, _CLOSED = -1, -2, -3, -4
 _OPENED: State = frozenset({(_OPEN, b"")})
@@ -110,14 +111,15 @@ class _Transcript:
         self.own: dict[str, list[tuple[bytes, str]]] = {}
         for character in set(self.text.text) | set(self.text.folded):
             add_character(self.own, character)
-        self._options: dict[int, list[tuple[bytes, int]]] = {}
+        self._following: dict[Place, dict[int, list[Place]]] = {}
         self._moves: dict[State, dict[int, State]] = {}
         self._costs: dict[State, int] = {}
+        self._tensors: dict[State, tuple[Tensor, Tensor]] = {}
 
     def after(self, state: State, piece: bytes) -> State | None:
         """The state after a token's bytes; None if they may not follow."""
         for byte in piece:
-            found = self._step(state, bytes([byte]))
+            found = self._step(state, byte)
             if found is None:
                 return None
             state = found
@@ -143,6 +145,14 @@ class _Transcript:
                     found[token] = after
             self._moves[state] = found
         return self._moves[state]
+
+    def following(self, state: State) -> tuple[Tensor, Tensor]:
+        """The tokens of `moves` after which all can be closed `[k]`, and the `cost` after each `[k]`."""
+        if state not in self._tensors:
+            costs = {token: self.cost(after) for token, after in self.moves(state).items()}
+            costs = {token: cost for token, cost in costs.items() if cost < _NEVER}
+            self._tensors[state] = torch.tensor([*costs], dtype=torch.long), torch.tensor([*costs.values()])
+        return self._tensors[state]
 
     def cost(self, state: State) -> int:
         """Fewest tokens until no quotation and no character is open."""
@@ -177,64 +187,55 @@ class _Transcript:
     ) -> None:
         """Add the tokens without plain marks that continue `spelled`, which led to `state`."""
         assert not isinstance(state, bytes)
-        following = {
-            option[len(begun)]
-            for place, begun in state
-            for option, _ in self._of(place)
-            if option.startswith(begun)
-        }
-        for byte in following - {_MARK[0]}:
+        following: dict[int, set[Place]] = {}
+        for place in state:
+            for byte, places in self._edges(place).items():
+                following.setdefault(byte, set()).update(places)
+        for byte, reached in following.items():
             piece = spelled + bytes([byte])
             first, last = self.vocabulary.range_of(piece, *span)
-            if first == last:
-                continue
-            after = self._step(state, bytes([byte]))
-            if after is None:
-                continue
-            found |= dict.fromkeys(self.vocabulary.tokens_of(piece, first, last), after)
-            self._spell(after, piece, (first, last), found)
+            if byte != _MARK[0] and first < last:
+                after = frozenset(reached)
+                found |= dict.fromkeys(self.vocabulary.tokens_of(piece, first, last), after)
+                self._spell(after, piece, (first, last), found)
 
-    def _step(self, state: State, byte: bytes) -> State | None:
+    def _step(self, state: State, byte: int) -> State | None:
         if isinstance(state, bytes):
-            if not state and byte == _MARK:
+            if not state and byte == _MARK[0]:
                 return _OPENED if self.text.starts else None
-            return _outside(state, byte)
-        reached: set[tuple[int, bytes]] = set()
-        for place, begun in state:
-            longer = begun + byte
-            for option, target in self._of(place):
-                if option == longer:
-                    reached.add((target, b""))
-                elif option.startswith(longer):
-                    reached.add((place, longer))
-        if (_CLOSED, b"") in reached:
-            return b""
-        return frozenset(reached) or None
+            return _outside(state, bytes([byte]))
+        reached: set[Place] = set()
+        for place in state:
+            reached.update(self._edges(place).get(byte, ()))
+        return b"" if (_CLOSED, b"") in reached else frozenset(reached) or None
 
-    def _of(self, place: int) -> list[tuple[bytes, int]]:
-        """What may be written at a place in UTF-8, a character at a time, each with the place after it."""
-        if place not in self._options:
-            self._options[place] = list(self._options_of(place))
-        return self._options[place]
+    def _edges(self, place: Place) -> dict[int, list[Place]]:
+        """The places after each byte that may follow a place."""
+        if place not in self._following:
+            edges = self._following[place] = {}
+            number, begun = place
+            for start in self.text.starts if number in (_OPEN, _OPEN_SPACE) else (number,):
+                for option, target in self._characters(start):
+                    if option.startswith(begun):
+                        longer = option[: len(begun) + 1]
+                        reached = (target, b"") if longer == option else (start, longer)
+                        edges.setdefault(longer[-1], []).append(reached)
+            if number == _OPEN:
+                edges.setdefault(_SPACE[0], []).append((_OPEN_SPACE, b""))
+            if not begun and (number == _CLOSE_SPACE or number in self.text.ends):
+                edges[_MARK[0]] = [(_CLOSED, b"")]
+                if number != _CLOSE_SPACE:
+                    edges.setdefault(_SPACE[0], []).append((_CLOSE_SPACE, b""))
+        return self._following[place]
 
-    def _options_of(self, place: int) -> Iterator[tuple[bytes, int]]:
-        if place in (_OPEN, _OPEN_SPACE):
-            if place == _OPEN:
-                yield _SPACE, _OPEN_SPACE
-            for start in self.text.starts:
-                yield from self._of(start)
-            return
-        if place == _CLOSE_SPACE or place in self.text.ends:
-            yield _MARK, _CLOSED
-            if place != _CLOSE_SPACE:
-                yield _SPACE, _CLOSE_SPACE
+    def _characters(self, number: int) -> Iterator[tuple[bytes, int]]:
+        """The characters that go on with the transcript, in UTF-8, each with the number after it."""
         folded = self.text.folded
-        if not 0 <= place < len(folded) or folded[place] == MARK:
-            return
-        known = self.vocabulary.characters.get(folded[place], [])
-        for option, form in dict.fromkeys([*known, *self.own.get(folded[place], [])]):
-            if folded.startswith(form, place):
-                yield option, place + len(form)
+        if 0 <= number < len(folded) and folded[number] != MARK:
+            known = self.vocabulary.characters.get(folded[number], [])
+            for option, form in dict.fromkeys([*known, *self.own.get(folded[number], [])]):
+                if folded.startswith(form, number):
+                    yield option, number + len(form)
 
 
 class QuoteGrammar(LogitsProcessor):
@@ -304,11 +305,10 @@ class QuoteGrammar(LogitsProcessor):
             allowed[: len(self.vocabulary.pieces)] = self._harmless
         else:
             allowed = torch.zeros(size, dtype=torch.bool)
-        moves = transcript.moves(state)
-        costs = {token: transcript.cost(after) for token, after in moves.items()}
-        most = max(left, min(costs.values(), default=0)) if state != b"" else left
-        fitting = [token for token, cost in costs.items() if cost <= min(most, _NEVER - 1)]
-        allowed[fitting] = True
+        tokens, costs = transcript.following(state)
+        if len(tokens):
+            most = left if state == b"" else max(left, int(costs.min()))
+            allowed[tokens[costs <= most]] = True
         return allowed
 
     @cached_property
@@ -392,9 +392,8 @@ def _pieces(tokenizer: PreTrainedTokenizerBase) -> list[bytes | None]:
     readable = [token for token, piece in enumerate(pieces) if piece and token not in special]
     if len(readable) < 0.9 * (size - len(special)):
         raise _unreadable(tokenizer, "its tokens have other texts beside others")
-    rows = [
-        [readable[i * 7919 % len(readable)], readable[i * 104729 % len(readable)]] for i in range(_SAMPLE)
-    ]
+    draw = random.Random(0)
+    rows = [draw.choices(readable, k=2) for _ in range(_SAMPLE)]
     for row, text in zip(rows, between(rows), strict=True):
         joined = b"".join(pieces[token] or b"" for token in row).decode(errors="replace")
         if text != joined and "\ufffd" not in joined:
