@@ -58,6 +58,8 @@ TABLE = {
         "agreement/agreement": "label read off the rationale is the predicted one",
         "simulatability/effect": "gain by the rationale, over the transcript alone",
         "simulatability/las": "... adjusted for leakage (LAS)",
+        "matching/own": "own rationale fits the transcript better than others of its label",
+        "matching/permuted": "... rationales exchanged within their label",
     },
 }
 ERASURE = {

@@ -80,13 +80,20 @@ def constant_rationales(
 
 
 def tfidf_classifier(fields: int = 1) -> Any:
-    """Returns an untrained classifier of tuples of `fields` texts.
+    """Returns an untrained classifier of tuples of texts: logistic regression on `tfidf_features`."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
 
-    Logistic regression on the TF-IDF of n-grams of words (1 to 3) and of characters within words (2 to 5).
+    return make_pipeline(tfidf_features(fields), LogisticRegression(max_iter=1000))
+
+
+def tfidf_features(fields: int = 1) -> Any:
+    """Returns the features of tuples of `fields` texts, not yet fitted.
+
+    TF-IDF of n-grams of words (1 to 3) and of characters within words (2 to 5).
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline, make_union
+    from sklearn.pipeline import make_union
 
     vectorizers = []
     for field in range(fields):
@@ -95,7 +102,7 @@ def tfidf_classifier(fields: int = 1) -> Any:
             analyzer="word", ngram_range=(1, 3), preprocessor=read, tokenizer=str.split, token_pattern=None
         )
         vectorizers += [words, TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), preprocessor=read)]
-    return make_pipeline(make_union(*vectorizers), LogisticRegression(max_iter=1000))
+    return make_union(*vectorizers)
 
 
 def _tfidf(train_rows: Sequence[Utterance], test_rows: Sequence[Utterance], column: str) -> list[Prediction]:

@@ -1,6 +1,7 @@
 """Faithfulness of rationales: whether they are grounded, and whether they explain the prediction.
 
 rows, `predict` ─► predictions ─► `simulatability`, `agreement`, `counterfactuals`  (a judge reads rationales)
+                              ─► `matching`                      (rationales are exchanged within their label)
                               ─► `grounding.follow`, `grounding.respoken`            (inputs are changed)
                               ─► `erasure.erasure`                                   (attributions are tested)
                               ─► faithfulness.json (and `mmsr.evaluation.report.faithfulness`)
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mmsr.evaluation.baselines import tfidf_classifier
+from mmsr.evaluation.baselines import tfidf_classifier, tfidf_features
 from mmsr.evaluation.entries import mean_with_interval, speakers_of
 from mmsr.evaluation.explain.erasure import LoadAudio, erasure
 from mmsr.evaluation.explain.grounding import EvidenceOf, follow, respoken
@@ -24,12 +25,17 @@ from mmsr.evaluation.metrics import has_text
 from mmsr.evaluation.rationales import UnicodeTokenizer
 from mmsr.evaluation.run import answer_utterances, predict_rows
 from mmsr.evaluation.significance import paired_bootstrap
+from mmsr.languages import language_code
+from mmsr.quotations import is_grounded, quotations
 from mmsr.records import Attribute, Predict, Prediction, Progress, Utterance
 
 Texts = tuple[str, ...]
 
 Judge = Callable[[Sequence[Texts], Sequence[str], Sequence[Texts]], Sequence[str]]
 """Learns to classify tuples of texts by their labels, and returns the labels of other tuples."""
+
+Fit = Callable[[Sequence[str], Sequence[str]], np.ndarray]
+"""Returns how well each of n transcripts fits each of n rationales, `[n, n]`: the more the better."""
 
 Force = Callable[[str], Predict]
 """Returns a model whose rationales explain this label, whatever it predicts."""
@@ -57,6 +63,7 @@ class Material:
     respoken: Mapping[str, Sequence[Utterance]] = field(default_factory=dict)  # by what a generator changed
     evidence_of: EvidenceOf | None = None  # reads words and manner off a rationale of that generator
     judge: Judge | None = None  # by default `tfidf_judge`
+    fit: Fit | None = None  # by default `tfidf_fit`
 
 
 def faithfulness(
@@ -70,9 +77,9 @@ def faithfulness(
 ) -> dict[str, Any]:
     """Returns all measures of a model's rationales on the rows of a split.
 
-    `n`; `simulatability`, `agreement`, `counterfactuals`; `follow`; `respoken` {change: metrics, with
-    `not_respoken`, the number of rows that the generator does not know}; `erasure` {attribution: metrics};
-    `left_out` {measure: reason}.
+    `n`; `simulatability`, `agreement`, `counterfactuals`; `matching`; `follow`; `respoken` {change: metrics,
+    with `not_respoken`, the number of rows that the generator does not know}; `erasure` {attribution:
+    metrics}; `left_out` {measure: reason}.
 
     Raises:
         ValueError: There are no rows, or the model writes no rationales.
@@ -85,6 +92,12 @@ def faithfulness(
     options: dict[str, Any] = {"seed": seed, "progress": progress}
     judged, left_out = _judged(predict, predictions, rows, labels=labels, material=material, **options)
     found: dict[str, Any] = {"n": len(rows), **judged}
+    if matched := matching(predictions, rows, fit=material.fit or tfidf_fit, seed=seed):
+        found["matching"] = matched
+    else:
+        left_out["matching"] = (
+            "no transcript has two others of the same predicted label and language, with other words"
+        )
     if load_audio := material.load_audio:
         found["follow"] = follow(predict, predictions, rows, load_audio=load_audio, **options)
         whole = [row for row in rows if row.has("audio") and row.has("text")]
@@ -280,6 +293,109 @@ def counterfactuals(
         "rationale_changes": mean_with_interval(changes, pairs, seed=seed),
         "label_read": mean_with_interval(agrees, pairs, seed=seed),
     }
+
+
+def tfidf_fit(transcripts: Sequence[str], rationales: Sequence[str]) -> np.ndarray:
+    """The default of `matching`: the cosine of the two texts' TF-IDF (see `baselines.tfidf_features`)."""
+    from sklearn.preprocessing import normalize
+
+    features = tfidf_features().fit([(text,) for text in (*transcripts, *rationales)])
+    sides = [normalize(features.transform([(text,) for text in side])) for side in (transcripts, rationales)]
+    return (sides[0] @ sides[1].T).toarray()
+
+
+def matching(
+    predictions: Sequence[Prediction], rows: Sequence[Utterance], *, fit: Fit = tfidf_fit, seed: int = 0
+) -> dict[str, Any]:
+    """Whether rationales fit their own transcript better than those of other rows with the same label.
+
+    Measures that ask a judge for the label do not see rationales that are exchanged within a label; this one
+    does. A row's value is the share of other rationales that fit its transcript less than its own does, ties
+    counting half; so constant rationales, and rationales drawn at random within the label, have .5. The
+    others are those of rows with the same predicted label and language whose transcripts have other words.
+
+    Returns:
+        `own`, of the model's rationales; `permuted`, of the same after each row was given that of another,
+        drawn at random; `difference` between the two; `reference`, of the reference rationales by their true
+        labels, where there are any. `quoted`: the share of rationales that quote (see `mmsr.quotations`). Of
+        those `grounded`, the share whose quotations are all in the transcript, and `grounded_permuted`, the
+        same of the drawn ones. Only rows with two others or more count; {} if there are none.
+    """
+    texts = [row.text or "" for row in rows]
+
+    def compare(labels: Sequence[str | None], rationales: Sequence[str | None]) -> dict[int, _Compared]:
+        return _compared(
+            texts, rationales, [*zip(labels, (row.language for row in rows), strict=True)], fit, seed
+        )
+
+    written = [row.predicted_rationale for row in predictions]
+    found = compare([row.predicted_label for row in predictions], written)
+    if not found:
+        return {}
+    kept = [rows[place] for place in found]
+
+    def mean(values: Sequence[float] | np.ndarray, of: Sequence[Utterance]) -> dict[str, Any]:
+        return mean_with_interval(values, of, seed=seed)
+
+    own, permuted = (np.array([getattr(one, side) for one in found.values()]) for side in ("own", "permuted"))
+    metrics = {
+        "own": mean(own, kept),
+        "permuted": mean(permuted, kept),
+        "difference": mean(own - permuted, kept),
+    }
+    truth = compare([row.label for row in rows], [row.rationale for row in rows])
+    if truth:
+        own = np.array([one.own for one in truth.values()])
+        metrics["reference"] = mean(own, [rows[place] for place in truth])
+    quoting = [place for place in found if quotations(written[place] or "")]
+    metrics["quoted"] = mean([place in set(quoting) for place in found], kept)
+    for name, rationales in (
+        ("grounded", [written[place] for place in quoting]),
+        ("grounded_permuted", [written[found[place].other] for place in quoting]),
+    ):
+        values = [
+            is_grounded(text or "", texts[place]) for place, text in zip(quoting, rationales, strict=True)
+        ]
+        metrics[name] = mean(values, [rows[place] for place in quoting])
+    return metrics
+
+
+class _Compared(NamedTuple):
+    """Of a row: the shares of other rationales that fit less, and the row whose rationale it was given."""
+
+    own: float
+    permuted: float
+    other: int
+
+
+def _compared(
+    texts: Sequence[str],
+    rationales: Sequence[str | None],
+    keys: Sequence[tuple[str | None, str | None]],
+    fit: Fit,
+    seed: int,
+) -> dict[int, _Compared]:
+    """Of each row that can be compared, by its place, with rows of the same key, a label and a language."""
+    groups: dict[tuple[str | None, str | None], list[int]] = {}
+    for place, (label, language) in enumerate(keys):
+        if label is not None and has_text(texts[place]) and has_text(rationales[place]):
+            groups.setdefault((label, language_code(language)), []).append(place)
+    generator = np.random.default_rng(seed)
+    found: dict[int, _Compared] = {}
+    for group in groups.values():
+        said = np.array([" ".join(UnicodeTokenizer().tokenize(texts[place])) for place in group])
+        fits = fit([texts[place] for place in group], [str(rationales[place]) for place in group])
+        for row, place in enumerate(group):
+            others = np.flatnonzero(said != said[row])
+            if len(others) < 2:
+                continue
+            other = generator.choice(others)
+            own, permuted = (
+                np.mean((fits[row, mine] > rest) + 0.5 * (fits[row, mine] == rest))
+                for mine, rest in ((row, fits[row, others]), (other, fits[row, others[others != other]]))
+            )
+            found[place] = _Compared(float(own), float(permuted), group[other])
+    return dict(sorted(found.items()))
 
 
 def _lessons(train: Sequence[Utterance]) -> tuple[list[Texts], list[str]]:

@@ -32,6 +32,15 @@ LINES: Mapping[str, Mapping[str, str]] = {
         "agreement": "label read off the rationale is the predicted one",
         "judge": "... of true rationales, the true one",
     },
+    "matching": {
+        "own": "own rationale fits the transcript better than others of its label",
+        "permuted": "... rationales exchanged within their label",
+        "difference": "... difference",
+        "reference": "... reference rationales",
+        "quoted": "rationale quotes the transcript",
+        "grounded": "... and all that it quotes is there",
+        "grounded_permuted": "... rationales exchanged within their label",
+    },
     "counterfactuals": {
         "rationale_changes": "forced label: rationale changes",
         "label_read": "forced label is read off its rationale",
@@ -117,14 +126,16 @@ def markdown(document: Mapping[str, Any]) -> str:
 
 def simulatability(examined: Examined) -> list[Block]:
     """What a judge predicts from rationales."""
-    rows = [_row(*measure) for measure in examined.measured("simulatability", "agreement")]
+    rows = [_row(*measure) for measure in examined.measured("simulatability", "agreement", "matching")]
     notes = {
         "LAS": "leakage-adjusted simulatability (Hase et al., 2020): how much better a judge foretells the "
         "label by the rationale, the mean over rows whose rationale alone tells the label and rows where it "
         "does not.",
         "judge": "learns labels from texts of the training rows.",
+        "fits": "by the cosine of TF-IDF; the share of rationales of other rows with the same predicted "
+        "label and language that fit less. Constant rationales and those of other rows have about .5.",
     }
-    caption = "What rationales tell of the label. Brackets: 95 % intervals."
+    caption = "What rationales tell of the label and of their row. Brackets: 95 % intervals."
     return [Table(COLUMNS, rows, caption), notes] if rows else []
 
 

@@ -12,6 +12,7 @@ from mmsr.evaluation.explain.faithfulness import (
     agreement,
     counterfactuals,
     faithfulness,
+    matching,
     simulatability,
     tfidf_judge,
 )
@@ -134,6 +135,83 @@ def test_a_judge_of_one_label_says_that():
 def test_a_judge_reads_texts_that_are_all_empty():
     fields = [("", "good"), ("", "bad")] * 5
     assert tfidf_judge(fields, ["p", "n"] * 5, [("", "bad"), ("", "good")]) == ["n", "p"]
+
+
+# ---------------------------------------------------------------------- rationales within a label
+
+PHRASES = [
+    "was so kind",
+    "lost my file",
+    "came on time",
+    "never called back",
+    "healed the knee",
+    "smelled bad",
+]
+
+
+def spoken(count, *, language="en"):
+    """Rows of two labels, and rationales that quote what was said, with templates of their label."""
+    words = [f"well the doctor number {n} {PHRASES[n % 6]} today" for n in range(count)]
+    return [
+        Utterance(
+            id=f"u{n}",
+            text=words[n],
+            label=LABELS[2 * (n % 2)],
+            rationale=f'{WORDS[LABELS[2 * (n % 2)]]}: "number {n} {PHRASES[n % 6]}"',
+            speaker=f"s{n % 8}",
+            language=language,
+        )
+        for n in range(count)
+    ]
+
+
+def explaining(rows, rationales):
+    return [
+        Prediction.of(row, predicted_label=row.label, predicted_rationale=rationale)
+        for row, rationale in zip(rows, rationales, strict=True)
+    ]
+
+
+def test_rationales_that_are_exchanged_within_their_label_do_not_match():
+    """Where overlap with the reference and a judge of labels see nearly nothing, this measure does."""
+    rows = spoken(80)
+    true = [row.rationale for row in rows]
+    exchanged = [rows[(n + 2 * (1 + n % 7)) % 80].rationale for n in range(80)]  # of the same label
+    good, bad = (matching(explaining(rows, told), rows) for told in (true, exchanged))
+    assert good["own"]["value"] > 0.95 and good["own"] == good["reference"] == bad["reference"]
+    low, high = good["permuted"]["interval"]
+    assert low < 0.5 < high and good["permuted"]["n"] == 80 and good["permuted"]["over"] == "speakers"
+    assert good["difference"]["interval"][0] > 0.3
+    low, high = bad["own"]["interval"]
+    assert low < 0.5 < high and bad["own"]["value"] < 0.65
+    assert bad["difference"]["interval"][0] < 0 < bad["difference"]["interval"][1]
+    assert good["quoted"]["value"] == good["grounded"]["value"] == 1
+    assert good["grounded_permuted"]["value"] == bad["grounded"]["value"] == 0
+    lessons = spoken(40)
+    assert agreement(lessons, explaining(rows, exchanged))["agreement"]["value"] == 1
+
+
+def test_constant_rationales_match_as_well_as_any_others():
+    rows = spoken(20)
+    found = matching(explaining(rows, ["because"] * 20), rows)
+    assert (found["own"]["value"], found["permuted"]["value"], found["quoted"]["value"]) == (0.5, 0.5, 0)
+    assert found["grounded"] == {"n": 0}
+
+
+def test_a_rationale_is_compared_within_its_label_its_language_and_other_words():
+    asked = []
+
+    def fit(transcripts, rationales):
+        asked.append(list(rationales))
+        return np.eye(len(transcripts))
+
+    rows = [*spoken(6), *spoken(4, language="vi"), replace(spoken(1)[0], text=None, rationale=None)]
+    rows[2] = replace(rows[2], text=rows[0].text.upper())  # the same words, which are no others
+    predictions = explaining(rows, [f"r{n}" for n in range(11)])
+    found = matching(predictions, rows, fit=fit)
+    assert asked[:4] == [["r0", "r2", "r4"], ["r1", "r3", "r5"], ["r6", "r8"], ["r7", "r9"]]
+    assert (found["own"]["n"], found["own"]["value"]) == (4, 1.0), "rows 1, 3, 4 and 5 have two others"
+    assert matching(predictions[6:10], rows[6:10], fit=fit) == {}
 
 
 def answers(records):
