@@ -169,16 +169,22 @@ def is_grounded(rationale: str, transcript: str | None) -> bool:
 
 
 def as_transcribed(rationale: str, transcript: str | None) -> str:
-    """A rationale whose quotations are written as in the transcript; others lose their marks."""
-    written, read = [], 0
+    """A rationale whose quotations are written as in the transcript, without those that it has not.
+
+    Where a quotation is left out, a colon before a comma or the end, and doubled spaces, go with it.
+    """
+    written, read = "", 0
     for (start, end, after), span in zip(quotations(rationale), evidence(rationale, transcript), strict=True):
-        written.append(rationale[read : start - 1])
-        if span is None or transcript is None:
-            written.append(rationale[start:end])
-        else:
-            written += [rationale[start - 1], transcript[slice(*span)], rationale[end:after]]
+        written += rationale[read : start - 1]
+        if span is not None and transcript is not None:
+            written += rationale[start - 1] + transcript[slice(*span)] + rationale[end:after]
+        elif not rationale[after:].lstrip() or rationale[after:].lstrip()[0] in ",，、;；.。":
+            written = written.rstrip().rstrip(":：").rstrip()
+            after = len(rationale) - len(rationale[after:].lstrip())
+        elif written[-1:].isspace() or not written:
+            after = len(rationale) - len(rationale[after:].lstrip())
         read = after
-    return "".join([*written, rationale[read:]])
+    return written + rationale[read:]
 
 
 def _otherwise_quoted(text: str, place: int, last: int) -> Iterator[Quotation]:

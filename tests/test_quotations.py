@@ -73,7 +73,14 @@ def test_a_rationale_is_grounded_if_all_that_it_quotes_was_said():
 def test_quotations_are_written_as_transcribed():
     said = "Thank  You so MUCH, «we» said"
     assert as_transcribed('x: " thank you" y “so much,” z', said) == 'x: "Thank  You" y “so MUCH,” z'
-    assert as_transcribed('x: "never said" y “nor this” z', said) == "x: never said y nor this z"
-    assert as_transcribed('“x "thank you” y', said) == "x thank you” y"
-    assert as_transcribed('"thank you"', None) == "thank you"
+    assert as_transcribed('“x "thank you” y', said) == ""
+    for rationale, kept in (
+        ('x: "never said" in a weary “nor this” voice', "x: in a weary voice"),
+        ('x : "never said", voix calme', "x, voix calme"),
+        ('满意："又有力气了"，语气平稳', "满意，语气平稳"),
+        ('x: "never closed', "x"),
+        ('"never said" and "so much"', 'and "so MUCH"'),
+    ):
+        assert as_transcribed(rationale, said) == kept
+    assert as_transcribed('x: "thank you" y', None) == "x: y"
     assert fold("ÀⅢ ﬁ\u00ad\tx") == "a\u0300iii fi x"

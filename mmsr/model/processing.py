@@ -344,7 +344,8 @@ class MmsrProcessor(ProcessorMixin):
         Args:
             sequences: Of the model's `generate`.
             transcripts: Of the rows, where they were generated with a `quote_grammar`: quotations are then
-                written as in the transcript, which may differ in case, accents' encoding and width.
+                written as in the transcript, which may differ in case, accents' encoding and width, and left
+                out where there is none.
         """
         if transcripts is None:
             texts = self.rationale_tokenizer.batch_decode(sequences, skip_special_tokens=True)
@@ -356,10 +357,10 @@ class MmsrProcessor(ProcessorMixin):
         return [as_transcribed(text, transcript).strip() for text, transcript in pairs]
 
     def quote_grammar(self, transcripts: Sequence[str | None]) -> QuoteGrammar:
-        """What the rationales of rows may quote: words of their transcripts, nothing where one is None.
+        """What the rationales of rows may quote: words of their transcripts.
 
         For `generate(..., logits_processor=[grammar])`, which a model with `config.quotes="transcript"`
-        wants.
+        wants; `decode_rationales` wants the same transcripts.
 
         Raises:
             ValueError: The decoder's tokenizer cannot be read token by token.

@@ -9,6 +9,10 @@ from the start of a word, and which closes behind a word. So whatever a token ho
 character or words in another case, is followed byte by byte.
 
 A transcript's own plain marks end a stretch. A quotation is opened only if it can be closed in time.
+
+A row without words to quote may write plain marks, and `MmsrProcessor.decode_rationales` leaves what stands
+between them out: a decoder that has learned to quote would otherwise lose its thread. So of audio alone
+`reason: "words" in a weary voice` becomes `reason: in a weary voice`.
 """
 
 from __future__ import annotations
@@ -202,7 +206,7 @@ class _Transcript:
     def _step(self, state: State, byte: int) -> State | None:
         if isinstance(state, bytes):
             if not state and byte == _MARK[0]:
-                return _OPENED if self.text.starts else None
+                return _OPENED if self.text.starts else b""
             return _outside(state, bytes([byte]))
         reached: set[Place] = set()
         for place in state:
@@ -245,8 +249,8 @@ class QuoteGrammar(LogitsProcessor):
 
     Args:
         vocabulary: Of the decoder's tokenizer.
-        transcripts: Of the rows `[b]`; None where a row has none, which quotes nothing. Beams of a row are
-            adjacent.
+        transcripts: Of the rows `[b]`; None where a row has none, whose quotations `decode_rationales` leaves
+            out. Beams of a row are adjacent.
 
     Attributes:
         max_length: Longest text in tokens with which a quotation must be closed; set by `generate`.

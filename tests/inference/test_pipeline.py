@@ -60,7 +60,7 @@ def assert_same(first: Answer, second: Answer) -> None:
 
 def test_an_answer_is_the_models(pipe: SentimentReasoningPipeline, utterances: list[Answer]):
     answer = pipe(utterances[0])
-    assert set(answer) == {"label", "score", "scores", "rationale"}
+    assert set(answer) == {"label", "score", "scores", "rationale", "grounded", "evidence"}
     assert list(answer["scores"]) == pipe.model.config.labels
     assert sum(answer["scores"].values()) == pytest.approx(1.0)
     assert answer["score"] == answer["scores"][answer["label"]] == max(answer["scores"].values())
@@ -71,6 +71,44 @@ def test_an_answer_is_the_models(pipe: SentimentReasoningPipeline, utterances: l
     sequences = pipe.model.generate(**inputs, max_new_tokens=6, do_sample=False)  # type: ignore[misc]
     assert sequences.shape[1] <= 2 + 6
     assert answer["rationale"] == pipe.processor.decode_rationales(sequences)[0] != ""
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+@pytest.mark.parametrize("decoder_type", ["cross_attention", "prefix"])
+@pytest.mark.parametrize("rationale_format", ["multitask", "post_thinking", "pre_thinking"])
+def test_a_model_that_keeps_to_the_transcript_gives_its_evidence(
+    make_model: Callable[..., MmsrForSentimentReasoning],
+    processor: MmsrProcessor,
+    fitting: dict[str, Any],
+    waveforms: list[np.ndarray],
+    rationale_format: str,
+    decoder_type: str,
+    beams: int,
+):
+    """Rationales of the label, of a forced one and of all others; rows of audio alone quote nothing."""
+    formats = {"rationale_format": rationale_format, "decoder_type": decoder_type}
+    settings = {**fitting, **formats, "quotes": "transcript", "tie_word_embeddings": False}
+    processor = MmsrProcessor(
+        processor.feature_extractor, processor.tokenizer, rationale_format=rationale_format
+    )
+    pipe = pipeline(TASK, model=make_model(**settings), processor=processor)
+    mark = processor.tokenizer.convert_tokens_to_ids("<0x22>")
+    pipe.model.generation_config.sequence_bias = [[[mark], 30.0]]  # quotes wherever it may
+    texts = ['The Doctor was "very" kind', "nobody listened, and I'm angry", "医生对我很好", None]
+    rows = [{"text": text, "audio": waveforms[0]} for text in texts]
+    asked = {"num_beams": beams, "max_new_tokens": 14, "alternatives": True, "batch_size": 4}
+    for forced in (None, "positive"):
+        for answer, text in zip(pipe(rows, forced_label=forced, **asked), texts, strict=True):
+            quoted = answer["rationale"].split('"')[1::2]
+            assert [one["text"] for one in answer["evidence"]] == quoted
+            assert answer["grounded"] is bool(quoted) is (text is not None)
+            for one in answer["evidence"]:
+                assert text is not None and text[one["start"] : one["end"]] == one["text"]
+            for rationale in answer["alternatives"].values():
+                words = rationale.split('"')
+                assert len(words) % 2 and all(text and word in text for word in words[1::2])
+    silent = pipe(rows, rationale=False)
+    assert [(row["grounded"], row["evidence"]) for row in silent] == [(None, [])] * 4
 
 
 def test_probabilities_are_tempered(pipe: SentimentReasoningPipeline, utterances: list[Answer]):

@@ -148,6 +148,10 @@ def assert_quotes(rationale: str, transcript: str | None) -> int:
     return len(parts) // 2
 
 
+def is_quotable(transcript: str | None) -> bool:
+    return transcript is not None and any(map(str.isalnum, transcript))
+
+
 def is_whole(text: str, start: int, end: int) -> bool:
     def cuts(place: int) -> bool:
         before, after = text[place - 1 : place], text[place : place + 1]
@@ -170,12 +174,13 @@ def test_whatever_is_written_quotes_whole_words_of_its_transcript(kind: str, eag
             text, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
         for written, row in zip(plain, rows, strict=True):  # as the tokens say, before it is respelled
-            assert all(locate(written[one.start : one.end], row) for one in quotations(written)), written
+            spans = [locate(written[one.start : one.end], row) for one in quotations(written)]
+            assert all(spans) or not is_quotable(row), written
         for place, (rationale, row) in enumerate(
             zip(processor.decode_rationales(text, rows), rows, strict=True)
         ):
             found[place] += assert_quotes(rationale, row)
-            assert rationale.count('"') == plain[place].count('"')
+            assert rationale.count('"') == plain[place].count('"') or not is_quotable(row)
     assert found[-1] == 0 and found[0] > 0 and found[2] > 0
     if kind in ("own", "byte_level") and eager > 50:  # which can write every character
         assert [place for place, count in enumerate(found) if not count] == [8, len(rows) - 1], found
@@ -236,7 +241,7 @@ def test_a_model_quotes_its_rows_transcripts(
                 processor.decode_rationales(written, rows), plain, rows, strict=True
             ):
                 quotes += assert_quotes(rationale, row)
-                assert rationale.count('"') == text.count('"')
+                assert rationale.count('"') == text.count('"') or not is_quotable(row)
     assert quotes > 6
 
 
