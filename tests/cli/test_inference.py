@@ -21,7 +21,7 @@ def test_predict_answers_in_words_and_in_json(model, clip, capsys):
     assert "label:" in out and "rationale:" in out
     main(["predict", "--model", str(model), "--audio", str(clip), "--json"])
     answer = json.loads(capsys.readouterr().out)
-    assert set(answer) == {"label", "score", "scores", "rationale"}
+    assert set(answer) == {"label", "score", "scores", "rationale", "grounded", "evidence"}
     assert sum(answer["scores"].values()) == pytest.approx(1, abs=1e-5)
     main(["predict", "--model", str(model), "--text", "thank you", "--force_label", "negative", "--json"])
     assert json.loads(capsys.readouterr().out)["forced_label"] == "negative"
@@ -201,7 +201,15 @@ def test_predict_needs_no_model_of_one_s_own(tmp_path, monkeypatch, capsys):
     asked = ["--audio", "hum.wav", "--text", "thank you <b>so</b> much", "--alternatives"]
     main(["predict", *asked, "--html", "a.html", "--abstain-below", "1", "--json"])
     answer = json.loads(capsys.readouterr().out)
-    assert set(answer) == {"label", "score", "scores", "rationale", "alternatives", "abstained"}
+    assert set(answer) == {
+        "label",
+        "score",
+        "scores",
+        "rationale",
+        "grounded",
+        "evidence",
+        "alternatives",
+    } | {"abstained"}
     assert set(answer["alternatives"]) | {answer["label"]} == set(answer["scores"])
     page = Path("a.html").read_text("utf-8")
     assert "data:audio/flac" in page and "&lt;b&gt;" in page and "<b>" not in page
