@@ -41,6 +41,7 @@ def test_an_answer_of_the_pipeline_keeps_what_evaluation_reads():
         {},
         {"head_label": "y"},
         {"abstained": False},
+        {"grounded": False, "evidence": [{"text": "so kind", "start": 3, "end": 10}]},
         {"abstained": True, "recording": "7"},
         {"abstained": True, "abstained_because": "no speech was heard", "outliers": ["audio"]},
     ],

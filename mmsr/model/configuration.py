@@ -178,8 +178,8 @@ class MmsrConfig(PreTrainedConfig):
             (the decoder writes label, then rationale), `pre_thinking` (rationale, then label), or `none`,
             with `decoder_type="none"`. The head is trained in every format.
         quotes: What the decoder may write between quotation marks: with `transcript`, generation allows
-            nothing but whole words of the transcript, and rationales without one quote nothing; see
-            `mmsr.model.quotes`. With `free`, anything.
+            nothing but whole words of the transcript, and rationales without one quote nothing; `generate`
+            itself needs `processor.quote_grammar` for that (see `mmsr.model.quotes`). With `free`, anything.
         shared_vocabulary: Decoder and text encoder have the same tokenizer.
         tie_word_embeddings: Text encoder and decoder share one table of word embeddings, which is the
             decoder's output layer too, as in BART and T5.

@@ -34,7 +34,7 @@ from transformers import (
     ProcessorMixin,
 )
 from transformers.modeling_outputs import ModelOutput, Seq2SeqLMOutput
-from transformers.utils import can_return_tuple
+from transformers.utils import can_return_tuple, logging
 
 from mmsr.files import atomic_write
 from mmsr.model.card import is_generated, model_card, replace_blank
@@ -48,6 +48,8 @@ from mmsr.model.pooling import POOLING_CLASSES
 from mmsr.model.presets import PRESETS
 from mmsr.model.quotes import QuoteGrammar, UncheckedQuotes
 from mmsr.model.weight_storage import save_int8
+
+logger: Any = logging.get_logger(__name__)
 
 
 @dataclass
@@ -690,10 +692,10 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         if self.config.quotes == "transcript" and not any(
             isinstance(one, QuoteGrammar | UncheckedQuotes) for one in processors
         ):
-            raise ValueError(
-                "this model quotes its transcripts alone (quotes='transcript'), and was not given them; "
-                "accepted: generate(..., logits_processor=[processor.quote_grammar(texts)]), or "
-                "model.config.quotes = 'free'"
+            logger.warning_once(
+                "generation without transcripts: rationales may quote what was not said, in spite of "
+                "quotes='transcript'; accepted: generate(..., logits_processor="
+                "[processor.quote_grammar(texts)]), or model.config.quotes = 'free'"
             )
         for one in quotes:  # the label and the end take the last places
             one.max_length = longest - (1 if layout.label_first else 2)

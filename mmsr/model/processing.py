@@ -359,8 +359,8 @@ class MmsrProcessor(ProcessorMixin):
     def quote_grammar(self, transcripts: Sequence[str | None]) -> QuoteGrammar:
         """What the rationales of rows may quote: words of their transcripts.
 
-        For `generate(..., logits_processor=[grammar])`, which a model with `config.quotes="transcript"`
-        wants; `decode_rationales` wants the same transcripts.
+        For `generate(..., logits_processor=[grammar])`. Give `decode_rationales` the same transcripts. A
+        model with `config.quotes="transcript"` warns where it generates without, and may then quote anything.
 
         Raises:
             ValueError: The decoder's tokenizer cannot be read token by token.

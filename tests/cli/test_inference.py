@@ -13,6 +13,7 @@ import soundfile
 
 from mmsr.cli.inference import format_answer
 from mmsr.cli.main import main
+from mmsr.quotations import quotations
 
 
 def test_predict_answers_in_words_and_in_json(model, clip, capsys):
@@ -147,9 +148,11 @@ def test_predict_over_a_manifest_writes_the_contract_s_rows(model, demo_corpus, 
     assert len(rows) == 60
     assert set(rows[0]) == {
         *("id", "label", "rationale", "predicted_label", "scores", "predicted_rationale"),
-        *("language", "speaker", "kind", "condition"),
+        *("language", "speaker", "kind", "condition", "grounded", "evidence"),
     }
     assert {row["condition"] for row in rows} == {"audio+text"}
+    quoted = [quotations(row["predicted_rationale"]) for row in rows]
+    assert all(len(row["evidence"]) <= len(found) for row, found in zip(rows, quoted, strict=True))
 
 
 def test_predict_marks_the_answers_that_it_abstains_from(model, demo_corpus, tmp_path, capsys, refused):
@@ -202,14 +205,8 @@ def test_predict_needs_no_model_of_one_s_own(tmp_path, monkeypatch, capsys):
     main(["predict", *asked, "--html", "a.html", "--abstain-below", "1", "--json"])
     answer = json.loads(capsys.readouterr().out)
     assert set(answer) == {
-        "label",
-        "score",
-        "scores",
-        "rationale",
-        "grounded",
-        "evidence",
-        "alternatives",
-    } | {"abstained"}
+        *("label", "score", "scores", "rationale", "grounded", "evidence", "alternatives", "abstained")
+    }
     assert set(answer["alternatives"]) | {answer["label"]} == set(answer["scores"])
     page = Path("a.html").read_text("utf-8")
     assert "data:audio/flac" in page and "&lt;b&gt;" in page and "<b>" not in page

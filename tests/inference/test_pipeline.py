@@ -11,6 +11,7 @@ from torch.testing import assert_close
 from transformers import pipeline
 
 import mmsr
+from mmsr import records
 from mmsr.inference.pipeline import TASK, SentimentReasoningPipeline
 from mmsr.model.fusion import FUSION_CLASSES, attention_map
 from mmsr.model.modeling import MmsrForSentimentReasoning
@@ -310,7 +311,8 @@ def test_who_wants_no_rationale_gets_none(
     expected = pipe(utterances[0])
     monkeypatch.setattr(pipe.model, "generate", None)
     answer = pipe(utterances[0], rationale=False)
-    assert answer == {**expected, "rationale": None, "scores": pytest.approx(expected["scores"]),
+    unexplained = {"rationale": None, "grounded": None, "evidence": []}
+    assert answer == {**expected, **unexplained, "scores": pytest.approx(expected["scores"]),
                       "score": pytest.approx(expected["score"])}  # fmt: skip
     with pytest.raises(ValueError, match="forced_label='positive' contradicts rationale=False"):
         pipe(utterances[0], rationale=False, forced_label="positive")
@@ -324,7 +326,13 @@ def test_a_model_of_labels_only(
 ):
     model = make_model(**{**fitting, "rationale_format": "none"})
     pipe = pipeline(TASK, model=model, processor=processor)
-    assert [answer["rationale"] for answer in pipe(utterances)] == [None] * 5
+    answers = pipe(utterances)
+    told = [(answer["rationale"], answer["grounded"], answer["evidence"]) for answer in answers]
+    assert told == [(None, None, [])] * 5
+    assert "kind" in answers[0].page()
+    given = records.Utterance(id="u", text="so kind")
+    row = records.Prediction.from_answer(given, records.Answer.from_dict(answers[0]), condition="text")
+    assert row.to_row().keys().isdisjoint({"grounded", "evidence"})
     for asked in ({"rationale": True}, {"forced_label": "positive"}):
         with pytest.raises(
             ValueError, match=r"(rationale=True|forced_label='positive'), but .* a label only"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, Wav2Vec2FeatureExtractor
 
-from mmsr.model.modeling import MmsrForSentimentReasoning
+from mmsr.model.modeling import MmsrForSentimentReasoning, logger
 from mmsr.model.processing import MmsrProcessor
 from mmsr.model.quotes import QuoteGrammar, QuoteVocabulary
 from mmsr.quotations import OTHER_MARKS, locate, quotations
@@ -265,17 +265,27 @@ def test_a_row_is_written_alone_as_in_a_batch(make_model: MakeModel):
     assert sum(text.count('"') for text in together) > 0
 
 
-def test_without_its_transcripts_a_model_refuses(make_model: MakeModel):
-    processor = processor_of("own")
-    model = model_of(make_model, processor)
+def test_without_its_transcripts_a_model_warns_once_and_quotes_anything(
+    make_model: MakeModel, caplog: pytest.LogCaptureFixture
+):
+    processor = processor_of("own", "post_thinking")
+    model = model_of(make_model, processor, rationale_format="post_thinking")
     inputs = processor(text=TRANSCRIPTS[:2], return_tensors="pt")
-    with pytest.raises(ValueError, match=r"quotes='transcript'.* accepted: .*quote_grammar\(texts\)"):
-        model.generate(**inputs, max_new_tokens=4)  # type: ignore[misc]
+    asked = {**inputs, "max_new_tokens": 12, "do_sample": False}
+    logger.warning_once.cache_clear()
+    model.generate(**asked, logits_processor=[processor.quote_grammar(TRANSCRIPTS[:2])])  # type: ignore[misc]
+    model.classify(**inputs)
+    assert not [record for record in caplog.records if record.name.startswith("mmsr")]
+    unchecked = [model.generate(**asked) for _ in range(2)]  # type: ignore[misc]
+    told = [record.getMessage() for record in caplog.records if record.name.startswith("mmsr")]
+    assert len(told) == 1
+    assert re.search(r"quotes='transcript'; accepted: .*quote_grammar\(texts\)", told[0])
     with pytest.raises(ValueError, match="3 transcripts for 2 rows; accepted: one for each"):
         grammar = processor.quote_grammar(["a", "b", "c"])
         model.generate(**inputs, max_new_tokens=4, logits_processor=[grammar])  # type: ignore[misc]
     model.config.quotes = "free"
-    assert model.generate(**inputs, max_new_tokens=4).shape[0] == 2  # type: ignore[misc]
+    free = model.generate(**asked)  # type: ignore[misc]
+    assert all(torch.equal(free, written) for written in unchecked)
 
 
 def test_a_given_beginning_may_quote_the_transcript_alone(make_model: MakeModel):
