@@ -211,7 +211,7 @@ def _clusters(text: str) -> Iterator[Cluster]:
                 end += 1
             folded = unicodedata.normalize("NFKD", "".join(map(fold_character, text[start:end])))
             unspaced = UNSPACED_LETTER.match(text[start]) is not None
-            yield Cluster(start, end, folded, _is_word(text[start]), unspaced)
+            yield Cluster(start, end, folded, is_word(text[start]), unspaced)
         start = end
 
 
@@ -229,7 +229,8 @@ def _is_invisible(character: str) -> bool:
     return unicodedata.category(character) == "Cf" or "\ufe00" <= character <= "\ufe0f"
 
 
-def _is_word(character: str) -> bool:
+def is_word(character: str) -> bool:
+    """Whether a character is part of a word: a letter, a digit or an underscore."""
     return unicodedata.category(character)[0] in "LN" or character == "_"
 
 

@@ -5,8 +5,9 @@ transcript ─► `Folded`, its words ──────────────
 
 A state machine over bytes keeps what is written valid UTF-8. Outside of quotations it forbids all quotation
 marks but the plain one. A plain one opens a quotation, whose bytes must spell a stretch of the transcript
-from the start of a word, and which closes behind a word. So whatever a token holds, several marks, half a
-character or words in another case, is followed byte by byte.
+from the start of a word, and which closes behind a word; no word follows the closing mark without a space,
+but in scripts that have none. So whatever a token holds, several marks, half a character or words in another
+case, is followed byte by byte.
 
 A transcript's own plain marks end a stretch. A quotation is opened only if it can be closed in time.
 
@@ -21,7 +22,6 @@ import random
 import re
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -29,13 +29,14 @@ from torch import Tensor
 from transformers import LogitsProcessor
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from mmsr.quotations import MARK, OTHER_MARKS, Folded, fold_character
+from mmsr.quotations import MARK, OTHER_MARKS, UNSPACED_LETTER, Folded, fold_character, is_word
 
 Place = tuple[int, bytes]
 """A number of a character in `Folded.folded`, or `_OPEN` ..., and the bytes of a character begun there."""
 
 State = bytes | frozenset[Place]
-"""Outside of a quotation the bytes of a character begun; within, the places reached in the transcript."""
+"""Outside of a quotation the bytes of a character begun, after a mark where one has just been closed; within,
+the places reached in the transcript."""
 
 _OPEN, _OPEN_SPACE, _CLOSE_SPACE, _CLOSED = -1, -2, -3, -4
 _OPENED: State = frozenset({(_OPEN, b"")})
@@ -70,6 +71,7 @@ class QuoteVocabulary:
         for character in {letter for piece in self._keys for letter in piece.decode(errors="ignore")}:
             add_character(self.characters, character)
         self._outside: dict[bytes, tuple[list[int], dict[int, bytes]]] = {}
+        self._harmless: dict[bytes, Tensor] = {}
 
     def range_of(self, prefix: bytes, first: int = 0, last: int | None = None) -> tuple[int, int]:
         """The range of sorted tokens without plain marks whose bytes begin with `prefix`."""
@@ -92,7 +94,7 @@ class QuoteVocabulary:
         """
         if begun not in self._outside:
             first, last = (0, len(self._keys))
-            if begun:
+            if _missing(begun):
                 first, last = self.range_of(b"\x80")[0], self.range_of(b"\xbf")[1]
             whole: list[int] = []
             parts: dict[int, bytes] = {}
@@ -100,10 +102,18 @@ class QuoteVocabulary:
                 after = _outside(begun, piece)
                 if after == b"":
                     whole.append(token)
-                elif after is not None and self._completes:
+                elif after is not None and self._completes and not _is_stuck(after):
                     parts[token] = after
             self._outside[begun] = whole, parts
         return self._outside[begun]
+
+    def harmless(self, state: bytes) -> Tensor:
+        """Which tokens `[v]` leave no character and no quotation open, after a state without either."""
+        if state not in self._harmless:
+            harmless = torch.zeros(len(self.pieces), dtype=torch.bool)
+            harmless[self.silent + self.outside(state)[0]] = True
+            self._harmless[state] = harmless
+        return self._harmless[state]
 
 
 class _Transcript:
@@ -138,14 +148,14 @@ class _Transcript:
             found: dict[int, State] = {}
             if isinstance(state, bytes):
                 found |= self.vocabulary.outside(state)[1]
-                if state:
+                if _missing(state):
                     found |= dict.fromkeys(self.vocabulary.outside(state)[0], b"")
             else:
                 self._spell(state, b"", (0, None), found)
             for token in self.vocabulary.quoting:
                 piece = self.vocabulary.pieces[token]
                 assert piece is not None
-                if (after := self.after(state, piece)) is not None:
+                if (after := self.after(state, piece)) is not None and not _is_stuck(after):
                     found[token] = after
             self._moves[state] = found
         return self._moves[state]
@@ -174,7 +184,7 @@ class _Transcript:
             for there in reached:
                 for after in self.moves(there).values():
                     if isinstance(after, bytes):
-                        if not after:
+                        if not _missing(after):
                             return steps
                     elif after not in seen:
                         known = self._costs.get(after)
@@ -205,13 +215,15 @@ class _Transcript:
 
     def _step(self, state: State, byte: int) -> State | None:
         if isinstance(state, bytes):
-            if not state and byte == _MARK[0]:
-                return _OPENED if self.text.starts else b""
-            return _outside(state, bytes([byte]))
+            if byte != _MARK[0]:
+                return _outside(state, bytes([byte]))
+            if state:
+                return None
+            return _OPENED if self.text.starts else b""
         reached: set[Place] = set()
         for place in state:
             reached.update(self._edges(place).get(byte, ()))
-        return b"" if (_CLOSED, b"") in reached else frozenset(reached) or None
+        return _MARK if (_CLOSED, b"") in reached else frozenset(reached) or None
 
     def _edges(self, place: Place) -> dict[int, list[Place]]:
         """The places after each byte that may follow a place."""
@@ -304,23 +316,17 @@ class QuoteGrammar(LogitsProcessor):
 
     def _allowed(self, transcript: _Transcript, state: State, left: int, size: int) -> Tensor:
         """Which tokens may follow `[v]`, with room for `left` more after them."""
-        if state == b"":
+        between = isinstance(state, bytes) and not _missing(state)
+        if between:
             allowed = torch.ones(size, dtype=torch.bool)
-            allowed[: len(self.vocabulary.pieces)] = self._harmless
+            allowed[: len(self.vocabulary.pieces)] = self.vocabulary.harmless(bytes(state))
         else:
             allowed = torch.zeros(size, dtype=torch.bool)
         tokens, costs = transcript.following(state)
         if len(tokens):
-            most = left if state == b"" else max(left, int(costs.min()))
+            most = left if between else max(left, int(costs.min()))
             allowed[tokens[costs <= most]] = True
         return allowed
-
-    @cached_property
-    def _harmless(self) -> Tensor:
-        """Which tokens change nothing outside of quotations."""
-        harmless = torch.zeros(len(self.vocabulary.pieces), dtype=torch.bool)
-        harmless[self.vocabulary.silent + self.vocabulary.outside(b"")[0]] = True
-        return harmless
 
 
 class UncheckedQuotes(LogitsProcessor):
@@ -339,7 +345,7 @@ def add_character(characters: dict[str, list[tuple[bytes, str]]], character: str
 
 
 def _outside(begun: bytes, piece: bytes) -> bytes | None:
-    """The bytes of a character begun after more text outside of quotations; None if it may not follow."""
+    """The state after more text outside of quotations; None if it may not follow."""
     text = begun + piece
     try:
         written, rest = text.decode(), b""
@@ -347,11 +353,23 @@ def _outside(begun: bytes, piece: bytes) -> bytes | None:
         if error.end < len(text) or error.reason != "unexpected end of data":
             return None
         written, rest = text[: error.start].decode(), text[error.start :]
+    if written.startswith(MARK):  # a quotation has just been closed
+        follows = written[1:2]
+        if not follows:
+            return _MARK + rest
+        if is_word(follows) and not UNSPACED_LETTER.match(follows):
+            return None
     return None if any(character.encode() in _FORBIDDEN for character in written) else rest
 
 
-def _missing(begun: bytes) -> int:
-    """The number of bytes that a character lacks."""
+def _is_stuck(state: State) -> bool:
+    """Whether a character is begun behind a closing mark: it may be a letter, which may not stand there."""
+    return isinstance(state, bytes) and state.startswith(_MARK) and state != _MARK
+
+
+def _missing(state: bytes) -> int:
+    """The number of bytes that a character begun lacks."""
+    begun = state.removeprefix(_MARK)
     if not begun:
         return 0
     return (2 if begun[0] < 0xE0 else 3 if begun[0] < 0xF0 else 4) - len(begun)

@@ -140,6 +140,8 @@ def assert_quotes(rationale: str, transcript: str | None) -> int:
     assert len(parts) % 2, f"not closed: {rationale!r}"
     for part in parts[::2]:
         assert not set(part) & set(OTHER_MARKS), rationale
+    for part in parts[2::2]:
+        assert not part[:1].isalnum() or HAN.match(part), f"a word touches the mark: {rationale!r}"
     for words in parts[1::2]:
         assert transcript is not None, rationale
         places = [place for place in range(len(transcript)) if transcript.startswith(words, place)]
