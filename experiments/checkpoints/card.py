@@ -26,8 +26,7 @@ from typing import Any
 
 import pandas as pd
 import yaml
-from corpus import RULE
-from held_out import KINDS
+from held_out import KINDS, RULE
 from huggingface_hub import ModelCard, ModelCardData
 from score import ALL, LOG, limited, table, weights_digest
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from held_out import PAIR_KINDS, TEXT_FILES, speaker_part, text_key, text_part
+from held_out import PAIR_KINDS, TEXT_FILES, label_of_pair, speaker_part, text_key, text_part
 
 from mmsr.data.corpora.source import SENTIMENTS
 
@@ -85,7 +85,7 @@ def pair(
     *,
     generator: np.random.Generator,
 ) -> pd.DataFrame:
-    """Pair voices with texts; see `RULE` for the label of a pair.
+    """Pair voices with texts; see `held_out.RULE` for the label of a pair.
 
     Args:
         clips: Voices, with `audio`, `label` and `speaker`.
@@ -115,16 +115,3 @@ def pair(
                 }
             )
     return pd.DataFrame(rows)
-
-
-RULE = (
-    "A neutral side says nothing: the label is the other side's. Where voice and words contradict each "
-    "other, the voice decides: listeners to emotional speech follow prosody rather than semantics "
-    "(Ben-David, Multani, Shakuf, Rudzicz and van Lieshout 2016, Test for Rating of Emotions in Speech, "
-    "Journal of Speech, Language, and Hearing Research 59(1):72-89)."
-)
-
-
-def label_of_pair(voice: str, text: str) -> str:
-    """The label of a voice with a text, by `RULE`."""
-    return text if voice == "neutral" else voice

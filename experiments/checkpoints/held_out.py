@@ -241,6 +241,18 @@ PAIR_KINDS: dict[str, list[tuple[str, str]]] = {
 """Kinds of pairs: the labels of voice and text, in turn."""
 KINDS = tuple(PAIR_KINDS)
 
+RULE = (
+    "A neutral side says nothing: the label is the other side's. Where voice and words contradict each "
+    "other, the voice decides: listeners to emotional speech follow prosody rather than semantics "
+    "(Ben-David, Multani, Shakuf, Rudzicz and van Lieshout 2016, Test for Rating of Emotions in Speech, "
+    "Journal of Speech, Language, and Hearing Research 59(1):72-89)."
+)
+
+
+def label_of_pair(voice: str, text: str) -> str:
+    """The label of a voice with a text, by `RULE`."""
+    return text if voice == "neutral" else voice
+
 
 def pairs(
     voices: Sequence[Utterance], texts: Sequence[Utterance], *, n: int, seed: int = 0
@@ -265,7 +277,7 @@ def pairs(
         for place in range(n):
             voice, text = PAIR_KINDS[kind][place % len(PAIR_KINDS[kind])]
             spoken, written = next(voice_of[voice]), next(text_of[text])
-            label = {"neutral_text": voice, "conflicting": None}.get(kind, text)
+            label = None if kind == "conflicting" else label_of_pair(voice, text)
             row = replace(spoken, id=f"{kind}/{place}", text=written.text, label=label, kind=kind)
             found[kind].append(Pair(row, voice, text))
     return found

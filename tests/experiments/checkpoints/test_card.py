@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import score
 import yaml
-from corpus import RULE
+from held_out import RULE
 from huggingface_hub import ModelCard
 
 from mmsr.inference.packaged import checkpoint

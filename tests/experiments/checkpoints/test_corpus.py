@@ -6,14 +6,13 @@ import pytest
 from corpus import (
     LABELS,
     PAIR_KINDS,
-    label_of_pair,
     pair,
     read_clips,
     read_texts,
     sample_balanced,
     vary_names,
 )
-from held_out import load_sets, speaker_part, text_key, text_part
+from held_out import label_of_pair, load_sets, speaker_part, text_key, text_part
 
 
 def generator(seed=0):
