@@ -197,7 +197,7 @@ def test_the_page_speaks_of_reasons_only_where_there_are_any(
     server: Any, monkeypatch: pytest.MonkeyPatch, explains: bool
 ) -> None:
     if not explains:
-        monkeypatch.setattr(server.pipe.model, "rationale_decoder", None)
+        monkeypatch.setattr(type(server.pipe.model), "decoder", None)  # a property
     page = make_app(server.pipe, name="shown")
     told = [
         part["props"]["value"] for part in page.get_config_file()["components"] if part["type"] == "markdown"
