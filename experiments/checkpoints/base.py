@@ -371,7 +371,7 @@ def joined(run: Run) -> tuple[MmsrForSentimentReasoning, MmsrProcessor]:
         layers = getattr(model.encoder.fusion, f"{modality}_layers")
         for layer, trained in zip(layers, part.encoder.fusion.layers, strict=True):
             layer.feed_forward.load_state_dict(trained.state_dict())
-    model.encoder.fusion.norm.load_state_dict(words.encoder.fusion.norm.state_dict())
+    model.encoder.fusion.norm.load_state_dict(words.encoder.fusion.norm.state_dict())  # type: ignore[union-attr]
     model.sentiment_head.load_state_dict(words.sentiment_head.state_dict())
     return model, processor
 
