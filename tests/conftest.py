@@ -25,7 +25,6 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
-from mmsr.inference.packaged import FOLDER  # noqa: E402
 from mmsr.model.configuration import MmsrConfig  # noqa: E402
 from mmsr.model.modeling import MmsrForSentimentReasoning  # noqa: E402
 from mmsr.model.processing import MmsrProcessor  # noqa: E402
@@ -93,12 +92,6 @@ def demo_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from mmsr.data.corpora.demo.corpus import make_demo
 
     return make_demo(tmp_path_factory.mktemp("corpus") / "demo", utterances=60, progress=False)
-
-
-@pytest.fixture(scope="session")
-def packaged_base() -> Path:
-    """Folder of the packaged checkpoint `base`."""
-    return FOLDER / "base"
 
 
 @pytest.fixture(scope="module")

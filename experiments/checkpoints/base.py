@@ -333,7 +333,7 @@ def answer(model: Path, texts: list[str]) -> np.ndarray:
 
 
 def fusion(run: Run) -> None:
-    """Train cross-attention and head on pairs of voices and texts, and on each alone; the encoders stay."""
+    """Train streams, cross-attention and head on pairs and on each input alone; the encoders stay."""
     manifest = run.out / "pairs.csv"
     if not manifest.exists():
         write_table(pairs(run), manifest)
@@ -394,10 +394,8 @@ def pairs(run: Run) -> pd.DataFrame:
         for kind, table in alone.items():
             count = run.scaled(settings[f"alone_{split}"][kind])
             if (kind, split) == ("voice", "train"):  # most clips of the corpus are negative
-                most = max(1, count // len(LABELS))
-                table = (
-                    table.groupby("label").sample(frac=1, random_state=run.seed).groupby("label").head(most)
-                )
+                table = table.groupby("label").sample(frac=1, random_state=run.seed)
+                table = table.groupby("label").head(count // len(LABELS))
             table = table.sample(min(count, len(table)), random_state=run.seed)
             tables.append(table.assign(kind=kind, split=split))
             tables[-1]["id"] = [f"{split}-{kind}-{number}" for number in range(len(table))]

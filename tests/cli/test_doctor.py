@@ -17,7 +17,7 @@ def found(findings: list[doctor.Finding], topic: str, name: str) -> doctor.Findi
     return next(one for one in findings if (one.topic, one.name) == (topic, name))
 
 
-def test_this_installation_answers(packaged_base, capsys):
+def test_this_installation_answers(capsys):
     main(["doctor", "--json"])  # exit code 0: no SystemExit
     said = json.loads(capsys.readouterr().out)
     assert said["ok"] is True

@@ -194,7 +194,7 @@ def test_bad_input_to_predict_is_one_line(model, clip, tmp_path, refused):
     assert "'angry'" in line and "negative, neutral, positive" in line
 
 
-def test_predict_needs_no_model_of_one_s_own(packaged_base, tmp_path, monkeypatch, capsys):
+def test_predict_needs_no_model_of_one_s_own(tmp_path, monkeypatch, capsys):
     """The packaged checkpoint `base` answers from any folder, without a line or a place for a rationale."""
     monkeypatch.chdir(tmp_path)
     main(["predict", "--text", "I am so happy, thank you!", "--html", "a.html"])

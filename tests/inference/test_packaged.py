@@ -15,6 +15,7 @@ from transformers import AutoModel
 
 import mmsr
 from mmsr.data.audio.decoding import Audio
+from mmsr.inference.packaged import FOLDER
 from mmsr.model.card import is_generated
 from mmsr.model.outliers import OUTLIER_REASONS
 
@@ -117,7 +118,7 @@ def test_a_checkpoint_in_a_folder_of_that_name_comes_first(tmp_path, monkeypatch
         mmsr.load_pipeline("demo")
 
 
-def test_one_line_answers_from_anywhere_without_network(packaged_base, tmp_path):
+def test_one_line_answers_from_anywhere_without_network(tmp_path):
     answer_offline(DEFAULT_MODEL, tmp_path)
 
 
@@ -133,12 +134,10 @@ def answer_offline(code: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["base", "demo"])
-def test_the_wheel_carries_it(name, request):
+def test_the_wheel_carries_it(name):
     """As the build rules say: what is in the package's folder and not ignored by git."""
     build = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["hatch"]["build"]["targets"]
     assert "/mmsr" in build["wheel"]["include"] and "exclude" not in build["wheel"]
-    if name == "base":
-        request.getfixturevalue("packaged_base")
     names = {file.name for file in mmsr.checkpoint(name).iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json", "README.md", "checkpoint.json"} <= names
     files = [*mmsr.checkpoint(name).iterdir(), ROOT / "mmsr" / "inference" / "answer.html.jinja"]
@@ -154,24 +153,26 @@ def test_the_wheel_carries_it(name, request):
 
 
 @pytest.fixture(scope="module")
-def base(packaged_base):
+def base():
     return mmsr.load_pipeline("base", device="cpu")
 
 
-def test_base_is_at_most_45_mb(packaged_base):
-    assert mmsr.checkpoint("base") == packaged_base and packaged_base.is_absolute()
-    assert sum(file.stat().st_size for file in packaged_base.iterdir()) <= 45e6
+def test_base_is_at_most_45_mb():
+    folder = mmsr.checkpoint("base")
+    assert folder == FOLDER / "base" and folder.is_absolute()
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= 45e6
 
 
-def test_base_loads_as_a_transformers_model(packaged_base, base):
-    model = AutoModel.from_pretrained(packaged_base)
+def test_base_loads_as_a_transformers_model(base):
+    model = AutoModel.from_pretrained(mmsr.checkpoint("base"))
     assert type(model) is mmsr.MmsrForSentimentReasoning and not model.training
     given = base.model.state_dict()
     assert all(torch.equal(weight, given[name]) for name, weight in model.state_dict().items())
 
 
-def test_base_is_the_default(packaged_base, base):
-    assert mmsr.load_pipeline().model.name_or_path == base.model.name_or_path == str(packaged_base)
+def test_base_is_the_default(base):
+    given = str(mmsr.checkpoint("base"))
+    assert mmsr.load_pipeline().model.name_or_path == base.model.name_or_path == given
 
 
 def test_base_gives_a_label_alone(base):

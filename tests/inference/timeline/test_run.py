@@ -283,9 +283,8 @@ def test_without_a_name_the_timeline_lies_beside_us_under_the_recordings(
     soundfile.write("consultation.wav", np.zeros(16_000), 16_000)
     main(["timeline", "--model", "demo", "--audio", "consultation.wav"])
     assert (tmp_path / "consultation" / "timeline.jsonl").exists()
-    main(
-        ["timeline", "--model", "demo", "--audio", "consultation.wav"]
-    )  # its own folder is written into again
+    # its own folder is written into again
+    main(["timeline", "--model", "demo", "--audio", "consultation.wav"])
     (tmp_path / "notes").mkdir()
     soundfile.write("notes.wav", np.zeros(16_000), 16_000)
     with pytest.raises(SystemExit):
