@@ -56,11 +56,11 @@ any decision about a person.**
 import mmsr
 from transformers import pipeline
 
-pipe = pipeline("sentiment-reasoning")  # or model=mmsr.checkpoint("demo")
+pipe = pipeline("sentiment-reasoning", model=mmsr.checkpoint("demo"))
 pipe({{"audio": "utterance.wav", "text": "what was said"}})
 ```
 
-On the command line: `mmsr predict --audio utterance.wav` (`--model demo` is the default).
+On the command line: `mmsr predict utterance.wav --model demo`.
 
 ## How it was made
 

@@ -2,7 +2,7 @@
 
     python experiments/package_examples.py
 
-They are of the demo corpus' test split: voices and sentences that the packaged checkpoint never heard. Before
+They are of the demo corpus' test split: voices and sentences that the checkpoint `demo` never heard. Before
 anything is written the checkpoint is asked about each of them as it will be stored, and has to give the label
 that the corpus' rule gives. Needs the extra `demo`.
 """
@@ -33,7 +33,7 @@ Synthetic voices: sentences of mmsr's own grammar (`mmsr/data/corpora/demo/gramm
 [espeak-ng](https://github.com/espeak-ng/espeak-ng) and stored as MP3, 16 kHz, mono. No person speaks. They
 are under the licence of mmsr, Apache-2.0; espeak-ng is a program under GPL-3, and its output is not.
 
-Made by `python experiments/package_examples.py`. They were chosen such that the packaged checkpoint is right
+Made by `python experiments/package_examples.py`. They were chosen such that the checkpoint `demo` is right
 about them, and so say nothing of how often it is. `examples.json` holds what is said, and the label that the
 rule of the demo corpus gives.
 """

@@ -1,7 +1,7 @@
 """mmsr, multimodal sentiment reasoning: speech and its transcript in, a sentiment and the reason for it out.
 
 After `import mmsr`, transformers knows the model: `AutoConfig`, `AutoProcessor`, `AutoModel` and
-`pipeline("sentiment-reasoning", model=...)`, which without a model takes the packaged `checkpoint("demo")`.
+`pipeline("sentiment-reasoning", model=...)`, which without a model takes the packaged `checkpoint("base")`.
 The import is light: torch and transformers are loaded when one of them is used.
 """
 

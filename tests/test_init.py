@@ -36,7 +36,7 @@ from transformers.pipelines import PIPELINE_REGISTRY, pipeline
 
 task = PIPELINE_REGISTRY.supported_tasks["sentiment-reasoning"]
 assert task["impl"] is mmsr.SentimentReasoningPipeline and task["pt"] == (mmsr.MmsrForSentimentReasoning,)
-pipe = pipeline("sentiment-reasoning")
+pipe = pipeline("sentiment-reasoning", model=mmsr.checkpoint("demo"))
 assert type(pipe.model) is mmsr.MmsrForSentimentReasoning and type(pipe.processor) is mmsr.MmsrProcessor
 answer = pipe({"audio": (0.1 * numpy.random.randn(8_000), 8_000)})
 assert answer["label"] in pipe.model.config.labels and "<" in answer._repr_html_()

@@ -144,6 +144,7 @@ main()
     assert done.stderr.splitlines() == ["False"]
 
 
+@pytest.mark.slow
 def test_training_leaves_peft_alone() -> None:
     """It is slow to import, and bitsandbytes, which it brings, warns of a kernel that nothing here needs."""
     pytest.importorskip("lightning")
@@ -179,6 +180,7 @@ def test_there_are_ablations() -> None:
 
 
 @pytest.mark.parametrize("path", ABLATIONS, ids=lambda path: path.name)
+@pytest.mark.slow
 def test_ablation_expands_to_what_fit_accepts(path: Path) -> None:
     pytest.importorskip("lightning")
     from mmsr.ablation.plan import resolved
@@ -191,6 +193,7 @@ def test_ablation_expands_to_what_fit_accepts(path: Path) -> None:
 
 
 @pytest.mark.parametrize(("required", "outcome"), [("", "1 skipped"), ("required", "1 error")])
+@pytest.mark.slow
 def test_where_a_browser_is_required_its_absence_fails(tmp_path: Path, required: str, outcome: str) -> None:
     pytest.importorskip("playwright", reason="a browser is driven by playwright: pip install 'mmsr[dev]'")
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rs", "tests/test_docs.py"]

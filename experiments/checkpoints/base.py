@@ -333,7 +333,7 @@ def answer(model: Path, texts: list[str]) -> np.ndarray:
 
 
 def fusion(run: Run) -> None:
-    """Train cross-attention and head on pairs of voices and texts, and on each alone; the encoders stay."""
+    """Train streams, cross-attention and head on pairs and on each input alone; the encoders stay."""
     manifest = run.out / "pairs.csv"
     if not manifest.exists():
         write_table(pairs(run), manifest)
@@ -350,26 +350,30 @@ def fusion_unpaired(run: Run) -> None:
 
 
 def joined(run: Run) -> tuple[MmsrForSentimentReasoning, MmsrProcessor]:
-    """The trained encoders with their streams, and an untrained fusion and head."""
+    """The trained encoders with their streams and feed-forward layers; the head is the one of the texts."""
     torch.manual_seed(run.seed)
-    parts = [
+    voice, words = (
         MmsrForSentimentReasoning.from_pretrained(run.out / stage / "model") for stage in ("voice", "words")
-    ]
-    settings = {name: getattr(parts[0].config, name) for name in run.settings["parts"]["config"]}
+    )
+    processor = MmsrProcessor.from_pretrained(run.out / "words" / "model")
+    settings = {name: getattr(voice.config, name) for name in run.settings["parts"]["config"]}
     config = MmsrConfig(
-        audio_encoder=parts[0].config.audio_encoder,
-        text_encoder=parts[1].config.text_encoder,
+        audio_encoder=voice.config.audio_encoder,
+        text_encoder=words.config.text_encoder,
         decoder_type="none",
         **{**settings, **run.settings["parts"]["fusion_config"]},
-        **MmsrProcessor.from_pretrained(run.out / "words" / "model").config_kwargs(),
+        **processor.config_kwargs(),
     )
     model = MmsrForSentimentReasoning(config)
-    for part, names in zip(
-        parts, (("audio_encoder", "audio_stream"), ("text_encoder", "text_stream")), strict=True
-    ):
-        for name in names:
+    for modality, part in (("audio", voice), ("text", words)):
+        for name in (f"{modality}_encoder", f"{modality}_stream"):
             getattr(model.encoder, name).load_state_dict(getattr(part.encoder, name).state_dict())
-    return model, MmsrProcessor.from_pretrained(run.out / "words" / "model")
+        layers = getattr(model.encoder.fusion, f"{modality}_layers")
+        for layer, trained in zip(layers, part.encoder.fusion.layers, strict=True):
+            layer.feed_forward.load_state_dict(trained.state_dict())
+    model.encoder.fusion.norm.load_state_dict(words.encoder.fusion.norm.state_dict())  # type: ignore[union-attr]
+    model.sentiment_head.load_state_dict(words.sentiment_head.state_dict())
+    return model, processor
 
 
 def pairs(run: Run) -> pd.DataFrame:
@@ -388,9 +392,13 @@ def pairs(run: Run) -> pd.DataFrame:
         )
         alone = {"voice": voices.drop(columns="text"), "text": words}
         for kind, table in alone.items():
-            count = min(len(table), run.scaled(settings[f"alone_{split}"][kind]))
-            tables.append(table.sample(count, random_state=run.seed).assign(kind=kind, split=split))
-            tables[-1]["id"] = [f"{split}-{kind}-{number}" for number in range(count)]
+            count = run.scaled(settings[f"alone_{split}"][kind])
+            if (kind, split) == ("voice", "train"):  # most clips of the corpus are negative
+                table = table.groupby("label").sample(frac=1, random_state=run.seed)
+                table = table.groupby("label").head(count // len(LABELS))
+            table = table.sample(min(count, len(table)), random_state=run.seed)
+            tables.append(table.assign(kind=kind, split=split))
+            tables[-1]["id"] = [f"{split}-{kind}-{number}" for number in range(len(table))]
         tables.append(paired.assign(split=split, id=split + "-" + paired.id))
     columns = ["id", "audio", "text", "label", "language", "kind", "split", "voice_label", "text_label"]
     return pd.concat(tables).reindex(columns=columns)

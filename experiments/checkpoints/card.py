@@ -48,12 +48,21 @@ Facts = dict[str, Any]
 
 def last_scorings(log: Path, weights: str) -> dict[str, Facts]:
     """The last scoring of each set with these weights, in the order of the sets; trials are left out."""
-    found: dict[str, Facts] = {}
-    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
-    for record in map(json.loads, lines):
-        if record.get("weights") == weights and record.get("limit") is None:
-            found[record["set"]] = record
+    found = {record["set"]: record for record in _scorings(log) if record.get("weights") == weights}
     return {name: found[name] for name in ALL if name in found}
+
+
+def scored_versions(log: Path) -> dict[str, int]:
+    """On each set, how many versions of the weights were scored; trials are left out."""
+    found: dict[str, set[str]] = {}
+    for record in _scorings(log):
+        found.setdefault(record["set"], set()).add(record["weights"])
+    return {name: len(found[name]) for name in ALL if name in found}
+
+
+def _scorings(log: Path) -> list[Facts]:
+    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+    return [record for record in map(json.loads, lines) if record.get("limit") is None]
 
 
 def row_counts(run: Path) -> dict[str, dict[str, dict[str, int]]]:
@@ -146,6 +155,7 @@ def collect(model: Path, run: Path, log: Path, *, compared: int, seed: int = 0) 
         "versions": dict(origin.versions),
         "machine": dict(origin.machine),
         "scorings": last_scorings(log, weights),
+        "scored_versions": scored_versions(log),
     }
     if seconds.exists():
         facts["seconds"] = json.loads(seconds.read_text(encoding="utf-8"))
@@ -452,7 +462,12 @@ def _figures(facts: Facts) -> str:
         f"Logits are divided by {number(facts['temperature'])}, which was fitted to rows that select. "
         "Another corpus wants a temperature of its own: `mmsr calibrate`."
     )
-    head = f"## Figures\n\n{INTRODUCTION} Of one seed. Made by {scored}.\n\n{temperature}"
+    counts = ", ".join(f"{name} {facts['scored_versions'][name]}" for name in scorings)
+    versions = (
+        f"Versions of the weights that were scored on each set, these included: {counts}. What was learned "
+        "from earlier ones may have gone into these, so such a figure is a little optimistic."
+    )
+    head = f"## Figures\n\n{INTRODUCTION} Of one seed. Made by {scored}.\n\n{versions}\n\n{temperature}"
     return "\n\n".join([head, *parts]) + "\n"
 
 

@@ -17,11 +17,8 @@
 
 Intervals are 95 %, over speakers where these are known, else over rows. A difference from a baseline
 (baselines.py, which is run before) is paired, model minus baseline. Pairs of a positive and a negative part
-have no true label: they are compared with the rule that the voice decides, since prosody dominates semantics
-when listeners are asked for the emotion of spoken sentences (Ben-David, Multani, Shakuf, Rudzicz and van
-Lieshout 2016, "Prosody and Semantics Are Separate but Not Separable Channels in the Perception of Emotional
-Speech: Test for Rating of Emotions in Speech", JSLHR 59(1):72-89). Late fusion is the mean of the
-log-probabilities of audio alone and text alone.
+have no true label: they are compared with the rule that the voice decides (`held_out.RULE`, with its source).
+Late fusion is the mean of the log-probabilities of audio alone and text alone.
 
 Every scoring of a set is a line of the log, with the commit and the digest of the weights; lines are never
 changed. Prints a Markdown table.
@@ -66,7 +63,6 @@ from mmsr.records import Answer, Predict, Prediction, Progress, Utterance
 ROOT = Path(__file__).resolve().parents[2]
 LOG = Path(__file__).parent / "scorings.jsonl"
 ALL = (*SETS, "pairs", "calibration", "outliers")
-RULE = "the voice decides"
 OUTLIERS = 100  # of each kind
 _LEAST = 1e-12  # a probability of 0 has a logarithm
 
@@ -227,7 +223,7 @@ def score_pairs(drawn: Mapping[str, Sequence[Pair]], predict: Predict, progress:
     Kinds with a label have metrics, and the paired differences of fused from the others. `conflicting` has
     the share that follows the voice (the rule), the text, or neither.
     """
-    record: Entry = {"input": "audio+text", "rule": RULE}
+    record: Entry = {"input": "audio+text", "rule": "the voice decides"}
     for kind, members in drawn.items():
         answered = pair_predictions(members, predict, progress)
         if kind != "conflicting":

@@ -21,6 +21,8 @@ from typing import Literal
 
 from packaging.requirements import Requirement
 
+from mmsr.inference.packaged import DEFAULT
+
 State = Literal["ok", "info", "missing", "broken"]
 
 
@@ -44,7 +46,7 @@ class Finding:
     remedy: str | None = None
 
 
-def examine(checkpoint: str = "demo") -> list[Finding]:
+def examine(checkpoint: str = DEFAULT) -> list[Finding]:
     """Check everything, the checkpoint by letting it answer; what is needed first is checked first."""
     checks: dict[str, Callable[[], Iterator[Finding]]] = {
         "core": core,
@@ -195,7 +197,9 @@ def answers(checkpoint: str) -> Iterator[Finding]:
     pipe({"audio": tone, "text": sentence})  # that it answers is enough: a tone has no sentiment
     answer = pipe({"text": sentence})
     seconds = f"loaded in {loaded - started:.1f} s, answered in {time.perf_counter() - loaded:.1f} s"
-    said = f"{seconds} on {pipe.model.device}: {answer['label']}, {answer['rationale'] or 'no rationale'}"
+    said = f"{seconds} on {pipe.model.device}: {answer['label']} ({answer['score']:.2f})"
+    if answer["rationale"]:
+        said += f", {answer['rationale']}"
     yield Finding("checkpoint", checkpoint, "ok", said)
 
 

@@ -140,7 +140,7 @@ def calibrate(
 
     Args:
         rows: The manifest and its rows.
-        model: Folder of a checkpoint; with --out, demo is the packaged one.
+        model: Folder of a checkpoint; with --out, base and demo are the packaged ones.
         text_column: Transcript that the model reads, the human one or the ASR's.
         batch_size: Number of rows in a batch.
         out: New folder for a calibrated copy; by default the checkpoint itself is rewritten.

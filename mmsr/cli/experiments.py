@@ -211,7 +211,7 @@ def export(
         checkpoint: A .ckpt file of `mmsr fit`, for a Hugging Face folder.
         out: Folder to write.
         format: What to write.
-        model: Folder or Hub id of a model, for ONNX or a Hugging Face folder; demo is a packaged one.
+        model: Folder or Hub id of a model, for ONNX or a Hugging Face folder; base and demo are packaged.
         weights: How a Hugging Face folder stores its weights.
         manifest: Table of utterances on which the graphs' answers are compared with torch's.
         split: Split of its rows.

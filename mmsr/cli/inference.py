@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from mmsr.cli.application import FLAT, Count, Pairs, SegmentFlags
 from mmsr.cli.console import check_page, must_be_there, print_json
 from mmsr.files import check_output
+from mmsr.inference.packaged import DEFAULT
 from mmsr.progress import log, show_progress
 from mmsr.records import Prediction
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 def predict(
     *inputs: str,
     text: str | None = None,
-    model: str = "demo",
+    model: str = DEFAULT,
     audio: str | None = None,
     manifest: str | None = None,
     columns: Pairs | None = None,
@@ -40,7 +41,9 @@ def predict(
     batch_size: Count = 32,
     json: bool = False,
 ) -> None:
-    """Predict label, probabilities and rationale of recordings, a transcript, or the rows of a manifest.
+    """Predict label and probabilities of recordings, a transcript, or the rows of a manifest.
+
+    A model with a decoder writes a rationale too.
 
     Example: mmsr predict speech.wav --text "thank you so much doctor" --model runs/demo/model
     Example: mmsr predict recordings/ --asr openai/whisper-base
@@ -50,7 +53,9 @@ def predict(
         inputs: Audio files, in any format that FFmpeg decodes (wav, flac and ogg without the extra av);
             folders of them; or one manifest.
         text: Transcript of the recording, or an utterance without audio.
-        model: Folder or Hub id of a checkpoint; demo is the packaged one, which is for trying this out.
+        model: Folder or Hub id of a checkpoint, or the name of a packaged one: base, of human speech and
+            text, or demo, a toy that writes rationales. base is not the size of `mmsr fit --model.preset
+            base`.
         audio: An audio file; the same as an input.
         manifest: Table of utterances, or the id of a dataset on the Hub; the same as an input.
         columns: Names that columns have in this manifest, such as text=transcript.
@@ -179,7 +184,7 @@ def transcribe(
 def timeline(
     audio: str,
     *,
-    model: str = "demo",
+    model: str = DEFAULT,
     out: str | None = None,
     turns: str | None = None,
     transcript: str | None = None,
@@ -193,7 +198,9 @@ def timeline(
     num_beams: Count = 1,
     json: bool = False,
 ) -> None:
-    """Cut a whole recording into segments of speech, each with its time, transcript, label and rationale.
+    """Cut a whole recording into segments of speech, each with its time, transcript and label.
+
+    A model with a decoder writes the rationale of each too.
 
     Writes JSONL, CSV, SRT, VTT, an HTML page with a player, and a summary. OUT.journal.jsonl (in a folder:
     timeline.journal.jsonl) grows with every batch: after an interruption the same command continues from
@@ -205,7 +212,9 @@ def timeline(
     Args:
         audio: The recording, of any length, in any format that FFmpeg decodes (wav, flac and ogg without
             the extra av).
-        model: Folder or Hub id of a checkpoint; demo is the packaged one, which is for trying this out.
+        model: Folder or Hub id of a checkpoint, or the name of a packaged one: base, of human speech and
+            text, or demo, a toy that writes rationales. base is not the size of `mmsr fit --model.preset
+            base`.
         out: Folder for all forms, or one file: .jsonl, .csv, .srt, .vtt or .html. By default a folder here
             with the recording's name, without its ending.
         turns: RTTM file with the speakers' turns, which replace the segments of silero-vad.
@@ -263,7 +272,7 @@ def timeline(
 
 def app(
     *,
-    model: str = "demo",
+    model: str = DEFAULT,
     port: int | None = None,
     asr: str | None = None,
     share: bool = False,
@@ -271,7 +280,9 @@ def app(
     max_megabytes: float = 20.0,
     max_timeline_seconds: float = 600.0,
 ) -> None:
-    """Serve a web page to try a model on: speech in; label, probabilities, attention and rationale out.
+    """Serve a web page to try a model on: speech in; label, probabilities and attention out.
+
+    A model with a decoder writes the rationale too.
 
     A second tab makes the timeline of a whole recording, and its files. A third tab shows the API.
 
@@ -281,7 +292,9 @@ def app(
     Example: mmsr app --model runs/demo/model --asr openai/whisper-base
 
     Args:
-        model: Folder or Hub id of a checkpoint; demo is the packaged one, which is for trying this out.
+        model: Folder or Hub id of a checkpoint, or the name of a packaged one: base, of human speech and
+            text, or demo, a toy that writes rationales. base is not the size of `mmsr fit --model.preset
+            base`.
         port: Port of the page; by default the first free one from 7860 on.
         asr: Folder or Hub id of a recogniser, which transcribes utterances and timelines.
         share: Also give it a public address for a week, through gradio.live.

@@ -7,9 +7,10 @@ from json import dumps
 from typing import Literal
 
 from mmsr.cli.application import application
+from mmsr.inference.packaged import DEFAULT
 
 
-def doctor(*, model: str = "demo", json: bool = False) -> None:
+def doctor(*, model: str = DEFAULT, json: bool = False) -> None:
     """Check this installation: packages, devices, precision, programs, and whether a model answers.
 
     Exit code 1 if the core does not work. What an extra lacks is named with the command that installs it.
@@ -17,7 +18,8 @@ def doctor(*, model: str = "demo", json: bool = False) -> None:
     Example: mmsr doctor
 
     Args:
-        model: Folder or Hub id of the checkpoint that must answer; demo is the packaged one.
+        model: Folder or Hub id of the checkpoint that must answer, or the name of a packaged one: base or
+            demo. base is not the size of `mmsr fit --model.preset base`.
         json: Print one JSON object instead of text.
     """
     from dataclasses import asdict

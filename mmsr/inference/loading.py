@@ -15,7 +15,7 @@ import torch
 from mmsr.data.audio.decoding import Audio
 from mmsr.data.storage import is_url, read_bytes
 from mmsr.evaluation.explain.attribution import attention_matrix
-from mmsr.inference.packaged import checkpoint
+from mmsr.inference.packaged import DEFAULT, checkpoint
 from mmsr.inference.pipeline import TASK, SentimentReasoningPipeline
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor
@@ -27,12 +27,12 @@ if TYPE_CHECKING:  # slow to import
 
 
 def load_pipeline(
-    model: str | os.PathLike[str] = "demo", *, device: str | None = None, **options: Any
+    model: str | os.PathLike[str] = DEFAULT, *, device: str | None = None, **options: Any
 ) -> SentimentReasoningPipeline:
     """The sentiment-reasoning pipeline of a checkpoint.
 
     Args:
-        model: Folder or Hub id of a checkpoint, or the name of a packaged one.
+        model: Folder or Hub id of a checkpoint, or the name of a packaged one; see `mmsr.checkpoint`.
         device: Such as `cpu` or `cuda:0`; by default the first accelerator.
         **options: The pipeline's, such as `asr` or `alternatives`.
 

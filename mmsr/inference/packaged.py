@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 FOLDER = Path(__file__).parents[1] / "checkpoints"
-DEFAULT = "demo"
+DEFAULT = "base"
+"""The checkpoint of whoever names none, in Python and on the command line."""
 
 
 def checkpoint(name: str) -> Path:
     """The folder of a packaged checkpoint, for `from_pretrained` and `pipeline(model=...)`.
 
-    `demo` was trained on synthetic voices; its README.md describes its limits.
+    `base` was trained on human speech and text; `demo` on synthetic voices and a toy grammar, and it writes
+    rationales. The README.md of each tells its data, results and limits. The checkpoint `base` is not the
+    size `base` of `MmsrConfig.from_preset` and `mmsr fit --model.preset`.
 
     Raises:
         ValueError: There is none of this name.

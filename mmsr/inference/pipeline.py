@@ -301,7 +301,10 @@ class SentimentReasoningPipeline(Pipeline):
         }
         for argument, given in asked.items():
             if given and self.model.decoder is None:
-                raise ValueError(f"{argument}, but this model gives a label only (decoder_type='none')")
+                raise ValueError(
+                    f"{argument}, but this model gives a label only (decoder_type='none');"
+                    " accepted: a model with a decoder, such as the packaged demo"
+                )
             if given and rationale is False:
                 raise ValueError(f"{argument} contradicts rationale=False: it changes nothing else")
         fusion = self.model.config.fusion

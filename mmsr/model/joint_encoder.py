@@ -97,7 +97,7 @@ class Stream(nn.Module):
         kept: Layers that the mix takes; all by default.
         standardize: Shift and scale each dimension by fixed statistics.
         stride: Neighbouring positions that are stacked into one.
-        convolutions: Number of convolutions over neighbouring positions.
+        convolutions: Number of convolutions over neighbouring positions, behind a GELU of the projection.
     """
 
     def __init__(

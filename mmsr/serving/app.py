@@ -28,6 +28,7 @@ import numpy as np
 
 from mmsr.data.audio.decoding import Audio
 from mmsr.inference.answer import Answer
+from mmsr.inference.packaged import DEFAULT
 from mmsr.inference.pipeline import SentimentReasoningPipeline
 from mmsr.inference.timeline.formats import stamp, write_timeline
 from mmsr.inference.timeline.make import Timeline, make_timeline
@@ -46,14 +47,18 @@ _WAITING = 32  # requests in the queue; further ones are refused
 # One request at a time of all kinds: while attention is extracted, the model computes it in another way.
 _ONE: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model"}
 
-_INTRODUCTION = """# Sentiment, and the reason for it
+_INTRODUCTION = """# {title}
 
-Give speech, its transcript, or both. The model `{model}` predicts whether it is {labels}, and why.
+Give speech, its transcript, or both. The model `{model}` predicts whether it is {labels}{why}.
 
 **For trying the software. Not for use on patients, nor in any decision about a person.** What you send goes
 to the machine that serves this page, and is deleted there after an hour, or earlier if the server ends.
 """
 _API = (Path(__file__).parent / "api.md").read_text(encoding="utf-8")
+_API_FORCED = """
+    forced_label=None,  # or {labels}: the reason if it were that"""
+_API_EXPLAINED = """
+With `forced_label` the label stays the predicted one and the rationale explains the forced one."""
 _API_TRANSCRIBE = """
 
 `client.predict(audio=..., language=None, api_name="/transcribe")` answers with the recogniser's text."""
@@ -124,6 +129,11 @@ class Desk:
     transcribe: Transcriber | None
 
     @property
+    def explains(self) -> bool:
+        """Whether the model writes rationales."""
+        return self.pipe.model.decoder is not None
+
+    @property
     def attends(self) -> bool:
         """Whether the model's fusion has attention to show."""
         return bool(attention_map(self.pipe.model.config.fusion))
@@ -144,9 +154,8 @@ class Desk:
         """The answer as HTML, the answer itself, and for each label an update of its button "Why not"."""
         with _sentences():
             found = self._answer(audio, text, language)
-        explains = self.pipe.model.decoder is not None
         others = [label != found["label"] for label in self.pipe.model.config.labels]
-        return [found._repr_html_(), found, *(gr.update(visible=explains and other) for other in others)]
+        return [found._repr_html_(), found, *(gr.update(visible=self.explains and other) for other in others)]
 
     def why_not(self, found: Answer | None, label: str) -> tuple[str, Answer]:
         """Add the rationale under another label to an answer; as HTML, and the answer itself."""
@@ -254,7 +263,7 @@ def make_app(
     *,
     transcribe: Transcriber | None = None,
     limits: Limits | None = None,
-    name: str = "demo",
+    name: str = DEFAULT,
 ) -> gr.Blocks:
     """Make the page and its API.
 
@@ -265,12 +274,14 @@ def make_app(
         name: Name of the model on the page.
     """
     desk = Desk(pipe=pipe, limits=limits or Limits(), transcribe=transcribe)
+    title = "Sentiment, and the reason for it" if desk.explains else "Sentiment of speech and words"
     with gr.Blocks(
-        title="mmsr: sentiment and the reason for it",
+        title=f"mmsr: {title[0].lower()}{title[1:]}",
         analytics_enabled=False,
         delete_cache=(_KEPT // 60, _KEPT),
     ) as app:
-        gr.Markdown(_INTRODUCTION.format(model=name, labels=_listed(pipe.model.config.labels)))
+        labels, why = _listed(pipe.model.config.labels), ", and why" if desk.explains else ""
+        gr.Markdown(_INTRODUCTION.format(title=title, model=name, labels=labels, why=why))
         with gr.Tab("Utterance"):
             _utterance(desk)
         with gr.Tab("Timeline"):
@@ -336,8 +347,8 @@ def _recording(desk: Desk) -> None:
     recogniser = desk.transcribe is not None
     gr.Markdown(
         f"A recording of at most {desk.limits.timeline_seconds / 60:g} minutes is cut where nobody speaks; "
-        "each segment has a label and a reason, under a player whose cursor walks over them."
-        + (" Without a transcript the recogniser writes the words." if recogniser else "")
+        f"each segment has a label{' and a reason' if desk.explains else ''}, under a player whose cursor "
+        "walks over them." + (" Without a transcript the recogniser writes the words." if recogniser else "")
     )
     with gr.Row():
         with gr.Column():
@@ -555,8 +566,11 @@ def _listed(labels: Sequence[str]) -> str:
 
 
 def _api_text(desk: Desk) -> str:
+    labels = _listed([f'"{label}"' for label in desk.pipe.model.config.labels])
     return _API.format(
-        labels=_listed([f'"{label}"' for label in desk.pipe.model.config.labels]),
+        forced=_API_FORCED.format(labels=labels) if desk.explains else "",
+        rationale=", `rationale`" if desk.explains else "",
+        explained=_API_EXPLAINED if desk.explains else "",
         attention=", `attention` (weights of words and of moments)" if desk.attends else "",
         transcribe=_API_TRANSCRIBE if desk.transcribe is not None else "",
         limits=desk.limits,

@@ -87,7 +87,8 @@ class ModelSource(Checked):
     """The model to train: a fresh one of a `preset`, one of pretrained parts, or a checkpoint."""
 
     preset: Literal["tiny", "small", "base"] = "small"
-    """Size of a fresh model, and of a fresh decoder beside pretrained encoders."""
+    """Size of a fresh model, and of a fresh decoder beside pretrained encoders; `base` is a size here, not
+    the packaged checkpoint of that name."""
     audio: str | None = None
     """Pretrained speech encoder, a Hub id or folder."""
     text: str | None = None

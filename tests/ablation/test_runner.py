@@ -105,6 +105,7 @@ def test_ctrl_c_ends_all_processes_cleanly(write, tiny, demo_corpus, tmp_path):
     assert not left, "something half-written is left"
 
 
+@pytest.mark.slow
 def test_processes_do_every_run_and_tell_how_one_ended(tmp_path, monkeypatch):
     (tmp_path / "work_of_test_ablation.py").write_text(
         "import os\n"

@@ -23,10 +23,11 @@ def test_this_installation_answers(capsys):
     assert said["ok"] is True
     by_name = {(one["topic"], one["name"]): one for one in said["findings"]}
     assert by_name["core", "torch"]["said"] == version("torch")
-    assert by_name["checkpoint", "demo"]["state"] == "ok"
-    assert re.search(
-        "answered in .* on cpu: (positive|neutral|negative), .", by_name["checkpoint", "demo"]["said"]
-    )
+    assert by_name["checkpoint", "base"]["state"] == "ok"
+    labels = "(positive|neutral|negative)"
+    assert re.search(rf"answered in .* on cpu: {labels} \(0\.\d\d\)$", by_name["checkpoint", "base"]["said"])
+    (demo,) = doctor.answers("demo")
+    assert demo.state == "ok" and re.search(rf"on cpu: {labels} \([01]\.\d\d\), \w", demo.said)
     assert set(by_name["core", "torch"]) == {"topic", "name", "state", "said", "remedy"}
 
 
@@ -96,7 +97,7 @@ def test_what_a_look_raises_is_a_finding(monkeypatch):
 
     monkeypatch.setattr(doctor, "devices", raises)
     monkeypatch.setattr(doctor, "answers", lambda checkpoint: iter(()))
-    device = found(doctor.examine(), "devices", "devices")
+    device = found(doctor.examine("demo"), "devices", "devices")
     assert (
         device.state == "broken" and device.said == "OSError: libcudart.so.13: cannot open shared object file"
     )

@@ -198,10 +198,21 @@ def test_bad_input_to_predict_is_one_line(model, clip, tmp_path, refused):
 
 
 def test_predict_needs_no_model_of_one_s_own(tmp_path, monkeypatch, capsys):
-    """The packaged checkpoint answers from any folder, and the page holds what was asked for."""
+    """The packaged checkpoint `base` answers from any folder, without a line or a place for a rationale."""
+    monkeypatch.chdir(tmp_path)
+    main(["predict", "--text", "I am so happy, thank you!", "--html", "a.html"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["  label", "  scores"] and "positive" in lines[0]
+    assert "Rationale" not in Path("a.html").read_text("utf-8")
+    with pytest.raises(SystemExit):
+        main(["predict", "--text", "good", "--alternatives"])
+    assert "gives a label only (decoder_type='none'); accepted: a model with" in capsys.readouterr().err
+
+
+def test_the_page_of_predict_holds_what_was_asked_for(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     soundfile.write("hum.wav", 0.1 * np.sin(np.arange(16_000) / 20), 16_000)
-    asked = ["--audio", "hum.wav", "--text", "thank you <b>so</b> much", "--alternatives"]
+    asked = ["--audio", "hum.wav", "--text", "thank you <b>so</b> much", "--model", "demo", "--alternatives"]
     main(["predict", *asked, "--html", "a.html", "--abstain-below", "1", "--json"])
     answer = json.loads(capsys.readouterr().out)
     assert set(answer) == {
@@ -287,7 +298,7 @@ def test_predict_answers_the_others_and_names_what_it_cannot_read(tmp_path, caps
         (tmp_path / "one.wav").rename(folder / name)
     (folder / "c.wav").write_text("no sound")
     with pytest.raises(SystemExit) as stop:
-        main(["predict", str(folder), "--json"])
+        main(["predict", str(folder), "--model", "demo", "--json"])
     assert stop.value.code == 1
     told = capsys.readouterr()
     answered = [json.loads(line)["audio"] for line in told.out.splitlines()]
@@ -295,11 +306,11 @@ def test_predict_answers_the_others_and_names_what_it_cannot_read(tmp_path, caps
     (line,) = [line for line in told.err.splitlines() if "left without an answer" in line]
     assert f"{folder}/c.wav: holds no audio" in line
     with pytest.raises(SystemExit) as stop:
-        main(["predict", str(folder / "c.wav")])
+        main(["predict", str(folder / "c.wav"), "--model", "demo"])
     assert stop.value.code == 2  # alone, it is bad input
     (tmp_path / "m.csv").write_text("id,audio\nx,sounds/c.wav\ny,sounds/a.wav\n")
     with pytest.raises(SystemExit) as stop:
-        main(["predict", str(tmp_path / "m.csv"), "--out", str(tmp_path / "p.jsonl")])
+        main(["predict", str(tmp_path / "m.csv"), "--model", "demo", "--out", str(tmp_path / "p.jsonl")])
     assert stop.value.code == 1 and "m.csv, row 2, column audio: " in capsys.readouterr().err
     assert [json.loads(line)["id"] for line in (tmp_path / "p.jsonl").read_text().splitlines()] == ["y"]
 

@@ -1,18 +1,23 @@
-"""The checkpoint in the box: whole, described, and one line answers with it, offline, from anywhere."""
+"""The checkpoints in the box: whole, described, and one line answers with them, offline, from anywhere."""
 
 import json
 import os
-import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from safetensors import safe_open
+from transformers import AutoModel
 
 import mmsr
+from mmsr.data.audio.decoding import Audio
+from mmsr.inference.packaged import FOLDER
 from mmsr.model.card import is_generated
+from mmsr.model.outliers import OUTLIER_REASONS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,18 +37,38 @@ import torch
 from transformers import pipeline
 
 pipe = pipeline("sentiment-reasoning")
-assert {weight.dtype for weight in pipe.model.state_dict().values()} == {torch.float32}
-given = mmsr.MmsrForSentimentReasoning.from_pretrained(mmsr.checkpoint("demo")).state_dict()
+assert {weight.dtype for weight in pipe.model.parameters()} == {torch.float32}
+given = mmsr.MmsrForSentimentReasoning.from_pretrained(mmsr.checkpoint("base")).state_dict()
 assert all(torch.equal(weight, given[name]) for name, weight in pipe.model.state_dict().items())
 said = {"text": "thank you so much, the doctor was so kind"}
 first, second = pipe(said), mmsr.load_pipeline()(said)
-assert first == second and first["rationale"], (first, second)
+assert first == second and first["label"] == "positive", (first, second)
 heavy = {"sklearn", "lightning", "librosa", "timm", "datasets", "mmsr.evaluation.metrics"} & set(sys.modules)
 assert not heavy, f"an answer brought {heavy}"
 """
 
 
-def test_the_checkpoint_is_small_and_half_precise():
+CALLED_DEMO = """
+import mmsr
+import torch
+
+pipe = mmsr.load_pipeline("demo")
+assert {weight.dtype for weight in pipe.model.state_dict().values()} == {torch.float32}
+assert pipe({"text": "thank you so much, the doctor was so kind"})["rationale"]
+"""
+
+# One everyday sentence in each language of `base`, and a language that it does not know.
+KNOWN = {
+    "en": "I am so happy, thank you!",
+    "vi": "Hôm nay tôi rất vui, cảm ơn bác sĩ nhiều lắm.",
+    "zh": "我今天很高兴，谢谢医生的帮助。",
+    "de": "Ich bin heute sehr froh, vielen Dank für Ihre Hilfe.",
+    "fr": "Je suis très contente aujourd'hui, merci pour votre aide.",
+}
+SPANISH = "La enfermera llegó tarde y nadie nos explicó lo que pasaba."
+
+
+def test_demo_is_small_and_half_precise():
     folder = mmsr.checkpoint("demo")
     assert folder.is_absolute() and folder.name == "demo"
     assert sum(file.stat().st_size for file in folder.iterdir()) < 5.5e6
@@ -52,7 +77,7 @@ def test_the_checkpoint_is_small_and_half_precise():
     assert json.loads((folder / "config.json").read_text("utf-8"))["dtype"] == "float32"
 
 
-def test_its_card_says_where_it_comes_from():
+def test_the_card_of_demo_says_where_it_comes_from():
     folder = mmsr.checkpoint("demo")
     facts = json.loads((folder / "checkpoint.json").read_text("utf-8"))
     card = (folder / "README.md").read_text("utf-8")
@@ -66,7 +91,7 @@ def test_its_card_says_where_it_comes_from():
     assert facts["agreement"]["n"] == facts["test"]["audio+text"]["n"] == 480
 
 
-def test_it_is_calibrated_and_its_card_says_what_that_does():
+def test_demo_is_calibrated_and_its_card_says_what_that_does():
     folder = mmsr.checkpoint("demo")
     found = json.loads((folder / "checkpoint.json").read_text("utf-8"))["calibration"]
     temperature = json.loads((folder / "config.json").read_text("utf-8"))["temperature"]
@@ -79,9 +104,9 @@ def test_it_is_calibrated_and_its_card_says_what_that_does():
 
 
 def test_an_unknown_name_lists_what_there_is():
-    with pytest.raises(ValueError, match=re.escape("no packaged checkpoint is called 'x'; accepted: demo")):
+    with pytest.raises(ValueError, match=r"no packaged checkpoint is called 'x'; accepted: base, demo$"):
         mmsr.checkpoint("x")
-    with pytest.raises(ValueError, match="nemo: no such folder, and no packaged .* accepted: demo"):
+    with pytest.raises(ValueError, match="nemo: no such folder, and no packaged .* accepted: base, demo$"):
         mmsr.load_pipeline("nemo")
 
 
@@ -94,22 +119,106 @@ def test_a_checkpoint_in_a_folder_of_that_name_comes_first(tmp_path, monkeypatch
 
 
 def test_one_line_answers_from_anywhere_without_network(tmp_path):
+    answer_offline(DEFAULT_MODEL, tmp_path)
+
+
+def test_demo_answers_from_anywhere_without_network(tmp_path):
+    answer_offline(CALLED_DEMO, tmp_path)
+
+
+def answer_offline(code: str, tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", OFFLINE + DEFAULT_MODEL]
+    command = [sys.executable, "-c", OFFLINE + code]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=110)
     assert done.returncode == 0, done.stderr
 
 
-def test_the_wheel_carries_it():
+@pytest.mark.parametrize("name", ["base", "demo"])
+def test_the_wheel_carries_it(name):
     """As the build rules say: what is in the package's folder and not ignored by git."""
     build = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["hatch"]["build"]["targets"]
     assert "/mmsr" in build["wheel"]["include"] and "exclude" not in build["wheel"]
-    names = {file.name for file in mmsr.checkpoint("demo").iterdir()}
+    names = {file.name for file in mmsr.checkpoint(name).iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json", "README.md", "checkpoint.json"} <= names
-    files = [*mmsr.checkpoint("demo").iterdir(), ROOT / "mmsr" / "inference" / "answer.html.jinja"]
+    files = [*mmsr.checkpoint(name).iterdir(), ROOT / "mmsr" / "inference" / "answer.html.jinja"]
     ignored = subprocess.run(
         ["git", "check-ignore", *map(str, files)], cwd=ROOT, capture_output=True, text=True
     )
     if ignored.returncode == 128:
         pytest.skip("not a git checkout")
     assert ignored.stdout == ""
+
+
+# ---------------------------------------------------------------------- base
+
+
+@pytest.fixture(scope="module")
+def base():
+    return mmsr.load_pipeline("base", device="cpu")
+
+
+def test_base_is_at_most_45_mb():
+    folder = mmsr.checkpoint("base")
+    assert folder == FOLDER / "base" and folder.is_absolute()
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= 45e6
+
+
+def test_base_loads_as_a_transformers_model(base):
+    model = AutoModel.from_pretrained(mmsr.checkpoint("base"))
+    assert type(model) is mmsr.MmsrForSentimentReasoning and not model.training
+    given = base.model.state_dict()
+    assert all(torch.equal(weight, given[name]) for name, weight in model.state_dict().items())
+
+
+def test_base_is_the_default(base):
+    given = str(mmsr.checkpoint("base"))
+    assert mmsr.load_pipeline().model.name_or_path == base.model.name_or_path == given
+
+
+def test_base_gives_a_label_alone(base):
+    assert list(base.model.config.labels) == ["negative", "neutral", "positive"]
+    assert base.model.decoder is None and base.model.config.rationale_format == "none"
+    assert base({"text": KNOWN["en"]})["rationale"] is None
+    with pytest.raises(ValueError, match="gives a label only .*; accepted: a model with a decoder"):
+        base({"text": KNOWN["en"]}, alternatives=True)
+
+
+@pytest.mark.parametrize("language", KNOWN)
+def test_base_answers_text_in_its_languages(base, language):
+    answer = base({"text": KNOWN[language]})
+    assert answer["label"] in base.model.config.labels and sum(answer["scores"].values()) == pytest.approx(1)
+    assert answer["outliers"] == [] and not answer["abstained"]
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [("I am so happy, thank you!", "positive"), ("This is terrible and I hate it.", "negative")],
+)
+def test_base_knows_a_clear_case(base, text, label):
+    answer = base({"text": text})
+    assert answer["label"] == label and answer["score"] == max(answer["scores"].values())
+
+
+def test_base_answers_a_waveform(base):
+    wave = Audio(16_000)(ROOT / "mmsr" / "examples" / "en.mp3")
+    alone = base((wave, 16_000))
+    assert sum(alone["scores"].values()) == pytest.approx(1) and set(alone["outliers"]) <= {"audio"}
+    both = base({"audio": wave, "text": KNOWN["en"]})
+    assert both["label"] in base.model.config.labels and not both["abstained"]
+
+
+@pytest.mark.parametrize(
+    ("given", "outlier"),
+    [({"audio": np.zeros(32_000, dtype=np.float32)}, "audio"), ({"text": SPANISH}, "text")],
+)
+def test_base_abstains_from_what_it_does_not_know(base, given, outlier):
+    answer = base(given)
+    assert answer["abstained"] and answer["outliers"] == [outlier]
+    assert answer["abstained_because"] == OUTLIER_REASONS[outlier]
+
+
+def test_base_leaves_silence_beside_words_out(base):
+    silence = np.zeros(32_000, dtype=np.float32)
+    answer = base({"audio": silence, "text": KNOWN["en"]})
+    assert answer["outliers"] == ["audio"] and not answer["abstained"]
+    assert answer["scores"] == pytest.approx(base({"text": KNOWN["en"]})["scores"], abs=1e-4)

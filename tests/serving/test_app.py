@@ -1,4 +1,4 @@
-"""The web page as its visitors and programs meet it: a real server, a real browser, the packaged model."""
+"""The web page as its visitors and programs meet it: a real server, a real browser, the packaged `demo`."""
 
 import json
 import os
@@ -192,6 +192,22 @@ def test_what_makes_no_timeline_is_told_in_a_sentence(
             client.predict(**given, api_name="/timeline")
 
 
+@pytest.mark.parametrize("explains", [True, False])
+def test_the_page_speaks_of_reasons_only_where_there_are_any(
+    server: Any, monkeypatch: pytest.MonkeyPatch, explains: bool
+) -> None:
+    if not explains:
+        monkeypatch.setattr(type(server.pipe.model), "decoder", None)  # a property
+    page = make_app(server.pipe, name="shown")
+    told = [
+        part["props"]["value"] for part in page.get_config_file()["components"] if part["type"] == "markdown"
+    ]
+    assert "`shown`" in told[0]
+    for words in ("reason", "and why", "rationale", "forced_label"):
+        assert any(words in text for text in [page.title, *told]) == explains, words
+    page.close()
+
+
 def test_a_large_file_is_refused(client: Client, sound: Any) -> None:
     path = sound("large.wav", 40)
     with pytest.raises(ValueError, match=r"large\.wav has 1\.3 MB; accepted: at most 1 MB"):
@@ -221,7 +237,7 @@ def test_a_port_that_is_taken_is_told_in_a_line(capsys: pytest.CaptureFixture[st
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        main(["app", "--port", str(port)])
+        main(["app", "--model", "demo", "--port", str(port)])
     line = capsys.readouterr().err.splitlines()[-1]
     assert line == (
         f"mmsr: error: port {port} is taken, or not ours to take; accepted: --port with a free one"
@@ -232,7 +248,7 @@ def test_a_port_that_is_taken_is_told_in_a_line(capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
 def test_a_server_that_ends_leaves_nothing_of_its_visitors(tmp_path: Path, end: int) -> None:
     folder = tmp_path / "theirs"
-    command = [sys.executable, "-m", "mmsr", "app"]
+    command = [sys.executable, "-m", "mmsr", "app", "--model", "demo"]
     environment = {**os.environ, "GRADIO_TEMP_DIR": str(folder)}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
         try:

@@ -129,6 +129,7 @@ def test_nothing_is_heard_twice_in_another_order_or_a_grown_manifest(folder, ctc
     assert transcribe_manifest(manifest, worded, out).transcribed == 8
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_and_hears_nothing_twice(folder, ctc, tmp_path):
     """The run is killed in its second batch, in the middle of a line of the journal."""
     out = tmp_path / "a.csv"

@@ -143,9 +143,10 @@ def _table(timeline: Timeline) -> Table:
         row = part.as_row()
         given = {scores[label]: score for label, score in row.pop("scores").items()}
         rows.append({name: value for name, value in row.items() if name != "alone"} | given)
-    columns = ["start", "end", "speaker", "text", "label", "score", *scores.values(), "rationale"]
-    if any("abstained_because" in row for row in rows):
-        columns.append("abstained_because")
+    columns = ["start", "end", "speaker", "text", "label", "score", *scores.values()]
+    for name in ("rationale", "abstained_because"):  # what not every model gives
+        if any(row.get(name) for row in rows):
+            columns.append(name)
     return Table(columns, rows, [])
 
 
@@ -218,6 +219,7 @@ def _write_page(timeline: Timeline, path: Path, player: Player, progress: Progre
         summary=timeline.summary(),
         colours=colours(timeline.labels),
         places={label: place for place, label in enumerate(timeline.labels)},
+        explained=any(part.rationale for part in timeline.segments),
         sound=_sound(timeline, path, player, progress),
     )
     write_file(path, page.encode())

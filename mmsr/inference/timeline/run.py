@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mmsr.data.audio.segments import Segmentation
 from mmsr.inference.loading import load_pipeline
+from mmsr.inference.packaged import DEFAULT
 from mmsr.inference.timeline.formats import FORMATS, Player, output_files, write_timeline
 from mmsr.inference.timeline.make import Progress, Timeline, make_timeline
 from mmsr.inference.timeline.transcripts import read_cues, read_turns
@@ -15,7 +16,7 @@ from mmsr.inference.timeline.transcripts import read_cues, read_turns
 def run_timeline(
     audio: str | os.PathLike[str],
     *,
-    model: str | os.PathLike[str] = "demo",
+    model: str | os.PathLike[str] = DEFAULT,
     out: str | os.PathLike[str] | None = None,
     turns: str | os.PathLike[str] | None = None,
     transcript: str | os.PathLike[str] | None = None,

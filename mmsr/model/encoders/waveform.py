@@ -14,6 +14,32 @@ from mmsr.model.configuration import MmsrConfig
 from mmsr.model.encoders.base import AudioEncoder, Encoded
 
 
+class WideConv1d(nn.Conv1d):
+    """A convolution that is trained in float32 on CPUs, whatever autocast says; elsewhere torch's own.
+
+    oneDNN 3.12 (torch 2.14) reads uninitialised memory in the bfloat16 weight gradient of strided
+    convolutions with kernels of 4 and more, on CPUs with AMX: where that memory holds a NaN, so does the
+    gradient. Kernels of 2 and 3, which wav2vec2 and its kin have, are not touched by it.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Convolve `[b, c, n]`; the output has the dtype of the input."""
+        if input.device.type != "cpu" or not torch.is_grad_enabled() or not self.weight.requires_grad:
+            return super().forward(input)
+        with torch.autocast("cpu", enabled=False):
+            bias = None if self.bias is None else self.bias.float()
+            return self._conv_forward(input.float(), self.weight.float(), bias).to(input.dtype)
+
+    @classmethod
+    def replace(cls, model: nn.Module) -> None:
+        """Make each strided convolution of this model with a kernel of 4 or more one of this class."""
+        for module in model.modules():
+            if type(module) is not nn.Conv1d:
+                continue
+            if module.in_channels > 1 and module.stride[0] > 1 and module.kernel_size[0] > 3:
+                module.__class__ = cls  # the weights and their names stay
+
+
 class WaveformEncoder(AudioEncoder):
     """wav2vec2, XLS-R, HuBERT, WavLM, data2vec-audio and their kin.
 
@@ -31,6 +57,7 @@ class WaveformEncoder(AudioEncoder):
                 "accepted: False, with audio_stride in its place"
             )
         super().__init__(config)
+        WideConv1d.replace(self.model)
         if hasattr(self.model.config, "layerdrop"):
             self.model.config.layerdrop = 0.0
 

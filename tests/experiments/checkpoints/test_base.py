@@ -241,9 +241,11 @@ def test_fusion_starts_from_the_trained_encoders(run, whisper, text_encoder):
     parts["audio"], parts["text"], parts["config"]["hidden_size"] = str(whisper), str(text_encoder), 16
     clips = [Path(audio) for audio in base.read_clips(run.data / "crema-d").audio[:4]]
     base.write_table(
-        pd.DataFrame({"audio": map(str, clips), "split": "train"}), run.out / "corpus" / "clips.csv"
+        pd.DataFrame({"audio": map(str, clips), "split": "train", "emotion": ["happy", "anger"] * 2}),
+        run.out / "corpus" / "clips.csv",
     )
     model, processor = base.voice_start(run)
+    assert model.config.labels == ["anger", "happy"]
     stream = model.encoder.audio_stream
     assert stream.mean.abs().sum() > 0 and (stream.deviation > 0).all()
     assert processor.target_level == parts["target_level"]
@@ -251,6 +253,8 @@ def test_fusion_starts_from_the_trained_encoders(run, whisper, text_encoder):
 
     def fit(stage, manifest, start):
         starts[stage] = start
+        if stage == "voice":
+            assert pd.read_csv(manifest).label.tolist() == ["happy", "anger"] * 2
 
     run.fit = fit
     base.voice(run)
@@ -272,3 +276,27 @@ def test_fusion_starts_from_the_trained_encoders(run, whisper, text_encoder):
             found = getattr(joined.encoder, name).state_dict()
             assert found.keys() == given.keys()
             assert all(torch.equal(found[key], given[key]) for key in given), name
+    words = base.MmsrForSentimentReasoning.from_pretrained(run.out / "words" / "model")
+    for given, found in (
+        (words.sentiment_head, joined.sentiment_head),
+        (words.encoder.fusion.norm, joined.encoder.fusion.norm),
+        (words.encoder.fusion.layers[0], joined.encoder.fusion.text_layers[0].feed_forward),
+    ):
+        pairs = zip(given.state_dict().values(), found.state_dict().values(), strict=True)
+        assert all(torch.equal(*pair) for pair in pairs)
+
+
+def test_voices_that_train_alone_are_balanced_by_label(run):
+    labels = ["negative"] * 60 + ["neutral"] * 20 + ["positive"] * 25
+    clips = pd.DataFrame({"label": labels, "audio": [f"{number}.ogg" for number in range(105)]})
+    clips = clips.assign(split="train", text="Wait.", speaker="s", language="en")
+    run.settings["corpus"]["alone_train"]["voice"] = 60
+    run.share = 1.0
+    base.write_table(pd.concat([clips, clips.assign(split="dev")]), run.out / "corpus" / "clips.csv")
+    texts = pd.DataFrame({"label": base.LABELS, "text": list("abc"), "language": "en", "source": "a"})
+    both = [texts.assign(split=split) for split in ("train", "dev")]
+    base.write_table(pd.concat(both), run.out / "words-distilled.csv")
+    made = base.pairs(run)
+    alone = made[(made.kind == "voice") & (made.split == "train")]
+    assert alone.label.value_counts().to_dict() == dict.fromkeys(base.LABELS, 20)
+    assert alone.audio.is_unique

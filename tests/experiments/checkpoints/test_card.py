@@ -94,6 +94,7 @@ def test_the_card_has_every_set_its_figures_and_the_baseline_beside_them(facts):
         assert f"### {heading}" in text
     assert "| conflicting (the voice decides) | voice | text | neither |" in text and "is no accuracy" in text
     assert "| calibration | n | ECE |" in text and "| outliers | n | abstained |" in text
+    assert "scored on each set, these included: crema 1, ravdess 1, " in text
     assert "corpus 95, voice 1,204; 1,299 in all" in text and RULE in text
 
 
@@ -143,6 +144,7 @@ def test_the_last_scoring_of_these_weights_counts_and_no_trial(tmp_path):
     log.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     found = card.last_scorings(log, "a")
     assert {name: record["n"] for name, record in found.items()} == {"crema": 3, "paper": 1}
+    assert card.scored_versions(log) == {"crema": 2, "paper": 1}
     assert card.last_scorings(log, "c") == card.last_scorings(tmp_path / "none.jsonl", "a") == {}
 
 

@@ -45,6 +45,25 @@ def test_every_format_says_why_the_model_abstains(by_hand: Callable[..., Timelin
             assert path.read_text("utf-8").count("no speech was heard") == times
 
 
+def test_a_model_without_rationales_leaves_no_place_for_them(
+    by_hand: Callable[..., Timeline], tmp_path: Path
+) -> None:
+    explained = by_hand((0, 1, None, "so kind", (0.7, 0.2, 0.1)), (2, 3, None, None, (0, 0, 1)))
+    labelled = replace(
+        explained, segments=tuple(replace(part, rationale=None) for part in explained.segments)
+    )
+    for made, name in ((explained, "explained"), (labelled, "labelled")):
+        write_timeline(made, tmp_path / name, player="none")
+        table, page = ((tmp_path / name / f"timeline.{form}").read_text("utf-8") for form in ("csv", "html"))
+        known = name == "explained"
+        assert ("rationale" in table.splitlines()[0].split(",")) == known
+        assert ("Labels and reasons" in page) == ('class="why"' in page) == known
+        assert "because" in page or not known
+        assert '<p id="why" dir="auto" hidden></p>' in page  # shown by a segment that has something in it
+        captions = (tmp_path / name / "timeline.vtt").read_text("utf-8")
+        assert ("<i>" in captions) == known and "None" not in captions + table + page
+
+
 def test_a_browser_reads_the_captions(by_hand: Callable[..., Timeline], browser: Any, tmp_path: Path) -> None:
     made = by_hand((1.5, 3, "A&B <x>", NASTY, (0.7, 0.2, 0.1)), (4, 5, None, None, (0, 0, 1)))
     write_timeline(made, tmp_path / "t.vtt")

@@ -72,7 +72,8 @@ def test_what_was_answered_for_one_format_is_known_for_the_others(
         f"SPEAKER talk 1 {t.start:.3f} {t.end - t.start:.3f} <NA> <NA> {t.speaker} <NA> <NA>" for t in turns
     ]
     (tmp_path / "talk.rttm").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    command = ["timeline", "--audio", str(audio), "--turns", str(tmp_path / "talk.rttm"), "--player", "none"]
+    command = ["timeline", "--model", "demo", "--audio", str(audio), "--player", "none"]
+    command += ["--turns", str(tmp_path / "talk.rttm")]
     main([*command, "--out", str(tmp_path / "timeline.srt")])
     with monkeypatch.context() as patch:
         patch.setattr("mmsr.inference.timeline.make.Recording", lambda *_, **__: pytest.fail("read again"))
@@ -129,14 +130,19 @@ def test_words_lie_where_a_transcript_of_whisper_has_them(
     for name, text in transcripts.items():
         (tmp_path / name).write_text(text, encoding="utf-16", newline="")
         made, _ = run_timeline(
-            audio, turns=tmp_path / "talk.rttm", transcript=tmp_path / name, out=tmp_path / f"{name}.jsonl"
+            audio,
+            model="demo",
+            turns=tmp_path / "talk.rttm",
+            transcript=tmp_path / name,
+            out=tmp_path / f"{name}.jsonl",
         )
         assert [(part.start, part.speaker, part.text) for part in made.segments] == [
             (0.0, "Anna Lee", "Good morning."),
             (1.6, "Bo 2", "Kids are talking by the door."),
         ], name
     (tmp_path / "talk.srt").write_text("1\n00:01:00,000 --> 00:01:01,000\nhm\n", encoding="utf-8")
-    given = ["--audio", str(audio), "--turns", str(tmp_path / "talk.rttm"), "--out", str(tmp_path / "out")]
+    given = ["--model", "demo", "--audio", str(audio), "--out", str(tmp_path / "out")]
+    given += ["--turns", str(tmp_path / "talk.rttm")]
     told = refused(capsys, *given, "--transcript", str(tmp_path / "talk.srt"))
     assert "the cue 'hm' from 60 to 61 s is after the end of" in told
     told = refused(capsys, *given, "--transcript", str(tmp_path / "talk.srt"), "--encoding", "utf-16")
@@ -187,7 +193,8 @@ def test_wav_and_flac_make_the_same_files(demo_corpus: Path, tmp_path: Path) -> 
     found = {}
     for ending, subtype in (("wav", "PCM_16"), ("flac", "PCM_16"), ("aiff", "PCM_16"), ("w64", "PCM_16")):
         soundfile.write(tmp_path / f"talk.{ending}", samples, 16_000, subtype=subtype)
-        _, files = run_timeline(tmp_path / f"talk.{ending}", out=tmp_path / ending, player="none")
+        recording = tmp_path / f"talk.{ending}"
+        _, files = run_timeline(recording, model="demo", out=tmp_path / ending, player="none")
         # the page and the summary name the recording
         found[ending] = {
             path.name: path.read_bytes() for path in files if path.suffix not in (".html", ".json")
@@ -274,13 +281,14 @@ def test_without_a_name_the_timeline_lies_beside_us_under_the_recordings(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     soundfile.write("consultation.wav", np.zeros(16_000), 16_000)
-    main(["timeline", "--audio", "consultation.wav"])
+    main(["timeline", "--model", "demo", "--audio", "consultation.wav"])
     assert (tmp_path / "consultation" / "timeline.jsonl").exists()
-    main(["timeline", "--audio", "consultation.wav"])  # its own folder is written into again
+    # its own folder is written into again
+    main(["timeline", "--model", "demo", "--audio", "consultation.wav"])
     (tmp_path / "notes").mkdir()
     soundfile.write("notes.wav", np.zeros(16_000), 16_000)
     with pytest.raises(SystemExit):
-        main(["timeline", "--audio", "notes.wav"])
+        main(["timeline", "--model", "demo", "--audio", "notes.wav"])
     assert capsys.readouterr().err.splitlines()[-1] == (
         "mmsr: error: notes/ is there and holds no timeline; accepted: --out with another folder"
     )

@@ -10,8 +10,10 @@ from transformers import (
     MoonshineModel,
 )
 
+from mmsr.model.configuration import MmsrConfig
 from mmsr.model.encoders.base import AudioEncoder
 from mmsr.model.encoders.registry import AUDIO_ENCODERS
+from mmsr.model.encoders.waveform import WideConv1d
 from mmsr.model.modeling import MmsrForSentimentReasoning
 
 WAVEFORM_TYPES = [name for name in AUDIO_ENCODERS if name not in ("whisper", "mmsr-timm-audio")]
@@ -145,3 +147,29 @@ def test_a_pretrained_moonshine_gives_its_encoder(make_config: Callable[..., Any
     expected = whole.get_encoder().state_dict()
     assert built.keys() == expected.keys()
     assert all(torch.equal(built[name], weight) for name, weight in expected.items())
+
+
+def test_wide_strided_convolutions_are_trained_in_float32_on_cpus():
+    front_end = nn.Sequential(
+        nn.Conv1d(1, 48, 10, 5), nn.Conv1d(48, 32, 8, 4), nn.Conv1d(32, 32, 3, 2), nn.Conv1d(32, 32, 16, padding=8)
+    )
+    WideConv1d.replace(front_end)
+    assert [type(conv) is WideConv1d for conv in front_end] == [False, True, False, False]
+    wide = front_end[1]
+    values = torch.randn(3, 48, 397)
+    wide(values).square().mean().backward()
+    expected, wide.weight.grad = wide.weight.grad, None
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        wide(values).square().mean().backward()
+
+    assert_close(wide.weight.grad, expected, rtol=0, atol=0)
+    assert wide(values.bfloat16()).dtype == torch.bfloat16
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        assert wide(values).dtype == torch.bfloat16
+
+
+def test_the_presets_train_their_wide_convolutions_in_float32():
+    encoder = MmsrForSentimentReasoning(MmsrConfig.from_preset("tiny")).encoder.audio_encoder
+    kernels = [module.kernel_size[0] for module in encoder.modules() if isinstance(module, WideConv1d)]
+    assert kernels == [kernel for kernel in encoder.config.conv_kernel[1:] if kernel > 3] != []
