@@ -17,6 +17,7 @@ import argparse
 import functools
 import io
 import json
+import re
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -44,6 +45,7 @@ from mmsr.model.modeling import MmsrForSentimentReasoning, save_model
 from mmsr.model.processing import MmsrProcessor
 from mmsr.progress import show_progress
 from mmsr.records import Utterance
+from mmsr.training.evidence import MarkedText, copy_voice_emotions, fit_text_evidence
 from mmsr.training.outliers import fit_outlier_detectors
 from mmsr.training.run import fit, is_bf16
 from mmsr.workflows.calibration import calibrate_checkpoint
@@ -427,10 +429,45 @@ def packing(run: Run) -> None:
     )
     for modality, fitted in found.items():
         print(f"{modality} outliers: threshold {fitted.threshold:.3f}, refused {fitted.refused}", flush=True)
+    add_evidence(model, processor, run)
     for part, name in run.settings["packing"]["names"].items():
         model.config.part(part)._name_or_path = name  # not the folder of this machine
     save_model(model, processor, folder, weights="int8")
     (folder / "model.safetensors").chmod(0o644)  # it would be the owner's alone, in a wheel too
+
+
+def add_evidence(model: MmsrForSentimentReasoning, processor: MmsrProcessor, run: Run) -> None:
+    """Give the model the emotions of the voice's model, and heads that tell which words decide, and why."""
+    copy_voice_emotions(model, MmsrForSentimentReasoning.from_pretrained(run.out / "voice" / "model"))
+    settings = run.settings["evidence"]
+    losses = fit_text_evidence(
+        model,
+        processor,
+        marked_texts(run, "train", run.scaled(settings["texts"])),
+        emotions=list(settings["emotions"]),
+        steps=settings["steps"],
+        bf16=is_bf16(),
+        seed=run.seed,
+    )
+    print(f"evidence: losses {losses}", flush=True)
+
+
+def marked_texts(run: Run, split: str, count: int) -> list[MarkedText]:
+    """Texts with their emotions by our names, as many of each language and label as there are."""
+    named = {theirs: ours for ours, names in run.settings["evidence"]["emotions"].items() for theirs in names}
+    texts = pd.read_csv(run.out / "corpus" / "texts.csv", keep_default_na=False)
+    texts = texts[texts.split == split]
+    kinds = texts.groupby(["language", "label"])
+    each = -(-count // kinds.ngroups)
+    chosen = kinds.sample(frac=1, random_state=run.seed).groupby(["language", "label"]).head(each)
+    return [
+        MarkedText(
+            text=row.text,
+            emotions=sorted({named[name] for name in re.split(r"[\s,;|]+", row.emotion) if name in named}),
+            language=row.language,
+        )
+        for row in chosen.itertuples()
+    ]
 
 
 def outliers_of(run: Run) -> dict[str, list[Utterance]]:

@@ -150,7 +150,7 @@ def examples(
 
     shown = []
     for row in rows:
-        answer = pipe({"audio": row.audio, "text": row.text}, alternatives=pipe.model.decoder is not None)
+        answer = pipe({"audio": row.audio, "text": row.text}, alternatives=pipe.model.writes_rationales)
         utterance = pipe.preprocess({"audio": row.audio, "text": row.text})
         mime, played = None, row
         if isinstance(row.audio, str) and is_url(row.audio):

@@ -22,7 +22,10 @@ from mmsr.data.audio.decoding import Audio
 from mmsr.evaluation.explain.attribution import attention as attend
 from mmsr.inference.answer import Answer
 from mmsr.inference.packaged import DEFAULT, FOLDER
+from mmsr.inference.template import Evidence, Weighted
+from mmsr.languages import language_code
 from mmsr.model.fusion import FUSION_CLASSES, attention_map
+from mmsr.model.joint_encoder import MmsrEncoderOutput
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.outliers import MODALITIES, OUTLIER_REASONS, outliers
 from mmsr.model.processing import MmsrProcessor, given_columns
@@ -60,7 +63,7 @@ class SentimentReasoningPipeline(Pipeline):
         alternatives: Also write the rationale of each label that was not predicted.
         attention: Also return the fusion's attention to words and seconds; needs a second pass.
         abstain_below: Mark answers whose label is less probable than this.
-        rationale: Whether to write one (default: if the model has a decoder).
+        rationale: Whether to write one (default: if the model has a decoder, or names its evidence).
         num_beams, max_new_tokens: Of the rationale's generation.
         sampling_rate: Of waveforms given without theirs, in Hz.
         load_audio: Callable that turns a path or bytes into a mono 16 kHz waveform (default: `mmsr.Audio`).
@@ -78,6 +81,9 @@ class SentimentReasoningPipeline(Pipeline):
         and `attention` (see `mmsr.evaluation.explain.attribution`): `words`, a list of `{"word", "weight"}`,
         and `audio`, a list of `{"start", "end", "weight"}` (seconds). The weights of a list sum to 1; it is
         None if the modality is absent or the fusion does not attend to it.
+
+        A model without a decoder that names its evidence (`mmsr.model.evidence`) writes rationales by a
+        template, and adds `voice`, the probabilities of the voice's emotions; None where none was heard.
 
         A model that detects outliers (see `mmsr.model.outliers`) adds `outliers`, a list of "audio" and
         "text", and `abstained`, true where all that was given is an outlier; `abstained_because` then says
@@ -243,6 +249,11 @@ class SentimentReasoningPipeline(Pipeline):
                 _shares(attend(self.model, self.processor, audio=audio, text=text, queries="words"))
                 for audio, text in self._used(rows, answers)
             ]
+        if self.model.config.has_evidence and rationale is not False:
+            answers |= {
+                "evidence": self._read_evidence(rows, answers, found.memory),
+                "explain_others": alternatives,
+            }
         if layout is None or rationale is False:
             return answers
 
@@ -270,6 +281,44 @@ class SentimentReasoningPipeline(Pipeline):
                 (other, generate(other)) for other in torch.tensor(others, device=self.device).T
             ]
         return answers
+
+    def _read_evidence(
+        self, rows: Sequence[dict[str, Any]], answers: dict[str, Any], memory: MmsrEncoderOutput
+    ) -> list[Evidence]:
+        """What `mmsr.model.evidence` found in each row, of the modalities that it is answered from."""
+        config = self.model.config
+        voices = _named_scores(memory.voice_emotion_logits, config.voice_emotions)
+        words = _named_scores(memory.text_emotion_logits, config.text_emotions)
+        languages = _named_scores(memory.text_language_logits, config.text_languages)
+        found = []
+        for place, row in enumerate(rows):
+            used = self._given(row)
+            if "outliers" in answers:
+                used -= set(answers["outliers"][place])
+            read = Evidence(voice=voices[place] if voices and "audio" in used else None)
+            if words and memory.token_logits is not None and "text" in used:
+                spoken = language_code(row["language"])
+                language = spoken or max(languages[place], key=languages[place].__getitem__)
+                of_text = {"text": row["text"], "emotions": words[place], "language": language}
+                read = replace(
+                    read, **of_text, words=self._weighted_words(row["text"], memory.token_logits[place])
+                )
+            found.append(read)
+        return found
+
+    def _weighted_words(self, text: str, logits: torch.Tensor) -> dict[str, list[Weighted]]:
+        """A transcript's words with their share of the weight for each label, of logits `[t, c]`."""
+        words = self.processor.word_tokens(text)
+        positions = [position for word in words for position in word.positions]
+        shares = torch.zeros_like(logits).float()
+        shares[positions] = logits[positions].float().softmax(0)
+        return {
+            label: [
+                Weighted(word.start, word.end, float(shares[list(word.positions), place].sum()))
+                for word in words
+            ]
+            for place, label in enumerate(self.model.config.labels)
+        }
 
     def _used(
         self, rows: Sequence[dict[str, Any]], answers: dict[str, Any]
@@ -300,7 +349,7 @@ class SentimentReasoningPipeline(Pipeline):
             "alternatives=True": alternatives,
         }
         for argument, given in asked.items():
-            if given and self.model.decoder is None:
+            if given and not self.model.writes_rationales:
                 raise ValueError(
                     f"{argument}, but this model gives a label only (decoder_type='none');"
                     " accepted: a model with a decoder, such as the packaged demo"
@@ -330,6 +379,12 @@ class SentimentReasoningPipeline(Pipeline):
             all_scores = self.model.label_scores(logits, temperature=temperature)
             labels = model_outputs["decoder_labels"].tolist()
         rationales: list[str | None] = [None] * len(labels)
+        if "evidence" in model_outputs:
+            told = [model_outputs["forced_label"] or config.labels[label] for label in labels]
+            rationales = [
+                read.rationale(label, forced=model_outputs["forced_label"] is not None)
+                for read, label in zip(model_outputs["evidence"], told, strict=True)
+            ]
         if "sequences" in model_outputs:
             rationales = list(self._decoded(model_outputs["sequences"], model_outputs))
         answers = []
@@ -337,6 +392,12 @@ class SentimentReasoningPipeline(Pipeline):
             label = config.labels[labels[row]]
             answer = {"label": label, "score": scores[label], "scores": scores, "rationale": rationale}
             answer |= quoted_evidence(rationale, model_outputs["utterances"][row]["text"])
+            if "evidence" in model_outputs:
+                read = model_outputs["evidence"][row]
+                answer["voice"] = read.voice
+                if model_outputs["explain_others"]:
+                    others = [other for other in config.labels if other != label]
+                    answer["alternatives"] = {other: read.rationale(other, forced=True) for other in others}
             if by_decoder:
                 answer["head_label"] = config.labels[head_labels[row]]
                 answer["head_scores"] = head_scores[row]
@@ -469,6 +530,13 @@ def quoted_evidence(rationale: str | None, transcript: str | None) -> dict[str, 
         for start, end in (span for span in spans if span is not None)
     ]
     return {"grounded": bool(spans) and None not in spans, "evidence": found}
+
+
+def _named_scores(logits: torch.Tensor | None, names: Sequence[str] | None) -> list[dict[str, float]]:
+    """Probabilities by name of each row of `[b, n]`; empty without logits."""
+    if logits is None:
+        return []
+    return [dict(zip(names or (), row, strict=True)) for row in logits.float().softmax(-1).tolist()]
 
 
 def _shares(found: Attribution) -> dict[str, list[dict[str, Any]] | None]:

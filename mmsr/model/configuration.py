@@ -169,6 +169,11 @@ class MmsrConfig(PreTrainedConfig):
         audio_outlier_threshold: Probability above which audio is an outlier: it is left out where the row has
             a transcript that is none, and else marked. `mmsr.training.outliers` chooses it.
         text_outlier_threshold: The same of a transcript.
+        voice_emotions: Names of the emotions of a voice that the model tells apart; None without such a head.
+            It, like the next two, is for rationales without a decoder: see `mmsr.model.evidence`.
+        text_emotions: Names of the emotions of words that the model tells apart, and `neutral`; it then also
+            weighs each token for each label. None without.
+        text_languages: Languages of transcripts that it tells apart, by their codes; with `text_emotions`.
         decoder_type: How the decoder reads the memory: through `cross_attention`, as a soft `prefix`, or
             `none` for a label only.
         prompt_transcript: The decoder reads the transcript's tokens after the soft prefix, which is of the
@@ -229,6 +234,9 @@ class MmsrConfig(PreTrainedConfig):
     audio_dynamic_range: float | None = None
     audio_outlier_layer: int | None = None
     text_outlier_layer: int | None = None
+    voice_emotions: list[str] | None = None
+    text_emotions: list[str] | None = None
+    text_languages: list[str] | None = None
     decoder_type: str = "cross_attention"
     prompt_transcript: bool = False
     rationale_format: str = "multitask"
@@ -350,6 +358,7 @@ class MmsrConfig(PreTrainedConfig):
                     f"tie_word_embeddings: word embeddings of {shapes[0]} and {shapes[1]} cannot be one table"
                 )
         self.check_outlier_layers()
+        self.check_evidence()
         if (self.decoder_type == "none") != (self.rationale_format == "none"):
             raise ValueError(
                 f"decoder_type={self.decoder_type!r} contradicts rationale_format={self.rationale_format!r}: "
@@ -444,6 +453,30 @@ class MmsrConfig(PreTrainedConfig):
             if layer < 0 or (last is not None and layer > last):
                 most = "the last" if last is None else last
                 raise ValueError(f"{modality}_outlier_layer={layer}; accepted: 0 to {most}, or None")
+
+    def check_evidence(self) -> None:
+        """Raise `ValueError` where the heads of evidence do not fit the model."""
+        needs = {"voice_emotions": self.uses_audio, "text_emotions": self.uses_text}
+        for field, has_modality in needs.items():
+            names = getattr(self, field)
+            if names is not None and (not has_modality or len(set(names)) < max(2, len(names))):
+                raise ValueError(
+                    f"{field}={names} with fusion={self.fusion!r}; accepted: two or more different names, "
+                    "with a fusion that uses this modality; None otherwise"
+                )
+        if (self.text_emotions is None) != (self.text_languages is None) or (
+            self.text_emotions is not None and self.text_outlier_layer is None
+        ):
+            raise ValueError(
+                f"text_emotions={self.text_emotions}, text_languages={self.text_languages} and "
+                f"text_outlier_layer={self.text_outlier_layer}; accepted: all three, or neither emotions nor "
+                "languages"
+            )
+
+    @property
+    def has_evidence(self) -> bool:
+        """Whether the model names evidence for its label, without a decoder."""
+        return self.voice_emotions is not None or self.text_emotions is not None
 
     @property
     def detects_outliers(self) -> bool:

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from einops import rearrange, reduce
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
@@ -27,10 +27,12 @@ from mmsr.model.configuration import FORMAT_VERSION, MmsrConfig, check_choice, f
 from mmsr.model.encoders.base import Encoded, LayerMix, to_front
 from mmsr.model.encoders.registry import audio_encoder_class
 from mmsr.model.encoders.text import TextEncoder
+from mmsr.model.evidence import TextEvidence, VoiceEmotions
 from mmsr.model.fusion import FUSION_CLASSES
-from mmsr.model.layers import ConvolutionLayer, ResidualLinear
+from mmsr.model.layers import ResidualLinear
 from mmsr.model.outliers import MODALITIES, OutlierDetector, outliers
 from mmsr.model.pooling import AttentionPooling
+from mmsr.model.stream import Stream
 
 logger: Any = logging.get_logger(__name__)
 
@@ -70,6 +72,11 @@ class MmsrEncoderOutput(ModelOutput):
         prompt_mask: Their mask `[b, t]`.
         outlier_logits: Of audio and text `[b, 2]`, -inf where it is absent or has no detector; None without
             detectors.
+        voice_emotion_logits: `[b, e]`; this and the next three only of a model with such heads (see
+            `mmsr.model.evidence`), in evaluation, and where a row has the modality.
+        text_emotion_logits: `[b, k]`.
+        text_language_logits: `[b, l]`.
+        token_logits: Of each token of the transcript for each label `[b, t, c]`.
     """
 
     last_hidden_state: Tensor | None = None
@@ -82,100 +89,10 @@ class MmsrEncoderOutput(ModelOutput):
     prompt_ids: Tensor | None = None
     prompt_mask: Tensor | None = None
     outlier_logits: Tensor | None = None
-
-
-class Stream(nn.Module):
-    """From an encoder's states to the fusion's input: layer mix, stack, projection, convolutions, absence.
-
-    `states [b, n, l, e]`, `mask [b, n]` -> `[b, n / stride, d]`, `[b, n / stride]`. Where a row's mask is all
-    zero, the learned absent state stands at its first position, alone.
-
-    Args:
-        layers: Number of layers l.
-        width: Width e of the states.
-        config: The model's.
-        kept: Layers that the mix takes; all by default.
-        standardize: Shift and scale each dimension by fixed statistics.
-        stride: Neighbouring positions that are stacked into one.
-        convolutions: Number of convolutions over neighbouring positions, behind a GELU of the projection.
-    """
-
-    def __init__(
-        self,
-        layers: int,
-        width: int,
-        config: MmsrConfig,
-        *,
-        kept: list[int] | None = None,
-        standardize: bool = False,
-        stride: int = 1,
-        convolutions: int = 0,
-    ) -> None:
-        super().__init__()
-        self.kept = kept
-        layers = layers if kept is None else len(kept)
-        self.standardize = standardize
-        self.stride = stride
-        self.mean: Tensor
-        self.deviation: Tensor
-        if standardize:
-            self.register_buffer("mean", torch.zeros(layers, width))
-            self.register_buffer("deviation", torch.ones(layers, width))
-        self.layer_mix = LayerMix(layers)
-        self.projection = nn.Linear(stride * width, config.hidden_size)
-        self.norm = nn.LayerNorm(config.hidden_size)
-        self.absent = nn.Parameter(torch.zeros(config.hidden_size))
-        self.dropout = nn.Dropout(config.dropout)
-        self.convolutions = nn.ModuleList(ConvolutionLayer(config) for _ in range(convolutions))
-
-    def forward(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Mix and project the states, and put in the absent state."""
-        states = self.kept_states(states)
-        if self.standardize:
-            states = (states - self.mean) / self.deviation
-        states = self.layer_mix(states)
-        if self.stride > 1:
-            states, mask = self._stacked(states, mask)
-        stream = self.norm(self.projection(states))
-        if self.convolutions:
-            stream = nn.functional.gelu(stream)
-        stream = self.dropout(stream)
-        for convolution in self.convolutions:
-            stream = convolution(stream, mask)
-        return self.with_absent(stream, mask, mask.any(-1))
-
-    def with_absent(self, stream: Tensor, mask: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        """Put the absent state in place of rows `[b]` that are not present."""
-        first = torch.zeros_like(mask).index_fill(1, torch.zeros(1, dtype=torch.long, device=mask.device), 1)
-        stream = torch.where(present[:, None, None], stream, self.absent.to(stream.dtype))
-        return stream, torch.where(present[:, None], mask, first)
-
-    def set_statistics(self, states: Tensor) -> None:
-        """Take mean and deviation from the kept states `[n, l, e]` of training files."""
-        deviation, mean = torch.std_mean(states, dim=0)
-        self.mean.copy_(mean)
-        self.deviation.copy_(deviation.clamp(min=1e-5))
-
-    def kept_states(self, states: Tensor) -> Tensor:
-        """The layers of the mix, `[..., l, e]` -> `[..., kept, e]`."""
-        return states if self.kept is None else states[..., self.kept, :]
-
-    def _stacked(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Stack `stride` positions into one, which is real where any of them is."""
-        missing = -states.shape[1] % self.stride
-        states = nn.functional.pad(states.masked_fill(mask[:, :, None] == 0, 0.0), (0, 0, 0, missing))
-        mask = nn.functional.pad(mask, (0, missing))
-        return (
-            rearrange(states, "b (n k) e -> b n (k e)", k=self.stride),
-            reduce(mask, "b (n k) -> b n", "max", k=self.stride),
-        )
-
-    def of(self, encoded: Encoded | None, batch: int) -> tuple[Tensor, Tensor]:
-        """The stream of an encoder's output; with None, where no row has this modality, `[b, 1, d]`."""
-        if encoded is not None:
-            return self(encoded.states, encoded.mask)
-        mask = torch.ones(batch, 1, dtype=torch.long, device=self.absent.device)
-        return self.absent.expand(batch, 1, -1), mask
+    voice_emotion_logits: Tensor | None = None
+    text_emotion_logits: Tensor | None = None
+    text_language_logits: Tensor | None = None
+    token_logits: Tensor | None = None
 
 
 class MmsrPreTrainedModel(PreTrainedModel):
@@ -314,15 +231,7 @@ class MmsrEncoder(MmsrPreTrainedModel):
         if config.uses_audio:
             audio = config.part("audio_encoder")
             self.audio_encoder = audio_encoder_class(audio)(config)
-            self.audio_stream = Stream(
-                self.audio_encoder.num_states,
-                self.audio_encoder.width,
-                config,
-                kept=config.audio_layers,
-                standardize=config.audio_standardize,
-                stride=config.audio_stride,
-                convolutions=config.audio_convolutions,
-            )
+            self.audio_stream = self._new_audio_stream()
         if config.uses_text:
             text = config.part("text_encoder")
             self.text_encoder = TextEncoder(config)
@@ -331,7 +240,23 @@ class MmsrEncoder(MmsrPreTrainedModel):
         for modality in fusion_modalities(config.fusion):
             if (layer := getattr(config, f"{modality}_outlier_layer")) is not None:
                 self.add_outlier_detector(modality, layer)
+        if config.voice_emotions is not None:
+            self.add_voice_emotions(config.voice_emotions)
+        if config.text_emotions is not None:
+            self.add_text_evidence(config.text_emotions, config.text_languages or [])
         self.post_init()
+
+    def _new_audio_stream(self) -> Stream:
+        config, encoder = self.config, self.audio_encoder
+        return Stream(
+            encoder.num_states if encoder.keeps_all_layers else 1,
+            encoder.width,
+            config,
+            kept=config.audio_layers,
+            standardize=config.audio_standardize,
+            stride=config.audio_stride,
+            convolutions=config.audio_convolutions,
+        )
 
     def add_outlier_detector(self, modality: str, layer: int) -> None:
         """Add a detector of outliers, which refuses nothing until it is fitted (`mmsr.training.outliers`).
@@ -353,8 +278,43 @@ class MmsrEncoder(MmsrPreTrainedModel):
         if not encoder.keeps_all_layers:
             encoder.extra_layer = layer
             getattr(self, f"{modality}_stream").kept = [1]
+            if (
+                modality == "audio"
+                and self.config.voice_emotions is not None
+                and hasattr(self, "voice_emotions")
+            ):
+                self.voice_emotions.stream.kept = [1]
         detector = OutlierDetector(encoder.width).to(self.device)
         setattr(self, f"{modality}_outlier_detector", detector)
+
+    def add_voice_emotions(self, emotions: Sequence[str]) -> None:
+        """Add a head that names the emotion of a voice, with random weights; see `mmsr.training.evidence`."""
+        self.config.voice_emotions = list(emotions)
+        self.config.check_evidence()
+        stream = self._new_audio_stream()
+        stream.kept = self.audio_stream.kept
+        self.voice_emotions = VoiceEmotions(stream, self.config).to(self.device).train(self.training)
+        self.voice_emotions.requires_grad_(False)
+
+    def add_text_evidence(self, emotions: Sequence[str], languages: Sequence[str]) -> None:
+        """Add heads that weigh tokens and name the words' emotion and language, with random weights."""
+        self.config.text_emotions, self.config.text_languages = list(emotions), list(languages)
+        self.config.check_evidence()
+        self.text_evidence = TextEvidence(self.text_encoder.width, self.config).to(self.device)
+        self.text_evidence.requires_grad_(False)
+
+    def _evidence(
+        self, audio: Encoded | None, text: Encoded | None, stream: Tensor | None
+    ) -> dict[str, Tensor]:
+        """The logits of the heads of `mmsr.model.evidence`, of the encoders' outputs and the text stream."""
+        found: dict[str, Tensor] = {}
+        if self.config.voice_emotions is not None and audio is not None:
+            found["voice_emotion_logits"] = self.voice_emotions(audio.states, audio.mask)
+        if self.config.text_emotions is not None and text is not None:
+            names = ("token_logits", "text_emotion_logits", "text_language_logits")
+            states = self.outlier_states("text", text.states)
+            found |= zip(names, self.text_evidence(stream, states, text.mask), strict=True)
+        return found
 
     def outlier_states(self, modality: str, states: Tensor) -> Tensor:
         """The layer of a detector, of an encoder's states, `[b, n, l, e]` -> `[b, n, e]`."""
@@ -432,6 +392,7 @@ class MmsrEncoder(MmsrPreTrainedModel):
                 text_mask = _ones_unless_given(attention_mask, tokens.shape[:2], self.device)
                 text_encoded = self.text_encoder(input_ids, text_mask, inputs_embeds, **outputs)
             text = self.text_stream.of(text_encoded, batch)
+        evidence = {} if self.training else self._evidence(audio_encoded, text_encoded, text[0])
         outlier_logits = None
         if self.config.detects_outliers:
             encoded = {"audio": audio_encoded, "text": text_encoded}
@@ -453,6 +414,7 @@ class MmsrEncoder(MmsrPreTrainedModel):
             fusion_attentions=attentions if outputs["output_attentions"] and attentions else None,
             **self._prompt(input_ids, attention_mask),
             outlier_logits=outlier_logits,
+            **evidence,
         )
 
     def _used(self, outlier_logits: Tensor, audio_mask: Tensor, text_mask: Tensor) -> Tensor:

@@ -44,7 +44,7 @@ from mmsr.model.encoders.registry import load_audio_encoder
 from mmsr.model.encoders.text import TextEncoder
 from mmsr.model.fusion import FUSION_CLASSES
 from mmsr.model.joint_encoder import NO_UTTERANCE, MmsrEncoder, MmsrEncoderOutput, MmsrPreTrainedModel
-from mmsr.model.pooling import POOLING_CLASSES
+from mmsr.model.pooling import SentimentHead
 from mmsr.model.presets import PRESETS
 from mmsr.model.quotes import QuoteGrammar, UncheckedQuotes
 from mmsr.model.weight_storage import save_int8
@@ -112,23 +112,6 @@ class Classification(NamedTuple):
     def outlier_logits(self) -> Tensor | None:
         """Of audio and text `[b, 2]`; None without detectors."""
         return self.memory.outlier_logits
-
-
-class SentimentHead(nn.Module):
-    """Pooling and a two-layer classifier: memory `[b, m, d]` -> logits `[b, c]`."""
-
-    def __init__(self, config: MmsrConfig) -> None:
-        super().__init__()
-        pooling = POOLING_CLASSES[config.pooling]
-        self.pooling = pooling(config)
-        self.dense = nn.Linear(config.hidden_size * pooling.widths, config.hidden_size)
-        self.dropout = nn.Dropout(config.dropout)
-        self.classifier = nn.Linear(config.hidden_size, len(config.labels))
-
-    def forward(self, memory: Tensor, memory_mask: Tensor) -> Tensor:
-        """Classify the memory."""
-        pooled = self.dropout(self.pooling(memory, memory_mask))
-        return self.classifier(self.dropout(torch.tanh(self.dense(pooled))))
 
 
 class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
@@ -265,6 +248,11 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
     def encoder(self) -> MmsrEncoder:
         """The module `joint_encoder`."""
         return self.joint_encoder
+
+    @property
+    def writes_rationales(self) -> bool:
+        """Whether a rationale is written: by a decoder, or by a template of the evidence that is named."""
+        return self.decoder is not None or self.config.has_evidence
 
     @property
     def head(self) -> SentimentHead:

@@ -1,11 +1,16 @@
-"""Pooling: the memory `[b, m, d]` as one vector for the classification head `[b, p]`."""
+"""Pooling, the memory `[b, m, d]` as one vector `[b, p]`, and the classification head on it."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from mmsr.model.layers import Attention, FusionConfig
+
+if TYPE_CHECKING:
+    from mmsr.model.configuration import MmsrConfig
 
 
 class MeanPooling(nn.Module):
@@ -55,3 +60,25 @@ POOLING_CLASSES: dict[str, type[MeanPooling | AttentionPooling]] = {
     "attention": AttentionPooling,
     "statistics": StatisticsPooling,
 }
+
+
+class SentimentHead(nn.Module):
+    """Pooling and a two-layer classifier: memory `[b, m, d]` -> logits `[b, c]`.
+
+    Args:
+        config: The model's.
+        classes: Number c of classes; by default that of the labels.
+    """
+
+    def __init__(self, config: MmsrConfig, classes: int | None = None) -> None:
+        super().__init__()
+        pooling = POOLING_CLASSES[config.pooling]
+        self.pooling = pooling(config)
+        self.dense = nn.Linear(config.hidden_size * pooling.widths, config.hidden_size)
+        self.dropout = nn.Dropout(config.dropout)
+        self.classifier = nn.Linear(config.hidden_size, classes or len(config.labels))
+
+    def forward(self, memory: Tensor, memory_mask: Tensor) -> Tensor:
+        """Classify the memory."""
+        pooled = self.dropout(self.pooling(memory, memory_mask))
+        return self.classifier(self.dropout(torch.tanh(self.dense(pooled))))

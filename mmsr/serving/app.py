@@ -131,7 +131,7 @@ class Desk:
     @property
     def explains(self) -> bool:
         """Whether the model writes rationales."""
-        return self.pipe.model.decoder is not None
+        return self.pipe.model.writes_rationales
 
     @property
     def attends(self) -> bool:

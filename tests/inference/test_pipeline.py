@@ -639,3 +639,69 @@ def test_words_are_made_of_their_pieces(processor: MmsrProcessor, text: str, wor
 def test_chinese_words_are_pieces(processor: MmsrProcessor):
     assert "".join(word.word for word in processor.word_tokens("医生 很好。")) == "医生很好。"
     assert len(processor.word_tokens("医生很好。")) > 1
+
+
+@pytest.fixture
+def explained(
+    make_model: Callable[..., MmsrForSentimentReasoning], processor: MmsrProcessor, fitting: dict[str, Any]
+) -> SentimentReasoningPipeline:
+    """A model without a decoder that names its evidence."""
+    processor = MmsrProcessor(processor.feature_extractor, processor.tokenizer, rationale_format="none")
+    settings = {**fitting, **processor.config_kwargs(), "decoder_type": "none", "text_outlier_layer": 1}
+    heads = {
+        "audio_outlier_layer": 1,
+        "voice_emotions": ["anger", "neutral"],
+        "text_emotions": ["joy", "fear", "neutral"],
+        "text_languages": ["en", "vi"],
+    }
+    return pipeline(TASK, model=make_model(**settings, **heads), processor=processor)
+
+
+def test_evidence_is_named_by_a_template(explained: SentimentReasoningPipeline, utterances: list[Answer]):
+    answers = explained(utterances, batch_size=3, alternatives=True)
+    for answer, row in zip(answers, utterances, strict=True):
+        others = [label for label in explained.model.config.labels if label != answer["label"]]
+        assert list(answer["alternatives"]) == others
+        for rationale in (answer["rationale"], *answer["alternatives"].values()):
+            assert all(one in (row.get("text") or "") for one in rationale.split('"')[1::2])
+        assert [one["text"] for one in answer["evidence"]] == answer["rationale"].split('"')[1::2]
+        assert (answer["voice"] is None) is ("audio" not in row)
+        if answer["voice"] is not None:
+            assert sum(answer["voice"].values()) == pytest.approx(1)
+        if row.get("text") and "audio" not in row:
+            quoted = answer["label"] != "neutral"
+            assert (answer["grounded"], bool(answer["evidence"])) == (quoted, quoted)
+            assert "voice" not in answer["rationale"]
+    for answer, alone in zip(answers, map(explained, utterances), strict=True):
+        assert answer["rationale"] == alone["rationale"]
+    assert explained(utterances[0], rationale=False)["rationale"] is None
+
+
+def test_a_voice_is_called_the_same_beside_any_text(
+    explained: SentimentReasoningPipeline, waveforms: list[np.ndarray]
+):
+    texts = [None, "nobody listened", "医生对我很好"]
+    answers = [explained({"audio": waveforms[0], "text": text}) for text in texts]
+    for answer in answers[1:]:
+        assert answer["voice"] == pytest.approx(answers[0]["voice"], abs=1e-5)
+
+
+def test_a_forced_label_is_explained_by_the_template(
+    explained: SentimentReasoningPipeline, utterances: list[Answer]
+):
+    for label in explained.model.config.labels:
+        answer = explained(utterances[1], forced_label=label)
+        assert answer["forced_label"] == label
+        assert ("neutral" in answer["rationale"]) is (label == "neutral")
+
+
+def test_nothing_is_said_of_an_outlier(explained: SentimentReasoningPipeline, utterances: list[Answer]):
+    explained.model.encoder.audio_outlier_detector.bias.fill_(9.0)
+    both, alone = explained(utterances[0]), explained(utterances[2])
+    assert both["voice"] is None and "voice" not in both["rationale"]
+    assert alone["abstained"] and alone["rationale"] is None and alone["grounded"] is None
+
+
+def test_a_rationale_is_in_the_language_that_is_given(explained: SentimentReasoningPipeline):
+    answers = [explained({"text": "the doctor was kind", "language": code}) for code in ("de", "vi", "en")]
+    assert len({answer["rationale"] for answer in answers}) == 3

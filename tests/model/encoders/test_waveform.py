@@ -151,7 +151,10 @@ def test_a_pretrained_moonshine_gives_its_encoder(make_config: Callable[..., Any
 
 def test_wide_strided_convolutions_are_trained_in_float32_on_cpus():
     front_end = nn.Sequential(
-        nn.Conv1d(1, 48, 10, 5), nn.Conv1d(48, 32, 8, 4), nn.Conv1d(32, 32, 3, 2), nn.Conv1d(32, 32, 16, padding=8)
+        nn.Conv1d(1, 48, 10, 5),
+        nn.Conv1d(48, 32, 8, 4),
+        nn.Conv1d(32, 32, 3, 2),
+        nn.Conv1d(32, 32, 16, padding=8),
     )
     WideConv1d.replace(front_end)
     assert [type(conv) is WideConv1d for conv in front_end] == [False, True, False, False]

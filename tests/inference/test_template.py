@@ -1,0 +1,113 @@
+import json
+from importlib.resources import files
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mmsr.inference.template import MOST_WORDS, SENTIMENTS, Evidence, Weighted, quoted_span, write
+from mmsr.quotations import evidence, is_grounded, locate
+
+PHRASES = json.loads(files("mmsr.inference").joinpath("phrases.json").read_text("utf-8"))
+TEXT = "I feel much better, thank you so much!"
+
+
+def weighted(text: str, **weights: float) -> list[Weighted]:
+    """The words between spaces, each with a weight by its letters, 1 by default."""
+    found, end = [], 0
+    for word in text.split():
+        start = text.index(word, end)
+        end = start + len(word)
+        found.append(Weighted(start, end, weights.get(word.strip("!,.?"), 1.0)))
+    return found
+
+
+def read(
+    text: str | None = TEXT, voice: str | None = None, words: str = "gratitude", language: str = "en"
+) -> Evidence:
+    scores = (
+        None
+        if voice is None
+        else {emotion: 0.9 if emotion == voice else 0.1 for emotion in PHRASES["en"]["voice"]}
+    )
+    if text is None:
+        return Evidence(voice=scores)
+    by_label = {
+        label: weighted(text, thank=9.0, you=9.0, much=4.0) for label in ("negative", "neutral", "positive")
+    }
+    emotions = {emotion: 0.9 if emotion == words else 0.1 for emotion in SENTIMENTS if emotion != "happiness"}
+    return Evidence(voice=scores, text=text, emotions=emotions, words=by_label, language=language)
+
+
+def test_a_rationale_names_words_and_voice():
+    assert read(voice="neutral").rationale("positive") == 'words of gratitude: "thank you"; a calm voice'
+
+
+def test_what_was_not_given_is_not_named():
+    assert read().rationale("positive") == 'words of gratitude: "thank you"'
+    assert read(None, voice="anger").rationale("negative") == "an angry voice"
+    assert Evidence().rationale("neutral") is None
+
+
+def test_words_go_with_the_label_unless_the_voice_explains_it():
+    assert read(voice="anger").rationale("negative") == 'words of gratitude: "thank you"; but an angry voice'
+    assert read(voice="neutral").rationale("negative").startswith("words of ")
+    assert "gratitude" not in read(voice="neutral").rationale("negative")
+    assert "gratitude" not in read(voice="anger").rationale("negative", forced=True)
+
+
+def test_neutral_words_are_not_quoted():
+    assert read(words="neutral").rationale("neutral") == "neutral words"
+
+
+@pytest.mark.parametrize("language", sorted(PHRASES))
+def test_every_language_has_every_phrase(language: str):
+    assert PHRASES[language].keys() == PHRASES["en"].keys()
+    for part in ("text", "voice"):
+        assert PHRASES[language][part].keys() == PHRASES["en"][part].keys()
+        assert len(set(PHRASES[language][part].values())) == len(PHRASES[language][part])
+    assert {"positive", "negative", *SENTIMENTS} - {"happiness"} == set(PHRASES["en"]["text"])
+    assert set(PHRASES["en"]["voice"]) <= set(SENTIMENTS)
+    said = write(words="gratitude", quotation="ơn 谢", voice="anger", language=language)
+    assert said is not None and '"ơn 谢"' in said and PHRASES[language]["voice"]["anger"] in said
+
+
+def test_a_language_without_phrases_is_answered_in_english():
+    assert write(words="fear", voice="sadness", language="fi") == "words of fear; a sad voice"
+
+
+def test_an_emotion_without_a_phrase_is_named():
+    assert write(words="awe", voice="boredom") == "words of awe; a voice of boredom"
+
+
+def test_the_stretch_with_the_most_weight_is_quoted():
+    span = quoted_span(TEXT, weighted(TEXT, thank=9.0, you=9.0))
+    assert TEXT[slice(*span)] == "thank you"
+    assert TEXT[slice(*quoted_span(TEXT, weighted(TEXT, better=9.0)))] == "better", "without the comma"
+
+
+def test_nothing_is_quoted_of_punctuation():
+    assert quoted_span("... !", weighted("... !")) is None
+    assert quoted_span("", []) is None
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            ["you", "don't", "3.5", '"so"', "cảm", "ơn!", "谢谢", "très", "—", "a\u0301b", "'tis", "👍🏽"]
+        ),
+        max_size=30,
+    ),
+    st.data(),
+)
+def test_what_is_quoted_are_whole_words(words: list[str], data: st.DataObject):
+    text = " ".join(words)
+    weights = [Weighted(word.start, word.end, data.draw(st.floats(0, 1))) for word in weighted(text)]
+    span = quoted_span(text, weights)
+    if span is None:
+        assert not any(character.isalnum() for word in words for character in word if '"' not in word)
+        return
+    quoted = text[slice(*span)]
+    assert locate(quoted, text) is not None and 1 <= len(quoted.split()) <= MOST_WORDS
+    said = write(words="joy", quotation=quoted, voice="neutral")
+    assert is_grounded(said, text) and len(evidence(said, text)) == 1
