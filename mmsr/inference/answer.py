@@ -9,15 +9,18 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from mmsr.data.audio.decoding import Audio, AudioError
 from mmsr.model.outliers import OUTLIER_REASONS
+from mmsr.quotations import evidence, quotations
 
 _RATE = 16_000  # Hz
 _LONGEST = 60.0  # seconds of sound in a page
+_AROUND = 0.15  # seconds of sound around quoted words, which are placed by their letters
 _BINS = 240  # of the waveform's outline
 _OPACITY = 0.6  # of the largest weight, so that text on it stays readable
 
@@ -45,7 +48,8 @@ class Answer(dict[str, Any]):
             files("mmsr.inference").joinpath("answer.html.jinja").read_text("utf-8")
         )
         attention = self.get("attention") or {}
-        text = self.utterance.get("text")
+        text, quoted = self.utterance.get("text"), self.get("evidence") or []
+        wave, missing = _decoded(self.utterance.get("audio"))
         return template.render(
             answer={
                 "rationale": None,
@@ -59,8 +63,11 @@ class Answer(dict[str, Any]):
             else [OUTLIER_REASONS[name] for name in self.get("outliers") or ()],
             transcribed="transcript" in self,
             language=self.utterance.get("language"),
-            words=None if text is None else _words(text, attention.get("words")),
-            sound=_sound(self.utterance.get("audio"), attention.get("audio")),
+            words=None if text is None else _words(text, attention.get("words"), quoted),
+            sound=_sound(wave, missing, attention.get("audio")),
+            quoted=[{**one, "player": _stretch(wave, one.get("seconds"))} for one in quoted],
+            parts=_rationale_parts(self.get("rationale"), text),
+            voice=sorted((self.get("voice") or {}).items(), key=lambda item: -item[1]),
             attended=[name for name in ("words", "audio") if attention.get(name)],
             scores=sorted(self["scores"].items(), key=lambda item: -item[1]),
             alternatives=self.get("alternatives") or {},
@@ -77,27 +84,64 @@ class Answer(dict[str, Any]):
         )
 
 
-def _words(text: str, weights: Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]]:
-    """The text in pieces, each with the opacity of its colour and its share of the attention."""
+def _words(
+    text: str, weights: Sequence[Mapping[str, Any]] | None, quoted: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """The text in pieces, each with opacity and share of its attention, and whether it is quoted."""
     most = max((word["weight"] for word in weights or ()), default=0) or 1
-    pieces, written = [], 0
+    shares: dict[int, tuple[float, str]] = {}
+    cuts, end = {0, len(text)}, 0
     for word in weights or ():
-        start = text.index(word["word"], written)
-        pieces.append({"text": text[written:start], "opacity": 0.0, "share": ""})
-        written = start + len(word["word"])
-        opacity, share = round(_OPACITY * word["weight"] / most, 3), f"{100 * word['weight']:.1f} %"
-        pieces.append({"text": word["word"], "opacity": opacity, "share": share})
-    return [*pieces, {"text": text[written:], "opacity": 0.0, "share": ""}]
+        start = text.index(word["word"], end)
+        end = start + len(word["word"])
+        cuts |= {start, end}
+        share = (round(_OPACITY * word["weight"] / most, 3), f"{100 * word['weight']:.1f} %")
+        shares |= dict.fromkeys(range(start, end), share)
+    spans = [(int(one["start"]), int(one["end"])) for one in quoted]
+    cuts |= {place for span in spans for place in span}
+    pieces = []
+    for start, end in pairwise(sorted(cuts)):
+        opacity, share = shares.get(start, (0.0, ""))
+        is_quoted = any(first <= start < last for first, last in spans)
+        pieces.append({"text": text[start:end], "opacity": opacity, "share": share, "quoted": is_quoted})
+    return pieces
 
 
-def _sound(source: Any, weights: Sequence[Mapping[str, Any]] | None) -> dict[str, Any] | None:
-    """The player's source, the outline and the bands of attention; or why there is no sound."""
+def _rationale_parts(rationale: str | None, text: str | None) -> list[dict[str, Any]]:
+    """A rationale in parts: what is not quoted, what is, and whether that was said."""
+    parts, read = [], 0
+    spans = zip(quotations(rationale or ""), evidence(rationale or "", text), strict=True)
+    for (start, end, _), found in spans:
+        parts.append({"text": (rationale or "")[read:start], "quoted": False, "said": True})
+        parts.append({"text": (rationale or "")[start:end], "quoted": True, "said": found is not None})
+        read = end
+    return [*parts, {"text": (rationale or "")[read:], "quoted": False, "said": True}]
+
+
+def _decoded(source: Any) -> tuple[np.ndarray | None, str | None]:
+    """A waveform `[s]`, or why there is none."""
     if source is None:
-        return None
+        return None, None
     try:
-        wave = Audio(_RATE)(source)
+        return Audio(_RATE)(source), None
     except AudioError as error:  # the file may have gone since
-        return {"missing": str(error)}
+        return None, str(error)
+
+
+def _stretch(wave: np.ndarray | None, seconds: Sequence[float] | None) -> str | None:
+    """The sound of quoted words as a player's source, with a little around them."""
+    if wave is None or seconds is None:
+        return None
+    start, end = (round(_RATE * time) for time in (max(0, seconds[0] - _AROUND), seconds[1] + _AROUND))
+    return _player(wave[start:end])
+
+
+def _sound(
+    wave: np.ndarray | None, missing: str | None, weights: Sequence[Mapping[str, Any]] | None
+) -> dict[str, Any] | None:
+    """The player's source, the outline and the bands of attention; or why there is no sound."""
+    if wave is None:
+        return None if missing is None else {"missing": missing}
     seconds = len(wave) / _RATE
     most = max((frame["weight"] for frame in weights or ()), default=0) or 1
     bands = [

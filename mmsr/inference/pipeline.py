@@ -23,6 +23,7 @@ from mmsr.evaluation.explain.attribution import attention as attend
 from mmsr.inference.answer import Answer
 from mmsr.inference.packaged import DEFAULT, FOLDER
 from mmsr.inference.template import Evidence, Weighted
+from mmsr.inference.timing import seconds_of, sounding
 from mmsr.languages import language_code
 from mmsr.model.fusion import FUSION_CLASSES, attention_map
 from mmsr.model.joint_encoder import MmsrEncoderOutput
@@ -73,7 +74,8 @@ class SentimentReasoningPipeline(Pipeline):
         For each input `{"label", "score", "scores": {label: probability}, "rationale": str or None,
         "grounded", "evidence"}`. `grounded` tells whether the rationale quotes, and all that it quotes are
         whole words of the transcript; None without a rationale. `evidence` has these words, a list of
-        `{"text", "start", "end"}` in characters of the transcript.
+        `{"text", "start", "end"}` in characters of the transcript, and beside audio `seconds`, when they were
+        said, as if each letter took the same time between the silent edges.
 
         If the decoder writes the label (`post_thinking`, `pre_thinking`), label and scores are the decoder's,
         and the head's are added as `head_label` and `head_scores`. Also added, on request: `forced_label`,
@@ -235,6 +237,11 @@ class SentimentReasoningPipeline(Pipeline):
             ],
             "transcribed": asr is not None,
         }
+        if self.model.writes_rationales and rationale is not False:
+            rate = self.processor.feature_extractor.sampling_rate
+            answers["sounds"] = [
+                None if row["audio"] is None else sounding(row["audio"], rate) for row in rows
+            ]
         if found.outlier_logits is not None:
             found_outliers = outliers(found.outlier_logits, self.model.config.outlier_thresholds).tolist()
             answers["outliers"] = [
@@ -391,7 +398,10 @@ class SentimentReasoningPipeline(Pipeline):
         for row, (scores, rationale) in enumerate(zip(all_scores, rationales, strict=True)):
             label = config.labels[labels[row]]
             answer = {"label": label, "score": scores[label], "scores": scores, "rationale": rationale}
-            answer |= quoted_evidence(rationale, model_outputs["utterances"][row]["text"])
+            sound = (
+                model_outputs["sounds"][row] if rationale is not None and "sounds" in model_outputs else None
+            )
+            answer |= quoted_evidence(rationale, model_outputs["utterances"][row]["text"], sound)
             if "evidence" in model_outputs:
                 read = model_outputs["evidence"][row]
                 answer["voice"] = read.voice
@@ -520,15 +530,18 @@ def _transcribed(rows: Sequence[dict[str, Any]], asr: Transcribe) -> list[dict[s
     return [row if row["text"] is not None else {**row, "text": next(text).strip() or None} for row in rows]
 
 
-def quoted_evidence(rationale: str | None, transcript: str | None) -> dict[str, Any]:
-    """An answer's `grounded` and `evidence`."""
+def quoted_evidence(
+    rationale: str | None, transcript: str | None, sound: tuple[float, float] | None = None
+) -> dict[str, Any]:
+    """An answer's `grounded` and `evidence`; `sound` are the seconds in which the transcript was said."""
     if rationale is None:
         return {"grounded": None, "evidence": []}
     spans = evidence(rationale, transcript)
-    found = [
-        {"text": str(transcript)[start:end], "start": start, "end": end}
-        for start, end in (span for span in spans if span is not None)
-    ]
+    found: list[dict[str, Any]] = []
+    for start, end in (span for span in spans if span is not None):
+        found.append({"text": str(transcript)[start:end], "start": start, "end": end})
+        if sound is not None:
+            found[-1]["seconds"] = list(seconds_of(str(transcript), (start, end), sound))
     return {"grounded": bool(spans) and None not in spans, "evidence": found}
 
 

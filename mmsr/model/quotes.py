@@ -317,11 +317,9 @@ class QuoteGrammar(LogitsProcessor):
     def _allowed(self, transcript: _Transcript, state: State, left: int, size: int) -> Tensor:
         """Which tokens may follow `[v]`, with room for `left` more after them."""
         between = isinstance(state, bytes) and not _missing(state)
-        if between:
-            allowed = torch.ones(size, dtype=torch.bool)
-            allowed[: len(self.vocabulary.pieces)] = self.vocabulary.harmless(bytes(state))
-        else:
-            allowed = torch.zeros(size, dtype=torch.bool)
+        allowed = torch.full((size,), between)
+        if isinstance(state, bytes) and between:
+            allowed[: len(self.vocabulary.pieces)] = self.vocabulary.harmless(state)
         tokens, costs = transcript.following(state)
         if len(tokens):
             most = left if between else max(left, int(costs.min()))

@@ -8,7 +8,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,6 +21,7 @@ from mmsr.data.manifest.tables import Table, write_table
 from mmsr.data.storage import is_url, shown
 from mmsr.files import atomic_write, check_output, write_file
 from mmsr.inference.timeline.cues import TimelineError
+from mmsr.quotations import evidence, quotations
 from mmsr.records import Progress
 
 if TYPE_CHECKING:
@@ -142,7 +143,8 @@ def _table(timeline: Timeline) -> Table:
     for part in timeline.segments:
         row = part.as_row()
         given = {scores[label]: score for label, score in row.pop("scores").items()}
-        rows.append({name: value for name, value in row.items() if name != "alone"} | given)
+        nested = ("alone", "evidence", "voice")
+        rows.append({name: value for name, value in row.items() if name not in nested} | given)
     columns = ["start", "end", "speaker", "text", "label", "score", *scores.values()]
     for name in ("rationale", "abstained_because"):  # what not every model gives
         if any(row.get(name) for row in rows):
@@ -209,7 +211,7 @@ def _write_page(timeline: Timeline, path: Path, player: Player, progress: Progre
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["clock"] = clock
+    environment.filters |= {"clock": clock, "marked": _marked, "checked": _checked}
     template = environment.from_string(
         files("mmsr.inference.timeline").joinpath("timeline.html.jinja").read_text("utf-8")
     )
@@ -223,6 +225,25 @@ def _write_page(timeline: Timeline, path: Path, player: Player, progress: Progre
         sound=_sound(timeline, path, player, progress),
     )
     write_file(path, page.encode())
+
+
+def _marked(part: AnsweredSegment) -> list[tuple[str, Mapping[str, Any] | None]]:
+    """A segment's text in parts, each with its evidence if it is quoted."""
+    text, read, parts = part.text or "", 0, []
+    for one in sorted(part.evidence, key=lambda one: one["start"]):
+        if one["start"] >= read:  # the same words may be quoted twice
+            parts += [(text[read : one["start"]], None), (text[one["start"] : one["end"]], one)]
+            read = one["end"]
+    return [*parts, (text[read:], None)]
+
+
+def _checked(part: AnsweredSegment) -> list[tuple[str, bool]]:
+    """A segment's rationale in parts, each with whether it quotes what was not said."""
+    rationale, read, parts = part.rationale or "", 0, []
+    for (start, end, _), found in zip(quotations(rationale), evidence(rationale, part.text), strict=True):
+        parts += [(rationale[read:start], False), (rationale[start:end], found is None)]
+        read = end
+    return [*parts, (rationale[read:], False)]
 
 
 def _sound(timeline: Timeline, page: Path, player: Player, progress: Progress | None) -> str | None:

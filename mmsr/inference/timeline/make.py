@@ -56,6 +56,9 @@ class AnsweredSegment:
         rationale: None if the model writes none.
         alone: With smoothing, `label` and `scores` before it, which the rationale explains.
         abstained_because: Why the model abstains, where it does.
+        evidence: Words of `text` that the rationale quotes, each with `start` and `end` in characters, and
+            `seconds` of the recording, as if each letter took the same time.
+        voice: Probabilities of the voice's emotions, of a model that names them.
     """
 
     start: float
@@ -68,6 +71,8 @@ class AnsweredSegment:
     rationale: str | None
     alone: Mapping[str, Any] | None = None
     abstained_because: str | None = None
+    evidence: Sequence[Mapping[str, Any]] = ()
+    voice: Mapping[str, float] | None = None
 
     @property
     def seconds(self) -> float:
@@ -75,11 +80,9 @@ class AnsweredSegment:
         return self.end - self.start
 
     def as_row(self) -> dict[str, Any]:
-        """The fields by name; `alone` and `abstained_because` only where they are set."""
-        optional = ("alone", "abstained_because")
-        return {
-            name: value for name, value in asdict(self).items() if name not in optional or value is not None
-        }
+        """The fields by name; the optional ones only where they are set."""
+        optional = ("alone", "abstained_because", "evidence", "voice")
+        return {name: value for name, value in asdict(self).items() if name not in optional or value}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,7 +236,7 @@ def make_timeline(
         "transcript": None if transcript is None else [asdict(cue) for cue in transcript],
         "recogniser": None if transcriber is None else [transcriber.fingerprint, language],
         "batches": [batch_size, _SORTED_BATCHES, num_beams],
-        "version": 1 if transcript is None else 2,  # of this module: 2 gives a cue to a segment it overlaps
+        "version": 3,  # of this module: 2 gives a cue to a segment it overlaps, 3 keeps the evidence
     }
     fingerprint = hashlib.sha256(json.dumps(made_from, sort_keys=True, default=str).encode()).hexdigest()
     with _Known(journal, fingerprint, other_journals) as known:
@@ -397,10 +400,15 @@ def _answer(
         if inputs:
             found = pipe(inputs, batch_size=len(inputs), num_beams=num_beams)
             for row, answer in zip(rows, found, strict=True):
-                names = ("label", "score", "scores", "rationale", "abstained_because")
+                names = ("label", "score", "scores", "rationale", "abstained_because", "voice")
                 answers[batch[row]] = {"text": texts[row]} | {
                     name: answer[name] for name in names if name in answer
                 }
+                begins = turns[batch[row]].start
+                answers[batch[row]]["evidence"] = [
+                    {**one, "seconds": [round(begins + time, 3) for time in one["seconds"]]}
+                    for one in answer["evidence"]
+                ]
         known.answer(answers)
         if progress:
             progress("answering", len(known.answers), len(turns))
