@@ -81,7 +81,9 @@ class Answer:
         outliers: Which of audio and text are outliers; None of a model that detects none.
         grounded: Whether the rationale quotes, and all of it are whole words of the transcript; None
             without a rationale.
-        evidence: These words, each `{"text", "start", "end"}` in characters of the transcript.
+        evidence: These words, each `{"text", "start", "end"}` in characters of the transcript, and `seconds`
+            beside audio.
+        voice: Probabilities of the voice's emotions, of a model that names them where a voice was heard.
     """
 
     label: str
@@ -95,6 +97,7 @@ class Answer:
     outliers: Sequence[str] | None = None
     grounded: bool | None = None
     evidence: Sequence[Mapping[str, Any]] = ()
+    voice: Mapping[str, float] | None = None
 
     @classmethod
     def from_dict(cls, answer: Mapping[str, Any]) -> Self:
@@ -131,6 +134,7 @@ class Prediction:
     outliers: Sequence[str] | None = None
     grounded: bool | None = None
     evidence: Sequence[Mapping[str, Any]] | None = None
+    voice: Mapping[str, float] | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -159,6 +163,7 @@ class Prediction:
             outliers=answer.outliers,
             grounded=answer.grounded,
             evidence=None if answer.grounded is None else answer.evidence,
+            voice=answer.voice,
         )
 
     @classmethod
@@ -172,6 +177,7 @@ class Prediction:
         """The line of predictions.jsonl; what a model need not give is left out if None."""
         row = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "more"}
         optional = ("head_label", "abstained", "abstained_because", "outliers", "grounded", "evidence")
+        optional += ("voice",)
         for name in optional:
             if row[name] is None:
                 del row[name]

@@ -17,7 +17,6 @@ import argparse
 import functools
 import io
 import json
-import re
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -39,13 +38,14 @@ from mmsr.data.audio.augmentation import Augmentations, row_generator
 from mmsr.data.audio.decoding import Audio
 from mmsr.files import write_file
 from mmsr.inference.loading import load_pipeline, predictor
+from mmsr.inference.template import SENTIMENTS
 from mmsr.model.configuration import MmsrConfig
 from mmsr.model.encoders.spectrogram import WhisperAudioEncoder
 from mmsr.model.modeling import MmsrForSentimentReasoning, save_model
 from mmsr.model.processing import MmsrProcessor
 from mmsr.progress import show_progress
 from mmsr.records import Utterance
-from mmsr.training.evidence import MarkedText, copy_voice_emotions, fit_text_evidence
+from mmsr.training.evidence import TaughtText, copy_voice_emotions, fit_text_evidence
 from mmsr.training.outliers import fit_outlier_detectors
 from mmsr.training.run import fit, is_bf16
 from mmsr.workflows.calibration import calibrate_checkpoint
@@ -440,10 +440,15 @@ def add_evidence(model: MmsrForSentimentReasoning, processor: MmsrProcessor, run
     """Give the model the emotions of the voice's model, and heads that tell which words decide, and why."""
     copy_voice_emotions(model, MmsrForSentimentReasoning.from_pretrained(run.out / "voice" / "model"))
     settings = run.settings["evidence"]
+    texts = pd.read_csv(run.out / "corpus" / "texts.csv", keep_default_na=False)
+    kinds = texts[texts.split == "train"].groupby(["language", "label"])
+    each = -(-run.scaled(settings["texts"]) // kinds.ngroups)
+    drawn = kinds.sample(frac=1, random_state=run.seed).groupby(["language", "label"]).head(each)
     losses = fit_text_evidence(
         model,
         processor,
-        marked_texts(run, "train", run.scaled(settings["texts"])),
+        marked=[TaughtText(text=row.text, language=row.language) for row in drawn.itertuples()],
+        named=texts_with_emotions(run, "train", run.scaled(settings["named"])),
         emotions=list(settings["emotions"]),
         steps=settings["steps"],
         bf16=is_bf16(),
@@ -452,21 +457,28 @@ def add_evidence(model: MmsrForSentimentReasoning, processor: MmsrProcessor, run
     print(f"evidence: losses {losses}", flush=True)
 
 
-def marked_texts(run: Run, split: str, count: int) -> list[MarkedText]:
-    """Texts with their emotions by our names, as many of each language and label as there are."""
-    named = {theirs: ours for ours, names in run.settings["evidence"]["emotions"].items() for theirs in names}
-    texts = pd.read_csv(run.out / "corpus" / "texts.csv", keep_default_na=False)
-    texts = texts[texts.split == split]
-    kinds = texts.groupby(["language", "label"])
-    each = -(-count // kinds.ngroups)
-    chosen = kinds.sample(frac=1, random_state=run.seed).groupby(["language", "label"]).head(each)
-    return [
-        MarkedText(
-            text=row.text,
-            emotions=sorted({named[name] for name in re.split(r"[\s,;|]+", row.emotion) if name in named}),
-            language=row.language,
+def texts_with_emotions(run: Run, split: str, each: int) -> list[TaughtText]:
+    """Up to `each` texts of each emotion by our names, languages in turn; no text contradicts its label."""
+    ours = run.settings["evidence"]["emotions"]
+    named = {theirs: name for name, names in ours.items() for theirs in names}
+    texts = read_texts(run.data / "sentiment-text")
+    texts = texts[(texts.split == split) & (texts.emotion != "")].drop_duplicates("text")
+    texts = texts.sample(frac=1, random_state=run.seed)
+    texts["found"] = [
+        sorted(
+            {named[name] for name in emotions.split() if name in named and SENTIMENTS[named[name]] == label}
         )
-        for row in chosen.itertuples()
+        for emotions, label in zip(texts.emotion, texts.label, strict=True)
+    ]
+    drawn = []
+    for emotion in ours:
+        own = texts[[emotion in found for found in texts.found]]
+        turn = own.groupby("language").cumcount()
+        drawn.append(own.loc[turn.sort_values(kind="stable").index].head(each))
+    chosen = pd.concat(drawn).drop_duplicates("text")
+    chosen["text"] = vary_names(chosen.text, run.generator("evidence"))
+    return [
+        TaughtText(text=row.text, emotions=row.found, language=row.language) for row in chosen.itertuples()
     ]
 
 

@@ -47,6 +47,7 @@ from mmsr.records import Prediction, Progress, Utterance
 from mmsr.training.run import is_bf16
 
 BASELINES = ("majority", "tfidf", "probe")
+ENCODER = Path("../shared/models/whisper-base")
 STRENGTHS = (0.0003, 0.001, 0.003, 0.01, 0.03)
 WINDOW_SECONDS = 6.0
 FEATURES = 60_000  # n-grams of words, and as many of characters
@@ -264,7 +265,7 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the corpora")
     parser.add_argument("--texts", type=Path, default=Path("runs/base/texts.csv"))
-    parser.add_argument("--encoder", type=Path, default=Path("../shared/models/whisper-base"))
+    parser.add_argument("--encoder", type=Path, default=ENCODER)
     parser.add_argument("--out", type=Path, default=Path("runs/base/baselines"))
     parser.add_argument("--level", action="store_true", help="the probe has each clip at the same RMS")
     parser.add_argument("--only", choices=("tfidf", "probe"), help="make one of the two")

@@ -14,6 +14,7 @@
 | pairs | voices of crema with English texts of goemotions and brighter, four kinds | both, and either |
 | calibration | crema; goemotions, brighter and xed_neutral; pairs that have a label | audio, text, both |
 | outliers | silence, noise, music, tones; texts in other languages, nonsense (outliers.py) | audio, text |
+| evidence | goemotions, brighter, xed, kajava, crema: what rationales name (evidence.py) | audio, text |
 
 Intervals are 95 %, over speakers where these are known, else over rows. A difference from a baseline
 (baselines.py, which is run before) is paired, model minus baseline. Pairs of a positive and a negative part
@@ -41,8 +42,9 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
-from baselines import BASELINES, read_baselines
-from held_out import DATA, KINDS, SETS, HeldOut, Pair, load_sets, pairs, read_training_texts
+from baselines import BASELINES, ENCODER, mean_states, read_baselines
+from evidence import emotions_of, score_quotations, score_voices
+from held_out import DATA, KINDS, SETS, HeldOut, Pair, crema_rows, load_sets, pairs, read_training_texts
 
 from mmsr.data.corpora.source import SENTIMENTS
 from mmsr.data.features.encoders import stored_audio
@@ -62,7 +64,7 @@ from mmsr.records import Answer, Predict, Prediction, Progress, Utterance
 
 ROOT = Path(__file__).resolve().parents[2]
 LOG = Path(__file__).parent / "scorings.jsonl"
-ALL = (*SETS, "pairs", "calibration", "outliers")
+ALL = (*SETS, "pairs", "calibration", "outliers", "evidence")
 OUTLIERS = 100  # of each kind
 _LEAST = 1e-12  # a probability of 0 has a logarithm
 
@@ -92,8 +94,10 @@ def _hashable(audio: str | bytes | np.ndarray | None) -> str | bytes | None:
     return audio.tobytes() if isinstance(audio, np.ndarray) else audio
 
 
-def open_model(model: str, *, feature_store: Path | None, batch_size: int) -> Predict:
-    """A checkpoint as a `Predict` without rationales.
+def open_model(
+    model: str, *, feature_store: Path | None, batch_size: int, rationale: bool = False
+) -> Predict | None:
+    """A checkpoint as a `Predict`, without rationales by default; None where it writes none.
 
     Raises:
         ValueError: It cannot be read, or has other labels.
@@ -103,10 +107,12 @@ def open_model(model: str, *, feature_store: Path | None, batch_size: int) -> Pr
         raise ValueError(
             f"labels of {model} are {', '.join(pipe.model.config.labels)}; accepted: {', '.join(SENTIMENTS)}"
         )
+    if rationale and not pipe.model.writes_rationales:
+        return None
     states = None
     if feature_store is not None:
         states = stored_audio(pipe.model, pipe.processor, feature_store, bf16=False, dtype="float32")
-    return predictor(pipe, batch_size=batch_size, audio_features=states, rationale=False)
+    return predictor(pipe, batch_size=batch_size, audio_features=states, rationale=rationale)
 
 
 def alone(rows: Sequence[Utterance], column: str) -> list[Utterance]:
@@ -470,6 +476,20 @@ def _lines_of_others(record: Entry) -> list[str]:
         lines = ["| outliers | n | abstained |", "|---|---:|---|"]
         lines += [f"| {kind} | {one['n']} | {share(one)} |" for kind, one in record["abstained"].items()]
         return [*lines, ""]
+    if record["set"] == "evidence":
+        lines = [
+            "| texts | n | quoted | said | words | erased, less than random |",
+            "|---|---:|---|---|---|---|",
+        ]
+        for language, one in record["texts_quoted"].items():
+            lost = one["erasure"].get("difference", {})
+            cells = [share(one["quoted"]), number(one["said"]), number(one["words"]), share(lost)]
+            lines.append(f"| {language} | {one['n']} | {' | '.join(cells)} |")
+        lines += ["", "| voices | share |", "|---|---|"]
+        lines += [f"| {name} | {share(record[name])} |" for name in ("swapped", "phrase")]
+        for what in ("vote", "acted"):
+            lines += [f"| {what}, {name} | {share(found)} |" for name, found in record[what].items()]
+        return [*lines, ""]
     return []
 
 
@@ -526,9 +546,9 @@ class Scoring:
             "limit": self.rows,
             "versions": dict(Provenance().versions),
         }
-        predict = Remembered(
-            open_model(self.model, feature_store=self.feature_store, batch_size=self.batch_size)
-        )
+        opened = open_model(self.model, feature_store=self.feature_store, batch_size=self.batch_size)
+        assert opened is not None
+        predict = Remembered(opened)
         commit = commit_of(ROOT, besides=self.log)  # the code that is loaded now
         records = []
         with Journal(self.log, lambda entry: None) as journal:
@@ -575,8 +595,33 @@ class Scoring:
             texts = [str(row.text) for row in found.rows]
             return score_outliers(predict, texts, number=number, seed=self.seed, progress=self.progress)
 
+        def evidence() -> Entry | None:
+            explain = open_model(
+                self.model, feature_store=self.feature_store, batch_size=self.batch_size, rationale=True
+            )
+            if explain is None:
+                return None
+            sets = held_out("goemotions", "brighter", "xed", "kajava")
+            found = score_quotations(sets, explain, seed=self.seed, progress=self.progress)
+            crema = crema_rows(self.data)
+            states = None
+            if self.baselines is not None and self.rows is None:  # which has their states
+                paths = [str(row.audio) for row in crema]
+                states = mean_states(ENCODER, paths, self.baselines / "states", progress=self.progress)
+            if self.rows is not None:
+                crema = limited([row for row in crema if row.split == "test"], self.rows, self.seed)
+            voices = score_voices(
+                crema, explain, emotions=emotions_of(self.data), states=states, progress=self.progress
+            )
+            return {"input": "audio or text", "n": found["all"]["n"], "texts_quoted": found, **voices}
+
         scorers: dict[str, Callable[[], Entry | None]] = {name: partial(one, name) for name in SETS}
-        return scorers | {"pairs": all_pairs, "calibration": calibration, "outliers": outliers}
+        return scorers | {
+            "pairs": all_pairs,
+            "calibration": calibration,
+            "outliers": outliers,
+            "evidence": evidence,
+        }
 
 
 def main() -> None:

@@ -1,9 +1,9 @@
 """Evidence: what a checkpoint without a decoder names as the reason of its label.
 
     states of the audio encoder ─► own stream ─► feed-forward ─► statistics ─► emotion of the voice [b, e]
-    text stream [b, t, d] ─┬─► weight of each token for each label [b, t, c]
-                           └─► statistics ─► emotion of the words [b, k]
-    states of the text encoder's outlier layer ─► statistics ─► language [b, l]
+    text stream [b, t, d] ─► weight of each token for each label [b, t, c]
+    states of the text encoder, of its outlier layer and its last ─► statistics ─► emotion of the words [b, k]
+    states of its outlier layer ─► statistics ─► language [b, l]
 
 All are logits. None sees the other modality: what is said of a voice is the same beside any text. They are
 fitted after training, by `mmsr.training.evidence`, and `mmsr.inference.template` makes a rationale of them.
@@ -11,12 +11,15 @@ fitted after training, by `mmsr.training.evidence`, and `mmsr.inference.template
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor, nn
 
 from mmsr.model.configuration import MmsrConfig
 from mmsr.model.fusion import AudioOnly
 from mmsr.model.outliers import OutlierDetector
-from mmsr.model.pooling import SentimentHead, StatisticsPooling
+from mmsr.model.pooling import SentimentHead
 from mmsr.model.stream import Stream
 
 
@@ -52,17 +55,18 @@ class TextEvidence(nn.Module):
     def __init__(self, width: int, config: MmsrConfig) -> None:
         super().__init__()
         self.tokens = nn.Linear(config.hidden_size, len(config.labels))
-        self.pooling = StatisticsPooling(config)
-        self.emotions = nn.Linear(2 * config.hidden_size, len(config.text_emotions or ()))
+        self.emotions = nn.Linear(4 * width, len(config.text_emotions or ()))
         self.languages = nn.Linear(2 * width, len(config.text_languages or ()))
 
-    def forward(self, stream: Tensor, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, stream: Tensor, layers: Sequence[Tensor], mask: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Logits of tokens `[b, t, c]`, of emotions `[b, k]` and of languages `[b, l]`.
 
         Args:
             stream: The text stream `[b, t, d]`.
-            states: Of the outlier layer `[b, t, e]`.
-            mask: Of both `[b, t]`.
+            layers: States of the outlier layer and of the last, `[b, t, e]` each.
+            mask: Of all `[b, t]`.
         """
-        emotions = self.emotions(self.pooling(stream, mask))
-        return self.tokens(stream), emotions, self.languages(OutlierDetector.statistics(states, mask))
+        statistics = [OutlierDetector.statistics(states, mask) for states in layers]
+        return self.tokens(stream), self.emotions(torch.cat(statistics, -1)), self.languages(statistics[0])

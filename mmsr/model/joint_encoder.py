@@ -312,8 +312,8 @@ class MmsrEncoder(MmsrPreTrainedModel):
             found["voice_emotion_logits"] = self.voice_emotions(audio.states, audio.mask)
         if self.config.text_emotions is not None and text is not None:
             names = ("token_logits", "text_emotion_logits", "text_language_logits")
-            states = self.outlier_states("text", text.states)
-            found |= zip(names, self.text_evidence(stream, states, text.mask), strict=True)
+            layers = (self.outlier_states("text", text.states), text.states[:, :, -1])
+            found |= zip(names, self.text_evidence(stream, layers, text.mask), strict=True)
         return found
 
     def outlier_states(self, modality: str, states: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """Fits what a model without a decoder names as its evidence (`mmsr.model.evidence`), after its training.
 
-voice of an audio_only model ─► its stream, layers and head, copied              (`copy_voice_emotions`)
-texts ─► the trained model ─► text stream, and gradients of each label's logit ─┐
-texts' own emotions and languages ──────────────────────────────────────────────┴► heads (`fit_text_evidence`)
+an audio_only model ─► its stream, layers and head, copied ────────► the voice's emotion
+texts ─► the trained model ─► gradients of a label's logit ────────► the weight of each token
+texts, with emotions and languages ─► states of two layers ────────► the words' emotion and language
 
 The words that decide are marked once, by integrated gradients of the model's own logits (Sundararajan et al.
 2017, arXiv 1703.01365), and the head learns these marks: so an answer needs no gradients. Whether they were
@@ -11,7 +11,7 @@ the right words is measured otherwise, by leaving them out (`mmsr.evaluation.exp
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MarkedText:
+class TaughtText:
     """A text to learn from.
 
     Attributes:
         text: The transcript.
-        emotions: Emotions that were marked in it; empty where that is not known.
+        emotions: Emotions that were found in it; empty where that is not known.
         language: Its language; None where that is not known.
     """
 
@@ -44,13 +44,11 @@ class MarkedText:
 
 
 @dataclass
-class _Learned:
-    """What the heads learn from a text: states, and targets, with nan where a target is not known."""
+class _Marked:
+    """What the weights of tokens are learned from."""
 
     stream: Tensor  # [t, d]
-    statistics: Tensor  # [2 e]
-    pooled: Tensor  # [2 d]
-    marks: Tensor  # [t], a distribution over tokens
+    marks: Tensor  # [t], a distribution over the tokens of words; -1 at others
     label: int  # that the marks are of
 
 
@@ -75,12 +73,13 @@ def copy_voice_emotions(model: MmsrForSentimentReasoning, voice: MmsrForSentimen
 def fit_text_evidence(
     model: MmsrForSentimentReasoning,
     processor: MmsrProcessor,
-    texts: Sequence[MarkedText],
     *,
+    marked: Sequence[TaughtText],
+    named: Sequence[TaughtText],
     emotions: Sequence[str],
-    steps: int = 4,
-    epochs: int = 6,
-    learning_rate: float = 2e-3,
+    steps: int = 2,
+    epochs: int = 12,
+    learning_rate: float = 3e-3,
     batch_size: int = 64,
     bf16: bool = False,
     seed: int = 0,
@@ -90,8 +89,10 @@ def fit_text_evidence(
     Args:
         model: A trained model with a detector of text outliers.
         processor: Its processor.
-        texts: To learn from.
-        emotions: Names to tell apart; rows without any of them teach the other heads alone.
+        marked: Texts in which the words that decide are marked, which takes as long as training on `steps`
+            times as many.
+        named: Texts with emotions. Both teach languages.
+        emotions: Names to tell apart; a text with several counts for each in part.
         steps: Of the integration.
         epochs: Passes over the texts.
         learning_rate: Its largest value; it falls to zero.
@@ -100,58 +101,100 @@ def fit_text_evidence(
         seed: Of the order.
 
     Returns:
-        Losses of the last epoch, by head.
+        Losses of the last pass, by head.
 
     Raises:
-        ValueError: There are no texts, or none has an emotion or a language.
+        ValueError: There are no texts to mark, or the others lack emotions or two languages.
     """
-    languages = sorted({text.language for text in texts if text.language is not None})
-    if len(languages) < 2 or not any(set(text.emotions) & set(emotions) for text in texts):
-        raise ValueError("the texts have no two languages or no emotion; accepted: texts with both")
+    languages = sorted({row.language for row in (*marked, *named) if row.language is not None})
+    if not marked or len(languages) < 2 or not any(set(row.emotions) & set(emotions) for row in named):
+        raise ValueError(
+            f"{len(marked)} texts to mark, and {len(named)} with {len(languages)} languages; accepted: texts "
+            "of both, some with emotions, in two languages or more"
+        )
     encoder = model.encoder
     encoder.add_text_evidence(emotions, languages)
     model.eval()
-    learned = _marked(model, processor, [row.text for row in texts], steps, batch_size, bf16)
-    of_emotions = torch.zeros(len(texts), len(emotions))
-    of_languages = torch.zeros(len(texts), len(languages))
-    for place, row in enumerate(texts):
-        for emotion in set(row.emotions) & set(emotions):
-            of_emotions[place, list(emotions).index(emotion)] = 1
-        if row.language is not None:
-            of_languages[place, languages.index(row.language)] = 1
-    of_emotions /= of_emotions.sum(1, keepdim=True).clamp(min=1)
     heads: TextEvidence = encoder.text_evidence
     heads.requires_grad_(True)
-    count = epochs * -(-len(texts) // batch_size)
-    optimizer = torch.optim.AdamW(heads.parameters(), learning_rate, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=count)
     generator = torch.Generator().manual_seed(seed)
-    losses: dict[str, float] = {}
-    for _ in range(epochs):
-        sums: dict[str, Tensor] = {}
-        for batch in torch.randperm(len(texts), generator=generator).split(batch_size):
-            rows = [learned[place] for place in batch.tolist()]
-            stream = nn.utils.rnn.pad_sequence([row.stream for row in rows], batch_first=True).float()
-            marks = nn.utils.rnn.pad_sequence([row.marks for row in rows], batch_first=True)
-            picked = torch.tensor([row.label for row in rows])
-            tokens = heads.tokens(stream)[torch.arange(len(rows)), :, picked]
-            found = {
-                "tokens": _cross_entropy(tokens.masked_fill(marks < 0, -torch.inf), marks.clamp(min=0)),
-                "emotions": _cross_entropy(
-                    heads.emotions(torch.stack([row.pooled for row in rows])), of_emotions[batch]
-                ),
-                "languages": _cross_entropy(
-                    heads.languages(torch.stack([row.statistics for row in rows])), of_languages[batch]
-                ),
-            }
-            optimizer.zero_grad()
-            torch.stack([*found.values()]).sum().backward()
-            optimizer.step()
-            schedule.step()
-            sums = {name: sums.get(name, 0) + loss.detach() * len(rows) for name, loss in found.items()}
-        losses = {name: float(total) / len(texts) for name, total in sums.items()}
+    both = [*named, *marked]
+    statistics = _statistics(model, processor, [row.text for row in both], batch_size, bf16)
+    of_emotions = _targets([row.emotions for row in both], emotions)
+    of_languages = _targets([[row.language] if row.language else [] for row in both], languages)
+    found = _marks(model, processor, [row.text for row in marked], steps, batch_size, bf16)
+
+    def loss_of_emotions(rows: Tensor) -> Tensor:
+        return _cross_entropy(heads.emotions(statistics[rows].flatten(1)), of_emotions[rows])
+
+    def loss_of_languages(rows: Tensor) -> Tensor:
+        return _cross_entropy(heads.languages(statistics[rows, 0]), of_languages[rows])
+
+    def loss_of_tokens(rows: Tensor) -> Tensor:
+        batch = [found[row] for row in rows.tolist()]
+        stream = nn.utils.rnn.pad_sequence([row.stream for row in batch], batch_first=True).float()
+        marks = nn.utils.rnn.pad_sequence([row.marks for row in batch], batch_first=True, padding_value=-1)
+        labels = torch.tensor([row.label for row in batch])
+        logits = heads.tokens(stream)[torch.arange(len(batch)), :, labels]
+        return _cross_entropy(logits.masked_fill(marks < 0, -1e9), marks.clamp(min=0))
+
+    losses = {}
+    for name, linear, loss_of, number in (
+        ("tokens", heads.tokens, loss_of_tokens, len(marked)),
+        ("emotions", heads.emotions, loss_of_emotions, len(named)),  # which come first
+        ("languages", heads.languages, loss_of_languages, len(both)),
+    ):
+        count = epochs * -(-number // batch_size)
+        optimizer = torch.optim.AdamW(linear.parameters(), learning_rate, weight_decay=0.05)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=count)
+        for _ in range(epochs):
+            total = 0.0
+            for rows in torch.randperm(number, generator=generator).split(batch_size):
+                optimizer.zero_grad()
+                loss = loss_of(rows)
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+                total += float(loss.detach()) * len(rows)
+            losses[name] = total / number
     heads.requires_grad_(False)
     return losses
+
+
+def _targets(names: Sequence[Sequence[str]], classes: Sequence[str]) -> Tensor:
+    """A distribution over classes for each row `[n, c]`; zeros where none is known."""
+    targets = torch.zeros(len(names), len(classes))
+    for row, known in enumerate(names):
+        for name in set(known) & set(classes):
+            targets[row, list(classes).index(name)] = 1
+    return targets / targets.sum(1, keepdim=True).clamp(min=1)
+
+
+def _by_length(texts: Sequence[str], batch_size: int) -> Iterator[list[int]]:
+    order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
+    yield from (order[start : start + batch_size] for start in range(0, len(order), batch_size))
+
+
+@torch.no_grad()
+def _statistics(
+    model: MmsrForSentimentReasoning,
+    processor: MmsrProcessor,
+    texts: Sequence[str],
+    batch_size: int,
+    bf16: bool,
+) -> Tensor:
+    """Statistics of texts' outlier layer and last layer, `[n, 2, 2 e]`."""
+    encoder, show, done = model.encoder, show_progress(), 0
+    found: dict[int, Tensor] = {}
+    for places in _by_length(texts, batch_size):
+        inputs = processor(text=[texts[place] for place in places], return_tensors="pt")
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            states, mask = encoder.encode_text(inputs[INPUT_IDS], inputs[ATTENTION_MASK])
+        layers = (encoder.outlier_states("text", states), states[:, :, -1])
+        found |= zip(places, torch.stack([_pooled(layer, mask) for layer in layers], dim=1), strict=True)
+        done += len(places)
+        show("reading texts", done, len(texts))
+    return torch.stack([found[place] for place in range(len(texts))])
 
 
 def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
@@ -161,20 +204,19 @@ def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     return losses[known].sum() / known.sum().clamp(min=1)
 
 
-def _marked(
+def _marks(
     model: MmsrForSentimentReasoning,
     processor: MmsrProcessor,
     texts: Sequence[str],
     steps: int,
     batch_size: int,
     bf16: bool,
-) -> list[_Learned]:
-    """States and marks of texts, in their order; every fourth text's marks are of another label."""
-    encoder, found, show = model.encoder, {}, show_progress()
-    embed = encoder.get_input_embeddings()
-    order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
-    for start in range(0, len(order), batch_size):
-        places = order[start : start + batch_size]
+) -> list[_Marked]:
+    """Marks of texts, in their order, of the predicted label, but of another one for each fourth text."""
+    encoder, show, done = model.encoder, show_progress(), 0
+    embed, labels_of = encoder.get_input_embeddings(), len(model.config.labels)
+    found: dict[int, _Marked] = {}
+    for places in _by_length(texts, batch_size):
         inputs = processor(text=[texts[place] for place in places], return_tensors="pt")
         ids, mask = inputs[INPUT_IDS], inputs[ATTENTION_MASK]
         word = torch.zeros_like(mask, dtype=torch.bool)
@@ -182,39 +224,32 @@ def _marked(
             for position, (_, end) in enumerate(processor.token_spans(texts[place])):
                 word[row, position] = end > 0
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            encoded = encoder.text_encoder(ids, mask)
-            stream, _ = encoder.text_stream.of(encoded, len(ids))
-            states = encoder.outlier_states("text", encoded.states)
-            statistics = OutlierDetector.statistics(states, mask)
-            pooled = encoder.text_evidence.pooling(stream.float(), mask)
+            stream, _ = encoder.text_stream.of(encoder.text_encoder(ids, mask), len(ids))
             actual = embed(ids)
             nothing = embed(torch.where(word, processor.tokenizer.pad_token_id, ids))
             labels = model.classify(input_ids=ids, attention_mask=mask, head_only=True).head_logits.argmax(-1)
-        others = torch.tensor([place % 4 == 0 for place in places])
-        shift = 1 + torch.tensor(places) // 4 % (len(model.config.labels) - 1)
-        labels = torch.where(others, (labels + shift) % len(model.config.labels), labels)
+        turn = torch.tensor(places)
+        other = (labels + 1 + turn // 4 % (labels_of - 1)) % labels_of
+        labels = torch.where(turn % 4 == 0, other, labels)
         added = torch.zeros(ids.shape)
         for step in range(steps):
-            between = nothing + (actual - nothing) * ((step + 0.5) / steps)
-            between.requires_grad_(True)
+            between = (nothing + (actual - nothing) * ((step + 0.5) / steps)).requires_grad_(True)
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                logits = model.classify(
-                    inputs_embeds=between, attention_mask=mask, head_only=True
-                ).head_logits.float()
+                answered = model.classify(inputs_embeds=between, attention_mask=mask, head_only=True)
+            logits = answered.head_logits.float()
             chosen = logits.gather(1, labels[:, None])[:, 0]
-            apart = (chosen - (logits.sum(1) - chosen) / (logits.shape[1] - 1)).sum()
-            (gradient,) = torch.autograd.grad(apart, between)
-            added += ((actual - nothing) * gradient).sum(-1).detach()
+            (gradient,) = torch.autograd.grad(
+                (chosen - (logits.sum(1) - chosen) / (labels_of - 1)).sum(), between
+            )
+            added += ((actual - nothing) * gradient).sum(-1).detach() / steps
         marks = added.clamp(min=0).masked_fill(~word, 0.0)
         marks = (marks / marks.sum(1, keepdim=True).clamp(min=1e-9)).masked_fill(~word, -1.0)
         for row, place in enumerate(places):
             length = int(mask[row].sum())
-            found[place] = _Learned(
-                stream[row, :length].half(),
-                statistics[row],
-                pooled[row],
-                marks[row, :length],
-                int(labels[row]),
-            )
-        show("marking the words that decide", start + len(places), len(order))
+            found[place] = _Marked(stream[row, :length].half(), marks[row, :length], int(labels[row]))
+        done += len(places)
+        show("marking the words that decide", done, len(texts))
     return [found[place] for place in range(len(texts))]
+
+
+_pooled = OutlierDetector.statistics

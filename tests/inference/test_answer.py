@@ -113,6 +113,33 @@ def test_what_the_player_holds_is_the_sound(answer, wave):
     np.testing.assert_allclose(held, wave, atol=1e-4)
 
 
+def test_quoted_words_are_marked_and_play(answer, wave):
+    import base64
+    import io
+
+    quoted = {"text": "so kind", "start": 7, "end": 14, "seconds": [0.5, 1.0]}
+    answer |= {
+        "rationale": 'words of praise: "so kind" and "so good"; a calm voice',
+        "evidence": [quoted],
+        "voice": {"neutral": 0.7, "anger": 0.3},
+        "attention": {"words": [{"word": "so", "weight": 0.25}], "audio": None},
+    }
+    html = Answer(answer, {"audio": (wave, RATE), "text": "he was so kind."})._repr_html_()
+    assert html.count("<mark>") == 3 and '<del title="not in the transcript">so good</del>' in html
+    page = Page(html)
+    for said in ("he was so kind.", "so kind", "about 0.5 to 1.0 s", "Emotion of the voice", "0.700"):
+        assert said in page.text
+    whole, part = page.named("audio")
+    held, rate = soundfile.read(io.BytesIO(base64.b64decode(part["src"].partition(",")[2])))
+    np.testing.assert_allclose(held, wave[round(0.35 * rate) : round(1.15 * rate)], atol=1e-4)
+    page = Page(
+        Answer(
+            {**answer, "evidence": [{**quoted, "seconds": None}]}, {"text": "he was so kind."}
+        )._repr_html_()
+    )
+    assert not page.named("audio") and len(page.named("mark")) == 3
+
+
 def test_no_words_break_out_of_the_page(answer, wave):
     answer = {
         **answer,
@@ -122,13 +149,15 @@ def test_no_words_break_out_of_the_page(answer, wave):
         "forced_label": HOSTILE,
         "alternatives": {"neutral": HOSTILE},
         "attention": {"words": [{"word": HOSTILE, "weight": 1.0}], "audio": None},
+        "voice": {HOSTILE: 1.0},
+        "evidence": [{"text": HOSTILE, "start": 2, "end": 2 + len(HOSTILE), "seconds": [0.1, 0.5]}],
     }
     html = Answer(answer, {"audio": (wave, RATE), "text": f"a {HOSTILE}"}).page()
     page = Page(html)
     tags = {name for name, _ in page.tags}
     assert not tags & {"script", "img", "link", "iframe"}
     assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
-    assert page.text.count(HOSTILE) == 6
+    assert page.text.count(HOSTILE) == 8
     sources = [
         value for _, attributes in page.tags for name, value in attributes.items() if name in ("src", "href")
     ]

@@ -8,15 +8,15 @@ from torch.testing import assert_close
 
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor
-from mmsr.training.evidence import MarkedText, _marked, copy_voice_emotions, fit_text_evidence
+from mmsr.training.evidence import TaughtText, _marks, copy_voice_emotions, fit_text_evidence
 
 MakeModel = Callable[..., MmsrForSentimentReasoning]
 TEXTS = [
-    MarkedText(text="the doctor was very kind to me", emotions=("gratitude",), language="en"),
-    MarkedText(text="nobody listened and I am angry", emotions=("anger",), language="en"),
-    MarkedText(text="医生对我很好", emotions=("gratitude",), language="zh"),
-    MarkedText(text="谢谢", language="zh"),
-    MarkedText(text="appointment is on Tuesday"),
+    TaughtText(text="the doctor was very kind to me", emotions=("gratitude",), language="en"),
+    TaughtText(text="nobody listened and I am angry", emotions=("anger",), language="en"),
+    TaughtText(text="医生对我很好", emotions=("gratitude",), language="zh"),
+    TaughtText(text="谢谢", language="zh"),
+    TaughtText(text="appointment is on Tuesday"),
 ]
 
 
@@ -33,7 +33,8 @@ def test_the_heads_learn_and_the_model_stays(
     losses = fit_text_evidence(
         model,
         processor,
-        TEXTS * 8,
+        marked=TEXTS * 8,
+        named=TEXTS * 8,
         emotions=["gratitude", "anger"],
         epochs=60,
         learning_rate=0.05,
@@ -50,20 +51,21 @@ def test_the_heads_learn_and_the_model_stays(
     assert not any(parameter.requires_grad for parameter in model.encoder.text_evidence.parameters())
 
 
-def test_tokens_are_weighed_as_they_were_marked(
+def test_tokens_are_weighed_as_they_were_marks(
     model: MmsrForSentimentReasoning, processor: MmsrProcessor
 ) -> None:
     fit_text_evidence(
         model,
         processor,
-        TEXTS * 8,
+        marked=TEXTS * 8,
+        named=TEXTS * 8,
         emotions=["anger", "joy"],
         epochs=80,
         learning_rate=0.05,
         batch_size=8,
         steps=8,
     )
-    marked = _marked(model, processor, [row.text for row in TEXTS], steps=8, batch_size=8, bf16=False)
+    marked = _marks(model, processor, [row.text for row in TEXTS], steps=8, batch_size=8, bf16=False)
     inputs = processor(text=[row.text for row in TEXTS], return_tensors="pt")
     logits = model.encoder(**inputs).token_logits
     for row, one in enumerate(marked):
@@ -98,7 +100,7 @@ def test_voices_on_another_encoder_are_refused(make_model: MakeModel) -> None:
 
 @pytest.mark.parametrize("texts", [[], TEXTS[:2], TEXTS[3:]])
 def test_texts_that_teach_nothing_are_refused(
-    model: MmsrForSentimentReasoning, processor: MmsrProcessor, texts: list[MarkedText]
+    model: MmsrForSentimentReasoning, processor: MmsrProcessor, texts: list[TaughtText]
 ) -> None:
-    with pytest.raises(ValueError, match="accepted: texts with both"):
-        fit_text_evidence(model, processor, texts, emotions=["gratitude", "anger"])
+    with pytest.raises(ValueError, match="accepted: texts of both"):
+        fit_text_evidence(model, processor, marked=texts, named=texts, emotions=["gratitude", "anger"])

@@ -25,8 +25,11 @@ def write_clips(folder: Path, speakers: list[str], clips: int) -> None:
             name, label = f"audio/{speaker}_{number}.wav", number % 3
             wave = generator.standard_normal(3200) * (0.02, 0.1, 0.3)[label]
             soundfile.write(folder / name, wave.clip(-1, 1), 16_000)
-            rows.append((name, "Wait for me.", LABELS[label], "en", speaker))
-    write_table(folder / "manifest.csv", "audio text label language speaker", rows)
+            emotion = ("anger", "neutral", "happiness")[label]
+            rows.append((name, "Wait for me.", LABELS[label], "en", speaker, emotion))
+    write_table(folder / "manifest.csv", "audio text label language speaker emotion", rows)
+    votes = [(name, "AN:H"[number % 4 :][:1]) for number, (name, *_) in enumerate(rows)]
+    write_table(folder / "extra.csv", "audio voice_vote", votes)
 
 
 @pytest.fixture(scope="session")

@@ -156,6 +156,36 @@ def test_the_page_walks_and_jumps(
     page.close()
 
 
+def test_quoted_words_are_marked_and_play(
+    by_hand: Callable[..., Timeline], browser: Any, audio: Path, tmp_path: Path
+) -> None:
+    made = by_hand(
+        (1.0, 6.0, "bo", f"so kind {NASTY}", (0.1, 0.2, 0.7)), (8.0, 9.0, None, "no", (0.9, 0.1, 0.0))
+    )
+    kind = {"text": "kind", "start": 3, "end": 7, "seconds": [2.0, 2.4]}
+    first = replace(made.segments[0], rationale='praise: "kind", "unsaid"', evidence=[kind, kind])
+    made = replace(made, audio=str(audio), seconds=30.0, segments=(first, *made.segments[1:]))
+    write_timeline(made, tmp_path / "page.html")
+    write_timeline(made, tmp_path / "table.csv")
+    assert "evidence" not in (tmp_path / "table.csv").read_text("utf-8").splitlines()[0]
+    page = browser.new_page(offline=True)
+    page.set_default_timeout(30_000)
+    page.goto((tmp_path / "page.html").as_uri())
+    page.wait_for_function("document.getElementById('audio').readyState > 0")
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#text").text_content() == f"so kind {NASTY}"
+    assert page.locator("#text mark").all_inner_texts() == ["kind"]
+    assert page.locator("#why del").all_inner_texts() == ["unsaid"]
+    page.locator("#text mark").press("Enter")
+    page.wait_for_function("!document.getElementById('audio').paused")
+    page.wait_for_function("document.getElementById('audio').paused")
+    assert 2.4 < page.evaluate("document.getElementById('audio').currentTime") < 3.4
+    page.locator("#segments mark").click()
+    page.wait_for_function("!document.getElementById('audio').paused")
+    assert 1.7 < page.evaluate("document.getElementById('audio').currentTime") < 2.6
+    page.close()
+
+
 def test_the_sound_of_a_page(
     by_hand: Callable[..., Timeline], browser: Any, audio: Path, tmp_path: Path
 ) -> None:
