@@ -40,7 +40,10 @@ if TYPE_CHECKING:
     from mmsr.speech.recogniser import Transcriber
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-"""Five spoken utterances and examples.json; experiments/package_examples.py makes them."""
+"""Five synthetic voices and examples.json, and the same of four people in the folder `people`.
+
+experiments/package_examples.py makes them.
+"""
 
 _KEPT = 3600  # seconds that an upload is kept
 _WAITING = 32  # requests in the queue; further ones are refused
@@ -296,15 +299,15 @@ def _utterance(desk: Desk) -> None:
     """The tab of an utterance: inputs on the left, the answer on the right; on a phone below each other."""
     labels = desk.pipe.model.config.labels
     gr.set_static_paths([EXAMPLES])
-    examples = _examples()
+    people, voices = _examples("people"), _examples()
     with gr.Row():
         with gr.Column():
-            gr.Markdown("Examples, in synthetic voices:")
+            gr.Markdown("Examples of people who act an emotion, re-synthesised from CREMA-D:")
             with gr.Row():
-                tries = [
-                    gr.Button(NATIVE_NAMES[example["language"]], size="sm", min_width=80)
-                    for example in examples
-                ]
+                tries = [gr.Button(one["emotion"], size="sm", min_width=80) for one in people]
+            gr.Markdown("Examples in synthetic voices:")
+            with gr.Row():
+                tries += [gr.Button(NATIVE_NAMES[one["language"]], size="sm", min_width=80) for one in voices]
             audio = _sound("Speech", "speech")
             text = gr.Textbox(
                 label="Transcript",
@@ -322,8 +325,8 @@ def _utterance(desk: Desk) -> None:
                 others = [gr.Button(f"Why not {label}?", size="sm", visible=False) for label in labels]
     answered = gr.State(None, time_to_live=_KEPT)
     given = [audio, text, language]
-    for button, example in zip(tries, examples, strict=True):
-        filled = (str(EXAMPLES / example["audio"]), example["text"], example["language"])
+    for button, example in zip(tries, [*people, *voices], strict=True):
+        filled = (example["audio"], example["text"], example["language"])
         button.click(lambda filled=filled: filled, outputs=given, api_visibility="private")
     private: dict[str, Any] = {"show_progress_on": shown, "api_visibility": "private", **_ONE}
     stale = _Stale("answer", given, shown, empty=_EMPTY, hidden=others, state=answered)
@@ -352,7 +355,9 @@ def _recording(desk: Desk) -> None:
     )
     with gr.Row():
         with gr.Column():
-            example = gr.Button("Example: the five synthetic voices, one after another", size="sm")
+            with gr.Row():
+                people = gr.Button("Example: four people, re-synthesised", size="sm")
+                voices = gr.Button("Example: five synthetic voices", size="sm")
             audio = _sound("Recording", "recording")
         with gr.Column():
             transcript = gr.File(
@@ -367,7 +372,9 @@ def _recording(desk: Desk) -> None:
     empty = "<p>The timeline will be here.</p>"
     shown = gr.HTML(empty, elem_id="timeline", container=True, min_height=120)
     left = gr.File(label="Timeline as files", file_count="multiple", interactive=False, visible=False)
-    example.click(_one_after_another, None, [audio, transcript], api_visibility="private")
+    for example, folder in ((people, "people"), (voices, "")):
+        play = functools.partial(_one_after_another, folder)
+        example.click(play, None, [audio, transcript], api_visibility="private")
     given = [audio, transcript, language]
     stale = _Stale("timeline", given, shown, empty=empty, hidden=[left])
     private: dict[str, Any] = {"show_progress_on": shown, "api_visibility": "private", **_ONE}
@@ -424,22 +431,24 @@ def _languages(info: str, *, visible: bool = True) -> gr.Dropdown:
     )
 
 
-def _one_after_another() -> Iterator[tuple[tuple[int, np.ndarray], str]]:
+def _one_after_another(folder: str = "") -> Iterator[tuple[tuple[int, np.ndarray], str]]:
     """The examples as one recording, with a second of silence after each, and an SRT file of their words."""
     rate, read, waves, cues, at = 16_000, Audio(16_000), [], [], 0.0
-    for example in _examples():
-        waves.append(np.pad(read(str(EXAMPLES / example["audio"])), (0, rate)))
+    for example in _examples(folder):
+        waves.append(np.pad(read(example["audio"]), (0, rate)))
         end = at + len(waves[-1]) / rate
         cues.append(f"{stamp(at, ',')} --> {stamp(end - 1, ',')}\n{example['text']}\n")
         at = end
-    with tempfile.TemporaryDirectory(prefix="mmsr-example-") as folder:
-        words = Path(folder) / "five-voices.srt"
+    with tempfile.TemporaryDirectory(prefix="mmsr-example-") as temporary:
+        words = Path(temporary) / f"{folder or 'voices'}.srt"
         words.write_text("\n".join(cues), encoding="utf-8")
         yield (rate, (np.concatenate(waves) * 32767).astype(np.int16)), str(words)
 
 
-def _examples() -> list[dict[str, str]]:
-    return json.loads((EXAMPLES / "examples.json").read_text(encoding="utf-8"))
+def _examples(folder: str = "") -> list[dict[str, str]]:
+    """The examples of a folder, with the paths of their sounds."""
+    listed = json.loads((EXAMPLES / folder / "examples.json").read_text(encoding="utf-8"))
+    return [example | {"audio": str(EXAMPLES / folder / example["audio"])} for example in listed]
 
 
 def _framed(page: str, name: str) -> str:

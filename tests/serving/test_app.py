@@ -360,7 +360,7 @@ def test_speech_is_recorded_and_written_down(visit: Any) -> None:
 def test_a_timeline_is_made_played_and_taken_along(server: Any, visit: Any, tmp_path: Path) -> None:
     page = visit()
     page.get_by_role("tab", name="Timeline").click()
-    button(page, "Example: the five synthetic voices, one after another").click()
+    button(page, "Example: five synthetic voices").click()
     page.wait_for_selector("#recording .waveform-container", state="attached")
     button(page, "Make the timeline").click()
     page.locator("#timeline iframe").wait_for()
@@ -531,7 +531,7 @@ def test_it_fits_a_phone_in_light_and_dark(visit: Any, scheme: str) -> None:
       return label.bottom <= icon.top || label.right <= icon.left;
     }"""
     assert page.evaluate(apart), "the label covers the icon"
-    button(page, "Example: the five synthetic voices, one after another").click()
+    button(page, "Example: five synthetic voices").click()
     page.wait_for_selector("#recording .waveform-container", state="attached")
     button(page, "Make the timeline").click()
     page.frame_locator("#timeline iframe").locator("#segments li").first.wait_for()
