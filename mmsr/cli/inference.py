@@ -43,7 +43,7 @@ def predict(
 ) -> None:
     """Predict label and probabilities of recordings, a transcript, or the rows of a manifest.
 
-    A model with a decoder writes a rationale too.
+    A model with a decoder, or one that names its evidence as base does, writes a rationale too.
 
     Example: mmsr predict speech.wav --text "thank you so much doctor" --model runs/demo/model
     Example: mmsr predict recordings/ --asr openai/whisper-base
@@ -54,7 +54,7 @@ def predict(
             folders of them; or one manifest.
         text: Transcript of the recording, or an utterance without audio.
         model: Folder or Hub id of a checkpoint, or the name of a packaged one: base, of human speech and
-            text, or demo, a toy that writes rationales. base is not the size of `mmsr fit --model.preset
+            text, or demo, a toy with a decoder. base is not the size of `mmsr fit --model.preset
             base`.
         audio: An audio file; the same as an input.
         manifest: Table of utterances, or the id of a dataset on the Hub; the same as an input.
@@ -200,7 +200,7 @@ def timeline(
 ) -> None:
     """Cut a whole recording into segments of speech, each with its time, transcript and label.
 
-    A model with a decoder writes the rationale of each too.
+    A model with a decoder, or one that names its evidence as base does, writes the rationale of each.
 
     Writes JSONL, CSV, SRT, VTT, an HTML page with a player, and a summary. OUT.journal.jsonl (in a folder:
     timeline.journal.jsonl) grows with every batch: after an interruption the same command continues from
@@ -213,7 +213,7 @@ def timeline(
         audio: The recording, of any length, in any format that FFmpeg decodes (wav, flac and ogg without
             the extra av).
         model: Folder or Hub id of a checkpoint, or the name of a packaged one: base, of human speech and
-            text, or demo, a toy that writes rationales. base is not the size of `mmsr fit --model.preset
+            text, or demo, a toy with a decoder. base is not the size of `mmsr fit --model.preset
             base`.
         out: Folder for all forms, or one file: .jsonl, .csv, .srt, .vtt or .html. By default a folder here
             with the recording's name, without its ending.
@@ -282,7 +282,7 @@ def app(
 ) -> None:
     """Serve a web page to try a model on: speech in; label, probabilities and attention out.
 
-    A model with a decoder writes the rationale too.
+    A model with a decoder, or one that names its evidence as base does, writes the rationale.
 
     A second tab makes the timeline of a whole recording, and its files. A third tab shows the API.
 
@@ -293,7 +293,7 @@ def app(
 
     Args:
         model: Folder or Hub id of a checkpoint, or the name of a packaged one: base, of human speech and
-            text, or demo, a toy that writes rationales. base is not the size of `mmsr fit --model.preset
+            text, or demo, a toy with a decoder. base is not the size of `mmsr fit --model.preset
             base`.
         port: Port of the page; by default the first free one from 7860 on.
         asr: Folder or Hub id of a recogniser, which transcribes utterances and timelines.

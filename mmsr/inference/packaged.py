@@ -12,9 +12,9 @@ DEFAULT = "base"
 def checkpoint(name: str) -> Path:
     """The folder of a packaged checkpoint, for `from_pretrained` and `pipeline(model=...)`.
 
-    `base` was trained on human speech and text; `demo` on synthetic voices and a toy grammar, and it writes
-    rationales. The README.md of each tells its data, results and limits. The checkpoint `base` is not the
-    size `base` of `MmsrConfig.from_preset` and `mmsr fit --model.preset`.
+    `base` was trained on human speech and text; `demo` on synthetic voices and a toy grammar, and its
+    decoder writes rationales. The README.md of each tells its data, results and limits. The checkpoint
+    `base` is not the size `base` of `MmsrConfig.from_preset` and `mmsr fit --model.preset`.
 
     Raises:
         ValueError: There is none of this name.
