@@ -46,7 +46,7 @@ def predict(
     A model with a decoder, or one that names its evidence as base does, writes a rationale too.
 
     Example: mmsr predict speech.wav --text "thank you so much doctor" --model runs/demo/model
-    Example: mmsr predict recordings/ --asr openai/whisper-base
+    Example: mmsr predict recordings/ --asr openai/whisper-base --out answers.csv
     Example: mmsr predict my/manifest.csv --out my/predictions.jsonl
 
     Args:
@@ -61,7 +61,9 @@ def predict(
         columns: Names that columns have in this manifest, such as text=transcript.
         label_map: Names that labels have in this manifest, such as pos=positive.
         text_column: Transcript that the model reads, the human one or the ASR's.
-        out: File for a manifest's predictions, one JSON object a line.
+        out: File to write. Of recordings a table (csv, tsv, jsonl, parquet, xlsx) with a row for each;
+            after an interruption the same command continues. Of a manifest the predictions with its columns,
+            one JSON object a line (jsonl), or such a table.
         asr: Folder or Hub id of a recogniser, which transcribes recordings; for a manifest there is
             `mmsr transcribe`.
         language: Spoken language, such as vi, for --asr; by default it is detected.
@@ -74,6 +76,8 @@ def predict(
         batch_size: Number of recordings or rows in a batch.
         json: Print JSON instead of text, an object a line.
     """
+    from mmsr.data.manifest.tables import check_table_output
+
     manifest, recordings = _kinds(inputs, manifest=manifest, audio=audio)
     if manifest is None and not recordings and text is None:
         raise ValueError("give recordings, a manifest or --text; inputs stand before lists, or after --")
@@ -81,13 +85,19 @@ def predict(
         _refuse_with("a manifest", text=text, asr=asr, alternatives=alternatives, html=html)
         _check_out(out, manifest)
     elif out is not None:
-        raise ValueError(f"--out {out} is for a manifest's predictions; accepted: --json > {out}, or --html")
+        if text is not None or not recordings:
+            raise ValueError(
+                f"--out {out} is a table of recordings; accepted: recordings or a manifest, no --text"
+            )
+        if html is not None or json:
+            raise ValueError(f"--out {out} beside --html or --json; accepted: one of them")
+        check_table_output(Path(out), inputs=recordings)
     _check_words(recordings, text=text, asr=asr, language=language)
     check_page(*recordings, html=html)
     if abstain_below is not None and not 0 < abstain_below <= 1:
         raise ValueError(f"--abstain-below {abstain_below:g}; accepted: a probability, above 0, to 1")
     from mmsr.inference.loading import load_pipeline
-    from mmsr.inference.predict import answer_utterances, find_recordings, predict_manifest
+    from mmsr.inference.predict import answer_utterances, find_recordings, predict_manifest, write_answers
 
     recordings = find_recordings(recordings)
     if len(recordings) > 1:
@@ -105,6 +115,13 @@ def predict(
         )
         _write_predictions(predictions, out)
         _end_with_unanswered(issues)
+        return
+    if out is not None:
+        words = {"asr": asr, "language": language, "alternatives": alternatives or None}
+        unread = write_answers(pipe, recordings, out, progress=show_progress(), **settings, **words)
+        log(f"{len(recordings) - len(unread):,} of {len(recordings):,} recordings -> {out}")
+        _tell_of_long_ones(recordings)
+        _end_with_unanswered(unread)
         return
     utterances = [{"audio": path, "text": text, "language": language} for path in recordings or (None,)]
     answers = answer_utterances(pipe, utterances, page=html, asr=asr, alternatives=alternatives, **settings)
@@ -355,13 +372,16 @@ def _refuse_with(what: str, **flags: object) -> None:
 def _check_out(out: str | None, manifest: str) -> None:
     """Refuse a file for predictions that cannot be written, or has the ending of a recording or a table."""
     from mmsr.data.corpora.source import SOUND, VIDEO
-    from mmsr.data.manifest.tables import ENDINGS
+    from mmsr.data.manifest.tables import ENDINGS, check_table_output
 
-    others = {*SOUND, *VIDEO, *ENDINGS} - {".jsonl"}
-    if out is not None and Path(out).suffix.lower() in others:
-        raise ValueError(f"--out {out} gets one JSON object a line; accepted: .jsonl")
-    if out is not None:
-        check_output(out, inputs=[manifest], name="--out")
+    if out is None:
+        return
+    ending = Path(out).suffix.lower()
+    if ending in {*SOUND, *VIDEO}:
+        raise ValueError(f"--out {out} has the ending of a recording; accepted: {', '.join(ENDINGS)}")
+    check_output(out, inputs=[manifest], name="--out")
+    if ending in ENDINGS:
+        check_table_output(Path(out))
 
 
 def _check_words(
@@ -378,18 +398,42 @@ def _check_words(
 
 def _write_predictions(predictions: Sequence[Prediction], out: str | None) -> None:
     """Write predictions to a file, or print them."""
+    from mmsr.data.manifest.tables import ENDINGS, write_table
     from mmsr.evaluation.run import prediction_lines
     from mmsr.files import write_file
 
     abstained = [row.abstained for row in predictions if row.abstained is not None]
     if abstained:
         log(f"abstained from {sum(abstained):,} of {len(abstained):,}")
+    if out is not None and Path(out).suffix.lower() in {*ENDINGS} - {".jsonl"}:
+        from mmsr.inference.predict import answer_table
+
+        write_table(Path(out), answer_table([row.to_row() for row in predictions]))
+        log(f"{len(predictions)} predictions -> {out}")
+        return
     lines = prediction_lines(predictions)
     if out is None:
         print(lines, end="")
     else:
         write_file(Path(out), lines.encode())
         log(f"{len(predictions)} predictions -> {out}")
+
+
+def _tell_of_long_ones(recordings: Sequence[str], longest: float = 30.0) -> None:
+    """Say how many recordings are longer than an utterance, and what is for those."""
+    from mmsr.data.audio.decoding import Audio, AudioError
+
+    count = 0
+    for path in recordings:
+        try:
+            count += Audio.duration(path) > longest
+        except AudioError:
+            continue
+    if count:
+        log(
+            f"{count:,} recordings are longer than {longest:g} s and got one answer each; `mmsr timeline` "
+            "answers for each segment of speech"
+        )
 
 
 def _end_with_unanswered(problems: Sequence[Issue | AudioError]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -13,15 +15,18 @@ import numpy as np
 from mmsr.data.audio.decoding import Audio, AudioError
 from mmsr.data.audio.reading import read_each
 from mmsr.data.corpora.source import SOUND, VIDEO
+from mmsr.data.manifest.tables import Table, read_table, write_table
 from mmsr.data.storage import missing, shown
+from mmsr.files import Journal
 from mmsr.inference.loading import predictor
+from mmsr.records import Prediction
 
 if TYPE_CHECKING:
     import datasets  # slow to import
 
     from mmsr.data.manifest.issues import Issue
     from mmsr.inference.pipeline import SentimentReasoningPipeline
-    from mmsr.records import Prediction, Progress
+    from mmsr.records import Progress
 
 _SHORTEST, _LONGEST = 0.1, 300.0  # seconds of audio for one answer
 
@@ -107,6 +112,111 @@ def answer_utterances(
             yield {name: value for name, value in answer.items() if name != "attention"}
 
 
+def write_answers(
+    pipe: SentimentReasoningPipeline,
+    recordings: Sequence[str],
+    out: str | os.PathLike[str],
+    *,
+    asr: str | None = None,
+    language: str | None = None,
+    batch_size: int = 32,
+    progress: Progress | None = None,
+    **options: Any,
+) -> list[AudioError]:
+    """Answer recordings into a table, a row for each, in their order.
+
+    OUT.journal.jsonl beside it grows with every batch: after an interruption, or with more recordings, the
+    same call goes on from there. A recording that was changed since is answered anew.
+
+    Args:
+        pipe: The pipeline.
+        recordings: Paths, as of `find_recordings`.
+        out: csv, tsv, jsonl, parquet or xlsx by its ending; jsonl has whole answers, the others a column for
+            each label's score, and the quoted words and the voice's likeliest emotion as text.
+        asr: Folder or Hub id of a recogniser.
+        language: The spoken language, for the recogniser.
+        batch_size: Recordings at a time.
+        progress: Called with the task, the number of answered recordings and of all.
+        **options: The pipeline's, such as `num_beams`.
+
+    Returns:
+        The errors of recordings that could not be read; their rows have it under `error`.
+    """
+    from mmsr.data.features.store import encoder_fingerprint
+
+    asked = {name: value for name, value in sorted(options.items()) if value is not None}
+    made_from = {"model": encoder_fingerprint(pipe.model), "asr": asr, "language": language, **asked}
+    fingerprint = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
+    known: dict[tuple[str, int, int], dict[str, Any]] = {}
+
+    def remember(entry: dict[str, Any]) -> None:
+        known[entry["audio"], entry["size"], entry["modified"]] = entry["answer"]
+
+    errors: dict[str, AudioError] = {}
+    with Journal(f"{out}.journal.jsonl", remember, fingerprint=fingerprint) as journal:
+        left = [path for path in recordings if _version(path) not in known]
+        done = len(recordings) - len(left)
+        for start in range(0, len(left), batch_size):
+            batch = left[start : start + batch_size]
+            versions = [_version(path) for path in batch]
+            utterances = [{"audio": path, "text": None, "language": language} for path in batch]
+            answers = answer_utterances(pipe, utterances, asr=asr, batch_size=batch_size, **options)
+            for path, version, answer in zip(batch, versions, answers, strict=True):
+                if isinstance(answer, AudioError):
+                    errors[path] = answer
+                else:
+                    entry = dict(zip(("audio", "size", "modified"), version, strict=True))
+                    journal.add({**entry, "answer": answer})
+                    known[version] = answer
+            done += len(batch)
+            if progress:
+                progress("answering", done, len(recordings))
+    rows = [
+        {"audio": path, "error": str(errors[path])}
+        if path in errors
+        else {"audio": path, **known[_version(path)]}
+        for path in recordings
+    ]
+    write_table(Path(out), answer_table(rows, whole=Path(out).suffix.lower() == ".jsonl"))
+    return [errors[path] for path in recordings if path in errors]
+
+
+def answer_table(rows: Sequence[Mapping[str, Any]], *, whole: bool = False) -> Table:
+    """Answers, each beside its input's columns, as a table; with `whole` without flattening them."""
+    flat = [dict(row) if whole else _flattened(row) for row in rows]
+    columns = list(dict.fromkeys(name for row in flat for name in row))
+    if "error" in columns:  # after what has a value
+        columns = [name for name in columns if name != "error"] + ["error"]
+    return Table(columns, [dict.fromkeys(columns) | row for row in flat], [])
+
+
+def _flattened(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row without nested values."""
+    flat: dict[str, Any] = {}
+    for name, value in row.items():
+        if name == "evidence":
+            flat["quoted"] = "; ".join(one["text"] for one in value or ()) or None
+        elif name == "voice":
+            flat["voice"] = max(value, key=value.__getitem__) if value else None
+        elif name == "outliers":
+            flat["outliers"] = "; ".join(value) or None
+        elif name in ("scores", "head_scores", "alternatives"):
+            prefix = {"scores": "score", "head_scores": "head_score", "alternatives": "rationale_if"}[name]
+            flat |= {f"{prefix}_{label}": one for label, one in value.items()}
+        elif name != "attention":
+            flat[name] = value
+    return flat
+
+
+def _version(path: str) -> tuple[str, int, int]:
+    """A file as it is now: path, bytes, and time of its last change; zeros where it is gone."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return path, 0, 0
+    return path, found.st_size, found.st_mtime_ns
+
+
 def predict_manifest(
     pipe: SentimentReasoningPipeline,
     manifest: str | os.PathLike[str],
@@ -122,7 +232,8 @@ def predict_manifest(
 ) -> list[Prediction]:
     """Answer every row of a manifest.
 
-    All audio is decoded before the first row is answered.
+    All audio is decoded before the first row is answered. A prediction has the manifest's other columns too,
+    so that it can be joined with them.
 
     Args:
         pipe: The pipeline.
@@ -144,11 +255,12 @@ def predict_manifest(
     from mmsr.evaluation.run import predict_rows
 
     labels = pipe.model.config.labels
-    table = _readable_rows(
+    table, numbers = _readable_rows(
         manifest, labels, on_issue, progress=progress, columns=columns, label_map=label_map
     )
     predict = predictor(pipe, batch_size=batch_size, **options)
     predictions = predict_rows(predict, utterances(table), text_column=text_column, progress=progress)
+    predictions = _with_columns(predictions, manifest, numbers)
     if abstain_below is None:
         return predictions
     return [
@@ -164,8 +276,8 @@ def _readable_rows(
     *,
     progress: Progress | None,
     **reading: Any,
-) -> datasets.Dataset:
-    """The rows of a manifest whose audio can be decoded; issues of the others are told."""
+) -> tuple[datasets.Dataset, np.ndarray]:
+    """The rows of a manifest whose audio can be decoded, and their numbers; issues of the others are told."""
     from mmsr.data.manifest.check.audio import audio_issues
     from mmsr.data.manifest.issues import ManifestError
     from mmsr.data.manifest.manifest import examine_manifest
@@ -180,13 +292,35 @@ def _readable_rows(
     found = audio_issues(rows, os.path.basename(manifest), numbers, progress=progress)
     lost = {issue.row for issue in found}
     issues = sorted([*issues, *found], key=lambda issue: issue.row or 0)
-    rows = rows.select([place for place, number in enumerate(numbers.tolist()) if number not in lost])
+    kept = [place for place, number in enumerate(numbers.tolist()) if number not in lost]
+    rows, numbers = rows.select(kept), numbers[kept]
     if issues and (on_issue is None or not len(rows)):
         raise ManifestError(issues)
     for issue in issues:
         if on_issue is not None:
             on_issue(issue)
-    return rows
+    return rows, numbers
+
+
+def _with_columns(
+    predictions: Sequence[Prediction], manifest: str | os.PathLike[str], numbers: np.ndarray
+) -> list[Prediction]:
+    """Predictions with the columns of their rows that a prediction has no field for; not of a Hub dataset."""
+    if not os.path.isfile(manifest):
+        return list(predictions)
+    table = read_table(Path(manifest))
+    by_number = dict(zip(table.numbers, table.rows, strict=True))
+    fields = set(Prediction.__dataclass_fields__)
+    found = []
+    for prediction, number in zip(predictions, numbers.tolist(), strict=True):
+        own = by_number.get(number, {})
+        more = {name: value for name, value in own.items() if name not in fields and _is_plain(value)}
+        found.append(replace(prediction, more={**prediction.more, **more}))
+    return found
+
+
+def _is_plain(value: object) -> bool:
+    return value is None or isinstance(value, str | int | float | bool)
 
 
 def _load(path: str) -> np.ndarray:

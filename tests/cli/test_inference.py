@@ -87,15 +87,15 @@ def test_a_manifest_needs_no_flag(model, demo_corpus, tmp_path, capsys):
 def test_predictions_are_refused_a_place_before_a_model_is_loaded(tmp_path, refused, monkeypatch):
     (tmp_path / "m.jsonl").write_text('{"text": "thank you"}\n')
     (tmp_path / "d.jsonl").mkdir()
+    (tmp_path / "d.csv").mkdir()
     monkeypatch.setattr("mmsr.inference.loading.load_pipeline", lambda *_: pytest.fail("loaded"))
     predict = ["predict", str(tmp_path / "m.jsonl"), "--out"]
     for out, problem in (
         ("m.jsonl", "m.jsonl is a file that is read; accepted: another file"),
         ("d.jsonl", "d.jsonl is a folder; accepted: a file"),
         ("m.jsonl/p.jsonl", "m.jsonl is a file; accepted: another folder"),
-        ("p.csv", "p.csv gets one JSON object a line; accepted: .jsonl"),
-        ("p.xlsx", "p.xlsx gets one JSON object a line; accepted: .jsonl"),
-        ("clip.WAV", "clip.WAV gets one JSON object a line; accepted: .jsonl"),  # perhaps a row's recording
+        ("d.csv", "d.csv is a folder; accepted: a file"),
+        ("clip.WAV", "clip.WAV has the ending of a recording; accepted: .csv"),  # perhaps a row's recording
     ):
         line = refused(*predict, str(tmp_path / out))
         assert line.startswith(f"--out {tmp_path}") and problem in line
@@ -149,6 +149,7 @@ def test_predict_over_a_manifest_writes_the_contract_s_rows(model, demo_corpus, 
     assert set(rows[0]) == {
         *("id", "label", "rationale", "predicted_label", "scores", "predicted_rationale"),
         *("language", "speaker", "kind", "condition", "grounded", "evidence"),
+        *("audio", "text", "asr_text", "split"),  # of the manifest
     }
     assert {row["condition"] for row in rows} == {"audio+text"}
     quoted = [quotations(row["predicted_rationale"]) for row in rows]

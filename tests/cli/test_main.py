@@ -54,8 +54,8 @@ import pytest
         ("data check m.csv --labels joy fear joy", "--labels joy fear joy; accepted: each label once"),
         ("predict --audio .", "--audio .: a folder; accepted: an audio file, or --manifest for many"),
         (
-            "predict --text hi --out x",
-            "--out x is for a manifest's predictions; accepted: --json > x, or --html",
+            "predict --text hi --out x.csv",
+            "--out x.csv is a table of recordings; accepted: recordings or a manifest, no --text",
         ),
     ],
 )

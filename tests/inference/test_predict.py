@@ -1,5 +1,7 @@
 """What answers to recordings, transcripts and manifests are made of, as a notebook calls it."""
 
+import csv
+import json
 import os
 import zipfile
 
@@ -10,7 +12,14 @@ import soundfile
 from mmsr.data.audio.decoding import AudioError
 from mmsr.data.manifest.issues import ManifestError
 from mmsr.inference.loading import load_pipeline
-from mmsr.inference.predict import answer_utterances, find_recordings, predict_manifest, recording_notes
+from mmsr.inference.predict import (
+    answer_table,
+    answer_utterances,
+    find_recordings,
+    predict_manifest,
+    recording_notes,
+    write_answers,
+)
 
 
 def test_recordings_are_found_in_order(tmp_path):
@@ -95,3 +104,86 @@ def test_rows_of_a_manifest_with_bad_audio_are_told_and_the_others_answered(tmp_
     (tmp_path / "m.csv").write_text("id,audio\nb,zip://a.wav::all.zip\n")
     with pytest.raises(ManifestError, match="row 2"):  # nothing is left to answer
         predict_manifest(pipe, tmp_path / "m.csv", on_issue=issues.append)
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_recordings_become_a_table_in_their_order(tmp_path, ending):
+    from mmsr.data.manifest.tables import read_table
+
+    pipe, out = load_pipeline("demo"), tmp_path / f"answers.{ending}"
+    paths = [speak(tmp_path / f"{name}.wav", seed=seed) for seed, name in enumerate("cab")]
+    (tmp_path / "broken.wav").write_text("no sound")
+    paths.insert(1, str(tmp_path / "broken.wav"))
+    (error,) = write_answers(pipe, paths, out, batch_size=2, num_beams=1)
+    rows = read_table(out).rows
+    assert [row["audio"] for row in rows] == paths
+    assert rows[1]["error"] == str(error) and not rows[1]["label"]
+    expected = pipe(paths[0])
+    scores = rows[0]["scores"] if ending == "jsonl" else {
+        label: float(rows[0][f"score_{label}"]) for label in pipe.model.config.labels
+    }  # fmt: skip
+    assert scores == pytest.approx(expected["scores"], abs=1e-4)
+    assert rows[0]["rationale"] == expected["rationale"] and not rows[0]["error"]
+
+
+def test_an_interrupted_table_goes_on_and_changed_recordings_are_answered_anew(tmp_path):
+    pipe, out = load_pipeline("demo"), tmp_path / "answers.csv"
+    paths = [speak(tmp_path / f"{name}.wav", seed=seed) for seed, name in enumerate("abcd")]
+    seen = []
+    real = pipe.__call__
+
+    class Counted:
+        model, processor = pipe.model, pipe.processor
+
+        def __call__(self, inputs, **options):
+            inputs = list(inputs)
+            seen.append(len(inputs))
+            return real(iter(inputs), **options)
+
+    def stop(task, done, total):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_answers(Counted(), paths, out, batch_size=2, progress=stop)
+    assert seen == [2] and not out.exists()
+    write_answers(Counted(), paths, out, batch_size=2)
+    assert seen == [2, 2]
+    whole = out.read_text("utf-8")
+    write_answers(Counted(), paths, out, batch_size=2)
+    assert seen == [2, 2] and out.read_text("utf-8") == whole
+    speak(tmp_path / "a.wav", seed=9)
+    write_answers(Counted(), [*paths, speak(tmp_path / "e.wav", seed=5)], out, batch_size=8)
+    assert seen == [2, 2, 2] and len(out.read_text("utf-8").splitlines()) == 6
+    write_answers(Counted(), paths, out, batch_size=8, forced_label="negative")
+    assert seen == [2, 2, 2, 4], "other settings begin anew"
+
+
+def test_nested_values_of_an_answer_become_columns():
+    answer = {
+        "audio": "a.wav", "label": "x", "scores": {"x": 0.9, "y": 0.1}, "alternatives": {"y": "why"},
+        "evidence": [{"text": "so kind"}, {"text": "very"}], "outliers": [],
+        "voice": {"anger": 0.2, "neutral": 0.8},
+    }  # fmt: skip
+    table = answer_table([answer, {"audio": "b.wav", "error": "gone"}, {"audio": "c.wav", "voice": None}])
+    assert table.columns == [
+        "audio", "label", "score_x", "score_y", "rationale_if_y", "quoted", "outliers", "voice", "error"
+    ]  # fmt: skip
+    assert table.rows[0] | {"error": 1} == {
+        "audio": "a.wav", "label": "x", "score_x": 0.9, "score_y": 0.1, "rationale_if_y": "why",
+        "quoted": "so kind; very", "voice": "neutral", "outliers": None, "error": 1,
+    }  # fmt: skip
+    assert table.rows[1]["error"] == "gone" and table.rows[2]["voice"] is None
+
+
+def test_predictions_have_the_columns_of_their_rows(tmp_path):
+    for seed, name in enumerate("ab"):
+        speak(tmp_path / f"{name}.wav", seed=seed)
+    with open(tmp_path / "m.csv", "w", newline="") as file:
+        csv.writer(file).writerows([["audio", "call", "text"], ["a.wav", "7", ""], ["b.wav", "8", "so kind"]])
+    found = predict_manifest(load_pipeline("demo"), tmp_path / "m.csv")
+    rows = [json.loads(json.dumps(prediction.to_row())) for prediction in found]
+    assert [(row["audio"], row["call"], row["text"]) for row in rows] == [
+        ("a.wav", "7", ""),
+        ("b.wav", "8", "so kind"),
+    ]
