@@ -176,8 +176,15 @@ class Prediction:
     def to_row(self) -> dict[str, Any]:
         """The line of predictions.jsonl; what a model need not give is left out if None."""
         row = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "more"}
-        optional = ("head_label", "abstained", "abstained_because", "outliers", "grounded", "evidence")
-        optional += ("voice",)
+        optional = [
+            "head_label",
+            "abstained",
+            "abstained_because",
+            "outliers",
+            "grounded",
+            "evidence",
+            "voice",
+        ]
         for name in optional:
             if row[name] is None:
                 del row[name]

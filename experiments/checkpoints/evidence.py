@@ -43,7 +43,7 @@ def score_quotations(sets: Sequence[HeldOut], predict: Predict, *, seed: int, pr
     answered = [
         row for row in predict_rows(predict, rows, progress=progress) if row.predicted_label != "neutral"
     ]
-    texts = {row.id: str(row.text) for row in rows}
+    texts = {str(row.id): str(row.text) for row in rows}
     effects = _effects(answered, texts, predict, seed=seed, progress=progress)
     languages = sorted({str(row.language) for row in answered})
     record: Entry = {}
@@ -101,9 +101,12 @@ def _effects(
             lost.append(row)
     answers = predict_rows(predict, changed, progress=progress)
     found = {}
-    for row, without, control in zip(lost, answers[::2], answers[1::2], strict=True):
+    for row, without, beside in zip(lost, answers[::2], answers[1::2], strict=True):
         label = str(row.predicted_label)
-        found[row.id] = tuple(row.scores[label] - one.scores[label] for one in (without, control))
+        found[row.id] = (
+            row.scores[label] - without.scores[label],
+            row.scores[label] - beside.scores[label],
+        )
     return found
 
 
@@ -156,14 +159,17 @@ def score_voices(
     systems = {"model": called}
     if states is not None:
         acted, parts = (
-            np.array([emotions[row.id][0] for row in crema]),
+            np.array([emotions[str(row.id)][0] for row in crema]),
             np.array([row.split for row in crema]),
         )
         probe, facts = fit_probe(states, acted, parts)
         systems["probe"] = probe.predict(states[parts == "test", facts["layer"]]).tolist()
         record["probe"] = facts
     for what in ("vote", "acted"):
-        true = [VOTES.get(emotions[row.id][1]) if what == "vote" else emotions[row.id][0] for row in test]
+        true = [
+            VOTES.get(emotions[str(row.id)][1]) if what == "vote" else emotions[str(row.id)][0]
+            for row in test
+        ]
         kept = [place for place, emotion in enumerate(true) if emotion is not None]
         rows = [alone[place] for place in kept]
         hits = {

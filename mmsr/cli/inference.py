@@ -117,8 +117,10 @@ def predict(
         _end_with_unanswered(issues)
         return
     if out is not None:
-        words = {"asr": asr, "language": language, "alternatives": alternatives or None}
-        unread = write_answers(pipe, recordings, out, progress=show_progress(), **settings, **words)
+        settings["alternatives"] = alternatives or None
+        unread = write_answers(
+            pipe, recordings, out, asr=asr, language=language, progress=show_progress(), **settings
+        )
         log(f"{len(recordings) - len(unread):,} of {len(recordings):,} recordings -> {out}")
         _tell_of_long_ones(recordings)
         _end_with_unanswered(unread)

@@ -95,8 +95,8 @@ def _words(
         start = text.index(word["word"], end)
         end = start + len(word["word"])
         cuts |= {start, end}
-        share = (round(_OPACITY * word["weight"] / most, 3), f"{100 * word['weight']:.1f} %")
-        shares |= dict.fromkeys(range(start, end), share)
+        shown = (round(_OPACITY * word["weight"] / most, 3), f"{100 * word['weight']:.1f} %")
+        shares |= dict.fromkeys(range(start, end), shown)
     spans = [(int(one["start"]), int(one["end"])) for one in quoted]
     cuts |= {place for span in spans for place in span}
     pieces = []

@@ -36,6 +36,7 @@ from mmsr.model.decoders import CACHE, LabelGrammar
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor
 from mmsr.model.quotes import QuoteGrammar
+from mmsr.quotations import evidence
 from mmsr.records import Answer, Utterance
 
 Precision = Literal["float32", "int8"]
@@ -376,7 +377,9 @@ class OnnxReasoner:
                 score=row[label],
                 scores=dict(zip(config.labels, row, strict=True)),
                 rationale=rationale,
-                **quoted_evidence(rationale, utterance.text),
+                **quoted_evidence(
+                    None if rationale is None else evidence(rationale, utterance.text), utterance.text
+                ),
             )
             for label, row, rationale, utterance in zip(
                 chosen.tolist(), shares.tolist(), rationales, utterances, strict=True

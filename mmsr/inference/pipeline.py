@@ -31,7 +31,7 @@ from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.outliers import MODALITIES, OUTLIER_REASONS, outliers
 from mmsr.model.processing import MmsrProcessor, given_columns
 from mmsr.quotations import evidence
-from mmsr.records import Attribution
+from mmsr.records import Attribution, Span
 
 TASK = "sentiment-reasoning"
 
@@ -387,27 +387,32 @@ class SentimentReasoningPipeline(Pipeline):
             labels = model_outputs["decoder_labels"].tolist()
         rationales: list[str | None] = [None] * len(labels)
         if "evidence" in model_outputs:
-            told = [model_outputs["forced_label"] or config.labels[label] for label in labels]
-            rationales = [
-                read.rationale(label, forced=model_outputs["forced_label"] is not None)
-                for read, label in zip(model_outputs["evidence"], told, strict=True)
+            forced = model_outputs["forced_label"]
+            templates = [
+                read.rationale(forced or config.labels[label], forced=forced is not None)
+                for read, label in zip(model_outputs["evidence"], labels, strict=True)
             ]
+            rationales = [template.text for template in templates]
         if "sequences" in model_outputs:
             rationales = list(self._decoded(model_outputs["sequences"], model_outputs))
         answers = []
         for row, (scores, rationale) in enumerate(zip(all_scores, rationales, strict=True)):
             label = config.labels[labels[row]]
             answer = {"label": label, "score": scores[label], "scores": scores, "rationale": rationale}
-            sound = (
-                model_outputs["sounds"][row] if rationale is not None and "sounds" in model_outputs else None
-            )
-            answer |= quoted_evidence(rationale, model_outputs["utterances"][row]["text"], sound)
+            sound = model_outputs["sounds"][row] if "sounds" in model_outputs else None
+            transcript = model_outputs["utterances"][row]["text"]
+            spans = None if rationale is None else evidence(rationale, transcript)
+            if "evidence" in model_outputs and "sequences" not in model_outputs and rationale is not None:
+                spans = [] if templates[row].span is None else [templates[row].span]
+            answer |= quoted_evidence(spans, transcript, sound)
             if "evidence" in model_outputs:
                 read = model_outputs["evidence"][row]
                 answer["voice"] = read.voice
                 if model_outputs["explain_others"]:
                     others = [other for other in config.labels if other != label]
-                    answer["alternatives"] = {other: read.rationale(other, forced=True) for other in others}
+                    answer["alternatives"] = {
+                        other: read.rationale(other, forced=True).text for other in others
+                    }
             if by_decoder:
                 answer["head_label"] = config.labels[head_labels[row]]
                 answer["head_scores"] = head_scores[row]
@@ -531,12 +536,18 @@ def _transcribed(rows: Sequence[dict[str, Any]], asr: Transcribe) -> list[dict[s
 
 
 def quoted_evidence(
-    rationale: str | None, transcript: str | None, sound: tuple[float, float] | None = None
+    spans: Sequence[Span | None] | None, transcript: str | None, sound: tuple[float, float] | None = None
 ) -> dict[str, Any]:
-    """An answer's `grounded` and `evidence`; `sound` are the seconds in which the transcript was said."""
-    if rationale is None:
+    """An answer's `grounded` and `evidence`.
+
+    Args:
+        spans: What the rationale quotes in the transcript, None for what is not in it; None without a
+            rationale.
+        transcript: What was said.
+        sound: The seconds in which it was said.
+    """
+    if spans is None:
         return {"grounded": None, "evidence": []}
-    spans = evidence(rationale, transcript)
     found: list[dict[str, Any]] = []
     for start, end in (span for span in spans if span is not None):
         found.append({"text": str(transcript)[start:end], "start": start, "end": end})

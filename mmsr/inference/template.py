@@ -40,6 +40,13 @@ class Weighted(NamedTuple):
     weight: float
 
 
+class Rationale(NamedTuple):
+    """A rationale, None where neither words nor a voice were given, and what it quotes of the transcript."""
+
+    text: str | None
+    span: Span | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
     """What a rationale is made of, for an utterance.
@@ -58,15 +65,15 @@ class Evidence:
     words: Mapping[str, Sequence[Weighted]] | None = None
     language: str | None = None
 
-    def rationale(self, label: str, *, forced: bool = False) -> str | None:
-        """The rationale of a label; None where neither words nor a voice were given.
+    def rationale(self, label: str, *, forced: bool = False) -> Rationale:
+        """The rationale of a label.
 
         With a voice whose emotion explains the label the words may say something else. Otherwise, and if the
         label is `forced`, only emotions of words that go with the label are named.
         """
         voice = None if self.voice is None else max(self.voice, key=self.voice.__getitem__)
         if self.text is None or self.emotions is None or self.words is None:
-            return write(voice=voice, language=self.language)
+            return Rationale(write(voice=voice, language=self.language), None)
         explained = voice is not None and not forced and SENTIMENTS.get(voice) == label
         fitting = {
             emotion: score
@@ -81,7 +88,8 @@ class Evidence:
             else quoted_span(self.text, self.words.get(sentiment, self.words[label]))
         )
         quotation = None if span is None else self.text[slice(*span)]
-        return write(words=emotion, quotation=quotation, voice=voice, language=self.language)
+        text = write(words=emotion, quotation=quotation, voice=voice, language=self.language)
+        return Rationale(text, span)
 
 
 def write(

@@ -40,24 +40,27 @@ def read(
 
 
 def test_a_rationale_names_words_and_voice():
-    assert read(voice="neutral").rationale("positive") == 'words of gratitude: "thank you"; a calm voice'
+    assert read(voice="neutral").rationale("positive").text == 'words of gratitude: "thank you"; a calm voice'
 
 
 def test_what_was_not_given_is_not_named():
-    assert read().rationale("positive") == 'words of gratitude: "thank you"'
-    assert read(None, voice="anger").rationale("negative") == "an angry voice"
-    assert Evidence().rationale("neutral") is None
+    assert read().rationale("positive").text == 'words of gratitude: "thank you"'
+    assert read(None, voice="anger").rationale("negative").text == "an angry voice"
+    assert Evidence().rationale("neutral").text is None
 
 
 def test_words_go_with_the_label_unless_the_voice_explains_it():
-    assert read(voice="anger").rationale("negative") == 'words of gratitude: "thank you"; but an angry voice'
-    assert read(voice="neutral").rationale("negative").startswith("words of ")
-    assert "gratitude" not in read(voice="neutral").rationale("negative")
-    assert "gratitude" not in read(voice="anger").rationale("negative", forced=True)
+    assert (
+        read(voice="anger").rationale("negative").text
+        == 'words of gratitude: "thank you"; but an angry voice'
+    )
+    assert read(voice="neutral").rationale("negative").text.startswith("words of ")
+    assert "gratitude" not in read(voice="neutral").rationale("negative").text
+    assert "gratitude" not in read(voice="anger").rationale("negative", forced=True).text
 
 
 def test_neutral_words_are_not_quoted():
-    assert read(words="neutral").rationale("neutral") == "neutral words"
+    assert read(words="neutral").rationale("neutral").text == "neutral words"
 
 
 @pytest.mark.parametrize("language", sorted(PHRASES))
@@ -84,6 +87,16 @@ def test_the_stretch_with_the_most_weight_is_quoted():
     span = quoted_span(TEXT, weighted(TEXT, thank=9.0, you=9.0))
     assert TEXT[slice(*span)] == "thank you"
     assert TEXT[slice(*quoted_span(TEXT, weighted(TEXT, better=9.0)))] == "better", "without the comma"
+
+
+def test_a_word_that_is_said_twice_is_quoted_where_it_decides():
+    text = "Ravishing, you are all ravishing"
+    words = [word._replace(weight=9.0 if word.end == len(text) else 1.0) for word in weighted(text)]
+    emotions = {"joy": 1.0}
+    found = Evidence(text=text, emotions=emotions, words={"positive": words}, language="en").rationale(
+        "positive"
+    )
+    assert found.text == 'words of joy: "ravishing"' and found.span == (23, 32)
 
 
 def test_nothing_is_quoted_of_punctuation():

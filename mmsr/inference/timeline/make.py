@@ -401,14 +401,14 @@ def _answer(
             found = pipe(inputs, batch_size=len(inputs), num_beams=num_beams)
             for row, answer in zip(rows, found, strict=True):
                 names = ("label", "score", "scores", "rationale", "abstained_because", "voice")
-                answers[batch[row]] = {"text": texts[row]} | {
-                    name: answer[name] for name in names if name in answer
-                }
                 begins = turns[batch[row]].start
-                answers[batch[row]]["evidence"] = [
+                quoted = [
                     {**one, "seconds": [round(begins + time, 3) for time in one["seconds"]]}
                     for one in answer["evidence"]
                 ]
+                answers[batch[row]] = {"text": texts[row], "evidence": quoted} | {
+                    name: answer[name] for name in names if name in answer
+                }
         known.answer(answers)
         if progress:
             progress("answering", len(known.answers), len(turns))
