@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from mmsr.data.audio.decoding import Audio, AudioError
+from mmsr.inference.timing import sounding
 from mmsr.model.outliers import OUTLIER_REASONS
 from mmsr.quotations import evidence, quotations
 
@@ -139,18 +140,23 @@ def _stretch(wave: np.ndarray | None, seconds: Sequence[float] | None) -> str | 
 def _sound(
     wave: np.ndarray | None, missing: str | None, weights: Sequence[Mapping[str, Any]] | None
 ) -> dict[str, Any] | None:
-    """The player's source, the outline and the bands of attention; or why there is no sound."""
+    """The player's source, the outline and the bands of attention; or why there is no sound.
+
+    Attention to the silence around the sound is left out: there is nothing to hear in it.
+    """
     if wave is None:
         return None if missing is None else {"missing": missing}
     seconds = len(wave) / _RATE
-    most = max((frame["weight"] for frame in weights or ()), default=0) or 1
+    begin, end = sounding(wave, _RATE)
+    heard = [frame for frame in weights or () if frame["end"] > begin and frame["start"] < end]
+    most = max((frame["weight"] for frame in heard), default=0) or 1
     bands = [
         {
             "start": f"{1000 * frame['start'] / seconds:.1f}",
             "width": f"{1000 * (frame['end'] - frame['start']) / seconds:.1f}",
             "opacity": round(_OPACITY * frame["weight"] / most, 3),
         }
-        for frame in weights or ()
+        for frame in heard
     ]
     return {
         "missing": None,

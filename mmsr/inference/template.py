@@ -32,6 +32,9 @@ MOST_WORDS = 8
 """Longest quotation; in scripts without spaces in tokens."""
 
 
+_SURE = 0.5  # probability of an emotion of words that the label does not rest on
+
+
 class Weighted(NamedTuple):
     """A word `text[start:end]` of a transcript with its weight."""
 
@@ -68,8 +71,9 @@ class Evidence:
     def rationale(self, label: str, *, forced: bool = False) -> Rationale:
         """The rationale of a label.
 
-        With a voice whose emotion explains the label the words may say something else. Otherwise, and if the
-        label is `forced`, only emotions of words that go with the label are named.
+        With a voice whose emotion explains the label the words may say something else, and are called neutral
+        where their emotion is not sure. Otherwise, and if the label is `forced`, only emotions of words that
+        go with the label are named.
         """
         voice = None if self.voice is None else max(self.voice, key=self.voice.__getitem__)
         if self.text is None or self.emotions is None or self.words is None:
@@ -81,6 +85,8 @@ class Evidence:
             if explained or SENTIMENTS.get(emotion, label) == label
         }
         emotion = max(fitting, key=fitting.__getitem__) if fitting else label
+        if explained and fitting[emotion] < _SURE and "neutral" in fitting:
+            emotion = "neutral"  # most utterances are; the head knows emotions in equal shares
         sentiment = SENTIMENTS.get(emotion, label)
         span = (
             None

@@ -18,7 +18,7 @@ def sounding(wave: np.ndarray, rate: int) -> tuple[float, float]:
     (places,) = np.nonzero(loud > _QUIET * loud.max(initial=0))
     if not len(places):
         return 0.0, len(wave) / rate
-    return places[0] * size / rate, min(len(wave), (places[-1] + 1) * size) / rate
+    return float(places[0] * size / rate), float(min(len(wave), (places[-1] + 1) * size) / rate)
 
 
 def seconds_of(text: str, span: Span, sound: tuple[float, float]) -> tuple[float, float]:

@@ -103,6 +103,17 @@ def test_it_shows_all_that_was_answered(answer, wave):
     assert widths == ["width:75.0%", "width:20.0%", "width:5.0%"]
 
 
+def test_attention_to_silent_edges_is_not_drawn(answer, wave):
+    silence = np.zeros(RATE, dtype=np.float32)
+    frames = [{"start": i, "end": i + 1, "weight": weight} for i, weight in enumerate((0.6, 0.2, 0.1, 0.1))]
+    answer |= {"attention": {"words": None, "audio": frames}}
+    page = Page(Answer(answer, {"audio": (np.concatenate([silence, wave, silence]), RATE)})._repr_html_())
+    assert [(tag["x"], tag["fill-opacity"]) for tag in page.named("rect")] == [
+        ("250.0", "0.6"),
+        ("500.0", "0.3"),
+    ]
+
+
 def test_what_the_player_holds_is_the_sound(answer, wave):
     import base64
     import io

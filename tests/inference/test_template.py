@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from importlib.resources import files
 
 import pytest
@@ -57,6 +58,12 @@ def test_words_go_with_the_label_unless_the_voice_explains_it():
     assert read(voice="neutral").rationale("negative").text.startswith("words of ")
     assert "gratitude" not in read(voice="neutral").rationale("negative").text
     assert "gratitude" not in read(voice="anger").rationale("negative", forced=True).text
+
+
+def test_words_that_explain_nothing_are_neutral_unless_their_emotion_is_sure():
+    unsure = replace(read(voice="anger"), emotions={"gratitude": 0.4, "joy": 0.3, "neutral": 0.3})
+    assert unsure.rationale("negative").text == "neutral words; an angry voice"
+    assert unsure.rationale("positive").text.startswith("words of gratitude")
 
 
 def test_neutral_words_are_not_quoted():
