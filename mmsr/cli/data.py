@@ -182,10 +182,10 @@ def convert(
 
     Args:
         source: Folder of the corpus.
-        from_: Which corpus: {mmsr.data.corpora:CORPORA}; a `folder` has one of recordings for each label.
+        from_: Which corpus: {mmsr.data.corpora:CORPORA}; a `folder` has one of recordings for each label, or recordings without.
         out: A new folder.
         labels: Which labels, if the corpus has several: sentiment (the default) or emotion; of cmu-mosi and
-            cmu-mosei sentiment, acc2, acc2_nonnegative or acc7.
+            cmu-mosei sentiment, acc2, acc2_nonnegative or acc7; of a folder none, if folders are no labels.
         copy: Copy the recordings; by default the manifest names them in their folder.
         language: Language of a `folder`, such as vi: of its rows, and to find the encoding of transcripts.
         encoding: Encoding of the transcripts of a `folder`, such as gb18030, where it is not found.

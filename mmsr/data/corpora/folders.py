@@ -1,4 +1,4 @@
-"""Recordings in a folder for each label: `root/LABEL/*.wav`, or `root/SPLIT/LABEL/*.wav`."""
+"""Recordings in a folder for each label, `root/LABEL/*.wav` or `root/SPLIT/LABEL/*.wav`, or without labels."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,15 +10,21 @@ def _read_folders(source: Source) -> Iterator[Utterance]:
     """Recordings, each with its transcript if there is a text file of the same name beside it."""
     beside = _beside(source)
     texts = source.transcripts(beside.values())
-    for path in source.recordings():
+    paths = list(source.recordings())
+    unlabelled = source.labels == "none" or all(path.parent == source.root for path in paths)
+    if unlabelled and source.labels != "none":
+        source.notes.append("no recording is in a folder, so none has a label")
+    for path in paths:
         place = source.name(path)
         *splits, label = path.relative_to(source.root).parts[:-1] or [""]
-        if not label or len(splits) > 1 or any(name.lower() not in SPLIT_OF for name in splits):
+        if unlabelled:
+            splits, label = [], ""
+        elif not label or len(splits) > 1 or any(name.lower() not in SPLIT_OF for name in splits):
             known = ", ".join(SPLIT_OF)
-            problem = f"is in no label's folder; accepted: LABEL/FILE or SPLIT/LABEL/FILE ({known})"
+            problem = f"is in no label's folder; accepted: LABEL/FILE or SPLIT/LABEL/FILE ({known}), or --labels none"
             source.issue(place, problem)
             continue
-        if not splits and label.lower() in SPLIT_OF:
+        elif not splits and label.lower() in SPLIT_OF:
             source.issue(place, f"{label!r} is a split's name; accepted: {label}/LABEL/{path.name}")
             continue
         transcript = beside.get(path.with_suffix(""))
@@ -27,7 +33,7 @@ def _read_folders(source: Source) -> Iterator[Utterance]:
             where=place,
             audio=path,
             text=texts[transcript].strip() if transcript in texts else None,
-            label=label,
+            label=label or None,
             language=source.language,
             split=SPLIT_OF[splits[0].lower()] if splits else None,
         )
@@ -52,13 +58,14 @@ def _beside(source: Source) -> dict[Path, Path]:
 FOLDER = Corpus(
     name="folder",
     read=_read_folders,
-    layout="LABEL/FILE.wav or SPLIT/LABEL/FILE.wav, with FILE.txt beside where there is a transcript",
+    layout="LABEL/FILE.wav, SPLIT/LABEL/FILE.wav or FILE.wav without a label, with FILE.txt beside where there is a transcript",
     home="your own recordings",
     licence="yours",
     own=True,
     protocols={
         "folder": Protocol(
             name="a folder for each label", labels=(), metrics=("macro_f1", "accuracy"), source="your own"
-        )
+        ),
+        "none": Protocol(name="recordings without labels", labels=(), metrics=(), source="your own"),
     },
 )

@@ -28,6 +28,26 @@ def test_folders_without_splits(root: Path, tone: Any, converted: Any) -> None:
     assert done.column("label") == ["happy", "sad"] and done.column("split") == ["", ""]
 
 
+def test_recordings_outside_of_folders_have_no_labels(
+    root: Path, tone: Any, write: Any, converted: Any
+) -> None:
+    for name in ("b.wav", "a.mp3"):
+        tone(root / name)
+    write(root / "a.txt", "so good")
+    done = converted("folder", root)
+    assert done.column("label") == ["", ""] and done.column("text") == ["so good", ""]
+    assert done.record["protocol"]["labels"] == []
+    assert done.record["notes"] == ["no recording is in a folder, so none has a label"]
+
+
+def test_folders_may_be_no_labels(root: Path, tone: Any, converted: Any) -> None:
+    for name in ("monday/anna/a.wav", "monday/b.wav", "train/c.wav", "d.wav"):
+        tone(root / name)
+    done = converted("folder", root, labels="none")
+    assert list(done.rows) == ["d", "monday-anna-a", "monday-b", "train-c"]
+    assert set(done.column("label")) == set(done.column("split")) == {""} and not done.record["notes"]
+
+
 @pytest.mark.parametrize("place", ["a.wav", "train/a.wav", "anna/happy/a.wav", "x/train/happy/a.wav"])
 def test_folders_of_another_depth_are_named(root: Path, place: str, tone: Any, refused: Any) -> None:
     tone(root / "happy" / "b.wav")
