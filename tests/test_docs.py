@@ -45,6 +45,7 @@ NOT_RUN = {
     "howto/human.md": 1,
     "howto/llm.md": 1,
     "howto/ravdess.md": 1,
+    "howto/pipeline.md": 1,
     "howto/report.md": 1,
     "howto/timeline.md": 2,
     "index.md": 1,

@@ -182,7 +182,8 @@ def convert(
 
     Args:
         source: Folder of the corpus.
-        from_: Which corpus: {mmsr.data.corpora:CORPORA}; a `folder` has one of recordings for each label, or recordings without.
+        from_: Which corpus: {mmsr.data.corpora:CORPORA}; a `folder` has one of recordings for each label, or
+            recordings without.
         out: A new folder.
         labels: Which labels, if the corpus has several: sentiment (the default) or emotion; of cmu-mosi and
             cmu-mosei sentiment, acc2, acc2_nonnegative or acc7; of a folder none, if folders are no labels.

@@ -1,4 +1,4 @@
-"""Recordings in a folder for each label, `root/LABEL/*.wav` or `root/SPLIT/LABEL/*.wav`, or without labels."""
+"""Recordings in folders of labels, `root/LABEL/*.wav` or `root/SPLIT/LABEL/*.wav`, or without labels."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +21,8 @@ def _read_folders(source: Source) -> Iterator[Utterance]:
             splits, label = [], ""
         elif not label or len(splits) > 1 or any(name.lower() not in SPLIT_OF for name in splits):
             known = ", ".join(SPLIT_OF)
-            problem = f"is in no label's folder; accepted: LABEL/FILE or SPLIT/LABEL/FILE ({known}), or --labels none"
+            accepted = f"LABEL/FILE or SPLIT/LABEL/FILE ({known}), or --labels none"
+            problem = f"is in no label's folder; accepted: {accepted}"
             source.issue(place, problem)
             continue
         elif not splits and label.lower() in SPLIT_OF:
@@ -58,7 +59,8 @@ def _beside(source: Source) -> dict[Path, Path]:
 FOLDER = Corpus(
     name="folder",
     read=_read_folders,
-    layout="LABEL/FILE.wav, SPLIT/LABEL/FILE.wav or FILE.wav without a label, with FILE.txt beside where there is a transcript",
+    layout="LABEL/FILE.wav, SPLIT/LABEL/FILE.wav or FILE.wav without a label, with FILE.txt beside where "
+    "there is a transcript",
     home="your own recordings",
     licence="yours",
     own=True,
@@ -66,6 +68,8 @@ FOLDER = Corpus(
         "folder": Protocol(
             name="a folder for each label", labels=(), metrics=("macro_f1", "accuracy"), source="your own"
         ),
-        "none": Protocol(name="recordings without labels", labels=(), metrics=(), source="your own"),
+        "none": Protocol(
+            name="recordings without labels", labels=(), metrics=("macro_f1",), source="your own"
+        ),
     },
 )
