@@ -1,7 +1,7 @@
 """The whole ablation: the runs that are missing, then the results.
 
 runs ─► OUT/runs/NAME/: settings.yaml, log.txt, model/, metrics.json, predictions.jsonl, result.json
-     ─► OUT/: results.json, table.md, report.html, report.md, plot.png
+     ─► OUT/: results.json, table.md, .tex, .csv, report.html, report.md, plot.png, .pdf
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The results of an ablation for people: a table, a plot, and a paragraph filled with numbers.
 
-results of `mmsr.ablation.summary` ─► results.json, table.md, report.html, report.md, plot.png
+results of `mmsr.ablation.summary` ─► results.json, table.{md,tex,csv}, report.{html,md}, plot.{png,pdf}
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from mmsr.ablation.summary import CHOOSE_DEV_ROWS
 from mmsr.evaluation.compare import as_p_value
 from mmsr.evaluation.metrics import METRICS
 from mmsr.evaluation.provenance import ORIGIN
+from mmsr.evaluation.report.formats import TableFormat, render
 from mmsr.evaluation.report.names import MISSING, NAMES, brackets, number
 from mmsr.evaluation.report.page import Block, Picture, Row, Table, origin, write_page
-from mmsr.evaluation.report.pictures import BLUE, GREY, INK, ORANGE, make_figure
+from mmsr.evaluation.report.pictures import BLUE, GREY, INK, ORANGE, as_pdf, make_figure
 from mmsr.files import write_file
 
 if TYPE_CHECKING:
@@ -28,13 +29,17 @@ LEVEL = 0.05
 
 
 def write_report(out: Path, results: dict[str, Any]) -> None:
-    """Write results.json, table.md, the report and plot.png; add `paragraph` to the results."""
+    """Write results.json, the table, the report and the plot; add `paragraph` to the results."""
     results["paragraph"] = paragraph(results)
     parts = [table(results), results["paragraph"], *_differing(results)]
     parts += [f"failed: {run['run']} ({run['settings']}): {run['error']}" for run in results["failed"]]
     content = json.dumps(results, ensure_ascii=False, indent=1, allow_nan=False)
     write_file(out / "results.json", content.encode())
     write_file(out / "table.md", "\n".join(f"{part.rstrip()}\n" for part in parts).encode())
+    write_file(out / "table.tex", table(results, "latex").encode())
+    write_file(out / "table.csv", table(results, "csv").encode())
+    if any(variant["values"] for variant in results["variants"].values()):
+        write_file(out / "plot.pdf", as_pdf(partial(draw, results)))
     _write_page(out, results)
 
 
@@ -63,9 +68,40 @@ def _write_page(out: Path, results: Mapping[str, Any]) -> None:
     write_page(out / "report.html", SECTIONS, results, title=title, lead=lead, provenance=provenance)
 
 
-def table(results: Mapping[str, Any]) -> str:
-    """The results as a Markdown table: variants in the order of the file, then the baselines."""
-    return _table(results).markdown()
+def table(results: Mapping[str, Any], form: TableFormat = "md") -> str:
+    """The results as a table: variants in the order of the file, then the baselines.
+
+    LaTeX has what a paper shows: the metric and its interval over rows, the difference from the reference
+    with its interval, and further metrics. The best variant is bold; a dagger marks a difference whose
+    p-value, corrected by Holm, is below .05.
+    """
+    if form != "latex":
+        return render(_table(results), form)
+    whole, kept = _table(results), ("95 % over rows", "difference", "95 % paired")
+    metric = f"{_title(results)} (test)"
+    shown = [metric, *kept, *(METRICS[name].title for name in results["also"])]
+    places = [whole.columns.index(name) - 1 for name in shown if name in whole.columns]
+    names = list(results["variants"])
+    rows = []
+    for row in whole.rows:
+        cells = [str(row.cells[place]) for place in places]
+        difference = results["variants"].get(row.name.strip("`"), {}).get("difference") or {}
+        if difference.get("p_holm", 1.0) < LEVEL:
+            cells[shown.index("difference")] += "†"
+        rows.append(row._replace(cells=[MISSING if cell == "reference" else cell for cell in cells]))
+    means = [results["variants"][name]["mean"] for name in names]
+    best = max((mean for mean in means if mean is not None), default=None)
+    worst = min((mean for mean in means if mean is not None), default=None)
+    best = best if METRICS[results["metric"]].higher_is_better else worst
+    first = [place for place, row in enumerate(rows) if not row.baseline]
+    bold = {(place, 1) for place, mean in zip(first, means, strict=True) if mean is not None and mean == best}
+    made = f"{len(results['seeds'])} seeds"
+    caption = (
+        f"{_title(results)} of each variant and its difference from {results['reference']}, on test rows: "
+        f"the mean of {made}, with 95 % intervals. Bold: the best variant. †: p (Holm) below {LEVEL}."
+    )
+    columns = [whole.columns[0], *(whole.columns[place + 1] for place in places)]
+    return render(Table(columns, rows, caption), "latex", bold=bold, label=f"tab:{results['ablation']}")
 
 
 # ---------------------------------------------------------------------- sections

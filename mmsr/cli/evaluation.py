@@ -86,6 +86,7 @@ def evaluate(
     num_beams: Count = 1,
     examples: Number = 6,
     seed: Number = 0,
+    format: Literal["md", "csv", "latex"] = "md",
 ) -> None:
     """Evaluate a model on a split: metrics, controls, baselines, and a report.
 
@@ -102,6 +103,7 @@ def evaluate(
         num_beams: Beams of the rationales' generation.
         examples: Number of utterances that the report plays.
         seed: Seed of the shuffling of audio between rows.
+        format: Of the printed table; latex is for booktabs and siunitx.
     """
     must_be_there(manifest=rows.manifest, slice_table=measures.slice_table if measures else None)
     from mmsr.workflows.evaluation import evaluate_checkpoint
@@ -117,7 +119,7 @@ def evaluate(
         seed=seed,
         progress=show_progress(),
     )
-    print(evaluation.table())
+    print(evaluation.table(format))
     log("\n".join([*evaluation.notes(), f"report: {evaluation.report}"]))
 
 
@@ -158,6 +160,7 @@ def compare(
     settings: Annotated[ComparisonFlags | None, FLAT] = None,
     plot: str | None = None,
     report: str | None = None,
+    format: Literal["md", "csv", "latex"] = "md",
     json: bool = False,
 ) -> None:
     """Compare a run with others on the same rows: difference, interval, tests, effect size.
@@ -175,12 +178,13 @@ def compare(
         settings: How they are compared.
         plot: PNG file to write: differences with their intervals.
         report: HTML file to write: table, picture, seeds and where they come from; Markdown beside it.
+        format: Of the printed table; latex is for booktabs and siunitx.
         json: Print a JSON object a line for each comparison.
     """
     must_be_there(cluster_table=settings.cluster_table if settings else None)
     from dataclasses import asdict
 
-    from mmsr.evaluation.compare import markdown_table
+    from mmsr.evaluation.report.formats import comparison_table
     from mmsr.workflows.comparison import compare_runs
 
     compared = compare_runs(runs, settings, plot=plot, report=report)
@@ -192,7 +196,7 @@ def compare(
         for comparison in compared.comparisons:
             print(dumps(asdict(comparison), ensure_ascii=False))
     else:
-        print(markdown_table(compared.comparisons))
+        print(comparison_table(compared.comparisons, format))
     for name, path in (("picture", plot), ("report", report)):
         if path is not None:
             log(f"{name}: {path}")

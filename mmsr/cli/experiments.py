@@ -61,9 +61,9 @@ def _demo(folder: Path, *, utterances: int, seed: int, epochs: int | None) -> No
     metrics = folder / "metrics.json"
     if metrics.exists() and metrics.stat().st_mtime >= (folder / "model").stat().st_mtime:
         log(f"{metrics} is there already and is used again")
-        from mmsr.evaluation.report.run import markdown_table
+        from mmsr.evaluation.report.run import conditions_table
 
-        print(markdown_table(loads(metrics.read_text(encoding="utf-8"))))
+        print(conditions_table(loads(metrics.read_text(encoding="utf-8"))))
     else:
         from mmsr.workflows.evaluation import evaluate_checkpoint
         from mmsr.workflows.settings import Rows
@@ -127,10 +127,12 @@ def ablate(
     ray: str | None = None,
     cpus: int = 1,
     gpus: float = 0.0,
+    format: Literal["md", "csv", "latex"] = "md",
 ) -> None:
     """Train variants of a configuration with several seeds, and compare them on the test rows.
 
-    Writes results.json, table.md, report.html, report.md and plot.png. Runs are named by their settings and
+    Writes results.json; table.md, table.csv and table.tex (booktabs, siunitx); report.html and report.md;
+    plot.png and plot.pdf. Runs are named by their settings and
     data: finished ones are used again, and after an interruption the same command continues. Exit code 1
     if a run failed.
 
@@ -147,6 +149,7 @@ def ablate(
             folders.
         cpus: Processors of a run, with --ray.
         gpus: GPUs of a run, with --ray; with a fraction, runs share one.
+        format: Of the printed table.
     """
     from mmsr.ablation.ablate import ablate as run_ablation
     from mmsr.ablation.plan import plan
@@ -173,8 +176,8 @@ def ablate(
     check_out(ablation.out, "results.json")
     with live_table(ablation.name) as show:
         results = run_ablation(ablation, open_model=open_predictor, runner=runner, show=show)
-    print(f"{table(results)}\n{results['paragraph']}")
-    log(f"{ablation.out / 'report.html'}; results.json, table.md and plot.png beside it")
+    print(f"{table(results)}\n{results['paragraph']}" if format == "md" else table(results, format))
+    log(f"{ablation.out / 'report.html'}; results.json, table.md, .tex and .csv, plot.png and .pdf beside it")
     for failed in results["failed"]:
         log(f"failed: {failed['run']} ({failed['settings']}): {failed['error']}")
     if results["failed"]:

@@ -287,15 +287,15 @@ def _compared(paired: Paired, i: int, j: int, options: Mapping[str, Any]) -> dic
     }
 
 
-def markdown_table(comparisons: Sequence[Comparison]) -> str:
-    """Returns comparisons as a Markdown table, with notes on its columns below."""
+def table_of(comparisons: Sequence[Comparison]) -> tuple[list[str], list[list[str]]]:
+    """The headings and the rows of comparisons, as text."""
     several = len(comparisons) > 1
     head = ["a - b", "a", "b", "difference", "95 % interval", "p", *(["p (Holm)"] if several else [])]
     head += ["McNemar p", "effect", "detectable"]
-    lines = [head, ["---", *["---:"] * (len(head) - 1)]]
+    rows = []
     for pair in comparisons:
         effect = pair.effect_size["value"]
-        lines.append(
+        rows.append(
             [
                 f"{pair.a} - {pair.b}",
                 f"{pair.figure_a:.3f}",
@@ -309,6 +309,13 @@ def markdown_table(comparisons: Sequence[Comparison]) -> str:
                 f"{pair.detectable:.3f}",
             ]
         )
+    return head, rows
+
+
+def markdown_table(comparisons: Sequence[Comparison]) -> str:
+    """Returns comparisons as a Markdown table, with notes on its columns below."""
+    head, rows = table_of(comparisons)
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     first = comparisons[0]
     conditions = ", ".join(dict.fromkeys(pair.condition for pair in comparisons))
     size = (

@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 
 from mmsr.data.audio.decoding import Audio, AudioError
+from mmsr.inference.template import phrase_language, written_in
 from mmsr.inference.timing import sounding
+from mmsr.languages import is_language_code, language_code
 from mmsr.model.outliers import OUTLIER_REASONS
 from mmsr.quotations import evidence, quotations
 
@@ -50,6 +52,8 @@ class Answer(dict[str, Any]):
         )
         attention = self.get("attention") or {}
         text, quoted = self.utterance.get("text"), self.get("evidence") or []
+        language = language_code(self.utterance.get("language"))
+        language = language if language and is_language_code(language) else None
         wave, missing = _decoded(self.utterance.get("audio"))
         return template.render(
             answer={
@@ -63,7 +67,10 @@ class Answer(dict[str, Any]):
             if self.get("abstained_because")
             else [OUTLIER_REASONS[name] for name in self.get("outliers") or ()],
             transcribed="transcript" in self,
-            language=self.utterance.get("language"),
+            language=language,
+            rationale_language=written_in(phrase_language(language))
+            if language and "voice" in self
+            else language,
             words=None if text is None else _words(text, attention.get("words"), quoted),
             sound=_sound(wave, missing, attention.get("audio")),
             quoted=[{**one, "player": _stretch(wave, one.get("seconds"))} for one in quoted],

@@ -22,9 +22,8 @@ from mmsr.data.audio.decoding import Audio
 from mmsr.evaluation.explain.attribution import attention as attend
 from mmsr.inference.answer import Answer
 from mmsr.inference.packaged import DEFAULT, FOLDER
-from mmsr.inference.template import Evidence, Weighted
+from mmsr.inference.template import Evidence, Weighted, phrase_language
 from mmsr.inference.timing import seconds_of, sounding
-from mmsr.languages import language_code
 from mmsr.model.fusion import FUSION_CLASSES, attention_map
 from mmsr.model.joint_encoder import MmsrEncoderOutput
 from mmsr.model.modeling import MmsrForSentimentReasoning
@@ -212,12 +211,9 @@ class SentimentReasoningPipeline(Pipeline):
         max_new_tokens: int | None = None,
     ) -> dict[str, Any]:
         self._check_asked(forced_label, alternatives, attention, rationale)
-        rows = input_tensors["utterances"]
-        if (attention or asr is not None) and any(row["audio_features"] is not None for row in rows):
-            needs = "attention=True" if attention else "asr="
-            raise ValueError(f"{needs} needs the audio itself; accepted: audio, not audio_features")
-        if asr is not None:
-            rows = _transcribed(rows, asr)
+        if forced_label is not None:
+            forced_label = self.processor.labels[self.processor.label_id(forced_label)]
+        rows = _transcribed(input_tensors["utterances"], asr, attention=attention)
         columns = {name: [row[name] for row in rows] for name in ("audio", "audio_features", "text")}
         inputs = self.processor(**given_columns(columns), return_tensors="pt").to(self.device)
         layout = self.model.config.format
@@ -237,11 +233,6 @@ class SentimentReasoningPipeline(Pipeline):
             ],
             "transcribed": asr is not None,
         }
-        if self.model.writes_rationales and rationale is not False:
-            rate = self.processor.feature_extractor.sampling_rate
-            answers["sounds"] = [
-                None if row["audio"] is None else sounding(row["audio"], rate) for row in rows
-            ]
         if found.outlier_logits is not None:
             found_outliers = outliers(found.outlier_logits, self.model.config.outlier_thresholds).tolist()
             answers["outliers"] = [
@@ -249,6 +240,8 @@ class SentimentReasoningPipeline(Pipeline):
                 for row in found_outliers
             ]
             answers["given"] = [self._given(row) for row in rows]
+        if self.model.writes_rationales and rationale is not False:
+            answers["sounds"] = self._sounds(rows, answers)
         if found.decoder_labels is not None:
             answers |= {"decoder_logits": found.decoder_logits, "decoder_labels": found.decoder_labels}
         if attention:
@@ -289,6 +282,17 @@ class SentimentReasoningPipeline(Pipeline):
             ]
         return answers
 
+    def _sounds(
+        self, rows: Sequence[dict[str, Any]], answers: dict[str, Any]
+    ) -> list[tuple[float, float] | None]:
+        """The seconds in which each row's recording sounds; None where there is none, or no speech in it."""
+        rate = self.processor.feature_extractor.sampling_rate
+        refused = answers.get("outliers") or [[]] * len(rows)
+        return [
+            None if row["audio"] is None or "audio" in names else sounding(row["audio"], rate)
+            for row, names in zip(rows, refused, strict=True)
+        ]
+
     def _read_evidence(
         self, rows: Sequence[dict[str, Any]], answers: dict[str, Any], memory: MmsrEncoderOutput
     ) -> list[Evidence]:
@@ -302,13 +306,17 @@ class SentimentReasoningPipeline(Pipeline):
             used = self._given(row)
             if "outliers" in answers:
                 used -= set(answers["outliers"][place])
-            read = Evidence(voice=voices[place] if voices and "audio" in used else None)
+            read = Evidence(
+                voice=voices[place] if voices and "audio" in used else None,
+                language=phrase_language(row["language"]),
+            )
             if words and memory.token_logits is not None and "text" in used:
-                spoken = language_code(row["language"])
-                language = spoken or max(languages[place], key=languages[place].__getitem__)
-                of_text = {"text": row["text"], "emotions": words[place], "language": language}
                 read = replace(
-                    read, **of_text, words=self._weighted_words(row["text"], memory.token_logits[place])
+                    read,
+                    text=row["text"],
+                    emotions=words[place],
+                    words=self._weighted_words(row["text"], memory.token_logits[place]),
+                    language=phrase_language(row["language"], languages[place]),
                 )
             found.append(read)
         return found
@@ -359,7 +367,7 @@ class SentimentReasoningPipeline(Pipeline):
             if given and not self.model.writes_rationales:
                 raise ValueError(
                     f"{argument}, but this model gives a label only (decoder_type='none');"
-                    " accepted: a model with a decoder, such as the packaged demo"
+                    " accepted: a model with a decoder, or one that names its evidence, as those packaged"
                 )
             if given and rationale is False:
                 raise ValueError(f"{argument} contradicts rationale=False: it changes nothing else")
@@ -389,7 +397,9 @@ class SentimentReasoningPipeline(Pipeline):
         if "evidence" in model_outputs:
             forced = model_outputs["forced_label"]
             templates = [
-                read.rationale(forced or config.labels[label], forced=forced is not None)
+                read.rationale(
+                    forced or config.labels[label], forced=forced not in (None, config.labels[label])
+                )
                 for read, label in zip(model_outputs["evidence"], labels, strict=True)
             ]
             rationales = [template.text for template in templates]
@@ -410,9 +420,8 @@ class SentimentReasoningPipeline(Pipeline):
                 answer["voice"] = read.voice
                 if model_outputs["explain_others"]:
                     others = [other for other in config.labels if other != label]
-                    answer["alternatives"] = {
-                        other: read.rationale(other, forced=True).text for other in others
-                    }
+                    told = {other: read.rationale(other, forced=True).text for other in others}
+                    answer["alternatives"] = {name: text for name, text in told.items() if text is not None}
             if by_decoder:
                 answer["head_label"] = config.labels[head_labels[row]]
                 answer["head_scores"] = head_scores[row]
@@ -521,8 +530,19 @@ def _audio_source(audio: Any, rate: int) -> Any:
     return audio.read() if hasattr(audio, "read") else (np.asarray(audio), rate)
 
 
-def _transcribed(rows: Sequence[dict[str, Any]], asr: Transcribe) -> list[dict[str, Any]]:
-    """Rows with the recogniser's text where there was none; None where it is empty."""
+def _transcribed(
+    rows: Sequence[dict[str, Any]], asr: Transcribe | None, *, attention: bool
+) -> list[dict[str, Any]]:
+    """Rows with the recogniser's text where there was none; None where it is empty.
+
+    Raises:
+        ValueError: What is asked for needs audio, and a row has its features.
+    """
+    if (attention or asr is not None) and any(row["audio_features"] is not None for row in rows):
+        needs = "attention=True" if attention else "asr="
+        raise ValueError(f"{needs} needs the audio itself; accepted: audio, not audio_features")
+    if asr is None:
+        return list(rows)
     untranscribed = [row for row in rows if row["text"] is None]
     if not untranscribed:
         return list(rows)

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -143,10 +144,20 @@ def write_answers(
         The errors of recordings that could not be read; their rows have it under `error`.
     """
     from mmsr.data.features.store import encoder_fingerprint
+    from mmsr.speech.recogniser import Transcriber
 
-    asked = {name: value for name, value in sorted(options.items()) if value is not None}
-    made_from = {"model": encoder_fingerprint(pipe.model), "asr": asr, "language": language, **asked}
-    fingerprint = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
+    transcribe = None if asr is None else Transcriber(asr)
+    made_from = {
+        "model": encoder_fingerprint(pipe.model),
+        "config": pipe.model.config.to_dict(),
+        "processor": pipe.processor.to_dict(),
+        "recogniser": None if transcribe is None else transcribe.fingerprint,
+        "language": language,
+        "options": {name: value for name, value in options.items() if value is not None},
+        "version": 1,  # of this function's answers
+    }
+    fingerprint = hashlib.sha256(json.dumps(made_from, sort_keys=True, default=str).encode()).hexdigest()
+    versions = {path: _version(path) for path in recordings}  # a file may change while others are answered
     known: dict[tuple[str, int, int], dict[str, Any]] = {}
 
     def remember(entry: dict[str, Any]) -> None:
@@ -154,27 +165,26 @@ def write_answers(
 
     errors: dict[str, AudioError] = {}
     with Journal(f"{out}.journal.jsonl", remember, fingerprint=fingerprint) as journal:
-        left = [path for path in recordings if _version(path) not in known]
+        left = [path for path, version in versions.items() if version not in known]
         done = len(recordings) - len(left)
         for start in range(0, len(left), batch_size):
             batch = left[start : start + batch_size]
-            versions = [_version(path) for path in batch]
             utterances = [{"audio": path, "text": None, "language": language} for path in batch]
-            answers = answer_utterances(pipe, utterances, asr=asr, batch_size=batch_size, **options)
-            for path, version, answer in zip(batch, versions, answers, strict=True):
+            answers = answer_utterances(pipe, utterances, asr=transcribe, batch_size=batch_size, **options)
+            for path, answer in zip(batch, answers, strict=True):
                 if isinstance(answer, AudioError):
                     errors[path] = answer
                 else:
-                    entry = dict(zip(("audio", "size", "modified"), version, strict=True))
+                    entry = dict(zip(("audio", "size", "modified"), versions[path], strict=True))
                     journal.add({**entry, "answer": answer})
-                    known[version] = answer
+                    known[versions[path]] = answer
             done += len(batch)
             if progress:
                 progress("answering", done, len(recordings))
     rows = [
         {"audio": path, "error": str(errors[path])}
         if path in errors
-        else {"audio": path, **known[_version(path)]}
+        else {"audio": path, **known[versions[path]]}
         for path in recordings
     ]
     write_table(Path(out), answer_table(rows, whole=Path(out).suffix.lower() == ".jsonl"))
@@ -194,7 +204,9 @@ def _flattened(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row without nested values."""
     flat: dict[str, Any] = {}
     for name, value in row.items():
-        if name == "evidence":
+        if isinstance(value, str | int | float):
+            flat.setdefault(name, value)
+        elif name == "evidence":
             flat["quoted"] = "; ".join(one["text"] for one in value or ()) or None
         elif name == "voice":
             flat["voice"] = max(value, key=value.__getitem__) if value else None
@@ -204,7 +216,7 @@ def _flattened(row: Mapping[str, Any]) -> dict[str, Any]:
             prefix = {"scores": "score", "head_scores": "head_score", "alternatives": "rationale_if"}[name]
             flat |= {f"{prefix}_{label}": one for label, one in value.items()}
         elif name != "attention":
-            flat[name] = value
+            flat.setdefault(name, value)
     return flat
 
 
@@ -305,7 +317,10 @@ def _readable_rows(
 def _with_columns(
     predictions: Sequence[Prediction], manifest: str | os.PathLike[str], numbers: np.ndarray
 ) -> list[Prediction]:
-    """Predictions with the columns of their rows that a prediction has no field for; not of a Hub dataset."""
+    """Predictions with the columns of their rows that a prediction has no field for, but for nested values.
+
+    Rows of a dataset on the Hub have none.
+    """
     if not os.path.isfile(manifest):
         return list(predictions)
     table = read_table(Path(manifest))
@@ -314,13 +329,17 @@ def _with_columns(
     found = []
     for prediction, number in zip(predictions, numbers.tolist(), strict=True):
         own = by_number.get(number, {})
-        more = {name: value for name, value in own.items() if name not in fields and _is_plain(value)}
+        more = {name: _plain(value) for name, value in own.items() if name not in fields and _is_plain(value)}
         found.append(replace(prediction, more={**prediction.more, **more}))
     return found
 
 
 def _is_plain(value: object) -> bool:
-    return value is None or isinstance(value, str | int | float | bool)
+    return value is None or isinstance(value, str | int | float | bool | date)
+
+
+def _plain(value: object) -> object:
+    return value.isoformat() if isinstance(value, date) else value
 
 
 def _load(path: str) -> np.ndarray:

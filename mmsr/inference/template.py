@@ -10,6 +10,7 @@ transcript, and nothing is said of a voice that was not heard or of words that w
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, NamedTuple
 
-from mmsr.quotations import MARK, is_word, locate
+from mmsr.languages import CHINESE, UNDETERMINED, is_language_code, language_code
+from mmsr.quotations import MARK, OTHER_MARKS, is_word, locate
 from mmsr.records import Span
 
 SENTIMENTS = {
@@ -32,7 +34,11 @@ MOST_WORDS = 8
 """Longest quotation; in scripts without spaces in tokens."""
 
 
-_SURE = 0.5  # probability of an emotion of words that the label does not rest on
+_SURE = 0.85  # probability of a sentiment of words that the label does not rest on
+_LIKELY = 0.1  # probability of an emotion, below which the sentiment is named
+_ENDS = re.compile("[!?\u2026\u3002\uff01\uff1f]|(?P<word>\\w{2,})[.](?=\\s|$)")
+_ABBREVIATIONS = frozenset("dr mr mrs ms st prof nr no vs etc bzw ca ggf mme mlle th bs".split())
+_MARKS = frozenset(MARK + "".join(OTHER_MARKS) + "".join(OTHER_MARKS.values()))
 
 
 class Weighted(NamedTuple):
@@ -72,22 +78,18 @@ class Evidence:
         """The rationale of a label.
 
         With a voice whose emotion explains the label the words may say something else, and are called neutral
-        where their emotion is not sure. Otherwise, and if the label is `forced`, only emotions of words that
-        go with the label are named.
+        where that is not sure. Otherwise only emotions of words that go with the label are named. Of a label
+        that is `forced`, and was not predicted, the voice is named only where it goes with it too.
         """
         voice = None if self.voice is None else max(self.voice, key=self.voice.__getitem__)
+        if forced and voice is not None and SENTIMENTS.get(voice, label) != label:
+            voice = None  # it speaks against this label
         if self.text is None or self.emotions is None or self.words is None:
             return Rationale(write(voice=voice, language=self.language), None)
-        explained = voice is not None and not forced and SENTIMENTS.get(voice) == label
-        fitting = {
-            emotion: score
-            for emotion, score in self.emotions.items()
-            if explained or SENTIMENTS.get(emotion, label) == label
-        }
-        emotion = max(fitting, key=fitting.__getitem__) if fitting else label
-        if explained and fitting[emotion] < _SURE and "neutral" in fitting:
-            emotion = "neutral"  # most utterances are; the head knows emotions in equal shares
-        sentiment = SENTIMENTS.get(emotion, label)
+        sentiment = label
+        if voice is not None and not forced and SENTIMENTS.get(voice) == label:
+            sentiment = self._sentiment_of_words()
+        emotion = self._emotion(sentiment)
         span = (
             None
             if sentiment == "neutral"
@@ -96,6 +98,23 @@ class Evidence:
         quotation = None if span is None else self.text[slice(*span)]
         text = write(words=emotion, quotation=quotation, voice=voice, language=self.language)
         return Rationale(text, span)
+
+    def _sentiment_of_words(self) -> str:
+        """What the words say by themselves; neutral if that is not sure, as most utterances are."""
+        sums: dict[str, float] = {}
+        for emotion, score in (self.emotions or {}).items():
+            sentiment = SENTIMENTS.get(emotion, "neutral")
+            sums[sentiment] = sums.get(sentiment, 0.0) + score
+        likeliest = max(sums, key=sums.__getitem__)
+        return likeliest if sums[likeliest] >= _SURE else "neutral"
+
+    def _emotion(self, sentiment: str) -> str:
+        """The likeliest emotion of a sentiment; the sentiment itself where none is likely."""
+        fitting = {
+            name: score for name, score in (self.emotions or {}).items() if SENTIMENTS.get(name) == sentiment
+        }
+        best = max(fitting, key=fitting.__getitem__, default=sentiment)
+        return best if fitting.get(best, 0.0) >= _LIKELY else sentiment
 
 
 def write(
@@ -114,7 +133,7 @@ def write(
         language: Code of the language; where `phrases.json` lacks it, or with None, it is English.
     """
     phrases = _phrases()
-    own = phrases.get(language or "", phrases["en"])
+    own = phrases[written_in(language)]
     parts = []
     if words is not None:
         said = own["text"].get(words, f"words of {words}")
@@ -127,11 +146,27 @@ def write(
     return own["but" if signs == {"negative", "positive"} else "and"].join(parts)
 
 
+def written_in(language: str | None) -> str:
+    """The language in which a rationale is written for a transcript's language."""
+    return language if language in _phrases() else "en"
+
+
+def phrase_language(given: object, scores: Mapping[str, float] | None = None) -> str | None:
+    """The code of the language to write in: the one that was given, else the likeliest of a transcript."""
+    code = language_code(given) if isinstance(given, str) else None
+    if code in CHINESE:
+        return "zh"
+    if code is not None and code != UNDETERMINED and is_language_code(code):
+        return code
+    return max(scores, key=scores.__getitem__) if scores else None
+
+
 def quoted_span(text: str, words: Sequence[Weighted], *, most: int = MOST_WORDS) -> Span | None:
     """The neighbouring words that decide, as a span of the transcript; None if there are none to quote.
 
     Of all stretches of one to `most` words it is the one with the largest sum of what their weights exceed
-    the mean by, without the punctuation around it. Stretches with a quotation mark in them are left out.
+    the mean by, without the punctuation around it. Stretches with a quotation mark in them, and stretches
+    over the end of a sentence, are left out.
     """
     mean = sum(word.weight for word in words) / max(1, len(words))
     found: tuple[float, Span] | None = None
@@ -140,13 +175,18 @@ def quoted_span(text: str, words: Sequence[Weighted], *, most: int = MOST_WORDS)
         for last in range(first, min(first + most, len(words))):
             total += words[last].weight - (mean if len(words) > 1 else 0.0)
             start, end = words[first].start, words[last].end
-            if MARK in text[start:end]:
+            if _MARKS & set(text[start:end]) or (last > first and _ends(text[start : words[last].start])):
                 break
             if found is None or total > found[0]:
                 span = _without_punctuation(text, start, end)
                 if span is not None and locate(text[slice(*span)], text) is not None:
                     found = total, span
     return None if found is None else found[1]
+
+
+def _ends(text: str) -> bool:
+    """Whether a sentence ends in a text; a point behind an abbreviation does not end one."""
+    return any((found["word"] or "").lower() not in _ABBREVIATIONS for found in _ENDS.finditer(text))
 
 
 def _without_punctuation(text: str, start: int, end: int) -> Span | None:

@@ -289,8 +289,7 @@ class MmsrEncoder(MmsrPreTrainedModel):
 
     def add_voice_emotions(self, emotions: Sequence[str]) -> None:
         """Add a head that names the emotion of a voice, with random weights; see `mmsr.training.evidence`."""
-        self.config.voice_emotions = list(emotions)
-        self.config.check_evidence()
+        self._set_evidence(voice_emotions=list(emotions))
         stream = self._new_audio_stream()
         stream.kept = self.audio_stream.kept
         self.voice_emotions = VoiceEmotions(stream, self.config).to(self.device).train(self.training)
@@ -298,10 +297,19 @@ class MmsrEncoder(MmsrPreTrainedModel):
 
     def add_text_evidence(self, emotions: Sequence[str], languages: Sequence[str]) -> None:
         """Add heads that weigh tokens and name the words' emotion and language, with random weights."""
-        self.config.text_emotions, self.config.text_languages = list(emotions), list(languages)
-        self.config.check_evidence()
+        self._set_evidence(text_emotions=list(emotions), text_languages=list(languages))
         self.text_evidence = TextEvidence(self.text_encoder.width, self.config).to(self.device)
         self.text_evidence.requires_grad_(False)
+
+    def _set_evidence(self, **fields: list[str]) -> None:
+        """Set fields of the config, or none where they do not fit."""
+        before = {name: getattr(self.config, name) for name in fields}
+        try:
+            self.config.update(fields)
+            self.config.check_evidence()
+        except ValueError:
+            self.config.update(before)
+            raise
 
     def _evidence(
         self, audio: Encoded | None, text: Encoded | None, stream: Tensor | None

@@ -12,8 +12,9 @@ from mmsr.data.manifest.tables import read_column
 from mmsr.evaluation.bertscore import BertScorer
 from mmsr.evaluation.calibration import conformal_text
 from mmsr.evaluation.rationales import UnicodeTokenizer
+from mmsr.evaluation.report.formats import TableFormat
 from mmsr.evaluation.report.page import check_out
-from mmsr.evaluation.report.run import entries, markdown_table, write_report
+from mmsr.evaluation.report.run import conditions_table, entries, write_report
 from mmsr.evaluation.run import conformal_entries, evaluate, write_run
 from mmsr.evaluation.slices import worst_slice_line
 from mmsr.files import check_output
@@ -42,9 +43,9 @@ class Evaluation:
         """The metrics of each condition, such as `audio+text`."""
         return entries(self.metrics, self.split)
 
-    def table(self) -> str:
-        """The metrics of conditions and baselines, as a Markdown table."""
-        return markdown_table(self.metrics, split=self.split)
+    def table(self, form: TableFormat = "md") -> str:
+        """The metrics of conditions and baselines, as a table."""
+        return conditions_table(self.metrics, split=self.split, form=form)
 
     def notes(self) -> list[str]:
         """The worst slice and the label sets of each condition, in words."""

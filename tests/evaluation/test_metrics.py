@@ -20,7 +20,7 @@ from mmsr.evaluation.metrics import (
 )
 from mmsr.evaluation.provenance import Provenance
 from mmsr.evaluation.rationales import lengths
-from mmsr.evaluation.report.run import markdown_table
+from mmsr.evaluation.report.run import conditions_table
 from mmsr.evaluation.run import evaluate, write_run
 from mmsr.records import Answer
 
@@ -119,7 +119,7 @@ def test_a_metric_of_one_record_is_in_metrics_json_comparisons_and_reports(
     assert comparison.difference == pytest.approx(5 / 6 - 0.5)
     main(["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--metric", "toy_words", "--json"])
     assert json.loads(capsys.readouterr().out)["difference"] == pytest.approx(2 - 1)
-    head, _, line = markdown_table(document).splitlines()
+    head, _, line = conditions_table(document).splitlines()
     shown = dict(zip(head.split(" | "), line.split(" | "), strict=True))
     assert shown["toy recall"] == "0.500" and shown["toy words |"] == "1.000 |"
 

@@ -661,7 +661,7 @@ def test_evidence_is_named_by_a_template(explained: SentimentReasoningPipeline, 
     answers = explained(utterances, batch_size=3, alternatives=True)
     for answer, row in zip(answers, utterances, strict=True):
         others = [label for label in explained.model.config.labels if label != answer["label"]]
-        assert list(answer["alternatives"]) == others
+        assert list(answer["alternatives"]) == others or not row.get("text")
         for rationale in (answer["rationale"], *answer["alternatives"].values()):
             assert all(one in (row.get("text") or "") for one in rationale.split('"')[1::2])
         assert [one["text"] for one in answer["evidence"]] == answer["rationale"].split('"')[1::2]
@@ -697,11 +697,23 @@ def test_a_forced_label_is_explained_by_the_template(
 
 def test_nothing_is_said_of_an_outlier(explained: SentimentReasoningPipeline, utterances: list[Answer]):
     explained.model.encoder.audio_outlier_detector.bias.fill_(9.0)
-    both, alone = explained(utterances[0]), explained(utterances[2])
+    both, alone = explained(utterances[0]), explained(utterances[2], alternatives=True)
+    assert all("seconds" not in one for one in both["evidence"]) and alone["alternatives"] == {}
     assert both["voice"] is None and "voice" not in both["rationale"]
     assert alone["abstained"] and alone["rationale"] is None and alone["grounded"] is None
 
 
-def test_a_rationale_is_in_the_language_that_is_given(explained: SentimentReasoningPipeline):
-    answers = [explained({"text": "the doctor was kind", "language": code}) for code in ("de", "vi", "en")]
-    assert len({answer["rationale"] for answer in answers}) == 3
+def test_a_rationale_is_in_the_language_that_is_given(
+    explained: SentimentReasoningPipeline, waveforms: list[np.ndarray]
+):
+    for given in ({"text": "the doctor was kind"}, {"audio": waveforms[0]}):
+        answers = [explained({**given, "language": code}) for code in ("German", "vi", "en", "fi", 3)]
+        assert len({answer["rationale"] for answer in answers[:3]}) == 3
+        assert answers[3]["rationale"] == answers[2]["rationale"], "English where there are no phrases"
+
+
+def test_an_unknown_forced_label_is_refused(explained: SentimentReasoningPipeline, utterances: list[Answer]):
+    for utterance in (utterances[1], utterances[2]):
+        with pytest.raises(ValueError, match="unknown label 'foo'; accepted: "):
+            explained(utterance, forced_label="foo")
+    assert explained(utterances[1], forced_label=0)["forced_label"] == explained.model.config.labels[0]

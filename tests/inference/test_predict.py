@@ -187,3 +187,34 @@ def test_predictions_have_the_columns_of_their_rows(tmp_path):
         ("a.wav", "7", ""),
         ("b.wav", "8", "so kind"),
     ]
+
+
+def test_a_recording_that_changes_meanwhile_keeps_its_answer(tmp_path):
+    paths = [speak(tmp_path / f"{name}.wav", seed=seed) for seed, name in enumerate("ab")]
+
+    def touch(task, done, total):
+        os.utime(paths[0], (1, 1))
+
+    write_answers(load_pipeline("demo"), paths, tmp_path / "answers.csv", batch_size=1, progress=touch)
+    assert len((tmp_path / "answers.csv").read_text("utf-8").splitlines()) == 3
+
+
+def test_answers_of_another_configuration_are_not_taken(tmp_path):
+    pipe, out = load_pipeline("demo"), tmp_path / "answers.csv"
+    path = speak(tmp_path / "a.wav", seed=0)
+    write_answers(pipe, [path], out)
+    before = out.read_text("utf-8")
+    pipe.model.config.temperature *= 3
+    write_answers(pipe, [path], out)
+    assert out.read_text("utf-8") != before
+
+
+def test_a_manifests_columns_do_not_hide_the_prediction(tmp_path):
+    speak(tmp_path / "a.wav", seed=0)
+    header = ["audio", "score_positive", "quoted", "alternatives", "attention"]
+    with open(tmp_path / "m.csv", "w", newline="") as file:
+        csv.writer(file).writerows([header, ["a.wav", "99", "OLD", "b", "c"]])
+    (found,) = predict_manifest(load_pipeline("demo"), tmp_path / "m.csv")
+    row = answer_table([found.to_row()]).rows[0]
+    assert row["score_positive"] == found.scores["positive"] and row["quoted"] != "OLD"
+    assert (row["alternatives"], row["attention"]) == ("b", "c")

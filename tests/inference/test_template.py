@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmsr.inference.template import MOST_WORDS, SENTIMENTS, Evidence, Weighted, quoted_span, write
+from mmsr.inference.template import (
+    MOST_WORDS,
+    SENTIMENTS,
+    Evidence,
+    Weighted,
+    phrase_language,
+    quoted_span,
+    write,
+)
 from mmsr.quotations import evidence, is_grounded, locate
 
 PHRASES = json.loads(files("mmsr.inference").joinpath("phrases.json").read_text("utf-8"))
@@ -55,15 +63,65 @@ def test_words_go_with_the_label_unless_the_voice_explains_it():
         read(voice="anger").rationale("negative").text
         == 'words of gratitude: "thank you"; but an angry voice'
     )
-    assert read(voice="neutral").rationale("negative").text.startswith("words of ")
     assert "gratitude" not in read(voice="neutral").rationale("negative").text
-    assert "gratitude" not in read(voice="anger").rationale("negative", forced=True).text
+    forced = read(voice="anger").rationale("negative", forced=True).text
+    assert "gratitude" not in forced and forced.endswith("an angry voice")
 
 
-def test_words_that_explain_nothing_are_neutral_unless_their_emotion_is_sure():
+def test_a_voice_that_speaks_against_a_forced_label_is_not_its_reason():
+    assert "voice" not in read(voice="anger").rationale("positive", forced=True).text
+    assert read(None, voice="anger").rationale("positive", forced=True).text is None
+
+
+def test_the_sentiment_of_words_is_the_sum_of_its_emotions():
+    shares = {"sadness": 0.3, "anger": 0.3, "fear": 0.28, "joy": 0.1, "neutral": 0.02}
+    negative = replace(read(voice="sadness"), emotions=shares)
+    assert negative.rationale("negative").text.startswith("words of sadness: ")
     unsure = replace(read(voice="anger"), emotions={"gratitude": 0.4, "joy": 0.3, "neutral": 0.3})
     assert unsure.rationale("negative").text == "neutral words; an angry voice"
     assert unsure.rationale("positive").text.startswith("words of gratitude")
+
+
+def test_an_emotion_that_is_not_likely_is_no_name():
+    found = replace(read(), emotions={"gratitude": 0.05, "fear": 0.95})
+    assert found.rationale("positive").text == 'positive words: "thank you"'
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("German", "de"),
+        ("zh-Hans", "zh"),
+        ("yue", "zh"),
+        ("und", "vi"),
+        ("unknown", "vi"),
+        (None, "vi"),
+        (3, "vi"),
+    ],
+)
+def test_the_language_is_the_given_or_the_likeliest(given: object, expected: str):
+    assert phrase_language(given, {"en": 0.2, "vi": 0.8}) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("I like it. You hate them", "You hate them"),
+        ("太差了。我真的讨厌", "我真的讨厌"),
+        ("He said “I hate you” and cried", "I hate you"),
+        ("Dr. Smith hates me", "Dr. Smith hates me"),
+    ],
+)
+def test_a_quotation_stays_within_a_sentence_and_within_marks(text: str, expected: str):
+    words = (
+        [Weighted(place, place + 1, 1.0) for place in range(len(text))] if "。" in text else weighted(text)
+    )
+    begin = text.index(expected)
+    inside = [
+        word._replace(weight=9.0 if begin <= word.start < begin + len(expected) else 8.0) for word in words
+    ]
+    span = quoted_span(text, [*inside, Weighted(len(text), len(text), 0.0)])
+    assert span is not None and text[slice(*span)] in expected
 
 
 def test_neutral_words_are_not_quoted():

@@ -106,3 +106,11 @@ def test_a_checkpoint_keeps_them(
 def test_what_does_not_fit_is_refused(make_model: MakeModel, settings: dict[str, Any], named: str) -> None:
     with pytest.raises(ValueError, match=rf"{named}=.*accepted"):
         make_model(**settings)
+
+
+def test_a_head_that_does_not_fit_leaves_the_config(make_model: MakeModel, batch: dict[str, Tensor]) -> None:
+    model = make_model(text_outlier_layer=1)
+    with pytest.raises(ValueError, match="accepted"):
+        model.encoder.add_text_evidence(["joy"], ["en"])
+    assert model.config.text_emotions is model.config.text_languages is None
+    assert model.encoder(**batch).token_logits is None

@@ -89,16 +89,7 @@ def rendered(draw: Callable[[], "Figure"], *, name: str = "", description: str =
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     png, svg = BytesIO(), BytesIO()
-    inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
-    style: Any = {
-        **dict.fromkeys(inked, INK),
-        "font.family": _fonts(),
-        "font.size": 11,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "svg.hashsalt": name,
-    }
-    with rc_context(style):
+    with rc_context(_style(name)):
         figure = draw()
         FigureCanvasAgg(figure).print_png(png, metadata={"Description": description})
         for patch in (figure.patch, *(ax.patch for ax in figure.axes)):
@@ -107,6 +98,29 @@ def rendered(draw: Callable[[], "Figure"], *, name: str = "", description: str =
     text = svg.getvalue().decode()
     text = text.replace(INK, "currentColor").replace(PAPER, "var(--paper)")
     return Rendered(png.getvalue(), text.replace("<defs>", f"{_THEME}<defs>", 1).encode())
+
+
+def as_pdf(draw: Callable[[], "Figure"]) -> bytes:
+    """Render a figure as PDF with embedded fonts, for papers; equal figures give equal bytes."""
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_pdf import FigureCanvasPdf
+
+    pdf = BytesIO()
+    with rc_context({**_style(""), "pdf.fonttype": 42}):
+        FigureCanvasPdf(draw()).print_pdf(pdf, metadata={"CreationDate": None})
+    return pdf.getvalue()
+
+
+def _style(salt: str) -> Any:
+    inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+    return {
+        **dict.fromkeys(inked, INK),
+        "font.family": _fonts(),
+        "font.size": 11,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "svg.hashsalt": salt,
+    }
 
 
 def data_uri(content: bytes, mime: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from mmsr.evaluation.calibration import confidence_and_correct, conformal_text
 from mmsr.evaluation.metrics import METRICS, Metric, metrics_of
+from mmsr.evaluation.report.formats import TableFormat, render
 from mmsr.evaluation.report.names import MISSING, NAMES, RATIONALE_BASELINES, number
 from mmsr.evaluation.report.page import Block, Cards, Picture, Quote, Row, Table, origin, write_page
 from mmsr.evaluation.report.pictures import (
@@ -123,15 +124,15 @@ def write_report(
     )
 
 
-def markdown_table(metrics: Mapping[str, Any], *, split: str = "test") -> str:
-    """Return the report's first table (conditions, then baselines) as Markdown.
+def conditions_table(metrics: Mapping[str, Any], *, split: str = "test", form: TableFormat = "md") -> str:
+    """Return the report's first table (conditions, then baselines) in a format.
 
     `metrics` is the content of metrics.json.
 
     Raises:
         ValueError: `metrics` lacks the split, or the split has no condition.
     """
-    return _conditions_table(metrics, split).markdown()
+    return render(_conditions_table(metrics, split), form)
 
 
 def entries(metrics: Mapping[str, Any], split: str) -> dict[str, Any]:

@@ -236,6 +236,7 @@ def make_timeline(
         "transcript": None if transcript is None else [asdict(cue) for cue in transcript],
         "recogniser": None if transcriber is None else [transcriber.fingerprint, language],
         "batches": [batch_size, _SORTED_BATCHES, num_beams],
+        "language": language,
         "version": 3,  # of this module: 2 gives a cue to a segment it overlaps, 3 keeps the evidence
     }
     fingerprint = hashlib.sha256(json.dumps(made_from, sort_keys=True, default=str).encode()).hexdigest()
@@ -395,7 +396,7 @@ def _answer(
             transcripts = transcriber.transcribe(waves, languages=[language] * len(waves))
             texts = [transcript.text or None for transcript in transcripts]
         rows = [row for row, text in enumerate(texts) if text or not needs_words]
-        inputs = [{"audio": waves[row], "text": texts[row]} for row in rows]
+        inputs = [{"audio": waves[row], "text": texts[row], "language": language} for row in rows]
         answers: dict[int, dict[str, Any] | None] = dict.fromkeys(batch)
         if inputs:
             found = pipe(inputs, batch_size=len(inputs), num_beams=num_beams)

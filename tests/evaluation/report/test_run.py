@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mmsr.evaluation.report.run import SECTIONS, markdown_table, write_report
+from mmsr.evaluation.report.run import SECTIONS, conditions_table, write_report
 from mmsr.evaluation.run import evaluate
 from mmsr.records import Answer
 
@@ -154,7 +154,7 @@ def test_markdown_has_what_the_page_has(tmp_path: Path, run, example) -> None:
     html, text = path.read_text("utf-8"), path.with_suffix(".md").read_text("utf-8")
     assert text.startswith("# A &lt;report> \\| of\n") and "<script" not in text and "<b>" not in text
     assert re.findall(r"^## (.+)$", text, re.MULTILINE) == re.findall(r"<h2[^>]*>([^<]+)", html)
-    assert markdown_table(document) in text
+    assert conditions_table(document) in text
     pictures = re.findall(r"^!\[[^]]+\]\(([a-z_]+\.png)\)$", text, re.MULTILINE)
     assert len(pictures) == html.count("<img") and all((tmp_path / name).is_file() for name in pictures)
     assert "`r0`: “Từ đó &lt;script>" in text and "true: negative" in text and "predicted words" in text
@@ -177,9 +177,9 @@ def test_rationales_stand_beside_those_of_baselines(run, tmp_path: Path) -> None
     assert "| en | 6 |" in section and "| zh | 6 |" in section
 
 
-def test_markdown_table(run) -> None:
+def test_conditions_table(run) -> None:
     document, _ = run
-    lines = markdown_table(document).splitlines()
+    lines = conditions_table(document).splitlines()
     assert lines[0] == (
         "| condition | n | accuracy | macro-F1 | UAR | ROUGE-L (Unicode) | ROUGE-L (ASCII) | chrF | exact |"
     )
@@ -196,6 +196,6 @@ def test_markdown_table(run) -> None:
 
 def test_a_split_that_is_missing_or_empty_raises() -> None:
     with pytest.raises(ValueError, match="metrics have no split 'dev'; their keys are 'test', 'seed'"):
-        markdown_table({"test": {}, "seed": 0}, split="dev")
+        conditions_table({"test": {}, "seed": 0}, split="dev")
     with pytest.raises(ValueError, match="metrics of split 'test' have no condition"):
-        markdown_table({"test": {"baselines": {}}})
+        conditions_table({"test": {"baselines": {}}})

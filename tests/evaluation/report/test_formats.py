@@ -1,0 +1,71 @@
+"""Tables for papers: what LaTeX is given compiles, and CSV has every cell."""
+
+import csv
+import io
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from mmsr.evaluation.report.formats import render
+from mmsr.evaluation.report.names import MISSING
+from mmsr.evaluation.report.page import Quote, Row, Table
+
+TABLE = Table(
+    ["variant", "macro-F1", "95 % rows", "difference", "reads", "n"],
+    [
+        Row("`cross_attention`", ["0.912", "[0.881, 0.940]", MISSING, "audio + text", "1,200"]),
+        Row("`50 % of {a}`", ["0.95", "[0.90, 0.98]", "+0.038†", "text & more", "87 k"]),
+        Row("majority label", ["0.222", MISSING, "-0.690", Quote("words_of"), MISSING], baseline=True),
+    ],
+    "Macro-F1 & what it costs, †: p < .05",
+)
+
+
+def test_markdown_is_the_tables_own():
+    assert render(TABLE, "md") == TABLE.markdown()
+
+
+def test_csv_has_every_cell_and_tells_baselines():
+    rows = list(csv.reader(io.StringIO(render(TABLE, "csv"))))
+    assert rows[0] == [*TABLE.columns, "baseline"]
+    assert rows[1] == ["cross_attention", "0.912", "[0.881, 0.940]", "", "audio + text", "1,200", ""]
+    assert rows[3] == ["majority label", "0.222", "", "-0.690", "words_of", "", "yes"]
+
+
+def test_latex_aligns_numbers_and_escapes_text():
+    lines = render(TABLE, "latex", bold={(1, 1), (1, 2)}, label="tab:one").splitlines()
+    assert r"\begin{tabular}{l S[table-format=1.3] r S[table-format=+1.3] l r}" in lines
+    assert r"variant & {macro-F1} & 95 \% rows & {difference} & reads & n \\" in lines
+    assert r"\texttt{cross\_attention} & 0.912 & [0.881, 0.940] & {--} & audio + text & 1,200 \\" in lines
+    assert lines[8].startswith("variant")
+    second = (
+        r"\texttt{50 \% of \{a\}} & \bfseries 0.95 & \textbf{[0.90, 0.98]} & +0.038$^\dagger$ & text \& more"
+    )
+    assert rf"{second} & 87 k \\" in lines and r"\label{tab:one}" in lines
+    baseline = lines.index(r"majority label & 0.222 & -- & -0.690 & words\_of & -- \\")
+    assert lines[baseline - 1] == r"\midrule" and lines[baseline + 1] == r"\bottomrule"
+    assert r"\caption{Macro-F1 \& what it costs, $^\dagger$: p < .05}" in lines
+
+
+@pytest.mark.slow
+def test_latex_compiles(tmp_path: Path):
+    if (
+        shutil.which("pdflatex") is None
+        or subprocess.run(["kpsewhich", "siunitx.sty"], check=False).returncode
+    ):
+        pytest.skip(
+            "no pdflatex with booktabs and siunitx: apt-get install texlive-latex-recommended texlive-science"
+        )
+    table = render(TABLE, "latex", bold={(1, 1)}, label="tab:one")
+    packages = "".join(
+        line.removeprefix("% ").partition("%")[0] for line in table.splitlines() if line[:1] == "%"
+    )
+    document = rf"\documentclass{{article}}{packages}\begin{{document}}{table}\end{{document}}"
+    (tmp_path / "t.tex").write_text(document.replace(packages, packages.replace("  ", " ")), encoding="utf-8")
+    done = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0 and (tmp_path / "t.pdf").is_file(), done.stdout[-2000:]
