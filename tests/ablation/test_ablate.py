@@ -1,5 +1,6 @@
 """Whole ablations: results, reports, failures, and finished runs that are found again."""
 
+import csv
 import json
 import shutil
 
@@ -39,6 +40,15 @@ def test_results_hold_figures_intervals_differences_and_cost(finished):
     assert metrics["data_fingerprint"] in results["data_fingerprints"]
     assert not (run / "checkpoints").exists()
     assert "4 of 4 runs are finished" in (out / "table.md").read_text(encoding="utf-8")
+    latex = (out / "table.tex").read_text(encoding="utf-8")
+    best = max(results["variants"], key=lambda name: results["variants"][name]["mean"])
+    figure = f"{results['variants'][best]['mean']:.3f}"
+    assert f"\\texttt{{{best.replace('_', chr(92) + '_')}}} & \\bfseries {figure}" in latex
+    assert latex.index("majority label") > latex.rindex("\\midrule") and "\\label{tab:" in latex
+    rows = list(csv.DictReader((out / "table.csv").open(encoding="utf-8")))
+    assert [row["variant"] for row in rows][:2] == list(results["variants"])
+    assert [row["baseline"] for row in rows] == ["", "", "yes", "yes"]
+    assert (out / "plot.pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_what_is_finished_is_found_again_under_any_name(make_runner, write, finished, demo_corpus, tmp_path):
