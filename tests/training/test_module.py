@@ -17,7 +17,7 @@ from mmsr.data.loading.datamodule import MmsrDataModule
 from mmsr.model.modeling import MmsrOutput
 from mmsr.training.checkpoints import Continuation
 from mmsr.training.losses import NonFiniteLossError, Window
-from mmsr.training.module import MmsrModule, load_lightning_checkpoint
+from mmsr.training.module import MmsrModule, _adamw, load_lightning_checkpoint
 from mmsr.training.objectives import LOSSES
 from mmsr.training.parameters import transformer_layers
 from mmsr.training.settings import TrainingSettings
@@ -138,6 +138,29 @@ def test_layer_decay_reaches_the_optimiser(demo_corpus):
     assert {rates[id(weight)] for weight in top.parameters()} == {1e-4}
     assert {rates[id(weight)] for weight in low.parameters()} == {0.8 * 1e-4}
     assert rates[id(module.model.head.classifier.weight)] == 1e-3
+
+
+def test_the_optimiser_of_cpus_steps_as_the_plain_one_and_gradients_are_clipped():
+    weights = [torch.randn(7, 5), torch.randn(5)]
+    ours, plain = ([torch.nn.Parameter(weight.clone()) for weight in weights] for _ in range(2))
+    settings = {"lr": 0.01, "weight_decay": 0.1}
+    fused = _adamw([{"params": ours[:1], **settings}, {"params": ours[1:], **settings, "weight_decay": 0.0}])
+    reference = torch.optim.AdamW(
+        [{"params": plain[:1]}, {"params": plain[1:], "weight_decay": 0.0}], foreach=False, **settings
+    )
+    for _ in range(5):
+        for one, other in zip(ours, plain, strict=True):
+            one.grad = torch.randn_like(one)
+            other.grad = one.grad.clone()
+        fused.step()
+        reference.step()
+    assert fused.defaults["fused"]
+    for one, other in zip(ours, plain, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-7)
+    plugin = L.pytorch.plugins.MixedPrecision("bf16-mixed", "cpu")
+    plugin.clip_gradients(fused, 1e-3)
+    total = sum(float(one.grad.square().sum()) for one in ours)
+    assert total <= 1.01e-6
 
 
 def test_gradient_checkpointing_computes_twice_and_changes_nothing(demo_corpus, plain):
