@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -222,3 +224,33 @@ def test_base_leaves_silence_beside_words_out(base):
     answer = base({"audio": silence, "text": KNOWN["en"]})
     assert answer["outliers"] == ["audio"] and not answer["abstained"]
     assert answer["scores"] == pytest.approx(base({"text": KNOWN["en"]})["scores"], abs=1e-4)
+
+
+def test_the_first_answers_of_the_readme_are_bases() -> None:
+    """On another machine the last digit may differ; label and rationale do not."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = re.search(r"```\n(\$ mmsr predict .*?)```", readme, re.DOTALL)
+    assert block is not None
+    explain = mmsr.load_pipeline("base")
+    commands = re.findall(r"\$ (.+)\n((?:  .+\n)+)", block[1])
+    assert len(commands) == 2
+    for command, said in commands:
+        words = shlex.split(command)
+        text = words[words.index("--text") + 1]
+        given = {"text": text} | ({"audio": str(ROOT / words[2])} if words[2] != "--text" else {})
+        answer = explain(given)
+        label, score, rationale = re.search(r"label: (\w+) \((.+)\)\n.*\n  rationale: (.+)\n", said).groups()
+        assert (answer["label"], answer["rationale"]) == (label, rationale)
+        assert answer["score"] == pytest.approx(float(score), abs=0.02)
+
+
+def test_the_people_of_the_examples_have_what_their_readme_says() -> None:
+    folder = ROOT / "mmsr" / "examples" / "people"
+    told = (folder / "README.md").read_text(encoding="utf-8")
+    listed = json.loads((folder / "examples.json").read_text(encoding="utf-8"))
+    assert {one["emotion"] for one in listed} == {"anger", "happiness", "sadness", "neutral"}
+    for one in listed:
+        assert f"| {one['audio']} |" in told and mmsr.Audio.duration(folder / one["audio"]) < 4
+    for term in ("re-synthesised", "Open Database License", "Database Contents License", "CREMA-D"):
+        assert term in told
+    assert "mmsr/examples/people" in (ROOT / "NOTICE").read_text(encoding="utf-8")
