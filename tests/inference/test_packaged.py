@@ -177,12 +177,26 @@ def test_base_is_the_default(base):
     assert mmsr.load_pipeline().model.name_or_path == base.model.name_or_path == given
 
 
-def test_base_gives_a_label_alone(base):
+def test_base_names_its_evidence(base):
     assert list(base.model.config.labels) == ["negative", "neutral", "positive"]
     assert base.model.decoder is None and base.model.config.rationale_format == "none"
-    assert base({"text": KNOWN["en"]})["rationale"] is None
-    with pytest.raises(ValueError, match="gives a label only .*; accepted: a model with a decoder"):
-        base({"text": KNOWN["en"]}, alternatives=True)
+    answer = base({"text": KNOWN["en"]}, alternatives=True)
+    assert answer["rationale"] == 'words of gratitude: "happy, thank you"' and answer["voice"] is None
+    assert answer["alternatives"].keys() == {"negative", "neutral"}
+
+
+@pytest.mark.parametrize("language", KNOWN)
+def test_base_quotes_words_in_each_language(base, language):
+    answer = base({"text": KNOWN[language]})
+    assert answer["grounded"] and len(answer["evidence"]) == 1
+    said = json.loads((ROOT / "mmsr/inference/phrases.json").read_text("utf-8"))[language]["text"].values()
+    assert any(answer["rationale"].startswith(phrase) for phrase in said)
+
+
+def test_base_calls_a_voice_the_same_beside_any_text(base):
+    angry = str(ROOT / "mmsr/examples/people/anger.mp3")
+    answers = [base({"audio": angry, "text": text}) for text in (None, KNOWN["en"], "It's eleven o'clock.")]
+    assert all(answer["rationale"].endswith("an angry voice") for answer in answers)
 
 
 @pytest.mark.parametrize("language", KNOWN)
