@@ -25,7 +25,10 @@ def test_this_installation_answers(capsys):
     assert by_name["core", "torch"]["said"] == version("torch")
     assert by_name["checkpoint", "base"]["state"] == "ok"
     labels = "(positive|neutral|negative)"
-    assert re.search(rf"answered in .* on cpu: {labels} \(0\.\d\d\)$", by_name["checkpoint", "base"]["said"])
+    assert re.search(
+        rf"answered in .* on cpu: {labels} \(0\.\d\d\), words of praise",
+        by_name["checkpoint", "base"]["said"],
+    )
     (demo,) = doctor.answers("demo")
     assert demo.state == "ok" and re.search(rf"on cpu: {labels} \([01]\.\d\d\), \w", demo.said)
     assert set(by_name["core", "torch"]) == {"topic", "name", "state", "said", "remedy"}

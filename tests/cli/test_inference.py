@@ -11,8 +11,11 @@ import openpyxl
 import pytest
 import soundfile
 
+import mmsr
 from mmsr.cli.inference import format_answer
 from mmsr.cli.main import main
+from mmsr.model.modeling import MmsrForSentimentReasoning, save_model
+from mmsr.model.processing import MmsrProcessor
 from mmsr.quotations import quotations
 
 
@@ -199,15 +202,31 @@ def test_bad_input_to_predict_is_one_line(model, clip, tmp_path, refused):
 
 
 def test_predict_needs_no_model_of_one_s_own(tmp_path, monkeypatch, capsys):
-    """The packaged checkpoint `base` answers from any folder, without a line or a place for a rationale."""
+    """The packaged checkpoint `base` answers from any folder, and names its evidence."""
     monkeypatch.chdir(tmp_path)
     main(["predict", "--text", "I am so happy, thank you!", "--html", "a.html"])
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in lines] == ["  label", "  scores"] and "positive" in lines[0]
-    assert "Rationale" not in Path("a.html").read_text("utf-8")
-    with pytest.raises(SystemExit):
-        main(["predict", "--text", "good", "--alternatives"])
-    assert "gives a label only (decoder_type='none'); accepted: a model with" in capsys.readouterr().err
+    assert [line.split(":")[0] for line in lines] == ["  label", "  scores", "  rationale"]
+    assert "positive" in lines[0] and "thank you" in lines[2]
+    assert "<mark>" in Path("a.html").read_text("utf-8")
+    main(["predict", "--text", "good", "--alternatives"])
+    assert "  rationale (if it were negative): " in capsys.readouterr().out
+
+
+def test_a_model_without_rationales_has_no_line_for_them(tmp_path, capsys, refused):
+    model = MmsrForSentimentReasoning.from_pretrained(mmsr.checkpoint("base"))
+    for field in ("voice_emotions", "text_emotions", "text_languages"):
+        setattr(model.config, field, None)
+    del model.encoder.voice_emotions, model.encoder.text_evidence
+    save_model(model, MmsrProcessor.from_pretrained(mmsr.checkpoint("base")), tmp_path / "plain")
+    asked = ["predict", "--text", "good", "--model", str(tmp_path / "plain")]
+    main([*asked, "--html", str(tmp_path / "a.html")])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["  label", "  scores"]
+    assert "Rationale" not in (tmp_path / "a.html").read_text("utf-8")
+    assert "gives a label only (decoder_type='none'); accepted: a model with" in refused(
+        *asked, "--alternatives"
+    )
 
 
 def test_the_page_of_predict_holds_what_was_asked_for(tmp_path, monkeypatch, capsys):
