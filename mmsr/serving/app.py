@@ -432,8 +432,9 @@ def _languages(info: str, *, visible: bool = True) -> gr.Dropdown:
 
 
 def _one_after_another(folder: str = "") -> Iterator[tuple[tuple[int, np.ndarray], str]]:
-    """The examples as one recording, with a second of silence after each, and an SRT file of their words."""
-    rate, read, waves, cues, at = 16_000, Audio(16_000), [], [], 0.0
+    """The examples as one recording, silence around each, and an SRT file of their words."""
+    rate, read, cues, at = 16_000, Audio(16_000), [], 1.0
+    waves = [np.zeros(rate, dtype=np.float32)]  # speech that begins at once may not be found
     for example in _examples(folder):
         waves.append(np.pad(read(example["audio"]), (0, rate)))
         end = at + len(waves[-1]) / rate
