@@ -301,6 +301,13 @@ class MmsrEncoder(MmsrPreTrainedModel):
         self.text_evidence = TextEvidence(self.text_encoder.width, self.config).to(self.device)
         self.text_evidence.requires_grad_(False)
 
+    def remove_evidence(self) -> None:
+        """Remove the heads of evidence, which no longer fit once other weights are trained."""
+        for name in ("voice_emotions", "text_evidence"):
+            if hasattr(self, name):
+                delattr(self, name)
+        self.config.update(dict.fromkeys(("voice_emotions", "text_emotions", "text_languages")))
+
     def _set_evidence(self, **fields: list[str]) -> None:
         """Set fields of the config, or none where they do not fit."""
         before = {name: getattr(self.config, name) for name in fields}

@@ -26,7 +26,7 @@ from mmsr.data.manifest.manifest import column_of
 from mmsr.model.configuration import DEFAULT_LABELS, MmsrConfig
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor
-from mmsr.progress import show_progress
+from mmsr.progress import log, show_progress
 from mmsr.training.objectives import LOSSES, OgmGe, check_objectives
 from mmsr.training.parameters import add_lora, check_shared_table, free_label_tokens, freeze_encoders
 from mmsr.training.settings import Computation, Freezing, Lora, ModelSource, TrainingSettings
@@ -76,6 +76,12 @@ def make_model(settings: TrainingSettings, data: MmsrDataModule) -> Parts:
     if settings.pretrained:
         processor = MmsrProcessor.from_pretrained(settings.pretrained)
         model = MmsrForSentimentReasoning.from_pretrained(settings.pretrained)
+        if model.config.has_evidence:
+            log(
+                f"{settings.pretrained} names its evidence by heads that fit its own weights: they are left "
+                "out, and mmsr.training.evidence fits new ones"
+            )
+            model.encoder.remove_evidence()
     elif settings.audio or settings.text:
         model, processor = _from_encoders(settings)
     else:

@@ -5,6 +5,7 @@ import pytest
 import torch
 from sklearn.utils.class_weight import compute_class_weight
 
+import mmsr
 from mmsr.data.loading.datamodule import MmsrDataModule
 from mmsr.training.factory import balanced_weights, make_model, make_objectives, prepare_model
 from mmsr.training.settings import TrainingSettings
@@ -88,3 +89,12 @@ def test_the_same_seed_makes_the_same_model(demo_corpus):
     first, second = (model.state_dict() for model in models)
     assert all(torch.equal(value, second[name]) for name, value in first.items())
     assert not any(weight.requires_grad for weight in models[0].encoder.audio_encoder.model.parameters())
+
+
+def test_heads_of_evidence_are_left_out_of_a_training(demo_corpus, capsys):
+    model, _ = make_model(
+        TrainingSettings(pretrained=str(mmsr.checkpoint("base"))), MmsrDataModule(str(demo_corpus))
+    )
+    assert not model.config.has_evidence and not model.writes_rationales
+    assert not [name for name in model.state_dict() if "evidence" in name or "voice_emotions" in name]
+    assert "names its evidence by heads" in capsys.readouterr().err
