@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from mmsr.model.layers import Attention, FusionConfig
 
-if TYPE_CHECKING:
-    from mmsr.model.configuration import MmsrConfig
+
+class HeadConfig(FusionConfig, Protocol):
+    """The settings of a head, as of `MmsrConfig`."""
+
+    pooling: str
+
+    @property
+    def labels(self) -> Sequence[str]:
+        """Names of the labels."""
 
 
 class MeanPooling(nn.Module):
@@ -70,7 +78,7 @@ class SentimentHead(nn.Module):
         classes: Number c of classes; by default that of the labels.
     """
 
-    def __init__(self, config: MmsrConfig, classes: int | None = None) -> None:
+    def __init__(self, config: HeadConfig, classes: int | None = None) -> None:
         super().__init__()
         pooling = POOLING_CLASSES[config.pooling]
         self.pooling = pooling(config)

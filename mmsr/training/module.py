@@ -588,5 +588,5 @@ def _adamw(groups: list[dict[str, Any]]) -> torch.optim.AdamW:
         return torch.optim.AdamW(groups, foreach=True)
     optimizer = torch.optim.AdamW(groups, fused=True)
     # Lightning does not clip gradients that a fused optimiser unscales itself; here nothing is scaled
-    optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+    optimizer._step_supports_amp_scaling = False
     return optimizer
