@@ -511,6 +511,7 @@ class Scoring:
         rows: At most so many rows of each set and kind, for a trial.
         seed: Of the pairs, and of what `rows` draws.
         feature_store: Folder in which each clip's states are kept, since pairs use a clip many times.
+        encoder: Whisper model of the probe of emotions, whose mean states are in `baselines`; None for none.
         batch_size: Utterances at a time.
     """
 
@@ -524,6 +525,7 @@ class Scoring:
     rows: int | None = None
     seed: int = 0
     feature_store: Path | None = None
+    encoder: Path | None = None
     batch_size: int = 16
     progress: Progress = field(default_factory=show_progress)
 
@@ -605,9 +607,9 @@ class Scoring:
             found = score_quotations(sets, explain, seed=self.seed, progress=self.progress)
             crema = crema_rows(self.data)
             states = None
-            if self.baselines is not None and self.rows is None:  # which has their states
+            if self.encoder is not None and self.baselines is not None and self.rows is None:
                 paths = [str(row.audio) for row in crema]
-                states = mean_states(ENCODER, paths, self.baselines / "states", progress=self.progress)
+                states = mean_states(self.encoder, paths, self.baselines / "states", progress=self.progress)
             if self.rows is not None:
                 crema = limited([row for row in crema if row.split == "test"], self.rows, self.seed)
             voices = score_voices(
@@ -643,6 +645,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, help="at most so many rows of each set and kind, for a trial")
     parser.add_argument("--seed", type=int, default=0, help="of the pairs, and of what --rows draws")
     parser.add_argument("--feature-store", type=Path, help="keeps the clips' states, of which pairs use many")
+    parser.add_argument(
+        "--encoder", type=Path, default=ENCODER, help="Whisper model of the probe of emotions"
+    )
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--threads", type=int, help="of torch")
     args = vars(parser.parse_args())
@@ -650,6 +655,7 @@ def main() -> None:
         torch.set_num_threads(threads)
     for name, without in (
         ("texts", "no row is left out for being in the training texts"),
+        ("encoder", "no probe of emotions is compared"),
         ("baselines", f"no baseline ({', '.join(BASELINES)}) is compared"),
     ):
         if not args[name].exists():
