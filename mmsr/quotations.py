@@ -60,6 +60,14 @@ class Quotation(NamedTuple):
     after: int
 
 
+class Part(NamedTuple):
+    """A part of a rationale, whether it is quoted, and whether the transcript has it; else it is True."""
+
+    text: str
+    quoted: bool
+    said: bool
+
+
 class Folded:
     """A text in the form in which texts are compared, and where words start and end in it.
 
@@ -160,6 +168,15 @@ def evidence(rationale: str, transcript: str | None) -> list[Span | None]:
         return [None] * len(quotations(rationale))
     folded = Folded(transcript)
     return [folded.find(rationale[quoted.start : quoted.end]) for quoted in quotations(rationale)]
+
+
+def quoted_parts(rationale: str | None, transcript: str | None) -> list[Part]:
+    """A rationale in parts, in order: what is not quoted, and what is, with whether that was said."""
+    text, read, parts = rationale or "", 0, []
+    for (start, end, _), found in zip(quotations(text), evidence(text, transcript), strict=True):
+        parts += [Part(text[read:start], False, True), Part(text[start:end], True, found is not None)]
+        read = end
+    return [*parts, Part(text[read:], False, True)]
 
 
 def is_grounded(rationale: str, transcript: str | None) -> bool:

@@ -4,7 +4,7 @@ import unicodedata
 
 import pytest
 
-from mmsr.quotations import as_transcribed, evidence, fold, is_grounded, locate, quotations
+from mmsr.quotations import as_transcribed, evidence, fold, is_grounded, locate, quotations, quoted_parts
 
 
 def quoted(text: str) -> list[str]:
@@ -84,3 +84,16 @@ def test_quotations_are_written_as_transcribed():
         assert as_transcribed(rationale, said) == kept
     assert as_transcribed('x: "thank you" y', None) == "x: y"
     assert fold("ÀⅢ ﬁ\u00ad\tx") == "a\u0300iii fi x"
+
+
+def test_parts_of_a_rationale_say_what_was_said():
+    found = quoted_parts('joy: "so kind", "never said"; calm', "You were so kind")
+    assert [(one.text, one.quoted, one.said) for one in found] == [
+        ('joy: "', False, True),
+        ("so kind", True, True),
+        ('", "', False, True),
+        ("never said", True, False),
+        ('"; calm', False, True),
+    ]
+    assert [one.text for one in quoted_parts(None, "text")] == [""]
+    assert not quoted_parts('"a voice"', None)[1].said

@@ -19,7 +19,7 @@ from mmsr.inference.template import phrase_language, written_in
 from mmsr.inference.timing import sounding
 from mmsr.languages import is_language_code, language_code
 from mmsr.model.outliers import OUTLIER_REASONS
-from mmsr.quotations import evidence, quotations
+from mmsr.quotations import quoted_parts
 
 _RATE = 16_000  # Hz
 _LONGEST = 60.0  # seconds of sound in a page
@@ -74,7 +74,7 @@ class Answer(dict[str, Any]):
             words=None if text is None else _words(text, attention.get("words"), quoted),
             sound=_sound(wave, missing, attention.get("audio")),
             quoted=[{**one, "player": _stretch(wave, one.get("seconds"))} for one in quoted],
-            parts=_rationale_parts(self.get("rationale"), text),
+            parts=quoted_parts(self.get("rationale"), text),
             voice=sorted((self.get("voice") or {}).items(), key=lambda item: -item[1]),
             attended=[name for name in ("words", "audio") if attention.get(name)],
             scores=sorted(self["scores"].items(), key=lambda item: -item[1]),
@@ -113,17 +113,6 @@ def _words(
         is_quoted = any(first <= start < last for first, last in spans)
         pieces.append({"text": text[start:end], "opacity": opacity, "share": share, "quoted": is_quoted})
     return pieces
-
-
-def _rationale_parts(rationale: str | None, text: str | None) -> list[dict[str, Any]]:
-    """A rationale in parts: what is not quoted, what is, and whether that was said."""
-    parts, read = [], 0
-    spans = zip(quotations(rationale or ""), evidence(rationale or "", text), strict=True)
-    for (start, end, _), found in spans:
-        parts.append({"text": (rationale or "")[read:start], "quoted": False, "said": True})
-        parts.append({"text": (rationale or "")[start:end], "quoted": True, "said": found is not None})
-        read = end
-    return [*parts, {"text": (rationale or "")[read:], "quoted": False, "said": True}]
 
 
 def _decoded(source: Any) -> tuple[np.ndarray | None, str | None]:

@@ -27,6 +27,7 @@ from mmsr.evaluation.report.pictures import (
 )
 from mmsr.evaluation.slices import LEAST, are_numbers, worst_slice_line
 from mmsr.languages import language_code
+from mmsr.quotations import quoted_parts
 from mmsr.records import Answer, Prediction, Utterance
 
 SLICED = ("accuracy", "macro_f1")
@@ -383,6 +384,7 @@ def card(example: Example) -> dict[str, Any]:
         "predicted_label": answer.label,
         **{name: getattr(utterance, name) for name in ("text", "label", "rationale", "kind", "language")},
         "predicted_rationale": answer.rationale,
+        "parts": quoted_parts(answer.rationale, utterance.text),
         "scores": [(label, f"{score:.3f}", f"{100 * score:.1f}") for label, score in scores],
         "sound": data_uri(sound, mime) if isinstance(sound, bytes) else None,
         "counterfactuals": list(example.counterfactuals.items()),

@@ -21,7 +21,7 @@ from mmsr.data.manifest.tables import Table, write_table
 from mmsr.data.storage import is_url, shown
 from mmsr.files import atomic_write, check_output, write_file
 from mmsr.inference.timeline.cues import TimelineError
-from mmsr.quotations import evidence, quotations
+from mmsr.quotations import quoted_parts
 from mmsr.records import Progress
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ def _write_page(timeline: Timeline, path: Path, player: Player, progress: Progre
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"clock": clock, "marked": _marked, "checked": _checked}
+    environment.filters |= {"clock": clock, "marked": _marked, "quoted_parts": quoted_parts}
     template = environment.from_string(
         files("mmsr.inference.timeline").joinpath("timeline.html.jinja").read_text("utf-8")
     )
@@ -235,15 +235,6 @@ def _marked(part: AnsweredSegment) -> list[tuple[str, Mapping[str, Any] | None]]
             parts += [(text[read : one["start"]], None), (text[one["start"] : one["end"]], one)]
             read = one["end"]
     return [*parts, (text[read:], None)]
-
-
-def _checked(part: AnsweredSegment) -> list[tuple[str, bool]]:
-    """A segment's rationale in parts, each with whether it quotes what was not said."""
-    rationale, read, parts = part.rationale or "", 0, []
-    for (start, end, _), found in zip(quotations(rationale), evidence(rationale, part.text), strict=True):
-        parts += [(rationale[read:start], False), (rationale[start:end], found is None)]
-        read = end
-    return [*parts, (rationale[read:], False)]
 
 
 def _sound(timeline: Timeline, page: Path, player: Player, progress: Progress | None) -> str | None:

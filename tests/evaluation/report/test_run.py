@@ -1,6 +1,7 @@
 """The report of a run."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -145,6 +146,18 @@ def test_a_temperature_that_was_not_fitted_is_called_so(tmp_path: Path, utteranc
     rows = [utterance(f"r{i}", text=f"t{i}", label=LABELS[i % 3]) for i in range(12)]
     text = report_of(tmp_path, rows, neutral, temperature=temperature)
     assert f"12 rows{said.removeprefix('rows')} ECE" in text and "temperature 1.000" not in text
+
+
+def test_what_was_not_said_is_struck_through(tmp_path: Path, run, example) -> None:
+    document, predictions = run
+    words = '"Từ đó" and "never <b>said"'
+    shown = replace(example, answer=replace(example.answer, rationale=words))
+    path = write_report(
+        tmp_path, title="a", metrics=document, predictions=predictions, labels=LABELS, examples=[shown]
+    )
+    html = path.read_text("utf-8")
+    assert '<del title="not in the transcript">never &lt;b&gt;said</del>' in html and html.count("<del ") == 1
+    assert "&#34;Từ đó&#34; and &#34;" in html
 
 
 def test_markdown_has_what_the_page_has(tmp_path: Path, run, example) -> None:
