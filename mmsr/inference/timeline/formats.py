@@ -20,6 +20,7 @@ from mmsr.data.audio.decoding import Audio
 from mmsr.data.manifest.tables import Table, write_table
 from mmsr.data.storage import is_url, shown
 from mmsr.files import atomic_write, check_output, write_file
+from mmsr.inference.prosody import in_words
 from mmsr.inference.timeline.cues import TimelineError
 from mmsr.quotations import quoted_parts
 from mmsr.records import Progress
@@ -143,7 +144,7 @@ def _table(timeline: Timeline) -> Table:
     for part in timeline.segments:
         row = part.as_row()
         given = {scores[label]: score for label, score in row.pop("scores").items()}
-        nested = ("alone", "evidence", "voice")
+        nested = ("alone", "evidence", "voice", "prosody")
         rows.append({name: value for name, value in row.items() if name not in nested} | given)
     columns = ["start", "end", "speaker", "text", "label", "score", *scores.values()]
     for name in ("rationale", "abstained_because"):  # what not every model gives
@@ -211,7 +212,12 @@ def _write_page(timeline: Timeline, path: Path, player: Player, progress: Progre
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"clock": clock, "marked": _marked, "quoted_parts": quoted_parts}
+    environment.filters |= {
+        "clock": clock,
+        "marked": _marked,
+        "quoted_parts": quoted_parts,
+        "in_words": in_words,
+    }
     template = environment.from_string(
         files("mmsr.inference.timeline").joinpath("timeline.html.jinja").read_text("utf-8")
     )

@@ -29,6 +29,7 @@ from mmsr.data.features.store import encoder_fingerprint, file_digest
 from mmsr.data.storage import is_url, missing, shown
 from mmsr.files import Journal
 from mmsr.inference.pipeline import SentimentReasoningPipeline
+from mmsr.inference.prosody import differences, prosody
 from mmsr.inference.timeline.cues import Cue, TimelineError, Turn
 from mmsr.records import Progress
 from mmsr.speech.recogniser import Transcriber
@@ -59,6 +60,7 @@ class AnsweredSegment:
         evidence: Words of `text` that the rationale quotes, each with `start` and `end` in characters, and
             `seconds` of the recording, as if each letter took the same time.
         voice: Probabilities of the voice's emotions, of a model that names them.
+        prosody: Its pitch, level and pace (`mmsr.inference.prosody`).
     """
 
     start: float
@@ -73,6 +75,7 @@ class AnsweredSegment:
     abstained_because: str | None = None
     evidence: Sequence[Mapping[str, Any]] = ()
     voice: Mapping[str, float] | None = None
+    prosody: Mapping[str, float | None] | None = None
 
     @property
     def seconds(self) -> float:
@@ -81,7 +84,7 @@ class AnsweredSegment:
 
     def as_row(self) -> dict[str, Any]:
         """The fields by name; the optional ones only where they are set."""
-        optional = ("alone", "abstained_because", "evidence", "voice")
+        optional = ("alone", "abstained_because", "evidence", "voice", "prosody")
         return {name: value for name, value in asdict(self).items() if name not in optional or value}
 
 
@@ -100,6 +103,11 @@ class Timeline:
     seconds: float
     labels: tuple[str, ...]
     segments: tuple[AnsweredSegment, ...]
+
+    def differences(self, part: AnsweredSegment) -> dict[str, float]:
+        """How a segment's pitch, level and pace differ from those of the speaker's segments."""
+        own = [one.prosody for one in self.segments if one.speaker == part.speaker and one.prosody]
+        return differences(part.prosody or {}, own)
 
     def smoothed(self, seconds: float) -> Timeline:
         """The timeline with probabilities averaged over neighbouring segments of the same speaker.
@@ -407,7 +415,8 @@ def _answer(
                     {**one, "seconds": [round(begins + time, 3) for time in one["seconds"]]}
                     for one in answer["evidence"]
                 ]
-                answers[batch[row]] = {"text": texts[row], "evidence": quoted} | {
+                heard = prosody(waves[row], recording.rate, texts[row])
+                answers[batch[row]] = {"text": texts[row], "evidence": quoted, "prosody": heard} | {
                     name: answer[name] for name in names if name in answer
                 }
         known.answer(answers)

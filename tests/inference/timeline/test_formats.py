@@ -186,6 +186,26 @@ def test_quoted_words_are_marked_and_play(
     page.close()
 
 
+def test_a_voice_is_told_against_the_speakers_median(
+    by_hand: Callable[..., Timeline], browser: Any, tmp_path: Path
+) -> None:
+    made = by_hand(*[(2.0 * i, 2.0 * i + 1, "bo", "so", (0.1, 0.2, 0.7)) for i in range(5)])
+    usual: dict[str, float | None] = {"pitch": 200.0, "level": -20.0, "pace": None}
+    parts = [replace(part, prosody=usual, voice={"anger": 1.0}) for part in made.segments]
+    parts[1] = replace(parts[1], prosody={**usual, "pitch": 250.0, "level": -14.0})
+    made = replace(made, segments=tuple(parts))
+    assert made.differences(parts[1]) == {"pitch": 0.25, "level": 6.0}
+    write_timeline(made, tmp_path / "page.html", player="none")
+    page = browser.new_page(offline=True)
+    page.goto((tmp_path / "page.html").as_uri())
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowRight")
+    assert "because: so" in page.locator("#why").text_content()
+    assert "pitch +25 %, level +6 dB against the speaker's median" in page.locator("#why").text_content()
+    assert page.locator("#segments .tone").count() == 5
+    page.close()
+
+
 def test_the_sound_of_a_page(
     by_hand: Callable[..., Timeline], browser: Any, audio: Path, tmp_path: Path
 ) -> None:

@@ -38,6 +38,7 @@ def test_a_segment_has_the_answer_of_its_sound_and_words(audio: Path, turns: lis
         assert part.label == alone["label"] == max(part.scores, key=lambda label: part.scores[label])
         assert part.scores == pytest.approx(alone["scores"], abs=2e-3)
         assert part.rationale and part.score == part.scores[part.label]
+        assert part.prosody is not None and part.prosody["level"] < 0
         for kept, own in zip(part.evidence, alone["evidence"], strict=True):
             assert kept["seconds"] == pytest.approx([part.start + time for time in own["seconds"]], abs=2e-3)
     other = make_timeline(audio, pipe, turns=turns, batch_size=4)  # without words
