@@ -16,8 +16,8 @@ from mmsr.ablation.summary import CHOOSE_DEV_ROWS
 from mmsr.evaluation.compare import as_p_value
 from mmsr.evaluation.metrics import METRICS
 from mmsr.evaluation.provenance import ORIGIN
-from mmsr.evaluation.report.formats import TableFormat, render
-from mmsr.evaluation.report.names import MISSING, NAMES, brackets, number
+from mmsr.evaluation.report.formats import render
+from mmsr.evaluation.report.names import MISSING, NAMES, TableFormat, brackets, number
 from mmsr.evaluation.report.page import Block, Picture, Row, Table, origin, write_page
 from mmsr.evaluation.report.pictures import BLUE, GREY, INK, ORANGE, as_pdf, make_figure
 from mmsr.files import write_file

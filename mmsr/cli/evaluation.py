@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from mmsr.cli.application import FLAT, Count, Lists, Number, Pairs
 from mmsr.cli.console import must_be_there
+from mmsr.evaluation.report.names import TableFormat
 from mmsr.progress import log, show_progress
 from mmsr.workflows.settings import ComparisonSettings, Degradation, Measures, Rows
 
@@ -86,7 +87,7 @@ def evaluate(
     num_beams: Count = 1,
     examples: Number = 6,
     seed: Number = 0,
-    format: Literal["md", "csv", "latex"] = "md",
+    format: TableFormat = "md",
 ) -> None:
     """Evaluate a model on a split: metrics, controls, baselines, and a report.
 
@@ -160,7 +161,7 @@ def compare(
     settings: Annotated[ComparisonFlags | None, FLAT] = None,
     plot: str | None = None,
     report: str | None = None,
-    format: Literal["md", "csv", "latex"] = "md",
+    format: TableFormat = "md",
     json: bool = False,
 ) -> None:
     """Compare a run with others on the same rows: difference, interval, tests, effect size.

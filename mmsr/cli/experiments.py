@@ -16,6 +16,7 @@ from cyclopts import Parameter
 from mmsr.cli.application import Config, Count, Number, Pairs, pairs
 from mmsr.cli.console import live_table, must_be_there
 from mmsr.cli.inference import format_answer
+from mmsr.evaluation.report.names import TableFormat
 from mmsr.files import check_output
 from mmsr.progress import log, show_progress
 from mmsr.records import Utterance
@@ -127,7 +128,7 @@ def ablate(
     ray: str | None = None,
     cpus: int = 1,
     gpus: float = 0.0,
-    format: Literal["md", "csv", "latex"] = "md",
+    format: TableFormat = "md",
 ) -> None:
     """Train variants of a configuration with several seeds, and compare them on the test rows.
 

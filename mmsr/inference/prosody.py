@@ -53,21 +53,23 @@ def prosody(wave: np.ndarray, rate: int, text: str | None = None) -> dict[str, f
     return found
 
 
-def differences(
-    own: Mapping[str, float | None], others: Sequence[Mapping[str, float | None]]
-) -> dict[str, float]:
-    """How a stretch differs from the median of others: pitch and pace as shares, the level in dB.
-
-    What fewer than `LEAST` of them know is left out.
-    """
+def usual(stretches: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
+    """Medians of the stretches of a recording; what fewer than `LEAST` of them know is left out."""
     found = {}
-    for name, value in own.items():
-        known = [there for other in others if (there := other.get(name)) is not None]
-        if value is None or len(known) < LEAST:
-            continue
-        usual = median(known)
-        found[name] = value - usual if name == "level" else value / usual - 1
+    for name in ("pitch", "level", "pace"):
+        known = [value for stretch in stretches if (value := stretch.get(name)) is not None]
+        if len(known) >= LEAST:
+            found[name] = median(known)
     return found
+
+
+def differences(own: Mapping[str, float | None], medians: Mapping[str, float]) -> dict[str, float]:
+    """How a stretch differs from `usual` medians: pitch and pace as shares, the level in dB."""
+    return {
+        name: value - medians[name] if name == "level" else value / medians[name] - 1
+        for name, value in own.items()
+        if value is not None and name in medians
+    }
 
 
 def in_words(found: Mapping[str, float]) -> str:

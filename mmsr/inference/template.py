@@ -19,7 +19,7 @@ from importlib.resources import files
 from typing import Any, NamedTuple
 
 from mmsr.languages import CHINESE, UNDETERMINED, is_language_code, language_code
-from mmsr.quotations import MARK, OTHER_MARKS, is_word, locate
+from mmsr.quotations import MARK, OTHER_MARKS, Folded, is_word
 from mmsr.records import Span
 
 SENTIMENTS = {
@@ -169,6 +169,7 @@ def quoted_span(text: str, words: Sequence[Weighted], *, most: int = MOST_WORDS)
     over the end of a sentence, are left out.
     """
     mean = sum(word.weight for word in words) / max(1, len(words))
+    folded = Folded(text)
     found: tuple[float, Span] | None = None
     for first in range(len(words)):
         total = 0.0
@@ -179,7 +180,7 @@ def quoted_span(text: str, words: Sequence[Weighted], *, most: int = MOST_WORDS)
                 break
             if found is None or total > found[0]:
                 span = _without_punctuation(text, start, end)
-                if span is not None and locate(text[slice(*span)], text) is not None:
+                if span is not None and folded.find(text[slice(*span)]) is not None:
                     found = total, span
     return None if found is None else found[1]
 

@@ -191,7 +191,11 @@ def _statistics(
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             states, mask = encoder.encode_text(inputs[INPUT_IDS], inputs[ATTENTION_MASK])
         layers = (encoder.outlier_states("text", states), states[:, :, -1])
-        found |= zip(places, torch.stack([_pooled(layer, mask) for layer in layers], dim=1), strict=True)
+        found |= zip(
+            places,
+            torch.stack([OutlierDetector.statistics(layer, mask) for layer in layers], dim=1),
+            strict=True,
+        )
         done += len(places)
         show("reading texts", done, len(texts))
     return torch.stack([found[place] for place in range(len(texts))])
@@ -250,6 +254,3 @@ def _marks(
         done += len(places)
         show("marking the words that decide", done, len(texts))
     return [found[place] for place in range(len(texts))]
-
-
-_pooled = OutlierDetector.statistics

@@ -12,7 +12,7 @@ from mmsr.data.manifest.tables import read_column
 from mmsr.evaluation.bertscore import BertScorer
 from mmsr.evaluation.calibration import conformal_text
 from mmsr.evaluation.rationales import UnicodeTokenizer
-from mmsr.evaluation.report.formats import TableFormat
+from mmsr.evaluation.report.names import TableFormat
 from mmsr.evaluation.report.page import check_out
 from mmsr.evaluation.report.run import conditions_table, entries, write_report
 from mmsr.evaluation.run import conformal_entries, evaluate, write_run

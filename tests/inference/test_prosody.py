@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mmsr.inference.prosody import LEAST, differences, in_words, prosody
+from mmsr.inference.prosody import LEAST, differences, in_words, prosody, usual
 
 RATE = 16_000
 
@@ -36,7 +36,7 @@ def test_a_short_sound_has_a_level_alone():
 
 def test_differences_are_from_the_median_of_those_that_know():
     others = [{"pitch": 200.0, "level": -20.0, "pace": None} for _ in range(LEAST)]
-    found = differences({"pitch": 220.0, "level": -23.0, "pace": 12.0}, others)
+    found = differences({"pitch": 220.0, "level": -23.0, "pace": 12.0}, usual(others))
     assert found == {"pitch": pytest.approx(0.1), "level": pytest.approx(-3.0)}
     assert in_words(found) == "pitch +10 %, level -3 dB"
-    assert differences({"pitch": 220.0}, others[1:]) == {} and in_words({}) == ""
+    assert differences({"pitch": 220.0}, usual(others[1:])) == {} and in_words({}) == ""

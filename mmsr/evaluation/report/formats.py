@@ -4,13 +4,10 @@ import csv
 import io
 import re
 from collections.abc import Collection, Sequence
-from typing import Literal
 
 from mmsr.evaluation.compare import Comparison, markdown_table, table_of
-from mmsr.evaluation.report.names import MISSING
+from mmsr.evaluation.report.names import MISSING, TableFormat
 from mmsr.evaluation.report.page import Quote, Row, Table
-
-TableFormat = Literal["md", "csv", "latex"]
 
 _PREAMBLE = r"""% \usepackage{booktabs, siunitx}
 % \sisetup{detect-all}  % for bold numbers

@@ -1,6 +1,9 @@
-"""Titles of conditions and baselines, and numbers as text."""
+"""Titles of conditions and baselines, formats of tables, and numbers as text."""
 
 from collections.abc import Sequence
+from typing import Literal
+
+TableFormat = Literal["md", "csv", "latex"]
 
 NAMES = {
     "audio+text": "audio + text",

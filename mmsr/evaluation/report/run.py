@@ -12,8 +12,8 @@ from typing import Any
 
 from mmsr.evaluation.calibration import confidence_and_correct, conformal_text
 from mmsr.evaluation.metrics import METRICS, Metric, metrics_of
-from mmsr.evaluation.report.formats import TableFormat, render
-from mmsr.evaluation.report.names import MISSING, NAMES, RATIONALE_BASELINES, number
+from mmsr.evaluation.report.formats import render
+from mmsr.evaluation.report.names import MISSING, NAMES, RATIONALE_BASELINES, TableFormat, number
 from mmsr.evaluation.report.page import Block, Cards, Picture, Quote, Row, Table, origin, write_page
 from mmsr.evaluation.report.pictures import (
     Attention,

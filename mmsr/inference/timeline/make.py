@@ -18,6 +18,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from mmsr.data.features.store import encoder_fingerprint, file_digest
 from mmsr.data.storage import is_url, missing, shown
 from mmsr.files import Journal
 from mmsr.inference.pipeline import SentimentReasoningPipeline
-from mmsr.inference.prosody import differences, prosody
+from mmsr.inference.prosody import differences, prosody, usual
 from mmsr.inference.timeline.cues import Cue, TimelineError, Turn
 from mmsr.records import Progress
 from mmsr.speech.recogniser import Transcriber
@@ -106,8 +107,15 @@ class Timeline:
 
     def differences(self, part: AnsweredSegment) -> dict[str, float]:
         """How a segment's pitch, level and pace differ from those of the speaker's segments."""
-        own = [one.prosody for one in self.segments if one.speaker == part.speaker and one.prosody]
-        return differences(part.prosody or {}, own)
+        return differences(part.prosody or {}, self._usual.get(part.speaker, {}))
+
+    @cached_property
+    def _usual(self) -> dict[str | None, dict[str, float]]:
+        """The median pitch, level and pace of each speaker."""
+        of_speakers: dict[str | None, list[Mapping[str, float | None]]] = {}
+        for part in self.segments:
+            of_speakers.setdefault(part.speaker, []).append(part.prosody or {})
+        return {speaker: usual(known) for speaker, known in of_speakers.items()}
 
     def smoothed(self, seconds: float) -> Timeline:
         """The timeline with probabilities averaged over neighbouring segments of the same speaker.
