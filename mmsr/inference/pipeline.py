@@ -411,9 +411,11 @@ class SentimentReasoningPipeline(Pipeline):
             answer = {"label": label, "score": scores[label], "scores": scores, "rationale": rationale}
             sound = model_outputs["sounds"][row] if "sounds" in model_outputs else None
             transcript = model_outputs["utterances"][row]["text"]
-            spans = None if rationale is None else evidence(rationale, transcript)
-            if "evidence" in model_outputs and "sequences" not in model_outputs and rationale is not None:
-                spans = [] if templates[row].span is None else [templates[row].span]
+            spans: list[Span | None] | None = None
+            if rationale is not None and "sequences" in model_outputs:
+                spans = evidence(rationale, transcript)
+            elif rationale is not None:  # the template knows which of equal words it quotes
+                spans = [span for span in [templates[row].span] if span is not None]
             answer |= quoted_evidence(spans, transcript, sound)
             if "evidence" in model_outputs:
                 read = model_outputs["evidence"][row]
