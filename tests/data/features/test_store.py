@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -115,29 +116,53 @@ def test_writers_that_are_killed_leave_no_half_entry(tmp_path: Path):
     """Real processes, killed in the middle of writing, while this one reads."""
     context = multiprocessing.get_context("fork")
     store, reads, halves = FeatureStore(tmp_path, dtype="float32"), 0, 0
-    for turn in range(12):
+    for turn in range(4):
         writers = [
             context.Process(target=write_without_end, args=(str(tmp_path), value, 3)) for value in (1.0, 9.0)
         ]
         for writer in writers:
             writer.start()
-        until = time.monotonic() + 0.1 + 0.007 * turn
-        while time.monotonic() < until:
+        while sum(store.path(content_of(number)).exists() for number in range(3)) < 3:
             reads += sum(whole(store, number) for number in range(3))
+        stop_while_writing(writers, tmp_path, halves)
+        reads += sum(whole(store, number) for number in range(3))
         for writer in writers:
-            assert writer.pid is not None
-            os.kill(writer.pid, signal.SIGKILL)
+            writer.kill()
             writer.join()
         reads += sum(whole(store, number) for number in range(3))
-        halves = sum(path.name.startswith(".") for path in files(tmp_path))
-    assert reads > 20 and halves, "some were killed in the middle, and nothing of theirs was read"
+        halves = count_halves(tmp_path)
+        assert halves > turn, "each turn leaves at least one half behind"
+    assert reads >= 2 * 3 * 4, "no half was read"
     assert len(list(store.entries())) == 3
     assert store.evict() == (0, 0)
-    assert sum(path.name.startswith(".") for path in files(tmp_path)) == halves, "they may have a writer yet"
+    assert count_halves(tmp_path) == halves, "they may have a writer yet"
     for path in files(tmp_path):
         os.utime(path, (0, time.time() - 7200))
     store.evict()
     assert len(files(tmp_path)) == len(list(store.entries())) == 3
+
+
+def count_halves(root: Path) -> int:
+    return sum(path.name.startswith(".") for path in files(root))
+
+
+def stop_while_writing(writers: list[BaseProcess], root: Path, before: int) -> None:
+    """Return with all writers stopped, at least one of them between its first byte and its last."""
+    while True:
+        for writer in writers:
+            send(writer, signal.SIGSTOP)
+        if count_halves(root) > before:
+            return
+        for writer in writers:
+            send(writer, signal.SIGCONT)
+        time.sleep(0.001)
+
+
+def send(writer: BaseProcess, number: int) -> None:
+    assert writer.pid is not None and writer.is_alive()
+    os.kill(writer.pid, number)
+    if number == signal.SIGSTOP:
+        os.waitid(os.P_PID, writer.pid, os.WSTOPPED)  # it has stopped, not only been told to
 
 
 def whole(store: FeatureStore, number: int) -> bool:
