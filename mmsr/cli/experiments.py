@@ -93,18 +93,23 @@ def fit(*settings: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> None
 
     Leaves checkpoints/, history.json and the best model as a Hugging Face folder model/ in
     trainer.default_root_dir. The same command continues an interrupted run from its last checkpoint, in a
-    copy of the folder too. --replace_unfinished gives an unfinished run of other settings up.
+    copy of the folder too. --replace_unfinished gives an unfinished run of other settings up. Of runs with
+    --model.schedule constant and --model.warmup_steps, a greater --trainer.max_epochs makes the run longer;
+    else --model.init_from D/model starts a new one from its weights.
 
     Example: mmsr fit -c experiments/demo.yaml --data.manifest my/manifest.csv --trainer.max_epochs 5
 
-    The model: --model.preset, .audio, .text, .pretrained, .decoder, .decoder_type, .fusion,
+    The model: --model.preset, .audio, .text, .pretrained, .init_from, .decoder, .decoder_type, .fusion,
     .rationale_format, .labels, .text_prefix, .target_level, .vocab_size, .config. How its parts are
     trained: --model.freeze, .train_layers, .gradual_unfreezing, .lora, .attention,
     .gradient_checkpointing, .feature_store, .feature_dtype.
-    The optimiser: --model.learning_rate, .encoder_learning_rate, .layer_decay, .weight_decay, .warmup_ratio,
-    .ema_decay. The losses: --model.class_weights, .label_smoothing, .uncertainty_weighting, .r_drop,
-    .audio_dropout, .text_dropout, .objectives (contrastive, supervised_contrastive, auxiliary_heads,
-    ogm_ge). For all: --seed_everything.
+    The optimiser: --model.learning_rate, .encoder_learning_rate, .layer_decay, .weight_decay, .schedule,
+    .warmup_ratio, .warmup_steps, .ema_decay. The losses: --model.class_weights, .label_smoothing,
+    .uncertainty_weighting, .r_drop, .audio_dropout, .text_dropout, .objectives (contrastive,
+    supervised_contrastive, auxiliary_heads, ogm_ge). For all: --seed_everything.
+
+    Chosen by the training rows where they are `auto`: --model.rationale_format, --data.balance and, in
+    --model.config, audio_window_seconds.
 
     Loggers instead of the CSV in logs/ (extra `loggers`): --trainer.logger TensorBoardLogger, or
     --trainer.logger WandbLogger with --trainer.logger.offline true, which uploads nothing; both with

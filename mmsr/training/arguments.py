@@ -25,8 +25,8 @@ HELP = "(mmsr fit --help_all)"
 # Settings of other programs of Lightning, and what to set here instead.
 _ELSEWHERE = {
     "optimizer": "the optimiser is AdamW; accepted: --model.learning_rate, --model.weight_decay, ...",
-    "lr_scheduler": "the rate warms up and falls along a cosine; accepted: --model.learning_rate, "
-    "--model.warmup_ratio",
+    "lr_scheduler": "the rate warms up, and then falls along a cosine or is constant; accepted: "
+    "--model.learning_rate, --model.schedule, --model.warmup_ratio, --model.warmup_steps",
     "ckpt_path": "the same command continues from its folder; accepted: --trainer.default_root_dir, or "
     "--model.pretrained to start from a checkpoint",
 }

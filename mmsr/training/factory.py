@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import lightning as L
@@ -46,7 +46,7 @@ def check_sources(source: ModelSource) -> None:
     Raises:
         ValueError: Names the setting.
     """
-    for part in ("pretrained", "audio", "text", "decoder"):
+    for part in ("pretrained", "init_from", "audio", "text", "decoder"):
         name = getattr(source, part)
         if name is None or Path(name).is_dir():
             continue
@@ -86,6 +86,8 @@ def make_model(settings: TrainingSettings, data: MmsrDataModule) -> Parts:
         model, processor = _from_encoders(settings)
     else:
         model, processor = _from_preset(settings, data)
+    if settings.init_from:
+        _load_weights(model, processor, settings.init_from)
     weights = settings.class_weights
     if weights == "balanced":
         if "label" in (data.balance or ""):
@@ -151,6 +153,35 @@ def _from_encoders(source: ModelSource) -> Parts:
         **{"fusion": source.fusion, **decoder_type, **(source.config or {})},
     )
     return model, processor
+
+
+def _load_weights(model: MmsrForSentimentReasoning, processor: MmsrProcessor, folder: str) -> None:
+    """Give a model the weights of a checkpoint of the same architecture and vocabulary.
+
+    Raises:
+        ValueError: Vocabulary, weights or shapes differ.
+    """
+    accepted = (
+        "accepted: the settings and training rows that it was made with, or pretrained= in place of them"
+    )
+    vocabulary = MmsrProcessor.from_pretrained(folder).tokenizer.get_vocab()
+    if vocabulary != processor.tokenizer.get_vocab():
+        raise ValueError(f"init_from={folder}: its tokenizer is another one; {accepted}")
+    trained = MmsrForSentimentReasoning.from_pretrained(folder)
+    trained.encoder.remove_evidence()
+    theirs = {name: kept for name, kept in trained.state_dict().items() if "_outlier_detector." not in name}
+    ours = model.state_dict()
+    differing = [name for name in (*ours, *theirs) if _shape(ours, name) != _shape(theirs, name)]
+    if differing:
+        name = differing[0]
+        more = f" and {len(differing) - 1} more" if len(differing) > 1 else ""
+        shapes = f"is {_shape(theirs, name)} there and {_shape(ours, name)} in these settings"
+        raise ValueError(f"init_from={folder}: {name}{more} {shapes}; {accepted}")
+    model.load_state_dict(theirs)
+
+
+def _shape(state: Mapping[str, torch.Tensor], name: str) -> list[int] | str:
+    return list(state[name].shape) if name in state else "missing"
 
 
 def balanced_weights(labels: Sequence[str | None], names: Sequence[str]) -> list[float]:
@@ -244,7 +275,7 @@ def use_feature_store(
         features = stored_audio(model, processor, settings.feature_store, bf16=bf16, dtype=dtype)
         _fill(features, [path for rows in splits for path in rows["audio"] if path], "audio", trainer)
         data.audio_features = features
-        if model.encoder.audio_stream.standardize and not trainer.ckpt_path and not settings.pretrained:
+        if model.encoder.audio_stream.standardize and not trainer.ckpt_path and not settings.checkpoint:
             _standardize(model, features, [path for path in data.train_rows["audio"] if path])
     if "text_encoder" in settings.frozen:
         features = stored_text(model, processor, settings.feature_store, bf16=bf16, dtype=dtype)

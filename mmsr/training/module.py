@@ -9,7 +9,6 @@ development rows ─► model ─► dev_loss, dev_macro_f1
 from __future__ import annotations
 
 import dataclasses
-import math
 import pickle
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -44,13 +43,13 @@ from mmsr.training.losses import LossMean, NonFiniteLossError, Targets, Term, Wi
 from mmsr.training.monitor import MODEL_LOSSES
 from mmsr.training.objectives import OgmGe, Pooled, pooled_streams, symmetric_divergence
 from mmsr.training.parameters import (
-    cosine_with_warmup,
     eval_frozen,
     freeze_encoders,
     joined,
     merge_lora,
     model_part,
     parameter_groups,
+    rate_factor,
 )
 from mmsr.training.settings import TrainingSettings
 
@@ -102,7 +101,7 @@ class MmsrModule(L.LightningModule):
         if settings.feature_store:
             if data.audio_features is None and data.text_features is None:
                 use_feature_store(settings, model, processor, self.trainer)
-        elif model.config.audio_standardize and model.config.uses_audio and not settings.pretrained:
+        elif model.config.audio_standardize and model.config.uses_audio and not settings.checkpoint:
             raise ValueError("config audio_standardize takes its statistics from a feature_store=: name one")
         self._make_metrics(model)
 
@@ -494,15 +493,14 @@ class MmsrModule(L.LightningModule):
     # ------------------------------------------------------------------ optimiser
 
     def configure_optimizers(self) -> Any:
-        """AdamW without decay on vectors; linear warm-up and cosine to zero, stepped per batch."""
+        """AdamW without decay on vectors, and the schedule of its rate, stepped per batch."""
         settings = self.settings
-        decoder_loaded = bool(settings.decoder or settings.pretrained)
+        decoder_loaded = bool(settings.decoder or settings.checkpoint)
         groups = parameter_groups(self, self.parts()[0], settings, decoder_loaded=decoder_loaded)
         optimizer = _adamw(groups)
         streaming = self.trainer.datamodule.streaming  # type: ignore[attr-defined]  # counting would begin it
         steps = self.trainer.max_steps if streaming else int(self.trainer.estimated_stepping_batches)
-        warmup = math.ceil(settings.warmup_ratio * steps)
-        scheduler = LambdaLR(optimizer, partial(cosine_with_warmup, warmup=warmup, steps=steps))
+        scheduler = LambdaLR(optimizer, partial(rate_factor, settings=settings, steps=steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     # ------------------------------------------------------------------ checkpoints

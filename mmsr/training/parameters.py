@@ -240,13 +240,23 @@ def merge_lora(model: MmsrForSentimentReasoning) -> None:
 # ---------------------------------------------------------------------- parameter groups
 
 
-def cosine_with_warmup(step: int, *, warmup: int, steps: int) -> float:
-    """Factor of the learning rate at a step: a line up from 0, then half a cosine down to 0.
+def rate_factor(step: int, *, settings: Optimisation, steps: int) -> float:
+    """Factor of the learning rate at a step: a line up from 0, then half a cosine down to 0, or 1.
 
-    transformers' schedule of this name imports peft and bitsandbytes, which prints a message.
+    transformers' schedules import peft and bitsandbytes, which prints a message.
+
+    Args:
+        step: From 0 on.
+        settings: Name the schedule and its warm-up.
+        steps: All steps of the run.
     """
+    warmup = settings.warmup_steps
+    if warmup is None:
+        warmup = math.ceil(settings.warmup_ratio * steps)
     if step < warmup:
         return step / warmup
+    if settings.schedule == "constant":
+        return 1.0
     return max(0.0, 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup))))
 
 

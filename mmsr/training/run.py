@@ -12,7 +12,7 @@ import os
 import sys
 import warnings
 from argparse import ArgumentError
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,16 @@ from jsonargparse import set_parsing_settings
 from lightning.pytorch.callbacks import EarlyStopping, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from mmsr.data.loading.datamodule import MmsrDataModule
 from mmsr.data.manifest.manifest import fingerprint, load_manifest
 from mmsr.files import folder_lock, write_file
 from mmsr.model.configuration import RATIONALE_FORMATS
 from mmsr.model.fusion import FUSION_CLASSES
+from mmsr.progress import log
 from mmsr.training.arguments import check_arguments, check_run_folder, explain, one_line
+from mmsr.training.automatic import choose_settings
 from mmsr.training.callbacks import CheckSettings, Cost, History, LastValidation, SaveModel
 from mmsr.training.checkpoints import BestCheckpoint, Continuation, LastCheckpoint
 from mmsr.training.interruption import one_line_endings
@@ -46,6 +49,7 @@ set_parsing_settings(docstring_parse_attribute_docstrings=True)  # the help of e
 # `begun_with`.
 _NOT_IN_IDENTITY = ("default_root_dir", "enable_progress_bar", "logger", "accelerator", "devices")
 
+_LENGTHS = {"trainer.max_epochs", "trainer.max_steps"}
 _BEGUN_WITH = "begun_with"  # in run.yaml, what the machine decided
 _REPLACE = "replace_unfinished"
 
@@ -129,13 +133,16 @@ class MmsrCLI(LightningCLI):
         )
 
     def before_instantiate_classes(self) -> None:
-        """Replace each monitor's `auto` by `min` or `max`, which a run's identity has.
+        """Replace each `auto` by its meaning, which a run's identity has.
 
         Raises:
-            ValueError: A mode contradicts its monitor, or no run logs the monitor.
+            ValueError: A mode contradicts its monitor, no run logs the monitor, or the training rows, by
+                which settings are chosen, cannot be read.
         """
         for monitor, mode in (("monitor", "monitor_mode"), ("early_stopping.monitor", "early_stopping.mode")):
             self.config[mode] = checked_mode(self.config[monitor], self.config[mode], flag=f"--{mode}")
+        for line in choose_settings(self.config):
+            rank_zero_only(log)(line)
 
     def instantiate_classes(self) -> None:
         """Make model, data and trainer.
@@ -313,6 +320,10 @@ def _claim(folder: Path, cli: MmsrCLI) -> None:
     begun = {"processes": cli.trainer.world_size, "precision": str(cli.trainer.precision)}
     differing = _differing(found, identity) if found else {}
     last, finished = folder / "checkpoints" / "last.ckpt", (folder / "model").exists()
+    if last.exists() and _is_lengthened(differing, cli.model.settings):
+        if cli.trainer.is_global_zero:
+            _lengthen(folder, differing, {**identity, _BEGUN_WITH: found[_BEGUN_WITH]})
+        differing, finished = {}, False
     if differing and (finished or last.exists() or (folder / "metrics.json").exists()):
         _refuse_another_run(folder, differing, finished=finished, replace=cli.config[_REPLACE])
     processes = found.get(_BEGUN_WITH, begun)["processes"]
@@ -327,8 +338,34 @@ def _claim(folder: Path, cli: MmsrCLI) -> None:
     if differing or not last.exists():
         for name in _LEFT:
             (folder / name).unlink(missing_ok=True)
-    content = {**identity, _BEGUN_WITH: begun}
-    write_file(folder / "run.yaml", yaml.safe_dump(content, allow_unicode=True).encode())
+    _write(folder, {**identity, _BEGUN_WITH: begun})
+
+
+def _write(folder: Path, content: Mapping[str, Any]) -> None:
+    """Write `run.yaml`."""
+    write_file(folder / "run.yaml", yaml.safe_dump(dict(content), allow_unicode=True).encode())
+
+
+def _is_lengthened(differing: Mapping[str, tuple[Any, Any]], settings: TrainingSettings) -> bool:
+    """Whether the same run is only to take longer, and its learning rates do not depend on that."""
+    return (
+        bool(differing)
+        and differing.keys() <= _LENGTHS
+        and all(now == -1 or 0 <= before < now for before, now in differing.values())
+        and settings.schedule == "constant"
+        and (settings.warmup_steps is not None or settings.warmup_ratio == 0)
+    )
+
+
+def _lengthen(folder: Path, differing: Mapping[str, tuple[Any, Any]], content: Mapping[str, Any]) -> None:
+    """Name a run by its new length; the model of the shorter run stays beside."""
+    model = folder / "model"
+    if model.exists():
+        name, (before, _) = next(iter(differing.items()))
+        shorter = folder / f"model_{name.rpartition('.')[2]}_{before}"
+        model.rename(shorter)
+        log(f"{shorter}: the model so far; {model} will be that of the longer run")
+    _write(folder, content)
 
 
 def _refuse_another_run(folder: Path, differing: dict[str, Any], *, finished: bool, replace: bool) -> None:
@@ -342,6 +379,12 @@ def _refuse_another_run(folder: Path, differing: dict[str, Any], *, finished: bo
         ways += f"; or --{_REPLACE}, which deletes that run's checkpoints"
     elif replace:
         ways += f" (that run is finished, and --{_REPLACE} keeps it)"
+    if finished and differing.keys() <= _LENGTHS:  # most often somebody wants more epochs
+        ways = (
+            f"as a new run from its weights, --model.init_from {folder / 'model'} "
+            "--trainer.default_root_dir OTHER; only runs with --model.schedule constant and "
+            f"--model.warmup_steps can be made longer; or {ways}"
+        )
     more = " ..." if len(differing) > 5 else ""
     raise ValueError(f"{folder} holds another run ({shown}{more}); accepted: {ways}")
 

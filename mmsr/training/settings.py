@@ -94,7 +94,10 @@ class ModelSource(Checked):
     text: str | None = None
     """Pretrained text encoder, a Hub id or folder."""
     pretrained: str | None = None
-    """Folder or Hub id of an mmsr checkpoint to start from."""
+    """Folder or Hub id of an mmsr checkpoint to start from; it brings its own architecture and tokenizer."""
+    init_from: str | None = None
+    """Folder of an mmsr checkpoint, such as an earlier run's `model`, whose weights the model of these
+    settings starts from; all settings stay as they are given."""
     decoder: str | None = None
     """Pretrained language model that writes the rationale, a Hub id or folder; by default a fresh decoder of
     the `preset`."""
@@ -104,7 +107,8 @@ class ModelSource(Checked):
     """How audio and transcript are fused."""
     rationale_format: str = "multitask"
     """What the decoder writes: a rationale for the head's label (`multitask`), label and then rationale
-    (`post_thinking`), rationale and then label (`pre_thinking`), or `none`."""
+    (`post_thinking`), rationale and then label (`pre_thinking`), or `none`. In `mmsr fit` also `auto`:
+    `multitask` if training rows have rationales, `none` otherwise."""
     labels: list[str] | None = None
     """Label names in the order of their ids; negative, neutral, positive by default."""
     text_prefix: str = ""
@@ -116,7 +120,8 @@ class ModelSource(Checked):
     vocab_size: int = 4000
     """Most pieces of the tokenizer that a fresh model trains on the training split."""
     config: dict[str, Any] | None = None
-    """Further settings of `MmsrConfig`, such as `{hidden_size: 256, pooling: statistics}`."""
+    """Further settings of `MmsrConfig`, such as `{hidden_size: 256, pooling: statistics}`. In `mmsr fit`,
+    `audio_window_seconds: auto` lets Whisper's window hold 95 % of the training recordings."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -128,6 +133,8 @@ class ModelSource(Checked):
         if self.labels is not None and len(self.labels) < 2:
             raise ValueError(f"labels={self.labels}; accepted: two labels or more")
         if self.pretrained:
+            if self.init_from:
+                raise ValueError("pretrained= and init_from= both name a checkpoint: give one or the other")
             self._check_pretrained()
         if self.decoder and not (self.audio or self.text):
             raise ValueError("decoder= (pretrained) needs a pretrained encoder: give audio=, text=, or both")
@@ -137,6 +144,11 @@ class ModelSource(Checked):
             if self.changed("decoder_type"):
                 given = f"decoder_type={self.decoder_type!r}"
                 raise ValueError(f"{given} is of a decoder, and rationale_format='none' wants none")
+
+    @property
+    def checkpoint(self) -> str | None:
+        """The mmsr checkpoint whose weights the model starts from, if any."""
+        return self.pretrained or self.init_from
 
     def _check_config(self, config: Mapping[str, Any]) -> None:
         """Refuse unknown names, and those that have a setting of their own."""
@@ -260,8 +272,14 @@ class Optimisation(Checked):
     """Factor of an encoder layer's learning rate to that of the layer above."""
     weight_decay: NotNegative = 0.01
     """Weight decay of AdamW, on matrices alone."""
+    schedule: Literal["cosine", "constant"] | None = None
+    """The learning rate after the warm-up: along a cosine to zero at the last step (the default), or
+    constant."""
     warmup_ratio: Share = 0.1
-    """Share of the steps in which the learning rate rises; it then falls along a cosine to zero."""
+    """Share of the steps in which the learning rate rises."""
+    warmup_steps: Annotated[int, Range("0 or more", lambda value: value >= 0)] | None = None
+    """Number of these steps, in place of their share. With it and a constant rate, a run's
+    `trainer.max_epochs` may be raised later."""
     ema_decay: Decay | None = None
     """Decay per step of an exponential moving average of the weights, such as 0.999. The development metrics
     and the saved model are then those of the average."""

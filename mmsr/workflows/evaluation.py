@@ -21,7 +21,14 @@ from mmsr.files import check_output
 from mmsr.inference.loading import examples as shown_examples
 from mmsr.inference.loading import predictor
 from mmsr.records import Prediction, Progress, Utterance
-from mmsr.workflows.inputs import Inputs, corpus_beside, spread, training_history, training_seed
+from mmsr.workflows.inputs import (
+    Inputs,
+    corpus_beside,
+    spread,
+    stored_states,
+    training_history,
+    training_seed,
+)
 from mmsr.workflows.settings import Measures, Rows
 
 
@@ -106,9 +113,10 @@ def evaluate_checkpoint(
     pipe, labels, test_rows = inputs.pipe, inputs.labels, inputs.utterances("test")
     if measures.conformal is not None:
         _check_development_labels(inputs)
+    states = stored_states(inputs)
     scorer = measures.bertscore and BertScorer(measures.bertscore, layer=measures.bertscore_layer)
     metrics, predictions = evaluate(
-        predictor(pipe, batch_size=batch_size, num_beams=num_beams),
+        predictor(pipe, batch_size=batch_size, audio_features=states, num_beams=num_beams),
         test_rows,
         labels=labels,
         train_rows=inputs.utterances("train"),
@@ -122,7 +130,7 @@ def evaluate_checkpoint(
     )
     if measures.conformal is not None:
         label_sets = conformal_entries(
-            predictor(pipe, batch_size=batch_size, rationale=False),
+            predictor(pipe, batch_size=batch_size, audio_features=states, rationale=False),
             inputs.utterances("dev"),
             predictions,
             labels=labels,

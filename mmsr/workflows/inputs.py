@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import datasets
+import torch
 import yaml
 
+from mmsr.data.features.encoders import stored_audio
 from mmsr.data.loading.splits import Split, has_splits, select_rows
 from mmsr.data.manifest.check.audio import audio_issues
 from mmsr.data.manifest.issues import ManifestError
@@ -21,6 +23,7 @@ from mmsr.inference.loading import load_pipeline
 from mmsr.inference.packaged import checkpoint, is_packaged
 from mmsr.inference.pipeline import SentimentReasoningPipeline
 from mmsr.languages import language_code
+from mmsr.progress import log
 from mmsr.records import Utterance
 from mmsr.workflows.settings import Rows
 
@@ -125,6 +128,25 @@ def training_seed(model: str) -> dict[str, Any]:
     path = Path(model).parent / "run.yaml"
     settings = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return {"training_seed": settings["seed_everything"]} if "seed_everything" in settings else {}
+
+
+def stored_states(inputs: Inputs) -> Callable[[str], torch.Tensor] | None:
+    """The audio encoder's states by path, from the feature store of the run that trained the checkpoint.
+
+    They are encoded in float32, as without a store, and once for all conditions and evaluations.
+
+    Returns:
+        None if that run had no store for its audio encoder, or the store is not there.
+    """
+    path = Path(inputs.model).parent / "run.yaml"
+    run = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    settings = run.get("model", {})
+    folder, frozen = settings.get("feature_store"), settings.get("freeze") or ()
+    if folder is None or "audio_encoder" not in frozen or not Path(folder).is_dir():
+        return None
+    log(f"states of the audio encoder are read from and written to {folder}, the store of its training")
+    dtype = settings.get("feature_dtype", "float16")
+    return stored_audio(inputs.pipe.model, inputs.pipe.processor, folder, bf16=False, dtype=dtype)
 
 
 def training_history(model: str) -> list[dict[str, Any]] | None:

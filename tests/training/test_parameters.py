@@ -6,14 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig, get_cosine_schedule_with_warmup
+from transformers import AutoConfig, get_constant_schedule_with_warmup, get_cosine_schedule_with_warmup
 
 from mmsr.model.configuration import MmsrConfig
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.training.parameters import (
     add_lora,
     check_shared_table,
-    cosine_with_warmup,
     eval_frozen,
     free_label_tokens,
     freeze_encoders,
@@ -21,6 +20,7 @@ from mmsr.training.parameters import (
     merge_lora,
     model_part,
     parameter_groups,
+    rate_factor,
     transformer_layers,
 )
 from mmsr.training.settings import Freezing, Optimisation
@@ -431,10 +431,15 @@ def test_moonshine_s_layers_are_its_encoder_s():
 
 
 @pytest.mark.parametrize(("warmup", "steps"), [(0, 7), (3, 11), (1, 1)])
-def test_the_schedule_is_that_of_transformers(warmup, steps):
+@pytest.mark.parametrize("schedule", ["cosine", "constant"])
+def test_the_schedule_is_that_of_transformers(schedule, warmup, steps):
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    theirs = get_cosine_schedule_with_warmup(optimizer, warmup, steps).lr_lambdas[0]
-    ours = [cosine_with_warmup(step, warmup=warmup, steps=steps) for step in range(steps + 2)]
+    if schedule == "cosine":
+        theirs = get_cosine_schedule_with_warmup(optimizer, warmup, steps).lr_lambdas[0]
+    else:
+        theirs = get_constant_schedule_with_warmup(optimizer, warmup).lr_lambdas[0]
+    settings = Optimisation(schedule=schedule, warmup_steps=warmup)
+    ours = [rate_factor(step, settings=settings, steps=steps) for step in range(steps + 2)]
     assert ours == pytest.approx([theirs(step) for step in range(steps + 2)])
 
 

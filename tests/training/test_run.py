@@ -129,6 +129,47 @@ def test_another_run_in_the_same_folder_is_refused(finished, demo_corpus):
         fit(arguments(demo_corpus, finished, "--model.learning_rate", "0.01"))
 
 
+def test_a_run_of_a_constant_rate_is_made_longer_and_ends_like_one_begun_so(demo_corpus, tmp_path, capsys):
+    constant = ("--model.schedule", "constant", "--model.warmup_steps", "3", "--model.audio_dropout", "0.3")
+    longer = (*constant, "--trainer.max_epochs", "3")
+    whole = fit(arguments(demo_corpus, tmp_path / "whole", *longer))
+    fit(arguments(demo_corpus, tmp_path / "run", *constant))
+    with pytest.raises(ValueError, match="holds another run"):
+        fit(arguments(demo_corpus, tmp_path / "run", *constant, "--trainer.max_epochs", "1"))
+    capsys.readouterr()
+    model = fit(arguments(demo_corpus, tmp_path / "run", *longer))
+    assert "model_max_epochs_2: the model so far" in capsys.readouterr().err
+    assert (tmp_path / "run" / "model_max_epochs_2" / "config.json").is_file()
+    expected, found = weights(whole), weights(model)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(weight, found[name]) for name, weight in expected.items())
+    assert (tmp_path / "run" / "run.yaml").read_text() == (tmp_path / "whole" / "run.yaml").read_text()
+
+
+def test_a_run_whose_rate_falls_to_zero_is_gone_on_with_as_a_new_one(finished, demo_corpus, tmp_path):
+    with pytest.raises(ValueError, match=r"--model.init_from .*model --trainer.default_root_dir OTHER"):
+        fit(arguments(demo_corpus, finished, "--trainer.max_epochs", "3"))
+    start = ("--model.init_from", str(finished / "model"), "--model.learning_rate", "1e-12")
+    folder = fit(arguments(demo_corpus, tmp_path / "run", *start, "--trainer.max_epochs", "1"))
+    before, after = weights(finished / "model"), weights(folder)
+    assert before.keys() == after.keys()
+    for name, weight in before.items():
+        torch.testing.assert_close(after[name], weight, rtol=0, atol=1e-6, msg=name)
+
+
+def test_a_start_from_another_architecture_or_vocabulary_is_refused(finished, demo_corpus, tmp_path):
+    start = ("--model.init_from", str(finished / "model"))
+    run = arguments(demo_corpus, tmp_path / "run", *start)
+    with pytest.raises(
+        ValueError, match=r"init_from=.*: \S+ and \d+ more is .* there and .* in these settings"
+    ):
+        fit([*run, "--model.fusion", "gated"])
+    with pytest.raises(ValueError, match="init_from=.*: its tokenizer is another one"):
+        fit([*run, "--model.vocab_size", "500"])
+    with pytest.raises(ValueError, match="pretrained= and init_from= both name a checkpoint"):
+        fit([*run, "--model.pretrained", str(finished / "model")])
+
+
 def unfinished(corpus: Path, folder: Path, *more: str) -> Path:
     """A run that was killed in its second epoch."""
     with pytest.MonkeyPatch.context() as patch:

@@ -10,8 +10,16 @@ import pytest
 import soundfile
 
 from mmsr.data.manifest.issues import ManifestError
+from mmsr.inference.loading import predictor
 from mmsr.records import Utterance
-from mmsr.workflows.inputs import Inputs, checkpoint_name, corpus_beside, spread, training_seed
+from mmsr.workflows.inputs import (
+    Inputs,
+    checkpoint_name,
+    corpus_beside,
+    spread,
+    stored_states,
+    training_seed,
+)
 from mmsr.workflows.settings import Rows
 
 
@@ -39,6 +47,35 @@ def test_without_splits_all_rows_are_taken_and_that_is_logged(
     assert inputs.title == "demo: undivided.csv, all rows"
     fold = Inputs.open("demo", Rows(undivided, fold=0, folds=2, dev_speakers=1))
     assert 0 < len(fold.splits["test"]) < 60 and fold.title == "demo: undivided.csv, test"
+
+
+def test_the_store_of_a_run_serves_its_evaluation(
+    demo_corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inputs = Inputs.open("demo", Rows(demo_corpus))
+    assert stored_states(inputs) is None
+    model, store = tmp_path / "run" / "model", tmp_path / "store"
+    inputs.pipe.save_pretrained(model)
+    ours = replace(inputs, model=str(model))
+    settings = {"feature_store": str(store), "freeze": ["audio_encoder"], "feature_dtype": "float32"}
+
+    def write(**more: object) -> None:
+        (model.parent / "run.yaml").write_text(json.dumps({"model": {**settings, **more}}))
+
+    write()
+    assert stored_states(ours) is None, "a store that is not there is not made"
+    store.mkdir()
+    write(freeze=["text_encoder"])
+    assert stored_states(ours) is None, "an encoder that was trained has other states than the store"
+    write()
+    states = stored_states(ours)
+    assert states is not None and f"read from and written to {store}" in capsys.readouterr().err
+    rows = inputs.utterances("test")[:3]
+    plain, stored = predictor(inputs.pipe), predictor(inputs.pipe, audio_features=states)
+    for answer, expected in zip(stored(rows), plain(rows), strict=True):
+        assert answer.rationale == expected.rationale
+        assert answer.scores == pytest.approx(expected.scores, abs=1e-4)
+    assert len(list(store.rglob("*.safetensors"))) == 3
 
 
 def test_what_lies_beside_a_checkpoint_and_a_manifest(tmp_path: Path, demo_corpus: Path) -> None:

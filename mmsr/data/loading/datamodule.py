@@ -6,6 +6,7 @@ or, streaming: rows of a split one by one ─► windows of rows ─► batches
 
 import itertools
 import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -84,7 +85,8 @@ class MmsrDataModule(LightningDataModule):
         stream_window: Rows in a window.
         balance: Sample training rows so that each label, each language, or each label in each language is
             equally frequent. An epoch keeps its length: rare rows are repeated in it, and frequent ones are
-            not in each. With `augment`, the copies of a row differ.
+            not in each. With `augment`, the copies of a row differ. `auto` is `label` if the most frequent
+            label has more than twice the training rows of the rarest one, and none otherwise.
         language_temperature: Sample training rows so that a language with n rows has a share proportional to
             n^(1/T): 1 keeps the languages' shares, and a greater T makes them more equal (XLM-R: 3.3,
             multilingual BERT: 1.4). With `balance: label`, labels are equal within each language.
@@ -125,7 +127,7 @@ class MmsrDataModule(LightningDataModule):
         seed: int = 0,
         streaming: bool = False,
         stream_window: int = 4096,
-        balance: Literal["label", "language", "label,language"] | None = None,
+        balance: Literal["label", "language", "label,language", "auto"] | None = None,
         language_temperature: float | None = None,
         cache_audio: bool = True,
         fold: int | None = None,
@@ -151,8 +153,8 @@ class MmsrDataModule(LightningDataModule):
             raise ValueError(f"batch_seconds is {batch_seconds}; accepted: a positive number of seconds")
         if fold is not None and not 0 <= fold < folds:
             raise ValueError(f"fold is {fold}; accepted: 0 to {folds - 1}, since folds is {folds}")
-        if balance not in (None, "label", "language", "label,language"):
-            raise ValueError(f"balance is {balance!r}; accepted: label, language, or label,language")
+        if balance not in (None, "label", "language", "label,language", "auto"):
+            raise ValueError(f"balance is {balance!r}; accepted: label, language, label,language, or auto")
         if language_temperature is not None and not language_temperature >= 1:
             raise ValueError(f"language_temperature is {language_temperature:g}; accepted: 1 or more")
         if language_temperature is not None and "language" in (balance or ""):
@@ -182,7 +184,7 @@ class MmsrDataModule(LightningDataModule):
                 f"streaming reads rows as they come, and {', '.join(given)} needs them all; accepted: one or "
                 "the other"
             )
-        self.balance, self.language_temperature = balance, language_temperature
+        self._given_balance, self.language_temperature = balance, language_temperature
         self.cache_audio = cache_audio
         self.fold, self.folds, self.dev_speakers = fold, folds, dev_speakers
         self.augmentations = Augmentations(augment) if augment else None
@@ -261,6 +263,14 @@ class MmsrDataModule(LightningDataModule):
             self._split_rows(split)
 
     @property
+    def balance(self) -> Literal["label", "language", "label,language"] | None:
+        """What is sampled equally; `auto` is decided by the training rows."""
+        if self._given_balance != "auto":
+            return self._given_balance
+        counts = Counter(label for label in self.train_rows["label"] if label is not None)
+        return "label" if counts and max(counts.values()) > 2 * min(counts.values()) else None
+
+    @property
     def train_rows(self) -> datasets.Dataset:
         """Rows of the training split."""
         return self._split_rows("train")
@@ -274,6 +284,15 @@ class MmsrDataModule(LightningDataModule):
     def test_rows(self) -> datasets.Dataset:
         """Rows of the test split."""
         return self._split_rows("test")
+
+    def train_seconds(self) -> np.ndarray:
+        """Durations `[n]` of the recordings of the training rows that have one.
+
+        Raises:
+            ManifestError: Recordings cannot be read.
+        """
+        rows = self.train_rows
+        return self._seconds(rows.select(np.flatnonzero(column_of(rows, "audio").is_valid().to_numpy())))
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled batches; the loader can be resumed in the middle of an epoch."""

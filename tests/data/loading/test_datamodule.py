@@ -124,7 +124,7 @@ def test_folds_need_speakers(manifest: Path, change: Any, module: Any):
         ({"num_workers": -1}, "num_workers is -1; accepted: 0 or more"),
         ({"fold": 4}, "fold is 4; accepted: 0 to 3, since folds is 4"),
         ({"dev_speakers": 0}, "dev_speakers is 0; accepted: 1 or more"),
-        ({"balance": "speaker"}, "balance is 'speaker'; accepted: label, language, or label,language"),
+        ({"balance": "speaker"}, "balance is 'speaker'; accepted: label, language, label,language, or auto"),
         ({"language_temperature": 0.5}, "language_temperature is 0.5; accepted: 1 or more"),
         (
             {"balance": "label,language", "language_temperature": 2},
