@@ -102,7 +102,7 @@ YAML = [
     ("model: {fusoin: text_only}", "model.fusoin: no such setting; did you mean model.fusion? ("),
     ("dta: {manifest: m.csv}", "dta.manifest: no such setting; did you mean data.manifest? ("),
     ("optimizer: {class_path: Adam}", "optimizer.class_path: the optimiser is AdamW; accepted: "),
-    ("lr_scheduler: {class_path: X}", "lr_scheduler.class_path: the rate warms up and falls"),
+    ("lr_scheduler: {class_path: X}", "lr_scheduler.class_path: the rate warms up, and then"),
     ("model: {preset: tiny", "-c {}: while parsing a flow mapping in "),
     ("just words", "-c {}: holds just words; accepted: YAML with settings"),
     ("", "-c {}: holds nothing; accepted: YAML with settings"),
