@@ -73,7 +73,7 @@ types: $(INSTALLED)
 # The theme warns of mkdocs 2, which nobody has to use; pip asks the network for nothing that is there.
 docs: $(INSTALLED)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[docs]"
-	@NO_MKDOCS_2_WARNING=1 COLUMNS=110 $(BIN)/mkdocs build --strict --quiet $(ARGS)
+	@NO_MKDOCS_2_WARNING=1 COLUMNS=76 $(BIN)/mkdocs build --strict --quiet $(ARGS)
 	@echo "open site/index.html"
 
 clean:

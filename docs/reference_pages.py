@@ -71,13 +71,13 @@ def has_names(source: Path) -> bool:
 
 
 def commands_page() -> str:
-    """Every command with its help, as `--help` prints it at 110 columns."""
+    """Every command with its help, as `--help` prints it at 76 columns, the width of the text."""
     from mmsr.cli.main import application
 
     lines = ["# Commands", "", "What `--help` prints. Flags may be written with `-` or `_`.", ""]
     for words in command_names(application):
         text = io.StringIO()
-        console = Console(file=text, width=110, force_terminal=False, color_system=None, legacy_windows=False)
+        console = Console(file=text, width=76, force_terminal=False, color_system=None, legacy_windows=False)
         application.help_print(list(words), console=console)
         lines += [f"## mmsr {' '.join(words)}", "", "```text", text.getvalue().rstrip(), "```", ""]
     return "\n".join(lines)

@@ -6,6 +6,7 @@ it is still parsed. NOT_RUN counts those.
 
 import ast
 import html.parser
+import importlib
 import os
 import re
 import shlex
@@ -242,6 +243,15 @@ def test_every_public_name_is_documented() -> None:
     assert all(getattr(mmsr, name).__doc__ for name in mmsr.__all__)
 
 
+def test_the_public_api_has_the_names_of_its_page() -> None:
+    text = (DOCS / "api.md").read_text(encoding="utf-8")
+    links = re.findall(r"\[((?:`\w+`(?:, )?)+)\]\(reference/([\w.]+)\.md\)", text)
+    found = {name: module for names, module in links for name in re.findall(r"\w+", names)}
+    assert len(found) > 30 and set(mmsr.__all__) <= set(found)
+    absent = [name for name, module in found.items() if not hasattr(importlib.import_module(module), name)]
+    assert absent == []
+
+
 # ---------------------------------------------------------------------- the site
 
 
@@ -273,7 +283,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("material")
     pytest.importorskip("mkdocstrings_handlers.python")
     folder = tmp_path_factory.mktemp("site")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_MKDOCS_2_WARNING": "1", "COLUMNS": "110"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_MKDOCS_2_WARNING": "1", "COLUMNS": "76"}
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)],
         cwd=ROOT,
@@ -315,6 +325,20 @@ def test_the_site_loads_nothing_from_another_server(site: Path) -> None:
         assert remote == [], path.name
     for path in site.rglob("*.css"):
         assert not re.search(r"url\(\s*['\"]?(https?:)?//", path.read_text(encoding="utf-8")), path.name
+
+
+@pytest.mark.slow
+def test_search_works_in_pages_that_are_opened_as_files(site: Path, browser: Any) -> None:
+    page = browser.new_page()
+    page.goto((site / "howto" / "data.html").as_uri())
+    page.get_by_placeholder("Search").click()
+    page.keyboard.type("feature store")
+    page.wait_for_function(
+        "() => /matching documents/.test(document.querySelector('.md-search-result__meta').innerText)"
+    )
+    first = page.locator(".md-search-result__link").first
+    assert first.get_attribute("href").startswith((site).as_uri())
+    page.close()
 
 
 @pytest.mark.slow

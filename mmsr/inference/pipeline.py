@@ -56,7 +56,9 @@ class SentimentReasoningPipeline(Pipeline):
     at a time. A generator, a `datasets` dataset with a column `audio` or `text`, or one such column (`text`
     and `asr_text` hold transcripts, others audio) is answered by an iterator, a batch at a time.
 
-    Keyword arguments, of the pipeline or of a call:
+    All of these are arguments of the pipeline, or of a call:
+
+    Keyword Args:
         asr: Recogniser for audio without a transcript: Hub id, folder, or a callable from waveforms at 16 kHz
             and their languages to texts, such as `mmsr.speech.recogniser.Transcriber`.
         forced_label: Explain this label instead of the predicted one (a counterfactual rationale).

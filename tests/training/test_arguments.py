@@ -10,7 +10,10 @@ CPU = not torch.cuda.is_available() and not torch.backends.mps.is_available()
 REFUSED = [
     ("--optimizer Adam", "--optimizer: the optimiser is AdamW; accepted: --model.learning_rate, "),
     ("--optimizer.lr 0.1", "--optimizer.lr: the optimiser is AdamW; accepted: --model.learning_rate, "),
-    ("--lr_scheduler CosineAnnealingLR", "--lr_scheduler: the rate warms up, and then falls along a cosine or is "),
+    (
+        "--lr_scheduler CosineAnnealingLR",
+        "--lr_scheduler: the rate warms up, and then falls along a cosine or is ",
+    ),
     ("--ckpt_path x", "--ckpt_path: the same command continues from its folder; accepted: "),
     ("--data.manifst m.csv", "--data.manifst: no such setting; did you mean --data.manifest? ("),
     ("stray", "stray: more words than expected; accepted: --SETTING VALUE"),
