@@ -164,7 +164,8 @@ def transcribe(
         split: Transcribe only the rows of this split; the others keep their asr_text.
         speakers: Transcribe only the rows of these speakers, such as anna ben.
         columns: Names that columns have in this manifest, such as text=transcript.
-        timestamps: Write words or segments with their times to OUT.words.jsonl.
+        timestamps: Write words or segments with their times to OUT.words.jsonl; words also to the column
+            asr_words, by which answers tell when quoted words were said.
         batch_size: Number of rows in a batch.
         num_beams: Beams of the recogniser, if it has a decoder.
         dtype: Precision; auto is bfloat16 if the processor computes in it.
@@ -335,7 +336,7 @@ def app(
     if asr is not None:
         from mmsr.speech.recogniser import Transcriber
 
-        recogniser = Transcriber(asr)
+        recogniser = Transcriber(asr, timestamps="auto")
     pipe = load_pipeline(model)
     with uploads_folder():
         page = make_app(pipe, transcribe=recogniser, limits=limits, name=Path(model).name)

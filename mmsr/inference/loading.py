@@ -100,7 +100,8 @@ def predictor(
         return 0.0 if audio is None else Audio.duration(audio)
 
     def given(utterance: Utterance) -> dict[str, Any]:
-        audio, words = utterance.audio, {"text": utterance.text, "language": utterance.language}
+        audio = utterance.audio
+        words = {name: getattr(utterance, name) for name in ("text", "language", "asr_words")}
         if audio_features is None or not isinstance(audio, str):
             return {"audio": audio, **words}
         return {"audio_features": audio_features(audio), **words}

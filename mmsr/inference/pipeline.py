@@ -7,8 +7,8 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from dataclasses import replace
-from typing import Any
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -23,14 +23,17 @@ from mmsr.evaluation.explain.attribution import attention as attend
 from mmsr.inference.answer import Answer
 from mmsr.inference.packaged import DEFAULT, FOLDER
 from mmsr.inference.template import Evidence, Weighted, phrase_language
-from mmsr.inference.timing import seconds_of, sounding
 from mmsr.model.fusion import FUSION_CLASSES, attention_map
 from mmsr.model.joint_encoder import MmsrEncoderOutput
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.outliers import MODALITIES, OUTLIER_REASONS, outliers
 from mmsr.model.processing import MmsrProcessor, given_columns
 from mmsr.quotations import evidence
-from mmsr.records import Attribution, Span
+from mmsr.records import Attribution, Chunk, Span, read_chunks
+from mmsr.speech.timing import WordTimes, sounding
+
+if TYPE_CHECKING:
+    from mmsr.speech.recogniser import Transcriber
 
 TASK = "sentiment-reasoning"
 
@@ -51,14 +54,17 @@ class SentimentReasoningPipeline(Pipeline):
 
     An input is an audio path, `bytes`, a binary file object, a mono waveform at 16 kHz (numpy), `(samples,
     rate)`, or a mapping with `audio` (one of those, or a dataset's `{"array", "sampling_rate"}` or `{"bytes",
-    "path"}`) and / or `text` (the transcript) and, for a recogniser, `language`. In place of `audio` it may
-    have `audio_features`, the audio encoder's states `[f, l, e]`. A list is answered by a list, `batch_size`
+    "path"}`) and / or `text` (the transcript) and, for a recogniser, `language`. Beside both it may have
+    `asr_words`, a recogniser's words with their times (`{"text", "start", "end"}` in seconds, a list or its
+    JSON), even if `text` was edited since. In place of `audio` it may have `audio_features`, the audio
+    encoder's states `[f, l, e]`. A list is answered by a list, `batch_size`
     at a time. A generator, a `datasets` dataset with a column `audio` or `text`, or one such column (`text`
     and `asr_text` hold transcripts, others audio) is answered by an iterator, a batch at a time.
 
     Keyword arguments, of the pipeline or of a call:
-        asr: Recogniser for audio without a transcript: Hub id, folder, or a callable from waveforms at 16 kHz
-            and their languages to texts, such as `mmsr.speech.recogniser.Transcriber`.
+        asr: Recogniser for audio without a transcript: Hub id, folder, a callable from waveforms at 16 kHz
+            and their languages to texts, or a `mmsr.speech.recogniser.Transcriber`, which with timestamps
+            `word` (those of a folder or id have them if they can) also tells when words were said.
         forced_label: Explain this label instead of the predicted one (a counterfactual rationale).
         alternatives: Also write the rationale of each label that was not predicted.
         attention: Also return the fusion's attention to words and seconds; needs a second pass.
@@ -74,7 +80,8 @@ class SentimentReasoningPipeline(Pipeline):
         "grounded", "evidence"}`. `grounded` tells whether the rationale quotes, and all that it quotes are
         whole words of the transcript; None without a rationale. `evidence` has these words, a list of
         `{"text", "start", "end"}` in characters of the transcript, and beside audio `seconds`, when they were
-        said, as if each letter took the same time between the silent edges.
+        said, and `timed_by`: `recogniser`; `interpolated` between its words, where it heard others; or
+        `proportional`, without a recogniser: as if each letter took the same time between the silent edges.
 
         If the decoder writes the label (`post_thinking`, `pre_thinking`), label and scores are the decoder's,
         and the head's are added as `head_label` and `head_scores`. Also added, on request: `forced_label`,
@@ -174,12 +181,14 @@ class SentimentReasoningPipeline(Pipeline):
         load_audio: Callable[[Any], np.ndarray] | None = None,
         sampling_rate: int | None = None,
     ) -> dict[str, Any]:
-        """Any accepted input -> `audio` (waveform), `audio_features`, `text`, `language`, `source`, or None.
+        """Any accepted input -> its `audio` (waveform), `audio_features`, `text`, `language`, `asr_words`.
+
+        `source` is the audio as it was given. What is not there is None.
 
         Raises:
             ValueError: No audio and no text, audio and its features, or an input of another kind.
         """
-        names = ("audio", "audio_features", "text", "language")
+        names = ("audio", "audio_features", "text", "language", "asr_words")
         of_dataset = isinstance(input_, dict) and input_.keys() & {"array", "bytes", "path"}
         record = {"audio": input_}
         if isinstance(input_, dict) and (not of_dataset or input_.keys() & set(names[:3])):
@@ -197,6 +206,7 @@ class SentimentReasoningPipeline(Pipeline):
             own = self.processor.feature_extractor.sampling_rate
             source = _audio_source(audio, record.get("sampling_rate") or sampling_rate or own)
             utterance |= {"audio": (load_audio or _load_audio)(source), "source": source}
+        utterance["asr_words"] = read_chunks(utterance["asr_words"])
         return utterance
 
     def _forward(  # type: ignore[override]
@@ -229,7 +239,8 @@ class SentimentReasoningPipeline(Pipeline):
             "head_logits": found.head_logits,
             "forced_label": forced_label,
             "utterances": [
-                {"audio": row["source"], "text": row["text"], "language": row["language"]} for row in rows
+                {"audio": row["source"], **{name: row[name] for name in ("text", "language", "asr_words")}}
+                for row in rows
             ],
             "transcribed": asr is not None,
         }
@@ -411,12 +422,13 @@ class SentimentReasoningPipeline(Pipeline):
             answer = {"label": label, "score": scores[label], "scores": scores, "rationale": rationale}
             sound = model_outputs["sounds"][row] if "sounds" in model_outputs else None
             transcript = model_outputs["utterances"][row]["text"]
+            words = model_outputs["utterances"][row]["asr_words"]
             spans: list[Span | None] | None = None
             if rationale is not None and "sequences" in model_outputs:
                 spans = evidence(rationale, transcript)
             elif rationale is not None:  # the template knows which of equal words it quotes
                 spans = [span for span in [templates[row].span] if span is not None]
-            answer |= quoted_evidence(spans, transcript, sound)
+            answer |= quoted_evidence(spans, transcript, sound, words)
             if "evidence" in model_outputs:
                 read = model_outputs["evidence"][row]
                 answer["voice"] = read.voice
@@ -462,6 +474,8 @@ class SentimentReasoningPipeline(Pipeline):
         if model_outputs["transcribed"]:
             for answer, utterance in zip(answers, model_outputs["utterances"], strict=True):
                 answer["transcript"] = utterance["text"]
+                if utterance["asr_words"] is not None:
+                    answer["asr_words"] = [asdict(word) for word in utterance["asr_words"]]
         if "alternatives" in model_outputs:
             for answer in answers:
                 answer["alternatives"] = {}
@@ -480,7 +494,7 @@ _load_audio = Audio()
 def _recogniser(model: str) -> Transcribe:
     from mmsr.speech.recogniser import Transcriber
 
-    return Transcriber(model)
+    return Transcriber(model, timestamps="auto")
 
 
 class _Rows(Dataset[Any]):
@@ -535,7 +549,7 @@ def _audio_source(audio: Any, rate: int) -> Any:
 def _transcribed(
     rows: Sequence[dict[str, Any]], asr: Transcribe | None, *, attention: bool
 ) -> list[dict[str, Any]]:
-    """Rows with the recogniser's text where there was none; None where it is empty.
+    """Rows with the recogniser's text where there was none, None where it is empty, and its words' times.
 
     Raises:
         ValueError: What is asked for needs audio, and a row has its features.
@@ -548,17 +562,34 @@ def _transcribed(
     untranscribed = [row for row in rows if row["text"] is None]
     if not untranscribed:
         return list(rows)
-    texts = asr([row["audio"] for row in untranscribed], [row["language"] for row in untranscribed])
+    waves, languages = ([row[name] for row in untranscribed] for name in ("audio", "language"))
+    texts: Sequence[str]
+    words: Sequence[tuple[Chunk, ...] | None]
+    if getattr(asr, "timestamps", None) == "word":  # a `Transcriber`, whose module is slow to import
+        transcripts = cast("Transcriber", asr).transcribe(waves, languages=languages)
+        texts, words = [found.text for found in transcripts], [found.chunks for found in transcripts]
+    else:
+        texts = asr(waves, languages)
+        words = [None] * len(texts)
     if len(texts) != len(untranscribed):
         raise ValueError(
             f"asr gave {len(texts)} texts for {len(untranscribed)} waveforms; accepted: one for each"
         )
-    text = iter(texts)
-    return [row if row["text"] is not None else {**row, "text": next(text).strip() or None} for row in rows]
+    heard = iter(zip(texts, words, strict=True))
+    found = []
+    for row in rows:
+        if row["text"] is None:
+            text, timed = next(heard)
+            row = {**row, "text": text.strip() or None, "asr_words": timed}
+        found.append(row)
+    return found
 
 
 def quoted_evidence(
-    spans: Sequence[Span | None] | None, transcript: str | None, sound: tuple[float, float] | None = None
+    spans: Sequence[Span | None] | None,
+    transcript: str | None,
+    sound: tuple[float, float] | None = None,
+    words: Sequence[Chunk] | None = None,
 ) -> dict[str, Any]:
     """An answer's `grounded` and `evidence`.
 
@@ -567,14 +598,18 @@ def quoted_evidence(
             rationale.
         transcript: What was said.
         sound: The seconds in which it was said.
+        words: A recogniser's words with their times.
     """
     if spans is None:
         return {"grounded": None, "evidence": []}
     found: list[dict[str, Any]] = []
-    for start, end in (span for span in spans if span is not None):
+    quoted = [span for span in spans if span is not None]
+    times = WordTimes(str(transcript), sound, words) if quoted and sound is not None else None
+    for start, end in quoted:
         found.append({"text": str(transcript)[start:end], "start": start, "end": end})
-        if sound is not None:
-            found[-1]["seconds"] = list(seconds_of(str(transcript), (start, end), sound))
+        if times is not None:
+            timing = times.of((start, end))
+            found[-1] |= {"seconds": [timing.start, timing.end], "timed_by": timing.timed_by}
     return {"grounded": bool(spans) and None not in spans, "evidence": found}
 
 

@@ -146,7 +146,7 @@ def write_answers(
     from mmsr.data.features.store import encoder_fingerprint
     from mmsr.speech.recogniser import Transcriber
 
-    transcribe = None if asr is None else Transcriber(asr)
+    transcribe = None if asr is None else Transcriber(asr, timestamps="auto")
     made_from = {
         "model": encoder_fingerprint(pipe.model),
         "config": pipe.model.config.to_dict(),
@@ -154,7 +154,7 @@ def write_answers(
         "recogniser": None if transcribe is None else transcribe.fingerprint,
         "language": language,
         "options": {name: value for name, value in options.items() if value is not None},
-        "version": 1,  # of this function's answers
+        "version": 2,  # of this function's answers: 2 tells where times come from
     }
     fingerprint = hashlib.sha256(json.dumps(made_from, sort_keys=True, default=str).encode()).hexdigest()
     versions = {path: _version(path) for path in recordings}  # a file may change while others are answered
@@ -201,7 +201,7 @@ def answer_table(rows: Sequence[Mapping[str, Any]], *, whole: bool = False) -> T
 
 
 def _flattened(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row without nested values."""
+    """A row without nested values, and without what only whole answers have: attention, times of words."""
     flat: dict[str, Any] = {}
     for name, value in row.items():
         if isinstance(value, str | int | float):
@@ -215,7 +215,7 @@ def _flattened(row: Mapping[str, Any]) -> dict[str, Any]:
         elif name in ("scores", "head_scores", "alternatives"):
             prefix = {"scores": "score", "head_scores": "head_score", "alternatives": "rationale_if"}[name]
             flat |= {f"{prefix}_{label}": one for label, one in value.items()}
-        elif name != "attention":
+        elif name not in ("attention", "asr_words"):
             flat.setdefault(name, value)
     return flat
 
