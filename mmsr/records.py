@@ -125,6 +125,8 @@ class Answer:
         evidence: These words, each `{"text", "start", "end"}` in characters of the transcript, and beside
             audio `seconds`, and `timed_by`, where these come from (`mmsr.speech.timing.TimedBy`).
         voice: Probabilities of the voice's emotions, of a model that names them where a voice was heard.
+        audio_seconds: Length of a recording of more than 10 s.
+        speech_seconds: How much of it is speech; None as the length where that was not asked.
     """
 
     label: str
@@ -139,6 +141,8 @@ class Answer:
     grounded: bool | None = None
     evidence: Sequence[Mapping[str, Any]] = ()
     voice: Mapping[str, float] | None = None
+    audio_seconds: float | None = None
+    speech_seconds: float | None = None
 
     @classmethod
     def from_dict(cls, answer: Mapping[str, Any]) -> Self:
@@ -176,6 +180,8 @@ class Prediction:
     grounded: bool | None = None
     evidence: Sequence[Mapping[str, Any]] | None = None
     voice: Mapping[str, float] | None = None
+    audio_seconds: float | None = None
+    speech_seconds: float | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -205,6 +211,8 @@ class Prediction:
             grounded=answer.grounded,
             evidence=None if answer.grounded is None else answer.evidence,
             voice=answer.voice,
+            audio_seconds=answer.audio_seconds,
+            speech_seconds=answer.speech_seconds,
         )
 
     @classmethod
@@ -225,6 +233,8 @@ class Prediction:
             "grounded",
             "evidence",
             "voice",
+            "audio_seconds",
+            "speech_seconds",
         ]
         for name in optional:
             if row[name] is None:

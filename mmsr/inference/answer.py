@@ -68,6 +68,7 @@ class Answer(dict[str, Any]):
                 "forced_label": None,
                 "abstained": False,
                 "abstained_because": None,
+                "speech_seconds": None,
                 **self,
             },
             left_out=[]

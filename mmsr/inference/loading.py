@@ -91,8 +91,9 @@ def predictor(
         pipe: The pipeline.
         batch_size: Utterances at a time.
         audio_features: Returns the audio encoder's states `[f, l, e]` of a path, in place of encoding it.
-        **options: The pipeline's, such as `num_beams`.
+        **options: The pipeline's, such as `num_beams`; `speech` is off, since evaluation does not read it.
     """
+    options = {"speech": False, **options}
 
     def length(audio: str | bytes | np.ndarray | None) -> float:
         if isinstance(audio, np.ndarray):

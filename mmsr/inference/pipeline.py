@@ -19,6 +19,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 
 from mmsr.data.audio.decoding import Audio
+from mmsr.data.audio.segments import SAMPLE_RATE, speech_seconds
 from mmsr.evaluation.explain.attribution import attention as attend
 from mmsr.inference.answer import Answer
 from mmsr.inference.packaged import DEFAULT, FOLDER
@@ -40,10 +41,20 @@ TASK = "sentiment-reasoning"
 Transcribe = Callable[[Sequence[np.ndarray], Sequence[str | None]], Sequence[str]]
 """From waveforms `[s]` and the language of each (None if unknown) to texts, empty for silence."""
 
+_LONG = 10.0  # seconds, above which an answer tells how much of them is speech
 _TRANSCRIPT_COLUMNS = ("text", "asr_text")
 _STEPS = (
     ("load_audio", "sampling_rate", "progress"),
-    ("asr", "forced_label", "alternatives", "attention", "rationale", "num_beams", "max_new_tokens"),
+    (
+        "asr",
+        "forced_label",
+        "alternatives",
+        "attention",
+        "rationale",
+        "speech",
+        "num_beams",
+        "max_new_tokens",
+    ),
     ("abstain_below",),
 )
 """Arguments of `preprocess`, `_forward` and `postprocess`."""
@@ -70,6 +81,8 @@ class SentimentReasoningPipeline(Pipeline):
         attention: Also return the fusion's attention to words and seconds; needs a second pass.
         abstain_below: Mark answers whose label is less probable than this.
         rationale: Whether to write one (default: if the model has a decoder, or names its evidence).
+        speech: Whether to tell how much of a recording of more than 10 s is speech (default: yes, with the
+            extra `segments`).
         num_beams, max_new_tokens: Of the rationale's generation.
         sampling_rate: Of waveforms given without theirs, in Hz.
         load_audio: Callable that turns a path or bytes into a mono 16 kHz waveform (default: `mmsr.Audio`).
@@ -85,10 +98,14 @@ class SentimentReasoningPipeline(Pipeline):
 
         If the decoder writes the label (`post_thinking`, `pre_thinking`), label and scores are the decoder's,
         and the head's are added as `head_label` and `head_scores`. Also added, on request: `forced_label`,
-        `transcript` (None if the recogniser found no words), `alternatives` {label: rationale}, `abstained`,
-        and `attention` (see `mmsr.evaluation.explain.attribution`): `words`, a list of `{"word", "weight"}`,
-        and `audio`, a list of `{"start", "end", "weight"}` (seconds). The weights of a list sum to 1; it is
-        None if the modality is absent or the fusion does not attend to it.
+        `transcript` (None if the recogniser found no words), `asr_words` (its words with their times, if it
+        gives them), `alternatives` {label: rationale}, `abstained`, and `attention` (see
+        `mmsr.evaluation.explain.attribution`): `words`, a list of `{"word", "weight"}`, and `audio`, a list
+        of `{"start", "end", "weight"}` (seconds). The weights of a list sum to 1; it is None if the modality
+        is absent or the fusion does not attend to it.
+
+        Of a recording of more than 10 s `audio_seconds` and `speech_seconds` tell how long it is, and how
+        much of that is speech: the answer is about all of it.
 
         A model without a decoder that names its evidence (`mmsr.model.evidence`) writes rationales by a
         template, and adds `voice`, the probabilities of the voice's emotions; None where none was heard.
@@ -203,8 +220,7 @@ class SentimentReasoningPipeline(Pipeline):
         if audio is not None:
             if utterance["audio_features"] is not None:
                 raise ValueError("an utterance has audio and audio_features; accepted: one of them")
-            own = self.processor.feature_extractor.sampling_rate
-            source = _audio_source(audio, record.get("sampling_rate") or sampling_rate or own)
+            source = _audio_source(audio, record.get("sampling_rate") or sampling_rate or self._rate)
             utterance |= {"audio": (load_audio or _load_audio)(source), "source": source}
         utterance["asr_words"] = read_chunks(utterance["asr_words"])
         return utterance
@@ -217,6 +233,7 @@ class SentimentReasoningPipeline(Pipeline):
         alternatives: bool = False,
         attention: bool = False,
         rationale: bool | None = None,
+        speech: bool = True,
         num_beams: int = 1,
         max_new_tokens: int | None = None,
     ) -> dict[str, Any]:
@@ -243,6 +260,7 @@ class SentimentReasoningPipeline(Pipeline):
                 for row in rows
             ],
             "transcribed": asr is not None,
+            "speech": [self._speech(row["audio"]) if speech else {} for row in rows],
         }
         if found.outlier_logits is not None:
             found_outliers = outliers(found.outlier_logits, self.model.config.outlier_thresholds).tolist()
@@ -293,14 +311,26 @@ class SentimentReasoningPipeline(Pipeline):
             ]
         return answers
 
+    def _speech(self, wave: np.ndarray | None) -> dict[str, float]:
+        """An answer's seconds of audio and of speech; none of short recordings, and without silero-vad."""
+        if wave is None or len(wave) <= _LONG * SAMPLE_RATE or self._rate != SAMPLE_RATE:
+            return {}
+        if (spoken := speech_seconds(wave)) is None:
+            return {}
+        return {"audio_seconds": round(len(wave) / SAMPLE_RATE, 3), "speech_seconds": round(spoken, 3)}
+
+    @property
+    def _rate(self) -> int:
+        """Of the model's waveforms, in Hz."""
+        return self.processor.feature_extractor.sampling_rate
+
     def _sounds(
         self, rows: Sequence[dict[str, Any]], answers: dict[str, Any]
     ) -> list[tuple[float, float] | None]:
         """The seconds in which each row's recording sounds; None where there is none, or no speech in it."""
-        rate = self.processor.feature_extractor.sampling_rate
         refused = answers.get("outliers") or [[]] * len(rows)
         return [
-            None if row["audio"] is None or "audio" in names else sounding(row["audio"], rate)
+            None if row["audio"] is None or "audio" in names else sounding(row["audio"], self._rate)
             for row, names in zip(rows, refused, strict=True)
         ]
 
@@ -470,7 +500,9 @@ class SentimentReasoningPipeline(Pipeline):
                 answer["abstained_because"] = "; ".join(OUTLIER_REASONS[name] for name in found)
 
     def _add_extras(self, answers: list[dict[str, Any]], model_outputs: dict[str, Any]) -> None:
-        """Add transcript, alternatives and attention, where present, to the answers."""
+        """Add seconds of speech, transcript, alternatives and attention, where present, to the answers."""
+        for answer, seconds in zip(answers, model_outputs["speech"], strict=True):
+            answer |= seconds
         if model_outputs["transcribed"]:
             for answer, utterance in zip(answers, model_outputs["utterances"], strict=True):
                 answer["transcript"] = utterance["text"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     from mmsr.inference.pipeline import SentimentReasoningPipeline
     from mmsr.records import Progress
 
-_SHORTEST, _LONGEST = 0.1, 300.0  # seconds of audio for one answer
+_SHORTEST, _LONGEST = 0.1, 30.0  # seconds of audio for one answer
+_LONG_TO_CHECK = 300.0  # seconds, above which silence is not looked for
 
 
 def find_recordings(inputs: Sequence[str | os.PathLike[str]]) -> list[str]:
@@ -270,7 +272,7 @@ def predict_manifest(
     table, numbers = _readable_rows(
         manifest, labels, on_issue, progress=progress, columns=columns, label_map=label_map
     )
-    predict = predictor(pipe, batch_size=batch_size, **options)
+    predict = predictor(pipe, batch_size=batch_size, speech=True, **options)
     predictions = predict_rows(predict, utterances(table), text_column=text_column, progress=progress)
     predictions = _with_columns(predictions, manifest, numbers)
     if abstain_below is None:
@@ -360,13 +362,24 @@ def recording_notes(audio: str | os.PathLike[str]) -> Iterator[str]:
     name, seconds = shown(audio), Audio.duration(audio)
     if seconds < _SHORTEST:
         yield f"{name} lasts {seconds * 1000:.0f} ms: too short for speech, so the answer says nothing of it"
-    elif seconds > _LONGEST:
+        return
+    if seconds > _LONGEST:
+        lasts = f"{seconds / 60:.0f} minutes" if seconds >= 120 else f"{seconds:.0f} s"
         yield (
-            f"{name} lasts {seconds / 60:.0f} minutes and gets one answer for all of it; "
+            f"{name} lasts {lasts} and gets one answer for all of it; "
             "mmsr timeline answers for each segment of speech"
         )
-    else:
+    if seconds <= _LONG_TO_CHECK:
         decoded = Audio().decode(audio)
         yield from (f"{name}: {note.message}" for note in decoded.notes)
         if any(code == "audio-silent" for code, _ in sample_issues(decoded.samples)):
             yield f"{name} is silent: the answer says nothing of it"
+
+
+def count_long(recordings: Sequence[str]) -> int:
+    """How many recordings are longer than an utterance; those that cannot be read are not."""
+    count = 0
+    for path in recordings:
+        with contextlib.suppress(AudioError):
+            count += Audio.duration(path) > _LONGEST
+    return count

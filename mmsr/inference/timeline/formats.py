@@ -303,10 +303,8 @@ def _encode(timeline: Timeline, to: Path | io.BytesIO, progress: Progress | None
 
 def as_text(summary: dict[str, Any]) -> str:
     """A timeline's summary for a reader."""
-    lines = [
-        f"{clock(summary['seconds'])} long, {summary['segments']:,} segments,"
-        f" {clock(summary['speech_seconds'])} of speech"
-    ]
+    spoken = f"{summary['speech_seconds']:,.1f} of {summary['seconds']:,.1f} s are speech"
+    lines = [f"{spoken}, in {summary['segments']:,} segments"]
     for label, entry in summary["labels"].items():
         lines.append(f"  {label}: {entry['seconds']:.1f} s in {entry['segments']:,} segments")
     for speaker, seconds in summary["speakers"].items():

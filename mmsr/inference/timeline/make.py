@@ -107,6 +107,15 @@ class Timeline:
     labels: tuple[str, ...]
     segments: tuple[AnsweredSegment, ...]
 
+    @property
+    def speech_seconds(self) -> float:
+        """How much of the recording is speech; where people talk at once, once."""
+        spoken = end = 0.0
+        for part in sorted(self.segments, key=lambda part: part.start):
+            spoken += max(0.0, part.end - max(end, part.start))
+            end = max(end, part.end)
+        return spoken
+
     def differences(self, part: AnsweredSegment) -> dict[str, float]:
         """How a segment's pitch, level and pace differ from those of the speaker's segments."""
         return differences(part.prosody or {}, self._usual.get(part.speaker, {}))
@@ -167,7 +176,7 @@ class Timeline:
         return {
             "audio": shown(os.path.basename(self.audio)),
             "seconds": round(self.seconds, 3),
-            "speech_seconds": round(sum(part.seconds for part in self.segments), 3),
+            "speech_seconds": round(self.speech_seconds, 3),
             "segments": len(self.segments),
             "labels": {
                 label: {
