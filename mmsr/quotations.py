@@ -12,6 +12,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import pairwise
 from typing import NamedTuple
 
 from mmsr.records import Span
@@ -50,6 +51,14 @@ class Cluster(NamedTuple):
     folded: str
     is_word: bool
     is_unspaced: bool
+
+
+class Word(NamedTuple):
+    """A word of a text, its characters `[start:end]`, in the form in which texts are compared."""
+
+    start: int
+    end: int
+    folded: str
 
 
 class Quotation(NamedTuple):
@@ -101,6 +110,18 @@ class Folded:
             self.parts[place] = (clusters[-1].end, len(text))
             if _may_end(text, clusters[-1]):
                 self.ends[place] = clusters[-1].end
+
+    def words(self) -> list[Word]:
+        """The words of `text`, without punctuation; in scripts without spaces each letter.
+
+        Their apostrophes are folded too: recognisers write one kind.
+        """
+        places, folded = sorted(self.parts), re.sub(f"[{_APOSTROPHES}]", _APOSTROPHES[0], self.folded)
+        return [
+            Word(self.starts[place], self.parts[after][0], folded[place:after])
+            for place, after in pairwise(places)
+            if place in self.starts
+        ]
 
     def find(self, words: str) -> Span | None:
         """The first span of `text` with these words, whole; None if there is none."""

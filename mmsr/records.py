@@ -5,12 +5,50 @@ row of a manifest ─► `Utterance` ─► `Predict` ─► `Answer` ─► `Pr
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 if TYPE_CHECKING:
     import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chunk:
+    """A word or segment of a transcript, from `start` to `end` in seconds."""
+
+    text: str
+    start: float
+    end: float
+
+
+def read_chunks(value: str | Sequence[Chunk | Mapping[str, Any]] | None) -> tuple[Chunk, ...] | None:
+    """Words with times of their JSON, as `chunks_json` writes it, or of a list of them; None of None.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    if value is None:
+        return None
+    try:
+        entries = json.loads(value) if isinstance(value, str) else value
+        chunks = tuple(
+            one
+            if isinstance(one, Chunk)
+            else Chunk(text=one["text"], start=float(one["start"]), end=float(one["end"]))
+            for one in entries
+        )
+    except (ValueError, TypeError, KeyError):
+        chunks = (Chunk(text="", start=1.0, end=0.0),)
+    if not all(isinstance(one.text, str) and 0 <= one.start <= one.end < float("inf") for one in chunks):
+        raise ValueError('no words with times; accepted: [{"text": "hello", "start": 0.52, "end": 0.9}, ...]')
+    return chunks
+
+
+def chunks_json(chunks: Sequence[Chunk]) -> str:
+    """Words with times as JSON, for a column of a manifest."""
+    return json.dumps([asdict(chunk) for chunk in chunks], ensure_ascii=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,6 +60,7 @@ class Utterance:
         audio: A path or URL, a file's bytes, or 16 kHz samples `[s]`.
         text: Human transcript.
         asr_text: Transcript of a speech recogniser.
+        asr_words: Its words with their times, as JSON (see `read_chunks`) or read.
         label: True label.
         rationale: Reference rationale.
         language: Code, such as `vi`.
@@ -34,6 +73,7 @@ class Utterance:
     audio: str | bytes | np.ndarray | None = None
     text: str | None = None
     asr_text: str | None = None
+    asr_words: str | Sequence[Chunk] | None = None
     label: str | None = None
     rationale: str | None = None
     language: str | None = None
@@ -52,7 +92,7 @@ class Utterance:
         return bool(value.strip()) if isinstance(value, str) else value is not None
 
     def model_input(self, audio: str | None = "audio", text: str | None = "text") -> Utterance:
-        """The input of a model: recording, transcript and language.
+        """The input of a model: recording, transcript, language, and the times of words if both are there.
 
         Args:
             audio: Field of the recording; None leaves it out.
@@ -61,6 +101,7 @@ class Utterance:
         return Utterance(
             audio=getattr(self, audio) if audio else None,
             text=getattr(self, text) if text else None,
+            asr_words=self.asr_words if audio and text else None,
             language=self.language,
         )
 
@@ -81,9 +122,11 @@ class Answer:
         outliers: Which of audio and text are outliers; None of a model that detects none.
         grounded: Whether the rationale quotes, and all of it are whole words of the transcript; None
             without a rationale.
-        evidence: These words, each `{"text", "start", "end"}` in characters of the transcript, and `seconds`
-            beside audio.
+        evidence: These words, each `{"text", "start", "end"}` in characters of the transcript, and beside
+            audio `seconds`, and `timed_by`, where these come from (`mmsr.speech.timing.TimedBy`).
         voice: Probabilities of the voice's emotions, of a model that names them where a voice was heard.
+        audio_seconds: Length of a recording of more than 10 s.
+        speech_seconds: How much of it is speech; None as the length where that was not asked.
     """
 
     label: str
@@ -98,6 +141,8 @@ class Answer:
     grounded: bool | None = None
     evidence: Sequence[Mapping[str, Any]] = ()
     voice: Mapping[str, float] | None = None
+    audio_seconds: float | None = None
+    speech_seconds: float | None = None
 
     @classmethod
     def from_dict(cls, answer: Mapping[str, Any]) -> Self:
@@ -135,6 +180,8 @@ class Prediction:
     grounded: bool | None = None
     evidence: Sequence[Mapping[str, Any]] | None = None
     voice: Mapping[str, float] | None = None
+    audio_seconds: float | None = None
+    speech_seconds: float | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -164,6 +211,8 @@ class Prediction:
             grounded=answer.grounded,
             evidence=None if answer.grounded is None else answer.evidence,
             voice=answer.voice,
+            audio_seconds=answer.audio_seconds,
+            speech_seconds=answer.speech_seconds,
         )
 
     @classmethod
@@ -184,6 +233,8 @@ class Prediction:
             "grounded",
             "evidence",
             "voice",
+            "audio_seconds",
+            "speech_seconds",
         ]
         for name in optional:
             if row[name] is None:

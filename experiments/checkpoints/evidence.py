@@ -5,6 +5,7 @@
 | `quoted` | held-out texts whose predicted label is not neutral: one to eight words are quoted |
 | `said` | quotations of them: whole words of the transcript |
 | `erasure` | what the label's probability loses without the quoted words, and without as many at random |
+| `forced` | held-out texts, each label forced: the words quoted for it, and their effect |
 | `swapped` | held-out voices beside one text: the voice is called what it is called alone |
 | `voices` | held-out voices: the emotion that listeners voted for, and that was acted, beside a probe's |
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +46,8 @@ def score_quotations(sets: Sequence[HeldOut], predict: Predict, *, seed: int, pr
         row for row in predict_rows(predict, rows, progress=progress) if row.predicted_label != "neutral"
     ]
     texts = {str(row.id): str(row.text) for row in rows}
-    effects = _effects(answered, texts, predict, seed=seed, progress=progress)
+    named = [(row, str(row.predicted_label)) for row in answered]
+    effects = _effects(named, texts, predict, seed=seed, progress=progress)
     languages = sorted({str(row.language) for row in answered})
     record: Entry = {}
     for name in ("all", *languages):
@@ -75,13 +78,82 @@ def _words(row: Prediction) -> int:
     return max((len(one["text"].split()) for one in row.evidence or ()), default=0)
 
 
+def score_forced(
+    rows: Sequence[Utterance], forced: Mapping[str, Predict], *, seed: int, progress: Progress
+) -> Entry:
+    """What is quoted where each label is forced, of texts alone.
+
+    Args:
+        rows: Held-out rows.
+        forced: By label, the model that explains this label.
+        seed: Of the random words.
+        progress: Called with the texts done.
+
+    Returns:
+        `differs`: by two labels, the share of texts with a quotation for both whose quotations differ.
+        `labels`: of each label over the texts for which another was predicted, `quoted`, `words`, and what
+        the label's probability loses without the quoted words, beside as many at random (`erasure`) and
+        beside the words that are quoted for the predicted label (`against_predicted`).
+    """
+    rows = [replace(row, audio=None) for row in rows]
+    texts = {str(row.id): str(row.text) for row in rows}
+    answered = {label: predict_rows(predict, rows, progress=progress) for label, predict in forced.items()}
+    record: Entry = {"n": len(rows), "differs": {}, "labels": {}}
+    for labels in combinations(forced, 2):
+        both = [
+            pair for pair in zip(*(answered[label] for label in labels), strict=True) if all(map(_span, pair))
+        ]
+        differ = np.array([_span(one) != _span(other) for one, other in both])
+        record["differs"][" - ".join(labels)] = mean_with_interval(differ, [one for one, _ in both])
+    for label, predict in forced.items():
+        own = [row for row in answered[label] if row.predicted_label != label]
+        quoting = [row for row in own if row.evidence]
+        predicted = {row.id: row for name in forced for row in answered[name] if row.predicted_label == name}
+        effects = _effects([(row, label) for row in own], texts, predict, seed=seed, progress=progress)
+        others = _effects(
+            [(replace(row, evidence=predicted[row.id].evidence), label) for row in own],
+            texts,
+            predict,
+            seed=seed,
+            progress=progress,
+        )
+        beside = [row for row in own if row.id in effects and row.id in others]
+        record["labels"][label] = {
+            "n": len(own),
+            "quoted": mean_with_interval(np.array([bool(row.evidence) for row in own]), own),
+            "words": float(np.mean([_words(row) for row in quoting])) if quoting else None,
+            "erasure": _paired(
+                [effects[row.id] for row in own if row.id in effects],
+                [row for row in own if row.id in effects],
+            ),
+            "against_predicted": mean_with_interval(
+                np.array([effects[row.id][0] - others[row.id][0] for row in beside]), beside
+            ),
+        }
+    return record
+
+
+def _span(row: Prediction) -> tuple[int, int] | None:
+    """The characters of a text that a rationale quotes first."""
+    return next(((one["start"], one["end"]) for one in row.evidence or ()), None)
+
+
 def _effects(
-    rows: Sequence[Prediction], texts: Mapping[str, str], predict: Predict, *, seed: int, progress: Progress
+    rows: Sequence[tuple[Prediction, str]],
+    texts: Mapping[str, str],
+    predict: Predict,
+    *,
+    seed: int,
+    progress: Progress,
 ) -> dict[str, tuple[float, float]]:
-    """What is lost of the label's probability without the quoted words, and without as many others, by id."""
+    """What a label's probability loses without the quoted words, and without as many others, by id.
+
+    `rows` have predictions, each with the label whose probability is meant.
+    """
     generator = np.random.default_rng(seed)
-    changed, lost = [], []
-    for row in rows:
+    changed: list[Utterance] = []
+    lost = []
+    for row, label in rows:
         if not row.evidence:
             continue
         text, (first, *_) = texts[row.id], row.evidence
@@ -98,11 +170,10 @@ def _effects(
             changed += [
                 Utterance(id=f"{row.id}/{i}", text=left, language=row.language) for i, left in enumerate(kept)
             ]
-            lost.append(row)
+            lost.append((row, label))
     answers = predict_rows(predict, changed, progress=progress)
     found = {}
-    for row, without, beside in zip(lost, answers[::2], answers[1::2], strict=True):
-        label = str(row.predicted_label)
+    for (row, label), without, beside in zip(lost, answers[::2], answers[1::2], strict=True):
         found[row.id] = (
             row.scores[label] - without.scores[label],
             row.scores[label] - beside.scores[label],

@@ -43,7 +43,7 @@ import datasets
 import numpy as np
 import torch
 from baselines import BASELINES, ENCODER, mean_states, read_baselines
-from evidence import emotions_of, score_quotations, score_voices
+from evidence import emotions_of, score_forced, score_quotations, score_voices
 from held_out import DATA, KINDS, SETS, HeldOut, Pair, crema_rows, load_sets, pairs, read_training_texts
 
 from mmsr.data.corpora.source import SENTIMENTS
@@ -66,6 +66,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LOG = Path(__file__).parent / "scorings.jsonl"
 ALL = (*SETS, "pairs", "calibration", "outliers", "evidence")
 OUTLIERS = 100  # of each kind
+FORCED = 2000  # texts of which each label is forced, drawn from all sets
 _LEAST = 1e-12  # a probability of 0 has a logarithm
 
 Entry = dict[str, Any]
@@ -95,9 +96,16 @@ def _hashable(audio: str | bytes | np.ndarray | None) -> str | bytes | None:
 
 
 def open_model(
-    model: str, *, feature_store: Path | None, batch_size: int, rationale: bool = False
+    model: str,
+    *,
+    feature_store: Path | None,
+    batch_size: int,
+    rationale: bool = False,
+    forced_label: str | None = None,
 ) -> Predict | None:
     """A checkpoint as a `Predict`, without rationales by default; None where it writes none.
+
+    With `forced_label` the rationales explain this label.
 
     Raises:
         ValueError: It cannot be read, or has other labels.
@@ -112,7 +120,8 @@ def open_model(
     states = None
     if feature_store is not None:
         states = stored_audio(pipe.model, pipe.processor, feature_store, bf16=False, dtype="float32")
-    return predictor(pipe, batch_size=batch_size, audio_features=states, rationale=rationale)
+    options = {"rationale": rationale, "forced_label": forced_label}
+    return predictor(pipe, batch_size=batch_size, audio_features=states, **options)
 
 
 def alone(rows: Sequence[Utterance], column: str) -> list[Utterance]:
@@ -485,6 +494,18 @@ def _lines_of_others(record: Entry) -> list[str]:
             lost = one["erasure"].get("difference", {})
             cells = [share(one["quoted"]), number(one["said"]), number(one["words"]), share(lost)]
             lines.append(f"| {language} | {one['n']} | {' | '.join(cells)} |")
+        lines += [
+            "",
+            "| forced | n | quoted | words | erased, less than random | less than the predicted label's |",
+            "|---|---:|---|---|---|---|",
+        ]
+        for label, one in record["forced"]["labels"].items():
+            lost = one["erasure"].get("difference", {})
+            cells = [share(one["quoted"]), number(one["words"]), share(lost), share(one["against_predicted"])]
+            lines.append(f"| {label} | {one['n']} | {' | '.join(cells)} |")
+        lines += ["", "| quotations differ | n | share |", "|---|---:|---|"]
+        for labels, one in record["forced"]["differs"].items():
+            lines.append(f"| {labels} | {one['n']} | {share(one)} |")
         lines += ["", "| voices | share |", "|---|---|"]
         lines += [f"| {name} | {share(record[name])} |" for name in ("swapped", "phrase")]
         for what in ("vote", "acted"):
@@ -598,13 +619,24 @@ class Scoring:
             return score_outliers(predict, texts, number=number, seed=self.seed, progress=self.progress)
 
         def evidence() -> Entry | None:
-            explain = open_model(
-                self.model, feature_store=self.feature_store, batch_size=self.batch_size, rationale=True
-            )
+            opened = {
+                label: open_model(
+                    self.model,
+                    feature_store=self.feature_store,
+                    batch_size=self.batch_size,
+                    rationale=True,
+                    forced_label=label,
+                )
+                for label in (None, *SENTIMENTS)
+            }
+            explain = opened.pop(None)
+            forced = {str(label): one for label, one in opened.items() if one is not None}
             if explain is None:
                 return None
             sets = held_out("goemotions", "brighter", "xed", "kajava")
             found = score_quotations(sets, explain, seed=self.seed, progress=self.progress)
+            texts = limited([row for one in sets for row in one.rows], FORCED, self.seed)
+            counterfactual = score_forced(texts, forced, seed=self.seed, progress=self.progress)
             crema = crema_rows(self.data)
             states = None
             if self.encoder is not None and self.baselines is not None and self.rows is None:
@@ -615,7 +647,13 @@ class Scoring:
             voices = score_voices(
                 crema, explain, emotions=emotions_of(self.data), states=states, progress=self.progress
             )
-            return {"input": "audio or text", "n": found["all"]["n"], "texts_quoted": found, **voices}
+            return {
+                "input": "audio or text",
+                "n": found["all"]["n"],
+                "texts_quoted": found,
+                "forced": counterfactual,
+                **voices,
+            }
 
         scorers: dict[str, Callable[[], Entry | None]] = {name: partial(one, name) for name in SETS}
         return scorers | {

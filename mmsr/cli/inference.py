@@ -97,7 +97,13 @@ def predict(
     if abstain_below is not None and not 0 < abstain_below <= 1:
         raise ValueError(f"--abstain-below {abstain_below:g}; accepted: a probability, above 0, to 1")
     from mmsr.inference.loading import load_pipeline
-    from mmsr.inference.predict import answer_utterances, find_recordings, predict_manifest, write_answers
+    from mmsr.inference.predict import (
+        answer_utterances,
+        count_long,
+        find_recordings,
+        predict_manifest,
+        write_answers,
+    )
 
     recordings = find_recordings(recordings)
     if len(recordings) > 1:
@@ -122,7 +128,11 @@ def predict(
             pipe, recordings, out, asr=asr, language=language, progress=show_progress(), **settings
         )
         log(f"{len(recordings) - len(unread):,} of {len(recordings):,} recordings -> {out}")
-        _tell_of_long_ones(recordings)
+        if count := count_long(recordings):
+            log(
+                f"{count:,} recordings are longer than an utterance and got one answer each; `mmsr timeline` "
+                "answers for each segment of speech"
+            )
         _end_with_unanswered(unread)
         return
     utterances = [{"audio": path, "text": text, "language": language} for path in recordings or (None,)]
@@ -164,7 +174,8 @@ def transcribe(
         split: Transcribe only the rows of this split; the others keep their asr_text.
         speakers: Transcribe only the rows of these speakers, such as anna ben.
         columns: Names that columns have in this manifest, such as text=transcript.
-        timestamps: Write words or segments with their times to OUT.words.jsonl.
+        timestamps: Write words or segments with their times to OUT.words.jsonl; words also to the column
+            asr_words, by which answers tell when quoted words were said.
         batch_size: Number of rows in a batch.
         num_beams: Beams of the recogniser, if it has a decoder.
         dtype: Precision; auto is bfloat16 if the processor computes in it.
@@ -335,7 +346,7 @@ def app(
     if asr is not None:
         from mmsr.speech.recogniser import Transcriber
 
-        recogniser = Transcriber(asr)
+        recogniser = Transcriber(asr, timestamps="auto")
     pipe = load_pipeline(model)
     with uploads_folder():
         page = make_app(pipe, transcribe=recogniser, limits=limits, name=Path(model).name)
@@ -421,23 +432,6 @@ def _write_predictions(predictions: Sequence[Prediction], out: str | None) -> No
         log(f"{len(predictions)} predictions -> {out}")
 
 
-def _tell_of_long_ones(recordings: Sequence[str], longest: float = 30.0) -> None:
-    """Say how many recordings are longer than an utterance, and what is for those."""
-    from mmsr.data.audio.decoding import Audio, AudioError
-
-    count = 0
-    for path in recordings:
-        try:
-            count += Audio.duration(path) > longest
-        except AudioError:
-            continue
-    if count:
-        log(
-            f"{count:,} recordings are longer than {longest:g} s and got one answer each; `mmsr timeline` "
-            "answers for each segment of speech"
-        )
-
-
 def _end_with_unanswered(problems: Sequence[Issue | AudioError]) -> None:
     """Tell which inputs have no answer, and exit with 1 if there are any."""
     for problem in problems:
@@ -490,6 +484,8 @@ def format_answer(answer: Mapping[str, Any]) -> str:
     if not because:
         left_out = [OUTLIER_REASONS[name] for name in answer.get("outliers", ())]
         lines += [f"  answered from the rest alone: {reason}" for reason in left_out]
+    if "speech_seconds" in answer:
+        lines.append(f"  speech: {answer['speech_seconds']:.1f} of {answer['audio_seconds']:.1f} s")
     if "transcript" in answer:
         lines.insert(0, f"  heard: {answer['transcript'] or 'no words'}")
     for label, rationale in answer.get("alternatives", {}).items():

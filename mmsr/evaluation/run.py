@@ -149,7 +149,8 @@ def condition_inputs(
             return [], []
         donors = shuffle([row.language for row in kept], seed=seed)
         inputs = [
-            replace(given, audio=kept[donor].audio) for given, donor in zip(inputs, donors, strict=True)
+            replace(given, audio=kept[donor].audio, asr_words=None)
+            for given, donor in zip(inputs, donors, strict=True)
         ]
     return kept, inputs
 

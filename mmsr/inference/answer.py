@@ -16,14 +16,19 @@ import numpy as np
 
 from mmsr.data.audio.decoding import Audio, AudioError
 from mmsr.inference.template import phrase_language, written_in
-from mmsr.inference.timing import sounding
 from mmsr.languages import is_language_code, language_code
 from mmsr.model.outliers import OUTLIER_REASONS
 from mmsr.quotations import quoted_parts
+from mmsr.speech.timing import sounding
 
 _RATE = 16_000  # Hz
 _LONGEST = 60.0  # seconds of sound in a page
-_AROUND = 0.15  # seconds of sound around quoted words, which are placed by their letters
+_AROUND = 0.15  # seconds of sound around quoted words, whose times are not exact
+_TIMED_BY = {
+    "recogniser": "by the recogniser",
+    "interpolated": "between words that the recogniser timed",
+    "proportional": "by the length of the words",
+}
 _BINS = 240  # of the waveform's outline
 _OPACITY = 0.6  # of the largest weight, so that text on it stays readable
 
@@ -33,7 +38,8 @@ class Answer(dict[str, Any]):
 
     Args:
         answer: The pipeline's output for an utterance.
-        utterance: `audio` as the caller gave it, which is decoded when it is shown, `text` and `language`.
+        utterance: `audio` as the caller gave it, which is decoded when it is shown, `text`, `language` and
+            `asr_words`.
     """
 
     def __init__(self, answer: Mapping[str, Any] = {}, utterance: Mapping[str, Any] | None = None) -> None:
@@ -47,6 +53,7 @@ class Answer(dict[str, Any]):
         environment = Environment(
             autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
         )
+        environment.filters["timed_in_words"] = timed_in_words
         template = environment.from_string(
             files("mmsr.inference").joinpath("answer.html.jinja").read_text("utf-8")
         )
@@ -61,6 +68,7 @@ class Answer(dict[str, Any]):
                 "forced_label": None,
                 "abstained": False,
                 "abstained_because": None,
+                "speech_seconds": None,
                 **self,
             },
             left_out=[]
@@ -90,6 +98,13 @@ class Answer(dict[str, Any]):
             f'<body style="margin:2rem auto;max-width:46rem;padding:0 1rem">\n{self._repr_html_()}</body>\n'
             "</html>\n"
         )
+
+
+def timed_in_words(quoted: Mapping[str, Any]) -> str:
+    """When quoted words were said and how that is known, such as `1.2 to 1.9 s, by the recogniser`."""
+    about = "" if quoted["timed_by"] == "recogniser" else "about "
+    start, end = quoted["seconds"]
+    return f"{about}{start:.1f} to {end:.1f} s, {_TIMED_BY[quoted['timed_by']]}"
 
 
 def _words(

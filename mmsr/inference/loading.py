@@ -91,8 +91,9 @@ def predictor(
         pipe: The pipeline.
         batch_size: Utterances at a time.
         audio_features: Returns the audio encoder's states `[f, l, e]` of a path, in place of encoding it.
-        **options: The pipeline's, such as `num_beams`.
+        **options: The pipeline's, such as `num_beams`; `speech` is off, since evaluation does not read it.
     """
+    options = {"speech": False, **options}
 
     def length(audio: str | bytes | np.ndarray | None) -> float:
         if isinstance(audio, np.ndarray):
@@ -100,7 +101,8 @@ def predictor(
         return 0.0 if audio is None else Audio.duration(audio)
 
     def given(utterance: Utterance) -> dict[str, Any]:
-        audio, words = utterance.audio, {"text": utterance.text, "language": utterance.language}
+        audio = utterance.audio
+        words = {name: getattr(utterance, name) for name in ("text", "language", "asr_words")}
         if audio_features is None or not isinstance(audio, str):
             return {"audio": audio, **words}
         return {"audio_features": audio_features(audio), **words}

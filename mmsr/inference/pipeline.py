@@ -7,8 +7,8 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from dataclasses import replace
-from typing import Any
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -19,28 +19,42 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 
 from mmsr.data.audio.decoding import Audio
+from mmsr.data.audio.segments import SAMPLE_RATE, speech_seconds
 from mmsr.evaluation.explain.attribution import attention as attend
 from mmsr.inference.answer import Answer
 from mmsr.inference.packaged import DEFAULT, FOLDER
 from mmsr.inference.template import Evidence, Weighted, phrase_language
-from mmsr.inference.timing import seconds_of, sounding
 from mmsr.model.fusion import FUSION_CLASSES, attention_map
 from mmsr.model.joint_encoder import MmsrEncoderOutput
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.outliers import MODALITIES, OUTLIER_REASONS, outliers
 from mmsr.model.processing import MmsrProcessor, given_columns
 from mmsr.quotations import evidence
-from mmsr.records import Attribution, Span
+from mmsr.records import Attribution, Chunk, Span, read_chunks
+from mmsr.speech.timing import WordTimes, sounding
+
+if TYPE_CHECKING:
+    from mmsr.speech.recogniser import Transcriber
 
 TASK = "sentiment-reasoning"
 
 Transcribe = Callable[[Sequence[np.ndarray], Sequence[str | None]], Sequence[str]]
 """From waveforms `[s]` and the language of each (None if unknown) to texts, empty for silence."""
 
+_LONG = 10.0  # seconds, above which an answer tells how much of them is speech
 _TRANSCRIPT_COLUMNS = ("text", "asr_text")
 _STEPS = (
     ("load_audio", "sampling_rate", "progress"),
-    ("asr", "forced_label", "alternatives", "attention", "rationale", "num_beams", "max_new_tokens"),
+    (
+        "asr",
+        "forced_label",
+        "alternatives",
+        "attention",
+        "rationale",
+        "speech",
+        "num_beams",
+        "max_new_tokens",
+    ),
     ("abstain_below",),
 )
 """Arguments of `preprocess`, `_forward` and `postprocess`."""
@@ -51,21 +65,26 @@ class SentimentReasoningPipeline(Pipeline):
 
     An input is an audio path, `bytes`, a binary file object, a mono waveform at 16 kHz (numpy), `(samples,
     rate)`, or a mapping with `audio` (one of those, or a dataset's `{"array", "sampling_rate"}` or `{"bytes",
-    "path"}`) and / or `text` (the transcript) and, for a recogniser, `language`. In place of `audio` it may
-    have `audio_features`, the audio encoder's states `[f, l, e]`. A list is answered by a list, `batch_size`
+    "path"}`) and / or `text` (the transcript) and, for a recogniser, `language`. Beside both it may have
+    `asr_words`, a recogniser's words with their times (`{"text", "start", "end"}` in seconds, a list or its
+    JSON), even if `text` was edited since. In place of `audio` it may have `audio_features`, the audio
+    encoder's states `[f, l, e]`. A list is answered by a list, `batch_size`
     at a time. A generator, a `datasets` dataset with a column `audio` or `text`, or one such column (`text`
     and `asr_text` hold transcripts, others audio) is answered by an iterator, a batch at a time.
 
     All of these are arguments of the pipeline, or of a call:
 
     Keyword Args:
-        asr: Recogniser for audio without a transcript: Hub id, folder, or a callable from waveforms at 16 kHz
-            and their languages to texts, such as `mmsr.speech.recogniser.Transcriber`.
+        asr: Recogniser for audio without a transcript: Hub id, folder, a callable from waveforms at 16 kHz
+            and their languages to texts, or a `mmsr.speech.recogniser.Transcriber`, which with timestamps
+            `word` (those of a folder or id have them if they can) also tells when words were said.
         forced_label: Explain this label instead of the predicted one (a counterfactual rationale).
         alternatives: Also write the rationale of each label that was not predicted.
         attention: Also return the fusion's attention to words and seconds; needs a second pass.
         abstain_below: Mark answers whose label is less probable than this.
         rationale: Whether to write one (default: if the model has a decoder, or names its evidence).
+        speech: Whether to tell how much of a recording of more than 10 s is speech (default: yes, with the
+            extra `segments`).
         num_beams, max_new_tokens: Of the rationale's generation.
         sampling_rate: Of waveforms given without theirs, in Hz.
         load_audio: Callable that turns a path or bytes into a mono 16 kHz waveform (default: `mmsr.Audio`).
@@ -76,14 +95,19 @@ class SentimentReasoningPipeline(Pipeline):
         "grounded", "evidence"}`. `grounded` tells whether the rationale quotes, and all that it quotes are
         whole words of the transcript; None without a rationale. `evidence` has these words, a list of
         `{"text", "start", "end"}` in characters of the transcript, and beside audio `seconds`, when they were
-        said, as if each letter took the same time between the silent edges.
+        said, and `timed_by`: `recogniser`; `interpolated` between its words, where it heard others; or
+        `proportional`, without a recogniser: as if each letter took the same time between the silent edges.
 
         If the decoder writes the label (`post_thinking`, `pre_thinking`), label and scores are the decoder's,
         and the head's are added as `head_label` and `head_scores`. Also added, on request: `forced_label`,
-        `transcript` (None if the recogniser found no words), `alternatives` {label: rationale}, `abstained`,
-        and `attention` (see `mmsr.evaluation.explain.attribution`): `words`, a list of `{"word", "weight"}`,
-        and `audio`, a list of `{"start", "end", "weight"}` (seconds). The weights of a list sum to 1; it is
-        None if the modality is absent or the fusion does not attend to it.
+        `transcript` (None if the recogniser found no words), `asr_words` (its words with their times, if it
+        gives them), `alternatives` {label: rationale}, `abstained`, and `attention` (see
+        `mmsr.evaluation.explain.attribution`): `words`, a list of `{"word", "weight"}`, and `audio`, a list
+        of `{"start", "end", "weight"}` (seconds). The weights of a list sum to 1; it is None if the modality
+        is absent or the fusion does not attend to it.
+
+        Of a recording of more than 10 s `audio_seconds` and `speech_seconds` tell how long it is, and how
+        much of that is speech: the answer is about all of it.
 
         A model without a decoder that names its evidence (`mmsr.model.evidence`) writes rationales by a
         template, and adds `voice`, the probabilities of the voice's emotions; None where none was heard.
@@ -176,12 +200,14 @@ class SentimentReasoningPipeline(Pipeline):
         load_audio: Callable[[Any], np.ndarray] | None = None,
         sampling_rate: int | None = None,
     ) -> dict[str, Any]:
-        """Any accepted input -> `audio` (waveform), `audio_features`, `text`, `language`, `source`, or None.
+        """Any accepted input -> its `audio` (waveform), `audio_features`, `text`, `language`, `asr_words`.
+
+        `source` is the audio as it was given. What is not there is None.
 
         Raises:
             ValueError: No audio and no text, audio and its features, or an input of another kind.
         """
-        names = ("audio", "audio_features", "text", "language")
+        names = ("audio", "audio_features", "text", "language", "asr_words")
         of_dataset = isinstance(input_, dict) and input_.keys() & {"array", "bytes", "path"}
         record = {"audio": input_}
         if isinstance(input_, dict) and (not of_dataset or input_.keys() & set(names[:3])):
@@ -196,9 +222,9 @@ class SentimentReasoningPipeline(Pipeline):
         if audio is not None:
             if utterance["audio_features"] is not None:
                 raise ValueError("an utterance has audio and audio_features; accepted: one of them")
-            own = self.processor.feature_extractor.sampling_rate
-            source = _audio_source(audio, record.get("sampling_rate") or sampling_rate or own)
+            source = _audio_source(audio, record.get("sampling_rate") or sampling_rate or self._rate)
             utterance |= {"audio": (load_audio or _load_audio)(source), "source": source}
+        utterance["asr_words"] = read_chunks(utterance["asr_words"])
         return utterance
 
     def _forward(  # type: ignore[override]
@@ -209,6 +235,7 @@ class SentimentReasoningPipeline(Pipeline):
         alternatives: bool = False,
         attention: bool = False,
         rationale: bool | None = None,
+        speech: bool = True,
         num_beams: int = 1,
         max_new_tokens: int | None = None,
     ) -> dict[str, Any]:
@@ -231,9 +258,11 @@ class SentimentReasoningPipeline(Pipeline):
             "head_logits": found.head_logits,
             "forced_label": forced_label,
             "utterances": [
-                {"audio": row["source"], "text": row["text"], "language": row["language"]} for row in rows
+                {"audio": row["source"], **{name: row[name] for name in ("text", "language", "asr_words")}}
+                for row in rows
             ],
             "transcribed": asr is not None,
+            "speech": [self._speech(row["audio"]) if speech else {} for row in rows],
         }
         if found.outlier_logits is not None:
             found_outliers = outliers(found.outlier_logits, self.model.config.outlier_thresholds).tolist()
@@ -284,14 +313,26 @@ class SentimentReasoningPipeline(Pipeline):
             ]
         return answers
 
+    def _speech(self, wave: np.ndarray | None) -> dict[str, float]:
+        """An answer's seconds of audio and of speech; none of short recordings, and without silero-vad."""
+        if wave is None or len(wave) <= _LONG * SAMPLE_RATE or self._rate != SAMPLE_RATE:
+            return {}
+        if (spoken := speech_seconds(wave)) is None:
+            return {}
+        return {"audio_seconds": round(len(wave) / SAMPLE_RATE, 3), "speech_seconds": round(spoken, 3)}
+
+    @property
+    def _rate(self) -> int:
+        """Of the model's waveforms, in Hz."""
+        return self.processor.feature_extractor.sampling_rate
+
     def _sounds(
         self, rows: Sequence[dict[str, Any]], answers: dict[str, Any]
     ) -> list[tuple[float, float] | None]:
         """The seconds in which each row's recording sounds; None where there is none, or no speech in it."""
-        rate = self.processor.feature_extractor.sampling_rate
         refused = answers.get("outliers") or [[]] * len(rows)
         return [
-            None if row["audio"] is None or "audio" in names else sounding(row["audio"], rate)
+            None if row["audio"] is None or "audio" in names else sounding(row["audio"], self._rate)
             for row, names in zip(rows, refused, strict=True)
         ]
 
@@ -413,12 +454,13 @@ class SentimentReasoningPipeline(Pipeline):
             answer = {"label": label, "score": scores[label], "scores": scores, "rationale": rationale}
             sound = model_outputs["sounds"][row] if "sounds" in model_outputs else None
             transcript = model_outputs["utterances"][row]["text"]
+            words = model_outputs["utterances"][row]["asr_words"]
             spans: list[Span | None] | None = None
             if rationale is not None and "sequences" in model_outputs:
                 spans = evidence(rationale, transcript)
             elif rationale is not None:  # the template knows which of equal words it quotes
                 spans = [span for span in [templates[row].span] if span is not None]
-            answer |= quoted_evidence(spans, transcript, sound)
+            answer |= quoted_evidence(spans, transcript, sound, words)
             if "evidence" in model_outputs:
                 read = model_outputs["evidence"][row]
                 answer["voice"] = read.voice
@@ -460,10 +502,14 @@ class SentimentReasoningPipeline(Pipeline):
                 answer["abstained_because"] = "; ".join(OUTLIER_REASONS[name] for name in found)
 
     def _add_extras(self, answers: list[dict[str, Any]], model_outputs: dict[str, Any]) -> None:
-        """Add transcript, alternatives and attention, where present, to the answers."""
+        """Add seconds of speech, transcript, alternatives and attention, where present, to the answers."""
+        for answer, seconds in zip(answers, model_outputs["speech"], strict=True):
+            answer |= seconds
         if model_outputs["transcribed"]:
             for answer, utterance in zip(answers, model_outputs["utterances"], strict=True):
                 answer["transcript"] = utterance["text"]
+                if utterance["asr_words"] is not None:
+                    answer["asr_words"] = [asdict(word) for word in utterance["asr_words"]]
         if "alternatives" in model_outputs:
             for answer in answers:
                 answer["alternatives"] = {}
@@ -482,7 +528,7 @@ _load_audio = Audio()
 def _recogniser(model: str) -> Transcribe:
     from mmsr.speech.recogniser import Transcriber
 
-    return Transcriber(model)
+    return Transcriber(model, timestamps="auto")
 
 
 class _Rows(Dataset[Any]):
@@ -537,7 +583,7 @@ def _audio_source(audio: Any, rate: int) -> Any:
 def _transcribed(
     rows: Sequence[dict[str, Any]], asr: Transcribe | None, *, attention: bool
 ) -> list[dict[str, Any]]:
-    """Rows with the recogniser's text where there was none; None where it is empty.
+    """Rows with the recogniser's text where there was none, None where it is empty, and its words' times.
 
     Raises:
         ValueError: What is asked for needs audio, and a row has its features.
@@ -550,17 +596,34 @@ def _transcribed(
     untranscribed = [row for row in rows if row["text"] is None]
     if not untranscribed:
         return list(rows)
-    texts = asr([row["audio"] for row in untranscribed], [row["language"] for row in untranscribed])
+    waves, languages = ([row[name] for row in untranscribed] for name in ("audio", "language"))
+    texts: Sequence[str]
+    words: Sequence[tuple[Chunk, ...] | None]
+    if getattr(asr, "timestamps", None) == "word":  # a `Transcriber`, whose module is slow to import
+        transcripts = cast("Transcriber", asr).transcribe(waves, languages=languages)
+        texts, words = [found.text for found in transcripts], [found.chunks for found in transcripts]
+    else:
+        texts = asr(waves, languages)
+        words = [None] * len(texts)
     if len(texts) != len(untranscribed):
         raise ValueError(
             f"asr gave {len(texts)} texts for {len(untranscribed)} waveforms; accepted: one for each"
         )
-    text = iter(texts)
-    return [row if row["text"] is not None else {**row, "text": next(text).strip() or None} for row in rows]
+    heard = iter(zip(texts, words, strict=True))
+    found = []
+    for row in rows:
+        if row["text"] is None:
+            text, timed = next(heard)
+            row = {**row, "text": text.strip() or None, "asr_words": timed}
+        found.append(row)
+    return found
 
 
 def quoted_evidence(
-    spans: Sequence[Span | None] | None, transcript: str | None, sound: tuple[float, float] | None = None
+    spans: Sequence[Span | None] | None,
+    transcript: str | None,
+    sound: tuple[float, float] | None = None,
+    words: Sequence[Chunk] | None = None,
 ) -> dict[str, Any]:
     """An answer's `grounded` and `evidence`.
 
@@ -569,14 +632,18 @@ def quoted_evidence(
             rationale.
         transcript: What was said.
         sound: The seconds in which it was said.
+        words: A recogniser's words with their times.
     """
     if spans is None:
         return {"grounded": None, "evidence": []}
     found: list[dict[str, Any]] = []
-    for start, end in (span for span in spans if span is not None):
+    quoted = [span for span in spans if span is not None]
+    times = WordTimes(str(transcript), sound, words) if quoted and sound is not None else None
+    for start, end in quoted:
         found.append({"text": str(transcript)[start:end], "start": start, "end": end})
-        if sound is not None:
-            found[-1]["seconds"] = list(seconds_of(str(transcript), (start, end), sound))
+        if times is not None:
+            timing = times.of((start, end))
+            found[-1] |= {"seconds": [timing.start, timing.end], "timed_by": timing.timed_by}
     return {"grounded": bool(spans) and None not in spans, "evidence": found}
 
 

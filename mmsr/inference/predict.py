@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     from mmsr.inference.pipeline import SentimentReasoningPipeline
     from mmsr.records import Progress
 
-_SHORTEST, _LONGEST = 0.1, 300.0  # seconds of audio for one answer
+_SHORTEST, _LONGEST = 0.1, 30.0  # seconds of audio for one answer
+_LONG_TO_CHECK = 300.0  # seconds, above which silence is not looked for
 
 
 def find_recordings(inputs: Sequence[str | os.PathLike[str]]) -> list[str]:
@@ -146,7 +148,7 @@ def write_answers(
     from mmsr.data.features.store import encoder_fingerprint
     from mmsr.speech.recogniser import Transcriber
 
-    transcribe = None if asr is None else Transcriber(asr)
+    transcribe = None if asr is None else Transcriber(asr, timestamps="auto")
     made_from = {
         "model": encoder_fingerprint(pipe.model),
         "config": pipe.model.config.to_dict(),
@@ -154,7 +156,7 @@ def write_answers(
         "recogniser": None if transcribe is None else transcribe.fingerprint,
         "language": language,
         "options": {name: value for name, value in options.items() if value is not None},
-        "version": 1,  # of this function's answers
+        "version": 2,  # of this function's answers: 2 tells where times come from
     }
     fingerprint = hashlib.sha256(json.dumps(made_from, sort_keys=True, default=str).encode()).hexdigest()
     versions = {path: _version(path) for path in recordings}  # a file may change while others are answered
@@ -201,7 +203,7 @@ def answer_table(rows: Sequence[Mapping[str, Any]], *, whole: bool = False) -> T
 
 
 def _flattened(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row without nested values."""
+    """A row without nested values, and without what only whole answers have: attention, times of words."""
     flat: dict[str, Any] = {}
     for name, value in row.items():
         if isinstance(value, str | int | float):
@@ -215,7 +217,7 @@ def _flattened(row: Mapping[str, Any]) -> dict[str, Any]:
         elif name in ("scores", "head_scores", "alternatives"):
             prefix = {"scores": "score", "head_scores": "head_score", "alternatives": "rationale_if"}[name]
             flat |= {f"{prefix}_{label}": one for label, one in value.items()}
-        elif name != "attention":
+        elif name not in ("attention", "asr_words"):
             flat.setdefault(name, value)
     return flat
 
@@ -270,7 +272,7 @@ def predict_manifest(
     table, numbers = _readable_rows(
         manifest, labels, on_issue, progress=progress, columns=columns, label_map=label_map
     )
-    predict = predictor(pipe, batch_size=batch_size, **options)
+    predict = predictor(pipe, batch_size=batch_size, speech=True, **options)
     predictions = predict_rows(predict, utterances(table), text_column=text_column, progress=progress)
     predictions = _with_columns(predictions, manifest, numbers)
     if abstain_below is None:
@@ -360,13 +362,24 @@ def recording_notes(audio: str | os.PathLike[str]) -> Iterator[str]:
     name, seconds = shown(audio), Audio.duration(audio)
     if seconds < _SHORTEST:
         yield f"{name} lasts {seconds * 1000:.0f} ms: too short for speech, so the answer says nothing of it"
-    elif seconds > _LONGEST:
+        return
+    if seconds > _LONGEST:
+        lasts = f"{seconds / 60:.0f} minutes" if seconds >= 120 else f"{seconds:.0f} s"
         yield (
-            f"{name} lasts {seconds / 60:.0f} minutes and gets one answer for all of it; "
+            f"{name} lasts {lasts} and gets one answer for all of it; "
             "mmsr timeline answers for each segment of speech"
         )
-    else:
+    if seconds <= _LONG_TO_CHECK:
         decoded = Audio().decode(audio)
         yield from (f"{name}: {note.message}" for note in decoded.notes)
         if any(code == "audio-silent" for code, _ in sample_issues(decoded.samples)):
             yield f"{name} is silent: the answer says nothing of it"
+
+
+def count_long(recordings: Sequence[str]) -> int:
+    """How many recordings are longer than an utterance; those that cannot be read are not."""
+    count = 0
+    for path in recordings:
+        with contextlib.suppress(AudioError):
+            count += Audio.duration(path) > _LONGEST
+    return count

@@ -8,7 +8,7 @@ from statistics import median
 import numpy as np
 import torch
 
-from mmsr.inference.timing import sounding
+from mmsr.speech.timing import sounding
 
 LEAST = 4  # segments that a comparison with the others needs
 _SHORTEST = 0.3  # seconds of sound, below which there is no pitch or pace

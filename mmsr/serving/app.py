@@ -11,6 +11,7 @@ API has the endpoints `/predict`, `/timeline` and, with a recogniser, `/transcri
 from __future__ import annotations
 
 import functools
+import hashlib
 import html
 import json
 import os
@@ -35,6 +36,7 @@ from mmsr.inference.timeline.make import Timeline, make_timeline
 from mmsr.inference.timeline.transcripts import ENDINGS, read_cues
 from mmsr.languages import NATIVE_NAMES
 from mmsr.model.fusion import attention_map
+from mmsr.records import Chunk
 
 if TYPE_CHECKING:
     from mmsr.speech.recogniser import Transcriber
@@ -76,7 +78,7 @@ _ANNOUNCED = """() => {
 _SHOWN = '() => document.querySelector("#answer").scrollIntoView({block: "nearest"})'
 # The browser compares the inputs with those of the last request, since a component may report one change
 # twice, the second time after the request.
-_GIVEN = "JSON.stringify(given.map(value => value?.path ?? value))"
+_GIVEN = "JSON.stringify(given.slice(0, 3).map(value => value?.path ?? value))"  # without states
 _ASKED = "(...given) => {{ window.{name}_asked = " + _GIVEN + "; return given; }}"
 _CHANGED = "(...given) => window.{name}_asked === " + _GIVEN + " ? [] : {cleared}"
 
@@ -124,6 +126,14 @@ class Limits:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Heard:
+    """Words of a recogniser with their times, None if it gives none, and which sound they are of."""
+
+    digest: str
+    words: tuple[Chunk, ...] | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Desk:
     """The functions behind the page and the API; their errors are messages for the visitor."""
 
@@ -150,13 +160,15 @@ class Desk:
     ) -> dict[str, Any]:
         """Label, score, scores and rationale of speech, its transcript, or both."""
         with _sentences():
-            forced = {"forced_label": forced_label} if forced_label else {}
-            return dict(self._answer(audio, text, language, **forced))
+            return dict(self._answer(audio, text, language, forced_label=forced_label or None))
 
-    def show(self, audio: str | None, text: str | None, language: str | None) -> list[Any]:
+    def show(
+        self, audio: str | None, text: str | None, language: str | None, heard: Heard | None = None
+    ) -> list[Any]:
         """The answer as HTML, the answer itself, and for each label an update of its button "Why not"."""
         with _sentences():
-            found = self._answer(audio, text, language)
+            words = heard.words if heard and audio and heard.digest == _digest(audio) else None
+            found = self._answer(audio, text, language, words)
         others = [label != found["label"] for label in self.pipe.model.config.labels]
         return [found._repr_html_(), found, *(gr.update(visible=self.explains and other) for other in others)]
 
@@ -170,8 +182,8 @@ class Desk:
         found = Answer({**found, "alternatives": alternatives}, found.utterance)
         return found._repr_html_(), found
 
-    def write(self, audio: str | None = None, language: str | None = None) -> str:
-        """Transcribe speech."""
+    def write(self, audio: str | None = None, language: str | None = None) -> tuple[str, Heard]:
+        """Transcribe speech; also tells when each word was said, which holds when the text is edited."""
         assert self.transcribe is not None, "there is no button and no endpoint without one"
         with _sentences():
             if audio is None:
@@ -180,10 +192,11 @@ class Desk:
             self.limits.check(audio)
             with _without_folders(audio):
                 wave = Audio(self.pipe.processor.feature_extractor.sampling_rate)(audio)
-            (text,) = self.transcribe([wave], [language or None])
-            if not text.strip():
+            (found,) = self.transcribe.transcribe([wave], languages=[language or None])
+            if not found.text.strip():
                 raise ValueError("the recogniser heard no words; accepted: speech")
-            return text.strip()
+            words = found.chunks if self.transcribe.timestamps == "word" else None
+            return found.text.strip(), Heard(digest=_digest(audio), words=words)
 
     def timeline(
         self, audio: str | None = None, transcript: str | None = None, language: str | None = None
@@ -245,7 +258,14 @@ class Desk:
             unknown = f"the recogniser does not know the language {language!r}"
             raise ValueError(f"{unknown}; accepted: a code such as en, or none") from None
 
-    def _answer(self, audio: str | None, text: str | None, language: str | None, **options: Any) -> Answer:
+    def _answer(
+        self,
+        audio: str | None,
+        text: str | None,
+        language: str | None,
+        asr_words: Sequence[Chunk] | None = None,
+        **options: Any,
+    ) -> Answer:
         text = (text or "").strip() or None
         if audio is None and text is None:
             raise ValueError(
@@ -256,7 +276,7 @@ class Desk:
         if text is not None:
             _check_words(self.pipe, text)
         with _without_folders(audio):
-            given = {"audio": audio, "text": text, "language": language or None}
+            given = {"audio": audio, "text": text, "language": language or None, "asr_words": asr_words}
             answer: Answer = self.pipe(given, attention=self.attends, **options)
         return answer
 
@@ -323,7 +343,7 @@ def _utterance(desk: Desk) -> None:
             shown = gr.HTML(_EMPTY, elem_id="answer", container=True, padding=True, min_height=200)
             with gr.Row():
                 others = [gr.Button(f"Why not {label}?", size="sm", visible=False) for label in labels]
-    answered = gr.State(None, time_to_live=_KEPT)
+    answered, heard = (gr.State(None, time_to_live=_KEPT) for _ in range(2))
     given = [audio, text, language]
     for button, example in zip(tries, [*people, *voices], strict=True):
         filled = (example["audio"], example["text"], example["language"])
@@ -331,7 +351,12 @@ def _utterance(desk: Desk) -> None:
     private: dict[str, Any] = {"show_progress_on": shown, "api_visibility": "private", **_ONE}
     stale = _Stale("answer", given, shown, empty=_EMPTY, hidden=others, state=answered)
     show = gr.on(
-        [asked.click, text.submit], desk.show, given, [shown, answered, *others], js=stale.asked, **private
+        [asked.click, text.submit],
+        desk.show,
+        [*given, heard],
+        [shown, answered, *others],
+        js=stale.asked,
+        **private,
     )
     stale.clears(show)
     show.success(None, js=_SHOWN, api_visibility="private")
@@ -339,7 +364,7 @@ def _utterance(desk: Desk) -> None:
         why_not = functools.partial(desk.why_not, label=label)
         stale.clears(button.click(why_not, answered, [shown, answered], **private))
     if desk.transcribe is not None:
-        transcribe.click(desk.write, [audio, language], text, api_name="transcribe", **_ONE)
+        transcribe.click(desk.write, [audio, language], [text, heard], api_name="transcribe", **_ONE)
     # the page's own buttons answer with HTML; these invisible components are the API
     forced, data = gr.Textbox(visible=False), gr.JSON(visible=False)
     gr.Button(visible=False).click(desk.predict, [*given, forced], data, api_name="predict", **_ONE)
@@ -540,6 +565,11 @@ def uploads_folder() -> Iterator[None]:
             os.environ["GRADIO_TEMP_DIR"] = above
         for end in ends:
             signal.signal(end, signal.SIG_DFL)
+
+
+def _digest(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_words(pipe: SentimentReasoningPipeline, text: str) -> None:

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from mmsr.evaluation.annotations import annotation_spans, cut_out
-from mmsr.speech.decoder import Chunk, Transcript
+from mmsr.records import Chunk
+from mmsr.speech.decoder import Transcript
 
 # A text that compresses better is a loop: Whisper's own threshold (Radford et al. 2022, section 4.5).
 _LOOP = 2.4

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from transformers.pipelines import AutomaticSpeechRecognitionPipeline
 
+from mmsr.records import Chunk
+
 Timestamps = Literal["none", "segment", "word"]
 
 RATE = 16_000  # Hz, of the waveforms
@@ -20,15 +22,6 @@ RATE = 16_000  # Hz, of the waveforms
 # a clip gets in addition. A longer text is a loop.
 _TOKENS_PER_SECOND = 20
 _EXTRA_TOKENS = 16
-
-
-@dataclass(frozen=True, kw_only=True)
-class Chunk:
-    """A word or segment of a transcript, from `start` to `end` in seconds."""
-
-    text: str
-    start: float
-    end: float
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,8 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from importlib.util import find_spec
 from typing import Any, Literal
 
 import numpy as np
@@ -23,6 +25,7 @@ from mmsr.data.features.store import encoder_fingerprint
 from mmsr.languages import UNDETERMINED, language_code
 from mmsr.speech.cleaning import cleaned
 from mmsr.speech.decoder import RATE, CtcDecoder, Decoder, Seq2SeqDecoder, Timestamps, Transcript
+from mmsr.speech.timing import at_pauses
 from mmsr.speech.whisper import WhisperDecoder
 
 DECODERS: dict[str, type[Decoder]] = {
@@ -49,7 +52,7 @@ class Transcriber:
         language: Language of every waveform, as a code such as `en` or `zh-CN`, or a name; None to detect it
             if the model can.
         timestamps: Times of each `segment` or `word`. CTC models have words, Whisper has both, and other
-            encoder-decoders have neither.
+            encoder-decoders have neither. `auto` is `word` where the model has them, else `none`.
         batch_size: Waveforms in a batch.
         num_beams: Beams of encoder-decoders.
         dtype: Precision; `auto` is bfloat16 if the device supports it, else float32.
@@ -64,7 +67,7 @@ class Transcriber:
         model: str | os.PathLike[str],
         *,
         language: str | None = None,
-        timestamps: Timestamps = "none",
+        timestamps: Timestamps | Literal["auto"] = "none",
         batch_size: int = 8,
         num_beams: int = 1,
         dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
@@ -76,11 +79,13 @@ class Transcriber:
         self.name = os.fspath(model)
         self.batch_size = batch_size
         self.num_beams = num_beams
-        self.timestamps = timestamps
         self.language = language
         place = device or str(torch.accelerator.current_accelerator(check_available=True) or "cpu")
         pipe = load_recogniser(self.name, torch.device(place), dtype)
         decoder_class = DECODERS[pipe.type]
+        if timestamps == "auto":
+            timestamps = "word" if "word" in decoder_class.accepted_timestamps else "none"
+        self.timestamps: Timestamps = timestamps
         if timestamps not in decoder_class.accepted_timestamps:
             raise ValueError(
                 f"{self.name} ({pipe.model.config.model_type}) gives no timestamps by"
@@ -104,7 +109,8 @@ class Transcriber:
             "dtype": str(model.dtype),
             "timestamps": self.timestamps,
             "num_beams": self.num_beams,
-            "version": 1,  # of this package's decoding
+            # of this package's decoding: 2 moves words to pauses, 3 to those that silero-vad finds
+            "version": (3 if find_spec("silero_vad") else 2) if self.timestamps == "word" else 1,
         }
         return hashlib.sha256(json.dumps(made_by, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -143,7 +149,10 @@ class Transcriber:
             waves = [samples[row] for row in rows]
             with torch.inference_mode(), _quiet():
                 decoded = self._decoder.decode(waves, [codes[row] for row in rows])
-            transcripts.update(zip(rows, map(cleaned, decoded), strict=True))
+            for row, wave, transcript in zip(rows, waves, map(cleaned, decoded), strict=True):
+                if self.timestamps == "word":
+                    transcript = replace(transcript, chunks=at_pauses(transcript.chunks or (), wave, RATE))
+                transcripts[row] = transcript
         return [transcripts[row] for row in range(len(samples))]
 
     def check_language(self, language: str | None) -> str | None:

@@ -27,9 +27,9 @@ from mmsr.data.manifest.manifest import Issue, ManifestError, examine_manifest
 from mmsr.data.manifest.tables import ENDINGS, check_table, check_table_output, read_table, write_table
 from mmsr.evaluation.error_rates import word_error_rate
 from mmsr.files import Journal, check_output, write_file
-from mmsr.records import Progress
+from mmsr.records import Chunk, Progress, chunks_json
 from mmsr.speech.cleaning import cleaned
-from mmsr.speech.decoder import RATE, Chunk, Transcript
+from mmsr.speech.decoder import RATE, Transcript
 from mmsr.speech.recogniser import Transcriber
 
 logger = logging.getLogger(__name__)
@@ -76,7 +76,8 @@ def transcribe_manifest(
     Audio paths are relative to the copy. The copy, whether its format can hold the table, and all audio are
     checked before the first row is transcribed. Beside the copy are OUT.journal.jsonl (see the module) and,
     if the transcriber gives timestamps, OUT.words.jsonl: `id`, `language`, `timestamps` (`word` or `segment`)
-    and `chunks` of `text`, `start`, `end` in seconds.
+    and `chunks` of `text`, `start`, `end` in seconds. The times of words are also in the copy's column
+    `asr_words`, for those who read the manifest.
 
     Args:
         source: The manifest.
@@ -129,8 +130,14 @@ def transcribe_manifest(
     words |= {number: transcript.text for number, transcript in transcripts.items()}
     if transcriber.timestamps != "none":
         _write_chunks(out.with_name(f"{out.name}.words.jsonl"), usable, transcripts, transcriber.timestamps)
-    asr_text, audio_column = (named.get(name, name) for name in ("asr_text", "audio"))
-    write_table(out, table.filled(asr_text, words).moved(audio_column, source.parent, out.parent))
+    asr_text, asr_words, audio_column = (named.get(name, name) for name in ("asr_text", "asr_words", "audio"))
+    table = table.filled(asr_text, words)
+    timed: dict[int, str | None] = dict.fromkeys(words)
+    if transcriber.timestamps == "word":
+        timed |= {number: chunks_json(found.chunks or ()) for number, found in transcripts.items()}
+    if transcriber.timestamps == "word" or asr_words in table.columns:  # else they are of another transcript
+        table = table.filled(asr_words, timed)
+    write_table(out, table.moved(audio_column, source.parent, out.parent))
     answered = [
         {
             **{name: row[name] for name in ("id", "text", "seconds")},

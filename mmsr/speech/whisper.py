@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
 from mmsr.speech.cleaning import has_words, is_annotation, is_loop
 from mmsr.speech.decoder import RATE, Seq2SeqDecoder, Transcript
@@ -18,6 +19,14 @@ _NO_SPEECH = 0.6
 _UNSURE = -1.0
 _TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 _TURNS = 3  # segments of one text, one after the other, that may be sampled from noise
+# Heads whose attention follows the words, of the models that OpenAI published, by their decoder's layers and
+# heads. Older checkpoints do not name theirs.
+_ALIGNMENT_HEADS = {
+    (4, 6): [[2, 2], [3, 0], [3, 2], [3, 3], [3, 4], [3, 5]],  # tiny
+    (6, 8): [[3, 1], [4, 2], [4, 3], [4, 7], [5, 1], [5, 2], [5, 4], [5, 6]],  # base
+    (12, 12): [[5, 3], [5, 9], [8, 0], [8, 4], [8, 7], [8, 8], [9, 0], [9, 7], [9, 9], [10, 5]],  # small
+    (24, 16): [[13, 15], [15, 4], [15, 15], [16, 1], [20, 0], [23, 4]],  # medium
+}
 # The ratio of a loop for transformers, which compresses token numbers instead of letters
 _LOOP_OF_TOKENS = 1.35
 
@@ -38,11 +47,11 @@ class WhisperDecoder(Seq2SeqDecoder):
         self.languages = {token.strip("<|>") for token in getattr(generation, "lang_to_id", None) or {}}
         if self.timestamps == "word":
             if not hasattr(generation, "alignment_heads"):
-                # OpenAI's own default
                 layers, heads = self.model.config.decoder_layers, self.model.config.decoder_attention_heads
-                generation.alignment_heads = [
-                    [layer, head] for layer in range(layers // 2, layers) for head in range(heads)
-                ]
+                upper = [[layer, head] for layer in range(layers // 2, layers) for head in range(heads)]
+                # English models have other heads; OpenAI's own default are those of the upper half
+                published = _ALIGNMENT_HEADS.get((layers, heads)) if self.languages else None
+                generation.alignment_heads = published or upper
             self.model.set_attn_implementation("eager")  # the only one that returns its weights
 
     def decode(self, waves: list[np.ndarray], codes: list[str | None]) -> list[Transcript]:
@@ -90,6 +99,11 @@ class WhisperDecoder(Seq2SeqDecoder):
                 options["max_new_tokens"] = limits[row]
                 transcripts[row] = self._sample(alone, spoken[row], len(wave), _TEMPERATURES[1:], **options)
         return transcripts
+
+    def _transcript(self, tokens: torch.Tensor, code: str | None, *args: Any, **options: Any) -> Transcript:
+        """As of other kinds; in languages without spaces each letter is a word."""
+        self.pipe.tokenizer.language = LANGUAGES.get(code or "")
+        return super()._transcript(tokens, code, *args, **options)
 
     def _decode_long(self, wave: np.ndarray, code: str | None) -> Transcript:
         """A row longer than 30 s, window by window (Radford et al. 2022, section 3.8)."""

@@ -45,6 +45,12 @@ def test_what_cannot_be_told_from_a_recording_is_said_beside_the_answer(
     assert "label:" in captured.out and said in captured.err
 
 
+def test_how_much_of_a_recording_is_speech_is_printed():
+    answer = {"label": "a", "score": 1.0, "scores": {"a": 1.0}, "rationale": None}
+    lines = format_answer({**answer, "audio_seconds": 80.23, "speech_seconds": 27.06}).splitlines()
+    assert lines[-1] == "  speech: 27.1 of 80.2 s" and "speech" not in format_answer(answer)
+
+
 def test_a_clip_of_speech_gets_no_advice(model, clip, capsys):
     main(["predict", "--model", str(model), "--audio", str(clip)])
     assert capsys.readouterr().err == ""

@@ -128,7 +128,7 @@ def test_quoted_words_are_marked_and_play(answer, wave):
     import base64
     import io
 
-    quoted = {"text": "so kind", "start": 7, "end": 14, "seconds": [0.5, 1.0]}
+    quoted = {"text": "so kind", "start": 7, "end": 14, "seconds": [0.5, 1.0], "timed_by": "proportional"}
     answer |= {
         "rationale": 'words of praise: "so kind" and "so good"; a calm voice',
         "evidence": [quoted],
@@ -143,6 +143,12 @@ def test_quoted_words_are_marked_and_play(answer, wave):
     whole, part = page.named("audio")
     held, rate = soundfile.read(io.BytesIO(base64.b64decode(part["src"].partition(",")[2])))
     np.testing.assert_allclose(held, wave[round(0.35 * rate) : round(1.15 * rate)], atol=1e-4)
+    for timed_by, told in (
+        ("recogniser", "0.5 to 1.0 s, by the recogniser"),
+        ("interpolated", "about 0.5 to 1.0 s, between words that the recogniser timed"),
+    ):
+        timed = {**answer, "evidence": [{**quoted, "timed_by": timed_by}]}
+        assert told in Page(Answer(timed, {"audio": (wave, RATE), "text": "he was so kind."}).page()).text
     page = Page(
         Answer(
             {**answer, "evidence": [{**quoted, "seconds": None}]}, {"text": "he was so kind."}
@@ -161,7 +167,15 @@ def test_no_words_break_out_of_the_page(answer, wave):
         "alternatives": {"neutral": HOSTILE},
         "attention": {"words": [{"word": HOSTILE, "weight": 1.0}], "audio": None},
         "voice": {HOSTILE: 1.0},
-        "evidence": [{"text": HOSTILE, "start": 2, "end": 2 + len(HOSTILE), "seconds": [0.1, 0.5]}],
+        "evidence": [
+            {
+                "text": HOSTILE,
+                "start": 2,
+                "end": 2 + len(HOSTILE),
+                "seconds": [0.1, 0.5],
+                "timed_by": "recogniser",
+            }
+        ],
     }
     html = Answer(answer, {"audio": (wave, RATE), "text": f"a {HOSTILE}"}).page()
     page = Page(html)

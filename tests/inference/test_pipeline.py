@@ -1,6 +1,8 @@
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from mmsr.inference.pipeline import TASK, SentimentReasoningPipeline
 from mmsr.model.fusion import FUSION_CLASSES, attention_map
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor
+from mmsr.records import Chunk
 
 Answer = dict[str, Any]
 
@@ -477,6 +480,59 @@ def test_a_recogniser_writes_what_is_not_given(
         pipe(waveforms[0], asr=lambda waves, languages: [])
 
 
+class Hears:
+    """A recogniser that hears `the doctor was kind`, a word each quarter of a second."""
+
+    timestamps = "word"
+    words = tuple(
+        Chunk(text=word, start=0.25 * place, end=0.25 * place + 0.2)
+        for place, word in enumerate("the doctor was kind".split())
+    )
+
+    def transcribe(self, waves: Any, *, languages: Any) -> list[Any]:
+        return [SimpleNamespace(text="the doctor was kind", chunks=self.words) for _ in waves]
+
+
+@pytest.mark.parametrize("text", ["the doctor was kind", "The Doctor is kind!"])
+def test_quoted_words_have_the_times_of_the_recogniser(
+    explained: SentimentReasoningPipeline, waveforms: list[np.ndarray], text: str
+):
+    by_place = {one.text: [one.start, one.end] for one in Hears.words}
+
+    def check(answer: Answer) -> None:
+        (quoted,) = answer["evidence"]
+        words = quoted["text"].lower().split()
+        if "is" in (words[0], words[-1]):  # it heard `was`
+            assert quoted["timed_by"] == "interpolated" and 0 <= quoted["seconds"][0] < 0.7
+        else:
+            assert quoted["timed_by"] == "recogniser"
+            assert quoted["seconds"] == [by_place[words[0]][0], by_place[words[-1]][1]]
+
+    row = {"audio": waveforms[0], "text": text}
+    predicted = explained(row)["label"]
+    options = {"forced_label": "negative" if predicted == "positive" else "positive"}  # which always quotes
+    words = [asdict(word) for word in Hears.words]
+    for given in (words, json.dumps(words)):
+        check(explained({**row, "asr_words": given}, **options))
+    heard = explained(waveforms[0], asr=Hears(), **options)
+    assert heard["transcript"] == "the doctor was kind" and heard["asr_words"] == words
+    check(heard)
+    assert [one["timed_by"] for one in explained(row, **options)["evidence"]] == ["proportional"]
+    with pytest.raises(ValueError, match="no words with times; accepted: "):
+        explained({"audio": waveforms[0], "text": text, "asr_words": "[1]"})
+
+
+def test_a_long_recording_is_told_to_be_speech_or_not(pipe: SentimentReasoningPipeline, monkeypatch: Any):
+    monkeypatch.setattr("mmsr.inference.pipeline.speech_seconds", lambda wave: len(wave) / 64_000)
+    quiet = 0.01 * np.ones(16_000, dtype=np.float32)
+    long, short = pipe([np.tile(quiet, 12), np.tile(quiet, 10)], rationale=False)
+    assert (long["audio_seconds"], long["speech_seconds"]) == (12.0, 3.0)
+    assert "speech_seconds" not in short and "speech_seconds" not in pipe(np.tile(quiet, 12), speech=False)
+    assert "3.0 of 12.0 s are speech" in long.page()
+    monkeypatch.setattr("mmsr.inference.pipeline.speech_seconds", lambda wave: None)  # without silero-vad
+    assert "audio_seconds" not in pipe(np.tile(quiet, 12))
+
+
 def test_a_recogniser_by_name_is_opened(
     pipe: SentimentReasoningPipeline, waveforms: list[np.ndarray], tmp_path: Path
 ):
@@ -610,7 +666,7 @@ def test_an_answer_keeps_what_it_is_about_and_no_waveform(
     path = str(tmp_path / "speech.wav")
     soundfile.write(path, waveforms[0], 16_000, subtype="FLOAT")
     answer = pipe({"audio": path, "text": "freundlich", "language": "de"}, rationale=False)
-    assert answer.utterance == {"audio": path, "text": "freundlich", "language": "de"}
+    assert answer.utterance == {"audio": path, "text": "freundlich", "language": "de", "asr_words": None}
     page = answer._repr_html_()
     assert "data:audio/flac" in page and 'lang="de"' in page
     assert type(pipe({"text": "kind"}, rationale=False)) is not dict

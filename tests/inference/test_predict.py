@@ -4,17 +4,20 @@ import csv
 import json
 import os
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
+import mmsr
 from mmsr.data.audio.decoding import AudioError
 from mmsr.data.manifest.issues import ManifestError
 from mmsr.inference.loading import load_pipeline
 from mmsr.inference.predict import (
     answer_table,
     answer_utterances,
+    count_long,
     find_recordings,
     predict_manifest,
     recording_notes,
@@ -46,10 +49,38 @@ def test_utterances_are_answered_in_order_and_shown(tmp_path):
     assert "thank" in page.read_text("utf-8") and "attention" not in shown
 
 
-def test_a_long_recording_is_noted(tmp_path):
-    soundfile.write(tmp_path / "long.wav", [0.1, -0.1] * 1000 * 301, 2000)
+TEXT = "thank you so much doctor"
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(301, "5 minutes"), (31, "31 s")])
+def test_a_long_recording_is_noted(tmp_path, seconds, told):
+    soundfile.write(tmp_path / "long.wav", [0.1, -0.1] * 1000 * seconds, 2000)
     (note,) = recording_notes(tmp_path / "long.wav")
-    assert "lasts 5 minutes and gets one answer for all of it; mmsr timeline answers" in note
+    assert f"lasts {told} and gets one answer for all of it; mmsr timeline answers" in note
+    soundfile.write(tmp_path / "short.wav", [0.1, -0.1] * 1000 * 29, 2000)
+    paths = [str(tmp_path / name) for name in ("long.wav", "short.wav", "none.wav")]
+    assert count_long(paths) == 1 and not list(recording_notes(paths[1]))
+
+
+def test_words_of_a_manifest_tell_when_they_were_said(tmp_path):
+    people = Path(mmsr.__file__).parent / "examples" / "people"
+    words = [
+        {"text": text, "start": 0.1 * place, "end": 0.1 * place + 0.05}
+        for place, text in enumerate(TEXT.split())
+    ]
+    rows = [
+        {"audio": str(people / "happiness.mp3"), "text": TEXT, "asr_words": json.dumps(words)},
+        {"audio": str(people / "happiness.mp3"), "text": TEXT, "asr_words": None},
+    ]
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    timed, placed = predict_manifest(load_pipeline("base"), tmp_path / "m.jsonl", forced_label="positive")
+    for one in timed.evidence:
+        said = one["text"].split()
+        found = {word["text"]: word for word in words}
+        assert one["seconds"] == pytest.approx([found[said[0]]["start"], found[said[-1]]["end"]])
+        assert one["timed_by"] == "recogniser"
+    assert timed.evidence and [one["timed_by"] for one in placed.evidence] == ["proportional"]
+    assert timed.to_row()["asr_words"] == rows[0]["asr_words"] and timed.speech_seconds is None
 
 
 def test_what_is_hidden_or_a_folder_is_no_recording(tmp_path):

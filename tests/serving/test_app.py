@@ -26,7 +26,8 @@ from mmsr.cli.main import main
 from mmsr.data.audio.decoding import Audio
 from mmsr.inference.loading import load_pipeline
 from mmsr.inference.timeline.make import make_timeline
-from mmsr.serving.app import EXAMPLES, Limits, launch, make_app, uploads_folder
+from mmsr.records import Chunk
+from mmsr.serving.app import EXAMPLES, Desk, Limits, launch, make_app, uploads_folder
 
 RATE = 16_000
 TRIED = json.loads((EXAMPLES / "examples.json").read_text(encoding="utf-8"))
@@ -37,7 +38,7 @@ PATIENCE = 60_000  # milliseconds
 class Hears:
     """A recogniser that hears how long the speech is, in which language; nothing in what is silent."""
 
-    name, fingerprint, longest = "hears", "0", 30.0
+    name, fingerprint, longest, timestamps = "hears", "0", 30.0, "word"
 
     def check_language(self, language: str | None) -> str | None:
         if language not in (None, "en", "vi"):
@@ -45,9 +46,18 @@ class Hears:
         return language
 
     def transcribe(self, waves: Any, *, languages: Any) -> list[Any]:
-        return [SimpleNamespace(text=text) for text in self(waves, languages)]
+        return [
+            SimpleNamespace(
+                text=text,
+                chunks=tuple(
+                    Chunk(text=word, start=0.1 * place, end=0.1 * place + 0.05)
+                    for place, word in enumerate(text.split())
+                ),
+            )
+            for text in self._texts(waves, languages)
+        ]
 
-    def __call__(self, waves: Any, languages: Any) -> list[str]:
+    def _texts(self, waves: Any, languages: Any) -> list[str]:
         return [
             f"{len(wave) / RATE:.1f} seconds of {language}" if np.abs(wave).max() > 0.01 else ""
             for wave, language in zip(waves, languages, strict=True)
@@ -105,6 +115,19 @@ def test_a_program_may_force_the_label_and_give_one_modality(server: Any, client
     )  # fmt: skip
     heard = client.predict(handle_file(EXAMPLES / ENGLISH["audio"]), api_name="/predict")
     assert heard["scores"] == pytest.approx(server.pipe(str(EXAMPLES / ENGLISH["audio"]))["scores"])
+
+
+def test_words_that_were_written_down_have_their_times_also_when_edited(server: Any, sound: Any) -> None:
+    desk = Desk(pipe=server.pipe, limits=Limits(seconds=5), transcribe=cast(Any, Hears()))
+    path = sound("a.wav", 2)
+    text, heard = desk.write(str(path), "en")
+    assert text == "2.0 seconds of en" and [word.text for word in heard.words] == text.split()
+    _, found, *_ = desk.show(str(path), "2.0 seconds of rain", "en", heard)
+    assert found.utterance["asr_words"] == heard.words
+    page, again = desk.why_not(found, "positive")
+    assert again.utterance == found.utterance and "positive" in again["alternatives"]
+    _, other, *_ = desk.show(str(sound("b.wav", 1)), text, "en", heard)
+    assert other.utterance["asr_words"] is None  # another sound
 
 
 def test_speech_is_written_down_in_the_language_that_was_told(client: Client, sound: Any) -> None:

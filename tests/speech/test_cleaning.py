@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mmsr.records import Chunk
 from mmsr.speech.cleaning import cleaned, has_words, in_order, is_loop
-from mmsr.speech.decoder import Chunk, Transcript
+from mmsr.speech.decoder import Transcript
 
 THAI = (
     "วันนี้ผมรู้สึกไม่ค่อยสบาย ปวดหัวและมีไข้มาตั้งแต่เมื่อวานครับ "

@@ -12,6 +12,8 @@ def test_timestamps_that_a_model_lacks_are_refused(ctc, tmp_path, save_moonshine
         Transcriber(ctc, timestamps="segment")
     with pytest.raises(ValueError, match="moonshine.*no timestamps by word; accepted: none"):
         Transcriber(save_moonshine(tmp_path / "m"), timestamps="word")
+    assert Transcriber(tmp_path / "m", timestamps="auto").timestamps == "none"
+    assert Transcriber(ctc, timestamps="auto").timestamps == "word"
 
 
 def test_what_is_no_recogniser_is_refused(tmp_path, ctc):

@@ -112,6 +112,11 @@ def test_words_stand_beside_the_copy(folder, ctc, tmp_path):
     assert [line["id"] for line in lines] == [f"r{place}" for place in range(8)] + ["again"]
     assert [" ".join(chunk["text"] for chunk in line["chunks"]) for line in lines] == texts
     assert lines[0]["timestamps"] == "word" and set(lines[0]["chunks"][0]) == {"text", "start", "end"}
+    rows = load_manifest(tmp_path / "a.csv", check_audio=False)
+    assert [json.loads(words) for words in rows["asr_words"]] == [line["chunks"] for line in lines]
+    again = transcribe_manifest(tmp_path / "a.csv", Transcriber(ctc, dtype="float32"), tmp_path / "b.csv")
+    assert again.transcribed == 8  # without times: those of another transcript do not stay
+    assert set(load_manifest(tmp_path / "b.csv", check_audio=False)["asr_words"]) == {None}
 
 
 def test_nothing_is_heard_twice_in_another_order_or_a_grown_manifest(folder, ctc, tmp_path):

@@ -1,8 +1,12 @@
 """Whisper's languages and loops, and the real model on real speech."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 
+import mmsr
 from mmsr.data.manifest.manifest import load_manifest
 from mmsr.speech.decoder import RATE
 from mmsr.speech.recogniser import Transcriber
@@ -62,3 +66,48 @@ def test_a_real_whisper_hears_real_speech(shared_models, shared_data):
     heard = Transcriber(shared_models / "whisper-base")([Audio()(row["audio"]) for row in rows])
     rates = word_error_rate([row["text"] for row in rows], heard, ["en"] * 4)
     assert rates["wer"] == 0
+
+
+def test_words_of_scripts_without_spaces_are_letters(shared_models):
+    transcriber = Transcriber(shared_models / "whisper-base", timestamps="word", device="cpu")
+    decoder = transcriber._decoder
+    for code, text, words in (
+        ("zh", "谢谢你,医生。", ["谢", "谢", "你,", "医", "生。"]),
+        ("en", " Thank you, doctor.", ["Thank", "you,", "doctor."]),
+    ):
+        tokens = torch.tensor(decoder.pipe.tokenizer(text, add_special_tokens=False)["input_ids"])
+        times = torch.arange(len(tokens)) * 0.1
+        chunks = decoder._transcript(tokens, code, RATE * 9, times=times).chunks
+        assert [letter for chunk in chunks for letter in chunk.text] == [
+            letter for word in words for letter in word
+        ]
+        assert len(chunks) >= len(words) - 1 and all(len(chunk.text) <= 8 for chunk in chunks)
+
+
+def test_the_heads_that_follow_words_are_those_that_openai_published(shared_models, whisper):
+    real = Transcriber(shared_models / "whisper-base", timestamps="word", device="cpu")
+    assert [3, 1] in real._decoder.model.generation_config.alignment_heads
+    other = Transcriber(whisper, timestamps="word", device="cpu")._decoder.model  # of another size
+    assert other.generation_config.alignment_heads == [[1, 0], [1, 1]]
+
+
+@pytest.mark.slow
+def test_a_real_whisper_tells_when_words_were_said(shared_models):
+    """Two of the packaged people, joined with a pause: known edges of the sentences."""
+    from mmsr.data.audio.decoding import Audio
+    from mmsr.speech.timing import WordTimes, sounding
+
+    people = Path(mmsr.__file__).parent / "examples" / "people"
+    one, two = (Audio()(path) for path in (people / "happiness.mp3", people / "sadness.mp3"))
+    wave = np.concatenate([np.zeros(RATE, np.float32), one, np.zeros(RATE, np.float32), two])
+    transcriber = Transcriber(
+        shared_models / "whisper-base", timestamps="word", dtype="float32", device="cpu"
+    )
+    (heard,) = transcriber.transcribe([wave], languages=["en"])
+    (first,) = transcriber.transcribe([one], languages=["en"])
+    times = WordTimes(heard.text, sounding(wave, RATE), heard.chunks)
+    assert heard.text.startswith(first.text), "the sentences are heard as alone"
+    begin, end, timed_by = times.of((0, len(first.text)))
+    assert timed_by == "recogniser" and 1 <= begin < 2 < end <= 1 + len(one) / RATE
+    begin, _, _ = times.of((len(first.text) + 1, len(heard.text)))
+    assert begin >= 2 + len(one) / RATE

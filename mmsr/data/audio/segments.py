@@ -10,6 +10,7 @@ import functools
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -114,6 +115,13 @@ def speech_segments(
         start, end = max(segment.start - settings.padding, low), min(segment.end + settings.padding, high)
         found += cut_at_quietest(samples, Segment(start, end), settings)
     return found
+
+
+def speech_seconds(samples: Samples) -> float | None:
+    """How much of a recording `speech_segments` finds to be speech; None without silero-vad."""
+    if find_spec("silero_vad") is None:
+        return None
+    return sum(segment.end - segment.start for segment in speech_segments(samples))
 
 
 def _speech(samples: Samples, settings: Segmentation, progress: Progress | None) -> list[Segment]:

@@ -26,17 +26,20 @@ from datasets.table import InMemoryTable
 from mmsr.data.manifest.issues import Issue, ManifestError
 from mmsr.data.manifest.tables import Chunk, Column, Part, as_list, cell_text, chunks, is_blank, parts
 from mmsr.data.storage import digest, missing, resolve, shown
-from mmsr.records import Utterance
+from mmsr.records import Utterance, read_chunks
 
 logger = logging.getLogger(__name__)
 
 COLUMNS = ("id", "audio", "text", "asr_text", "label", "rationale", "language", "speaker", "split", "kind")
 DURATION = "duration"  # optional: seconds of audio
+ASR_WORDS = "asr_words"  # optional: a recogniser's words with their times, as JSON
+OPTIONAL = (DURATION, ASR_WORDS)
 _UTTERANCE = ("audio", "text", "asr_text")  # a row needs one of them
-_READ = (*COLUMNS, DURATION)
+_READ = (*COLUMNS, *OPTIONAL)
 _ORDER = ("audio", *(column for column in _READ if column != "audio"))  # of the issues of a row
 _FEATURES = datasets.Features(
-    {column: datasets.Value("string") for column in COLUMNS} | {DURATION: datasets.Value("float64")}
+    {column: datasets.Value("string") for column in COLUMNS}
+    | {DURATION: datasets.Value("float64"), ASR_WORDS: datasets.Value("string")}
 )
 _IN_MEMORY = 64 * 2**20  # bytes; a larger table is kept on disk
 _SHOWN_LABELS = 20
@@ -78,7 +81,8 @@ def load_manifest(
 
     Rows have exactly the columns `COLUMNS`, each text or None: a blank value and a missing column are None;
     `audio` is an absolute path or a URL; a missing `id` is `<file's stem>-<row number>`. A column `duration`
-    (seconds of audio) is kept as numbers. Other columns are dropped. Dropped columns and the number of blank
+    (seconds of audio) is kept as numbers, and one `asr_words` (`mmsr.records.read_chunks`) as its JSON, where
+    the file has them. Other columns are dropped. Dropped columns and the number of blank
     rows are logged.
 
     Args:
@@ -157,7 +161,7 @@ def stream_manifest(
     and unused names of `label_map` are not checked.
 
     Yields:
-        Rows, `{column: text or None}`, with `duration` a number if the file has it.
+        Rows, `{column: text or None}`, with the optional columns that the file has, `duration` as a number.
 
     Raises:
         ManifestError: The file cannot be read; or a chunk of rows has issues, before its first row.
@@ -172,8 +176,7 @@ def stream_manifest(
             table.add(broken)
             if issues := table.issues(len(numbers), streamed=True):
                 raise ManifestError(issues)
-            if not table.has_durations:
-                rows = rows.drop_columns(DURATION)
+            rows = rows.drop_columns(table.lacking)
             for row in rows.to_pylist():
                 if split is not None and row["split"] != split:
                     continue
@@ -279,9 +282,9 @@ class _Table:
         return frozenset(self.source_of.values())
 
     @property
-    def has_durations(self) -> bool:
-        """Whether the file has that column."""
-        return self.source_of[DURATION] in self.found
+    def lacking(self) -> list[str]:
+        """The optional columns that the file does not have."""
+        return [column for column in OPTIONAL if self.source_of[column] not in self.found]
 
     def add(self, issues: Sequence[Issue]) -> None:
         """Keep issues of the part's reader."""
@@ -316,6 +319,7 @@ class _Table:
         texts["audio"] = self._audio(texts["audio"])
         texts["label"] = self._label(texts["label"])
         columns: dict[str, pa.Array] = {**texts, DURATION: _durations(texts[DURATION], report)}
+        columns[ASR_WORDS] = _timed_words(texts[ASR_WORDS], report)
         return pa.table(columns, schema=_FEATURES.arrow_schema), numbers
 
     def _report(self, rows: np.ndarray, column: str, problem: str | Callable[[int], str], code: str) -> None:
@@ -361,8 +365,7 @@ class _Table:
     def finish(self) -> ExaminedManifest:
         """All rows and issues."""
         rows = self._spool.finish()
-        if not self.has_durations:
-            rows = rows.remove_columns(DURATION)
+        rows = rows.remove_columns(self.lacking)
         numbers = [numbers for _, _, numbers in self._taken]
         self._check_identities(rows)
         wanted = self.wanted
@@ -536,3 +539,17 @@ def _durations(texts: pa.Array, report: Callable[..., None]) -> pa.Array:
     accepted = "accepted: seconds, 0 or more, with a decimal point"
     report(wrong, DURATION, lambda row: f"is {given[row]!r}; {accepted}", "duration-no-number")
     return pa.array(seconds, mask=np.isnan(seconds) | wrong)
+
+
+def _timed_words(texts: pa.Array, report: Callable[..., None]) -> pa.Array:
+    """A recogniser's words as their JSON, None where it is none."""
+    given = texts.to_pylist() if texts.null_count < len(texts) else []
+    problems: dict[int, str] = {}
+    for row, text in enumerate(given):
+        try:
+            read_chunks(text)
+        except ValueError as error:
+            problems[row] = str(error)
+    wrong = np.isin(np.arange(len(texts)), list(problems))
+    report(wrong, ASR_WORDS, lambda row: f"has {problems[row]}", "asr-words-invalid")
+    return pc.if_else(pa.array(wrong), None, texts)

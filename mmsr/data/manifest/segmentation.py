@@ -16,7 +16,15 @@ import soundfile
 from mmsr.data.audio.decoding import Audio, AudioError
 from mmsr.data.audio.reading import read_each, seconds_of
 from mmsr.data.audio.segments import SAMPLE_RATE, Segmentation, SegmentError, silero, speech_segments
-from mmsr.data.manifest.manifest import COLUMNS, DURATION, Issue, ManifestError, examine_manifest
+from mmsr.data.manifest.manifest import (
+    ASR_WORDS,
+    COLUMNS,
+    DURATION,
+    OPTIONAL,
+    Issue,
+    ManifestError,
+    examine_manifest,
+)
 from mmsr.data.manifest.tables import Table, holds_bytes, read_table, write_table
 from mmsr.data.storage import is_url, relative_to
 from mmsr.files import atomic_write, check_output
@@ -92,8 +100,8 @@ def segment_manifest(
     table = examined.rows.to_list()
     moved = [row["audio"] and relative_to(row["audio"], os.path.abspath(out)) for row in table]
     issues = _AudioIssues(manifest)
-    known = [*COLUMNS, *([DURATION] if DURATION in examined.rows.column_names else [])]
-    others, more = _others(manifest, examined.numbers, {*COLUMNS, DURATION, *(columns or {}).values()})
+    known = [*COLUMNS, *(name for name in OPTIONAL if name in examined.rows.column_names)]
+    others, more = _others(manifest, examined.numbers, {*COLUMNS, *OPTIONAL, *(columns or {}).values()})
     long = _long(table, examined.numbers, settings.max_seconds, issues)
     issues.check()
     _check_ids(table, long)
@@ -116,6 +124,7 @@ def segment_manifest(
             identity = f"{row['id']}-{place:04d}"
             audio = os.path.join("audio", folder_name(row["id"]), f"{place:04d}.flac")
             own = {"id": identity, "audio": audio, DURATION: round(part["end"] - part["start"], 4)}
+            own[ASR_WORDS] = None  # their times are the recording's
             rows.append({**row, **other, **dict.fromkeys(dropped), **own})
             places.append({"id": identity, "recording": row["id"], "audio": source, **part})
         silent += [] if cut["segments"] else [row["id"]]

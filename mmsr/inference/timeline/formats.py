@@ -20,10 +20,12 @@ from mmsr.data.audio.decoding import Audio
 from mmsr.data.manifest.tables import Table, write_table
 from mmsr.data.storage import is_url, shown
 from mmsr.files import atomic_write, check_output, write_file
+from mmsr.inference.answer import timed_in_words
 from mmsr.inference.prosody import in_words
 from mmsr.inference.timeline.cues import TimelineError
-from mmsr.quotations import quoted_parts
-from mmsr.records import Progress
+from mmsr.quotations import Folded, quoted_parts
+from mmsr.records import Progress, read_chunks
+from mmsr.speech.timing import WordTimes
 
 if TYPE_CHECKING:
     from mmsr.inference.timeline.make import AnsweredSegment, Timeline
@@ -144,7 +146,7 @@ def _table(timeline: Timeline) -> Table:
     for part in timeline.segments:
         row = part.as_row()
         given = {scores[label]: score for label, score in row.pop("scores").items()}
-        nested = ("alone", "evidence", "voice", "prosody")
+        nested = ("alone", "evidence", "asr_words", "voice", "prosody")
         rows.append({name: value for name, value in row.items() if name not in nested} | given)
     columns = ["start", "end", "speaker", "text", "label", "score", *scores.values()]
     for name in ("rationale", "abstained_because"):  # what not every model gives
@@ -169,15 +171,33 @@ def _vtt(timeline: Timeline) -> Iterator[str]:
         yield f"::cue(.label-{place}) {{ color: {colour} }}\n"
     for number, part in enumerate(timeline.segments, start=1):
         place = timeline.labels.index(part.label)
-        name, voice, text, rationale = (
-            html.escape(" ".join((value or "").split()), quote=False)
-            for value in (_heading(part), part.speaker, part.text, part.rationale)
-        )
+        name, voice, rationale = map(_escaped, (_heading(part), part.speaker, part.rationale))
+        text = _with_stamps(part)
         label = f"<c.label-{place}>[{name}]</c>"
         spoken = f"<v {voice}>{text}</v>" if voice else text
         lines = [f"{label} {spoken}".rstrip(), rationale and f"<i>{rationale}</i>"]
         times = f"{stamp(part.start, '.')} --> {stamp(part.end, '.')}"
         yield "\n".join([f"\n{number}", times, *filter(None, lines)]) + "\n"
+
+
+def _escaped(text: str | None) -> str:
+    """A text in a cue of WebVTT, on one line."""
+    return html.escape(" ".join((text or "").split()), quote=False)
+
+
+def _with_stamps(part: AnsweredSegment) -> str:
+    """A segment's text in WebVTT, with the start of each word that a recogniser timed: players follow it."""
+    text, written, read, last = part.text or "", "", 0, stamp(part.start, ".")
+    words = Folded(text).words() if part.asr_words else []
+    times = WordTimes(text, (part.start, part.end), read_chunks(part.asr_words))
+    for word in words:
+        timing = times.of((word.start, word.end))
+        begins = stamp(timing.start, ".")
+        if timing.timed_by == "recogniser" and last < begins < stamp(part.end, "."):  # must rise in a cue
+            before = text[read : word.start]
+            written += html.escape(before, quote=False) + f"<{begins}>"
+            read, last = word.start, begins
+    return " ".join((written + html.escape(text[read:], quote=False)).split())
 
 
 def _heading(part: AnsweredSegment) -> str:
@@ -217,6 +237,7 @@ def _write_page(timeline: Timeline, path: Path, player: Player, progress: Progre
         "marked": _marked,
         "quoted_parts": quoted_parts,
         "in_words": in_words,
+        "timed_in_words": timed_in_words,
     }
     template = environment.from_string(
         files("mmsr.inference.timeline").joinpath("timeline.html.jinja").read_text("utf-8")
@@ -234,10 +255,10 @@ def _write_page(timeline: Timeline, path: Path, player: Player, progress: Progre
 
 
 def _marked(part: AnsweredSegment) -> list[tuple[str, Mapping[str, Any] | None]]:
-    """A segment's text in parts, each with its evidence if it is quoted."""
+    """A segment's text in parts, each with its evidence if it is quoted and its time is known."""
     text, read, parts = part.text or "", 0, []
     for one in sorted(part.evidence, key=lambda one: one["start"]):
-        if one["start"] >= read:  # the same words may be quoted twice
+        if one["start"] >= read and "seconds" in one:  # the same words may be quoted twice
             parts += [(text[read : one["start"]], None), (text[one["start"] : one["end"]], one)]
             read = one["end"]
     return [*parts, (text[read:], None)]
@@ -282,10 +303,8 @@ def _encode(timeline: Timeline, to: Path | io.BytesIO, progress: Progress | None
 
 def as_text(summary: dict[str, Any]) -> str:
     """A timeline's summary for a reader."""
-    lines = [
-        f"{clock(summary['seconds'])} long, {summary['segments']:,} segments,"
-        f" {clock(summary['speech_seconds'])} of speech"
-    ]
+    spoken = f"{summary['speech_seconds']:,.1f} of {summary['seconds']:,.1f} s are speech"
+    lines = [f"{spoken}, in {summary['segments']:,} segments"]
     for label, entry in summary["labels"].items():
         lines.append(f"  {label}: {entry['seconds']:.1f} s in {entry['segments']:,} segments")
     for speaker, seconds in summary["speakers"].items():

@@ -32,7 +32,7 @@ from mmsr.files import Journal
 from mmsr.inference.pipeline import SentimentReasoningPipeline
 from mmsr.inference.prosody import differences, prosody, usual
 from mmsr.inference.timeline.cues import Cue, TimelineError, Turn
-from mmsr.records import Progress
+from mmsr.records import Chunk, Progress
 from mmsr.speech.recogniser import Transcriber
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,8 @@ class AnsweredSegment:
         alone: With smoothing, `label` and `scores` before it, which the rationale explains.
         abstained_because: Why the model abstains, where it does.
         evidence: Words of `text` that the rationale quotes, each with `start` and `end` in characters, and
-            `seconds` of the recording, as if each letter took the same time.
+            `seconds` of the recording with `timed_by`, where these come from, as in an answer.
+        asr_words: A recogniser's words, each with `text`, and `start` and `end` in seconds of the recording.
         voice: Probabilities of the voice's emotions, of a model that names them.
         prosody: Its pitch, level and pace (`mmsr.inference.prosody`).
     """
@@ -75,6 +76,7 @@ class AnsweredSegment:
     alone: Mapping[str, Any] | None = None
     abstained_because: str | None = None
     evidence: Sequence[Mapping[str, Any]] = ()
+    asr_words: Sequence[Mapping[str, Any]] = ()
     voice: Mapping[str, float] | None = None
     prosody: Mapping[str, float | None] | None = None
 
@@ -85,7 +87,7 @@ class AnsweredSegment:
 
     def as_row(self) -> dict[str, Any]:
         """The fields by name; the optional ones only where they are set."""
-        optional = ("alone", "abstained_because", "evidence", "voice", "prosody")
+        optional = ("alone", "abstained_because", "evidence", "asr_words", "voice", "prosody")
         return {name: value for name, value in asdict(self).items() if name not in optional or value}
 
 
@@ -104,6 +106,15 @@ class Timeline:
     seconds: float
     labels: tuple[str, ...]
     segments: tuple[AnsweredSegment, ...]
+
+    @property
+    def speech_seconds(self) -> float:
+        """How much of the recording is speech; where people talk at once, once."""
+        spoken = end = 0.0
+        for part in sorted(self.segments, key=lambda part: part.start):
+            spoken += max(0.0, part.end - max(end, part.start))
+            end = max(end, part.end)
+        return spoken
 
     def differences(self, part: AnsweredSegment) -> dict[str, float]:
         """How a segment's pitch, level and pace differ from those of the speaker's segments."""
@@ -165,7 +176,7 @@ class Timeline:
         return {
             "audio": shown(os.path.basename(self.audio)),
             "seconds": round(self.seconds, 3),
-            "speech_seconds": round(sum(part.seconds for part in self.segments), 3),
+            "speech_seconds": round(self.speech_seconds, 3),
             "segments": len(self.segments),
             "labels": {
                 label: {
@@ -253,7 +264,8 @@ def make_timeline(
         "recogniser": None if transcriber is None else [transcriber.fingerprint, language],
         "batches": [batch_size, _SORTED_BATCHES, num_beams],
         "language": language,
-        "version": 3,  # of this module: 2 gives a cue to a segment it overlaps, 3 keeps the evidence
+        # of this module: 2 gives a cue to a segment it overlaps, 3 keeps the evidence, 4 the words' times
+        "version": 4,
     }
     fingerprint = hashlib.sha256(json.dumps(made_from, sort_keys=True, default=str).encode()).hexdigest()
     with _Known(journal, fingerprint, other_journals) as known:
@@ -408,11 +420,17 @@ def _answer(
             continue
         waves = [recording.between(turns[place].start, turns[place].end) for place in batch]
         texts: list[str | None] = [None if words is None else words[place] for place in batch]
+        timed: list[tuple[Chunk, ...]] = [()] * len(batch)
         if transcriber is not None:
             transcripts = transcriber.transcribe(waves, languages=[language] * len(waves))
             texts = [transcript.text or None for transcript in transcripts]
+            if transcriber.timestamps == "word":
+                timed = [transcript.chunks or () for transcript in transcripts]
         rows = [row for row, text in enumerate(texts) if text or not needs_words]
-        inputs = [{"audio": waves[row], "text": texts[row], "language": language} for row in rows]
+        inputs = [
+            {"audio": waves[row], "text": texts[row], "language": language, "asr_words": timed[row]}
+            for row in rows
+        ]
         answers: dict[int, dict[str, Any] | None] = dict.fromkeys(batch)
         if inputs:
             found = pipe(inputs, batch_size=len(inputs), num_beams=num_beams)
@@ -420,13 +438,22 @@ def _answer(
                 names = ("label", "score", "scores", "rationale", "abstained_because", "voice")
                 begins = turns[batch[row]].start
                 quoted = [
-                    {**one, "seconds": [round(begins + time, 3) for time in one["seconds"]]}
+                    one | {"seconds": [round(begins + time, 3) for time in one["seconds"]]}
+                    if "seconds" in one  # not where the sound is refused
+                    else one
                     for one in answer["evidence"]
                 ]
+                spoken = [
+                    {
+                        "text": one.text,
+                        "start": round(begins + one.start, 3),
+                        "end": round(begins + one.end, 3),
+                    }
+                    for one in timed[row]
+                ]
                 heard = prosody(waves[row], recording.rate, texts[row])
-                answers[batch[row]] = {"text": texts[row], "evidence": quoted, "prosody": heard} | {
-                    name: answer[name] for name in names if name in answer
-                }
+                known_of = {"text": texts[row], "evidence": quoted, "asr_words": spoken, "prosody": heard}
+                answers[batch[row]] = known_of | {name: answer[name] for name in names if name in answer}
         known.answer(answers)
         if progress:
             progress("answering", len(known.answers), len(turns))

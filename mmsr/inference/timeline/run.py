@@ -69,7 +69,7 @@ def run_timeline(
     if asr is not None:
         from mmsr.speech.recogniser import Transcriber
 
-        recogniser = Transcriber(asr, language=language, batch_size=batch_size)
+        recogniser = Transcriber(asr, language=language, timestamps="auto", batch_size=batch_size)
     timeline = make_timeline(
         audio,
         load_pipeline(model),

@@ -282,6 +282,25 @@ def test_durations_are_numbers_and_there_only_if_given(
     ]
 
 
+def test_words_with_times_are_kept_and_there_only_if_given(
+    write: Callable[..., Path], faults: Callable[..., list[str]], tmp_path: Path
+):
+    words = '[{"text": "so", "start": 0.5, "end": 1}]'
+    cell = words.replace('"', '""')
+    path = write(tmp_path / "m.csv", f'text,asr_words\nso,"{cell}"\nno,\n')
+    rows = load_manifest(path)
+    assert rows.column_names == [*COLUMNS, "asr_words"] and rows["asr_words"][:] == [words, None]
+    (first, _) = utterances(rows)
+    assert first.model_input().asr_words == words and first.model_input(audio=None).asr_words is None
+    plain = write(tmp_path / "plain.csv", "text\nso\nno\n")
+    assert "asr_words" not in load_manifest(plain).column_names
+    path = write(
+        tmp_path / "m.csv", 'text,asr_words\nso,so\nno,"[{""text"": ""no"", ""start"": 2, ""end"": 1}]"\n'
+    )
+    accepted = 'has no words with times; accepted: [{"text": "hello", "start": 0.52, "end": 0.9}, ...]'
+    assert faults(path) == [f"m.csv, row {row}, column asr_words: {accepted}" for row in (2, 3)]
+
+
 @pytest.mark.parametrize("ending", ["zip", "tar", "tar.gz"])
 def test_audio_in_an_archive(
     write: Callable[..., Path], faults: Callable[..., list[str]], folder: Path, ending: str

@@ -88,16 +88,23 @@ def test_what_is_kept_of_a_recording_s_words_and_label_is_asked_for(manifest: Pa
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
 def test_columns_of_other_names_are_kept(manifest: Path, tmp_path: Path, ending: str):
     table = read_table(manifest)
-    more = [{"fold": 3, "text": "not read", "seconds": 99}, {"fold": 4}, {"fold": 0}, {"note": "a, b"}]
+    words = '[{"text": "so", "start": 0.5, "end": 1}]'
+    more = [
+        {"fold": 3, "text": "not read", "seconds": 99, "asr_words": words},
+        {"fold": 4},
+        {"fold": 0},
+        {"note": "a, b"},
+    ]
     rows = [{**row, "said": row["text"], **extra} for row, extra in zip(table.rows, more, strict=True)]
     path = manifest.with_name(f"more.{ending}")
-    write_table(path, Table([*table.columns, "said", "fold", "seconds", "note"], rows, []))
+    write_table(path, Table([*table.columns, "said", "fold", "seconds", "note", "asr_words"], rows, []))
     done = segment_manifest(
         path, tmp_path / "out", settings=LONG, columns={"text": "said", "duration": "seconds"}, keep_text=True
     )
     with open(done.manifest, newline="") as file:
         made = list(csv.DictReader(file))
-    assert list(made[0]) == [*COLUMNS, "duration", "fold", "note"]
+    assert list(made[0]) == [*COLUMNS, "duration", "asr_words", "fold", "note"]
+    assert {row["asr_words"] for row in made} == {""}  # the times were those of the recording that is cut
     assert [row["fold"] for row in made] == [*["3"] * 5, "0", ""]
     assert [row["note"] for row in made] == [*[""] * 6, "a, b"] and {row["text"] for row in made} == {"words"}
     for row in made[:5]:

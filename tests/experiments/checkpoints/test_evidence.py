@@ -1,11 +1,12 @@
 """Figures of evidence: a quotation that matters, one that was not said, voices that depend on the text."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from evidence import emotions_of, score_quotations, score_voices
+from evidence import emotions_of, score_forced, score_quotations, score_voices
 from held_out import crema_rows
 
 from mmsr.records import Answer, Utterance
@@ -58,6 +59,43 @@ def test_words_that_matter_are_told_from_words_that_do_not():
     assert erased["difference"]["interval"][0] > 0.2
     other = score_quotations(texts(40), Reader("you"), seed=0, **QUIET)["all"]["erasure"]
     assert other["quoted"] == 0 and other["difference"]["value"] <= 0
+
+
+class Forced:
+    """Is negative by "bad", else positive, and quotes for a label that is forced what it is given."""
+
+    def __init__(self, quoted: str | None) -> None:
+        self.quoted = quoted
+
+    def __call__(self, utterances: list[Utterance]) -> list[Answer]:
+        found = []
+        for one in utterances:
+            text = str(one.text)
+            score = 0.5 + 0.4 * ("bad" in text) - 0.3 * ("good" in text)
+            label = "negative" if score >= 0.5 else "positive"
+            quoted = self.quoted if self.quoted in text.split() else None
+            made = answered(text, quoted, label)
+            found.append(replace(made, scores={"negative": score, "neutral": 0.0, "positive": 1 - score}))
+        return found
+
+
+def test_what_is_quoted_for_a_forced_label_is_judged_by_that_label():
+    rows = [Utterance(id=str(i), text=f"a good and bad day {i} for all of you") for i in range(40)]
+    labels = {"negative": "bad", "neutral": None, "positive": "good"}
+    found = score_forced(rows, {one: Forced(quoted) for one, quoted in labels.items()}, seed=0, **QUIET)
+    assert found["n"] == 40 and found["differs"]["negative - positive"]["value"] == 1
+    assert found["differs"]["negative - neutral"] == {"n": 0}
+    assert found["labels"]["negative"]["n"] == 0  # it was predicted
+    positive = found["labels"]["positive"]
+    assert positive["n"] == 40 and positive["quoted"]["value"] == positive["words"] == 1
+    assert positive["erasure"]["quoted"] == pytest.approx(0.3)
+    assert positive["erasure"]["difference"]["interval"][0] > 0.1
+    assert positive["against_predicted"]["value"] == pytest.approx(0.7)
+    assert found["labels"]["neutral"]["quoted"]["value"] == 0
+    same = score_forced(rows, dict.fromkeys(("negative", "positive"), Forced("bad")), seed=0, **QUIET)
+    assert same["differs"]["negative - positive"]["value"] == 0
+    assert same["labels"]["positive"]["erasure"]["quoted"] < 0
+    assert same["labels"]["positive"]["against_predicted"]["value"] == 0
 
 
 def test_what_was_not_said_is_counted():

@@ -162,7 +162,7 @@ def test_quoted_words_are_marked_and_play(
     made = by_hand(
         (1.0, 6.0, "bo", f"so kind {NASTY}", (0.1, 0.2, 0.7)), (8.0, 9.0, None, "no", (0.9, 0.1, 0.0))
     )
-    kind = {"text": "kind", "start": 3, "end": 7, "seconds": [2.0, 2.4]}
+    kind = {"text": "kind", "start": 3, "end": 7, "seconds": [2.0, 2.4], "timed_by": "recogniser"}
     first = replace(made.segments[0], rationale='praise: "kind", "unsaid"', evidence=[kind, kind])
     made = replace(made, audio=str(audio), seconds=30.0, segments=(first, *made.segments[1:]))
     write_timeline(made, tmp_path / "page.html")
@@ -175,6 +175,8 @@ def test_quoted_words_are_marked_and_play(
     page.keyboard.press("ArrowRight")
     assert page.locator("#text").text_content() == f"so kind {NASTY}"
     assert page.locator("#text mark").all_inner_texts() == ["kind"]
+    told = "Play these words: 2.0 to 2.4 s, by the recogniser"
+    assert page.locator("#text mark").get_attribute("title") == told
     assert page.locator("#why del").all_inner_texts() == ["unsaid"]
     page.locator("#text mark").press("Enter")
     page.wait_for_function("!document.getElementById('audio').paused")

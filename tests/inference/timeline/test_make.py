@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import hypothesis
 import numpy as np
@@ -19,8 +19,11 @@ from mmsr.data.audio.decoding import Audio
 from mmsr.data.audio.segments import Segmentation
 from mmsr.inference.timeline import make
 from mmsr.inference.timeline.cues import Cue, TimelineError, Turn
-from mmsr.inference.timeline.formats import as_text, write_timeline
+from mmsr.inference.timeline.formats import as_text, stamp, write_timeline
 from mmsr.inference.timeline.make import Timeline, make_timeline
+from mmsr.inference.timeline.transcripts import read_cues
+from mmsr.records import Chunk
+from mmsr.speech.decoder import Transcript
 
 
 def test_a_segment_has_the_answer_of_its_sound_and_words(audio: Path, turns: list[Turn], pipe: Any) -> None:
@@ -43,6 +46,51 @@ def test_a_segment_has_the_answer_of_its_sound_and_words(audio: Path, turns: lis
             assert kept["seconds"] == pytest.approx([part.start + time for time in own["seconds"]], abs=2e-3)
     other = make_timeline(audio, pipe, turns=turns, batch_size=4)  # without words
     assert other.segments[1].scores != made.segments[1].scores
+
+
+class Hears:
+    """A recogniser that hears two words, after a tenth and after three tenths of a second."""
+
+    name, fingerprint, longest, timestamps = "hears", "0", 30.0, "word"
+    words = (Chunk(text="So", start=0.1, end=0.2), Chunk(text="rude!", start=0.3, end=0.5))
+
+    def transcribe(self, waves: Any, *, languages: Any) -> list[Transcript]:
+        return [Transcript(text="So rude!", language="en", chunks=self.words) for _ in waves]
+
+
+def test_words_have_the_recognisers_times_in_the_recording(
+    audio: Path, turns: list[Turn], pipe: Any, tmp_path: Path
+) -> None:
+    made = make_timeline(audio, pipe, turns=turns, transcriber=cast(Any, Hears()), journal=tmp_path / "j")
+    for part in made.segments:
+        assert part.text == "So rude!"
+        assert part.asr_words == [
+            {"text": "So", "start": round(part.start + 0.1, 3), "end": round(part.start + 0.2, 3)},
+            {"text": "rude!", "start": round(part.start + 0.3, 3), "end": round(part.start + 0.5, 3)},
+        ]
+        assert all(one["timed_by"] == "recogniser" for one in part.evidence)
+        by_word = {word["text"].strip("!"): word for word in part.asr_words}
+        for one in part.evidence:
+            first, last = one["text"].split()[0], one["text"].split()[-1]
+            assert one["seconds"] == [by_word[first]["start"], by_word[last]["end"]]
+    assert any(part.evidence for part in made.segments)
+    again = make_timeline(audio, pipe, turns=turns, transcriber=cast(Any, Hears()), journal=tmp_path / "j")
+    assert [part.as_row() for part in again.segments] == [part.as_row() for part in made.segments]
+    write_timeline(made, tmp_path / "t.vtt")
+    begins = made.segments[1].start
+    written = f"<{stamp(begins + 0.1, '.')}>So <{stamp(begins + 0.3, '.')}>rude!"
+    assert written in (tmp_path / "t.vtt").read_text("utf-8")
+    assert [cue.text for cue in read_cues(tmp_path / "t.vtt")][1].endswith(
+        "So rude!" + f" {made.segments[1].rationale}"
+    )
+    write_timeline(made, tmp_path / "t.csv")
+    assert "asr_words" not in (tmp_path / "t.csv").read_text("utf-8").splitlines()[0]
+
+
+def test_people_who_talk_at_once_are_speech_once(by_hand: Callable[..., Timeline]) -> None:
+    scores = (0.1, 0.2, 0.7)
+    made = by_hand((0, 3, "a", None, scores), (1, 2, "b", None, scores), (2, 4, "b", None, scores))
+    assert made.summary()["speech_seconds"] == 4 and made.summary()["labels"]["positive"]["seconds"] == 6
 
 
 def test_turns_are_joined_cut_and_left_out(audio: Path, pipe: Any, caplog: pytest.LogCaptureFixture) -> None:
@@ -281,7 +329,7 @@ def test_the_summary_counts_seconds_and_names_moments(by_hand: Callable[..., Tim
     starts = {label: [one["start"] for one in moments] for label, moments in summary["moments"].items()}
     assert starts == {"negative": [0], "neutral": [5, 7], "positive": [2]}
     assert as_text(summary).splitlines()[:5] == [
-        "0:09 long, 4 segments, 0:06 of speech",
+        "6.5 of 9.0 s are speech, in 4 segments",
         "  negative: 2.0 s in 1 segments",
         "  neutral: 2.0 s in 2 segments",
         "  positive: 2.5 s in 1 segments",

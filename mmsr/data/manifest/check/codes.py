@@ -57,6 +57,9 @@ CODES: dict[str, Code] = {
     ),
     "language-unknown": Code("warning", "no ISO 639 code", "write vi, en, zh, de, fr, ..."),
     "language-script": Code("warning", "the text is not in the language's script", "correct the language"),
+    "asr-words-invalid": Code(
+        "error", "asr_words is no list of words with times", "make it by mmsr transcribe --timestamps word"
+    ),
     "split-misspelt": Code("error", "a split's name is almost train, dev or test", "write it as named"),
     "split-unknown": Code(
         "warning", "a split is not train, dev or test", "rename it, or name it when training"

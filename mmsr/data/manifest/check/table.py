@@ -24,7 +24,7 @@ from mmsr.data.manifest.check.audio import AudioFile, examine_audio, short_name
 from mmsr.data.manifest.check.codes import CODES
 from mmsr.data.manifest.delimited import encoding_of
 from mmsr.data.manifest.issues import Issue, ManifestError
-from mmsr.data.manifest.manifest import COLUMNS, DURATION, examine_manifest
+from mmsr.data.manifest.manifest import COLUMNS, DURATION, OPTIONAL, examine_manifest
 from mmsr.data.manifest.sentences import codes, letters, numbered, telling_sentences
 from mmsr.data.storage import is_url
 from mmsr.languages import CHINESE, guess_language, is_language_code, language_code, unified
@@ -311,7 +311,7 @@ def _undecodable(source: str) -> list[Issue]:
 
 def _check_columns(manifest: _Manifest, found: Sequence[str]) -> Iterator[Issue]:
     """Columns that are not read, while one of similar name is missing."""
-    used = {manifest.renamed.get(column, column) for column in COLUMNS}
+    used = {manifest.renamed.get(column, column) for column in (*COLUMNS, *OPTIONAL)}
     absent = [column for column in COLUMNS if manifest.renamed.get(column, column) not in found]
     for name in found:
         if name not in used and (close := difflib.get_close_matches(_plain(name), absent, n=1, cutoff=0.8)):
