@@ -121,7 +121,8 @@ def evaluate(
         progress=show_progress(),
     )
     print(evaluation.table(format))
-    log("\n".join([*evaluation.notes(), f"report: {evaluation.report}"]))
+    found = [f"finding: {message}" for message in evaluation.findings()]
+    log("\n".join([*evaluation.notes(), *found, f"report: {evaluation.report}"]))
 
 
 def calibrate(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mmsr.evaluation.metrics import (
+    METRICS,
     Metric,
     RationaleMetrics,
     check_labels,
@@ -18,12 +19,13 @@ from mmsr.evaluation.metrics import (
     sentiment_metrics,
 )
 from mmsr.evaluation.rationales import Texts
-from mmsr.evaluation.significance import bootstrap
+from mmsr.evaluation.significance import bootstrap, minimum_detectable_difference, paired_bootstrap
 from mmsr.languages import language_code
 from mmsr.records import Prediction, Utterance
 
 RESAMPLES = 1000
 CLUSTERS_ABOVE = 5  # up to so many speakers, rows are resampled instead of speakers
+DIFFERING = ("macro_f1", "rougeL")  # metrics whose differences within a run are kept
 
 
 def evaluate_rows(
@@ -82,6 +84,44 @@ def interval_fields(rows: Sequence[Prediction]) -> dict[str, Any]:
     intervals = bootstrap_intervals(*label_pairs(rows), speakers=speakers)
     over = "rows" if speakers is None else "speakers"
     return {"interval": intervals, "interval_over": over} if intervals else {}
+
+
+def differences(rows: Sequence[Prediction], first: Sequence[Prediction]) -> dict[str, dict[str, Any]]:
+    """Returns {metric: difference} of two answers to the same rows, `rows` minus `first`, paired by id.
+
+    A difference has its `value`, 95 % `interval` over what it is `over`, `n` and `detectable`, the smallest
+    true difference that as many rows show with 80 % power. A metric that fewer than two rows have is left
+    out.
+    """
+    by_id = {row.id: row for row in first}
+    both = [(row, by_id[row.id]) for row in rows if row.id in by_id]
+    found = {}
+    for metric in map(METRICS.__getitem__, DIFFERING):
+        given, answer = metric.kind, f"predicted_{metric.kind}"
+        pairs = [
+            pair
+            for pair in both
+            if has_text(getattr(pair[0], given)) and all(getattr(row, answer) is not None for row in pair)
+        ]
+        speakers = speakers_of([row for row, _ in pairs])
+        if len(pairs) < 2:
+            continue
+        difference = paired_bootstrap(
+            np.array([row.label for row, _ in pairs]) if metric.kind == "label" else None,
+            values_of(metric, [row for row, _ in pairs]),
+            values_of(metric, [row for _, row in pairs]),
+            clusters=speakers,
+            metric=metric.statistic,
+            resamples=RESAMPLES,
+        )
+        found[metric.name] = {
+            "value": difference.difference,
+            "interval": list(difference.interval),
+            "over": "rows" if speakers is None else "speakers",
+            "n": len(pairs),
+            "detectable": minimum_detectable_difference(difference.standard_error, units=difference.units),
+        }
+    return found
 
 
 def mean_with_interval(

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from mmsr.data.audio.decoding import Audio
+from mmsr.data.loading.splits import Split
 from mmsr.data.manifest.tables import read_column
 from mmsr.evaluation.bertscore import BertScorer
 from mmsr.evaluation.calibration import conformal_text
 from mmsr.evaluation.rationales import UnicodeTokenizer
+from mmsr.evaluation.report.findings import Examined, examine
 from mmsr.evaluation.report.names import TableFormat
 from mmsr.evaluation.report.page import check_out
 from mmsr.evaluation.report.run import conditions_table, entries, write_report
-from mmsr.evaluation.run import conformal_entries, evaluate, write_run
+from mmsr.evaluation.run import condition_inputs, conformal_entries, evaluate, write_run
 from mmsr.evaluation.slices import worst_slice_line
 from mmsr.files import check_output
 from mmsr.inference.loading import examples as shown_examples
@@ -47,6 +49,10 @@ class Evaluation:
         """The metrics of conditions and baselines, as a table."""
         return conditions_table(self.metrics, split=self.split, form=form)
 
+    def findings(self) -> list[str]:
+        """What the checks found, in sentences (see `mmsr.evaluation.report.findings.CHECKS`)."""
+        return [finding["message"] for finding in self.metrics["findings"]]
+
     def notes(self) -> list[str]:
         """The worst slice and the label sets of each condition, in words."""
         lines = []
@@ -74,7 +80,8 @@ def evaluate_checkpoint(
     """Evaluate a checkpoint on the test rows of a manifest, with controls and baselines.
 
     Writes metrics.json, predictions.jsonl and a report with its pictures. Baselines learn from the training
-    rows; label sets are calibrated on the development rows.
+    rows; label sets are calibrated on the development rows. These are answered too, under the first
+    condition and without rationales, for the gap between them and the test rows.
 
     Example:
         >>> rows = Rows("runs/demo/corpus/manifest.csv")
@@ -102,7 +109,8 @@ def evaluate_checkpoint(
     columns = {
         name: read_column(measures.slice_table or rows.manifest, name) for name in measures.slices or ()
     }
-    inputs = Inputs.open(model, rows, required=["test"] if measures.conformal is None else ["test", "dev"])
+    required: list[Split] = ["test"] if measures.conformal is None else ["test", "dev"]
+    inputs = Inputs.open(model, rows, required=required, audio=["test", "dev"])
     pipe, labels, test_rows = inputs.pipe, inputs.labels, inputs.utterances("test")
     if measures.conformal is not None:
         _check_development_labels(inputs)
@@ -132,12 +140,17 @@ def evaluate_checkpoint(
         )
         for name, entry in label_sets.items():
             metrics[name]["conformal"] = entry
+    first = predictions[0].condition
+    development = _development_metrics(inputs, str(first), batch_size=batch_size, progress=progress)
+    answered = [row for row in predictions if row.condition == first]
+    examined = Examined(metrics, answered, development.get(str(first)))
     document = write_run(
         out,
-        {rows.split: metrics},
+        {rows.split: metrics} | ({rows.dev_split: development} if development else {}),
         predictions,
         provenance=inputs.provenance(seed=seed),
         extra=corpus_beside(rows.manifest)
+        | examine(examined)
         | training_seed(inputs.model)
         | ({"bertscore": scorer.settings} if scorer else {}),
     )
@@ -152,6 +165,27 @@ def evaluate_checkpoint(
         split=rows.split,
     )
     return Evaluation(document, predictions, rows.split, report, measures.conformal is not None)
+
+
+def _development_metrics(
+    inputs: Inputs, condition: str, *, batch_size: int, progress: Progress | None
+) -> dict[str, Any]:
+    """The metrics of labelled development rows under a condition; {} without any, or if they are tested."""
+    rows = inputs.rows
+    if rows.fold is None and rows.dev_split == rows.split:
+        return {}
+    labelled = [row for row in inputs.utterances("dev") if row.has("label")]
+    known, _ = condition_inputs(labelled, condition)
+    if not known:
+        return {}
+    metrics, _ = evaluate(
+        predictor(inputs.pipe, batch_size=batch_size, rationale=False),
+        known,
+        labels=inputs.labels,
+        conditions=[condition],
+        progress=progress and (lambda step, done, total: progress(f"dev, {step}", done, total)),
+    )
+    return metrics
 
 
 def _check_development_labels(inputs: Inputs) -> None:

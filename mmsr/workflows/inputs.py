@@ -48,11 +48,18 @@ class Inputs:
     started: float
 
     @classmethod
-    def open(cls, model: str | Path, rows: Rows, *, required: Sequence[Split] = ("test",)) -> Inputs:
+    def open(
+        cls,
+        model: str | Path,
+        rows: Rows,
+        *,
+        required: Sequence[Split] = ("test",),
+        audio: Sequence[Split] | None = None,
+    ) -> Inputs:
         """Load a checkpoint, and read and check the manifest with its labels and its audio.
 
-        The audio of the required splits is decoded to its end: a file that is damaged would otherwise end a
-        workflow after hours.
+        The audio of the splits `audio`, by default the required ones, is decoded to its end: a file that is
+        damaged would otherwise end a workflow after hours.
 
         Raises:
             ValueError: The checkpoint, the manifest or audio cannot be read, or a required split has no rows.
@@ -73,7 +80,9 @@ class Inputs:
             source=rows.manifest,
         )
         issues = [
-            issue for split in required for issue in audio_issues(splits[split], Path(rows.manifest).name)
+            issue
+            for split in audio or required
+            for issue in audio_issues(splits[split], Path(rows.manifest).name)
         ]
         if issues:
             raise ManifestError(issues)

@@ -29,7 +29,9 @@ def test_the_function_returns_what_it_writes_and_the_command_writes_the_same(
         progress=lambda *task: asked.append(task),
     )
     assert capsys.readouterr() == ("", "")
-    assert asked[0] == ("text", 12, 12)
+    assert asked[0] == ("text", 12, 12) and any(step == "dev, text" for step, *_ in asked)
+    assert evaluation.metrics["dev"]["text"]["n"] > 0
+    assert any(message.startswith("Few rows: 12 have a label") for message in evaluation.findings())
     assert evaluation.split == "test" and set(evaluation.conditions) == {"text"}
     entry = evaluation.conditions["text"]
     assert entry["n"] == len(evaluation.predictions) == 12
@@ -44,6 +46,7 @@ def test_the_function_returns_what_it_writes_and_the_command_writes_the_same(
     assert results(tmp_path / "command") == results(tmp_path / "function")
     printed = capsys.readouterr()
     assert printed.out.startswith("| condition | n |")
+    assert "finding: Few rows: 12 have a label" in printed.err
     assert "text: worst of " in printed.err and "text: Label sets asked to hold" in printed.err
     assert f"report: {tmp_path / 'command' / 'report.html'}" in printed.err
 

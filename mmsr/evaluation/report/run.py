@@ -12,9 +12,21 @@ from typing import Any
 
 from mmsr.evaluation.calibration import confidence_and_correct, conformal_text
 from mmsr.evaluation.metrics import METRICS, Metric, metrics_of
+from mmsr.evaluation.report.findings import headline
 from mmsr.evaluation.report.formats import render
 from mmsr.evaluation.report.names import MISSING, NAMES, RATIONALE_BASELINES, TableFormat, number
-from mmsr.evaluation.report.page import Block, Cards, Picture, Quote, Row, Table, origin, write_page
+from mmsr.evaluation.report.page import (
+    Block,
+    Cards,
+    Findings,
+    Folded,
+    Picture,
+    Quote,
+    Row,
+    Table,
+    origin,
+    write_page,
+)
 from mmsr.evaluation.report.pictures import (
     Attention,
     data_uri,
@@ -119,6 +131,7 @@ def write_report(
         SECTIONS,
         run,
         title=title,
+        headline=headline(run.conditions),
         lead=f"Split: {split}. Every figure is in metrics.json, every answer in predictions.jsonl, and the "
         "pictures lie beside this file as PNG.",
         provenance=run.provenance,
@@ -151,6 +164,21 @@ def entries(metrics: Mapping[str, Any], split: str) -> dict[str, Any]:
 
 
 # ---------------------------------------------------------------------- sections
+
+
+def findings(run: Run) -> list[Block]:
+    """What the checks found, and which there were; none of metrics that were not checked."""
+    if not (checks := run.metrics.get("checks")):
+        return []
+    made = [check for check in checks if check["not_checked"] is None]
+    found = [(finding["message"], finding["section"]) for finding in run.metrics["findings"]]
+    blocks: list[Block] = [Findings(found)] if found else []
+    if not found and made:
+        blocks.append(f"None of the checks found anything: {'; '.join(check['title'] for check in made)}.")
+    if left := [f"{check['title']} ({check['not_checked']})" for check in checks if check["not_checked"]]:
+        blocks.append(f"Not checked: {'; '.join(left)}.")
+    rules = {check["title"]: f"{check['rule']}." for check in checks}
+    return [*blocks, Folded(f"The {len(checks)} checks, and when each is a finding", rules)]
 
 
 def results(run: Run) -> list[Block]:
@@ -355,6 +383,7 @@ def mistakes(run: Run, *, most: int = 10) -> list[Block]:
 
 
 SECTIONS: dict[str, Callable[[Run], Sequence[Block]]] = {
+    "Findings": findings,
     "Results": results,
     "By kind of row": partial(by_group, what="kind", title="By kind of row"),
     "By language": partial(by_group, what="language", title="By language"),
