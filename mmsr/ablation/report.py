@@ -19,7 +19,17 @@ from mmsr.evaluation.provenance import ORIGIN
 from mmsr.evaluation.report.formats import render
 from mmsr.evaluation.report.names import MISSING, NAMES, TableFormat, brackets, number
 from mmsr.evaluation.report.page import Block, Picture, Row, Table, origin, write_page
-from mmsr.evaluation.report.pictures import BLUE, GREY, INK, ORANGE, as_pdf, make_figure
+from mmsr.evaluation.report.pictures import (
+    BLUE,
+    GREY,
+    INK,
+    ORANGE,
+    Effect,
+    as_pdf,
+    draw_effects,
+    make_figure,
+    p_text,
+)
 from mmsr.files import write_file
 
 if TYPE_CHECKING:
@@ -119,6 +129,17 @@ def overview(results: Mapping[str, Any]) -> list[Block]:
                 caption=f"{_title(results)} of each variant: a dot for each seed, the mean and its interval "
                 "over seeds.",
                 alt="Dots, means and intervals by variant; the table above has the same figures.",
+                pan=True,
+            )
+        )
+    if effects := _effects(results):
+        blocks.append(
+            Picture(
+                "differences",
+                partial(draw_effects, effects, label=_difference_label(results)),
+                caption=f"Differences of {_title(results)} from `{results['reference']}` with their paired "
+                f"95 % intervals. A filled mark has p (Holm) below {LEVEL}, an open one has not.",
+                alt="Marks with intervals, one a variant, beside a line at no difference, as in the table.",
                 pan=True,
             )
         )
@@ -371,6 +392,25 @@ def _differing(results: Mapping[str, Any]) -> list[str]:
     """A sentence on runs with different versions, machines or commands, if there are any."""
     listed = [f"{key}: {' / '.join(map(str, values))}" for key, values in results["differing"].items()]
     return [f"The runs were not made alike ({'; '.join(listed)})."] if listed else []
+
+
+def _effects(results: Mapping[str, Any]) -> list[Effect]:
+    """The differences from the reference, to draw."""
+    return [
+        Effect(
+            name,
+            difference["mean"],
+            difference["interval"],
+            difference["p_holm"] < LEVEL,
+            p_text(difference["p_holm"]),
+        )
+        for name, variant in results["variants"].items()
+        if (difference := variant["difference"])
+    ]
+
+
+def _difference_label(results: Mapping[str, Any]) -> str:
+    return f"{_title(results)}, difference from {results['reference']}"
 
 
 def draw(results: Mapping[str, Any]) -> Figure:
