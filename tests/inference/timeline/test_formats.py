@@ -178,7 +178,8 @@ def test_the_page_draws_the_sound_from_its_peaks(
             drawn = page.locator("#overview").evaluate(
                 """(canvas) => [.02, .6].map((place) => {
                   const x = Math.floor(place * canvas.width), ratio = canvas.width / canvas.clientWidth;
-                  const dots = canvas.getContext("2d").getImageData(x, 0, 8, Math.round(wave * ratio) - 2).data;
+                  const pen = canvas.getContext("2d"), tall = Math.round(wave * ratio) - 2;
+                  const dots = pen.getImageData(x, 0, 8, tall).data;
                   return dots.filter((_, i) => i % 4 === 3 && dots[i]).length;
                 })"""
             )
