@@ -17,7 +17,7 @@ from mmsr.evaluation.compare import as_p_value
 from mmsr.evaluation.metrics import METRICS
 from mmsr.evaluation.provenance import ORIGIN
 from mmsr.evaluation.report.formats import render
-from mmsr.evaluation.report.names import MISSING, NAMES, TableFormat, brackets, number
+from mmsr.evaluation.report.names import MISSING, NAMES, TableFormat, brackets, number, weight_count
 from mmsr.evaluation.report.page import Block, Picture, Row, Table, origin, write_page
 from mmsr.evaluation.report.pictures import (
     BLUE,
@@ -243,7 +243,7 @@ def _table(results: Mapping[str, Any]) -> Table:
             "difference": number(difference.get("mean"), signed=True),
             "95 % paired": brackets(difference.get("interval"), signed=True),
             "macro-F1 (dev)": number(variant["dev"]),
-            "trained": _count(variant["trained_parameters"]),
+            "trained": weight_count(variant["trained_parameters"]),
             "s an epoch": number(variant["seconds_an_epoch"], digits=1),
             **by_language(variant),
             **further_metrics(variant["test"][variant["condition"]]),
@@ -269,12 +269,6 @@ def _table(results: Mapping[str, Any]) -> Table:
 def _title(results: Mapping[str, Any]) -> str:
     """The title of the ablation's metric."""
     return METRICS[results["metric"]].title
-
-
-def _count(value: int | None) -> str:
-    if value is None:
-        return MISSING
-    return f"{value / 1e6:.2f} M" if value >= 1e6 else f"{value / 1e3:.0f} k"
 
 
 # ---------------------------------------------------------------------- the paragraph
@@ -315,7 +309,7 @@ def paragraph(results: Mapping[str, Any]) -> str:
     smallest = min(done, key=lambda name: done[name]["trained_parameters"])
     sentences.append(
         f"Cheapest is `{cheapest}` with {number(done[cheapest]['seconds_an_epoch'], digits=1)} s an epoch; "
-        f"fewest weights has `{smallest}` ({_count(done[smallest]['trained_parameters'])})."
+        f"fewest weights has `{smallest}` ({weight_count(done[smallest]['trained_parameters'])})."
     )
     if results["failed"]:
         sentences.append(f"{len(results['failed'])} runs failed.")

@@ -23,7 +23,14 @@ from mmsr.files import check_output
 from mmsr.inference.loading import examples as shown_examples
 from mmsr.inference.loading import predictor
 from mmsr.records import Prediction, Progress, Utterance
-from mmsr.workflows.inputs import Inputs, corpus_beside, spread, training_history, training_seed
+from mmsr.workflows.inputs import (
+    Inputs,
+    corpus_beside,
+    model_facts,
+    spread,
+    training_history,
+    training_seed,
+)
 from mmsr.workflows.settings import Measures, Rows
 
 
@@ -151,6 +158,7 @@ def evaluate_checkpoint(
         provenance=inputs.provenance(seed=seed),
         extra=corpus_beside(rows.manifest)
         | examine(examined)
+        | {"model": model_facts(inputs)}
         | training_seed(inputs.model)
         | ({"bertscore": scorer.settings} if scorer else {}),
     )

@@ -40,6 +40,7 @@ class Row(NamedTuple):
     name: str
     cells: Sequence[str | Quote]
     baseline: bool = False
+    link: str = ""  # of the name, from the page's folder
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Table:
     rows: Sequence[Row]  # each with a cell for each further column
     caption: str
     words: bool = False  # align all columns to the left, not only those without digits
+    sortable: bool = False  # a click on a heading of the page sorts the rows
     kind: ClassVar[str] = "table"
 
     @property
@@ -82,7 +84,7 @@ class Table:
         table = self.filled()
         lines = [list(table.columns), ["---" if left else "---:" for left in table.left]]
         lines += [
-            [f"baseline: {row.name}" if row.baseline else row.name, *map(_words, row.cells)]
+            [f"baseline: {row.name}" if row.baseline else _linked(row), *map(_words, row.cells)]
             for row in table.rows
         ]
         return "".join(f"| {' | '.join(line)} |\n" for line in lines)
@@ -153,6 +155,12 @@ class Page:
     lead: str  # one or two sentences
     sections: Sequence[Section]
     provenance: Mapping[str, str]  # where the numbers come from: seeds, data, command, machine
+
+    @property
+    def sortable(self) -> bool:
+        """Whether it has a table that readers sort."""
+        blocks = (block for section in self.sections for block in section.blocks)
+        return any(isinstance(block, Table) and block.sortable for block in blocks)
 
     @property
     def anchors(self) -> dict[str, str]:
@@ -241,6 +249,11 @@ def origin(document: Mapping[str, Any]) -> dict[str, str]:
                 f"{name.replace('_', ' ')} {value}" for name, value in document[key].items()
             )
     return found
+
+
+def _linked(row: Row) -> str:
+    """The name of a row in a Markdown table."""
+    return f"[{row.name}]({row.link})" if row.link else row.name
 
 
 def _words(cell: str | Quote) -> str:
