@@ -130,7 +130,10 @@ class Standing:
     def interval(self, metric: str) -> tuple[Interval | None, str | None]:
         """The 95 % interval over seeds, of one run over its rows or speakers; and what it is over."""
         if len(self.runs) > 1:
-            return seed_interval(self.values), "seeds"
+            low, high = seed_interval(self.values)
+            if METRICS[metric].kind == "label":  # a share, which few seeds' t-interval leaves
+                low, high = max(low, 0.0), min(high, 1.0)
+            return (low, high), "seeds"
         entry = self.runs[0].conditions[self.condition]
         found = entry.get("interval", {}).get(metric)
         return (tuple(found), entry.get("interval_over", "rows")) if found else (None, None)

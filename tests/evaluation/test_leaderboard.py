@@ -137,13 +137,13 @@ def test_the_page_has_a_table_a_test_set_and_links_to_reports(root: Path, tmp_pa
     path = write_leaderboard(tmp_path / "board.html", found, document={"seed": 0, "command": "c"})
     html, text = path.read_text("utf-8"), path.with_suffix(".md").read_text("utf-8")
     assert re.findall(r"^## (.+)$", text, re.MULTILINE) == [
-        "test, 60 rows of data f00d",
-        "test, 60 rows of data beef",
+        "Data f00d: 60 rows of split test",
+        "Data beef: 60 rows of split test",
         "Provenance",
     ]
     assert '<a href="runs/deep/good-0/report.html">deep/good</a>' in html
     assert not re.search(r"https?://|<link|@import|src=\"(?!data:)", html)
-    assert "1.25 M" in html and "concat" in html and "macro-F1, de" in html
+    assert "1.25 M" in html and "concat" in html and "by language under the first" in html
     assert (tmp_path / "board-1.png").is_file() and not (tmp_path / "board-2.png").exists()
 
 
@@ -189,10 +189,10 @@ def test_a_run_of_an_ablation_is_read_from_its_model(make, tmp_path: Path) -> No
 def test_formats(root: Path) -> None:
     found = boards(find_runs([root]), resamples=200)
     csv = leaderboard_table(found, "csv").splitlines()
-    assert csv[0].startswith("system,data,rank,fusion,") and csv[1].startswith("alone-0,f00d,1,concat,")
-    assert len(csv) == 1 + 4 and csv[-1].startswith("other-0,beef,1,")
+    assert csv[0].startswith("system,data,split,rank,macro-F1,") and csv[1].startswith("alone-0,f00d,test,1,")
+    assert len(csv) == 1 + 4 and csv[-1].startswith("other-0,beef,test,1,") and ",text alone,de,en," in csv[0]
     latex = leaderboard_table(found, "latex")
     assert (
         latex.count(r"\begin{table}") == 2 and r"\textbf{deep/good}" in latex and r"\textbf{bad}" not in latex
     )
-    assert leaderboard_table(found, "md").startswith("| system | rank | fusion |")
+    assert leaderboard_table(found, "md").startswith("| system | rank | macro-F1 |")

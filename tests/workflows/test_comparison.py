@@ -63,7 +63,7 @@ def test_a_leaderboard_from_python_and_from_the_command(demo_corpus, tmp_path, c
     options = ["--metric", "accuracy", "--resamples", "100", "--format", "csv"]
     main(["compare", str(tmp_path / "runs"), "--leaderboard", str(page), *options])
     printed = capsys.readouterr()
-    assert printed.out.splitlines()[0].startswith("system,data,rank,fusion,")
+    assert printed.out.splitlines()[0].startswith("system,data,split,rank,accuracy,")
     assert f"leaderboard: {page}" in printed.err and page.is_file()
 
 

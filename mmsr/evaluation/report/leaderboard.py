@@ -22,7 +22,7 @@ from mmsr.evaluation.report.names import (
     number,
     weight_count,
 )
-from mmsr.evaluation.report.page import Block, Picture, Row, Table, origin, write_page
+from mmsr.evaluation.report.page import Block, Picture, Quote, Row, Table, origin, write_page
 from mmsr.evaluation.report.pictures import Effect, draw_effects, p_text
 
 
@@ -34,8 +34,8 @@ def write_leaderboard(path: Path | str, boards: Sequence[Board], *, document: Ma
     path = Path(path)
     sections: dict[str, Callable[[Path], list[Block]]] = {}
     for place, board in enumerate(boards, start=1):
-        part = partial(_section, board, name=f"{path.stem}-{place}", several=len(boards) > 1)
-        sections[f"{board.split}, {board.rows:,} rows of data {board.fingerprint}"] = part
+        part = partial(_section, board, name=f"{path.stem}-{place}")
+        sections[f"Data {board.fingerprint}: {board.rows:,} rows of split {board.split}"] = part
     runs = sum(len(standing.runs) for board in boards for standing in board.standings)
     metric = METRICS[boards[0].metric].title
     apart = " Runs on different data stand in different tables." if len(boards) > 1 else ""
@@ -54,18 +54,20 @@ def leaderboard_table(boards: Sequence[Board], form: TableFormat) -> str:
     """The boards in a format; each is a table of its own in Markdown and LaTeX, in CSV one has all."""
     if form != "csv":
         return "\n".join(render(_table(board, None), form, bold=_leading(board)) for board in boards)
-    tables = [_table(board, None) for board in boards]
-    columns = list(dict.fromkeys(column for table in tables for column in table.columns[1:]))
-    rows = []
-    for board, table in zip(boards, tables, strict=True):
+    rows: list[tuple[Row, dict[str, str | Quote]]] = []
+    for board in boards:
+        parts = _parts_table(board)
+        by_name = {row.name: dict(zip(parts.columns[1:], row.cells, strict=True)) for row in parts.rows}
+        table = _table(board, None)
         for row in table.rows:
-            cells = dict(zip(table.columns[1:], row.cells, strict=True))
-            own = [board.fingerprint, *(cells.get(column, MISSING) for column in columns)]
-            rows.append(row._replace(cells=own))
-    return render(Table(["system", "data", *columns], rows, ""), form)
+            cells = dict(zip(table.columns[1:], row.cells, strict=True)) | by_name.get(row.name, {})
+            rows.append((row, {"data": board.fingerprint, "split": board.split, **cells}))
+    columns = list(dict.fromkeys(column for _, cells in rows for column in cells))
+    whole = [row._replace(cells=[cells.get(column, MISSING) for column in columns]) for row, cells in rows]
+    return render(Table(["system", *columns], whole, ""), form)
 
 
-def _section(board: Board, folder: Path, *, name: str, several: bool) -> list[Block]:
+def _section(board: Board, folder: Path, *, name: str) -> list[Block]:
     blocks: list[Block] = [_table(board, folder)]
     effects = [
         Effect(
@@ -101,54 +103,43 @@ def _section(board: Board, folder: Path, *, name: str, several: bool) -> list[Bl
         "p (Holm)": "corrected for all systems of the table. What is not below .05 is not shown to be worse.",
         **{f"{system}, not compared": f"{why}." for system, why in left.items()},
     }
-    return [*blocks, notes, _runs_table(board, folder)]
+    return [*blocks, notes, _parts_table(board), _runs_table(board, folder)]
 
 
 def _table(board: Board, folder: Path | None) -> Table:
     """A row for each system, the best first, then the baselines; `folder` is that of the page."""
     metric, title = board.metric, METRICS[board.metric].title
-    runs = [run for standing in board.standings for run in standing.runs]
-    conditions = list(dict.fromkeys(name for run in runs for name in run.conditions))
-    languages = sorted({name for s in board.standings for name in _languages(s)})
     also = [name for name in ("accuracy", "macro_f1", "rougeL") if name != metric]
     rows = []
     for place, standing in enumerate(board.standings, start=1):
         interval, over = standing.interval(metric)
-        pair = standing.comparison
-        models = [run.model for run in standing.runs]
-        difference = number(None)
-        if place == 1 and len(board.standings) > 1:
-            difference = "best"
-        elif pair is not None:
+        pair, model = standing.comparison, standing.runs[0].model
+        difference = "best" if place == 1 and len(board.standings) > 1 else MISSING
+        if pair is not None:
             opposite = (-pair.interval[1], -pair.interval[0])
             difference = number(-pair.difference, opposite, signed=True)
         cells = {
             "rank": str(place),
-            "fusion": str(models[0].get("fusion") or MISSING),
-            "reads": NAMES.get(standing.condition, standing.condition),
-            "seeds": str(len(standing.runs)),
             title: number(standing.value, interval),
             "interval over": over or MISSING,
             "difference": difference,
             "p (Holm)": MISSING if pair is None else as_p_value(pair.p_holm),
             **{METRICS[name].title: number(standing.mean(standing.condition, name)) for name in also},
-            **{
-                f"{title}, {NAMES.get(name, name)}": number(standing.mean(name, metric))
-                for name in conditions
-            },
-            **{
-                f"{title}, {name}": number(standing.mean(standing.condition, "by_language", name, metric))
-                for name in languages
-            },
-            "parameters": weight_count(models[0].get("parameters")),
+            "seeds": str(len(standing.runs)),
+            "fusion": str(model.get("fusion") or MISSING),
+            "reads": NAMES.get(standing.condition, standing.condition),
+            "parameters": weight_count(model.get("parameters")),
             "seconds": _seconds(standing),
         }
         rows.append(Row(standing.name, list(cells.values()), link=_link(standing.runs[0], folder)))
         columns = list(cells)
-    rows += [
-        Row(name, [cells.get(column, MISSING) for column in columns], baseline=True)
-        for name, cells in _baselines(runs, metric, title, languages).items()
-    ]
+    for name, entry in _baselines(board).items():
+        known = {
+            title: number(entry[metric], entry.get("interval", {}).get(metric)),
+            "interval over": entry.get("interval_over", MISSING),
+            **{METRICS[other].title: number(entry.get(other)) for other in also},
+        }
+        rows.append(Row(name, [known.get(column, MISSING) for column in columns], baseline=True))
     caption = (
         f"{title} of systems on {board.rows:,} rows of split {board.split}, data {board.fingerprint}. "
         "Brackets: 95 % intervals."
@@ -156,27 +147,44 @@ def _table(board: Board, folder: Path | None) -> Table:
     return Table(["system", *columns], rows, caption, sortable=True).filled()
 
 
-def _baselines(
-    runs: Sequence[RunResult], metric: str, title: str, languages: Sequence[str]
-) -> dict[str, dict[str, str]]:
-    """The cells of baselines, from the first run that has them; those of the model's labels are left out."""
+def _parts_table(board: Board) -> Table:
+    """The metric of each system by condition and by language."""
+    metric, runs = board.metric, [run for standing in board.standings for run in standing.runs]
+    conditions = list(dict.fromkeys(name for run in runs for name in run.conditions))
+    languages = sorted({name for standing in board.standings for name in _languages(standing)})
+    rows = [
+        Row(
+            standing.name,
+            [
+                *(number(standing.mean(name, metric)) for name in conditions),
+                *(
+                    number(standing.mean(standing.condition, "by_language", name, metric))
+                    for name in languages
+                ),
+            ],
+        )
+        for standing in board.standings
+    ]
+    for name, entry in _baselines(board).items():
+        known = (entry.get("by_language", {}).get(language, {}).get(metric) for language in languages)
+        rows.append(Row(name, [*(MISSING for _ in conditions), *map(number, known)], baseline=True))
+    columns = ["system", *(NAMES.get(name, name) for name in conditions), *languages]
+    caption = f"{METRICS[metric].title} by condition, and by language under the first condition."
+    return Table(columns, rows, caption, sortable=True).filled()
+
+
+def _baselines(board: Board) -> dict[str, Mapping[str, Any]]:
+    """The entries of baselines by title, from the first run that has them, without the model's labels."""
+    runs = (run for standing in board.standings for run in standing.runs)
     entries: Mapping[str, Any] = next(
         (found for run in runs if (found := run.document[run.split].get("baselines"))), {}
     )
-    of_labels = METRICS[metric].kind == "label"
-    cells = {}
-    for name, entry in entries.items():
-        if metric not in entry or (of_labels and name in RATIONALE_BASELINES):
-            continue
-        cells[NAMES.get(name, name)] = {
-            title: number(entry[metric], entry.get("interval", {}).get(metric)),
-            "interval over": entry.get("interval_over", MISSING),
-            **{
-                f"{title}, {language}": number(entry.get("by_language", {}).get(language, {}).get(metric))
-                for language in languages
-            },
-        }
-    return cells
+    of_labels = METRICS[board.metric].kind == "label"
+    return {
+        NAMES.get(name, name): entry
+        for name, entry in entries.items()
+        if board.metric in entry and not (of_labels and name in RATIONALE_BASELINES)
+    }
 
 
 def _runs_table(board: Board, folder: Path) -> Table:

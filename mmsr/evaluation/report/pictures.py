@@ -323,6 +323,7 @@ def draw_effects(effects: Sequence[Effect], *, label: str, legend: Sequence[str]
         ax.text(1.02, y, text, transform=ax.get_yaxis_transform(), va="center", fontsize=10)
     ax.set_yticks(range(len(effects)), [effect.name for effect in effects], fontsize=10)
     ax.set_ylim(len(effects) - 0.5, -0.5)
+    ax.margins(x=0.08)
     ax.grid(axis="x", alpha=0.3)
     ax.set_xlabel(label)
     if legend:
