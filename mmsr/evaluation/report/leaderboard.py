@@ -5,6 +5,7 @@ boards of `mmsr.evaluation.leaderboard` ─► page, or a table as Markdown, CSV
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -53,12 +54,19 @@ def write_leaderboard(path: Path | str, boards: Sequence[Board], *, document: Ma
 def leaderboard_table(boards: Sequence[Board], form: TableFormat) -> str:
     """The boards in a format; each is a table of its own in Markdown and LaTeX, in CSV one has all."""
     if form != "csv":
-        return "\n".join(render(_table(board, None), form, bold=_leading(board)) for board in boards)
+        bold = (
+            " Bold: the best, and those that p (Holm) does not show to be worse." if form == "latex" else ""
+        )
+        shown = []
+        for board in boards:
+            table = _table(board)
+            shown.append(render(replace(table, caption=table.caption + bold), form, bold=_leading(board)))
+        return "\n".join(shown)
     rows: list[tuple[Row, dict[str, str | Quote]]] = []
     for board in boards:
         parts = _parts_table(board)
         by_name = {row.name: dict(zip(parts.columns[1:], row.cells, strict=True)) for row in parts.rows}
-        table = _table(board, None)
+        table = _table(board)
         for row in table.rows:
             cells = dict(zip(table.columns[1:], row.cells, strict=True)) | by_name.get(row.name, {})
             rows.append((row, {"data": board.fingerprint, "split": board.split, **cells}))
@@ -106,8 +114,8 @@ def _section(board: Board, folder: Path, *, name: str) -> list[Block]:
     return [*blocks, notes, _parts_table(board), _runs_table(board, folder)]
 
 
-def _table(board: Board, folder: Path | None) -> Table:
-    """A row for each system, the best first, then the baselines; `folder` is that of the page."""
+def _table(board: Board, folder: Path | None = None) -> Table:
+    """A row for each system, the best first, then the baselines; with links from the page's `folder`."""
     metric, title = board.metric, METRICS[board.metric].title
     also = [name for name in ("accuracy", "macro_f1", "rougeL") if name != metric]
     rows = []
