@@ -17,9 +17,19 @@ from mmsr.evaluation.compare import as_p_value
 from mmsr.evaluation.metrics import METRICS
 from mmsr.evaluation.provenance import ORIGIN
 from mmsr.evaluation.report.formats import render
-from mmsr.evaluation.report.names import MISSING, NAMES, TableFormat, brackets, number
+from mmsr.evaluation.report.names import MISSING, NAMES, TableFormat, brackets, number, weight_count
 from mmsr.evaluation.report.page import Block, Picture, Row, Table, origin, write_page
-from mmsr.evaluation.report.pictures import BLUE, GREY, INK, ORANGE, as_pdf, make_figure
+from mmsr.evaluation.report.pictures import (
+    BLUE,
+    GREY,
+    INK,
+    ORANGE,
+    Effect,
+    as_pdf,
+    draw_effects,
+    make_figure,
+    p_text,
+)
 from mmsr.files import write_file
 
 if TYPE_CHECKING:
@@ -119,6 +129,17 @@ def overview(results: Mapping[str, Any]) -> list[Block]:
                 caption=f"{_title(results)} of each variant: a dot for each seed, the mean and its interval "
                 "over seeds.",
                 alt="Dots, means and intervals by variant; the table above has the same figures.",
+                pan=True,
+            )
+        )
+    if effects := _effects(results):
+        blocks.append(
+            Picture(
+                "differences",
+                partial(draw_effects, effects, label=_difference_label(results)),
+                caption=f"Differences of {_title(results)} from `{results['reference']}` with their paired "
+                f"95 % intervals. A filled mark has p (Holm) below {LEVEL}, an open one has not.",
+                alt="Marks with intervals, one a variant, beside a line at no difference, as in the table.",
                 pan=True,
             )
         )
@@ -222,7 +243,7 @@ def _table(results: Mapping[str, Any]) -> Table:
             "difference": number(difference.get("mean"), signed=True),
             "95 % paired": brackets(difference.get("interval"), signed=True),
             "macro-F1 (dev)": number(variant["dev"]),
-            "trained": _count(variant["trained_parameters"]),
+            "trained": weight_count(variant["trained_parameters"]),
             "s an epoch": number(variant["seconds_an_epoch"], digits=1),
             **by_language(variant),
             **further_metrics(variant["test"][variant["condition"]]),
@@ -248,12 +269,6 @@ def _table(results: Mapping[str, Any]) -> Table:
 def _title(results: Mapping[str, Any]) -> str:
     """The title of the ablation's metric."""
     return METRICS[results["metric"]].title
-
-
-def _count(value: int | None) -> str:
-    if value is None:
-        return MISSING
-    return f"{value / 1e6:.2f} M" if value >= 1e6 else f"{value / 1e3:.0f} k"
 
 
 # ---------------------------------------------------------------------- the paragraph
@@ -294,7 +309,7 @@ def paragraph(results: Mapping[str, Any]) -> str:
     smallest = min(done, key=lambda name: done[name]["trained_parameters"])
     sentences.append(
         f"Cheapest is `{cheapest}` with {number(done[cheapest]['seconds_an_epoch'], digits=1)} s an epoch; "
-        f"fewest weights has `{smallest}` ({_count(done[smallest]['trained_parameters'])})."
+        f"fewest weights has `{smallest}` ({weight_count(done[smallest]['trained_parameters'])})."
     )
     if results["failed"]:
         sentences.append(f"{len(results['failed'])} runs failed.")
@@ -371,6 +386,25 @@ def _differing(results: Mapping[str, Any]) -> list[str]:
     """A sentence on runs with different versions, machines or commands, if there are any."""
     listed = [f"{key}: {' / '.join(map(str, values))}" for key, values in results["differing"].items()]
     return [f"The runs were not made alike ({'; '.join(listed)})."] if listed else []
+
+
+def _effects(results: Mapping[str, Any]) -> list[Effect]:
+    """The differences from the reference, to draw."""
+    return [
+        Effect(
+            name,
+            difference["mean"],
+            difference["interval"],
+            difference["p_holm"] < LEVEL,
+            p_text(difference["p_holm"]),
+        )
+        for name, variant in results["variants"].items()
+        if (difference := variant["difference"])
+    ]
+
+
+def _difference_label(results: Mapping[str, Any]) -> str:
+    return f"{_title(results)}, difference from {results['reference']}"
 
 
 def draw(results: Mapping[str, Any]) -> Figure:

@@ -121,7 +121,8 @@ def evaluate(
         progress=show_progress(),
     )
     print(evaluation.table(format))
-    log("\n".join([*evaluation.notes(), f"report: {evaluation.report}"]))
+    found = [f"finding: {message}" for message in evaluation.findings()]
+    log("\n".join([*evaluation.notes(), *found, f"report: {evaluation.report}"]))
 
 
 def calibrate(
@@ -161,6 +162,7 @@ def compare(
     settings: Annotated[ComparisonFlags | None, FLAT] = None,
     plot: str | None = None,
     report: str | None = None,
+    leaderboard: str | None = None,
     format: TableFormat = "md",
     json: bool = False,
 ) -> None:
@@ -174,11 +176,15 @@ def compare(
 
     What the voice adds: mmsr compare runs/demo:audio+text runs/demo:text
 
+    All runs of a folder, ranked: mmsr compare runs --leaderboard leaderboard.html
+
     Args:
-        runs: Two or more.
+        runs: Two or more; with --leaderboard folders, whose subfolders are searched for runs.
         settings: How they are compared.
         plot: PNG file to write: differences with their intervals.
         report: HTML file to write: table, picture, seeds and where they come from; Markdown beside it.
+        leaderboard: HTML file to write: all runs in the folders, ranked in tables that readers sort; runs
+            that differ in their seed are one system, and runs on different data stand in different tables.
         format: Of the printed table; latex is for booktabs and siunitx.
         json: Print a JSON object a line for each comparison.
     """
@@ -186,8 +192,16 @@ def compare(
     from dataclasses import asdict
 
     from mmsr.evaluation.report.formats import comparison_table
-    from mmsr.workflows.comparison import compare_runs
+    from mmsr.evaluation.report.leaderboard import leaderboard_table
+    from mmsr.workflows.comparison import compare_runs, rank_runs
 
+    if leaderboard is not None:
+        if plot or report or json:
+            flag = "--plot" if plot else "--report" if report else "--json"
+            raise ValueError(f"{flag} with --leaderboard; accepted: one of them")
+        print(leaderboard_table(rank_runs(runs, settings, page=leaderboard), format))
+        log(f"leaderboard: {leaderboard}")
+        return
     compared = compare_runs(runs, settings, plot=plot, report=report)
     if compared.unlabelled:
         log(f"{compared.unlabelled:,} rows left out, whose true label or rationale is not known")

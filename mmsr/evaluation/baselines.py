@@ -1,12 +1,12 @@
 """Trivial baselines, as in every table of results (DESIGN.md §6)."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from mmsr.evaluation.entries import evaluate_rows
+from mmsr.evaluation.entries import differences, evaluate_rows
 from mmsr.evaluation.metrics import RationaleMetrics, check_labels, rationale_metrics
 from mmsr.evaluation.rationales import UnicodeTokenizer
 from mmsr.languages import language_code
@@ -18,46 +18,48 @@ def baselines(
     test_rows: Sequence[Utterance],
     *,
     labels: Sequence[str],
-    predicted_labels: Mapping[str, str] | None = None,
+    predictions: Sequence[Prediction] = (),
     rationales: RationaleMetrics = rationale_metrics,
 ) -> dict[str, dict[str, Any]]:
     """Returns an entry (see `entries.evaluate_rows`) of each baseline that can be computed.
 
     - `majority`: the most frequent label of `train_rows`.
-    - `constant_rationale`: for each row of `predicted_labels` ({id: label that the model predicts}), the most
-      frequent rationale of `train_rows` for that label in the row's language (else in any language, else an
-      empty text); its metrics of labels are the model's. A rationale model must beat it.
+    - `constant_rationale`: for each of `predictions` (the model's), the most frequent rationale of
+      `train_rows` for the predicted label in the row's language (else in any language, else an empty text);
+      its metrics of labels are the model's. A rationale model must beat it.
     - `constant_rationale_oracle`: the same for the true label, without metrics of labels.
     - `tfidf`: TF-IDF of words (1 to 3) and of characters within words (2 to 5), with logistic regression, on
       `text`; left out where the training rows have no text or fewer than two labels.
     - `tfidf_asr`: the same on `asr_text`.
 
-    Ties go to the alphabetically first. An entry's `n` is the number of test rows that the baseline answers.
+    Ties go to the alphabetically first. An entry's `n` is the number of test rows that the baseline answers,
+    and its `difference` that from `predictions` (see `entries.differences`), where there are any.
     `rationales` computes the metrics of rationales.
 
     Raises:
         ValueError: A label is not in `labels`; names the row.
     """
     check_labels(((str(row.id), row.label) for row in train_rows), field="label", labels=labels)
-    entries = {}
+    test_ids = {str(row.id) for row in test_rows}
+    answers: dict[str, list[Prediction]] = {}
     if known := [row.label for row in train_rows if row.label is not None]:
         majority = _most_frequent(known)
-        entries["majority"] = evaluate_rows(
-            [Prediction.of(row, predicted_label=majority) for row in test_rows], labels
-        )
-    answered = [
-        Prediction.of(row, predicted_label=predicted_labels[str(row.id)])
-        for row in test_rows
-        if predicted_labels is not None and row.id in predicted_labels
-    ]
-    if rows := constant_rationales(train_rows, answered):
-        entries["constant_rationale"] = evaluate_rows(rows, labels, rationales=rationales)
+        answers["majority"] = [Prediction.of(row, predicted_label=majority) for row in test_rows]
+    answers["constant_rationale"] = constant_rationales(
+        train_rows, [row for row in predictions if row.id in test_ids]
+    )
     oracle = [Prediction.of(row, predicted_label=row.label) for row in test_rows]
-    if rows := [replace(row, predicted_label=None) for row in constant_rationales(train_rows, oracle)]:
-        entries["constant_rationale_oracle"] = evaluate_rows(rows, labels, rationales=rationales)
+    answers["constant_rationale_oracle"] = [
+        replace(row, predicted_label=None) for row in constant_rationales(train_rows, oracle)
+    ]
     for name, column in (("tfidf", "text"), ("tfidf_asr", "asr_text")):
-        if rows := _tfidf(train_rows, test_rows, column):
-            entries[name] = evaluate_rows(rows, labels)
+        answers[name] = _tfidf(train_rows, test_rows, column)
+    entries = {}
+    for name, rows in answers.items():
+        if rows:
+            entries[name] = evaluate_rows(rows, labels, rationales=rationales)
+            if found := differences(rows, predictions):
+                entries[name]["difference"] = found
     return entries
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mmsr.evaluation.metrics import (
+    METRICS,
     Metric,
     RationaleMetrics,
     check_labels,
@@ -18,12 +19,14 @@ from mmsr.evaluation.metrics import (
     sentiment_metrics,
 )
 from mmsr.evaluation.rationales import Texts
-from mmsr.evaluation.significance import bootstrap
+from mmsr.evaluation.significance import bootstrap, minimum_detectable_difference, paired_bootstrap
 from mmsr.languages import language_code
 from mmsr.records import Prediction, Utterance
 
 RESAMPLES = 1000
 CLUSTERS_ABOVE = 5  # up to so many speakers, rows are resampled instead of speakers
+INTERVALS = ("accuracy", "macro_f1")  # metrics of labels that have intervals
+DIFFERING = ("macro_f1", "rougeL")  # metrics whose differences within a run are kept
 
 
 def evaluate_rows(
@@ -36,8 +39,8 @@ def evaluate_rows(
     writes no rationales; a rationale of None counts as an empty text). `confusion` is {true: {predicted:
     count}}. `interval` holds 95 % intervals (see `bootstrap_intervals`) over what `interval_over` says; a
     single row has neither. `by_language` and `by_kind` hold the same for each language (by its code, however
-    rows write it) and each kind, rows without one under "unknown". `rationales` computes the metrics of
-    rationales.
+    rows write it) and each kind, rows without one under "unknown"; a kind, in which labels may not occur, has
+    an interval of `macro_f1_present` too. `rationales` computes the metrics of rationales.
 
     Raises:
         ValueError: A label is not in `labels`; names the row.
@@ -46,25 +49,32 @@ def evaluate_rows(
     check_labels(((row.id, row.predicted_label) for row in rows), field="predicted_label", labels=labels)
     writes = any(row.predicted_rationale is not None for row in rows)
     entry = _entry(rows, labels, writes=writes, rationales=rationales)
-    for key, of_rows in (
-        ("by_language", [language_code(row.language) for row in rows]),
-        ("by_kind", [row.kind for row in rows]),
+    for key, of_rows, intervals in (
+        ("by_language", [language_code(row.language) for row in rows], INTERVALS),
+        ("by_kind", [row.kind for row in rows], (*INTERVALS, "macro_f1_present")),
     ):
         if any(value is not None for value in of_rows):
             groups: dict[str, list[Prediction]] = {}
             for row, value in zip(rows, of_rows, strict=True):
                 groups.setdefault(value or "unknown", []).append(row)
             entry[key] = {
-                value: _entry(groups[value], labels, writes=writes, rationales=rationales)
+                value: _entry(
+                    groups[value], labels, writes=writes, rationales=rationales, intervals=intervals
+                )
                 for value in sorted(groups)
             }
     return entry
 
 
 def bootstrap_intervals(
-    gold: Sequence[str], predicted: Sequence[str], *, speakers: Sequence[str] | None = None, seed: int = 0
+    gold: Sequence[str],
+    predicted: Sequence[str],
+    *,
+    speakers: Sequence[str] | None = None,
+    metrics: Sequence[str] = INTERVALS,
+    seed: int = 0,
 ) -> dict[str, list[float]]:
-    """Returns 95 % intervals `[low, high]` of `accuracy` and `macro_f1`; `{}` for fewer than two rows.
+    """Returns 95 % intervals `[low, high]` of metrics of labels; `{}` for fewer than two rows.
 
     They are `significance.bootstrap`'s over rows or, with `speakers`, over speakers, whose utterances are not
     independent.
@@ -72,16 +82,53 @@ def bootstrap_intervals(
     if len(gold) < 2:
         return {}
     options: dict[str, Any] = {"clusters": speakers, "resamples": RESAMPLES, "seed": seed}
-    metrics = ("accuracy", "macro_f1")
     return {metric: list(bootstrap(gold, predicted, metric=metric, **options)) for metric in metrics}
 
 
-def interval_fields(rows: Sequence[Prediction]) -> dict[str, Any]:
+def interval_fields(rows: Sequence[Prediction], metrics: Sequence[str] = INTERVALS) -> dict[str, Any]:
     """Returns `interval` and `interval_over` of labelled predictions; `{}` for fewer than two rows."""
     speakers = speakers_of(rows)
-    intervals = bootstrap_intervals(*label_pairs(rows), speakers=speakers)
+    intervals = bootstrap_intervals(*label_pairs(rows), speakers=speakers, metrics=metrics)
     over = "rows" if speakers is None else "speakers"
     return {"interval": intervals, "interval_over": over} if intervals else {}
+
+
+def differences(rows: Sequence[Prediction], first: Sequence[Prediction]) -> dict[str, dict[str, Any]]:
+    """Returns {metric: difference} of two answers to the same rows, `rows` minus `first`, paired by id.
+
+    A difference has its `value`, 95 % `interval` over what it is `over`, `n` and `detectable`, the smallest
+    true difference that as many rows show with 80 % power. A metric that fewer than two rows have is left
+    out.
+    """
+    by_id = {row.id: row for row in first}
+    both = [(row, by_id[row.id]) for row in rows if row.id in by_id]
+    found = {}
+    for metric in map(METRICS.__getitem__, DIFFERING):
+        given, answer = metric.kind, f"predicted_{metric.kind}"
+        pairs = [
+            pair
+            for pair in both
+            if has_text(getattr(pair[0], given)) and all(getattr(row, answer) is not None for row in pair)
+        ]
+        speakers = speakers_of([row for row, _ in pairs])
+        if len(pairs) < 2:
+            continue
+        difference = paired_bootstrap(
+            np.array([row.label for row, _ in pairs]) if metric.kind == "label" else None,
+            values_of(metric, [row for row, _ in pairs]),
+            values_of(metric, [row for _, row in pairs]),
+            clusters=speakers,
+            metric=metric.statistic,
+            resamples=RESAMPLES,
+        )
+        found[metric.name] = {
+            "value": difference.difference,
+            "interval": list(difference.interval),
+            "over": "rows" if speakers is None else "speakers",
+            "n": len(pairs),
+            "detectable": minimum_detectable_difference(difference.standard_error, units=difference.units),
+        }
+    return found
 
 
 def mean_with_interval(
@@ -109,7 +156,12 @@ def speakers_of(rows: Sequence[Prediction | Utterance]) -> list[str] | None:
 
 
 def _entry(
-    rows: Sequence[Prediction], labels: Sequence[str], *, writes: bool, rationales: RationaleMetrics
+    rows: Sequence[Prediction],
+    labels: Sequence[str],
+    *,
+    writes: bool,
+    rationales: RationaleMetrics,
+    intervals: Sequence[str] = INTERVALS,
 ) -> dict[str, Any]:
     labelled = [row for row in rows if row.label is not None and row.predicted_label is not None]
     explained = [row for row in rows if writes and has_text(row.rationale)]
@@ -126,7 +178,7 @@ def _entry(
         entry["confusion"] = {
             label: dict(zip(labels, row, strict=True)) for label, row in zip(labels, counts, strict=True)
         }
-        entry |= interval_fields(labelled)
+        entry |= interval_fields(labelled, intervals)
     return entry
 
 

@@ -107,6 +107,12 @@ def macro_f1(confusion: Array) -> Array:
     return _ratio(label_f1(confusion).sum(axis=-1), (_in_use(confusion) > _LEAST).sum(axis=-1))
 
 
+def macro_f1_present(confusion: Array) -> Array:
+    """Mean F1 of the labels that are true in some row, for groups of rows that lack a label."""
+    present = confusion.sum(axis=-1) > _LEAST
+    return _ratio((label_f1(confusion) * present).sum(axis=-1), present.sum(axis=-1))
+
+
 def weighted_f1(confusion: Array) -> Array:
     """Mean F1 of the labels, weighted by their support, as papers on MELD and CMU-MOSI report."""
     gold = confusion.sum(axis=-1)
@@ -178,6 +184,13 @@ METRICS: dict[str, Metric] = {
     for metric in (
         Metric(name="accuracy", title="accuracy", from_confusion=accuracy, is_share=True),
         Metric(name="macro_f1", title="macro-F1", from_confusion=macro_f1, averages_labels=True),
+        Metric(
+            name="macro_f1_present",
+            title="macro-F1 (labels that occur)",
+            from_confusion=macro_f1_present,
+            averages_labels=True,
+            tables=(),
+        ),
         Metric(name="weighted_f1", title="weighted F1", from_confusion=weighted_f1, tables=()),
         Metric(name="uar", title="UAR", from_confusion=uar, averages_labels=True),
         _rouge("rouge1", "ROUGE-1 (Unicode)", "rationales"),

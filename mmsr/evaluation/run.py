@@ -15,7 +15,7 @@ import numpy as np
 
 from mmsr.evaluation.baselines import baselines
 from mmsr.evaluation.calibration import calibration_metrics, conformal_metrics
-from mmsr.evaluation.entries import evaluate_rows, label_pairs
+from mmsr.evaluation.entries import differences, evaluate_rows, label_pairs
 from mmsr.evaluation.metrics import check_labels, rationale_metrics, sentiment_metrics
 from mmsr.evaluation.provenance import Provenance
 from mmsr.evaluation.rationales import BertScore
@@ -52,7 +52,8 @@ def evaluate(
     """Returns a split's metrics ({condition: entry, "baselines": {…}}) and its predictions.
 
     A row that lacks a modality is left out of the conditions that need it, a condition without rows is left
-    out unless `conditions` names it. In `shuffled_audio` each row has the audio of another one (see
+    out unless `conditions` names it. The entries after the first have the `difference` from it (see
+    `entries.differences`). In `shuffled_audio` each row has the audio of another one (see
     `shuffle`). `train_rows` are for the baselines and `verbatim_from_training`. `temperature`, by which the
     probabilities were divided, is repeated in the entry `calibration`. With `attributes` (may be {}) each
     condition has `slices` and the `worst_slice` of `slice_rows` or more (see `slices.slice_metrics`).
@@ -84,6 +85,7 @@ def evaluate(
     rationales = partial(rationale_metrics, training=training, bertscore=bertscore)
     metrics: dict[str, Any] = {}
     predictions: list[Prediction] = []
+    first: list[Prediction] = []  # predictions of the first condition
     for name, (kept, inputs) in examined.items():
         answered = _predictions(predict, kept, inputs, name, progress=progress, chunk=chunk)
         entry = metrics[name] = evaluate_rows(answered, labels, rationales=rationales)
@@ -97,12 +99,13 @@ def evaluate(
             entry["abstained"] = sum(map(bool, (row.abstained for row in answered))) / len(answered)
         if attributes is not None:
             entry |= slice_metrics(answered, labels, attributes=attributes, least=slice_rows, seed=seed)
+        if first and (found := differences(answered, first)):
+            entry["difference"] = found
+        first = first or answered
         predictions += answered
     if train_rows:
-        first = next(iter(examined))
-        predicted = {row.id: str(row.predicted_label) for row in predictions if row.condition == first}
         metrics["baselines"] = baselines(
-            train_rows, rows, labels=labels, predicted_labels=predicted, rationales=rationales
+            train_rows, rows, labels=labels, predictions=first, rationales=rationales
         )
     return metrics, predictions
 

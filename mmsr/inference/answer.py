@@ -48,6 +48,10 @@ class Answer(dict[str, Any]):
 
     def _repr_html_(self) -> str:
         """The answer as IPython shows it."""
+        return self.html()
+
+    def html(self, *, player: bool = True) -> str:
+        """The answer as HTML, with a player of its sound unless the page around it has one."""
         from jinja2 import Environment, StrictUndefined
 
         environment = Environment(
@@ -74,6 +78,7 @@ class Answer(dict[str, Any]):
             left_out=[]
             if self.get("abstained_because")
             else [OUTLIER_REASONS[name] for name in self.get("outliers") or ()],
+            plays=player,
             transcribed="transcript" in self,
             language=language,
             rationale_language=written_in(phrase_language(language))

@@ -170,7 +170,11 @@ class Desk:
             words = heard.words if heard and audio and heard.digest == _digest(audio) else None
             found = self._answer(audio, text, language, words)
         others = [label != found["label"] for label in self.pipe.model.config.labels]
-        return [found._repr_html_(), found, *(gr.update(visible=self.explains and other) for other in others)]
+        return [
+            found.html(player=False),
+            found,
+            *(gr.update(visible=self.explains and other) for other in others),
+        ]
 
     def why_not(self, found: Answer | None, label: str) -> tuple[str, Answer]:
         """Add the rationale under another label to an answer; as HTML, and the answer itself."""
@@ -180,7 +184,7 @@ class Desk:
             rationale = self._answer(**found.utterance, forced_label=label)["rationale"]
         alternatives = {**found.get("alternatives", {}), label: rationale}
         found = Answer({**found, "alternatives": alternatives}, found.utterance)
-        return found._repr_html_(), found
+        return found.html(player=False), found
 
     def write(self, audio: str | None = None, language: str | None = None) -> tuple[str, Heard]:
         """Transcribe speech; also tells when each word was said, which holds when the text is edited."""

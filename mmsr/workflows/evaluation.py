@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmsr.data.audio.decoding import Audio
+from mmsr.data.loading.splits import Split
+from mmsr.data.manifest.check.audio import audio_issues
+from mmsr.data.manifest.manifest import rows_with
 from mmsr.data.manifest.tables import read_column
 from mmsr.evaluation.bertscore import BertScorer
 from mmsr.evaluation.calibration import conformal_text
 from mmsr.evaluation.rationales import UnicodeTokenizer
+from mmsr.evaluation.report.findings import Examined, examine
 from mmsr.evaluation.report.names import TableFormat
 from mmsr.evaluation.report.page import check_out
 from mmsr.evaluation.report.run import conditions_table, entries, write_report
-from mmsr.evaluation.run import conformal_entries, evaluate, write_run
+from mmsr.evaluation.run import condition_inputs, conformal_entries, evaluate, write_run
 from mmsr.evaluation.slices import worst_slice_line
 from mmsr.files import check_output
 from mmsr.inference.loading import examples as shown_examples
 from mmsr.inference.loading import predictor
-from mmsr.records import Prediction, Progress, Utterance
+from mmsr.progress import log
+from mmsr.records import Predict, Prediction, Progress, Utterance
 from mmsr.workflows.inputs import (
     Inputs,
     corpus_beside,
+    model_facts,
     spread,
     stored_states,
     training_history,
@@ -54,6 +61,10 @@ class Evaluation:
         """The metrics of conditions and baselines, as a table."""
         return conditions_table(self.metrics, split=self.split, form=form)
 
+    def findings(self) -> list[str]:
+        """What the checks found, in sentences (see `mmsr.evaluation.report.findings.CHECKS`)."""
+        return [finding["message"] for finding in self.metrics["findings"]]
+
     def notes(self) -> list[str]:
         """The worst slice and the label sets of each condition, in words."""
         lines = []
@@ -81,7 +92,8 @@ def evaluate_checkpoint(
     """Evaluate a checkpoint on the test rows of a manifest, with controls and baselines.
 
     Writes metrics.json, predictions.jsonl and a report with its pictures. Baselines learn from the training
-    rows; label sets are calibrated on the development rows.
+    rows; label sets are calibrated on the development rows. Of these, as many as there are test rows are
+    answered too, under the first condition and without rationales, for the gap between the two.
 
     Example:
         >>> rows = Rows("runs/demo/corpus/manifest.csv")
@@ -109,7 +121,8 @@ def evaluate_checkpoint(
     columns = {
         name: read_column(measures.slice_table or rows.manifest, name) for name in measures.slices or ()
     }
-    inputs = Inputs.open(model, rows, required=["test"] if measures.conformal is None else ["test", "dev"])
+    required: list[Split] = ["test"] if measures.conformal is None else ["test", "dev"]
+    inputs = Inputs.open(model, rows, required=required)
     pipe, labels, test_rows = inputs.pipe, inputs.labels, inputs.utterances("test")
     if measures.conformal is not None:
         _check_development_labels(inputs)
@@ -140,12 +153,24 @@ def evaluate_checkpoint(
         )
         for name, entry in label_sets.items():
             metrics[name]["conformal"] = entry
+    first = predictions[0].condition
+    development = _development_metrics(
+        inputs,
+        predictor(pipe, batch_size=batch_size, audio_features=states, rationale=False),
+        str(first),
+        seed=seed,
+        progress=progress,
+    )
+    answered = [row for row in predictions if row.condition == first]
+    examined = Examined(metrics, answered, development.get(str(first)))
     document = write_run(
         out,
-        {rows.split: metrics},
+        {rows.split: metrics} | ({rows.dev_split: development} if development else {}),
         predictions,
         provenance=inputs.provenance(seed=seed),
         extra=corpus_beside(rows.manifest)
+        | examine(examined)
+        | {"model": model_facts(inputs)}
         | training_seed(inputs.model)
         | ({"bertscore": scorer.settings} if scorer else {}),
     )
@@ -160,6 +185,36 @@ def evaluate_checkpoint(
         split=rows.split,
     )
     return Evaluation(document, predictions, rows.split, report, measures.conformal is not None)
+
+
+def _development_metrics(
+    inputs: Inputs, predict: Predict, condition: str, *, seed: int, progress: Progress | None
+) -> dict[str, Any]:
+    """The metrics of labelled development rows under a condition, of at most as many as there are test rows.
+
+    {} without any, if they are tested, or if audio among them is damaged.
+    """
+    rows = inputs.rows
+    if rows.fold is None and rows.dev_split == rows.split:
+        return {}
+    labelled = [row for row in inputs.utterances("dev") if row.has("label")]
+    known, _ = condition_inputs(labelled, condition)
+    known = random.Random(seed).sample(known, min(len(known), len(inputs.splits["test"])))
+    if not known:
+        return {}
+    table = inputs.splits["dev"].select(rows_with(inputs.splits["dev"], "id", [str(row.id) for row in known]))
+    if issues := audio_issues(table, Path(rows.manifest).name):
+        log(f"development rows are not compared with the test rows: {issues[0]}")
+        return {}
+    metrics, _ = evaluate(
+        predict,
+        known,
+        labels=inputs.labels,
+        conditions=[condition],
+        seed=seed,
+        progress=progress and (lambda step, done, total: progress(f"dev, {step}", done, total)),
+    )
+    return metrics
 
 
 def _check_development_labels(inputs: Inputs) -> None:

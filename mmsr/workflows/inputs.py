@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -51,7 +52,13 @@ class Inputs:
     started: float
 
     @classmethod
-    def open(cls, model: str | Path, rows: Rows, *, required: Sequence[Split] = ("test",)) -> Inputs:
+    def open(
+        cls,
+        model: str | Path,
+        rows: Rows,
+        *,
+        required: Sequence[Split] = ("test",),
+    ) -> Inputs:
         """Load a checkpoint, and read and check the manifest with its labels and its audio.
 
         The audio of the required splits is decoded to its end: a file that is damaged would otherwise end a
@@ -115,6 +122,28 @@ class Inputs:
 def checkpoint_name(model: str) -> str:
     """The name of a checkpoint in a report: its run's folder, or the given name."""
     return Path(model).resolve().parent.name if (Path(model) / "config.json").is_file() else model
+
+
+def model_facts(inputs: Inputs) -> dict[str, Any]:
+    """Name, fusion and number of weights of a checkpoint.
+
+    Beside the run.yaml of its training also `settings`, a hash that is equal for trainings that differ in
+    their seed and folder alone.
+    """
+    model = inputs.pipe.model
+    facts: dict[str, Any] = {
+        "name": checkpoint_name(inputs.model),
+        "fusion": model.config.fusion,
+        "parameters": sum(weight.numel() for weight in model.parameters()),
+    }
+    path = Path(inputs.model).parent / "run.yaml"
+    if path.is_file() and not is_packaged(inputs.model):
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+        trainer = {k: v for k, v in (settings.get("trainer") or {}).items() if k != "default_root_dir"}
+        kept = {k: v for k, v in settings.items() if k not in ("seed_everything", "begun_with")}
+        content = json.dumps(kept | {"trainer": trainer}, sort_keys=True, default=str)
+        facts["settings"] = hashlib.sha256(content.encode()).hexdigest()[:16]
+    return facts
 
 
 def training_seed(model: str) -> dict[str, Any]:

@@ -96,8 +96,9 @@ class ComparisonSettings:
     """How runs are compared.
 
     Attributes:
-        metric: accuracy, macro_f1, weighted_f1, uar; or of rationales rouge1, rouge2, rougeL, rougeLsum, each
-            with _ascii too, rationale_exact, chrf (the mean over rows), length.
+        metric: accuracy, macro_f1, macro_f1_present (over the labels that are true in some row), weighted_f1,
+            uar; or of rationales rouge1, rouge2, rougeL, rougeLsum, each with _ascii too, rationale_exact,
+            chrf (the mean over rows), length.
         condition: Condition of the rows, such as audio+text; by default the first that all runs have.
         cluster: Column whose values are resampled and swapped whole, or none for rows; by default speaker
             where every row has one and there are more than five.

@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 
 from mmsr.evaluation.baselines import baselines
+from mmsr.records import Prediction
 
 LABELS = ["negative", "neutral", "positive"]
 
@@ -41,9 +42,14 @@ def test_majority_takes_the_alphabetically_first_of_the_most_frequent(train, uns
     assert "rougeL" not in entry
 
 
+def answered(rows, labels) -> list[Prediction]:
+    return [Prediction.of(row, predicted_label=labels[row.id]) for row in rows if row.id in labels]
+
+
 def test_constant_rationale_explains_the_predicted_label_in_the_language(train, unseen) -> None:
     predicted = {"a": "negative", "b": "negative", "c": "neutral"}
-    entry = baselines(train, unseen, labels=LABELS, predicted_labels=predicted)["constant_rationale"]
+    predictions = answered(unseen, predicted)
+    entry = baselines(train, unseen, labels=LABELS, predictions=predictions)["constant_rationale"]
     # a: the same; b: "nói về cơn đau" against "khen ngợi"; c: German falls back on the English "description"
     assert entry["rationale_exact"] == entry["rouge1"] == pytest.approx(2 / 3)
     assert entry["accuracy"] == pytest.approx(2 / 3)
@@ -51,8 +57,20 @@ def test_constant_rationale_explains_the_predicted_label_in_the_language(train, 
 
 
 def test_constant_rationale_leaves_out_rows_without_a_prediction(train, unseen) -> None:
-    entry = baselines(train, unseen, labels=LABELS, predicted_labels={"a": "negative"})["constant_rationale"]
+    predictions = answered(unseen, {"a": "negative"})
+    entry = baselines(train, unseen, labels=LABELS, predictions=predictions)["constant_rationale"]
     assert entry["n"] == 1
+    assert "difference" not in entry, "of one row"
+
+
+def test_a_baseline_has_its_paired_difference_from_the_predictions(train, unseen) -> None:
+    right = answered(unseen, {row.id: row.label for row in unseen})
+    found = baselines(train, unseen, labels=LABELS, predictions=right)
+    entry = found["majority"]
+    difference = entry["difference"]["macro_f1"]
+    assert difference["value"] == pytest.approx(entry["macro_f1"] - 1) and difference["n"] == 3
+    low, high = difference["interval"]
+    assert low <= difference["value"] <= high and difference["over"] == "rows"
 
 
 def test_oracle_explains_the_true_label_and_has_no_label_figures(train, unseen) -> None:

@@ -139,7 +139,7 @@ def test_a_report_says_where_it_comes_from(write, tmp_path, capsys) -> None:
     shown = f"{found['difference']:+.3f} [{low:+.3f}, {high:+.3f}]"
     assert shown in text and shown.partition(" ")[0] in html and html.count("data:image/svg+xml") == 1
     assert (page.parent / "F-differences.png").read_bytes().startswith(b"\x89PNG")
-    assert "95 % over 8 speakers" in text and "seed: 0 (evaluation)" in text and "processor: " in text
+    assert "95 % over 8 speakers" in text and "**seed**: 0 (evaluation)" in text and "**processor**: " in text
     assert "| ours | a | 7 (training) | f00d | me |" in text and "data fingerprint: f00d, unknown" in text
     assert "## Seeds" not in text
     printed(capsys, f"s={tmp_path}/[bc]", a, "--report", page)

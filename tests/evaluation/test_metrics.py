@@ -66,6 +66,7 @@ def test_many_confusion_matrices_at_once_have_scikit_learns_values() -> None:
     expected = {
         "accuracy": accuracy_score,
         "macro_f1": lambda g, p: f1_score(g, p, average="macro"),
+        "macro_f1_present": lambda g, p: f1_score(g, p, average="macro", labels=sorted(set(g))),
         "weighted_f1": lambda g, p: f1_score(g, p, average="weighted"),
         "uar": lambda g, p: recall_score(g, p, average="macro", labels=sorted(set(g)), zero_division=0.0),
     }
@@ -78,7 +79,8 @@ def test_many_confusion_matrices_at_once_have_scikit_learns_values() -> None:
 
 
 def test_of_no_rows_every_metric_of_labels_is_zero() -> None:
-    assert label_metrics(np.zeros((3, 3))) == {"accuracy": 0, "macro_f1": 0, "weighted_f1": 0, "uar": 0}
+    names = (metric.name for metric in metrics_of("label"))
+    assert label_metrics(np.zeros((3, 3))) == dict.fromkeys(map(str, names), 0)
 
 
 def test_a_metric_of_one_record_is_in_metrics_json_comparisons_and_reports(
@@ -129,7 +131,7 @@ def test_a_metric_is_of_labels_or_of_rationales() -> None:
         Metric(name="both", title="both", from_confusion=np.sum, from_rows=len)
     with pytest.raises(ValueError, match="'none' is computed"):
         Metric(name="none", title="none")
-    assert [metric.kind for metric in METRICS.values()] == ["label"] * 4 + ["rationale"] * (len(METRICS) - 4)
+    assert [metric.kind for metric in METRICS.values()] == ["label"] * 5 + ["rationale"] * (len(METRICS) - 5)
 
 
 def test_macro_f1_is_over_the_labels_that_occur_and_uar_over_the_gold_ones() -> None:

@@ -249,7 +249,8 @@ def test_ten_thousand_resamples_are_fast_and_repeat(data) -> None:
 def test_what_does_not_fit_is_named(data) -> None:
     gold, a, b, clusters = data
     with pytest.raises(
-        ValueError, match="metric 'f2' is unknown; accepted: accuracy, macro_f1, weighted_f1, uar, mean"
+        ValueError,
+        match="metric 'f2' is unknown; accepted: accuracy, macro_f1, .*weighted_f1, uar, mean",
     ):
         paired_bootstrap(gold, a, b, metric="f2")
     with pytest.raises(ValueError, match=r"b has shape \(119,\); accepted: 120 rows, as a has"):

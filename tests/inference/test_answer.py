@@ -201,3 +201,29 @@ def test_what_was_not_asked_for_is_not_shown(answer):
     assert "Rationale" not in page.text and "Transcript" not in page.text and "None" not in page.text
     transcribed = Page(Answer({**answer, "transcript": None}, {"text": None})._repr_html_())
     assert "found no words" in transcribed.text
+
+
+def test_a_page_that_has_a_player_needs_no_second_one(answer, wave):
+    quoted = {"text": "so kind", "start": 7, "end": 14, "seconds": [0.5, 1.0]}
+    shown = Answer(answer | {"evidence": [quoted]}, {"audio": (wave, RATE), "text": "he was so kind."})
+    assert len(Page(shown.html()).named("audio")) == 2
+    page = Page(shown.html(player=False))
+    assert len(page.named("audio")) == 1, "the quoted words alone"
+    assert len(page.named("polygon")) == 1, "the picture of the sound stays"
+    long = Answer(answer, {"audio": (np.full(61 * RATE, 0.1), RATE)})
+    assert "too long to be carried" not in long.html(player=False)
+
+
+def test_words_do_not_break_in_a_narrow_cell(answer, browser):
+    html = Answer(answer | {"alternatives": {"negative": "disappointment"}}, {"text": "so kind"}).html()
+    page = browser.new_page(offline=True)
+    page.set_content(f'<table style="width:40px"><tr><td>{html}</td><td>{"long " * 40}</td></tr></table>')
+    lines = page.evaluate(
+        """() => [...document.querySelectorAll(".score span:first-child, dt, dd")].map((it) => {
+          const range = document.createRange();
+          range.selectNodeContents(it);
+          return range.getClientRects().length;
+        })"""
+    )
+    assert lines == [1] * 5, "each of these is a word, in one line"
+    page.close()

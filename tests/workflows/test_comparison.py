@@ -6,7 +6,7 @@ from dataclasses import asdict
 import pytest
 
 from mmsr.cli.main import main
-from mmsr.workflows.comparison import compare_runs
+from mmsr.workflows.comparison import compare_runs, rank_runs
 from mmsr.workflows.settings import ComparisonSettings
 
 
@@ -46,3 +46,34 @@ def test_clusters_come_from_a_table(predictions, tmp_path):
 def test_files_of_another_ending_are_refused(settings, said):
     with pytest.raises(ValueError, match=said):
         compare_runs(["a", "b"], **settings)
+
+
+def test_a_leaderboard_from_python_and_from_the_command(demo_corpus, tmp_path, capsys):
+    for name in ("a", "b"):
+        command = ["evaluate", str(demo_corpus), "--model", "demo", "--out", str(tmp_path / "runs" / name)]
+        main([*command, "--conditions", "text", "--examples", "0"])
+    capsys.readouterr()
+    settings = ComparisonSettings(metric="accuracy", resamples=100)
+    (board,) = rank_runs([tmp_path / "runs"], settings, page=tmp_path / "function.html")
+    assert [standing.name for standing in board.standings] == ["a", "b"]
+    model = board.standings[0].runs[0].model
+    assert model["name"] == "demo" and model["fusion"] == "cross_attention" and model["parameters"] > 1e6
+    assert capsys.readouterr() == ("", "")
+    page = tmp_path / "command.html"
+    options = ["--metric", "accuracy", "--resamples", "100", "--format", "csv"]
+    main(["compare", str(tmp_path / "runs"), "--leaderboard", str(page), *options])
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[0].startswith("system,data,split,rank,accuracy,")
+    assert f"leaderboard: {page}" in printed.err and page.is_file()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"page": "b.md"}, "--leaderboard b.md has another ending; accepted: .html"),
+        ({"settings": ComparisonSettings(all_pairs=True)}, "--all-pairs with --leaderboard; accepted: one"),
+    ],
+)
+def test_a_leaderboard_that_cannot_be_made_is_refused(given, said, tmp_path):
+    with pytest.raises(ValueError, match=said):
+        rank_runs([tmp_path], **given)

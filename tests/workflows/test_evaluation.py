@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mmsr.cli.main import main
+from mmsr.data.manifest.tables import read_table, write_table
 from mmsr.workflows.evaluation import evaluate_checkpoint
 from mmsr.workflows.settings import Measures, Rows
 
@@ -29,7 +30,9 @@ def test_the_function_returns_what_it_writes_and_the_command_writes_the_same(
         progress=lambda *task: asked.append(task),
     )
     assert capsys.readouterr() == ("", "")
-    assert asked[0] == ("text", 12, 12)
+    assert asked[0] == ("text", 12, 12) and any(step == "dev, text" for step, *_ in asked)
+    assert evaluation.metrics["dev"]["text"]["n"] > 0
+    assert any(message.startswith("Few rows: 12 have a label") for message in evaluation.findings())
     assert evaluation.split == "test" and set(evaluation.conditions) == {"text"}
     entry = evaluation.conditions["text"]
     assert entry["n"] == len(evaluation.predictions) == 12
@@ -44,6 +47,7 @@ def test_the_function_returns_what_it_writes_and_the_command_writes_the_same(
     assert results(tmp_path / "command") == results(tmp_path / "function")
     printed = capsys.readouterr()
     assert printed.out.startswith("| condition | n |")
+    assert "finding: Few rows: 12 have a label" in printed.err
     assert "text: worst of " in printed.err and "text: Label sets asked to hold" in printed.err
     assert f"report: {tmp_path / 'command' / 'report.html'}" in printed.err
 
@@ -57,6 +61,26 @@ def test_a_manifest_without_splits_is_evaluated_whole_and_that_is_said(undivided
     assert metrics["test"]["text"]["n"] == 60 and "baselines" not in metrics["test"]
     title = "<title>demo: undivided.csv, all rows</title>"
     assert title in (tmp_path / "e" / "report.html").read_text("utf-8")
+
+
+def test_a_damaged_development_row_costs_the_comparison_and_not_the_evaluation(demo_corpus, tmp_path, capsys):
+    rows = read_table(demo_corpus)
+    first = next(number for number, row in zip(rows.numbers, rows.rows, strict=True) if row["split"] == "dev")
+    (tmp_path / "broken.wav").write_bytes(b"RIFF")
+    broken = rows.filled("audio", {first: str(tmp_path / "broken.wav")})
+    names = {}
+    for name, table in (("whole", rows), ("broken", broken)):
+        names[name] = demo_corpus.with_name(f"{name}.csv")
+        write_table(names[name], table)
+    measures = Measures(conditions=["audio"])
+    whole, damaged = (
+        evaluate_checkpoint("demo", Rows(names[name]), tmp_path / name, measures=measures, examples=0)
+        for name in ("whole", "broken")
+    )
+    assert set(whole.metrics["dev"]) >= {"audio"} and "dev" not in damaged.metrics
+    assert whole.metrics["dev"]["audio"]["n"] <= whole.metrics["test"]["audio"]["n"]
+    assert damaged.metrics["test"]["audio"] == whole.metrics["test"]["audio"]
+    assert "development rows are not compared with the test rows: " in capsys.readouterr().err
 
 
 def test_another_commands_results_are_not_written_over(demo_corpus: Path, tmp_path: Path) -> None:

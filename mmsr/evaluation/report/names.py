@@ -32,6 +32,13 @@ def number(
     return f"{text} {brackets(interval, signed=signed, digits=digits)}" if interval else text
 
 
+def weight_count(value: int | None) -> str:
+    """A number of weights, in thousands or millions."""
+    if value is None:
+        return MISSING
+    return f"{value / 1e6:.2f} M" if value >= 1e6 else f"{value / 1e3:.0f} k"
+
+
 def brackets(interval: Sequence[float] | None, *, signed: bool = False, digits: int = 3) -> str:
     """An interval in brackets."""
     if interval is None:

@@ -9,7 +9,7 @@ is nothing to show), and add it to the dict under the section's title.
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
@@ -40,6 +40,7 @@ class Row(NamedTuple):
     name: str
     cells: Sequence[str | Quote]
     baseline: bool = False
+    link: str = ""  # of the name, from the page's folder
 
 
 @dataclass(frozen=True)
@@ -50,23 +51,41 @@ class Table:
     rows: Sequence[Row]  # each with a cell for each further column
     caption: str
     words: bool = False  # align all columns to the left, not only those without digits
+    sortable: bool = False  # a click on a heading of the page sorts the rows
     kind: ClassVar[str] = "table"
 
     @property
     def left(self) -> list[bool]:
         """For each column, whether it is aligned to the left."""
-        columns = [
-            "".join(column) for column in zip(*(map(_words, row.cells) for row in self.rows), strict=True)
-        ]
+        columns = ["".join(column) for column in self._columns()]
         worded = [bool(column.strip(MISSING)) and not re.search(r"\d", column) for column in columns]
         return [True, *(self.words or words for words in worded or [False] * (len(self.columns) - 1))]
 
-    def markdown(self) -> str:
-        """The table in Markdown, without its caption."""
-        lines = [list(self.columns), ["---" if left else "---:" for left in self.left]]
-        lines += [
-            [f"baseline: {row.name}" if row.baseline else row.name, *map(_words, row.cells)]
+    def filled(self) -> "Table":
+        """The table without columns and rows that have no value."""
+        kept = [
+            place for place, column in enumerate(self._columns()) if any(cell != MISSING for cell in column)
+        ]
+        rows = [
+            row._replace(cells=[row.cells[place] for place in kept])
             for row in self.rows
+            if any(_words(cell) != MISSING for cell in row.cells)
+        ]
+        columns = [self.columns[0], *(self.columns[place + 1] for place in kept)]
+        return replace(self, columns=columns, rows=rows)
+
+    def _columns(self) -> list[list[str]]:
+        """The words of each column after the first."""
+        rows = [[_words(cell) for cell in row.cells] for row in self.rows]
+        return [list(column) for column in zip(*rows, strict=True)]
+
+    def markdown(self) -> str:
+        """The table in Markdown, without its caption; as `filled`."""
+        table = self.filled()
+        lines = [list(table.columns), ["---" if left else "---:" for left in table.left]]
+        lines += [
+            [f"baseline: {row.name}" if row.baseline else _linked(row), *map(_words, row.cells)]
+            for row in table.rows
         ]
         return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
@@ -91,8 +110,25 @@ class Cards:
     kind: ClassVar[str] = "cards"
 
 
-Block = str | Mapping[str, str] | Table | Picture | Cards
-"""A paragraph, a list of terms and their meanings, a table, a picture or cards."""
+@dataclass(frozen=True)
+class Findings:
+    """Messages, each with the title of the section that has its figures."""
+
+    messages: Sequence[tuple[str, str]]
+    kind: ClassVar[str] = "findings"
+
+
+@dataclass(frozen=True)
+class Folded:
+    """A list of terms and their meanings, below a title that opens it."""
+
+    title: str
+    terms: Mapping[str, str]
+    kind: ClassVar[str] = "folded"
+
+
+Block = str | Mapping[str, str] | Table | Picture | Cards | Findings | Folded
+"""A paragraph, a list of terms and their meanings, a table, a picture, cards or findings."""
 
 Document = TypeVar("Document")
 
@@ -115,13 +151,25 @@ class Page:
     """The content of the templates."""
 
     title: str
+    headline: str  # the main result in a sentence; may be empty
     lead: str  # one or two sentences
     sections: Sequence[Section]
     provenance: Mapping[str, str]  # where the numbers come from: seeds, data, command, machine
 
     @property
+    def sortable(self) -> bool:
+        """Whether it has a table that readers sort."""
+        blocks = (block for section in self.sections for block in section.blocks)
+        return any(isinstance(block, Table) and block.sortable for block in blocks)
+
+    @property
+    def anchors(self) -> dict[str, str]:
+        """The name to link to of each section, by its title."""
+        return {section.title: section.anchor for section in self.sections}
+
+    @property
     def stamp(self) -> str:
-        """The main part of the provenance in a line, which every table and picture carries."""
+        """The main part of the provenance in a line, which every PNG carries."""
         shown = ("seed", "intervals", "data fingerprint", "command", "processor")
         return "; ".join(f"{name}: {self.provenance[name]}" for name in shown if name in self.provenance)
 
@@ -134,6 +182,7 @@ def write_page(
     title: str,
     lead: str,
     provenance: Mapping[str, str],
+    headline: str = "",
 ) -> Path:
     """Write the sections of a document as HTML to `path`, Markdown and PNG pictures beside it; return `path`.
 
@@ -141,7 +190,7 @@ def write_page(
     """
     path = Path(path)
     shown = [Section(name, blocks) for name, make in sections.items() if (blocks := make(document))]
-    page = Page(title, lead, [*shown, Section("Provenance", [provenance])], provenance)
+    page = Page(title, headline, lead, [*shown, Section("Provenance", [provenance])], provenance)
     pictures = {
         block.name: rendered(block.draw, name=block.name, description=page.stamp)
         for section in shown
@@ -200,6 +249,11 @@ def origin(document: Mapping[str, Any]) -> dict[str, str]:
                 f"{name.replace('_', ' ')} {value}" for name, value in document[key].items()
             )
     return found
+
+
+def _linked(row: Row) -> str:
+    """The name of a row in a Markdown table."""
+    return f"[{row.name}]({row.link})" if row.link else row.name
 
 
 def _words(cell: str | Quote) -> str:

@@ -4,6 +4,7 @@ metrics ─► `draw_…` ─► matplotlib Figure ─► `rendered` ─► PNG 
 """
 
 import base64
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from io import BytesIO
@@ -31,16 +32,22 @@ LINES = (BLUE, ORANGE, "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 FONTS = (
     "DejaVu Sans",
     "Noto Sans CJK SC",
-    "Noto Sans CJK JP",
+    "Noto Sans CJK JP",  # the face of its collection that matplotlib lists; it has the Chinese glyphs too
     "Noto Sans SC",
     "Source Han Sans SC",
+    "Source Han Sans CN",
     "WenQuanYi Zen Hei",
+    "WenQuanYi Micro Hei",
     "PingFang SC",
     "Hiragino Sans",
     "Microsoft YaHei",
     "SimHei",
     "Malgun Gothic",
+    "Noto Serif CJK SC",
+    "Noto Serif CJK JP",
+    "Droid Sans Fallback",
     "Arial Unicode MS",
+    "Unifont",
 )
 INK, PAPER = "#1c2024", "#fffffe"  # SVG takes the page's own colours instead
 LABELLED_TOKENS = 40  # tokens that can be named beside an attention map
@@ -219,70 +226,145 @@ def draw_risk_coverage(confidence: np.ndarray, correct: np.ndarray) -> "Figure":
     return figure
 
 
-def draw_training(history: Sequence[Mapping[str, Any]]) -> "Figure":
-    """Draw losses and development metrics over epochs."""
-    from matplotlib.ticker import MaxNLocator
+def training_panels(history: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[tuple[float, float]]]]:
+    """Returns the lines of `draw_training`: {panel: {line: points (time, value)}}.
 
+    A panel has the loss of training and development rows under one name, or the development metrics. Lines
+    of fewer than two points, or of one value, are left out, and those that an earlier one covers.
+    """
     # a run that is evaluated within epochs, such as one of a stream, is shown by steps
     time = "step" if len({row["epoch"] for row in history}) < len(history) else "epoch"
-    keys = list(dict.fromkeys(key for row in history for key in row if key not in ("epoch", "step")))
-    losses = [key for key in keys if key.endswith("loss")]
-    metrics = [key for key in keys if key.startswith("dev_") and key not in losses]
-    panels = [panel for panel in (("loss", losses), ("figure on the development split", metrics)) if panel[1]]
-    figure, axes = make_figure(len(panels), width=4.6 * len(panels), height=3.6)
-    for ax, (axis, names) in zip(axes, panels, strict=True):
-        for i, name in enumerate(names):
-            points = [(row[time], row[name]) for row in history if row.get(name) is not None]
-            label = name.replace("_", " ")
-            ax.plot(*zip(*points, strict=True), markersize=4, label=label, **_line_style(i))
-        ax.set(xlabel=time, ylabel=axis)
+    panels: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    keys = dict.fromkeys(key for row in history for key in row)
+    for key in sorted(keys, key=lambda key: not key.startswith("train_")):
+        split, _, name = key.partition("_")
+        points = [(row[time], row[key]) for row in history if row.get(key) is not None]
+        if split not in ("train", "dev") or len(points) < 2 or np.ptp([value for _, value in points]) < 1e-9:
+            continue
+        panel, line = (name, split) if key.endswith("loss") else ("figure on development rows", name)
+        lines = panels.setdefault(panel.replace("_", " "), {})
+        if (split == "dev" or key.endswith("loss")) and points not in lines.values():
+            lines[line.replace("_", " ")] = points
+    panels = {panel: lines for panel, lines in panels.items() if lines}
+    return dict(sorted(panels.items(), key=lambda panel: (not panel[0].endswith("loss"), len(panel[0]))))
+
+
+def draw_training(history: Sequence[Mapping[str, Any]]) -> "Figure":
+    """Draw each loss of training and development rows, and the development metrics, over time."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+    panels = training_panels(history)
+    figure, axes = make_figure(len(panels), width=3.9 * len(panels), height=3.3)
+    for ax, (panel, lines) in zip(axes, panels.items(), strict=True):
+        for i, (name, points) in enumerate(lines.items()):
+            many = len(points) > 40
+            style = _line_style(("train", "dev").index(name) if name in ("train", "dev") else i)
+            style |= {"marker": "", "linewidth": 1.2} if many else {"markersize": 4}
+            ax.plot(*zip(*points, strict=True), label=name, **style)
+        values = np.array([value for points in lines.values() for _, value in points])
+        if panel.endswith("loss"):
+            _fit_losses(ax, values)
+        if ax.get_yscale() == "log":
+            ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            ax.yaxis.set_minor_formatter(NullFormatter())
+        ax.set(xlabel="step" if len({row["epoch"] for row in history}) < len(history) else "epoch")
+        ax.set_title(panel, fontsize=11, loc="left")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.grid(axis="y", alpha=0.3)
         ax.legend(frameon=False, fontsize=9)
     return figure
 
 
-def draw_differences(comparisons: "Sequence[Comparison]") -> "Figure":
-    """Draw a forest plot of differences, with their intervals and those over seeds alone.
+def _fit_losses(ax: "Axes", values: np.ndarray) -> None:
+    """Keep the first steps of a training from squashing the rest: a logarithmic axis, or a clipped one."""
+    middle = float(np.median(values))
+    if values.max() <= 4 * abs(middle):
+        return
+    if values.min() > 0:
+        ax.set_yscale("log")
+    else:
+        low, quarter, three = np.quantile(values, [0, 0.25, 0.75])
+        top = float(three + 3 * (three - quarter))
+        ax.set_ylim(float(low) - 0.05 * (top - float(low)), top)
 
-    The mark of a difference is filled if its p-value is below .05 after Holm's correction.
+
+class Effect(NamedTuple):
+    """A difference to draw."""
+
+    name: str
+    difference: float
+    interval: Sequence[float]
+    marked: bool  # it has a filled mark
+    text: str = ""  # beside it, after its figures
+    over_seeds: Sequence[float] | None = None  # a second interval
+
+
+def draw_effects(effects: Sequence[Effect], *, label: str, legend: Sequence[str] = ()) -> "Figure":
+    """Draw a forest plot: differences with their intervals beside a line at 0.
+
+    Args:
+        effects: From top to bottom.
+        label: What the axis shows.
+        legend: The meaning of a filled mark, an open one, and the second interval; none by default.
     """
     from matplotlib.lines import Line2D
 
-    first, count = comparisons[0], len(comparisons)
-    figure, (ax,) = make_figure(1, width=8.5, height=1.9 + 0.6 * count)
+    lines = sum(1 + effect.name.count("\n") for effect in effects)
+    figure, (ax,) = make_figure(1, width=8.5, height=1.1 + 0.4 * bool(legend) + 0.33 * max(lines, 2))
     ax.axvline(0, color=INK, linewidth=1)
-    for y, pair in enumerate(comparisons):
-        style: dict[str, Any] = {"color": BLUE, "markerfacecolor": BLUE if pair.p_holm < 0.05 else PAPER}
-        ax.plot(pair.interval, [y, y], color=BLUE, linewidth=2.5, solid_capstyle="butt", zorder=2)
-        ax.plot(pair.difference, y, marker="o", markersize=8, markeredgewidth=2, zorder=3, **style)
-        if pair.seeds is not None and pair.seeds.interval is not None:
-            ax.plot(pair.seeds.interval, [y + 0.22] * 2, color=ORANGE, linewidth=1.5, linestyle=(0, (3, 1)))
-        text = f"{number(pair.difference, pair.interval, signed=True)}  {_p_value(pair.p_holm)}"
+    for y, effect in enumerate(effects):
+        style: dict[str, Any] = {"color": BLUE, "markerfacecolor": BLUE if effect.marked else PAPER}
+        ax.plot(effect.interval, [y, y], color=BLUE, linewidth=2.5, solid_capstyle="butt", zorder=2)
+        ax.plot(effect.difference, y, marker="o", markersize=8, markeredgewidth=2, zorder=3, **style)
+        if effect.over_seeds is not None:
+            ax.plot(effect.over_seeds, [y + 0.22] * 2, color=ORANGE, linewidth=1.5, linestyle=(0, (3, 1)))
+        text = f"{number(effect.difference, effect.interval, signed=True)}  {effect.text}".rstrip()
         ax.text(1.02, y, text, transform=ax.get_yaxis_transform(), va="center", fontsize=10)
-    names = [
-        f"{drawable(pair.a, 2 * i)}\n- {drawable(pair.b, 2 * i + 1)}" for i, pair in enumerate(comparisons)
-    ]
-    ax.set_yticks(range(count), names, fontsize=10)
-    ax.set_ylim(count - 0.5, -0.5)
+    ax.set_yticks(range(len(effects)), [effect.name for effect in effects], fontsize=10)
+    ax.set_ylim(len(effects) - 0.5, -0.5)
+    ax.margins(x=0.08)
     ax.grid(axis="x", alpha=0.3)
+    ax.set_xlabel(label)
+    if legend:
+        mark: dict[str, Any] = {"color": BLUE, "marker": "o", "markersize": 8, "markeredgewidth": 2}
+        shown = [Line2D([], [], linewidth=2.5, label=legend[0], **mark)]
+        shown.append(Line2D([], [], linewidth=2.5, label=legend[1], markerfacecolor=PAPER, **mark))
+        shown += [
+            Line2D([], [], color=ORANGE, linewidth=1.5, linestyle=(0, (3, 1)), label=name)
+            for name in legend[2:]
+        ]
+        figure.legend(handles=shown, loc="outside upper center", ncols=len(shown), frameon=False, fontsize=9)
+    return figure
+
+
+def draw_differences(comparisons: "Sequence[Comparison]") -> "Figure":
+    """Draw a forest plot of comparisons, with their intervals and those over seeds alone.
+
+    The mark of a difference is filled if its p-value is below .05 after Holm's correction.
+    """
+    first, count = comparisons[0], len(comparisons)
+    effects = [
+        Effect(
+            f"{drawable(pair.a, 2 * i)}\n- {drawable(pair.b, 2 * i + 1)}",
+            pair.difference,
+            pair.interval,
+            pair.p_holm < 0.05,
+            p_text(pair.p_holm),
+            None if pair.seeds is None else pair.seeds.interval,
+        )
+        for i, pair in enumerate(comparisons)
+    ]
     same = all(pair.condition == first.condition for pair in comparisons)  # else the names tell
     condition = f" ({NAMES.get(first.condition, first.condition)})" if same else ""
-    title = METRICS[first.metric].title
-    ax.set_xlabel(f"difference of {title}{condition}\n95 % intervals, {first.rows:,} rows")
-    mark: dict[str, Any] = {"color": BLUE, "marker": "o", "markersize": 8, "markeredgewidth": 2}
     corrected = " after Holm's correction" if count > 1 else ""
     over = ", or ".join(dict.fromkeys(pair.drawn for pair in comparisons))
-    shown = [
-        Line2D([], [], linewidth=2.5, label=f"over {over}; p < .05{corrected}", **mark),
-        Line2D([], [], linewidth=2.5, label="p not below .05", markerfacecolor=PAPER, **mark),
-    ]
-    if any(pair.seeds is not None and pair.seeds.interval is not None for pair in comparisons):
-        shown.append(
-            Line2D([], [], color=ORANGE, linewidth=1.5, linestyle=(0, (3, 1)), label="over seeds alone")
-        )
-    figure.legend(handles=shown, loc="outside upper center", ncols=len(shown), frameon=False, fontsize=9)
-    return figure
+    legend = [f"over {over}; p < .05{corrected}", "p not below .05"]
+    if any(effect.over_seeds is not None for effect in effects):
+        legend.append("over seeds alone")
+    title = METRICS[first.metric].title
+    label = f"difference of {title}{condition}\n95 % intervals, {first.rows:,} rows"
+    return draw_effects(effects, label=label, legend=legend)
 
 
 def draw_ratings(scores: "Scores") -> "Figure":
@@ -313,7 +395,7 @@ def draw_ratings(scores: "Scores") -> "Figure":
             if count:
                 items.text(start + count / 2, y, str(count), ha="center", va="center", color=ink)
             start += count
-        text = _p_value(pair.p_holm)
+        text = p_text(pair.p_holm)
         items.text(1.02, y, text, transform=items.get_yaxis_transform(), va="center", fontsize=10)
     several = len(systems) > 2
     names = [
@@ -452,7 +534,8 @@ def _line_style(i: int) -> dict[str, Any]:
     return {"color": LINES[i % len(LINES)], "marker": "os^Dvx"[i % 6]}
 
 
-def _p_value(p_value: float) -> str:
+def p_text(p_value: float) -> str:
+    """A p-value in a picture."""
     return "p < .001" if p_value < 0.001 else f"p = {p_value:.3f}".replace("0.", ".", 1)
 
 
@@ -477,4 +560,17 @@ def _letters() -> frozenset[int]:
 def drawable(text: str, position: int) -> str:
     """The text, or its number if no installed font has its letters."""
     text = text.replace("▁", " ").strip() or text  # the word mark of SentencePiece
-    return text.replace("$", r"\$") if _letters().issuperset(map(ord, text)) else f"#{position + 1}"
+    if _letters().issuperset(map(ord, text)):
+        return text.replace("$", r"\$")
+    _warn_of_fonts()
+    return f"#{position + 1}"
+
+
+@cache
+def _warn_of_fonts() -> None:
+    """Warn once in a process."""
+    logging.getLogger(__name__).warning(
+        "no installed font has all letters of the pictures, which show numbers in their place; "
+        "for Chinese, Japanese and Korean install fonts-noto-cjk (Debian, Ubuntu) or "
+        "google-noto-sans-cjk-fonts (Fedora)"
+    )

@@ -12,18 +12,33 @@ from typing import Any
 
 from mmsr.evaluation.calibration import confidence_and_correct, conformal_text
 from mmsr.evaluation.metrics import METRICS, Metric, metrics_of
+from mmsr.evaluation.report.findings import headline
 from mmsr.evaluation.report.formats import render
 from mmsr.evaluation.report.names import MISSING, NAMES, RATIONALE_BASELINES, TableFormat, number
-from mmsr.evaluation.report.page import Block, Cards, Picture, Quote, Row, Table, origin, write_page
+from mmsr.evaluation.report.page import (
+    Block,
+    Cards,
+    Findings,
+    Folded,
+    Picture,
+    Quote,
+    Row,
+    Table,
+    origin,
+    write_page,
+)
 from mmsr.evaluation.report.pictures import (
     Attention,
+    Effect,
     data_uri,
     draw_attention,
     draw_confusion,
+    draw_effects,
     draw_modalities,
     draw_reliability,
     draw_risk_coverage,
     draw_training,
+    training_panels,
 )
 from mmsr.evaluation.slices import LEAST, are_numbers, worst_slice_line
 from mmsr.languages import language_code
@@ -119,6 +134,7 @@ def write_report(
         SECTIONS,
         run,
         title=title,
+        headline=headline(run.conditions),
         lead=f"Split: {split}. Every figure is in metrics.json, every answer in predictions.jsonl, and the "
         "pictures lie beside this file as PNG.",
         provenance=run.provenance,
@@ -153,6 +169,21 @@ def entries(metrics: Mapping[str, Any], split: str) -> dict[str, Any]:
 # ---------------------------------------------------------------------- sections
 
 
+def findings(run: Run) -> list[Block]:
+    """What the checks found, and which there were; none of metrics that were not checked."""
+    if not (checks := run.metrics.get("checks")):
+        return []
+    made = [check for check in checks if check["not_checked"] is None]
+    found = [(finding["message"], finding["section"]) for finding in run.metrics["findings"]]
+    blocks: list[Block] = [Findings(found)] if found else []
+    if not found and made:
+        blocks.append(f"None of the checks found anything: {'; '.join(check['title'] for check in made)}.")
+    if left := [f"{check['title']} ({check['not_checked']})" for check in checks if check["not_checked"]]:
+        blocks.append(f"Not checked: {'; '.join(left)}.")
+    rules = {check["title"]: f"{check['rule']}." for check in checks}
+    return [*blocks, Folded(f"The {len(checks)} checks, and when each is a finding", rules)]
+
+
 def results(run: Run) -> list[Block]:
     """Metrics of all conditions and baselines."""
     blocks: list[Block] = [_conditions_table(run.metrics, run.split)]
@@ -167,6 +198,17 @@ def results(run: Run) -> list[Block]:
                 partial(draw_modalities, run.conditions),
                 caption="Macro-F1 and ROUGE-L by condition (blue) and baseline (grey).",
                 alt="Bars: macro-F1 and ROUGE-L of each condition and baseline, as in the table above.",
+                pan=True,
+            )
+        )
+    if effects := _differences(run):
+        blocks.append(
+            Picture(
+                "differences",
+                partial(draw_effects, effects, label=f"macro-F1, difference from {run.reads}"),
+                caption=f"Paired differences of macro-F1 from {run.reads}, with 95 % intervals: left of the "
+                "line is worse. A filled mark is a difference whose interval leaves 0 out.",
+                alt="Marks with intervals, one a condition or baseline, beside a line at no difference.",
                 pan=True,
             )
         )
@@ -187,8 +229,13 @@ def results(run: Run) -> list[Block]:
 
 def by_group(run: Run, *, what: str, title: str) -> list[Block]:
     """The same metrics for each kind or language."""
-    groups = run.entry.get(f"by_{what}", {})
-    return [_metric_table(what, groups, f"{title}, {run.reads}.")] if groups else []
+    if not (groups := run.entry.get(f"by_{what}")):
+        return []
+    if what == "kind" and all("macro_f1_present" in entry for entry in groups.values()):
+        metrics = ["macro_f1_present" if name == "macro_f1" else name for name in _in_results()]
+        caption = f"{title}, {run.reads}. Macro-F1 is the mean over the labels that are true in the kind."
+        return [_metric_table(what, groups, caption, metrics=metrics)]
+    return [_metric_table(what, groups, f"{title}, {run.reads}.")]
 
 
 def slices(run: Run) -> list[Block]:
@@ -305,13 +352,14 @@ def confusion(run: Run) -> list[Block]:
 
 def training(run: Run) -> list[Block]:
     """Losses and development metrics over epochs."""
-    if not run.history:
+    if not training_panels(run.history):
         return []
     return [
         Picture(
             "training",
             partial(draw_training, run.history),
-            caption="Training: losses, and figures on the development split.",
+            caption="Training: each loss on training and development rows, and figures on the development "
+            "split. A loss that falls far is on a logarithmic axis; what stays the same is left out.",
             alt="Lines: losses and development figures over epochs.",
             pan=True,
         )
@@ -355,6 +403,7 @@ def mistakes(run: Run, *, most: int = 10) -> list[Block]:
 
 
 SECTIONS: dict[str, Callable[[Run], Sequence[Block]]] = {
+    "Findings": findings,
     "Results": results,
     "By kind of row": partial(by_group, what="kind", title="By kind of row"),
     "By language": partial(by_group, what="language", title="By language"),
@@ -391,6 +440,20 @@ def card(example: Example) -> dict[str, Any]:
     }
 
 
+def _differences(run: Run) -> list[Effect]:
+    """The differences of conditions and baselines from the first condition."""
+    shown = {name: entry for name, entry in run.conditions.items() if name != "baselines"}
+    baselines = run.conditions.get("baselines", {})
+    shown |= {name: entry for name, entry in baselines.items() if name not in RATIONALE_BASELINES}
+    known = {name: entry.get("difference", {}).get("macro_f1") for name, entry in shown.items()}
+    return [
+        Effect(NAMES.get(name, name), found["value"], found["interval"], not low <= 0 <= high)
+        for name, found in known.items()
+        if found
+        for low, high in [found["interval"]]
+    ]
+
+
 def _conditions_table(metrics: Mapping[str, Any], split: str) -> Table:
     shown = {NAMES.get(name, name): entry for name, entry in entries(metrics, split).items()}
     of_labels = {metric.name for metric in metrics_of("label")}
@@ -412,8 +475,7 @@ def _metric_table(
     baselines: Collection[str] = (),
 ) -> Table:
     """A row for each entry: metrics with their intervals, by default those in the table of results."""
-    if metrics is None:
-        metrics = [metric.name for metric in METRICS.values() if "results" in metric.tables]
+    metrics = _in_results() if metrics is None else metrics
     rows = []
     for name, entry in entries.items():
         intervals = entry.get("interval", {})
@@ -421,6 +483,11 @@ def _metric_table(
         rows.append(Row(name, [str(entry["n"]), *cells], name in baselines))
     columns = [what, "n", *(METRICS[metric].title for metric in metrics)]
     return Table(columns, rows, caption + _interval_note(entries))
+
+
+def _in_results() -> list[str]:
+    """The metrics in the table of results."""
+    return [metric.name for metric in METRICS.values() if "results" in metric.tables]
 
 
 def _rationale_table(named: Sequence[tuple[str, Mapping[str, Any], bool]], what: str, caption: str) -> Table:

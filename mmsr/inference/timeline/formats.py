@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
+import numpy as np
 import soundfile
 
 from mmsr.data.audio.decoding import Audio
@@ -34,6 +35,7 @@ Player = Literal["auto", "inline", "beside", "link", "none"]
 
 FORMATS = (".jsonl", ".csv", ".srt", ".vtt", ".html")
 _INLINE = 600.0  # seconds of sound in a page: 2 MB of MP3, a third more as base64
+_FEWEST_PEAKS, _MOST_PEAKS, _PEAKS_A_SECOND = 1200, 18_000, 10  # of a waveform, a byte each
 _PLAYED = (".wav", ".mp3", ".flac", ".m4a", ".mp4")  # what every browser plays
 # Okabe and Ito's colours for the colour-blind, each for a white and a black background.
 _SENTIMENTS = {
@@ -242,6 +244,7 @@ def _write_page(timeline: Timeline, path: Path, player: Player, progress: Progre
     template = environment.from_string(
         files("mmsr.inference.timeline").joinpath("timeline.html.jinja").read_text("utf-8")
     )
+    sound, peaks = _sound(timeline, path, player, progress)
     page = template.render(
         timeline=timeline,
         name=shown(os.path.basename(timeline.audio)),
@@ -249,7 +252,8 @@ def _write_page(timeline: Timeline, path: Path, player: Player, progress: Progre
         colours=colours(timeline.labels),
         places={label: place for place, label in enumerate(timeline.labels)},
         explained=any(part.rationale for part in timeline.segments),
-        sound=_sound(timeline, path, player, progress),
+        sound=sound,
+        peaks=peaks.as_base64(),
     )
     write_file(path, page.encode())
 
@@ -264,29 +268,57 @@ def _marked(part: AnsweredSegment) -> list[tuple[str, Mapping[str, Any] | None]]
     return [*parts, (text[read:], None)]
 
 
-def _sound(timeline: Timeline, page: Path, player: Player, progress: Progress | None) -> str | None:
-    """The source of the page's player: a data URI, a path or URL, or None."""
+class _Peaks:
+    """The loudest samples of a recording's equal parts, which a page draws its waveform from."""
+
+    def __init__(self, seconds: float) -> None:
+        self.samples = max(1, round(16_000 * seconds))
+        parts = min(max(_FEWEST_PEAKS, round(_PEAKS_A_SECOND * seconds)), _MOST_PEAKS, self.samples)
+        self.loud, self.seen = np.zeros(parts, dtype=np.float32), 0
+
+    def add(self, block: np.ndarray) -> None:
+        """Take the next samples `[s]`, of 16 kHz."""
+        places = np.arange(self.seen, self.seen + len(block)) * len(self.loud) // self.samples
+        np.maximum.at(self.loud, np.minimum(places, len(self.loud) - 1), np.abs(block))
+        self.seen += len(block)
+
+    def as_base64(self) -> str:
+        """A byte a part, 255 the loudest; empty if no samples were taken."""
+        if not self.seen:
+            return ""
+        parts = np.round(255 * self.loud / max(float(self.loud.max()), 1e-4)).astype(np.uint8)
+        return base64.b64encode(parts.tobytes()).decode()
+
+
+def _sound(
+    timeline: Timeline, page: Path, player: Player, progress: Progress | None
+) -> tuple[str | None, _Peaks]:
+    """The source of the page's player (a data URI, a path or URL, or None), and the peaks of its sound."""
+    peaks = _Peaks(timeline.seconds)
     if player == "auto":
         player = "inline" if timeline.seconds <= _INLINE else "beside"
     if player == "none":
-        return None
+        return None, peaks
+    if player == "link" and is_url(timeline.audio):
+        return timeline.audio, peaks
     if player == "link":
-        if is_url(timeline.audio):
-            return timeline.audio
-        return quote(os.fsencode(os.path.relpath(timeline.audio, page.parent).replace(os.sep, "/")))
+        for block in Audio(16_000).blocks(timeline.audio):
+            peaks.add(block)
+        linked = os.path.relpath(timeline.audio, page.parent).replace(os.sep, "/")
+        return quote(os.fsencode(linked)), peaks
     if player == "inline":
         content = io.BytesIO()
-        _encode(timeline, content, progress)
-        return f"data:audio/mpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
+        _encode(timeline, content, peaks, progress)
+        return f"data:audio/mpeg;base64,{base64.b64encode(content.getvalue()).decode()}", peaks
     beside = page.with_suffix(".mp3")
     if beside.exists() and not is_url(timeline.audio) and beside.samefile(timeline.audio):
         raise TimelineError(f"{beside} is the recording itself; accepted: another --out, or --player link")
     with atomic_write(beside) as half:
-        _encode(timeline, half, progress)
-    return quote(os.fsencode(beside.name))
+        _encode(timeline, half, peaks, progress)
+    return quote(os.fsencode(beside.name)), peaks
 
 
-def _encode(timeline: Timeline, to: Path | io.BytesIO, progress: Progress | None) -> None:
+def _encode(timeline: Timeline, to: Path | io.BytesIO, peaks: _Peaks, progress: Progress | None) -> None:
     """The recording as MP3, which has the same bytes each time (libsndfile's Ogg has a random number)."""
     done, total = 0, round(timeline.seconds)
     with soundfile.SoundFile(
@@ -294,6 +326,7 @@ def _encode(timeline: Timeline, to: Path | io.BytesIO, progress: Progress | None
     ) as file:
         for block in Audio(16_000).blocks(timeline.audio):
             file.write(block)
+            peaks.add(block)
             done += len(block)
             if progress:
                 progress("encoding", min(done // 16_000, total), total)

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mmsr.evaluation.report.page import Picture, Row, Table, as_markdown, write_page
+from mmsr.evaluation.report.formats import as_csv
+from mmsr.evaluation.report.page import Picture, Quote, Row, Table, as_markdown, write_page
 from mmsr.evaluation.report.pictures import make_figure
 
 
@@ -34,6 +35,19 @@ def test_a_page_is_its_sections_in_order(tmp_path: Path) -> None:
     assert Image.open(tmp_path / "dots.png").text["Description"] == "seed: 5"
     blocks = [block for make in sections.values() for block in make({"text": "Said."})]
     assert as_markdown(blocks) == f"Said.\n\n{table.markdown()}"
+
+
+def test_columns_and_rows_without_a_value_are_left_out(tmp_path: Path) -> None:
+    rows = [Row("a", ["1", "–", "–"]), Row("b", ["–", "–", Quote(None)]), Row("c", ["–", "–", "2"], True)]
+    table = Table(["name", "x", "empty", "y"], rows, "A table.")
+    assert table.filled() == Table(
+        ["name", "x", "y"], [Row("a", ["1", "–"]), Row("c", ["–", "2"], True)], "A table."
+    )
+    path = write_page(tmp_path / "p.html", {"S": lambda _: [table]}, None, title="T", lead="L", provenance={})
+    assert "empty" not in path.read_text("utf-8") and "empty" not in path.with_suffix(".md").read_text(
+        "utf-8"
+    )
+    assert as_csv(table).startswith("name,x,empty,y,baseline\n"), "programs read the same columns always"
 
 
 def test_the_wheel_carries_the_templates() -> None:

@@ -7,13 +7,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmsr.evaluation.report import pictures
 from mmsr.evaluation.report.pictures import (
+    BLUE,
     INK,
+    PAPER,
+    Effect,
     draw_attention,
+    draw_effects,
     draw_modalities,
     draw_saliency,
+    draw_training,
     drawable,
     rendered,
+    training_panels,
 )
 
 RATE = 16_000
@@ -69,3 +76,64 @@ def test_saliency_shows_what_is_there_and_refuses_what_does_not_fit():
         draw_saliency({**shown, "words": ["so"]})
     with pytest.raises(ValueError, match="neither words nor frames have weights"):
         draw_saliency({**shown, "word_weights": None, "frame_weights": None})
+
+
+def losses(**values) -> list[dict[str, float]]:
+    return [
+        {"epoch": i, **{name: value[i] for name, value in values.items()}}
+        for i in range(len(next(iter(values.values()))))
+    ]
+
+
+def test_each_loss_has_a_panel_and_what_stays_the_same_is_left_out():
+    history = losses(
+        dev_loss=[3.0, 2.0, 1.5],
+        train_loss=[4.0, 2.0, 1.0],
+        dev_rationale_loss=[0.0, 0.0, 0.0],
+        dev_macro_f1=[0.2, 0.4, 0.5],
+        dev_macro_f1_present=[0.2, 0.4, 0.5],
+        dev_uar=[0.3, 0.3, 0.3],
+    )
+    panels = training_panels(history)
+    assert {panel: list(lines) for panel, lines in panels.items()} == {
+        "loss": ["train", "dev"],
+        "figure on development rows": ["macro f1"],
+    }
+    assert panels["loss"]["dev"] == [(0, 3.0), (1, 2.0), (2, 1.5)]
+    assert training_panels(history[:1]) == {}, "one epoch has no curve"
+
+
+def test_first_steps_do_not_squash_the_rest():
+    loss, flat = (
+        draw_training(losses(train_loss=values)).axes[0]
+        for values in ([900.0, 8.0, 3.0, 2.0, 1.5], [3.0, 2.5, 2.0, 1.8, 1.5])
+    )
+    assert loss.get_yscale() == "log" and flat.get_yscale() == "linear"
+    clipped = draw_training(losses(train_loss=[900.0, 8.0, 3.0, 2.0, 1.5, -0.5])).axes[0]
+    assert clipped.get_yscale() == "linear" and clipped.get_ylim()[1] < 100
+
+
+def test_a_forest_plot_fills_the_marks_of_what_differs():
+    effects = [
+        Effect("text alone", -0.2, (-0.3, -0.1), True),
+        Effect("audio alone", 0.01, (-0.1, 0.12), False, "p = .600", (-0.2, 0.2)),
+    ]
+    (axis,) = draw_effects(effects, label="macro-F1", legend=("p < .05", "not", "seeds")).axes
+    marks = [line for line in axis.lines if line.get_marker() == "o"]
+    assert [mark.get_markerfacecolor() for mark in marks] == [BLUE, PAPER]
+    assert [text.get_text() for text in axis.texts] == [
+        "-0.200 [-0.300, -0.100]",
+        "+0.010 [-0.100, +0.120]  p = .600",
+    ]
+    assert [list(line.get_xdata()) for line in axis.lines if len(line.get_xdata()) == 2][1:] == [
+        [-0.3, -0.1],
+        [-0.1, 0.12],
+        [-0.2, 0.2],
+    ]
+
+
+def test_letters_without_a_font_are_warned_of_once(caplog, monkeypatch):
+    pictures._warn_of_fonts.cache_clear()
+    monkeypatch.setattr(pictures, "_letters", lambda: frozenset(map(ord, "abc")))
+    assert [drawable("很", 0), drawable("好", 1), drawable("abc", 2)] == ["#1", "#2", "abc"]
+    assert [record.getMessage().count("fonts-noto-cjk") for record in caplog.records] == [1]

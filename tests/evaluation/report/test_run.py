@@ -5,8 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from markupsafe import escape
 from PIL import Image
 
+from mmsr.evaluation.report.findings import CHECKS, Examined, examine
 from mmsr.evaluation.report.run import SECTIONS, conditions_table, write_report
 from mmsr.evaluation.run import evaluate
 from mmsr.records import Answer
@@ -30,6 +32,7 @@ def test_report_is_whole_escaped_and_offline(tmp_path: Path, run, example) -> No
     names = [
         "attention.png",
         "confusion.png",
+        "differences.png",
         "modalities.png",
         "reliability.png",
         "report.html",
@@ -42,15 +45,15 @@ def test_report_is_whole_escaped_and_offline(tmp_path: Path, run, example) -> No
     html = path.read_text("utf-8")
     assert "<h1>A &lt;report&gt;</h1>" in html and "<script" not in html and "it &lt;b&gt;is" in html
     assert not re.search(r"https?://|<link|@import", html)
-    assert html.count("data:image/svg+xml;base64,") == 6 and html.count("data:audio/wav;base64,") == 1
+    assert html.count("data:image/svg+xml;base64,") == 7 and html.count("data:audio/wav;base64,") == 1
     assert all('alt="' in image for image in re.findall(r"<img[^>]+>", html))
     assert html.count("<table") == html.count("<caption>") == 6
     sections = re.findall(r'<h2 id="([^"]+)">', html)
     assert re.findall(r'<a href="#([^"]+)">', html) == sections and len(set(sections)) == len(sections) == 11
-    stamp = (
-        r'<small class="stamp">seed: 5 \(evaluation\); intervals: 95 % over rows; data fingerprint: f00d; '
-    )
-    assert len(re.findall(rf"{stamp}command: mmsr demo; processor: \S", html)) == 6 + 6  # tables and pictures
+    assert html.count("f00d") == html.count("mmsr demo") == 1, "provenance is given once, at the end"
+    for name in ("confusion.png", "modalities.png"):
+        stamp = Image.open(path.with_name(name)).text["Description"]
+        assert stamp.startswith("seed: 5 (evaluation); intervals: 95 % over rows; data fingerprint: f00d; ")
     assert "@media print" in html and "color-scheme: light;" in html and "prefers-color-scheme: dark" in html
     for shown in (
         "0.750",
@@ -127,7 +130,7 @@ def test_each_table_says_over_what_its_own_intervals_are(tmp_path: Path, utteran
     assert "Brackets: 95 % intervals over rows; of many over speakers." in kinds
     assert "| third | 1 | 1.000 | 1.000 |" in kinds, "one row has no interval"
     assert "Brackets: 95 % intervals over rows." in slices.split("By speaker")[1]
-    assert "intervals: 95 % over speakers or rows" in text
+    assert "**intervals**: 95 % over speakers or rows" in text
 
 
 def test_slices_without_a_worst_say_of_how_many_rows(tmp_path: Path, utterance) -> None:
@@ -212,3 +215,38 @@ def test_a_split_that_is_missing_or_empty_raises() -> None:
         conditions_table({"test": {}, "seed": 0}, split="dev")
     with pytest.raises(ValueError, match="metrics of split 'test' have no condition"):
         conditions_table({"test": {"baselines": {}}})
+
+
+def test_a_kind_is_scored_over_the_labels_that_occur_in_it(tmp_path: Path, utterance) -> None:
+    rows = [utterance(f"v{i}", text="t", kind="voice", label="neutral") for i in range(6)]
+    rows += [utterance(f"w{i}", text="t", kind="words", label=LABELS[i % 3]) for i in range(6)]
+
+    def predict(records):
+        label = ["neutral"] * 5 + ["positive"] + ["neutral"] * 6
+        return [Answer(label=name, score=1.0, scores={name: 1.0}) for name in label]
+
+    kinds = report_of(tmp_path, rows, predict).split("## By kind of row\n")[1].split("\n## ")[0]
+    assert "| kind | n | accuracy | macro-F1 (labels that occur) |" in kinds
+    voice = next(line for line in kinds.splitlines() if line.startswith("| voice |"))
+    assert "| 0.909 [" in voice, "positive, which is never true of a voice, does not halve it"
+
+
+def test_findings_open_the_report_and_link_to_their_sections(tmp_path: Path, run) -> None:
+    document, predictions = run
+    made = [row for row in predictions if row.condition == "audio+text"]
+    document |= examine(Examined(document["test"], made))
+    path = write_report(tmp_path, title="t", metrics=document, predictions=predictions, labels=LABELS)
+    html, text = path.read_text("utf-8"), path.with_suffix(".md").read_text("utf-8")
+    assert '<p class="headline">From audio + text, the model reaches macro-F1 0.167' in html
+    assert html.index('<h2 id="findings">') < html.index('<h2 id="results">')
+    assert "<li>Few rows: 12 have a label, " in html and ' <a href="#results">Results</a></li>' in html
+    assert "- Few rows: 12 have a label" in text and "See [Results](#results).\n" in text
+    assert "Not checked: " in text and "no labelled development rows" in text
+    assert all(f"<b>{escape(check.title)}</b>" in html for check in CHECKS.values())
+
+    document["findings"] = []
+    for check in document["checks"]:
+        check["found"] = 0 if check["not_checked"] is None else None
+    path = write_report(tmp_path, title="t", metrics=document, predictions=predictions, labels=LABELS)
+    text = path.with_suffix(".md").read_text("utf-8")
+    assert "None of the checks found anything: a label that is never predicted; " in text

@@ -116,7 +116,10 @@ def test_the_page_walks_and_jumps(
         page.wait_for_function("!document.getElementById('audio').seeking")
         return page.evaluate("document.getElementById('audio').currentTime")
 
-    assert said() == "" and page.locator("#why").text_content() == "No speech here."
+    assert (
+        said() == "first" and page.locator("#when").text_content() == "0:00, no speech; next: 0:01 – 0:06, bo"
+    )
+    assert page.locator("[aria-current]").count() == 0, "nobody speaks yet"
     for key, time, words in (
         ("ArrowRight", 1.0, "first"),
         ("ArrowRight", 2.0, NASTY),
@@ -129,6 +132,11 @@ def test_the_page_walks_and_jumps(
         assert (place(), said()) == (time, words), key
     assert page.locator("[aria-current]").count() == 1
     page.get_by_role("button", name="third").last.click()
+    page.wait_for_function("!document.getElementById('audio').paused")
+    assert said() == "third"
+    page.wait_for_function("document.getElementById('audio').paused")
+    assert 9.0 <= place() < 9.6, "a click plays the segment to its end"
+    page.keyboard.press("ArrowLeft")
     assert (place(), said()) == (8.0, "third")
     assert [bar.split() for bar in page.locator("#bars .bar").all_inner_texts()] == [
         ["negative", "0.10"],
@@ -153,6 +161,44 @@ def test_the_page_walks_and_jumps(
     assert not faults and all(url.startswith(("file:", "data:")) for url in asked)
     page.set_viewport_size({"width": 360, "height": 740})
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    page.close()
+
+
+def test_the_page_draws_the_sound_from_its_peaks(
+    by_hand: Callable[..., Timeline], browser: Any, audio: Path, tmp_path: Path
+) -> None:
+    made = replace(by_hand((16.0, 24.0, None, "so", (0.9, 0.1, 0.0))), audio=str(audio), seconds=30.0)
+    found = {}
+    for player in ("inline", "beside", "link", "none"):
+        write_timeline(made, tmp_path / player / "page.html", player=player)  # type: ignore[arg-type]
+        page = browser.new_page(offline=True)
+        page.goto((tmp_path / player / "page.html").as_uri())
+        found[player] = page.evaluate("[...peaks]")
+        if player == "inline":
+            drawn = page.locator("#overview").evaluate(
+                """(canvas) => [.02, .6].map((place) => {
+                  const x = Math.floor(place * canvas.width), ratio = canvas.width / canvas.clientWidth;
+                  const pen = canvas.getContext("2d"), tall = Math.round(wave * ratio) - 2;
+                  const dots = pen.getImageData(x, 0, 8, tall).data;
+                  return dots.filter((_, i) => i % 4 === 3 && dots[i]).length;
+                })"""
+            )
+            assert 0 < 4 * drawn[0] < drawn[1], "the hiss swells"
+        page.close()
+    assert found["none"] == [] and found["inline"] == found["beside"] == found["link"]
+    peaks = found["inline"]
+    assert len(peaks) == 1200 and max(peaks) == 255
+    assert sum(peaks[:200]) < sum(peaks[500:700]) < sum(peaks[1000:])
+
+
+def test_a_recording_without_speech_has_no_empty_boxes(
+    by_hand: Callable[..., Timeline], browser: Any, tmp_path: Path
+) -> None:
+    write_timeline(by_hand(), tmp_path / "page.html", player="none")
+    page = browser.new_page(offline=True)
+    page.goto((tmp_path / "page.html").as_uri())
+    assert page.get_by_text("No speech was found in this recording.").is_visible()
+    assert not page.locator("#now").is_visible() and page.locator("table, #segments, .keys").count() == 0
     page.close()
 
 
