@@ -18,7 +18,7 @@ import optuna
 import yaml
 
 from mmsr.ablation.ablate import Board, Show, ablate
-from mmsr.ablation.plan import manifest_arguments, resolved
+from mmsr.ablation.plan import manifest_arguments
 from mmsr.ablation.runner import Event, Runner
 from mmsr.ablation.runs import Open
 from mmsr.ablation.search.report import write_report
@@ -200,14 +200,12 @@ def _hold_back(search: Search) -> Search:
     A manifest with a test split, or with folds, stays as it is. Otherwise a copy in the folder has one half
     of the development rows as its test split, cut between speakers where there are enough.
     """
-    settings = search.changed({})
-    data = settings.get("data") or {}
+    data = search.settings.get("data") or {}
     if not search.confirm or data.get("fold") is not None:
         return search
     manifest = Path(data["manifest"])
     names = {split: data.get(f"{split}_split", split) for split in ("dev", "test")}
-    arguments = manifest_arguments(resolved(settings))
-    examined = examine_manifest(**arguments, check_audio=False)
+    examined = examine_manifest(**manifest_arguments(search.resolved), check_audio=False)
     if examined.issues:
         raise ManifestError(examined.issues)
     if len(rows_with(examined.rows, "split", [names["test"]])):
@@ -233,8 +231,11 @@ def _hold_back(search: Search) -> Search:
     table = read_table(manifest).filled(columns.get("split", "split"), values)
     copy = search.out / f"rows{manifest.suffix}"
     write_table(copy, table.moved(columns.get("audio", "audio"), manifest.parent, search.out))
-    changed: Settings = {**search.settings, "data": {**search.settings["data"], "manifest": str(copy)}}
-    return replace(search, settings=changed)
+
+    def with_copy(whole: Settings) -> Settings:
+        return {**whole, "data": {**whole["data"], "manifest": str(copy)}}
+
+    return replace(search, settings=with_copy(search.settings), resolved=with_copy(search.resolved))
 
 
 def _confirmation(

@@ -139,6 +139,7 @@ class Search:
 
     name: str  # of the file
     settings: Settings  # of `mmsr fit`, over which a trial has its own
+    resolved: Settings  # the default's, with all defaults, as `plan.resolved` has them
     default: Mapping[str, Any]  # the default's values of the searched settings; None where it sets none
     space: tuple[Dimension, ...]
     trials: int | None  # the default among them; None without a limit
@@ -229,6 +230,7 @@ def read_search(
     search = Search(
         name=path.stem,
         settings=settings,
+        resolved=matter,
         default=default,
         space=space,
         trials=_limit(path, "trials", content.get("trials"), trials, whole=True),

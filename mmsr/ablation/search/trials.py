@@ -22,7 +22,7 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from mmsr.ablation.plan import content_name, manifest_arguments, resolved
+from mmsr.ablation.plan import content_name, manifest_arguments
 from mmsr.ablation.runner import Event
 from mmsr.ablation.runs import Run, best_epoch, train
 from mmsr.ablation.search.pruning import JOURNAL, TRIALS, Pruning, open_study, trial_of
@@ -31,6 +31,7 @@ from mmsr.ablation.spec import Evaluation
 from mmsr.data.manifest.manifest import fingerprint, load_manifest
 from mmsr.files import folder_lock, write_file
 
+_KEEP_SECONDS = 15.0  # after which the time is written again
 _PRUNED = "TrialPruned: "
 
 
@@ -71,8 +72,7 @@ class Trials:
 
     def __init__(self, search: Search) -> None:
         self.search = search
-        matter = resolved(search.changed({}))
-        rows = load_manifest(**manifest_arguments(matter), check_audio=False)
+        rows = load_manifest(**manifest_arguments(search.resolved), check_audio=False)
         self.data_fingerprint = fingerprint(rows)
         journal = search.out / JOURNAL
         _mend(journal)
@@ -80,9 +80,12 @@ class Trials:
             search.out, pruner=search.pruner, direction="maximize" if search.is_maximised else "minimize"
         )
         self._claim(
-            {**self._identity(), "default": content_name(matter, data_fingerprint=self.data_fingerprint)}
+            {
+                **self._identity(),
+                "default": content_name(search.resolved, data_fingerprint=self.data_fingerprint),
+            }
         )
-        self._before = float(self.study.user_attrs.get("seconds", 0.0))
+        self._before = self._kept = float(self.study.user_attrs.get("seconds", 0.0))
         self._started = time.monotonic()
         self._begun: dict[int, Trial] = {}
 
@@ -148,7 +151,7 @@ class Trials:
 
     @property
     def seconds(self) -> float:
-        """The time of all sessions of the search, up to the last trial that ended in each earlier one."""
+        """The time of all sessions of the search; of one that was killed, to within _KEEP_SECONDS."""
         return self._before + time.monotonic() - self._started
 
     def _sampler(self) -> optuna.samplers.BaseSampler:
@@ -203,6 +206,8 @@ class Trials:
 
     def take(self, event: Event) -> Result | None:
         """Keep what a runner reports; return the trial that has ended, if one has."""
+        if self.seconds - self._kept >= _KEEP_SECONDS:
+            self._keep_seconds()
         if event.run is None or event.state == "running":
             return None
         number = int(event.run.name)
@@ -216,8 +221,12 @@ class Trials:
             self.study.tell(number, state=TrialState.PRUNED if pruned else TrialState.FAIL)
         else:
             self.study.tell(number, value)
-        self.study.set_user_attr("seconds", round(self.seconds, 1))
+        self._keep_seconds()
         return self.results()[number]
+
+    def _keep_seconds(self) -> None:
+        self._kept = self.seconds
+        self.study.set_user_attr("seconds", round(self._kept, 1))
 
     def results(self) -> list[Result]:
         """Every trial that was begun, by number."""
