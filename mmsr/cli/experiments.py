@@ -240,7 +240,8 @@ def search(
     runner = _runner(ray, jobs=jobs, cpus=cpus, gpus=gpus)
     if dry_run:
         for dimension in found.space:
-            print(f"{dimension.name}: {dimension} (default {found.default[dimension.name]})")
+            default = found.default[dimension.name]
+            print(f"{dimension.name}: {dimension} (default {'not set' if default is None else default})")
         return
     check_output(found.out, folder=True, name="--out")
     with live_table(found.name) as show:

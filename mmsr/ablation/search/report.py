@@ -261,6 +261,8 @@ SECTIONS: dict[str, Callable[[Mapping[str, Any]], Sequence[Block]]] = {
 
 def draw(results: Mapping[str, Any]) -> Figure:
     """Draw the value of each trial in their order, and below it by each searched setting."""
+    from matplotlib.ticker import MaxNLocator
+
     names = list(results["space"])
     heights = [1.3, *[1.0] * len(names)]
     figure, axes = make_figure(
@@ -275,7 +277,7 @@ def draw(results: Mapping[str, Any]) -> Figure:
     first.scatter(numbers, values, s=24, color=BLUE)
     first.scatter(lost, [min(values)] * len(lost), s=30, marker="x", color=GREY)
     first.set_xlabel("trial")
-    first.xaxis.get_major_locator().set_params(integer=True)
+    first.xaxis.set_major_locator(MaxNLocator(integer=True))
     for name, axis in zip(names, axes[1:], strict=True):
         pairs = [(_drawn(results, one, name), one["value"]) for one in known]
         _by_setting(axis, [pair for pair in pairs if pair[0] is not None], log=name in results["log"])

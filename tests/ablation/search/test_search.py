@@ -171,27 +171,3 @@ def test_a_pruner_ends_real_trials(search_file, demo_corpus, tmp_path):
     assert "failed" not in states and "pruned" in states
     pruned = next(one for one in results["trials"] if one["state"] == "pruned")
     assert pruned["reason"] == f"after epoch {pruned['epochs']}" and pruned["epochs"] < 4
-
-
-def test_the_command_shows_the_space_and_ends_with_1_where_all_failed(
-    search_file, words, tmp_path, capsys, refused
-):
-    path = search_file(tmp_path, words, trials=2, over={"model.config.fusion_heads": 7})
-    main(["search", "-c", str(path), "--dry-run"])
-    assert capsys.readouterr().out.splitlines() == [
-        "model.learning_rate: 0.0001 to 0.1, log (default 0.001)",
-        "model.config.dropout: 0 to 0.4, step 0.1 (default None)",
-    ]
-    with pytest.raises(SystemExit) as exit_:
-        main(["search", "-c", str(path)])
-    assert exit_.value.code == 1
-    told = capsys.readouterr()
-    assert "2 trials (2 failed). No trial has a value." in told.out
-    assert told.err.count("failed: trial") == 2 and told.err.splitlines()[-1] == "no trial has a value"
-    assert "--ray" in refused("search", "-c", str(path), "--gpus", "1")
-
-
-def test_without_optuna_one_line_says_what_to_install(search_file, words, tmp_path, refused, monkeypatch):
-    monkeypatch.setattr("mmsr.cli.experiments.find_spec", lambda name: None)
-    line = refused("search", "-c", str(search_file(tmp_path, words)))
-    assert line == "mmsr search needs Optuna: pip install 'mmsr[search]'"
