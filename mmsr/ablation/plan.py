@@ -35,7 +35,7 @@ def plan(ablation: Ablation) -> list[list[Run]]:
     for variant, whole in ablation.variants.items():
         row = []
         for fold in ablation.folds or (None,):
-            settings = _with_feature_store(whole, ablation.out)
+            settings = with_feature_store(whole, ablation.out)
             if fold is not None:
                 settings = {**settings, "data": {**(settings.get("data") or {}), "fold": fold}}
             try:
@@ -43,7 +43,7 @@ def plan(ablation: Ablation) -> list[list[Run]]:
             except (ArgumentError, ValueError, TypeError) as error:
                 reason = " ".join(str(error).split())
                 raise AblationError(f"variant {variant!r} ({ablation.changes[variant]}): {reason}") from error
-            reading = _reading(matter)
+            reading = manifest_arguments(matter)
             if (known := json.dumps(reading)) not in fingerprints:
                 rows = load_manifest(**reading, check_audio=False)  # for its fingerprint
                 fingerprints[known] = fingerprint(rows)
@@ -108,13 +108,13 @@ def _folder_digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _reading(matter: Settings) -> dict[str, Any]:
+def manifest_arguments(matter: Settings) -> dict[str, Any]:
     """The arguments of `load_manifest` with which a run reads its manifest."""
     data = {key: matter["data"].get(key) for key in ("columns", "label_map")}
     return {"source": matter["data"]["manifest"], "labels": matter["model"].get("labels"), **data}
 
 
-def _with_feature_store(settings: Settings, out: Path) -> Settings:
+def with_feature_store(settings: Settings, out: Path) -> Settings:
     """Settings with a store for all runs, if encoders are frozen and the file names no store."""
     model = settings.get("model") or {}
     frozen = {"audio_encoder", "text_encoder"} & set(model.get("freeze") or ())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ class RayCluster:
         self.ray: Any = ray
         self.address, self.jobs, self.cpus, self.gpus = address, jobs, cpus, gpus
 
-    def run(self, work: Callable[[Run], None], runs: Sequence[Run]) -> Generator[Event, None, None]:
+    def run(self, work: Callable[[Run], None], runs: Iterable[Run]) -> Generator[Event, None, None]:
         """See `Runner.run`.
 
         Raises:
@@ -59,15 +59,16 @@ class RayCluster:
         if joined:
             self._join()
         busy: dict[Any, Run] = {}
-        waiting = list(reversed(runs))
+        waiting = iter(runs)
         try:
             self._check_size()
             task = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=_RETRIES)(_do)
-            while waiting or busy:
-                while waiting and len(busy) < self._room():
-                    run = waiting.pop()
+            while True:
+                while len(busy) < self._room() and (run := next(waiting, None)) is not None:
                     busy[task.remote(work, run, os.getcwd())] = run
                     yield Event(run)
+                if not busy:
+                    return
                 ready, _ = ray.wait(list(busy), timeout=TICK)
                 for reference in ready:
                     run = busy.pop(reference)

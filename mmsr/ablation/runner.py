@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
@@ -30,9 +30,10 @@ class Event:
 class Runner(Protocol):
     """Does runs, such as in processes of this machine or of a cluster."""
 
-    def run(self, work: Callable[[Run], None], runs: Sequence[Run]) -> Generator[Event, None, None]:
+    def run(self, work: Callable[[Run], None], runs: Iterable[Run]) -> Generator[Event, None, None]:
         """Do the work of each run. A failed run is reported and stops no other.
 
+        A run is taken from `runs` when there is room for it, so that it may depend on the events before.
         Closing the generator stops the started runs.
         """
 
@@ -51,21 +52,23 @@ class LocalProcesses:
             raise ValueError(f"--jobs {jobs}; accepted: 1 or more")
         self.jobs = jobs
 
-    def run(self, work: Callable[[Run], None], runs: Sequence[Run]) -> Generator[Event, None, None]:
+    def run(self, work: Callable[[Run], None], runs: Iterable[Run]) -> Generator[Event, None, None]:
         """See `Runner.run`."""
-        waiting = list(reversed(runs))
+        waiting = iter(runs)
         processes: dict[Any, multiprocessing.process.BaseProcess] = {}  # by channel
         busy: dict[Any, Run] = {}
         try:
-            while waiting or busy:
-                while waiting and len(busy) < self.jobs:
+            while True:
+                while len(busy) < self.jobs and (run := next(waiting, None)) is not None:
                     channel = next((idle for idle in processes if idle not in busy), None)
                     if channel is None:
                         channel, process = _start(work)
                         processes[channel] = process
-                    busy[channel] = run = waiting.pop()
+                    busy[channel] = run
                     channel.send(run)
                     yield Event(run)
+                if not busy:
+                    return
                 ready: list[Any] = wait(list(busy), timeout=TICK)
                 for channel in ready:
                     run = busy.pop(channel)

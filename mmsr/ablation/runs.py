@@ -112,7 +112,7 @@ def _train_and_evaluate(open_model: Open, run: Run) -> None:
     model = run.folder / "model"
     trained = _origin_of_training(run) if model.exists() else {}
     if not model.exists():
-        _train(run)
+        train(run)
     data, states = run.data(), run.audio_states
     assert data.processor is not None
     labels = data.processor.labels
@@ -137,13 +137,14 @@ def _train_and_evaluate(open_model: Open, run: Run) -> None:
         "trained_parameters": cost["trained_parameters"],
         "epochs": len(cost["seconds"]),
         "seconds_an_epoch": float(np.mean(cost["seconds"])),
-        "dev": _best_epoch(run),
+        "dev": best_epoch(run),
     }
     shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)  # each has three times the model's size
     write_file(run.folder / "result.json", json.dumps(result, indent=1).encode())
 
 
-def _train(run: Run) -> None:
+def train(run: Run) -> None:
+    """Train a run in its folder, or resume it; the folder is emptied if it has other settings."""
     trainer = run.settings.get("trainer") or {}
     cost = {"class_path": "mmsr.training.callbacks.Cost"}
     settings = {
@@ -191,7 +192,7 @@ def _origin_of_training(run: Run) -> dict[str, Any]:
     return before.get("trained") or {name: before[name] for name in ORIGIN}
 
 
-def _best_epoch(run: Run) -> dict[str, float]:
+def best_epoch(run: Run) -> dict[str, float]:
     """The finite metrics of the best epoch; empty if the run diverged."""
     history = json.loads((run.folder / "history.json").read_text(encoding="utf-8"))
     monitor = run.settings.get("monitor", "dev_loss")

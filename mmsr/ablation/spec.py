@@ -119,23 +119,15 @@ def read_ablation(
         AblationError: The file is invalid.
     """
     path = Path(path)
-    if not path.is_file():
-        raise AblationError(f"-c {path}: no such file")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise AblationError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise AblationError(f"{path} holds {content!r}; accepted: keys {', '.join(KEYS)}")
-    _check_keys(path, "", content, KEYS)
-    base = _base(path, content.get("base"), find)
-    fixed = _overlaid(path, "settings", base, content.get("settings") or {})
+    content = read_content(path, KEYS)
+    base = read_base(path, content.get("base"), find)
+    fixed = overlaid(path, "settings", base, content.get("settings") or {})
     changes = _changes(path, content)
-    variants = {name: _overlaid(path, f"variant {name!r}", fixed, change) for name, change in changes.items()}
+    variants = {name: overlaid(path, f"variant {name!r}", fixed, change) for name, change in changes.items()}
     reference = content.get("reference", next(iter(variants)))
     if reference not in variants:
         raise AblationError(f"{path}: reference {reference!r} is no variant; accepted: {', '.join(variants)}")
-    folds = _integers(path, "folds", content["folds"]) if content.get("folds") is not None else ()
+    folds = integers(path, "folds", content["folds"]) if content.get("folds") is not None else ()
     for name, settings in variants.items():
         if folds and (settings.get("data") or {}).get("fold") is not None:
             raise AblationError(
@@ -146,15 +138,38 @@ def read_ablation(
         name=path.stem,
         variants=variants,
         changes=changes,
-        seeds=_integers(path, "seeds", content.get("seeds", [0, 1, 2])),
+        seeds=integers(path, "seeds", content.get("seeds", [0, 1, 2])),
         folds=folds,
         reference=reference,
         out=Path(out or content.get("out") or f"runs/ablations/{path.stem}"),
-        evaluation=_evaluation(path, content.get("evaluation") or {}),
+        evaluation=read_evaluation(path, content.get("evaluation") or {}),
     )
 
 
-def _integers(path: Path, key: str, given: Any) -> tuple[int, ...]:
+def read_content(path: Path, keys: Sequence[str]) -> Settings:
+    """The content of a YAML file with these keys.
+
+    Raises:
+        AblationError: There is no such file, it is no YAML, or has other keys.
+    """
+    if not path.is_file():
+        raise AblationError(f"-c {path}: no such file")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise AblationError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise AblationError(f"{path} holds {content!r}; accepted: keys {', '.join(keys)}")
+    _check_keys(path, "", content, keys)
+    return content
+
+
+def integers(path: Path, key: str, given: Any) -> tuple[int, ...]:
+    """A list of different integers, such as seeds.
+
+    Raises:
+        AblationError: It is none.
+    """
     if not isinstance(given, list) or not given or not all(type(i) is int and i >= 0 for i in given):
         raise AblationError(f"{path}: {key} {given!r}; accepted: a list of integers, 0 or more")
     if len(set(given)) < len(given):
@@ -162,7 +177,12 @@ def _integers(path: Path, key: str, given: Any) -> tuple[int, ...]:
     return tuple(given)
 
 
-def _base(path: Path, base: Any, find: Callable[[str], Path] | None) -> Settings:
+def read_base(path: Path, base: Any, find: Callable[[str], Path] | None) -> Settings:
+    """The settings of the file that another file names as its base; none without one.
+
+    Raises:
+        AblationError: There is no such file.
+    """
     if base is None:
         return {}
     file = path.parent / str(base)
@@ -206,7 +226,12 @@ def _point_names(point: Settings) -> list[str]:
     return [f"{key.rpartition('.')[2]}={value}" for key, value in shown.items()]
 
 
-def _evaluation(path: Path, given: Any) -> Evaluation:
+def read_evaluation(path: Path, given: Any) -> Evaluation:
+    """How a file's runs are compared.
+
+    Raises:
+        AblationError: A key or a value is not accepted.
+    """
     if not isinstance(given, dict):
         raise AblationError(f"{path}: evaluation {given!r}; accepted: keys {', '.join(EVALUATION_KEYS)}")
     _check_keys(path, "evaluation ", given, EVALUATION_KEYS)
@@ -249,8 +274,12 @@ def _check_keys(path: Path, where: str, given: Mapping[str, Any], accepted: Sequ
             raise AblationError(f"{path}: {where}{key!r} is no key; accepted: {', '.join(accepted)}")
 
 
-def _overlaid(path: Path, where: str, base: Settings, changes: Settings) -> Settings:
-    """A copy of settings with changes, whose keys may be dotted, nested by section, or both."""
+def overlaid(path: Path, where: str, base: Settings, changes: Settings) -> Settings:
+    """A copy of settings with changes, whose keys may be dotted, nested by section, or both.
+
+    Raises:
+        AblationError: A key is no setting.
+    """
     accepted = accepted_settings()
     settings = json.loads(json.dumps(base))  # a deep copy, with keys as text
 

@@ -1,4 +1,4 @@
-"""The commands of training: `mmsr demo`, `fit`, `ablate` and `export`."""
+"""The commands of training: `mmsr demo`, `fit`, `search`, `ablate` and `export`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
+from importlib.util import find_spec
 from json import dumps, loads
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -20,6 +21,9 @@ from mmsr.evaluation.report.names import TableFormat
 from mmsr.files import check_output
 from mmsr.progress import log, show_progress
 from mmsr.records import Utterance
+
+if TYPE_CHECKING:
+    from mmsr.ablation.runner import Runner
 
 
 def demo(
@@ -159,21 +163,13 @@ def ablate(
     """
     from mmsr.ablation.ablate import ablate as run_ablation
     from mmsr.ablation.plan import plan
-    from mmsr.ablation.ray import RayCluster
     from mmsr.ablation.report import table
-    from mmsr.ablation.runner import LocalProcesses, Runner
     from mmsr.ablation.spec import read_ablation
     from mmsr.evaluation.report.page import check_out
     from mmsr.inference.loading import open_predictor
 
     ablation = read_ablation(config, out=out, find=lambda name: packaged_config(Path(name).name))
-    if ray is None and (cpus, gpus) != (1, 0.0):
-        raise ValueError(f"--cpus {cpus} --gpus {gpus:g} need --ray; accepted: with --ray ADDRESS")
-    runner: Runner
-    if ray is None:
-        runner = LocalProcesses(1 if jobs is None else jobs)
-    else:
-        runner = RayCluster(ray, jobs=jobs, cpus=cpus, gpus=gpus)
+    runner = _runner(ray, jobs=jobs, cpus=cpus, gpus=gpus)
     if dry_run:
         for run in itertools.chain.from_iterable(plan(ablation)):
             state = "to do" if run.result() is None else "finished"
@@ -188,6 +184,99 @@ def ablate(
         log(f"failed: {failed['run']} ({failed['settings']}): {failed['error']}")
     if results["failed"]:
         sys.exit(1)
+
+
+def search(
+    config: Config,
+    *,
+    trials: Count | None = None,
+    minutes: float | None = None,
+    confirm: Number | None = None,
+    jobs: int | None = None,
+    out: str | None = None,
+    dry_run: bool = False,
+    ray: str | None = None,
+    cpus: int = 1,
+    gpus: float = 0.0,
+    format: TableFormat = "md",
+) -> None:
+    """Search settings of `mmsr fit` for a better value on the development rows, by Optuna (extra search).
+
+    Trial 0 is the configuration as it is. Each trial is a run in OUT/trials. Writes best.yaml, which `mmsr
+    fit -c` accepts; search.json, search.csv, search.html and search.md; plot.png and plot.pdf. After an
+    interruption the same command continues, and a higher --trials or --minutes adds trials. No test row is
+    read, except by --confirm. Exit code 1 if no trial has a value.
+
+    Example: mmsr search -c experiments/search.yaml --jobs 2
+    Example: mmsr search -c experiments/search.yaml --confirm 5
+
+    Args:
+        config: YAML file with base, settings, space, trials, minutes, metric, sampler, pruner, seed, confirm,
+            evaluation and out.
+        trials: Number of trials, instead of the file's.
+        minutes: Minutes after which no trial starts, instead of the file's.
+        confirm: Train best settings and default with this many new seeds, and compare them on the test rows.
+            Without a test split, half of the development rows is held back from the search.
+        jobs: Number of parallel trials, each a process with one thread: 1 by default, with --ray as many as
+            fit.
+        out: Folder for the results, instead of the file's.
+        dry_run: Check the file, list the searched settings and exit.
+        ray: Do the trials on this Ray cluster (extra ray): auto, HOST:PORT, or local. Its machines must share
+            the folders.
+        cpus: Processors of a trial, with --ray.
+        gpus: GPUs of a trial, with --ray; with a fraction, trials share one.
+        format: Of the printed table.
+    """
+    if find_spec("optuna") is None:
+        raise ValueError("mmsr search needs Optuna: pip install 'mmsr[search]'")
+    from mmsr.ablation.search.report import SHOWN, table
+    from mmsr.ablation.search.search import search as run_search
+    from mmsr.ablation.search.spec import read_search
+    from mmsr.inference.loading import open_predictor
+
+    found = read_search(
+        config,
+        out=out,
+        trials=trials,
+        minutes=minutes,
+        confirm=confirm,
+        find=lambda name: packaged_config(Path(name).name),
+    )
+    runner = _runner(ray, jobs=jobs, cpus=cpus, gpus=gpus)
+    if dry_run:
+        for dimension in found.space:
+            default = found.default[dimension.name]
+            print(f"{dimension.name}: {dimension} (default {'not set' if default is None else default})")
+        return
+    check_output(found.out, folder=True, name="--out")
+    with live_table(found.name) as show:
+        results = run_search(found, open_model=open_predictor, runner=runner, show=show)
+    if format == "md":
+        print(f"{table(results, shown=SHOWN)}\n{results['paragraph']}")
+    else:
+        print(table(results, format))
+    for trial in results["trials"]:
+        if trial["state"] == "failed":
+            log(f"failed: trial {trial['number']} ({trial['settings']}): {trial['reason']}")
+    if results["best"] is None:
+        log("no trial has a value")
+        sys.exit(1)
+    log(f"{found.out / 'search.html'}; search.json, .md and .csv, plot.png and .pdf beside it")
+    log(f"the best settings: mmsr fit -c {found.out / 'best.yaml'}")
+    if (results["confirmation"] or {}).get("failed"):
+        sys.exit(1)
+
+
+def _runner(ray: str | None, *, jobs: int | None, cpus: int, gpus: float) -> Runner:
+    """The runner that the flags of `ablate` and `search` ask for."""
+    from mmsr.ablation.ray import RayCluster
+    from mmsr.ablation.runner import LocalProcesses
+
+    if ray is not None:
+        return RayCluster(ray, jobs=jobs, cpus=cpus, gpus=gpus)
+    if (cpus, gpus) != (1, 0.0):
+        raise ValueError(f"--cpus {cpus} --gpus {gpus:g} need --ray; accepted: with --ray ADDRESS")
+    return LocalProcesses(1 if jobs is None else jobs)
 
 
 def export(

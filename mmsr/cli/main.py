@@ -26,7 +26,7 @@ ANSWER, TRAIN, EVALUATE, DATA, INSTALLATION, OPTIONS = map(
 )
 COMMANDS: dict[Group, Sequence[Callable[..., None]]] = {
     ANSWER: (inference.predict, inference.timeline, inference.app),
-    TRAIN: (experiments.demo, experiments.fit, experiments.ablate, experiments.export),
+    TRAIN: (experiments.demo, experiments.fit, experiments.search, experiments.ablate, experiments.export),
     EVALUATE: (
         evaluation.evaluate,
         evaluation.robustness,

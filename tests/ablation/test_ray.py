@@ -152,3 +152,24 @@ def test_where_there_is_no_cluster_one_line_says_so_within_seconds(tmp_path, cap
         main(["ablate", "-c", str(file(tmp_path, demo_corpus)), "--ray", address])
     assert ended.value.code == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"mmsr: error: --ray {address}: ")
+
+
+def test_a_search_has_as_many_trials_at_a_time_as_there_are_workers(cluster, demo_corpus, tmp_path, capsys):
+    pytest.importorskip("optuna", reason="searches need Optuna: pip install 'mmsr[search]'")
+    from mmsr.ablation.search.pruning import open_study
+
+    content = {
+        "space": {"model.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}},
+        "settings": {**SETTINGS, "data.manifest": str(demo_corpus), "model.fusion": "text_only"},
+        "trials": 4,
+        "pruner": "median",
+        "out": str(tmp_path / "out"),
+    }
+    path = tmp_path / "search.yaml"
+    path.write_text(yaml.safe_dump(content))
+    main(["search", "-c", str(path), "--ray", cluster.address])
+    assert "4 trials (4 complete)" in capsys.readouterr().out
+    trials = open_study(tmp_path / "out").trials
+    assert all(len(trial.intermediate_values) == 1 for trial in trials), "workers write the journal too"
+    spans = [(trial.datetime_start, trial.datetime_complete) for trial in trials]
+    assert max(sum(start <= moment < end for start, end in spans) for moment, _ in spans) == 2

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from mmsr.cli.experiments import packaged_config
 from mmsr.cli.main import main
 
@@ -59,3 +61,48 @@ def test_export_stores_weights_in_8_bits(model, tmp_path, capsys):
 def test_the_packaged_configuration_is_found_from_anywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert packaged_config("demo.yaml").is_file() and packaged_config("own.yaml").is_file()
+
+
+def search_file(folder, corpus, **settings):
+    import yaml
+
+    whole = {
+        "settings": {
+            "data.manifest": str(corpus),
+            "model.preset": "tiny",
+            "model.vocab_size": 600,
+            **settings,
+        },
+        "space": {
+            "model.learning_rate": {"low": "1e-4", "high": 0.1, "log": True},
+            "data.batch_rows": [4, 8],
+        },
+        "trials": 2,
+        "out": str(folder / "out"),
+    }
+    path = folder / "search.yaml"
+    path.write_text(yaml.safe_dump(whole, sort_keys=False), encoding="utf-8")
+    return path
+
+
+def test_search_shows_its_space_and_ends_with_1_where_all_trials_fail(demo_corpus, tmp_path, capsys, refused):
+    pytest.importorskip("optuna", reason="searches need Optuna: pip install 'mmsr[search]'")
+    path = search_file(tmp_path, demo_corpus, **{"model.config.fusion_heads": 7})
+    main(["search", "-c", str(path), "--dry-run"])
+    assert capsys.readouterr().out.splitlines() == [
+        "model.learning_rate: 0.0001 to 0.1, log (default 0.001)",
+        "data.batch_rows: 4, 8 (default not set)",
+    ]
+    assert "need --ray" in refused("search", "-c", str(path), "--gpus", "1")
+    with pytest.raises(SystemExit) as exit_:
+        main(["search", "-c", str(path)])
+    assert exit_.value.code == 1
+    told = capsys.readouterr()
+    assert "2 trials (2 failed). No trial has a value." in told.out
+    assert told.err.count("failed: trial") == 2 and told.err.splitlines()[-1] == "no trial has a value"
+
+
+def test_without_optuna_search_says_in_one_line_what_to_install(demo_corpus, tmp_path, refused, monkeypatch):
+    monkeypatch.setattr("mmsr.cli.experiments.find_spec", lambda name: None)
+    line = refused("search", "-c", str(search_file(tmp_path, demo_corpus)))
+    assert line == "mmsr search needs Optuna: pip install 'mmsr[search]'"
