@@ -18,6 +18,7 @@ from mmsr.cli.console import live_table, must_be_there
 from mmsr.cli.inference import format_answer
 from mmsr.evaluation.report.names import TableFormat
 from mmsr.files import check_output
+from mmsr.messages import no_such_file
 from mmsr.progress import log, show_progress
 from mmsr.records import Utterance
 
@@ -298,7 +299,9 @@ def run_fit(args: Sequence[str]) -> None:
             try:
                 words[0] = str(packaged_config(Path(words[0]).name))
             except ValueError:
-                raise ValueError(f"-c {words[0]}: no such file") from None
+                folder = f"{words[0]}: a folder; accepted: a YAML file"
+                fault = folder if os.path.isdir(words[0]) else no_such_file(words[0])
+                raise ValueError(f"-c {fault}; packaged are demo.yaml and own.yaml") from None
         elif flag in ("--data.columns", "--data.label_map"):
             own = list(itertools.takewhile(lambda word: not word.startswith("-"), words))
             words[: len(own)] = [dumps(pairs(own), ensure_ascii=False)]

@@ -23,7 +23,7 @@ from transformers.modeling_outputs import ModelOutput
 from transformers.utils import can_return_tuple, logging
 
 import mmsr.model.weight_storage  # noqa: F401  what decodes stored weights, registered by this
-from mmsr.model.configuration import FORMAT_VERSION, MmsrConfig, check_choice, fusion_modalities
+from mmsr.model.configuration import FORMAT_VERSION, MmsrConfig, check_choice, check_folder, fusion_modalities
 from mmsr.model.encoders.base import Encoded, LayerMix, to_front
 from mmsr.model.encoders.registry import audio_encoder_class
 from mmsr.model.encoders.text import TextEncoder
@@ -181,9 +181,12 @@ class MmsrPreTrainedModel(PreTrainedModel):
         is refused.
 
         Raises:
-            ValueError: Weights are missing, unknown or of another shape; the message names them.
+            ValueError: Weights are missing, unknown or of another shape; the message names them. Or the
+                folder is no checkpoint (`check_folder`).
         """
+        check_folder(pretrained_model_name_or_path)
         kwargs["key_mapping"] = RENAMED | (kwargs.get("key_mapping") or {})
+        kwargs.setdefault("use_safetensors", True)
         if kwargs.get("output_loading_info") or kwargs.get("ignore_mismatched_sizes"):
             loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
             model = loaded[0] if isinstance(loaded, tuple) else loaded
