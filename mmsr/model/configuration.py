@@ -14,6 +14,7 @@ from transformers.utils import logging
 
 from mmsr.messages import did_you_mean
 from mmsr.model.presets import PRESETS, SHAPES, decoder_config, prefix_config
+from mmsr.model.remote import AUTO_MAP, FoundByAutoFile, write_auto_file
 
 logger = logging.get_logger(__name__)
 
@@ -156,7 +157,7 @@ def check_folder(path: str | os.PathLike[str]) -> None:
         )
 
 
-class MmsrConfig(PreTrainedConfig):
+class MmsrConfig(FoundByAutoFile, PreTrainedConfig):
     """Architecture of `MmsrForSentimentReasoning`.
 
     Each part has its own transformers config, so that a checkpoint reloads offline. Settings of a modality
@@ -358,6 +359,21 @@ class MmsrConfig(PreTrainedConfig):
             if isinstance(saved, dict) and isinstance(given, dict):
                 overrides[name] = {**saved, **given}
         return super().from_dict({**config_dict, **labels, **overrides}, **kwargs)
+
+    def save_pretrained(
+        self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any
+    ) -> None:
+        """As the base class, with the file by which transformers finds mmsr (`mmsr.model.remote`).
+
+        Of a part that was read from a folder of this machine the folder's name alone is written.
+        """
+        self.auto_map = dict(AUTO_MAP)
+        for part in (getattr(self, name) for name in self.sub_configs):
+            if part is not None and os.path.isdir(part.name_or_path):
+                part.name_or_path = Path(part.name_or_path).name
+        if not os.path.isfile(save_directory):  # which the base class refuses
+            write_auto_file(save_directory)
+        super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
 
     @classmethod
     def settings(cls) -> list[str]:

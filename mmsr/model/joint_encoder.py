@@ -32,6 +32,7 @@ from mmsr.model.fusion import FUSION_CLASSES
 from mmsr.model.layers import ResidualLinear
 from mmsr.model.outliers import MODALITIES, OutlierDetector, outliers
 from mmsr.model.pooling import AttentionPooling
+from mmsr.model.remote import FoundByAutoFile
 from mmsr.model.stream import Stream
 
 logger: Any = logging.get_logger(__name__)
@@ -95,7 +96,7 @@ class MmsrEncoderOutput(ModelOutput):
     token_logits: Tensor | None = None
 
 
-class MmsrPreTrainedModel(PreTrainedModel):
+class MmsrPreTrainedModel(FoundByAutoFile, PreTrainedModel):
     """Initialisation and loading of weights, for the encoder and the whole model."""
 
     config_class = MmsrConfig

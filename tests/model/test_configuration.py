@@ -441,6 +441,15 @@ def test_a_part_that_is_missing_is_asked_for_by_name():
         MmsrForSentimentReasoning(MmsrConfig())
 
 
+def test_a_saved_configuration_names_no_folder_of_this_machine(text_encoder, tmp_path):
+    model = MmsrForSentimentReasoning.from_encoders(text=text_encoder, fusion="text_only")
+    assert model.config.part("text_encoder").name_or_path == str(text_encoder)
+    model.config.save_pretrained(tmp_path / "saved")
+    saved = MmsrConfig.from_pretrained(tmp_path / "saved")
+    assert saved.part("text_encoder").name_or_path == text_encoder.name
+    assert str(text_encoder.parent) not in (tmp_path / "saved" / "config.json").read_text()
+
+
 def test_the_configuration_of_another_model_is_refused(text_encoder):
     with pytest.raises(ValueError, match="it is a bert model, and no checkpoint of mmsr: a pretrained"):
         MmsrConfig.from_pretrained(text_encoder)
