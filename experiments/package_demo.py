@@ -248,10 +248,9 @@ def main() -> None:
             raise SystemExit(
                 f"labels agree on {agreed['label']:.2%} alone; accepted: --tolerance, or a dtype"
             )
-        program, *flags = metrics["command"].split()
         facts = {
             "name": args.out.name,
-            "trained_by": " ".join([Path(program).name, *flags]),
+            "trained_by": metrics["command"],
             "packaged_by": f"python experiments/package_demo.py --dtype {args.dtype}",
             "seed": metrics["seed"],
             "corpus": metrics["corpus"],

@@ -60,7 +60,8 @@ from transformers import AutoModel
 assert "transformers.modeling_utils" not in sys.modules, "AutoModel brought transformers' model code"
 assert type(AutoModel.from_pretrained({folder!r})).__name__ == "BertModel"
 ours = {{name for name in sys.modules if name.partition(".")[0] == "mmsr"}}
-light = {{"mmsr", "mmsr.model", "mmsr.model.auto", "mmsr.model.configuration", "mmsr.model.presets"}}
+light = {{"mmsr", "mmsr.messages", "mmsr.model"}}
+light |= {{f"mmsr.model.{{name}}" for name in ("auto", "configuration", "presets", "remote")}}
 assert ours == light, f"another model brought {{ours - light}}"
 assert "datasets" not in sys.modules
 """

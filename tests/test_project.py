@@ -79,6 +79,52 @@ def test_each_package_is_pinned_once() -> None:
     assert sorted(names) == sorted(set(names))
 
 
+def test_all_is_every_extra_of_a_user() -> None:
+    extras = PROJECT["optional-dependencies"]
+
+    def reached(name: str) -> set[str]:
+        own = [Requirement(line) for line in extras[name]]
+        inner = {
+            extra
+            for requirement in own
+            if requirement.name == PROJECT["name"]
+            for extra in requirement.extras
+        }
+        return inner.union(*map(reached, inner))
+
+    assert reached("all") | {"all", "dev", "docs", "notebooks"} == set(extras)
+    assert not reached("all") & {"dev", "docs", "notebooks"}
+    assert reached("dev") | {"dev", "docs"} == set(extras), "make setup installs .[all,dev]"
+
+
+def test_the_workflow_runs_what_is_there() -> None:
+    """On the Pythons that the conda environment allows, by the script of continuous integration."""
+    path = ROOT / ".github" / "workflows" / "ci.yml"
+    job = yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"]["ci"]
+    dependencies = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
+    python = next(line for line in dependencies if isinstance(line, str) and line.startswith("python "))
+    pythons = job["strategy"]["matrix"]["python"]
+    allowed = SpecifierSet(python.partition(" ")[2])
+    assert pythons == [f"3.{minor}" for minor in range(30) if f"3.{minor}" in allowed]
+    commands = [step["run"] for step in job["steps"] if "run" in step]
+    assert commands and all((ROOT / command.split()[0]).is_file() for command in commands)
+
+
+def test_forms_of_issues_are_what_github_reads() -> None:
+    forms = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
+    assert [form.stem for form in forms] == ["bug", "config", "feature", "question"]
+    for form in forms:
+        content = yaml.safe_load(form.read_text(encoding="utf-8"))
+        if form.stem == "config":
+            assert content == {"blank_issues_enabled": False}
+            continue
+        assert {"name", "description", "body"} <= set(content)
+        fields = [field for field in content["body"] if field["type"] != "markdown"]
+        assert fields and len({field["id"] for field in fields}) == len(fields)
+        assert all(field["type"] in ("input", "textarea", "dropdown", "checkboxes") for field in fields)
+        assert all("label" in field["attributes"] for field in fields)
+
+
 def test_conda_environment_has_the_pins_of_the_project() -> None:
     dependencies = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
     pip_lines = next(entry["pip"] for entry in dependencies if isinstance(entry, dict))
@@ -99,6 +145,7 @@ def test_conda_environment_has_the_pins_of_the_project() -> None:
 
 def test_citation_names_the_version() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert [reference["url"] for reference in citation["references"]] == ["https://arxiv.org/abs/2407.21054"]
     assert (citation["version"], citation["license"]) == (
         PROJECT["version"],
         PROJECT["license"].partition(" AND ")[0],  # of the software; the others are of data in it

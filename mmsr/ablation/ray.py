@@ -15,6 +15,7 @@ from typing import Any
 
 from mmsr.ablation.runner import TICK, Event, attempt
 from mmsr.ablation.runs import Run
+from mmsr.extras import needed_for
 
 _RETRIES = 3  # after the death of a worker or machine; a run that raises is not repeated
 
@@ -38,10 +39,8 @@ class RayCluster:
     def __init__(
         self, address: str = "auto", *, jobs: int | None = None, cpus: int = 1, gpus: float = 0.0
     ) -> None:
-        try:
+        with needed_for("--ray"):
             import ray
-        except ImportError:
-            raise ValueError("--ray needs Ray: pip install 'mmsr[ray]'") from None
         for name, value, least in (("jobs", jobs, 1), ("cpus", cpus, 1), ("gpus", gpus, 0)):
             if value is not None and value < least:
                 raise ValueError(f"--{name} {value}; accepted: {least} or more")

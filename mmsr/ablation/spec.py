@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import yaml
 
 from mmsr.evaluation.metrics import METRICS
 from mmsr.evaluation.run import CONDITIONS
+from mmsr.messages import did_you_mean, no_such_file
 from mmsr.training.arguments import check_arguments
 from mmsr.training.run import MmsrCLI, quieten
 
@@ -153,7 +153,8 @@ def read_content(path: Path, keys: Sequence[str]) -> Settings:
         AblationError: There is no such file, it is no YAML, or has other keys.
     """
     if not path.is_file():
-        raise AblationError(f"-c {path}: no such file")
+        folder = f"{path}: a folder; accepted: a YAML file"
+        raise AblationError(f"-c {folder if path.is_dir() else no_such_file(path)}")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
@@ -271,7 +272,13 @@ def read_evaluation(path: Path, given: Any) -> Evaluation:
 def _check_keys(path: Path, where: str, given: Mapping[str, Any], accepted: Sequence[str]) -> None:
     for key in given:
         if key not in accepted:
-            raise AblationError(f"{path}: {where}{key!r} is no key; accepted: {', '.join(accepted)}")
+            if not where and key in ("data", "model", "trainer"):
+                raise AblationError(
+                    f"{path} is a configuration of `mmsr fit`, with {key!r}; accepted: keys "
+                    f"{', '.join(accepted)}. To train by it: mmsr fit -c {path}"
+                )
+            hint = did_you_mean(str(key), accepted)
+            raise AblationError(f"{path}: {where}{key!r} is no key{hint}; accepted: {', '.join(accepted)}")
 
 
 def overlaid(path: Path, where: str, base: Settings, changes: Settings) -> Settings:
@@ -289,7 +296,8 @@ def overlaid(path: Path, where: str, base: Settings, changes: Settings) -> Setti
                 put(f"{key}.{inner}", inner_value)
             return
         if not any(key == name or key.startswith(f"{name}.") for name in accepted):
-            raise AblationError(f"{path}: {where}: {key!r} is no setting; accepted: {_like(key, accepted)}")
+            hint = did_you_mean(key, accepted) or f"; accepted: {_of_section(key, accepted)}"
+            raise AblationError(f"{path}: {where}: {key!r} is no setting{hint}")
         *parents, last = key.split(".")
         section = settings
         for parent in parents:
@@ -310,12 +318,10 @@ def accepted_settings() -> tuple[str, ...]:
     return tuple(name for name in defaults.keys() if name not in (*_OURS, "config"))
 
 
-def _like(key: str, accepted: Sequence[str]) -> str:
-    """The nearest name, and the others of the section."""
-    near = get_close_matches(key, accepted, n=1)
-    section = key.partition(".")[0] + "."
-    others = [name for name in accepted if name.startswith(section) and name not in near]
-    return ", ".join([*near, *others] or ["model.*", "data.*", "trainer.*", "monitor", "monitor_mode"])
+def _of_section(key: str, accepted: Sequence[str]) -> str:
+    """The names in the key's section."""
+    names = [name for name in accepted if name.startswith(key.partition(".")[0] + ".")]
+    return ", ".join(names or ["model.*", "data.*", "trainer.*", "monitor", "monitor_mode"])
 
 
 class ParsedSettings(MmsrCLI):

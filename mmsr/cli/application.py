@@ -7,6 +7,7 @@ The modules of commands import this one; `mmsr.cli.main` adds their commands to 
 
 from __future__ import annotations
 
+import os
 import pkgutil
 import re
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,13 @@ from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 from cyclopts import App, CycloptsError, Parameter, Token
-from cyclopts.exceptions import CoercionError, MissingArgumentError, UnusedCliTokensError, ValidationError
+from cyclopts.exceptions import (
+    CoercionError,
+    MissingArgumentError,
+    UnknownCommandError,
+    UnusedCliTokensError,
+    ValidationError,
+)
 from cyclopts.help import DefaultFormatter
 
 if TYPE_CHECKING:
@@ -193,6 +200,10 @@ def _fault(error: CycloptsError) -> str:
         return f"{error.keyword} needs a value (one that begins with a hyphen: {error.keyword}=-...)"
     if isinstance(error, MissingArgumentError) and error.app is not None and argument is not None:
         return _missing(error.app.assemble_argument_collection(), argument, error.root_input_tokens or ())
+    if isinstance(error, UnknownCommandError) and error.unused_tokens:
+        word = error.unused_tokens[0]
+        if os.path.exists(word):
+            return f"{word} is a file or folder, and no command; did you mean mmsr predict {word}?"
     if isinstance(error, UnusedCliTokensError):
         return f"{' '.join(error.unused_tokens or ())}: more words than expected"
     return str(error)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mmsr.files import check_output
+from mmsr.messages import no_such_file
 from mmsr.progress import Clock, Pace, log, on_terminal
 
 
@@ -45,7 +46,7 @@ def must_be_there(**paths: str | Path | None) -> None:
         given = str(path or "")
         there = "://" in given or os.path.exists(given) or os.path.exists(given.partition(":")[0])
         if os.path.splitext(given)[1] and not there:
-            raise ValueError(f"--{name.replace('_', '-')} {given}: no such file")
+            raise ValueError(f"--{name.replace('_', '-')} {no_such_file(given)}")
 
 
 def check_page(*inputs: str, **pages: str | None) -> None:

@@ -141,6 +141,7 @@ def split(
         seed: The same seed gives the same splits.
     """
     from mmsr.data.loading.splits import STRATIFY, split_manifest
+    from mmsr.evaluation.provenance import command_line
 
     recipe = split_manifest(
         manifest,
@@ -151,7 +152,7 @@ def split(
         fold=fold,
         replace_column=replace,
         columns=columns,
-        command=" ".join(sys.argv),
+        command=command_line(),
         stratify=STRATIFY if stratify is None else stratify,
         block_rows=block_rows,
         keep_texts=keep_texts,
@@ -193,6 +194,7 @@ def convert(
     """
     from mmsr.data.corpora import CORPORA
     from mmsr.data.corpora.conversion import convert as convert_corpus
+    from mmsr.evaluation.provenance import command_line
 
     if from_ not in CORPORA:
         raise ValueError(f"--from {from_} is no known corpus; accepted: {', '.join(CORPORA)}")
@@ -204,7 +206,7 @@ def convert(
         copy=copy,
         language=language,
         encoding=encoding,
-        command=" ".join(sys.argv),
+        command=command_line(),
         progress=show_progress(),
     )
     counts, protocol = done.record["counts"], done.record["protocol"]

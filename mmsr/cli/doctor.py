@@ -10,17 +10,16 @@ import platform
 import shutil
 import sys
 import time
-import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from importlib.metadata import requires as metadata_requires
 from pathlib import Path
 from typing import Literal
 
 from packaging.requirements import Requirement
 
+from mmsr.extras import install, requirements
 from mmsr.inference.packaged import DEFAULT
 
 State = Literal["ok", "info", "missing", "broken"]
@@ -73,25 +72,6 @@ def broken(findings: list[Finding]) -> bool:
 
 
 # ---------------------------------------------------------------------- packages
-
-
-def requirements() -> dict[str, list[Requirement]]:
-    """The declared requirements by extra, those of the core under "".
-
-    A checkout's pyproject.toml comes first: what was installed from it may be older.
-    """
-    project_file = Path(__file__).resolve().parents[2] / "pyproject.toml"
-    if project_file.is_file():
-        project = tomllib.loads(project_file.read_text(encoding="utf-8"))["project"]
-        lines = {"": project["dependencies"], **project["optional-dependencies"]}
-        return {extra: [Requirement(line) for line in given] for extra, given in lines.items()}
-    declared: dict[str, list[Requirement]] = {}
-    for line in metadata_requires("mmsr") or ():
-        needed = Requirement(line)
-        # `extra == "train"`, as the build writes it
-        extra = "" if needed.marker is None else str(needed.marker).rpartition("extra == ")[2].strip("\"'")
-        declared.setdefault(extra, []).append(needed)
-    return declared
 
 
 def unmet(needed: Requirement) -> str | None:
@@ -179,7 +159,7 @@ def programs() -> Iterator[Finding]:
         yield Finding("programs", "espeak-ng", "ok", str(library))
     else:
         said = "its library is not installed; for the demo corpus"
-        yield Finding("programs", "espeak-ng", "missing", said, "pip install 'mmsr[demo]'")
+        yield Finding("programs", "espeak-ng", "missing", said, install("espeakng_loader"))
 
 
 def answers(checkpoint: str) -> Iterator[Finding]:

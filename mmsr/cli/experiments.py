@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
-from importlib.util import find_spec
 from json import dumps, loads
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -18,7 +17,9 @@ from mmsr.cli.application import Config, Count, Number, Pairs, pairs
 from mmsr.cli.console import live_table, must_be_there
 from mmsr.cli.inference import format_answer
 from mmsr.evaluation.report.names import TableFormat
+from mmsr.extras import check_installed
 from mmsr.files import check_output
+from mmsr.messages import no_such_file
 from mmsr.progress import log, show_progress
 from mmsr.records import Utterance
 
@@ -207,8 +208,8 @@ def search(
     interruption the same command continues, and a higher --trials or --minutes adds trials. No test row is
     read, except by --confirm. Exit code 1 if no trial has a value.
 
-    Example: mmsr search -c experiments/search.yaml --jobs 2
-    Example: mmsr search -c experiments/search.yaml --confirm 5
+    Example: mmsr search -c experiments/searches/demo.yaml --jobs 2
+    Example: mmsr search -c experiments/searches/demo.yaml --confirm 5
 
     Args:
         config: YAML file with base, settings, space, trials, minutes, metric, sampler, pruner, seed, confirm,
@@ -227,8 +228,7 @@ def search(
         gpus: GPUs of a trial, with --ray; with a fraction, trials share one.
         format: Of the printed table.
     """
-    if find_spec("optuna") is None:
-        raise ValueError("mmsr search needs Optuna: pip install 'mmsr[search]'")
+    check_installed("mmsr search", "optuna")
     from mmsr.ablation.search.report import SHOWN, table
     from mmsr.ablation.search.search import search as run_search
     from mmsr.ablation.search.spec import read_search
@@ -392,7 +392,9 @@ def run_fit(args: Sequence[str]) -> None:
             try:
                 words[0] = str(packaged_config(Path(words[0]).name))
             except ValueError:
-                raise ValueError(f"-c {words[0]}: no such file") from None
+                folder = f"{words[0]}: a folder; accepted: a YAML file"
+                fault = folder if os.path.isdir(words[0]) else no_such_file(words[0])
+                raise ValueError(f"-c {fault}; packaged are demo.yaml and own.yaml") from None
         elif flag in ("--data.columns", "--data.label_map"):
             own = list(itertools.takewhile(lambda word: not word.startswith("-"), words))
             words[: len(own)] = [dumps(pairs(own), ensure_ascii=False)]

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from mmsr.cli.application import FLAT, Count, Pairs, SegmentFlags
 from mmsr.cli.console import check_page, must_be_there, print_json
+from mmsr.extras import check_installed
 from mmsr.files import check_output
 from mmsr.inference.packaged import DEFAULT
+from mmsr.messages import no_such_file
 from mmsr.progress import log, show_progress
 from mmsr.records import Prediction
 
@@ -264,8 +265,9 @@ def timeline(
     """
     for flag, path in (("audio", audio), ("turns", turns), ("transcript", transcript)):
         if path is not None and "://" not in path and not os.path.isfile(path):
-            reason = "is no file" if os.path.lexists(path) else "no such file"
-            raise ValueError(f"--{flag} {path}: {reason}")
+            there = f"{path}: {'a folder' if os.path.isdir(path) else 'is no file'}"
+            fault = there if os.path.lexists(path) else no_such_file(path)
+            raise ValueError(f"--{flag} {fault}; accepted: one file")
     if asr is not None and transcript is not None:
         raise ValueError("give --asr or --transcript, or neither: both tell the words")
     if language is not None and asr is None and transcript is None:
@@ -336,8 +338,7 @@ def app(
         raise ValueError(f"--port {port}; accepted: 1 to 65535")
     # gradio reads it as it is imported, and then sends no statistics
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    if find_spec("gradio") is None:
-        raise ValueError("the web page needs gradio: pip install 'mmsr[app]'")
+    check_installed("the web page", "gradio")
     from mmsr.inference.loading import load_pipeline
     from mmsr.serving.app import Limits, launch, make_app, uploads_folder
 
@@ -362,8 +363,8 @@ def _kinds(inputs: Sequence[str], *, manifest: str | None, audio: str | None) ->
     from mmsr.data.manifest.tables import ENDINGS
 
     if audio is not None and not os.path.isfile(audio):
-        what = "a folder" if os.path.isdir(audio) else "no such file"
-        raise ValueError(f"--audio {audio}: {what}; accepted: an audio file, or --manifest for many")
+        what = f"{audio}: a folder" if os.path.isdir(audio) else no_such_file(audio)
+        raise ValueError(f"--audio {what}; accepted: an audio file, or --manifest for many")
     if manifest is not None:
         must_be_there(manifest=manifest)
     manifests = [path for path in inputs if Path(path).suffix.lower() in ENDINGS]

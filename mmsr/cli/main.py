@@ -19,6 +19,8 @@ from cyclopts import App, CycloptsError, Group
 from mmsr.cli import data, evaluation, experiments, inference, setup
 from mmsr.cli.application import application, explain, modern
 from mmsr.cli.console import lenient
+from mmsr.extras import missing
+from mmsr.messages import one_line
 from mmsr.progress import log
 
 ANSWER, TRAIN, EVALUATE, DATA, INSTALLATION, OPTIONS = map(
@@ -38,6 +40,15 @@ COMMANDS: dict[Group, Sequence[Callable[..., None]]] = {
     INSTALLATION: (setup.doctor, setup.completion),
 }
 """The commands by the panels of `mmsr --help`; adding one is one entry here."""
+
+SYNONYMS = {
+    "fit": ("train", "finetune"),
+    "predict": ("classify", "infer", "inference", "run"),
+    "evaluate": ("eval", "score", "test", "validate"),
+    "app": ("gradio", "serve", "server", "web"),
+    "doctor": ("check", "env", "info"),
+}
+"""What other programs call a command: it is named to who types that."""
 
 DATA_COMMANDS: Sequence[Callable[..., None]] = (
     data.make_demo,
@@ -61,7 +72,7 @@ human.command(evaluation.score_ratings, name="score")
 
 for _group, _functions in COMMANDS.items():
     for _function in _functions:
-        application.command(_function, group=_group)
+        application.command(_function, group=_group, synonym=SYNONYMS.get(_function.__name__))
 application.command(data_app)
 application.command(human)
 application["--help"].group = OPTIONS
@@ -118,6 +129,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     except CycloptsError as error:
         log(f"mmsr: error: {explain(error)}")
         sys.exit(2)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "mmsr":
+            raise
+        log(f"mmsr: error: {missing(' '.join(('mmsr', *words[:1])), error.name)}")
+        sys.exit(2)
     except (ValueError, OSError) as error:
-        log(f"mmsr: error: {error}")
+        log(f"mmsr: error: {one_line(error)}")
         sys.exit(2)

@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from mmsr.extras import needed_for
+
 
 class BertScorer:
     """Scores pairs of texts, each pair once.
@@ -38,10 +40,8 @@ class BertScorer:
         Raises:
             ValueError: bert-score is not installed, or the encoder cannot be read or has no such layer.
         """
-        try:
+        with needed_for("BERTScore"):
             from bert_score.utils import get_model, get_tokenizer, model2layers
-        except ImportError as error:
-            raise ValueError("BERTScore needs bert-score: pip install 'mmsr[report]'") from error
         import torch
         from transformers import AutoConfig
 

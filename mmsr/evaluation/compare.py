@@ -32,6 +32,7 @@ from mmsr.evaluation.significance import (
     seed_values,
 )
 from mmsr.languages import language_code
+from mmsr.messages import no_such_file
 from mmsr.records import Prediction
 
 LEVEL = 0.05
@@ -69,7 +70,7 @@ class System:
         found = [Path(path)] if Path(path).exists() else sorted(map(Path, glob.glob(path)))
         if not found:
             raise CompareError(
-                f"{path}: no such run; accepted: a folder of mmsr evaluate, a predictions file"
+                f"{no_such_file(path, what='run')}; accepted: a folder of mmsr evaluate, a predictions file"
             )
         files = tuple(run / "predictions.jsonl" if run.is_dir() else run for run in found)
         for run, file in zip(found, files, strict=True):

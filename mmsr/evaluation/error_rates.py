@@ -29,6 +29,7 @@ from typing import Any
 import regex  # type: ignore[import-untyped, unused-ignore]
 
 from mmsr.evaluation.annotations import annotation_spans, cut_out
+from mmsr.extras import needed_for
 from mmsr.languages import UNSPACED, language_code
 
 _EDITS = ("substitutions", "deletions", "insertions")
@@ -96,7 +97,8 @@ def word_error_rate(
 
 def edits(reference: str, hypothesis: str, language: str | None) -> int:
     """Returns the fewest edits between the `units` of two texts."""
-    import jiwer
+    with needed_for("the word error rate"):
+        import jiwer
 
     reference, hypothesis = (" ".join(units(text, language)) for text in (reference, hypothesis))
     counts = jiwer.process_words(reference, hypothesis)
@@ -165,7 +167,8 @@ def _one_writing(text: str, code: str | None) -> str:
 
 def _counts(pairs: Sequence[tuple[str, str]], *, spaced: bool) -> Counter[str]:
     """Summed counts of one language's normalised (reference, hypothesis) pairs."""
-    import jiwer
+    with needed_for("the word error rate"):
+        import jiwer
 
     references, hypotheses = ([pair[side] for pair in pairs] for side in (0, 1))
     letters = jiwer.process_characters(references, hypotheses)

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -17,8 +18,34 @@ VERSIONED = "mmsr torch transformers lightning datasets numpy scikit-learn rouge
 
 
 def command_line() -> str:
-    """The command line of this process."""
-    return " ".join(sys.argv)
+    """The command line of this process, as it can be copied, without folders that tell of its machine."""
+    program, *words = sys.argv
+    module = Path(program).parent.name if Path(program).name == "__main__.py" else Path(program).stem
+    program = "mmsr" if module == "mmsr" else program
+    return " ".join(map(_quoted, map(_without_folders, (program, *words))))
+
+
+def _without_folders(word: str) -> str:
+    """A word of a command, whose absolute path becomes relative to the working folder, or to the home folder.
+
+    Of a path elsewhere the last two names are kept.
+    """
+    flag, equals, path = word.rpartition("=") if word.startswith("-") else ("", "", word)
+    if not os.path.isabs(path):
+        return word
+    place, here, home = Path(path), Path.cwd(), Path.home()
+    if place.is_relative_to(here):
+        path = str(place.relative_to(here))
+    elif place.is_relative_to(home):
+        path = str("~" / place.relative_to(home))
+    else:
+        path = os.path.join("...", *place.parts[1:][-2:])
+    return flag + equals + path
+
+
+def _quoted(word: str) -> str:
+    """A word as a shell reads it, which replaces `~/` only outside of quotation marks."""
+    return "~/" + shlex.quote(word[2:]) if word.startswith("~/") else shlex.quote(word)
 
 
 def _installed_versions() -> dict[str, str]:

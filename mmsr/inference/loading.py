@@ -17,6 +17,8 @@ from mmsr.data.storage import is_url, read_bytes
 from mmsr.evaluation.explain.attribution import attention_matrix
 from mmsr.inference.packaged import DEFAULT, checkpoint
 from mmsr.inference.pipeline import TASK, SentimentReasoningPipeline
+from mmsr.messages import no_such_file
+from mmsr.model.configuration import check_folder
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor
 from mmsr.records import Answer, Predict, Utterance
@@ -43,14 +45,15 @@ def load_pipeline(
 
     disable_progress_bar()
     model = _resolved(model)
-    accepted = "accepted: a folder that `mmsr fit` or save_pretrained wrote"
     is_path = Path(model).is_absolute() or str(model).startswith(".") or str(model).count("/") > 1
     if is_path and not os.path.exists(model):
-        raise ValueError(f"{model}: no such folder; {accepted}")
-    if os.path.exists(model) and not (Path(model) / "config.json").is_file():
-        raise ValueError(f"{model} has no config.json; {accepted}")
+        missing = no_such_file(model, what="folder")
+        raise ValueError(f"{missing}; accepted: a folder that `mmsr fit` or save_pretrained wrote")
+    check_folder(model)
     try:
         network = MmsrForSentimentReasoning.from_pretrained(model)
+        if os.path.isdir(model) and not any(Path(model).glob("*processor_config.json")):
+            raise ValueError("it has no processor_config.json")
         processor = MmsrProcessor.from_pretrained(model)
     except Exception as error:  # transformers, safetensors and json raise many kinds
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -75,7 +78,8 @@ def _resolved(model: str | os.PathLike[str]) -> str | os.PathLike[str]:
     except ValueError as error:
         if os.path.exists(model):
             return model
-        raise ValueError(f"{model}: no such folder, and {error}") from None
+        missing = no_such_file(model, what="folder") if str(model) else "--model is empty"
+        raise ValueError(f"{missing}, and {error}") from None
 
 
 def predictor(

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
 from mmsr.data.audio.decoding import Audio
+from mmsr.extras import check_installed, needed_for
 from mmsr.files import atomic_write, write_file
 from mmsr.inference.loading import predictor
 from mmsr.inference.pipeline import SentimentReasoningPipeline, quoted_evidence
@@ -128,6 +129,8 @@ def export_onnx(
         OnnxError: `out` exists, the model cannot be exported, or a graph differs from torch by more than
             `LARGEST_DIFFERENCE`.
     """
+    for module in ("onnx", "onnxscript", "onnxruntime"):
+        check_installed("--format onnx", module)
     from onnxruntime.quantization import quantize_dynamic
 
     if os.path.exists(out):
@@ -296,7 +299,8 @@ def _largest(numbers: Iterable[float]) -> float:
 
 
 def _session(path: Path, threads: int = 0) -> Any:
-    import onnxruntime
+    with needed_for("an ONNX graph"):
+        import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or torch.get_num_threads()

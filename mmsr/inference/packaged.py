@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mmsr.messages import did_you_mean
+
 FOLDER = Path(__file__).parents[1] / "checkpoints"
 DEFAULT = "base"
 """The checkpoint of whoever names none, in Python and on the command line."""
@@ -21,7 +23,8 @@ def checkpoint(name: str) -> Path:
     """
     names = sorted(folder.name for folder in FOLDER.iterdir() if (folder / "config.json").is_file())
     if name not in names:
-        raise ValueError(f"no packaged checkpoint is called {name!r}; accepted: {', '.join(names)}")
+        hint = did_you_mean(name, names)
+        raise ValueError(f"no packaged checkpoint is called {name!r}{hint}; accepted: {', '.join(names)}")
     return FOLDER / name
 
 

@@ -18,9 +18,10 @@ from mmsr.data.audio.decoding import Audio, AudioError
 from mmsr.data.audio.reading import read_each
 from mmsr.data.corpora.source import SOUND, VIDEO
 from mmsr.data.manifest.tables import Table, read_table, write_table
-from mmsr.data.storage import missing, shown
+from mmsr.data.storage import is_url, missing, shown
 from mmsr.files import Journal
 from mmsr.inference.loading import predictor
+from mmsr.messages import no_such_file
 from mmsr.records import Prediction
 
 if TYPE_CHECKING:
@@ -43,8 +44,11 @@ def find_recordings(inputs: Sequence[str | os.PathLike[str]]) -> list[str]:
         ValueError: There is no such file, or a folder has no recordings.
     """
     found: list[str] = []
-    for path in map(Path, inputs):
-        if path.is_dir():
+    for given in inputs:
+        path = Path(given)
+        if is_url(os.fspath(given)):
+            found.append(os.fspath(given))
+        elif path.is_dir():
             inside = sorted(
                 file
                 for file in path.rglob("*")
@@ -60,8 +64,10 @@ def find_recordings(inputs: Sequence[str | os.PathLike[str]]) -> list[str]:
         elif os.path.lexists(path):  # whether it can be read is told beside the answers
             found.append(str(path))
         else:
-            accepted = "accepted: audio files, folders of them, or a manifest"
-            raise ValueError(f"{shown(path)}: no such file; {accepted}")
+            accepted = "audio files, folders of them, or a manifest"
+            if not path.suffix and len(path.parts) == 1:
+                accepted += "; words of a transcript after --text"
+            raise ValueError(f"{no_such_file(shown(given))}; accepted: {accepted}")
     return found
 
 

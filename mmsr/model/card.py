@@ -5,10 +5,12 @@ A user who edits it deletes the line that marks it as generated; it is then neve
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from mmsr.model.configuration import MmsrConfig
 from mmsr.model.weight_storage import is_int8
@@ -49,18 +51,69 @@ Audio is mono at {rate:,} Hz (other rates are resampled). Either modality may be
 
 ## Data, figures, limits
 
-Not stated by whoever saved this checkpoint. Before relying on it, evaluate it on rows and speakers of your
+{origin} Before relying on it, evaluate it on rows and speakers of your
 own: `mmsr evaluate --model {name} --manifest yours.csv --out report`. It is no medical device.
 """
+_UNSTATED = "Not stated by whoever saved this checkpoint."
+_STATED = """Trained by `mmsr fit` on {rows:,} rows of `{data}`, seed {seed}. On its {dev_rows:,} development
+rows, by which the epoch was chosen, and which are no test: {figures}."""
 
 
 _STORAGE = "| storage | weights in 8 bits, decoded to floats when they are loaded |\n"
 
 
-def model_card(config: MmsrConfig, *, name: str, parameters: int) -> ModelCard:
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What a training tells of itself.
+
+    Attributes:
+        data: Id of a dataset on the Hub, or the manifest's name without its folders.
+        on_hub: Whether it is such an id.
+        rows: Number of training rows.
+        dev_rows: Number of development rows.
+        languages: Languages of the training rows, by their codes.
+        seed: The seed.
+        figures: Metrics of the development rows, by name.
+    """
+
+    data: str
+    on_hub: bool
+    rows: int
+    dev_rows: int
+    languages: Sequence[str]
+    seed: int
+    figures: Mapping[str, float]
+
+    def metadata(self, name: str) -> dict[str, Any]:
+        """Arguments of `ModelCardData`."""
+        results = [
+            EvalResult(
+                task_type="sentiment-reasoning",
+                dataset_type=self.data,
+                dataset_name=self.data,
+                dataset_split="development",
+                metric_type=metric,
+                metric_value=round(value, 4),
+            )
+            for metric, value in self.figures.items()
+        ]
+        return {
+            "language": list(self.languages) or None,
+            "datasets": [self.data] if self.on_hub else None,
+            "metrics": list(self.figures) or None,
+            **({"model_name": name, "eval_results": results} if results else {}),
+        }
+
+    def __str__(self) -> str:
+        figures = ", ".join(f"{name} {value:.3f}" for name, value in self.figures.items()) or "no figures"
+        return _STATED.format(**vars(self) | {"figures": figures})
+
+
+def model_card(config: MmsrConfig, *, name: str, parameters: int, origin: Origin | None = None) -> ModelCard:
     """The card of a model with so many parameters; `name` is that by which the checkpoint is loaded."""
     writes = config.format is not None
     metadata = ModelCardData(
+        **({} if origin is None else origin.metadata(name)),
         library_name="transformers",
         tags=["mmsr", "sentiment-analysis", "multimodal", "audio", *(["rationale"] if writes else [])],
     )
@@ -83,6 +136,7 @@ def model_card(config: MmsrConfig, *, name: str, parameters: int) -> ModelCard:
             else "none",
             parameters=f"{parameters:,}",
             storage=_STORAGE if is_int8(config) else "",
+            origin=origin or _UNSTATED,
             rate=config.sampling_rate,
         )
     )

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, ClassVar
 
 from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
 from transformers.utils import logging
 
+from mmsr.messages import did_you_mean
 from mmsr.model.presets import PRESETS, SHAPES, decoder_config, prefix_config
+from mmsr.model.remote import AUTO_MAP, FoundByAutoFile, write_auto_file
 
 logger = logging.get_logger(__name__)
 
@@ -112,7 +115,8 @@ def fusion_modalities(fusion: str) -> tuple[str, ...]:
 def check_choice(field: str, value: str, accepted: tuple[str, ...]) -> None:
     """Raise `ValueError` naming the field, the value and what would be accepted."""
     if value not in accepted:
-        raise ValueError(f"{field}={value!r} does not exist; accepted: {', '.join(accepted)}")
+        hint = did_you_mean(value, accepted)
+        raise ValueError(f"{field}={value!r} does not exist{hint}; accepted: {', '.join(accepted)}")
 
 
 def check_names(what: str, names: Iterable[str], accepted: Iterable[str]) -> None:
@@ -120,14 +124,40 @@ def check_names(what: str, names: Iterable[str], accepted: Iterable[str]) -> Non
     accepted = sorted(accepted)
     for name in names:
         if name not in accepted:
-            near = get_close_matches(name, accepted, n=1)
-            raise ValueError(
-                f"{what} {name!r} does not exist{f' (did you mean {near[0]!r}?)' if near else ''}; "
-                f"accepted: {', '.join(accepted)}"
-            )
+            hint = did_you_mean(name, accepted)
+            raise ValueError(f"{what} {name!r} does not exist{hint}; accepted: {', '.join(accepted)}")
 
 
-class MmsrConfig(PreTrainedConfig):
+def check_folder(path: str | os.PathLike[str]) -> None:
+    """Refuse a file or folder that is no checkpoint; a Hub id, which is neither, passes.
+
+    Raises:
+        ValueError: It is a file, lacks config.json, or has pickled weights alone, which are not read.
+    """
+    folder = Path(path)
+    accepted = "accepted: a folder that `mmsr fit` or save_pretrained wrote"
+    if folder.is_file() and folder.suffix == ".ckpt":
+        raise ValueError(
+            f"{path} is a checkpoint of Lightning; accepted: the folder that mmsr export {path} --out FOLDER "
+            "writes"
+        )
+    if folder.is_file():
+        raise ValueError(f"{path} is a file; {accepted}")
+    if not folder.is_dir():
+        return
+    if not (folder / "config.json").is_file():
+        inside = folder / "model"
+        hint = f"; did you mean {inside}?" if (inside / "config.json").is_file() else ""
+        raise ValueError(f"{path} has no config.json{hint}; {accepted}")
+    pickled = [*folder.glob("pytorch_model*.bin")]
+    if pickled and not [*folder.glob("*.safetensors*")]:
+        raise ValueError(
+            f"{path} has pickled weights ({pickled[0].name}), which are not read, since a pickle can run "
+            "code; accepted: model.safetensors"
+        )
+
+
+class MmsrConfig(FoundByAutoFile, PreTrainedConfig):
     """Architecture of `MmsrForSentimentReasoning`.
 
     Each part has its own transformers config, so that a checkpoint reloads offline. Settings of a modality
@@ -304,8 +334,16 @@ class MmsrConfig(PreTrainedConfig):
         Overrides in `kwargs` are checked with the other settings, not assigned afterwards. Other labels
         replace all that the dict says of labels, and temperatures that were fitted to another number of
         labels become 1.
+
+        Raises:
+            ValueError: It is the configuration of another model.
         """
         config_dict = {"format_version": 1, **config_dict}
+        if (kind := config_dict.get("model_type", cls.model_type)) != cls.model_type:
+            raise ValueError(
+                f"it is a {kind} model, and no checkpoint of mmsr: a pretrained encoder becomes a part of a "
+                "new model, see mmsr fit --model.audio and --model.text"
+            )
         labels = {name: kwargs.pop(name) for name in _OF_LABELS if name in kwargs}
         if labels.get("num_labels") == len(config_dict.get("id2label") or DEFAULT_LABELS):
             del labels["num_labels"]  # the names stay
@@ -321,6 +359,21 @@ class MmsrConfig(PreTrainedConfig):
             if isinstance(saved, dict) and isinstance(given, dict):
                 overrides[name] = {**saved, **given}
         return super().from_dict({**config_dict, **labels, **overrides}, **kwargs)
+
+    def save_pretrained(
+        self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any
+    ) -> None:
+        """As the base class, with the file by which transformers finds mmsr (`mmsr.model.remote`).
+
+        Of a part that was read from a folder of this machine the folder's name alone is written.
+        """
+        self.auto_map = dict(AUTO_MAP)
+        for part in (getattr(self, name) for name in self.sub_configs):
+            if part is not None and os.path.isdir(part.name_or_path):
+                part.name_or_path = Path(part.name_or_path).name
+        if not os.path.isfile(save_directory):  # which the base class refuses
+            write_auto_file(save_directory)
+        super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
 
     @classmethod
     def settings(cls) -> list[str]:

@@ -23,7 +23,7 @@ from transformers.modeling_outputs import ModelOutput
 from transformers.utils import can_return_tuple, logging
 
 import mmsr.model.weight_storage  # noqa: F401  what decodes stored weights, registered by this
-from mmsr.model.configuration import FORMAT_VERSION, MmsrConfig, check_choice, fusion_modalities
+from mmsr.model.configuration import FORMAT_VERSION, MmsrConfig, check_choice, check_folder, fusion_modalities
 from mmsr.model.encoders.base import Encoded, LayerMix, to_front
 from mmsr.model.encoders.registry import audio_encoder_class
 from mmsr.model.encoders.text import TextEncoder
@@ -32,6 +32,7 @@ from mmsr.model.fusion import FUSION_CLASSES
 from mmsr.model.layers import ResidualLinear
 from mmsr.model.outliers import MODALITIES, OutlierDetector, outliers
 from mmsr.model.pooling import AttentionPooling
+from mmsr.model.remote import FoundByAutoFile
 from mmsr.model.stream import Stream
 
 logger: Any = logging.get_logger(__name__)
@@ -95,7 +96,7 @@ class MmsrEncoderOutput(ModelOutput):
     token_logits: Tensor | None = None
 
 
-class MmsrPreTrainedModel(PreTrainedModel):
+class MmsrPreTrainedModel(FoundByAutoFile, PreTrainedModel):
     """Initialisation and loading of weights, for the encoder and the whole model."""
 
     config_class = MmsrConfig
@@ -181,9 +182,12 @@ class MmsrPreTrainedModel(PreTrainedModel):
         is refused.
 
         Raises:
-            ValueError: Weights are missing, unknown or of another shape; the message names them.
+            ValueError: Weights are missing, unknown or of another shape; the message names them. Or the
+                folder is no checkpoint (`check_folder`).
         """
+        check_folder(pretrained_model_name_or_path)
         kwargs["key_mapping"] = RENAMED | (kwargs.get("key_mapping") or {})
+        kwargs.setdefault("use_safetensors", True)
         if kwargs.get("output_loading_info") or kwargs.get("ignore_mismatched_sizes"):
             loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
             model = loaded[0] if isinstance(loaded, tuple) else loaded

@@ -37,7 +37,7 @@ from transformers.modeling_outputs import ModelOutput, Seq2SeqLMOutput
 from transformers.utils import can_return_tuple, logging
 
 from mmsr.files import atomic_write
-from mmsr.model.card import is_generated, model_card, replace_blank
+from mmsr.model.card import Origin, is_generated, model_card, replace_blank
 from mmsr.model.configuration import MmsrConfig, check_choice, check_names, fusion_modalities
 from mmsr.model.decoders import DECODER_CLASSES, LabelGrammar, RationaleDecoder
 from mmsr.model.encoders.registry import load_audio_encoder
@@ -698,6 +698,7 @@ def save_model(
     folder: Path,
     *,
     weights: Literal["float", "int8"] = "float",
+    origin: Origin | None = None,
 ) -> None:
     """Write a folder of model, processor and card, whole or not at all, in place of what has its name.
 
@@ -706,6 +707,7 @@ def save_model(
         processor: Its processor.
         folder: The folder; the card bears its name.
         weights: `int8` stores them in 8 bits (see `weight_storage`).
+        origin: What the card tells of the training.
     """
     with atomic_write(folder) as half:
         if weights == "int8":
@@ -714,7 +716,7 @@ def save_model(
             model.save_pretrained(half)
         processor.save_pretrained(half)
         config = MmsrConfig.from_pretrained(half)
-        card = model_card(config, name=folder.name, parameters=model.num_parameters())
+        card = model_card(config, name=folder.name, parameters=model.num_parameters(), origin=origin)
         card.save(half / "README.md")  # save_pretrained's bears the name of the half-written folder
 
 

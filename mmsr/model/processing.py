@@ -40,6 +40,7 @@ from mmsr.model.configuration import (
 )
 from mmsr.model.presets import PRESETS
 from mmsr.model.quotes import QuoteGrammar, QuoteVocabulary
+from mmsr.model.remote import AUTO_MAP, FoundByAutoFile, write_auto_file
 from mmsr.model.tokenizer import label_token, train_tokenizer
 from mmsr.quotations import as_transcribed
 from mmsr.records import Span
@@ -94,7 +95,7 @@ def given_columns(columns: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
     return {name: rows for name, rows in columns.items() if any(value is not None for value in rows)}
 
 
-class MmsrProcessor(ProcessorMixin):
+class MmsrProcessor(FoundByAutoFile, ProcessorMixin):
     """Feature extractor for the waveform and tokenizer for transcript and rationale, in one.
 
     Args:
@@ -433,11 +434,13 @@ class MmsrProcessor(ProcessorMixin):
         saved.pop("decoder_tokenizer", None)
         if self.target_level is None:  # which earlier releases do not know
             saved.pop("target_level", None)
+        saved["auto_map"] = {"AutoProcessor": AUTO_MAP["AutoProcessor"]}
         return saved | ({} if tokenizer is None else {"has_decoder_tokenizer": True})
 
     def save_pretrained(self, save_directory: Any, push_to_hub: bool = False, **kwargs: Any) -> Any:
         """As the base class, with a decoder's own tokenizer in the folder `decoder_tokenizer`."""
         repo_id = kwargs.pop("repo_id", None) or os.path.basename(os.path.normpath(save_directory))
+        write_auto_file(save_directory)
         files = super().save_pretrained(save_directory)
         if self.decoder_tokenizer is not None:
             self.decoder_tokenizer.save_pretrained(os.path.join(save_directory, "decoder_tokenizer"))

@@ -67,6 +67,10 @@ With `forced_label` the label stays the predicted one and the rationale explains
 _API_TRANSCRIBE = """
 
 `client.predict(audio=..., language=None, api_name="/transcribe")` answers with the recogniser's text."""
+_ADDRESS = "http://127.0.0.1:7860"
+# The browser alone knows by which address the page was opened: another port, host or path.
+_HERE = "(location.origin + location.pathname).replace(/\\/$/, '')"
+_ADDRESSED = "() => {}.replaceAll('" + _ADDRESS + "', " + _HERE + ")"
 _EMPTY = "<p>The answer will be here.</p>"
 # A screen reader announces a new answer; on a phone the page scrolls to it.
 _ANNOUNCED = """() => {
@@ -314,8 +318,10 @@ def make_app(
         with gr.Tab("Timeline"):
             _recording(desk)
         with gr.Tab("API"):
-            gr.Markdown(_api_text(desk), elem_id="api")
+            text = _api_text(desk)
+            api = gr.Markdown(text, elem_id="api")
         app.load(None, js=_ANNOUNCED, api_visibility="private")
+        app.load(None, outputs=api, js=_ADDRESSED.format(json.dumps(text)), api_visibility="private")
     return app.queue(max_size=_WAITING)
 
 
@@ -612,6 +618,7 @@ def _listed(labels: Sequence[str]) -> str:
 def _api_text(desk: Desk) -> str:
     labels = _listed([f'"{label}"' for label in desk.pipe.model.config.labels])
     return _API.format(
+        address=_ADDRESS,
         forced=_API_FORCED.format(labels=labels) if desk.explains else "",
         rationale=", `rationale`" if desk.explains else "",
         explained=_API_EXPLAINED if desk.explains else "",

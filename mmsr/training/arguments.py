@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -18,15 +17,27 @@ from jsonargparse import ArgumentParser
 from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.strategies import StrategyRegistry
 
+from mmsr.extras import missing
 from mmsr.files import check_output
+from mmsr.messages import did_you_mean, nearest
 
 HELP = "(mmsr fit --help_all)"
+_SHOWN = 60  # characters of a file that is no YAML of settings
+
+_TAB = "found character that cannot start any token"  # as libyaml says it
+
+_CLASS_REFUSES = r"Problem with given class_path '(.+?)': +(.+?)(?: - Expected a .*| Given value.*)?$"
 
 # Settings of other programs of Lightning, and what to set here instead.
 _ELSEWHERE = {
+    **dict.fromkeys(
+        ("base", "settings", "grid", "variants", "seeds", "folds"),
+        "is of an ablation; accepted: mmsr ablate -c FILE",
+    ),
     "optimizer": "the optimiser is AdamW; accepted: --model.learning_rate, --model.weight_decay, ...",
     "lr_scheduler": "the rate warms up, and then falls along a cosine or is constant; accepted: "
     "--model.learning_rate, --model.schedule, --model.warmup_ratio, --model.warmup_steps",
+    "lr": "the rate is the model's; accepted: --model.learning_rate",
     "ckpt_path": "the same command continues from its folder; accepted: --trainer.default_root_dir, or "
     "--model.pretrained to start from a checkpoint",
 }
@@ -67,7 +78,7 @@ def explain(message: str, parser: ArgumentParser, words: Sequence[str]) -> str:
         parser: The parser, for the settings that there are.
         words: What was typed.
     """
-    flat = one_line(message)
+    flat = one_line(message).replace(_TAB, "found what begins no value, perhaps a tab where spaces belong,")
     if found := re.match(r"unrecognized arguments: (\S+)", flat):
         return _unknown(found[1].lstrip("-").partition("=")[0], parser, typed=found[1])
     if found := re.match(r"Group '(.+?)' does not accept option '(.+?)'", flat):
@@ -80,7 +91,8 @@ def explain(message: str, parser: ArgumentParser, words: Sequence[str]) -> str:
         return f"{found[1]} needs a value {HELP}"
     if found := re.match(r"(Problems parsing|Unexpected) config: ?(.*)", flat):
         files = [word for before, word in zip(words, words[1:], strict=False) if before in ("-c", "--config")]
-        reason = found[2] if found[1] != "Unexpected" else f"holds {found[2] or 'nothing'}"
+        holds = found[2] if len(found[2]) <= _SHOWN else f"{found[2][:_SHOWN]} ..."
+        reason = found[2] if found[1] != "Unexpected" else f"holds {holds or 'nothing'}"
         return f"-c {', '.join(files)}: {reason}; accepted: YAML with settings, such as data: {{manifest: M}}"
     if found := re.match(r'Parser key "(.+?)":', flat):
         return _wrong_value(found[1], message, parser)
@@ -92,15 +104,25 @@ def one_line(error: object) -> str:
     return " ".join(str(error).split())
 
 
+def explain_class(error: Exception) -> str | None:
+    """One line about a class of a logger or callback that refuses its settings; None of another error."""
+    found = re.search(_CLASS_REFUSES, one_line(error))
+    if found is None:
+        return None
+    name = found[1].rpartition(".")[2]
+    package = re.match(r"Requirement '([\w-]+)|Neither `(\w+)`", found[2])
+    return missing(name, package[1] or package[2]) if package else f"{name}: {found[2]} {HELP}"
+
+
 def _unknown(name: str, parser: ArgumentParser, *, typed: str = "") -> str:
     """A setting that there is not, with the nearest one."""
     if remedy := _ELSEWHERE.get(name.partition(".")[0]):
         return f"{typed or name}: {remedy} {HELP}"
     if typed and not typed.startswith("-"):
-        return f"{typed}: more words than expected; accepted: --SETTING VALUE {HELP}"
-    known = [action.dest for action in parser._actions]
-    near = get_close_matches(name, known, n=1) or [dest for dest in known if dest.endswith(f".{name}")]
-    hint = f"; did you mean {'--' if typed else ''}{near[0]}?" if near else ""
+        hint = f"-c {typed}" if typed.endswith((".yaml", ".yml")) else "--SETTING VALUE"
+        return f"{typed}: more words than expected; accepted: {hint} {HELP}"
+    near = nearest(name, (action.dest for action in parser._actions))
+    hint = f"; did you mean {'--' if typed else ''}{near}?" if near else ""
     return f"{typed or name}: no such setting{hint} {HELP}"
 
 
@@ -114,10 +136,10 @@ def _wrong_value(name: str, message: str, parser: ArgumentParser) -> str:
     value = class_name or re.search(r"(?:Got|Given) value: (.*)", message)
     kind = next((getattr(a, "_typehint", None) for a in parser._actions if a.dest == name), None)
     accepted = list(dict.fromkeys(_accepted(kind))) if kind is not None else []
-    near = get_close_matches(value[1], accepted, n=1) if class_name and value else []
-    shown = f" {value[1]}" if value else ""
-    if near:
-        return f"--{name}{shown}; did you mean {near[0]}? {HELP}"
+    hint = did_you_mean(value[1], accepted) if value else ""
+    shown = f" {value[1]}{hint}" if value else ""
+    if class_name and hint:  # there are many classes
+        return f"--{name}{shown} {HELP}"
     rest = f"accepted: {', '.join(accepted)}" if accepted else one_line(message)
     return f"--{name}{shown}; {rest} {HELP}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,9 +17,10 @@ from torch import Tensor
 
 from mmsr.data.audio.decoding import Audio
 from mmsr.data.loading.datamodule import MmsrDataModule
-from mmsr.data.manifest.manifest import column_of, utterances
+from mmsr.data.manifest.manifest import column_of, distinct, utterances
 from mmsr.evaluation.calibration import CalibrationError, calibrate, calibration_line
 from mmsr.files import write_file
+from mmsr.model.card import Origin
 from mmsr.model.configuration import RATIONALE_FORMATS, MmsrConfig
 from mmsr.model.modeling import MmsrForSentimentReasoning, save_model
 from mmsr.model.processing import MmsrProcessor, given_columns
@@ -177,13 +179,32 @@ class SaveModel(Callback):
         if not path and last.path.is_file():
             print(f"{best.monitor} had no value in any epoch: the model is the last epoch's", file=sys.stderr)
             path = str(last.path)
+        row: dict[str, float] = {}
         if path:
-            state = torch.load(path, map_location="cpu", weights_only=False)["state_dict"]
-            pl_module.load_state_dict(state)
+            saved = torch.load(path, map_location="cpu", weights_only=False)
+            pl_module.load_state_dict(saved["state_dict"])
+            row = next(reversed(saved["callbacks"].get(History().state_key, {}).get("rows", [])), row)
         model, processor = pl_module.parts()
         merge_lora(model)
         print(calibrate_model(model, processor, trainer.datamodule), file=sys.stderr)  # type: ignore[attr-defined]
-        save_model(model, processor, Path(trainer.default_root_dir) / "model")
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        origin = None if data.streaming else _origin(data, seed=pl_module.settings.seed, row=row)
+        save_model(model, processor, Path(trainer.default_root_dir) / "model", origin=origin)
+
+
+def _origin(data: MmsrDataModule, *, seed: int, row: Mapping[str, float]) -> Origin:
+    """What the card tells of a training, with the best epoch's row of the history."""
+    figures = {name: row[f"dev_{name}"] for name in ("accuracy", "macro_f1", "uar") if f"dev_{name}" in row}
+    on_hub = not os.path.exists(data.manifest) and not Path(data.manifest).suffix
+    return Origin(
+        data=data.manifest if on_hub else Path(data.manifest).name,
+        on_hub=on_hub,
+        rows=len(data.train_rows),
+        dev_rows=len(data.dev_rows),
+        languages=distinct(data.train_rows, "language"),
+        seed=seed,
+        figures=figures,
+    )
 
 
 def calibrate_model(model: MmsrForSentimentReasoning, processor: MmsrProcessor, data: MmsrDataModule) -> str:

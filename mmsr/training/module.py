@@ -26,6 +26,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from mmsr.data.loading.batching import outline
 from mmsr.evaluation.metrics import label_metrics
+from mmsr.messages import no_such_file
 from mmsr.model.configuration import MmsrConfig
 from mmsr.model.modeling import MmsrForSentimentReasoning, MmsrOutput
 from mmsr.model.processing import MmsrProcessor
@@ -548,7 +549,9 @@ def _checkpoint_of_fit(path: str | Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise ValueError(f"{path} does not exist; accepted: a .ckpt file that `mmsr fit` wrote") from None
+        raise ValueError(f"{no_such_file(path)}; accepted: a .ckpt file that `mmsr fit` wrote") from None
+    except IsADirectoryError:
+        raise ValueError(f"{path}: a folder; accepted: a .ckpt file that `mmsr fit` wrote") from None
     except (
         pickle.UnpicklingError,
         LookupError,
@@ -558,7 +561,9 @@ def _checkpoint_of_fit(path: str | Path) -> Iterator[None]:
         ValueError,
         ImportError,
     ) as error:
-        raise ValueError(f"{path} is no checkpoint of `mmsr fit` ({error})") from error
+        raise ValueError(
+            f"{path} is no checkpoint of `mmsr fit` ({error}); accepted: a .ckpt file in its checkpoints/"
+        ) from error
 
 
 def load_lightning_checkpoint(path: str | Path) -> tuple[MmsrForSentimentReasoning, MmsrProcessor]:

@@ -77,6 +77,6 @@ def check_logged(
     elif source == "dev" and (name == "rationale_loss" or name.startswith("decoder_")) and not explained:
         lacks = "no development row has a rationale"
     elif source == "dev" and not labelled and not (name in ("loss", "rationale_loss") and explained):
-        lacks = "no development row has a label"
+        lacks = "no development row has a label (column label)"
     if lacks is not None:
         raise ValueError(f"monitor {monitor} is not logged: {lacks}")

@@ -22,6 +22,7 @@ from torch.nn.utils import parametrize
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from mmsr.extras import needed_for
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.training.quantization import dequantize, dequantized, quantize
 from mmsr.training.settings import ENCODERS, Freezing, Lora, Optimisation
@@ -148,11 +149,9 @@ def add_lora(model: MmsrForSentimentReasoning, lora: Mapping[str, Lora]) -> None
     """
     if not lora:
         return
-    try:
+    with needed_for("lora="):
         from peft import LoraConfig, inject_adapter_in_model
         from peft.tuners.lora import LoraLayer
-    except ModuleNotFoundError as error:
-        raise ValueError("lora= needs peft: pip install 'mmsr[lora]'") from error
     for name, settings in lora.items():
         part = model_part(model, name, setting="lora")
         owners = Counter(id(module._parameters.get("weight")) for module in part.modules())

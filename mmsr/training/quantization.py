@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import nn
 from transformers import PreTrainedModel
 
+from mmsr.extras import needed_for
+
 if TYPE_CHECKING:
     from bitsandbytes.nn import Linear4bit
 
@@ -33,10 +35,8 @@ def quantize(part: PreTrainedModel, kind: Literal["nf4", "fp4"], *, leave_out: s
     Raises:
         ValueError: bitsandbytes is not installed, or no layer can be quantized.
     """
-    try:
+    with needed_for("lora quantize="):
         from bitsandbytes.nn import Linear4bit, Params4bit
-    except ModuleNotFoundError as error:
-        raise ValueError("lora quantize= needs bitsandbytes: pip install 'mmsr[qlora]'") from error
     marked: Any = part
     for name, layer in list(part.named_modules()):
         left_out = leave_out is not None and re.fullmatch(leave_out, name)

@@ -32,7 +32,7 @@ from mmsr.files import folder_lock, write_file
 from mmsr.model.configuration import RATIONALE_FORMATS
 from mmsr.model.fusion import FUSION_CLASSES
 from mmsr.progress import log
-from mmsr.training.arguments import check_arguments, check_run_folder, explain, one_line
+from mmsr.training.arguments import check_arguments, check_run_folder, explain, explain_class, one_line
 from mmsr.training.automatic import choose_settings
 from mmsr.training.callbacks import CheckSettings, Cost, History, LastValidation, SaveModel
 from mmsr.training.checkpoints import BestCheckpoint, Continuation, LastCheckpoint
@@ -154,6 +154,10 @@ class MmsrCLI(LightningCLI):
             super().instantiate_classes()
         except (MisconfigurationException, ImportError, RuntimeError, TypeError) as error:
             raise ValueError(one_line(error)) from error
+        except ValueError as error:
+            if line := explain_class(error):
+                raise ValueError(line) from error
+            raise
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """The trainer, with the run's checkpoints, logger, progress and precision."""
@@ -288,7 +292,6 @@ def _identity(cli: MmsrCLI) -> dict[str, Any]:
         labels=cli.model.settings.labels,
         columns=cli.datamodule.columns,
         label_map=cli.datamodule.label_map,
-        check_audio=False,  # the fingerprint reads the files anyway
     )
     return {**settings, "data_fingerprint": fingerprint(rows)}
 

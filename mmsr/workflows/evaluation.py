@@ -124,6 +124,11 @@ def evaluate_checkpoint(
     required: list[Split] = ["test"] if measures.conformal is None else ["test", "dev"]
     inputs = Inputs.open(model, rows, required=required)
     pipe, labels, test_rows = inputs.pipe, inputs.labels, inputs.utterances("test")
+    if all(row.label is None and row.rationale is None for row in test_rows):
+        raise ValueError(
+            f"{rows.manifest}: no row of {rows.split!r} has a label or a rationale to compare with; "
+            "accepted: rows with one, or mmsr predict, which needs none"
+        )
     if measures.conformal is not None:
         _check_development_labels(inputs)
     states = stored_states(inputs)

@@ -15,6 +15,7 @@ from mmsr.evaluation.explain.faithfulness import Material, faithfulness
 from mmsr.evaluation.report.faithfulness import write_faithfulness_report
 from mmsr.evaluation.report.page import check_out
 from mmsr.evaluation.run import json_document
+from mmsr.extras import install
 from mmsr.files import write_file
 from mmsr.inference.loading import predictor
 from mmsr.records import Progress, Utterance
@@ -80,7 +81,7 @@ def examine_faithfulness(
     load_audio: Callable[[Any], Any] = Audio(pipe.processor.feature_extractor.sampling_rate)
     methods = attributions(pipe.model, pipe.processor)
     if "gradients" not in methods:
-        logger.warning("captum is not installed: no gradients, no pictures; pip install 'mmsr[explain]'")
+        logger.warning("captum is not installed: no gradients, no pictures; %s", install("captum"))
     found = faithfulness(
         predictor(pipe, batch_size=batch_size),
         test_rows,

@@ -20,6 +20,7 @@ from mmsr.evaluation.report.page import check_out
 from mmsr.evaluation.report.ratings import write_ratings
 from mmsr.evaluation.significance import RESAMPLES
 from mmsr.files import check_output, write_file
+from mmsr.messages import no_such_file
 from mmsr.records import Progress
 
 
@@ -113,7 +114,7 @@ def score_ratings(
     started = time.perf_counter()
     for path in (key, *ratings):
         if not Path(path).is_file():
-            raise ValueError(f"{path}: no such file")
+            raise ValueError(no_such_file(path))
     if out is not None:
         check_out(out, "scores.json")
     if resamples < 100:

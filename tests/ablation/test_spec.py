@@ -51,14 +51,17 @@ def test_values_of_one_key_name_their_variants(write, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"grids": {}}, r"test.yaml: 'grids' is no key; accepted: base, settings, grid, variants"),
+        (
+            {"grids": {}},
+            r"test.yaml: 'grids' is no key; did you mean grid\?; accepted: base, settings, grid, variants",
+        ),
         (
             {"grid": {"model.fusoin": ["x"]}},
-            r"variant 'x': 'model.fusoin' is no setting; accepted: model.fusion",
+            r"variant 'x': 'model.fusoin' is no setting; did you mean model.fusion\?",
         ),
         (
             {"settings": {"modle.fusion": "x"}},
-            r"settings: 'modle.fusion' is no setting; accepted: model.fusion",
+            r"settings: 'modle.fusion' is no setting; did you mean model.fusion\?",
         ),
         ({"settings": {"seed_everything": 3}}, r"'seed_everything' is no setting"),
         ({"settings": {"trainer.default_root_dir": "x"}}, r"'trainer.default_root_dir' is no setting"),
@@ -69,7 +72,10 @@ def test_values_of_one_key_name_their_variants(write, tmp_path):
         ({"seeds": [0, 0]}, r"seeds \[0, 0\] repeat one"),
         ({"seeds": ["a"]}, r"seeds \['a'\]; accepted: a list of integers"),
         ({"base": "no.yaml"}, r"base no.yaml: no such file"),
-        ({"evaluation": {"metrics": 1}}, r"evaluation 'metrics' is no key; accepted: metric, condition"),
+        (
+            {"evaluation": {"metrics": 1}},
+            r"evaluation 'metrics' is no key; did you mean metric\?; accepted: metric, condition",
+        ),
         (
             {"evaluation": {"metric": "bleu"}},  # of all rows together: no difference can be drawn again
             r"metric 'bleu' does not exist; accepted: accuracy, macro_f1, macro_f1_present, .*uar, rouge1",

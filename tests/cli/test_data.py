@@ -29,7 +29,7 @@ def test_data_check_answers_by_exit_code_json_and_page(tmp_path, capsys, refused
         main([*allowed, "--strict"])
     assert exit_.value.code == 1 and "1 error, 0 warnings" in capsys.readouterr().out
     assert "is no code" in refused(*check, "--allow", "nothing")
-    assert "does not exist" in refused("data", "check", "--manifest", str(tmp_path / "no.csv"))
+    assert "no such file" in refused("data", "check", "--manifest", str(tmp_path / "no.csv"))
     assert "--codes" in refused("data", "check")
     main(["data", "check", "--codes"])
     assert "a speaker is in two splits -> mmsr data split --by speaker" in capsys.readouterr().out

@@ -69,21 +69,6 @@ def test_extras_that_lack_something_name_it_and_the_command(monkeypatch):
     assert doctor.broken(core) and not doctor.broken(extras)
 
 
-def test_requirements_are_read_from_the_metadata_of_an_installed_wheel(monkeypatch, tmp_path):
-    """As a build writes them; without a pyproject.toml beside the package."""
-    lines = ["torch>=2.11", 'peft>=0.21; extra == "lora"', "gradio>=6; extra == 'app'"]
-    declared = doctor.requirements()
-    assert {"train", "report", ""} <= set(declared), "in a checkout"
-    monkeypatch.setattr(doctor, "__file__", str(tmp_path / "site" / "mmsr" / "cli" / "doctor.py"))
-    monkeypatch.setattr(doctor, "metadata_requires", lambda name: lines)
-    installed = doctor.requirements()
-    assert {extra: [one.name for one in given] for extra, given in installed.items()} == {
-        "": ["torch"],
-        "lora": ["peft"],
-        "app": ["gradio"],
-    }
-
-
 def test_programs_that_are_not_on_path_are_missing(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     programs = list(doctor.programs())

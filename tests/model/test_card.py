@@ -13,6 +13,7 @@ from huggingface_hub.errors import EntryNotFoundError
 from transformers import pipeline
 
 from mmsr.inference.pipeline import TASK
+from mmsr.model.card import Origin, model_card
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor
 
@@ -116,3 +117,22 @@ def test_somebodys_card_in_the_folder_is_what_is_uploaded(make_model: MakeModel,
     mine.write_bytes(b"# Mine, t\xf4i")
     make_model().save_pretrained(tmp_path, push_to_hub=True, repo_id="me/voices")
     assert hub.files["README.md"] == mine.read_bytes() == b"# Mine, t\xf4i"
+
+
+def test_a_card_tells_of_the_training_in_data_that_the_hub_reads(make_model: MakeModel) -> None:
+    told = {"rows": 1200, "dev_rows": 150, "languages": ["de", "vi"], "seed": 3}
+    origin = Origin(data="m.csv", on_hub=False, figures={"accuracy": 0.81, "macro_f1": 0.7654321}, **told)
+    card = model_card(make_model().config, name="mine", parameters=7, origin=origin)
+    text = " ".join(card.text.split())
+    assert "on 1,200 rows of `m.csv`, seed 3. On its 150 development rows" in text
+    assert "no test: accuracy 0.810, macro_f1 0.765. Before relying" in text
+    data: Any = ModelCard(str(card)).data
+    assert (data.language, data.metrics, data.datasets) == (["de", "vi"], ["accuracy", "macro_f1"], None)
+    (first, second) = data.eval_results
+    assert (first.metric_type, first.metric_value, second.metric_value) == ("accuracy", 0.81, 0.7654)
+    assert (first.dataset_name, first.dataset_split, data.model_name) == ("m.csv", "development", "mine")
+    hub = Origin(data="owner/corpus", on_hub=True, figures={}, **told)
+    data = ModelCard(str(model_card(make_model().config, name="mine", parameters=7, origin=hub))).data
+    assert data.datasets == ["owner/corpus"] and data.eval_results is None
+    unknown = model_card(make_model().config, name="mine", parameters=7)
+    assert "Not stated by whoever saved this checkpoint. Before" in " ".join(unknown.text.split())

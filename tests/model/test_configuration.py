@@ -181,7 +181,7 @@ def test_other_names_of_as_many_labels_keep_the_head(labeller: Path):
         ({"rationale_format": "none"}, "contradicts rationale_format='none'"),
         ({"label_smoothing": 2.0}, "label_smoothing=2.0; accepted: 0 to 1"),
         ({"temperature": 0.0}, "temperature=0.0; accepted: more than 0"),
-        ({"poling": "mean"}, r"setting 'poling' does not exist \(did you mean 'pooling'\?\)"),
+        ({"poling": "mean"}, r"setting 'poling' does not exist; did you mean pooling\?"),
     ],
 )
 def test_overrides_pass_the_check_of_a_config(override: dict[str, Any], message: str):
@@ -289,7 +289,7 @@ def test_the_text_config_is_the_decoders():
         ),
         (
             {"fusoin": "gated"},
-            r"setting 'fusoin' does not exist \(did you mean 'fusion'\?\); accepted: audio_convolutions, .*",
+            r"setting 'fusoin' does not exist; did you mean fusion\?; accepted: audio_convolutions, .*",
         ),
         ({"colour": "red"}, "setting 'colour' does not exist; accepted: audio_convolutions, .*"),
         ({"fusion_layers": -1}, "fusion_layers=-1; accepted: 0 or more"),
@@ -439,3 +439,17 @@ def test_a_part_that_is_missing_is_asked_for_by_name():
         ValueError, match="fusion='cross_attention', .*: audio_encoder is needed but None; accepted"
     ):
         MmsrForSentimentReasoning(MmsrConfig())
+
+
+def test_a_saved_configuration_names_no_folder_of_this_machine(text_encoder, tmp_path):
+    model = MmsrForSentimentReasoning.from_encoders(text=text_encoder, fusion="text_only")
+    assert model.config.part("text_encoder").name_or_path == str(text_encoder)
+    model.config.save_pretrained(tmp_path / "saved")
+    saved = MmsrConfig.from_pretrained(tmp_path / "saved")
+    assert saved.part("text_encoder").name_or_path == text_encoder.name
+    assert str(text_encoder.parent) not in (tmp_path / "saved" / "config.json").read_text()
+
+
+def test_the_configuration_of_another_model_is_refused(text_encoder):
+    with pytest.raises(ValueError, match="it is a bert model, and no checkpoint of mmsr: a pretrained"):
+        MmsrConfig.from_pretrained(text_encoder)

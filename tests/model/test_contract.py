@@ -68,7 +68,8 @@ def test_an_invalid_combination_says_why(decoder: str, layout: str):
 
 @pytest.mark.parametrize("field", ["fusion", "decoder_type", "rationale_format", "pooling"])
 def test_an_unknown_name_lists_what_exists(field: str):
-    with pytest.raises(ValueError, match=f"{field}='gatted' does not exist; accepted: .*, "):
+    near = "; did you mean gated\\?" if field == "fusion" else ""
+    with pytest.raises(ValueError, match=f"{field}='gatted' does not exist{near}; accepted: .*, "):
         MmsrConfig.from_preset("tiny", **{field: "gatted"})
 
 

@@ -545,6 +545,8 @@ def test_it_fits_a_phone_in_light_and_dark(visit: Any, scheme: str) -> None:
     assert page.evaluate(contrast) == []
     page.get_by_role("tab", name="API").click()
     page.locator("#api pre").first.wait_for()
+    code = page.locator("#api pre").first.inner_text()
+    assert f'Client("{page.url.rstrip("/")}")' in code, "the address by which the page was opened"
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     assert page.locator("#api pre").first.evaluate("e => e.scrollWidth > e.clientWidth"), "no scrolling"
     page.get_by_role("tab", name="Timeline").click()

@@ -86,7 +86,7 @@ REFUSED = [
     ("--model.text /no/encoder", "text=/no/encoder: no such folder"),
     ("--model.text ./no", "text=./no: no such folder"),
     ("--model.text no-such/encoder", "text=no-such/encoder: no such folder, and not to be had from the Hub "),
-    ("--data.manifest no.csv", "no.csv: does not exist; accepted: a manifest file"),
+    ("--data.manifest no.csv", "no.csv: no such file; accepted: a manifest file"),
 ]
 
 ON_CPU = [

@@ -576,7 +576,7 @@ def test_the_module_of_a_checkpoint_loads(demo_corpus, tmp_path):
     assert torch.equal(loaded.model(**batch).sentiment_logits, module.model.eval()(**batch).sentiment_logits)
     with pytest.raises(ValueError, match=r"load_from_checkpoint\(learning_rate=\): a checkpoint has its own"):
         MmsrModule.load_from_checkpoint(tmp_path / "run.ckpt", learning_rate=0.1)
-    with pytest.raises(ValueError, match="nothing.ckpt does not exist; accepted: a .ckpt file"):
+    with pytest.raises(ValueError, match="nothing.ckpt: no such file; accepted: a .ckpt file"):
         MmsrModule.load_from_checkpoint(tmp_path / "nothing.ckpt")
 
 

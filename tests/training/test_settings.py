@@ -148,7 +148,7 @@ def test_a_concern_stands_alone():
         ),
         (
             {"config": {"poolling": "mean"}},
-            r"config 'poolling' does not exist \(did you mean 'pooling'\?\); accepted: audio_convolutions.*",
+            r"config 'poolling' does not exist; did you mean pooling\?; accepted: audio_convolutions.*",
         ),
         (
             {"fusion": "film", "config": {"fusion": "gated"}},

@@ -16,7 +16,6 @@ Notation used for tensor shapes: `b` batch, `s` samples, `f` frames, `l` encoder
 """
 
 import hashlib
-import importlib.util
 import inspect
 import io
 import math
@@ -33,6 +32,7 @@ import torch
 from torch import Tensor
 
 from mmsr.data.audio.decoding import Audio, AudioError
+from mmsr.extras import check_installed
 
 _T = TypeVar("_T")
 
@@ -72,8 +72,8 @@ class Augmentation(torch.nn.Module):
         super().__init__()
         if not 0 <= p <= 1:
             raise ValueError(f"p is {p}; accepted: a probability, from 0 to 1")
-        if self.needs_torchaudio and importlib.util.find_spec("torchaudio") is None:
-            raise ValueError("needs torchaudio: pip install 'mmsr[audio]'")
+        if self.needs_torchaudio:
+            check_installed(type(self).__name__, "torchaudio")
         self.p = p
 
     @torch.no_grad()

@@ -30,6 +30,7 @@ from mmsr.data.audio.errors import AudioError, AudioNote
 from mmsr.data.audio.flac import ends_within_frame
 from mmsr.data.audio.headers import Header, Part
 from mmsr.data.storage import StorageError, is_url, read_bytes, shown
+from mmsr.extras import install
 
 __all__ = ["Audio", "AudioError", "AudioNote", "AudioSource", "Decoded"]
 
@@ -52,7 +53,7 @@ _WHOLE, _WHOLE_A_BYTE = 1 << 24, 16  # values up to which libsndfile fills one a
 
 _MP3_FRAME = 1152  # samples
 _CUT_OFF = 0.1  # seconds by which libsndfile may give fewer than a lossy file states
-_KNOWN_TO_LIBSNDFILE = 'wav, flac and the like; for others (mp3, m4a, mp4, webm): pip install "mmsr[av]"'
+_KNOWN_TO_LIBSNDFILE = "wav, flac and the like; for others (mp3, m4a, mp4, webm)"
 
 _told: set[str] = set()  # codes of what was logged in this process
 
@@ -363,7 +364,7 @@ def _uses_libsndfile(opened: _Opened, header: Header) -> bool:
     # libsndfile reads these, too; their length is known, so that what it does not give is missed
     if header.container == "MP3" and header.stated:
         return True
-    raise AudioError(f"holds no audio that can be read; accepted: {_KNOWN_TO_LIBSNDFILE}")
+    raise AudioError(f"holds no audio that can be read; accepted: {_KNOWN_TO_LIBSNDFILE}: {install('av')}")
 
 
 def _soundfile(opened: _Opened, header: Header) -> soundfile.SoundFile:

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from mmsr.extras import needed_for
 from mmsr.records import Progress
 
 SAMPLE_RATE = 16000
@@ -182,9 +183,8 @@ def silero() -> tuple[Any, Callable[..., list[dict[str, int]]]]:
 
     threads = torch.get_num_threads()
     try:
-        import silero_vad
-    except ImportError as error:
-        raise SegmentError("finding speech needs silero-vad: pip install 'mmsr[segments]'") from error
+        with needed_for("finding speech", raising=SegmentError):
+            import silero_vad
     finally:
         torch.set_num_threads(threads)  # importing silero_vad sets one thread for the whole process
     with warnings.catch_warnings():

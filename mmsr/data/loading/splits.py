@@ -30,6 +30,7 @@ from mmsr.data.manifest.manifest import (
 )
 from mmsr.data.manifest.sentences import codes, telling_sentences
 from mmsr.data.manifest.tables import check_table_output, is_blank, read_table, write_table
+from mmsr.extras import needed_for
 from mmsr.files import check_output, write_file
 from mmsr.languages import unified
 
@@ -219,10 +220,8 @@ def fold_rows(
             parts = speaker_fold(rows, fold=fold, folds=folds, dev_speakers=0, source=source)
             numbers[parts["test"]] = fold
         return numbers
-    try:
+    with needed_for("--folds"):
         from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
-    except ImportError as error:
-        raise ValueError("--folds needs scikit-learn: pip install 'mmsr[report]'") from error
     single = by == "stratified" and not keep_texts
     cut = (StratifiedKFold if single else StratifiedGroupKFold)(folds, shuffle=True, random_state=seed)
     strata = _strata(rows, stratify)
@@ -357,11 +356,9 @@ def _groups(rows: datasets.Dataset, *, by: By, block_rows: int, keep_texts: bool
 
 def _united(groups: np.ndarray, sentences: np.ndarray) -> np.ndarray:
     """Groups `[n]`, merged if their rows share a sentence (-1: none): connected components of a graph."""
-    try:
+    with needed_for("--keep-texts"):
         from scipy.sparse import coo_array
         from scipy.sparse.csgraph import connected_components
-    except ImportError as error:
-        raise ValueError("--keep-texts needs scipy: pip install 'mmsr[report]'") from error
 
     known = sentences >= 0
     size = int(groups.max()) + 1

@@ -369,7 +369,9 @@ class _Table:
         numbers = [numbers for _, _, numbers in self._taken]
         self._check_identities(rows)
         wanted = self.wanted
-        if dropped := [column for column in self.found if column not in wanted]:
+        issues = self.issues(len(rows))
+        dropped = [column for column in self.found if column not in wanted]
+        if dropped and not issues:  # else their names stand beside the issues, or matter less
             logger.warning("%s: columns not used: %s", self.name, ", ".join(dropped))
         if vain := [label for label in self.label_map if label not in self.called]:
             there = ", ".join(map(repr, list(self.called)[:_SHOWN_LABELS])) or "none"
@@ -381,7 +383,7 @@ class _Table:
         return ExaminedManifest(
             rows=rows,
             numbers=np.concatenate(numbers) if numbers else np.zeros(0, dtype=np.int64),
-            issues=self.issues(len(rows)),
+            issues=issues,
             columns=tuple(self.found),
             name=self.name,
         )

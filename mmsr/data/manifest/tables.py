@@ -22,7 +22,6 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, time
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeAlias
 
@@ -36,7 +35,9 @@ import pyarrow.parquet
 from mmsr.data.manifest.delimited import DELIMITERS, NUL, open_text, records
 from mmsr.data.manifest.issues import Issue, ManifestError, unreadable
 from mmsr.data.storage import inside_stream, is_url, row_of_table, seen_from
+from mmsr.extras import check_installed, install, is_installed, needed_for
 from mmsr.files import atomic_write, check_output
+from mmsr.messages import no_such_file
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +131,8 @@ def parts(source: str | os.PathLike[str]) -> list[Part]:
         if os.path.isdir(place) or (_HUB_ID.fullmatch(place) and _ending(place) not in _READERS):
             return _hub_parts(name, place, configuration or None)
     if known:
-        raise unreadable(name, f"does not exist; accepted: a manifest file ({_ACCEPTED})")
+        problem = no_such_file(name).removeprefix(f"{name}: ")
+        raise unreadable(name, f"{problem}; accepted: a manifest file ({_ACCEPTED})")
     hint = " (.jsonl has one JSON object a line)" if _ending(name) == ".json" else ""
     raise unreadable(name, f"has the ending {_ending(name)!r}; accepted: {_ACCEPTED}{hint}")
 
@@ -341,10 +343,10 @@ def _halved(values: Mapping[str, object], wanted: Collection[str] | None) -> Ite
 def _read_xlsx(
     part: Part, file: BinaryIO, issues: list[Issue], *, wanted: Collection[str] | None, **_: object
 ) -> Iterator[Chunk]:
-    try:
-        from mmsr.data.manifest.spreadsheets import Sheet
-    except ImportError as error:
-        raise unreadable(part.source, f"needs openpyxl to be read: {_XLSX}") from error
+    if not is_installed("openpyxl"):
+        raise unreadable(part.source, f"needs openpyxl to be read: {install('openpyxl')}")
+    from mmsr.data.manifest.spreadsheets import Sheet
+
     try:
         sheet = Sheet(file)
         called = part.name
@@ -547,7 +549,6 @@ _READERS: dict[str, Callable[..., Iterator[Chunk]]] = {
 }
 ENDINGS = tuple(_READERS)
 _ACCEPTED = ", ".join(ENDINGS)
-_XLSX = "pip install 'mmsr[xlsx]'"
 
 
 # ---------------------------------------------------------------------- copies with every column
@@ -663,8 +664,8 @@ def check_table_output(path: Path, *, inputs: Sequence[str | os.PathLike[str]] =
     Raises:
         ValueError: Its ending is unknown, a package for it is missing, or see `check_output`.
     """
-    if checked_ending(path) == ".xlsx" and find_spec("openpyxl") is None:
-        raise ValueError(f"{path} needs openpyxl to be written: {_XLSX}")
+    if checked_ending(path) == ".xlsx":
+        check_installed(str(path), "openpyxl")
     check_output(path, inputs=inputs)
 
 
@@ -750,10 +751,8 @@ def _write_parquet(path: Path, table: Table) -> None:
 
 
 def _write_xlsx(path: Path, table: Table) -> None:
-    try:
+    with needed_for(str(path)):
         from mmsr.data.manifest.spreadsheets import write_sheet
-    except ImportError as error:
-        raise ValueError(f"{path} needs openpyxl to be written: {_XLSX}") from error
     write_sheet(path, _cells(table))
 
 

@@ -12,7 +12,6 @@ Notation used for tensor shapes: `s` samples, `f` audio frames, `t` text tokens,
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from mmsr.evaluation.rationales import word_spans
+from mmsr.extras import is_installed
 from mmsr.model.fusion import AttentionMap, attention_map
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor, WordTokens
@@ -245,7 +245,7 @@ class Method:
     @property
     def installed(self) -> bool:
         """Whether the package is installed."""
-        return self.package is None or importlib.util.find_spec(self.package) is not None
+        return self.package is None or is_installed(self.package)
 
 
 ATTRIBUTIONS: dict[str, Method] = {"attention": Method(attention), "gradients": Method(gradients, "captum")}

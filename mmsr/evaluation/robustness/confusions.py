@@ -22,6 +22,7 @@ from typing import Any
 from mmsr.data.manifest.manifest import Issue, ManifestError, examine_manifest, load_manifest
 from mmsr.data.manifest.tables import check_table, check_table_output, read_table, write_table
 from mmsr.evaluation.error_rates import edits, units, word_error_rate
+from mmsr.extras import needed_for
 from mmsr.languages import UNSPACED, language_code
 
 _Token = tuple[str, float]  # a written word, and its weight in the draw of errors
@@ -65,7 +66,8 @@ class Confusions:
         Raises:
             ValueError: The lengths differ.
         """
-        import jiwer
+        with needed_for("the count of confusions"):
+            import jiwer
 
         learned: dict[str, LanguageConfusions] = {}
         for reference, hypothesis, language in zip(references, hypotheses, languages, strict=True):

@@ -9,7 +9,6 @@ and a worse point has the same draws as a milder one.
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +25,7 @@ from mmsr.evaluation.metrics import has_text
 from mmsr.evaluation.robustness.confusions import Confusions
 from mmsr.evaluation.robustness.curves import Change, Curve, Point
 from mmsr.evaluation.robustness.registry import PERTURBATIONS
+from mmsr.extras import check_installed
 from mmsr.records import Utterance
 
 _RATE = 16000
@@ -110,8 +110,7 @@ def codec(material: Material, values: Sequence[str]) -> list[Curve]:
 
 def word_errors(material: Material, values: Sequence[float]) -> list[Curve]:
     """Transcripts at a word error rate, and the recogniser's where there are any."""
-    if importlib.util.find_spec("jiwer") is None:
-        raise ValueError("needs jiwer: pip install 'mmsr[asr]'; accepted without it: the other --kinds")
+    check_installed("kind wer", "jiwer")
     axis = "word error rate (errors / words)"
     points = []
     for rate in values:

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+from mmsr.extras import needed_for
 from mmsr.inference.timeline.cues import STAMP, Cue, TimelineError, clock_seconds, make_cue, split_lines
 
 _ARROW = r"\s*(?:[-\u2010-\u2015\u2212][-\u2010-\u2015\u2212\s]*(?:>|&gt;)|\u2192)\s*"
@@ -238,10 +239,8 @@ def read_substation(text: str, name: str, *, version: str) -> list[Cue]:
     Raises:
         TimelineError: pysubs2 is missing, or a line cannot be read.
     """
-    try:
+    with needed_for(name, raising=TimelineError):
         import pysubs2
-    except ImportError as error:
-        raise TimelineError(f"{name} needs pysubs2: pip install 'mmsr[segments]'") from error
     lines = split_lines(text)
     cues = []
     for number, line in enumerate(lines, start=1):

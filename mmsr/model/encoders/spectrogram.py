@@ -20,6 +20,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import logging
 from transformers.utils.output_capturing import capture_outputs
 
+from mmsr.extras import needed_for
 from mmsr.model.configuration import MmsrConfig, TimmAudioConfig
 from mmsr.model.encoders.base import AudioEncoder, Encoded
 
@@ -192,7 +193,8 @@ class TimmAudioEncoder(SpectrogramEncoder):
         Raises:
             ValueError: timm has no such model.
         """
-        import timm
+        with needed_for(config.architecture):
+            import timm
         from transformers import TimmWrapperModel
 
         name = config.architecture
@@ -225,7 +227,8 @@ class TimmAudioEncoder(SpectrogramEncoder):
         Raises:
             ValueError: Another kind of source.
         """
-        import timm
+        with needed_for(str(name)):
+            import timm
 
         source = str(name).removeprefix("timm/")
         scheme, _, folder = source.rpartition(":")

@@ -355,7 +355,9 @@ def test_the_experiment_s_augmentations_can_be_built():
 
 def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "torchaudio", None)
-    with pytest.raises(ValueError, match=r"augment.reverb: needs torchaudio: pip install 'mmsr\[audio\]'"):
+    with pytest.raises(
+        ValueError, match=r"augment.reverb: Reverb needs torchaudio: pip install 'mmsr\[audio\]'"
+    ):
         Augmentations({"gain": {}, "codec": {}, "reverb": {}})
 
 

@@ -169,7 +169,7 @@ def test_without_av_libsndfile_reads_its_formats(tmp_path: Path, container: str,
 
 
 def test_without_av_other_formats_name_what_to_install(tmp_path: Path, encode: Encode, without_av: None):
-    with_it = 'accepted: wav, flac and the like; for others (mp3, m4a, mp4, webm): pip install "mmsr[av]"'
+    with_it = "accepted: wav, flac and the like; for others (mp3, m4a, mp4, webm): pip install 'mmsr[av]'"
     sys.modules.pop("av")  # to write them
     made = [encode("mp4", "aac", tone()), encode("matroska", "aac", tone()), b"words"]
     made += [
@@ -193,7 +193,7 @@ def test_av_whose_libraries_do_not_load_is_as_none(
     monkeypatch.delitem(sys.modules, "av")
     monkeypatch.syspath_prepend(tmp_path)
     assert len(Audio()(sound.getvalue())) == 8000
-    with pytest.raises(AudioError, match=r"pip install \"mmsr\[av\]\""):
+    with pytest.raises(AudioError, match=r"pip install 'mmsr\[av\]'"):
         Audio()(film)
 
 

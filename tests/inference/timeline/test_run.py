@@ -90,9 +90,9 @@ def test_what_cannot_be_is_refused_before_anything_is_loaded(
     given = ["--model", "demo", "--audio", str(audio)]
     out = ["--out", str(tmp_path / "out")]
     told = refused(capsys, "--model", "demo", "--audio", "nowhere.wav", *out)
-    assert told == "--audio nowhere.wav: no such file"
+    assert told == "--audio nowhere.wav: no such file; accepted: one file"
     told = refused(capsys, *given, *out, "--turns", "nowhere.rttm")
-    assert told == "--turns nowhere.rttm: no such file"
+    assert told == "--turns nowhere.rttm: no such file; accepted: one file"
     told = refused(capsys, *given, *out, "--language", "vi")
     assert told == "--language vi is for the recogniser: give --asr too"
     told = refused(capsys, *given, *out, "--smooth", "-1")

@@ -108,15 +108,9 @@ def code_table() -> str:
 
 
 def write_page(checked: CheckedManifest, path: str | os.PathLike[str], *, shown: int = 10) -> None:
-    """Write an HTML page: counts, lengths, labels by language and split, issues with examples.
+    """Write an HTML page: counts, lengths, labels by language and split, issues with examples."""
+    from jinja2 import Environment, StrictUndefined
 
-    Raises:
-        ValueError: The extra `report` is not installed.
-    """
-    try:
-        from jinja2 import Environment, StrictUndefined
-    except ImportError as error:
-        raise ValueError("--report needs jinja2: pip install 'mmsr[report]'") from error
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

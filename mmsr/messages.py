@@ -1,0 +1,63 @@
+"""What errors add for who mistyped: the nearest name, and what is wrong with a path."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+
+_SAME_FILE = 0.8  # of a name's characters; endings alone make many files alike
+
+
+def one_line(error: BaseException) -> str:
+    """An error in one line: of several issues the first, and how many follow."""
+    issues: Sequence[object] = getattr(error, "issues", ())  # of a manifest
+    if len(issues) > 1:
+        return f"{issues[0]} ({len(issues) - 1:,} more; for all: mmsr data check MANIFEST)"
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror[0].lower()}{error.strerror[1:]}"
+    return " ".join(str(error).splitlines()) or type(error).__name__
+
+
+def nearest(name: str, accepted: Iterable[str]) -> str | None:
+    """The accepted name that is most like `name`, if any is.
+
+    Of dotted names the last part, or its end, may be given alone: `epochs` means `trainer.max_epochs`.
+    """
+    accepted = list(accepted)
+    if near := get_close_matches(name, accepted, n=1):
+        return near[0]
+    if ends := [whole for whole in accepted if re.search(rf"[._]{re.escape(name)}$", whole)]:
+        return ends[0]
+    lasts = {whole.rpartition(".")[2]: whole for whole in reversed(accepted)}
+    near = get_close_matches(name.rpartition(".")[2], lasts, n=1, cutoff=0.7)
+    return lasts[near[0]] if near else None
+
+
+def did_you_mean(name: str, accepted: Iterable[str]) -> str:
+    """`; did you mean NEAREST?`, or nothing where none is near."""
+    near = nearest(name, accepted)
+    return "" if near is None else f"; did you mean {near}?"
+
+
+def no_such_file(path: str | os.PathLike[str], *, what: str = "file") -> str:
+    """`PATH: no such file`, and where that can be told what the path should be.
+
+    Args:
+        path: The path, which does not exist.
+        what: What was expected there, such as a folder.
+    """
+    given = os.fspath(path)
+    folder, name = os.path.split(given.rstrip("/"))
+    hint = ""
+    if given.startswith("~"):
+        hint = "; the shell has not replaced ~, write $HOME"
+    elif os.sep == "/" and re.match(r"[A-Za-z]:[\\/]|[^/]*\\", given):
+        hint = "; it is written as on Windows, where here folders are separated by /"
+    elif folder and not os.path.isdir(folder):
+        hint = f", nor the folder {folder}"
+    elif os.access(folder or ".", os.R_OK):
+        near = get_close_matches(name, os.listdir(folder or "."), n=1, cutoff=_SAME_FILE)
+        hint = f"; did you mean {os.path.join(folder, near[0])}?" if near else ""
+    return f"{given}: no such {what}{hint}"
