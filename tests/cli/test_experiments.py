@@ -103,6 +103,6 @@ def test_search_shows_its_space_and_ends_with_1_where_all_trials_fail(demo_corpu
 
 
 def test_without_optuna_search_says_in_one_line_what_to_install(demo_corpus, tmp_path, refused, monkeypatch):
-    monkeypatch.setattr("mmsr.cli.experiments.find_spec", lambda name: None)
+    monkeypatch.setattr("mmsr.extras.find_spec", lambda name: None)
     line = refused("search", "-c", str(search_file(tmp_path, demo_corpus)))
     assert line == "mmsr search needs optuna: pip install 'mmsr[search]'"
