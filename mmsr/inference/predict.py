@@ -15,8 +15,6 @@ import numpy as np
 
 from mmsr.data.audio.decoding import Audio, AudioError
 from mmsr.data.audio.reading import read_each
-from mmsr.data.corpora.source import SOUND, VIDEO
-from mmsr.data.manifest.tables import Table, read_table, write_table
 from mmsr.data.storage import missing, shown
 from mmsr.files import Journal
 from mmsr.inference.loading import predictor
@@ -26,6 +24,7 @@ if TYPE_CHECKING:
     import datasets  # slow to import
 
     from mmsr.data.manifest.issues import Issue
+    from mmsr.data.manifest.tables import Table  # slow to import, as all that reads tables
     from mmsr.inference.pipeline import SentimentReasoningPipeline
     from mmsr.records import Progress
 
@@ -43,6 +42,8 @@ def find_recordings(inputs: Sequence[str | os.PathLike[str]]) -> list[str]:
     found: list[str] = []
     for path in map(Path, inputs):
         if path.is_dir():
+            from mmsr.data.corpora.source import SOUND, VIDEO  # slow to import
+
             inside = sorted(
                 file
                 for file in path.rglob("*")
@@ -187,12 +188,16 @@ def write_answers(
         else {"audio": path, **known[versions[path]]}
         for path in recordings
     ]
+    from mmsr.data.manifest.tables import write_table
+
     write_table(Path(out), answer_table(rows, whole=Path(out).suffix.lower() == ".jsonl"))
     return [errors[path] for path in recordings if path in errors]
 
 
 def answer_table(rows: Sequence[Mapping[str, Any]], *, whole: bool = False) -> Table:
     """Answers, each beside its input's columns, as a table; with `whole` without flattening them."""
+    from mmsr.data.manifest.tables import Table
+
     flat = [dict(row) if whole else _flattened(row) for row in rows]
     columns = list(dict.fromkeys(name for row in flat for name in row))
     if "error" in columns:  # after what has a value
@@ -323,6 +328,8 @@ def _with_columns(
     """
     if not os.path.isfile(manifest):
         return list(predictions)
+    from mmsr.data.manifest.tables import read_table
+
     table = read_table(Path(manifest))
     by_number = dict(zip(table.numbers, table.rows, strict=True))
     fields = set(Prediction.__dataclass_fields__)
