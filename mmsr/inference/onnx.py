@@ -17,6 +17,7 @@ Notation: that of `model.modeling`; n new tokens, p tokens before them, c channe
 from __future__ import annotations
 
 import json
+import logging
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -365,8 +366,12 @@ def _save_int8(program: onnx.ModelProto, path: Path) -> None:
     """
     import onnx
     from onnxruntime.quantization import quantize_dynamic
+
+    level = logging.getLogger().level
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
+    logging.getLogger().setLevel(level)  # which that import sets, and then tells of every node
+    logging.getLogger(MatMulNBitsQuantizer.__module__).setLevel(logging.WARNING)
     parts = ("encoder.audio_encoder", "encoder.text_encoder", "decoder.model")
     quantize_dynamic(program, path, op_types_to_quantize=["Gather"])
     smaller = onnx.load(path)
