@@ -216,7 +216,7 @@ def test_options_are_those_of_the_pipeline(exported, pipe, rows):
     """Alternatives and forced labels as torch's; what graphs cannot do is refused by a line."""
     graphs = OnnxReasoner(exported[0]).pipeline
     given = {"audio": rows[0].audio, "text": rows[0].text}
-    options = {"alternatives": True, "forced_label": "negative", "max_new_tokens": 12}
+    options = {"alternatives": True, "forced_label": "negative"}
     ours, theirs = graphs(given, **options), pipe(given, **options)
     assert ours["alternatives"] == theirs["alternatives"] and ours["rationale"] == theirs["rationale"]
     for option, message in (
