@@ -66,6 +66,15 @@ assert ours == light, f"another model brought {{ours - light}}"
 assert "datasets" not in sys.modules
 """
 
+AN_ANSWER = """
+import sys
+from mmsr.cli.main import main
+
+main(["predict", "--text", "kind words", "--model", "demo"])
+slow = {"datasets", "lightning", "mmsr.data.manifest.tables"} & set(sys.modules)
+assert not slow, f"an answer to a text brought {slow}"
+"""
+
 
 def run(code: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
@@ -95,6 +104,10 @@ def test_another_model_loads_without_ours(tmp_path: Path):
     )
     BertModel(config).save_pretrained(tmp_path)
     run(ANOTHER_MODEL.format(folder=str(tmp_path)))
+
+
+def test_a_text_is_answered_without_what_reads_tables():
+    run(AN_ANSWER)
 
 
 def test_every_public_name_is_there():

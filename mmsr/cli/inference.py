@@ -77,8 +77,6 @@ def predict(
         batch_size: Number of recordings or rows in a batch.
         json: Print JSON instead of text, an object a line.
     """
-    from mmsr.data.manifest.tables import check_table_output
-
     manifest, recordings = _kinds(inputs, manifest=manifest, audio=audio)
     if manifest is None and not recordings and text is None:
         raise ValueError("give recordings, a manifest or --text; inputs stand before lists, or after --")
@@ -92,6 +90,8 @@ def predict(
             )
         if html is not None or json:
             raise ValueError(f"--out {out} beside --html or --json; accepted: one of them")
+        from mmsr.data.manifest.tables import check_table_output
+
         check_table_output(Path(out), inputs=recordings)
     _check_words(recordings, text=text, asr=asr, language=language)
     check_page(*recordings, html=html)
@@ -360,14 +360,16 @@ def app(
 
 def _kinds(inputs: Sequence[str], *, manifest: str | None, audio: str | None) -> tuple[str | None, list[str]]:
     """The manifest, or the recordings, among the inputs, --manifest and --audio."""
-    from mmsr.data.manifest.tables import ENDINGS
-
     if audio is not None and not os.path.isfile(audio):
         what = f"{audio}: a folder" if os.path.isdir(audio) else no_such_file(audio)
         raise ValueError(f"--audio {what}; accepted: an audio file, or --manifest for many")
     if manifest is not None:
         must_be_there(manifest=manifest)
-    manifests = [path for path in inputs if Path(path).suffix.lower() in ENDINGS]
+    manifests: list[str] = []
+    if inputs:  # tables are slow to import
+        from mmsr.data.manifest.tables import ENDINGS
+
+        manifests = [path for path in inputs if Path(path).suffix.lower() in ENDINGS]
     recordings = [path for path in inputs if path not in manifests]
     manifests += [] if manifest is None else [manifest]
     recordings += [] if audio is None else [audio]

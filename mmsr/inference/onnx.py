@@ -1,14 +1,15 @@
 """A checkpoint as ONNX graphs: export, comparison with torch, and answers through onnxruntime.
 
     input_values [b, s] ─┐                ┌─► sentiment_logits [b, c]
-                         ├─► encoder.onnx ┤
+                         ├─► encoder.onnx ┼─► outlier_logits, logits of the evidence
     input_ids    [b, t] ─┘                └─► memory [b, m, d], memory_mask [b, m] ──┐
                                                                                      ▼
     decoder_input_ids [b, n], past [b, h, p, c] of each layer ────────────────► decoder.onnx
                                                           logits [b, n, v], present [b, h, p + n, c] ◄─┘
 
-encoder.onnx (both encoders, fusion, head) runs once per utterance, decoder.onnx once per token. In
-encoder.int8.onnx and decoder.int8.onnx the weights of matrix products and embeddings have 8 bits.
+encoder.onnx (both encoders, fusion, heads) runs once per utterance, decoder.onnx once per token. It takes the
+raw waveform, of any length, and batches with padding. In encoder.int8.onnx and decoder.int8.onnx the weights
+of matrix products and embeddings have 8 bits.
 
 Notation: that of `model.modeling`; n new tokens, p tokens before them, c channels of a head.
 """
@@ -16,39 +17,57 @@ Notation: that of `model.modeling`; n new tokens, p tokens before them, c channe
 from __future__ import annotations
 
 import json
+import logging
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
-from mmsr.data.audio.decoding import Audio
 from mmsr.extras import check_installed, needed_for
 from mmsr.files import atomic_write, write_file
 from mmsr.inference.loading import predictor
-from mmsr.inference.pipeline import SentimentReasoningPipeline, quoted_evidence
+from mmsr.inference.pipeline import TASK, SentimentReasoningPipeline
 from mmsr.model.configuration import MmsrConfig
 from mmsr.model.decoders import CACHE, LabelGrammar
-from mmsr.model.modeling import MmsrForSentimentReasoning
+from mmsr.model.joint_encoder import MmsrEncoderOutput
+from mmsr.model.modeling import Classification, MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor
 from mmsr.model.quotes import QuoteGrammar
-from mmsr.quotations import evidence
 from mmsr.records import Answer, Utterance
+
+if TYPE_CHECKING:
+    import onnx
 
 Precision = Literal["float32", "int8"]
 LARGEST_DIFFERENCE = 1e-3
 """Accepted difference of a float32 graph's outputs from torch's."""
 
 _SUFFIX = {"float32": ".onnx", "int8": ".int8.onnx"}
-_ENCODER_OUTPUTS = ["sentiment_logits", "memory", "memory_mask"]
+_MEMORY = {
+    "memory": "last_hidden_state",
+    "memory_mask": "attention_mask",
+    **{
+        name: name
+        for name in (
+            "outlier_logits",
+            "voice_emotion_logits",
+            "text_emotion_logits",
+            "text_language_logits",
+            "token_logits",
+        )
+    },
+}
+"""Outputs of the encoder graph beside `sentiment_logits`, where a model has them, by the memory's fields."""
 _OPSET = 18
-# not convolutions, whose integer kernels are slower on most processors
-_QUANTISED = ["MatMul", "Gemm", "Gather"]
+_BLOCK = 32
+"""Weights that share a scale in the int8 graphs."""
 
 
 class OnnxError(ValueError):
@@ -59,18 +78,23 @@ class OnnxError(ValueError):
 
 
 class _EncoderGraph(nn.Module):
-    """From `input_names` to `sentiment_logits`, `memory` and `memory_mask`."""
+    """From `input_names` to `outputs`, for waveforms of whole windows."""
 
     def __init__(self, model: MmsrForSentimentReasoning) -> None:
         super().__init__()
         self.model = model
         self.inputs = input_names(model.config)
+        self.outputs = ["sentiment_logits", *_MEMORY]
 
-    def forward(self, *given: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
         inputs: dict[str, Any] = dict(zip(self.inputs, given, strict=True))
         found = self.model.classify(**inputs, head_only=True)
-        assert found.memory.last_hidden_state is not None and found.memory.attention_mask is not None
-        return found.head_logits, found.memory.last_hidden_state, found.memory.attention_mask
+        states = {name: getattr(found.memory, field) for name, field in _MEMORY.items()}
+        states = {name: value for name, value in states.items() if value is not None}
+        unreal = states["memory_mask"][:, :, None] == 0  # where torch, too, may leave anything
+        states["memory"] = states["memory"].masked_fill(unreal, 0.0)
+        self.outputs = ["sentiment_logits", *states]
+        return found.head_logits, *states.values()
 
 
 class _DecoderGraph(nn.Module):
@@ -131,7 +155,7 @@ def export_onnx(
     """
     for module in ("onnx", "onnxscript", "onnxruntime"):
         check_installed("--format onnx", module)
-    from onnxruntime.quantization import quantize_dynamic
+    import onnx
 
     if os.path.exists(out):
         raise OnnxError(f"--out {out} exists already; accepted: a new folder")
@@ -139,12 +163,15 @@ def export_onnx(
     model = model.cpu().float().eval()
     with atomic_write(out) as folder, warnings.catch_warnings(action="ignore"), torch.no_grad():
         folder.mkdir()
-        differences = {"encoder": _export_encoder(model, folder)}
+        graphs = {"encoder": _encoder_program(model)}
         if model.decoder is not None:
-            differences["decoder"] = _export_decoder(model, folder)
-        for graph in differences:
+            graphs["decoder"] = _decoder_program(model)
+        differences = {}
+        for graph, (program, checks) in graphs.items():
             source, target = (folder / f"{graph}{suffix}" for suffix in _SUFFIX.values())
-            quantize_dynamic(source, target, op_types_to_quantize=_QUANTISED)
+            onnx.save(program, source)
+            differences[graph] = _difference(_session(source), checks)
+            _save_int8(program, target)
         for graph, difference in differences.items():
             if not difference <= LARGEST_DIFFERENCE:  # true of NaN
                 most = f"{LARGEST_DIFFERENCE:g}"
@@ -162,34 +189,87 @@ def _check_exportable(model: MmsrForSentimentReasoning) -> None:
         raise OnnxError(
             f"decoder_type={config.decoder_type!r} has no ONNX graph; accepted: cross_attention or none"
         )
-    if config.uses_audio and getattr(model.encoder.audio_encoder, "reads_padding", True):
+    if config.uses_audio and not model.encoder.audio_encoder.one_graph:
         raise OnnxError(
-            f"audio_encoder with model_type={config.part('audio_encoder').model_type!r} encodes rows one "
-            "length or window at a time, which is no single graph; accepted: wav2vec2 and its kin with "
-            "feat_extract_norm='layer', or a model without audio"
+            f"audio_encoder with model_type={config.part('audio_encoder').model_type!r} mixes a row with the "
+            "padding beside it, or has no graph of its log-mel; accepted: whisper, wav2vec2 and its kin, or "
+            "a model without audio"
         )
 
 
-def _export_encoder(model: MmsrForSentimentReasoning, folder: Path) -> float:
-    """Write encoder.onnx; return its largest difference from torch."""
+Checks = list[tuple[Sequence[Tensor], Sequence[Tensor]]]
+"""Inputs of a graph, and torch's outputs for them."""
+
+
+def _encoder_program(model: MmsrForSentimentReasoning) -> tuple[onnx.ModelProto, Checks]:
     graph, config = _EncoderGraph(model), model.config
-    batch, dims = torch.export.Dim("batch"), {"tokens": torch.export.Dim("tokens")}
-    field = 1
+    axes: dict[str, Any] = {"tokens": "tokens"}
+    window = shortest = 1
     if config.uses_audio:
-        field = cast(Any, model.encoder.audio_encoder).receptive_field
-        dims["samples"] = torch.export.Dim("samples", min=field)
-    axes = [dims["samples" if name.startswith("input_values") else "tokens"] for name in graph.inputs]
-    examples = list(_utterances(config, samples=field + 12_000))
-    _write(
+        encoder = model.encoder.audio_encoder
+        window = encoder.window
+        # two stacks of frames or more, since torch traces one as a case of its own
+        shortest = (1 + config.audio_stride) * encoder.receptive_field
+        axes["samples"] = torch.export.Dim("samples", min=shortest)
+        if window > 1:
+            axes["samples"] = window * torch.export.Dim("windows")
+    axes_of = [axes["samples" if name.startswith("input_values") else "tokens"] for name in graph.inputs]
+    examples = list(_utterances(config, samples=max(window, shortest) + 12_000))
+
+    def whole(inputs: Sequence[Tensor]) -> list[Tensor]:
+        """The inputs with what `_padding` adds."""
+        return [
+            nn.functional.pad(value, (0, -value.shape[1] % window))
+            if name.startswith("input_values")
+            else value
+            for name, value in zip(graph.inputs, inputs, strict=True)
+        ]
+
+    expected = [graph(*whole(example)) for example in examples]
+    program = _program(
         graph,
-        examples[0],
-        folder / "encoder.onnx",
-        inputs=graph.inputs,
-        outputs=_ENCODER_OUTPUTS,
-        shapes=(tuple({0: batch, 1: axis} for axis in axes),),
+        whole(examples[0]),
+        name="encoder.onnx",
+        inputs=[_PADDED.get(name, name) for name in graph.inputs],
+        outputs=graph.outputs,
+        shapes=(tuple({0: torch.export.Dim("batch"), 1: axis} for axis in axes_of),),
     )
-    session = _session(folder / "encoder.onnx")
-    return _largest(_difference(session, graph.inputs, example, graph(*example)) for example in examples)
+    if config.uses_audio:
+        program = _with_padding(program, window=window, shortest=shortest)
+    return program, list(zip(examples, expected, strict=True))
+
+
+_PADDED = {"input_values": "padded_values", "input_values_mask": "padded_mask"}
+
+
+def _with_padding(program: onnx.ModelProto, *, window: int, shortest: int) -> onnx.ModelProto:
+    """A graph of `_PADDED` as one of waveforms of any length, filled up to whole windows with silence."""
+    import onnx
+
+    padding = onnx.parser.parse_graph(f"""
+        padding (float[batch, samples] input_values, int64[batch, samples] input_values_mask)
+            => (float[batch, padded] padded_values, int64[batch, padded] padded_mask)
+        {{
+            padding_samples = Shape <start = 1, end = 2> (input_values)
+            padding_shortest = Constant <value_ints = [{shortest}]> ()
+            padding_window = Constant <value_ints = [{window}]> ()
+            padding_least = Max (padding_samples, padding_shortest)
+            padding_negative = Neg (padding_least)
+            padding_rest = Mod (padding_negative, padding_window)
+            padding_wanted = Add (padding_least, padding_rest)
+            padding_missing = Sub (padding_wanted, padding_samples)
+            padding_before = Constant <value_ints = [0, 0, 0]> ()
+            padding_pads = Concat <axis = 0> (padding_before, padding_missing)
+            padded_values = Pad (input_values, padding_pads)
+            padded_mask = Pad (input_values_mask, padding_pads)
+        }}
+    """)
+    for place, given in enumerate(padding.input):
+        program.graph.input[place].CopyFrom(given)
+    nodes = [*padding.node, *program.graph.node]
+    del program.graph.node[:]
+    program.graph.node.extend(nodes)
+    return program
 
 
 def _utterances(config: MmsrConfig, *, samples: int) -> Iterator[list[Tensor]]:
@@ -214,8 +294,7 @@ def _utterances(config: MmsrConfig, *, samples: int) -> Iterator[list[Tensor]]:
             yield (audio(spoken) if config.uses_audio else []) + (text(written) if config.uses_text else [])
 
 
-def _export_decoder(model: MmsrForSentimentReasoning, folder: Path) -> float:
-    """Write decoder.onnx; return its largest difference from torch."""
+def _decoder_program(model: MmsrForSentimentReasoning) -> tuple[onnx.ModelProto, Checks]:
     graph = _DecoderGraph(model)
     assert model.decoder is not None
     generator = torch.Generator().manual_seed(0)
@@ -233,10 +312,10 @@ def _export_decoder(model: MmsrForSentimentReasoning, folder: Path) -> float:
     dims = {name: torch.export.Dim(name) for name in ("batch", "new", "memory", "past")}
     layers = len(past) // 2
     inputs = ["decoder_input_ids", "memory", "memory_mask", *cache_names(layers, "past")]
-    _write(
+    program = _program(
         graph,
         example(2, 37, past),
-        folder / "decoder.onnx",
+        name="decoder.onnx",
         inputs=inputs,
         outputs=["logits", *cache_names(layers, "present")],
         shapes=(
@@ -246,22 +325,19 @@ def _export_decoder(model: MmsrForSentimentReasoning, folder: Path) -> float:
             [{0: dims["batch"], 2: dims["past"]}] * len(past),
         ),
     )
-    session = _session(folder / "decoder.onnx")
     examples = (example(2, 37, empty), example(1, 23, past), example(3, 61, past))
-    return _largest(
-        _difference(session, inputs, (*given[:3], *given[3]), graph(*given)) for given in examples
-    )
+    return program, [((*given[:3], *given[3]), graph(*given)) for given in examples]
 
 
-def _write(
+def _program(
     graph: nn.Module,
     example: Sequence[Any],
-    path: Path,
     *,
+    name: str,
     inputs: list[str],
     outputs: list[str],
     shapes: tuple[Any, ...],
-) -> None:
+) -> onnx.ModelProto:
     try:
         program = torch.onnx.export(
             graph.eval(),
@@ -278,24 +354,53 @@ def _write(
         while cause.__cause__ is not None:
             cause = cause.__cause__
         raise OnnxError(
-            f"{path.name}: torch cannot make a graph of this model ({str(cause).splitlines()[0]}); accepted: "
+            f"{name}: torch cannot make a graph of this model ({str(cause).splitlines()[0]}); accepted: "
             "parts that torch.export takes, as all presets'"
         ) from error
     assert program is not None
-    program.save(path, external_data=False)
+    return program.model_proto
 
 
-def _difference(
-    session: Any, names: Sequence[str], inputs: Sequence[Tensor], expected: Sequence[Tensor]
-) -> float:
-    """The largest difference of a graph's outputs from the expected ones."""
-    feeds = {name: value.numpy() for name, value in zip(names, inputs, strict=True)}
-    pairs = zip(expected, session.run(None, feeds), strict=True)
-    return _largest(np.abs(ours.numpy() - theirs).max() for ours, theirs in pairs if ours.numel())
+def _save_int8(program: onnx.ModelProto, path: Path) -> None:
+    """Save a graph whose embeddings, and weights of the encoders and the decoder, have 8 bits.
+
+    Fusion and heads stay float: they are small, and the scores depend on them most. So do activations, whose
+    outliers (in BERT's kind above all) one scale per tensor cannot hold.
+    """
+    import onnx
+    from onnxruntime.quantization import quantize_dynamic
+
+    level = logging.getLogger().level
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+    logging.getLogger().setLevel(level)  # which that import sets, and then tells of every node
+    logging.getLogger(MatMulNBitsQuantizer.__module__).setLevel(logging.WARNING)
+    parts = ("encoder.audio_encoder", "encoder.text_encoder", "decoder.model")
+    quantize_dynamic(program, path, op_types_to_quantize=["Gather"])
+    smaller = onnx.load(path)
+    rest = [node.name for node in smaller.graph.node if not any(part in _scopes(node) for part in parts)]
+    quantizer = MatMulNBitsQuantizer(
+        smaller, bits=8, block_size=_BLOCK, is_symmetric=True, nodes_to_exclude=rest
+    )
+    quantizer.process()
+    quantizer.model.save_model_to_file(path)
 
 
-def _largest(numbers: Iterable[float]) -> float:
-    return float(np.max(list(numbers)))  # NaN where one is; not so with the builtin
+def _scopes(node: onnx.NodeProto) -> str:
+    """Where in the model a node comes from, as torch notes it."""
+    return next((note.value for note in node.metadata_props if note.key.endswith("name_scopes")), "")
+
+
+def _difference(session: Any, checks: Checks) -> float:
+    """The largest difference of a graph's outputs from torch's."""
+    names = [given.name for given in session.get_inputs()]
+    differences = []
+    for inputs, expected in checks:
+        feeds = {name: value.numpy() for name, value in zip(names, inputs, strict=True)}
+        for ours, theirs in zip(session.run(None, feeds), expected, strict=True):
+            apart = ours != theirs.numpy()  # both are infinite where a modality is absent
+            differences.append(np.abs(ours - theirs.numpy())[apart].max(initial=0))
+    return float(np.max(differences))  # NaN where one is; not so with the builtin
 
 
 def _session(path: Path, threads: int = 0) -> Any:
@@ -311,15 +416,163 @@ def _session(path: Path, threads: int = 0) -> Any:
 # ---------------------------------------------------------------------- answering from them
 
 
+@dataclass
+class _OnnxMemory(MmsrEncoderOutput):
+    """The encoder graph's outputs, the head's among them."""
+
+    head_logits: Tensor | None = None
+
+
+class OnnxModel:
+    """The graphs of a folder in place of a pipeline's model, whose methods it has as far as graphs can.
+
+    Args:
+        folder: Of `export_onnx`.
+        precision: Of the graphs.
+        threads: Of onnxruntime; by default as many as torch's.
+
+    Raises:
+        OnnxError: The folder has no such graphs.
+    """
+
+    device = torch.device("cpu")
+    hf_device_map = None
+    # these read the configuration alone
+    label_scores: Any = MmsrForSentimentReasoning.label_scores
+    label_tokens: Any = MmsrForSentimentReasoning.label_tokens
+    written_labels: Any = MmsrForSentimentReasoning.written_labels
+    rationale_prompt: Any = MmsrForSentimentReasoning.rationale_prompt
+    _checked_labels: Any = MmsrForSentimentReasoning._checked_labels
+
+    def __init__(
+        self, folder: str | os.PathLike[str], *, precision: Precision = "float32", threads: int = 0
+    ) -> None:
+        folder, suffix = Path(folder), _SUFFIX[precision]
+        if not (folder / f"encoder{suffix}").is_file():
+            raise OnnxError(
+                f"{folder} has no encoder{suffix}; accepted: a folder that `mmsr export --format onnx` wrote"
+            )
+        self.config = MmsrConfig.from_pretrained(folder)
+        self.encoder = _session(folder / f"encoder{suffix}", threads)
+        self.decoder = None
+        if self.config.format is not None:
+            self.decoder = _session(folder / f"decoder{suffix}", threads)
+
+    @property
+    def writes_rationales(self) -> bool:
+        """As of the model."""
+        return self.decoder is not None or self.config.has_evidence
+
+    def set_attn_implementation(self, *_: Any) -> None:
+        """Refuse what attention's pictures begin with."""
+        raise OnnxError("attention=True, which an ONNX graph does not return; accepted: attention=False")
+
+    def classify(
+        self,
+        *,
+        num_beams: int = 1,
+        max_new_tokens: int = 2,
+        quotes: QuoteGrammar | None = None,
+        **inputs: Tensor,
+    ) -> Classification:
+        """As of the model; a modality that no row has is masked."""
+        if "audio_features" in inputs:
+            raise OnnxError("audio_features, which an ONNX graph does not read; accepted: audio")
+        batch, feeds = len(next(iter(inputs.values()))), {}
+        for given in self.encoder.get_inputs():
+            value = inputs[given.name].numpy() if given.name in inputs else np.zeros((batch, 1), np.int64)
+            feeds[given.name] = value.astype(np.float32 if given.name == "input_values" else np.int64)
+        names = [output.name for output in self.encoder.get_outputs()]
+        found = dict(zip(names, map(torch.from_numpy, self.encoder.run(names, feeds)), strict=True))
+        head_logits = found.pop("sentiment_logits")
+        memory = _OnnxMemory(
+            head_logits=head_logits, **{_MEMORY[name]: value for name, value in found.items()}
+        )
+        layout = self.config.format
+        if layout is None or not layout.label_learned:
+            return Classification(memory, head_logits)
+        processors = [] if quotes is None else [quotes]
+        sequences, logits = self._written(memory, None, num_beams, max_new_tokens, processors)
+        return Classification(memory, head_logits, logits, self.written_labels(sequences), sequences)
+
+    def generate(
+        self,
+        *,
+        encoder_outputs: _OnnxMemory,
+        forced_sentiment: Tensor | None = None,
+        num_beams: int = 1,
+        do_sample: bool = False,
+        max_new_tokens: int,
+        logits_processor: Sequence[QuoteGrammar] = (),
+    ) -> Tensor:
+        """Greedy texts `[b, r]`, padded."""
+        return self._written(encoder_outputs, forced_sentiment, num_beams, max_new_tokens, logits_processor)[
+            0
+        ]
+
+    def _written(
+        self,
+        memory: _OnnxMemory,
+        forced: Tensor | None,
+        num_beams: int,
+        max_new_tokens: int,
+        quotes: Sequence[QuoteGrammar],
+    ) -> tuple[Tensor, Tensor]:
+        """Greedy texts `[b, r]`, padded, and the logits of the labels in them `[b, c]`."""
+        config, layout = self.config, self.config.format
+        assert layout is not None and self.decoder is not None and config.eos_token_id is not None
+        assert memory.head_logits is not None and memory.last_hidden_state is not None
+        assert memory.attention_mask is not None
+        if num_beams > 1:
+            raise OnnxError(f"num_beams={num_beams}, and ONNX graphs write greedily; accepted: 1")
+        tokens = self.label_tokens(self.device)
+        text = self.rationale_prompt(memory.head_logits, forced)
+        longest = text.shape[1] + max_new_tokens
+        grammar = LabelGrammar(
+            layout,
+            label_tokens=tokens.tolist(),
+            eos_token_id=config.eos_token_id,
+            max_length=longest,
+            forced=forced,
+        )
+        for one in quotes:
+            one.max_length = longest - (1 if layout.label_first else 2)
+        outputs = [output.name for output in self.decoder.get_outputs()]
+        read = {"memory": memory.last_hidden_state.numpy(), "memory_mask": memory.attention_mask.numpy()}
+        past = {
+            states.name: np.zeros((len(text), states.shape[1], 0, states.shape[3]), np.float32)
+            for states in self.decoder.get_inputs()
+            if states.name.startswith("past.")
+        }
+        new, done = text, torch.zeros(len(text), dtype=torch.bool)
+        label_logits = torch.zeros(len(text), len(tokens))
+        while text.shape[1] < longest and not done.all():
+            logits, *present = self.decoder.run(outputs, {"decoder_input_ids": new.numpy(), **read, **past})
+            past = dict(zip(past, present, strict=True))
+            scores = last = torch.from_numpy(logits[:, -1])
+            for processor in (grammar, *quotes):
+                scores = processor(text, scores)
+            chosen = torch.where(done, config.pad_token_id, scores.argmax(-1))
+            wrote = torch.isin(chosen, tokens)
+            label_logits[wrote] = last[wrote][:, tokens]
+            done |= chosen == config.eos_token_id
+            new = chosen[:, None]
+            text = torch.cat([text, new], 1)
+        return text, label_logits
+
+
 class OnnxReasoner:
-    """A `Predict` by the graphs of `export_onnx`, whose rationales are those of the pipeline's defaults.
+    """A `Predict` by the graphs of `export_onnx`.
+
+    Its `pipeline` takes the inputs and options of any other, but for `attention`, `num_beams` and
+    `audio_features`.
 
     Args:
         folder: Of `export_onnx`.
         precision: Of the graphs.
         batch_size: Utterances at a time.
         threads: Of onnxruntime; by default as many as torch's.
-        load_audio: Turns a path into a mono waveform at the model's rate (default: `mmsr.Audio`).
+        **options: Of the pipeline, such as `load_audio`.
 
     Raises:
         OnnxError: The folder has no such graphs.
@@ -332,128 +585,18 @@ class OnnxReasoner:
         precision: Precision = "float32",
         batch_size: int = 32,
         threads: int = 0,
-        load_audio: Callable[[Any], np.ndarray] | None = None,
+        **options: Any,
     ) -> None:
-        folder = Path(folder)
-        suffix = _SUFFIX[precision]
-        if not (folder / f"encoder{suffix}").is_file():
-            raise OnnxError(
-                f"{folder} has no encoder{suffix}; accepted: a folder that `mmsr export --format onnx` wrote"
-            )
-        self.config = MmsrConfig.from_pretrained(folder)
-        self.processor = MmsrProcessor.from_pretrained(folder)
-        self.encoder = _session(folder / f"encoder{suffix}", threads)
-        self.decoder = None
-        if self.config.format is not None:
-            self.decoder = _session(folder / f"decoder{suffix}", threads)
-        self.batch_size = batch_size
-        self.load_audio = load_audio or Audio(self.config.sampling_rate)
+        model: Any = OnnxModel(folder, precision=precision, threads=threads)
+        processor = MmsrProcessor.from_pretrained(folder)
+        self.pipeline = SentimentReasoningPipeline(
+            model=model, processor=processor, device=model.device, task=TASK, **options
+        )
+        self._predict = predictor(self.pipeline, batch_size=batch_size)
 
     def __call__(self, utterances: Sequence[Utterance]) -> list[Answer]:
         """Answer utterances, in order."""
-        answers: list[Answer] = []
-        for start in range(0, len(utterances), self.batch_size):
-            answers += self._answer(utterances[start : start + self.batch_size])
-        return answers
-
-    def _answer(self, utterances: Sequence[Utterance]) -> list[Answer]:
-        config = self.config
-        logits, memory, memory_mask = self.encoder.run(_ENCODER_OUTPUTS, self._inputs(utterances))
-        chosen, scores = logits.argmax(-1), logits / config.temperature
-        rationales: list[str | None] = [None] * len(utterances)
-        layout = config.format
-        if layout is not None:
-            texts = [utterance.text for utterance in utterances]
-            quotes = self.processor.quote_grammar(texts) if config.quotes == "transcript" else None
-            sequences, label_logits = self._generate(memory, memory_mask, chosen, quotes)
-            rationales = list(
-                self.processor.decode_rationales(
-                    torch.from_numpy(sequences), None if quotes is None else texts
-                )
-            )
-            if layout.label_learned:
-                chosen, scores = label_logits.argmax(-1), label_logits / config.decoder_temperature
-        shares = np.exp(scores - scores.max(-1, keepdims=True))
-        shares /= shares.sum(-1, keepdims=True)
-        return [
-            Answer(
-                label=config.labels[label],
-                score=row[label],
-                scores=dict(zip(config.labels, row, strict=True)),
-                rationale=rationale,
-                **quoted_evidence(
-                    None if rationale is None else evidence(rationale, utterance.text), utterance.text
-                ),
-            )
-            for label, row, rationale, utterance in zip(
-                chosen.tolist(), shares.tolist(), rationales, utterances, strict=True
-            )
-        ]
-
-    def _inputs(self, utterances: Sequence[Utterance]) -> dict[str, np.ndarray]:
-        """The encoder graph's inputs; a modality that all rows lack is masked."""
-        waves = [
-            audio if audio is None or isinstance(audio, np.ndarray) else self.load_audio(audio)
-            for audio in (utterance.audio for utterance in utterances)
-        ]
-        texts = [utterance.text for utterance in utterances]
-        given = self.processor(
-            audio=None if all(wave is None for wave in waves) else waves,
-            text=None if all(text is None for text in texts) else texts,
-            return_tensors="pt",
-        )
-        inputs = {}
-        for name in input_names(self.config):
-            value = given[name].numpy() if name in given else np.zeros((len(utterances), 1), np.int64)
-            if name.startswith("input_values"):
-                short = max(0, self.config.sampling_rate - value.shape[1])  # the graph wants its first frame
-                value = np.pad(value, ((0, 0), (0, short)))
-            inputs[name] = value.astype(np.float32 if name == "input_values" else np.int64)
-        return inputs
-
-    def _generate(
-        self,
-        memory: np.ndarray,
-        memory_mask: np.ndarray,
-        labels: np.ndarray,
-        quotes: QuoteGrammar | None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Greedy texts `[b, r]`, padded, and the logits of the labels in them `[b, c]`."""
-        config, layout = self.config, self.config.format
-        assert layout is not None and self.decoder is not None and config.eos_token_id is not None
-        tokens = np.array(config.label_token_ids)
-        text = np.full((len(memory), 1), config.decoder_start_token_id, np.int64)
-        if layout.label_first and not layout.label_learned:
-            text = np.concatenate([text, tokens[labels][:, None]], 1)
-        longest = text.shape[1] + self.processor.max_target_tokens
-        grammar = LabelGrammar(
-            layout, label_tokens=tokens.tolist(), eos_token_id=config.eos_token_id, max_length=longest
-        )
-        if quotes is not None:
-            quotes.max_length = longest - (1 if layout.label_first else 2)
-        outputs = [output.name for output in self.decoder.get_outputs()]
-        past = {
-            states.name: np.zeros((len(memory), states.shape[1], 0, states.shape[3]), np.float32)
-            for states in self.decoder.get_inputs()
-            if states.name.startswith("past.")
-        }
-        new, done = text, np.zeros(len(memory), bool)
-        label_logits = np.zeros((len(memory), len(tokens)), np.float32)
-        while text.shape[1] < longest and not done.all():
-            feeds = {"decoder_input_ids": new, "memory": memory, "memory_mask": memory_mask, **past}
-            logits, *present = self.decoder.run(outputs, feeds)
-            past = dict(zip(past, present, strict=True))
-            last = logits[:, -1]
-            allowed = grammar(torch.from_numpy(text), torch.from_numpy(last))
-            if quotes is not None:
-                allowed = quotes(torch.from_numpy(text), allowed)
-            chosen = np.where(done, config.pad_token_id, allowed.argmax(-1).numpy())
-            wrote = np.isin(chosen, tokens)
-            label_logits[wrote] = last[wrote][:, tokens]
-            done |= chosen == config.eos_token_id
-            new = chosen[:, None]
-            text = np.concatenate([text, new], 1)
-        return text, label_logits
+        return self._predict(utterances)
 
 
 def compare_precisions(

@@ -16,8 +16,6 @@ import numpy as np
 
 from mmsr.data.audio.decoding import Audio, AudioError
 from mmsr.data.audio.reading import read_each
-from mmsr.data.corpora.source import SOUND, VIDEO
-from mmsr.data.manifest.tables import Table, read_table, write_table
 from mmsr.data.storage import is_url, missing, shown
 from mmsr.files import Journal
 from mmsr.inference.loading import predictor
@@ -28,6 +26,7 @@ if TYPE_CHECKING:
     import datasets  # slow to import
 
     from mmsr.data.manifest.issues import Issue
+    from mmsr.data.manifest.tables import Table  # slow to import, as all that reads tables
     from mmsr.inference.pipeline import SentimentReasoningPipeline
     from mmsr.records import Progress
 
@@ -49,6 +48,8 @@ def find_recordings(inputs: Sequence[str | os.PathLike[str]]) -> list[str]:
         if is_url(os.fspath(given)):
             found.append(os.fspath(given))
         elif path.is_dir():
+            from mmsr.data.corpora.source import SOUND, VIDEO  # slow to import
+
             inside = sorted(
                 file
                 for file in path.rglob("*")
@@ -195,12 +196,16 @@ def write_answers(
         else {"audio": path, **known[versions[path]]}
         for path in recordings
     ]
+    from mmsr.data.manifest.tables import write_table
+
     write_table(Path(out), answer_table(rows, whole=Path(out).suffix.lower() == ".jsonl"))
     return [errors[path] for path in recordings if path in errors]
 
 
 def answer_table(rows: Sequence[Mapping[str, Any]], *, whole: bool = False) -> Table:
     """Answers, each beside its input's columns, as a table; with `whole` without flattening them."""
+    from mmsr.data.manifest.tables import Table
+
     flat = [dict(row) if whole else _flattened(row) for row in rows]
     columns = list(dict.fromkeys(name for row in flat for name in row))
     if "error" in columns:  # after what has a value
@@ -331,6 +336,8 @@ def _with_columns(
     """
     if not os.path.isfile(manifest):
         return list(predictions)
+    from mmsr.data.manifest.tables import read_table
+
     table = read_table(Path(manifest))
     by_number = dict(zip(table.numbers, table.rows, strict=True))
     fields = set(Prediction.__dataclass_fields__)

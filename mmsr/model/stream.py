@@ -6,7 +6,7 @@ states of an encoder's layers [b, n, l, e] ─► layer mix ─► stack ─► 
 from __future__ import annotations
 
 import torch
-from einops import rearrange, reduce
+from einops import rearrange
 from torch import Tensor, nn
 
 from mmsr.model.configuration import MmsrConfig
@@ -92,13 +92,11 @@ class Stream(nn.Module):
 
     def _stacked(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Stack `stride` positions into one, which is real where any of them is."""
-        missing = -states.shape[1] % self.stride
-        states = nn.functional.pad(states.masked_fill(mask[:, :, None] == 0, 0.0), (0, 0, 0, missing))
-        mask = nn.functional.pad(mask, (0, missing))
-        return (
-            rearrange(states, "b (n k) e -> b n (k e)", k=self.stride),
-            reduce(mask, "b (n k) -> b n", "max", k=self.stride),
-        )
+        states = states.masked_fill(mask[:, :, None] == 0, 0.0)
+        # not by einops: it counts what is left over, which a graph of any length cannot
+        states = nn.functional.pad(states, (0, 0, 0, self.stride - 1)).unfold(1, self.stride, self.stride)
+        mask = nn.functional.pad(mask, (0, self.stride - 1)).unfold(1, self.stride, self.stride)
+        return rearrange(states, "b n e k -> b n (k e)"), mask.amax(-1)
 
     def of(self, encoded: Encoded | None, batch: int) -> tuple[Tensor, Tensor]:
         """The stream of an encoder's output; with None, where no row has this modality, `[b, 1, d]`."""

@@ -135,6 +135,21 @@ class AudioEncoder(KeepsLayers):
                 "some of these, ascending, each once"
             )
 
+    @property
+    def one_graph(self) -> bool:
+        """Whether a padded batch can be one graph (ONNX), in which no row depends on its padding."""
+        return True
+
+    @property
+    def receptive_field(self) -> int:
+        """Number of samples that the first frame needs."""
+        return 1
+
+    @property
+    def window(self) -> int:
+        """Number of samples of which a graph takes multiples."""
+        return 1
+
     @staticmethod
     def build(config: PreTrainedConfig) -> PreTrainedModel:
         """The transformers model of this config, with random weights."""

@@ -31,8 +31,8 @@ class SpectrogramEncoder(AudioEncoder):
     """Base of the encoders that read a log-mel spectrogram in windows, each encoded by itself.
 
     The last window is filled with silence, and frames without a real sample are masked. Windows past a row's
-    end are not encoded; their states are zero. `attentions` have a square per window,
-    `[b * windows, h, n, n]`.
+    end, and those of a row without audio, are not encoded; their states are zero. `attentions` have a square
+    per window, `[b * windows, h, n, n]`.
     """
 
     @property
@@ -51,23 +51,26 @@ class SpectrogramEncoder(AudioEncoder):
     def encode(self, input_values: Tensor, mask: Tensor, **outputs: bool) -> Encoded:
         """Encode the windows that have real samples and join their frames."""
         batch, samples = input_values.shape
-        lengths = mask.sum(-1, keepdim=True).clamp(min=1)
+        lengths = mask.sum(-1, keepdim=True)
         windows = -(-samples // self.window)
         input_values = nn.functional.pad(input_values, (0, windows * self.window - samples))
-        cut = rearrange(input_values, "b (w s) -> (b w) s", w=windows)
-        real = (torch.arange(windows, device=lengths.device) * self.window < lengths).flatten()
-        if torch.compiler.is_compiling() and not self.training:
-            real = torch.ones_like(real)  # one graph: no shape may depend on values
+        cut = input_values.reshape(-1, self.window)  # [b w, s]; einops counts b w, which a graph cannot
+        starts = torch.arange(windows, device=lengths.device) * self.window
+        real = (starts < lengths + ~mask.any()).flatten()  # of a batch without audio the first ones
+        if torch.compiler.is_compiling() and not (self.training or torch.compiler.is_exporting()):
+            real = torch.ones_like(real)  # one graph: no shape may depend on values; an exported one's may
         output = self.encode_windows(self.log_mel(cut[real]).to(self.model.dtype), **outputs)
         frames = output.last_hidden_state.shape[1]
         starts = torch.arange(windows * frames, device=lengths.device) * self.window // frames
 
         def all_windows(states: Tensor) -> Tensor:
-            return states.new_zeros(len(real), *states.shape[1:]).index_put((real,), states)
+            places = real.cumsum(0) - 1  # of each window among those encoded, or of another
+            states = states.index_select(0, places.clamp(min=0))
+            return states.masked_fill(~real.view(-1, *[1] * (states.ndim - 1)), 0.0)
 
         def joined(states: Tensor) -> Tensor:
             longest = -(-samples * states.shape[1] // self.window)
-            return rearrange(all_windows(states), "(b w) n ... -> b (w n) ...", b=batch)[:, :longest]
+            return all_windows(states).reshape(batch, -1, *states.shape[2:])[:, :longest]
 
         encoded = Encoded.of(
             output,
@@ -129,12 +132,24 @@ class WhisperAudioEncoder(SpectrogramEncoder):
     @torch.autocast("cuda", enabled=False)
     def log_mel(self, input_values: Tensor) -> Tensor:
         """Log-mel spectrogram `[w, mels, 2 n]` of whole windows `[w, s]` at 16 kHz."""
-        window = torch.hann_window(self.n_fft, device=input_values.device)
-        spectrum = torch.stft(input_values.float(), self.n_fft, self.hop, window=window, return_complex=True)
-        mel = self.filters.to(input_values.device).T @ spectrum[..., :-1].abs().square().contiguous()
+        power = _power_spectrum(input_values.float(), n_fft=self.n_fft, hop=self.hop)
+        mel = self.filters.to(input_values.device).T @ power
         log_mel = mel.clamp(min=1e-10).log10()
         floor = log_mel.amax((1, 2), keepdim=True) - self.dynamic_range
         return (torch.maximum(log_mel, floor) + 4.0) / 4.0
+
+
+def _power_spectrum(input_values: Tensor, *, n_fft: int, hop: int) -> Tensor:
+    """Power `[w, n_fft / 2 + 1, s / hop]` of windows `[w, s]`, without the frame past their end."""
+    if not torch.compiler.is_exporting():
+        window = torch.hann_window(n_fft, device=input_values.device)
+        spectrum = torch.stft(input_values, n_fft, hop, window=window, return_complex=True)
+        return spectrum[..., :-1].abs().square().contiguous()
+    # onnxruntime's STFT takes longer than an encoder's layer; this is as exact and five times as fast
+    waves = torch.from_numpy(_windowed_waves(n_fft)).to(input_values.device)
+    padded = nn.functional.pad(input_values[:, None], (n_fft // 2, n_fft // 2), mode="reflect")
+    parts = nn.functional.conv1d(padded, waves[:, None], stride=hop)[..., :-1]
+    return reduce(parts.square(), "w (part k) n -> w k n", "sum", part=2)
 
 
 @capture_outputs
@@ -148,6 +163,13 @@ def _whisper_forward(model: Any, features: Tensor, **_: Any) -> BaseModelOutput:
     for layer in model.layers:
         states = layer(states, None)
     return BaseModelOutput(last_hidden_state=model.layer_norm(states))
+
+
+@functools.cache
+def _windowed_waves(n_fft: int) -> np.ndarray:  # [n_fft + 2, n_fft], cosines before sines, float32
+    angles = np.outer(np.arange(n_fft // 2 + 1), np.arange(n_fft)) * (2 * np.pi / n_fft)
+    window = np.sin(np.pi * np.arange(n_fft) / n_fft) ** 2
+    return (np.concatenate([np.cos(angles), np.sin(angles)]) * window).astype("float32")
 
 
 @functools.cache
@@ -291,6 +313,11 @@ class TimmAudioEncoder(SpectrogramEncoder):
         if not any(parameter.requires_grad for parameter in self.model.parameters()):
             self.model.eval()
         return self
+
+    @property
+    def one_graph(self) -> bool:
+        """As of the base class; not with torchaudio's filters."""
+        return False
 
     def encode_windows(self, features: Tensor, **outputs: bool) -> BaseModelOutput:
         """Encode pictures `[w, mels, frames]`; each stage's map becomes frames `[w, n, d]`."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -66,9 +67,12 @@ class WaveformEncoder(AudioEncoder):
         lengths = mask.sum(-1).clamp(min=self.receptive_field)
         samples = max(input_values.shape[1], self.receptive_field)
         input_values = nn.functional.pad(input_values, (0, samples - input_values.shape[1]))
+        mask = (torch.arange(samples, device=lengths.device) < lengths[:, None]).long()
+        if torch.compiler.is_exporting() and self.normalises_rows:
+            with self._norm_of_real_frames(lengths):
+                return self._encode_batch(input_values, mask, **outputs)
         if self.reads_padding and (lengths != samples).any():
             return self._encode_by_length(input_values, lengths, **outputs)
-        mask = (torch.arange(samples, device=lengths.device) < lengths[:, None]).long()
         return self._encode_batch(input_values, mask, **outputs)
 
     @property
@@ -78,10 +82,42 @@ class WaveformEncoder(AudioEncoder):
         Group norm (wav2vec2-base, HuBERT-base) normalises over the whole row, padding included; data2vec's
         positional convolutions and the conformer's convolutions reach into the padding.
         """
-        return (
-            self.config.model_type in ("data2vec-audio", "wav2vec2-conformer")
-            or self.config.feat_extract_norm == "group"
-        )
+        return self._convolves_padding or self.normalises_rows
+
+    @property
+    def one_graph(self) -> bool:
+        """As of the base class; not with convolutions that reach into the padding."""
+        return not self._convolves_padding
+
+    @property
+    def normalises_rows(self) -> bool:
+        """Whether the first convolution's output is normalised over the whole row."""
+        return getattr(self.config, "feat_extract_norm", None) == "group"
+
+    @property
+    def _convolves_padding(self) -> bool:
+        return self.config.model_type in ("data2vec-audio", "wav2vec2-conformer")
+
+    @contextmanager
+    def _norm_of_real_frames(self, lengths: Tensor) -> Iterator[None]:
+        """Within, group norm is over the real frames of rows with `lengths [b]` samples."""
+        model: Any = self.model
+        kernel, stride = self.convolutions[0]
+        frames = ((lengths - kernel) // stride + 1)[:, None, None]
+
+        def normed(norm: nn.GroupNorm, inputs: tuple[Tensor], _: Tensor) -> Tensor:
+            (states,) = inputs  # [b, c, n], of which each channel is a group
+            real = torch.arange(states.shape[2], device=states.device) < frames
+            mean = states.masked_fill(~real, 0.0).sum(2, keepdim=True) / frames
+            centred = (states - mean).masked_fill(~real, 0.0)
+            deviation = (centred.square().sum(2, keepdim=True) / frames + norm.eps).sqrt()
+            return centred / deviation * norm.weight[:, None] + norm.bias[:, None]
+
+        hook = model.feature_extractor.conv_layers[0].layer_norm.register_forward_hook(normed)
+        try:
+            yield
+        finally:
+            hook.remove()
 
     @property
     def convolutions(self) -> list[tuple[int, int]]:
@@ -158,6 +194,8 @@ class MoonshineAudioEncoder(WaveformEncoder):
     """
 
     reads_padding = True
+    one_graph = False
+    normalises_rows = False  # not by a norm of that name
 
     @property
     def num_states(self) -> int:
