@@ -31,7 +31,7 @@ def test_results_hold_figures_intervals_differences_and_cost(finished):
     assert set(results["baselines"]) == {"majority", "tfidf"} and results["failed"] == []
     assert (out / "plot.png").read_bytes().startswith(b"\x89PNG")
     page, text = ((out / f"report.{kind}").read_text(encoding="utf-8") for kind in ("html", "md"))
-    assert "<code>concat</code>" in page and page.count("data:image/svg+xml") == 1 and "![Dots" in text
+    assert "<code>concat</code>" in page and page.count("data:image/svg+xml") == 2 and "![Dots" in text
     assert table(results) in text and results["paragraph"] in text and "## Failed runs" not in text
     assert f"data fingerprint: {results['data_fingerprints'][0]}" in text and "seed: 0, 1; intervals" in text
     run = out / "runs" / concat["runs"][0]["name"]
@@ -77,7 +77,7 @@ def test_the_command_prints_table_and_paragraph_and_lists_runs(write, finished, 
     with pytest.raises(SystemExit) as exit_:
         main(["ablate", "-c", str(write(tmp_path, grid={"model.fusoin": ["film"]}))])
     assert exit_.value.code == 2
-    assert "'model.fusoin' is no setting; accepted: model.fusion" in capsys.readouterr().err
+    assert "'model.fusoin' is no setting; did you mean model.fusion?" in capsys.readouterr().err
 
 
 def test_a_failing_run_is_named_with_its_settings_and_the_others_finish(

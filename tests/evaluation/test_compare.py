@@ -140,7 +140,7 @@ def test_a_report_says_where_it_comes_from(write, tmp_path, capsys) -> None:
     assert shown in text and shown.partition(" ")[0] in html and html.count("data:image/svg+xml") == 1
     assert (page.parent / "F-differences.png").read_bytes().startswith(b"\x89PNG")
     assert "95 % over 8 speakers" in text and "**seed**: 0 (evaluation)" in text and "**processor**: " in text
-    assert "| ours | a | 7 (training) | f00d | me |" in text and "data fingerprint: f00d, unknown" in text
+    assert "| ours | a | 7 (training) | f00d | me |" in text and "**data fingerprint**: f00d, unknown" in text
     assert "## Seeds" not in text
     printed(capsys, f"s={tmp_path}/[bc]", a, "--report", page)
     assert "## Seeds" in page.with_suffix(".md").read_text("utf-8")

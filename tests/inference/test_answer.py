@@ -204,7 +204,7 @@ def test_what_was_not_asked_for_is_not_shown(answer):
 
 
 def test_a_page_that_has_a_player_needs_no_second_one(answer, wave):
-    quoted = {"text": "so kind", "start": 7, "end": 14, "seconds": [0.5, 1.0]}
+    quoted = {"text": "so kind", "start": 7, "end": 14, "seconds": [0.5, 1.0], "timed_by": "proportional"}
     shown = Answer(answer | {"evidence": [quoted]}, {"audio": (wave, RATE), "text": "he was so kind."})
     assert len(Page(shown.html()).named("audio")) == 2
     page = Page(shown.html(player=False))

@@ -342,7 +342,7 @@ def test_outputs_that_cannot_be_written_are_refused_before_hearing(folder, ctc, 
     ):
         with pytest.raises(ValueError, match=problem):
             transcribe_manifest(folder / "m.csv", transcriber, tmp_path / out)
-    monkeypatch.setattr("mmsr.data.manifest.tables.find_spec", lambda name: None)
+    monkeypatch.setattr("mmsr.extras.find_spec", lambda name: None)
     with pytest.raises(ValueError, match="needs openpyxl: pip"):
         transcribe_manifest(folder / "m.csv", transcriber, tmp_path / "m.xlsx")
 

@@ -521,7 +521,7 @@ def test_a_processor_s_folders_of_any_depth_are_unpacked(finished):
 
 
 def test_what_is_no_checkpoint_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"missing.ckpt does not exist; accepted: a .ckpt file"):
+    with pytest.raises(ValueError, match=r"missing.ckpt: no such file; accepted: a .ckpt file"):
         load_lightning_checkpoint(tmp_path / "missing.ckpt")
     (tmp_path / "junk.ckpt").write_bytes(b"junk")
     with pytest.raises(ValueError, match=r"junk.ckpt is no checkpoint of `mmsr fit`"):

@@ -67,17 +67,20 @@ def test_a_loss_is_minimised_and_confirmed_by_a_metric_of_labels(search_file, wo
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"spaces": {}}, r"'spaces' is no key; accepted: base, settings, space, trials"),
+        (
+            {"spaces": {}},
+            r"'spaces' is no key; did you mean space\?; accepted: base, settings, space, trials",
+        ),
         ({"space": {}}, r"space {}; accepted: settings with a list of values, or {low: A, high: B}"),
         (
             {"space": {"model.fusoin": ["gated"]}},
-            r"space: 'model.fusoin' is no setting; accepted: model.fusion",
+            r"space: 'model.fusoin' is no setting; did you mean model.fusion\?",
         ),
         (
             {"space": {"training.lr": {"low": 1, "high": 2}}},
-            r"space: 'training.lr' is no setting; accepted: ",
+            r"space: 'training.lr' is no setting; ",
         ),
-        ({"space": {"model.config.dropuot": [0.1]}}, r"dropuot' does not exist \(did you mean 'dropout'\?\)"),
+        ({"space": {"model.config.dropuot": [0.1]}}, r"dropuot' does not exist; did you mean dropout\?"),
         (
             {"space": {"model.fusion": ["text_only", "gatedd"]}},
             r"space model.fusion: 'gatedd': fusion='gatedd' does not",
