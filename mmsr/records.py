@@ -71,8 +71,8 @@ class Answer:
 
     Attributes:
         label: The predicted label.
-        score: Its probability.
-        scores: Probability of each label.
+        score: Its probability; None without `scores`.
+        scores: Probability of each label; empty where a model gives none.
         rationale: None if the model writes none.
         head_label: The classification head's label, if the decoder gives `label`.
         head_scores: The head's probabilities, if the decoder gives `scores`.
@@ -84,10 +84,13 @@ class Answer:
         evidence: These words, each `{"text", "start", "end"}` in characters of the transcript, and `seconds`
             beside audio.
         voice: Probabilities of the voice's emotions, of a model that names them where a voice was heard.
+        unparsable: Whether a language model's text names no label, so that `label` is its fallback; None of a
+            model whose label is not read from text.
+        usage: Cost of a language model's answer: `prompt_tokens`, `generated_tokens`, `seconds`.
     """
 
     label: str
-    score: float
+    score: float | None
     scores: Mapping[str, float]
     rationale: str | None = None
     head_label: str | None = None
@@ -98,6 +101,8 @@ class Answer:
     grounded: bool | None = None
     evidence: Sequence[Mapping[str, Any]] = ()
     voice: Mapping[str, float] | None = None
+    unparsable: bool | None = None
+    usage: Mapping[str, float] | None = None
 
     @classmethod
     def from_dict(cls, answer: Mapping[str, Any]) -> Self:
@@ -135,6 +140,8 @@ class Prediction:
     grounded: bool | None = None
     evidence: Sequence[Mapping[str, Any]] | None = None
     voice: Mapping[str, float] | None = None
+    unparsable: bool | None = None
+    usage: Mapping[str, float] | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -164,6 +171,8 @@ class Prediction:
             grounded=answer.grounded,
             evidence=None if answer.grounded is None else answer.evidence,
             voice=answer.voice,
+            unparsable=answer.unparsable,
+            usage=answer.usage,
         )
 
     @classmethod
@@ -184,6 +193,8 @@ class Prediction:
             "grounded",
             "evidence",
             "voice",
+            "unparsable",
+            "usage",
         ]
         for name in optional:
             if row[name] is None:

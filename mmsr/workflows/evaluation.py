@@ -1,9 +1,13 @@
-"""Evaluates a checkpoint: metrics, controls and baselines of a split, and a report."""
+"""Evaluates a model: metrics, controls and baselines of a split, and a report.
+
+a checkpoint, or another model ─► `Answering` ─► `evaluate_answering` ─► files of a run, `Evaluation`
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +18,48 @@ from mmsr.evaluation.calibration import conformal_text
 from mmsr.evaluation.rationales import UnicodeTokenizer
 from mmsr.evaluation.report.names import TableFormat
 from mmsr.evaluation.report.page import check_out
-from mmsr.evaluation.report.run import conditions_table, entries, write_report
+from mmsr.evaluation.report.run import COSTS, Example, conditions_table, entries, write_report
 from mmsr.evaluation.run import conformal_entries, evaluate, write_run
 from mmsr.evaluation.slices import worst_slice_line
 from mmsr.files import check_output
 from mmsr.inference.loading import examples as shown_examples
 from mmsr.inference.loading import predictor
-from mmsr.records import Prediction, Progress, Utterance
+from mmsr.records import Predict, Prediction, Progress, Utterance
 from mmsr.workflows.inputs import (
     Inputs,
     corpus_beside,
+    open_checkpoint,
     spread,
     stored_states,
     training_history,
     training_seed,
 )
 from mmsr.workflows.settings import Measures, Rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answering:
+    """A model as an evaluation sees it.
+
+    Attributes:
+        predict: Answers utterances.
+        predict_labels: Answers them with the same labels and probabilities, but need not write rationales.
+        show: Rows with the model's answers, for the report.
+        conditions: The inputs to try; None for all that the rows allow.
+        temperature: By which the probabilities were divided, if known.
+        history: Metrics of each epoch of the training, if known.
+        facts: Further keys of metrics.json.
+        chunk: The most utterances that `predict` gets at a time.
+    """
+
+    predict: Predict
+    predict_labels: Predict
+    show: Callable[[Sequence[Utterance]], list[Example]]
+    conditions: Sequence[str] | None = None
+    temperature: float | None = None
+    history: Sequence[Mapping[str, Any]] | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    chunk: int = 128
 
 
 @dataclass(frozen=True)
@@ -55,9 +85,15 @@ class Evaluation:
         return conditions_table(self.metrics, split=self.split, form=form)
 
     def notes(self) -> list[str]:
-        """The worst slice and the label sets of each condition, in words."""
+        """The worst slice, the label sets and the cost of each condition, in words."""
         lines = []
         for name, entry in self.conditions.items():
+            if (usage := entry.get("usage")) is not None:
+                counts = ", ".join(
+                    f"{usage[cost]:,} {title}" for cost, title in COSTS.items() if cost in usage
+                )
+                unparsable = entry.get("unparsable")
+                lines.append(f"{name}: {counts}" + (f", {unparsable:,} unparsable" if unparsable else ""))
             lines.append(f"{name}: {worst_slice_line(entry['worst_slice'], least=entry['slice_rows'])}")
             if "conformal" in entry:
                 lines.append(f"{name}: {conformal_text(entry['conformal'])}")
@@ -103,40 +139,96 @@ def evaluate_checkpoint(
         ValueError: Checkpoint or manifest cannot be read, a split lacks rows or labels, or `out` holds other
             results.
     """
-    check_out(out, "metrics.json")
-    check_output(Path(out) / "predictions.jsonl", inputs=[rows.manifest])
-    measures = measures or Measures()
-    columns = {
-        name: read_column(measures.slice_table or rows.manifest, name) for name in measures.slices or ()
-    }
-    inputs = Inputs.open(model, rows, required=["test"] if measures.conformal is None else ["test", "dev"])
-    pipe, labels, test_rows = inputs.pipe, inputs.labels, inputs.utterances("test")
-    if measures.conformal is not None:
-        _check_development_labels(inputs)
-    states = stored_states(inputs)
-    scorer = measures.bertscore and BertScorer(measures.bertscore, layer=measures.bertscore_layer)
-    metrics, predictions = evaluate(
-        predictor(pipe, batch_size=batch_size, audio_features=states, num_beams=num_beams),
-        test_rows,
-        labels=labels,
-        train_rows=inputs.utterances("train"),
+    columns = prepare(rows, out, measures := measures or Measures())
+    pipe, inputs = open_checkpoint(model, rows, required=measures.splits)
+    states = stored_states(inputs.model, pipe)
+    options: dict[str, Any] = {"batch_size": batch_size, "audio_features": states}
+    answering = Answering(
+        predict=predictor(pipe, num_beams=num_beams, **options),
+        predict_labels=predictor(pipe, rationale=False, **options),
+        show=partial(shown_examples, pipe),
         conditions=measures.conditions,
         temperature=pipe.model.config.label_temperature,
-        bertscore=scorer or None,
-        attributes=_lengths(test_rows) | columns,
-        slice_rows=measures.slice_rows,
+        history=training_history(inputs.model),
+        facts=training_seed(inputs.model),
+    )
+    return evaluate_answering(
+        answering,
+        inputs,
+        out,
+        measures=measures,
+        columns=columns,
+        examples=examples,
         seed=seed,
         progress=progress,
     )
+
+
+def prepare(rows: Rows, out: str | Path, measures: Measures) -> dict[str, Any]:
+    """Check that results can be written, before anything is loaded; returns the columns to slice by.
+
+    Raises:
+        ValueError: `out` holds other results or cannot be written, or a column does not exist.
+    """
+    check_out(out, "metrics.json")
+    check_output(Path(out) / "predictions.jsonl", inputs=[rows.manifest])
+    return {name: read_column(measures.slice_table or rows.manifest, name) for name in measures.slices or ()}
+
+
+def evaluate_answering(
+    model: Answering,
+    inputs: Inputs,
+    out: str | Path,
+    *,
+    measures: Measures,
+    columns: Mapping[str, Any],
+    examples: int,
+    seed: int,
+    progress: Progress | None,
+) -> Evaluation:
+    """Evaluate any model that answers, on checked rows.
+
+    Args:
+        model: The model.
+        inputs: Rows for it.
+        out: The folder for the results.
+        measures: What is measured; the conditions are the model's.
+        columns: Columns to slice by, of `prepare`.
+        examples: The number of utterances that the report plays.
+        seed: The seed of the shuffling of audio between rows.
+        progress: Called as rows are answered.
+
+    Raises:
+        ValueError: Rows lack labels or inputs of a condition.
+    """
+    rows, labels, test_rows = inputs.rows, inputs.labels, inputs.utterances("test")
+    if measures.conformal is not None:
+        _check_development_labels(inputs)
+    scorer = measures.bertscore and BertScorer(measures.bertscore, layer=measures.bertscore_layer)
+    metrics, predictions = evaluate(
+        model.predict,
+        test_rows,
+        labels=labels,
+        train_rows=inputs.utterances("train"),
+        conditions=model.conditions,
+        temperature=model.temperature,
+        bertscore=scorer or None,
+        attributes={**_lengths(test_rows), **columns},
+        slice_rows=measures.slice_rows,
+        seed=seed,
+        progress=progress,
+        chunk=model.chunk,
+    )
     if measures.conformal is not None:
         label_sets = conformal_entries(
-            predictor(pipe, batch_size=batch_size, audio_features=states, rationale=False),
+            model.predict_labels,
             inputs.utterances("dev"),
             predictions,
             labels=labels,
             coverage=measures.conformal,
             seed=seed,
             progress=progress,
+            chunk=model.chunk,
         )
         for name, entry in label_sets.items():
             metrics[name]["conformal"] = entry
@@ -145,9 +237,11 @@ def evaluate_checkpoint(
         {rows.split: metrics},
         predictions,
         provenance=inputs.provenance(seed=seed),
-        extra=corpus_beside(rows.manifest)
-        | training_seed(inputs.model)
-        | ({"bertscore": scorer.settings} if scorer else {}),
+        extra={
+            **corpus_beside(rows.manifest),
+            **model.facts,
+            **({"bertscore": scorer.settings} if scorer else {}),
+        },
     )
     report = write_report(
         out,
@@ -155,8 +249,8 @@ def evaluate_checkpoint(
         metrics=document,
         predictions=predictions,
         labels=labels,
-        history=training_history(inputs.model),
-        examples=shown_examples(pipe, spread(test_rows, examples)),
+        history=model.history,
+        examples=model.show(spread(test_rows, examples)),
         split=rows.split,
     )
     return Evaluation(document, predictions, rows.split, report, measures.conformal is not None)
