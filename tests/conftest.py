@@ -156,6 +156,59 @@ def text_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+_CHAT = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.fixture(scope="session")
+def make_language_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`make(words=(), chat=…)`: folder of a random causal language model whose tokens are bytes.
+
+    `words` are tokens of their own; `chat` is its chat template, None for a model without one.
+    """
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    def make(words: tuple[str, ...] = (), chat: str | None = _CHAT) -> Path:
+        folder = tmp_path_factory.mktemp("language-model")
+        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+        tokenizer = Tokenizer(models.BPE(vocab={byte: i for i, byte in enumerate(alphabet)}, merges=[]))
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        tokenizer.add_tokens([AddedToken(word) for word in words])
+        special = {"eos_token": "<|im_end|>", "pad_token": "<|pad|>"}
+        fast = PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer, additional_special_tokens=["<|im_start|>"], **special
+        )
+        fast.chat_template = chat
+        fast.save_pretrained(folder)
+        torch.manual_seed(0)
+        config = LlamaConfig(
+            vocab_size=len(fast),
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=64,
+            eos_token_id=fast.eos_token_id,
+            pad_token_id=fast.pad_token_id,
+        )
+        model = LlamaForCausalLM(config)
+        enliven(model)
+        model.save_pretrained(folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def language_model(make_language_model: Callable[..., Path]) -> Path:
+    """Folder of a random causal language model with a chat template, whose tokens are bytes."""
+    return make_language_model()
+
+
 # Tiny models with lively weights, and a batch whose rows differ in length and in what they have.
 
 TEXTS = [
