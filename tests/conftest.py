@@ -1,11 +1,14 @@
 """What every test gets: no network, one thread, fixed seeds, and shared material only where it is there."""
 
+import json
 import os
 import random
 import shutil
 import signal
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -207,6 +210,63 @@ def make_language_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..
 def language_model(make_language_model: Callable[..., Path]) -> Path:
     """Folder of a random causal language model with a chat template, whose tokens are bytes."""
     return make_language_model()
+
+
+class ChatServer:
+    """A stand-in for a server of chat completions: a function answers, and no model.
+
+    No real server (vLLM, llama.cpp) can be had in tests. It speaks as much of OpenAI's interface as mmsr asks
+    for, on a thread of this process.
+
+    Attributes:
+        respond: Returns status and content for a request's body.
+        bodies: The requests, in order.
+        keys: The header Authorization of each.
+        address: For `model` in the file of a language model.
+    """
+
+    def __init__(self) -> None:
+        self.respond: Callable[[dict[str, Any]], tuple[int, Any]] = lambda body: self.completion("")
+        self.bodies: list[dict[str, Any]] = []
+        self.keys: list[str | None] = []
+        outer, lock = self, threading.Lock()
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                with lock:
+                    outer.bodies.append(body)
+                    outer.keys.append(self.headers.get("Authorization"))
+                there = self.path == "/v1/chat/completions"
+                status, content = outer.respond(body) if there else (404, {})
+                data = json.dumps(content).encode()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"http://127.0.0.1:{self.server.server_address[1]}/v1"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    @staticmethod
+    def completion(text: str, **more: Any) -> tuple[int, dict[str, Any]]:
+        """A reply as servers give it."""
+        choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+        usage = {"prompt_tokens": 11, "completion_tokens": 3, "total_tokens": 14}
+        return 200, {"object": "chat.completion", "choices": [choice | more], "usage": usage}
+
+
+@pytest.fixture
+def chat_server() -> Iterator[ChatServer]:
+    """A stand-in for a server of chat completions."""
+    served = ChatServer()
+    yield served
+    served.server.shutdown()
+    served.server.server_close()
 
 
 # Tiny models with lively weights, and a batch whose rows differ in length and in what they have.

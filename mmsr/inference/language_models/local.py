@@ -78,7 +78,10 @@ class LocalModel:
         self._hears = hears
         self._chats = getattr(self._processor, "chat_template", None) is not None
         if hears and not self._chats:
-            raise ValueError(f"model {name} has no chat template, which tells where audio stands")
+            raise ValueError(
+                f"model {name}: its processor has no chat template that says where audio stands; accepted: "
+                "one that has, such as Qwen2-Audio's, or the address of a server that runs the model"
+            )
         self._keeps_logits = "logits_to_keep" in inspect.signature(self._model.forward).parameters
         eos = self._model.generation_config.eos_token_id
         eos = self._tokenizer.eos_token_id if eos is None else eos
@@ -266,9 +269,9 @@ class LocalModel:
         """Let the model go on, greedily, to its end, to `stop`, or to the most tokens."""
         rows, features = self._encode(begun)
         stops = [text for text in (stop, None if self._chats else "\n\n") if text]
-        options = {"stop_strings": stops, "tokenizer": self._tokenizer} if stops else {}
+        options = {"tokenizer": self._tokenizer} if stops else {}
         written = []
-        for row, made in zip(rows, self._generate(rows, features, most, **options), strict=True):
+        for row, made in zip(rows, self._generate(rows, features, most, stops, **options), strict=True):
             text = self._tokenizer.decode(made, skip_special_tokens=True)
             if not self._chats:
                 text = text.split("\n\n")[0] if text.strip() else ""
@@ -277,7 +280,12 @@ class LocalModel:
 
     @torch.inference_mode()
     def _generate(
-        self, rows: Sequence[Tokens], features: Mapping[str, torch.Tensor], most: int, **options: Any
+        self,
+        rows: Sequence[Tokens],
+        features: Mapping[str, torch.Tensor],
+        most: int,
+        stops: Sequence[str] = (),
+        **options: Any,
     ) -> list[Tokens]:
         """New tokens of each row, by greedy decoding, with the one that ends it."""
         from transformers import GenerationConfig
@@ -290,6 +298,7 @@ class LocalModel:
             repetition_penalty=1.0,  # some models bring another one
             eos_token_id=self._eos or None,
             pad_token_id=self._pad,
+            stop_strings=list(stops) or None,
         )
         made = self._model.generate(
             input_ids=ids, attention_mask=mask, generation_config=config, **features, **options

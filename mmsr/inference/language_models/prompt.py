@@ -67,8 +67,9 @@ class Layout:
     def parse(self, text: str) -> Parsed:
         """Read an answer.
 
-        The label is what the last line `Label: …` begins with, whatever its letters' case. Without such a
-        line it is the only label that the text names as a word; where it names none or several there is none.
+        The label is the one that the last line `Label: …` begins with, in any case of its letters, or the
+        text itself without such a line. If another label is named beside it, there is none: of "not
+        positive" and "positive or neutral" nothing is guessed.
         """
         thought = _THOUGHT.match(text)
         skipped = thought.end() if thought else 0
@@ -78,24 +79,25 @@ class Layout:
             field[1].lower(): (field.end(), text[field.end() : end])
             for field, end in zip(found, ends, strict=True)
         }
-        start, line = parts.get("label", (skipped, text[skipped:]))
-        words = [(label, self._word(label, line, at_start="label" in parts)) for label in self.labels]
-        named = [(label, place) for label, place in words if place is not None]
-        if "label" in parts:  # of "very positive" and "very", the longer
-            named = sorted(named, key=lambda item: -len(item[0]))[:1]
-        label, place = named[0] if len(named) == 1 else (None, None)
+        start, part = parts.get("label", (skipped, text[skipped:]))
+        inner = part.strip()
+        label, place = self._label(inner.split("\n")[0] if "label" in parts else inner)
         rationale = parts.get("rationale", (0, ""))[1].strip() or None
         return Parsed(
             label,
             rationale if self.writes_rationales else None,
-            None if place is None else start + place,
+            None if label is None else start + part.index(inner) + place,
         )
 
-    def _word(self, label: str, text: str, *, at_start: bool) -> int | None:
-        """Where a text names a label as a word."""
-        begin = r"\A\W*" if at_start else r"(?<!\w)"
-        found = re.search(f"{begin}({re.escape(label)})(?!\\w)", text, re.IGNORECASE)
-        return None if found is None else found.start(1)
+    def _label(self, text: str) -> tuple[str | None, int]:
+        """The one label that a text begins with, and its first character."""
+        for label in sorted(self.labels, key=len, reverse=True):  # of "calm" and "calm and kind", the longer
+            if found := re.match(rf"\W*({re.escape(label)})(?!\w)", text, re.IGNORECASE):
+                rest = text[found.end() :]
+                others = "|".join(re.escape(other) for other in self.labels if other != label)
+                doubt = re.search(rf"(?<!\w)({others})(?!\w)", rest, re.IGNORECASE)
+                return (None, 0) if doubt else (label, found.start(1))
+        return None, 0
 
 
 class Message(NamedTuple):

@@ -10,8 +10,8 @@ import io
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from typing import TYPE_CHECKING, Any
 
 from mmsr.inference.language_models.prompt import Parsed
@@ -58,21 +58,33 @@ class ServedModel:
         """Answer requests, several at a time, in the order in which the server does.
 
         Raises:
-            ValueError: The server cannot be reached, or refuses a request.
+            ValueError: The server cannot be reached, or refuses a request; told when what was on its way is
+                answered.
         """
         import httpx
 
         headers = {} if self._key is None else {"Authorization": f"Bearer {self._key}"}
-        pool = ThreadPoolExecutor(self._batch_size)
-        try:
-            with httpx.Client(headers=headers, timeout=self._timeout) as client:
-                asked = {
-                    pool.submit(self._ask, client, request, task): i for i, request in enumerate(requests)
-                }
+        fault: Exception | None = None
+        with (
+            httpx.Client(headers=headers, timeout=self._timeout) as client,
+            ThreadPoolExecutor(self._batch_size) as pool,
+        ):
+            asked = {pool.submit(self._ask, client, request, task): i for i, request in enumerate(requests)}
+            try:
                 for done in as_completed(asked):
-                    yield asked[done], done.result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+                    if done.cancelled():
+                        continue
+                    try:
+                        reply = done.result()
+                    except Exception as error:  # what is on its way is still waited for, and kept
+                        fault = fault or error
+                        _cancel(asked)
+                        continue
+                    yield asked[done], reply
+            finally:
+                _cancel(asked)
+        if fault is not None:
+            raise fault
 
     def _ask(self, client: httpx.Client, request: Request, task: Task) -> Reply:
         """Send one request, and read the reply."""
@@ -136,6 +148,12 @@ class ServedModel:
             if tried < _TRIES:
                 time.sleep(wait)
         raise ValueError(f"{address} {fault}; accepted: a server of chat completions that has {self._name}")
+
+
+def _cancel(asked: Iterable[Future[Reply]]) -> None:
+    """Cancel what has not begun."""
+    for waiting in asked:
+        waiting.cancel()
 
 
 def _messages(request: Request) -> list[dict[str, Any]]:

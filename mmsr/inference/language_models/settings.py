@@ -51,9 +51,8 @@ class ExampleSettings:
         if self.number < 1:
             raise ValueError(f"number {self.number}; accepted: 1 or more, or choose: none")
         if (self.choose == "nearest") != (self.encoder is not None):
-            raise ValueError(
-                f"encoder {self.encoder!r} with choose: {self.choose}; accepted: one with nearest"
-            )
+            given = f"encoder {self.encoder!r} with choose: {self.choose}"
+            raise ValueError(f"{given}; accepted: an encoder with nearest, and only there")
 
 
 @dataclass(frozen=True, kw_only=True)

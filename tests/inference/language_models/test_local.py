@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -126,3 +127,107 @@ def test_the_identity_is_of_the_weights_and_not_of_their_place(language_model: P
     assert opened(copy).identity == opened(language_model).identity
     (copy / "chat_template.jinja").write_text("{{ messages[-1].content }}")
     assert opened(copy).identity != opened(language_model).identity
+
+
+# ---------------------------------------------------------------------- audio
+
+
+@pytest.fixture(scope="module")
+def audio_model(make_language_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a random Qwen2-Audio that hears 4 s, with its own processor and chat template."""
+    from transformers import (
+        PreTrainedTokenizerFast,
+        Qwen2AudioConfig,
+        Qwen2AudioEncoderConfig,
+        Qwen2AudioForConditionalGeneration,
+        Qwen2AudioProcessor,
+        Qwen2Config,
+        WhisperFeatureExtractor,
+    )
+
+    folder = tmp_path_factory.mktemp("audio-model")
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(make_language_model(chat=None))
+    places = ["<|im_start|>", "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"]
+    tokenizer.add_special_tokens({"additional_special_tokens": places})
+    extractor = WhisperFeatureExtractor(feature_size=16, chunk_length=4)
+    Qwen2AudioProcessor(feature_extractor=extractor, tokenizer=tokenizer).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = Qwen2AudioConfig(
+        audio_config=Qwen2AudioEncoderConfig(
+            num_mel_bins=16,
+            encoder_layers=1,
+            encoder_attention_heads=2,
+            encoder_ffn_dim=32,
+            d_model=16,
+            max_source_positions=200,
+        ),
+        text_config=Qwen2Config(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            intermediate_size=64,
+            initializer_range=0.2,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        ),
+        audio_token_index=tokenizer.convert_tokens_to_ids("<|AUDIO|>"),
+    )
+    Qwen2AudioForConditionalGeneration(config).save_pretrained(folder)
+    return folder
+
+
+def tone(period: float, seconds: float = 1.0) -> np.ndarray:
+    return np.sin(np.arange(round(16000 * seconds)) / period).astype(np.float32)
+
+
+HEARD = [
+    Request(Message("Judge.", "said"), tone(7)),
+    Request(Message("Judge.", "said"), tone(7, 0.5)),
+    Request(Message("Judge.", "said more"), tone(20, 2.0)),
+    Request(Message("Judge.", "said"), None),
+]
+
+
+def test_an_audio_model_hears_and_its_likelihoods_are_those_of_a_plain_pass(audio_model: Path) -> None:
+    from transformers import AutoModelForMultimodalLM, AutoProcessor
+
+    found = replies(opened(audio_model, audio=True), Task(Layout(LABELS), "likelihood", 4), HEARD)
+    assert len({round(reply.scores["neutral"], 5) for reply in found}) == 4, "audio changes nothing"
+    processor = AutoProcessor.from_pretrained(audio_model)
+    model = AutoModelForMultimodalLM.from_pretrained(audio_model)
+    system = "<|im_start|>system\nJudge.<|im_end|>\n<|im_start|>user\n"
+    sound = "Audio 1: <|audio_bos|><|AUDIO|><|audio_eos|>\n"
+    for request, reply in zip(HEARD, found, strict=True):
+        heard = "" if request.audio is None else sound
+        text = f"{system}{heard}{request.message.user}<|im_end|>\n<|im_start|>assistant\nLabel: "
+        logs = []
+        for label in LABELS:
+            audio = {} if request.audio is None else {"audio": [request.audio], "sampling_rate": 16000}
+            inputs = processor(text=[text + label], return_tensors="pt", **audio)
+            ids, n = inputs["input_ids"][0], len(label)  # a token is a byte
+            with torch.no_grad():
+                steps = model(**inputs).logits[0].log_softmax(-1)[-n - 1 : -1]
+            logs.append(float(steps[range(n), ids[-n:]].sum()))
+        expected = torch.tensor(logs).softmax(0).tolist()
+        assert list(reply.scores.values()) == pytest.approx(expected, abs=1e-4)
+
+
+def test_an_audio_model_answers_in_batches_as_one_by_one(audio_model: Path) -> None:
+    for read in ("likelihood", "constrained", "parsed"):
+        task = Task(Layout(LABELS, "pre_thinking"), read, 5)
+        batch, single = (
+            replies(opened(audio_model, audio=True, batch_size=size), task, HEARD) for size in (8, 1)
+        )
+        for one, other in zip(batch, single, strict=True):
+            assert one.scores == pytest.approx(other.scores, abs=1e-4)
+            assert (one.label, one.rationale, one.text) == (other.label, other.rationale, other.text)
+
+
+def test_what_an_audio_model_would_not_hear_is_refused(audio_model: Path, language_model: Path) -> None:
+    long = [Request(Message("", "said"), tone(7, 4.5))]
+    with pytest.raises(ValueError, match=r"a recording of 4\.5 s; accepted: 4 s at most"):
+        replies(opened(audio_model, audio=True), Task(Layout(LABELS), "likelihood", 4), long)
+    with pytest.raises(ValueError, match=r"accepted: a folder or Hub id of an audio language model"):
+        opened(language_model, audio=True)
