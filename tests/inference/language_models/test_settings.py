@@ -4,7 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from mmsr.inference.language_models.prompt import Prompt
 from mmsr.inference.language_models.settings import LanguageModelSettings
+
+EXPERIMENTS = sorted((Path(__file__).resolve().parents[3] / "experiments/sentiment_reasoning").glob("*.yaml"))
 
 
 def written(folder: Path, content: str) -> Path:
@@ -53,6 +56,20 @@ def test_paths_are_beside_the_file_and_other_names_stay(tmp_path: Path) -> None:
 def test_a_faulty_file_is_refused(tmp_path: Path, content: str, message: str) -> None:
     with pytest.raises(ValueError, match=r"llm\.yaml:? .*" + message.replace("?", r"\?")):
         LanguageModelSettings.from_file(written(tmp_path, content))
+
+
+def test_there_are_files_to_begin_with() -> None:
+    assert len(EXPERIMENTS) >= 6
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_each_experiment_is_accepted_with_its_prompt(path: Path) -> None:
+    settings = LanguageModelSettings.from_file(path)
+    prompt = Prompt.open(settings.prompt)
+    assert prompt.shows_examples or settings.examples.choose == "none"
+    assert settings.rationale_format == (
+        "pre_thinking" if path.stem == "chain_of_thought" else "post_thinking"
+    )
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
