@@ -64,7 +64,7 @@ class LanguageModelPredictor:
         Raises:
             ValueError: An utterance has nothing that the model reads, or the model cannot answer.
         """
-        requests = self._requests(utterances)
+        requests = self._requests(utterances) if utterances else []
         keys = [self._key(request) for request in requests]
         new = {key: request for key, request in zip(keys, requests, strict=True) if key not in self._known}
         names = list(new)

@@ -138,7 +138,11 @@ class TextEncoder:
 
     def __init__(self, encoder: str, *, prefix: str = "", batch_size: int = 64) -> None:
         from transformers import AutoModel, AutoTokenizer
+        from transformers.utils import logging
 
+        verbosity = logging.get_verbosity()
+        logging.set_verbosity_error()  # a missing pooler, which is not used, is no news
+        logging.disable_progress_bar()
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(encoder)
             self._model = AutoModel.from_pretrained(encoder, dtype=torch.float32).eval()
@@ -148,12 +152,14 @@ class TextEncoder:
                 f"examples: encoder {encoder} cannot be read ({reason}); accepted: a folder or Hub id of a "
                 "transformers text encoder"
             ) from error
+        finally:
+            logging.set_verbosity(verbosity)
         self._model.to("cuda" if torch.cuda.is_available() else "cpu")
         self._prefix, self._batch_size = prefix, batch_size
 
     @torch.inference_mode()
     def __call__(self, texts: Sequence[str]) -> torch.Tensor:
-        """Returns the unit vectors `[n, d]` of texts."""
+        """Returns the unit vectors `[n, d]` of texts, one or more."""
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         rows: dict[int, torch.Tensor] = {}
         for start in range(0, len(order), self._batch_size):

@@ -107,6 +107,17 @@ def test_the_prompt_has_examples_and_never_those_held_out(chat_server: Any) -> N
         ask(settings(chat_server, examples=examples), ROWS)
 
 
+def test_examples_are_found_for_each_utterance_and_for_none(
+    chat_server: Any, text_encoder: Path, tmp_path: Path
+) -> None:
+    chat_server.respond = lambda body: chat_server.completion("Label: positive")
+    examples = ExampleSettings(choose="nearest", number=2, encoder=str(text_encoder))
+    given = settings(chat_server, prompt="few_shot", examples=examples)
+    answers, predict = ask(given, ROWS)
+    assert len(answers) == predict.asked == len(ROWS)
+    assert ask(given, [])[0] == []
+
+
 def test_another_recording_is_another_request(chat_server: Any, tmp_path: Path) -> None:
     chat_server.respond = lambda body: chat_server.completion("Label: positive")
     waves = [np.full(1600, level, dtype=np.float32) for level in (0.1, 0.2)]
