@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -177,9 +178,11 @@ def test_label_sets_of_a_language_model(demo_corpus: Path, language_model: Path,
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on_where_it_was(demo_corpus: Path, chat_server: Any, tmp_path: Path) -> None:
+    killed = threading.Event()
+
     def respond(body: dict[str, Any]) -> tuple[int, Any]:
         if len(chat_server.bodies) > 6:
-            time.sleep(60)  # until the process is killed
+            killed.wait(60)
         return chat_server.completion("Label: positive")
 
     chat_server.respond = respond
@@ -194,6 +197,7 @@ def test_a_killed_run_goes_on_where_it_was(demo_corpus: Path, chat_server: Any, 
     finally:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
+        killed.set()
     chat_server.bodies.clear()
     chat_server.respond = lambda body: chat_server.completion("Label: positive")
     main(command)

@@ -95,7 +95,7 @@ def test_constrained_decoding_writes_nothing_but_labels(language_model: Path) ->
         chat = f"<|im_start|>system\nJudge.<|im_end|>\n<|im_start|>user\n{text}<|im_end|>\n"
         ids, going, made = tokenizer(f"{chat}<|im_start|>assistant\nLabel: ")["input_ids"], list(LABELS), ""
         while len(going) > 1:  # greedily, byte by byte
-            logits = network(torch.tensor([ids])).logits[0, -1]
+            logits = network(torch.tensor([ids])).logits[0, -1].detach()
             nexts = {label[len(made)] for label in going}
             made += max(nexts, key=lambda byte: float(logits[tokenizer(byte)["input_ids"][0]]))
             ids = tokenizer(f"{chat}<|im_start|>assistant\nLabel: {made}")["input_ids"]
