@@ -88,6 +88,14 @@ def is_language_code(text: str) -> bool:
     return primary == primary.lower() and _of_tag(primary) is not None
 
 
+def english_name(language: str) -> str:
+    """The English name of a language, such as Vietnamese for `vi`; what is no language stays as it is."""
+    import langcodes
+
+    code = _found(_plain(language))
+    return langcodes.Language.make(code).display_name("en") if code else language
+
+
 def guess_language(word: str) -> str | None:
     """The language that a word, such as a country's code, probably means; None if none."""
     plain = _plain(word)

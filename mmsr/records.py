@@ -112,8 +112,8 @@ class Answer:
 
     Attributes:
         label: The predicted label.
-        score: Its probability.
-        scores: Probability of each label.
+        score: Its probability; None without `scores`.
+        scores: Probability of each label; empty where a model gives none.
         rationale: None if the model writes none.
         head_label: The classification head's label, if the decoder gives `label`.
         head_scores: The head's probabilities, if the decoder gives `scores`.
@@ -127,10 +127,13 @@ class Answer:
         voice: Probabilities of the voice's emotions, of a model that names them where a voice was heard.
         audio_seconds: Length of a recording of more than 10 s.
         speech_seconds: How much of it is speech; None as the length where that was not asked.
+        unparsable: Whether a language model's text names no label, so that `label` is its fallback; None of a
+            model whose label is not read from text.
+        usage: Cost of a language model's answer: `prompt_tokens`, `generated_tokens`, `seconds`.
     """
 
     label: str
-    score: float
+    score: float | None
     scores: Mapping[str, float]
     rationale: str | None = None
     head_label: str | None = None
@@ -143,6 +146,8 @@ class Answer:
     voice: Mapping[str, float] | None = None
     audio_seconds: float | None = None
     speech_seconds: float | None = None
+    unparsable: bool | None = None
+    usage: Mapping[str, float] | None = None
 
     @classmethod
     def from_dict(cls, answer: Mapping[str, Any]) -> Self:
@@ -182,6 +187,8 @@ class Prediction:
     voice: Mapping[str, float] | None = None
     audio_seconds: float | None = None
     speech_seconds: float | None = None
+    unparsable: bool | None = None
+    usage: Mapping[str, float] | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -213,6 +220,8 @@ class Prediction:
             voice=answer.voice,
             audio_seconds=answer.audio_seconds,
             speech_seconds=answer.speech_seconds,
+            unparsable=answer.unparsable,
+            usage=answer.usage,
         )
 
     @classmethod
@@ -235,6 +244,8 @@ class Prediction:
             "voice",
             "audio_seconds",
             "speech_seconds",
+            "unparsable",
+            "usage",
         ]
         for name in optional:
             if row[name] is None:

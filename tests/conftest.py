@@ -1,11 +1,15 @@
 """What every test gets: no network, one thread, fixed seeds, and shared material only where it is there."""
 
+import json
 import os
 import random
 import shutil
 import signal
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -154,6 +158,117 @@ def text_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
     ).save_pretrained(folder)
     return folder
+
+
+_CHAT = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.fixture(scope="session")
+def make_language_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`make(words=(), chat=…)`: folder of a random causal language model whose tokens are bytes.
+
+    `words` are tokens of their own; `chat` is its chat template, None for a model without one.
+    """
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    def make(words: tuple[str, ...] = (), chat: str | None = _CHAT) -> Path:
+        folder = tmp_path_factory.mktemp("language-model")
+        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+        tokenizer = Tokenizer(models.BPE(vocab={byte: i for i, byte in enumerate(alphabet)}, merges=[]))
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        tokenizer.add_tokens([AddedToken(word) for word in words])
+        special = {"eos_token": "<|im_end|>", "pad_token": "<|pad|>"}
+        fast = PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer, additional_special_tokens=["<|im_start|>"], **special
+        )
+        fast.chat_template = chat
+        fast.save_pretrained(folder)
+        torch.manual_seed(0)
+        config = LlamaConfig(
+            vocab_size=len(fast),
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=64,
+            eos_token_id=fast.eos_token_id,
+            pad_token_id=fast.pad_token_id,
+        )
+        model = LlamaForCausalLM(config)
+        enliven(model)
+        model.save_pretrained(folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def language_model(make_language_model: Callable[..., Path]) -> Path:
+    """Folder of a random causal language model with a chat template, whose tokens are bytes."""
+    return make_language_model()
+
+
+class ChatServer:
+    """A stand-in for a server of chat completions: a function answers, and no model.
+
+    No real server (vLLM, llama.cpp) can be had in tests. It speaks as much of OpenAI's interface as mmsr asks
+    for, on a thread of this process.
+
+    Attributes:
+        respond: Returns status and content for a request's body.
+        bodies: The requests, in order.
+        keys: The header Authorization of each.
+        address: For `model` in the file of a language model.
+    """
+
+    def __init__(self) -> None:
+        self.respond: Callable[[dict[str, Any]], tuple[int, Any]] = lambda body: self.completion("")
+        self.bodies: list[dict[str, Any]] = []
+        self.keys: list[str | None] = []
+        outer, lock = self, threading.Lock()
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                with lock:
+                    outer.bodies.append(body)
+                    outer.keys.append(self.headers.get("Authorization"))
+                there = self.path == "/v1/chat/completions"
+                status, content = outer.respond(body) if there else (404, {})
+                data = json.dumps(content).encode()
+                with suppress(ConnectionError):  # a client may have been killed
+                    self.send_response(status)
+                    self.send_header("Content-Length", str(len(data)))
+                    self.end_headers()
+                    self.wfile.write(data)
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"http://127.0.0.1:{self.server.server_address[1]}/v1"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    @staticmethod
+    def completion(text: str, **more: Any) -> tuple[int, dict[str, Any]]:
+        """A reply as servers give it."""
+        choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+        usage = {"prompt_tokens": 11, "completion_tokens": 3, "total_tokens": 14}
+        return 200, {"object": "chat.completion", "choices": [choice | more], "usage": usage}
+
+
+@pytest.fixture
+def chat_server() -> Iterator[ChatServer]:
+    """A stand-in for a server of chat completions."""
+    served = ChatServer()
+    yield served
+    served.server.shutdown()
+    served.server.server_close()
 
 
 # Tiny models with lively weights, and a batch whose rows differ in length and in what they have.

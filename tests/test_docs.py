@@ -44,6 +44,7 @@ NOT_RUN = {
     "howto/export.md": 3,
     "howto/gpu.md": 1,
     "howto/human.md": 1,
+    "howto/language_models.md": 1,
     "howto/llm.md": 1,
     "howto/ravdess.md": 1,
     "howto/pipeline.md": 1,

@@ -1,6 +1,6 @@
 import pytest
 
-from mmsr.languages import NATIVE_NAMES, guess_language, is_language_code, language_code
+from mmsr.languages import NATIVE_NAMES, english_name, guess_language, is_language_code, language_code
 
 
 @pytest.mark.parametrize(
@@ -92,3 +92,11 @@ def test_codes_are_known_from_names_and_countries():
         None,
         None,
     ]
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [("vi", "Vietnamese"), ("zho_Hans", "Chinese"), ("Français", "French"), ("group 2", "group 2")],
+)
+def test_a_language_is_named_in_english_and_what_is_none_stays(written: str, name: str):
+    assert english_name(written) == name

@@ -91,31 +91,42 @@ def evaluate(
 ) -> None:
     """Evaluate a model on a split: metrics, controls, baselines, and a report.
 
-    Writes metrics.json, predictions.jsonl and report.html with its pictures, and report.md for a README.
+    Writes metrics.json, predictions.jsonl and report.html with its pictures, and report.md for a README. A
+    language model that was not trained by mmsr, local or on a server, is evaluated alike: its YAML file names
+    model, prompt and examples. What it answers is kept in OUT/answers.jsonl, and never asked for twice.
 
     Example: mmsr evaluate runs/demo/corpus/manifest.csv --model runs/demo/model --out runs/demo
+    Example: mmsr evaluate my/manifest.csv --model llm.yaml --out runs/llm
 
     Args:
         rows: The manifest and its rows.
-        model: Folder or Hub id of a checkpoint.
+        model: Folder or Hub id of a checkpoint, or the YAML file of a language model.
         out: Folder for the results.
         measures: What is measured.
-        batch_size: Number of rows in a batch.
-        num_beams: Beams of the rationales' generation.
+        batch_size: Number of rows in a batch; of a server, of requests at a time.
+        num_beams: Beams of the rationales' generation; a language model has one.
         examples: Number of utterances that the report plays.
         seed: Seed of the shuffling of audio between rows.
         format: Of the printed table; latex is for booktabs and siunitx.
     """
     must_be_there(manifest=rows.manifest, slice_table=measures.slice_table if measures else None)
-    from mmsr.workflows.evaluation import evaluate_checkpoint
+    if model.endswith((".yaml", ".yml")):
+        from mmsr.workflows.language_models import evaluate_language_model as evaluate_model
 
-    evaluation = evaluate_checkpoint(
+        if num_beams != 1:
+            raise ValueError(f"--num-beams {num_beams} with a language model; accepted: 1")
+    else:
+        from functools import partial
+
+        from mmsr.workflows.evaluation import evaluate_checkpoint
+
+        evaluate_model = partial(evaluate_checkpoint, num_beams=num_beams)
+    evaluation = evaluate_model(
         model,
         rows,
         out,
         measures=measures,
         batch_size=batch_size,
-        num_beams=num_beams,
         examples=examples,
         seed=seed,
         progress=show_progress(),

@@ -151,13 +151,13 @@ class RiskCoverage(NamedTuple):
 def calibration_metrics(
     rows: Sequence[Prediction], labels: Sequence[str], *, temperature: float | None = None
 ) -> dict[str, Any]:
-    """Returns metrics of the probabilities of labelled predictions; `{}` without any.
+    """Returns metrics of the probabilities of labelled predictions that have them; `{}` without any.
 
     `n`, `temperature` (as given), `ece` (equal-mass bins), `ece_equal_width`, `brier`, `nll`, `aurc`,
     `excess_aurc` and `reliability` (of the equal-mass bins). For all of them less is better. An ECE of few
     rows is too large, since the accuracy of each bin varies by chance.
     """
-    rows = [row for row in rows if row.label is not None]
+    rows = [row for row in rows if row.label is not None and row.scores]
     if not rows:
         return {}
     scores, truth = _scores_and_truth(rows, labels)
@@ -290,7 +290,7 @@ def conformal_metrics(
 ) -> dict[str, Any]:
     """Returns coverage and size of label sets of `rows`, at thresholds of the `known` rows.
 
-    Rows without a label are left out; `{}` where either has none.
+    Rows without a label or probabilities are left out; `{}` where either has none.
 
     Returns:
         `asked` (the coverage), `n`, `n_calibration`, `n_needed` (see `conformal_rows`), and for each method
@@ -299,7 +299,7 @@ def conformal_metrics(
     """
     from mmsr.evaluation.entries import mean_with_interval
 
-    known, rows = ([row for row in part if row.label is not None] for part in (known, rows))
+    known, rows = ([row for row in part if row.label is not None and row.scores] for part in (known, rows))
     if not known or not rows:
         return {}
     scores, truth = _scores_and_truth(rows, labels)

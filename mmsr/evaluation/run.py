@@ -56,8 +56,9 @@ def evaluate(
     `entries.differences`). In `shuffled_audio` each row has the audio of another one (see
     `shuffle`). `train_rows` are for the baselines and `verbatim_from_training`. `temperature`, by which the
     probabilities were divided, is repeated in the entry `calibration`. With `attributes` (may be {}) each
-    condition has `slices` and the `worst_slice` of `slice_rows` or more (see `slices.slice_metrics`).
-    `predict` gets at most `chunk` utterances at a time.
+    condition has `slices` and the `worst_slice` of `slice_rows` or more (see `slices.slice_metrics`). Of a
+    language model's answers an entry sums the `usage`, and counts those that are `unparsable`. `predict` gets
+    at most `chunk` utterances at a time.
 
     Raises:
         ValueError: An id is missing or repeated, a label is not in `labels`, a condition is unknown or has no
@@ -95,6 +96,7 @@ def evaluate(
             known = [row for row in answered if row.label is not None]
             heads = [replace(row, predicted_label=row.head_label) for row in known]
             entry["head"] = sentiment_metrics(*label_pairs(heads), labels)
+        entry |= _usage(answered)
         if any(row.abstained for row in answered):
             entry["abstained"] = sum(map(bool, (row.abstained for row in answered))) / len(answered)
         if attributes is not None:
@@ -300,6 +302,18 @@ def _predictions(
     answers = answer_utterances(predict, inputs, condition=step or condition, progress=progress, chunk=chunk)
     pairs = zip(rows, answers, strict=True)
     return [Prediction.from_answer(row, answer, condition=condition) for row, answer in pairs]
+
+
+def _usage(rows: Sequence[Prediction]) -> dict[str, Any]:
+    """What a language model's answers cost, and how many named no label; {} of another model."""
+    found: dict[str, Any] = {}
+    if any(row.unparsable is not None for row in rows):
+        found["unparsable"] = sum(bool(row.unparsable) for row in rows)
+    if costs := [row.usage for row in rows if row.usage is not None]:
+        shared = [name for name in costs[0] if all(name in cost for cost in costs)]
+        totals = {name: round(sum(cost[name] for cost in costs), 3) for name in shared}
+        found["usage"] = {"requests": len(costs), **totals}
+    return found
 
 
 def _check_rows(rows: Sequence[Utterance], labels: Sequence[str]) -> None:

@@ -158,10 +158,7 @@ def examples(
     for row in rows:
         answer = pipe({"audio": row.audio, "text": row.text}, alternatives=pipe.model.writes_rationales)
         utterance = pipe.preprocess({"audio": row.audio, "text": row.text})
-        mime, played = None, row
-        if isinstance(row.audio, str) and is_url(row.audio):
-            mime = mimetypes.guess_type(row.audio.partition("::")[0])[0]
-            played = replace(row, audio=read_bytes(row.audio))
+        played, mime = playable(row)
         shown.append(
             Example(
                 utterance=played,
@@ -176,3 +173,11 @@ def examples(
         if progress:
             progress()
     return shown
+
+
+def playable(row: Utterance) -> tuple[Utterance, str | None]:
+    """A row whose recording a page can carry, and the type of a downloaded one."""
+    if not isinstance(row.audio, str) or not is_url(row.audio):
+        return row, None
+    mime = mimetypes.guess_type(row.audio.partition("::")[0])[0]
+    return replace(row, audio=read_bytes(row.audio)), mime

@@ -12,7 +12,7 @@ from mmsr.evaluation.calibration import CalibrationError, calibrate
 from mmsr.files import atomic_write, check_output, write_file
 from mmsr.inference.loading import predictor
 from mmsr.inference.packaged import checkpoint, is_packaged
-from mmsr.workflows.inputs import Inputs
+from mmsr.workflows.inputs import open_checkpoint
 from mmsr.workflows.settings import Rows
 
 
@@ -58,12 +58,12 @@ def calibrate_checkpoint(
     if out is not None and Path(out).exists():
         raise ValueError(f"--out {out} exists already; accepted: a new folder")
     check_output(folder if out is None else out, folder=True, name="--model" if out is None else "--out")
-    inputs = Inputs.open(name, rows, required=["dev"])
-    config = inputs.pipe.model.config
+    pipe, inputs = open_checkpoint(name, rows, required=["dev"])
+    config = pipe.model.config
     config.temperature = config.decoder_temperature = 1.0
     try:
         found = calibrate(
-            predictor(inputs.pipe, batch_size=batch_size, rationale=False),
+            predictor(pipe, batch_size=batch_size, rationale=False),
             inputs.utterances("dev"),
             labels=inputs.labels,
             text_column=text_column,

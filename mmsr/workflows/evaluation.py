@@ -1,15 +1,18 @@
-"""Evaluates a checkpoint: metrics, controls and baselines of a split, and a report."""
+"""Evaluates a model: metrics, controls and baselines of a split, and a report.
+
+a checkpoint, or another model ─► `Answering` ─► `evaluate_answering` ─► files of a run, `Evaluation`
+"""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mmsr.data.audio.decoding import Audio
-from mmsr.data.loading.splits import Split
 from mmsr.data.manifest.check.audio import audio_issues
 from mmsr.data.manifest.manifest import rows_with
 from mmsr.data.manifest.tables import read_column
@@ -19,7 +22,7 @@ from mmsr.evaluation.rationales import UnicodeTokenizer
 from mmsr.evaluation.report.findings import Examined, examine
 from mmsr.evaluation.report.names import TableFormat
 from mmsr.evaluation.report.page import check_out
-from mmsr.evaluation.report.run import conditions_table, entries, write_report
+from mmsr.evaluation.report.run import COSTS, Example, conditions_table, entries, write_report
 from mmsr.evaluation.run import condition_inputs, conformal_entries, evaluate, write_run
 from mmsr.evaluation.slices import worst_slice_line
 from mmsr.files import check_output
@@ -31,12 +34,40 @@ from mmsr.workflows.inputs import (
     Inputs,
     corpus_beside,
     model_facts,
+    open_checkpoint,
     spread,
     stored_states,
     training_history,
     training_seed,
 )
 from mmsr.workflows.settings import Measures, Rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answering:
+    """A model as an evaluation sees it.
+
+    Attributes:
+        predict: Answers utterances.
+        predict_labels: Answers them with the same labels and probabilities, but need not write rationales.
+        show: Rows with the model's answers, for the report.
+        conditions: The inputs to try; None for all that the rows allow.
+        temperature: By which the probabilities were divided, if known.
+        history: Metrics of each epoch of the training, if known.
+        facts: Further keys of metrics.json, `model` among them.
+        is_trained: Whether it was selected on development rows, so that the gap to the test rows matters.
+        chunk: The most utterances that `predict` gets at a time.
+    """
+
+    predict: Predict
+    predict_labels: Predict
+    show: Callable[[Sequence[Utterance]], list[Example]]
+    conditions: Sequence[str] | None = None
+    temperature: float | None = None
+    history: Sequence[Mapping[str, Any]] | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    is_trained: bool = False
+    chunk: int = 128
 
 
 @dataclass(frozen=True)
@@ -66,9 +97,15 @@ class Evaluation:
         return [finding["message"] for finding in self.metrics["findings"]]
 
     def notes(self) -> list[str]:
-        """The worst slice and the label sets of each condition, in words."""
+        """The worst slice, the label sets and the cost of each condition, in words."""
         lines = []
         for name, entry in self.conditions.items():
+            if (usage := entry.get("usage")) is not None:
+                counts = ", ".join(
+                    f"{usage[cost]:,} {title}" for cost, title in COSTS.items() if cost in usage
+                )
+                unparsable = entry.get("unparsable")
+                lines.append(f"{name}: {counts}" + (f", {unparsable:,} unparsable" if unparsable else ""))
             lines.append(f"{name}: {worst_slice_line(entry['worst_slice'], least=entry['slice_rows'])}")
             if "conformal" in entry:
                 lines.append(f"{name}: {conformal_text(entry['conformal'])}")
@@ -115,15 +152,70 @@ def evaluate_checkpoint(
         ValueError: Checkpoint or manifest cannot be read, a split lacks rows or labels, or `out` holds other
             results.
     """
+    columns = prepare(rows, out, measures := measures or Measures())
+    pipe, inputs = open_checkpoint(model, rows, required=measures.splits)
+    states = stored_states(inputs.model, pipe)
+    options: dict[str, Any] = {"batch_size": batch_size, "audio_features": states}
+    answering = Answering(
+        predict=predictor(pipe, num_beams=num_beams, **options),
+        predict_labels=predictor(pipe, rationale=False, **options),
+        show=partial(shown_examples, pipe),
+        conditions=measures.conditions,
+        temperature=pipe.model.config.label_temperature,
+        history=training_history(inputs.model),
+        facts={"model": model_facts(inputs.model, pipe), **training_seed(inputs.model)},
+        is_trained=True,
+    )
+    return evaluate_answering(
+        answering,
+        inputs,
+        out,
+        measures=measures,
+        columns=columns,
+        examples=examples,
+        seed=seed,
+        progress=progress,
+    )
+
+
+def prepare(rows: Rows, out: str | Path, measures: Measures) -> dict[str, Any]:
+    """Check that results can be written, before anything is loaded; returns the columns to slice by.
+
+    Raises:
+        ValueError: `out` holds other results or cannot be written, or a column does not exist.
+    """
     check_out(out, "metrics.json")
     check_output(Path(out) / "predictions.jsonl", inputs=[rows.manifest])
-    measures = measures or Measures()
-    columns = {
-        name: read_column(measures.slice_table or rows.manifest, name) for name in measures.slices or ()
-    }
-    required: list[Split] = ["test"] if measures.conformal is None else ["test", "dev"]
-    inputs = Inputs.open(model, rows, required=required)
-    pipe, labels, test_rows = inputs.pipe, inputs.labels, inputs.utterances("test")
+    return {name: read_column(measures.slice_table or rows.manifest, name) for name in measures.slices or ()}
+
+
+def evaluate_answering(
+    model: Answering,
+    inputs: Inputs,
+    out: str | Path,
+    *,
+    measures: Measures,
+    columns: Mapping[str, Any],
+    examples: int,
+    seed: int,
+    progress: Progress | None,
+) -> Evaluation:
+    """Evaluate any model that answers, on checked rows.
+
+    Args:
+        model: The model.
+        inputs: Rows for it.
+        out: The folder for the results.
+        measures: What is measured; the conditions are the model's.
+        columns: Columns to slice by, of `prepare`.
+        examples: The number of utterances that the report plays.
+        seed: The seed of the shuffling of audio between rows.
+        progress: Called as rows are answered.
+
+    Raises:
+        ValueError: Rows lack labels or inputs of a condition.
+    """
+    rows, labels, test_rows = inputs.rows, inputs.labels, inputs.utterances("test")
     if all(row.label is None and row.rationale is None for row in test_rows):
         raise ValueError(
             f"{rows.manifest}: no row of {rows.split!r} has a label or a rationale to compare with; "
@@ -131,41 +223,40 @@ def evaluate_checkpoint(
         )
     if measures.conformal is not None:
         _check_development_labels(inputs)
-    states = stored_states(inputs)
     scorer = measures.bertscore and BertScorer(measures.bertscore, layer=measures.bertscore_layer)
     metrics, predictions = evaluate(
-        predictor(pipe, batch_size=batch_size, audio_features=states, num_beams=num_beams),
+        model.predict,
         test_rows,
         labels=labels,
         train_rows=inputs.utterances("train"),
-        conditions=measures.conditions,
-        temperature=pipe.model.config.label_temperature,
+        conditions=model.conditions,
+        temperature=model.temperature,
         bertscore=scorer or None,
-        attributes=_lengths(test_rows) | columns,
+        attributes={**_lengths(test_rows), **columns},
         slice_rows=measures.slice_rows,
         seed=seed,
         progress=progress,
+        chunk=model.chunk,
     )
     if measures.conformal is not None:
         label_sets = conformal_entries(
-            predictor(pipe, batch_size=batch_size, audio_features=states, rationale=False),
+            model.predict_labels,
             inputs.utterances("dev"),
             predictions,
             labels=labels,
             coverage=measures.conformal,
             seed=seed,
             progress=progress,
+            chunk=model.chunk,
         )
         for name, entry in label_sets.items():
             metrics[name]["conformal"] = entry
     first = predictions[0].condition
-    development = _development_metrics(
-        inputs,
-        predictor(pipe, batch_size=batch_size, audio_features=states, rationale=False),
-        str(first),
-        seed=seed,
-        progress=progress,
-    )
+    development = {}
+    if model.is_trained:
+        development = _development_metrics(
+            inputs, model.predict_labels, str(first), seed=seed, progress=progress
+        )
     answered = [row for row in predictions if row.condition == first]
     examined = Examined(metrics, answered, development.get(str(first)))
     document = write_run(
@@ -173,11 +264,12 @@ def evaluate_checkpoint(
         {rows.split: metrics} | ({rows.dev_split: development} if development else {}),
         predictions,
         provenance=inputs.provenance(seed=seed),
-        extra=corpus_beside(rows.manifest)
-        | examine(examined)
-        | {"model": model_facts(inputs)}
-        | training_seed(inputs.model)
-        | ({"bertscore": scorer.settings} if scorer else {}),
+        extra={
+            **corpus_beside(rows.manifest),
+            **examine(examined),
+            **model.facts,
+            **({"bertscore": scorer.settings} if scorer else {}),
+        },
     )
     report = write_report(
         out,
@@ -185,8 +277,8 @@ def evaluate_checkpoint(
         metrics=document,
         predictions=predictions,
         labels=labels,
-        history=training_history(inputs.model),
-        examples=shown_examples(pipe, spread(test_rows, examples)),
+        history=model.history,
+        examples=model.show(spread(test_rows, examples)),
         split=rows.split,
     )
     return Evaluation(document, predictions, rows.split, report, measures.conformal is not None)

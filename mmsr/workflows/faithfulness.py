@@ -19,7 +19,7 @@ from mmsr.extras import install
 from mmsr.files import write_file
 from mmsr.inference.loading import predictor
 from mmsr.records import Progress, Utterance
-from mmsr.workflows.inputs import Inputs, spread, training_seed
+from mmsr.workflows.inputs import open_checkpoint, spread, training_seed
 from mmsr.workflows.settings import Rows
 
 logger = logging.getLogger(__name__)
@@ -73,8 +73,8 @@ def examine_faithfulness(
     for flag, count in (("erased", erased), ("pictures", pictures)):
         if count < 0:
             raise ValueError(f"--{flag} {count}; accepted: 0 or more")
-    inputs = Inputs.open(model, rows)
-    pipe, test_rows = inputs.pipe, inputs.utterances("test")
+    pipe, inputs = open_checkpoint(model, rows)
+    test_rows = inputs.utterances("test")
     if pipe.model.decoder is None:
         raise ValueError(f"--model {model} writes no rationales; accepted: a model with a decoder")
     folder = Path(respoken or Path(out) / "respoken")

@@ -1,4 +1,4 @@
-"""What workflows read: a checkpoint, the rows of a manifest, and the files beside both."""
+"""What workflows read: the rows of a manifest, a checkpoint for them, and the files beside both."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from mmsr.workflows.settings import Rows
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """A loaded checkpoint, and rows for it.
+    """Checked rows for a model.
 
     Attributes:
-        model: The folder or Hub id of the checkpoint.
+        model: The folder or Hub id of a checkpoint, or another name of what answers.
         rows: Which rows.
-        pipe: The pipeline of the checkpoint.
+        labels: The labels of the model.
         table: All rows of the manifest.
         splits: The rows of `train`, `dev` and `test`.
         data_fingerprint: Of all rows (see `fingerprint`).
@@ -45,7 +45,7 @@ class Inputs:
 
     model: str
     rows: Rows
-    pipe: SentimentReasoningPipeline
+    labels: Sequence[str]
     table: datasets.Dataset
     splits: Mapping[Split, datasets.Dataset]
     data_fingerprint: str
@@ -57,19 +57,26 @@ class Inputs:
         model: str | Path,
         rows: Rows,
         *,
+        labels: Sequence[str],
         required: Sequence[Split] = ("test",),
+        started: float | None = None,
     ) -> Inputs:
-        """Load a checkpoint, and read and check the manifest with its labels and its audio.
+        """Read and check a manifest with the labels of a model, and its audio.
 
         The audio of the required splits is decoded to its end: a file that is damaged would otherwise end a
         workflow after hours.
 
+        Args:
+            model: The model's name.
+            rows: Which rows of which manifest.
+            labels: The model's labels.
+            required: The splits that must have rows.
+            started: When loading began, by `time.perf_counter`; by default now.
+
         Raises:
-            ValueError: The checkpoint, the manifest or audio cannot be read, or a required split has no rows.
+            ValueError: The manifest or audio cannot be read, or a required split has no rows.
         """
-        started = time.perf_counter()
-        pipe = load_pipeline(model)
-        labels = pipe.model.config.labels
+        started = time.perf_counter() if started is None else started
         table = load_manifest(rows.manifest, labels=labels, columns=rows.columns, label_map=rows.label_map)
         splits = select_rows(
             table,
@@ -90,17 +97,12 @@ class Inputs:
         return cls(
             model=str(model),
             rows=rows,
-            pipe=pipe,
+            labels=labels,
             table=table,
             splits=splits,
             data_fingerprint=fingerprint(table),
             started=started,
         )
-
-    @property
-    def labels(self) -> list[str]:
-        """The labels of the checkpoint."""
-        return self.pipe.model.config.labels
 
     def utterances(self, split: Split) -> list[Utterance]:
         """The rows of a split."""
@@ -119,25 +121,38 @@ class Inputs:
         )
 
 
+def open_checkpoint(
+    model: str | Path, rows: Rows, *, required: Sequence[Split] = ("test",)
+) -> tuple[SentimentReasoningPipeline, Inputs]:
+    """Load a checkpoint as a pipeline, and the rows of a manifest for it.
+
+    Raises:
+        ValueError: The checkpoint cannot be read, or as `Inputs.open`.
+    """
+    started = time.perf_counter()
+    pipe = load_pipeline(model)
+    labels = pipe.model.config.labels
+    return pipe, Inputs.open(model, rows, labels=labels, required=required, started=started)
+
+
 def checkpoint_name(model: str) -> str:
     """The name of a checkpoint in a report: its run's folder, or the given name."""
     return Path(model).resolve().parent.name if (Path(model) / "config.json").is_file() else model
 
 
-def model_facts(inputs: Inputs) -> dict[str, Any]:
+def model_facts(model: str, pipe: SentimentReasoningPipeline) -> dict[str, Any]:
     """Name, fusion and number of weights of a checkpoint.
 
     Beside the run.yaml of its training also `settings`, a hash that is equal for trainings that differ in
     their seed and folder alone.
     """
-    model = inputs.pipe.model
     facts: dict[str, Any] = {
-        "name": checkpoint_name(inputs.model),
-        "fusion": model.config.fusion,
-        "parameters": sum(weight.numel() for weight in model.parameters()),
+        "name": checkpoint_name(model),
+        "fusion": pipe.model.config.fusion,
+        "parameters": sum(weight.numel() for weight in pipe.model.parameters()),
     }
-    path = Path(inputs.model).parent / "run.yaml"
-    if path.is_file() and not is_packaged(inputs.model):
+    path = Path(model).parent / "run.yaml"
+    if path.is_file() and not is_packaged(model):
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
         trainer = {k: v for k, v in (settings.get("trainer") or {}).items() if k != "default_root_dir"}
         kept = {k: v for k, v in settings.items() if k not in ("seed_everything", "begun_with")}
@@ -159,7 +174,7 @@ def training_seed(model: str) -> dict[str, Any]:
     return {"training_seed": settings["seed_everything"]} if "seed_everything" in settings else {}
 
 
-def stored_states(inputs: Inputs) -> Callable[[str], torch.Tensor] | None:
+def stored_states(model: str, pipe: SentimentReasoningPipeline) -> Callable[[str], torch.Tensor] | None:
     """The audio encoder's states by path, from the feature store of the run that trained the checkpoint.
 
     They are encoded in float32, as without a store, and once for all conditions and evaluations.
@@ -167,7 +182,7 @@ def stored_states(inputs: Inputs) -> Callable[[str], torch.Tensor] | None:
     Returns:
         None if that run had no store for its audio encoder, or the store is not there.
     """
-    path = Path(inputs.model).parent / "run.yaml"
+    path = Path(model).parent / "run.yaml"
     run = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
     settings = run.get("model", {})
     folder, frozen = settings.get("feature_store"), settings.get("freeze") or ()
@@ -175,7 +190,7 @@ def stored_states(inputs: Inputs) -> Callable[[str], torch.Tensor] | None:
         return None
     log(f"states of the audio encoder are read from and written to {folder}, the store of its training")
     dtype = settings.get("feature_dtype", "float16")
-    return stored_audio(inputs.pipe.model, inputs.pipe.processor, folder, bf16=False, dtype=dtype)
+    return stored_audio(pipe.model, pipe.processor, folder, bf16=False, dtype=dtype)
 
 
 def training_history(model: str) -> list[dict[str, Any]] | None:

@@ -14,7 +14,7 @@ from mmsr.evaluation.robustness.curves import clean_rows, measure, write_robustn
 from mmsr.evaluation.robustness.perturbations import Material, perturbations
 from mmsr.inference.loading import predictor
 from mmsr.records import Prediction, Progress
-from mmsr.workflows.inputs import Inputs, training_seed
+from mmsr.workflows.inputs import open_checkpoint, training_seed
 from mmsr.workflows.settings import Degradation, Rows
 
 logger = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ def measure_robustness(
     """
     check_out(out, "robustness.json")
     degradation = degradation or Degradation()
-    inputs = Inputs.open(model, rows)
+    pipe, inputs = open_checkpoint(model, rows)
     test_rows = inputs.utterances("test")
     clean = clean_rows(test_rows, condition)
     if left_out := len(test_rows) - len(clean):
@@ -88,7 +88,7 @@ def measure_robustness(
         severities=degradation.severities,
     )
     document, predictions = measure(
-        predictor(inputs.pipe, batch_size=batch_size, rationale=None if rationales else False),
+        predictor(pipe, batch_size=batch_size, rationale=None if rationales else False),
         clean,
         curves,
         labels=inputs.labels,

@@ -6,6 +6,10 @@ The text of an attribute is the help of its flag.
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mmsr.data.loading.splits import Split
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,11 @@ class Measures:
     slices: Sequence[str] | None = None
     slice_table: str | Path | None = None
     slice_rows: int = 30
+
+    @property
+    def splits(self) -> list["Split"]:
+        """The splits that must have rows."""
+        return ["test"] if self.conformal is None else ["test", "dev"]
 
     def __post_init__(self) -> None:
         if self.conformal is not None and not 0 < self.conformal < 1:

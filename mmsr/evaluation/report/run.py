@@ -47,6 +47,12 @@ from mmsr.records import Answer, Prediction, Utterance
 
 SLICED = ("accuracy", "macro_f1")
 SLICES = 12  # slices of an attribute that are shown
+COSTS = {  # of `Answer.usage`, with their titles
+    "requests": "requests",
+    "prompt_tokens": "prompt tokens",
+    "generated_tokens": "generated tokens",
+    "seconds": "seconds",
+}
 NAMED = 6  # rows of a table that a caption names; more are counted
 
 
@@ -309,7 +315,7 @@ def calibration(run: Run) -> list[Block]:
         )
     if sets := run.entry.get("conformal"):
         blocks.append(conformal_text(sets))
-    if labelled := [row for row in run.answered if row.label is not None]:
+    if labelled := [row for row in run.answered if row.label is not None and row.scores]:
         confidence, correct = confidence_and_correct(labelled)
         blocks += [
             Picture(
@@ -366,6 +372,36 @@ def training(run: Run) -> list[Block]:
     ]
 
 
+def costs(run: Run) -> list[Block]:
+    """What the answers of a language model cost, and how many of them named no label."""
+    known = {name: entry for name, entry in entries(run.metrics, run.split).items() if "usage" in entry}
+    if not known:
+        return []
+    columns = ["condition", *COSTS.values(), "unparsable"]
+    rows = [
+        Row(
+            NAMES.get(name, name),
+            [
+                *(_cost(entry["usage"].get(cost)) for cost in COSTS),
+                str(entry.get("unparsable", MISSING)),
+            ],
+        )
+        for name, entry in known.items()
+    ]
+    notes = {
+        "seconds": "the time that the machine or the server took; rows of a batch share theirs. Answers that "
+        "were read from answers.jsonl count as what they cost when they were asked for.",
+    }
+    if (settings := run.metrics.get("language_model", {})).get("read") in ("parsed", "logprobs"):
+        notes["unparsable"] = f"answers that name no label; they count as {settings['fallback']}."
+    return [Table(columns, rows, "Cost of the language model's answers."), notes]
+
+
+def _cost(amount: float | None) -> str:
+    """A count, or seconds with a decimal."""
+    return MISSING if amount is None else f"{amount:,.{0 if isinstance(amount, int) else 1}f}"
+
+
 def attention(run: Run) -> list[Block]:
     """The attention map of the first example that has one."""
     for example in run.examples:
@@ -387,8 +423,8 @@ def examples(run: Run) -> list[Block]:
 
 
 def mistakes(run: Run, *, most: int = 10) -> list[Block]:
-    """The wrong answers with the highest confidence."""
-    wrong = [row for row in run.answered if row.label not in (None, row.predicted_label)]
+    """The wrong answers with the highest confidence, of a model that gives probabilities."""
+    wrong = [row for row in run.answered if row.label not in (None, row.predicted_label) and row.scores]
     wrong.sort(key=lambda row: (-row.confidence, row.id))
     rows = []
     for row in wrong[:most]:
@@ -410,6 +446,7 @@ SECTIONS: dict[str, Callable[[Run], Sequence[Block]]] = {
     "Slices": slices,
     "Rationales": rationales,
     "Calibration and abstention": calibration,
+    "Costs": costs,
     "Confusion": confusion,
     "Training": training,
     "Attention": attention,
