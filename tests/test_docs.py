@@ -45,6 +45,7 @@ NOT_RUN = {
     "howto/gpu.md": 1,
     "howto/human.md": 1,
     "howto/llm.md": 1,
+    "howto/notebooks.md": 1,
     "howto/ravdess.md": 1,
     "howto/pipeline.md": 1,
     "howto/report.md": 1,
