@@ -5,6 +5,10 @@
 Each runs in a kernel of its own, in an empty folder that is deleted afterwards, and asks no hub. What is
 written holds neither players of sound, nor stderr (progress, warnings of libraries), nor the folder's name,
 nor when a cell ran. The first error ends it, and leaves the notebook as it was.
+
+Those in the repository are executed with the re-synthesised CREMA-D and with both encoders:
+
+    MMSR_CREMA_D=DIR MMSR_AUDIO_ENCODER=DIR MMSR_TEXT_ENCODER=DIR python notebooks/execute.py
 """
 
 from __future__ import annotations
@@ -24,6 +28,8 @@ from nbclient import NotebookClient
 
 HERE = Path(__file__).resolve().parent
 NOTEBOOKS = sorted(HERE.glob("[0-9]*.ipynb"))
+# Where notebooks find real speech and encoders (docs/howto/notebooks.md); folders may be relative paths.
+MATERIAL = ("MMSR_CREMA_D", "MMSR_AUDIO_ENCODER", "MMSR_TEXT_ENCODER")
 LARGEST = 300_000  # bytes of one, with its pictures
 _PLAYER = re.compile(r"<audio\b[^>]*></audio>\s*")
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
@@ -36,8 +42,10 @@ def execute(path: Path, folder: str | os.PathLike[str]) -> Any:
         nbclient.exceptions.CellExecutionError: a cell raised; the message shows it.
     """
     notebook = nbformat.read(path, as_version=4)
+    given = {name: os.environ[name] for name in MATERIAL if name in os.environ}
     environment = {
         **{name: value for name, value in os.environ.items() if name != "MPLBACKEND"},  # the kernel's own
+        **{name: os.path.abspath(path) for name, path in given.items() if os.path.isdir(path)},
         "HF_DATASETS_OFFLINE": "1",
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",  # so small a model gains nothing by more, and sums are then in one order

@@ -46,6 +46,7 @@ NOT_RUN = {
     "howto/human.md": 1,
     "howto/language_models.md": 1,
     "howto/llm.md": 1,
+    "howto/notebooks.md": 1,
     "howto/ravdess.md": 1,
     "howto/pipeline.md": 1,
     "howto/report.md": 1,
