@@ -78,6 +78,7 @@ def check(
         return
     if manifest is None:
         raise ValueError("give a manifest or --codes; inputs stand before lists, or after --")
+    _refuse_recordings(manifest)
     check_page(manifest, report=report)
     if max_seconds <= 0:
         raise ValueError(f"--max-seconds {max_seconds:g}; accepted: above 0")
@@ -372,3 +373,17 @@ def as_seconds(duration: str | None) -> float | None:
     if parts is None:
         raise ValueError(f"--older-than {duration!r} is no duration; accepted: such as 30d, 12h or 15min")
     return float(parts[1]) * {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 604800}[parts[2]]
+
+
+def _refuse_recordings(manifest: str) -> None:
+    """Refuse a folder of recordings, whose text files would be read as a table."""
+    from mmsr.data.corpora.source import SOUND
+
+    folder = Path(manifest)
+    tables = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".arrow")
+    if folder.is_dir() and not any(path.suffix.lower() in tables for path in folder.rglob("*")):
+        if any(path.suffix.lower() in SOUND for path in folder.rglob("*")):
+            raise ValueError(
+                f"{manifest} is a folder of recordings; accepted: a manifest, as of "
+                f"mmsr data convert {manifest} --from folder --out FOLDER"
+            )

@@ -19,7 +19,6 @@ from mmsr.cli.inference import format_answer
 from mmsr.evaluation.report.names import TableFormat
 from mmsr.extras import check_installed
 from mmsr.files import check_output
-from mmsr.messages import no_such_file
 from mmsr.progress import log, show_progress
 from mmsr.records import Utterance
 
@@ -60,6 +59,8 @@ def _demo(folder: Path, *, utterances: int, seed: int, epochs: int | None) -> No
 
     torch.set_num_threads(1)  # in a model this small more threads gain nothing, and wait for each other
     log(f"2/4 joint training on audio and transcript -> {folder / 'model'}")
+    from mmsr.training.arguments import packaged_config
+
     args = ["-c", str(packaged_config("demo.yaml")), "--data.manifest", str(manifest)]
     args += ["--trainer.default_root_dir", str(folder), "--seed_everything", str(seed)]
     run_fit(args + ([] if epochs is None else ["--trainer.max_epochs", str(epochs)]))
@@ -168,6 +169,7 @@ def ablate(
     from mmsr.ablation.spec import read_ablation
     from mmsr.evaluation.report.page import check_out
     from mmsr.inference.loading import open_predictor
+    from mmsr.training.arguments import packaged_config
 
     ablation = read_ablation(config, out=out, find=lambda name: packaged_config(Path(name).name))
     runner = _runner(ray, jobs=jobs, cpus=cpus, gpus=gpus)
@@ -233,6 +235,7 @@ def search(
     from mmsr.ablation.search.search import search as run_search
     from mmsr.ablation.search.spec import read_search
     from mmsr.inference.loading import open_predictor
+    from mmsr.training.arguments import packaged_config
 
     found = read_search(
         config,
@@ -381,36 +384,16 @@ def _export_folder(
 def run_fit(args: Sequence[str]) -> None:
     """Train with LightningCLI's arguments.
 
-    `-c FILE` finds the packaged configurations too; `--data.columns` and `--data.label_map` read NAME=VALUE.
+    `--data.columns` and `--data.label_map` read NAME=VALUE.
     """
     given: list[str] = []
     words = list(args)
     while words:
         flag = words.pop(0)
         given.append(flag)
-        if flag in ("-c", "--config") and words and not os.path.isfile(words[0]):
-            try:
-                words[0] = str(packaged_config(Path(words[0]).name))
-            except ValueError:
-                folder = f"{words[0]}: a folder; accepted: a YAML file"
-                fault = folder if os.path.isdir(words[0]) else no_such_file(words[0])
-                raise ValueError(f"-c {fault}; packaged are demo.yaml and own.yaml") from None
-        elif flag in ("--data.columns", "--data.label_map"):
+        if flag in ("--data.columns", "--data.label_map"):
             own = list(itertools.takewhile(lambda word: not word.startswith("-"), words))
             words[: len(own)] = [dumps(pairs(own), ensure_ascii=False)]
     from mmsr.training.run import fit as train
 
     log(f"model: {train(given)}")
-
-
-def packaged_config(name: str) -> Path:
-    """The path of a packaged configuration, which a checkout has in experiments/.
-
-    Raises:
-        ValueError: There is none of this name.
-    """
-    package = Path(__file__).parents[1]
-    for folder in (package / "experiments", package.parent / "experiments"):
-        if (folder / name).is_file():
-            return folder / name
-    raise ValueError(f"{name} is no packaged configuration")

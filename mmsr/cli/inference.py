@@ -131,7 +131,7 @@ def predict(
         log(f"{len(recordings) - len(unread):,} of {len(recordings):,} recordings -> {out}")
         if count := count_long(recordings):
             log(
-                f"{count:,} recordings are longer than an utterance and got one answer each; `mmsr timeline` "
+                f"recordings longer than an utterance, with one answer each: {count:,}; `mmsr timeline` "
                 "answers for each segment of speech"
             )
         _end_with_unanswered(unread)

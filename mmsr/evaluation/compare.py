@@ -33,6 +33,7 @@ from mmsr.evaluation.significance import (
 )
 from mmsr.languages import language_code
 from mmsr.messages import no_such_file
+from mmsr.progress import log
 from mmsr.records import Prediction
 
 LEVEL = 0.05
@@ -423,6 +424,16 @@ def read_runs(
             each = "; ".join(f"{systems[i].name}: {', '.join(_conditions(read[i][0]))}" for i in unset)
             raise CompareError(f"no condition that all runs have ({each}); accepted: RUN:CONDITION for each")
         condition = shared[0]
+        more = [
+            f"{systems[i].name} also has {', '.join(others)}"
+            for i in unset
+            if (others := [name for name in _conditions(read[i][0]) if name not in shared])
+        ]
+        if more:
+            log(
+                f"compared under {condition}, the first condition that all runs have; {'; '.join(more)}. "
+                "RUN:CONDITION compares a run under its own"
+            )
     chosen = [system.condition or str(condition) for system in systems]
     runs = [
         [_by_id(file, rows, name) for file, rows in zip(system.files, seeds, strict=True)]

@@ -24,13 +24,14 @@ from mmsr.evaluation.explain.attribution import attention as attend
 from mmsr.inference.answer import Answer
 from mmsr.inference.packaged import DEFAULT, FOLDER
 from mmsr.inference.template import Evidence, Weighted, phrase_language
+from mmsr.messages import nearest
 from mmsr.model.fusion import FUSION_CLASSES, attention_map
 from mmsr.model.joint_encoder import MmsrEncoderOutput
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.outliers import MODALITIES, OUTLIER_REASONS, outliers
 from mmsr.model.processing import MmsrProcessor, given_columns
 from mmsr.quotations import evidence
-from mmsr.records import Attribution, Chunk, Span, read_chunks
+from mmsr.records import Attribution, Chunk, Span, Utterance, read_chunks
 from mmsr.speech.timing import WordTimes, sounding
 
 if TYPE_CHECKING:
@@ -212,6 +213,7 @@ class SentimentReasoningPipeline(Pipeline):
         record = {"audio": input_}
         if isinstance(input_, dict) and (not of_dataset or input_.keys() & set(names[:3])):
             record = input_
+            _check_keys(record, names[:4])
         utterance: dict[str, Any] = {name: record.get(name) for name in names} | {"source": None}
         audio = utterance["audio"]
         if all(utterance[name] is None for name in names[:3]):
@@ -567,6 +569,18 @@ def _undecoded(dataset: Any) -> Any:
         if type(feature).__name__ == "Audio" and feature.decode:
             dataset = dataset.cast_column(name, replace(feature, decode=False))
     return dataset
+
+
+def _check_keys(record: dict[str, Any], names: Sequence[str]) -> None:
+    """Refuse a key that looks like a misspelt one; other columns of a table are no mistake.
+
+    Raises:
+        ValueError: Names the key and what was meant.
+    """
+    for key in record.keys() - {*names, *Utterance.__dataclass_fields__, "sampling_rate", "asr_words"}:
+        near = nearest(str(key), names)
+        if near is not None and record.get(near) is None:
+            raise ValueError(f"an utterance has the unknown key {key!r}; did you mean {near}?")
 
 
 def _audio_source(audio: Any, rate: int) -> Any:

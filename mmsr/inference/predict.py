@@ -20,6 +20,7 @@ from mmsr.data.storage import is_url, missing, shown
 from mmsr.files import Journal
 from mmsr.inference.loading import predictor
 from mmsr.messages import no_such_file
+from mmsr.progress import log
 from mmsr.records import Prediction
 
 if TYPE_CHECKING:
@@ -151,6 +152,9 @@ def write_answers(
 
     Returns:
         The errors of recordings that could not be read; their rows have it under `error`.
+
+    Raises:
+        ValueError: `out` exists and is not of this call, or of another model or other options.
     """
     from mmsr.data.features.store import encoder_fingerprint
     from mmsr.speech.recogniser import Transcriber
@@ -166,6 +170,7 @@ def write_answers(
         "version": 2,  # of this function's answers: 2 tells where times come from
     }
     fingerprint = hashlib.sha256(json.dumps(made_from, sort_keys=True, default=str).encode()).hexdigest()
+    _check_own(Path(out), fingerprint)
     versions = {path: _version(path) for path in recordings}  # a file may change while others are answered
     known: dict[tuple[str, int, int], dict[str, Any]] = {}
 
@@ -199,7 +204,29 @@ def write_answers(
     from mmsr.data.manifest.tables import write_table
 
     write_table(Path(out), answer_table(rows, whole=Path(out).suffix.lower() == ".jsonl"))
+    if abstained := sum(bool(row.get("abstained")) for row in rows):
+        log(f"answers that abstain: {abstained:,}; leave out the rows whose column `abstained` is true")
     return [errors[path] for path in recordings if path in errors]
+
+
+def _check_own(out: Path, fingerprint: str) -> None:
+    """Refuse to replace a file that this command did not write, or wrote of another model or options.
+
+    Raises:
+        ValueError: Names the file.
+    """
+    if not out.exists():
+        return
+    journal = Path(f"{out}.journal.jsonl")
+    if not journal.is_file():
+        raise ValueError(f"--out {out} exists, and is not of this command; accepted: a new file")
+    with open(journal, encoding="utf-8") as file:
+        first = file.readline()
+    if first.endswith("\n") and json.loads(first).get("fingerprint") != fingerprint:
+        raise ValueError(
+            f"--out {out} has answers of another model, recogniser or other options, which would be lost; "
+            f"accepted: another file, or delete {out} and {journal.name}"
+        )
 
 
 def answer_table(rows: Sequence[Mapping[str, Any]], *, whole: bool = False) -> Table:

@@ -6,6 +6,7 @@ words, YAML ─► jsonargparse ─► `explain`: its error in one line
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from lightning.pytorch.strategies import StrategyRegistry
 
 from mmsr.extras import missing
 from mmsr.files import check_output
-from mmsr.messages import did_you_mean, nearest
+from mmsr.messages import did_you_mean, nearest, no_such_file
 
 HELP = "(mmsr fit --help_all)"
 _SHOWN = 60  # characters of a file that is no YAML of settings
@@ -65,6 +66,40 @@ _CHOICES: Mapping[str, Sequence[str]] = {
     "trainer.profiler": ("simple", "advanced", "pytorch"),
     "trainer.gradient_clip_algorithm": ("norm", "value"),
 }
+
+
+# ---------------------------------------------------------------------- files in the package
+
+
+def packaged_config(name: str) -> Path:
+    """The path of a packaged configuration, which a checkout has in experiments/.
+
+    Raises:
+        ValueError: There is none of this name.
+    """
+    package = Path(__file__).parents[1]
+    for folder in (package / "experiments", package.parent / "experiments"):
+        if (folder / name).is_file():
+            return folder / name
+    raise ValueError(f"{name} is no packaged configuration")
+
+
+def with_packaged_configs(words: Sequence[str]) -> list[str]:
+    """The words of `mmsr fit`, in which `-c FILE` finds the packaged configurations too.
+
+    Raises:
+        ValueError: There is no such file.
+    """
+    found = list(words)
+    for place, (flag, name) in enumerate(zip(words, words[1:], strict=False), start=1):
+        if flag in ("-c", "--config") and not os.path.isfile(name):
+            try:
+                found[place] = str(packaged_config(Path(name).name))
+            except ValueError:
+                folder = f"{name}: a folder; accepted: a YAML file"
+                fault = folder if os.path.isdir(name) else no_such_file(name)
+                raise ValueError(f"-c {fault}; packaged are demo.yaml and own.yaml") from None
+    return found
 
 
 # ---------------------------------------------------------------------- what was typed wrongly

@@ -271,13 +271,13 @@ def use_feature_store(
     data: MmsrDataModule = trainer.datamodule  # type: ignore[attr-defined]
     bf16, dtype = trainer.precision == "bf16-mixed", settings.feature_dtype
     splits = (data.train_rows, data.dev_rows)
-    if "audio_encoder" in settings.frozen:
+    if "audio_encoder" in settings.frozen and model.config.uses_audio:
         features = stored_audio(model, processor, settings.feature_store, bf16=bf16, dtype=dtype)
         _fill(features, [path for rows in splits for path in rows["audio"] if path], "audio", trainer)
         data.audio_features = features
         if model.encoder.audio_stream.standardize and not trainer.ckpt_path and not settings.checkpoint:
             _standardize(model, features, [path for path in data.train_rows["audio"] if path])
-    if "text_encoder" in settings.frozen:
+    if "text_encoder" in settings.frozen and model.config.uses_text:
         features = stored_text(model, processor, settings.feature_store, bf16=bf16, dtype=dtype)
         texts = dict.fromkeys(text for rows in splits for text in rows[data.text_column] if text)
         _fill(features, list(texts), "text", trainer)

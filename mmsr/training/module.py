@@ -46,6 +46,7 @@ from mmsr.training.objectives import OgmGe, Pooled, pooled_streams, symmetric_di
 from mmsr.training.parameters import (
     eval_frozen,
     freeze_encoders,
+    frozen_parts,
     joined,
     merge_lora,
     model_part,
@@ -189,8 +190,8 @@ class MmsrModule(L.LightningModule):
         model, _ = self.parts()
         model.train()  # from_pretrained leaves the model in eval mode, which Lightning keeps
         freeze_encoders(model, gradual_unfreezing=settings.gradual_unfreezing, epoch=self.current_epoch)
-        for part in settings.freeze or ():
-            model_part(model, part, setting="freeze").eval()
+        for frozen in frozen_parts(model, settings.freeze or ()):
+            frozen.eval()
         for part in {*(settings.train_layers or ()), *(settings.gradual_unfreezing or ())}:
             eval_frozen(model_part(model, part, setting="train_layers").train())
 

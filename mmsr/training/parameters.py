@@ -23,6 +23,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from mmsr.extras import needed_for
+from mmsr.model.configuration import fusion_modalities
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.training.quantization import dequantize, dequantized, quantize
 from mmsr.training.settings import ENCODERS, Freezing, Lora, Optimisation
@@ -59,6 +60,18 @@ def model_part(model: MmsrForSentimentReasoning, name: str, *, setting: str) -> 
             f"decoder_type={model.config.decoder_type!r} does not have"
         )
     return part.model
+
+
+def frozen_parts(model: MmsrForSentimentReasoning, freeze: Sequence[str]) -> list[PreTrainedModel]:
+    """The parts that `freeze` names; an encoder that the fusion does not read is none of the model.
+
+    Raises:
+        ValueError: The model has no decoder to freeze.
+    """
+    unread = [
+        f"{name}_encoder" for name in ("audio", "text") if name not in fusion_modalities(model.config.fusion)
+    ]
+    return [model_part(model, name, setting="freeze") for name in freeze if name not in unread]
 
 
 def transformer_layers(part: PreTrainedModel) -> nn.ModuleList:
@@ -108,8 +121,8 @@ def freeze_encoders(
     Raises:
         ValueError: The model lacks a named encoder, or the encoder has fewer layers.
     """
-    for name in freeze:
-        model_part(model, name, setting="freeze").requires_grad_(False)
+    for part in frozen_parts(model, freeze):
+        part.requires_grad_(False)
     for name, top in (train_layers or {}).items():
         part = model_part(model, name, setting="train_layers")
         layers = transformer_layers(part)

@@ -32,7 +32,14 @@ from mmsr.files import folder_lock, write_file
 from mmsr.model.configuration import RATIONALE_FORMATS
 from mmsr.model.fusion import FUSION_CLASSES
 from mmsr.progress import log
-from mmsr.training.arguments import check_arguments, check_run_folder, explain, explain_class, one_line
+from mmsr.training.arguments import (
+    check_arguments,
+    check_run_folder,
+    explain,
+    explain_class,
+    one_line,
+    with_packaged_configs,
+)
 from mmsr.training.automatic import choose_settings
 from mmsr.training.callbacks import CheckSettings, Cost, History, LastValidation, SaveModel
 from mmsr.training.checkpoints import BestCheckpoint, Continuation, LastCheckpoint
@@ -222,7 +229,7 @@ def fit(args: Sequence[str]) -> Path:
         KeyboardInterrupt: The run was interrupted; it can be resumed.
     """
     quieten()
-    cli = MmsrCLI(args)
+    cli = MmsrCLI(with_packaged_configs(args))
     folder = Path(cli.trainer.default_root_dir)
     with _locked(folder, cli):
         return _fit(cli, folder)

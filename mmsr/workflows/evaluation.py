@@ -97,8 +97,13 @@ class Evaluation:
         return [finding["message"] for finding in self.metrics["findings"]]
 
     def notes(self) -> list[str]:
-        """The worst slice, the label sets and the cost of each condition, in words."""
+        """What a packaged checkpoint knows; worst slice, label sets and cost of each condition, in words."""
         lines = []
+        if (facts := self.metrics.get("model", {})).get("packaged"):
+            lines.append(
+                f"{facts['name']} is in the package: its card names what it was trained on, and rows of that "
+                "test nothing"
+            )
         for name, entry in self.conditions.items():
             if (usage := entry.get("usage")) is not None:
                 counts = ", ".join(
@@ -152,7 +157,7 @@ def evaluate_checkpoint(
         ValueError: Checkpoint or manifest cannot be read, a split lacks rows or labels, or `out` holds other
             results.
     """
-    columns = prepare(rows, out, measures := measures or Measures())
+    columns = prepare(model, rows, out, measures := measures or Measures())
     pipe, inputs = open_checkpoint(model, rows, required=measures.splits)
     states = stored_states(inputs.model, pipe)
     options: dict[str, Any] = {"batch_size": batch_size, "audio_features": states}
@@ -178,14 +183,20 @@ def evaluate_checkpoint(
     )
 
 
-def prepare(rows: Rows, out: str | Path, measures: Measures) -> dict[str, Any]:
+def prepare(model: str | Path, rows: Rows, out: str | Path, measures: Measures) -> dict[str, Any]:
     """Check that results can be written, before anything is loaded; returns the columns to slice by.
 
     Raises:
-        ValueError: `out` holds other results or cannot be written, or a column does not exist.
+        ValueError: `out` holds other results, is the run of another model, or cannot be written, or a column
+            does not exist.
     """
     check_out(out, "metrics.json")
     check_output(Path(out) / "predictions.jsonl", inputs=[rows.manifest])
+    if (Path(out) / "run.yaml").is_file() and Path(model).resolve() != (Path(out) / "model").resolve():
+        raise ValueError(
+            f"--out {out} is the folder of a training, whose results --model {model} would replace; "
+            "accepted: another folder"
+        )
     return {name: read_column(measures.slice_table or rows.manifest, name) for name in measures.slices or ()}
 
 

@@ -151,8 +151,10 @@ def model_facts(model: str, pipe: SentimentReasoningPipeline) -> dict[str, Any]:
         "fusion": pipe.model.config.fusion,
         "parameters": sum(weight.numel() for weight in pipe.model.parameters()),
     }
+    if is_packaged(model):
+        return facts | {"packaged": True}
     path = Path(model).parent / "run.yaml"
-    if path.is_file() and not is_packaged(model):
+    if path.is_file():
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
         trainer = {k: v for k, v in (settings.get("trainer") or {}).items() if k != "default_root_dir"}
         kept = {k: v for k, v in settings.items() if k not in ("seed_everything", "begun_with")}

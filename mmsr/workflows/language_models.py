@@ -61,7 +61,7 @@ def evaluate_language_model(
     """
     started = time.perf_counter()
     settings = model if isinstance(model, LanguageModelSettings) else LanguageModelSettings.from_file(model)
-    columns = prepare(rows, out, measures := measures or Measures())
+    columns = prepare(str(model), rows, out, measures := measures or Measures())
     check_output(Path(out) / ANSWERS, inputs=[rows.manifest])
     if measures.conformal is not None and settings.reads in ("constrained", "parsed"):
         raise ValueError(

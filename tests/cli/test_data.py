@@ -133,3 +133,15 @@ def test_columns_are_named_as_a_person_types_them(tmp_path, capsys, given, refus
     fit += ["--model.preset", "tiny", "--trainer.default_root_dir", str(tmp_path / "run")]
     # the words reach the data module: it misses the split, not the text
     assert "column split: no row is in 'train'" in refused(*fit)
+
+
+def test_a_folder_of_recordings_is_no_manifest(tmp_path, capsys):
+    folder = tmp_path / "recordings" / "positive"
+    folder.mkdir(parents=True)
+    (folder / "a.wav").write_bytes(b"RIFF")
+    (folder / "a.txt").write_text("so kind")
+    with pytest.raises(SystemExit) as exit_:
+        main(["data", "check", str(tmp_path / "recordings")])
+    assert exit_.value.code == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and "is a folder of recordings; accepted: a manifest" in told

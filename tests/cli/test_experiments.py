@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from mmsr.cli.experiments import packaged_config
 from mmsr.cli.main import main
+from mmsr.training.arguments import packaged_config
 
 
 def test_fit_refuses_to_train_a_writer_without_rationales(demo_corpus, tmp_path, refused):

@@ -773,3 +773,9 @@ def test_an_unknown_forced_label_is_refused(explained: SentimentReasoningPipelin
         with pytest.raises(ValueError, match="unknown label 'foo'; accepted: "):
             explained(utterance, forced_label="foo")
     assert explained(utterances[1], forced_label=0)["forced_label"] == explained.model.config.labels[0]
+
+
+def test_a_misspelt_key_is_named_and_other_columns_are_none(pipe):
+    with pytest.raises(ValueError, match="the unknown key 'txt'; did you mean text"):
+        pipe({"audio": np.zeros(16_000, dtype=np.float32), "txt": "so kind"})
+    pipe({"text": "so kind", "asr_text": "so", "label": "positive", "texture": 1, "gender": "f"})

@@ -186,8 +186,16 @@ def test_an_interrupted_table_goes_on_and_changed_recordings_are_answered_anew(t
     speak(tmp_path / "a.wav", seed=9)
     write_answers(Counted(), [*paths, speak(tmp_path / "e.wav", seed=5)], out, batch_size=8)
     assert seen == [2, 2, 2] and len(out.read_text("utf-8").splitlines()) == 6
-    write_answers(Counted(), paths, out, batch_size=8, forced_label="negative")
-    assert seen == [2, 2, 2, 4], "other settings begin anew"
+    kept = out.read_text("utf-8")
+    with pytest.raises(ValueError, match="has answers of another model, recogniser or other options"):
+        write_answers(Counted(), paths, out, batch_size=8, forced_label="negative")
+    assert out.read_text("utf-8") == kept and seen == [2, 2, 2]
+    write_answers(Counted(), paths, tmp_path / "forced.csv", batch_size=8, forced_label="negative")
+    assert seen == [2, 2, 2, 4]
+    (tmp_path / "mine.csv").write_text("my,own,table\n")
+    with pytest.raises(ValueError, match=r"mine.csv exists, and is not of this command"):
+        write_answers(Counted(), paths, tmp_path / "mine.csv")
+    assert (tmp_path / "mine.csv").read_text() == "my,own,table\n"
 
 
 def test_nested_values_of_an_answer_become_columns():
@@ -236,6 +244,10 @@ def test_answers_of_another_configuration_are_not_taken(tmp_path):
     write_answers(pipe, [path], out)
     before = out.read_text("utf-8")
     pipe.model.config.temperature *= 3
+    with pytest.raises(ValueError, match="has answers of another model"):
+        write_answers(pipe, [path], out)
+    assert out.read_text("utf-8") == before
+    out.unlink()
     write_answers(pipe, [path], out)
     assert out.read_text("utf-8") != before
 

@@ -278,8 +278,12 @@ def test_what_an_encoder_cannot_do_is_named():
     alone = MmsrForSentimentReasoning(
         MmsrConfig.from_preset("tiny", fusion="text_only", rationale_format="none")
     )
-    with pytest.raises(ValueError, match="freeze= names audio_encoder, which a model with fusion='text"):
-        freeze_encoders(alone, freeze=["audio_encoder"])
+    with pytest.raises(ValueError, match="train_layers= names audio_encoder, which a model with"):
+        freeze_encoders(alone, train_layers={"audio_encoder": 1})
+    with pytest.raises(ValueError, match="freeze= names decoder, which a model with fusion='text"):
+        freeze_encoders(alone, freeze=["decoder"])
+    freeze_encoders(alone, freeze=["audio_encoder", "text_encoder"])  # what is not there needs no freezing
+    assert not any(weight.requires_grad for weight in alone.encoder.text_encoder.parameters())
     part = model.encoder.text_encoder.model
     part.config.num_hidden_layers = 7
     with pytest.raises(ValueError, match="model_type='xlm-roberta' has no list of transformer layers"):

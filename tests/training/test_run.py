@@ -595,3 +595,13 @@ def test_training_on_a_stream_of_rows_that_hold_their_audio(demo_corpus, tmp_pat
     assert weights(model)
     history = json.loads((model.parent / "history.json").read_text())
     assert len(history) == 2 and all(row["dev_loss"] > 0 for row in history)
+
+
+def test_packaged_configurations_are_found_in_python_too(demo_corpus, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = arguments(
+        demo_corpus, tmp_path / "run", "--model.fusion", "text_only", "--trainer.max_epochs", "1"
+    )
+    assert fit(["-c", "demo.yaml", *given]).is_dir()
+    with pytest.raises(ValueError, match="none.yaml: no such file.*; packaged are demo.yaml and own.yaml"):
+        fit(["-c", "none.yaml", *given])

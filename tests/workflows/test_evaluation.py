@@ -83,6 +83,13 @@ def test_a_damaged_development_row_costs_the_comparison_and_not_the_evaluation(d
     assert "development rows are not compared with the test rows: " in capsys.readouterr().err
 
 
+def test_the_folder_of_a_training_takes_the_results_of_its_own_model_alone(demo_corpus, tmp_path):
+    (tmp_path / "run.yaml").write_text("seed_everything: 0\n")
+    with pytest.raises(ValueError, match="is the folder of a training, whose results --model demo would"):
+        evaluate_checkpoint("demo", Rows(demo_corpus), tmp_path)
+    assert not (tmp_path / "metrics.json").exists()
+
+
 def test_another_commands_results_are_not_written_over(demo_corpus: Path, tmp_path: Path) -> None:
     (tmp_path / "scores.json").write_text("{}")
     with pytest.raises(ValueError, match=r"has scores\.json, whose report\.html would be lost"):

@@ -43,7 +43,7 @@ def write_report(out: Path, results: dict[str, Any]) -> None:
         out / "search.html",
         SECTIONS,
         results,
-        title=f"Search {results['search']}",
+        title=f"Search of settings: {results['search']}",
         lead=lead,
         provenance=origin(results),
     )
@@ -129,10 +129,11 @@ def paragraph(results: Mapping[str, Any]) -> str:
             f"Trial {best['number']} is the best with {metric} {number(best['value'], digits=4)}, against "
             f"the default, {against}: {settings}."
         )
-    sentences.append(
-        f"It is the best of {counts['complete']} values on the same development rows, and therefore "
-        "optimistic: on other rows less of the gain is left."
-    )
+    if best["number"] != 0:
+        sentences.append(
+            f"It is the best of {counts['complete']} values on the same development rows, and therefore "
+            "optimistic: on other rows less of the gain is left."
+        )
     confirmation = results["confirmation"]
     sentences += [_confirmed(confirmation)] if confirmation is not None else []
     return " ".join(sentences)

@@ -42,7 +42,8 @@ def comparison_table(comparisons: Sequence[Comparison], form: TableFormat) -> st
         return markdown_table(comparisons)
     head, rows = table_of(comparisons)
     first = comparisons[0]
-    caption = f"Differences in {first.metric} on {first.rows:,} test rows, with 95 % intervals."
+    conditions = ", ".join(dict.fromkeys(pair.condition for pair in comparisons))
+    caption = f"Differences in {first.metric} ({conditions}) on {first.rows:,} rows, with 95 % intervals."
     return render(Table(head, [Row(name, cells) for name, *cells in rows], caption), form)
 
 

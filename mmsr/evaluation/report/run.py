@@ -155,7 +155,8 @@ def conditions_table(metrics: Mapping[str, Any], *, split: str = "test", form: T
     Raises:
         ValueError: `metrics` lacks the split, or the split has no condition.
     """
-    return render(_conditions_table(metrics, split), form)
+    table = _conditions_table(metrics, split)
+    return render(table.filled() if form == "latex" else table, form)
 
 
 def entries(metrics: Mapping[str, Any], split: str) -> dict[str, Any]:
