@@ -311,9 +311,9 @@ def _joint_job(folder: Path, quick: bool) -> tuple[Job, str]:
     seconds = [clip.seconds for clip in clips]
     note = (
         f"{count - 1} rows of 1 to {longest:g} s, {np.mean(seconds):.1f} s on average; batches of {size} "
-        f"rows, or as many seconds as those have on average. Random weights, {layers} layer of each encoder and "
-        "of the decoder in place of 12, 12 and 6, and a small vocabulary, so that a step takes seconds on a "
-        "CPU; layer norm in wav2vec2's front end, which padding does not change."
+        f"rows, or as many seconds as those have on average. Random weights, {layers} layer of each encoder "
+        "and of the decoder in place of 12, 12 and 6, and a small vocabulary, so that a step takes seconds "
+        "on a CPU; layer norm in wav2vec2's front end, which padding does not change."
     )
     manifest = _manifest(folder / "manifest.csv", rows)
     return Job(folder / "model", manifest, size, {"batch_seconds": size * float(np.mean(seconds))}), note
