@@ -123,9 +123,7 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     if unknown := [row for row in args.rows if row not in ROWS]:
         parser.error(f"no row {', '.join(unknown)}; accepted: {', '.join(ROWS)}")
     out: Path = args.out / "quick" if args.quick else args.out
-    results: list[dict[str, Any]] = []
-    if (out / "results.json").exists():
-        results = json.loads((out / "results.json").read_text("utf-8"))
+    kept, results = out / "results.json", list[dict[str, Any]]()
     for group, (_, rows) in GROUPS.items():
         if args.rows and not set(rows) & set(args.rows):
             continue
@@ -138,7 +136,8 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
         for row in measured:
             told = "{row}: {ratio} [{low}, {high}], target {target}, same result {same_result}, load {load}"
             print(told.format(**row), row.get("failed", ""), flush=True)
-        results = merged(results, measured, list(ROWS))
+        before = json.loads(kept.read_text("utf-8")) if kept.exists() else []
+        results = merged(before, measured, list(ROWS))
         write_results(out, results, readme=None if args.quick else README)
     return results
 

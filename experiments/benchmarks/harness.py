@@ -133,6 +133,7 @@ def costs(program: Callable[[], Any]) -> list[str]:
 def _function(path: str, line: int, name: str) -> str:
     """A function's name without what a reader does not need."""
     name = name.strip("<>").removeprefix("built-in method ").removeprefix("method ").partition(" object")[0]
+    name = name.partition(" of ")[0].strip("'")
     return name if path in ("~", "") else f"{Path(path).stem}.{name}"
 
 
