@@ -365,8 +365,8 @@ def decoding(quick: bool) -> Found:
                 seconds=turns.medians,
                 note=f"{len(read_by_librosa)} files (mp3, wav of 44.1 and 48 kHz, flac), read {times} times; "
                 f"least correlation of a file's samples {likeness:.5f}. librosa reads no m4a here.",
-                why="both decode by the same libraries (libsndfile) and resample by soxr, so that "
-                "only the rest can be saved.",
+                why="mmsr decodes mp3 packet by packet by FFmpeg's libraries, to find damage, in twice the "
+                "time of libsndfile; all else is decoded by libsndfile and resampled by soxr on both sides.",
                 costs=costs(jobs["mmsr"]),
             ),
         )
