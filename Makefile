@@ -1,7 +1,7 @@
 # Set-up, demo and tests of mmsr. Assumes Python 3.11 or newer, make and pip; everything else goes into .venv.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow notebooks lint types docs clean
+.PHONY: help setup demo test test-slow notebooks bench lint types docs clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -23,6 +23,7 @@ help:
 	@echo "make test       run the test suite (sets up first)"
 	@echo "make test-slow  run the slow tests, which train"
 	@echo "make notebooks  execute the notebooks and write them with their outputs (sets up first)"
+	@echo "make bench      measure mmsr against what one would use in its place (sets up first; an hour)"
 	@echo "make setup      create $(VENV) and install mmsr with its extras"
 	@echo "make lint       ruff, and who may import whom (import-linter)"
 	@echo "make types      mypy"
@@ -62,6 +63,9 @@ test-slow: $(INSTALLED)
 
 notebooks: $(INSTALLED)
 	@$(BIN)/python notebooks/execute.py $(ARGS)
+
+bench: $(INSTALLED)
+	@$(OFFLINE) $(BIN)/python experiments/benchmarks/bench.py $(ARGS)
 
 lint: $(INSTALLED)
 	@$(BIN)/ruff check $(ARGS)

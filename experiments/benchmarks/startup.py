@@ -106,6 +106,14 @@ def measure(model: str, pairs: int) -> Iterator[dict[str, Any]]:
             yield row(f"{name}, {kind} time", seconds, target=target, unit="s", same=same)
 
 
+def save_small_bert(folder: str) -> None:
+    """Write another model, of a few weights."""
+    config = BertConfig(
+        vocab_size=8, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8
+    )
+    BertModel(config).save_pretrained(folder)
+
+
 def main() -> None:
     """Measure, print and write the rows."""
     parser = argparse.ArgumentParser(
@@ -116,10 +124,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/startup.json"))
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        config = BertConfig(
-            vocab_size=8, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8
-        )
-        BertModel(config).save_pretrained(folder)
+        save_small_bert(folder)
         rows = []
         for one in measure(arguments.model or folder, arguments.pairs):
             rows.append(one)

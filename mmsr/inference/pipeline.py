@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import os
 import sys
@@ -293,27 +292,36 @@ class SentimentReasoningPipeline(Pipeline):
         model: Any = self.model  # some releases of transformers type `generate` for a Protocol
 
         def generate(forced: torch.Tensor | None) -> torch.Tensor:
-            return model.generate(
-                encoder_outputs=copy.copy(found.memory),  # beams are expanded in place
-                forced_sentiment=forced,
+            """Sequences `[b, k, r]` that explain the labels `[b, k]`, or the predicted one: one batch."""
+            alike = 1 if forced is None else forced.shape[1]
+            sequences = model.generate(
+                encoder_outputs=found.memory.repeat_rows(alike),  # a copy: beams are expanded in place
+                forced_sentiment=None if forced is None else forced.flatten(),
                 num_beams=num_beams,
                 do_sample=False,
                 max_new_tokens=longest,
                 logits_processor=LogitsProcessorList([] if quotes is None else [quotes]),
             )
+            return sequences.unflatten(0, (-1, alike))
 
+        own, sequences = found.labels, found.sequences
         if forced_label is not None:
-            label = self.processor.label_id(forced_label)
-            answers["sequences"] = generate(torch.full((len(rows),), label, device=self.device))
+            own, sequences = torch.full_like(own, self.processor.label_id(forced_label)), None
+        if not alternatives:
+            if sequences is None:
+                sequences = generate(None if forced_label is None else own[:, None])[:, 0]
+            return answers | {"sequences": sequences}
+        labels = range(len(self.model.config.labels))
+        others = torch.tensor(
+            [[label for label in labels if label != predicted] for predicted in found.labels.tolist()],
+            device=self.device,
+        )
+        if sequences is None:
+            sequences, *written = generate(torch.cat([own[:, None], others], dim=1)).unbind(1)
         else:
-            answers["sequences"] = generate(None) if found.sequences is None else found.sequences
-        if alternatives:
-            labels = range(len(self.model.config.labels))
-            others = [[label for label in labels if label != own] for own in found.labels.tolist()]
-            answers["alternatives"] = [
-                (other, generate(other)) for other in torch.tensor(others, device=self.device).T
-            ]
-        return answers
+            written = list(generate(others).unbind(1))
+        answers["alternatives"] = list(zip(others.T, written, strict=True))
+        return answers | {"sequences": sequences}
 
     def _speech(self, wave: np.ndarray | None) -> dict[str, float]:
         """An answer's seconds of audio and of speech; none of short recordings, and without silero-vad."""

@@ -9,11 +9,12 @@ For the notation see `modeling`.
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -94,6 +95,14 @@ class MmsrEncoderOutput(ModelOutput):
     text_emotion_logits: Tensor | None = None
     text_language_logits: Tensor | None = None
     token_logits: Tensor | None = None
+
+    def repeat_rows(self, times: int) -> Self:
+        """Each row `times` times, one after the other, as a copy; fields of layers stay as they are."""
+        found = copy.copy(self)
+        for name, value in self.items():
+            if isinstance(value, Tensor):
+                found[name] = value.repeat_interleave(times, dim=0)
+        return found
 
 
 class MmsrPreTrainedModel(FoundByAutoFile, PreTrainedModel):

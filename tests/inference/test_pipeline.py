@@ -555,6 +555,37 @@ def test_alternatives_are_the_forced_rationales(
         assert answer["rationale"] == forced[answer["label"]][row]["rationale"]
 
 
+@pytest.mark.parametrize("rationale_format", ["multitask", "post_thinking", "pre_thinking"])
+def test_rationales_of_all_labels_are_one_batch(
+    make_model: Callable[..., MmsrForSentimentReasoning],
+    processor: MmsrProcessor,
+    fitting: dict[str, Any],
+    utterances: list[Answer],
+    monkeypatch: pytest.MonkeyPatch,
+    rationale_format: str,
+):
+    model = make_model(**{**fitting, "rationale_format": rationale_format})
+    pipe = pipeline(TASK, model=model, processor=processor, max_new_tokens=6)
+    rows: list[int] = []
+    generate = model.generate
+
+    def counted(**inputs: Any) -> Any:
+        rows.append(len(inputs["encoder_outputs"].last_hidden_state))
+        return generate(**inputs)
+
+    monkeypatch.setattr(model, "generate", counted)
+    pipe(utterances[:2], batch_size=2, alternatives=True)
+    # with the label in the text, that of the predicted one is written first, on its own
+    assert rows == ([2 * 3] if rationale_format == "multitask" else [2, 2 * 2])
+    rows.clear()
+    answers = pipe(utterances[:2], batch_size=2, alternatives=True, forced_label="positive")
+    assert rows[-1] == 2 * 3 and len(rows) == (1 if rationale_format == "multitask" else 2)
+    for answer in answers:
+        assert len(answer["alternatives"]) == 2 and answer["label"] not in answer["alternatives"]
+        if answer["label"] != "positive":
+            assert answer["alternatives"]["positive"] == answer["rationale"]
+
+
 def test_the_unsure_are_marked(pipe: SentimentReasoningPipeline, utterances: list[Answer]):
     scores = sorted(answer["score"] for answer in pipe(utterances, rationale=False))
     answers = pipe(utterances, rationale=False, abstain_below=scores[2])
