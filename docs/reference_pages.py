@@ -34,8 +34,8 @@ ROOMS = {
 
 
 def public_modules() -> list[str]:
-    """Dotted names of the public modules of the package."""
-    paths = sorted((ROOT / "mmsr").rglob("*.py"))
+    """Dotted names of the public modules of the package; a checkpoint's own file is none of them."""
+    paths = [path for path in sorted((ROOT / "mmsr").rglob("*.py")) if path.name != "mmsr_auto.py"]
     dotted = (".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths)
     names = (name.removesuffix(".__init__") for name in dotted)
     return [name for name in names if not any(part.startswith("_") for part in name.split("."))]

@@ -373,10 +373,11 @@ def _save_int8(program: onnx.ModelProto, path: Path) -> None:
     level = logging.getLogger().level
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
-    logging.getLogger().setLevel(level)  # which that import sets, and then tells of every node
+    logging.getLogger().setLevel(logging.ERROR)  # else it tells of every node, and of a step that changes nothing
     logging.getLogger(MatMulNBitsQuantizer.__module__).setLevel(logging.WARNING)
     parts = ("encoder.audio_encoder", "encoder.text_encoder", "decoder.model")
     quantize_dynamic(program, path, op_types_to_quantize=["Gather"])
+    logging.getLogger().setLevel(level)
     smaller = onnx.load(path)
     rest = [node.name for node in smaller.graph.node if not any(part in _scopes(node) for part in parts)]
     quantizer = MatMulNBitsQuantizer(

@@ -73,11 +73,11 @@ def test_eight_bits_are_smaller_and_keep_the_labels(pipe, exported, rows):
     folder, _ = exported
     for graph in ("encoder", "decoder"):
         whole, small = ((folder / f"{graph}{end}").stat().st_size for end in (".onnx", ".int8.onnx"))
-        assert small < 0.6 * whole
+        assert small < 0.65 * whole  # convolutions, fusion and heads stay float, so that labels are kept
     kept = compare_precisions(folder, rows, predictor(pipe)([row.model_input() for row in rows]))
     assert kept["float32"]["label"] == kept["float32"]["rationale"] == 1
     assert kept["float32"]["accuracy"] == kept["float32"]["accuracy_of_torch"]
-    assert kept["int8"]["label"] >= 0.9 and kept["int8"]["probability"] > kept["float32"]["probability"]
+    assert kept["int8"]["label"] >= 0.98 and kept["int8"]["probability"] > kept["float32"]["probability"]
 
 
 @pytest.mark.slow
