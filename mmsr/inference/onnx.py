@@ -373,7 +373,7 @@ def _save_int8(program: onnx.ModelProto, path: Path) -> None:
     level = logging.getLogger().level
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
-    logging.getLogger().setLevel(logging.ERROR)  # else it tells of every node, and of a step that changes nothing
+    logging.getLogger().setLevel(logging.ERROR)  # else it tells of every node
     logging.getLogger(MatMulNBitsQuantizer.__module__).setLevel(logging.WARNING)
     parts = ("encoder.audio_encoder", "encoder.text_encoder", "decoder.model")
     quantize_dynamic(program, path, op_types_to_quantize=["Gather"])
