@@ -23,9 +23,14 @@ def one_line(error: BaseException) -> str:
 def nearest(name: str, accepted: Iterable[str]) -> str | None:
     """The accepted name that is most like `name`, if any is.
 
-    Of dotted names the last part, or its end, may be given alone: `epochs` means `trainer.max_epochs`.
+    Of dotted names the last part, or its end, may be given alone: `epochs` and `trainer.epochs` mean
+    `trainer.max_epochs`.
     """
     accepted = list(accepted)
+    section, _, last = name.rpartition(".")
+    of_section = [whole for whole in accepted if section and whole.startswith(f"{section}.")]
+    if ends := [whole for whole in of_section if whole.endswith(f"_{last}")]:
+        return ends[0]
     if near := get_close_matches(name, accepted, n=1):
         return near[0]
     if ends := [whole for whole in accepted if re.search(rf"[._]{re.escape(name)}$", whole)]:

@@ -57,3 +57,9 @@ def test_errors_become_one_line(tmp_path):
     line = "m.csv, row 2, column label: 'x' is unknown"
     assert one_line(ManifestError(issues)) == f"{line} (1,497 more; for all: mmsr data check MANIFEST)"
     assert one_line(ManifestError(issues[:1])) == line
+
+
+def test_a_setting_s_end_is_found_in_its_own_section():
+    accepted = ["trainer.max_epochs", "trainer.min_epochs", "model.vocab_size", "trainer.gradient_clip_val"]
+    assert did_you_mean("trainer.epochs", accepted) == "; did you mean trainer.max_epochs?"
+    assert did_you_mean("model.size", accepted) == "; did you mean model.vocab_size?"
