@@ -210,6 +210,9 @@ def load_recogniser(model: str, device: torch.device, dtype: str) -> AutomaticSp
     accepted = "accepted: a folder or Hub id of a speech recogniser of transformers"
     if not os.path.exists(model) and (os.path.isabs(model) or model.startswith(".") or model.count("/") > 1):
         raise ValueError(f"{model}: no such folder; {accepted}")
+    if not os.path.exists(model) and "/" not in model:  # the Hub would be asked for half a minute
+        owned = f"a Hub id has an owner, such as openai/{model}"
+        raise ValueError(f"{model}: no such folder, and {owned}; {accepted}")
     try:
         config = AutoConfig.from_pretrained(model)
         kind = next(

@@ -19,6 +19,10 @@ def test_timestamps_that_a_model_lacks_are_refused(ctc, tmp_path, save_moonshine
 def test_what_is_no_recogniser_is_refused(tmp_path, ctc):
     with pytest.raises(ValueError, match=r"no such folder; accepted: a folder or Hub id"):
         Transcriber(tmp_path / "none")
+    with pytest.raises(
+        ValueError, match=r"no such folder, and a Hub id has an owner, such as openai/whisper-x"
+    ):
+        Transcriber("whisper-x")
     (tmp_path / "bert").mkdir()
     (tmp_path / "bert" / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(ValueError, match="is a bert, which writes no transcripts; accepted"):
