@@ -152,6 +152,16 @@ def _holder(path: Path) -> str:
     return "another process"
 
 
+def journal_fingerprint(path: str | os.PathLike[str]) -> str | None:
+    """The fingerprint with which a journal begins; None without a file or such a line."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            first = json.loads(file.readline())
+    except (OSError, ValueError):
+        return None
+    return first.get("fingerprint") if isinstance(first, dict) else None
+
+
 class Journal:
     """An append-only file of JSON lines, from which a killed run is resumed.
 

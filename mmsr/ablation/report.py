@@ -136,7 +136,9 @@ def overview(results: Mapping[str, Any]) -> list[Block]:
         blocks.append(
             Picture(
                 "differences",
-                partial(draw_effects, effects, label=_difference_label(results)),
+                partial(
+                    draw_effects, effects, label=f"{_title(results)}, difference from {results['reference']}"
+                ),
                 caption=f"Differences of {_title(results)} from `{results['reference']}` with their paired "
                 f"95 % intervals. A filled mark has p (Holm) below {LEVEL}, an open one has not.",
                 alt="Marks with intervals, one a variant, beside a line at no difference, as in the table.",
@@ -401,10 +403,6 @@ def _effects(results: Mapping[str, Any]) -> list[Effect]:
         for name, variant in results["variants"].items()
         if (difference := variant["difference"])
     ]
-
-
-def _difference_label(results: Mapping[str, Any]) -> str:
-    return f"{_title(results)}, difference from {results['reference']}"
 
 
 def draw(results: Mapping[str, Any]) -> Figure:

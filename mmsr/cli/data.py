@@ -379,11 +379,12 @@ def _refuse_recordings(manifest: str) -> None:
     """Refuse a folder of recordings, whose text files would be read as a table."""
     from mmsr.data.corpora.source import SOUND
 
-    folder = Path(manifest)
-    tables = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".arrow")
-    if folder.is_dir() and not any(path.suffix.lower() in tables for path in folder.rglob("*")):
-        if any(path.suffix.lower() in SOUND for path in folder.rglob("*")):
-            raise ValueError(
-                f"{manifest} is a folder of recordings; accepted: a manifest, as of "
-                f"mmsr data convert {manifest} --from folder --out FOLDER"
-            )
+    if not Path(manifest).is_dir():
+        return
+    endings = {path.suffix.lower() for path in Path(manifest).rglob("*")}
+    tables = {".csv", ".tsv", ".json", ".jsonl", ".parquet", ".arrow"}
+    if endings & SOUND and not endings & tables:
+        raise ValueError(
+            f"{manifest} is a folder of recordings; accepted: a manifest, as of "
+            f"mmsr data convert {manifest} --from folder --out FOLDER"
+        )

@@ -42,6 +42,8 @@ Transcribe = Callable[[Sequence[np.ndarray], Sequence[str | None]], Sequence[str
 """From waveforms `[s]` and the language of each (None if unknown) to texts, empty for silence."""
 
 _LONG = 10.0  # seconds, above which an answer tells how much of them is speech
+_INPUTS = ("audio", "audio_features", "text", "language")
+_KEYS = {*_INPUTS, *Utterance.__dataclass_fields__, "sampling_rate", "asr_words"}
 _TRANSCRIPT_COLUMNS = ("text", "asr_text")
 _STEPS = (
     ("load_audio", "sampling_rate", "progress"),
@@ -207,12 +209,12 @@ class SentimentReasoningPipeline(Pipeline):
         Raises:
             ValueError: No audio and no text, audio and its features, or an input of another kind.
         """
-        names = ("audio", "audio_features", "text", "language", "asr_words")
+        names = (*_INPUTS, "asr_words")
         of_dataset = isinstance(input_, dict) and input_.keys() & {"array", "bytes", "path"}
         record = {"audio": input_}
         if isinstance(input_, dict) and (not of_dataset or input_.keys() & set(names[:3])):
             record = input_
-            _check_keys(record, names[:4])
+            _check_keys(record)
         utterance: dict[str, Any] = {name: record.get(name) for name in names} | {"source": None}
         audio = utterance["audio"]
         if all(utterance[name] is None for name in names[:3]):
@@ -579,14 +581,14 @@ def _undecoded(dataset: Any) -> Any:
     return dataset
 
 
-def _check_keys(record: dict[str, Any], names: Sequence[str]) -> None:
+def _check_keys(record: dict[str, Any]) -> None:
     """Refuse a key that looks like a misspelt one; other columns of a table are no mistake.
 
     Raises:
         ValueError: Names the key and what was meant.
     """
-    for key in record.keys() - {*names, *Utterance.__dataclass_fields__, "sampling_rate", "asr_words"}:
-        near = nearest(str(key), names)
+    for key in record.keys() - _KEYS:
+        near = nearest(str(key), _INPUTS)
         if near is not None and record.get(near) is None:
             raise ValueError(f"an utterance has the unknown key {key!r}; did you mean {near}?")
 

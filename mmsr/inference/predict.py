@@ -17,7 +17,7 @@ import numpy as np
 from mmsr.data.audio.decoding import Audio, AudioError
 from mmsr.data.audio.reading import read_each
 from mmsr.data.storage import is_url, missing, shown
-from mmsr.files import Journal
+from mmsr.files import Journal, journal_fingerprint
 from mmsr.inference.loading import predictor
 from mmsr.messages import no_such_file
 from mmsr.progress import log
@@ -220,9 +220,7 @@ def _check_own(out: Path, fingerprint: str) -> None:
     journal = Path(f"{out}.journal.jsonl")
     if not journal.is_file():
         raise ValueError(f"--out {out} exists, and is not of this command; accepted: a new file")
-    with open(journal, encoding="utf-8") as file:
-        first = file.readline()
-    if first.endswith("\n") and json.loads(first).get("fingerprint") != fingerprint:
+    if journal_fingerprint(journal) not in (None, fingerprint):
         raise ValueError(
             f"--out {out} has answers of another model, recogniser or other options, which would be lost; "
             f"accepted: another file, or delete {out} and {journal.name}"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
@@ -66,8 +65,7 @@ def _rationale_format(config: Namespace, data: MmsrDataModule) -> tuple[str, str
 def _balance(config: Namespace, data: MmsrDataModule) -> tuple[str | None, str]:
     if config["model.class_weights"] is not None:
         return None, "class_weights make up for rare labels"
-    counts = Counter(label for label in data.train_rows["label"] if label is not None)
-    found = ", ".join(f"{count:,} {label}" for label, count in counts.most_common())
+    found = ", ".join(f"{count:,} {label}" for label, count in data.label_counts.most_common())
     return data.balance, f"training rows are {found or 'without labels'}"
 
 

@@ -23,7 +23,6 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from mmsr.extras import needed_for
-from mmsr.model.configuration import fusion_modalities
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.training.quantization import dequantize, dequantized, quantize
 from mmsr.training.settings import ENCODERS, Freezing, Lora, Optimisation
@@ -68,10 +67,8 @@ def frozen_parts(model: MmsrForSentimentReasoning, freeze: Sequence[str]) -> lis
     Raises:
         ValueError: The model has no decoder to freeze.
     """
-    unread = [
-        f"{name}_encoder" for name in ("audio", "text") if name not in fusion_modalities(model.config.fusion)
-    ]
-    return [model_part(model, name, setting="freeze") for name in freeze if name not in unread]
+    there = [name for name in freeze if name == "decoder" or hasattr(model.encoder, name)]
+    return [model_part(model, name, setting="freeze") for name in there]
 
 
 def transformer_layers(part: PreTrainedModel) -> nn.ModuleList:

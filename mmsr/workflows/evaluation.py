@@ -54,7 +54,7 @@ class Answering:
         conditions: The inputs to try; None for all that the rows allow.
         temperature: By which the probabilities were divided, if known.
         history: Metrics of each epoch of the training, if known.
-        facts: Further keys of metrics.json, `model` among them.
+        facts: Further keys of metrics.json.
         is_trained: Whether it was selected on development rows, so that the gap to the test rows matters.
         chunk: The most utterances that `predict` gets at a time.
     """
@@ -101,8 +101,8 @@ class Evaluation:
         lines = []
         if (facts := self.metrics.get("model", {})).get("packaged"):
             lines.append(
-                f"{facts['name']} is in the package: its card names what it was trained on, and rows of that "
-                "test nothing"
+                f"{facts['name']} is in the package: rows that it was trained on, which its card names, are "
+                "no test of it"
             )
         for name, entry in self.conditions.items():
             if (usage := entry.get("usage")) is not None:
@@ -262,14 +262,12 @@ def evaluate_answering(
         )
         for name, entry in label_sets.items():
             metrics[name]["conformal"] = entry
-    first = predictions[0].condition
+    first = next(iter(metrics))
     development = {}
     if model.is_trained:
-        development = _development_metrics(
-            inputs, model.predict_labels, str(first), seed=seed, progress=progress
-        )
+        development = _development_metrics(inputs, model.predict_labels, first, seed=seed, progress=progress)
     answered = [row for row in predictions if row.condition == first]
-    examined = Examined(metrics, answered, development.get(str(first)))
+    examined = Examined(metrics, answered, development.get(first))
     document = write_run(
         out,
         {rows.split: metrics} | ({rows.dev_split: development} if development else {}),

@@ -53,19 +53,19 @@ def table(results: Mapping[str, Any], form: TableFormat = "md", *, shown: int | 
     """The trials as a table, the best first; the default is in it even where only some are shown."""
     trials = _ranked(results)
     if shown is not None and len(trials) > shown:
-        trials = [one for place, one in enumerate(trials) if place < shown or one["number"] == 0]
+        trials = [trial for place, trial in enumerate(trials) if place < shown or trial["number"] == 0]
     return render(_table(results, trials), form)
 
 
 def _ranked(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The trials by value, those without one last."""
+    """The trials by value, those without a value last."""
     sign = -1 if results["higher_is_better"] else 1
     return sorted(
         results["trials"],
-        key=lambda one: (
-            one["value"] is None,
-            0 if one["value"] is None else sign * one["value"],
-            one["number"],
+        key=lambda trial: (
+            trial["value"] is None,
+            0 if trial["value"] is None else sign * trial["value"],
+            trial["number"],
         ),
     )
 
@@ -76,26 +76,32 @@ def _table(results: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> T
     titles = [last if short.count(last) == 1 else name for last, name in zip(short, names, strict=True)]
     default = results["default"]["value"]
     rows = []
-    for one in trials:
-        value = one["value"]
-        difference = None if None in (value, default) or not one["number"] else value - default
-        settings = one["settings"] if one["number"] else results["default"]["settings"]
-        state = one["state"] if one["same_as"] is None else f"as trial {one['same_as']}"
+    for trial in trials:
+        value = trial["value"]
+        difference = None if None in (value, default) or not trial["number"] else value - default
+        settings = _settings(results, trial)
+        state = trial["state"] if trial["same_as"] is None else f"as trial {trial['same_as']}"
         rows.append(
             Row(
-                f"{one['number']}{' (default)' if one['number'] == 0 else ''}",
+                f"{trial['number']}{' (default)' if trial['number'] == 0 else ''}",
                 [
                     number(value, digits=4),
                     number(difference, signed=True, digits=4),
                     *(_setting(settings.get(name)) for name in names),
-                    str(one["epochs"] or MISSING),
-                    number(one["seconds"] or None, digits=0),
+                    str(trial["epochs"] or MISSING),
+                    number(trial["seconds"] or None, digits=0),
                     state,
                 ],
             )
         )
     columns = ["trial", results["metric"], "to default", *titles, "epochs", "seconds", "state"]
     return Table(columns, rows, f"Trials by {results['metric']}, which is of development rows.")
+
+
+def _settings(results: Mapping[str, Any], trial: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The searched settings of a trial; the first has the default's."""
+    found: Mapping[str, Any] = (trial if trial["number"] else results["default"])["settings"]
+    return found
 
 
 def _setting(value: Any) -> str:
@@ -113,7 +119,7 @@ def paragraph(results: Mapping[str, Any]) -> str:
     """Sentences that are chosen and filled by the numbers alone."""
     trials, best = results["trials"], results["best"]
     counts = {
-        state: sum(one["state"] == state for one in trials) for state in ("complete", "pruned", "failed")
+        state: sum(trial["state"] == state for trial in trials) for state in ("complete", "pruned", "failed")
     }
     said = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     sentences = [f"{len(trials)} trials ({said or 'none ended'})."]
@@ -240,10 +246,11 @@ def without_value(results: Mapping[str, Any]) -> list[Block]:
     """Trials that failed or were pruned, with the reason."""
     rows = [
         Row(
-            str(one["number"]), [one["state"], one["reason"], json.dumps(one["settings"], ensure_ascii=False)]
+            str(trial["number"]),
+            [trial["state"], trial["reason"], json.dumps(trial["settings"], ensure_ascii=False)],
         )
-        for one in results["trials"]
-        if one["state"] in ("failed", "pruned")
+        for trial in results["trials"]
+        if trial["state"] in ("failed", "pruned")
     ]
     columns = ["trial", "state", "reason", "settings"]
     return [Table(columns, rows, "They have no value.", words=True)] if rows else []
@@ -269,10 +276,10 @@ def draw(results: Mapping[str, Any]) -> Figure:
     figure, axes = make_figure(
         len(heights), width=7.5, height=1.9 * sum(heights), heights=heights, sharex=False
     )
-    known = [one for one in results["trials"] if one["value"] is not None]
-    lost = [one["number"] for one in results["trials"] if one["state"] in ("failed", "pruned")]
+    known = [trial for trial in results["trials"] if trial["value"] is not None]
+    lost = [trial["number"] for trial in results["trials"] if trial["state"] in ("failed", "pruned")]
     best = max if results["higher_is_better"] else min
-    numbers, values = [one["number"] for one in known], [one["value"] for one in known]
+    numbers, values = [trial["number"] for trial in known], [trial["value"] for trial in known]
     first = axes[0]
     first.step(numbers, [best(values[: i + 1]) for i in range(len(values))], where="post", color=ORANGE)
     first.scatter(numbers, values, s=24, color=BLUE)
@@ -280,7 +287,7 @@ def draw(results: Mapping[str, Any]) -> Figure:
     first.set_xlabel("trial")
     first.xaxis.set_major_locator(MaxNLocator(integer=True))
     for name, axis in zip(names, axes[1:], strict=True):
-        pairs = [(_drawn(results, one, name), one["value"]) for one in known]
+        pairs = [(_settings(results, trial).get(name), trial["value"]) for trial in known]
         _by_setting(axis, [pair for pair in pairs if pair[0] is not None], log=name in results["log"])
         axis.set_xlabel(name)
     for axis in axes:
@@ -289,10 +296,6 @@ def draw(results: Mapping[str, Any]) -> Figure:
         axis.set_ylabel(results["metric"])
         axis.grid(axis="y", alpha=0.3)
     return figure
-
-
-def _drawn(results: Mapping[str, Any], one: Mapping[str, Any], name: str) -> Any:
-    return (one["settings"] if one["number"] else results["default"]["settings"]).get(name)
 
 
 def _by_setting(axis: Axes, pairs: Sequence[tuple[Any, float]], *, log: bool) -> None:

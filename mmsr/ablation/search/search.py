@@ -54,7 +54,7 @@ def search(
             there.
     """
     with folder_lock(search.out):
-        search = _hold_back(search)
+        given, search = search, _hold_back(search)
         trials = Trials(search)
         _do(trials, runner, show)
         results = _results(trials)
@@ -62,7 +62,8 @@ def search(
             write_file(search.out / "best.yaml", _best_file(search, best))
         write_report(search.out, results)
         if best is not None and search.confirm:
-            results["confirmation"] = _confirmation(search, best, open_model, runner, show)
+            found = _confirmation(search, best, open_model, runner, show)
+            results["confirmation"] = found | {"held_back": search is not given}
             write_report(search.out, results)
     return results
 
@@ -245,8 +246,7 @@ def _confirmation(
     if best.number == 0:
         return {"note": "The default has the best value, so there is nothing to compare."}
     changes = {"default": {}, "best": search.values(best.parameters)}
-    settings = {name: search.changed({}) for name in changes}
-    settings["best"] = search.changed(best.parameters)
+    settings = {"default": search.changed({}), "best": search.changed(best.parameters)}
     ablation = Ablation(
         name=f"{search.name}, confirmed",
         variants=settings,
@@ -271,9 +271,4 @@ def _confirmation(
         "difference": results["variants"]["best"]["difference"],
         "failed": results["failed"],
         "folder": "confirm",
-        "held_back": search.settings["data"]["manifest"] == str(search.out / f"rows{_ending(search)}"),
     }
-
-
-def _ending(search: Search) -> str:
-    return Path(search.settings["data"]["manifest"]).suffix

@@ -267,8 +267,13 @@ class MmsrDataModule(LightningDataModule):
         """What is sampled equally; `auto` is decided by the training rows."""
         if self._given_balance != "auto":
             return self._given_balance
-        counts = Counter(label for label in self.train_rows["label"] if label is not None)
+        counts = self.label_counts
         return "label" if counts and max(counts.values()) > 2 * min(counts.values()) else None
+
+    @property
+    def label_counts(self) -> Counter[str]:
+        """Number of training rows of each label."""
+        return Counter(label for label in self.train_rows["label"] if label is not None)
 
     @property
     def train_rows(self) -> datasets.Dataset:

@@ -9,10 +9,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from mmsr.data.audio.decoding import Audio
+from mmsr.data.audio.segments import SAMPLE_RATE
 from mmsr.inference.language_models.prompt import Layout, Message
 from mmsr.inference.language_models.settings import Read
-
-_RATE = 16_000  # Hz, of an utterance's samples
 
 
 class Task(NamedTuple):
@@ -36,7 +35,7 @@ class Request(NamedTuple):
             AudioError: It cannot be decoded.
         """
         assert self.audio is not None
-        source = (self.audio, _RATE) if isinstance(self.audio, np.ndarray) else self.audio
+        source = (self.audio, SAMPLE_RATE) if isinstance(self.audio, np.ndarray) else self.audio
         return Audio(rate)(source)
 
 

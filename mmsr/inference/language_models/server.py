@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from typing import TYPE_CHECKING, Any
 
+from mmsr.data.audio.segments import SAMPLE_RATE
 from mmsr.inference.language_models.prompt import Parsed
 from mmsr.inference.language_models.requests import Reply, Request, Task
 from mmsr.inference.language_models.settings import MOST_LOGPROBS, LanguageModelSettings
@@ -21,7 +22,6 @@ from mmsr.inference.language_models.settings import MOST_LOGPROBS, LanguageModel
 if TYPE_CHECKING:
     import httpx
 
-_RATE = 16_000  # Hz
 _TRIES = 5
 _BUSY = (408, 409, 425, 429, 500, 502, 503, 504)  # answers that another try may better
 
@@ -174,7 +174,7 @@ def _wav(request: Request) -> bytes:
     import soundfile
 
     buffer = io.BytesIO()
-    soundfile.write(buffer, request.samples(_RATE), _RATE, format="WAV", subtype="PCM_16")
+    soundfile.write(buffer, request.samples(SAMPLE_RATE), SAMPLE_RATE, format="WAV", subtype="PCM_16")
     return buffer.getvalue()
 
 
