@@ -51,6 +51,23 @@ def chunks_json(chunks: Sequence[Chunk]) -> str:
     return json.dumps([asdict(chunk) for chunk in chunks], ensure_ascii=False)
 
 
+def read_soft_label(value: str | Mapping[str, float]) -> dict[str, float]:
+    """The probability of each label, which add up to 1, from their JSON or a mapping; votes are divided.
+
+    Raises:
+        ValueError: It is something else, or nothing is above 0.
+    """
+    try:
+        given = json.loads(value) if isinstance(value, str) else value
+        weights = {str(label): float(weight) for label, weight in given.items()}
+        total = sum(weights.values())
+        if all(0 <= weight < float("inf") for weight in weights.values()) and 0 < total < float("inf"):
+            return {label: weight / total for label, weight in weights.items()}
+    except (ValueError, TypeError, AttributeError):
+        pass
+    raise ValueError('no probabilities or votes; accepted: {"negative": 0.7, "neutral": 0.3}')
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Utterance:
     """A row of a manifest; unknown fields are None.
@@ -272,6 +289,7 @@ AUDIO_FEATURES_MASK = "audio_features_mask"  # [b, f]
 TEXT_FEATURES = "text_features"  # a frozen encoder's states [b, t, l, d]
 LABELS = "labels"  # the rationale's tokens [b, r], -100 where none counts
 SENTIMENT_LABELS = "sentiment_labels"  # [b], -100 where unknown
+SOFT_LABELS = "soft_labels"  # probability of each label [b, c], in training, if a row has its own
 IDS = "ids"  # of the rows: a list of names, in training and validation
 WINDOW = "window"  # with accumulation, outlines of the batches of an optimiser step, in its first batch
 

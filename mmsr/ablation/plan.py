@@ -19,7 +19,7 @@ from mmsr.ablation.spec import OWN, PRETRAINED, Ablation, AblationError, ParsedS
 from mmsr.ablation.units import units_of
 from mmsr.data.features.store import file_digest
 from mmsr.data.manifest.manifest import fingerprint, load_manifest
-from mmsr.model.configuration import fusion_modalities
+from mmsr.model.configuration import MmsrConfig, fusion_modalities
 from mmsr.training.run import settings_that_matter
 
 
@@ -125,7 +125,12 @@ def with_feature_store(settings: Settings, out: Path) -> Settings:
 
 
 def own_condition(matter: Settings) -> str:
-    """The condition under which a variant was trained: the modalities of its fusion, with its transcript."""
+    """The condition under which a variant was trained: the modalities of its fusion, with its transcript.
+
+    The fusion of `pretrained` is the checkpoint's.
+    """
     transcript = "asr" if matter["data"]["text_column"] == "asr_text" else "text"
-    modalities = fusion_modalities(matter["model"]["fusion"])
+    checkpoint = matter["model"].get("pretrained")
+    fusion = MmsrConfig.from_pretrained(checkpoint).fusion if checkpoint else matter["model"]["fusion"]
+    modalities = fusion_modalities(fusion)
     return "+".join(transcript if modality == "text" else modality for modality in modalities)

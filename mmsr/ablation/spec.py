@@ -25,7 +25,7 @@ from mmsr.training.run import MmsrCLI, quieten
 
 OWN = "own"  # the condition under which a variant was trained
 KEYS = ("base", "settings", "grid", "variants", "seeds", "folds", "reference", "out", "evaluation")
-PRETRAINED = ("audio", "text", "pretrained", "decoder")
+PRETRAINED = ("audio", "text", "pretrained", "init_from", "decoder")
 _OURS = (
     "seed_everything",
     "model.seed",

@@ -381,6 +381,7 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         decoder_attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
         sentiment_labels: Tensor | None = None,
+        soft_labels: Tensor | None = None,
         forced_sentiment: Tensor | Sequence[int] | int | None = None,
         encoder_outputs: MmsrEncoderOutput | None = None,
         past_key_values: Cache | None = None,
@@ -406,6 +407,8 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
             decoder_attention_mask: `[b, r]`.
             labels: Rationale targets `[b, r]` = label token, rationale, end, then -100 (`rationale_targets`).
             sentiment_labels: `[b]`, -100 where unknown.
+            soft_labels: Probability of each label `[b, c]`, of annotators or of another model, which the head
+                learns in place of the known `sentiment_labels`.
             forced_sentiment: Label to explain in place of the predicted one, `[b]` or one for all rows.
             encoder_outputs: The memory, if it is known already.
             past_key_values: The decoder's cache.
@@ -460,7 +463,7 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
             )
         elif labels is not None:
             raise ValueError("labels (a rationale) were given to a model with decoder_type='none'")
-        return self._output(memory, sentiment_logits, decoded, labels, sentiment_labels)
+        return self._output(memory, sentiment_logits, decoded, labels, sentiment_labels, soft_labels)
 
     def _output(
         self,
@@ -469,6 +472,7 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         decoded: Seq2SeqLMOutput | None,
         labels: Tensor | None,
         sentiment_labels: Tensor | None,
+        soft_labels: Tensor | None,
     ) -> MmsrOutput:
         """The output of `forward`, with the losses."""
         outputs: dict[str, Any] = {
@@ -487,6 +491,7 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
             outputs["sentiment_loss"] = _mean_cross_entropy(
                 sentiment_logits,
                 sentiment_labels,
+                soft=soft_labels,
                 weight=self._class_weights(sentiment_logits.device),
                 label_smoothing=self.config.label_smoothing,
             )
@@ -749,15 +754,33 @@ def _given(modality: str, name: str | os.PathLike[str] | None, fusion: str) -> s
 
 
 def _mean_cross_entropy(
-    logits: Tensor, targets: Tensor, *, weight: Tensor | None = None, label_smoothing: float = 0.0
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    soft: Tensor | None = None,
+    weight: Tensor | None = None,
+    label_smoothing: float = 0.0,
 ) -> Tensor:
-    """Mean cross-entropy in float32 over the known targets of weight above 0; 0, with a gradient, if none."""
+    """Mean cross-entropy in float32 over the known targets of weight above 0; 0, with a gradient, if none.
+
+    Rows of probabilities `soft` `[n, c]` take the place of known targets, whose weights remain.
+    """
     logits, targets = logits.float(), targets.to(logits.device)
     if weight is not None:  # torch would smooth a row of weight 0, and divide by 0 where a batch has no other
         targets = targets.masked_fill(weight[targets.clamp(min=0)] == 0, -100)
     if not (targets != -100).any():
         return logits.sum() * 0.0
-    return nn.functional.cross_entropy(logits, targets, weight=weight, label_smoothing=label_smoothing)
+    if soft is None:
+        return nn.functional.cross_entropy(logits, targets, weight=weight, label_smoothing=label_smoothing)
+    known = targets != -100
+    rows = nn.functional.cross_entropy(
+        logits[known],
+        soft[known].to(logits),
+        weight=weight,
+        label_smoothing=label_smoothing,
+        reduction="none",
+    )
+    return rows.mean() if weight is None else rows.sum() / weight[targets[known]].sum()
 
 
 AutoModel.register(MmsrConfig, MmsrForSentimentReasoning)

@@ -2,8 +2,9 @@
 
 import pytest
 
-from mmsr.ablation.plan import content_name, plan, resolved
+from mmsr.ablation.plan import content_name, own_condition, plan, resolved
 from mmsr.ablation.spec import read_ablation
+from mmsr.model.configuration import MmsrConfig
 
 
 def test_values_that_fit_refuses_are_named_with_their_variant(write, tmp_path):
@@ -74,5 +75,14 @@ def test_what_is_pretrained_counts_by_its_bytes(tmp_path):
     for folder, content in (("a", "1"), ("b", "1"), ("c", "2")):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "config.json").write_text(content)
-    a, b, c = (name_of(model__text=str(tmp_path / folder)) for folder in "abc")
-    assert a == b != c
+    for part in ("text", "init_from"):
+        a, b, c = (name_of(**{f"model__{part}": str(tmp_path / folder)}) for folder in "abc")
+        assert a == b != c
+
+
+def test_a_checkpoint_is_tested_with_what_its_own_fusion_reads(tmp_path):
+    MmsrConfig(fusion="text_only").save_pretrained(tmp_path)
+    data = {"text_column": "asr_text"}
+    assert own_condition({"model": {"fusion": "cross_attention"}, "data": data}) == "audio+asr"
+    pretrained = {"pretrained": str(tmp_path), "fusion": "cross_attention"}
+    assert own_condition({"model": pretrained, "data": data}) == "asr"

@@ -2,7 +2,9 @@
 
 import copy
 import csv
+import json
 import math
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -262,6 +264,29 @@ def test_label_smoothing_and_class_weights_are_in_the_loss(demo_corpus):
         label_smoothing=0.2,
     )
     torch.testing.assert_close(output.sentiment_loss, expected)
+
+
+def test_soft_labels_are_learned_and_do_not_select(demo_corpus, tmp_path):
+    with open(demo_corpus, newline="", encoding="utf-8") as file:
+        rows = [{**row, "audio": str(demo_corpus.parent / row["audio"])} for row in csv.DictReader(file)]
+
+    def figures(soft: Callable[[dict[str, str]], str]) -> dict[str, float]:
+        path = tmp_path / "soft.csv"
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, [*rows[0], "soft_label"])
+            writer.writeheader()
+            writer.writerows({**row, "soft_label": soft(row)} for row in rows)
+        return train(path)[1].figures[0]
+
+    others = '{"negative": 1, "neutral": 1, "positive": 1}'
+    none = figures(lambda row: "")
+    certain = figures(lambda row: json.dumps({row["label"]: 1}))
+    assert certain["train_sentiment_loss"] == pytest.approx(none["train_sentiment_loss"], rel=1e-5)
+    assert certain["dev_loss"] == pytest.approx(none["dev_loss"], rel=1e-5)
+    unsure = figures(lambda row: others if row["split"] == "train" else "")
+    assert abs(unsure["train_sentiment_loss"] - none["train_sentiment_loss"]) > 1e-3
+    selecting = figures(lambda row: others if row["split"] == "dev" else "")
+    assert selecting["dev_loss"] == pytest.approx(none["dev_loss"], rel=1e-5)
 
 
 def test_r_drop_adds_the_divergence_of_two_draws_of_dropout(demo_corpus, plain):

@@ -20,10 +20,10 @@ from torch.utils.data import Dataset
 
 from mmsr.data.audio.augmentation import Augmentations, row_generator
 from mmsr.data.audio.decoding import Audio, AudioError
-from mmsr.data.manifest.manifest import Row
+from mmsr.data.manifest.manifest import SOFT_LABEL, Row
 from mmsr.data.storage import StorageError
 from mmsr.model.processing import MmsrProcessor, given_columns
-from mmsr.records import ATTENTION_MASK, IDS, TEXT_FEATURES
+from mmsr.records import ATTENTION_MASK, IDS, SENTIMENT_LABELS, SOFT_LABELS, TEXT_FEATURES, read_soft_label
 
 AudioFeatures = Callable[[str], torch.Tensor]
 """Path of an audio file to a frozen encoder's states `[f, l, d]`."""
@@ -40,6 +40,7 @@ class LoadedUtterance:
         text: The transcript.
         rationale: The rationale.
         sentiment: The label's name.
+        soft_label: The probability of each label, by name.
         audio: Waveform `[s]`, float32 at 16 kHz.
         audio_features: The audio encoder's states `[f, l, d]`, in place of the waveform.
         text_features: The text encoder's states `[t, l, d]`.
@@ -49,6 +50,7 @@ class LoadedUtterance:
     text: str | None
     rationale: str | None
     sentiment: str | None
+    soft_label: dict[str, float] | None = None
     audio: np.ndarray | None = None
     audio_features: torch.Tensor | None = None
     text_features: torch.Tensor | None = None
@@ -122,6 +124,7 @@ class UtteranceDataset(Dataset[LoadedUtterance]):
             text=text,
             rationale=row["rationale"],
             sentiment=row["label"],
+            soft_label=None if row.get(SOFT_LABEL) is None else read_soft_label(row[SOFT_LABEL]),
             audio=waveform,
             audio_features=states,
             text_features=None if text is None or self.text_features is None else self.text_features(text),
@@ -160,18 +163,29 @@ class Collator:
         Returns:
             The processor's tensors. With features, `audio_features` `[b, f, l, d]` float32 and
             `audio_features_mask` `[b, f]` (all zero in a row without audio) in place of the waveforms, and
-            `text_features` `[b, t, l, d]` float32, whose mask is `attention_mask`.
+            `text_features` `[b, t, l, d]` float32, whose mask is `attention_mask`. If a row has a soft label,
+            `soft_labels` `[b, c]`, where the others have theirs with probability 1.
         """
         columns = {name: [getattr(utterance, name) for utterance in utterances] for name in self.inputs}
         sentiment = [utterance.sentiment for utterance in utterances]
         given = given_columns(columns)
         batch = dict(self.processor(**given, sentiment=sentiment, sampling_rate=16000, return_tensors="pt"))
+        if any(utterance.soft_label is not None for utterance in utterances):
+            batch[SOFT_LABELS] = self._soft_labels(utterances, batch[SENTIMENT_LABELS])
         features = [utterance.text_features for utterance in utterances]
         if any(feature is not None for feature in features):
             batch[TEXT_FEATURES] = _placed(features, batch[ATTENTION_MASK])
         if self.ids:
             batch[IDS] = [utterance.id for utterance in utterances]
         return batch
+
+    def _soft_labels(self, utterances: Sequence[LoadedUtterance], labels: torch.Tensor) -> torch.Tensor:
+        names = self.processor.labels
+        soft = torch.nn.functional.one_hot(labels.clamp(min=0), len(names)).float()
+        for row, utterance in enumerate(utterances):
+            if utterance.soft_label is not None:
+                soft[row] = torch.tensor([utterance.soft_label.get(name, 0.0) for name in names])
+        return soft
 
 
 def _placed(features: Sequence[torch.Tensor | None], mask: torch.Tensor) -> torch.Tensor:

@@ -8,6 +8,7 @@ seconds. Audio is a path or a URL (`mmsr.data.storage`), decoded when it is used
 """
 
 import hashlib
+import json
 import logging
 import os
 import tempfile
@@ -26,20 +27,22 @@ from datasets.table import InMemoryTable
 from mmsr.data.manifest.issues import Issue, ManifestError
 from mmsr.data.manifest.tables import Chunk, Column, Part, as_list, cell_text, chunks, is_blank, parts
 from mmsr.data.storage import digest, missing, resolve, shown
-from mmsr.records import Utterance, read_chunks
+from mmsr.records import Utterance, read_chunks, read_soft_label
 
 logger = logging.getLogger(__name__)
 
 COLUMNS = ("id", "audio", "text", "asr_text", "label", "rationale", "language", "speaker", "split", "kind")
 DURATION = "duration"  # optional: seconds of audio
 ASR_WORDS = "asr_words"  # optional: a recogniser's words with their times, as JSON
-OPTIONAL = (DURATION, ASR_WORDS)
+SOFT_LABEL = "soft_label"  # optional: the probability of each label, or annotators' votes, as JSON
+OPTIONAL = (DURATION, ASR_WORDS, SOFT_LABEL)
 _UTTERANCE = ("audio", "text", "asr_text")  # a row needs one of them
 _READ = (*COLUMNS, *OPTIONAL)
 _ORDER = ("audio", *(column for column in _READ if column != "audio"))  # of the issues of a row
 _FEATURES = datasets.Features(
     {column: datasets.Value("string") for column in COLUMNS}
-    | {DURATION: datasets.Value("float64"), ASR_WORDS: datasets.Value("string")}
+    | {DURATION: datasets.Value("float64")}
+    | {name: datasets.Value("string") for name in (ASR_WORDS, SOFT_LABEL)}
 )
 _IN_MEMORY = 64 * 2**20  # bytes; a larger table is kept on disk
 _SHOWN_LABELS = 20
@@ -81,9 +84,9 @@ def load_manifest(
 
     Rows have exactly the columns `COLUMNS`, each text or None: a blank value and a missing column are None;
     `audio` is an absolute path or a URL; a missing `id` is `<file's stem>-<row number>`. A column `duration`
-    (seconds of audio) is kept as numbers, and one `asr_words` (`mmsr.records.read_chunks`) as its JSON, where
-    the file has them. Other columns are dropped. Dropped columns and the number of blank
-    rows are logged.
+    (seconds of audio) is kept as numbers, and `asr_words` (`mmsr.records.read_chunks`) and `soft_label`
+    (`mmsr.records.read_soft_label`) as their JSON, where the file has them. Other columns are dropped.
+    Dropped columns and the number of blank rows are logged.
 
     Args:
         source: A csv, tsv, jsonl, parquet or xlsx file (its first visible sheet), as a path or a URL that
@@ -208,14 +211,16 @@ def rows_with(rows: datasets.Dataset, column: str, values: Sequence[str]) -> np.
 def fingerprint(dataset: datasets.Dataset) -> str:
     """16 hex digits that identify data by their content: the rows, in order, and the bytes of their audio.
 
-    Names and folders of audio files do not count. (The id of a row without `id` has the manifest's name.)
+    Soft labels count where there are any. Names and folders of audio files do not. (The id of a row without
+    `id` has the manifest's name.)
 
     Raises:
         OSError: An audio file cannot be read.
     """
     digest = hashlib.sha256()
-    for batch in dataset.with_format("arrow").select_columns(list(COLUMNS)).iter(10_000):
-        for name in COLUMNS:
+    columns = [*COLUMNS, *(name for name in (SOFT_LABEL,) if name in dataset.column_names)]
+    for batch in dataset.with_format("arrow").select_columns(columns).iter(10_000):
+        for name in columns:
             values = batch[name].combine_chunks()
             if name == "audio" and values.null_count < len(values):
                 with ThreadPoolExecutor() as pool:
@@ -306,6 +311,8 @@ class _Table:
             given = {column: _only(values, ~blank) for column, values in given.items()}
         part, self._numbers, report = self._part, numbers, self._report
         texts = dict.fromkeys(_READ, pa.nulls(len(numbers), pa.string()))
+        if SOFT_LABEL in given:
+            given[SOFT_LABEL] = _objects_as_json(given[SOFT_LABEL])
         texts |= {column: _as_text(values, column, report) for column, values in given.items()}
         if part.split is not None and texts["split"].null_count == len(numbers):
             texts["split"] = pa.array([part.split] * len(numbers), pa.string())
@@ -320,6 +327,7 @@ class _Table:
         texts["label"] = self._label(texts["label"])
         columns: dict[str, pa.Array] = {**texts, DURATION: _durations(texts[DURATION], report)}
         columns[ASR_WORDS] = _timed_words(texts[ASR_WORDS], report)
+        columns[SOFT_LABEL] = self._soft_label(texts[SOFT_LABEL], columns["label"])
         return pa.table(columns, schema=_FEATURES.arrow_schema), numbers
 
     def _report(self, rows: np.ndarray, column: str, problem: str | Callable[[int], str], code: str) -> None:
@@ -428,6 +436,28 @@ class _Table:
         self._report(unknown[code], "label", lambda row: f"{names[code[row]]!r} {problem}", "label-unknown")
         return pa.array(known, pa.string()).take(encoded.indices)
 
+    def _soft_label(self, texts: pa.Array, label: pa.Array) -> pa.Array:
+        """Probabilities of labels of the label set as their JSON, None where they are none."""
+        given = texts.to_pylist() if texts.null_count < len(texts) else []
+        read: list[str | None] = [None] * len(texts)
+        problems: dict[int, str] = {}
+        for row, text in enumerate(given):
+            if text is None:
+                continue
+            try:
+                soft = read_soft_label(text)
+                names = {name: self._known(name) for name in soft}
+                if unknown := [name for name, known in names.items() if known is None]:
+                    raise ValueError(f"label {unknown[0]!r}; accepted: {self._accepted('label')}")
+                if not label[row].is_valid:
+                    raise ValueError("probabilities and no label; accepted: the row's label beside them")
+                read[row] = json.dumps({names[name]: share for name, share in soft.items()})
+            except ValueError as error:
+                problems[row] = str(error)
+        wrong = np.isin(np.arange(len(texts)), list(problems))
+        self._report(wrong, SOFT_LABEL, lambda row: f"has {problems[row]}", "soft-label-invalid")
+        return pa.array(read, pa.string())
+
     def _known(self, label: str) -> str | None:
         label = self.label_map.get(label, label)
         if self.labels is None or label in self.labels:
@@ -473,6 +503,16 @@ class _Spool:
             return datasets.Dataset.from_file(self._path)
         table = pa.concat_tables(self._tables or [_FEATURES.arrow_schema.empty_table()])
         return datasets.Dataset(InMemoryTable(table))
+
+
+def _objects_as_json(values: Column) -> list[Any]:
+    """Objects, such as those of a jsonl, as JSON; their empty fields are those of other rows."""
+    return [
+        json.dumps({name: one for name, one in value.items() if one is not None})
+        if isinstance(value, dict)
+        else value
+        for value in as_list(values)
+    ]
 
 
 def _as_text(values: Column, column: str, report: Callable[..., None]) -> pa.Array:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmsr.data.loading.utterances import Collator, LoadedUtterance
+from mmsr.data.loading.utterances import Collator, LoadedUtterance, UtteranceDataset
 
 
 def test_text_features_stand_where_their_tokens_do():
@@ -28,3 +28,23 @@ def test_text_features_stand_where_their_tokens_do():
     found = collate([utterance(name) for name in ("u0", "u1", "u2")])["text_features"]
     assert found.dtype == torch.float32 and found.shape == (3, 3, 1, 1)
     assert found.squeeze().tolist() == [[0, 1, 2], [0, 0, 0], [1, 2, 3]]
+
+
+def test_rows_without_a_soft_label_have_their_label_alone():
+    class Labelled:
+        labels = ("negative", "neutral", "positive")
+
+        def __call__(self, **inputs: Any) -> dict[str, torch.Tensor]:
+            known = [-100 if name is None else self.labels.index(name) for name in inputs["sentiment"]]
+            return {"sentiment_labels": torch.tensor(known)}
+
+    rows = [
+        {"id": f"u{number}", "audio": None, "text": "x", "rationale": None, "label": label, **soft}
+        for number, (label, soft) in enumerate(
+            [("positive", {"soft_label": '{"positive": 3, "neutral": 1}'}), ("negative", {}), ("neutral", {})]
+        )
+    ]
+    data = UtteranceDataset(rows, seconds=np.zeros(3), tokens=np.ones(3))
+    collate = Collator(Labelled(), rationales=False)  # type: ignore[arg-type]
+    assert collate([data[0], data[1]])["soft_labels"].tolist() == [[0, 0.25, 0.75], [1, 0, 0]]
+    assert "soft_labels" not in collate([data[1], data[2]])

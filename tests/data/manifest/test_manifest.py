@@ -1,3 +1,4 @@
+import json
 import logging
 import os
 import pickle
@@ -299,6 +300,38 @@ def test_words_with_times_are_kept_and_there_only_if_given(
     )
     accepted = 'has no words with times; accepted: [{"text": "hello", "start": 0.52, "end": 0.9}, ...]'
     assert faults(path) == [f"m.csv, row {row}, column asr_words: {accepted}" for row in (2, 3)]
+
+
+def test_soft_labels_are_shares_of_known_labels(
+    write: Callable[..., Path], faults: Callable[..., list[str]], tmp_path: Path
+):
+    votes = [
+        {"text": "a", "label": "pos", "votes": {"pos": 3, "1": 1}},
+        {"text": "b", "label": "neutral", "votes": None},
+    ]
+    path = write(tmp_path / "m.jsonl", "\n".join(map(json.dumps, votes)))
+    known = {"labels": ["negative", "neutral", "positive"], "label_map": {"pos": "positive"}}
+    rows = load_manifest(path, columns={"soft_label": "votes"}, **known)
+    assert [one and json.loads(one) for one in rows["soft_label"]] == [
+        {"positive": 0.75, "neutral": 0.25},
+        None,
+    ]
+    assert fingerprint(rows) != fingerprint(rows.remove_columns("soft_label"))
+    (streamed, _) = stream_manifest(path, columns={"soft_label": "votes"}, **known)
+    assert streamed["soft_label"] == rows["soft_label"][0]
+    wrong = ['{"negative": -1}', '{"neutral": 0}', "0.5", '{"calm": 1}', '{"negative": 1}']
+    labels = ["negative"] * 4 + [""]
+    cells = [one.replace('"', '""') for one in wrong]
+    text = "\n".join(f'x,{label},"{cell}"' for label, cell in zip(labels, cells, strict=True))
+    path = write(tmp_path / "m.csv", f"text,label,soft_label\n{text}\n")
+    accepted = 'has no probabilities or votes; accepted: {"negative": 0.7, "neutral": 0.3}'
+    assert faults(path, labels=known["labels"]) == [
+        *(f"m.csv, row {row}, column soft_label: {accepted}" for row in (2, 3, 4)),
+        "m.csv, row 5, column soft_label: has label 'calm'; accepted: negative, neutral, positive, or their "
+        "indices 0 to 2",
+        "m.csv, row 6, column soft_label: has probabilities and no label; accepted: the row's label beside "
+        "them",
+    ]
 
 
 @pytest.mark.parametrize("ending", ["zip", "tar", "tar.gz"])

@@ -60,6 +60,11 @@ CODES: dict[str, Code] = {
     "asr-words-invalid": Code(
         "error", "asr_words is no list of words with times", "make it by mmsr transcribe --timestamps word"
     ),
+    "soft-label-invalid": Code(
+        "error",
+        "soft_label is no probability or number of votes of each label",
+        'write {"negative": 0.7, "neutral": 0.3}, beside the label',
+    ),
     "split-misspelt": Code("error", "a split's name is almost train, dev or test", "write it as named"),
     "split-unknown": Code(
         "warning", "a split is not train, dev or test", "rename it, or name it when training"
