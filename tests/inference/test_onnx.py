@@ -172,6 +172,7 @@ ENCODERS = {
         AutoConfig.for_model("wav2vec2", **TINY_WAVEFORM, feat_extract_norm="group"),
         "bert",
         {"fusion": "audio_only"},
+        {"fusion": "mixture"},
     ),
 }
 

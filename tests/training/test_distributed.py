@@ -113,7 +113,11 @@ def fit(folder: Path, manifest: Path, *more: str, program: str = PROGRAM) -> sub
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("more", [[], ["--data.balance", "label"]], ids=["plain", "balanced"])
+@pytest.mark.parametrize(
+    "more",
+    [[], ["--data.balance", "label"], ["--model.fusion", "mixture"]],
+    ids=["plain", "balanced", "experts"],
+)
 def test_two_processes_share_an_epoch_and_learn_the_same(demo_corpus: Path, tmp_path: Path, more: list[str]):
     from mmsr.data.manifest.manifest import load_manifest
 
