@@ -182,8 +182,8 @@ class MmsrConfig(FoundByAutoFile, PreTrainedConfig):
         fusion_rank: Number of rank-one terms of `fusion="low_rank"`.
         fusion_experts: Number of routed experts in a layer of `fusion="mixture"`.
         fusion_active_experts: Number of them that the gate chooses for an utterance.
-        fusion_balance_rate: Step by which the gate's bias is moved against uneven loads, once for each step of
-            the optimiser; 0 for no balance.
+        fusion_balance_rate: Step by which the gate's bias is moved against uneven loads, once for each step
+            of the optimiser; 0 for no balance.
         dropout: Dropout probability in fusion and head.
         pooling: How the memory becomes one vector for the head, one of `POOLINGS`.
         audio_layer_mix: Learn a weighted sum of the audio encoder's layers; else take the last.

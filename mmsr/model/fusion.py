@@ -5,11 +5,11 @@ A fusion is a class in `FUSION_CLASSES`, with the signature
     (audio [b, f, d], audio_mask [b, f], text [b, t, d], text_mask [b, t])
         -> (memory [b, m, d], memory_mask [b, m], attentions: tuple with one entry per layer)
 
-A fusion of experts (`mixture`) returns the weights of its gates `[b, layers, e]` as a fourth.
+A fusion of experts (`mixture`) returns the weights of its gates `[b, layers, e]` as a fourth value.
 
 Masks: 1 = real. Shapes: b batch, f audio frames, t text tokens, m memory, h heads, l latent (bottleneck)
-tokens, r rank, e experts, d width. A row without a modality has one learned vector in its place. A fusion of one
-modality declares it in `modalities`. A fusion with attentions declares in `attention_map`, for each of a
+tokens, r rank, e experts, d width. A row without a modality has one learned vector in its place. A fusion of
+one modality declares it in `modalities`. A fusion with attentions declares in `attention_map`, for each of a
 layer's weights, what its queries and its keys are: "audio", "text", "latents", in order.
 
 | name | idea | memory | paper |
@@ -19,7 +19,7 @@ layer's weights, what its queries and its keys are: "audio", "text", "latents", 
 | `text_to_audio` | audio attends to text | A | one direction of MulT |
 | `merged` | self-attention over both as one sequence | [A; T] | METER, Dou et al. 2022, arXiv 2111.02387 |
 | `bottleneck` | streams meet in few latent tokens | [A; T; L] | MBT, Nagrani et al. 2021, arXiv 2107.00135 |
-| `mixture` | experts of each modality, and experts chosen by utterance | [A; T] | VLMo, Bao et al. 2021, arXiv 2111.02358; DeepSeekMoE, Dai et al. 2024, arXiv 2401.06066 |
+| `mixture` | `merged`, by experts that a gate chooses | [A; T] | VLMo, Bao et al. 2021, arXiv 2111.02358 |
 | `gated` | a gate weighs one against the other | [A; T] | GMU, Arevalo et al. 2017, arXiv 1702.01992 |
 | `low_rank` | products of the two, of low rank | [A; T] | LMF, Liu et al. 2018, arXiv 1806.00064 |
 | `film` | text scales and shifts audio | [A; T] | FiLM, Perez et al. 2018, arXiv 1709.07871 |
@@ -238,11 +238,10 @@ class MixtureFusion(nn.Module):
         T + e_text ──┘     │                       └─► expert 1 ... e ─┘
                            └─► [mean A; mean T] ─► gate ──────┘
 
-    Deviation: a gate reads the mean of each stream that enters its layer, and so chooses by the utterance, not
-    by the position: one choice for a whole utterance, which can be shown beside its label. A row without a
-    modality has that modality's absent state as mean. The loads are balanced by a bias of the choice (`Gate`),
-    not by a loss: the losses of a step are means over its targets, however its rows are batched, and an
-    auxiliary loss, a product of means over a batch, would be none.
+    Deviation: a gate reads the mean of each stream that enters its layer, and so chooses once for a whole
+    utterance, not for each position. Where a modality is absent, its mean is its absent state. The loads are
+    balanced by a bias of the choice (`Gate`), not by an auxiliary loss, which is a product of means over a
+    batch: the losses here are means over the targets of a step, however its rows are batched.
 
     `attentions`: per layer (weights `[b, h, f + t, f + t]`,).
     """

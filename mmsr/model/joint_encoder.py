@@ -72,7 +72,7 @@ class MmsrEncoderOutput(ModelOutput):
         fusion_attentions: Per fusion layer; see the fusion's class.
         prompt_ids: With `prompt_transcript`, the transcript's tokens for the decoder `[b, t]`.
         prompt_mask: Their mask `[b, t]`.
-        fusion_gates: With `fusion="mixture"`, the weights of the experts `[b, layers, e]`, 0 for those not chosen.
+        fusion_gates: With `fusion="mixture"`, weights of experts `[b, layers, e]`, 0 for those not chosen.
         outlier_logits: Of audio and text `[b, 2]`, -inf where it is absent or has no detector; None without
             detectors.
         voice_emotion_logits: `[b, e]`; this and the next three only of a model with such heads (see

@@ -519,7 +519,7 @@ def test_real_encoders_join(shared_models: Path):
 
 @torch.no_grad()
 def test_the_gates_of_a_mixture_are_in_the_output(make_model: MakeModel, ragged: Batch):
-    """By row, whatever its neighbours and its padding; an absent modality has its state in the gate's input."""
+    """By row, whatever its neighbours and its padding; an absent modality moves them."""
     model = make_model(fusion="mixture", fusion_layers=2, fusion_experts=5, fusion_active_experts=3)
     for parameter in model.encoder.fusion.gates.parameters():
         nn.init.normal_(parameter, std=0.2)

@@ -455,7 +455,8 @@ def test_auxiliary_heads_are_means_over_targets_too(sparse):
 
 
 def test_loads_of_experts_are_those_of_a_step_whatever_its_batches(sparse):
-    switches = {"fusion": "mixture", "rationale_format": "none", "config": {"fusion_layers": 2}}
+    settings = {"fusion_layers": 2, "dropout": 0.0}
+    switches = {"fusion": "mixture", "rationale_format": "none", "config": settings}
     (expected,), figures = one_epoch(sparse, 60, 1, **switches)
     (found,), logged = one_epoch(sparse, 7, 1000, **switches)
     assert_equal_gradients(found, expected)

@@ -41,10 +41,10 @@ def expert_use(
         progress: Called with the step `experts`.
 
     Returns:
-        By condition (`audio+text`, `audio`, `text`, where rows have these) and, within it, by group: `all`,
-        and each true label. A group has `n`; `load`, the share of its utterances that choose each expert
-        `[layers][e]`, whose sum over experts is `fusion_active_experts`; and `weight`, the mean weight of each
-        expert, 0 where it is not chosen.
+        By condition (`audio+text`, `audio`, `text`, where rows have these), then by group (`all`, and each
+        true label): `n`, its number of utterances; `load`, the share of them that choose each expert
+        `[layers][e]`, whose sum over experts is `fusion_active_experts`; and `weight`, the mean weight of
+        each expert `[layers][e]`, 0 where it is not chosen.
 
     Raises:
         ValueError: The model has another fusion, or no utterances are given.
