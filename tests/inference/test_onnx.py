@@ -172,7 +172,13 @@ ENCODERS = {
         AutoConfig.for_model("wav2vec2", **TINY_WAVEFORM, feat_extract_norm="group"),
         "bert",
         {"fusion": "audio_only"},
-        {"fusion": "mixture"},
+    ),
+    "wav2vec2 and bert, by experts": (
+        AutoConfig.for_model(
+            "wav2vec2", **TINY_WAVEFORM, feat_extract_norm="layer", do_stable_layer_norm=True
+        ),
+        "bert",
+        {**HEADS, "fusion": "mixture"},
     ),
 }
 
