@@ -178,7 +178,7 @@ ENCODERS = {
             "wav2vec2", **TINY_WAVEFORM, feat_extract_norm="layer", do_stable_layer_norm=True
         ),
         "bert",
-        {**HEADS, "fusion": "mixture"},
+        {"fusion": "mixture"},
     ),
 }
 
