@@ -31,6 +31,7 @@ from transformers import get_cosine_schedule_with_warmup
 from mmsr.data.loading.datamodule import MmsrDataModule
 from mmsr.model.configuration import MmsrConfig
 from mmsr.model.fusion import FUSION_CLASSES
+from mmsr.model.layers import balance_experts
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.pooling import MeanPooling
 from mmsr.model.processing import MmsrProcessor
@@ -48,7 +49,7 @@ def shares(model: MmsrForSentimentReasoning, batch: dict[str, Tensor]) -> list[f
     text, text_mask = encoder.text_stream(*encoder.encode_text(batch["input_ids"], batch["attention_mask"]))
     audio, audio_mask = (repeat(one, "a ... -> (a t) ...", t=rows) for one in (audio, audio_mask))
     text, text_mask = (repeat(one, "t ... -> (a t) ...", a=rows) for one in (text, text_mask))
-    memory, mask, _ = encoder.fusion(audio, audio_mask, text, text_mask)
+    memory, mask, *_ = encoder.fusion(audio, audio_mask, text, text_mask)
     pooled = MeanPooling(model.config)(memory, mask).unflatten(0, (rows, rows))  # [a, t, d]
     centred = pooled - pooled.mean((0, 1))
     voice, words = centred.mean(1, keepdim=True), centred.mean(0, keepdim=True)
@@ -101,6 +102,7 @@ def learned(fusion: str, *, seed: int, steps: int) -> float:
     schedule = get_cosine_schedule_with_warmup(optimizer, steps // 10, steps)
     for _ in range(steps):
         model(**made_up(32, draw, dropout=DROPOUT)).loss.backward()
+        balance_experts(model)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()

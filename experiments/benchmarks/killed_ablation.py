@@ -2,7 +2,7 @@
 
     python experiments/benchmarks/killed_ablation.py --out runs/killed
 
-Runs an ablation's file (fusions.yaml: eleven fusions × five seeds) on a small demo corpus twice: to its
+Runs an ablation's file (fusions.yaml: twelve fusions × five seeds) on a small demo corpus twice: to its
 report without a break, and again with as many SIGKILLs as `--kills` spread evenly over its runs, the same
 command each time. Compares the content and the time stamp of every finished run's result across the kills,
 and the two tables but for their times. Writes OUT/summary.json, prints it, and ends with exit code 1 where

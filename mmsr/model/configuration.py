@@ -78,6 +78,9 @@ _LEAST = {
     "fusion_intermediate_size": 1,
     "fusion_bottlenecks": 1,
     "fusion_rank": 1,
+    "fusion_experts": 1,
+    "fusion_active_experts": 1,
+    "fusion_balance_rate": 0,
     "audio_stride": 1,
     "audio_convolutions": 0,
     "rationale_loss_weight": 0,
@@ -177,6 +180,10 @@ class MmsrConfig(FoundByAutoFile, PreTrainedConfig):
         fusion_intermediate_size: Width of the fusion's feed-forward blocks.
         fusion_bottlenecks: Number of latent tokens of `fusion="bottleneck"`.
         fusion_rank: Number of rank-one terms of `fusion="low_rank"`.
+        fusion_experts: Number of routed experts in a layer of `fusion="mixture"`.
+        fusion_active_experts: Number of them that the gate chooses for an utterance.
+        fusion_balance_rate: Step by which the gate's bias is moved against uneven loads, once for each step
+            of the optimiser; 0 for no balance.
         dropout: Dropout probability in fusion and head.
         pooling: How the memory becomes one vector for the head, one of `POOLINGS`.
         audio_layer_mix: Learn a weighted sum of the audio encoder's layers; else take the last.
@@ -252,6 +259,9 @@ class MmsrConfig(FoundByAutoFile, PreTrainedConfig):
     fusion_intermediate_size: int = 256
     fusion_bottlenecks: int = 4
     fusion_rank: int = 4
+    fusion_experts: int = 4
+    fusion_active_experts: int = 2
+    fusion_balance_rate: float = 0.01
     dropout: float = 0.1
     pooling: str = "statistics"
     audio_layer_mix: bool = False
@@ -449,6 +459,11 @@ class MmsrConfig(FoundByAutoFile, PreTrainedConfig):
         for field, least in _LEAST.items():
             if getattr(self, field) < least:
                 raise ValueError(f"{field}={getattr(self, field)}; accepted: {least} or more")
+        if self.fusion_active_experts > self.fusion_experts:
+            raise ValueError(
+                f"fusion_active_experts={self.fusion_active_experts}; accepted: 1 to fusion_experts="
+                f"{self.fusion_experts}"
+            )
         for field in ("dropout", "label_smoothing", "audio_outlier_threshold", "text_outlier_threshold"):
             if not 0 <= getattr(self, field) <= 1:
                 raise ValueError(f"{field}={getattr(self, field)}; accepted: 0 to 1")

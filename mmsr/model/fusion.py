@@ -5,9 +5,11 @@ A fusion is a class in `FUSION_CLASSES`, with the signature
     (audio [b, f, d], audio_mask [b, f], text [b, t, d], text_mask [b, t])
         -> (memory [b, m, d], memory_mask [b, m], attentions: tuple with one entry per layer)
 
+A fusion of experts (`mixture`) returns the weights of its gates `[b, layers, e]` as a fourth value.
+
 Masks: 1 = real. Shapes: b batch, f audio frames, t text tokens, m memory, h heads, l latent (bottleneck)
-tokens, r rank, d width. A row without a modality has one learned vector in its place. A fusion of one
-modality declares it in `modalities`. A fusion with attentions declares in `attention_map`, for each of a
+tokens, r rank, e experts, d width. A row without a modality has one learned vector in its place. A fusion of
+one modality declares it in `modalities`. A fusion with attentions declares in `attention_map`, for each of a
 layer's weights, what its queries and its keys are: "audio", "text", "latents", in order.
 
 | name | idea | memory | paper |
@@ -17,6 +19,7 @@ layer's weights, what its queries and its keys are: "audio", "text", "latents", 
 | `text_to_audio` | audio attends to text | A | one direction of MulT |
 | `merged` | self-attention over both as one sequence | [A; T] | METER, Dou et al. 2022, arXiv 2111.02387 |
 | `bottleneck` | streams meet in few latent tokens | [A; T; L] | MBT, Nagrani et al. 2021, arXiv 2107.00135 |
+| `mixture` | `merged`, by experts that a gate chooses | [A; T] | VLMo, Bao et al. 2021, arXiv 2111.02358 |
 | `gated` | a gate weighs one against the other | [A; T] | GMU, Arevalo et al. 2017, arXiv 1702.01992 |
 | `low_rank` | products of the two, of low rank | [A; T] | LMF, Liu et al. 2018, arXiv 1806.00064 |
 | `film` | text scales and shifts audio | [A; T] | FiLM, Perez et al. 2018, arXiv 1709.07871 |
@@ -38,11 +41,19 @@ import torch
 from einops import reduce
 from torch import Tensor, nn
 
-from mmsr.model.layers import CrossAttentionLayer, FeedForwardLayer, FusionConfig, SelfAttentionLayer
+from mmsr.model.layers import (
+    CrossAttentionLayer,
+    FeedForwardLayer,
+    FusionConfig,
+    Gate,
+    MixtureLayer,
+    SelfAttentionLayer,
+)
 from mmsr.model.pooling import MeanPooling
 
 Attentions = tuple[tuple[Tensor | None, ...], ...]
 Fused = tuple[Tensor, Tensor, Attentions]
+FusedByExperts = tuple[Tensor, Tensor, Attentions, Tensor]
 AttentionMap = tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]
 """Queries and keys of each of the weights that a layer returns."""
 
@@ -215,6 +226,55 @@ class BottleneckFusion(nn.Module):
         return memory, torch.cat([audio_mask, text_mask, shared_mask], dim=1), tuple(attentions)
 
 
+class MixtureFusion(nn.Module):
+    """`merged` with a mixture of experts in place of each feed-forward block.
+
+    The self-attention over both streams and the expert of each modality are VLMo's (Bao et al. 2021, arXiv
+    2111.02358). Beside them `fusion_active_experts` of `fusion_experts` routed experts, which both modalities
+    share, are added, as beside the shared experts of DeepSeekMoE (Dai et al. 2024, arXiv 2401.06066).
+
+        A + e_audio ─┐                             ┌─► audio's expert ─┐
+                     ├─► [A; T] ─► self-attention ─┼─► text's expert  ─┼─► + ─► memory = [A'; T']
+        T + e_text ──┘     │                       └─► expert 1 ... e ─┘
+                           └─► [mean A; mean T] ─► gate ──────┘
+
+    Deviation: a gate reads the mean of each stream that enters its layer, and so chooses once for a whole
+    utterance, not for each position. Where a modality is absent, its mean is its absent state. The loads are
+    balanced by a bias of the choice (`Gate`), not by an auxiliary loss, which is a product of means over a
+    batch: the losses here are means over the targets of a step, however its rows are batched.
+
+    `attentions`: per layer (weights `[b, h, f + t, f + t]`,).
+    """
+
+    attention_map = ((("audio", "text"), ("audio", "text")),)
+
+    def __init__(self, config: FusionConfig) -> None:
+        super().__init__()
+        self.experts = config.fusion_experts
+        self.modality = nn.Embedding(2, config.hidden_size)
+        self.pooling = MeanPooling(config)
+        # not in the layers, which gradient checkpointing runs twice: a gate counts
+        self.gates = nn.ModuleList(Gate(config, 2 * config.hidden_size) for _ in range(config.fusion_layers))
+        self.layers = nn.ModuleList(MixtureLayer(config) for _ in range(config.fusion_layers))
+        self.norm = nn.LayerNorm(config.hidden_size)
+
+    def forward(self, audio: Tensor, audio_mask: Tensor, text: Tensor, text_mask: Tensor) -> FusedByExperts:
+        """Fuse both streams; see the module's docstring for shapes."""
+        frames = audio.shape[1]
+        is_audio, is_text = self.modality.weight
+        memory = torch.cat([audio + is_audio, text + is_text], dim=1)
+        mask = torch.cat([audio_mask, text_mask], dim=1)
+        attentions, weights = [], [memory.new_zeros(len(memory), 0, self.experts)]
+        for gate, layer in zip(self.gates, self.layers, strict=True):
+            mean_audio = self.pooling(memory[:, :frames].float(), audio_mask)
+            mean_text = self.pooling(memory[:, frames:].float(), text_mask)
+            chosen = gate(torch.cat([mean_audio, mean_text], dim=-1))
+            memory, attention = layer(memory, mask, chosen, frames)
+            attentions.append((attention,))
+            weights.append(chosen[:, None])
+        return self.norm(memory), mask, tuple(attentions), torch.cat(weights, dim=1)
+
+
 class OneStream(nn.Module):
     """Feed-forward layers over one stream, so that fusions without attention are as deep as the others."""
 
@@ -378,6 +438,7 @@ FUSION_CLASSES: dict[str, type[nn.Module]] = {
     "text_to_audio": TextToAudio,
     "merged": MergedFusion,
     "bottleneck": BottleneckFusion,
+    "mixture": MixtureFusion,
     "gated": GatedFusion,
     "low_rank": LowRankFusion,
     "film": FilmFusion,

@@ -30,7 +30,7 @@ from mmsr.model.encoders.registry import audio_encoder_class
 from mmsr.model.encoders.text import TextEncoder
 from mmsr.model.evidence import TextEvidence, VoiceEmotions
 from mmsr.model.fusion import FUSION_CLASSES
-from mmsr.model.layers import ResidualLinear
+from mmsr.model.layers import Gate, ResidualLinear
 from mmsr.model.outliers import MODALITIES, OutlierDetector, outliers
 from mmsr.model.pooling import AttentionPooling
 from mmsr.model.remote import FoundByAutoFile
@@ -72,6 +72,7 @@ class MmsrEncoderOutput(ModelOutput):
         fusion_attentions: Per fusion layer; see the fusion's class.
         prompt_ids: With `prompt_transcript`, the transcript's tokens for the decoder `[b, t]`.
         prompt_mask: Their mask `[b, t]`.
+        fusion_gates: With `fusion="mixture"`, weights of experts `[b, layers, e]`, 0 for those not chosen.
         outlier_logits: Of audio and text `[b, 2]`, -inf where it is absent or has no detector; None without
             detectors.
         voice_emotion_logits: `[b, e]`; this and the next three only of a model with such heads (see
@@ -90,6 +91,7 @@ class MmsrEncoderOutput(ModelOutput):
     fusion_attentions: tuple[tuple[Tensor, ...], ...] | None = None
     prompt_ids: Tensor | None = None
     prompt_mask: Tensor | None = None
+    fusion_gates: Tensor | None = None
     outlier_logits: Tensor | None = None
     voice_emotion_logits: Tensor | None = None
     text_emotion_logits: Tensor | None = None
@@ -117,7 +119,14 @@ class MmsrPreTrainedModel(FoundByAutoFile, PreTrainedModel):
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_attention_backend = True
-    _no_split_modules = ["CrossAttentionLayer", "SelfAttentionLayer", "Stream", "SentimentHead"]
+    _no_split_modules = [
+        "CrossAttentionLayer",
+        "SelfAttentionLayer",
+        "MixtureLayer",
+        "Stream",
+        "SentimentHead",
+    ]
+    _keep_in_fp32_modules_strict = ["choice_bias"]  # whose steps bfloat16 would round off
 
     def __init__(self, config: MmsrConfig, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
@@ -173,6 +182,9 @@ class MmsrPreTrainedModel(FoundByAutoFile, PreTrainedModel):
             if module.standardize:
                 init.zeros_(module.mean)
                 init.ones_(module.deviation)
+        elif isinstance(module, Gate):
+            init.normal_(module.weight, std=self.config.initializer_range)
+            init.zeros_(module.choice_bias)
         elif isinstance(module, OutlierDetector):
             init.zeros_(module.weight)
             init.zeros_(module.bias)
@@ -430,7 +442,7 @@ class MmsrEncoder(MmsrPreTrainedModel):
                 present = self._used(outlier_logits, masks[0], masks[1])
                 audio = self.audio_stream.with_absent(*audio, present[:, 0])  # type: ignore[arg-type]
                 text = self.text_stream.with_absent(*text, present[:, 1])  # type: ignore[arg-type]
-        memory, memory_mask, attentions = self.fusion(*audio, *text)
+        memory, memory_mask, attentions, *gates = self.fusion(*audio, *text)
         main = text_encoded if self.config.uses_text else audio_encoded
         return MmsrEncoderOutput(
             last_hidden_state=memory,
@@ -441,6 +453,7 @@ class MmsrEncoder(MmsrPreTrainedModel):
             audio_attentions=None if audio_encoded is None else audio_encoded.attentions,
             fusion_attentions=attentions if outputs["output_attentions"] and attentions else None,
             **self._prompt(input_ids, attention_mask),
+            fusion_gates=gates[0] if gates else None,
             outlier_logits=outlier_logits,
             **evidence,
         )

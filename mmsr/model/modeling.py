@@ -72,6 +72,7 @@ class MmsrOutput(Seq2SeqLMOutput):
         audio_attentions: `[b, h, f, f]` per layer.
         fusion_attentions: Per fusion layer.
         memory_mask: `[b, m]`.
+        fusion_gates: `[b, layers, e]`, as of `MmsrEncoderOutput`.
         outlier_logits: Of audio and text `[b, 2]`, as of `MmsrEncoderOutput`.
     """
 
@@ -83,6 +84,7 @@ class MmsrOutput(Seq2SeqLMOutput):
     audio_attentions: tuple[Tensor, ...] | None = None
     fusion_attentions: tuple[tuple[Tensor, ...], ...] | None = None
     memory_mask: Tensor | None = None
+    fusion_gates: Tensor | None = None
     outlier_logits: Tensor | None = None
 
 
@@ -484,6 +486,7 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
             "audio_attentions": memory.audio_attentions,
             "fusion_attentions": memory.fusion_attentions,
             "memory_mask": memory.attention_mask,
+            "fusion_gates": memory.fusion_gates,
             "outlier_logits": memory.outlier_logits,
             **(decoded or {}),
         }

@@ -28,6 +28,7 @@ from mmsr.data.loading.batching import outline
 from mmsr.evaluation.metrics import label_metrics
 from mmsr.messages import no_such_file
 from mmsr.model.configuration import MmsrConfig
+from mmsr.model.layers import Gate, balance_experts
 from mmsr.model.modeling import MmsrForSentimentReasoning, MmsrOutput
 from mmsr.model.processing import MmsrProcessor
 from mmsr.records import (
@@ -199,13 +200,14 @@ class MmsrModule(L.LightningModule):
     def state_within_epoch(self) -> dict[str, Any]:
         """What this process keeps between the batches of an epoch, as tensors and plain values.
 
-        The sums of the training losses, the targets of the optimiser's step that is not finished, and the
-        scores of OGM-GE.
+        The sums of the training losses, the targets of the optimiser's step that is not finished, the loads
+        of experts in it, and the scores of OGM-GE.
         """
         means = dict[str, Any](self.train_means.items())
         return {
             "losses": {name: (mean.sums.cpu(), mean.weights.cpu()) for name, mean in means.items()},
             "window": self._window.state() if self._window else None,
+            "loads": {name: gate.loads for name, gate in self._gates()},
             "ogm_ge": {} if self.ogm_ge is None else dict(self.ogm_ge.scores),
         }
 
@@ -219,10 +221,17 @@ class MmsrModule(L.LightningModule):
         for name, (sums, weights) in state["losses"].items():
             mean: Any = self.train_means[name]
             mean.sums, mean.weights = sums.to(mean.sums), weights.to(mean.weights)
+        for name, gate in self._gates():
+            loads = state["loads"][name]
+            gate.loads = None if loads is None else loads.to(self.device)
         if state["window"] is not None:
             self._resumed_window = Window.of_state(state["window"], self.device)
         if self.ogm_ge is not None:
             self.ogm_ge.scores = dict(state["ogm_ge"])
+
+    def _gates(self) -> list[tuple[str, Gate]]:
+        """The gates of a mixture of experts, by name."""
+        return [(name, part) for name, part in self.parts()[0].named_modules() if isinstance(part, Gate)]
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """The batch's part of the loss of its optimiser step, after modality dropout.
@@ -423,7 +432,10 @@ class MmsrModule(L.LightningModule):
         )
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Balance the gradients of the modalities, before they are clipped."""
+        """Balance the loads of experts, and the gradients of the modalities, before they are clipped."""
+        overload = balance_experts(self.parts()[0])
+        if overload is not None:
+            self.log("train_expert_overload", overload, on_step=False, on_epoch=True, batch_size=1)
         if self.ogm_ge is not None:
             model, _ = self.parts()
             for name, factor in self.ogm_ge.modulate(model).items():

@@ -12,12 +12,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
 
+from mmsr.model.layers import balance_experts
 from mmsr.training.losses import LossMean
 
 _LOSSES = ("sentiment_loss", "rationale_loss")
+
+
+class BalanceExperts(TrainerCallback):
+    """Balances the loads of a mixture of experts, once for each step of the optimiser.
+
+    `MmsrTrainer` has it; give it to a plain Trainer by `callbacks=[BalanceExperts()]`.
+    """
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Move the gates' biases."""
+        balance_experts(kwargs["model"])
 
 
 class MmsrTrainer(Trainer):
@@ -31,6 +43,7 @@ class MmsrTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self.model_accepts_loss_kwargs = True  # the Trainer then leaves the loss as it is
         self._evaluated = LossMean(len(_LOSSES))
+        self.add_callback(BalanceExperts)
 
     def evaluation_loop(
         self,

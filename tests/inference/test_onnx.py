@@ -173,6 +173,13 @@ ENCODERS = {
         "bert",
         {"fusion": "audio_only"},
     ),
+    "wav2vec2 and bert, by experts": (
+        AutoConfig.for_model(
+            "wav2vec2", **TINY_WAVEFORM, feat_extract_norm="layer", do_stable_layer_norm=True
+        ),
+        "bert",
+        {"fusion": "mixture"},
+    ),
 }
 
 

@@ -53,7 +53,7 @@ def targets(labels: Tensor, layout: str) -> Batch:
 
 
 def test_the_combinations_are_all_of_them():
-    assert len(COMBINATIONS) == 11 * (2 * 3 + 1)
+    assert len(COMBINATIONS) == 12 * (2 * 3 + 1)
 
 
 @pytest.mark.parametrize(

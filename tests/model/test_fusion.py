@@ -13,7 +13,7 @@ from mmsr.model import fusion as fusion_module
 from mmsr.model import layers
 from mmsr.model.configuration import POOLINGS, MmsrConfig
 from mmsr.model.fusion import FUSION_CLASSES, Fused
-from mmsr.model.layers import Attention
+from mmsr.model.layers import Attention, Gate
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.pooling import POOLING_CLASSES
 
@@ -42,6 +42,7 @@ ATTENTION_MASKS = {
     "audio_to_text": ((TEXT_MASK, AUDIO_MASK),),
     "text_to_audio": ((AUDIO_MASK, TEXT_MASK),),
     "merged": ((MASKS["merged"], MASKS["merged"]),),
+    "mixture": ((MASKS["mixture"], MASKS["mixture"]),),
     "bottleneck": tuple((torch.cat([mask, LATENT_MASK], 1),) * 2 for mask in (TEXT_MASK, AUDIO_MASK)),
 }
 
@@ -58,6 +59,8 @@ def build(fusion: str, attention: str = "eager", **overrides: object) -> nn.Modu
     module = FUSION_CLASSES[fusion](config(fusion, attention, **overrides)).eval()
     for parameter in module.parameters():
         nn.init.normal_(parameter, std=0.3)
+    for buffer in module.buffers():
+        nn.init.normal_(buffer, std=0.3)
     return module
 
 
@@ -69,7 +72,7 @@ def streams() -> tuple[Tensor, Tensor]:
 def test_every_fusion_and_pooling_has_its_name():
     assert set(tuple(FUSION_CLASSES)) == {
         "cross_attention", "audio_to_text", "text_to_audio", "merged", "bottleneck", "gated", "low_rank",
-        "film", "concat", "text_only", "audio_only",
+        "film", "concat", "mixture", "text_only", "audio_only",
     }  # fmt: skip
     assert tuple(POOLING_CLASSES) == POOLINGS
 
@@ -81,25 +84,26 @@ def test_one_signature(streams: tuple[Tensor, Tensor], fusion: str, layers: int)
     settings = config(fusion, fusion_layers=layers)
     audio, text = streams
     module = FUSION_CLASSES[fusion](settings).eval()
-    memory, mask, attentions = module(
+    memory, mask, attentions, *gates = module(
         audio if settings.uses_audio else None, AUDIO_MASK, text if settings.uses_text else None, TEXT_MASK
     )
     assert torch.equal(mask, MASKS[fusion])
     assert memory.shape == (*mask.shape, 32)
     assert len(attentions) == (layers if fusion in ATTENTION_MASKS else 0)
+    assert [one.shape for one in gates] == ([(2, layers, 4)] if fusion == "mixture" else [])
 
 
 @pytest.mark.parametrize("fusion", ATTENTION_MASKS)
 def test_attentions_are_distributions_over_real_positions(streams: tuple[Tensor, Tensor], fusion: str):
     audio, text = streams
-    _, _, attentions = build(fusion, fusion_layers=2)(audio, AUDIO_MASK, text, TEXT_MASK)
+    _, _, attentions, *_ = build(fusion, fusion_layers=2)(audio, AUDIO_MASK, text, TEXT_MASK)
     for layer in attentions:
         for weights, (queries, keys) in zip(layer, ATTENTION_MASKS[fusion], strict=True):
             assert weights.shape == (2, 4, queries.shape[1], keys.shape[1])
             assert_close(weights.sum(-1), torch.ones(weights.shape[:3]))
             hidden = keys[:, None, None].expand_as(weights) == 0
             assert hidden.any() and weights[hidden].max() == 0
-    _, _, attentions = build(fusion, "sdpa")(audio, AUDIO_MASK, text, TEXT_MASK)
+    _, _, attentions, *_ = build(fusion, "sdpa")(audio, AUDIO_MASK, text, TEXT_MASK)
     assert set(attentions[0]) == {None}
 
 
@@ -109,19 +113,17 @@ def test_masked_positions_change_nothing(streams: tuple[Tensor, Tensor], fusion:
     """Neither what stands there nor whether they are there; and they get no gradient."""
     module = build(fusion, attention, fusion_layers=2)
     audio, text = (stream.requires_grad_() for stream in streams)
-    memory, mask, _ = module(audio, AUDIO_MASK, text, TEXT_MASK)
+    memory, mask, *_ = module(audio, AUDIO_MASK, text, TEXT_MASK)
     other_audio = torch.where(AUDIO_MASK[:, :, None] == 1, audio, torch.randn(2, 5, 32) * 9)
     other_text = torch.where(TEXT_MASK[:, :, None] == 1, text, torch.randn(2, 3, 32) * 9)
-    other, _, _ = module(other_audio, AUDIO_MASK, other_text, TEXT_MASK)
+    other, *_ = module(other_audio, AUDIO_MASK, other_text, TEXT_MASK)
     assert_close(other[mask == 1], memory[mask == 1])
     assert not torch.allclose(other[mask == 0], memory[mask == 0])
 
     for row, frames, tokens in ((0, 5, 2), (1, 3, 3)):
         ones = (torch.ones(1, count, dtype=torch.long) for count in (frames, tokens))
         audio_mask, text_mask = ones
-        alone, _, _ = module(
-            audio[row : row + 1, :frames], audio_mask, text[row : row + 1, :tokens], text_mask
-        )
+        alone, *_ = module(audio[row : row + 1, :frames], audio_mask, text[row : row + 1, :tokens], text_mask)
         assert_close(alone[0], memory[row, mask[row] == 1], atol=1e-5, rtol=1e-4)
 
     (memory[mask == 1] ** 3).sum().backward()
@@ -140,9 +142,9 @@ def test_every_position_of_the_memory_reacts_to_what_the_fusion_uses(
     module = build(fusion, fusion_layers=2)
     settings = config(fusion)
     audio, text = streams
-    plain, mask, _ = module(audio, AUDIO_MASK, text, TEXT_MASK)
+    plain, mask, *_ = module(audio, AUDIO_MASK, text, TEXT_MASK)
     for other, used in (((-2 * audio, text), settings.uses_audio), ((audio, -2 * text), settings.uses_text)):
-        memory, _, _ = module(other[0], AUDIO_MASK, other[1], TEXT_MASK)
+        memory, *_ = module(other[0], AUDIO_MASK, other[1], TEXT_MASK)
         moved = (memory - plain).abs().amax(-1)[mask == 1]
         assert moved.min() > 1e-3 if used else moved.max() == 0
 
@@ -227,6 +229,33 @@ def plain_bottleneck(module: fusion_module.BottleneckFusion, audio: Tensor, text
     return torch.cat([audio, text, latent])
 
 
+def plain_mixture(module: fusion_module.MixtureFusion, audio: Tensor, text: Tensor) -> Tensor:
+    """x + FFN of its modality (VLMo) + Σ g_i FFN_i; g_i = σ(w_i u) for the two greatest σ(w_i u) + b_i."""
+    frames = len(audio)
+    states = torch.cat([audio + module.modality.weight[0], text + module.modality.weight[1]])
+    for gate, layer in zip(module.gates, module.layers, strict=True):
+        utterance = torch.cat([states[:frames].mean(0), states[frames:].mean(0)])
+        utterance = (utterance - utterance.mean()) / (utterance.var(correction=0) + 1e-5).sqrt()
+        scores = [float((row @ utterance).sigmoid()) for row in gate.weight]
+        biased = [score + float(bias) for score, bias in zip(scores, gate.choice_bias, strict=True)]
+        chosen = sorted(range(4), key=lambda expert: biased[expert])[2:]
+        normed = norm(layer.norm, states)
+        states = states + attend(layer.attention, normed, normed)
+        own = [
+            feed_forward(layer.audio_expert, states[:frames]),
+            feed_forward(layer.text_expert, states[frames:]),
+        ]
+        experts, width = layer.routed_experts, 37 // 3
+        added = torch.zeros_like(states) + experts.down_proj.bias
+        for expert in chosen:
+            part = slice(width * expert, width * (expert + 1))
+            hidden = norm(experts.norm, states) @ experts.up_proj.weight[part].T + experts.up_proj.bias[part]
+            hidden = hidden * (1 + torch.erf(hidden / 2**0.5)) / 2
+            added = added + scores[expert] * (hidden @ experts.down_proj.weight[:, part].T)
+        states = states + torch.cat(own) + added
+    return states
+
+
 def plain_gated(module: fusion_module.GatedFusion, a: Tensor, t: Tensor) -> Tensor:
     """GMU: h_v = tanh(W_v x_v), h_t = tanh(W_t x_t), z = σ(W_z [x_v, x_t]), h = z * h_v + (1 - z) * h_t."""
     h_v, h_t = (module.audio_hidden.weight @ a).tanh(), (module.text_hidden.weight @ t).tanh()
@@ -265,6 +294,7 @@ SEQUENCES: dict[str, Callable[..., Tensor]] = {
     "text_to_audio": plain_text_to_audio,
     "merged": plain_merged,
     "bottleneck": plain_bottleneck,
+    "mixture": plain_mixture,
 }
 
 
@@ -283,7 +313,7 @@ def test_attention_over_sequences_is_the_papers(streams: tuple[Tensor, Tensor], 
     """Row by row over the real positions alone, two layers deep."""
     module = build(fusion, attention, fusion_layers=2)
     audio, text = streams
-    memory, mask, _ = module(audio, AUDIO_MASK, text, TEXT_MASK)
+    memory, mask, *_ = module(audio, AUDIO_MASK, text, TEXT_MASK)
     for row in range(2):
         plain = SEQUENCES[fusion](module, audio[row, AUDIO_MASK[row] == 1], text[row, TEXT_MASK[row] == 1])
         assert_close(memory[row, mask[row] == 1], norm(module.norm, plain), atol=1e-4, rtol=1e-4)
@@ -296,7 +326,7 @@ def test_every_position_is_the_papers_formula_of_it_and_the_other_mean(
 ):
     module = build(fusion, fusion_layers=2, fusion_rank=3)
     audio, text = streams
-    memory, mask, _ = module(audio, AUDIO_MASK, text, TEXT_MASK)
+    memory, mask, *_ = module(audio, AUDIO_MASK, text, TEXT_MASK)
     for row in range(2):
         frames = refined(module.audio_branch, audio[row, AUDIO_MASK[row] == 1])
         tokens = refined(module.text_branch, text[row, TEXT_MASK[row] == 1])
@@ -313,7 +343,7 @@ def test_the_mean_of_either_half_is_the_formula_of_both_means(streams: tuple[Ten
     module = build(fusion)
     module.norm = nn.Identity()
     audio, text = streams
-    memory, _, _ = module(audio, torch.ones(2, 5), text, torch.ones(2, 3))
+    memory, *_ = module(audio, torch.ones(2, 5), text, torch.ones(2, 3))
     for row in range(2):
         means = (
             refined(module.audio_branch, audio[row]).mean(0),
@@ -328,9 +358,9 @@ def test_one_layer_of_bottlenecks_fuses_in_its_tokens_alone(streams: tuple[Tenso
     """As in the paper: what a token heard of one stream, the other reads a layer later."""
     module = build("bottleneck", fusion_bottlenecks=2)
     audio, text = streams
-    memory, mask, _ = module(audio, AUDIO_MASK, text, TEXT_MASK)
+    memory, mask, *_ = module(audio, AUDIO_MASK, text, TEXT_MASK)
     assert memory.shape == (2, 5 + 3 + 2, 32) and mask[:, 8:].all()
-    other, _, _ = module(audio, AUDIO_MASK, text * -2.0, TEXT_MASK)
+    other, *_ = module(audio, AUDIO_MASK, text * -2.0, TEXT_MASK)
     moved = (other - memory).abs().amax(-1)
     assert moved[:, :5].max() == 0 and moved[:, 5:].min() > 1e-3
 
@@ -400,6 +430,7 @@ def test_gradient_checkpointing_covers_the_fusions_layers(
         for stack in model.encoder.fusion.modules()
         if isinstance(stack, nn.ModuleList)
         for layer in stack
+        if not isinstance(layer, Gate)  # which counts, and so runs once
     ]
     runs: list[nn.Module] = []
     for layer in layers:

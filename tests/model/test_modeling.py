@@ -534,3 +534,21 @@ def test_real_encoders_join(shared_models: Path):
     assert (
         sequences[:, 1] == torch.tensor(processor.label_token_ids)[whole.sentiment_logits.argmax(-1)]
     ).all()
+
+
+@torch.no_grad()
+def test_the_gates_of_a_mixture_are_in_the_output(make_model: MakeModel, ragged: Batch):
+    """By row, whatever its neighbours and its padding; an absent modality moves them."""
+    model = make_model(fusion="mixture", fusion_layers=2, fusion_experts=5, fusion_active_experts=3)
+    for parameter in model.encoder.fusion.gates.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    gates = model(**ragged).fusion_gates
+    assert gates.shape == (3, 2, 5)
+    assert torch.equal((gates > 0).sum(-1), torch.full((3, 2), 3)) and gates.max() < 1
+    for index in range(3):
+        assert_close(model(**row(ragged, index, drop_absent=True)).fusion_gates[0], gates[index], **TIGHT)
+    assert_close(model.encoder(**ragged).fusion_gates, gates)
+    mute = {**ragged, "input_values_mask": torch.zeros_like(ragged["input_values_mask"])}
+    moved = (model(**mute).fusion_gates - gates).abs().amax((1, 2)) > 1e-3
+    assert moved.tolist() == [True, False, True], "row 1 had no audio before"
+    assert make_model(fusion="merged")(**ragged).fusion_gates is None

@@ -113,7 +113,11 @@ def fit(folder: Path, manifest: Path, *more: str, program: str = PROGRAM) -> sub
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("more", [[], ["--data.balance", "label"]], ids=["plain", "balanced"])
+@pytest.mark.parametrize(
+    "more",
+    [[], ["--data.balance", "label"], ["--model.fusion", "mixture"]],
+    ids=["plain", "balanced", "experts"],
+)
 def test_two_processes_share_an_epoch_and_learn_the_same(demo_corpus: Path, tmp_path: Path, more: list[str]):
     from mmsr.data.manifest.manifest import load_manifest
 
@@ -125,7 +129,7 @@ def test_two_processes_share_an_epoch_and_learn_the_same(demo_corpus: Path, tmp_
         ranks = [json.loads((tmp_path / f"rank{rank}-epoch{epoch}.json").read_text()) for rank in range(2)]
         ids = [name for rank in ranks for name in rank["ids"]]
         drawn.append(ids)
-        if more:
+        if "--data.balance" in more:
             assert len(ids) == len(train)
             counts = [
                 sum(train["label"][train["id"].index(name)] == label for name in ids) for label in LABELS

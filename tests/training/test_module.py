@@ -479,6 +479,25 @@ def test_auxiliary_heads_are_means_over_targets_too(sparse):
     assert logged["train_loss"] == pytest.approx(figures["train_loss"], rel=1e-5)
 
 
+def test_loads_of_experts_are_those_of_a_step_whatever_its_batches(sparse):
+    settings = {"fusion_layers": 2, "dropout": 0.0}
+    switches = {"fusion": "mixture", "rationale_format": "none", "config": settings}
+    (expected,), figures = one_epoch(sparse, 60, 1, **switches)
+    (found,), logged = one_epoch(sparse, 7, 1000, **switches)
+    assert_equal_gradients(found, expected)
+    assert figures["train_expert_overload"] > 0
+    assert logged["train_expert_overload"] == pytest.approx(figures["train_expert_overload"])
+
+
+def test_the_bias_of_a_gate_moves_once_a_step_and_not_in_a_development_batch(demo_corpus):
+    module, watch = train(demo_corpus, fusion="mixture", batches=3, config={"fusion_balance_rate": 0.125})
+    (name,) = (name for name in watch.weights[0] if name.endswith("choice_bias"))
+    start, end = (weights[name] for weights in watch.weights)
+    assert not start.any() and end.any() and name in watch.changed()
+    assert torch.equal((end / 0.125).round(), end / 0.125) and end.abs().max() <= 3 * 0.125
+    assert all(gate.loads is None for _, gate in module._gates())
+
+
 def test_each_step_of_an_epoch_is_the_mean_of_its_batches_and_the_last_may_have_fewer(sparse):
     single, _ = one_epoch(sparse, 5, 1)
     steps, _ = one_epoch(sparse, 5, 4)
@@ -635,9 +654,11 @@ def test_a_checkpoint_of_earlier_names_loads_and_is_exported(demo_corpus, tmp_pa
         assert all(torch.equal(weight, expected[name]) for name, weight in model.state_dict().items())
 
 
-@pytest.mark.parametrize("accumulate", [1, 2, 3])
-def test_a_run_resumed_within_an_epoch_ends_as_the_unbroken_one(demo_corpus, tmp_path, accumulate):
-    """Dropout, frozen parts and the epoch's training losses go on where they were."""
+@pytest.mark.parametrize(
+    ("accumulate", "fusion"), [(1, "text_only"), (2, "text_only"), (3, "text_only"), (3, "mixture")]
+)
+def test_a_run_resumed_within_an_epoch_ends_as_the_unbroken_one(demo_corpus, tmp_path, accumulate, fusion):
+    """Dropout, frozen parts, the loads of experts and the epoch's training losses go on where they were."""
 
     class Save(Callback):
         def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
@@ -645,7 +666,7 @@ def test_a_run_resumed_within_an_epoch_ends_as_the_unbroken_one(demo_corpus, tmp
                 trainer.save_checkpoint(tmp_path / "within.ckpt")
 
     def run(checkpoint: Path | None) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
-        settings = {"preset": "tiny", "vocab_size": 600, "fusion": "text_only", "config": OWN_TABLES}
+        settings = {"preset": "tiny", "vocab_size": 600, "fusion": fusion, "config": OWN_TABLES}
         module = MmsrModule(TrainingSettings(**settings, train_layers={"text_encoder": 1}))
         watch = Watch()
         trainer = L.Trainer(

@@ -32,7 +32,7 @@ def step(
 ) -> dict[str, float]:
     """Loss and gradient norm of one optimiser step over 16 rows."""
     torch.manual_seed(1)
-    config = MmsrConfig.from_preset("tiny", fusion="text_only", dropout=0.0, **settings)
+    config = MmsrConfig.from_preset("tiny", **{"fusion": "text_only", "dropout": 0.0, **settings})
     model = MmsrForSentimentReasoning(config)
     for part in model.modules():
         for name in ("p", "dropout", "activation_dropout"):
@@ -73,6 +73,21 @@ def test_a_step_is_that_of_one_large_batch(tmp_path: Path, settings: dict[str, A
     for rows, steps in ((4, 4), (3, 6), (1, 16)):
         found = step(tmp_path, MmsrTrainer, rows, steps, uneven=True, **settings)
         assert found == pytest.approx(whole, rel=1e-4), (rows, steps)
+
+
+@pytest.mark.parametrize(("rows", "steps"), [(16, 1), (4, 4)])
+def test_experts_are_balanced_once_a_step(tmp_path: Path, rows: int, steps: int):
+    models: list[Any] = []
+
+    class Kept(MmsrTrainer):
+        def train(self, *args: Any, **kwargs: Any) -> Any:
+            models.append(self.model)
+            return super().train(*args, **kwargs)
+
+    settings = {"fusion": "mixture", "fusion_balance_rate": 0.5, "rationale_loss_weight": 1.0}
+    step(tmp_path, Kept, rows, steps, uneven=True, **settings)
+    (gate,) = models[0].encoder.fusion.gates
+    assert gate.loads is None and gate.choice_bias.abs().max() == 0.5
 
 
 def test_the_plain_trainer_is_right_where_batches_have_equally_many_targets(tmp_path: Path):

@@ -108,6 +108,7 @@ def test_attention_weighs_what_is_attended_to(
     attended = {
         "cross_attention": (True, True),
         "merged": (True, True),
+        "mixture": (True, True),
         "bottleneck": (True, True),
         "audio_to_text": (False, True),
         "text_to_audio": (True, False),
