@@ -73,6 +73,7 @@ class Answer(dict[str, Any]):
                 "abstained": False,
                 "abstained_because": None,
                 "speech_seconds": None,
+                "error": None,
                 **self,
             },
             left_out=[]
