@@ -81,6 +81,7 @@ def search_file(folder, corpus, **settings):
         "out": str(folder / "out"),
     }
     path = folder / "search.yaml"
+    folder.mkdir(exist_ok=True)
     path.write_text(yaml.safe_dump(whole, sort_keys=False), encoding="utf-8")
     return path
 
@@ -90,9 +91,25 @@ def test_search_shows_its_space_and_ends_with_1_where_all_trials_fail(demo_corpu
     path = search_file(tmp_path, demo_corpus, **{"model.config.fusion_heads": 7})
     main(["search", "-c", str(path), "--dry-run"])
     assert capsys.readouterr().out.splitlines() == [
-        "model.learning_rate: 0.0001 to 0.1, log (default 0.001)",
-        "data.batch_rows: 4, 8 (default not set)",
+        "metric: dev_loss, minimised",
+        "trials: 2, the default among them",
+        "sampler: tpe, seed 0; pruner: none",
+        "training: seed 0 in every trial",
+        f"rows: 36 train, 12 dev, 12 test of {demo_corpus}",
+        f"folder: {tmp_path / 'out'}",
+        "trial 0: the default, model.learning_rate 0.001, data.batch_rows not set",
+        "searched settings:",
+        "  model.learning_rate: 0.0001 to 0.1, log",
+        "  data.batch_rows: 4, 8",
     ]
+    assert not (tmp_path / "out").exists()
+    main(["search", "-c", str(path), "--dry-run", "--confirm", "2", "--minutes", "3"])
+    told = capsys.readouterr().out
+    assert "trials: 2, the default among them; none starts after 3 minutes\n" in told
+    assert "confirm: best and default on test rows, with the seeds " in told
+    absent = search_file(tmp_path / "gone", demo_corpus.parent / "gone.csv")
+    main(["search", "-c", str(absent), "--dry-run"])
+    assert "gone.csv is not there yet\n" in capsys.readouterr().out
     assert "need --ray" in refused("search", "-c", str(path), "--gpus", "1")
     with pytest.raises(SystemExit) as exit_:
         main(["search", "-c", str(path)])

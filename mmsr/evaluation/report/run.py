@@ -5,7 +5,7 @@ metrics.json, predictions.jsonl, training history, examples ─► report.html, 
 
 import mimetypes
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -147,16 +147,37 @@ def write_report(
     )
 
 
-def conditions_table(metrics: Mapping[str, Any], *, split: str = "test", form: TableFormat = "md") -> str:
+def conditions_table(
+    metrics: Mapping[str, Any],
+    *,
+    split: str = "test",
+    form: TableFormat = "md",
+    columns: Sequence[str] | None = None,
+    label: str = "results",
+) -> str:
     """Return the report's first table (conditions, then baselines) in a format.
 
-    `metrics` is the content of metrics.json.
+    `metrics` is the content of metrics.json; `columns` and `label` are as in `formats.render`.
 
     Raises:
-        ValueError: `metrics` lacks the split, or the split has no condition.
+        ValueError: `metrics` lacks the split, the split has no condition, or the table lacks a column.
     """
     table = _conditions_table(metrics, split)
-    return render(table.filled() if form == "latex" else table, form)
+    named = {"training seed": metrics.get("training_seed"), "data": metrics.get("data_fingerprint")}
+    caption = "; ".join(f"{name} {value}" for name, value in named.items() if value is not None)
+    if caption:  # a report has its provenance at its end
+        table = replace(table, caption=f"{table.caption} {caption[0].upper()}{caption[1:]}.")
+    whole = form != "latex" or columns is not None
+    return render(table if whole else table.filled(), form, columns=columns, label=label)
+
+
+def check_conditions_columns(columns: Sequence[str] | None) -> None:
+    """Refuse columns that `conditions_table` has for no run.
+
+    Raises:
+        ValueError: Names the column, and those accepted.
+    """
+    _metric_table("condition", {}, "").places(columns or ())
 
 
 def entries(metrics: Mapping[str, Any], split: str) -> dict[str, Any]:

@@ -186,8 +186,8 @@ def test_recordings_without_a_speaker_are_told(changed, clean):
     none = changed(clean, lambda place, row: row | {"speaker": None})
     (line,) = told(check_manifest(none, audio=False), "speaker-missing")
     assert line == (
-        f"{none.name}, column speaker: no row has one, so rows cannot be split by speaker; accepted: a speaker"
-        " in each"
+        f"{none.name}, column speaker: no row has one, so rows cannot be split by speaker;"
+        " accepted: a speaker in each"
     )
     words = changed(clean, lambda place, row: row | {"speaker": None, "audio": None})
     assert "speaker-missing" not in codes_of(words)
