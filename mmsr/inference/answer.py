@@ -106,6 +106,26 @@ class Answer(dict[str, Any]):
         )
 
 
+def flattened(row: Mapping[str, Any]) -> dict[str, Any]:
+    """An answer as the row of a table: without nested values, attention and the times of words."""
+    flat: dict[str, Any] = {}
+    for name, value in row.items():
+        if isinstance(value, str | int | float):
+            flat.setdefault(name, value)
+        elif name == "evidence":
+            flat["quoted"] = "; ".join(one["text"] for one in value or ()) or None
+        elif name == "voice":
+            flat["voice"] = max(value, key=value.__getitem__) if value else None
+        elif name == "outliers":
+            flat["outliers"] = "; ".join(value) or None
+        elif name in ("scores", "head_scores", "alternatives"):
+            prefix = {"scores": "score", "head_scores": "head_score", "alternatives": "rationale_if"}[name]
+            flat |= {f"{prefix}_{label}": one for label, one in value.items()}
+        elif name not in ("attention", "asr_words"):
+            flat.setdefault(name, value)
+    return flat
+
+
 def timed_in_words(quoted: Mapping[str, Any]) -> str:
     """When quoted words were said and how that is known, such as `1.2 to 1.9 s, by the recogniser`."""
     about = "" if quoted["timed_by"] == "recogniser" else "about "

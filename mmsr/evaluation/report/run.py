@@ -219,13 +219,15 @@ def results(run: Run) -> list[Block]:
         shown = ", ".join(f"{label} {number(value)}" for label, value in f1.items())
         weighted = number(run.entry.get("weighted_f1"))
         blocks.append(f"F1 by label, {run.reads}: {shown}; weighted by their rows: {weighted}.")
+    given = [*entries(run.metrics, run.split).values(), *run.conditions.get("baselines", {}).values()]
+    drawn = "Macro-F1" + " and ROUGE-L" * any("rougeL" in entry for entry in given)
     if any("macro_f1" in entry for entry in entries(run.metrics, run.split).values()):
         blocks.append(
             Picture(
                 "modalities",
                 partial(draw_modalities, run.conditions),
-                caption="Macro-F1 and ROUGE-L by condition (blue) and baseline (grey).",
-                alt="Bars: macro-F1 and ROUGE-L of each condition and baseline, as in the table above.",
+                caption=f"{drawn} by condition (blue) and baseline (grey).",
+                alt=f"Bars: {drawn} of each condition and baseline, as in the table above.",
                 pan=True,
             )
         )
@@ -240,7 +242,7 @@ def results(run: Run) -> list[Block]:
                 pan=True,
             )
         )
-    notes = {
+    meanings = {
         "macro-F1, UAR": "the mean F1 of the labels, and their mean recall. A label that is predicted in a "
         "group of rows but never true there counts as an F1 of 0.",
         "intervals": "Wilson's of accuracy over rows, and where all answers are right; else 1,000 bootstrap "
@@ -252,7 +254,13 @@ def results(run: Run) -> list[Block]:
         "another row's audio": "a control: the text stays, the voice is that of another row. A model that "
         "listens gets worse.",
     }
-    return [*blocks, notes]
+    shown = {
+        "macro-F1, UAR": any("macro_f1" in entry for entry in given),
+        "intervals": any(entry.get("interval") for entry in given),
+        "ROUGE-L": any("rougeL" in entry for entry in given),
+        "another row's audio": "shuffled_audio" in run.conditions,
+    }
+    return [*blocks, {term: meaning for term, meaning in meanings.items() if shown[term]}]
 
 
 def by_group(run: Run, *, what: str, title: str) -> list[Block]:

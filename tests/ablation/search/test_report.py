@@ -45,4 +45,4 @@ def test_the_table_has_the_best_first_and_always_the_default(reported):
     default = next(line for line in lines if line.startswith("| 0 (default) |"))
     assert "| 0.8000 | – | 0.001 | – |" in default
     assert len(lines) == 2 + 3 + (results["trials"][0] not in ranked[:3])
-    assert len(table(results).splitlines()) == 2 + 12
+    assert len(table(results).splitlines()) == 2 + 2 + 12

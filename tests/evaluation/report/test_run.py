@@ -213,6 +213,26 @@ def test_conditions_table(run) -> None:
     )
 
 
+def test_only_what_is_shown_is_defined(run, tmp_path: Path) -> None:
+    document, predictions = run
+
+    def without(entry: dict) -> dict:
+        return {
+            key: without(value) if isinstance(value, dict) else value
+            for key, value in entry.items()
+            if not key.startswith(("rouge", "chrf", "rationale", "n_rationale"))
+            and key not in ("shuffled_audio", "constant_rationale", "constant_rationale_oracle")
+        }
+
+    for metrics, shown in ((document, True), (without(document), False)):
+        folder = tmp_path / str(shown)
+        write_report(folder, title="t", metrics=metrics, predictions=predictions, labels=LABELS)
+        results = (folder / "report.md").read_text("utf-8").split("## Results")[1].split("\n## ")[0]
+        assert ("ROUGE" in results) == shown
+        assert "**macro-F1, UAR**" in results and "**intervals**" in results
+    assert "another row's audio" not in results
+
+
 def test_columns_are_refused_before_there_are_results(run) -> None:
     check_conditions_columns(["n", "rouge-l unicode"])
     with pytest.raises(
