@@ -254,13 +254,13 @@ def results(run: Run) -> list[Block]:
         "another row's audio": "a control: the text stays, the voice is that of another row. A model that "
         "listens gets worse.",
     }
-    shown = {
+    is_shown = {
         "macro-F1, UAR": any("macro_f1" in entry for entry in given),
         "intervals": any(entry.get("interval") for entry in given),
         "ROUGE-L": any("rougeL" in entry for entry in given),
         "another row's audio": "shuffled_audio" in run.conditions,
     }
-    return [*blocks, {term: meaning for term, meaning in meanings.items() if shown[term]}]
+    return [*blocks, {term: meaning for term, meaning in meanings.items() if is_shown[term]}]
 
 
 def by_group(run: Run, *, what: str, title: str) -> list[Block]:
