@@ -44,7 +44,15 @@ def render(
     if columns is not None:
         places = [0, *table.places(columns)]
         rows = [row._replace(cells=[row.cells[place - 1] for place in places[1:]]) for row in table.rows]
-        bold = {(row, places.index(place)) for row, place in bold if place in places}
+        kept = [
+            number
+            for number, row in enumerate(rows)
+            if form == "csv" or any(_plain(cell) != MISSING for cell in row.cells)
+        ]
+        rows = [rows[number] for number in kept]
+        bold = {
+            (kept.index(row), places.index(place)) for row, place in bold if row in kept and place in places
+        }
         table = replace(table, columns=[table.columns[place] for place in places], rows=rows)
     if form == "csv":
         return as_csv(table)

@@ -163,10 +163,14 @@ def conditions_table(
         ValueError: `metrics` lacks the split, the split has no condition, or the table lacks a column.
     """
     table = _conditions_table(metrics, split)
-    named = {"training seed": metrics.get("training_seed"), "data": metrics.get("data_fingerprint")}
+    counts = sorted({entry["n"] for entry in entries(metrics, split).values()})
+    named = {
+        "n": f"= {' to '.join(f'{count:,}' for count in dict.fromkeys((counts[0], counts[-1])))} rows",
+        "training seed": metrics.get("training_seed"),
+        "data": metrics.get("data_fingerprint"),
+    }
     caption = "; ".join(f"{name} {value}" for name, value in named.items() if value is not None)
-    if caption:  # a report has its provenance at its end
-        table = replace(table, caption=f"{table.caption} {caption[0].upper()}{caption[1:]}.")
+    table = replace(table, caption=f"{table.caption} {caption}.")  # a report has its provenance at its end
     whole = form != "latex" or columns is not None
     return render(table if whole else table.filled(), form, columns=columns, label=label)
 

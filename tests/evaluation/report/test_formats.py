@@ -34,6 +34,9 @@ def test_columns_are_chosen_by_their_headings():
     assert rows[2] == ["50 % of {a}", "+0.038†", "0.95", ""]
     latex = render(TABLE, "latex", columns=columns, bold={(1, 1), (1, 2)}, label="one")
     assert r"50 \% of \{a\}} & +0.038$^\dagger$ & \bfseries 0.95 \\" in latex and "[0.90" not in latex
+    assert "majority" not in render(
+        TABLE, "latex", columns=["95 % rows"], label="one"
+    )  # it has no value there
     with pytest.raises(ValueError) as refusal:
         render(TABLE, "md", columns=["macro_f2"], label="one")
     assert str(refusal.value) == (

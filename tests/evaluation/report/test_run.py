@@ -198,7 +198,7 @@ def test_conditions_table(run) -> None:
     caption, _, *lines = conditions_table(document | {"training_seed": 7}).splitlines()
     assert caption.startswith("Conditions of the test split, and baselines that a model must beat.")
     assert "Brackets: 95 % intervals over rows" in caption
-    assert caption.endswith(f" Training seed 7; data {document['data_fingerprint']}.")
+    assert caption.endswith(f" n = 12 rows; training seed 7; data {document['data_fingerprint']}.")
     assert lines[0] == (
         "| condition | n | accuracy | macro-F1 | UAR | ROUGE-L (Unicode) | ROUGE-L (ASCII) | chrF | exact |"
     )
