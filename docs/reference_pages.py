@@ -1,5 +1,8 @@
 """Write the reference during the mkdocs build: a page for each module of `mmsr`, and one for the commands.
 
+Other pages link a module by its file, `[name](../mmsr/model/fusion.py)`, so that their links work in the
+repository too; in the site they are links to its page.
+
 A new module gets its page without a change to this folder.
 """
 
@@ -7,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -63,6 +67,15 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     reference += [{title: places[room]} for title, room in ROOMS.items() if places[room]]
     config.nav = [*(config.nav or []), {"Reference": reference}]
     return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Turn links to files of the package, which work in the repository, into links to the reference."""
+    return re.sub(
+        r"\]\(((?:\.\./)*)\.\./(mmsr/[\w/]+)\.py\)",
+        lambda link: f"]({link[1]}reference/{link[2].removesuffix('/__init__').replace('/', '.')}.md)",
+        markdown,
+    )
 
 
 def has_names(source: Path) -> bool:

@@ -248,8 +248,9 @@ def test_every_public_name_is_documented() -> None:
 
 def test_the_public_api_has_the_names_of_its_page() -> None:
     text = (DOCS / "api.md").read_text(encoding="utf-8")
-    links = re.findall(r"\[((?:`\w+`(?:, )?)+)\]\(reference/([\w.]+)\.md\)", text)
-    found = {name: module for names, module in links for name in re.findall(r"\w+", names)}
+    links = re.findall(r"\[((?:`\w+`(?:, )?)+)\]\(\.\./([\w/]+)\.py\)", text)
+    assert all((ROOT / f"{module}.py").is_file() for _, module in links)
+    found = {name: module.replace("/", ".") for names, module in links for name in re.findall(r"\w+", names)}
     assert len(found) > 30 and set(mmsr.__all__) <= set(found)
     absent = [name for name, module in found.items() if not hasattr(importlib.import_module(module), name)]
     assert absent == []

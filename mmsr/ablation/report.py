@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -78,40 +79,50 @@ def _write_page(out: Path, results: Mapping[str, Any]) -> None:
     write_page(out / "report.html", SECTIONS, results, title=title, lead=lead, provenance=provenance)
 
 
-def table(results: Mapping[str, Any], form: TableFormat = "md") -> str:
+def table(results: Mapping[str, Any], form: TableFormat = "md", columns: Sequence[str] | None = None) -> str:
     """The results as a table: variants in the order of the file, then the baselines.
 
     LaTeX has what a paper shows: the metric and its interval over rows, the difference from the reference
-    with its interval, and further metrics. The best variant is bold; a dagger marks a difference whose
-    p-value, corrected by Holm, is below .05.
+    with its interval, and further metrics, or the columns that are asked for. The best variant is bold; a
+    dagger marks a difference whose p-value, corrected by Holm, is below .05.
     """
+    label = results["ablation"]
+    whole = _table(results)
+    if results["data_fingerprints"]:  # a report has its provenance at its end
+        data = ", ".join(results["data_fingerprints"])
+        whole = replace(whole, caption=f"{whole.caption} Data {data}.")
     if form != "latex":
-        return render(_table(results), form)
-    whole, kept = _table(results), ("95 % over rows", "difference", "95 % paired")
+        return render(whole, form, columns=columns, label=label)
     metric = f"{_title(results)} (test)"
-    shown = [metric, *kept, *(METRICS[name].title for name in results["also"])]
-    places = [whole.columns.index(name) - 1 for name in shown if name in whole.columns]
+    paper = [metric, "95 % over rows", "difference", "95 % paired"]
+    paper += [METRICS[name].title for name in results["also"]]
     names = list(results["variants"])
+    marked = whole.columns.index("difference") - 1
     rows = []
     for row in whole.rows:
-        cells = [str(row.cells[place]) for place in places]
+        cells = [str(cell) for cell in row.cells]
         difference = results["variants"].get(row.name.strip("`"), {}).get("difference") or {}
         if difference.get("p_holm", 1.0) < LEVEL:
-            cells[shown.index("difference")] += "†"
+            cells[marked] += "†"
         rows.append(row._replace(cells=[MISSING if cell == "reference" else cell for cell in cells]))
     means = [results["variants"][name]["mean"] for name in names]
     best = max((mean for mean in means if mean is not None), default=None)
     worst = min((mean for mean in means if mean is not None), default=None)
     best = best if METRICS[results["metric"]].higher_is_better else worst
     first = [place for place, row in enumerate(rows) if not row.baseline]
-    bold = {(place, 1) for place, mean in zip(first, means, strict=True) if mean is not None and mean == best}
-    made = f"{len(results['seeds'])} seeds"
-    caption = (
-        f"{_title(results)} of each variant and its difference from {results['reference']}, on test rows: "
-        f"the mean of {made}, with 95 % intervals. Bold: the best variant. †: p (Holm) below {LEVEL}."
+    bold = {
+        (place, whole.columns.index(metric))
+        for place, mean in zip(first, means, strict=True)
+        if mean is not None and mean == best
+    }
+    caption = f"{whole.caption} Bold: the best variant. †: p (Holm) below {LEVEL}."
+    return render(
+        replace(whole, rows=rows, caption=caption),
+        "latex",
+        columns=paper if columns is None else columns,
+        bold=bold,
+        label=label,
     )
-    columns = [whole.columns[0], *(whole.columns[place + 1] for place in places)]
-    return render(Table(columns, rows, caption), "latex", bold=bold, label=f"tab:{results['ablation']}")
 
 
 # ---------------------------------------------------------------------- sections
@@ -264,8 +275,29 @@ def _table(results: Mapping[str, Any]) -> Table:
     for name, entry in results["baselines"].items():
         own = {f"{title} (test)": number(entry.get(metric))}
         rows.append(row(NAMES[name], own | by_language(entry) | further_metrics(entry), baseline=True))
-    caption = f"{title} of each variant, its difference from the reference, and what it costs."
-    return Table(["variant", *columns], rows, caption)
+    return Table(["variant", *columns], rows, _caption(results))
+
+
+def _caption(results: Mapping[str, Any]) -> str:
+    """What the table shows: metric, rows, seeds, intervals, tests and data."""
+    variants = results["variants"].values()
+    differences = [variant["difference"] for variant in variants if variant["difference"]]
+    seeds, folds = results["seeds"], results["folds"]
+    made = f"mean of {len(seeds)} seeds ({', '.join(map(str, seeds))})"
+    if len(seeds) == 1:
+        made = f"seed {seeds[0]}"
+    made += f", {len(folds)} folds" if folds else ""
+    parts = [f"{_title(results)} of each variant on test rows, {made}."]
+    if over := list(dict.fromkeys(f"{one['units']:,} {one['over']}" for one in variants if one["over"])):
+        parts.append(f"Intervals: 95 %, over rows a bootstrap over {' or '.join(over)}.")
+    if differences:
+        rows = " or ".join(dict.fromkeys(f"{one['n']:,}" for one in differences))
+        paired = " or ".join(dict.fromkeys(one["over"] for one in differences))
+        parts.append(
+            f"Difference: from {results['reference']} on the same {rows} rows, paired; interval and p over "
+            f"{paired}, p corrected by Holm."
+        )
+    return " ".join(parts)
 
 
 def _title(results: Mapping[str, Any]) -> str:

@@ -57,6 +57,8 @@ Number = Annotated[int, at_least(0)]
 """A number that may be zero, such as a seed."""
 Config = Annotated[str, Parameter(alias="-c")]
 """A YAML file, typed `-c FILE`."""
+TableColumns = Annotated[list[str] | None, Parameter(name="--table-columns")]
+"""Headings of the columns of a printed table."""
 KeepLabel = Annotated[bool, Parameter(negative="--no-keep-label")]
 """A switch that is on by default; those that are off need no second name."""
 FLAT = Parameter(name="*")

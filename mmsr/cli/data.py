@@ -175,10 +175,12 @@ def convert(
     copy: bool = False,
     language: str | None = None,
     encoding: str | None = None,
+    speaker_from: str | None = None,
 ) -> None:
     """Turn a published corpus on disk into a manifest; writes OUT/manifest.csv, corpus.json and left_out.csv.
 
     Example: mmsr data convert ~/emodb --from emodb --out corpora/emodb
+    Example: mmsr data convert recordings --from folder --out corpora/mine --speaker-from "^([0-9]+)_"
 
     corpus.json has the corpus's evaluation protocol, which `mmsr evaluate` puts beside its metrics.
 
@@ -192,6 +194,8 @@ def convert(
         copy: Copy the recordings; by default the manifest names them in their folder.
         language: Language of a `folder`, such as vi: of its rows, and to find the encoding of transcripts.
         encoding: Encoding of the transcripts of a `folder`, such as gb18030, where it is not found.
+        speaker_from: Regular expression that finds the speaker in the name of each recording of a `folder`,
+            or in its path below SOURCE if it has a /: its first group, or the one named `speaker`.
     """
     from mmsr.data.corpora import CORPORA
     from mmsr.data.corpora.conversion import convert as convert_corpus
@@ -207,6 +211,7 @@ def convert(
         copy=copy,
         language=language,
         encoding=encoding,
+        speaker_from=speaker_from,
         command=command_line(),
         progress=show_progress(),
     )
@@ -214,6 +219,8 @@ def convert(
     for column in ("label", "split", "language", "kind"):
         if counts[column]:
             print(f"{column}: {', '.join(f'{value} {count:,}' for value, count in counts[column].items())}")
+    if counts["speakers"]:
+        print(f"speakers: {counts['speakers']:,}")
     left_out = sum(counts["left_out"].values())
     print(f"{sum(counts['read'].values()):,} rows read, {counts['rows']:,} written, {left_out:,} left out")
     if protocol["folds"] == len(counts["fold"]):  # otherwise speakers share a fold

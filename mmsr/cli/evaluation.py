@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from mmsr.cli.application import FLAT, Count, Lists, Number, Pairs
+from mmsr.cli.application import FLAT, Count, Lists, Number, Pairs, TableColumns
 from mmsr.cli.console import must_be_there
 from mmsr.evaluation.report.names import TableFormat
 from mmsr.progress import log, show_progress
@@ -88,6 +88,7 @@ def evaluate(
     examples: Number = 6,
     seed: Number = 0,
     format: TableFormat = "md",
+    table_columns: TableColumns = None,
 ) -> None:
     """Evaluate a model on a split: metrics, controls, baselines, and a report.
 
@@ -108,8 +109,13 @@ def evaluate(
         examples: Number of utterances that the report plays.
         seed: Seed of the shuffling of audio between rows.
         format: Of the printed table; latex is for booktabs and siunitx.
+        table_columns: Columns of the printed table by their headings, such as macro-F1; by default all.
     """
     must_be_there(manifest=rows.manifest, slice_table=measures.slice_table if measures else None)
+    if table_columns is not None:
+        from mmsr.evaluation.report.run import check_conditions_columns
+
+        check_conditions_columns(table_columns)
     if model.endswith((".yaml", ".yml")):
         from mmsr.workflows.language_models import evaluate_language_model as evaluate_model
 
@@ -131,7 +137,7 @@ def evaluate(
         seed=seed,
         progress=show_progress(),
     )
-    print(evaluation.table(format))
+    print(evaluation.table(format, table_columns))
     found = [f"finding: {message}" for message in evaluation.findings()]
     log("\n".join([*evaluation.notes(), *found, f"report: {evaluation.report}"]))
 
@@ -175,6 +181,7 @@ def compare(
     report: str | None = None,
     leaderboard: str | None = None,
     format: TableFormat = "md",
+    table_columns: TableColumns = None,
     json: bool = False,
 ) -> None:
     """Compare a run with others on the same rows: difference, interval, tests, effect size.
@@ -197,6 +204,7 @@ def compare(
         leaderboard: HTML file to write: all runs in the folders, ranked in tables that readers sort; runs
             that differ in their seed are one system, and runs on different data stand in different tables.
         format: Of the printed table; latex is for booktabs and siunitx.
+        table_columns: Columns of the printed table by their headings, such as macro-F1; by default all.
         json: Print a JSON object a line for each comparison.
     """
     must_be_there(cluster_table=settings.cluster_table if settings else None)
@@ -210,7 +218,7 @@ def compare(
         if plot or report or json:
             flag = "--plot" if plot else "--report" if report else "--json"
             raise ValueError(f"{flag} with --leaderboard; accepted: one of them")
-        print(leaderboard_table(rank_runs(runs, settings, page=leaderboard), format))
+        print(leaderboard_table(rank_runs(runs, settings, page=leaderboard), format, table_columns))
         log(f"leaderboard: {leaderboard}")
         return
     compared = compare_runs(runs, settings, plot=plot, report=report)
@@ -222,7 +230,7 @@ def compare(
         for comparison in compared.comparisons:
             print(dumps(asdict(comparison), ensure_ascii=False))
     else:
-        print(comparison_table(compared.comparisons, format))
+        print(comparison_table(compared.comparisons, format, table_columns))
     for name, path in (("picture", plot), ("report", report)):
         if path is not None:
             log(f"{name}: {path}")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from mmsr.cli.application import Config, Count, Number, Pairs, pairs
+from mmsr.cli.application import Config, Count, Number, Pairs, TableColumns, pairs
 from mmsr.cli.console import live_table, must_be_there
 from mmsr.cli.inference import format_answer
 from mmsr.evaluation.report.names import TableFormat
@@ -140,6 +140,7 @@ def ablate(
     cpus: int = 1,
     gpus: float = 0.0,
     format: TableFormat = "md",
+    table_columns: TableColumns = None,
 ) -> None:
     """Train variants of a configuration with several seeds, and compare them on the test rows.
 
@@ -162,6 +163,8 @@ def ablate(
         cpus: Processors of a run, with --ray.
         gpus: GPUs of a run, with --ray; with a fraction, runs share one.
         format: Of the printed table.
+        table_columns: Columns of the printed table by their headings, such as macro-F1; by
+            default all, and of LaTeX those that a paper shows.
     """
     from mmsr.ablation.ablate import ablate as run_ablation
     from mmsr.ablation.plan import plan
@@ -181,7 +184,8 @@ def ablate(
     check_out(ablation.out, "results.json")
     with live_table(ablation.name) as show:
         results = run_ablation(ablation, open_model=open_predictor, runner=runner, show=show)
-    print(f"{table(results)}\n{results['paragraph']}" if format == "md" else table(results, format))
+    printed = table(results, format, table_columns)
+    print(f"{printed}\n{results['paragraph']}" if format == "md" else printed)
     log(f"{ablation.out / 'report.html'}; results.json, table.md, .tex and .csv, plot.png and .pdf beside it")
     for failed in results["failed"]:
         log(f"failed: {failed['run']} ({failed['settings']}): {failed['error']}")
@@ -202,6 +206,7 @@ def search(
     cpus: int = 1,
     gpus: float = 0.0,
     format: TableFormat = "md",
+    table_columns: TableColumns = None,
 ) -> None:
     """Search settings of `mmsr fit` for a better value on the development rows, by Optuna (extra search).
 
@@ -223,15 +228,17 @@ def search(
         jobs: Number of parallel trials, each a process with one thread: 1 by default, with --ray as many as
             fit.
         out: Folder for the results, instead of the file's.
-        dry_run: Check the file, list the searched settings and exit.
+        dry_run: Check file and manifest, tell what would be done and exit.
         ray: Do the trials on this Ray cluster (extra ray): auto, HOST:PORT, or local. Its machines must share
             the folders.
         cpus: Processors of a trial, with --ray.
         gpus: GPUs of a trial, with --ray; with a fraction, trials share one.
         format: Of the printed table.
+        table_columns: Columns of the printed table by their headings, such as macro-F1; by default all.
     """
     check_installed("mmsr search", "optuna")
     from mmsr.ablation.search.report import SHOWN, table
+    from mmsr.ablation.search.search import outline
     from mmsr.ablation.search.search import search as run_search
     from mmsr.ablation.search.spec import read_search
     from mmsr.inference.loading import open_predictor
@@ -247,17 +254,15 @@ def search(
     )
     runner = _runner(ray, jobs=jobs, cpus=cpus, gpus=gpus)
     if dry_run:
-        for dimension in found.space:
-            default = found.default[dimension.name]
-            print(f"{dimension.name}: {dimension} (default {'not set' if default is None else default})")
+        print(outline(found))
         return
     check_output(found.out, folder=True, name="--out")
     with live_table(found.name) as show:
         results = run_search(found, open_model=open_predictor, runner=runner, show=show)
     if format == "md":
-        print(f"{table(results, shown=SHOWN)}\n{results['paragraph']}")
+        print(f"{table(results, shown=SHOWN, columns=table_columns)}\n{results['paragraph']}")
     else:
-        print(table(results, format))
+        print(table(results, format, columns=table_columns))
     for trial in results["trials"]:
         if trial["state"] == "failed":
             log(f"failed: trial {trial['number']} ({trial['settings']}): {trial['reason']}")

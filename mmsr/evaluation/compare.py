@@ -314,16 +314,24 @@ def table_of(comparisons: Sequence[Comparison]) -> tuple[list[str], list[list[st
     return head, rows
 
 
-def markdown_table(comparisons: Sequence[Comparison]) -> str:
-    """Returns comparisons as a Markdown table, with notes on its columns below."""
-    head, rows = table_of(comparisons)
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+def caption_of(comparisons: Sequence[Comparison]) -> str:
+    """Returns what a table of comparisons shows: metric, condition, rows, and what its intervals are over."""
     first = comparisons[0]
     conditions = ", ".join(dict.fromkeys(pair.condition for pair in comparisons))
+    holm = "; p (Holm): corrected for all of them" if len(comparisons) > 1 else ""
+    return (
+        f"Differences in {METRICS[first.metric].title} ({conditions}) on the same {first.rows:,} rows, with "
+        f"95 % intervals{holm}. {_what_varies(comparisons)}"
+    )
+
+
+def notes_of(comparisons: Sequence[Comparison]) -> list[str]:
+    """Returns notes on the columns of a table of comparisons, and on its seeds."""
+    first = comparisons[0]
     size = (
         "Cohen's h" if first.effect_size["name"] == "cohen_h" else f"in standard deviations of {first.over}"
     )
-    notes = [f"\n{first.metric}; {conditions}; {first.rows:,} rows. {_what_varies(comparisons)}"]
+    notes = []
     if note := corpus_note(first.metric):
         notes.append(note)
     notes.append(
@@ -343,7 +351,7 @@ def markdown_table(comparisons: Sequence[Comparison]) -> str:
             notes.append(f"{pair.a} - {pair.b}, {sizes}: {pair.difference:+.3f}, {known}.")
         if pair.disagreement:
             notes.append(f"{pair.a} - {pair.b}: {pair.disagreement}.")
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines) + "\n".join(notes)
+    return notes
 
 
 def corpus_note(metric: str) -> str | None:

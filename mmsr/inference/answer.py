@@ -73,6 +73,7 @@ class Answer(dict[str, Any]):
                 "abstained": False,
                 "abstained_because": None,
                 "speech_seconds": None,
+                "error": None,
                 **self,
             },
             left_out=[]
@@ -103,6 +104,26 @@ class Answer(dict[str, Any]):
             f'<body style="margin:2rem auto;max-width:46rem;padding:0 1rem">\n{self._repr_html_()}</body>\n'
             "</html>\n"
         )
+
+
+def flattened(row: Mapping[str, Any]) -> dict[str, Any]:
+    """An answer as the row of a table: without nested values, attention and the times of words."""
+    flat: dict[str, Any] = {}
+    for name, value in row.items():
+        if isinstance(value, str | int | float):
+            flat.setdefault(name, value)
+        elif name == "evidence":
+            flat["quoted"] = "; ".join(one["text"] for one in value or ()) or None
+        elif name == "voice":
+            flat["voice"] = max(value, key=value.__getitem__) if value else None
+        elif name == "outliers":
+            flat["outliers"] = "; ".join(value) or None
+        elif name in ("scores", "head_scores", "alternatives"):
+            prefix = {"scores": "score", "head_scores": "head_score", "alternatives": "rationale_if"}[name]
+            flat |= {f"{prefix}_{label}": one for label, one in value.items()}
+        elif name not in ("attention", "asr_words"):
+            flat.setdefault(name, value)
+    return flat
 
 
 def timed_in_words(quoted: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,7 +17,8 @@ from transformers import LogitsProcessorList, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 
-from mmsr.data.audio.decoding import Audio
+from mmsr.data.audio.decoding import Audio, AudioError
+from mmsr.data.audio.reading import read_or_error
 from mmsr.data.audio.segments import SAMPLE_RATE, speech_seconds
 from mmsr.evaluation.explain.attribution import attention as attend
 from mmsr.inference.answer import Answer
@@ -46,7 +47,7 @@ _INPUTS = ("audio", "audio_features", "text", "language")
 _KEYS = {*_INPUTS, *Utterance.__dataclass_fields__, "sampling_rate", "asr_words"}
 _TRANSCRIPT_COLUMNS = ("text", "asr_text")
 _STEPS = (
-    ("load_audio", "sampling_rate", "progress"),
+    ("load_audio", "sampling_rate", "errors", "progress"),
     (
         "asr",
         "forced_label",
@@ -60,6 +61,8 @@ _STEPS = (
     ("abstain_below",),
 )
 """Arguments of `preprocess`, `_forward` and `postprocess`."""
+
+_ERRORS = ("raise", "return")
 
 
 class SentimentReasoningPipeline(Pipeline):
@@ -90,6 +93,8 @@ class SentimentReasoningPipeline(Pipeline):
         num_beams, max_new_tokens: Of the rationale's generation.
         sampling_rate: Of waveforms given without theirs, in Hz.
         load_audio: Callable that turns a path or bytes into a mono 16 kHz waveform (default: `mmsr.Audio`).
+        errors: What a recording that cannot be read does: `raise` (default) ends the call with its error,
+            `return` gives it an answer without a label, and goes on.
         progress: Show a progress bar over many inputs.
 
     Returns:
@@ -99,6 +104,9 @@ class SentimentReasoningPipeline(Pipeline):
         `{"text", "start", "end"}` in characters of the transcript, and beside audio `seconds`, when they were
         said, and `timed_by`: `recogniser`; `interpolated` between its words, where it heard others; or
         `proportional`, without a recogniser: as if each letter took the same time between the silent edges.
+
+        With `errors="return"`, a recording that cannot be read has None in place of all these (`scores` and
+        `evidence` are empty), and `error`: one line that names it.
 
         If the decoder writes the label (`post_thinking`, `pre_thinking`), label and scores are the decoder's,
         and the head's are added as `head_label` and `head_scores`. Also added, on request: `forced_label`,
@@ -143,6 +151,8 @@ class SentimentReasoningPipeline(Pipeline):
             raise ValueError(
                 f"abstain_below={given['abstain_below']:g}; accepted: a probability, above 0, to 1"
             )
+        if given.get("errors", "raise") not in _ERRORS:
+            raise ValueError(f"errors={given['errors']!r}; accepted: {', '.join(_ERRORS)}")
         if isinstance(given.get("asr"), str | os.PathLike):
             given["asr"] = _recogniser(os.fspath(given["asr"]))
         preprocess, forward, postprocess = (
@@ -170,8 +180,13 @@ class SentimentReasoningPipeline(Pipeline):
         loader = DataLoader(dataset, num_workers=num_workers, batch_size=batch_size, collate_fn=list)
         with tqdm(total=total, unit=" utterances", disable=not progress) as bar:
             for batch in loader:
-                answers = self.forward({"utterances": batch}, **forward_params)
-                yield from self.postprocess(answers, **postprocess_params)
+                readable = [utterance for utterance in batch if utterance["error"] is None]
+                answers: Iterator[Answer] = iter(())
+                if readable:
+                    outputs = self.forward({"utterances": readable}, **forward_params)
+                    answers = iter(self.postprocess(outputs, **postprocess_params))
+                for utterance in batch:
+                    yield next(answers) if utterance["error"] is None else _unanswered(utterance)
                 bar.update(len(batch))
 
     def run_single(
@@ -201,13 +216,15 @@ class SentimentReasoningPipeline(Pipeline):
         input_: Any,
         load_audio: Callable[[Any], np.ndarray] | None = None,
         sampling_rate: int | None = None,
+        errors: str = "raise",
     ) -> dict[str, Any]:
         """Any accepted input -> its `audio` (waveform), `audio_features`, `text`, `language`, `asr_words`.
 
-        `source` is the audio as it was given. What is not there is None.
+        `source` is the audio as it was given, and `error` why it cannot be read. What is not there is None.
 
         Raises:
             ValueError: No audio and no text, audio and its features, or an input of another kind.
+            AudioError: The audio cannot be read, and `errors` is `raise`.
         """
         names = (*_INPUTS, "asr_words")
         of_dataset = isinstance(input_, dict) and input_.keys() & {"array", "bytes", "path"}
@@ -215,7 +232,8 @@ class SentimentReasoningPipeline(Pipeline):
         if isinstance(input_, dict) and (not of_dataset or input_.keys() & set(names[:3])):
             record = input_
             _check_keys(record)
-        utterance: dict[str, Any] = {name: record.get(name) for name in names} | {"source": None}
+        utterance: dict[str, Any] = {name: record.get(name) for name in names}
+        utterance |= {"source": None, "error": None}
         audio = utterance["audio"]
         if all(utterance[name] is None for name in names[:3]):
             raise ValueError(
@@ -226,7 +244,12 @@ class SentimentReasoningPipeline(Pipeline):
             if utterance["audio_features"] is not None:
                 raise ValueError("an utterance has audio and audio_features; accepted: one of them")
             source = _audio_source(audio, record.get("sampling_rate") or sampling_rate or self._rate)
-            utterance |= {"audio": (load_audio or _load_audio)(source), "source": source}
+            load, utterance["source"] = load_audio or _load_audio, source
+            found = load(source) if errors == "raise" else read_or_error(source, load)
+            if isinstance(found, AudioError):
+                utterance |= {"audio": None, "error": str(found)}
+            else:
+                utterance["audio"] = found
         utterance["asr_words"] = read_chunks(utterance["asr_words"])
         return utterance
 
@@ -602,6 +625,14 @@ def _audio_source(audio: Any, rate: int) -> Any:
     if isinstance(audio, str | bytes | os.PathLike | tuple):
         return audio
     return audio.read() if hasattr(audio, "read") else (np.asarray(audio), rate)
+
+
+def _unanswered(utterance: Mapping[str, Any]) -> Answer:
+    """The answer to a recording that could not be read."""
+    empty: dict[str, Any] = {"label": None, "score": None, "scores": {}, "rationale": None}
+    empty |= {"grounded": None, "evidence": []}
+    given = {name: utterance[name] for name in ("text", "language", "asr_words")}
+    return Answer({**empty, "error": utterance["error"]}, {"audio": None, **given})
 
 
 def _transcribed(

@@ -18,6 +18,7 @@ from mmsr.data.audio.decoding import Audio, AudioError
 from mmsr.data.audio.reading import read_each
 from mmsr.data.storage import is_url, missing, shown
 from mmsr.files import Journal, journal_fingerprint
+from mmsr.inference.answer import flattened
 from mmsr.inference.loading import predictor
 from mmsr.messages import no_such_file
 from mmsr.progress import log
@@ -228,34 +229,18 @@ def _check_own(out: Path, fingerprint: str) -> None:
 
 
 def answer_table(rows: Sequence[Mapping[str, Any]], *, whole: bool = False) -> Table:
-    """Answers, each beside its input's columns, as a table; with `whole` without flattening them."""
+    """Answers, each beside its input's columns, as a table; with `whole` without flattening them.
+
+    The words that a recogniser wrote, an answer's `transcript`, are in the column `text`.
+    """
     from mmsr.data.manifest.tables import Table
 
-    flat = [dict(row) if whole else _flattened(row) for row in rows]
+    named = [{"text" if name == "transcript" else name: value for name, value in row.items()} for row in rows]
+    flat = [row if whole else flattened(row) for row in named]
     columns = list(dict.fromkeys(name for row in flat for name in row))
     if "error" in columns:  # after what has a value
         columns = [name for name in columns if name != "error"] + ["error"]
     return Table(columns, [dict.fromkeys(columns) | row for row in flat], [])
-
-
-def _flattened(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row without nested values, and without what only whole answers have: attention, times of words."""
-    flat: dict[str, Any] = {}
-    for name, value in row.items():
-        if isinstance(value, str | int | float):
-            flat.setdefault(name, value)
-        elif name == "evidence":
-            flat["quoted"] = "; ".join(one["text"] for one in value or ()) or None
-        elif name == "voice":
-            flat["voice"] = max(value, key=value.__getitem__) if value else None
-        elif name == "outliers":
-            flat["outliers"] = "; ".join(value) or None
-        elif name in ("scores", "head_scores", "alternatives"):
-            prefix = {"scores": "score", "head_scores": "head_score", "alternatives": "rationale_if"}[name]
-            flat |= {f"{prefix}_{label}": one for label, one in value.items()}
-        elif name not in ("attention", "asr_words"):
-            flat.setdefault(name, value)
-    return flat
 
 
 def _version(path: str) -> tuple[str, int, int]:

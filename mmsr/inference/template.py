@@ -35,7 +35,9 @@ MOST_WORDS = 8
 
 
 _SURE = 0.85  # probability of a sentiment of words that the label does not rest on
-_LIKELY = 0.1  # probability of an emotion, below which the sentiment is named
+# Probability of an emotion, below which the sentiment alone is named. Of 443 texts of GoEmotions-dev that are
+# positive or negative to base, the emotion is right for 25 % below it, 40 % from .5 to .7, and 79 % above.
+_LIKELY = 0.5
 _ENDS = re.compile("[!?\u2026\u3002\uff01\uff1f]|(?P<word>\\w{2,})[.](?=\\s|$)")
 _ABBREVIATIONS = frozenset("dr mr mrs ms st prof nr no vs etc bzw ca ggf mme mlle th bs".split())
 _MARKS = frozenset(MARK + "".join(OTHER_MARKS) + "".join(OTHER_MARKS.values()))

@@ -23,7 +23,7 @@ _TEMPLATE = """---
 
 {generated}
 
-# {name}
+# {title}: {what}
 
 An [mmsr](https://arxiv.org/abs/2407.21054) checkpoint (multimodal sentiment reasoning): from the audio of an
 utterance, its transcript, or both, it predicts the sentiment, and {answers}.
@@ -54,6 +54,7 @@ Audio is mono at {rate:,} Hz (other rates are resampled). Either modality may be
 {origin} Before relying on it, evaluate it on rows and speakers of your
 own: `mmsr evaluate --model {name} --manifest yours.csv --out report`. It is no medical device.
 """
+_FOLDER = "model"  # of a run: a name that says nothing
 _UNSTATED = "Not stated by whoever saved this checkpoint."
 _STATED = """Trained by `mmsr fit` on {rows:,} rows of `{data}`, seed {seed}. On its {dev_rows:,} development
 rows, by which the epoch was chosen, and which are no test: {figures}."""
@@ -109,11 +110,20 @@ class Origin:
         return _STATED.format(**vars(self) | {"figures": figures})
 
 
+def card_name(folder: Path) -> str:
+    """The name of a folder's card: the folder's own, and of the folder `model` of a run `RUN/model`."""
+    folder = folder.resolve()
+    return f"{folder.parent.name}/{_FOLDER}" if folder.name == _FOLDER and folder.parent.name else folder.name
+
+
 def model_card(config: MmsrConfig, *, name: str, parameters: int, origin: Origin | None = None) -> ModelCard:
-    """The card of a model with so many parameters; `name` is that by which the checkpoint is loaded."""
+    """The card of a model with so many parameters; `name` is that by which the checkpoint is loaded.
+
+    The title is the name, without the folder `model` of a run.
+    """
     writes = config.format is not None
     metadata = ModelCardData(
-        **({} if origin is None else origin.metadata(name)),
+        **({} if origin is None else origin.metadata(name.removesuffix(f"/{_FOLDER}"))),
         library_name="transformers",
         tags=["mmsr", "sentiment-analysis", "multimodal", "audio", *(["rationale"] if writes else [])],
     )
@@ -126,6 +136,8 @@ def model_card(config: MmsrConfig, *, name: str, parameters: int, origin: Origin
             metadata=metadata.to_yaml(),
             generated=_GENERATED,
             name=name,
+            title=name.removesuffix(f"/{_FOLDER}"),
+            what="sentiment and rationales" if writes else "sentiment",
             answers="writes down why" if writes else "no more (it writes no rationale)",
             labels=", ".join(config.labels),
             audio=part("audio_encoder", config.uses_audio),

@@ -37,7 +37,7 @@ from transformers.modeling_outputs import ModelOutput, Seq2SeqLMOutput
 from transformers.utils import can_return_tuple, logging
 
 from mmsr.files import atomic_write
-from mmsr.model.card import Origin, is_generated, model_card, replace_blank
+from mmsr.model.card import Origin, card_name, is_generated, model_card, replace_blank
 from mmsr.model.configuration import MmsrConfig, check_choice, check_names, fusion_modalities
 from mmsr.model.decoders import DECODER_CLASSES, LabelGrammar, RationaleDecoder
 from mmsr.model.encoders.registry import load_audio_encoder
@@ -125,6 +125,8 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
     accepts_loss_kwargs = False
     """So transformers' Trainer divides the loss by the number of accumulated batches. It would otherwise pass
     one count of targets, and this loss has two kinds of targets: see `mmsr.training.trainer`."""
+    weight_storage: str | None = None
+    """The method by which the weights were stored when they were loaded; None for floats."""
     _written_card: bytes | None = None
     """The user's README.md in the folder that is being saved, which an upload must keep."""
 
@@ -221,14 +223,21 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         return model
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:  # type: ignore[override]
-        """As `PreTrainedModel.save_pretrained`, with a model card (README.md) unless the user wrote one."""
+        """As `PreTrainedModel.save_pretrained`, with a model card (README.md) unless the user wrote one.
+
+        Weights that came from 8 or 4 bits, and were not changed since, are stored so again. They are loaded
+        with the same bits.
+        """
         card = Path(save_directory) / "README.md"
         written = card.exists() and not is_generated(card)
         if not written and kwargs.get("is_main_process", True):
             card.parent.mkdir(parents=True, exist_ok=True)
-            self._card(kwargs.get("repo_id") or card.parent.name).save(card)
+            self._card(kwargs.get("repo_id") or card_name(card.parent)).save(card)
         self._written_card = card.read_bytes() if written else None
-        super().save_pretrained(save_directory, **kwargs)
+        if self.weight_storage is not None and not kwargs.keys() & {"state_dict", "save_original_format"}:
+            save_int8(self, save_directory, only_exact=True, **kwargs)  # which calls this with a state_dict
+        else:
+            super().save_pretrained(save_directory, **kwargs)
 
     def _card(self, name: str) -> ModelCard:
         return model_card(self.config, name=name, parameters=self.num_parameters())
@@ -721,10 +730,11 @@ def save_model(
         if weights == "int8":
             save_int8(model, half)
         else:
+            model.weight_storage = None  # floats are asked for
             model.save_pretrained(half)
         processor.save_pretrained(half)
         config = MmsrConfig.from_pretrained(half)
-        card = model_card(config, name=folder.name, parameters=model.num_parameters(), origin=origin)
+        card = model_card(config, name=card_name(folder), parameters=model.num_parameters(), origin=origin)
         card.save(half / "README.md")  # save_pretrained's bears the name of the half-written folder
 
 

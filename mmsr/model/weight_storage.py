@@ -3,7 +3,8 @@
     float32 weight [n, ...] ─► `encode` ─► integers and scales in model.safetensors ─► `decode` ─► float32
 
 This is a way of storing weights only. `from_pretrained` decodes them, so the model computes in floats as any
-other, at the same speed, and its `save_pretrained` writes floats. `config.json` names the storage under
+other, at the same speed. Its `save_pretrained` stores those that were not changed since as they were, and the
+others as floats: what is loaded has the same bits. `config.json` names the storage under
 `quantization_config`, and importing this module makes the method known to transformers.
 
 A weight `name` of n rows, which are the slices of its first axis, is stored as one of:
@@ -110,7 +111,12 @@ def _check(shapes: Mapping[str, Sequence[int]], name: str = "a weight") -> None:
 
 
 def save_int8(
-    model: PreTrainedModel, folder: str | os.PathLike[str], *, leave_out: str | None = None, **options: Any
+    model: PreTrainedModel,
+    folder: str | os.PathLike[str],
+    *,
+    leave_out: str | None = None,
+    only_exact: bool = False,
+    **options: Any,
 ) -> None:
     """Save a model as `save_pretrained` does, with its weights in 8 bits; the model itself does not change.
 
@@ -118,6 +124,8 @@ def save_int8(
         model: A model of this package, all of it in memory. The processor is the caller's to save.
         folder: Folder to write.
         leave_out: Regular expression of the names of weights that stay floats.
+        only_exact: Weights of which a value would change stay floats, or what they are; if all do, the model
+            is saved as any other.
         **options: Those of `save_pretrained`, such as `max_shard_size`.
 
     Raises:
@@ -130,16 +138,29 @@ def save_int8(
     stored: dict[str, Tensor] = {}
     for name, tensor in remove_tied_weights_from_state_dict(model.state_dict(), model).items():
         if tensor.is_meta:
+            if only_exact:
+                model.save_pretrained(folder, state_dict=None, **options)
+                return
             raise ValueError(f"{name} is not in memory; accepted: a model without offloaded weights")
         left_out = leave_out is not None and re.fullmatch(leave_out, name)
         small = tensor.ndim < 2 or tensor.numel() < _SMALLEST
         if name not in parameters or not tensor.is_floating_point() or small or left_out:
             stored[name] = tensor
             continue
+        if only_exact and (tensor.dtype != torch.float32 or not tensor.isfinite().all()):
+            stored[name] = tensor
+            continue
         try:
-            stored |= {name + part: value for part, value in encode(tensor).items()}
+            parts = encode(tensor)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
+        if only_exact and not torch.equal(decode(parts), tensor.detach().cpu()):
+            stored[name] = tensor
+        else:
+            stored |= {name + part: value for part, value in parts.items()}
+    if only_exact and not any(name.endswith(SCALE) for name in stored):
+        model.save_pretrained(folder, state_dict=None, **options)
+        return
     config.quantization_config = Int8StorageConfig()
     try:
         model.save_pretrained(folder, state_dict=stored, save_original_format=False, **options)
@@ -230,7 +251,9 @@ class Int8StorageQuantizer(HfQuantizer):
         return model
 
     def remove_quantization_config(self, model: PreTrainedModel) -> None:
-        """Forget the storage, but not the renamings that transformers undoes when it saves."""
+        """Forget all but the storage's name, and the renamings that transformers undoes when it saves."""
+        loaded_from: Any = model
+        loaded_from.weight_storage = METHOD
         conversions: Any = getattr(model, "_weight_conversions", None)
         super().remove_quantization_config(model)
         if conversions is not None:

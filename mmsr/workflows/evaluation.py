@@ -88,9 +88,10 @@ class Evaluation:
         """The metrics of each condition, such as `audio+text`."""
         return entries(self.metrics, self.split)
 
-    def table(self, form: TableFormat = "md") -> str:
-        """The metrics of conditions and baselines, as a table."""
-        return conditions_table(self.metrics, split=self.split, form=form)
+    def table(self, form: TableFormat = "md", columns: Sequence[str] | None = None) -> str:
+        """The metrics of conditions and baselines, as a table with these columns."""
+        name = self.report.resolve().parent.name
+        return conditions_table(self.metrics, split=self.split, form=form, columns=columns, label=name)
 
     def findings(self) -> list[str]:
         """What the checks found, in sentences (see `mmsr.evaluation.report.findings.CHECKS`)."""

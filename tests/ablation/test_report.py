@@ -32,7 +32,23 @@ def test_the_paragraph_is_made_of_the_numbers(finished):
     assert "There is one run of each" in paragraph(results)
 
 
+def test_captions_say_what_is_shown_and_columns_are_chosen(finished):
+    results = json.loads(json.dumps(finished[1]))
+    caption = table(results).splitlines()[0]
+    seeds = ", ".join(map(str, results["seeds"]))
+    assert caption.startswith("macro-F1 of each variant on test rows, ") and seeds in caption
+    difference = results["variants"]["text_only"]["difference"]
+    assert (
+        f"Difference: from concat on the same {difference['n']} rows, paired; interval and p over" in caption
+    )
+    assert caption.endswith(f" Data {results['data_fingerprints'][0]}.")
+    latex = table(results, "latex")
+    assert r"\label{tab:test}" in latex and "reads" not in latex and "difference" in latex
+    latex = table(results, "latex", ["trained", "difference"])
+    assert r"variant & trained & {difference} \\" in latex or r"variant & trained & difference \\" in latex
+
+
 def test_columns_of_words_are_set_to_the_left(finished):
-    names, sides = (line.split(" | ") for line in table(finished[1]).splitlines()[:2])
+    names, sides = (line.split(" | ") for line in table(finished[1]).splitlines()[2:4])
     assert names[1] == "reads" and sides[1] == "---"
     assert names[2] == "macro-F1 (test)" and sides[2] == "---:"

@@ -90,9 +90,18 @@ def test_search_shows_its_space_and_ends_with_1_where_all_trials_fail(demo_corpu
     path = search_file(tmp_path, demo_corpus, **{"model.config.fusion_heads": 7})
     main(["search", "-c", str(path), "--dry-run"])
     assert capsys.readouterr().out.splitlines() == [
-        "model.learning_rate: 0.0001 to 0.1, log (default 0.001)",
-        "data.batch_rows: 4, 8 (default not set)",
+        "metric: dev_loss, minimised",
+        "trials: 2, the default among them",
+        "sampler: tpe, seed 0; pruner: none",
+        "training: seed 0 in every trial",
+        f"rows: 42 train, 6 dev, 12 test of {demo_corpus}",
+        f"folder: {tmp_path / 'out'}",
+        "trial 0: the default, model.learning_rate 0.001, data.batch_rows not set",
+        "searched settings:",
+        "  model.learning_rate: 0.0001 to 0.1, log",
+        "  data.batch_rows: 4, 8",
     ]
+    assert not (tmp_path / "out").exists()
     assert "need --ray" in refused("search", "-c", str(path), "--gpus", "1")
     with pytest.raises(SystemExit) as exit_:
         main(["search", "-c", str(path)])

@@ -121,7 +121,7 @@ def test_a_metric_of_one_record_is_in_metrics_json_comparisons_and_reports(
     assert comparison.difference == pytest.approx(5 / 6 - 0.5)
     main(["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--metric", "toy_words", "--json"])
     assert json.loads(capsys.readouterr().out)["difference"] == pytest.approx(2 - 1)
-    head, _, line = conditions_table(document).splitlines()
+    _, _, head, _, line = conditions_table(document).splitlines()
     shown = dict(zip(head.split(" | "), line.split(" | "), strict=True))
     assert shown["toy recall"] == "0.500" and shown["toy words |"] == "1.000 |"
 

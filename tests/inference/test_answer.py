@@ -74,6 +74,13 @@ def test_it_says_why_there_is_no_answer_and_what_was_left_out(answer, wave):
     assert "Answered from the rest alone: no speech was heard" in page.text and "abstained" not in page.text
 
 
+def test_a_recording_that_could_not_be_read_shows_why():
+    failed = {"label": None, "score": None, "scores": {}, "rationale": None, "error": "a.wav: holds no audio"}
+    page = Page(Answer(failed, {"audio": None, "text": "so kind"})._repr_html_())
+    assert "no answer" in page.text and "a.wav: holds no audio" in page.text and "so kind" in page.text
+    assert "None" not in page.text and "Probabilities" not in page.text
+
+
 def test_it_shows_all_that_was_answered(answer, wave):
     answer |= {
         "alternatives": {"negative": "sarcasm", "neutral": "politeness"},

@@ -349,7 +349,7 @@ def test_a_model_of_labels_only(
         (
             {"text": "kind"},
             {"beams": 2},
-            r"unknown argument\(s\) beams; accepted: load_audio, sampling_rate, progress, asr",
+            r"unknown argument\(s\) beams; accepted: load_audio, sampling_rate, errors, progress, asr",
         ),
         (
             {"text": "kind"},
@@ -372,6 +372,36 @@ def test_bad_input_raises(
 ):
     with pytest.raises(ValueError, match=message):
         pipe(given, **arguments)
+
+
+def test_a_recording_that_cannot_be_read_ends_the_list_or_is_its_own_answer(
+    pipe: SentimentReasoningPipeline, waveforms: list[np.ndarray], tmp_path: Path
+):
+    good, bad, cut = (str(tmp_path / f"{name}.wav") for name in ("good", "bad", "cut"))
+    soundfile.write(good, waveforms[0], 16_000)
+    Path(bad).write_text("no sound")
+    Path(cut).write_bytes(Path(good).read_bytes()[:-400])
+    rows = [bad, good, {"audio": cut, "text": "kind"}, {"text": "kind"}, (np.array([0.0, np.nan]), 16_000)]
+    with pytest.raises(ValueError, match=r"bad\.wav: holds no audio"):
+        pipe(rows)
+    for answers in (
+        pipe(rows, errors="return", batch_size=2),
+        list(pipe(iter(rows), errors="return", batch_size=5)),
+        [pipe(row, errors="return") for row in rows],
+    ):
+        told = [answer.get("error") for answer in answers]
+        assert [text is None for text in told] == [False, True, False, True, False]
+        assert told[0].startswith(f"{bad}: holds no audio") and told[2].startswith(f"{cut}: ")
+        assert told[4].startswith("samples: ") and all("\n" not in text for text in told if text)
+        assert_same(answers[1], pipe(good))
+        assert_same(answers[3], pipe({"text": "kind"}))
+        failed = {"label": None, "score": None, "scores": {}, "rationale": None}
+        assert answers[0] == failed | {"grounded": None, "evidence": [], "error": told[0]}
+    assert pipe([bad], errors="return")[0]["error"] == told[0]
+    with pytest.raises(ValueError, match="errors='ignore'; accepted: raise, return"):
+        pipe(rows, errors="ignore")
+    with pytest.raises(ValueError, match="an utterance needs audio or text"):
+        pipe([good, {"words": "kind"}], errors="return")  # a mistake of the caller, not of a file
 
 
 def test_transformers_makes_it_from_a_folder(

@@ -213,6 +213,10 @@ def test_nested_values_of_an_answer_become_columns():
         "quoted": "so kind; very", "voice": "neutral", "outliers": None, "error": 1,
     }  # fmt: skip
     assert table.rows[1]["error"] == "gone" and table.rows[2]["voice"] is None
+    for whole in (False, True):  # the column of a manifest and of a timeline
+        assert answer_table([{"audio": "a.wav", "transcript": "so kind"}], whole=whole).rows == [
+            {"audio": "a.wav", "text": "so kind"}
+        ]
 
 
 def test_predictions_have_the_columns_of_their_rows(tmp_path):

@@ -73,6 +73,16 @@ def test_a_model_card_says_what_the_checkpoint_is_and_is_not_overwritten(
     assert (folder / "README.md").read_text(encoding="utf-8") == "mine"
 
 
+def test_the_card_of_a_run_has_the_name_of_the_run(make_model: MakeModel, tmp_path: Path):
+    folder = tmp_path / "mine" / "model"
+    make_model().save_pretrained(folder)
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "\n# mine: sentiment and rationales\n" in card and 'model="mine/model")' in card
+    bare = make_model(fusion="text_only", rationale_format="none", decoder_type="none")
+    bare.save_pretrained(folder)
+    assert "\n# mine: sentiment\n" in (folder / "README.md").read_text(encoding="utf-8")
+
+
 def test_somebodys_card_in_any_encoding_is_left_alone(make_model: MakeModel, tmp_path: Path):
     (tmp_path / "README.md").write_bytes("t\xf4i".encode("latin-1"))
     make_model().save_pretrained(tmp_path)

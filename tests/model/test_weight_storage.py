@@ -167,6 +167,25 @@ def test_the_loaded_model_is_a_plain_one(
     )
 
 
+def test_what_is_saved_again_keeps_its_storage_and_every_bit(stored: Path, tmp_path: Path):
+    model = MmsrForSentimentReasoning.from_pretrained(stored)
+    model.save_pretrained(tmp_path / "again")
+    first, again = (load_file(folder / "model.safetensors") for folder in (stored, tmp_path / "again"))
+    assert {name: value.dtype for name, value in again.items()} == {
+        name: value.dtype for name, value in first.items()
+    }
+    same(MmsrForSentimentReasoning.from_pretrained(tmp_path / "again"), model)
+    assert not is_int8(model.config)
+    changed = next(name for name, _ in model.named_parameters() if f"{name}:int8" in first)
+    with torch.no_grad():
+        model.get_parameter(changed).add_(torch.linspace(0, 1e-3, model.get_parameter(changed).shape[-1]))
+    model.save_pretrained(tmp_path / "changed")
+    kept = load_file(tmp_path / "changed" / "model.safetensors")
+    assert kept[changed].dtype == torch.float32 and f"{changed}:int8" not in kept
+    assert sum(name.endswith(":int8") for name in kept) == sum(name.endswith(":int8") for name in first) - 1
+    same(MmsrForSentimentReasoning.from_pretrained(tmp_path / "changed"), model)
+
+
 @pytest.mark.parametrize(
     "settings",
     [

@@ -49,12 +49,18 @@ def write_report(out: Path, results: dict[str, Any]) -> None:
     )
 
 
-def table(results: Mapping[str, Any], form: TableFormat = "md", *, shown: int | None = None) -> str:
+def table(
+    results: Mapping[str, Any],
+    form: TableFormat = "md",
+    *,
+    shown: int | None = None,
+    columns: Sequence[str] | None = None,
+) -> str:
     """The trials as a table, the best first; the default is in it even where only some are shown."""
     trials = _ranked(results)
     if shown is not None and len(trials) > shown:
         trials = [trial for place, trial in enumerate(trials) if place < shown or trial["number"] == 0]
-    return render(_table(results, trials), form)
+    return render(_table(results, trials), form, columns=columns, label=f"search-{results['search']}")
 
 
 def _ranked(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -95,7 +101,11 @@ def _table(results: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> T
             )
         )
     columns = ["trial", results["metric"], "to default", *titles, "epochs", "seconds", "state"]
-    return Table(columns, rows, f"Trials by {results['metric']}, which is of development rows.")
+    caption = (
+        f"Trials of {results['sampler']} by {results['metric']} on development rows, of one training each; "
+        "to default: the difference from trial 0, the settings as they were."
+    )
+    return Table(columns, rows, caption)
 
 
 def _settings(results: Mapping[str, Any], trial: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -7,6 +7,7 @@ best, default × new seeds ─► an ablation of two variants on the test rows �
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import closing
 from dataclasses import asdict, replace
@@ -23,10 +24,17 @@ from mmsr.ablation.runner import Event, Runner
 from mmsr.ablation.runs import Open
 from mmsr.ablation.search.report import write_report
 from mmsr.ablation.search.spec import Search
-from mmsr.ablation.search.trials import Result, Trials, train_trial
+from mmsr.ablation.search.trials import JOURNAL, Result, Trials, train_trial
 from mmsr.ablation.spec import Ablation, AblationError, Settings
-from mmsr.data.loading.splits import split_rows
-from mmsr.data.manifest.manifest import ManifestError, column_of, distinct, examine_manifest, rows_with
+from mmsr.data.loading.splits import select_rows, split_rows
+from mmsr.data.manifest.manifest import (
+    ManifestError,
+    column_of,
+    distinct,
+    examine_manifest,
+    load_manifest,
+    rows_with,
+)
 from mmsr.data.manifest.tables import read_table, write_table
 from mmsr.evaluation.provenance import Provenance
 from mmsr.files import folder_lock, write_file
@@ -66,6 +74,49 @@ def search(
             results["confirmation"] = found | {"held_back": search is not given}
             write_report(search.out, results)
     return results
+
+
+def outline(search: Search) -> str:
+    """What a search will do, a line for each part; reads the manifest and trains nothing.
+
+    Raises:
+        ValueError: The manifest is invalid, or lacks training or development rows.
+    """
+    data = search.resolved["data"]
+    limits = [f"{search.trials}, the default among them"] if search.trials is not None else []
+    limits += [f"none starts after {search.minutes:g} minutes"] if search.minutes is not None else []
+    begun = ", and continues what was begun there" if (search.out / JOURNAL).exists() else ""
+    counts, tests = f"{data['manifest']} is not there yet", "test"
+    if os.path.exists(data["manifest"]):
+        rows = load_manifest(**manifest_arguments(search.resolved), check_audio=False)
+        names = ("train_split", "dev_split", "fold", "folds", "dev_speakers")
+        selected = select_rows(
+            rows,
+            split=data.get("test_split") or "test",
+            required=("train", "dev"),
+            source=data["manifest"],
+            **{name: data[name] for name in names if data.get(name) is not None},
+        )
+        counts = ", ".join(f"{len(part):,} {split}" for split, part in selected.items())
+        counts += f" of {data['manifest']}"
+        tests = "test" if len(selected["test"]) else "a held-back half of the development"
+    lines = {
+        "metric": f"{search.metric}, {'maximised' if search.is_maximised else 'minimised'}",
+        "trials": "; ".join(limits),
+        "sampler": f"{search.sampler}, seed {search.seed}; pruner: {search.pruner or 'none'}",
+        "training": f"seed {search.training_seed} in every trial",
+        "rows": counts,
+        "folder": f"{search.out}{begun}",
+    }
+    if search.confirm:
+        seeds = ", ".join(map(str, search.confirm))
+        lines["confirm"] = f"best and default on {tests} rows, with the seeds {seeds}"
+    told = [f"{name}: {value}" for name, value in lines.items()]
+    default = {name: "not set" if value is None else _value(value) for name, value in search.default.items()}
+    told.append(f"trial 0: the default, {', '.join(f'{name} {value}' for name, value in default.items())}")
+    told.append("searched settings:")
+    told += [f"  {dimension.name}: {dimension}" for dimension in search.space]
+    return "\n".join(told)
 
 
 def _do(trials: Trials, runner: Runner, show: Show) -> None:

@@ -32,7 +32,7 @@ from mmsr.data.audio.headers import Header, Part
 from mmsr.data.storage import StorageError, is_url, read_bytes, shown
 from mmsr.extras import install
 
-__all__ = ["Audio", "AudioError", "AudioNote", "AudioSource", "Decoded"]
+__all__ = ["Audio", "AudioError", "AudioNote", "AudioSource", "Decoded", "source_name"]
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ class Audio:
         """The samples of `decode`; its notes are logged, each kind once."""
         decoded = self.decode(source)
         for note in decoded.notes:
-            _log(_name(source), note)
+            _log(source_name(source), note)
         return decoded.samples
 
     def decode(self, source: AudioSource) -> Decoded:
@@ -108,7 +108,7 @@ class Audio:
             AudioError: The file is missing, unreadable, damaged or cut off, or its samples are none, NaN,
                 infinite or wrongly scaled.
         """
-        name, notes = _name(source), _Notes()
+        name, notes = source_name(source), _Notes()
         with _named(name):
             if isinstance(source, tuple):
                 samples, rate, told = from_array(source)
@@ -142,7 +142,7 @@ class Audio:
         if isinstance(source, tuple):
             yield self(source)
             return
-        name = _name(source)
+        name = source_name(source)
         with _named(name), _open(source) as opened:
             limit = max(_VALUES_IN_BLOCKS, _VALUES_A_BYTE_IN_BLOCKS * opened.size)
             stream = _Stream(opened, seconds, limit, tell or (lambda note: _log(name, note)))
@@ -162,7 +162,7 @@ class Audio:
         Raises:
             AudioError: The file is missing, unreadable or cut off.
         """
-        with _named(_name(source)):
+        with _named(source_name(source)):
             if isinstance(source, tuple):
                 samples, rate, _ = from_array(source)
                 return len(samples) / rate
@@ -240,7 +240,7 @@ def _log(name: str, note: AudioNote) -> None:
         logger.warning("%s: %s (told once; %s)", name, note.message, note.code)
 
 
-def _name(source: AudioSource) -> str:
+def source_name(source: AudioSource) -> str:
     """The source's name in messages."""
     if isinstance(source, tuple):
         return "samples"

@@ -7,11 +7,28 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from mmsr.data.audio.decoding import Audio, AudioError, AudioSource
-from mmsr.data.storage import StorageError, shown
+from mmsr.data.audio.decoding import Audio, AudioError, AudioSource, source_name
+from mmsr.data.storage import StorageError
 from mmsr.records import Progress
 
 _T = TypeVar("_T")
+_Source = TypeVar("_Source", bound=AudioSource)
+
+
+def read_or_error(source: _Source, read: Callable[[_Source], _T]) -> _T | AudioError:
+    """What `read` returns for a source of audio, or the error with which it cannot be read."""
+    try:
+        return read(source)
+    except AudioError as error:
+        return error
+    except StorageError as error:
+        accepted = "accepted: a file that can be read"
+        return AudioError(f"{error}; {accepted}", code="audio-unreadable")
+    except Exception as error:  # of a library, about a file that it was not made for
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        return AudioError(
+            f"{source_name(source)}: cannot be decoded ({reason}); accepted: a whole audio file"
+        )
 
 
 def read_each(
@@ -32,23 +49,9 @@ def read_each(
     Yields:
         The result of each file, in order, or the error with which it was left.
     """
-
-    def attempt(reference: str) -> _T | AudioError:
-        try:
-            return read(reference)
-        except AudioError as error:
-            return error
-        except StorageError as error:
-            accepted = "accepted: a file that can be read"
-            return AudioError(f"{error}; {accepted}", code="audio-unreadable")
-        except Exception as error:  # of a library, about a file that it was not made for
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            return AudioError(
-                f"{shown(reference)}: cannot be decoded ({reason}); accepted: a whole audio file"
-            )
-
     with ThreadPoolExecutor() as pool:
-        for done, result in enumerate(pool.map(attempt, references), start=1):
+        results = pool.map(lambda reference: read_or_error(reference, read), references)
+        for done, result in enumerate(results, start=1):
             yield result
             if progress is not None:
                 progress(task, done, len(references))

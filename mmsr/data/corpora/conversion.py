@@ -80,6 +80,7 @@ def convert(
     copy: bool = False,
     language: str | None = None,
     encoding: str | None = None,
+    speaker_from: str | None = None,
     command: str | None = None,
     progress: Progress | None = None,
 ) -> Conversion:
@@ -96,12 +97,14 @@ def convert(
         copy: Copy all recordings to `audio/`.
         language: Language of a folder's transcripts, for the rows and to tell encodings apart.
         encoding: Encoding of a folder's transcripts; see `decode_text`.
+        speaker_from: Regular expression that finds the speaker in the name of a folder's recording; see
+            `Source.speaker`.
         command: The command line, for corpus.json.
         progress: Called with the corpus, the rows done and all rows.
 
     Raises:
         CorpusError: The source has another layout, `out` exists, the protocol is unknown, or a published
-            corpus is given a language or an encoding.
+            corpus is given a language, an encoding or `speaker_from`.
         ManifestError: Rows of the source have issues; nothing is written.
     """
     root, out = Path(os.path.abspath(source)), Path(os.path.abspath(out))
@@ -112,11 +115,14 @@ def convert(
         )
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise CorpusError(f"{out} exists already; accepted: a new folder")
-    if not corpus.own and (language is not None or encoding is not None):
-        what = f"language {language!r}" if encoding is None else f"encoding {encoding!r}"
-        raise CorpusError(f"{what} with {corpus.name}, which is known; accepted: of the corpus folder")
+    given = {"speaker-from": speaker_from, "encoding": encoding, "language": language}
+    for what, value in given.items():
+        if value is not None and not corpus.own:
+            raise CorpusError(
+                f"{what} {value!r} with {corpus.name}, which is known; accepted: of the corpus folder"
+            )
     check_output(out, folder=True)
-    reader = Source(root, corpus, labels, language=language, encoding=encoding)
+    reader = Source(root, corpus, labels, language=language, encoding=encoding, speaker_from=speaker_from)
     if not root.is_dir():
         raise reader.wrong_layout("is no folder")
     with atomic_write(out) as unfinished:

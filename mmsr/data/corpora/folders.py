@@ -36,6 +36,7 @@ def _read_folders(source: Source) -> Iterator[Utterance]:
             text=texts[transcript].strip() if transcript in texts else None,
             label=label or None,
             language=source.language,
+            speaker=source.speaker(path),
             split=SPLIT_OF[splits[0].lower()] if splits else None,
         )
     named = {path.with_suffix("") for path in source.paths(SOUND | VIDEO)}

@@ -143,6 +143,20 @@ class LeftOut:
     reason: str
 
 
+def _compiled(expression: str) -> re.Pattern[str]:
+    """A regular expression.
+
+    Raises:
+        CorpusError: It is none.
+    """
+    try:
+        return re.compile(expression)
+    except re.error as error:
+        raise CorpusError(
+            f"speaker-from {expression!r} is no regular expression ({error}); accepted: such as '^([^_]+)_'"
+        ) from None
+
+
 class Source:
     """A corpus on disk, for its adapter.
 
@@ -152,6 +166,7 @@ class Source:
         labels: Key of the protocol.
         language: Language of the texts, if the user names it.
         encoding: Encoding of the texts, if the user names it.
+        speaker_from: Regular expression that finds the speaker in a recording's name (see `speaker`).
 
     Attributes:
         read: Number of rows or recordings read so far, by file or folder.
@@ -168,8 +183,10 @@ class Source:
         *,
         language: str | None = None,
         encoding: str | None = None,
+        speaker_from: str | None = None,
     ):
         self.root = root
+        self._speaker_from = None if speaker_from is None else _compiled(speaker_from)
         self.corpus = corpus
         self.labels = labels
         self.language = language
@@ -187,6 +204,25 @@ class Source:
     def name(self, path: Path) -> str:
         """A path relative to the root, for messages."""
         return path.relative_to(self.root).as_posix()
+
+    def speaker(self, path: Path) -> str | None:
+        """The speaker in a recording's name, or in its path below the root if the expression has a `/`.
+
+        It is the group `speaker`, else the first group, else the whole match. A recording without a match is
+        an issue; one whose group has no part in the match has no speaker.
+        """
+        if self._speaker_from is None:
+            return None
+        place = self.name(path)
+        name = place if "/" in self._speaker_from.pattern else path.name
+        match = self._speaker_from.search(name)
+        if match is None:
+            problem = f"{name!r} does not match --speaker-from {self._speaker_from.pattern!r}"
+            accepted = "accepted: an expression that finds the speaker in each name"
+            self.issue(place, f"{problem}; {accepted}", column="speaker")
+            return None
+        group = "speaker" if "speaker" in self._speaker_from.groupindex else min(1, self._speaker_from.groups)
+        return match[group] or None
 
     def issue(self, place: str, problem: str, *, row: int | None = None, column: str | None = None) -> None:
         """Add an issue of a row or file, so that the conversion fails."""

@@ -4,8 +4,9 @@ import csv
 import io
 import re
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
-from mmsr.evaluation.compare import Comparison, markdown_table, table_of
+from mmsr.evaluation.compare import Comparison, caption_of, notes_of, table_of
 from mmsr.evaluation.report.names import MISSING, TableFormat
 from mmsr.evaluation.report.page import Quote, Row, Table
 
@@ -21,30 +22,54 @@ _SPECIAL |= {"–": "--", "†": _DAGGER}
 
 
 def render(
-    table: Table, form: TableFormat, *, bold: Collection[tuple[int, int]] = (), label: str = ""
+    table: Table,
+    form: TableFormat,
+    *,
+    label: str,
+    columns: Sequence[str] | None = None,
+    bold: Collection[tuple[int, int]] = (),
 ) -> str:
-    r"""A table in a format.
+    r"""A table in a format. Markdown and LaTeX have its caption.
 
     Args:
         table: The table.
         form: md, csv or latex.
+        label: What `\ref` names the LaTeX table by, after `tab:`.
+        columns: The columns to show, in this order, after that of the rows' names; by default all.
         bold: Rows and columns of cells that stand out in LaTeX; column 0 holds the rows' names.
-        label: What `\ref` names the LaTeX table by.
+
+    Raises:
+        ValueError: The table has no such column.
     """
-    if form == "md":
-        return table.markdown()
-    return as_csv(table) if form == "csv" else as_latex(table, bold=bold, label=label)
+    if columns is not None:
+        places = [0, *table.places(columns)]
+        rows = [row._replace(cells=[row.cells[place - 1] for place in places[1:]]) for row in table.rows]
+        kept = [
+            number
+            for number, row in enumerate(rows)
+            if form == "csv" or any(_plain(cell) != MISSING for cell in row.cells)
+        ]
+        rows = [rows[number] for number in kept]
+        bold = {
+            (kept.index(row), places.index(place)) for row, place in bold if row in kept and place in places
+        }
+        table = replace(table, columns=[table.columns[place] for place in places], rows=rows)
+    if form == "csv":
+        return as_csv(table)
+    if form == "latex":
+        return as_latex(table, bold=bold, label=label)
+    return f"{table.caption}\n\n{table.markdown()}" if table.caption else table.markdown()
 
 
-def comparison_table(comparisons: Sequence[Comparison], form: TableFormat) -> str:
+def comparison_table(
+    comparisons: Sequence[Comparison], form: TableFormat, columns: Sequence[str] | None = None
+) -> str:
     """Comparisons of systems in a format; Markdown has notes below it."""
-    if form == "md":
-        return markdown_table(comparisons)
     head, rows = table_of(comparisons)
     first = comparisons[0]
-    conditions = ", ".join(dict.fromkeys(pair.condition for pair in comparisons))
-    caption = f"Differences in {first.metric} ({conditions}) on {first.rows:,} rows, with 95 % intervals."
-    return render(Table(head, [Row(name, cells) for name, *cells in rows], caption), form)
+    table = Table(head, [Row(name, cells) for name, *cells in rows], caption_of(comparisons))
+    text = render(table, form, columns=columns, label=f"comparison-{first.metric}")
+    return "\n".join([text, *notes_of(comparisons)]) if form == "md" else text
 
 
 def as_csv(table: Table) -> str:
@@ -58,7 +83,7 @@ def as_csv(table: Table) -> str:
     return written.getvalue()
 
 
-def as_latex(table: Table, *, bold: Collection[tuple[int, int]] = (), label: str = "") -> str:
+def as_latex(table: Table, *, label: str, bold: Collection[tuple[int, int]] = ()) -> str:
     """The table for booktabs and siunitx: numbers are aligned by their points, baselines follow a rule.
 
     The packages are named in comments above it.
@@ -80,7 +105,7 @@ def as_latex(table: Table, *, bold: Collection[tuple[int, int]] = (), label: str
         r"\begin{table}",
         r"\centering",
         rf"\caption{{{_escaped(table.caption)}}}",
-        *([rf"\label{{{label}}}"] if label else []),
+        rf"\label{{tab:{_label(label)}}}",
         rf"\begin{{tabular}}{{{' '.join(kinds)}}}",
         r"\toprule",
         " & ".join(head) + r" \\",
@@ -121,6 +146,11 @@ def _cell(kind: str, text: str, bold: bool) -> str:
         return "{--}"
     number = (_BOLD if bold else "") + text.rstrip("†")
     return number + (_DAGGER if text.endswith("†") else "")
+
+
+def _label(name: str) -> str:
+    r"""A name as a `\label` takes it, such as that of a folder."""
+    return re.sub(r"[^A-Za-z0-9.-]+", "-", name).strip("-.") or "results"
 
 
 def _escaped(text: str) -> str:

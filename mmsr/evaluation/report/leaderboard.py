@@ -51,7 +51,9 @@ def write_leaderboard(path: Path | str, boards: Sequence[Board], *, document: Ma
     )
 
 
-def leaderboard_table(boards: Sequence[Board], form: TableFormat) -> str:
+def leaderboard_table(
+    boards: Sequence[Board], form: TableFormat, columns: Sequence[str] | None = None
+) -> str:
     """The boards in a format; each is a table of its own in Markdown and LaTeX, in CSV one has all."""
     if form != "csv":
         bold = (
@@ -60,7 +62,9 @@ def leaderboard_table(boards: Sequence[Board], form: TableFormat) -> str:
         shown = []
         for board in boards:
             table = _table(board)
-            shown.append(render(replace(table, caption=table.caption + bold), form, bold=_leading(board)))
+            table = replace(table, caption=table.caption + bold)
+            label = f"leaderboard-{board.fingerprint}-{board.split}"
+            shown.append(render(table, form, columns=columns, bold=_leading(board), label=label))
         return "\n".join(shown)
     rows: list[tuple[Row, dict[str, str | Quote]]] = []
     for board in boards:
@@ -70,9 +74,9 @@ def leaderboard_table(boards: Sequence[Board], form: TableFormat) -> str:
         for row in table.rows:
             cells = dict(zip(table.columns[1:], row.cells, strict=True)) | by_name.get(row.name, {})
             rows.append((row, {"data": board.fingerprint, "split": board.split, **cells}))
-    columns = list(dict.fromkeys(column for _, cells in rows for column in cells))
-    whole = [row._replace(cells=[cells.get(column, MISSING) for column in columns]) for row, cells in rows]
-    return render(Table(["system", *columns], whole, ""), form)
+    every = list(dict.fromkeys(column for _, cells in rows for column in cells))
+    whole = [row._replace(cells=[cells.get(column, MISSING) for column in every]) for row, cells in rows]
+    return render(Table(["system", *every], whole, ""), form, columns=columns, label="leaderboard")
 
 
 def _section(board: Board, folder: Path, *, name: str) -> list[Block]:

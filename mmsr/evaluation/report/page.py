@@ -19,6 +19,7 @@ from markupsafe import Markup, escape
 from mmsr.evaluation.report.names import MISSING
 from mmsr.evaluation.report.pictures import rendered
 from mmsr.files import check_output, write_file
+from mmsr.messages import did_you_mean
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -73,6 +74,24 @@ class Table:
         ]
         columns = [self.columns[0], *(self.columns[place + 1] for place in kept)]
         return replace(self, columns=columns, rows=rows)
+
+    def places(self, columns: Sequence[str]) -> list[int]:
+        """The places of columns after the first in `columns`; case and signs of a name are free.
+
+        The first column holds the names of the rows, and is always there.
+
+        Raises:
+            ValueError: A column is not there; names those that are.
+        """
+        known = {_folded(name): place for place, name in reversed(list(enumerate(self.columns)))}
+        for name in columns:
+            if _folded(name) not in known:
+                raise ValueError(
+                    f"--table-columns {name}: no such column{did_you_mean(name, self.columns[1:])};"
+                    f" accepted: {', '.join(self.columns[1:])}"
+                )
+        found = dict.fromkeys(known[_folded(name)] for name in columns)
+        return [place for place in found if place]
 
     def _columns(self) -> list[list[str]]:
         """The words of each column after the first."""
@@ -249,6 +268,11 @@ def origin(document: Mapping[str, Any]) -> dict[str, str]:
                 f"{name.replace('_', ' ')} {value}" for name, value in document[key].items()
             )
     return found
+
+
+def _folded(name: str) -> str:
+    """A column's name without its case and signs, so that `macro_f1` is `macro-F1`."""
+    return re.sub(r"[\W_]", "", name).lower()
 
 
 def _linked(row: Row) -> str:

@@ -5,7 +5,7 @@ metrics.json, predictions.jsonl, training history, examples ─► report.html, 
 
 import mimetypes
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -147,16 +147,41 @@ def write_report(
     )
 
 
-def conditions_table(metrics: Mapping[str, Any], *, split: str = "test", form: TableFormat = "md") -> str:
+def conditions_table(
+    metrics: Mapping[str, Any],
+    *,
+    split: str = "test",
+    form: TableFormat = "md",
+    columns: Sequence[str] | None = None,
+    label: str = "results",
+) -> str:
     """Return the report's first table (conditions, then baselines) in a format.
 
-    `metrics` is the content of metrics.json.
+    `metrics` is the content of metrics.json; `columns` and `label` are as in `formats.render`.
 
     Raises:
-        ValueError: `metrics` lacks the split, or the split has no condition.
+        ValueError: `metrics` lacks the split, the split has no condition, or the table lacks a column.
     """
     table = _conditions_table(metrics, split)
-    return render(table.filled() if form == "latex" else table, form)
+    counts = sorted({entry["n"] for entry in entries(metrics, split).values()})
+    named = {
+        "n": f"= {' to '.join(f'{count:,}' for count in dict.fromkeys((counts[0], counts[-1])))} rows",
+        "training seed": metrics.get("training_seed"),
+        "data": metrics.get("data_fingerprint"),
+    }
+    caption = "; ".join(f"{name} {value}" for name, value in named.items() if value is not None)
+    table = replace(table, caption=f"{table.caption} {caption}.")  # a report has its provenance at its end
+    whole = form != "latex" or columns is not None
+    return render(table if whole else table.filled(), form, columns=columns, label=label)
+
+
+def check_conditions_columns(columns: Sequence[str] | None) -> None:
+    """Refuse columns that `conditions_table` has for no run.
+
+    Raises:
+        ValueError: Names the column, and those accepted.
+    """
+    _metric_table("condition", {}, "").places(columns or ())
 
 
 def entries(metrics: Mapping[str, Any], split: str) -> dict[str, Any]:
@@ -198,13 +223,15 @@ def results(run: Run) -> list[Block]:
         shown = ", ".join(f"{label} {number(value)}" for label, value in f1.items())
         weighted = number(run.entry.get("weighted_f1"))
         blocks.append(f"F1 by label, {run.reads}: {shown}; weighted by their rows: {weighted}.")
+    given = [*entries(run.metrics, run.split).values(), *run.conditions.get("baselines", {}).values()]
+    drawn = "Macro-F1" + " and ROUGE-L" * any("rougeL" in entry for entry in given)
     if any("macro_f1" in entry for entry in entries(run.metrics, run.split).values()):
         blocks.append(
             Picture(
                 "modalities",
                 partial(draw_modalities, run.conditions),
-                caption="Macro-F1 and ROUGE-L by condition (blue) and baseline (grey).",
-                alt="Bars: macro-F1 and ROUGE-L of each condition and baseline, as in the table above.",
+                caption=f"{drawn} by condition (blue) and baseline (grey).",
+                alt=f"Bars: {drawn} of each condition and baseline, as in the table above.",
                 pan=True,
             )
         )
@@ -219,7 +246,7 @@ def results(run: Run) -> list[Block]:
                 pan=True,
             )
         )
-    notes = {
+    meanings = {
         "macro-F1, UAR": "the mean F1 of the labels, and their mean recall. A label that is predicted in a "
         "group of rows but never true there counts as an F1 of 0.",
         "intervals": "Wilson's of accuracy over rows, and where all answers are right; else 1,000 bootstrap "
@@ -231,7 +258,13 @@ def results(run: Run) -> list[Block]:
         "another row's audio": "a control: the text stays, the voice is that of another row. A model that "
         "listens gets worse.",
     }
-    return [*blocks, notes]
+    is_shown = {
+        "macro-F1, UAR": any("macro_f1" in entry for entry in given),
+        "intervals": any(entry.get("interval") for entry in given),
+        "ROUGE-L": any("rougeL" in entry for entry in given),
+        "another row's audio": "shuffled_audio" in run.conditions,
+    }
+    return [*blocks, {term: meaning for term, meaning in meanings.items() if is_shown[term]}]
 
 
 def by_group(run: Run, *, what: str, title: str) -> list[Block]:

@@ -21,7 +21,7 @@ from mmsr.data.audio.decoding import Audio
 from mmsr.data.manifest.tables import Table, write_table
 from mmsr.data.storage import is_url, shown
 from mmsr.files import atomic_write, check_output, write_file
-from mmsr.inference.answer import timed_in_words
+from mmsr.inference.answer import flattened, timed_in_words
 from mmsr.inference.prosody import in_words
 from mmsr.inference.timeline.cues import TimelineError
 from mmsr.quotations import Folded, quoted_parts
@@ -143,17 +143,17 @@ def _json(value: object, indent: int | None = None) -> str:
 
 
 def _table(timeline: Timeline) -> Table:
-    scores = {label: f"score_{label}" for label in timeline.labels}
-    rows = []
-    for part in timeline.segments:
-        row = part.as_row()
-        given = {scores[label]: score for label, score in row.pop("scores").items()}
-        nested = ("alone", "evidence", "asr_words", "voice", "prosody")
-        rows.append({name: value for name, value in row.items() if name not in nested} | given)
-    columns = ["start", "end", "speaker", "text", "label", "score", *scores.values()]
-    for name in ("rationale", "abstained_because"):  # what not every model gives
+    rows = [flattened(part.as_row()) for part in timeline.segments]
+    abstains = any(row.get("abstained_because") for row in rows)
+    if abstains:
+        rows = [row | {"abstained": "abstained_because" in row} for row in rows]
+    scores = [f"score_{label}" for label in timeline.labels]
+    columns = ["start", "end", "speaker", "text", "label", "score", *scores]
+    for name in ("rationale", "quoted", "voice", "abstained_because"):  # what not every model gives
         if any(row.get(name) for row in rows):
             columns.append(name)
+    if abstains:
+        columns.insert(columns.index("abstained_because"), "abstained")
     return Table(columns, rows, [])
 
 

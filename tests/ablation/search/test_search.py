@@ -8,13 +8,15 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import yaml
 
 from mmsr.ablation.runner import LocalProcesses
-from mmsr.ablation.search.search import search
+from mmsr.ablation.search.search import outline, search
 from mmsr.ablation.search.spec import read_search
+from mmsr.ablation.search.trials import JOURNAL
 from mmsr.cli.main import main
 from mmsr.data.loading.datamodule import MmsrDataModule
 from mmsr.inference.loading import open_predictor
@@ -171,3 +173,20 @@ def test_a_pruner_ends_real_trials(search_file, demo_corpus, tmp_path):
     assert "failed" not in states and "pruned" in states
     pruned = next(one for one in results["trials"] if one["state"] == "pruned")
     assert pruned["reason"] == f"after epoch {pruned['epochs']}" and pruned["epochs"] < 4
+
+
+def test_the_outline_tells_what_would_be_done(search_file, words, tmp_path):
+    given = read_search(search_file(tmp_path, words, confirm=2), minutes=3)
+    told = outline(given).splitlines()
+    assert told[0] == "metric: dev_macro_f1, maximised"
+    assert told[1].endswith("the default among them; none starts after 3 minutes")
+    seeds = ", ".join(map(str, given.confirm))
+    assert f"confirm: best and default on test rows, with the seeds {seeds}" in told
+    assert f"rows: 12 train, 12 dev, 12 test of {words}" in told
+    assert "  model.config.dropout: 0 to 0.4, step 0.1" in told and not given.out.exists()
+    given.out.mkdir()
+    (given.out / JOURNAL).touch()
+    gone = {**given.resolved, "data": {**given.resolved["data"], "manifest": "gone.csv"}}
+    told = outline(replace(given, resolved=gone)).splitlines()
+    assert "rows: gone.csv is not there yet" in told
+    assert f"folder: {given.out}, and continues what was begun there" in told

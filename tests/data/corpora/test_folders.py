@@ -141,3 +141,43 @@ def test_the_command_takes_language_and_encoding(
     main([*command, "--language", "zh", "--encoding", "gb18030"])
     (row,) = load_manifest(root.parent / "out" / "manifest.csv").to_list()
     assert (row["text"], row["language"]) == ("感冒", "zh")
+
+
+@pytest.mark.parametrize(
+    ("expression", "speakers"),
+    [
+        ("^(\\d+)_", ["1001", "1002"]),
+        ("(?P<emotion>[A-Z]+)_XX|_(?P<speaker>none)", ["", ""]),  # the named group, which is optional here
+        (r"^\d+", ["1001", "1002"]),
+        ("([^/]+)/[^/]*$", ["angry", "calm"]),  # of the path
+    ],
+)
+def test_speakers_are_found_in_names(
+    root: Path, expression: str, speakers: list[str], tone: Any, converted: Any
+) -> None:
+    tone(root / "angry" / "1001_DFA_ANG_XX.wav")
+    tone(root / "calm" / "1002_DFA_NEU_XX.wav")
+    done = converted("folder", root, speaker_from=expression)
+    assert done.column("speaker") == speakers
+    assert done.record["counts"]["speakers"] == len({name for name in speakers if name})
+
+
+def test_a_name_without_a_speaker_is_named(root: Path, tone: Any, refused: Any) -> None:
+    tone(root / "angry" / "1001_DFA_ANG_XX.wav")
+    tone(root / "angry" / "noise.wav")
+    assert refused("folder", root, speaker_from="^([0-9]+)_") == (
+        "angry/noise.wav, column speaker: 'noise.wav' does not match --speaker-from '^([0-9]+)_';"
+        " accepted: an expression that finds the speaker in each name"
+    )
+    message = refused("folder", root, speaker_from="(")
+    assert "speaker-from '(' is no regular expression (missing )," in message
+    assert "speaker-from '(.)' with emodb, which is known" in refused("emodb", root, speaker_from="(.)")
+
+
+def test_the_command_names_speakers(root: Path, tone: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("angry/1001_a.wav", "angry/1001_b.wav", "calm/1002_a.wav"):
+        tone(root / name)
+    out = root.parent / "out"
+    main(["data", "convert", str(root), "--from", "folder", "--out", str(out), "--speaker-from", "^([^_]+)_"])
+    assert "speakers: 2\n" in capsys.readouterr().out
+    assert load_manifest(out / "manifest.csv")["speaker"][:] == ["1001", "1001", "1002"]

@@ -23,19 +23,42 @@ TABLE = Table(
 )
 
 
-def test_markdown_is_the_tables_own():
-    assert render(TABLE, "md") == TABLE.markdown()
+def test_markdown_is_the_tables_own_below_its_caption():
+    assert render(TABLE, "md", label="one") == f"{TABLE.caption}\n\n{TABLE.markdown()}"
+
+
+def test_columns_are_chosen_by_their_headings():
+    columns = ["difference", "macro_f1"]  # case and signs are free
+    rows = list(csv.reader(io.StringIO(render(TABLE, "csv", columns=columns, label="one"))))
+    assert rows[0] == ["variant", "difference", "macro-F1", "baseline"]
+    assert rows[2] == ["50 % of {a}", "+0.038†", "0.95", ""]
+    latex = render(TABLE, "latex", columns=columns, bold={(1, 1), (1, 2)}, label="one")
+    assert r"50 \% of \{a\}} & +0.038$^\dagger$ & \bfseries 0.95 \\" in latex and "[0.90" not in latex
+    assert "majority" not in render(
+        TABLE, "latex", columns=["95 % rows"], label="one"
+    )  # it has no value there
+    with pytest.raises(ValueError) as refusal:
+        render(TABLE, "md", columns=["macro_f2"], label="one")
+    assert str(refusal.value) == (
+        "--table-columns macro_f2: no such column; did you mean macro-F1?;"
+        " accepted: macro-F1, 95 % rows, difference, reads, n"
+    )
+
+
+def test_a_label_is_made_of_any_name():
+    for name, label in (("my run/ü_2", "my-run-2"), ("fusions", "fusions"), ("–", "results")):
+        assert rf"\label{{tab:{label}}}" in render(TABLE, "latex", label=name)
 
 
 def test_csv_has_every_cell_and_tells_baselines():
-    rows = list(csv.reader(io.StringIO(render(TABLE, "csv"))))
+    rows = list(csv.reader(io.StringIO(render(TABLE, "csv", label="one"))))
     assert rows[0] == [*TABLE.columns, "baseline"]
     assert rows[1] == ["cross_attention", "0.912", "[0.881, 0.940]", "", "audio + text", "1,200", ""]
     assert rows[3] == ["majority label", "0.222", "", "-0.690", "words_of", "", "yes"]
 
 
 def test_latex_aligns_numbers_and_escapes_text():
-    lines = render(TABLE, "latex", bold={(1, 1), (1, 2)}, label="tab:one").splitlines()
+    lines = render(TABLE, "latex", bold={(1, 1), (1, 2)}, label="one").splitlines()
     assert r"\begin{tabular}{l S[table-format=1.3] r S[table-format=+1.3] l r}" in lines
     assert r"variant & {macro-F1} & 95 \% rows & {difference} & reads & n \\" in lines
     assert r"\texttt{cross\_attention} & 0.912 & [0.881, 0.940] & {--} & audio + text & 1,200 \\" in lines
@@ -58,7 +81,7 @@ def test_latex_compiles(tmp_path: Path):
         pytest.skip(
             "no pdflatex with booktabs and siunitx: apt-get install texlive-latex-recommended texlive-science"
         )
-    table = render(TABLE, "latex", bold={(1, 1)}, label="tab:one")
+    table = render(TABLE, "latex", bold={(1, 1)}, label="one")
     packages = "".join(
         line.removeprefix("% ").partition("%")[0] for line in table.splitlines() if line[:1] == "%"
     )

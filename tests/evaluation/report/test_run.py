@@ -9,7 +9,7 @@ from markupsafe import escape
 from PIL import Image
 
 from mmsr.evaluation.report.findings import CHECKS, Examined, examine
-from mmsr.evaluation.report.run import SECTIONS, conditions_table, write_report
+from mmsr.evaluation.report.run import SECTIONS, check_conditions_columns, conditions_table, write_report
 from mmsr.evaluation.run import evaluate
 from mmsr.records import Answer
 
@@ -170,7 +170,7 @@ def test_markdown_has_what_the_page_has(tmp_path: Path, run, example) -> None:
     html, text = path.read_text("utf-8"), path.with_suffix(".md").read_text("utf-8")
     assert text.startswith("# A &lt;report> \\| of\n") and "<script" not in text and "<b>" not in text
     assert re.findall(r"^## (.+)$", text, re.MULTILINE) == re.findall(r"<h2[^>]*>([^<]+)", html)
-    assert conditions_table(document) in text
+    assert conditions_table(document).partition("\n\n")[2] in text
     pictures = re.findall(r"^!\[[^]]+\]\(([a-z_]+\.png)\)$", text, re.MULTILINE)
     assert len(pictures) == html.count("<img") and all((tmp_path / name).is_file() for name in pictures)
     assert "`r0`: “Từ đó &lt;script>" in text and "true: negative" in text and "predicted words" in text
@@ -195,7 +195,10 @@ def test_rationales_stand_beside_those_of_baselines(run, tmp_path: Path) -> None
 
 def test_conditions_table(run) -> None:
     document, _ = run
-    lines = conditions_table(document).splitlines()
+    caption, _, *lines = conditions_table(document | {"training_seed": 7}).splitlines()
+    assert caption.startswith("Conditions of the test split, and baselines that a model must beat.")
+    assert "Brackets: 95 % intervals over rows" in caption
+    assert caption.endswith(f" n = 12 rows; training seed 7; data {document['data_fingerprint']}.")
     assert lines[0] == (
         "| condition | n | accuracy | macro-F1 | UAR | ROUGE-L (Unicode) | ROUGE-L (ASCII) | chrF | exact |"
     )
@@ -208,6 +211,36 @@ def test_conditions_table(run) -> None:
     assert constant.startswith(
         "| baseline: constant rationale of the predicted label | 12 | – | – | – | 1.000 | "
     )
+
+
+def test_only_what_is_shown_is_defined(run, tmp_path: Path) -> None:
+    document, predictions = run
+
+    def without(entry: dict) -> dict:
+        return {
+            key: without(value) if isinstance(value, dict) else value
+            for key, value in entry.items()
+            if not key.startswith(("rouge", "chrf", "rationale", "n_rationale"))
+            and key not in ("shuffled_audio", "constant_rationale", "constant_rationale_oracle")
+        }
+
+    for metrics, shown in ((document, True), (without(document), False)):
+        folder = tmp_path / str(shown)
+        write_report(folder, title="t", metrics=metrics, predictions=predictions, labels=LABELS)
+        results = (folder / "report.md").read_text("utf-8").split("## Results")[1].split("\n## ")[0]
+        assert ("ROUGE" in results) == shown
+        assert "**macro-F1, UAR**" in results and "**intervals**" in results
+    assert "another row's audio" not in results
+
+
+def test_columns_are_refused_before_there_are_results(run) -> None:
+    check_conditions_columns(["n", "rouge-l unicode"])
+    with pytest.raises(
+        ValueError, match="--table-columns f2: no such column.*accepted: n, accuracy, macro-F1"
+    ):
+        check_conditions_columns(["f2"])
+    chosen = conditions_table(run[0], columns=["macro-F1"], form="csv").splitlines()
+    assert chosen[0] == "condition,macro-F1,baseline"
 
 
 def test_a_split_that_is_missing_or_empty_raises() -> None:

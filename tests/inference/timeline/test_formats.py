@@ -1,5 +1,6 @@
 """A recording along its time axis: the answers, what a kill leaves, what is written, how the page acts."""
 
+import csv
 import io
 import os
 import re
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import soundfile
 
+from mmsr.inference.predict import answer_table
 from mmsr.inference.timeline.cues import TimelineError
 from mmsr.inference.timeline.formats import write_timeline
 from mmsr.inference.timeline.make import Timeline
@@ -43,6 +45,23 @@ def test_every_format_says_why_the_model_abstains(by_hand: Callable[..., Timelin
             path = tmp_path / f"{times}.{ending}"
             write_timeline(timeline, path, player="none")
             assert path.read_text("utf-8").count("no speech was heard") == times
+
+
+def test_the_table_has_the_columns_of_answers(by_hand: Callable[..., Timeline], tmp_path: Path) -> None:
+    made = by_hand((0, 1, None, "so kind", (0.7, 0.2, 0.1)), (2, 3, None, None, (0, 0, 1)))
+    evidence = [{"text": "so kind", "start": 0, "end": 7}]
+    voice = {"anger": 0.2, "happiness": 0.8}
+    first = replace(made.segments[0], evidence=evidence, voice=voice, abstained_because="no speech")
+    write_timeline(replace(made, segments=(first, made.segments[1])), tmp_path / "t.csv")
+    with (tmp_path / "t.csv").open(encoding="utf-8", newline="") as file:
+        one, other = csv.DictReader(file)
+    answer = {
+        "text": "so kind", "label": made.segments[0].label, "score": 0.7, "scores": made.segments[0].scores,
+        "rationale": "why", "evidence": evidence, "voice": voice, "abstained": True, "abstained_because": "x",
+    }  # fmt: skip
+    assert set(one) == {"start", "end", "speaker", *answer_table([answer]).columns}
+    assert (one["quoted"], one["voice"], one["abstained"]) == ("so kind", "happiness", "True")
+    assert (other["quoted"], other["voice"], other["abstained"]) == ("", "", "False")
 
 
 def test_a_model_without_rationales_leaves_no_place_for_them(

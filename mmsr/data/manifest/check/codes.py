@@ -72,6 +72,11 @@ CODES: dict[str, Code] = {
     "split-missing": Code("warning", "a row is in no split where others are", "mmsr data split"),
     "split-absent": Code("warning", "the manifest has splits, but none of train, dev or test", "add rows"),
     # leaks between splits
+    "speaker-missing": Code(
+        "warning",
+        "recordings without a speaker, so a voice in two splits is not seen",
+        "fill in the column speaker, or mmsr data split --by block",
+    ),
     "speaker-in-two-splits": Code("error", "a speaker is in two splits", "mmsr data split --by speaker"),
     "text-in-two-splits": Code("error", "a sentence is in two splits", "mmsr data split --keep-texts"),
     "texts-scripted": Code("warning", "most sentences are in two splits", "never judge by the text alone"),

@@ -486,6 +486,18 @@ def _spread(
         yield int(key[start]), int(rows[first[there[1]]]), where
 
 
+def _check_speakers(manifest: _Manifest) -> Iterator[Issue]:
+    heard = manifest.codes("audio")[0] >= 0
+    nameless = np.flatnonzero(heard & (manifest.codes("speaker")[0] < 0))
+    if not len(nameless):
+        return
+    count, where = "no row has one", None
+    if len(nameless) < heard.sum():
+        count, where = f"is missing in {len(nameless):,} of {heard.sum():,} rows with audio", nameless[0]
+    problem = f"{count}, so rows cannot be split by speaker; accepted: a speaker in each"
+    yield manifest.issue("speaker-missing", problem, row=where, column="speaker")
+
+
 def _check_leaks(manifest: _Manifest) -> Iterator[Issue]:
     splits, names = manifest.splits
     speakers, speaker_names = manifest.codes("speaker")
@@ -706,6 +718,7 @@ _TABLE_CHECKS: tuple[Callable[[_Manifest], Iterator[Issue]], ...] = (
     _check_labels,
     _check_languages,
     _check_splits,
+    _check_speakers,
     _check_leaks,
     _check_texts,
     _check_balance,

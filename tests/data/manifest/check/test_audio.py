@@ -182,7 +182,12 @@ def test_bytes_inside_a_table_that_are_corrupt_or_null_are_faults_of_their_rows(
     texts = pa.array([f"words of row {number}" for number in range(5)])
     pyarrow.parquet.write_table(pa.table({"audio": sounds, "text": texts}), tmp_path / "inside.parquet")
     found = [(fault.row, fault.code) for fault in check_manifest(tmp_path / "inside.parquet").issues]
-    assert found == [(2, "audio-corrupt"), (4, "audio-truncated"), (5, "audio-empty")]
+    assert found == [
+        (None, "speaker-missing"),
+        (2, "audio-corrupt"),
+        (4, "audio-truncated"),
+        (5, "audio-empty"),
+    ]
 
 
 def test_large_files_are_checked_in_blocks_with_the_same_result(tmp_path: Path, monkeypatch):

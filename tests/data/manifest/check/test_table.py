@@ -179,6 +179,20 @@ def test_a_clean_manifest_has_no_faults(clean):
     assert "12 rows, no faults" in summary(checked)
 
 
+def test_recordings_without_a_speaker_are_told(changed, clean):
+    some = changed(clean, lambda place, row: row | ({"speaker": None} if place in (3, 4) else {}))
+    (line,) = told(check_manifest(some, audio=False), "speaker-missing")
+    assert line.startswith(f"{some.name}, row 4, column speaker: is missing in 2 of 12 rows with audio, so")
+    none = changed(clean, lambda place, row: row | {"speaker": None})
+    (line,) = told(check_manifest(none, audio=False), "speaker-missing")
+    assert line == (
+        f"{none.name}, column speaker: no row has one, so rows cannot be split by speaker;"
+        " accepted: a speaker in each"
+    )
+    words = changed(clean, lambda place, row: row | {"speaker": None, "audio": None})
+    assert "speaker-missing" not in codes_of(words)
+
+
 def test_the_demo_corpus_has_no_errors(demo_corpus):
     checked = check_manifest(demo_corpus)
     assert [str(fault) for fault in checked.issues if fault.severity == "error"] == []
