@@ -326,7 +326,8 @@ def _damaged(error: Exception) -> AudioError:
 
 def _samples_of(frame: "av.AudioFrame") -> np.ndarray:
     """Samples `[s, channels]` float32 of a frame of any format."""
-    if frame.format.name == "fltp" and len(planes := frame.planes) == 1:
+    planes: Any = frame.planes
+    if frame.format.name == "fltp" and len(planes) == 1:
         # of the most frequent kind, such as mono MP3, without a copy; the array keeps the frame alive
         return np.frombuffer(planes[0], np.float32, frame.samples)[:, None]
     layout = frame.layout

@@ -14,7 +14,8 @@ from mmsr.data.audio.decoding import Audio, AudioError, AudioSource
 from mmsr.data.storage import StorageError, shown
 from mmsr.records import Progress
 
-_T, _S = TypeVar("_T"), TypeVar("_S")
+_T = TypeVar("_T")
+_S = TypeVar("_S")
 _AHEAD = 32  # results that wait at most
 
 
