@@ -68,6 +68,7 @@ class QuoteVocabulary:
         self._single = {piece[0] for piece in self._keys if len(piece) == 1}
         self._completes = self._single >= set(range(0x80, 0xC0))
         self._closes = _MARK in self.pieces
+        self._character_costs: dict[bytes, int] = {}
         self.characters: dict[str, list[tuple[bytes, str]]] = {}
         for character in {letter for piece in self._keys for letter in piece.decode(errors="ignore")}:
             add_character(self.characters, character)
@@ -83,10 +84,12 @@ class QuoteVocabulary:
 
     def character_cost(self, character: bytes) -> int:
         """Tokens that certainly spell a character: one of its own, or one for each byte."""
-        first, last = self.range_of(character)
-        if first < last and self._keys[first] == character:
-            return 1
-        return len(character) if self._single.issuperset(character) else _NEVER
+        if character not in self._character_costs:
+            first, last = self.range_of(character)
+            spelled = len(character) if self._single.issuperset(character) else _NEVER
+            own = first < last and self._keys[first] == character
+            self._character_costs[character] = 1 if own else spelled
+        return self._character_costs[character]
 
     @property
     def closing_cost(self) -> int:
@@ -144,6 +147,7 @@ class _Transcript:
         self._tensors: dict[State, tuple[Tensor, Tensor]] = {}
         self._surely: dict[State, tuple[Tensor, int]] = {}
         self._letters: list[int] | None = None
+        self._opened = _NEVER
 
     def after(self, state: State, piece: bytes) -> State | None:
         """The state after a token's bytes; None if they may not follow."""
@@ -205,10 +209,13 @@ class _Transcript:
         if self._letters is None:
             self._letters = [_NEVER] * (len(self.text.folded) + 1)
             for place in range(len(self.text.folded), -1, -1):
+                spelled = self._spelled(place)
+                if place in self.text.starts:  # a word comes before the closing mark
+                    self._opened = min(self._opened, spelled)
                 closing = self.vocabulary.closing_cost if place in self.text.ends else _NEVER
-                self._letters[place] = min(closing, self._spelled(place))
-        if number in (_OPEN, _OPEN_SPACE):  # a word comes before the closing mark
-            return min(map(self._spelled, self.text.starts), default=_NEVER)
+                self._letters[place] = min(closing, spelled)
+        if number in (_OPEN, _OPEN_SPACE):
+            return self._opened
         return self.vocabulary.closing_cost if number == _CLOSE_SPACE else self._letters[number]
 
     def _spelled(self, place: int) -> int:
