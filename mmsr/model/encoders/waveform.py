@@ -47,8 +47,8 @@ class WaveformEncoder(AudioEncoder):
     """wav2vec2, XLS-R, HuBERT, WavLM, data2vec-audio and their kin.
 
     Models that read padding encode rows one length at a time; the others run as one padded batch, and in
-    evaluation on a CPU as several, of rows of similar length. LayerDrop
-    is off, whatever the config says: the layer mix needs every layer, and DDP its gradient.
+    evaluation on a CPU as several, of rows of similar length. LayerDrop is off, whatever the config says:
+    the layer mix needs every layer, and DDP its gradient.
 
     Raises:
         ValueError: The config has an adapter behind the encoder.
@@ -168,7 +168,7 @@ class WaveformEncoder(AudioEncoder):
         return torch.zeros(batch, frames, dtype=torch.bool, device=input_values.device)
 
     def _encode_groups(
-        self, input_values: Tensor, mask: Tensor, rows: Sequence[Tensor], **outputs: bool
+        self, input_values: Tensor, mask: Tensor, rows: list[Tensor], **outputs: bool
     ) -> Encoded:
         """Encode groups of rows, each cut to its longest row."""
         frames = self._frames(input_values.shape[1])
