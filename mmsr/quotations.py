@@ -137,6 +137,12 @@ class Folded:
         return None
 
 
+@lru_cache(maxsize=256)  # an answer asks for its transcript three times
+def folded(text: str) -> Folded:
+    """`Folded` of a text, which is not to be changed."""
+    return Folded(text)
+
+
 @lru_cache(maxsize=10_000)
 def fold_character(character: str) -> str:
     """A character without case, compatibility form and width; empty if it is invisible.
@@ -180,15 +186,15 @@ def locate(words: str, transcript: str | None) -> Span | None:
     No word may be cut: neither between two letters or digits, nor at an apostrophe between letters, nor
     before a mark. Scripts without spaces may be cut between any two letters.
     """
-    return None if transcript is None else Folded(transcript).find(words)
+    return None if transcript is None else folded(transcript).find(words)
 
 
 def evidence(rationale: str, transcript: str | None) -> list[Span | None]:
     """For each quotation of a rationale its span in the transcript, None where the transcript has it not."""
     if transcript is None:
         return [None] * len(quotations(rationale))
-    folded = Folded(transcript)
-    return [folded.find(rationale[quoted.start : quoted.end]) for quoted in quotations(rationale)]
+    words = folded(transcript)
+    return [words.find(rationale[quoted.start : quoted.end]) for quoted in quotations(rationale)]
 
 
 def quoted_parts(rationale: str | None, transcript: str | None) -> list[Part]:

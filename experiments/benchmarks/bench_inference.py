@@ -25,7 +25,8 @@ from sklearn.preprocessing import StandardScaler
 from transformers import AutoConfig, AutoModel, WhisperFeatureExtractor, pipeline
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from mmsr.data.audio.decoding import Audio
+from mmsr.data.audio.decoding import Audio, AudioError
+from mmsr.data.audio.reading import read_each
 from mmsr.evaluation.error_rates import word_error_rate
 from mmsr.inference.loading import load_pipeline, predictor
 from mmsr.model.configuration import MmsrConfig
@@ -91,7 +92,8 @@ def batches_of_files(quick: bool) -> Found:
                     seconds=turns.medians,
                     note=f"{count} files of 1 to 20 s, the packaged `demo`; {share:.0%} of rationales equal.",
                     why="a core computes the rows of a batch one after the other, so that a batch saves "
-                    "calls of Python and padding alone; files and the grammar of quotations cost a row each.",
+                    "calls of Python and padding alone: the audio encoder, which costs a row as much in a "
+                    "batch as alone, takes about an eighth of the time of one by one.",
                     costs=costs(mmsr),
                 ),
             )
@@ -303,15 +305,17 @@ def _padded(waves: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def transcription(quick: bool) -> Found:
-    """8a: English clips, by mmsr's transcriber and by transformers' pipeline as it comes."""
+    """8a, 8b: English clips, by mmsr, by transformers' pipeline as it comes, and by faster-whisper."""
     if not WHISPER.exists():
-        yield "8a", f"no {WHISPER.name} in the shared models"
+        for row in ("8a", "8b"):
+            yield row, f"no {WHISPER.name} in the shared models"
         return
     clips = corpus(2 if quick else 20, seed=5)
     recognise: Any = pipeline("automatic-speech-recognition", model=str(WHISPER))
     transcriber = Transcriber(str(WHISPER), language="en")
     english = {"language": "en", "task": "transcribe"}
     waves = [clip.wave for clip in clips]
+    own = str(transcriber._decoder.model.dtype)
 
     def mmsr() -> list[str]:
         return transcriber(waves)
@@ -320,20 +324,38 @@ def transcription(quick: bool) -> Found:
         inputs = [{"raw": wave, "sampling_rate": RATE} for wave in waves]
         return [found["text"].strip() for found in recognise(inputs, generate_kwargs=english)]
 
-    turns = alternate(mmsr, other, repeats=1 if quick else 2, warm=False)
-    truth = [clip.text for clip in clips]
-    rates = [word_error_rate(truth, result, "en")["wer"] for result in turns.results]
-    yield (
-        "8a",
-        Measured(
+    def compared(other: Callable[[], list[str]], precision: str) -> Measured:
+        turns = alternate(mmsr, other, repeats=1 if quick else 2, warm=False)
+        truth = [clip.text for clip in clips]
+        rates = [word_error_rate(truth, result, "en")["wer"] for result in turns.results]
+        return Measured(
             ratios=turns.ratios,
             same_result=rates[0] <= rates[1] + 0.005,
             seconds=turns.medians,
-            precision=f"{transcriber._decoder.model.dtype}, {recognise.model.dtype}".replace("torch.", ""),
+            precision=f"{own}, {precision}".replace("torch.", ""),
             note=f"{len(clips)} clips, whisper-base; word error rate {rates[0]:.3f}, {rates[1]:.3f}.",
             costs=costs(mmsr),
-        ),
-    )
+        )
+
+    yield "8a", compared(other, str(recognise.model.dtype))
+    if missing := [name for name in ("ctranslate2", "faster_whisper") if find_spec(name) is None]:
+        yield "8b", f"not installed: {', '.join(missing)} (pip install faster-whisper)"
+        return
+    from ctranslate2.converters import TransformersConverter
+    from faster_whisper import WhisperModel
+
+    with tempfile.TemporaryDirectory(prefix="mmsr-bench-") as folder:
+        converted = os.path.join(folder, "whisper")
+        copied = ["tokenizer.json", "preprocessor_config.json"]
+        TransformersConverter(str(WHISPER), copy_files=copied).convert(converted, quantization="int8")
+        threads = torch.get_num_threads()
+        fast = WhisperModel(converted, device="cpu", compute_type="int8", cpu_threads=threads)
+
+        def faster() -> list[str]:
+            found = (fast.transcribe(wave, language="en", beam_size=1)[0] for wave in waves)
+            return [" ".join(segment.text.strip() for segment in segments) for segments in found]
+
+        yield "8b", compared(faster, "int8")
 
 
 # ---------------------------------------------------------------------- files
@@ -342,14 +364,13 @@ def transcription(quick: bool) -> Found:
 def decoding(quick: bool) -> Found:
     """10a, 10b: files of several formats and rates, decoded, resampled and padded to a batch."""
     clips = mixed_clips(2 if quick else 16, seed=7)
-    load = Audio()
     with tempfile.TemporaryDirectory(prefix="mmsr-bench-") as folder:
         files = _encoded(clips, Path(folder))
         paths = [path for name in files for path in files[name]]
         read_by_librosa = [path for name in files if name != "m4a" for path in files[name]]
         times = 1 if quick else 2
         jobs: dict[str, Callable[[], Any]] = {
-            "mmsr": lambda: [_padded([load(path) for path in read_by_librosa])[0] for _ in range(times)],
+            "mmsr": lambda: [_decoded(read_by_librosa)[0] for _ in range(times)],
             "librosa": lambda: [
                 _padded([librosa.load(path, sr=RATE)[0] for path in read_by_librosa])[0] for _ in range(times)
             ],
@@ -365,8 +386,8 @@ def decoding(quick: bool) -> Found:
                 seconds=turns.medians,
                 note=f"{len(read_by_librosa)} files (mp3, wav of 44.1 and 48 kHz, flac), read {times} times; "
                 f"least correlation of a file's samples {likeness:.5f}. librosa reads no m4a here.",
-                why="mmsr decodes mp3 packet by packet by FFmpeg's libraries, to find damage, in twice the "
-                "time of libsndfile; all else is decoded by libsndfile and resampled by soxr on both sides.",
+                why="most of the time is in libsndfile and soxr, which are the same on both sides; threads "
+                "gain what cores are idle. mmsr decodes mp3 packet by packet, to find damage.",
                 costs=costs(jobs["mmsr"]),
             ),
         )
@@ -381,7 +402,7 @@ def decoding(quick: bool) -> Found:
         def by_datasets() -> torch.Tensor:
             return _padded([row["audio"].get_all_samples().data[0].numpy() for row in table])[0]
 
-        turns = alternate(lambda: _padded([load(path) for path in paths])[0], by_datasets, repeats=7)
+        turns = alternate(lambda: _decoded(paths)[0], by_datasets, repeats=7)
         likeness = _least_correlation(*turns.results)
         yield (
             "10b",
@@ -393,6 +414,16 @@ def decoding(quick: bool) -> Found:
                 costs=costs(jobs["mmsr"]),
             ),
         )
+
+
+def _decoded(paths: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Files as a batch `[b, s]`, and its mask."""
+    waves = []
+    for found in read_each(paths, Audio()):
+        if isinstance(found, AudioError):
+            raise found
+        waves.append(found)
+    return _padded(waves)
 
 
 def _encoded(clips: Sequence[Clip], folder: Path) -> dict[str, list[str]]:

@@ -109,6 +109,9 @@ def _ending_by_sigterm() -> Iterator[None]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the command `mmsr`."""
     words = list(sys.argv[1:] if argv is None else argv)
+    # read when torch is loaded: threads that wait for a core sleep. By default they spin, and where other
+    # programs hold the cores, an answer on two threads takes ten times as long as on one
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     lenient()
     try:
         with _ending_by_sigterm():

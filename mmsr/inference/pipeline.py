@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import asdict, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -15,10 +16,10 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 from transformers import LogitsProcessorList, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
-from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
+from transformers.pipelines.pt_utils import PipelineDataset
 
 from mmsr.data.audio.decoding import Audio, AudioError
-from mmsr.data.audio.reading import read_or_error
+from mmsr.data.audio.reading import map_ahead, read_or_error
 from mmsr.data.audio.segments import SAMPLE_RATE, speech_seconds
 from mmsr.evaluation.explain.attribution import attention as attend
 from mmsr.inference.answer import Answer
@@ -169,17 +170,21 @@ class SentimentReasoningPipeline(Pipeline):
         forward_params: dict[str, Any],
         postprocess_params: dict[str, Any],
     ) -> Iterator[dict[str, Any]]:
-        """As the base class, but batches go to `_forward` uncollated: the processor pads them."""
+        """As the base class, but batches go to `_forward` uncollated: the processor pads them.
+
+        Without worker processes, threads decode audio while the model answers the batch before.
+        """
         options = dict(preprocess_params)
         progress = options.pop("progress", False)
         total = len(inputs) if isinstance(inputs, Sized) else None
-        if total is not None:
+        batches: Iterable[Sequence[dict[str, Any]]]
+        if total is not None and num_workers:
             dataset: Any = PipelineDataset(inputs, self.preprocess, options)
+            batches = DataLoader(dataset, num_workers=num_workers, batch_size=batch_size, collate_fn=list)
         else:
-            dataset, num_workers = PipelineIterator(inputs, self.preprocess, options), 0
-        loader = DataLoader(dataset, num_workers=num_workers, batch_size=batch_size, collate_fn=list)
+            batches = self._prepared(inputs, batch_size, options)
         with tqdm(total=total, unit=" utterances", disable=not progress) as bar:
-            for batch in loader:
+            for batch in batches:
                 readable = [utterance for utterance in batch if utterance["error"] is None]
                 answers: Iterator[Answer] = iter(())
                 if readable:
@@ -188,6 +193,28 @@ class SentimentReasoningPipeline(Pipeline):
                 for utterance in batch:
                     yield next(answers) if utterance["error"] is None else _unanswered(utterance)
                 bar.update(len(batch))
+
+    def _prepared(
+        self, inputs: Iterable[Any], batch_size: int, options: dict[str, Any]
+    ) -> Iterator[list[dict[str, Any]]]:
+        """Batches of `preprocess`ed inputs; of an iterator none is taken before its batch is asked for."""
+        prepare = functools.partial(self.preprocess, **options)
+        prepared: Iterator[dict[str, Any]]
+        # a caller's own `load_audio` need not be safe in threads
+        if "load_audio" in options or batch_size == 1 and not isinstance(inputs, Sized):
+            prepared = map(prepare, inputs)
+        elif isinstance(inputs, Sized):
+            rows = (inputs[row] for row in range(len(inputs)))  # type: ignore[index]  # lists and datasets
+            prepared = (
+                map_ahead(prepare, rows, ahead=2 * batch_size) if len(inputs) > 1 else map(prepare, rows)
+            )
+        else:
+            taken = iter(inputs)
+            while batch := list(islice(taken, batch_size)):
+                yield list(map_ahead(prepare, batch, ahead=batch_size))
+            return
+        while batch := list(islice(prepared, batch_size)):
+            yield batch
 
     def run_single(
         self,

@@ -80,6 +80,7 @@ class MmsrEncoderOutput(ModelOutput):
         text_emotion_logits: `[b, k]`.
         text_language_logits: `[b, l]`.
         token_logits: Of each token of the transcript for each label `[b, t, c]`.
+        sentiment_logits: The head's `[b, c]`, within `generate`, so that a step need not pool the memory.
     """
 
     last_hidden_state: Tensor | None = None
@@ -97,6 +98,7 @@ class MmsrEncoderOutput(ModelOutput):
     text_emotion_logits: Tensor | None = None
     text_language_logits: Tensor | None = None
     token_logits: Tensor | None = None
+    sentiment_logits: Tensor | None = None
 
     def repeat_rows(self, times: int) -> Self:
         """Each row `times` times, one after the other, as a copy; fields of layers stay as they are."""

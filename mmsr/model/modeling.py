@@ -360,7 +360,9 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
             encoder_outputs = self.encoder(**inputs, return_dict=True)
         elif not isinstance(encoder_outputs, ModelOutput):
             encoder_outputs = MmsrEncoderOutput(*encoder_outputs)
-        head_logits = self.head(encoder_outputs.last_hidden_state, encoder_outputs.attention_mask)
+        head_logits = encoder_outputs.sentiment_logits
+        if head_logits is None:
+            head_logits = self.head(encoder_outputs.last_hidden_state, encoder_outputs.attention_mask)
         layout = self.config.format
         if head_only or layout is None or not layout.label_learned:
             return Classification(encoder_outputs, head_logits)
@@ -659,8 +661,10 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
             # a tensor, which `LabelGrammar` reads and which is expanded for beams
             forced = self._checked_labels(forced, torch.empty(batch_size, dtype=torch.long, device=device))
             model_kwargs["forced_sentiment"] = forced
+        found = self.classify(encoder_outputs=model_kwargs["encoder_outputs"], head_only=True)
+        model_kwargs["encoder_outputs"] = copy.copy(found.memory)
+        model_kwargs["encoder_outputs"]["sentiment_logits"] = found.head_logits
         if given is None:
-            found = self.classify(encoder_outputs=model_kwargs["encoder_outputs"], head_only=True)
             model_kwargs["decoder_input_ids"] = self.rationale_prompt(found.head_logits, forced)
         elif forced is not None and layout.label_first:
             raise ValueError(

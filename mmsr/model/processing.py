@@ -263,7 +263,7 @@ class MmsrProcessor(FoundByAutoFile, ProcessorMixin):
         values, mask = np.stack(encoded["input_values"]), np.stack(encoded["attention_mask"]).astype(np.int64)
         absent = [row for row, audio in enumerate(waveforms) if audio is None]
         values[absent], mask[absent] = 0.0, 0
-        return {"input_values": values.astype(np.float32), "input_values_mask": mask}
+        return {"input_values": values.astype(np.float32, copy=False), "input_values_mask": mask}
 
     def _encode_rationales(self, rationales: list[str | None], sentiments: list[int]) -> list[list[int]]:
         """Targets `[b, r]` in the order of the format, padded with -100."""

@@ -29,7 +29,7 @@ from torch import Tensor
 from transformers import LogitsProcessor
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from mmsr.quotations import MARK, OTHER_MARKS, UNSPACED_LETTER, Folded, fold_character, is_word
+from mmsr.quotations import MARK, OTHER_MARKS, UNSPACED_LETTER, fold_character, folded, is_word
 
 Place = tuple[int, bytes]
 """A number of a character in `Folded.folded`, or `_OPEN` ..., and the bytes of a character begun there."""
@@ -65,8 +65,10 @@ class QuoteVocabulary:
         self._keys = [piece for piece, _ in self._sorted]
         self.quoting = [token for token, piece in enumerate(self.pieces) if piece and _MARK in piece]
         self.silent = [token for token, piece in enumerate(self.pieces) if piece == b""]
-        single = {piece[0] for piece in self._keys if len(piece) == 1}
-        self._completes = single >= set(range(0x80, 0xC0))
+        self._single = {piece[0] for piece in self._keys if len(piece) == 1}
+        self._completes = self._single >= set(range(0x80, 0xC0))
+        self._closes = _MARK in self.pieces
+        self._character_costs: dict[bytes, int] = {}
         self.characters: dict[str, list[tuple[bytes, str]]] = {}
         for character in {letter for piece in self._keys for letter in piece.decode(errors="ignore")}:
             add_character(self.characters, character)
@@ -79,6 +81,20 @@ class QuoteVocabulary:
         first = bisect_left(self._keys, prefix, first, last)
         end = prefix[:-1] + bytes([prefix[-1] + 1])
         return first, bisect_left(self._keys, end, first, last)
+
+    def character_cost(self, character: bytes) -> int:
+        """Tokens that certainly spell a character: one of its own, or one for each byte."""
+        if character not in self._character_costs:
+            first, last = self.range_of(character)
+            spelled = len(character) if self._single.issuperset(character) else _NEVER
+            own = first < last and self._keys[first] == character
+            self._character_costs[character] = 1 if own else spelled
+        return self._character_costs[character]
+
+    @property
+    def closing_cost(self) -> int:
+        """Tokens that certainly close a quotation behind a word."""
+        return 1 if self._closes else _NEVER
 
     def tokens_of(self, piece: bytes, first: int, last: int) -> Iterator[int]:
         """The tokens of a range whose bytes are `piece`, which stand at its start."""
@@ -121,7 +137,7 @@ class _Transcript:
 
     def __init__(self, vocabulary: QuoteVocabulary, text: str | None) -> None:
         self.vocabulary = vocabulary
-        self.text = Folded(text or "")
+        self.text = folded(text or "")
         self.own: dict[str, list[tuple[bytes, str]]] = {}
         for character in set(self.text.text) | set(self.text.folded):
             add_character(self.own, character)
@@ -129,6 +145,9 @@ class _Transcript:
         self._moves: dict[State, dict[int, State]] = {}
         self._costs: dict[State, int] = {}
         self._tensors: dict[State, tuple[Tensor, Tensor]] = {}
+        self._surely: dict[State, tuple[Tensor, int]] = {}
+        self._letters: list[int] | None = None
+        self._opened = _NEVER
 
     def after(self, state: State, piece: bytes) -> State | None:
         """The state after a token's bytes; None if they may not follow."""
@@ -167,6 +186,46 @@ class _Transcript:
             costs = {token: cost for token, cost in costs.items() if cost < _NEVER}
             self._tensors[state] = torch.tensor([*costs], dtype=torch.long), torch.tensor([*costs.values()])
         return self._tensors[state]
+
+    def surely_closed(self, state: State) -> tuple[Tensor, int]:
+        """The tokens of `moves` `[k]`, and a number of tokens in which all can be closed after any of them.
+
+        That number is cheap: it spells the rest of a word letter by letter, where `cost` searches.
+        """
+        if state not in self._surely:
+            moves = self.moves(state)
+            most = max(map(self._most, moves.values()), default=0)
+            self._surely[state] = torch.tensor([*moves], dtype=torch.long), most
+        return self._surely[state]
+
+    def _most(self, state: State) -> int:
+        """A number that `cost` is not above; `_NEVER` where letter by letter does not tell."""
+        if isinstance(state, bytes):
+            return _missing(state)
+        return min(self._to_close(number) if not begun else _NEVER for number, begun in state)
+
+    def _to_close(self, number: int) -> int:
+        """Tokens that close a quotation, letter by letter, from a place at which no character is begun."""
+        if self._letters is None:
+            self._letters = [_NEVER] * (len(self.text.folded) + 1)
+            for place in range(len(self.text.folded), -1, -1):
+                spelled = self._spelled(place)
+                if place in self.text.starts:  # a word comes before the closing mark
+                    self._opened = min(self._opened, spelled)
+                closing = self.vocabulary.closing_cost if place in self.text.ends else _NEVER
+                self._letters[place] = min(closing, spelled)
+        if number in (_OPEN, _OPEN_SPACE):
+            return self._opened
+        return self.vocabulary.closing_cost if number == _CLOSE_SPACE else self._letters[number]
+
+    def _spelled(self, place: int) -> int:
+        """As `_to_close`, with one character at least."""
+        assert self._letters is not None
+        costs = (
+            self.vocabulary.character_cost(option) + self._letters[target]
+            for option, target in self._characters(place)
+        )
+        return min(costs, default=_NEVER)
 
     def cost(self, state: State) -> int:
         """Fewest tokens until no quotation and no character is open."""
@@ -246,11 +305,11 @@ class _Transcript:
 
     def _characters(self, number: int) -> Iterator[tuple[bytes, int]]:
         """The characters that go on with the transcript, in UTF-8, each with the number after it."""
-        folded = self.text.folded
-        if 0 <= number < len(folded) and folded[number] != MARK:
-            known = self.vocabulary.characters.get(folded[number], [])
-            for option, form in dict.fromkeys([*known, *self.own.get(folded[number], [])]):
-                if folded.startswith(form, number):
+        text = self.text.folded
+        if 0 <= number < len(text) and text[number] != MARK:
+            known = self.vocabulary.characters.get(text[number], [])
+            for option, form in dict.fromkeys([*known, *self.own.get(text[number], [])]):
+                if text.startswith(form, number):
                     yield option, number + len(form)
 
 
@@ -320,6 +379,10 @@ class QuoteGrammar(LogitsProcessor):
         allowed = torch.full((size,), between)
         if isinstance(state, bytes) and between:
             allowed[: len(self.vocabulary.pieces)] = self.vocabulary.harmless(state)
+        tokens, most = transcript.surely_closed(state)
+        if most <= left:
+            allowed[tokens] = True
+            return allowed
         tokens, costs = transcript.following(state)
         if len(tokens):
             most = left if between else max(left, int(costs.min()))

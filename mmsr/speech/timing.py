@@ -123,8 +123,9 @@ def _speech(wave: np.ndarray, rate: int) -> list[tuple[float, float]]:
 def _sounds(wave: np.ndarray, rate: int) -> list[tuple[float, float]]:
     """The stretches of a waveform `[s]` that sound, in seconds, with pauses between them."""
     size = max(1, round(_FRAME * rate))
-    frames = [wave[start : start + size] for start in range(0, len(wave), size)]
-    loud = np.array([np.sqrt(np.mean(np.square(frame, dtype=np.float64))) for frame in frames])
+    whole = len(wave) // size * size
+    frames = [wave[:whole].reshape(-1, size), wave[None, whole:]][: 1 if whole == len(wave) else 2]
+    loud = np.sqrt(np.concatenate([np.square(part, dtype=np.float64).mean(1) for part in frames]))
     (places,) = np.nonzero(loud > _QUIET * loud.max(initial=0))
     if not len(places):
         return []

@@ -1,6 +1,10 @@
 """Errors of all commands: one line on stderr and exit code 2."""
 
+import os
+
 import pytest
+
+from mmsr.cli.main import main
 
 
 @pytest.mark.parametrize(
@@ -73,3 +77,15 @@ def test_another_commands_report_is_not_written_over(command, demo_corpus, tmp_p
     line = refused(command, *asked[command], "--out", str(tmp_path))
     assert f"--out {tmp_path} has robustness.json, whose report.html would be lost" in line
     assert [path.name for path in tmp_path.iterdir()] == ["robustness.json"]
+
+
+@pytest.mark.parametrize("own", [None, "ACTIVE"])
+def test_threads_that_wait_sleep_unless_the_user_says_otherwise(own: str | None, monkeypatch):
+    """Set before a command imports torch, which reads it once."""
+    monkeypatch.setenv("OMP_WAIT_POLICY", own or "")
+    if own is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    seen: list[str | None] = []
+    monkeypatch.setattr("mmsr.cli.main.application", lambda words: seen.append(os.getenv("OMP_WAIT_POLICY")))
+    main(["doctor"])
+    assert seen == [own or "PASSIVE"]

@@ -1,4 +1,5 @@
 import json
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +15,7 @@ from transformers import pipeline
 
 import mmsr
 from mmsr import records
+from mmsr.data.audio.decoding import Audio, AudioError
 from mmsr.inference.pipeline import TASK, SentimentReasoningPipeline
 from mmsr.model.fusion import FUSION_CLASSES, attention_map
 from mmsr.model.modeling import MmsrForSentimentReasoning
@@ -183,6 +185,30 @@ def test_a_generator_is_answered_as_it_goes(pipe: SentimentReasoningPipeline, ut
     assert_same(first, pipe(utterances[0]))
     for answer, utterance in zip(pipe(stream(), batch_size=2), utterances, strict=True):
         assert_same(answer, pipe(utterance))
+
+
+def test_a_list_is_decoded_in_threads_but_for_a_callers_own_decoder(
+    pipe: SentimentReasoningPipeline, waveforms: list[np.ndarray], tmp_path: Path, monkeypatch
+):
+    paths = [str(tmp_path / f"{number}.wav") for number in range(5)]
+    for path, wave in zip(paths, [waveforms[number % len(waveforms)] for number in range(5)], strict=True):
+        soundfile.write(path, wave, 16_000, subtype="FLOAT")
+    here, threads, order = threading.get_ident(), set[int](), list[str]()
+
+    def load(path: str) -> np.ndarray:
+        threads.add(threading.get_ident())
+        order.append(path)
+        return Audio()(path)
+
+    one_by_one = pipe(paths, batch_size=2, load_audio=load, rationale=False)
+    assert threads == {here} and order == paths
+    monkeypatch.setattr("mmsr.inference.pipeline._load_audio", load)
+    threads.clear()
+    for answer, alone in zip(pipe(paths, batch_size=2, rationale=False), one_by_one, strict=True):
+        assert_same(answer, alone)
+    assert threads and here not in threads
+    with pytest.raises(AudioError, match="gone.wav: does not exist"):
+        pipe([*paths, str(tmp_path / "gone.wav")], batch_size=2)
 
 
 def test_audio_comes_as_path_bytes_array_or_column(

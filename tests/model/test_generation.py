@@ -76,6 +76,16 @@ def test_the_memory_is_made_once_per_utterance(make_model: MakeModel, batch: Bat
     assert rows == [3, 3, 3]
 
 
+def test_the_head_pools_the_memory_once_however_long_the_text(
+    make_model: MakeModel, batch: Batch, monkeypatch
+):
+    model = make_model()
+    head, calls = model.head.forward, []
+    monkeypatch.setattr(model.head, "forward", lambda *given: (calls.append(1), head(*given))[1])
+    generate(model, **batch)
+    assert len(calls) == 1
+
+
 def test_given_targets_do_not_leak_into_generation(make_model: MakeModel, batch: Batch, labels: Tensor):
     model = make_model()
     wrong = (model(**batch).sentiment_logits.argmax(-1) + 1) % 3

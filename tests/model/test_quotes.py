@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast, Wav2Vec2FeatureExtractor
 
 from mmsr.model.modeling import MmsrForSentimentReasoning, logger
 from mmsr.model.processing import MmsrProcessor
-from mmsr.model.quotes import QuoteGrammar, QuoteVocabulary
+from mmsr.model.quotes import QuoteGrammar, QuoteVocabulary, _Transcript
 from mmsr.quotations import OTHER_MARKS, locate, quotations
 
 MakeModel = Callable[..., MmsrForSentimentReasoning]
@@ -200,6 +200,32 @@ def test_made_up_transcripts_are_quoted_whole():
         pairs = zip(processor.decode_rationales(text, rows), rows, strict=True)
         quotes += sum(assert_quotes(rationale, row) for rationale, row in pairs)
     assert quotes > 60
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_the_quick_answer_allows_what_the_search_does(kind: str, monkeypatch):
+    """Spelling letter by letter tells at most more tokens than needed, and then the search decides."""
+    rows: list[str | None] = [*TRANSCRIPTS, None]
+    processor = processor_of(kind)
+    costs: list[tuple[int, int]] = []
+    quick = _Transcript.surely_closed
+
+    def compared(transcript: _Transcript, state: Any) -> tuple[Tensor, int]:
+        after = transcript.moves(state).values()
+        costs.extend((transcript.cost(one), transcript._most(one)) for one in after)
+        return quick(transcript, state)
+
+    monkeypatch.setattr(_Transcript, "surely_closed", compared)
+    written = written_by_chance(processor, rows, length=24, seed=1, eager=20.0)
+    assert all(cost <= most for cost, most in costs)
+    known = sum(most < 100 for _, most in costs) / len(costs)
+    assert known > 0.5 if kind in ("own", "byte_level") else known > 0
+
+    def searched(transcript: _Transcript, state: Any) -> tuple[Tensor, int]:
+        return torch.tensor([]), 10**6
+
+    monkeypatch.setattr(_Transcript, "surely_closed", searched)
+    assert torch.equal(written_by_chance(processor, rows, length=24, seed=1, eager=20.0), written)
 
 
 # ---------------------------------------------------------------------- models

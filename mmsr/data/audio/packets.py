@@ -326,6 +326,10 @@ def _damaged(error: Exception) -> AudioError:
 
 def _samples_of(frame: "av.AudioFrame") -> np.ndarray:
     """Samples `[s, channels]` float32 of a frame of any format."""
+    planes: Any = frame.planes
+    if frame.format.name == "fltp" and len(planes) == 1:
+        # of the most frequent kind, such as mono MP3, without a copy; the array keeps the frame alive
+        return np.frombuffer(planes[0], np.float32, frame.samples)[:, None]
     layout = frame.layout
     channels = layout.nb_channels
     if " channels (" in layout.name:

@@ -1,10 +1,13 @@
 """Many audio files at a time: what one of them raises is its own result, and ends nothing.
 
 references ─► threads ─► `read` of each ─► its result, or an `AudioError`, in order
+
+`read` is often an `Audio`: libsndfile, soxr and FFmpeg let other threads run while they work.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from mmsr.data.audio.decoding import Audio, AudioError, AudioSource, source_name
@@ -12,7 +15,31 @@ from mmsr.data.storage import StorageError
 from mmsr.records import Progress
 
 _T = TypeVar("_T")
+_S = TypeVar("_S")
 _Source = TypeVar("_Source", bound=AudioSource)
+_AHEAD = 32  # results that wait at most
+
+
+def map_ahead(function: Callable[[_S], _T], items: Iterable[_S], *, ahead: int = _AHEAD) -> Iterator[_T]:
+    """A function's results in the order of its items, computed in threads.
+
+    Unlike `Executor.map`, it holds no more than `ahead` results, and takes no more items than that before
+    the first is asked for.
+
+    Raises:
+        Exception: What the function raised for an item, in its turn.
+    """
+    waiting: deque[Future[_T]] = deque()
+    pool = ThreadPoolExecutor()
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) == ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def read_or_error(source: _Source, read: Callable[[_Source], _T]) -> _T | AudioError:
@@ -38,23 +65,22 @@ def read_each(
     progress: Progress | None = None,
     task: str = "checking audio",
 ) -> Iterator[_T | AudioError]:
-    """Read audio files in threads.
+    """Read audio files in threads; a few results wait to be taken, however many files there are.
 
     Args:
         references: Paths or URLs.
-        read: Reads one of them, such as `seconds_of`.
+        read: Reads one of them, such as an `Audio`, or `seconds_of`.
         progress: Called with the task, files done and their number.
         task: Name of the step.
 
     Yields:
         The result of each file, in order, or the error with which it was left.
     """
-    with ThreadPoolExecutor() as pool:
-        results = pool.map(lambda reference: read_or_error(reference, read), references)
-        for done, result in enumerate(results, start=1):
-            yield result
-            if progress is not None:
-                progress(task, done, len(references))
+    results = map_ahead(lambda reference: read_or_error(reference, read), references)
+    for done, result in enumerate(results, start=1):
+        yield result
+        if progress is not None:
+            progress(task, done, len(references))
 
 
 def seconds_of(source: AudioSource) -> float:

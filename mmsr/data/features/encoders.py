@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mmsr.data.audio.decoding import Audio
+from mmsr.data.audio.reading import map_ahead
 from mmsr.data.features.store import Dtype, FeatureStore, StoredFeatures, encoder_fingerprint, file_digest
 from mmsr.model.encoders.base import AudioEncoder
 from mmsr.model.encoders.text import TextEncoder
@@ -45,7 +46,7 @@ def stored_audio(
 
     @torch.inference_mode()
     def encode(paths: Sequence[str]) -> list[Tensor]:
-        inputs = processor(audio=[load(path) for path in paths], return_tensors="pt").to(model.device)
+        inputs = processor(audio=list(map_ahead(load, paths)), return_tensors="pt").to(model.device)
         with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=bf16):
             states, mask = encoder.encode_audio(inputs[INPUT_VALUES], inputs[INPUT_VALUES_MASK])
         return [row[: int(frames)] for row, frames in zip(states, mask.sum(1), strict=True)]

@@ -86,6 +86,8 @@ def to_front(
             f"{names[1]} has shape {list(mask.shape)}, and {names[0]} {list(values.shape)}; accepted: a mask "
             f"of shape {list(values.shape[:2])}"
         )
+    if values.device.type == "cpu" and not in_graph() and _is_right_padded(mask):
+        return values.masked_fill(mask.reshape(*mask.shape, *(1,) * (values.ndim - 2)) == 0, 0), mask
     start = mask.argmax(-1, keepdim=True)
     order = torch.arange(mask.shape[1], device=mask.device) + start
     order = torch.where(order < mask.shape[1], order, order - mask.shape[1])  # ONNX lacks `%` by a free size
@@ -94,6 +96,16 @@ def to_front(
         values = values.gather(1, repeat(order, "b n -> b n d", d=values.shape[2]))
         return values.masked_fill(mask[:, :, None] == 0, 0.0), mask
     return values.gather(1, order).masked_fill(mask == 0, 0), mask
+
+
+def in_graph() -> bool:
+    """Whether a graph is made of the computation, which may not depend on values."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
+def _is_right_padded(mask: Tensor) -> bool:
+    """Whether each row of a mask `[b, n]` starts with a one, or has none."""
+    return bool(mask.shape[1]) and not mask[mask[:, 0] == 0].any()
 
 
 class KeepsLayers(nn.Module):

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from mmsr.model.configuration import MmsrConfig
-from mmsr.model.encoders.base import AudioEncoder, Encoded
+from mmsr.model.encoders.base import AudioEncoder, Encoded, in_graph
+
+_AT_ONCE = 40 * 16_000  # samples, padding included: states of more do not stay in a CPU's caches
 
 
 class WideConv1d(nn.Conv1d):
@@ -44,8 +46,9 @@ class WideConv1d(nn.Conv1d):
 class WaveformEncoder(AudioEncoder):
     """wav2vec2, XLS-R, HuBERT, WavLM, data2vec-audio and their kin.
 
-    Models that read padding encode rows one length at a time; the others run as one padded batch. LayerDrop
-    is off, whatever the config says: the layer mix needs every layer, and DDP its gradient.
+    Models that read padding encode rows one length at a time; the others run as one padded batch, and in
+    evaluation on a CPU as several, of rows of similar length. LayerDrop is off, whatever the config says:
+    the layer mix needs every layer, and DDP its gradient.
 
     Raises:
         ValueError: The config has an adapter behind the encoder.
@@ -72,8 +75,14 @@ class WaveformEncoder(AudioEncoder):
             with self._norm_of_real_frames(lengths):
                 return self._encode_batch(input_values, mask, **outputs)
         if self.reads_padding and (lengths != samples).any():
-            return self._encode_by_length(input_values, lengths, **outputs)
-        return self._encode_batch(input_values, mask, **outputs)
+            rows = [(lengths == length).nonzero()[:, 0] for length in lengths.unique()]
+        elif self.training or in_graph() or input_values.device.type != "cpu":
+            rows = []
+        else:
+            rows = _by_length(lengths)
+        if len(rows) < 2:
+            return self._encode_batch(input_values, mask, **outputs)
+        return self._encode_groups(input_values, mask, rows, **outputs)
 
     @property
     def reads_padding(self) -> bool:
@@ -158,13 +167,16 @@ class WaveformEncoder(AudioEncoder):
             return None
         return torch.zeros(batch, frames, dtype=torch.bool, device=input_values.device)
 
-    def _encode_by_length(self, input_values: Tensor, lengths: Tensor, **outputs: bool) -> Encoded:
+    def _encode_groups(
+        self, input_values: Tensor, mask: Tensor, rows: list[Tensor], **outputs: bool
+    ) -> Encoded:
+        """Encode groups of rows, each cut to its longest row."""
         frames = self._frames(input_values.shape[1])
-        groups, rows = [], []
-        for length in lengths.unique().tolist():
-            rows.append((lengths == length).nonzero()[:, 0])
-            values = input_values[rows[-1], :length]
-            groups.append(self._encode_batch(values, torch.ones_like(values).long(), **outputs))
+        groups = []
+        for group in rows:
+            real = mask[group]
+            real = real[:, : int(real.sum(-1).max())]
+            groups.append(self._encode_batch(input_values[group, : real.shape[1]], real, **outputs))
         order = torch.cat(rows).argsort()
 
         def joined(parts: Sequence[Tensor], *, square: bool = False) -> Tensor:
@@ -184,6 +196,17 @@ class WaveformEncoder(AudioEncoder):
             tuple(map(joined, hidden_states)) or None,
             tuple(joined(layer, square=True) for layer in attentions) or None,
         )
+
+
+def _by_length(lengths: Tensor) -> list[Tensor]:
+    """Rows of lengths `[b]` in samples, in groups of similar length that are encoded at once on a CPU."""
+    groups: list[list[int]] = []
+    order = lengths.argsort().tolist()
+    for row, length in zip(order, lengths[order].tolist(), strict=True):
+        if not groups or (len(groups[-1]) + 1) * length > _AT_ONCE:
+            groups.append([])
+        groups[-1].append(row)
+    return [torch.tensor(group) for group in groups]
 
 
 class MoonshineAudioEncoder(WaveformEncoder):

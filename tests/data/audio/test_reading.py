@@ -1,4 +1,6 @@
 import os
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +8,7 @@ import pytest
 import soundfile
 
 from mmsr.data.audio.decoding import Audio, AudioError
-from mmsr.data.audio.reading import decode_to_end, read_each, seconds_of
+from mmsr.data.audio.reading import decode_to_end, map_ahead, read_each, seconds_of
 
 
 def sound(path: Path, seconds: float = 1.0) -> str:
@@ -42,6 +44,39 @@ def test_whatever_is_raised_for_a_file_is_its_error(tmp_path: Path):
     )
     (zipped,) = read_each([f"zip://a.wav::{tmp_path}/none.zip"], Audio())
     assert isinstance(zipped, AudioError) and "none.zip" in str(zipped) and "accepted: " in str(zipped)
+
+
+def test_results_wait_in_bounded_number_and_come_in_order():
+    taken: list[int] = []
+
+    def numbers() -> Iterator[int]:
+        for number in range(20):
+            taken.append(number)
+            yield number
+
+    barrier = threading.Barrier(2)  # broken where the first two are not computed at once
+
+    def slow_first(number: int) -> int:
+        if number < 2:
+            barrier.wait(timeout=20)
+        return -number
+
+    results = map_ahead(slow_first, numbers(), ahead=4)
+    assert taken == []
+    found = [next(results) for _ in range(3)]
+    assert found == [0, -1, -2] and len(taken) == 6
+    assert found + list(results) == [-number for number in range(20)]
+
+
+def test_an_error_comes_in_its_turn_and_ends_the_others():
+    def divide(number: int) -> float:
+        return 1 / number
+
+    results = map_ahead(divide, [1, 2, 0, 4], ahead=8)
+    assert [next(results), next(results)] == [1.0, 0.5]
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+    assert list(results) == []
 
 
 def test_damage_anywhere_is_found_by_decoding_to_the_end(tmp_path: Path):

@@ -49,6 +49,17 @@ def test_padding_moves_behind_and_becomes_zero():
     assert torch.equal(wide, moved[:, :, None].expand(-1, -1, 2)) and torch.equal(wide_mask, moved_mask)
 
 
+@pytest.mark.parametrize("width", [(), (2,)])
+def test_padding_that_stands_behind_is_only_set_to_zero(width: tuple[int, ...], monkeypatch):
+    values = torch.randn(4, 6, *width)
+    mask = torch.tensor([[1] * 6, [1, 1, 0, 0, 0, 0], [0] * 6, [1, 0, 1, 0, 0, 0]])
+    expected = values.masked_fill(mask.reshape(4, 6, *[1] * len(width)) == 0, 0)
+    found = to_front(values.masked_fill(expected == 0, torch.nan), mask)
+    assert torch.equal(found[0], expected) and torch.equal(found[1], mask)
+    monkeypatch.setattr("mmsr.model.encoders.base.in_graph", lambda: True)  # as an exported graph has it
+    assert torch.equal(to_front(values, mask)[0], found[0])
+
+
 @pytest.mark.parametrize(
     ("values", "mask", "given", "accepted"),
     [

@@ -80,6 +80,37 @@ def test_a_row_does_not_depend_on_its_batch_nor_on_its_padding(
             assert_close(of_batch[index, :, :frames, :frames], of_row[0], **TIGHT)
 
 
+@torch.no_grad()
+def test_rows_of_similar_length_are_encoded_together(
+    make_config: Callable[..., Any], make_encoder: Callable[..., AudioEncoder], monkeypatch
+):
+    """In evaluation on a CPU; the states are those of one padded batch."""
+    encoder: Any = make_encoder(make_config("wav2vec2", "layer"), audio_layer_mix=True)
+    lengths = torch.tensor([4000, 900, 3900, 0, 1000])
+    mask = (torch.arange(4000) < lengths[:, None]).long()
+    values = torch.randn(5, 4000) * mask
+    shapes: list[tuple[int, int]] = []
+    one_batch = encoder._encode_batch
+
+    def seen(values: Tensor, mask: Tensor, **outputs: bool) -> Any:
+        shapes.append((values.shape[0], values.shape[1]))
+        return one_batch(values, mask, **outputs)
+
+    encoder._encode_batch = seen
+    together = encoder(values, mask)
+    assert shapes == [(5, 4000)]
+    monkeypatch.setattr("mmsr.model.encoders.waveform._AT_ONCE", 8000)
+    grouped = encoder(values, mask)
+    assert shapes[1:] == [(3, 1000), (2, 4000)]
+    assert torch.equal(grouped.mask, together.mask)
+    real = together.mask == 1
+    assert_close(grouped.states[real], together.states[real], **TIGHT)
+    shapes.clear()
+    encoder.train()
+    encoder(values, mask)
+    assert shapes == [(5, 4000)]
+
+
 @pytest.mark.parametrize(
     ("model_type", "front_end", "field"),
     [("wav2vec2", "layer", 330), ("wav2vec2", "group", 330), ("moonshine", "group", 895)],
