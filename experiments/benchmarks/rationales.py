@@ -1,4 +1,4 @@
-"""Is a rationale better than the constant one of its label, and does it belong to its row? On the paper's rows.
+"""Is a rationale better than the constant one of its label, and does it belong to its row?
 
     python experiments/benchmarks/rationales.py runs/official/vi/manifest.csv runs/official/en/manifest.csv \
       --encoder ../shared/models/multilingual-e5-small-30k
@@ -14,8 +14,8 @@ rationales explain these labels, and are training rationales of the label:
 - `best`: the one nearest to the row's own rationale, which nobody knows: what a memory can reach at most.
 
 Intervals are over runs of 57 neighbouring rows, which come from one recording; ROUGE-L is over Unicode words.
-The second table is of `mmsr.evaluation.matching`: whether a rationale fits its own transcript better than those
-of other rows of the block with the same label. Writes OUT/LANGUAGE.json.
+The second table is of `mmsr.evaluation.matching`: whether a rationale fits its own transcript better than
+those of other rows of the block with the same label. Writes OUT/LANGUAGE.json.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def measured(rows: Sequence[Utterance], states: np.ndarray, encode: Encode) -> d
         for label in sorted(set(labels)):
             asked = test[predicted[test] == label]
             explained = [rows[place] for place in train if labels[place] == label]
-            encoders = {"TF-IDF": None, "encoder": encode}
+            encoders: dict[str, Encode | None] = {"TF-IDF": None, "encoder": encode}
             for name, texts in rationales(explained, asked, rows, encoders).items():
                 told.setdefault(name, {}).update(zip(asked.tolist(), texts, strict=True))
     gold = [str(row.rationale) for row in rows]
