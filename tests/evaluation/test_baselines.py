@@ -135,7 +135,7 @@ def test_retrieved_rationales_are_of_the_nearest_rows_of_the_predicted_label(tra
     heard = [replace(row, text=None, asr_text=row.text) for row in rows]
     assert retrieved_rationales(train, heard, predictions, number=3) == found
     entries = baselines(train, rows, labels=LABELS, predictions=predictions)
-    assert ()
+    assert entries["nearest_rationale"]["n"] == entries["consensus_rationale"]["n"] == 2
     none = retrieved_rationales([], rows, predictions)
     assert none == {"nearest_rationale": [], "consensus_rationale": []}
 
