@@ -108,6 +108,11 @@ class Utterance:
         value = getattr(self, name)
         return bool(value.strip()) if isinstance(value, str) else value is not None
 
+    @property
+    def words(self) -> str | None:
+        """The human transcript, or the recogniser's where there is none."""
+        return self.text if self.has("text") else self.asr_text
+
     def model_input(self, audio: str | None = "audio", text: str | None = "text") -> Utterance:
         """The input of a model: recording, transcript, language, and the times of words if both are there.
 

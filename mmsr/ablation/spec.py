@@ -248,7 +248,7 @@ def read_evaluation(path: Path, given: Any) -> Evaluation:
         "metric": [name for name, metric in METRICS.items() if metric.is_comparable],
         "condition": (OWN, *CONDITIONS),
         "conditions": CONDITIONS,
-        "also": METRICS,
+        "also": [name for name, metric in METRICS.items() if not metric.needs_transcripts],
     }
     chosen = dict(given)
     for key in names:

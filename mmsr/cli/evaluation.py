@@ -85,6 +85,7 @@ def evaluate(
     measures: Annotated[Measures | None, FLAT] = None,
     batch_size: Count = 32,
     num_beams: Count = 1,
+    num_candidates: Count = 1,
     examples: Number = 6,
     seed: Number = 0,
     format: TableFormat = "md",
@@ -106,8 +107,10 @@ def evaluate(
         measures: What is measured.
         batch_size: Number of rows in a batch; of a server, of requests at a time.
         num_beams: Beams of the rationales' generation; a language model has one.
+        num_candidates: Write this many rationales of each row, sampled but for the first, and keep the one
+            most like all of them (minimum Bayes risk by ROUGE-L); a language model writes one.
         examples: Number of utterances that the report plays.
-        seed: Seed of the shuffling of audio between rows.
+        seed: Seed of the shuffling of audio between rows, and of sampled rationales.
         format: Of the printed table; latex is for booktabs and siunitx.
         table_columns: Columns of the printed table by their headings, such as macro-F1; by default all.
     """
@@ -119,14 +122,15 @@ def evaluate(
     if model.endswith((".yaml", ".yml")):
         from mmsr.workflows.language_models import evaluate_language_model as evaluate_model
 
-        if num_beams != 1:
-            raise ValueError(f"--num-beams {num_beams} with a language model; accepted: 1")
+        for flag, count in (("--num-beams", num_beams), ("--num-candidates", num_candidates)):
+            if count != 1:
+                raise ValueError(f"{flag} {count} with a language model; accepted: 1")
     else:
         from functools import partial
 
         from mmsr.workflows.evaluation import evaluate_checkpoint
 
-        evaluate_model = partial(evaluate_checkpoint, num_beams=num_beams)
+        evaluate_model = partial(evaluate_checkpoint, num_beams=num_beams, num_candidates=num_candidates)
     evaluation = evaluate_model(
         model,
         rows,

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from mmsr.cli.application import FLAT, Count, Pairs, SegmentFlags
+from mmsr.cli.application import FLAT, Count, Number, Pairs, SegmentFlags
 from mmsr.cli.console import check_page, must_be_there, print_json
 from mmsr.extras import check_installed
 from mmsr.files import check_output
@@ -39,6 +39,8 @@ def predict(
     html: str | None = None,
     abstain_below: float | None = None,
     num_beams: Count = 1,
+    num_candidates: Count = 1,
+    seed: Number = 0,
     batch_size: Count = 32,
     json: bool = False,
 ) -> None:
@@ -74,6 +76,9 @@ def predict(
         abstain_below: Mark answers whose label is less probable than this, such as 0.6: they keep the label
             and have `abstained` true, the others false.
         num_beams: Beams of the rationale's generation.
+        num_candidates: Write this many rationales, sampled but for the first, and keep the one most like all
+            of them (minimum Bayes risk by ROUGE-L).
+        seed: Seed of sampled rationales.
         batch_size: Number of recordings or rows in a batch.
         json: Print JSON instead of text, an object a line.
     """
@@ -113,6 +118,7 @@ def predict(
     if force_label is not None:
         pipe.processor.label_id(force_label)
     settings: dict[str, Any] = {"forced_label": force_label, "num_beams": num_beams, "batch_size": batch_size}
+    settings |= {"num_candidates": num_candidates, "seed": seed} if num_candidates > 1 else {}
     settings["abstain_below"] = abstain_below
     if manifest is not None:
         reading: dict[str, Any] = {"columns": columns, "label_map": label_map, "text_column": text_column}

@@ -1,16 +1,18 @@
 """Trivial baselines, as in every table of results (DESIGN.md §6)."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from mmsr.evaluation.entries import differences, evaluate_rows
 from mmsr.evaluation.metrics import RationaleMetrics, check_labels, rationale_metrics
-from mmsr.evaluation.rationales import UnicodeTokenizer
+from mmsr.evaluation.similarity import Encode, Neighbours, consensus, tfidf_encoder, tfidf_features, words_of
 from mmsr.languages import language_code
 from mmsr.records import Prediction, Utterance
+
+NEIGHBOURS = 32
+"""Training rows whose rationales `consensus_rationale` chooses from."""
 
 
 def baselines(
@@ -28,6 +30,10 @@ def baselines(
       `train_rows` for the predicted label in the row's language (else in any language, else an empty text);
       its metrics of labels are the model's. A rationale model must beat it.
     - `constant_rationale_oracle`: the same for the true label, without metrics of labels.
+    - `nearest_rationale`: the rationale of the training row with the nearest transcript by TF-IDF, among
+      those of the predicted label in the row's language; both rows need a transcript.
+    - `consensus_rationale`: of the rationales of the NEIGHBOURS nearest ones, the one most like all of them
+      (`similarity.consensus`): what a memory of the training rows says without a decoder.
     - `tfidf`: TF-IDF of words (1 to 3) and of characters within words (2 to 5), with logistic regression, on
       `text`; left out where the training rows have no text or fewer than two labels.
     - `tfidf_asr`: the same on `asr_text`.
@@ -45,19 +51,20 @@ def baselines(
     if known := [row.label for row in train_rows if row.label is not None]:
         majority = _most_frequent(known)
         answers["majority"] = [Prediction.of(row, predicted_label=majority) for row in test_rows]
-    answers["constant_rationale"] = constant_rationales(
-        train_rows, [row for row in predictions if row.id in test_ids]
-    )
+    predicted = [row for row in predictions if row.id in test_ids]
+    answers["constant_rationale"] = constant_rationales(train_rows, predicted)
+    answers |= retrieved_rationales(train_rows, test_rows, predicted)
     oracle = [Prediction.of(row, predicted_label=row.label) for row in test_rows]
     answers["constant_rationale_oracle"] = [
         replace(row, predicted_label=None) for row in constant_rationales(train_rows, oracle)
     ]
     for name, column in (("tfidf", "text"), ("tfidf_asr", "asr_text")):
         answers[name] = _tfidf(train_rows, test_rows, column)
+    texts = {str(row.id): row.words for row in test_rows}
     entries = {}
     for name, rows in answers.items():
         if rows:
-            entries[name] = evaluate_rows(rows, labels, rationales=rationales)
+            entries[name] = evaluate_rows(rows, labels, rationales=rationales, transcripts=texts)
             if found := differences(rows, predictions):
                 entries[name]["difference"] = found
     return entries
@@ -67,18 +74,66 @@ def constant_rationales(
     train_rows: Sequence[Utterance], predictions: Sequence[Prediction]
 ) -> list[Prediction]:
     """Returns predictions with the constant rationale of their label; none without training rationales."""
-    groups: dict[tuple[str | None, ...], list[str]] = {}
-    for row in train_rows:
-        if row.label is not None and row.rationale is not None and row.has("rationale"):
-            groups.setdefault((row.label, language_code(row.language)), []).append(row.rationale)
-            groups.setdefault((row.label,), []).append(row.rationale)  # in any language
-    constants = {key: _most_frequent(rationales) for key, rationales in groups.items()}
-    found = []
-    for prediction in predictions:
-        if constants and (label := prediction.predicted_label) is not None:
-            text = constants.get((label, language_code(prediction.language)), constants.get((label,), ""))
-            found.append(replace(prediction, predicted_rationale=text))
-    return found
+    groups = _explained(train_rows)
+    constants = {key: _most_frequent([str(row.rationale) for row in rows]) for key, rows in groups.items()}
+    return [
+        replace(row, predicted_rationale=constants.get(_key(row, groups), ""))
+        for row in predictions
+        if constants and row.predicted_label is not None
+    ]
+
+
+def retrieved_rationales(
+    train_rows: Sequence[Utterance],
+    test_rows: Sequence[Utterance],
+    predictions: Sequence[Prediction],
+    *,
+    number: int = NEIGHBOURS,
+    encode: Encode | None = None,
+) -> dict[str, list[Prediction]]:
+    """Returns predictions with rationales of the nearest training rows of their label.
+
+    Args:
+        train_rows: Rows with transcripts and rationales.
+        test_rows: The rows of the predictions, with their transcripts (`Utterance.words`).
+        predictions: Whose labels are explained; those whose row has no transcript are left out.
+        number: The neighbours from which the consensus is chosen.
+        encode: Embeds transcripts; by default TF-IDF of the training rows of the label.
+
+    Returns:
+        `nearest_rationale` and `consensus_rationale` (see `baselines`).
+    """
+    groups = _explained([row for row in train_rows if words_of(row.text)])
+    texts = {str(row.id): row.words for row in test_rows}
+    asked: dict[tuple[str | None, ...], list[Prediction]] = {}
+    for row in predictions:
+        if (key := _key(row, groups)) in groups and words_of(texts[row.id]):
+            asked.setdefault(key, []).append(row)
+    found: dict[str, dict[str, Prediction]] = {"nearest_rationale": {}, "consensus_rationale": {}}
+    for key, rows in asked.items():
+        known = [str(row.text) for row in groups[key]]
+        ranks = Neighbours(known, encode or tfidf_encoder(known)).ranked([str(texts[row.id]) for row in rows])
+        for row, order in zip(rows, ranks, strict=True):
+            near = [str(groups[key][place].rationale) for place in order[:number]]
+            for name, place in (("nearest_rationale", 0), ("consensus_rationale", consensus(near))):
+                found[name][row.id] = replace(row, predicted_rationale=near[place])
+    return {name: [rows[row.id] for row in predictions if row.id in rows] for name, rows in found.items()}
+
+
+def _explained(rows: Iterable[Utterance]) -> dict[tuple[str | None, ...], list[Utterance]]:
+    """Rows with label and rationale by label and language, and by label in any language."""
+    groups: dict[tuple[str | None, ...], list[Utterance]] = {}
+    for row in rows:
+        if row.label is not None and row.has("rationale"):
+            groups.setdefault((row.label, language_code(row.language)), []).append(row)
+            groups.setdefault((row.label,), []).append(row)
+    return groups
+
+
+def _key(row: Prediction, groups: Mapping[tuple[str | None, ...], Any]) -> tuple[str | None, ...]:
+    """The group of the predicted label in the row's language, or in any where there is none."""
+    key = (row.predicted_label, language_code(row.language))
+    return key if key in groups else key[:1]
 
 
 def tfidf_classifier(fields: int = 1) -> Any:
@@ -89,30 +144,12 @@ def tfidf_classifier(fields: int = 1) -> Any:
     return make_pipeline(tfidf_features(fields), LogisticRegression(max_iter=1000))
 
 
-def tfidf_features(fields: int = 1) -> Any:
-    """Returns the features of tuples of `fields` texts, not yet fitted.
-
-    TF-IDF of n-grams of words (1 to 3) and of characters within words (2 to 5).
-    """
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.pipeline import make_union
-
-    vectorizers = []
-    for field in range(fields):
-        read = partial(_words_of, field=field)
-        words = TfidfVectorizer(
-            analyzer="word", ngram_range=(1, 3), preprocessor=read, tokenizer=str.split, token_pattern=None
-        )
-        vectorizers += [words, TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), preprocessor=read)]
-    return make_union(*vectorizers)
-
-
 def _tfidf(train_rows: Sequence[Utterance], test_rows: Sequence[Utterance], column: str) -> list[Prediction]:
     def texts(rows: Sequence[Utterance]) -> list[tuple[str]]:
         return [(getattr(row, column),) for row in rows]
 
     train, test = (
-        [row for row in rows if _words(getattr(row, column))]
+        [row for row in rows if words_of(getattr(row, column))]
         for rows in ([row for row in train_rows if row.label is not None], test_rows)
     )
     if len({row.label for row in train}) < 2 or not test:
@@ -120,14 +157,6 @@ def _tfidf(train_rows: Sequence[Utterance], test_rows: Sequence[Utterance], colu
     model = tfidf_classifier().fit(texts(train), [row.label for row in train])
     predicted = model.predict(texts(test)).tolist()
     return [Prediction.of(row, predicted_label=label) for row, label in zip(test, predicted, strict=True)]
-
-
-def _words_of(texts: Sequence[str], *, field: int) -> str:
-    return _words(texts[field]) or "-"  # a vocabulary may not be empty
-
-
-def _words(text: str | None) -> str:
-    return " ".join(UnicodeTokenizer().tokenize(text or ""))
 
 
 def _most_frequent(values: Iterable[str]) -> str:

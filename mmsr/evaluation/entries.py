@@ -3,11 +3,12 @@
 predictions of one condition ─► `evaluate_rows` ─► one entry (DESIGN.md, "Files that a run leaves")
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from mmsr.evaluation.matching import matches
 from mmsr.evaluation.metrics import (
     METRICS,
     Metric,
@@ -30,7 +31,11 @@ DIFFERING = ("macro_f1", "rougeL")  # metrics whose differences within a run are
 
 
 def evaluate_rows(
-    rows: Sequence[Prediction], labels: Sequence[str], *, rationales: RationaleMetrics = rationale_metrics
+    rows: Sequence[Prediction],
+    labels: Sequence[str],
+    *,
+    rationales: RationaleMetrics = rationale_metrics,
+    transcripts: Mapping[str, str | None] | None = None,
 ) -> dict[str, Any]:
     """Returns the entry of one condition; metrics that cannot be computed have no key.
 
@@ -40,7 +45,8 @@ def evaluate_rows(
     count}}. `interval` holds 95 % intervals (see `bootstrap_intervals`) over what `interval_over` says; a
     single row has neither. `by_language` and `by_kind` hold the same for each language (by its code, however
     rows write it) and each kind, rows without one under "unknown"; a kind, in which labels may not occur, has
-    an interval of `macro_f1_present` too. `rationales` computes the metrics of rationales.
+    an interval of `macro_f1_present` too. `rationales` computes the metrics of rationales. `transcripts`, by
+    the rows' ids, are what `matching` needs, whose interval is among `interval`.
 
     Raises:
         ValueError: A label is not in `labels`; names the row.
@@ -48,7 +54,8 @@ def evaluate_rows(
     check_labels(((row.id, row.label) for row in rows), field="label", labels=labels)
     check_labels(((row.id, row.predicted_label) for row in rows), field="predicted_label", labels=labels)
     writes = any(row.predicted_rationale is not None for row in rows)
-    entry = _entry(rows, labels, writes=writes, rationales=rationales)
+    options: dict[str, Any] = {"writes": writes, "rationales": rationales, "transcripts": transcripts}
+    entry = _entry(rows, labels, **options)
     for key, of_rows, intervals in (
         ("by_language", [language_code(row.language) for row in rows], INTERVALS),
         ("by_kind", [row.kind for row in rows], (*INTERVALS, "macro_f1_present")),
@@ -58,9 +65,7 @@ def evaluate_rows(
             for row, value in zip(rows, of_rows, strict=True):
                 groups.setdefault(value or "unknown", []).append(row)
             entry[key] = {
-                value: _entry(
-                    groups[value], labels, writes=writes, rationales=rationales, intervals=intervals
-                )
+                value: _entry(groups[value], labels, intervals=intervals, **options)
                 for value in sorted(groups)
             }
     return entry
@@ -161,6 +166,7 @@ def _entry(
     *,
     writes: bool,
     rationales: RationaleMetrics,
+    transcripts: Mapping[str, str | None] | None,
     intervals: Sequence[str] = INTERVALS,
 ) -> dict[str, Any]:
     labelled = [row for row in rows if row.label is not None and row.predicted_label is not None]
@@ -168,17 +174,24 @@ def _entry(
     gold, predicted = label_pairs(labelled)
     entry = sentiment_metrics(gold, predicted, labels)
     entry |= {"n": len(rows), "n_label": len(labelled), "n_rationale": len(explained)}
-    entry |= rationales(
-        [row.rationale for row in explained],
-        [row.predicted_rationale or "" for row in explained],
-        languages=[row.language for row in explained],
-    )
+    said: dict[str, Any] = {"languages": [row.language for row in explained]}
+    if transcripts is not None:
+        said["transcripts"] = [transcripts.get(row.id) for row in explained]
+        said["labels"] = [row.predicted_label or row.label for row in explained]
+    hypotheses = [row.predicted_rationale or "" for row in explained]
+    entry |= rationales([row.rationale for row in explained], hypotheses, **said)
     if labelled:
         counts = confusion_matrix(gold, predicted, labels).tolist()
         entry["confusion"] = {
             label: dict(zip(labels, row, strict=True)) for label, row in zip(labels, counts, strict=True)
         }
         entry |= interval_fields(labelled, intervals)
+    if "matching" in entry:
+        found = matches(said["transcripts"], hypotheses, said["labels"], said["languages"])
+        own = [match.own for match in found.values()]
+        mean = mean_with_interval(own, [explained[place] for place in found])
+        entry["n_matching"] = mean["n"]
+        entry["interval"] = entry.get("interval", {}) | {"matching": mean["interval"]}
     return entry
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mmsr.evaluation.matching import own_match
 from mmsr.evaluation.rationales import BertScore, Texts, distinct, lengths
 
 Array = NDArray[Any]
@@ -40,6 +41,7 @@ class Metric:
         is_share: Whether it is the share of right rows, which has Wilson's interval and Cohen's h.
         averages_labels: Whether all labels have the same weight, however many rows they have.
         needs_encoder: Whether it needs a BERTScore encoder.
+        needs_transcripts: Whether it needs the rows' transcripts, which predictions do not have.
         tables: Tables of a run's report that show it, `results` and `rationales`.
     """
 
@@ -52,6 +54,7 @@ class Metric:
     is_share: bool = False
     averages_labels: bool = False
     needs_encoder: bool = False
+    needs_transcripts: bool = False
     tables: Collection[Table] = ("results", "rationales")
 
     def __post_init__(self) -> None:
@@ -208,6 +211,13 @@ METRICS: dict[str, Metric] = {
         _bertscore("bertscore_f1", "BERTScore F1", "rationales"),
         Metric(name="rationale_exact", title="exact", from_rows=Texts.exact),
         Metric(
+            name="matching",
+            title="fits its transcript",
+            from_corpus=own_match,
+            needs_transcripts=True,
+            tables=_RATIONALES,
+        ),
+        Metric(
             name="verbatim_from_training",
             title="copied from training",
             from_corpus=Texts.copied,
@@ -276,9 +286,19 @@ def rationale_metrics(
     languages: Sequence[str | None] | None = None,
     training: Collection[str] = (),
     bertscore: BertScore | None = None,
+    transcripts: Sequence[str | None] | None = None,
+    labels: Sequence[str | None] | None = None,
 ) -> dict[str, float]:
     """Returns every metric of rationales that can be computed from these `Texts`; `{}` without rows."""
-    texts = Texts(references, hypotheses, languages=languages, training=training, bertscore=bertscore)
+    texts = Texts(
+        references,
+        hypotheses,
+        languages=languages,
+        training=training,
+        bertscore=bertscore,
+        transcripts=transcripts,
+        labels=labels,
+    )
     if not references:
         return {}
     values = {metric.name: metric.of_texts(texts) for metric in metrics_of("rationale")}

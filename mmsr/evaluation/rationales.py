@@ -63,6 +63,8 @@ class Texts:
         languages: Each row's language, a code or a name; None where unknown.
         training: Rationales of the training rows.
         bertscore: Such as a `bertscore.BertScorer`.
+        transcripts: Of the rows `[n]`; None where unknown.
+        labels: That the hypotheses explain `[n]`; None where unknown.
 
     Raises:
         ValueError: The numbers of references and hypotheses differ.
@@ -73,6 +75,8 @@ class Texts:
     languages: Sequence[str | None] | None = None
     training: Collection[str] = ()
     bertscore: BertScore | None = None
+    transcripts: Sequence[str | None] | None = None
+    labels: Sequence[str | None] | None = None
 
     def __post_init__(self) -> None:
         counts = len(self.references), len(self.hypotheses)

@@ -89,7 +89,9 @@ def evaluate(
     first: list[Prediction] = []  # predictions of the first condition
     for name, (kept, inputs) in examined.items():
         answered = _predictions(predict, kept, inputs, name, progress=progress, chunk=chunk)
-        entry = metrics[name] = evaluate_rows(answered, labels, rationales=rationales)
+        entry = metrics[name] = evaluate_rows(
+            answered, labels, rationales=rationales, transcripts={str(row.id): row.words for row in kept}
+        )
         if calibration := calibration_metrics(answered, labels, temperature=temperature):
             entry["calibration"] = calibration
         if all(row.head_label is not None for row in answered):  # where the decoder gives the label

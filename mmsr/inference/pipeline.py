@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import asdict, replace
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
-from transformers import LogitsProcessorList, Pipeline
+from transformers import LogitsProcessor, LogitsProcessorList, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.pt_utils import PipelineDataset
 
@@ -22,15 +22,18 @@ from mmsr.data.audio.decoding import Audio, AudioError
 from mmsr.data.audio.reading import map_ahead, read_or_error
 from mmsr.data.audio.segments import SAMPLE_RATE, speech_seconds
 from mmsr.evaluation.explain.attribution import attention as attend
+from mmsr.evaluation.similarity import consensus
 from mmsr.inference.answer import Answer
 from mmsr.inference.packaged import DEFAULT, FOLDER
 from mmsr.inference.template import Evidence, Weighted, phrase_language
 from mmsr.messages import nearest
+from mmsr.model.decoders import SampledCandidates
 from mmsr.model.fusion import FUSION_CLASSES, attention_map
 from mmsr.model.joint_encoder import MmsrEncoderOutput
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.outliers import MODALITIES, OUTLIER_REASONS, outliers
 from mmsr.model.processing import MmsrProcessor, given_columns
+from mmsr.model.quotes import QuoteGrammar
 from mmsr.quotations import evidence
 from mmsr.records import Attribution, Chunk, Span, Utterance, read_chunks
 from mmsr.speech.timing import WordTimes, sounding
@@ -57,7 +60,9 @@ _STEPS = (
         "rationale",
         "speech",
         "num_beams",
+        "num_candidates",
         "max_new_tokens",
+        "seed",
     ),
     ("abstain_below",),
 )
@@ -92,6 +97,11 @@ class SentimentReasoningPipeline(Pipeline):
         speech: Whether to tell how much of a recording of more than 10 s is speech (default: yes, with the
             extra `segments`).
         num_beams, max_new_tokens: Of the rationale's generation.
+        num_candidates: Write this many rationales of each label, the greedy one and others that are sampled,
+            and answer with the one most like all of them (minimum Bayes risk, see
+            `mmsr.evaluation.similarity.consensus`; needs the extra `report`). They explain the predicted
+            label, or the forced one.
+        seed: Of the samples, which do not depend on the batch.
         sampling_rate: Of waveforms given without theirs, in Hz.
         load_audio: Callable that turns a path or bytes into a mono 16 kHz waveform (default: `mmsr.Audio`).
         errors: What a recording that cannot be read does: `raise` (default) ends the call with its error,
@@ -198,7 +208,7 @@ class SentimentReasoningPipeline(Pipeline):
         self, inputs: Iterable[Any], batch_size: int, options: dict[str, Any]
     ) -> Iterator[list[dict[str, Any]]]:
         """Batches of `preprocess`ed inputs; of an iterator none is taken before its batch is asked for."""
-        prepare = functools.partial(self.preprocess, **options)
+        prepare = partial(self.preprocess, **options)
         prepared: Iterator[dict[str, Any]]
         # a caller's own `load_audio` need not be safe in threads
         if "load_audio" in options or batch_size == 1 and not isinstance(inputs, Sized):
@@ -290,9 +300,12 @@ class SentimentReasoningPipeline(Pipeline):
         rationale: bool | None = None,
         speech: bool = True,
         num_beams: int = 1,
+        num_candidates: int = 1,
         max_new_tokens: int | None = None,
+        seed: int = 0,
     ) -> dict[str, Any]:
         self._check_asked(forced_label, alternatives, attention, rationale)
+        _check_candidates(num_candidates, num_beams)
         if forced_label is not None:
             forced_label = self.processor.labels[self.processor.label_id(forced_label)]
         rows = _transcribed(input_tensors["utterances"], asr, attention=attention)
@@ -341,27 +354,25 @@ class SentimentReasoningPipeline(Pipeline):
         if layout is None or rationale is False:
             return answers
 
-        model: Any = self.model  # some releases of transformers type `generate` for a Protocol
-
-        def generate(forced: torch.Tensor | None) -> torch.Tensor:
-            """Sequences `[b, k, r]` that explain the labels `[b, k]`, or the predicted one: one batch."""
-            alike = 1 if forced is None else forced.shape[1]
-            sequences = model.generate(
-                encoder_outputs=found.memory.repeat_rows(alike),  # a copy: beams are expanded in place
-                forced_sentiment=None if forced is None else forced.flatten(),
-                num_beams=num_beams,
-                do_sample=False,
-                max_new_tokens=longest,
-                logits_processor=LogitsProcessorList([] if quotes is None else [quotes]),
-            )
-            return sequences.unflatten(0, (-1, alike))
-
+        write = partial(
+            self._written,
+            memory=found.memory,
+            texts=columns["text"],
+            quotes=quotes,
+            num_beams=num_beams,
+            num_candidates=num_candidates,
+            max_new_tokens=longest,
+            seed=seed,
+        )
         own, sequences = found.labels, found.sequences
+        if num_candidates > 1:  # which explain the same label, and not one that each writes for itself
+            sequences = None
         if forced_label is not None:
             own, sequences = torch.full_like(own, self.processor.label_id(forced_label)), None
         if not alternatives:
             if sequences is None:
-                sequences = generate(None if forced_label is None else own[:, None])[:, 0]
+                explained = None if forced_label is None and num_candidates == 1 else own[:, None]
+                sequences = write(explained)[:, 0]
             return answers | {"sequences": sequences}
         labels = range(len(self.model.config.labels))
         others = torch.tensor(
@@ -369,9 +380,9 @@ class SentimentReasoningPipeline(Pipeline):
             device=self.device,
         )
         if sequences is None:
-            sequences, *written = generate(torch.cat([own[:, None], others], dim=1)).unbind(1)
+            sequences, *written = write(torch.cat([own[:, None], others], dim=1)).unbind(1)
         else:
-            written = list(generate(others).unbind(1))
+            written = list(write(others).unbind(1))
         answers["alternatives"] = list(zip(others.T, written, strict=True))
         return answers | {"sequences": sequences}
 
@@ -509,7 +520,7 @@ class SentimentReasoningPipeline(Pipeline):
             ]
             rationales = [template.text for template in templates]
         if "sequences" in model_outputs:
-            rationales = list(self._decoded(model_outputs["sequences"], model_outputs))
+            rationales = list(self._decoded(model_outputs["sequences"], _texts(model_outputs)))
         answers = []
         for row, (scores, rationale) in enumerate(zip(all_scores, rationales, strict=True)):
             label = config.labels[labels[row]]
@@ -543,12 +554,50 @@ class SentimentReasoningPipeline(Pipeline):
         self._add_outliers(answers, model_outputs)
         return [Answer(*pair) for pair in zip(answers, model_outputs["utterances"], strict=True)]
 
-    def _decoded(self, sequences: torch.Tensor, model_outputs: dict[str, Any]) -> list[str]:
+    def _decoded(self, sequences: torch.Tensor, texts: Sequence[str | None]) -> list[str]:
         """The rationales of rows, whose quotations are the transcript's where the model keeps to it."""
         if self.model.config.quotes == "free":
             return self.processor.decode_rationales(sequences)
-        texts = [utterance["text"] for utterance in model_outputs["utterances"]]
         return self.processor.decode_rationales(sequences, texts)
+
+    def _written(
+        self,
+        forced: torch.Tensor | None,
+        *,
+        memory: MmsrEncoderOutput,
+        texts: Sequence[str | None],
+        quotes: QuoteGrammar | None,
+        num_beams: int,
+        num_candidates: int,
+        max_new_tokens: int,
+        seed: int,
+    ) -> torch.Tensor:
+        """Sequences `[b, k, r]` that explain the labels `[b, k]`, or the predicted one: one batch."""
+        alike = 1 if forced is None else forced.shape[1]
+        processors: list[LogitsProcessor] = [] if quotes is None else [quotes]
+        if num_candidates > 1:  # last: after it scores are no probabilities
+            processors.append(SampledCandidates(num_candidates, seed=seed))
+        model: Any = self.model  # some releases of transformers type `generate` for a Protocol
+        sequences = model.generate(
+            # a copy: beams are expanded in place
+            encoder_outputs=memory.repeat_rows(alike * num_candidates),
+            forced_sentiment=None if forced is None else forced.flatten().repeat_interleave(num_candidates),
+            num_beams=num_beams,
+            do_sample=False,
+            max_new_tokens=max_new_tokens,
+            logits_processor=LogitsProcessorList(processors),
+        )
+        if num_candidates > 1:
+            repeated = [text for text in texts for _ in range(alike * num_candidates)]
+            sequences = sequences[self._agreed(sequences, repeated, num_candidates)]
+        return sequences.unflatten(0, (-1, alike))
+
+    def _agreed(self, sequences: torch.Tensor, texts: Sequence[str | None], number: int) -> list[int]:
+        """The places of the sequences `[n, r]` that agree most with the others of each `number` of them."""
+        written = self._decoded(sequences, texts)
+        return [
+            start + consensus(written[start : start + number]) for start in range(0, len(written), number)
+        ]
 
     def _add_outliers(self, answers: list[dict[str, Any]], model_outputs: dict[str, Any]) -> None:
         """Add the modalities that are outliers, and abstain where no other was given."""
@@ -576,11 +625,23 @@ class SentimentReasoningPipeline(Pipeline):
             for answer in answers:
                 answer["alternatives"] = {}
             for labels, sequences in model_outputs["alternatives"]:
-                texts = self._decoded(sequences, model_outputs)
+                texts = self._decoded(sequences, _texts(model_outputs))
                 for answer, label, text in zip(answers, labels.tolist(), texts, strict=True):
                     answer["alternatives"][self.model.config.labels[label]] = text
         for answer, attention in zip(answers, model_outputs.get("attention", ()), strict=False):
             answer["attention"] = attention
+
+
+def _check_candidates(number: int, num_beams: int) -> None:
+    if number < 1 or (number > 1 and num_beams > 1):
+        raise ValueError(
+            f"num_candidates={number}, num_beams={num_beams}; accepted: 1 or more candidates, and one beam "
+            "where there are several, since they are sampled"
+        )
+
+
+def _texts(model_outputs: dict[str, Any]) -> list[str | None]:
+    return [utterance["text"] for utterance in model_outputs["utterances"]]
 
 
 _load_audio = Audio()

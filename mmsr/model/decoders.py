@@ -13,6 +13,7 @@ Shapes: b batch, m memory, p prompt, r rationale tokens, v vocabulary, d width, 
 from __future__ import annotations
 
 import inspect
+import math
 import os
 from typing import Any, cast
 
@@ -411,3 +412,34 @@ class LabelGrammar(LogitsProcessor):
         ruled_out[closed] = True
         ruled_out[closed, self.eos_token_id] = False
         return scores.masked_fill(ruled_out, -torch.inf)
+
+
+class SampledCandidates(LogitsProcessor):
+    """Makes greedy generation write several texts of each row: the greedy one, and samples.
+
+    The likeliest token after Gumbel noise is a sample of the model's distribution. Candidate `j` of every row
+    has the same noise, so a row's candidates do not depend on the batch that it is in. Tokens that are less
+    probable than `epsilon` are left out (epsilon sampling: Hewitt et al. 2022, arXiv 2210.15191; for minimum
+    Bayes risk Freitag et al. 2023, arXiv 2305.09860).
+
+    Args:
+        number: Candidates of each row, which are adjacent.
+        seed: Of the noise.
+        epsilon: Least probability of a sampled token.
+    """
+
+    def __init__(self, number: int, *, seed: int = 0, epsilon: float = 0.02) -> None:
+        self.number = number
+        self.epsilon = epsilon
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Scores `[n, v]`, those of samples with noise, which are probabilities no more."""
+        uniform = torch.rand(self.number, scores.shape[1], generator=self._generator, dtype=torch.float64)
+        noise = -(-uniform.clamp(min=1e-300).log()).log().to(scores.device, torch.float32)
+        noise[0] = 0  # the greedy one
+        scores = scores.float().log_softmax(-1)
+        rare = scores < math.log(self.epsilon)
+        rare &= scores < scores.amax(-1, keepdim=True)  # the likeliest may be rare itself
+        noisy = scores + repeat(noise, "k v -> (b k) v", b=len(scores) // self.number)
+        return noisy.masked_fill(rare, -torch.inf)

@@ -128,6 +128,7 @@ def evaluate_checkpoint(
     measures: Measures | None = None,
     batch_size: int = 32,
     num_beams: int = 1,
+    num_candidates: int = 1,
     examples: int = 6,
     seed: int = 0,
     progress: Progress | None = None,
@@ -150,8 +151,9 @@ def evaluate_checkpoint(
         measures: What is measured, beside the metrics that an evaluation always has.
         batch_size: The number of rows in a batch.
         num_beams: The beams of the rationales' generation.
+        num_candidates: The rationales that are written for each row, to answer with the one most like all.
         examples: The number of utterances that the report plays.
-        seed: The seed of the shuffling of audio between rows.
+        seed: The seed of the shuffling of audio between rows, and of sampled rationales.
         progress: Called as rows are answered.
 
     Raises:
@@ -163,7 +165,7 @@ def evaluate_checkpoint(
     states = stored_states(inputs.model, pipe)
     options: dict[str, Any] = {"batch_size": batch_size, "audio_features": states}
     answering = Answering(
-        predict=predictor(pipe, num_beams=num_beams, **options),
+        predict=predictor(pipe, num_beams=num_beams, num_candidates=num_candidates, seed=seed, **options),
         predict_labels=predictor(pipe, rationale=False, **options),
         show=partial(shown_examples, pipe),
         conditions=measures.conditions,

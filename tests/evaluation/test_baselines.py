@@ -1,8 +1,9 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from mmsr.evaluation.baselines import baselines
+from mmsr.evaluation.baselines import baselines, retrieved_rationales
 from mmsr.records import Prediction
 
 LABELS = ["negative", "neutral", "positive"]
@@ -115,3 +116,39 @@ def test_a_constant_rationale_is_of_the_language_however_it_is_written(train, un
     assert baselines(train, unseen, labels=LABELS)["constant_rationale_oracle"][
         "rationale_exact"
     ] == pytest.approx(2 / 3)
+
+
+def test_retrieved_rationales_are_of_the_nearest_rows_of_the_predicted_label(train, unseen) -> None:
+    rows = [
+        replace(unseen[0], text="what a night of pain"),
+        replace(unseen[1], text="bác sĩ rất tuyệt"),
+        unseen[2],
+    ]
+    train = [*train, replace(train[0], id="t", text="pain all night", rationale="a bad night")]
+    predictions = answered(rows, {"a": "negative", "b": "positive", "c": "neutral"})
+    found = retrieved_rationales(train, rows, predictions, number=3)
+    assert [(row.id, row.predicted_rationale) for row in found["nearest_rationale"]] == [
+        ("a", "a bad night"),
+        ("b", "cảm ơn"),
+    ], "c has no transcript"
+    assert [row.predicted_rationale for row in found["consensus_rationale"]] == ["pain is named", "cảm ơn"]
+    heard = [replace(row, text=None, asr_text=row.text) for row in rows]
+    assert retrieved_rationales(train, heard, predictions, number=3) == found
+    entries = baselines(train, rows, labels=LABELS, predictions=predictions)
+    assert entries["nearest_rationale"]["n"] == entries["consensus_rationale"]["n"] == 2
+    none = retrieved_rationales([], rows, predictions)
+    assert none == {"nearest_rationale": [], "consensus_rationale": []}
+
+
+def test_retrieval_falls_back_on_other_languages_and_takes_any_encoder(train, unseen) -> None:
+    german = [replace(unseen[0], language="de", text="x")]
+    predictions = answered(german, {"a": "neutral"})
+    asked = []
+
+    def encode(texts):
+        asked.append(list(texts))
+        return np.ones((len(texts), 1))
+
+    found = retrieved_rationales(train, german, predictions, encode=encode)
+    assert found["nearest_rationale"][0].predicted_rationale == "description"
+    assert asked == [["the room is white"], ["x"]]

@@ -76,6 +76,8 @@ def test_metrics_and_predictions(rows) -> None:
         "majority",
         "constant_rationale",
         "constant_rationale_oracle",
+        "nearest_rationale",
+        "consensus_rationale",
         "tfidf",
     }
     assert metrics["baselines"]["constant_rationale"]["accuracy"] == 1.0

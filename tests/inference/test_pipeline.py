@@ -2,6 +2,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +17,9 @@ from transformers import pipeline
 import mmsr
 from mmsr import records
 from mmsr.data.audio.decoding import Audio, AudioError
+from mmsr.evaluation.similarity import consensus
 from mmsr.inference.pipeline import TASK, SentimentReasoningPipeline
+from mmsr.model.decoders import SampledCandidates
 from mmsr.model.fusion import FUSION_CLASSES, attention_map
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor
@@ -273,6 +276,55 @@ def test_a_forced_label_changes_the_rationale_alone(
             else:
                 assert answer["rationale"] != before["rationale"]
                 assert answer["scores"] == pytest.approx(before["scores"])
+
+
+@pytest.mark.parametrize("rationale_format", ["multitask", "post_thinking", "pre_thinking"])
+def test_of_several_candidates_the_one_most_like_all_is_answered(
+    make_model: Callable[..., MmsrForSentimentReasoning],
+    processor: MmsrProcessor,
+    fitting: dict[str, Any],
+    utterances: list[Answer],
+    monkeypatch: pytest.MonkeyPatch,
+    rationale_format: str,
+):
+    """Whatever else is in the batch, for every label, from the same seed; the first is the greedy one."""
+    settings = {**fitting, "rationale_format": rationale_format}
+    processor = MmsrProcessor(
+        processor.feature_extractor, processor.tokenizer, rationale_format=rationale_format
+    )
+    pipe = pipeline(TASK, model=make_model(**settings), processor=processor)
+    asked = {"max_new_tokens": 8, "alternatives": True}
+    written: list[list[str]] = []
+
+    def keep(candidates: list[str]) -> int:
+        written.append(candidates)
+        return consensus(candidates)
+
+    monkeypatch.setattr("mmsr.inference.pipeline.consensus", keep)
+    # a model without training finds every token rare
+    monkeypatch.setattr("mmsr.inference.pipeline.SampledCandidates", partial(SampledCandidates, epsilon=1e-9))
+    greedy = pipe(utterances, batch_size=5, **asked)
+    assert not written
+    answers = pipe(utterances, batch_size=5, num_candidates=6, seed=3, **asked)
+    labels = len(pipe.model.config.labels)
+    assert len(written) == labels * len(utterances) and {len(texts) for texts in written} == {6}
+    assert len({tuple(texts) for texts in written}) > labels, "the model was asked, and not the noise alone"
+    assert any(len(set(texts)) > 3 for texts in written)
+    for row, answer in enumerate(answers):
+        assert answer["label"] == greedy[row]["label"]
+        own, *others = written[labels * row : labels * (row + 1)]
+        assert answer["rationale"] == own[consensus(own)]
+        assert list(answer["alternatives"].values()) == [texts[consensus(texts)] for texts in others]
+        if rationale_format == "multitask":  # the others write the label among as many tokens
+            assert own[0] == greedy[row]["rationale"]
+    alone = [pipe(utterance, num_candidates=6, seed=3, **asked) for utterance in utterances]
+    assert [row["rationale"] for row in alone] == [row["rationale"] for row in answers]
+    first = written[0]
+    written.clear()
+    pipe(utterances[0], num_candidates=6, seed=4, **asked)
+    assert written[0][0] == first[0] and written[0] != first
+    with pytest.raises(ValueError, match="num_candidates=2, num_beams=2; accepted: 1 or more candidates"):
+        pipe(utterances[0], num_candidates=2, num_beams=2)
 
 
 @pytest.mark.parametrize("beams", [1, 2])

@@ -22,6 +22,7 @@ from mmsr.model.decoders import (
     LabelGrammar,
     PrefixDecoder,
     RationaleDecoder,
+    SampledCandidates,
 )
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor
@@ -448,3 +449,21 @@ def test_every_generated_text_parses_and_ends_on_a_forced_label(batch: dict[str,
         assert (closing.sum(1) == 1).all()
         if forced is not None:
             assert torch.equal(written[closing], tokens[forced])
+
+
+def test_candidates_are_the_greedy_one_and_samples_of_the_model():
+    """Gumbel noise gives each token as often as its probability says, without the rare ones."""
+    probabilities = torch.tensor([0.6, 0.3, 0.095, 0.005])
+    scores = probabilities.log()[None] + 5  # of one row
+    candidates = SampledCandidates(8001, seed=1, epsilon=0.02)
+    found = candidates(torch.zeros(8001, 1), scores.expand(8001, -1)).argmax(-1)
+    assert found[0] == 0
+    shares = found[1:].bincount(minlength=4) / 8000
+    assert torch.allclose(shares, torch.tensor([0.603, 0.302, 0.095, 0.0]), atol=0.02) and shares[3] == 0
+    two = SampledCandidates(8001, seed=1, epsilon=0.02)
+    both = two(torch.zeros(16002, 1), scores.expand(16002, -1)).argmax(-1)
+    assert torch.equal(both, found.repeat(2)), "each row has the samples that it has alone"
+    flat = torch.full((4, 100), -torch.inf)
+    flat[:, 10:] = 0.0  # 90 tokens, all of them rare
+    assert SampledCandidates(4)(torch.zeros(4, 1), flat)[:, :10].eq(-torch.inf).all()
+    assert SampledCandidates(4)(torch.zeros(4, 1), flat)[1].isfinite().any()

@@ -17,15 +17,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mmsr.evaluation.baselines import tfidf_classifier, tfidf_features
+from mmsr.evaluation.baselines import tfidf_classifier
 from mmsr.evaluation.entries import mean_with_interval, speakers_of
 from mmsr.evaluation.explain.erasure import LoadAudio, erasure
 from mmsr.evaluation.explain.grounding import EvidenceOf, follow, respoken
+from mmsr.evaluation.matching import Fit, Match, matches, tfidf_fit
 from mmsr.evaluation.metrics import has_text
 from mmsr.evaluation.rationales import UnicodeTokenizer
 from mmsr.evaluation.run import answer_utterances, predict_rows
 from mmsr.evaluation.significance import paired_bootstrap
-from mmsr.languages import language_code
 from mmsr.quotations import is_grounded, quotations
 from mmsr.records import Attribute, Predict, Prediction, Progress, Utterance
 
@@ -33,9 +33,6 @@ Texts = tuple[str, ...]
 
 Judge = Callable[[Sequence[Texts], Sequence[str], Sequence[Texts]], Sequence[str]]
 """Learns to classify tuples of texts by their labels, and returns the labels of other tuples."""
-
-Fit = Callable[[Sequence[str], Sequence[str]], np.ndarray]
-"""Returns how well each of n transcripts fits each of n rationales, `[n, n]`: the more the better."""
 
 Force = Callable[[str], Predict]
 """Returns a model whose rationales explain this label, whatever it predicts."""
@@ -295,24 +292,13 @@ def counterfactuals(
     }
 
 
-def tfidf_fit(transcripts: Sequence[str], rationales: Sequence[str]) -> np.ndarray:
-    """The default of `matching`: the cosine of the two texts' TF-IDF (see `baselines.tfidf_features`)."""
-    from sklearn.preprocessing import normalize
-
-    features = tfidf_features().fit([(text,) for text in (*transcripts, *rationales)])
-    sides = [normalize(features.transform([(text,) for text in side])) for side in (transcripts, rationales)]
-    return (sides[0] @ sides[1].T).toarray()
-
-
 def matching(
     predictions: Sequence[Prediction], rows: Sequence[Utterance], *, fit: Fit = tfidf_fit, seed: int = 0
 ) -> dict[str, Any]:
     """Whether rationales fit their own transcript better than those of other rows with the same label.
 
     Measures that ask a judge for the label do not see rationales that are exchanged within a label; this one
-    does. A row's value is the share of other rationales that fit its transcript less than its own does, ties
-    counting half; so constant rationales, and rationales drawn at random within the label, have .5. The
-    others are those of rows with the same predicted label and language whose transcripts have other words.
+    does (see `mmsr.evaluation.matching`).
 
     Returns:
         `own`, of the model's rationales; `permuted`, of the same after each row was given that of another,
@@ -321,12 +307,10 @@ def matching(
         those `grounded`, the share whose quotations are all in the transcript, and `grounded_permuted`, the
         same of the drawn ones. Only rows with two others or more count; {} if there are none.
     """
-    texts = [row.text or "" for row in rows]
+    texts = [row.words or "" for row in rows]
 
-    def compare(labels: Sequence[str | None], rationales: Sequence[str | None]) -> dict[int, _Compared]:
-        return _compared(
-            texts, rationales, [*zip(labels, (row.language for row in rows), strict=True)], fit, seed
-        )
+    def compare(labels: Sequence[str | None], rationales: Sequence[str | None]) -> dict[int, Match]:
+        return matches(texts, rationales, labels, [row.language for row in rows], fit=fit, seed=seed)
 
     written = [row.predicted_rationale for row in predictions]
     found = compare([row.predicted_label for row in predictions], written)
@@ -358,44 +342,6 @@ def matching(
         ]
         metrics[name] = mean(values, [rows[place] for place in quoting])
     return metrics
-
-
-class _Compared(NamedTuple):
-    """Of a row: the shares of other rationales that fit less, and the row whose rationale it was given."""
-
-    own: float
-    permuted: float
-    other: int
-
-
-def _compared(
-    texts: Sequence[str],
-    rationales: Sequence[str | None],
-    keys: Sequence[tuple[str | None, str | None]],
-    fit: Fit,
-    seed: int,
-) -> dict[int, _Compared]:
-    """Of each row that can be compared, by its place, with rows of the same key, a label and a language."""
-    groups: dict[tuple[str | None, str | None], list[int]] = {}
-    for place, (label, language) in enumerate(keys):
-        if label is not None and has_text(texts[place]) and has_text(rationales[place]):
-            groups.setdefault((label, language_code(language)), []).append(place)
-    generator = np.random.default_rng(seed)
-    found: dict[int, _Compared] = {}
-    for group in groups.values():
-        said = np.array([" ".join(UnicodeTokenizer().tokenize(texts[place])) for place in group])
-        fits = fit([texts[place] for place in group], [str(rationales[place]) for place in group])
-        for row, place in enumerate(group):
-            others = np.flatnonzero(said != said[row])
-            if len(others) < 2:
-                continue
-            other = generator.choice(others)
-            own, permuted = (
-                np.mean((fits[row, mine] > rest) + 0.5 * (fits[row, mine] == rest))
-                for mine, rest in ((row, fits[row, others]), (other, fits[row, others[others != other]]))
-            )
-            found[place] = _Compared(float(own), float(permuted), group[other])
-    return dict(sorted(found.items()))
 
 
 def _lessons(train: Sequence[Utterance]) -> tuple[list[Texts], list[str]]:

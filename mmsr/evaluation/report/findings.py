@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mmsr.evaluation.calibration import calibration_error, confidence_and_correct
-from mmsr.evaluation.report.names import NAMES, RATIONALE_BASELINES, number
+from mmsr.evaluation.report.names import NAMES, RATIONALE_BASELINES, RATIONALES_TO_BEAT, number
 from mmsr.evaluation.significance import CONFIDENCE, Interval, wilson_interval
 from mmsr.records import Prediction
 
@@ -222,7 +222,7 @@ def below_baseline(run: Examined) -> list[str]:
     """Baselines that are better than the model, or as good."""
     baselines = run.conditions.get("baselines", {})
     compared = [("macro_f1", "macro-F1", name) for name in _label_baselines(run.conditions)]
-    compared += [("rougeL", "ROUGE-L", "constant_rationale")]
+    compared += [("rougeL", "ROUGE-L", name) for name in RATIONALES_TO_BEAT]
     known = {
         (metric, title, name): baselines[name]["difference"][metric]
         for metric, title, name in compared

@@ -17,8 +17,11 @@ NAMES = {
     "tfidf_asr": "TF-IDF + logistic regression, ASR transcript",
     "constant_rationale": "constant rationale of the predicted label",
     "constant_rationale_oracle": "constant rationale of the true label",
+    "nearest_rationale": "rationale of the nearest training row of the predicted label",
+    "consensus_rationale": "consensus of the nearest training rows of the predicted label",
 }
-RATIONALE_BASELINES = ("constant_rationale", "constant_rationale_oracle")
+RATIONALES_TO_BEAT = ("constant_rationale", "nearest_rationale", "consensus_rationale")
+RATIONALE_BASELINES = (*RATIONALES_TO_BEAT, "constant_rationale_oracle")
 MISSING = "–"
 
 

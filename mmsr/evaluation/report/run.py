@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mmsr.evaluation.baselines import NEIGHBOURS
 from mmsr.evaluation.calibration import confidence_and_correct, conformal_text
 from mmsr.evaluation.metrics import METRICS, Metric, metrics_of
 from mmsr.evaluation.report.findings import headline
@@ -329,6 +330,12 @@ def rationales(run: Run) -> list[Block]:
         "the number of rows: compare within a column of the same rows.",
         "length": "mean number of words, and that of the references in brackets; of characters in Chinese "
         "and Japanese.",
+        "fits its transcript": "the share of rationales of rows with the same label and language that fit "
+        "the row's transcript less than its own does, by TF-IDF. Constant rationales, and those of other "
+        "rows with the label, have about .5, whatever a judge of labels reads off them.",
+        "nearest and consensus": "the rationale of the training row with the nearest transcript, and of the "
+        f"{NEIGHBOURS} nearest the one most like all of them (minimum Bayes risk by ROUGE-L). A decoder "
+        "that is not above them has learned no more than to look up.",
         "constant rationale": "the training split's most frequent rationale of the label in the row's "
         "language. A model that is not above it has explained nothing.",
     }
@@ -581,7 +588,7 @@ def _rationale_table(named: Sequence[tuple[str, Mapping[str, Any], bool]], what:
 def _rationale_cell(metric: Metric, entry: Mapping[str, Any]) -> str:
     if metric.name == "length" and "length" in entry:
         return f"{entry['length']:.1f} ({entry['length_gold']:.1f})"
-    return number(entry.get(metric.name))
+    return number(entry.get(metric.name), entry.get("interval", {}).get(metric.name))
 
 
 def _interval_note(entries: Mapping[str, Mapping[str, Any]]) -> str:

@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from mmsr.evaluation.similarity import Neighbours
 from mmsr.inference.language_models.prompt import Layout
 from mmsr.inference.language_models.settings import ExampleSettings
 from mmsr.records import Utterance
@@ -87,7 +88,7 @@ def nearest_examples(
         encode: Embeds texts as unit vectors `[n, d]`.
         number: How many.
     """
-    known = encode([str(row.text) for row in rows])
+    neighbours = Neighbours([str(row.text) for row in rows], encode)
 
     def choose(utterances: Sequence[Utterance]) -> list[list[Utterance]]:
         if any(not row.has("text") for row in utterances):
@@ -95,8 +96,7 @@ def nearest_examples(
                 "examples: nearest are found by the transcript, and an utterance has none; accepted: a "
                 "condition with a transcript, or choose: random"
             )
-        similar = encode([str(row.text) for row in utterances]) @ known.T
-        ranked = similar.argsort(dim=1, descending=True, stable=True).tolist()
+        ranked = neighbours.ranked([str(row.text) for row in utterances]).tolist()
         return [
             _chosen([rows[i] for i in order], row, number)[::-1]
             for order, row in zip(ranked, utterances, strict=True)

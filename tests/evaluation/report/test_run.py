@@ -184,8 +184,8 @@ def test_rationales_stand_beside_those_of_baselines(run, tmp_path: Path) -> None
     path = write_report(tmp_path, title="t", metrics=document, predictions=predictions, labels=LABELS)
     section = path.with_suffix(".md").read_text("utf-8").split("## Rationales")[1].split("\n## ")[0]
     assert (
-        "BLEU | chrF | BERTScore F1 | exact | copied from training | distinct-1 | distinct-2 | length ("
-        in section
+        "BLEU | chrF | BERTScore F1 | exact | fits its transcript | copied from training | distinct-1 | "
+        "distinct-2 | length (" in section
     )
     assert "| 3.0 (3.0) |" in section
     assert "e5, layer 7, without idf" in section and section.count("| 0.812 |") == 1
