@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import asdict, replace
-from functools import partial
+from functools import lru_cache, partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
@@ -647,7 +647,7 @@ def _texts(model_outputs: dict[str, Any]) -> list[str | None]:
 _load_audio = Audio()
 
 
-@functools.lru_cache(maxsize=1)  # each call of a pipeline asks for it
+@lru_cache(maxsize=1)  # each call of a pipeline asks for it
 def _recogniser(model: str) -> Transcribe:
     from mmsr.speech.recogniser import Transcriber
 
