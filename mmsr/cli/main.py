@@ -16,7 +16,7 @@ from contextlib import contextmanager
 
 from cyclopts import App, CycloptsError, Group
 
-from mmsr.cli import data, evaluation, experiments, inference, setup
+from mmsr.cli import data, evaluation, experiments, inference, planning, setup
 from mmsr.cli.application import application, explain, modern
 from mmsr.cli.console import lenient
 from mmsr.extras import missing
@@ -37,7 +37,7 @@ COMMANDS: dict[Group, Sequence[Callable[..., None]]] = {
         evaluation.faithfulness,
     ),
     DATA: (inference.transcribe,),
-    INSTALLATION: (setup.doctor, setup.completion),
+    INSTALLATION: (planning.plan, setup.doctor, setup.completion),
 }
 """The commands by the panels of `mmsr --help`; adding one is one entry here."""
 
@@ -45,6 +45,7 @@ SYNONYMS = {
     "fit": ("train", "finetune"),
     "predict": ("classify", "infer", "inference", "run"),
     "evaluate": ("eval", "score", "test", "validate"),
+    "plan": ("estimate", "cost", "time"),
     "app": ("gradio", "serve", "server", "web"),
     "doctor": ("check", "env", "info"),
 }
