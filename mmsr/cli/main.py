@@ -28,7 +28,14 @@ ANSWER, TRAIN, EVALUATE, DATA, INSTALLATION, OPTIONS = map(
 )
 COMMANDS: dict[Group, Sequence[Callable[..., None]]] = {
     ANSWER: (inference.predict, inference.timeline, inference.app),
-    TRAIN: (experiments.demo, experiments.fit, experiments.search, experiments.ablate, experiments.export),
+    TRAIN: (
+        experiments.demo,
+        experiments.fit,
+        experiments.search,
+        experiments.ablate,
+        planning.plan,
+        experiments.export,
+    ),
     EVALUATE: (
         evaluation.evaluate,
         evaluation.robustness,
@@ -37,7 +44,7 @@ COMMANDS: dict[Group, Sequence[Callable[..., None]]] = {
         evaluation.faithfulness,
     ),
     DATA: (inference.transcribe,),
-    INSTALLATION: (planning.plan, setup.doctor, setup.completion),
+    INSTALLATION: (setup.doctor, setup.completion),
 }
 """The commands by the panels of `mmsr --help`; adding one is one entry here."""
 

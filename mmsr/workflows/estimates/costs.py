@@ -112,7 +112,9 @@ def coefficients(sizes: np.ndarray, seconds: np.ndarray) -> np.ndarray:
     return nnls(sizes / scale, seconds)[0] / scale
 
 
-def linear(name: str, measured: Sequence[Measured], whole: Sequence[float], *, amount: str) -> Part:
+def linear(
+    name: str, measured: Sequence[Measured], whole: Sequence[float] | np.ndarray, *, amount: str
+) -> Part:
     """A part whose seconds are linear in its sizes.
 
     Args:

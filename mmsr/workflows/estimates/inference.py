@@ -206,11 +206,11 @@ def _batches(
     parts = [_check(job)] if job.manifest else []
     parts.append(linear("answering", measured, whole, amount=f"{count:,.0f} batches"))
     total = sum(map(sum, job.seconds)) * job.factor
-    rows = sum(map(len, job.batches)) * job.factor
+    utterances = sum(map(len, job.batches)) * job.factor
     return parts, {
         "hours": total / 3600,
-        "amount": f"{rows:,.0f} utterances of {total / rows:.1f} s",
-        "utterances": round(rows),
+        "amount": f"{utterances:,.0f} utterances of {total / utterances:.1f} s",
+        "utterances": round(utterances),
         "batches": round(count),
         "notes": [],
     }
@@ -281,10 +281,13 @@ def _job(
         if manifest:
             places.sort(key=lengths.__getitem__)
         groups += [places[first : first + answers.rows] for first in range(0, len(places), answers.rows)]
+    if hours is not None:  # of more rows, few batches are not full
+        groups = [group for group in groups if len(group) == answers.rows] or groups
+    known = sum(lengths[place] for group in groups for place in group)
     return _Job(
         batches=[[rows[place] for place in group] for group in groups],
         seconds=[[lengths[place] for place in group] for group in groups],
-        factor=count / len(rows) if hours is None else hours * 3600 / sum(lengths),
+        factor=count / len(rows) if hours is None else hours * 3600 / known,
         manifest=manifest,
     )
 
@@ -297,7 +300,7 @@ def _rows(
 ) -> list[Utterance]:
     """The recordings, or the rows of a manifest, which have ids."""
     if manifest is None:
-        return [Utterance(audio=path) for path in find_recordings([*map(os.fspath, recordings)])]
+        return [Utterance(audio=path) for path in find_recordings(recordings)]
     return utterances(load_manifest(manifest, labels=pipe.model.config.labels, columns=columns))
 
 
@@ -327,7 +330,7 @@ def _timelines(
     ends: float,
 ) -> tuple[list[Part], dict[str, Any]]:
     """Time timelines of ever longer pieces."""
-    sources = find_recordings([*map(os.fspath, recordings)]) or _packaged()
+    sources = find_recordings(recordings) or _packaged()
     lengths = _durations([Utterance(audio=path) for path in sources])
     total = sum(lengths) if hours is None else hours * 3600
     mean = seconds or (sum(lengths) / len(lengths) if recordings else total)

@@ -114,9 +114,10 @@ class Epoch:
         decoded: set[int] = set()
         sizes = np.array([self.sizes(batch, decoded=decoded) for batch in range(len(self.rows))])
         total = sizes.sum(axis=0)
-        times = np.full(len(total), epochs * (1.0 if batches is None else batches / len(self.rows)))
+        share = 1.0 if batches is None else batches / len(self.rows)
+        times = np.full(len(total), epochs * share)
         if self.caches:
-            times[-1] = min(1.0, times[-1])
+            times[-1] = min(max(1.0, share), times[-1])
         return total * times
 
     def order(self) -> list[int]:
@@ -223,7 +224,8 @@ class Watch(Callback):
         """Time what is between training and validation."""
         self.between += self._lap()
         self.epochs += 1
-        self.dev_epoch = Epoch.of(trainer.val_dataloaders)
+        loader: Any = trainer.val_dataloaders
+        self.dev_epoch = Epoch.of(loader)
 
     def on_validation_batch_end(
         self,
@@ -432,7 +434,8 @@ def _estimate(args: Sequence[str], start: Part, *, hours: float | None, calibrat
             fit([*args, *here, *alone], parse=parse)
             (cli,) = found
             ending = np.array(clock.lap())
-            calibrate_model(*cli.model.parts(), cli.datamodule)
+            model, processor = cli.model.parts()
+            calibrate_model(model, processor, cli.datamodule)
             calibration = np.array(clock.lap())
         disk = {
             "checkpoints": _size(Path(folder) / "checkpoints"),
