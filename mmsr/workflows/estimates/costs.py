@@ -33,7 +33,7 @@ class Measured:
     """One timed piece of work.
 
     Attributes:
-        sizes: What its seconds may depend on, such as `(1, padded seconds, padded tokens)`; the 1 stands for
+        sizes: What its seconds may depend on, such as `(padded seconds, 1, padded tokens)`; the 1 stands for
             what is the same each time.
         seconds: By the clock.
         processor_seconds: Of all threads of this process.
@@ -117,9 +117,11 @@ def linear(
 ) -> Part:
     """A part whose seconds are linear in its sizes.
 
+    One size is used for each three pieces: from fewer, costs of several sizes cannot be told apart.
+
     Args:
         name: Of the part.
-        measured: What was timed.
+        measured: What was timed; the sizes that matter most come first.
         whole: The sizes of the whole part, summed over its pieces.
         amount: For people.
 
@@ -129,6 +131,8 @@ def linear(
     if not measured:
         raise ValueError(f"{name}: nothing could be timed; accepted: a longer --calibrate")
     sizes, total = np.array([piece.sizes for piece in measured]), np.asarray(whole)
+    used = np.flatnonzero(sizes.any(axis=0))[: max(1, len(measured) // 3)]
+    sizes, total = sizes[:, used], total[used]
     wall = np.array([piece.seconds for piece in measured])
     processor = np.array([piece.processor_seconds for piece in measured])
     generator = np.random.default_rng(0)

@@ -45,6 +45,7 @@ from mmsr.workflows.estimates.costs import (
 RATE = 16_000  # Hz
 MEAN_SECONDS = 5.0  # of utterances where nothing tells it
 _LOOKED_AT = 4096  # recordings whose lengths are read
+_LEAST = 6  # batches that are timed
 _CHUNK = 128  # rows of a manifest that are sorted by length at a time, as in `predict_rows`
 _CHECKED = 64  # files of a manifest that are decoded to time its check
 _FIRST_PIECE, _LONGEST_PIECE = 20.0, 1200.0  # seconds of a recording for a timeline
@@ -97,16 +98,12 @@ class _Job(NamedTuple):
     def sizes(self, place: int, rows: int | None = None) -> tuple[float, ...]:
         """What the seconds of a batch, or its first rows, depend on.
 
-        These are 1, rows, padded seconds of audio, and padded characters of transcripts.
+        These are padded seconds of audio, 1, padded characters of transcripts, and rows.
         """
         lengths = self.seconds[place][:rows]
         characters = [len(row.text or "") for row in self.batches[place][:rows]]
-        return (
-            1.0,
-            float(len(lengths)),
-            len(lengths) * max(lengths),
-            float(len(characters) * max(characters)),
-        )
+        count = len(lengths)
+        return (count * max(lengths), 1.0, float(count * max(characters)), float(count))
 
 
 def estimate_inference(
@@ -134,7 +131,7 @@ def estimate_inference(
             such lengths. By default that of the recordings, and without them 5 s, or the whole job as one
             recording.
         columns: Names that columns have in the manifest.
-        calibrate: Seconds for timing, beyond those for loading; at least three batches are timed.
+        calibrate: Seconds for timing, beyond those for loading; at least six batches are timed.
 
     Raises:
         ValueError: There is no such file or checkpoint, or neither recordings nor hours are given.
@@ -187,7 +184,7 @@ def _batches(
 ) -> tuple[list[Part], dict[str, Any]]:
     """Time some of the batches, the most costly first."""
     answer = _answering(job, answers, pipe, recogniser)
-    order = spread_order([job.sizes(place)[2] for place in range(len(job.batches))])
+    order = spread_order([job.sizes(place)[0] for place in range(len(job.batches))])
     answer(job.batches[order[0]])  # the first is slow, and has the most memory
     clock, measured = Clock(), list[Measured]()
     for turn, place in enumerate(itertools.cycle(order)):
@@ -197,12 +194,12 @@ def _batches(
         answer(job.batches[place][:rows])
         wall, processor = clock.lap()
         measured.append(Measured(sizes=job.sizes(place, rows), seconds=wall, processor_seconds=processor))
-        if len(measured) >= 3 and time.perf_counter() + wall > ends:
+        if len(measured) >= _LEAST and time.perf_counter() + wall > ends:
             break
         if len(measured) >= 4 * len(order) + 8:  # a small job is known by now
             break
     whole = np.sum([job.sizes(place) for place in range(len(job.batches))], axis=0) * job.factor
-    count = whole[0]
+    count = whole[1]
     parts = [_check(job)] if job.manifest else []
     parts.append(linear("answering", measured, whole, amount=f"{count:,.0f} batches"))
     total = sum(map(sum, job.seconds)) * job.factor
@@ -247,12 +244,12 @@ def _check(job: _Job) -> Part:
         clock.restart()
         list(read_each(some, decode_to_end))
         wall, processor = clock.lap()
-        sizes = (float(len(some)), sum(known[name] for name in some))
+        sizes = (sum(known[name] for name in some), float(len(some)))
         measured.append(Measured(sizes=sizes, seconds=wall, processor_seconds=processor))
-    whole = np.array([len(known), sum(known.values())]) * job.factor
+    whole = np.array([sum(known.values()), len(known)]) * job.factor
     if not measured:
         return constant("checking audio", (0.0, 0.0))
-    return linear("checking audio", measured, whole, amount=f"{whole[0]:,.0f} files")
+    return linear("checking audio", measured, whole, amount=f"{whole[1]:,.0f} files")
 
 
 def _job(
@@ -352,17 +349,17 @@ def _timelines(
         write_timeline(made, folder / "out")
         wall, processor = clock.lap()
         if turn:  # the first is slow
-            measured.append(Measured(sizes=(1.0, length), seconds=wall, processor_seconds=processor))
+            measured.append(Measured(sizes=(length, 1.0), seconds=wall, processor_seconds=processor))
         left = ends - time.perf_counter()
         if len(measured) >= 2 and (left < wall or turn >= 12):
             break
         grows = turn > 0 and left > 3 * wall
         length = min(2 * length, mean, _LONGEST_PIECE) if grows else length * (1 if turn != 1 else 0.5)
     count = total / mean
-    part = linear("timelines", measured, (count, total), amount=f"{count:,.0f} recordings")
+    part = linear("timelines", measured, (total, count), amount=f"{count:,.0f} recordings")
     notes = []
-    if len({piece.sizes[1] for piece in measured}) > 0 and max(p.sizes[1] for p in measured) < mean:
-        longest = max(piece.sizes[1] for piece in measured)
+    if max(p.sizes[0] for p in measured) < mean:
+        longest = max(piece.sizes[0] for piece in measured)
         notes.append(f"timed on pieces of up to {longest:.0f} s: longer --calibrate times longer ones")
     return [part], {
         "hours": total / 3600,

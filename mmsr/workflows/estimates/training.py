@@ -52,7 +52,7 @@ from mmsr.workflows.estimates.costs import (
 ENCODING = "encoding "  # and the modality, the name of a part
 _ENCODING_SHARE = 0.3  # share of the time for encoders with a feature store
 _DEV_BATCHES = 4
-_WARM_UP = 2  # batches that are not timed
+_WARM_UP, _LEAST = 2, 9  # batches that are not timed, and that are
 _LENGTHS_READ = 2000  # files and texts of the store whose lengths tell those of all
 _SAMPLES = 2 * 16_000  # bytes of a second in the data module's cache
 _ENOUGH = 2000  # batches
@@ -96,8 +96,8 @@ class Epoch:
     def sizes(self, batch: int, *, decoded: set[int]) -> tuple[float, ...]:
         """What a batch's seconds depend on.
 
-        These are 1, rows, padded seconds, padded tokens, padded characters of the rationales, and the seconds
-        that are decoded.
+        These are padded seconds, 1, padded tokens, rows, padded characters of the rationales, and the seconds
+        that are decoded. The last is of its loading, which depends on rows too, the others of its step.
 
         Args:
             batch: Its number.
@@ -106,8 +106,11 @@ class Epoch:
         rows = self.rows[batch]
         fresh = [row for row in set(rows) if row not in decoded] if self.caches else rows
         decoded.update(fresh)
-        padded = (len(rows) * float(of[rows].max()) for of in (self.seconds, self.tokens, self.characters))
-        return (1.0, float(len(rows)), *padded, float(self.seconds[fresh].sum()))
+        count = float(len(rows))
+        seconds, tokens, characters = (
+            count * float(of[rows].max()) for of in (self.seconds, self.tokens, self.characters)
+        )
+        return (seconds, 1.0, tokens, count, characters, float(self.seconds[fresh].sum()))
 
     def whole(self, *, epochs: float, batches: float | None = None) -> np.ndarray:
         """The sizes of epochs, of which each has `batches`; by default all."""
@@ -144,7 +147,11 @@ class SampledData(MmsrDataModule):
         loader: Any = super().train_dataloader()
         batches = list(loader.batch_sampler)
         self.epoch = Epoch.of(loader)
-        self.sample = list(itertools.islice(itertools.cycle(self.epoch.order()), _ENOUGH))
+        order = self.epoch.order()
+        if self.epoch.caches:  # each comes again after the next one, without decoding
+            again = [order[0], *itertools.chain.from_iterable(zip(order[1:], order, strict=False))]
+            order = again + order[-1:]
+        self.sample = list(itertools.islice(itertools.cycle(order), _ENOUGH))
         return SeededLoader(
             loader.dataset,
             batch_sampler=[batches[batch] for batch in self.sample],
@@ -161,7 +168,7 @@ class Encoding:
     Attributes:
         modality: `audio` or `text`.
         inputs: Number of distinct files or texts.
-        whole: Their sizes: batches, inputs, and seconds or characters.
+        whole: Their sizes: seconds or characters, batches, inputs.
         measured: What was timed.
         disk: Bytes of the states of all.
         known: Share of the states that the run's own store has already.
@@ -182,6 +189,7 @@ class Watch(Callback):
         self.ends = math.inf
         self.clock = Clock()
         self.left_out = np.zeros(2)  # seconds of what a real run does not do at that place
+        self.loading: list[Measured] = []
         self.training: list[Measured] = []
         self.development: list[Measured] = []
         self.dev_epoch: Epoch | None = None
@@ -192,6 +200,7 @@ class Watch(Callback):
         self.saves, self.epochs = 0, 0
         self.saving = (0.0, 0.0)
         self.cached = 0.0  # seconds of audio in memory
+        self._sizes: tuple[float, ...] = ()
         self._decoded: dict[str, set[int]] = {"train": set(), "dev": set()}
 
     def _lap(self) -> tuple[float, float]:
@@ -199,24 +208,36 @@ class Watch(Callback):
         self.left_out = np.zeros(2)
         return max(float(wall), 0.0), max(float(processor), 0.0)
 
-    def _measured(self, epoch: Epoch, batch: int, split: Split) -> Measured:
-        sizes = epoch.sizes(batch, decoded=self._decoded[split])
-        self.cached += sizes[-1] if epoch.caches else 0.0
+    def _loaded(self, epoch: Epoch, batch: int, split: Split) -> None:
+        """Time the loading of a batch."""
+        self._sizes = epoch.sizes(batch, decoded=self._decoded[split])
+        self.cached += self._sizes[-1] if epoch.caches else 0.0
         wall, processor = self._lap()
-        return Measured(sizes=sizes, seconds=wall, processor_seconds=processor)
+        self.loading.append(Measured(sizes=_loading(self._sizes), seconds=wall, processor_seconds=processor))
+
+    def _computed(self) -> Measured:
+        """Time what is done with the batch that was loaded."""
+        wall, processor = self._lap()
+        return Measured(sizes=self._sizes[:-1], seconds=wall, processor_seconds=processor)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The model is made."""
         trainer.fit_loop.min_epochs = None  # the time ends this run
         self.making = self._lap()
 
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Time the loading of a training batch."""
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        self._loaded(data.epoch, data.sample[batch_idx], "train")
+
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Time a training batch, with its loading and its step of the optimiser."""
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        self.training.append(self._measured(data.epoch, data.sample[batch_idx], "train"))
-        enough = len(self.training) >= _WARM_UP + 3
+        """Time a training batch, with its step of the optimiser."""
+        self.training.append(self._computed())
+        enough = len(self.training) >= _WARM_UP + _LEAST
         if enough and time.perf_counter() + self.training[-1].seconds > self.ends:
             trainer.should_stop = True
 
@@ -226,6 +247,18 @@ class Watch(Callback):
         self.epochs += 1
         loader: Any = trainer.val_dataloaders
         self.dev_epoch = Epoch.of(loader)
+
+    def on_validation_batch_start(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Time the loading of a development batch."""
+        assert self.dev_epoch is not None
+        self._loaded(self.dev_epoch, batch_idx, "dev")
 
     def on_validation_batch_end(
         self,
@@ -237,8 +270,7 @@ class Watch(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Time a development batch."""
-        assert self.dev_epoch is not None
-        self.development.append(self._measured(self.dev_epoch, batch_idx, "dev"))
+        self.development.append(self._computed())
 
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
@@ -330,18 +362,18 @@ def _encode(
     else:
         lengths = {source: float(len(source)) for source in some}
     batches = [list(batch) for batch in features.batches(list(lengths))]
-    sizes = [(1.0, float(len(batch)), sum(lengths[source] for source in batch)) for batch in batches]
+    sizes = [(sum(lengths[source] for source in batch), 1.0, float(len(batch))) for batch in batches]
     measured: list[Measured] = []
     encoded = 0.0
     clock = Clock()
-    for turn, place in enumerate(spread_order([size[2] for size in sizes])):
+    for turn, place in enumerate(spread_order([size[0] for size in sizes])):
         clock.restart()
         list(features.fill(batches[place]))
         wall, processor = clock.lap()
-        encoded += sizes[place][2]
+        encoded += sizes[place][0]
         if turn or len(batches) == 1:  # the first is slow
             measured.append(Measured(sizes=sizes[place], seconds=wall, processor_seconds=processor))
-        if len(measured) >= 3 and time.perf_counter() + wall > ends:
+        if len(measured) >= _LEAST and time.perf_counter() + wall > ends:
             break
     whole = np.sum(sizes, axis=0) * (len(inputs) / len(lengths))
     entries = list(features.store.entries())
@@ -351,9 +383,14 @@ def _encode(
         inputs=len(inputs),
         whole=whole,
         measured=measured,
-        disk=sum(entry.bytes for entry in entries) / encoded * float(whole[2]),
+        disk=sum(entry.bytes for entry in entries) / encoded * float(whole[0]),
         known=sum(stored) / len(stored),
     )
+
+
+def _loading(sizes: Sequence[float] | np.ndarray) -> tuple[float, ...]:
+    """What the loading of batches depends on: seconds that are decoded, and rows."""
+    return float(sizes[5]), float(sizes[3])
 
 
 def make_calibrated(**settings: Any) -> CalibratedModule:
@@ -384,7 +421,7 @@ def estimate_training(
         args: The arguments of `mmsr fit`.
         hours: Hours of audio of the training rows, of which the manifest's are a sample; the development rows
             grow with them. By default what the manifest has.
-        calibrate: Seconds for timing, beyond those for loading; at least five batches are timed.
+        calibrate: Seconds for timing, beyond those for loading; at least nine batches are timed.
         compare: Time it with a feature store too, where encoders are frozen and there is none.
 
     Raises:
@@ -480,16 +517,24 @@ def _whole(
         )
         parts.append(part)
         disk["feature store"] = disk.get("feature store", 0.0) + encoding.disk * factor
+    train_sizes = epoch.whole(epochs=epochs, batches=batches)
+    dev_sizes = module.whole_dev.whole(epochs=validations, batches=dev_batches)
+    loading = linear(
+        "loading rows",
+        watch.loading[_WARM_UP:],
+        np.add(_loading(train_sizes), _loading(dev_sizes)),
+        amount=f"{train_sizes[1] + dev_sizes[1]:,.0f} batches",
+    )
     training = linear(
         "training",
         watch.training[_WARM_UP:],
-        epoch.whole(epochs=epochs, batches=batches),
+        train_sizes[:-1],
         amount=f"{epochs:,.3g} epochs × {batches:,.0f} batches",
     )
     validation = linear(
         "validation",
         watch.development,
-        module.whole_dev.whole(epochs=validations, batches=dev_batches),
+        dev_sizes[:-1],
         amount=f"{validations:,.3g} × {dev_batches:,.0f} batches",
     )
     saving = np.array(watch.saving)
@@ -510,7 +555,7 @@ def _whole(
     rows = len(epoch.seconds) * factor
     return Estimate(
         job=f"{epochs:,.3g} epochs of {rows:,.0f} training rows, {audio * factor:.3g} h of audio",
-        parts=[*parts, training, validation, keeping, end],
+        parts=[*parts, loading, training, validation, keeping, end],
         memory=max(0.0, cached),
         disk=disk,
         notes=_notes(module, data, cli),
@@ -519,7 +564,8 @@ def _whole(
             "batches_per_epoch": batches,
             "rows": rows,
             "hours": audio * factor,
-            "seconds_per_epoch": (training.seconds + validation.seconds + keeping.seconds) / epochs,
+            "seconds_per_epoch": sum(part.seconds for part in (loading, training, validation, keeping))
+            / epochs,
         },
     )
 

@@ -31,10 +31,16 @@ def test_costs_are_found_again():
 
 
 def test_no_cost_is_negative():
-    falling = [Measured(sizes=(1.0, float(n)), seconds=10.0 - n, processor_seconds=1.0) for n in range(4)]
+    falling = [Measured(sizes=(1.0, float(n)), seconds=10.0 - n, processor_seconds=1.0) for n in range(9)]
     assert linear("work", falling, (0, 100), amount="").seconds == 0
     with pytest.raises(ValueError, match="work: nothing could be timed; accepted: a longer --calibrate"):
         linear("work", [], (1, 1), amount="")
+
+
+def test_few_pieces_tell_the_cost_of_few_sizes():
+    few = pieces((0.5, 0.1, 0.02))[:4]
+    part = linear("work", few, (100, 1600, 9000), amount="")
+    assert part.seconds == pytest.approx(100 * np.mean([piece.seconds for piece in few]))
 
 
 def test_each_beginning_of_an_order_covers_the_range():

@@ -39,6 +39,7 @@ def test_the_batches_are_those_of_the_loader(words, demo_corpus, tmp_path, capsy
     assert amounts(found) == {
         "start of the program": "once",
         "reading rows, making the model": "once",
+        "loading rows": f"{3 * (batches + dev)} batches",
         "training": f"3 epochs × {batches} batches",
         "validation": f"3 × {dev} batches",
         "checkpoints and metrics": "6 checkpoints",
@@ -67,11 +68,11 @@ def test_states_of_frozen_encoders_are_counted_once(words, demo_corpus, tmp_path
 def test_a_cached_file_is_decoded_once():
     seconds, tokens = np.array([1.0, 2.0, 3.0, 4.0]), np.array([5, 6, 7, 8])
     once, again = (Epoch([[0, 1], [2, 3]], seconds, tokens, np.zeros(4), caches) for caches in (True, False))
-    assert once.sizes(0, decoded=set()) == (1.0, 2.0, 4.0, 12.0, 0.0, 3.0)
-    assert once.sizes(1, decoded={2}) == (1.0, 2.0, 8.0, 16.0, 0.0, 4.0)
-    assert once.whole(epochs=3).tolist() == [6.0, 12.0, 36.0, 84.0, 0.0, 10.0]
-    assert again.whole(epochs=3).tolist() == [6.0, 12.0, 36.0, 84.0, 0.0, 30.0]
-    assert once.whole(epochs=2, batches=4).tolist() == [8.0, 16.0, 48.0, 112.0, 0.0, 20.0]
+    assert once.sizes(0, decoded=set()) == (4.0, 1.0, 12.0, 2.0, 0.0, 3.0)
+    assert once.sizes(1, decoded={2}) == (8.0, 1.0, 16.0, 2.0, 0.0, 4.0)
+    assert once.whole(epochs=3).tolist() == [36.0, 6.0, 84.0, 12.0, 0.0, 10.0]
+    assert again.whole(epochs=3).tolist() == [36.0, 6.0, 84.0, 12.0, 0.0, 30.0]
+    assert once.whole(epochs=2, batches=4).tolist() == [48.0, 8.0, 112.0, 16.0, 0.0, 20.0]
 
 
 def test_what_cannot_be_estimated_is_told(words, tmp_path):
