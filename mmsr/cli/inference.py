@@ -82,7 +82,7 @@ def predict(
         batch_size: Number of recordings or rows in a batch.
         json: Print JSON instead of text, an object a line.
     """
-    manifest, recordings = _kinds(inputs, manifest=manifest, audio=audio)
+    manifest, recordings = input_kinds(inputs, manifest=manifest, audio=audio)
     if manifest is None and not recordings and text is None:
         raise ValueError("give recordings, a manifest or --text; inputs stand before lists, or after --")
     if manifest is not None:
@@ -364,7 +364,9 @@ def app(
 # ---------------------------------------------------------------------- helpers of predict
 
 
-def _kinds(inputs: Sequence[str], *, manifest: str | None, audio: str | None) -> tuple[str | None, list[str]]:
+def input_kinds(
+    inputs: Sequence[str], *, manifest: str | None, audio: str | None
+) -> tuple[str | None, list[str]]:
     """The manifest, or the recordings, among the inputs, --manifest and --audio."""
     if audio is not None and not os.path.isfile(audio):
         what = f"{audio}: a folder" if os.path.isdir(audio) else no_such_file(audio)

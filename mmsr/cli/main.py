@@ -16,7 +16,7 @@ from contextlib import contextmanager
 
 from cyclopts import App, CycloptsError, Group
 
-from mmsr.cli import data, evaluation, experiments, inference, setup
+from mmsr.cli import data, evaluation, experiments, inference, planning, setup
 from mmsr.cli.application import application, explain, modern
 from mmsr.cli.console import lenient
 from mmsr.extras import missing
@@ -28,7 +28,14 @@ ANSWER, TRAIN, EVALUATE, DATA, INSTALLATION, OPTIONS = map(
 )
 COMMANDS: dict[Group, Sequence[Callable[..., None]]] = {
     ANSWER: (inference.predict, inference.timeline, inference.app),
-    TRAIN: (experiments.demo, experiments.fit, experiments.search, experiments.ablate, experiments.export),
+    TRAIN: (
+        experiments.demo,
+        experiments.fit,
+        experiments.search,
+        experiments.ablate,
+        planning.plan,
+        experiments.export,
+    ),
     EVALUATE: (
         evaluation.evaluate,
         evaluation.robustness,
@@ -45,6 +52,7 @@ SYNONYMS = {
     "fit": ("train", "finetune"),
     "predict": ("classify", "infer", "inference", "run"),
     "evaluate": ("eval", "score", "test", "validate"),
+    "plan": ("estimate", "cost", "time"),
     "app": ("gradio", "serve", "server", "web"),
     "doctor": ("check", "env", "info"),
 }

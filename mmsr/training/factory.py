@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import lightning as L
 import torch
@@ -267,21 +268,38 @@ def use_feature_store(
     settings: TrainingSettings, model: MmsrForSentimentReasoning, processor: MmsrProcessor, trainer: L.Trainer
 ) -> None:
     """Make the data module read the frozen encoders' states; encode the ones that the store lacks."""
-    assert settings.feature_store is not None
     data: MmsrDataModule = trainer.datamodule  # type: ignore[attr-defined]
-    bf16, dtype = trainer.precision == "bf16-mixed", settings.feature_dtype
-    splits = (data.train_rows, data.dev_rows)
-    if "audio_encoder" in settings.frozen and model.config.uses_audio:
-        features = stored_audio(model, processor, settings.feature_store, bf16=bf16, dtype=dtype)
-        _fill(features, [path for rows in splits for path in rows["audio"] if path], "audio", trainer)
+    for modality, features, inputs in open_feature_store(settings, model, processor, trainer):
+        _fill(features, inputs, modality, trainer)
+        if modality == "text":
+            data.text_features = features
+            continue
         data.audio_features = features
         if model.encoder.audio_stream.standardize and not trainer.ckpt_path and not settings.checkpoint:
             _standardize(model, features, [path for path in data.train_rows["audio"] if path])
+
+
+def open_feature_store(
+    settings: TrainingSettings, model: MmsrForSentimentReasoning, processor: MmsrProcessor, trainer: L.Trainer
+) -> Iterator[tuple[Literal["audio", "text"], StoredFeatures, list[str]]]:
+    """The modality of each frozen encoder that the model uses, its store, and the run's distinct inputs.
+
+    These are the audio files, or the transcripts, of training and development rows.
+    """
+    assert settings.feature_store is not None
+    data: MmsrDataModule = trainer.datamodule  # type: ignore[attr-defined]
+    bf16, dtype = trainer.precision == "bf16-mixed", settings.feature_dtype
+
+    def inputs(column: str) -> list[str]:
+        splits = (data.train_rows, data.dev_rows)
+        return list(dict.fromkeys(value for rows in splits for value in rows[column] if value))
+
+    if "audio_encoder" in settings.frozen and model.config.uses_audio:
+        audio = stored_audio(model, processor, settings.feature_store, bf16=bf16, dtype=dtype)
+        yield "audio", audio, inputs("audio")
     if "text_encoder" in settings.frozen and model.config.uses_text:
-        features = stored_text(model, processor, settings.feature_store, bf16=bf16, dtype=dtype)
-        texts = dict.fromkeys(text for rows in splits for text in rows[data.text_column] if text)
-        _fill(features, list(texts), "text", trainer)
-        data.text_features = features
+        text = stored_text(model, processor, settings.feature_store, bf16=bf16, dtype=dtype)
+        yield "text", text, inputs(data.text_column)
 
 
 def _fill(features: StoredFeatures, inputs: Sequence[str], modality: str, trainer: L.Trainer) -> None:

@@ -104,10 +104,14 @@ class MmsrModule(L.LightningModule):
         data.check_augment(stored=bool(settings.feature_store))  # before hours of encoding
         if settings.feature_store:
             if data.audio_features is None and data.text_features is None:
-                use_feature_store(settings, model, processor, self.trainer)
+                self.use_feature_store()
         elif model.config.audio_standardize and model.config.uses_audio and not settings.checkpoint:
             raise ValueError("config audio_standardize takes its statistics from a feature_store=: name one")
         self._make_metrics(model)
+
+    def use_feature_store(self) -> None:
+        """Encode what the feature store lacks, and read the frozen encoders' states from it."""
+        use_feature_store(self.settings, *self.parts(), self.trainer)
 
     def _make_metrics(self, model: MmsrForSentimentReasoning) -> None:
         """Means of the losses by name, and confusion matrices of the development rows."""

@@ -12,7 +12,7 @@ import os
 import sys
 import warnings
 from argparse import ArgumentError
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -78,12 +78,20 @@ def make_module(**settings: Any) -> MmsrModule:
 
 
 class MmsrCLI(LightningCLI):
-    """LightningCLI of `mmsr fit`: `trainer`, `model` and `data` from a YAML file and flags."""
+    """LightningCLI of `mmsr fit`: `trainer`, `model` and `data` from a YAML file and flags.
+
+    Attributes:
+        module_factory: Makes the module of a run from its settings.
+        data_class: Class of its data module.
+    """
+
+    module_factory: Callable[..., MmsrModule] = staticmethod(make_module)
+    data_class: type[MmsrDataModule] = MmsrDataModule
 
     def __init__(self, args: Sequence[str], **kwargs: Any) -> None:
         super().__init__(
-            make_module,
-            MmsrDataModule,
+            self.module_factory,
+            self.data_class,
             args=list(args),
             run=False,
             auto_configure_optimizers=False,  # --optimizer and --lr_scheduler, which would change nothing
@@ -218,10 +226,14 @@ def is_bf16(precision: str | None = None) -> bool:
     return (precision or mixed_precision()) in ("bf16-mixed", "bf16")
 
 
-def fit(args: Sequence[str]) -> Path:
+def fit(args: Sequence[str], *, parse: Callable[[Sequence[str]], MmsrCLI] = MmsrCLI) -> Path:
     """Train with the arguments of `mmsr fit`, and return the folder of the model.
 
     The same arguments resume an interrupted run, and do nothing if the run is finished.
+
+    Args:
+        args: The arguments.
+        parse: Makes module, data and trainer of them.
 
     Raises:
         ValueError: The folder holds another run, another process trains there, or settings or data have
@@ -229,7 +241,7 @@ def fit(args: Sequence[str]) -> Path:
         KeyboardInterrupt: The run was interrupted; it can be resumed.
     """
     quieten()
-    cli = MmsrCLI(with_packaged_configs(args))
+    cli = parse(with_packaged_configs(args))
     folder = Path(cli.trainer.default_root_dir)
     with _locked(folder, cli):
         return _fit(cli, folder)

@@ -266,13 +266,17 @@ class StoredFeatures:
         entry = self.store.get(key) or self.store.put(key, {"states": self._encode([source])[0]})
         return entry["states"]
 
+    def batches(self, sources: Sequence[str]) -> Iterable[Sequence[str]]:
+        """The batches in which `fill` encodes distinct paths or texts."""
+        return self._batches(sources)
+
     def fill(self, sources: Sequence[str]) -> Iterator[int]:
         """Encode the paths or texts that the store lacks; yields how many it has, after each batch."""
         distinct = list(dict.fromkeys(sources))
         missing = [source for source in distinct if self.store.get(self._key(source)) is None]
         done = len(distinct) - len(missing)
         yield done
-        for batch in self._batches(missing):
+        for batch in self.batches(missing):
             for source, states in zip(batch, self._encode(batch), strict=True):
                 self.store.put(self._key(source), {"states": states})
             done += len(batch)

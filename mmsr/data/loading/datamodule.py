@@ -299,6 +299,11 @@ class MmsrDataModule(LightningDataModule):
         rows = self.train_rows
         return self._seconds(rows.select(np.flatnonzero(column_of(rows, "audio").is_valid().to_numpy())))
 
+    def keep(self, split: Split, rows: Sequence[int]) -> None:
+        """Leave out all rows of a split but these, for the loaders that are made from now on."""
+        self._rows[split] = self._split_rows(split).select(rows)
+        self._datasets.pop(split, None)
+
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled batches; the loader can be resumed in the middle of an epoch."""
         return self._stream_loader() if self.streaming else self._loader("train")

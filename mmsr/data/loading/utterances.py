@@ -97,6 +97,11 @@ class UtteranceDataset(Dataset[LoadedUtterance]):
         self._rounded = rounded or cache
         self._cache: dict[int, np.ndarray] | None = {} if cache else None
 
+    @property
+    def caches(self) -> bool:
+        """Whether each file is decoded once."""
+        return self._cache is not None
+
     def __len__(self) -> int:
         return len(self.rows)
 

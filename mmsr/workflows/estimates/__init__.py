@@ -1,0 +1,1 @@
+"""How long a job takes and what it needs, from parts of it that are timed on this machine."""
