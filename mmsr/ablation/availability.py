@@ -6,9 +6,9 @@ Ablation ─► Ablation of those that can, and why each of the others cannot
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import datasets
@@ -23,6 +23,7 @@ from mmsr.evaluation.run import CONDITIONS
 from mmsr.languages import language_code
 from mmsr.progress import log
 
+_Columns = Mapping[str, Collection[str]]  # with values, in the training and the test rows
 _WEIGHTS = ("*.safetensors", "*.bin")
 
 
@@ -38,8 +39,11 @@ def available(ablation: Ablation) -> tuple[Ablation, dict[str, str]]:
     """
     if not ablation.skips_unavailable:
         return ablation, {}
+    table = cache(_table)
+    columns = cache(partial(_columns, table))
     reasons = {
-        name: _missing_weights(ablation, name) or _missing_rows(ablation, name) for name in ablation.variants
+        name: _missing_weights(ablation, name) or _missing_rows(ablation, name, columns)
+        for name in ablation.variants
     }
     not_run = {name: reason for name, reason in reasons.items() if reason is not None}
     kept = [name for name in ablation.variants if name not in not_run]
@@ -85,7 +89,6 @@ def _missing_weights(ablation: Ablation, name: str) -> str | None:
     return None if missing is None else f"weights {missing} not here"
 
 
-@cache
 def _is_here(name: str) -> bool:
     """Whether a folder, or the Hub's cache of this machine, has the weights of a model."""
     folder = Path(name)
@@ -100,7 +103,7 @@ def _is_here(name: str) -> bool:
 # ---------------------------------------------------------------------- rows
 
 
-def _missing_rows(ablation: Ablation, name: str) -> str | None:
+def _missing_rows(ablation: Ablation, name: str, columns: Callable[[str], _Columns | str]) -> str | None:
     """What the rows lack that a variant is trained or tested on."""
     settings = ablation.variants[name]
     condition = ablation.evaluation.condition
@@ -110,7 +113,7 @@ def _missing_rows(ablation: Ablation, name: str) -> str | None:
     choice = {key: data[key] for key in _CHOOSE_ROWS if data.get(key) is not None}
     if ablation.folds:
         choice["fold"] = ablation.folds[0]
-    found = _columns(json.dumps([manifest_arguments(settings), choice]))
+    found = columns(json.dumps([manifest_arguments(settings), choice]))
     if isinstance(found, str):
         return found
     needed = [("test", column) for column in tested]
@@ -123,11 +126,10 @@ def _missing_rows(ablation: Ablation, name: str) -> str | None:
 _CHOOSE_ROWS = ("languages", "fold", "folds", "dev_speakers", "train_split", "dev_split", "test_split")
 
 
-@cache
-def _columns(described: str) -> dict[str, set[str]] | str:
+def _columns(table: Callable[[str], datasets.Dataset], described: str) -> _Columns | str:
     """Which of audio, text and asr_text have values in test and training rows, or what is missing."""
     reading, choice = json.loads(described)
-    rows = _table(json.dumps(reading))
+    rows = table(json.dumps(reading))
     if (languages := choice.pop("languages", None)) is not None:
         codes = {name: language_code(name) for name in distinct(rows, "language")}
         if absent := [name for name in languages if language_code(name) not in codes.values()]:
@@ -149,6 +151,5 @@ def _columns(described: str) -> dict[str, set[str]] | str:
 _PARTS: dict[str, Split] = {"test": "test", "training": "train"}
 
 
-@cache
 def _table(described: str) -> datasets.Dataset:
     return load_manifest(**json.loads(described), check_audio=False)

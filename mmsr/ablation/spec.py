@@ -146,9 +146,6 @@ def read_ablation(
     base = read_base(path, content.get("base"), find)
     fixed = overlaid(path, "settings", base, content.get("settings") or {})
     changes = _changes(path, content)
-    for key in _BESIDE_SETTINGS:
-        if key in (content.get("settings") or {}):
-            raise AblationError(f"{path}: settings: {key!r} is of a variant; accepted: it there")
     variants = {
         name: overlaid(path, f"variant {name!r}", fixed, _settings_of(change))
         for name, change in changes.items()

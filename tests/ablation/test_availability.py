@@ -6,7 +6,6 @@ import pandas as pd
 import pytest
 from huggingface_hub.constants import HF_HUB_CACHE
 
-from mmsr.ablation import availability
 from mmsr.ablation.ablate import ablate
 from mmsr.ablation.availability import available, explained
 from mmsr.ablation.spec import read_ablation
@@ -81,8 +80,9 @@ def test_each_reason_is_found_and_told_in_one_line(file):
     assert lines[1] == "not run: weights ./nowhere not here (no folder)" and len(lines) == len(REASONS)
 
 
-def test_weights_in_the_cache_of_the_hub_are_here(file, monkeypatch):
-    snapshot = Path(HF_HUB_CACHE) / "models--owner--llm" / "snapshots" / "0"
+def test_weights_in_the_cache_of_the_hub_are_here(file):
+    file.with_name("llm.yaml").write_text("model: owner/cached\n")
+    snapshot = Path(HF_HUB_CACHE) / "models--owner--cached" / "snapshots" / "0"
     snapshot.mkdir(parents=True)
     refs = snapshot.parents[1] / "refs"
     refs.mkdir()
@@ -90,10 +90,8 @@ def test_weights_in_the_cache_of_the_hub_are_here(file, monkeypatch):
     (snapshot / "config.json").write_text("{}")
     _, not_run = available(read_ablation(file))
     assert "asked" in not_run, "a configuration without weights"
-    availability._is_here.cache_clear()
     (snapshot / "model.safetensors").write_bytes(b"")
     _, not_run = available(read_ablation(file))
-    availability._is_here.cache_clear()
     assert "asked" not in not_run
 
 

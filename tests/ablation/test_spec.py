@@ -120,7 +120,7 @@ def test_values_of_one_key_name_their_variants(write, tmp_path):
             {"variants": {"a": {"test_transcript": "text"}}, "evaluation": {"condition": "asr"}},
             r"test_transcript 'text' and evaluation condition 'asr' contradict each other",
         ),
-        ({"settings": {"language_model": "x"}}, r"settings: 'language_model' is of a variant"),
+        ({"settings": {"language_model": "x"}}, r"settings: 'language_model' is no setting"),
         (
             {"variants": {"a": {"language_model": "x.yaml"}}},
             r"variant 'a, film': model.fusion is of a training, and a language_model has none; accepted: set",
