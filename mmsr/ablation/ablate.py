@@ -14,6 +14,7 @@ from contextlib import closing
 from functools import partial
 from typing import Any
 
+from mmsr.ablation.availability import available, explained
 from mmsr.ablation.plan import plan
 from mmsr.ablation.runner import Runner
 from mmsr.ablation.runs import Open, Run, train_and_evaluate
@@ -37,13 +38,17 @@ def ablate(
     """Do the runs that are missing, and write results.json, table.md, plot.png and the report.
 
     Returns:
-        The content of results.json; `failed` names the runs that failed, with their settings.
+        The content of results.json; `failed` names the runs that failed, with their settings, and `not_run`
+        the variants that cannot run here (see `available`).
 
     Raises:
         ValueError: The settings of a variant or the data are invalid, or another process works in the folder.
     """
     from mmsr.ablation.report import write_report
 
+    ablation, not_run = available(ablation)
+    for line in explained(not_run):
+        logger.warning(line)
     runs = plan(ablation)
     reporter = Provenance().to_dict()  # the runs may come from other processes and machines
     with folder_lock(ablation.out):
@@ -61,6 +66,7 @@ def ablate(
             }
             for run, error in failed
         ]
+        results["not_run"] = [{"variant": name, "reason": reason} for name, reason in not_run.items()]
         results["reported_by"] = reporter
         results |= origins(runs) or {**reporter, "differing": {}}
         if results["differing"]:

@@ -7,24 +7,41 @@ manifest ─► fingerprint ──────┴─► digest ─► OUT/runs/<
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentError
 
 from mmsr.ablation.runs import Run
-from mmsr.ablation.spec import OWN, PRETRAINED, Ablation, AblationError, ParsedSettings, Settings
+from mmsr.ablation.spec import (
+    OWN,
+    PRETRAINED,
+    Ablation,
+    AblationError,
+    ParsedSettings,
+    Settings,
+    Transcript,
+)
 from mmsr.ablation.units import units_of
 from mmsr.data.features.store import file_digest
 from mmsr.data.manifest.manifest import fingerprint, load_manifest
+from mmsr.inference.language_models.prompt import Prompt
+from mmsr.inference.language_models.settings import LanguageModelSettings
 from mmsr.model.configuration import MmsrConfig, fusion_modalities
 from mmsr.training.run import settings_that_matter
+from mmsr.training.settings import ModelSource
 
 
 def plan(ablation: Ablation) -> list[list[Run]]:
     """The runs of each variant, in the order of the file, by seed and then by fold.
+
+    Variants that differ in the transcript that they are tested on have the same runs. So have the seeds of a
+    language model whose prompt does not depend on the seed.
 
     Raises:
         AblationError: A variant has invalid settings, or `evaluation.cluster` is no column of a manifest.
@@ -34,6 +51,7 @@ def plan(ablation: Ablation) -> list[list[Run]]:
     runs = []
     for variant, whole in ablation.variants.items():
         row = []
+        language_model = ablation.language_models.get(variant)
         for fold in ablation.folds or (None,):
             settings = with_feature_store(whole, ablation.out)
             if fold is not None:
@@ -49,26 +67,35 @@ def plan(ablation: Ablation) -> list[list[Run]]:
                 fingerprints[known] = fingerprint(rows)
                 if ablation.evaluation.cluster is not None:  # raise before anything runs
                     units_of(ablation.evaluation, settings["data"])
-            digest = content_name(matter, data_fingerprint=fingerprints[known])
             condition = ablation.evaluation.condition
             if condition == OWN:
-                condition = own_condition(matter)
-            row += [
-                Run(
-                    variant=variant,
-                    seed=seed,
-                    name=f"{digest}-seed{seed}",
-                    folder=ablation.out / "runs" / f"{digest}-seed{seed}",
-                    settings=settings,
-                    data_fingerprint=fingerprints[known],
-                    condition=condition,
-                    evaluation=ablation.evaluation,
-                    fold=fold,
+                condition = condition_of(ablation, variant)
+            for seed in ablation.seeds:
+                asked = None if language_model is None else with_seed(language_model, seed)
+                if asked is None:
+                    name = f"{content_name(matter, data_fingerprint=fingerprints[known])}-seed{seed}"
+                else:
+                    settings = {"data": settings["data"]}
+                    name = language_model_name(asked, matter["data"], data_fingerprint=fingerprints[known])
+                row.append(
+                    Run(
+                        variant=variant,
+                        seed=seed,
+                        name=name,
+                        folder=ablation.out / "runs" / name,
+                        settings=settings,
+                        data_fingerprint=fingerprints[known],
+                        condition=condition,
+                        evaluation=ablation.evaluation,
+                        fold=fold,
+                        language_model=asked,
+                    )
                 )
-                for seed in ablation.seeds
-            ]
         runs.append(sorted(row, key=lambda run: ablation.seeds.index(run.seed)))
-    return runs
+    conditions: dict[str, set[str]] = {}
+    for run in itertools.chain.from_iterable(runs):
+        conditions.setdefault(run.name, set()).update(run.conditions)
+    return [[replace(run, shared=tuple(sorted(conditions[run.name]))) for run in row] for row in runs]
 
 
 def resolved(settings: Settings) -> Settings:
@@ -101,6 +128,28 @@ def content_name(matter: Settings, *, data_fingerprint: str) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
 
 
+def with_seed(settings: LanguageModelSettings, seed: int) -> LanguageModelSettings:
+    """A language model whose random examples, if it is shown some, are drawn by the seed of a run."""
+    if settings.examples.choose != "random":
+        return settings
+    return replace(settings, examples=replace(settings.examples, seed=seed))
+
+
+def language_model_name(
+    settings: LanguageModelSettings, data: Mapping[str, Any], *, data_fingerprint: str
+) -> str:
+    """The name of a run of a language model, as `content_name`, by its settings, prompt and data."""
+    asked = asdict(settings) | {"read": settings.reads, "prompt": Prompt.open(settings.prompt).digest}
+    for name in ("timeout", "device", "api_key_variable"):
+        del asked[name]
+    for place, name in ((asked, "model"), (asked["examples"], "encoder")):
+        if place[name] is not None and os.path.isdir(place[name]):
+            place[name] = _folder_digest(Path(place[name]))
+    others = {key: value for key, value in data.items() if key not in ("manifest", "seed")}
+    identity = {"language_model": asked, "data": others, "data_fingerprint": data_fingerprint}
+    return f"{hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]}-answers"
+
+
 def _folder_digest(folder: Path) -> str:
     digest = hashlib.sha256()
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
@@ -111,7 +160,7 @@ def _folder_digest(folder: Path) -> str:
 def manifest_arguments(matter: Settings) -> dict[str, Any]:
     """The arguments of `load_manifest` with which a run reads its manifest."""
     data = {key: matter["data"].get(key) for key in ("columns", "label_map")}
-    return {"source": matter["data"]["manifest"], "labels": matter["model"].get("labels"), **data}
+    return {"source": matter["data"]["manifest"], "labels": (matter.get("model") or {}).get("labels"), **data}
 
 
 def with_feature_store(settings: Settings, out: Path) -> Settings:
@@ -124,13 +173,46 @@ def with_feature_store(settings: Settings, out: Path) -> Settings:
     return {**settings, "model": {**model, "feature_store": str(out / "features")}}
 
 
-def own_condition(matter: Settings) -> str:
-    """The condition under which a variant was trained: the modalities of its fusion, with its transcript.
+_TESTED_ON_ITS_OWN: Any = object()
 
-    The fusion of `pretrained` is the checkpoint's.
+
+def condition_of(
+    ablation: Ablation, variant: str, *, test_transcript: Transcript | None = _TESTED_ON_ITS_OWN
+) -> str:
+    """The condition of what a variant reads, with the transcript that it is tested on.
+
+    Args:
+        ablation: The ablation.
+        variant: The variant's name.
+        test_transcript: In place of the one that the file names; None for the one that it is trained on.
     """
-    transcript = "asr" if matter["data"]["text_column"] == "asr_text" else "text"
-    checkpoint = matter["model"].get("pretrained")
-    fusion = MmsrConfig.from_pretrained(checkpoint).fusion if checkpoint else matter["model"]["fusion"]
+    settings = ablation.variants[variant]
+    if test_transcript is _TESTED_ON_ITS_OWN:
+        test_transcript = ablation.test_transcripts.get(variant)
+    if (language_model := ablation.language_models.get(variant)) is None:
+        return own_condition(settings, test_transcript=test_transcript)
+    modalities = ("audio", "text") if language_model.audio else ("text",)
+    return _condition(modalities, settings, test_transcript)
+
+
+def own_condition(settings: Settings, *, test_transcript: Transcript | None = None) -> str:
+    """The condition under which a model was trained: what it reads, with its transcript or another one.
+
+    What `pretrained` reads is in the checkpoint.
+    """
+    model = settings.get("model") or {}
+    config = model.get("config") or {}
+    fusion, prompted = model.get("fusion") or ModelSource.fusion, config.get("prompt_transcript")
+    if checkpoint := model.get("pretrained"):
+        pretrained = MmsrConfig.from_pretrained(checkpoint)
+        fusion, prompted = pretrained.fusion, pretrained.prompt_transcript
     modalities = fusion_modalities(fusion)
+    if prompted and "text" not in modalities:
+        modalities = (*modalities, "text")
+    return _condition(modalities, settings, test_transcript)
+
+
+def _condition(modalities: Sequence[str], settings: Settings, test_transcript: Transcript | None) -> str:
+    column = test_transcript or (settings.get("data") or {}).get("text_column")
+    transcript = "asr" if column == "asr_text" else "text"
     return "+".join(transcript if modality == "text" else modality for modality in modalities)

@@ -80,7 +80,7 @@ def _write_page(out: Path, results: Mapping[str, Any]) -> None:
 
 
 def table(results: Mapping[str, Any], form: TableFormat = "md", columns: Sequence[str] | None = None) -> str:
-    """The results as a table: variants in the order of the file, then the baselines.
+    """The results as a table: variants in the order of the file, those that were not run, then the baselines.
 
     LaTeX has what a paper shows: the metric and its interval over rows, the difference from the reference
     with its interval, and further metrics, or the columns that are asked for. The best variant is bold; a
@@ -99,7 +99,10 @@ def table(results: Mapping[str, Any], form: TableFormat = "md", columns: Sequenc
     names = list(results["variants"])
     marked = whole.columns.index("difference") - 1
     rows = []
+    not_run = {f"`{variant['variant']}`" for variant in results["not_run"]}
     for row in whole.rows:
+        if row.name in not_run:
+            continue
         cells = [str(cell) for cell in row.cells]
         difference = results["variants"].get(row.name.strip("`"), {}).get("difference") or {}
         if difference.get("p_holm", 1.0) < LEVEL:
@@ -272,6 +275,9 @@ def _table(results: Mapping[str, Any]) -> Table:
         if constant := variant["constant_rationale"]:
             title_of_row = f"constant rationale of the labels of `{name}`"
             rows.append(row(title_of_row, further_metrics(constant), baseline=True))
+    for variant in results["not_run"]:
+        reason = f"not run: {variant['reason']}"
+        rows.append(row(f"`{variant['variant']}`", {"reads": reason}))
     for name, entry in results["baselines"].items():
         own = {f"{title} (test)": number(entry.get(metric))}
         rows.append(row(NAMES[name], own | by_language(entry) | further_metrics(entry), baseline=True))
@@ -339,12 +345,17 @@ def paragraph(results: Mapping[str, Any]) -> str:
         )
     sentences += _on_development_rows(done)
     sentences += _on_constant_rationales(done, results["also"])
-    cheapest = min(done, key=lambda name: done[name]["seconds_an_epoch"])
-    smallest = min(done, key=lambda name: done[name]["trained_parameters"])
-    sentences.append(
-        f"Cheapest is `{cheapest}` with {number(done[cheapest]['seconds_an_epoch'], digits=1)} s an epoch; "
-        f"fewest weights has `{smallest}` ({weight_count(done[smallest]['trained_parameters'])})."
-    )
+    trained = {name: variant for name, variant in done.items() if variant["seconds_an_epoch"] is not None}
+    if trained:
+        cheapest = min(trained, key=lambda name: trained[name]["seconds_an_epoch"])
+        smallest = min(trained, key=lambda name: trained[name]["trained_parameters"])
+        sentences.append(
+            f"Cheapest is `{cheapest}` with {number(trained[cheapest]['seconds_an_epoch'], digits=1)} s an "
+            f"epoch; fewest weights has `{smallest}` "
+            f"({weight_count(trained[smallest]['trained_parameters'])})."
+        )
+    if count := len(results["not_run"]):
+        sentences.append(f"{count} variants cannot run on this machine and were left out.")
     if results["failed"]:
         sentences.append(f"{len(results['failed'])} runs failed.")
     return " ".join(sentences)

@@ -3,7 +3,8 @@
     Run ─► settings.yaml ─► `mmsr fit` ─► model/ ─► test rows ─► metrics.json, predictions.jsonl
         ─► result.json
 
-A folder with a result.json is finished. One without is resumed from its last checkpoint.
+A run of a language model trains nothing, and has answers.jsonl in place of model/. A folder with a
+result.json is finished. One without is resumed from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -26,10 +27,14 @@ from mmsr.data.manifest.manifest import utterances
 from mmsr.evaluation.provenance import ORIGIN, Provenance
 from mmsr.evaluation.run import evaluate, write_run
 from mmsr.files import folder_lock, write_file
+from mmsr.inference.language_models.answering import open_language_model
+from mmsr.inference.language_models.settings import LanguageModelSettings
 from mmsr.model.processing import MmsrProcessor
 from mmsr.records import Predict, Prediction
 from mmsr.training.monitor import mode_of
 from mmsr.training.run import fit, is_bf16
+
+_ASKED = 32  # rows at a time of a language model, or requests to its server
 
 Open = Callable[..., Predict]
 """Opens a finished model's folder; a function at the top of a module, so that it can be pickled.
@@ -52,6 +57,8 @@ class Run:
     condition: str  # under which it is compared
     evaluation: Evaluation
     fold: int | None = None  # of the speakers; it is in the settings too
+    shared: tuple[str, ...] = ()  # conditions of other variants that are the same run
+    language_model: LanguageModelSettings | None = None  # answers in place of a trained model
 
     @property
     def label(self) -> str:
@@ -60,8 +67,13 @@ class Run:
 
     @property
     def conditions(self) -> list[str]:
-        """The conditions under which it answers test rows, `condition` first."""
+        """The conditions under which its variant is shown, `condition` first."""
         return list(dict.fromkeys((self.condition, *self.evaluation.conditions)))
+
+    @property
+    def answered(self) -> list[str]:
+        """The conditions under which it answers test rows, for all variants that are this run."""
+        return list(dict.fromkeys((*self.conditions, *self.shared)))
 
     @property
     def audio_states(self) -> dict[str, Any] | None:
@@ -80,7 +92,8 @@ class Run:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         # only whether there was a store: how it keeps states may differ between machines
         from_store = found.get("audio_states") is not None
-        same = found["conditions"] == self.conditions and from_store == (self.audio_states is not None)
+        answered = set(self.answered) <= set(found["conditions"])
+        same = answered and from_store == (self.audio_states is not None)
         return found if same else None
 
     @property
@@ -93,7 +106,8 @@ class Run:
     def data(self) -> MmsrDataModule:
         """The data of a trained run, with the manifest's rationales even if a control replaced them."""
         data = MmsrDataModule(**{**self.settings["data"], "rationales": "given"})
-        data.attach(MmsrProcessor.from_pretrained(self.folder / "model"))
+        if self.language_model is None:
+            data.attach(MmsrProcessor.from_pretrained(self.folder / "model"))
         return data
 
 
@@ -111,13 +125,19 @@ def _train_and_evaluate(open_model: Open, run: Run) -> None:
     started = time.perf_counter()
     model = run.folder / "model"
     trained = _origin_of_training(run) if model.exists() else {}
-    if not model.exists():
+    if not model.exists() and run.language_model is None:
         train(run)
     data, states = run.data(), run.audio_states
-    assert data.processor is not None
-    labels = data.processor.labels
-    kept = {} if states is None else {"feature_store": run.settings["model"]["feature_store"], **states}
-    metrics, predictions = _evaluate(open_model(model, **kept), data, run, labels)
+    if run.language_model is not None:
+        labels = list(run.language_model.labels)
+        metrics, predictions = _ask(data, run, run.language_model)
+        cost: dict[str, Any] = {"trained_parameters": 0, "seconds": []}
+    else:
+        assert data.processor is not None
+        labels = data.processor.labels
+        kept = {} if states is None else {"feature_store": run.settings["model"]["feature_store"], **states}
+        metrics, predictions = _evaluate(open_model(model, **kept), data, run, labels)
+        cost = json.loads((run.folder / "cost.json").read_text(encoding="utf-8"))
     write_run(
         run.folder,
         {"test": metrics},
@@ -129,18 +149,32 @@ def _train_and_evaluate(open_model: Open, run: Run) -> None:
         ),
         extra={name: value for name, value in (("trained", trained), ("audio_states", states)) if value},
     )
-    cost = json.loads((run.folder / "cost.json").read_text(encoding="utf-8"))
     result = {
-        "conditions": run.conditions,
+        "conditions": run.answered,
         "audio_states": states,
         "labels": labels,
         "trained_parameters": cost["trained_parameters"],
         "epochs": len(cost["seconds"]),
-        "seconds_an_epoch": float(np.mean(cost["seconds"])),
-        "dev": best_epoch(run),
+        "seconds_an_epoch": float(np.mean(cost["seconds"])) if cost["seconds"] else None,
+        "dev": best_epoch(run) if run.language_model is None else {},
     }
     shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)  # each has three times the model's size
     write_file(run.folder / "result.json", json.dumps(result, indent=1).encode())
+
+
+def _ask(
+    data: MmsrDataModule, run: Run, settings: LanguageModelSettings
+) -> tuple[dict[str, Any], list[Prediction]]:
+    """Metrics and predictions of a language model; its prompt shows training rows alone."""
+    held_out = {str(row.id) for rows in (data.test_rows, data.dev_rows) for row in utterances(rows)}
+    with open_language_model(
+        settings,
+        utterances(data.train_rows),
+        held_out=held_out,
+        journal=run.folder / "answers.jsonl",
+        batch_size=_ASKED,
+    ) as predict:
+        return _evaluate(predict, data, run, list(settings.labels), chunk=_ASKED)
 
 
 def train(run: Run) -> None:
@@ -167,15 +201,16 @@ def train(run: Run) -> None:
 
 
 def _evaluate(
-    predict: Predict, data: MmsrDataModule, run: Run, labels: list[str]
+    predict: Predict, data: MmsrDataModule, run: Run, labels: list[str], *, chunk: int = 128
 ) -> tuple[dict[str, Any], list[Prediction]]:
     """Metrics by condition, and predictions, of the test rows."""
     rows = utterances(data.test_rows)
-    plain = [name for name in run.conditions if name != "shuffled_audio"]
-    metrics, predictions = evaluate(predict, rows, labels=labels, conditions=plain)
-    if "shuffled_audio" in run.conditions:  # with the transcript that the variant reads
+    options: dict[str, Any] = {"labels": labels, "chunk": chunk}
+    plain = [name for name in run.answered if name != "shuffled_audio"]
+    metrics, predictions = evaluate(predict, rows, conditions=plain, **options)
+    if "shuffled_audio" in run.answered:  # with the transcript that the variant reads
         read = [replace(row, text=getattr(row, data.text_column)) for row in rows]
-        more, answered = evaluate(predict, read, labels=labels, conditions=["shuffled_audio"])
+        more, answered = evaluate(predict, read, conditions=["shuffled_audio"], **options)
         metrics, predictions = {**metrics, **more}, [*predictions, *answered]
     return metrics, predictions
 

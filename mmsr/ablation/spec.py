@@ -1,6 +1,6 @@
 """The file of an ablation, checked and expanded to variants.
 
-FILE.yaml {base, settings, grid, variants, seeds, folds, reference, out, evaluation} ─► Ablation
+FILE.yaml {base, settings, grid, variants, seeds, folds, reference, unavailable, out, evaluation} ─► Ablation
 """
 
 from __future__ import annotations
@@ -10,21 +10,34 @@ import json
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import yaml
 
 from mmsr.evaluation.metrics import METRICS
 from mmsr.evaluation.run import CONDITIONS
+from mmsr.inference.language_models.settings import LanguageModelSettings
 from mmsr.messages import did_you_mean, no_such_file
 from mmsr.training.arguments import check_arguments
 from mmsr.training.run import MmsrCLI, quieten
 
 OWN = "own"  # the condition under which a variant was trained
-KEYS = ("base", "settings", "grid", "variants", "seeds", "folds", "reference", "out", "evaluation")
+KEYS = (
+    "base",
+    "settings",
+    "grid",
+    "variants",
+    "seeds",
+    "folds",
+    "reference",
+    "unavailable",
+    "out",
+    "evaluation",
+)
+UNAVAILABLE = ("fail", "skip")
 PRETRAINED = ("audio", "text", "pretrained", "init_from", "decoder")
 _OURS = (
     "seed_everything",
@@ -36,6 +49,8 @@ _OURS = (
 )
 
 Settings = dict[str, Any]
+Transcript = Literal["text", "asr_text"]
+_TRANSCRIPTS = get_args(Transcript)
 
 
 class AblationError(ValueError):
@@ -100,6 +115,9 @@ class Ablation:
     reference: str  # the variant with which the others are compared
     out: Path
     evaluation: Evaluation
+    test_transcripts: Mapping[str, Transcript] = field(default_factory=dict)  # where it is not what is read
+    language_models: Mapping[str, LanguageModelSettings] = field(default_factory=dict)  # are not trained
+    skips_unavailable: bool = False  # variants whose weights or rows are not here
 
 
 def read_ablation(
@@ -109,9 +127,14 @@ def read_ablation(
 
     Args:
         path: YAML with `base` (a file of `mmsr fit`, relative to this one) and `settings` over it, `grid`
-            (key: values; all combinations) and `variants` (name: settings; with a grid, each in each),
-            `seeds`, `folds`, `reference`, `out`, and `evaluation` (see Evaluation). Keys of settings are
-            dotted.
+            (key: values, or axis: {name: settings}; all combinations) and `variants` (name: settings; with a
+            grid, each in each), `seeds`, `folds`, `reference`, `unavailable` (`fail`, the default, or `skip`
+            variants whose weights or rows are not on this machine), `out`, and `evaluation` (see Evaluation).
+            Keys of settings are dotted. Beside settings, a variant or a point of an axis may have
+            `test_transcript` (`text` or `asr_text`: it is tested on this one, whichever it is trained on); a
+            variant also `grid` (axis: some of its values or names, to take only these) and `language_model`
+            (a file of `mmsr evaluate --model`, relative to this one: it is not trained, and reads the rows of
+            `data`).
         out: Another folder for the results.
         find: Finds a `base` by its name if there is no such file.
 
@@ -123,7 +146,11 @@ def read_ablation(
     base = read_base(path, content.get("base"), find)
     fixed = overlaid(path, "settings", base, content.get("settings") or {})
     changes = _changes(path, content)
-    variants = {name: overlaid(path, f"variant {name!r}", fixed, change) for name, change in changes.items()}
+    variants = {
+        name: overlaid(path, f"variant {name!r}", fixed, _settings_of(change))
+        for name, change in changes.items()
+    }
+    evaluation = read_evaluation(path, content.get("evaluation") or {})
     reference = content.get("reference", next(iter(variants)))
     if reference not in variants:
         raise AblationError(f"{path}: reference {reference!r} is no variant; accepted: {', '.join(variants)}")
@@ -142,8 +169,62 @@ def read_ablation(
         folds=folds,
         reference=reference,
         out=Path(out or content.get("out") or f"runs/ablations/{path.stem}"),
-        evaluation=read_evaluation(path, content.get("evaluation") or {}),
+        evaluation=evaluation,
+        test_transcripts=_test_transcripts(path, changes, evaluation),
+        language_models=_language_models(path, changes),
+        skips_unavailable=_skips_unavailable(path, content.get("unavailable", "fail")),
     )
+
+
+_BESIDE_SETTINGS = ("test_transcript", "language_model")
+
+
+def _settings_of(change: Settings) -> Settings:
+    """A variant's settings of `mmsr fit`."""
+    return {key: value for key, value in change.items() if key not in _BESIDE_SETTINGS}
+
+
+def _test_transcripts(
+    path: Path, changes: Mapping[str, Settings], evaluation: Evaluation
+) -> dict[str, Transcript]:
+    found: dict[str, Transcript] = {}
+    for name, change in changes.items():
+        if (value := change.get("test_transcript")) is None:
+            continue
+        if value not in _TRANSCRIPTS:
+            raise AblationError(
+                f"{path}: variant {name!r}: test_transcript {value!r}; accepted: {', '.join(_TRANSCRIPTS)}"
+            )
+        if evaluation.condition != OWN:
+            raise AblationError(
+                f"{path}: variant {name!r}: test_transcript {value!r} and evaluation condition "
+                f"{evaluation.condition!r} contradict each other; accepted: one or the other"
+            )
+        found[name] = value
+    return found
+
+
+def _language_models(path: Path, changes: Mapping[str, Settings]) -> dict[str, LanguageModelSettings]:
+    found: dict[str, LanguageModelSettings] = {}
+    for name, change in changes.items():
+        if (file := change.get("language_model")) is None:
+            continue
+        if given := [key for key in _settings_of(change) if key.partition(".")[0] != "data"]:
+            raise AblationError(
+                f"{path}: variant {name!r}: {given[0]} is of a training, and a language_model has none; "
+                "accepted: settings of data"
+            )
+        try:
+            found[name] = LanguageModelSettings.from_file(path.parent / str(file))
+        except ValueError as error:
+            raise AblationError(f"{path}: variant {name!r}: language_model {error}") from error
+    return found
+
+
+def _skips_unavailable(path: Path, value: Any) -> bool:
+    if value not in UNAVAILABLE:
+        raise AblationError(f"{path}: unavailable {value!r}; accepted: {', '.join(UNAVAILABLE)}")
+    return value == "skip"
 
 
 def read_content(path: Path, keys: Sequence[str]) -> Settings:
@@ -198,33 +279,72 @@ def read_base(path: Path, base: Any, find: Callable[[str], Path] | None) -> Sett
 def _changes(path: Path, content: Settings) -> dict[str, Settings]:
     """The settings of each variant: the grid's combinations, in each of the named variants."""
     grid, named = content.get("grid") or {}, content.get("variants") or {}
-    for field, value in (("grid", grid), ("variants", named)):
+    for part, value in (("grid", grid), ("variants", named)):
         if not isinstance(value, dict):
-            raise AblationError(f"{path}: {field} {value!r}; accepted: a mapping")
-    for key, values in grid.items():
-        if not isinstance(values, list) or not values:
-            raise AblationError(f"{path}: grid {key}: {values!r}; accepted: a list of values")
+            raise AblationError(f"{path}: {part} {value!r}; accepted: a mapping")
+    axes = {str(key): _axis(path, str(key), values, alone=len(grid) == 1) for key, values in grid.items()}
     for name, change in named.items():
         if not isinstance(change, dict | None):
             raise AblationError(f"{path}: variant {name!r}: {change!r}; accepted: a mapping of settings")
     changes: dict[str, Settings] = {}
     for variant, change in (named or {None: {}}).items():
-        for values in itertools.product(*grid.values()):
-            point = dict(zip(grid, values, strict=True))
-            name = ", ".join([*([] if variant is None else [str(variant)]), *_point_names(point)])
+        own = {key: value for key, value in (change or {}).items() if key != "grid"}
+        for points in itertools.product(*_chosen(path, variant, axes, (change or {}).get("grid"))):
+            names = ([] if variant is None else [str(variant)]) + [point.name for point in points]
+            name = ", ".join(names)
             if name in changes:
                 raise AblationError(f"{path}: two variants are called {name!r}; accepted: different values")
-            changes[name] = {**(change or {}), **point}
+            changes[name] = own
+            for point in points:
+                changes[name] = {**changes[name], **point.settings}
     if list(changes) == [""]:
         raise AblationError(f"{path} has neither grid nor variants; accepted: one of the two, or both")
     return changes
 
 
-def _point_names(point: Settings) -> list[str]:
-    shown = {key: value if isinstance(value, str) else json.dumps(value) for key, value in point.items()}
-    if len(point) == 1:
-        return list(shown.values())
-    return [f"{key.rpartition('.')[2]}={value}" for key, value in shown.items()]
+@dataclass(frozen=True)
+class _Point:
+    """A value of an axis of the grid."""
+
+    name: str  # in the names of variants
+    key: Any  # the value itself, or the name in the file: by it a variant chooses the point
+    settings: Settings
+
+
+def _axis(path: Path, key: str, values: Any, *, alone: bool) -> list[_Point]:
+    """The points of an axis: values of one setting, or named settings."""
+    if isinstance(values, dict) and values:
+        for name, settings in values.items():
+            if not isinstance(settings, dict | None):
+                raise AblationError(f"{path}: grid {key} {name!r}: {settings!r}; accepted: a mapping")
+        return [_Point(str(name), str(name), settings or {}) for name, settings in values.items()]
+    if not isinstance(values, list) or not values:
+        raise AblationError(f"{path}: grid {key}: {values!r}; accepted: a list of values, or named settings")
+    prefix = "" if alone else f"{key.rpartition('.')[2]}="
+    shown = [value if isinstance(value, str) else json.dumps(value) for value in values]
+    return [_Point(f"{prefix}{text}", value, {key: value}) for text, value in zip(shown, values, strict=True)]
+
+
+def _chosen(path: Path, variant: Any, axes: Mapping[str, list[_Point]], only: Any) -> list[list[_Point]]:
+    """The points of each axis that a variant takes: all, or those that its `grid` names."""
+    if not isinstance(only, dict | None):
+        raise AblationError(f"{path}: variant {variant!r}: grid {only!r}; accepted: a mapping")
+    for key, values in (only or {}).items():
+        if key not in axes:
+            raise AblationError(
+                f"{path}: variant {variant!r}: grid {key!r} is no axis; accepted: {', '.join(axes) or 'none'}"
+            )
+        known = [point.key for point in axes[key]]
+        wrong = [value for value in values if value not in known] if isinstance(values, list) else [values]
+        if wrong or not values:
+            accepted = ", ".join(map(str, known))
+            raise AblationError(
+                f"{path}: variant {variant!r}: grid {key} {values!r}; accepted: a list of some of {accepted}"
+            )
+    return [
+        [point for point in points if key not in (only or {}) or point.key in (only or {})[key]]
+        for key, points in axes.items()
+    ]
 
 
 def read_evaluation(path: Path, given: Any) -> Evaluation:

@@ -50,6 +50,7 @@ CHOOSE_DEV_ROWS = (
     "data.fold",
     "data.folds",
     "data.dev_speakers",
+    "data.languages",
     "data.train_languages",
 )
 Predictions = Mapping[str, Prediction]  # by id

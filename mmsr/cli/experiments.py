@@ -146,14 +146,16 @@ def ablate(
 
     Writes results.json; table.md, table.csv and table.tex (booktabs, siunitx); report.html and report.md;
     plot.png and plot.pdf. Runs are named by their settings and
-    data: finished ones are used again, and after an interruption the same command continues. Exit code 1
-    if a run failed.
+    data: finished ones are used again, and after an interruption the same command continues. With
+    `unavailable: skip` in the file, variants whose weights or rows are not on this machine are left out, and
+    named. Exit code 1 if a run failed.
 
     Example: mmsr ablate -c experiments/ablations/fusions.yaml --jobs 2
     Example: mmsr ablate -c experiments/ablations/fusions.yaml --ray auto --gpus 0.25
 
     Args:
-        config: YAML file with base, settings, grid, variants, seeds, folds, reference, evaluation and out.
+        config: YAML file with base, settings, grid, variants, seeds, folds, reference, unavailable,
+            evaluation and out.
         jobs: Number of parallel runs, each a process with one thread: 1 by default, with --ray as many as
             fit.
         out: Folder for the results, instead of the file's.
@@ -167,6 +169,7 @@ def ablate(
             default all, and of LaTeX those that a paper shows.
     """
     from mmsr.ablation.ablate import ablate as run_ablation
+    from mmsr.ablation.availability import available, explained
     from mmsr.ablation.plan import plan
     from mmsr.ablation.report import table
     from mmsr.ablation.spec import read_ablation
@@ -177,9 +180,13 @@ def ablate(
     ablation = read_ablation(config, out=out, find=lambda name: packaged_config(Path(name).name))
     runner = _runner(ray, jobs=jobs, cpus=cpus, gpus=gpus)
     if dry_run:
-        for run in itertools.chain.from_iterable(plan(ablation)):
+        ablation, not_run = available(ablation)
+        listed = {run.folder: run for run in itertools.chain.from_iterable(plan(ablation))}
+        for run in listed.values():
             state = "to do" if run.result() is None else "finished"
             print(f"{run.folder}  {state}  {run.label}")
+        for line in explained(not_run):
+            print(line)
         return
     check_out(ablation.out, "results.json")
     with live_table(ablation.name) as show:

@@ -24,6 +24,9 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
+    AutoModelForSpeechSeq2Seq,
+    BlenderbotConfig,
+    BlenderbotForCausalLM,
     Cache,
     LogitsProcessor,
     PreTrainedConfig,
@@ -90,7 +93,8 @@ class CrossAttentionDecoder(RationaleDecoder):
 
     Either a causal language model with cross-attention (MBart's decoder half, GPT-2, BERT, XLM-R ...), or an
     encoder-decoder (BART, mBART, T5, mT5 ...) without its encoder. Cross-attention that a pretrained model
-    lacks starts from random numbers, which is logged.
+    lacks starts from random numbers, which is logged. Whisper's decoder, a language model of 99 languages, is
+    loaded as Blenderbot's, which is the same but for a bias and reads the memory's mask.
 
     FlashAttention is replaced by sdpa: its cross-attention is wrong in transformers (see `layers.Attention`).
     """
@@ -112,6 +116,8 @@ class CrossAttentionDecoder(RationaleDecoder):
     def load(cls, name: str | os.PathLike[str]) -> PreTrainedModel:
         """The pretrained decoder; weights that it lacks are logged."""
         config = AutoConfig.from_pretrained(name)
+        if config.model_type == "whisper":
+            return whisper_decoder(name)
         if config.is_encoder_decoder:
             model = AutoModelForSeq2SeqLM.from_pretrained(name, dtype=torch.float32)
             return without_encoder(model)
@@ -188,6 +194,48 @@ class CrossAttentionDecoder(RationaleDecoder):
             cross_attentions=output.cross_attentions,
             **{CACHE: output.get(CACHE)},
         )
+
+
+def whisper_decoder(name: str | os.PathLike[str]) -> PreTrainedModel:
+    """Whisper's pretrained decoder as a `BlenderbotForCausalLM`, in float32.
+
+    Whisper's own cross-attention has no mask, so that padding would change what is written. Both are pre-norm
+    decoders with learned positions; Blenderbot's keys have a bias too, which starts at zero.
+    """
+    whisper = AutoModelForSpeechSeq2Seq.from_pretrained(name, dtype=torch.float32)
+    theirs = whisper.config
+    config: Any = BlenderbotConfig(
+        vocab_size=theirs.vocab_size,
+        d_model=theirs.d_model,
+        decoder_layers=theirs.decoder_layers,
+        encoder_layers=theirs.decoder_layers,
+        decoder_attention_heads=theirs.decoder_attention_heads,
+        encoder_attention_heads=theirs.decoder_attention_heads,
+        decoder_ffn_dim=theirs.decoder_ffn_dim,
+        encoder_ffn_dim=theirs.decoder_ffn_dim,
+        max_position_embeddings=theirs.max_target_positions,
+        activation_function=theirs.activation_function,
+        scale_embedding=theirs.scale_embedding,
+        dropout=theirs.dropout,
+        attention_dropout=theirs.attention_dropout,
+        activation_dropout=theirs.activation_dropout,
+        decoder_start_token_id=theirs.decoder_start_token_id,
+        **{name: getattr(theirs, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")},
+        is_decoder=True,
+        is_encoder_decoder=False,
+        tie_word_embeddings=True,
+    )
+    config.add_cross_attention = True
+    decoder = BlenderbotForCausalLM(config)
+    weights = whisper.model.decoder.state_dict()
+    biases = {
+        name: torch.zeros(theirs.d_model)
+        for name in decoder.model.decoder.state_dict()
+        if name.endswith("k_proj.bias")
+    }
+    decoder.model.decoder.load_state_dict(weights | biases)
+    decoder.tie_weights()
+    return decoder
 
 
 class AbsentEncoder:

@@ -86,3 +86,41 @@ def test_a_checkpoint_is_tested_with_what_its_own_fusion_reads(tmp_path):
     assert own_condition({"model": {"fusion": "cross_attention"}, "data": data}) == "audio+asr"
     pretrained = {"pretrained": str(tmp_path), "fusion": "cross_attention"}
     assert own_condition({"model": pretrained, "data": data}) == "asr"
+
+
+def test_transcripts_and_seeds_that_change_nothing_share_a_run(write, tmp_path, demo_corpus, language_model):
+    for choose in ("none", "random"):
+        prompt = "zero_shot" if choose == "none" else "few_shot"
+        content = f"model: {language_model}\nprompt: {prompt}\nexamples: {{choose: {choose}}}\n"
+        (tmp_path / f"{choose}.yaml").write_text(content)
+    transcripts = {"human": {}, "asr": {"test_transcript": "asr_text"}}
+    path = write(
+        tmp_path,
+        settings={"data.manifest": str(demo_corpus)},
+        grid={"transcript": transcripts},
+        variants={
+            "trained": {"model.fusion": "text_only"},
+            "zero": {"language_model": "none.yaml"},
+            "few": {"language_model": "random.yaml"},
+        },
+        seeds=[0, 1],
+        evaluation={"conditions": ["audio"]},
+    )
+    rows = dict(zip(read_ablation(path).variants, plan(read_ablation(path)), strict=True))
+    names = {name: [run.name for run in row] for name, row in rows.items()}
+    for system in ("trained", "zero", "few"):
+        assert names[f"{system}, human"] == names[f"{system}, asr"]
+    assert [len(set(names[f"{system}, asr"])) for system in ("trained", "zero", "few")] == [2, 1, 2]
+    run = rows["trained, asr"][0]
+    assert run.condition == "asr" and run.conditions == ["asr", "audio"]
+    assert run.answered == ["asr", "audio", "text"]
+    few = [run.language_model.examples.seed for run in rows["few, human"]]
+    assert few == [0, 1] and rows["few, human"][0].settings == {"data": {"manifest": str(demo_corpus)}}
+
+
+def test_a_decoder_that_is_prompted_with_the_transcript_reads_it_too():
+    model = {"fusion": "audio_only", "config": {"prompt_transcript": True}}
+    assert own_condition({"model": model}) == "audio+text"
+    assert own_condition({"model": model, "data": {"text_column": "asr_text"}}) == "audio+asr"
+    assert own_condition({"model": model}, test_transcript="asr_text") == "audio+asr"
+    assert own_condition({"data": {"text_column": "asr_text"}}, test_transcript="text") == "audio+text"

@@ -83,3 +83,36 @@ def test_other_conditions_are_answered_without_training_again(make_runner, write
     assert found["trained"]["machine"]["cpu"] == "another", "whose time an epoch's is"
     assert found["machine"]["cpu"] != "another" and again["differing"]["machine cpu"][0] == "another"
     assert {file: file.stat().st_mtime_ns for file in out.rglob("model.safetensors")} == trained
+
+
+def test_a_language_model_answers_without_training_and_is_asked_once(
+    make_runner, write, demo_corpus, language_model, text_encoder, tmp_path
+):
+    examples = f"{{choose: nearest, number: 2, encoder: {text_encoder}, column: asr_text}}"
+    content = f"model: {language_model}\ndtype: float32\nprompt: few_shot\nmax_tokens: 4\n"
+    (tmp_path / "llm.yaml").write_text(f"{content}rationale_format: post_thinking\nexamples: {examples}\n")
+    path = write(
+        tmp_path,
+        settings={"data.manifest": str(demo_corpus)},
+        grid={"transcript": {"human": {}, "asr": {"test_transcript": "asr_text"}}},
+        variants={"asked": {"language_model": "llm.yaml"}},
+        seeds=[0, 1],
+        evaluation={"also": ["rougeL"]},
+        out=str(tmp_path / "out"),
+    )
+    runner = make_runner()
+    results = ablate(read_ablation(path), open_model=open_predictor, runner=runner)
+    assert results["failed"] == [] and len(runner.done) == 1
+    human, asr = (results["variants"][f"asked, {kind}"] for kind in ("human", "asr"))
+    assert (human["condition"], asr["condition"]) == ("text", "asr")
+    assert human["trained_parameters"] == 0 and human["seconds_an_epoch"] is None and human["dev"] is None
+    assert len(set(human["values"])) == 1 and len(human["values"]) == 2
+    (folder,) = (tmp_path / "out" / "runs").iterdir()
+    answers = (folder / "answers.jsonl").read_text(encoding="utf-8").splitlines()
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["test"]
+    assert len(answers) <= metrics["text"]["n"] + metrics["asr"]["n"]
+    assert metrics["text"]["usage"]["prompt_tokens"] > 0
+    (folder / "result.json").unlink()  # killed before it was written
+    again = ablate(read_ablation(path), open_model=open_predictor, runner=make_runner())
+    assert again["variants"]["asked, asr"]["values"] == asr["values"]
+    assert (folder / "answers.jsonl").read_text(encoding="utf-8").splitlines() == answers

@@ -37,6 +37,43 @@ def test_grid_and_variants_are_combined_over_base_and_settings(write, tmp_path):
     assert "label_smoothing" not in ablation.variants["plain, fusion=film, layer_decay=1.0"]["model"]
 
 
+def test_an_axis_may_have_names_and_a_variant_some_of_its_points(write, tmp_path):
+    path = write(
+        tmp_path,
+        settings={"data.manifest": "m.csv"},
+        grid={
+            "transcript": {"human": None, "asr": {"test_transcript": "asr_text"}},
+            "model.fusion": ["concat", "film"],
+        },
+        variants={
+            "all": None,
+            "some": {"grid": {"transcript": ["asr"], "model.fusion": ["film"]}, "model.layer_decay": 0.5},
+        },
+    )
+    ablation = read_ablation(path)
+    assert list(ablation.variants) == [
+        "all, human, fusion=concat",
+        "all, human, fusion=film",
+        "all, asr, fusion=concat",
+        "all, asr, fusion=film",
+        "some, asr, fusion=film",
+    ]
+    some = {"model": {"layer_decay": 0.5, "fusion": "film"}, "data": {"manifest": "m.csv"}}
+    assert ablation.variants["some, asr, fusion=film"] == some
+    assert ablation.changes["all, asr, fusion=film"]["test_transcript"] == "asr_text"
+    assert ablation.variants["all, asr, fusion=film"] == ablation.variants["all, human, fusion=film"]
+    assert set(ablation.test_transcripts) == {name for name in ablation.variants if ", asr" in name}
+
+
+def test_a_language_model_is_a_variant_of_its_file(write, tmp_path):
+    (tmp_path / "llm.yaml").write_text("model: owner/name\nprompt: zero_shot\n")
+    ablation = read_ablation(
+        write(tmp_path, variants={"trained": {}, "asked": {"language_model": "llm.yaml"}})
+    )
+    assert set(ablation.language_models) == {"asked"}
+    assert ablation.language_models["asked"].model == "owner/name"
+
+
 def test_values_of_one_key_name_their_variants(write, tmp_path):
     path = write(
         tmp_path,
@@ -68,6 +105,31 @@ def test_values_of_one_key_name_their_variants(write, tmp_path):
         ({"grid": {"model.fusion": "film"}}, r"grid model.fusion: 'film'; accepted: a list"),
         ({"grid": {"model.fusion": ["film", "film"]}}, r"two variants are called 'film'"),
         ({"grid": {}}, r"neither grid nor variants"),
+        ({"grid": {"a": {"b": "film"}}}, r"grid a 'b': 'film'; accepted: a mapping"),
+        ({"variants": {"a": {"grid": ["film"]}}}, r"variant 'a': grid \['film'\]; accepted: a mapping"),
+        ({"variants": {"a": {"grid": {"x": [1]}}}}, r"variant 'a': grid 'x' is no axis; accepted: model.fus"),
+        (
+            {"variants": {"a": {"grid": {"model.fusion": ["gated"]}}}},
+            r"variant 'a': grid model.fusion \['gated'\]; accepted: a list of some of film, concat",
+        ),
+        (
+            {"variants": {"a": {"test_transcript": "human"}}},
+            r"variant 'a, film': test_transcript 'human'; accepted: text, asr_text",
+        ),
+        (
+            {"variants": {"a": {"test_transcript": "text"}}, "evaluation": {"condition": "asr"}},
+            r"test_transcript 'text' and evaluation condition 'asr' contradict each other",
+        ),
+        ({"settings": {"language_model": "x"}}, r"settings: 'language_model' is no setting"),
+        (
+            {"variants": {"a": {"language_model": "x.yaml"}}},
+            r"variant 'a, film': model.fusion is of a training, and a language_model has none; accepted: set",
+        ),
+        (
+            {"grid": None, "variants": {"a": {"language_model": "x.yaml"}}},
+            r"variant 'a': language_model .*x.yaml: no such file; accepted: the YAML file",
+        ),
+        ({"unavailable": True}, r"unavailable True; accepted: fail, skip"),
         ({"reference": "gated"}, r"reference 'gated' is no variant; accepted: film, concat"),
         ({"seeds": [0, 0]}, r"seeds \[0, 0\] repeat one"),
         ({"seeds": ["a"]}, r"seeds \['a'\]; accepted: a list of integers"),

@@ -11,6 +11,7 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
+    AutoModelForSpeechSeq2Seq,
     PreTrainedConfig,
 )
 
@@ -467,3 +468,34 @@ def test_candidates_are_the_greedy_one_and_samples_of_the_model():
     flat[:, 10:] = 0.0  # 90 tokens, all of them rare
     assert SampledCandidates(4)(torch.zeros(4, 1), flat)[:, :10].eq(-torch.inf).all()
     assert SampledCandidates(4)(torch.zeros(4, 1), flat)[1].isfinite().any()
+
+
+@torch.no_grad()
+def test_whispers_decoder_writes_as_it_does_and_reads_the_mask(tmp_path: Path):
+    torch.manual_seed(0)
+    sides = {f"{side}_{name}": 4 for side in ("encoder", "decoder") for name in ("layers", "attention_heads")}
+    config = AutoConfig.for_model(
+        "whisper",
+        vocab_size=120,
+        d_model=32,
+        **sides,
+        encoder_ffn_dim=48,
+        decoder_ffn_dim=40,
+        num_mel_bins=8,
+        max_source_positions=10,
+        max_target_positions=20,
+        **{"pad_token_id": 1, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 3},
+        begin_suppress_tokens=None,
+    )
+    whisper = lively(AutoModelForSpeechSeq2Seq.from_config(config))
+    whisper.save_pretrained(tmp_path)
+    ours = CrossAttentionDecoder.load(tmp_path).eval()
+    ids, memory, ones = torch.randint(4, 120, (2, 7)), torch.randn(2, 10, 32), torch.ones(2, 10)
+    expected = whisper(encoder_outputs=(memory,), decoder_input_ids=ids).logits
+    given = {"input_ids": ids, "encoder_hidden_states": memory}
+    assert_close(ours(**given, encoder_attention_mask=ones).logits, expected, atol=1e-5, rtol=1e-4)
+    half = torch.cat([ones[:, :5], 0 * ones[:, 5:]], 1)
+    masked = ours(**given, encoder_attention_mask=half).logits
+    alone = ours(input_ids=ids, encoder_hidden_states=memory[:, :5], encoder_attention_mask=ones[:, :5])
+    assert_close(masked, alone.logits, atol=1e-5, rtol=1e-4)
+    assert (masked - expected).abs().max() > 0.01

@@ -4,6 +4,7 @@ import json
 import logging
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from mmsr.cli.main import main
@@ -50,6 +51,28 @@ def test_the_function_returns_what_it_writes_and_the_command_writes_the_same(
     assert "finding: Few rows: 12 have a label" in printed.err
     assert "text: worst of " in printed.err and "text: Label sets asked to hold" in printed.err
     assert f"report: {tmp_path / 'command' / 'report.html'}" in printed.err
+
+
+def test_rows_with_both_transcripts_are_evaluated_on_each_in_one_call(demo_corpus, tmp_path):
+    rows = pd.read_csv(demo_corpus)
+    rows = rows[["id", "text", "asr_text", "label", "rationale", "language", "split"]]
+    rows["asr_text"] = rows["asr_text"].where(rows["split"] != "test", rows["text"].iloc[::-1].to_numpy())
+    rows.to_csv(tmp_path / "manifest.csv", index=False)
+    command = ["evaluate", "--model", "demo", "--manifest", str(tmp_path / "manifest.csv")]
+    main([*command, "--examples", "0", "--out", str(tmp_path / "out")])
+    test = json.loads((tmp_path / "out" / "metrics.json").read_text("utf-8"))["test"]
+    assert set(test) == {"text", "asr", "baselines"}
+    assert test["text"]["n"] == test["asr"]["n"] == (rows["split"] == "test").sum()
+    lines = (tmp_path / "out" / "predictions.jsonl").read_text("utf-8").splitlines()
+    said = {(row["condition"], row["id"]): row for row in map(json.loads, lines)}
+    swapped = rows[rows["split"] == "test"]
+    alone = rows.assign(text=rows["asr_text"]).drop(columns="asr_text")
+    alone.to_csv(tmp_path / "alone.csv", index=False)
+    main([*command[:-1], str(tmp_path / "alone.csv"), "--examples", "0", "--out", str(tmp_path / "alone")])
+    lines = (tmp_path / "alone" / "predictions.jsonl").read_text("utf-8").splitlines()
+    for row in map(json.loads, lines):
+        assert said["asr", row["id"]]["scores"] == pytest.approx(row["scores"], abs=1e-5)
+    assert any(said["asr", id_]["scores"] != said["text", id_]["scores"] for id_ in swapped["id"])
 
 
 def test_a_manifest_without_splits_is_evaluated_whole_and_that_is_said(undivided, tmp_path, caplog):

@@ -100,6 +100,7 @@ class MmsrDataModule(LightningDataModule):
             `{reverb: {p: 0.3}, noise: {snr_db: [5, 20], p: 0.5}}`: noise, reverb, speed, pitch, gain, codec,
             equalizer, band_limit, time_mask, silence, noise_gate; with a feature store only spec_augment. See
             `mmsr.data.audio.augmentation`.
+        languages: Take rows of these languages only, such as `[vi]`, in all splits.
         train_languages: Train, and select models, on rows of these languages only, such as `[vi]`; test rows
             of the others are then zero-shot.
         rationales: Rationales of training and development rows: their own (`given`), another row's
@@ -134,6 +135,7 @@ class MmsrDataModule(LightningDataModule):
         folds: int = 4,
         dev_speakers: int = 2,
         augment: dict[str, dict[str, Any]] | None = None,
+        languages: list[str] | None = None,
         train_languages: list[str] | None = None,
         rationales: Rationales = "given",
     ):
@@ -171,9 +173,10 @@ class MmsrDataModule(LightningDataModule):
         self.streaming, self.stream_window = streaming, stream_window
         if rationales not in RATIONALES:
             raise ValueError(f"rationales is {rationales!r}; accepted: {', '.join(RATIONALES)}")
-        self.train_languages, self.rationales = train_languages, rationales
+        self.languages, self.train_languages, self.rationales = languages, train_languages, rationales
         table = {
             "fold": fold,
+            "languages": languages,
             "balance": balance,
             "language_temperature": language_temperature,
             "train_languages": train_languages,
@@ -343,11 +346,15 @@ class MmsrDataModule(LightningDataModule):
         if not self._rows and not self.streaming:
             labels = None if self.processor is None else self.processor.labels
             rows = load_manifest(self.manifest, labels=labels, columns=self.columns, label_map=self.label_map)
+            if self.languages is not None:
+                rows = self._in_languages(rows, self.languages, setting="languages")
             self._check_utterances(rows)
             self._rows = self._selected(rows)
             for name in self._rows.keys() & {"train", "dev"}:
                 if self.train_languages is not None:
-                    self._rows[name] = self._in_languages(self._rows[name], self.train_languages)
+                    self._rows[name] = self._in_languages(
+                        self._rows[name], self.train_languages, setting="train_languages"
+                    )
                 self._rows[name] = control_rationales(self._rows[name], self.rationales, seed=self.seed)
         if split not in self._rows:
             found = ", ".join(self.split_names[name] for name in self._rows) or "none of the three"
@@ -389,12 +396,14 @@ class MmsrDataModule(LightningDataModule):
             logger.warning("%s: %d rows are in no split of %s (theirs: %s)", name, unused, used, found)
         return {split: part for split, part in groups.items() if len(part)}
 
-    def _in_languages(self, rows: datasets.Dataset, languages: list[str]) -> datasets.Dataset:
+    def _in_languages(
+        self, rows: datasets.Dataset, languages: list[str], *, setting: str
+    ) -> datasets.Dataset:
         found = distinct(rows, "language")
         codes = {name: language_code(name) for name in found}
         absent = [name for name in languages if language_code(name) not in codes.values()]
         if absent or not languages:
-            problem = f"no row is in train_languages {absent}; accepted: of {', '.join(found)}"
+            problem = f"no row is in {setting} {absent}; accepted: of {', '.join(found)}"
             raise self._error("language", problem)
         wanted = {*map(language_code, languages)}
         return rows.select(rows_with(rows, "language", [name for name in found if codes[name] in wanted]))

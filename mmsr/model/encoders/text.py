@@ -1,4 +1,4 @@
-"""Text encoders: any transformers model that turns token ids into states."""
+"""Text encoders: any transformers model that turns token ids into states, or the encoder of one."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ from mmsr.model.encoders.base import Encoded, KeepsLayers, gives_weights, to_fro
 class TextEncoder(KeepsLayers):
     """Any transformers text encoder, without its pooler, under `self.model`.
 
+    Of an encoder-decoder (T5, BART, mBART ...) it is the encoder. A causal language model (Mistral, Qwen ...)
+    may be one too: each of its states has read the tokens before.
+
     A row without a transcript gets states too, which the caller replaces.
     """
 
@@ -32,28 +35,29 @@ class TextEncoder(KeepsLayers):
     @staticmethod
     def build(config: PreTrainedConfig) -> PreTrainedModel:
         """The transformers model of this config, with random weights."""
-        return AutoModel.from_config(config, dtype=torch.get_default_dtype(), **TextEncoder.options(config))
+        options = TextEncoder.options(config)
+        return _encoder_of(AutoModel.from_config(config, dtype=torch.get_default_dtype(), **options))
 
     @classmethod
     def load(cls, name: str | os.PathLike[str]) -> PreTrainedModel:
         """The pretrained model of a Hub id or folder, in float32."""
         options = cls.options(AutoConfig.from_pretrained(name))
-        return AutoModel.from_pretrained(name, dtype=torch.float32, **options)
+        return _encoder_of(AutoModel.from_pretrained(name, dtype=torch.float32, **options))
 
     @staticmethod
     def options(config: PreTrainedConfig) -> dict[str, bool]:
         """Arguments of the transformers model: no pooler, which would get no gradient.
 
         Raises:
-            ValueError: The model is an encoder-decoder, or reads no tokens.
+            ValueError: The model reads no tokens.
         """
         known = type(config) in AutoModel._model_mapping
         model_class: Any = AutoModel._model_mapping[type(config)] if known else None
-        if config.is_encoder_decoder or getattr(model_class, "main_input_name", None) != "input_ids":
+        if getattr(model_class, "main_input_name", None) != "input_ids":
             raise ValueError(
-                f"text_encoder has model_type={config.model_type!r}, which is "
-                f"{'an encoder-decoder' if config.is_encoder_decoder else 'no text encoder'}; accepted: a "
-                "text encoder of transformers (xlm-roberta, bert, roberta, deberta-v2 ...)"
+                f"text_encoder has model_type={config.model_type!r}, which is no text encoder; accepted: a "
+                "text encoder of transformers (xlm-roberta, bert, roberta, deberta-v2 ...), or an "
+                "encoder-decoder (t5, bart ...), whose encoder is taken"
             )
         pooler = "add_pooling_layer" in inspect.signature(model_class).parameters
         return {"add_pooling_layer": False} if pooler else {}
@@ -86,3 +90,8 @@ class TextEncoder(KeepsLayers):
         if not output_hidden_states:
             encoded.hidden_states = None
         return encoded
+
+
+def _encoder_of(model: PreTrainedModel) -> PreTrainedModel:
+    """The encoder of an encoder-decoder; any other model is one itself."""
+    return model.get_encoder() if model.config.is_encoder_decoder else model

@@ -493,6 +493,17 @@ def test_models_are_trained_and_selected_on_some_languages_and_tested_on_all(man
             _ = MmsrDataModule(str(manifest), train_languages=wrong).train_rows
 
 
+def test_all_splits_may_be_of_some_languages(manifest: Path, change: Any):
+    change(manifest, lambda number, row: row.update(language=("vi", "en", "de")[number % 3]))
+    data = MmsrDataModule(str(manifest), languages=["Vietnamese", "de"], train_languages=["vi"])
+    assert set(data.train_rows["language"]) == set(data.dev_rows["language"]) == {"vi"}
+    assert set(data.test_rows["language"]) == {"vi", "de"}
+    with pytest.raises(ManifestError, match=r"no row is in languages \['fr'\]; accepted: of de, en, vi"):
+        _ = MmsrDataModule(str(manifest), languages=["fr"]).test_rows
+    with pytest.raises(ValueError, match="streaming reads rows as they come, and languages needs them all"):
+        MmsrDataModule(str(manifest), languages=["vi"], streaming=True)
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_audio_that_is_damaged_later_is_one_line_that_names_its_row(manifest, module, workers):
     data = module(manifest, num_workers=workers)

@@ -19,7 +19,11 @@ from mmsr.model.modeling import MmsrForSentimentReasoning
 TIGHT = {"atol": 2e-5, "rtol": 1e-4}
 
 
-TEXT_TYPES = ("xlm-roberta", "bert", "roberta", "electra", "deberta-v2", "distilbert", "mpnet")
+OF_ENCODER_DECODERS = ("t5", "mbart")
+TEXT_TYPES = (
+    *("xlm-roberta", "bert", "roberta", "electra", "deberta-v2", "distilbert", "mpnet", "mistral"),
+    *OF_ENCODER_DECODERS,
+)
 
 
 def text_config(model_type: str) -> Any:
@@ -35,6 +39,13 @@ def text_config(model_type: str) -> Any:
         shape |= {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_biased_input": False}
         shape |= {"position_buckets": 4, "norm_rel_ebd": "layer_norm", "share_att_key": True}
         shape |= {"type_vocab_size": 0}
+    elif model_type == "mistral":
+        shape |= {"num_key_value_heads": 2, "head_dim": 8}
+    elif model_type == "t5":
+        shape = {"d_model": 32, "d_kv": 8, "d_ff": 37, "num_layers": 2, "num_heads": 4}
+    elif model_type == "mbart":
+        shape = {"d_model": 32, "encoder_layers": 2, "encoder_attention_heads": 4, "encoder_ffn_dim": 37}
+        shape |= {"decoder_layers": 1, "decoder_attention_heads": 4, "decoder_ffn_dim": 37}
     shared = {"vocab_size": 300, "max_position_embeddings": 40, "pad_token_id": 1}
     return AutoConfig.for_model(model_type, **shared, **shape)
 
@@ -85,14 +96,25 @@ def test_padding_is_the_text_encoders_own_token():
     assert seen[0].tolist() == [[7, 8, 1]]
 
 
-@pytest.mark.parametrize(
-    ("model_type", "what"),
-    [("t5", "an encoder-decoder"), ("mt5", "an encoder-decoder"), ("hubert", "no text encoder")],
-)
-def test_what_is_no_text_encoder_is_refused(model_type: str, what: str, tmp_path: Path):
+@pytest.mark.parametrize("model_type", OF_ENCODER_DECODERS)
+@torch.no_grad()
+def test_of_an_encoder_decoder_the_pretrained_encoder_is_taken(model_type: str, tmp_path: Path):
+    torch.manual_seed(3)
+    whole = AutoModel.from_config(text_config(model_type)).eval()
+    whole.save_pretrained(tmp_path)
+    loaded = TextEncoder.load(tmp_path).eval()
+    ids = torch.randint(5, 60, (2, 6))
+    assert torch.equal(
+        loaded(input_ids=ids).last_hidden_state, whole.get_encoder()(input_ids=ids).last_hidden_state
+    )
+    assert not any("decoder" in name for name, _ in loaded.named_parameters())
+
+
+@pytest.mark.parametrize("model_type", ["hubert", "whisper"])
+def test_what_is_no_text_encoder_is_refused(model_type: str, tmp_path: Path):
     config = AutoConfig.for_model(model_type)
     joint = MmsrConfig.from_preset("tiny", fusion="text_only", text_encoder=config, rationale_format="none")
-    message = f"text_encoder has model_type='{model_type}', which is {what}; accepted: a text encoder"
+    message = f"text_encoder has model_type='{model_type}', which is no text encoder; accepted: a text enc"
     with pytest.raises(ValueError, match=message):
         TextEncoder(joint)
     config.save_pretrained(tmp_path)
