@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -51,12 +52,13 @@ def rationales(
 ) -> Any:
     """Rationales of each system for the rows `asked`, which are of one predicted label as `train` is."""
     known = [str(row.rationale) for row in train]
-    different, counts = np.unique(known, return_counts=True)
-    like_all = str(different[(rouge_l(different, different) @ counts).argmax()])
+    counted = Counter(known)
+    different, counts = sorted(counted), np.array([counted[text] for text in sorted(counted)])
+    like_all = different[int((rouge_l(different, different) @ counts).argmax())]
     alike = rouge_l([str(rows[place].rationale) for place in asked], different)
     found = {
         "constant, most like all": [like_all] * len(asked),
-        "best": [str(different[place]) for place in alike.argmax(1)],
+        "best": [different[place] for place in alike.argmax(1)],
     }
     for name, encode in encoders.items():
         encode = encode or tfidf_encoder([str(row.text) for row in train])
@@ -77,7 +79,7 @@ def measured(rows: Sequence[Utterance], states: np.ndarray, encode: Encode) -> d
     told: dict[str, dict[int, str]] = {}
     predicted = np.empty(len(rows), dtype=object)
     for held_out in range(BLOCKS):
-        train, test = np.flatnonzero(block != held_out), np.flatnonzero(block == held_out)
+        train, test = (np.flatnonzero(part).tolist() for part in (block != held_out, block == held_out))
         classifier = make_pipeline(
             StandardScaler(), LogisticRegression(max_iter=2000, class_weight="balanced")
         )
@@ -86,18 +88,18 @@ def measured(rows: Sequence[Utterance], states: np.ndarray, encode: Encode) -> d
         for place, row in zip(test, constant_rationales([rows[i] for i in train], answers), strict=True):
             told.setdefault("constant", {})[place] = str(row.predicted_rationale)
         for label in sorted(set(labels)):
-            asked = test[predicted[test] == label]
+            asked = [place for place in test if predicted[place] == label]
             explained = [rows[place] for place in train if labels[place] == label]
             encoders: dict[str, Encode | None] = {"TF-IDF": None, "encoder": encode}
             for name, texts in rationales(explained, asked, rows, encoders).items():
-                told.setdefault(name, {}).update(zip(asked.tolist(), texts, strict=True))
+                told.setdefault(name, {}).update(zip(asked, texts, strict=True))
     gold = [str(row.rationale) for row in rows]
     scores = {
         name: np.array([rouge_l([gold[i]], [texts[i]])[0, 0] for i in range(len(rows))])
         for name, texts in told.items()
     }
     for name in ("TF-IDF", "encoder"):
-        chosen, at = f"consensus of a chosen number by {name}", np.arange(len(rows))
+        chosen, at = f"consensus of a chosen number by {name}", range(len(rows))
         best = [
             max(NUMBERS, key=lambda k: scores[f"consensus of {k} by {name}"][block != held_out].mean())
             for held_out in range(BLOCKS)
@@ -150,7 +152,7 @@ def matched(
         own: list[float] = []
         kept: list[Utterance] = []
         for one in range(BLOCKS):
-            held_out = np.flatnonzero(block == one)
+            held_out = np.flatnonzero(block == one).tolist()
             pairs = matches(
                 [rows[i].text for i in held_out],
                 [texts[i] for i in held_out],

@@ -65,13 +65,14 @@ def matches(
     """
     groups: dict[tuple[str, str | None], list[int]] = {}
     for place, (label, language) in enumerate(zip(labels, languages, strict=True)):
-        if label is not None and words_of(transcripts[place]) and words_of(rationales[place]):
+        texts = (transcripts[place], rationales[place])
+        if label is not None and all(text and text.strip() for text in texts):
             groups.setdefault((label, language_code(language)), []).append(place)
     generator = np.random.default_rng(seed)
     found: dict[int, Match] = {}
     for group in groups.values():
         said = np.array([words_of(transcripts[place]) for place in group])
-        fits = fit(*(tuple(str(texts[place]) for place in group) for texts in (transcripts, rationales)))
+        fits = fit(*(tuple(str(side[place]) for place in group) for side in (transcripts, rationales)))
         for row, place in enumerate(group):
             others = np.flatnonzero(said != said[row])
             if len(others) < LEAST:
