@@ -294,7 +294,7 @@ AUDIO_FEATURES_MASK = "audio_features_mask"  # [b, f]
 TEXT_FEATURES = "text_features"  # a frozen encoder's states [b, t, l, d]
 LABELS = "labels"  # the rationale's tokens [b, r], -100 where none counts
 SENTIMENT_LABELS = "sentiment_labels"  # [b], -100 where unknown
-SOFT_LABELS = "soft_labels"  # probability of each label [b, c], in training, if a row has its own
+SOFT_TARGETS = "soft_targets"  # probability of each label [b, c], in training, if a row has its own
 IDS = "ids"  # of the rows: a list of names, in training and validation
 WINDOW = "window"  # with accumulation, outlines of the batches of an optimiser step, in its first batch
 

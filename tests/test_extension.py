@@ -164,7 +164,7 @@ def test_a_metric(
     assert entry["error"] == pytest.approx(1 - entry["accuracy"])
     assert "error rate" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     shown = help_of("compare", f"{out}:text", f"{out}:audio+text", "--metric", "error", "--resamples", "100")
-    assert "error; text - audio+text" in shown
+    assert "Differences in error rate (text - audio+text)" in shown
     assert ", length, error; chrf" in help_of("compare", "--help")
     assert mode_of("dev_error") == "min"
     file = tmp_path / "ablation.yaml"

@@ -42,15 +42,24 @@ ROWS = {
     "7": Target(title="one clip, all rationales: forward and generate a label / pipeline", value=2.0),
     "8a": Target(title="transcription: transformers' pipeline / mmsr", value=1.5),
     "8b": Target(title="transcription: faster-whisper, int8 / mmsr", value=0.8),
+    "9": Target(
+        title="a long recording: VAD and faster-whisper, int8 / mmsr timeline, with answers", value=1.0
+    ),
     "10a": Target(title="files to a batch at 16 kHz: librosa / mmsr", value=2.0),
     "10b": Target(title="files to a batch at 16 kHz: datasets' Audio / mmsr", value=1.2),
     "11a": Target(title="import mmsr after transformers", value=0.15, lower_is_better=True, unit="s"),
     "11b": Target(title="AutoModel.from_pretrained with mmsr / without", value=1.05, lower_is_better=True),
     "11c": Target(title="AutoConfig.from_pretrained with mmsr / without", value=1.05, lower_is_better=True),
+    "12a": Target(
+        title="answers for files: time a row, 10 times as many rows", value=1.1, lower_is_better=True
+    ),
+    "12b": Target(title="files decoded: time a row, 10 times as many rows", value=1.1, lower_is_better=True),
+    "12c": Target(title="training: time a row, 10 times as many rows", value=1.1, lower_is_better=True),
     "13a": Target(title="mmsr --help, processor", value=0.4, lower_is_better=True, unit="s"),
     "13b": Target(title="mmsr --help, clock", value=0.4, lower_is_better=True, unit="s"),
     "13c": Target(title="mmsr predict --text, processor", value=4.0, lower_is_better=True, unit="s"),
     "13d": Target(title="mmsr predict --text, clock", value=4.0, lower_is_better=True, unit="s"),
+    "13e": Target(title="answers of `base`: torch / ONNX, int8", value=1.5),
 }
 
 GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -59,7 +68,11 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
     "whisper_encoder": ("bench_inference", ("5a",)),
     "wav2vec2_encoder": ("bench_inference", ("5b",)),
     "transcription": ("bench_inference", ("8a", "8b")),
+    "long_recording": ("bench_inference", ("9",)),
     "decoding": ("bench_inference", ("10a", "10b")),
+    "exported": ("bench_inference", ("13e",)),
+    "growing_inputs": ("bench_inference", ("12a", "12b")),
+    "growing_training": ("bench_training", ("12c",)),
     "text_training": ("bench_training", ("3",)),
     "joint_training": ("bench_training", ("1a", "1b")),
     "joint_memory": ("bench_training", ("2",)),

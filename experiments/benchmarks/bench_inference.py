@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from resource import RUSAGE_SELF, getrusage
 from typing import Any
 
 import av
@@ -29,6 +31,9 @@ from mmsr.data.audio.decoding import Audio, AudioError
 from mmsr.data.audio.reading import read_each
 from mmsr.evaluation.error_rates import word_error_rate
 from mmsr.inference.loading import load_pipeline, predictor
+from mmsr.inference.onnx import OnnxReasoner, export_onnx
+from mmsr.inference.timeline.formats import write_timeline
+from mmsr.inference.timeline.make import make_timeline
 from mmsr.model.configuration import MmsrConfig
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.presets import SHAPES
@@ -196,7 +201,7 @@ def whisper_encoder(quick: bool) -> Found:
 
     clips = mixed_clips(2 if quick else 6)
     turns = alternate(lambda: mmsr(clips), lambda: other(clips), repeats=2 if quick else 7)
-    probed = corpus(12 if quick else 120, seed=3)
+    probed = corpus(12 if quick else 480, seed=3)
     scores = [_probe(side(probed), probed) for side in (mmsr, other)]
     yield (
         "5a",
@@ -208,7 +213,7 @@ def whisper_encoder(quick: bool) -> Found:
             note=f"{len(clips)} clips of 1 to 20 s, all layers; a probe's macro-F1 on {len(probed)} clips of "
             f"CREMA-D: {scores[0]:.3f}, {scores[1]:.3f}.",
             why="a window of 3 s gives other states than one of 30 s, which also attends to silence, and on "
-            "so few clips the macro-F1 of both has a standard error of about .04.",
+            "so few clips the macro-F1 of both has a standard error of about .02.",
             costs=costs(lambda: mmsr(clips)),
         ),
     )
@@ -338,24 +343,160 @@ def transcription(quick: bool) -> Found:
         )
 
     yield "8a", compared(other, str(recognise.model.dtype))
-    if missing := [name for name in ("ctranslate2", "faster_whisper") if find_spec(name) is None]:
-        yield "8b", f"not installed: {', '.join(missing)} (pip install faster-whisper)"
+    if not_installed := _without_faster_whisper():
+        yield "8b", not_installed
         return
-    from ctranslate2.converters import TransformersConverter
-    from faster_whisper import WhisperModel
-
     with tempfile.TemporaryDirectory(prefix="mmsr-bench-") as folder:
-        converted = os.path.join(folder, "whisper")
-        copied = ["tokenizer.json", "preprocessor_config.json"]
-        TransformersConverter(str(WHISPER), copy_files=copied).convert(converted, quantization="int8")
-        threads = torch.get_num_threads()
-        fast = WhisperModel(converted, device="cpu", compute_type="int8", cpu_threads=threads)
+        fast = _faster_whisper(folder)
 
         def faster() -> list[str]:
             found = (fast.transcribe(wave, language="en", beam_size=1)[0] for wave in waves)
             return [" ".join(segment.text.strip() for segment in segments) for segments in found]
 
         yield "8b", compared(faster, "int8")
+
+
+def _without_faster_whisper() -> str | None:
+    """Why faster-whisper cannot be measured, if it cannot."""
+    missing = [name for name in ("ctranslate2", "faster_whisper") if find_spec(name) is None]
+    return f"not installed: {', '.join(missing)} (pip install faster-whisper)" if missing else None
+
+
+def _faster_whisper(folder: str) -> Any:
+    """The same weights for faster-whisper, in 8 bits."""
+    from ctranslate2.converters import TransformersConverter
+    from faster_whisper import WhisperModel
+
+    converted = os.path.join(folder, "whisper")
+    copied = ["tokenizer.json", "preprocessor_config.json"]
+    TransformersConverter(str(WHISPER), copy_files=copied).convert(converted, quantization="int8")
+    return WhisperModel(converted, device="cpu", compute_type="int8", cpu_threads=torch.get_num_threads())
+
+
+def long_recording(quick: bool) -> Found:
+    """9: sentences with pauses in one file: speech found, transcribed, and by mmsr answered and written."""
+    if not WHISPER.exists():
+        yield "9", f"no {WHISPER.name} in the shared models"
+        return
+    if not_installed := _without_faster_whisper():
+        yield "9", not_installed
+        return
+    from faster_whisper import BatchedInferencePipeline
+
+    wanted = 60 if quick else 600  # seconds
+    pause = np.zeros(int(0.8 * RATE), np.float32)
+    parts: list[np.ndarray] = []
+    texts: list[str] = []
+    for clip in corpus(wanted // 3, seed=9):
+        if sum(map(len, parts)) >= wanted * RATE:
+            break
+        parts += [clip.wave, pause]
+        texts.append(clip.text)
+    with tempfile.TemporaryDirectory(prefix="mmsr-bench-") as folder:
+        path = os.path.join(folder, "recording.flac")
+        soundfile.write(path, np.concatenate(parts), RATE)
+        fast = BatchedInferencePipeline(model=_faster_whisper(folder))
+        pipe = load_pipeline("base")
+        recogniser = Transcriber(str(WHISPER), language="en", timestamps="auto", batch_size=16)
+        turn = iter(range(100))
+
+        def mmsr() -> str:
+            out = os.path.join(folder, f"timeline{next(turn)}")
+            timeline = make_timeline(path, pipe, transcriber=recogniser, language="en")
+            write_timeline(timeline, out, player="none")
+            return " ".join(part.text or "" for part in timeline.segments)
+
+        def other() -> str:
+            segments, _ = fast.transcribe(path, language="en", batch_size=8, beam_size=1)
+            return " ".join(segment.text.strip() for segment in segments)
+
+        turns = alternate(mmsr, other, repeats=1 if quick else 2, warm=False)
+        rates = [word_error_rate([" ".join(texts)], [heard], "en")["wer"] for heard in turns.results]
+        yield (
+            "9",
+            Measured(
+                ratios=turns.ratios,
+                same_result=rates[0] <= rates[1] + 0.005,
+                seconds=turns.medians,
+                note=f"{len(texts)} sentences with pauses, {sum(map(len, parts)) / RATE / 60:.0f} minutes, "
+                f"one file; silero-vad on both sides, models loaded before; word error rate {rates[0]:.3f}, "
+                f"{rates[1]:.3f}. mmsr "
+                "also answers each segment by `base` and writes its files.",
+                costs=costs(mmsr),
+            ),
+        )
+
+
+# ---------------------------------------------------------------------- exports
+
+
+def exported(quick: bool) -> Found:
+    """13e: `base` in torch and as graphs of 8 bits, one utterance at a time."""
+    pipe = load_pipeline("base")
+    clips = mixed_clips(4 if quick else 200, seed=11, longest=6.0)
+    rows = [Utterance(id=str(n), audio=clip.wave, text=clip.text) for n, clip in enumerate(clips)]
+    with tempfile.TemporaryDirectory(prefix="mmsr-bench-") as folder:
+        export_onnx(pipe.model, pipe.processor, os.path.join(folder, "graphs"))
+        by_graphs = OnnxReasoner(os.path.join(folder, "graphs"), precision="int8", batch_size=1)
+        by_torch = predictor(pipe, batch_size=1)
+        timed = rows[:40]
+        turns = alternate(lambda: by_graphs(timed), lambda: by_torch(timed), repeats=2 if quick else 5)
+        labels = [[answer.label for answer in predict(rows)] for predict in (by_graphs, by_torch)]
+        alike = float(np.mean([one == other for one, other in zip(*labels, strict=True)]))
+        yield (
+            "13e",
+            Measured(
+                ratios=turns.ratios,
+                same_result=alike >= 0.995,
+                seconds=turns.medians,
+                precision="int8, float32",
+                note=f"{len(timed)} clips of 1 to 6 s with their words, one at a time; labels of {len(rows)} "
+                f"clips alike in {alike:.1%}.",
+                costs=costs(lambda: by_graphs(timed)),
+            ),
+        )
+
+
+# ---------------------------------------------------------------------- growth
+
+
+def growing_inputs(quick: bool) -> Found:
+    """12a, 12b: clips of 1 s, ten times as many in the second job."""
+    few, many = (20, 200) if quick else (1_000, 10_000)
+    processor_pipe = load_pipeline("demo")
+    with tempfile.TemporaryDirectory(prefix="mmsr-bench-") as folder:
+        clips = [Clip(clip.wave[:RATE], clip.text, clip.label) for clip in corpus(100, seed=12)]
+        paths = write_clips(clips, Path(folder))
+        predict = predictor(processor_pipe, rationale=False)
+
+        def answered(count: int) -> int:
+            rows = [
+                Utterance(id=str(n), audio=paths[n % 100], text=clips[n % 100].text) for n in range(count)
+            ]
+            return sum(len(predict(rows[start : start + 1_000])) for start in range(0, len(rows), 1_000))
+
+        def decoded(count: int) -> int:
+            found = read_each([paths[n % 100] for n in range(count)], Audio())
+            return sum(not isinstance(wave, AudioError) for wave in found)
+
+        for row, job in (("12a", answered), ("12b", decoded)):
+            job(few)  # warm
+            took, held = [], []
+            for count in (few, many, few, many):
+                start = time.perf_counter()
+                assert job(count) == count
+                took.append((time.perf_counter() - start) / count)
+                held.append(getrusage(RUSAGE_SELF).ru_maxrss / 1e6)
+            yield (
+                row,
+                Measured(
+                    ratios=[took[1] / took[0], took[3] / took[2]],
+                    same_result=True,
+                    seconds=(took[1] * many, took[0] * few),
+                    note=f"{few:,} and {many:,} clips of 1 s (100,000 are not measured); most memory after "
+                    f"each {held[0]:.2f}, {held[1]:.2f} GB.",
+                ),
+            )
 
 
 # ---------------------------------------------------------------------- files

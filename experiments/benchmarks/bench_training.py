@@ -6,6 +6,7 @@ import contextlib
 import csv
 import io
 import json
+import resource
 import shutil
 import subprocess
 import sys
@@ -429,6 +430,48 @@ def stored_ablation(quick: bool) -> Found:
                 f"base's 30 s window; an empty store. Losses differ by at most {apart:.1e}.",
                 why="what is left is loading, saving and evaluating four models, which no store saves.",
                 costs=costs(lambda: ablation(stored=True)),
+            ),
+        )
+
+
+# ---------------------------------------------------------------------- growth
+
+
+def growing_training(quick: bool) -> Found:
+    """12c: an epoch of `mmsr fit` over clips of 1 s, ten times as many in the second run."""
+    few, many = (32, 320) if quick else (1_000, 10_000)
+    with tempfile.TemporaryDirectory(prefix="mmsr-bench-") as name:
+        folder = Path(name)
+        clips = mixed_clips(100, seed=14, longest=1.0)
+        paths = write_clips(clips, folder / "audio")
+        took = []
+        for turn, count in enumerate((few, many, few, many)):
+            rows = [
+                {
+                    "audio": f"audio/{Path(paths[n % 100]).name}",
+                    "text": clips[n % 100].text,
+                    "label": ("negative", "neutral", "positive")[n % 3],
+                }
+                for n in range(count + 8)
+            ]
+            manifest = _manifest(folder / f"{count}.csv", rows, dev=8)
+            flags = [f"--data.manifest={manifest}", "--model.preset=tiny", "--model.rationale_format=none"]
+            flags += ["--trainer.max_epochs=1", "--trainer.enable_progress_bar=false", "--data.batch_rows=32"]
+            flags += [f"--trainer.default_root_dir={folder / f'run{turn}'}"]
+            start = time.perf_counter()
+            with contextlib.redirect_stdout(io.StringIO()):
+                fit(flags)
+            took.append((time.perf_counter() - start) / count)
+        held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        yield (
+            "12c",
+            Measured(
+                ratios=[took[1] / took[0], took[3] / took[2]],
+                same_result=True,
+                seconds=(took[1] * many, took[0] * few),
+                precision="as of mmsr fit",
+                note=f"{few:,} and {many:,} clips of 1 s, preset tiny, whole runs (100,000 not measured); "
+                f"the run's fixed cost makes many rows cheaper. Most memory {held:.2f} GB.",
             ),
         )
 

@@ -394,7 +394,7 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         decoder_attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
         sentiment_labels: Tensor | None = None,
-        soft_labels: Tensor | None = None,
+        soft_targets: Tensor | None = None,
         forced_sentiment: Tensor | Sequence[int] | int | None = None,
         encoder_outputs: MmsrEncoderOutput | None = None,
         past_key_values: Cache | None = None,
@@ -420,8 +420,8 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
             decoder_attention_mask: `[b, r]`.
             labels: Rationale targets `[b, r]` = label token, rationale, end, then -100 (`rationale_targets`).
             sentiment_labels: `[b]`, -100 where unknown.
-            soft_labels: Probability of each label `[b, c]`, of annotators or of another model, which the head
-                learns in place of the known `sentiment_labels`.
+            soft_targets: Probability of each label `[b, c]`, of annotators or of another model, which the
+                head learns in place of the known `sentiment_labels`.
             forced_sentiment: Label to explain in place of the predicted one, `[b]` or one for all rows.
             encoder_outputs: The memory, if it is known already.
             past_key_values: The decoder's cache.
@@ -476,7 +476,7 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
             )
         elif labels is not None:
             raise ValueError("labels (a rationale) were given to a model with decoder_type='none'")
-        return self._output(memory, sentiment_logits, decoded, labels, sentiment_labels, soft_labels)
+        return self._output(memory, sentiment_logits, decoded, labels, sentiment_labels, soft_targets)
 
     def _output(
         self,
@@ -485,7 +485,7 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         decoded: Seq2SeqLMOutput | None,
         labels: Tensor | None,
         sentiment_labels: Tensor | None,
-        soft_labels: Tensor | None,
+        soft_targets: Tensor | None,
     ) -> MmsrOutput:
         """The output of `forward`, with the losses."""
         outputs: dict[str, Any] = {
@@ -505,7 +505,7 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
             outputs["sentiment_loss"] = _mean_cross_entropy(
                 sentiment_logits,
                 sentiment_labels,
-                soft=soft_labels,
+                soft=soft_targets,
                 weight=self._class_weights(sentiment_logits.device),
                 label_smoothing=self.config.label_smoothing,
             )

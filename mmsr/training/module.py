@@ -38,7 +38,7 @@ from mmsr.records import (
     INPUT_VALUES_MASK,
     LABELS,
     SENTIMENT_LABELS,
-    SOFT_LABELS,
+    SOFT_TARGETS,
     WINDOW,
 )
 from mmsr.training.factory import add_updates, make_model, make_objectives, prepare_model, use_feature_store
@@ -456,7 +456,7 @@ class MmsrModule(L.LightningModule):
         """
         batch = dict(batch)
         ids = batch.pop(IDS, None)
-        batch.pop(SOFT_LABELS, None)  # models are selected by the labels alone
+        batch.pop(SOFT_TARGETS, None)  # models are selected by the labels alone
         model, _ = self.parts()
         output = model(**batch, use_cache=False)
         labels = batch[SENTIMENT_LABELS]

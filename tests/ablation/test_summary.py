@@ -2,8 +2,10 @@
 
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,6 +29,11 @@ from mmsr.model.processing import MmsrProcessor
 from mmsr.records import Prediction
 
 
+def lines_of(results: Mapping[str, Any]) -> list[str]:
+    """Of the table in Markdown, without its caption."""
+    return [line for line in table(results).splitlines() if line.startswith("|")]
+
+
 def test_where_a_variant_reads_the_recogniser_a_baseline_does(finished):
     ablation = read_ablation(finished[0])
     runs = plan(ablation)
@@ -47,10 +54,10 @@ def test_a_mean_has_an_interval_over_seeds_and_one_over_rows(said, finished):
     clusters = [row["speaker"] for row in rows[0]] if over == "speakers" else None
     assert figures["interval_rows"] == pytest.approx(bootstrap(gold, labels, clusters=clusters))
     assert (figures["over"], figures["units"]) == (over, len(speakers) if clusters else len(gold))
-    (line,) = [line for line in table(results).splitlines() if line.startswith("| `concat`")]
+    (line,) = [line for line in lines_of(results) if line.startswith("| `concat`")]
     shown = f"[{figures['interval_rows'][0]:.3f}, {figures['interval_rows'][1]:.3f}]"
     assert line.split(" | ")[4] == shown
-    assert table(results).splitlines()[0].split(" | ")[3:5] == ["95 % over seeds", "95 % over rows"]
+    assert lines_of(results)[0].split(" | ")[3:5] == ["95 % over seeds", "95 % over rows"]
     assert f"{shown} over {over}." in paragraph(results)
 
 
@@ -98,7 +105,7 @@ def test_every_metric_can_be_shown_too(write, told_again, said, explained, text_
         np.mean([f1_score(*pair, average="weighted") for pair in zip(gold, predicted, strict=True)])
     )
     assert (found["verbatim_from_training"], found["length"]) == (0, 3) and 0 < found["bertscore_f1"] < 1
-    head, _, line = table(results).splitlines()[:3]
+    head, _, line = lines_of(results)[:3]
     shown = dict(zip(head.split(" | "), line.split(" | "), strict=True))
     for name in also:
         assert shown[METRICS[name].title] == f"{found[name]:.3f}", name
@@ -179,7 +186,7 @@ def test_a_metric_of_ones_own_is_shown_and_compared(told_again, said, copied, mo
     assert results["variants"]["text_only"]["difference"]["mean"] == pytest.approx(
         results["variants"]["text_only"]["mean"] - np.mean(expected)
     )
-    assert table(results).splitlines()[0].count("worst recall") == 3  # own, shuffled, also
+    assert lines_of(results)[0].count("worst recall") == 3  # own, shuffled, also
     assert "worst_recall" in results["baselines"]["majority"]
 
 
@@ -206,7 +213,7 @@ def test_rationales_are_held_against_the_constant_ones_of_their_labels(told_agai
     assert results["variants"]["concat"]["constant_rationale"]["rougeL"] == pytest.approx(np.mean(expected))
     assert results["variants"]["text_only"]["constant_rationale"] is None, "it writes none"
     assert 0 < results["baselines"]["constant_rationale_oracle"]["rougeL"] < 1
-    lines = table(results).splitlines()
+    lines = lines_of(results)
     names = [line.split(" | ")[0] for line in lines]
     place = names.index("| baseline: constant rationale of the labels of `concat`")
     assert names[place - 1] == "| `concat`" and f" | {np.mean(expected):.3f} | " in lines[place]
@@ -313,7 +320,7 @@ def test_folds_are_evaluated_together(make_runner, write, tiny, demo_corpus, tmp
         assert [row.text for row in rows] == list(data.train_rows["text"]), "the reference's"
     german = [one["by_language"]["de"]["macro_f1"] for _, one in learned if "de" in one["by_language"]]
     assert results["baselines"]["tfidf"]["by_language"]["de"] == pytest.approx(np.mean(german))
-    (row,) = [one for one in table(results).splitlines() if "TF-IDF" in one]
+    (row,) = [one for one in lines_of(results) if "TF-IDF" in one]
     assert f"| {results['baselines']['tfidf']['by_language']['vi']:.3f} |" in row
 
     content["evaluation"]["by_language"] = "de"

@@ -229,17 +229,17 @@ def test_losses_are_weighted_and_smoothed_as_configured(
 
 
 @pytest.mark.parametrize("weights", [None, [0.5, 0.0, 3.0]])
-def test_soft_labels_take_the_place_of_labels(
+def test_soft_targets_take_the_place_of_labels(
     make_model: MakeModel, batch: Batch, weights: list[float] | None
 ):
     model = make_model(rationale_format="none", class_weights=weights, label_smoothing=0.2)
     known = torch.tensor([2, -100, 0])
     hard = model(**batch, sentiment_labels=known).loss
     certain = torch.tensor([[0.0, 0.0, 1.0], [0.3, 0.3, 0.4], [1.0, 0.0, 0.0]])
-    assert_close(model(**batch, sentiment_labels=known, soft_labels=certain).loss, hard)
+    assert_close(model(**batch, sentiment_labels=known, soft_targets=certain).loss, hard)
     shared = certain.clone()
     shared[0] = torch.tensor([0.5, 0.0, 0.5])
-    output = model(**batch, sentiment_labels=known, soft_labels=shared)
+    output = model(**batch, sentiment_labels=known, soft_targets=shared)
     scale = torch.ones(3) if weights is None else torch.tensor(weights)
     smoothed = 0.8 * shared + 0.2 / 3
     rows = -(smoothed * scale * output.sentiment_logits.log_softmax(-1)).sum(-1)

@@ -266,7 +266,7 @@ def test_label_smoothing_and_class_weights_are_in_the_loss(demo_corpus):
     torch.testing.assert_close(output.sentiment_loss, expected)
 
 
-def test_soft_labels_are_learned_and_do_not_select(demo_corpus, tmp_path):
+def test_soft_targets_are_learned_and_do_not_select(demo_corpus, tmp_path):
     with open(demo_corpus, newline="", encoding="utf-8") as file:
         rows = [{**row, "audio": str(demo_corpus.parent / row["audio"])} for row in csv.DictReader(file)]
 

@@ -84,7 +84,9 @@ def test_a_run_leaves_model_history_and_checkpoints(finished):
     sizes = {model.config.text_encoder.vocab_size, model.config.decoder.vocab_size}
     assert sizes == {len(processor.tokenizer)}
     assert model.config.label_token_ids == processor.label_token_ids
-    assert "\n# model\n" in (finished / "model" / "README.md").read_text(encoding="utf-8"), "the card's name"
+    assert f"\n# {finished.name}: " in (finished / "model" / "README.md").read_text(encoding="utf-8"), (
+        "the card's name"
+    )
     assert (finished / "checkpoints" / "last.ckpt").exists()
     history = json.loads((finished / "history.json").read_text())
     assert [row["epoch"] for row in history] == [0, 1]

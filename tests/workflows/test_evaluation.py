@@ -47,7 +47,7 @@ def test_the_function_returns_what_it_writes_and_the_command_writes_the_same(
     main([*command, "--out", str(tmp_path / "command")])
     assert results(tmp_path / "command") == results(tmp_path / "function")
     printed = capsys.readouterr()
-    assert printed.out.startswith("| condition | n |")
+    assert "\n| condition | n |" in printed.out
     assert "finding: Few rows: 12 have a label" in printed.err
     assert "text: worst of " in printed.err and "text: Label sets asked to hold" in printed.err
     assert f"report: {tmp_path / 'command' / 'report.html'}" in printed.err

@@ -48,7 +48,7 @@ def test_the_command_fills_the_tables_of_a_checkpoint(
     entry = test["text"]
     assert entry["n"] == 12 and entry["calibration"]["n"] == 12 and "rougeL" in entry
     assert entry["usage"]["requests"] == 12 and entry["usage"]["generated_tokens"] > 0
-    assert "12 requests" in printed.err and printed.out.startswith("| condition | n |")
+    assert "12 requests" in printed.err and "\n| condition | n |" in printed.out
     known = metrics["language_model"]
     assert known["examples"] == {**examples, "seed": 0, "encoder": None, "prefix": "", "column": "text"}
     assert len(known["prompt_digest"]) == 16 and known["identity"]["weights"] and known["temperature"] == 0

@@ -23,7 +23,7 @@ from mmsr.data.audio.decoding import Audio, AudioError
 from mmsr.data.manifest.manifest import SOFT_LABEL, Row
 from mmsr.data.storage import StorageError
 from mmsr.model.processing import MmsrProcessor, given_columns
-from mmsr.records import ATTENTION_MASK, IDS, SENTIMENT_LABELS, SOFT_LABELS, TEXT_FEATURES, read_soft_label
+from mmsr.records import ATTENTION_MASK, IDS, SENTIMENT_LABELS, SOFT_TARGETS, TEXT_FEATURES, read_soft_label
 
 AudioFeatures = Callable[[str], torch.Tensor]
 """Path of an audio file to a frozen encoder's states `[f, l, d]`."""
@@ -169,14 +169,14 @@ class Collator:
             The processor's tensors. With features, `audio_features` `[b, f, l, d]` float32 and
             `audio_features_mask` `[b, f]` (all zero in a row without audio) in place of the waveforms, and
             `text_features` `[b, t, l, d]` float32, whose mask is `attention_mask`. If a row has a soft label,
-            `soft_labels` `[b, c]`, where the others have theirs with probability 1.
+            `soft_targets` `[b, c]`, where the others have theirs with probability 1.
         """
         columns = {name: [getattr(utterance, name) for utterance in utterances] for name in self.inputs}
         sentiment = [utterance.sentiment for utterance in utterances]
         given = given_columns(columns)
         batch = dict(self.processor(**given, sentiment=sentiment, sampling_rate=16000, return_tensors="pt"))
         if any(utterance.soft_label is not None for utterance in utterances):
-            batch[SOFT_LABELS] = self._soft_labels(utterances, batch[SENTIMENT_LABELS])
+            batch[SOFT_TARGETS] = self._soft_targets(utterances, batch[SENTIMENT_LABELS])
         features = [utterance.text_features for utterance in utterances]
         if any(feature is not None for feature in features):
             batch[TEXT_FEATURES] = _placed(features, batch[ATTENTION_MASK])
@@ -184,7 +184,7 @@ class Collator:
             batch[IDS] = [utterance.id for utterance in utterances]
         return batch
 
-    def _soft_labels(self, utterances: Sequence[LoadedUtterance], labels: torch.Tensor) -> torch.Tensor:
+    def _soft_targets(self, utterances: Sequence[LoadedUtterance], labels: torch.Tensor) -> torch.Tensor:
         names = self.processor.labels
         soft = torch.nn.functional.one_hot(labels.clamp(min=0), len(names)).float()
         for row, utterance in enumerate(utterances):

@@ -46,5 +46,5 @@ def test_rows_without_a_soft_label_have_their_label_alone():
     ]
     data = UtteranceDataset(rows, seconds=np.zeros(3), tokens=np.ones(3))
     collate = Collator(Labelled(), rationales=False)  # type: ignore[arg-type]
-    assert collate([data[0], data[1]])["soft_labels"].tolist() == [[0, 0.25, 0.75], [1, 0, 0]]
-    assert "soft_labels" not in collate([data[1], data[2]])
+    assert collate([data[0], data[1]])["soft_targets"].tolist() == [[0, 0.25, 0.75], [1, 0, 0]]
+    assert "soft_targets" not in collate([data[1], data[2]])

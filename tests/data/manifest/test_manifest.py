@@ -302,7 +302,7 @@ def test_words_with_times_are_kept_and_there_only_if_given(
     assert faults(path) == [f"m.csv, row {row}, column asr_words: {accepted}" for row in (2, 3)]
 
 
-def test_soft_labels_are_shares_of_known_labels(
+def test_soft_targets_are_shares_of_known_labels(
     write: Callable[..., Path], faults: Callable[..., list[str]], tmp_path: Path
 ):
     votes = [
