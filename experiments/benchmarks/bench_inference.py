@@ -315,7 +315,7 @@ def transcription(quick: bool) -> Found:
         for row in ("8a", "8b"):
             yield row, f"no {WHISPER.name} in the shared models"
         return
-    clips = corpus(2 if quick else 20, seed=5)
+    clips = corpus(2 if quick else 60, seed=5)
     recognise: Any = pipeline("automatic-speech-recognition", model=str(WHISPER))
     transcriber = Transcriber(str(WHISPER), language="en")
     english = {"language": "en", "task": "transcribe"}

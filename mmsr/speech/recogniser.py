@@ -100,6 +100,12 @@ class Transcriber:
         return self._decoder.longest
 
     @property
+    def window_seconds(self) -> float | None:
+        """Seconds that every waveform is padded to, if words are timed within them; None for other models."""
+        fixed = isinstance(self._decoder, WhisperDecoder) and self.timestamps == "word"
+        return self._decoder.window / RATE if fixed else None
+
+    @property
     def fingerprint(self) -> str:
         """Hash of the recogniser and of the options that can change its texts."""
         model = self._decoder.model

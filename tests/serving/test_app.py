@@ -38,7 +38,7 @@ PATIENCE = 60_000  # milliseconds
 class Hears:
     """A recogniser that hears how long the speech is, in which language; nothing in what is silent."""
 
-    name, fingerprint, longest, timestamps = "hears", "0", 30.0, "word"
+    name, fingerprint, longest, timestamps, window_seconds = "hears", "0", 30.0, "word", None
 
     def check_language(self, language: str | None) -> str | None:
         if language not in (None, "en", "vi"):

@@ -33,6 +33,7 @@ from mmsr.inference.pipeline import SentimentReasoningPipeline
 from mmsr.inference.prosody import differences, prosody, usual
 from mmsr.inference.timeline.cues import Cue, TimelineError, Turn
 from mmsr.records import Chunk, Progress
+from mmsr.speech.neighbours import NeighbourTranscriber
 from mmsr.speech.recogniser import Transcriber
 
 logger = logging.getLogger(__name__)
@@ -264,8 +265,9 @@ def make_timeline(
         "recogniser": None if transcriber is None else [transcriber.fingerprint, language],
         "batches": [batch_size, _SORTED_BATCHES, num_beams],
         "language": language,
-        # of this module: 2 gives a cue to a segment it overlaps, 3 keeps the evidence, 4 the words' times
-        "version": 4,
+        # of this module: 2 gives a cue to a segment it overlaps, 3 keeps the evidence, 4 the words' times,
+        # 5 transcribes neighbours together
+        "version": 5,
     }
     fingerprint = hashlib.sha256(json.dumps(made_from, sort_keys=True, default=str).encode()).hexdigest()
     with _Known(journal, fingerprint, other_journals) as known:
@@ -415,6 +417,14 @@ def _answer(
 ) -> None:
     """Answer the batches that are not in the journal."""
     turns = known.turns or []
+    if transcriber is not None:
+        hear = NeighbourTranscriber(
+            transcriber,
+            recording.between,
+            [(turn.start, turn.end) for turn in turns],
+            speakers=[turn.speaker for turn in turns],
+            language=language,
+        )
     for batch in _batches(turns, batch_size):
         if batch[0] in known.answers:
             continue
@@ -422,7 +432,7 @@ def _answer(
         texts: list[str | None] = [None if words is None else words[place] for place in batch]
         timed: list[tuple[Chunk, ...]] = [()] * len(batch)
         if transcriber is not None:
-            transcripts = transcriber.transcribe(waves, languages=[language] * len(waves))
+            transcripts = hear(batch)
             texts = [transcript.text or None for transcript in transcripts]
             if transcriber.timestamps == "word":
                 timed = [transcript.chunks or () for transcript in transcripts]

@@ -51,7 +51,7 @@ def test_a_segment_has_the_answer_of_its_sound_and_words(audio: Path, turns: lis
 class Hears:
     """A recogniser that hears two words, after a tenth and after three tenths of a second."""
 
-    name, fingerprint, longest, timestamps = "hears", "0", 30.0, "word"
+    name, fingerprint, longest, timestamps, window_seconds = "hears", "0", 30.0, "word", None
     words = (Chunk(text="So", start=0.1, end=0.2), Chunk(text="rude!", start=0.3, end=0.5))
 
     def transcribe(self, waves: Any, *, languages: Any) -> list[Transcript]:
