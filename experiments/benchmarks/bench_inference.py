@@ -387,7 +387,9 @@ def long_recording(quick: bool) -> Found:
     pause = np.zeros(int(0.8 * RATE), np.float32)
     parts: list[np.ndarray] = []
     texts: list[str] = []
-    for clip in corpus(wanted // 3, seed=9):
+    clips = corpus(wanted // 3, seed=9)
+    for place in np.random.default_rng(9).permutation(len(clips)):  # a sentence again and again is a loop
+        clip = clips[place]
         if sum(map(len, parts)) >= wanted * RATE:
             break
         parts += [clip.wave, pause]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
@@ -53,6 +54,11 @@ class WhisperDecoder(Seq2SeqDecoder):
                 published = _ALIGNMENT_HEADS.get((layers, heads)) if self.languages else None
                 generation.alignment_heads = published or upper
             self.model.set_attn_implementation("eager")  # the only one that returns its weights
+            faster = copy.deepcopy(self.model.config)
+            faster._attn_implementation = "sdpa"
+            for part in self.model.get_encoder().modules():  # whose weights nobody asks for
+                if hasattr(part, "config"):
+                    part.config = faster
 
     def decode(self, waves: list[np.ndarray], codes: list[str | None]) -> list[Transcript]:
         """Transcripts of waveforms `[s]`."""
