@@ -254,6 +254,7 @@ is no decoder that could invent one.
   of the label's logit on {texts:,} training texts.
 - The words' emotion is one of {text}. It goes with the label, unless the voice explains the label. It was
   learned from {named} texts of each emotion in XED, BRIGHTER, GoEmotions and Topical-Chat.
+  Below a probability of .5 the words are called positive or negative alone.
 - The voice's emotion is one of {voice}, as acted in CREMA-D. It does not depend on the text. Where it
   contradicts the label, the words or another part of the voice decided.
 
