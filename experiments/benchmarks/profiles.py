@@ -2,7 +2,7 @@
 
     python experiments/benchmarks/profiles.py
 
-Writes docs/figures/profile.svg and .png, and prints its numbers. The training step is of wav2vec2-base and
+Writes docs/figures/profile.svg, and prints its numbers. The training step is of wav2vec2-base and
 XLM-R-base shapes with cross-attention and a decoder (random weights, four clips of 1 to 15 s); the answers
 are of the packaged checkpoints, one clip of about 3 s with its words at a time. A part's time is its own,
 without that of the parts inside it.
@@ -233,9 +233,7 @@ def main() -> None:
         f"{name}: " + ", ".join(f"{part} {1000 * value:.0f} ms" for part, value in seconds.items())
         for name, seconds in profiles.items()
     )
-    picture = rendered(lambda: draw(profiles), name="profile", description=told)
-    write_file(args.out, picture.svg)
-    write_file(args.out.with_suffix(".png"), picture.png)
+    write_file(args.out, rendered(lambda: draw(profiles), name="profile", description=told).svg)
 
 
 if __name__ == "__main__":
