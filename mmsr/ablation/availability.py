@@ -18,9 +18,8 @@ from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from mmsr.ablation.plan import condition_of, manifest_arguments
 from mmsr.ablation.spec import OWN, PRETRAINED, Ablation, AblationError
 from mmsr.data.loading.splits import Split, select_rows
-from mmsr.data.manifest.manifest import column_of, distinct, load_manifest, rows_with
+from mmsr.data.manifest.manifest import column_of, load_manifest, rows_in_languages
 from mmsr.evaluation.run import CONDITIONS
-from mmsr.languages import language_code
 from mmsr.progress import log
 
 _Columns = Mapping[str, Collection[str]]  # with values, in the training and the test rows
@@ -82,7 +81,7 @@ def _remedy(reason: str) -> str:
 
 def _missing_weights(ablation: Ablation, name: str) -> str | None:
     wanted = ablation.variants[name].get("model") or {}
-    names = [wanted.get(part) for part in (*PRETRAINED, "init_from")]
+    names = [wanted.get(part) for part in PRETRAINED]
     if (language_model := ablation.language_models.get(name)) is not None:
         names = [None if language_model.is_served else language_model.model, language_model.examples.encoder]
     missing = next((part for part in names if part is not None and not _is_here(str(part))), None)
@@ -108,7 +107,7 @@ def _missing_rows(ablation: Ablation, name: str, columns: Callable[[str], _Colum
     settings = ablation.variants[name]
     condition = ablation.evaluation.condition
     tested = CONDITIONS[condition_of(ablation, name) if condition == OWN else condition]
-    trained = CONDITIONS[condition_of(ablation, name, test_transcript=None)]
+    trained = CONDITIONS[condition_of(ablation, name, in_training=True)]
     data = settings.get("data") or {}
     choice = {key: data[key] for key in _CHOOSE_ROWS if data.get(key) is not None}
     if ablation.folds:
@@ -131,11 +130,9 @@ def _columns(table: Callable[[str], datasets.Dataset], described: str) -> _Colum
     reading, choice = json.loads(described)
     rows = table(json.dumps(reading))
     if (languages := choice.pop("languages", None)) is not None:
-        codes = {name: language_code(name) for name in distinct(rows, "language")}
-        if absent := [name for name in languages if language_code(name) not in codes.values()]:
+        rows, absent = rows_in_languages(rows, languages)
+        if absent:
             return f"no row is in {', '.join(absent)}"
-        wanted = {*map(language_code, languages)}
-        rows = rows.select(rows_with(rows, "language", [name for name in codes if codes[name] in wanted]))
     choice["split"] = choice.pop("test_split", "test")
     splits = select_rows(rows, **choice, source=reading["source"])
     return {

@@ -173,22 +173,10 @@ def with_feature_store(settings: Settings, out: Path) -> Settings:
     return {**settings, "model": {**model, "feature_store": str(out / "features")}}
 
 
-_TESTED_ON_ITS_OWN: Any = object()
-
-
-def condition_of(
-    ablation: Ablation, variant: str, *, test_transcript: Transcript | None = _TESTED_ON_ITS_OWN
-) -> str:
-    """The condition of what a variant reads, with the transcript that it is tested on.
-
-    Args:
-        ablation: The ablation.
-        variant: The variant's name.
-        test_transcript: In place of the one that the file names; None for the one that it is trained on.
-    """
+def condition_of(ablation: Ablation, variant: str, *, in_training: bool = False) -> str:
+    """The condition of what a variant reads, with the transcript that it is tested on, or trained on."""
     settings = ablation.variants[variant]
-    if test_transcript is _TESTED_ON_ITS_OWN:
-        test_transcript = ablation.test_transcripts.get(variant)
+    test_transcript = None if in_training else ablation.test_transcripts.get(variant)
     if (language_model := ablation.language_models.get(variant)) is None:
         return own_condition(settings, test_transcript=test_transcript)
     modalities = ("audio", "text") if language_model.audio else ("text",)

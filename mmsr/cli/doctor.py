@@ -5,7 +5,6 @@ Nothing heavy is imported at the top, so that a broken torch is a finding and no
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 import sys
@@ -19,6 +18,7 @@ from typing import Literal
 
 from packaging.requirements import Requirement
 
+from mmsr.evaluation.provenance import usable_cores
 from mmsr.extras import install, requirements
 from mmsr.inference.packaged import DEFAULT
 
@@ -122,10 +122,9 @@ def devices() -> Iterator[Finding]:
     """The devices, and whether they compute in bfloat16."""
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     able = torch.cpu.get_capabilities()
     units = [name for name in ("avx2", "avx512_f", "avx512_bf16", "amx_bf16", "arm_bf16") if able.get(name)]
-    said = f"{cores} cores, {torch.get_num_threads()} threads; {', '.join(units) or 'no wide units'}"
+    said = f"{usable_cores()} cores, {torch.get_num_threads()} threads; {', '.join(units) or 'no wide units'}"
     yield Finding("devices", "cpu", "info", said)
     for index in range(torch.cuda.device_count()):
         about = torch.cuda.get_device_properties(index)

@@ -208,7 +208,7 @@ def compare(
         leaderboard: HTML file to write: all runs in the folders, ranked in tables that readers sort; runs
             that differ in their seed are one system, and runs on different data stand in different tables.
         format: Of the printed table; latex is for booktabs and siunitx.
-        table_columns: Columns of the printed table by their headings, such as macro-F1; by default all.
+        table_columns: Columns of the printed table by their headings, such as difference; by default all.
         json: Print a JSON object a line for each comparison.
     """
     must_be_there(cluster_table=settings.cluster_table if settings else None)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mmsr.evaluation.matching import matches
+from mmsr.evaluation.matching import own_shares
 from mmsr.evaluation.metrics import (
     METRICS,
     Metric,
@@ -187,9 +187,8 @@ def _entry(
         }
         entry |= interval_fields(labelled, intervals)
     if "matching" in entry:
-        found = matches(said["transcripts"], hypotheses, said["labels"], said["languages"])
-        own = [match.own for match in found.values()]
-        mean = mean_with_interval(own, [explained[place] for place in found])
+        found = own_shares(said["transcripts"], hypotheses, said["labels"], said["languages"])
+        mean = mean_with_interval(list(found.values()), [explained[place] for place in found])
         entry["n_matching"] = mean["n"]
         entry["interval"] = entry.get("interval", {}) | {"matching": mean["interval"]}
     return entry

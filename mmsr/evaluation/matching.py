@@ -8,7 +8,7 @@ ones have, since whatever tells of the label alone is the same in all rows that 
 measured in this way by whether they find their own image (Liu et al. 2018, arXiv 1803.08314).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -32,8 +32,7 @@ class Match(NamedTuple):
     other: int
 
 
-@lru_cache(maxsize=64)  # rows of a language are those of all in that language
-def tfidf_fit(transcripts: tuple[str, ...], rationales: tuple[str, ...]) -> np.ndarray:
+def tfidf_fit(transcripts: Sequence[str], rationales: Sequence[str]) -> np.ndarray:
     """The default `Fit`: the cosine of the two texts' TF-IDF (see `similarity.tfidf_features`)."""
     encode = tfidf_encoder([*transcripts, *rationales])
     return (encode(transcripts) @ encode(rationales).T).toarray()
@@ -63,26 +62,29 @@ def matches(
     Returns:
         The match of each row that has two others or more, by its place.
     """
-    groups: dict[tuple[str, str | None], list[int]] = {}
-    for place, (label, language) in enumerate(zip(labels, languages, strict=True)):
-        texts = (transcripts[place], rationales[place])
-        if label is not None and all(text and text.strip() for text in texts):
-            groups.setdefault((label, language_code(language)), []).append(place)
     generator = np.random.default_rng(seed)
     found: dict[int, Match] = {}
-    for group in groups.values():
-        said = np.array([words_of(transcripts[place]) for place in group])
-        fits = fit(*(tuple(str(side[place]) for place in group) for side in (transcripts, rationales)))
-        for row, place in enumerate(group):
-            others = np.flatnonzero(said != said[row])
-            if len(others) < LEAST:
-                continue
+    for group in _groups(transcripts, rationales, labels, languages):
+        said, told = ([str(side[place]) for place in group] for side in (transcripts, rationales))
+        fits = fit(said, told)
+        for row, others in _compared(said):
             other = generator.choice(others)
-            own, permuted = (
-                np.mean((fits[row, mine] > rest) + 0.5 * (fits[row, mine] == rest))
-                for mine, rest in ((row, fits[row, others]), (other, fits[row, others[others != other]]))
-            )
-            found[place] = Match(float(own), float(permuted), group[other])
+            permuted = _share(fits[row], other, others[others != other])
+            found[group[row]] = Match(_share(fits[row], row, others), permuted, group[other])
+    return dict(sorted(found.items()))
+
+
+def own_shares(
+    transcripts: Sequence[str | None],
+    rationales: Sequence[str | None],
+    labels: Sequence[str | None],
+    languages: Sequence[str | None],
+) -> dict[int, float]:
+    """Returns `Match.own` of each row by its place, as `matches` by `tfidf_fit`."""
+    found: dict[int, float] = {}
+    for group in _groups(transcripts, rationales, labels, languages):
+        said, told = (tuple(str(side[place]) for place in group) for side in (transcripts, rationales))
+        found |= {group[row]: share for row, share in _own_shares(said, told)}
     return dict(sorted(found.items()))
 
 
@@ -91,5 +93,42 @@ def own_match(texts: Texts) -> float | None:
     if texts.transcripts is None or texts.labels is None:
         return None
     languages = texts.languages or [None] * len(texts.hypotheses)
-    found = matches(texts.transcripts, texts.hypotheses, texts.labels, languages)
-    return float(np.mean([match.own for match in found.values()])) if found else None
+    found = own_shares(texts.transcripts, texts.hypotheses, texts.labels, languages)
+    return float(np.mean(list(found.values()))) if found else None
+
+
+def _groups(
+    transcripts: Sequence[str | None],
+    rationales: Sequence[str | None],
+    labels: Sequence[str | None],
+    languages: Sequence[str | None],
+) -> list[list[int]]:
+    """The places of rows with one label and language that have both texts."""
+    groups: dict[tuple[str, str | None], list[int]] = {}
+    for place, (label, language) in enumerate(zip(labels, languages, strict=True)):
+        texts = (transcripts[place], rationales[place])
+        if label is not None and all(text and text.strip() for text in texts):
+            groups.setdefault((label, language_code(language)), []).append(place)
+    return list(groups.values())
+
+
+@lru_cache(maxsize=64)  # rows of a language are those of all in that language
+def _own_shares(transcripts: tuple[str, ...], rationales: tuple[str, ...]) -> list[tuple[int, float]]:
+    """The rows of a group that can be compared, with their shares."""
+    fits = tfidf_fit(transcripts, rationales)
+    return [(row, _share(fits[row], row, others)) for row, others in _compared(transcripts)]
+
+
+def _compared(transcripts: Sequence[str]) -> Iterator[tuple[int, np.ndarray]]:
+    """The rows of a group with enough others whose transcripts have other words, and these."""
+    said = np.array([words_of(text) for text in transcripts])
+    for row in range(len(said)):
+        others = np.flatnonzero(said != said[row])
+        if len(others) >= LEAST:
+            yield row, others
+
+
+def _share(fits: np.ndarray, mine: int, others: np.ndarray) -> float:
+    """The share of others that fit less than one does, ties counting half."""
+    rest = fits[others]
+    return float(np.mean((fits[mine] > rest) + 0.5 * (fits[mine] == rest)))

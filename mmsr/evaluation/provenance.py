@@ -56,6 +56,11 @@ def _installed_versions() -> dict[str, str]:
     return found
 
 
+def usable_cores() -> int:
+    """The processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _this_machine() -> dict[str, Any]:
     """`platform`, `cpu`, usable `cores`, `memory_gb` (GiB) and, where there is one, the `gpu`."""
     info = Path("/proc/cpuinfo")
@@ -64,7 +69,7 @@ def _this_machine() -> dict[str, Any]:
     found: dict[str, Any] = {
         "platform": platform.platform(),
         "cpu": names[0] if names else platform.processor() or platform.machine(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": usable_cores(),
     }
     if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
         found["memory_gb"] = round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)

@@ -40,10 +40,10 @@ from mmsr.data.manifest.manifest import (
     column_of,
     distinct,
     load_manifest,
-    rows_with,
+    rows_in_languages,
     stream_manifest,
 )
-from mmsr.languages import language_code, unified
+from mmsr.languages import unified
 from mmsr.records import INPUT_IDS
 
 if TYPE_CHECKING:
@@ -399,14 +399,11 @@ class MmsrDataModule(LightningDataModule):
     def _in_languages(
         self, rows: datasets.Dataset, languages: list[str], *, setting: str
     ) -> datasets.Dataset:
-        found = distinct(rows, "language")
-        codes = {name: language_code(name) for name in found}
-        absent = [name for name in languages if language_code(name) not in codes.values()]
+        kept, absent = rows_in_languages(rows, languages)
         if absent or not languages:
-            problem = f"no row is in {setting} {absent}; accepted: of {', '.join(found)}"
-            raise self._error("language", problem)
-        wanted = {*map(language_code, languages)}
-        return rows.select(rows_with(rows, "language", [name for name in found if codes[name] in wanted]))
+            found = ", ".join(distinct(rows, "language"))
+            raise self._error("language", f"no row is in {setting} {absent}; accepted: of {found}")
+        return kept
 
     def _error(self, column: str, *problems: str) -> ManifestError:
         return ManifestError([Issue(Path(self.manifest).name, None, column, problem) for problem in problems])

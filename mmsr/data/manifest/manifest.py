@@ -27,6 +27,7 @@ from datasets.table import InMemoryTable
 from mmsr.data.manifest.issues import Issue, ManifestError
 from mmsr.data.manifest.tables import Chunk, Column, Part, as_list, cell_text, chunks, is_blank, parts
 from mmsr.data.storage import digest, missing, resolve, shown
+from mmsr.languages import language_code
 from mmsr.records import Utterance, read_chunks, read_soft_label
 
 logger = logging.getLogger(__name__)
@@ -206,6 +207,14 @@ def rows_with(rows: datasets.Dataset, column: str, values: Sequence[str]) -> np.
     """Numbers `[n]` of the rows whose value in a column is one of `values`."""
     wanted = pa.array(list(values), pa.string())
     return np.flatnonzero(pc.is_in(column_of(rows, column), value_set=wanted).to_numpy())
+
+
+def rows_in_languages(rows: datasets.Dataset, languages: Sequence[str]) -> tuple[datasets.Dataset, list[str]]:
+    """The rows in these languages, however rows write them, and the languages that no row is in."""
+    codes = {name: language_code(name) for name in distinct(rows, "language")}
+    wanted = {*map(language_code, languages)}
+    absent = [name for name in languages if language_code(name) not in codes.values()]
+    return rows.select(rows_with(rows, "language", [name for name in codes if codes[name] in wanted])), absent
 
 
 def fingerprint(dataset: datasets.Dataset) -> str:

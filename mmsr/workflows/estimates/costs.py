@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from scipy.optimize import nnls
 
+from mmsr.evaluation.provenance import usable_cores
 from mmsr.files import write_file
 from mmsr.progress import duration
 
@@ -197,11 +198,6 @@ def peak_memory() -> Iterator[dict[str, float]]:
         found["gpu_memory"] = torch.cuda.max_memory_allocated()
 
 
-def load() -> float:
-    """Processes that wanted to run in the last minute; more than cores are, and they wait for each other."""
-    return os.getloadavg()[0]
-
-
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
     """What a job takes.
@@ -319,14 +315,17 @@ class Estimate:
             f"{machine['cores']:g} cores under a load of {machine['load']:.1f}"
         )
         if machine["load"] > machine["cores"]:
-            told += ": the machine is busy, and the clock's time changes with its load, processor time hardly"
+            told += ": the machine is busy, and the clock's time changes with its load, processor time less"
         return [told, *self.notes]
 
 
 def this_machine() -> dict[str, float]:
     """Cores, threads of torch, and load."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return {"cores": cores, "threads": torch.get_num_threads(), "load": round(load(), 2)}
+    return {
+        "cores": usable_cores(),
+        "threads": torch.get_num_threads(),
+        "load": round(os.getloadavg()[0], 2),  # processes that wanted to run in the last minute
+    }
 
 
 def gigabytes(size: float) -> str:

@@ -21,6 +21,7 @@ import soundfile
 
 from mmsr.data.audio.decoding import Audio, AudioError
 from mmsr.data.audio.reading import decode_to_end, read_each, seconds_of
+from mmsr.data.audio.segments import SAMPLE_RATE
 from mmsr.data.manifest.manifest import load_manifest, utterances
 from mmsr.inference.loading import load_pipeline, predictor
 from mmsr.inference.packaged import DEFAULT
@@ -42,7 +43,6 @@ from mmsr.workflows.estimates.costs import (
     this_machine,
 )
 
-RATE = 16_000  # Hz
 MEAN_SECONDS = 5.0  # of utterances where nothing tells it
 _LOOKED_AT = 4096  # recordings whose lengths are read
 _IMPORTED = "mmsr.inference.predict, mmsr.speech.recogniser, mmsr.data.manifest.tables"
@@ -50,7 +50,7 @@ _LEAST = 6  # batches that are timed
 _CHUNK = 128  # rows of a manifest that are sorted by length at a time, as in `predict_rows`
 _CHECKED = 64  # files of a manifest that are decoded to time its check
 _FIRST_PIECE, _LONGEST_PIECE = 20.0, 1200.0  # seconds of a recording for a timeline
-_SCRATCH = 4 * RATE  # bytes of a second in a timeline's scratch file
+_SCRATCH = 4 * SAMPLE_RATE  # bytes of a second in a timeline's scratch file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -359,8 +359,7 @@ def _timelines(
     count = total / mean
     part = linear("timelines", measured, (total, count), amount=f"{count:,.0f} recordings")
     notes = []
-    if max(p.sizes[0] for p in measured) < mean:
-        longest = max(piece.sizes[0] for piece in measured)
+    if (longest := max(piece.sizes[0] for piece in measured)) < mean:
         notes.append(f"timed on pieces of up to {longest:.0f} s: longer --calibrate times longer ones")
     return [part], {
         "hours": total / 3600,
@@ -388,14 +387,14 @@ def _lengths(mean: float, count: int) -> list[float]:
 
 def _made(sources: Sequence[str], lengths: Sequence[float], folder: Path) -> Iterator[str]:
     """Files with the samples of the sources one after another, of the given lengths in seconds."""
-    load = Audio(RATE)
+    load = Audio(SAMPLE_RATE)
     waves = itertools.cycle(sources)
     rest = np.zeros(0, np.float32)
     for place, seconds in enumerate(lengths):
-        wanted = round(seconds * RATE)
+        wanted = round(seconds * SAMPLE_RATE)
         while len(rest) < wanted:
             rest = np.concatenate([rest, load(next(waves))])
         path = folder / f"{place}.wav"
-        soundfile.write(path, rest[:wanted], RATE)
+        soundfile.write(path, rest[:wanted], SAMPLE_RATE)
         rest = rest[wanted:]
         yield str(path)

@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mmsr.data.audio.reading import read_each, seconds_of
+from mmsr.data.audio.segments import SAMPLE_RATE
 from mmsr.data.features.store import StoredFeatures
 from mmsr.data.loading.batching import SeededLoader
 from mmsr.data.loading.datamodule import MmsrDataModule
@@ -54,7 +55,7 @@ _ENCODING_SHARE = 0.3  # share of the time for encoders with a feature store
 _DEV_BATCHES = 4
 _WARM_UP, _LEAST = 2, 9  # batches that are not timed, and that are
 _LENGTHS_READ = 2000  # files and texts of the store whose lengths tell those of all
-_SAMPLES = 2 * 16_000  # bytes of a second in the data module's cache
+_SAMPLES = 2 * SAMPLE_RATE  # bytes of a second in the data module's cache
 _ENOUGH = 2000  # batches
 
 
