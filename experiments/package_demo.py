@@ -30,7 +30,7 @@ from mmsr.evaluation.calibration import calibration_metrics
 from mmsr.evaluation.run import predict_rows
 from mmsr.files import atomic_write, write_file
 from mmsr.inference.loading import load_pipeline, predictor
-from mmsr.inference.packaged import FOLDER
+from mmsr.model.packaged import FOLDER
 from mmsr.workflows.calibration import calibrate_checkpoint
 from mmsr.workflows.settings import Rows
 

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from mmsr.data.audio.decoding import Audio
     from mmsr.evaluation.error_rates import word_error_rate
     from mmsr.inference.loading import load_pipeline
-    from mmsr.inference.packaged import checkpoint
     from mmsr.inference.pipeline import SentimentReasoningPipeline
     from mmsr.model.configuration import MmsrConfig
     from mmsr.model.modeling import MmsrForSentimentReasoning
+    from mmsr.model.packaged import checkpoint
     from mmsr.model.processing import MmsrProcessor
 
 __all__ = [
@@ -39,7 +39,7 @@ _HOMES = {
     "MmsrForSentimentReasoning": "mmsr.model.modeling",
     "MmsrProcessor": "mmsr.model.processing",
     "SentimentReasoningPipeline": "mmsr.inference.pipeline",
-    "checkpoint": "mmsr.inference.packaged",
+    "checkpoint": "mmsr.model.packaged",
     "load_pipeline": "mmsr.inference.loading",
     "word_error_rate": "mmsr.evaluation.error_rates",
 }

@@ -58,7 +58,7 @@ from mmsr.evaluation.run import predict_rows
 from mmsr.evaluation.significance import paired_bootstrap
 from mmsr.files import Journal
 from mmsr.inference.loading import load_pipeline, predictor
-from mmsr.inference.packaged import checkpoint, is_packaged
+from mmsr.model.packaged import checkpoint, is_packaged
 from mmsr.progress import show_progress
 from mmsr.records import Answer, Predict, Prediction, Progress, Utterance
 

@@ -20,6 +20,7 @@ from mmsr.ablation.spec import OWN, PRETRAINED, Ablation, AblationError
 from mmsr.data.loading.splits import Split, select_rows
 from mmsr.data.manifest.manifest import column_of, load_manifest, rows_in_languages
 from mmsr.evaluation.run import CONDITIONS
+from mmsr.model.packaged import find_checkpoint
 from mmsr.progress import log
 
 _Columns = Mapping[str, Collection[str]]  # with values, in the training and the test rows
@@ -90,7 +91,7 @@ def _missing_weights(ablation: Ablation, name: str) -> str | None:
 
 def _is_here(name: str) -> bool:
     """Whether a folder, or the Hub's cache of this machine, has the weights of a model."""
-    folder = Path(name)
+    folder = Path(find_checkpoint(name))
     if not folder.is_dir():
         try:
             folder = Path(snapshot_download(name, local_files_only=True))

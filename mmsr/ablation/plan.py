@@ -33,6 +33,7 @@ from mmsr.data.manifest.manifest import fingerprint, load_manifest
 from mmsr.inference.language_models.prompt import Prompt
 from mmsr.inference.language_models.settings import LanguageModelSettings
 from mmsr.model.configuration import MmsrConfig, fusion_modalities
+from mmsr.model.packaged import find_checkpoint
 from mmsr.training.run import settings_that_matter
 from mmsr.training.settings import ModelSource
 
@@ -114,14 +115,15 @@ def resolved(settings: Settings) -> Settings:
 def content_name(matter: Settings, *, data_fingerprint: str) -> str:
     """Twelve hex digits of settings and data, independent of order and paths.
 
-    A pretrained part counts by the bytes of its folder or by its Hub id, the manifest by its fingerprint, a
-    feature store by its presence, and the seed not at all.
+    A pretrained part counts by the bytes of its folder or by its Hub id, a packaged checkpoint by its
+    bytes, the manifest by its fingerprint, a feature store by its presence, and the seed not at all.
     """
     model = dict(matter["model"])
     model["feature_store"] = "feature_store" in model
     for part in set(PRETRAINED) & set(model):
-        if os.path.isdir(model[part]):
-            model[part] = _folder_digest(Path(model[part]))
+        folder = find_checkpoint(model[part])
+        if os.path.isdir(folder):
+            model[part] = _folder_digest(Path(folder))
     data = {key: value for key, value in matter["data"].items() if key != "manifest"}
     others = {key: value for key, value in matter.items() if key not in ("model", "data", "seed_everything")}
     identity = {**others, "model": model, "data": data, "data_fingerprint": data_fingerprint}

@@ -20,7 +20,7 @@ from packaging.requirements import Requirement
 
 from mmsr.evaluation.provenance import usable_cores
 from mmsr.extras import install, requirements
-from mmsr.inference.packaged import DEFAULT
+from mmsr.model.packaged import DEFAULT
 
 State = Literal["ok", "info", "missing", "broken"]
 

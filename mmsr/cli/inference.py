@@ -12,8 +12,8 @@ from mmsr.cli.application import FLAT, Count, Number, Pairs, SegmentFlags
 from mmsr.cli.console import check_page, must_be_there, print_json
 from mmsr.extras import check_installed
 from mmsr.files import check_output
-from mmsr.inference.packaged import DEFAULT
 from mmsr.messages import no_such_file
+from mmsr.model.packaged import DEFAULT
 from mmsr.progress import log, show_progress
 from mmsr.records import Prediction
 

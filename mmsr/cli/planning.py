@@ -10,8 +10,8 @@ from mmsr.cli.application import Count, Pairs, at_least
 from mmsr.cli.console import must_be_there, print_json
 from mmsr.cli.inference import input_kinds
 from mmsr.files import check_output
-from mmsr.inference.packaged import DEFAULT
 from mmsr.messages import did_you_mean
+from mmsr.model.packaged import DEFAULT
 from mmsr.progress import log
 
 _FLAGS = (

@@ -7,7 +7,7 @@ from json import dumps
 from typing import Literal
 
 from mmsr.cli.application import application
-from mmsr.inference.packaged import DEFAULT
+from mmsr.model.packaged import DEFAULT
 
 
 def doctor(*, model: str = DEFAULT, json: bool = False) -> None:

@@ -15,11 +15,11 @@ import torch
 from mmsr.data.audio.decoding import Audio
 from mmsr.data.storage import is_url, read_bytes
 from mmsr.evaluation.explain.attribution import attention_matrix
-from mmsr.inference.packaged import DEFAULT, checkpoint
 from mmsr.inference.pipeline import TASK, SentimentReasoningPipeline
 from mmsr.messages import no_such_file
 from mmsr.model.configuration import check_folder
 from mmsr.model.modeling import MmsrForSentimentReasoning
+from mmsr.model.packaged import DEFAULT, checkpoint
 from mmsr.model.processing import MmsrProcessor
 from mmsr.records import Answer, Predict, Utterance
 

@@ -24,7 +24,6 @@ from mmsr.data.audio.segments import SAMPLE_RATE, speech_seconds
 from mmsr.evaluation.explain.attribution import attention as attend
 from mmsr.evaluation.similarity import consensus
 from mmsr.inference.answer import Answer
-from mmsr.inference.packaged import DEFAULT, FOLDER
 from mmsr.inference.template import Evidence, Weighted, phrase_language
 from mmsr.messages import nearest
 from mmsr.model.decoders import SampledCandidates
@@ -32,6 +31,7 @@ from mmsr.model.fusion import FUSION_CLASSES, attention_map
 from mmsr.model.joint_encoder import MmsrEncoderOutput
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.outliers import MODALITIES, OUTLIER_REASONS, outliers
+from mmsr.model.packaged import DEFAULT, FOLDER
 from mmsr.model.processing import MmsrProcessor, given_columns
 from mmsr.model.quotes import QuoteGrammar
 from mmsr.quotations import evidence

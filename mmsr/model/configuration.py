@@ -599,6 +599,12 @@ class MmsrConfig(FoundByAutoFile, PreTrainedConfig):
             )
         return part
 
+    @staticmethod
+    def of_encoder(name: str | os.PathLike[str], modality: str) -> PreTrainedConfig:
+        """The config of a pretrained encoder, by Hub id or folder; of an mmsr checkpoint its encoder's."""
+        config = AutoConfig.from_pretrained(name)
+        return config.part(f"{modality}_encoder") if isinstance(config, MmsrConfig) else config
+
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
         """The decoder's config, which sizes generation's cache; with `encoder=True` the text encoder's."""
         order = ("text_encoder",) if encoder and not decoder else ("decoder", "text_encoder")

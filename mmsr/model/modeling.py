@@ -26,6 +26,7 @@ import torch
 from huggingface_hub import ModelCard
 from torch import Tensor, nn
 from transformers import (
+    AutoConfig,
     AutoModel,
     Cache,
     GenerationMixin,
@@ -169,9 +170,11 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         """Build a model from pretrained parts, joined by layers with random weights.
 
         Args:
-            audio: Hub id or folder of a transformers speech encoder, `timm/<model>`, or a model that an audio
-                encoder's `load` or `build` returned; None with `fusion="text_only"`.
-            text: Hub id or folder of a transformers text encoder; None with `fusion="audio_only"`.
+            audio: Hub id or folder of a transformers speech encoder, or of an mmsr checkpoint, whose speech
+                encoder is taken; `timm/<model>`; or a model that an audio encoder's `load` or `build`
+                returned; None with `fusion="text_only"`.
+            text: Hub id or folder of a transformers text encoder, or of an mmsr checkpoint, whose text
+                encoder is taken; None with `fusion="audio_only"`.
             decoder: Hub id or folder of a pretrained language model; a preset's name for its decoder from
                 scratch; None for a label only.
             processor: `MmsrProcessor.from_encoders` of the same parts; needed with a decoder.
@@ -185,10 +188,10 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
         parts: dict[str, PreTrainedModel] = {}
         if "audio" in fusion_modalities(fusion):
             if not isinstance(audio, PreTrainedModel):
-                audio = load_audio_encoder(_given("audio", audio, fusion))
+                audio = _load_encoder(_given("audio", audio, fusion), "audio")
             parts["audio_encoder"] = audio
         if "text" in fusion_modalities(fusion):
-            parts["text_encoder"] = TextEncoder.load(_given("text", text, fusion))
+            parts["text_encoder"] = _load_encoder(_given("text", text, fusion), "text")
         known = {} if processor is None else processor.config_kwargs()
         if decoder is None:
             known |= {"decoder_type": "none", "rationale_format": "none"}
@@ -768,6 +771,24 @@ def _given(modality: str, name: str | os.PathLike[str] | None, fusion: str) -> s
     if name is None:
         raise ValueError(f"fusion={fusion!r} needs {modality}=: Hub id or folder of a pretrained encoder")
     return name
+
+
+def _load_encoder(name: str | os.PathLike[str], modality: Literal["audio", "text"]) -> PreTrainedModel:
+    """A pretrained encoder in float32: a transformers model, or the encoder of an mmsr checkpoint.
+
+    Raises:
+        ValueError: The mmsr checkpoint has none of this modality.
+    """
+    config = None if str(name).startswith("timm/") else AutoConfig.from_pretrained(name)
+    if isinstance(config, MmsrConfig):
+        if modality not in fusion_modalities(config.fusion):
+            raise ValueError(
+                f"{modality}={name}: an mmsr checkpoint with fusion={config.fusion!r}, which has no "
+                f"{modality} encoder; accepted: one that has, or a pretrained encoder"
+            )
+        lender = MmsrForSentimentReasoning.from_pretrained(name)
+        return getattr(lender.encoder, f"{modality}_encoder").model
+    return load_audio_encoder(name) if modality == "audio" else TextEncoder.load(name)
 
 
 def _mean_cross_entropy(

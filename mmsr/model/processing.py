@@ -520,9 +520,11 @@ class MmsrProcessor(FoundByAutoFile, ProcessorMixin):
 
         Args:
             audio: Hub id or folder of the speech encoder, whose preprocessor decides whether each utterance's
-                level is normalised. With None or `timm/<model>` the level is kept.
+                level is normalised. With None or `timm/<model>` the level is kept. Of an mmsr checkpoint
+                `target_level` is taken too, unless it is given.
             text: Hub id or folder of the text encoder, whose tokenizer is taken; with None the decoder's
-                tokenizer reads transcripts.
+                tokenizer reads transcripts. Of an mmsr checkpoint `text_prefix` is taken too, unless it is
+                given.
             decoder: Hub id or folder of a pretrained decoder, whose tokenizer is kept beside the text
                 encoder's; None or a preset's name for a decoder that shares the text encoder's.
             labels: See the class.
@@ -541,6 +543,10 @@ class MmsrProcessor(FoundByAutoFile, ProcessorMixin):
             preprocessor = Wav2Vec2FeatureExtractor.get_feature_extractor_dict(audio)[0]
             reads_waveform = preprocessor.get("feature_extractor_type") == "Wav2Vec2FeatureExtractor"
             do_normalize = bool(reads_waveform and preprocessor.get("do_normalize", True))
+            if target_level is None and (lender := _lender(audio)):
+                target_level = lender.target_level
+        if text is not None and not text_prefix and (lender := _lender(text)):
+            text_prefix = lender.text_prefix
         tokenizers: list[Any] = [
             AutoTokenizer.from_pretrained(part) for part in (text, decoder) if part is not None
         ]
@@ -563,6 +569,12 @@ class MmsrProcessor(FoundByAutoFile, ProcessorMixin):
 
 
 _NO_LIMIT = 10**6  # transformers' number for no limit is far larger
+
+
+def _lender(name: str | os.PathLike[str]) -> MmsrProcessor | None:
+    """The processor of an mmsr checkpoint; None for any other model."""
+    is_ours = AutoConfig.from_pretrained(name).model_type == MmsrConfig.model_type
+    return MmsrProcessor.from_pretrained(name) if is_ours else None
 
 
 def _positions(config: PreTrainedConfig) -> int:

@@ -29,13 +29,13 @@ import numpy as np
 
 from mmsr.data.audio.decoding import Audio
 from mmsr.inference.answer import Answer
-from mmsr.inference.packaged import DEFAULT
 from mmsr.inference.pipeline import SentimentReasoningPipeline
 from mmsr.inference.timeline.formats import stamp, write_timeline
 from mmsr.inference.timeline.make import Timeline, make_timeline
 from mmsr.inference.timeline.transcripts import ENDINGS, read_cues
 from mmsr.languages import NATIVE_NAMES
 from mmsr.model.fusion import attention_map
+from mmsr.model.packaged import DEFAULT
 from mmsr.records import Chunk
 
 if TYPE_CHECKING:

@@ -13,10 +13,11 @@ from collections.abc import Iterator
 
 import numpy as np
 from jsonargparse import Namespace
-from transformers import AutoConfig
 
 from mmsr.data.loading.datamodule import MmsrDataModule
 from mmsr.data.manifest.manifest import column_of
+from mmsr.model.configuration import MmsrConfig
+from mmsr.model.packaged import find_checkpoint
 
 AUTO = "auto"
 _COVERED = 0.95  # share of the recordings that fit into one window
@@ -76,7 +77,7 @@ def _window(config: Namespace, data: MmsrDataModule) -> tuple[float | None, str]
     kind, longest = None, 0.0
     if config["model.audio"]:
         with contextlib.suppress(OSError, ValueError):  # told later, together with what would be accepted
-            encoder = AutoConfig.from_pretrained(config["model.audio"])
+            encoder = MmsrConfig.of_encoder(find_checkpoint(config["model.audio"]), "audio")
             kind, longest = encoder.model_type, getattr(encoder, "max_source_positions", 0) / 50
     if kind != "whisper":
         return None, "only Whisper's encoder has windows"

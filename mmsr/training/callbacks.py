@@ -23,6 +23,7 @@ from mmsr.files import write_file
 from mmsr.model.card import Origin
 from mmsr.model.configuration import RATIONALE_FORMATS, MmsrConfig
 from mmsr.model.modeling import MmsrForSentimentReasoning, save_model
+from mmsr.model.packaged import find_checkpoint
 from mmsr.model.processing import MmsrProcessor, given_columns
 from mmsr.model.quotes import QuoteGrammar
 from mmsr.records import IDS, Answer, Utterance
@@ -56,7 +57,7 @@ class CheckSettings(Callback):
         check_sources(settings)
         layout = RATIONALE_FORMATS[settings.rationale_format]
         if settings.pretrained:
-            layout = MmsrConfig.from_pretrained(settings.pretrained).format
+            layout = MmsrConfig.from_pretrained(find_checkpoint(settings.pretrained)).format
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, EarlyStopping | ModelCheckpoint) and callback.monitor:
                 check_logged(

@@ -26,6 +26,7 @@ from mmsr.data.loading.datamodule import MmsrDataModule
 from mmsr.data.manifest.manifest import column_of
 from mmsr.model.configuration import DEFAULT_LABELS, MmsrConfig
 from mmsr.model.modeling import MmsrForSentimentReasoning
+from mmsr.model.packaged import find_checkpoint
 from mmsr.model.processing import MmsrProcessor
 from mmsr.progress import log, show_progress
 from mmsr.training.objectives import LOSSES, OgmGe, check_objectives
@@ -49,9 +50,9 @@ def check_sources(source: ModelSource) -> None:
     """
     for part in ("pretrained", "init_from", "audio", "text", "decoder"):
         name = getattr(source, part)
-        if name is None or Path(name).is_dir():
+        if name is None or Path(name if part == "decoder" else find_checkpoint(name)).is_dir():
             continue
-        accepted = "accepted: a folder that save_pretrained wrote, or a Hub id"
+        accepted = "accepted: a folder that save_pretrained wrote, a Hub id, or base or demo"
         try:
             validate_repo_id(name)
             cached_file(name, "config.json")
@@ -75,8 +76,9 @@ def make_model(settings: TrainingSettings, data: MmsrDataModule) -> Parts:
         ValueError: The parts do not go together, or the class weights do not fit labels or data.
     """
     if settings.pretrained:
-        processor = MmsrProcessor.from_pretrained(settings.pretrained)
-        model = MmsrForSentimentReasoning.from_pretrained(settings.pretrained)
+        folder = find_checkpoint(settings.pretrained)
+        processor = MmsrProcessor.from_pretrained(folder)
+        model = MmsrForSentimentReasoning.from_pretrained(folder)
         if model.config.has_evidence:
             log(
                 f"{settings.pretrained} names its evidence by heads that fit its own weights: they are left "
@@ -88,7 +90,7 @@ def make_model(settings: TrainingSettings, data: MmsrDataModule) -> Parts:
     else:
         model, processor = _from_preset(settings, data)
     if settings.init_from:
-        _load_weights(model, processor, settings.init_from)
+        _load_weights(model, processor, find_checkpoint(settings.init_from))
     weights = settings.class_weights
     if weights == "balanced":
         if "label" in (data.balance or ""):
@@ -135,9 +137,12 @@ def _from_encoders(source: ModelSource) -> Parts:
             "audio= without text=: the tokenizer comes from the text encoder or from a pretrained "
             "decoder; give text= or decoder= as well"
         )
+    encoders = {
+        "audio": None if source.audio is None else find_checkpoint(source.audio),
+        "text": None if source.text is None else find_checkpoint(source.text),
+    }
     processor = MmsrProcessor.from_encoders(
-        audio=source.audio,
-        text=source.text,
+        **encoders,
         decoder=source.decoder,
         labels=source.labels or list(DEFAULT_LABELS.values()),
         text_prefix=source.text_prefix,
@@ -147,8 +152,7 @@ def _from_encoders(source: ModelSource) -> Parts:
     writes = source.rationale_format != "none"
     decoder_type = {"decoder_type": source.decoder_type} if writes else {}
     model = MmsrForSentimentReasoning.from_encoders(
-        audio=source.audio,
-        text=source.text,
+        **encoders,
         decoder=(source.decoder or source.preset) if writes else None,
         processor=processor,
         **{"fusion": source.fusion, **decoder_type, **(source.config or {})},

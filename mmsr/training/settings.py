@@ -90,11 +90,14 @@ class ModelSource(Checked):
     """Size of a fresh model, and of a fresh decoder beside pretrained encoders; `base` is a size here, not
     the packaged checkpoint of that name."""
     audio: str | None = None
-    """Pretrained speech encoder, a Hub id or folder."""
+    """Pretrained speech encoder, a Hub id or folder; of an mmsr checkpoint, such as the packaged `base`, its
+    speech encoder."""
     text: str | None = None
-    """Pretrained text encoder, a Hub id or folder."""
+    """Pretrained text encoder, a Hub id or folder; of an mmsr checkpoint, such as the packaged `base`, its
+    text encoder with its tokenizer and prefix."""
     pretrained: str | None = None
-    """Folder or Hub id of an mmsr checkpoint to start from; it brings its own architecture and tokenizer."""
+    """Folder or Hub id of an mmsr checkpoint to start from, or a packaged one (`base`, `demo`); it brings its
+    own architecture and tokenizer."""
     init_from: str | None = None
     """Folder of an mmsr checkpoint, such as an earlier run's `model`, whose weights the model of these
     settings starts from; all settings stay as they are given."""

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from mmsr.evaluation.calibration import CalibrationError, calibrate
 from mmsr.files import atomic_write, check_output, write_file
 from mmsr.inference.loading import predictor
-from mmsr.inference.packaged import checkpoint, is_packaged
+from mmsr.model.packaged import find_checkpoint, is_packaged
 from mmsr.workflows.inputs import open_checkpoint
 from mmsr.workflows.settings import Rows
 
@@ -52,7 +52,7 @@ def calibrate_checkpoint(
     if is_packaged(name) and out is None:
         kept = f"--model {name} is packaged with mmsr and stays as it is"
         raise ValueError(f"{kept}; accepted: with --out FOLDER, for a calibrated copy")
-    folder = checkpoint(name) if is_packaged(name) else Path(name)
+    folder = Path(find_checkpoint(name))
     if not (folder / "config.json").is_file():
         raise ValueError(f"--model {name}: no config.json there; accepted: a folder that `mmsr fit` wrote")
     if out is not None and Path(out).exists():

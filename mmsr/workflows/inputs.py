@@ -21,9 +21,9 @@ from mmsr.data.manifest.issues import ManifestError
 from mmsr.data.manifest.manifest import fingerprint, load_manifest, utterances
 from mmsr.evaluation.provenance import Provenance
 from mmsr.inference.loading import load_pipeline
-from mmsr.inference.packaged import checkpoint, is_packaged
 from mmsr.inference.pipeline import SentimentReasoningPipeline
 from mmsr.languages import language_code
+from mmsr.model.packaged import checkpoint, is_packaged
 from mmsr.progress import log
 from mmsr.records import Utterance
 from mmsr.workflows.settings import Rows

@@ -8,7 +8,7 @@ import pytest
 
 from mmsr.cli.main import main
 from mmsr.data.manifest.manifest import load_manifest
-from mmsr.inference.packaged import checkpoint
+from mmsr.model.packaged import checkpoint
 
 
 def test_calibrate_rewrites_the_temperature_alone(model, demo_corpus, tmp_path, capsys, refused):

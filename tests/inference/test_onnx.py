@@ -14,9 +14,9 @@ from mmsr.cli.main import main
 from mmsr.data.manifest.manifest import load_manifest, utterances
 from mmsr.inference.loading import load_pipeline, predictor
 from mmsr.inference.onnx import OnnxError, OnnxReasoner, compare_precisions, export_onnx, input_names
-from mmsr.inference.packaged import checkpoint
 from mmsr.inference.pipeline import TASK, SentimentReasoningPipeline
 from mmsr.model.configuration import MmsrConfig
+from mmsr.model.packaged import checkpoint
 from mmsr.records import Utterance
 
 for _name in ("onnx", "onnxscript", "onnxruntime"):

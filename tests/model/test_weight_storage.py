@@ -15,9 +15,9 @@ from transformers import AutoModel, BertConfig, BertModel, pipeline
 from transformers.integrations.accelerate import load_offloaded_parameter
 
 from mmsr.inference.loading import load_pipeline
-from mmsr.inference.packaged import checkpoint
 from mmsr.inference.pipeline import TASK
 from mmsr.model.modeling import MmsrForSentimentReasoning
+from mmsr.model.packaged import checkpoint
 from mmsr.model.processing import MmsrProcessor
 from mmsr.model.weight_storage import INT4, INT8, SCALE, decode, encode, is_int8, save_int8
 

@@ -8,7 +8,7 @@ import pytest
 
 from mmsr.cli.main import main
 from mmsr.data.manifest.manifest import load_manifest
-from mmsr.inference.packaged import checkpoint
+from mmsr.model.packaged import checkpoint
 from mmsr.workflows.calibration import calibrate_checkpoint
 from mmsr.workflows.settings import Rows
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from mmsr.data.audio.segments import Segmentation
 from mmsr.inference.loading import load_pipeline
-from mmsr.inference.packaged import DEFAULT
 from mmsr.inference.timeline.formats import FORMATS, Player, output_files, write_timeline
 from mmsr.inference.timeline.make import Progress, Timeline, make_timeline
 from mmsr.inference.timeline.transcripts import read_cues, read_turns
+from mmsr.model.packaged import DEFAULT
 
 
 def run_timeline(

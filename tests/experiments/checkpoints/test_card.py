@@ -15,8 +15,8 @@ import yaml
 from held_out import RULE
 from huggingface_hub import ModelCard
 
-from mmsr.inference.packaged import checkpoint
 from mmsr.model.modeling import MmsrForSentimentReasoning
+from mmsr.model.packaged import checkpoint
 from mmsr.model.processing import MmsrProcessor
 from mmsr.model.weight_storage import save_int8
 from mmsr.records import Answer

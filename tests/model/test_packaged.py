@@ -17,9 +17,9 @@ from transformers import AutoModel
 
 import mmsr
 from mmsr.data.audio.decoding import Audio
-from mmsr.inference.packaged import FOLDER
 from mmsr.model.card import is_generated
 from mmsr.model.outliers import OUTLIER_REASONS
+from mmsr.model.packaged import FOLDER
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from mmsr.messages import did_you_mean
@@ -28,7 +29,12 @@ def checkpoint(name: str) -> Path:
     return FOLDER / name
 
 
-def is_packaged(model: str) -> bool:
+def find_checkpoint(model: str | os.PathLike[str]) -> str:
+    """The folder of a packaged checkpoint that is meant by its name; any other folder or Hub id as it is."""
+    return str(checkpoint(str(model)) if is_packaged(model) else model)
+
+
+def is_packaged(model: str | os.PathLike[str]) -> bool:
     """Whether a model's name means a packaged checkpoint, and not a folder of that name here."""
-    inside = Path(model).name == model and (FOLDER / model / "config.json").is_file()
+    inside = Path(model).name == str(model) and (FOLDER / model / "config.json").is_file()
     return inside and not (Path(model) / "config.json").is_file()
