@@ -31,7 +31,7 @@ from mmsr.inference.language_models.answering import open_language_model
 from mmsr.inference.language_models.settings import LanguageModelSettings
 from mmsr.model.processing import MmsrProcessor
 from mmsr.records import Predict, Prediction
-from mmsr.training.monitor import mode_of
+from mmsr.training.monitor import LAST_EPOCH, mode_of
 from mmsr.training.run import fit, is_bf16
 
 _ASKED = 32  # rows at a time of a language model, or requests to its server
@@ -156,7 +156,7 @@ def _train_and_evaluate(open_model: Open, run: Run) -> None:
         "trained_parameters": cost["trained_parameters"],
         "epochs": len(cost["seconds"]),
         "seconds_an_epoch": float(np.mean(cost["seconds"])) if cost["seconds"] else None,
-        "dev": best_epoch(run) if run.language_model is None else {},
+        "dev": kept_epoch(run) if run.language_model is None else {},
     }
     shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)  # each has three times the model's size
     write_file(run.folder / "result.json", json.dumps(result, indent=1).encode())
@@ -227,10 +227,12 @@ def _origin_of_training(run: Run) -> dict[str, Any]:
     return before.get("trained") or {name: before[name] for name in ORIGIN}
 
 
-def best_epoch(run: Run) -> dict[str, float]:
-    """The finite metrics of the best epoch; empty if the run diverged."""
+def kept_epoch(run: Run) -> dict[str, float]:
+    """The finite metrics of the epoch that the model is of; empty if the run diverged."""
     history = json.loads((run.folder / "history.json").read_text(encoding="utf-8"))
     monitor = run.settings.get("monitor", "dev_loss")
+    if monitor == LAST_EPOCH:
+        return {name: value for name, value in history[-1].items() if math.isfinite(value)}
     best = max if mode_of(monitor) == "max" else min
     rows = [row for row in history if math.isfinite(row.get(monitor, math.nan))]
     kept: dict[str, float] = best(rows, key=lambda row: row[monitor], default={})

@@ -20,19 +20,21 @@ from torch import Tensor
 
 from mmsr.training.loggers import MetricsLogger
 from mmsr.training.module import MmsrModule, gathered
+from mmsr.training.monitor import LAST_EPOCH
 
 _KEY = "mmsr_run"  # of `Continuation` in a checkpoint
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """`best.ckpt`, which may move together with its folder.
+    """`best.ckpt`, which may move together with its folder; with the monitor `LAST_EPOCH` the last epoch.
 
     An epoch whose monitor is NaN or missing is never the best. Lightning would take NaN where there is no
     other value, end the run where one is missing, and forget the best score in another folder.
     """
 
     def __init__(self, folder: Path, *, monitor: str, mode: str) -> None:
-        super().__init__(folder, filename="best", monitor=monitor, mode=mode, enable_version_counter=False)
+        value = None if monitor == LAST_EPOCH else monitor
+        super().__init__(folder, filename="best", monitor=value, mode=mode, enable_version_counter=False)
 
     @property
     def state_key(self) -> str:
@@ -50,7 +52,9 @@ class BestCheckpoint(ModelCheckpoint):
             super().on_validation_end(trainer, pl_module)
 
     def _has_value(self, trainer: L.Trainer) -> bool:
-        return not math.isnan(float(trainer.callback_metrics.get(self.monitor or "", math.nan)))
+        if self.monitor is None:
+            return True
+        return not math.isnan(float(trainer.callback_metrics.get(self.monitor, math.nan)))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """From a checkpoint, whose folder may have had another path.

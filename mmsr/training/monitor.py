@@ -11,6 +11,9 @@ from mmsr.training.objectives import LOSSES
 
 MODEL_LOSSES = ("loss", "sentiment_loss", "rationale_loss")
 
+LAST_EPOCH = "last_epoch"
+"""In place of a value: the model of the last epoch is kept, whatever the development rows say."""
+
 Mode = Literal["min", "max"]
 
 
@@ -29,6 +32,7 @@ def mode_of(monitor: str) -> Mode:
         }
     modes |= {f"train_{name}": "min" for name in MODEL_LOSSES}
     modes |= {f"train_{name}_loss": "min" for name in LOSSES}
+    modes[LAST_EPOCH] = "max"  # a later epoch is preferred
     if monitor not in modes:
         raise ValueError(f"monitor {monitor!r} is not logged; accepted: {', '.join(modes)}")
     return modes[monitor]

@@ -46,7 +46,7 @@ from mmsr.training.checkpoints import BestCheckpoint, Continuation, LastCheckpoi
 from mmsr.training.interruption import one_line_endings
 from mmsr.training.loggers import MetricsLogger
 from mmsr.training.module import MmsrModule
-from mmsr.training.monitor import checked_mode
+from mmsr.training.monitor import LAST_EPOCH, checked_mode
 from mmsr.training.progress import progress_of_training
 from mmsr.training.settings import TrainingSettings
 
@@ -59,6 +59,10 @@ _NOT_IN_IDENTITY = ("default_root_dir", "enable_progress_bar", "logger", "accele
 _LENGTHS = {"trainer.max_epochs", "trainer.max_steps"}
 _BEGUN_WITH = "begun_with"  # in run.yaml, what the machine decided
 _REPLACE = "replace_unfinished"
+_MONITOR = (
+    "Chooses the best epoch: a value of the development rows; or last_epoch, which keeps the last one. With "
+    "few development rows the values differ by chance more than late epochs do."
+)
 
 # What an unfinished run leaves in its folder.
 _LEFT = (
@@ -138,7 +142,7 @@ class MmsrCLI(LightningCLI):
         for name, table in (("fusion", FUSION_CLASSES), ("rationale_format", RATIONALE_FORMATS)):
             setting = next(action for action in parser._actions if action.dest == f"model.{name}")
             setting.help = f"{setting.help} One of {', '.join(table)}."
-        parser.add_argument("--monitor", type=str, default="dev_loss", help="Chooses the best epoch.")
+        parser.add_argument("--monitor", type=str, default="dev_loss", help=_MONITOR)
         parser.add_argument("--monitor_mode", type=str, default="auto", help="min, max, or auto.")
         parser.add_argument(
             f"--{_REPLACE}",
@@ -155,6 +159,8 @@ class MmsrCLI(LightningCLI):
                 which settings are chosen, cannot be read.
         """
         for monitor, mode in (("monitor", "monitor_mode"), ("early_stopping.monitor", "early_stopping.mode")):
+            if self.config[monitor] == LAST_EPOCH and monitor != "monitor":
+                raise ValueError(f"--{monitor} {LAST_EPOCH} is no value; accepted: one, such as dev_loss")
             self.config[mode] = checked_mode(self.config[monitor], self.config[mode], flag=f"--{mode}")
         for line in choose_settings(self.config):
             rank_zero_only(log)(line)

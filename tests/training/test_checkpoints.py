@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from mmsr.training.checkpoints import BestCheckpoint
+from mmsr.training.monitor import LAST_EPOCH
 
 EPOCHS = 2
 SETTINGS = {
@@ -199,10 +200,12 @@ def test_generators_of_numpy_and_python_go_on(demo_corpus, tmp_path, monkeypatch
     assert drawn == expected[7:]
 
 
-def best(folder: Path, **metrics: float) -> tuple[BestCheckpoint, Any, list[str]]:
+def best(
+    folder: Path, *, monitor: str = "dev_loss", **metrics: float
+) -> tuple[BestCheckpoint, Any, list[str]]:
     """A callback, a trainer after an epoch with these metrics, and what the trainer has saved."""
     saved: list[str] = []
-    callback = BestCheckpoint(folder, monitor="dev_loss", mode="min")
+    callback = BestCheckpoint(folder, monitor=monitor, mode="min")
     trainer: Any = SimpleNamespace(
         callback_metrics={name: torch.tensor(value) for name, value in metrics.items()},
         fast_dev_run=False,
@@ -230,6 +233,16 @@ def test_an_epoch_without_a_value_is_never_the_best(tmp_path, metrics):
     callback, trainer, saved = best(tmp_path, dev_loss=1.0)
     callback.on_train_epoch_end(trainer, None)
     assert len(saved) == 1 and callback.best_model_path == str(tmp_path.resolve() / "best.ckpt")
+
+
+def test_the_last_epoch_is_kept_where_that_is_asked_for(tmp_path):
+    callback, trainer, saved = best(tmp_path, monitor=LAST_EPOCH, dev_loss=1.0)
+    for dev_loss in (1.0, 2.0, float("nan")):
+        trainer.callback_metrics = {"dev_loss": torch.tensor(dev_loss)}
+        trainer.current_epoch += 1
+        trainer.global_step += 1
+        callback.on_train_epoch_end(trainer, None)
+    assert len(saved) == 3 and callback.best_model_path == str(tmp_path.resolve() / "best.ckpt")
 
 
 def test_a_run_without_any_best_epoch_keeps_the_last_one(demo_corpus, tmp_path, capsys):

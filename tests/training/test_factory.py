@@ -7,7 +7,7 @@ from sklearn.utils.class_weight import compute_class_weight
 
 import mmsr
 from mmsr.data.loading.datamodule import MmsrDataModule
-from mmsr.training.factory import balanced_weights, make_model, make_objectives, prepare_model
+from mmsr.training.factory import balanced_weights, check_sources, make_model, make_objectives, prepare_model
 from mmsr.training.settings import TrainingSettings
 
 LABELS = ["negative", "neutral", "positive"]
@@ -98,3 +98,34 @@ def test_heads_of_evidence_are_left_out_of_a_training(demo_corpus, capsys):
     assert not model.config.has_evidence and not model.writes_rationales
     assert not [name for name in model.state_dict() if "evidence" in name or "voice_emotions" in name]
     assert "names its evidence by heads" in capsys.readouterr().err
+
+
+def test_a_checkpoint_lends_its_encoders_with_how_they_are_fed(demo_corpus):
+    data = MmsrDataModule(str(demo_corpus))
+    lender = mmsr.MmsrForSentimentReasoning.from_pretrained(mmsr.checkpoint("base"))
+    theirs = mmsr.MmsrProcessor.from_pretrained(mmsr.checkpoint("base"))
+    both = TrainingSettings(audio="base", text="base", rationale_format="none", config={"hidden_size": 16})
+    model, processor = make_model(both, data)
+    for part in ("audio_encoder", "text_encoder"):
+        lent, own = getattr(lender.encoder, part).model, getattr(model.encoder, part).model
+        assert lent.state_dict().keys() == own.state_dict().keys()
+        assert all(torch.equal(own.state_dict()[name], kept) for name, kept in lent.state_dict().items())
+    assert processor.tokenizer.get_vocab() == theirs.tokenizer.get_vocab()
+    assert (processor.text_prefix, processor.target_level) == ("query: ", theirs.target_level)
+    assert theirs.target_level is not None
+    own_prefix = TrainingSettings(text="base", fusion="text_only", text_prefix="passage: ")
+    assert make_model(own_prefix, data)[1].text_prefix == "passage: "
+
+
+def test_a_checkpoint_lends_no_encoder_that_it_lacks(make_model, tmp_path, demo_corpus):
+    make_model(fusion="text_only").save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"audio=.*fusion='text_only', which has no audio encoder; accepted"):
+        mmsr.MmsrForSentimentReasoning.from_encoders(audio=tmp_path, text=tmp_path)
+
+
+def test_training_goes_on_from_a_packaged_checkpoint_by_its_name(demo_corpus):
+    model, processor = make_model(TrainingSettings(pretrained="demo"), MmsrDataModule(str(demo_corpus)))
+    kept = mmsr.MmsrForSentimentReasoning.from_pretrained(mmsr.checkpoint("demo")).state_dict()
+    assert model.state_dict().keys() == kept.keys()
+    assert all(torch.equal(model.state_dict()[name], weight) for name, weight in kept.items())
+    check_sources(TrainingSettings(pretrained="demo"))

@@ -55,6 +55,7 @@ def test_a_metric_of_which_less_is_better_is_minimised(monkeypatch):
         (["--monitor", "dev_macro_f1"], ("max", "min")),
         (["--monitor", "dev_uar", "--monitor_mode", "max"], ("max", "min")),
         (["--early_stopping.monitor", "dev_weighted_f1"], ("min", "max")),
+        (["--monitor", "last_epoch"], ("max", "min")),
     ],
 )
 def test_the_mode_follows_the_monitor_and_is_what_a_runs_identity_has(demo_corpus, tmp_path, given, modes):
@@ -77,6 +78,7 @@ def test_the_mode_follows_the_monitor_and_is_what_a_runs_identity_has(demo_corpu
             "--early_stopping.mode max contradicts monitor dev_loss; accepted: min, or",
         ),
         (["--monitor", "dev_acc"], "monitor 'dev_acc' is not logged; accepted: dev_loss, "),
+        (["--early_stopping.monitor", "last_epoch"], "early_stopping.monitor last_epoch is no value"),
     ],
 )
 def test_a_wrong_monitor_is_refused_in_one_line_before_training(

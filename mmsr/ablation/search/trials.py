@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from mmsr.ablation.plan import content_name, manifest_arguments
 from mmsr.ablation.runner import Event
-from mmsr.ablation.runs import Run, best_epoch, train
+from mmsr.ablation.runs import Run, kept_epoch, train
 from mmsr.ablation.search.pruning import JOURNAL, TRIALS, Pruning, open_study, trial_of
 from mmsr.ablation.search.spec import Search
 from mmsr.ablation.spec import Evaluation
@@ -212,7 +212,7 @@ class Trials:
             return None
         number = int(event.run.name)
         trial, error = self._begun.pop(number), event.error
-        value = None if error else best_epoch(event.run).get(self.search.metric)
+        value = None if error else kept_epoch(event.run).get(self.search.metric)
         if value is None and not error:
             error = f"{self.search.metric} had no finite value in any epoch"
         if error:
