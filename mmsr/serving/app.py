@@ -36,7 +36,7 @@ from mmsr.inference.timeline.make import Timeline, make_timeline
 from mmsr.inference.timeline.transcripts import ENDINGS, read_cues
 from mmsr.languages import NATIVE_NAMES
 from mmsr.model.fusion import attention_map
-from mmsr.records import Chunk
+from mmsr.records import SAMPLE_RATE, Chunk
 
 if TYPE_CHECKING:
     from mmsr.speech.recogniser import Transcriber
@@ -468,7 +468,7 @@ def _languages(info: str, *, visible: bool = True) -> gr.Dropdown:
 
 def _one_after_another(folder: str = "") -> Iterator[tuple[tuple[int, np.ndarray], str]]:
     """The examples as one recording, silence around each, and an SRT file of their words."""
-    rate, read, cues, at = 16_000, Audio(16_000), [], 1.0
+    rate, read, cues, at = SAMPLE_RATE, Audio(), [], 1.0
     waves = [np.zeros(rate, dtype=np.float32)]  # speech that begins at once may not be found
     for example in _examples(folder):
         waves.append(np.pad(read(example["audio"]), (0, rate)))

@@ -26,9 +26,7 @@ from mmsr.evaluation.robustness.confusions import Confusions
 from mmsr.evaluation.robustness.curves import Change, Curve, Point
 from mmsr.evaluation.robustness.registry import PERTURBATIONS
 from mmsr.extras import check_installed
-from mmsr.records import Utterance
-
-_RATE = 16000
+from mmsr.records import SAMPLE_RATE, Utterance
 
 
 @dataclass(frozen=True)
@@ -163,7 +161,7 @@ class _Cut(Augmentation):
 
     def __init__(self, seconds: float, place: float):
         super().__init__(p=1.0)
-        self.samples, self.place = round(seconds * _RATE), place
+        self.samples, self.place = round(seconds * SAMPLE_RATE), place
 
     def change(self, row: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
         """Cut a row `[s]`."""
@@ -173,14 +171,14 @@ class _Cut(Augmentation):
 
 def _edited_audio(augmentation: Augmentation, seed: int) -> Change:
     """A change that applies an augmentation to the audio, with a random generator of the row."""
-    load: Callable[[Any], Any] = Audio(_RATE)
+    load: Callable[[Any], Any] = Audio(SAMPLE_RATE)
 
     def change(row: Utterance) -> Utterance:
         generator = row_generator(seed, epoch=0, row_id=str(row.id))
         worse = augmentation(torch.from_numpy(load(row.audio)), generator=generator)
         file = io.BytesIO()
         # au: a wav file of floats holds the time of writing
-        soundfile.write(file, worse.numpy(), _RATE, format="AU", subtype="FLOAT")
+        soundfile.write(file, worse.numpy(), SAMPLE_RATE, format="AU", subtype="FLOAT")
         return replace(row, audio=file.getvalue())
 
     return change
