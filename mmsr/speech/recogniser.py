@@ -6,8 +6,6 @@ waveforms [s], languages ─► sorted by length ─► batches ─► Decoder o
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -22,6 +20,7 @@ from transformers.pipelines import AutomaticSpeechRecognitionPipeline
 from transformers.utils import logging as transformers_logging
 
 from mmsr.data.features.store import encoder_fingerprint
+from mmsr.files import settings_fingerprint
 from mmsr.languages import UNDETERMINED, language_code
 from mmsr.records import SAMPLE_RATE
 from mmsr.speech.cleaning import cleaned
@@ -119,7 +118,7 @@ class Transcriber:
             # of this package's decoding: 2 moves words to pauses, 3 to those that silero-vad finds
             "version": (3 if find_spec("silero_vad") else 2) if self.timestamps == "word" else 1,
         }
-        return hashlib.sha256(json.dumps(made_by, sort_keys=True, default=str).encode()).hexdigest()
+        return settings_fingerprint(made_by)
 
     def __call__(
         self, samples: Sequence[np.ndarray], languages: Sequence[str | None] | None = None
