@@ -242,7 +242,11 @@ def _log(name: str, note: AudioNote) -> None:
 
 
 def source_name(source: AudioSource) -> str:
-    """The source's name in messages."""
+    """The source's name in messages.
+
+    Raises:
+        AudioError: It is of no type that `Audio` reads.
+    """
     if isinstance(source, tuple):
         return "samples"
     if isinstance(source, bytes):

@@ -124,7 +124,11 @@ def word_errors(material: Material, values: Sequence[float]) -> list[Curve]:
 
 
 def missing(material: Material, values: Sequence[float]) -> list[Curve]:
-    """A share of the rows without audio, or without text."""
+    """A share of the rows without audio, or without text.
+
+    Raises:
+        ValueError: A share is not above 0, to 1.
+    """
     curves = []
     for column in ("audio", "text"):
         # one order, so that a higher share includes a lower one
@@ -141,7 +145,11 @@ def missing(material: Material, values: Sequence[float]) -> list[Curve]:
 
 
 def clip(material: Material, values: Sequence[float]) -> list[Curve]:
-    """Audio cut to some seconds, from its start or its middle."""
+    """Audio cut to some seconds, from its start or its middle.
+
+    Raises:
+        ValueError: It is cut to less than 0.1 s.
+    """
     axis = "audio kept (s), transcript whole" if material.rows[0].text else "audio kept (s)"
     curves = []
     for series, place in (("start", 0.0), ("middle", 0.5)):
