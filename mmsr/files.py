@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -150,6 +151,11 @@ def _holder(path: Path) -> str:
         found = json.loads(path.read_text(encoding="utf-8"))
         return f"process {found['pid']} on {found['host']}"
     return "another process"
+
+
+def settings_fingerprint(settings: Mapping[str, Any]) -> str:
+    """The 64 hex digits of sha256 over input and settings, in any order, by which a journal is known."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def journal_fingerprint(path: str | os.PathLike[str]) -> str | None:

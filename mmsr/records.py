@@ -284,6 +284,9 @@ Progress = Callable[[str, int, int], None]
 
 # ---------------------------------------------------------------------- batch keys
 
+SAMPLE_RATE = 16_000
+"""Hz of the waveforms that pass between packages; `Audio` resamples to it."""
+
 # Arguments of `MmsrForSentimentReasoning.forward`. In masks 1 is real. Axes: `b` batch, `s` samples, `f`
 # audio frames, `t` text tokens, `r` rationale tokens, `l` encoder layers, `d` width.
 INPUT_VALUES = "input_values"  # waveform at 16 kHz [b, s]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mmsr.files import Journal, atomic_write, check_output, folder_lock, write_file
+from mmsr.files import Journal, atomic_write, check_output, folder_lock, settings_fingerprint, write_file
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,3 +184,9 @@ def test_a_lock_is_taken_again_only_where_that_is_meant(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(ValueError, match="file cannot be written"), folder_lock(tmp_path / "file"):
         pass
+
+
+def test_the_fingerprint_of_settings_depends_on_values_and_not_on_order():
+    made = settings_fingerprint({"model": "a", "seed": 0})
+    assert made == settings_fingerprint({"seed": 0, "model": "a"}) and len(made) == 64
+    assert made != settings_fingerprint({"model": "a", "seed": 1})

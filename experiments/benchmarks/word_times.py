@@ -34,8 +34,7 @@ from mmsr.data.audio.segments import Segmentation, speech_segments
 from mmsr.data.manifest.manifest import load_manifest, utterances
 from mmsr.evaluation.entries import mean_with_interval
 from mmsr.evaluation.report.names import number
-from mmsr.records import Chunk, Utterance
-from mmsr.speech.decoder import RATE
+from mmsr.records import SAMPLE_RATE, Chunk, Utterance
 from mmsr.speech.recogniser import Transcriber
 from mmsr.speech.timing import WordTimes, sounding
 
@@ -70,9 +69,9 @@ class Joined(NamedTuple):
 
 def spoken(clip: Utterance) -> tuple[np.ndarray, float, float]:
     """A clip's samples `[s]`, and where its sentence begins and ends in seconds."""
-    wave = Audio(RATE)(str(clip.audio))
+    wave = Audio(SAMPLE_RATE)(str(clip.audio))
     if "ravdess" in str(clip.speaker):
-        return wave, *sounding(wave, RATE)
+        return wave, *sounding(wave, SAMPLE_RATE)
     found = speech_segments(wave, Segmentation(padding=0.0))
     found = found or speech_segments(wave, Segmentation(padding=0.0, threshold=0.1))
     return wave, found[0].start, found[-1].end
@@ -90,14 +89,14 @@ def join(clips: Sequence[Utterance], condition: str, generator: np.random.Genera
 
     def pause() -> None:
         if condition != "joined":
-            add(np.zeros(round(RATE * generator.uniform(0.2, 1.0))))
+            add(np.zeros(round(SAMPLE_RATE * generator.uniform(0.2, 1.0))))
 
     pause()
     for clip in clips:
         wave, start, end = spoken(clip)
         if condition == "joined":
-            wave, start, end = wave[round(start * RATE) : round(end * RATE)], 0.0, end - start
-        sentences.append(Sentence(str(clip.text), at / RATE + start, at / RATE + end))
+            wave, start, end = wave[round(start * SAMPLE_RATE) : round(end * SAMPLE_RATE)], 0.0, end - start
+        sentences.append(Sentence(str(clip.text), at / SAMPLE_RATE + start, at / SAMPLE_RATE + end))
         add(wave)
         pause()
     wave = np.concatenate(parts)
@@ -127,7 +126,7 @@ def draw(
 def errors(recording: Joined, words: Sequence[Chunk] | None) -> list[tuple[float, bool]]:
     """The mean error of each sentence's edges in seconds, and whether a recogniser's times gave them."""
     text, found, place = recording.text, [], 0
-    times = WordTimes(text, sounding(recording.wave, RATE), words)
+    times = WordTimes(text, sounding(recording.wave, SAMPLE_RATE), words)
     for sentence in recording.sentences:
         timing = times.of((place, place + len(sentence.text)))
         off = (abs(timing.start - sentence.start) + abs(timing.end - sentence.end)) / 2

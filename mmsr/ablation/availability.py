@@ -16,12 +16,13 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
 from mmsr.ablation.plan import condition_of, manifest_arguments
-from mmsr.ablation.spec import OWN, PRETRAINED, Ablation, AblationError
+from mmsr.ablation.spec import OWN, Ablation, AblationError
 from mmsr.data.loading.splits import Split, select_rows
 from mmsr.data.manifest.manifest import column_of, load_manifest, rows_in_languages
 from mmsr.evaluation.run import CONDITIONS
 from mmsr.model.packaged import find_checkpoint
 from mmsr.progress import log
+from mmsr.training.settings import PRETRAINED
 
 _Columns = Mapping[str, Collection[str]]  # with values, in the training and the test rows
 _WEIGHTS = ("*.safetensors", "*.bin")

@@ -20,7 +20,6 @@ from jsonargparse import ArgumentError
 from mmsr.ablation.runs import Run
 from mmsr.ablation.spec import (
     OWN,
-    PRETRAINED,
     Ablation,
     AblationError,
     ParsedSettings,
@@ -31,11 +30,11 @@ from mmsr.ablation.units import units_of
 from mmsr.data.features.store import file_digest
 from mmsr.data.manifest.manifest import fingerprint, load_manifest
 from mmsr.inference.language_models.prompt import Prompt
-from mmsr.inference.language_models.settings import LanguageModelSettings
+from mmsr.inference.language_models.settings import SETTINGS_OF_THE_MACHINE, LanguageModelSettings
 from mmsr.model.configuration import MmsrConfig, fusion_modalities
 from mmsr.model.packaged import find_checkpoint
 from mmsr.training.run import settings_that_matter
-from mmsr.training.settings import ModelSource
+from mmsr.training.settings import PRETRAINED, ModelSource
 
 
 def plan(ablation: Ablation) -> list[list[Run]]:
@@ -142,7 +141,7 @@ def language_model_name(
 ) -> str:
     """The name of a run of a language model, as `content_name`, by its settings, prompt and data."""
     asked = asdict(settings) | {"read": settings.reads, "prompt": Prompt.open(settings.prompt).digest}
-    for name in ("timeout", "device", "api_key_variable"):
+    for name in SETTINGS_OF_THE_MACHINE:
         del asked[name]
     for place, name in ((asked, "model"), (asked["examples"], "encoder")):
         if place[name] is not None and os.path.isdir(place[name]):

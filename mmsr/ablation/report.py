@@ -14,7 +14,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from mmsr.ablation.summary import CHOOSE_DEV_ROWS
-from mmsr.evaluation.compare import as_p_value
+from mmsr.evaluation.compare import LEVEL, as_p_value
 from mmsr.evaluation.metrics import METRICS
 from mmsr.evaluation.provenance import ORIGIN
 from mmsr.evaluation.report.formats import render
@@ -35,8 +35,6 @@ from mmsr.files import write_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-LEVEL = 0.05
 
 
 def write_report(out: Path, results: dict[str, Any]) -> None:

@@ -38,7 +38,6 @@ KEYS = (
     "evaluation",
 )
 UNAVAILABLE = ("fail", "skip")
-PRETRAINED = ("audio", "text", "pretrained", "init_from", "decoder")
 _OURS = (
     "seed_everything",
     "model.seed",

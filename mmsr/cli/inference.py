@@ -89,15 +89,7 @@ def predict(
         _refuse_with("a manifest", text=text, asr=asr, alternatives=alternatives, html=html)
         _check_out(out, manifest)
     elif out is not None:
-        if text is not None or not recordings:
-            raise ValueError(
-                f"--out {out} is a table of recordings; accepted: recordings or a manifest, no --text"
-            )
-        if html is not None or json:
-            raise ValueError(f"--out {out} beside --html or --json; accepted: one of them")
-        from mmsr.data.manifest.tables import check_table_output
-
-        check_table_output(Path(out), inputs=recordings)
+        _check_table(out, recordings, text=text, other_output=html is not None or json)
     _check_words(recordings, text=text, asr=asr, language=language)
     check_page(*recordings, html=html)
     if abstain_below is not None and not 0 < abstain_below <= 1:
@@ -105,7 +97,6 @@ def predict(
     from mmsr.inference.loading import load_pipeline
     from mmsr.inference.predict import (
         answer_utterances,
-        count_long,
         find_recordings,
         predict_manifest,
         write_answers,
@@ -134,12 +125,7 @@ def predict(
         unread = write_answers(
             pipe, recordings, out, asr=asr, language=language, progress=show_progress(), **settings
         )
-        log(f"{len(recordings) - len(unread):,} of {len(recordings):,} recordings -> {out}")
-        if count := count_long(recordings):
-            log(
-                f"recordings longer than an utterance, with one answer each: {count:,}; `mmsr timeline` "
-                "answers for each segment of speech"
-            )
+        _tell_written(recordings, unread, out)
         _end_with_unanswered(unread)
         return
     utterances = [{"audio": path, "text": text, "language": language} for path in recordings or (None,)]
@@ -408,6 +394,19 @@ def _check_out(out: str | None, manifest: str) -> None:
         check_table_output(Path(out))
 
 
+def _check_table(out: str, recordings: Sequence[str], *, text: str | None, other_output: bool) -> None:
+    """Refuse a table of answers without recordings, beside other output, or that cannot be written."""
+    if text is not None or not recordings:
+        raise ValueError(
+            f"--out {out} is a table of recordings; accepted: recordings or a manifest, no --text"
+        )
+    if other_output:
+        raise ValueError(f"--out {out} beside --html or --json; accepted: one of them")
+    from mmsr.data.manifest.tables import check_table_output
+
+    check_table_output(Path(out), inputs=recordings)
+
+
 def _check_words(
     recordings: Sequence[str], *, text: str | None, asr: str | None, language: str | None
 ) -> None:
@@ -441,6 +440,18 @@ def _write_predictions(predictions: Sequence[Prediction], out: str | None) -> No
     else:
         write_file(Path(out), lines.encode())
         log(f"{len(predictions)} predictions -> {out}")
+
+
+def _tell_written(recordings: Sequence[str], unread: Sequence[AudioError], out: str) -> None:
+    """Tell how many recordings a table answers, and how many are longer than an utterance."""
+    from mmsr.inference.predict import count_long
+
+    log(f"{len(recordings) - len(unread):,} of {len(recordings):,} recordings -> {out}")
+    if count := count_long(recordings):
+        log(
+            f"recordings longer than an utterance, with one answer each: {count:,}; `mmsr timeline` "
+            "answers for each segment of speech"
+        )
 
 
 def _end_with_unanswered(problems: Sequence[Issue | AudioError]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -84,18 +85,7 @@ def plan(
         log(f"timing parts of the job for about {calibrate:.0f} s, after loading ...")
         estimate = estimate_config(config, inputs, hours=hours, calibrate=calibrate)
     else:
-        for word in inputs:
-            if word.startswith("-"):
-                name = word.partition("=")[0]
-                hint = did_you_mean(name, _FLAGS) or "; settings of a training are given with -c FILE"
-                raise ValueError(f"{word}: no such flag{hint} (mmsr plan --help)")
-        manifest, recordings = input_kinds(inputs, manifest=None, audio=None)
-        must_be_there(manifest=manifest)
-        if manifest is not None and (asr is not None or timeline or alternatives):
-            raise ValueError(
-                f"{manifest} is a manifest, of which answers alone are planned; accepted: recordings with "
-                "--asr, --timeline or --alternatives"
-            )
+        manifest, recordings = _answered(inputs, more=asr is not None or timeline or alternatives)
         if not inputs and hours is None:
             raise ValueError("give recordings, a manifest, --hours H, or -c FILE (mmsr plan --help)")
         from mmsr.workflows.estimates.inference import Answers, estimate_inference
@@ -123,3 +113,20 @@ def plan(
     print_json(estimate.to_dict()) if json else print(estimate.table())
     for line in estimate.conditions():
         log(line)
+
+
+def _answered(inputs: Sequence[str], *, more: bool) -> tuple[str | None, list[str]]:
+    """The manifest, or the recordings, to answer; `more` asks for more than answers, of recordings alone."""
+    for word in inputs:
+        if word.startswith("-"):
+            name = word.partition("=")[0]
+            hint = did_you_mean(name, _FLAGS) or "; settings of a training are given with -c FILE"
+            raise ValueError(f"{word}: no such flag{hint} (mmsr plan --help)")
+    manifest, recordings = input_kinds(inputs, manifest=None, audio=None)
+    must_be_there(manifest=manifest)
+    if manifest is not None and more:
+        raise ValueError(
+            f"{manifest} is a manifest, of which answers alone are planned; accepted: recordings with "
+            "--asr, --timeline or --alternatives"
+        )
+    return manifest, recordings

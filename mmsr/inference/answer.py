@@ -19,9 +19,9 @@ from mmsr.inference.template import phrase_language, written_in
 from mmsr.languages import is_language_code, language_code
 from mmsr.model.outliers import OUTLIER_REASONS
 from mmsr.quotations import quoted_parts
+from mmsr.records import SAMPLE_RATE
 from mmsr.speech.timing import sounding
 
-_RATE = 16_000  # Hz
 _LONGEST = 60.0  # seconds of sound in a page
 _AROUND = 0.15  # seconds of sound around quoted words, whose times are not exact
 _TIMED_BY = {
@@ -161,7 +161,7 @@ def _decoded(source: Any) -> tuple[np.ndarray | None, str | None]:
     if source is None:
         return None, None
     try:
-        return Audio(_RATE)(source), None
+        return Audio(SAMPLE_RATE)(source), None
     except AudioError as error:  # the file may have gone since
         return None, str(error)
 
@@ -170,7 +170,7 @@ def _stretch(wave: np.ndarray | None, seconds: Sequence[float] | None) -> str | 
     """The sound of quoted words as a player's source, with a little around them."""
     if wave is None or seconds is None:
         return None
-    start, end = (round(_RATE * time) for time in (max(0, seconds[0] - _AROUND), seconds[1] + _AROUND))
+    start, end = (round(SAMPLE_RATE * time) for time in (max(0, seconds[0] - _AROUND), seconds[1] + _AROUND))
     return _player(wave[start:end])
 
 
@@ -183,8 +183,8 @@ def _sound(
     """
     if wave is None:
         return None if missing is None else {"missing": missing}
-    seconds = len(wave) / _RATE
-    begin, end = sounding(wave, _RATE)
+    seconds = len(wave) / SAMPLE_RATE
+    begin, end = sounding(wave, SAMPLE_RATE)
     heard = [frame for frame in weights or () if frame["end"] > begin and frame["start"] < end]
     most = max((frame["weight"] for frame in heard), default=0) or 1
     bands = [
@@ -233,5 +233,5 @@ def _player(wave: np.ndarray) -> str:
     import soundfile
 
     buffer = io.BytesIO()
-    soundfile.write(buffer, wave, _RATE, format="FLAC", subtype="PCM_16")
+    soundfile.write(buffer, wave, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     return f"data:audio/flac;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -20,7 +20,7 @@ from transformers.pipelines.pt_utils import PipelineDataset
 
 from mmsr.data.audio.decoding import Audio, AudioError
 from mmsr.data.audio.reading import map_ahead, read_or_error
-from mmsr.data.audio.segments import SAMPLE_RATE, speech_seconds
+from mmsr.data.audio.segments import speech_seconds
 from mmsr.evaluation.explain.attribution import attention as attend
 from mmsr.evaluation.similarity import consensus
 from mmsr.inference.answer import Answer
@@ -35,7 +35,7 @@ from mmsr.model.packaged import DEFAULT, FOLDER
 from mmsr.model.processing import MmsrProcessor, given_columns
 from mmsr.model.quotes import QuoteGrammar
 from mmsr.quotations import evidence
-from mmsr.records import Attribution, Chunk, Span, Utterance, read_chunks
+from mmsr.records import SAMPLE_RATE, Attribution, Chunk, Span, Utterance, read_chunks
 from mmsr.speech.timing import WordTimes, sounding
 
 if TYPE_CHECKING:

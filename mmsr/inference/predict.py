@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -17,7 +15,7 @@ import numpy as np
 from mmsr.data.audio.decoding import Audio, AudioError
 from mmsr.data.audio.reading import read_each
 from mmsr.data.storage import is_url, missing, shown
-from mmsr.files import Journal, journal_fingerprint
+from mmsr.files import Journal, journal_fingerprint, settings_fingerprint
 from mmsr.inference.answer import flattened
 from mmsr.inference.loading import predictor
 from mmsr.messages import no_such_file
@@ -170,7 +168,7 @@ def write_answers(
         "options": {name: value for name, value in options.items() if value is not None},
         "version": 2,  # of this function's answers: 2 tells where times come from
     }
-    fingerprint = hashlib.sha256(json.dumps(made_from, sort_keys=True, default=str).encode()).hexdigest()
+    fingerprint = settings_fingerprint(made_from)
     _check_own(Path(out), fingerprint)
     versions = {path: _version(path) for path in recordings}  # a file may change while others are answered
     known: dict[tuple[str, int, int], dict[str, Any]] = {}

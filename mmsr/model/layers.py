@@ -291,7 +291,7 @@ def balance_experts(model: nn.Module) -> Tensor | None:
     """Balance the gates of a model, once before each step of the optimiser; None for a model without.
 
     Returns the greatest load as a multiple of the mean load, less 1 (MaxVio of arXiv 2408.15664), a mean over
-    gates; 0 is even.
+    gates, as a tensor of one number `[]`; 0 is even.
     """
     loads = [part.balance() for part in model.modules() if isinstance(part, Gate)]
     found = [load.max() / load.mean().clamp(min=1e-9) - 1 for load in loads if load.any()]

@@ -47,7 +47,7 @@ _GROUP = 32
 
 
 def encode(weight: Tensor) -> dict[str, Tensor]:
-    """A weight of two or more dimensions as integers and scales, by what is added to its name.
+    """A weight `[n, ...]` of two or more dimensions as integers and scales, by what is added to its name.
 
     Raises:
         ValueError: A value is infinite or not a number.

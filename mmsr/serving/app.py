@@ -11,7 +11,6 @@ API has the endpoints `/predict`, `/timeline` and, with a recogniser, `/transcri
 from __future__ import annotations
 
 import functools
-import hashlib
 import html
 import json
 import os
@@ -28,6 +27,7 @@ import gradio as gr
 import numpy as np
 
 from mmsr.data.audio.decoding import Audio
+from mmsr.data.storage import digest
 from mmsr.inference.answer import Answer
 from mmsr.inference.pipeline import SentimentReasoningPipeline
 from mmsr.inference.timeline.formats import stamp, write_timeline
@@ -36,7 +36,7 @@ from mmsr.inference.timeline.transcripts import ENDINGS, read_cues
 from mmsr.languages import NATIVE_NAMES
 from mmsr.model.fusion import attention_map
 from mmsr.model.packaged import DEFAULT
-from mmsr.records import Chunk
+from mmsr.records import SAMPLE_RATE, Chunk
 
 if TYPE_CHECKING:
     from mmsr.speech.recogniser import Transcriber
@@ -171,7 +171,7 @@ class Desk:
     ) -> list[Any]:
         """The answer as HTML, the answer itself, and for each label an update of its button "Why not"."""
         with _sentences():
-            words = heard.words if heard and audio and heard.digest == _digest(audio) else None
+            words = heard.words if heard and audio and heard.digest == digest(audio).hex() else None
             found = self._answer(audio, text, language, words)
         others = [label != found["label"] for label in self.pipe.model.config.labels]
         return [
@@ -204,7 +204,7 @@ class Desk:
             if not found.text.strip():
                 raise ValueError("the recogniser heard no words; accepted: speech")
             words = found.chunks if self.transcribe.timestamps == "word" else None
-            return found.text.strip(), Heard(digest=_digest(audio), words=words)
+            return found.text.strip(), Heard(digest=digest(audio).hex(), words=words)
 
     def timeline(
         self, audio: str | None = None, transcript: str | None = None, language: str | None = None
@@ -468,7 +468,7 @@ def _languages(info: str, *, visible: bool = True) -> gr.Dropdown:
 
 def _one_after_another(folder: str = "") -> Iterator[tuple[tuple[int, np.ndarray], str]]:
     """The examples as one recording, silence around each, and an SRT file of their words."""
-    rate, read, cues, at = 16_000, Audio(16_000), [], 1.0
+    rate, read, cues, at = SAMPLE_RATE, Audio(), [], 1.0
     waves = [np.zeros(rate, dtype=np.float32)]  # speech that begins at once may not be found
     for example in _examples(folder):
         waves.append(np.pad(read(example["audio"]), (0, rate)))
@@ -575,11 +575,6 @@ def uploads_folder() -> Iterator[None]:
             os.environ["GRADIO_TEMP_DIR"] = above
         for end in ends:
             signal.signal(end, signal.SIG_DFL)
-
-
-def _digest(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_words(pipe: SentimentReasoningPipeline, text: str) -> None:

@@ -12,11 +12,10 @@ import numpy as np
 import torch
 from transformers.pipelines import AutomaticSpeechRecognitionPipeline
 
-from mmsr.records import Chunk
+from mmsr.records import SAMPLE_RATE, Chunk
 
 Timestamps = Literal["none", "segment", "word"]
 
-RATE = 16_000  # Hz, of the waveforms
 
 # Most tokens of a second of speech (Vietnamese and Chinese take the most: Whisper writes each byte), and what
 # a clip gets in addition. A longer text is a loop.
@@ -81,7 +80,7 @@ class Decoder(ABC):
     @property
     def window(self) -> int:
         """Most samples of a row in a batch with others: Whisper's 30 s, used for all kinds."""
-        return getattr(self.pipe.feature_extractor, "n_samples", 30 * RATE)
+        return getattr(self.pipe.feature_extractor, "n_samples", 30 * SAMPLE_RATE)
 
     def nothing(self, code: str | None) -> Transcript:
         """The transcript of silence."""
@@ -89,8 +88,10 @@ class Decoder(ABC):
 
     def _inputs(self, waves: Sequence[np.ndarray], **options: Any) -> dict[str, torch.Tensor]:
         # the convolutions of a front end need some samples; a tenth of a second of silence adds no word
-        padded = [np.pad(wave, (0, max(0, RATE // 10 - len(wave)))) for wave in waves]
-        inputs = self.pipe.feature_extractor(padded, sampling_rate=RATE, return_tensors="pt", **options)
+        padded = [np.pad(wave, (0, max(0, SAMPLE_RATE // 10 - len(wave)))) for wave in waves]
+        inputs = self.pipe.feature_extractor(
+            padded, sampling_rate=SAMPLE_RATE, return_tensors="pt", **options
+        )
         dtype = self.model.dtype
         return {
             name: tensor.to(self.model.device, dtype if tensor.is_floating_point() else None)
@@ -109,7 +110,7 @@ class Decoder(ABC):
 
     def _from_pipeline(self, output: Mapping[str, Any], code: str | None, length: int) -> Transcript:
         """The transcript in a pipeline's output; a chunk without an end lasts to the waveform's end."""
-        end = length / RATE
+        end = length / SAMPLE_RATE
         chunks = None
         if self.timestamps != "none":
             chunks = tuple(
@@ -183,5 +184,5 @@ class Seq2SeqDecoder(Decoder):
         """Token limit of the longest waveform."""
         config = self.model.config
         limit = getattr(config, "max_target_positions", None) or config.max_position_embeddings
-        seconds = max(len(wave) for wave in waves) / RATE
+        seconds = max(len(wave) for wave in waves) / SAMPLE_RATE
         return min(_EXTRA_TOKENS + math.ceil(_TOKENS_PER_SECOND * seconds), limit - 8)  # 8: the prompt

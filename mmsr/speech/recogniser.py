@@ -6,8 +6,6 @@ waveforms [s], languages ─► sorted by length ─► batches ─► Decoder o
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -22,9 +20,11 @@ from transformers.pipelines import AutomaticSpeechRecognitionPipeline
 from transformers.utils import logging as transformers_logging
 
 from mmsr.data.features.store import encoder_fingerprint
+from mmsr.files import settings_fingerprint
 from mmsr.languages import UNDETERMINED, language_code
+from mmsr.records import SAMPLE_RATE
 from mmsr.speech.cleaning import cleaned
-from mmsr.speech.decoder import RATE, CtcDecoder, Decoder, Seq2SeqDecoder, Timestamps, Transcript
+from mmsr.speech.decoder import CtcDecoder, Decoder, Seq2SeqDecoder, Timestamps, Transcript
 from mmsr.speech.timing import at_pauses
 from mmsr.speech.whisper import WhisperDecoder
 
@@ -103,7 +103,7 @@ class Transcriber:
     def window_seconds(self) -> float | None:
         """Seconds that every waveform is padded to, if words are timed within them; None for other models."""
         fixed = isinstance(self._decoder, WhisperDecoder) and self.timestamps == "word"
-        return self._decoder.window / RATE if fixed else None
+        return self._decoder.window / SAMPLE_RATE if fixed else None
 
     @property
     def fingerprint(self) -> str:
@@ -118,7 +118,7 @@ class Transcriber:
             # of this package's decoding: 2 moves words to pauses, 3 to those that silero-vad finds
             "version": (3 if find_spec("silero_vad") else 2) if self.timestamps == "word" else 1,
         }
-        return hashlib.sha256(json.dumps(made_by, sort_keys=True, default=str).encode()).hexdigest()
+        return settings_fingerprint(made_by)
 
     def __call__(
         self, samples: Sequence[np.ndarray], languages: Sequence[str | None] | None = None
@@ -157,7 +157,9 @@ class Transcriber:
                 decoded = self._decoder.decode(waves, [codes[row] for row in rows])
             for row, wave, transcript in zip(rows, waves, map(cleaned, decoded), strict=True):
                 if self.timestamps == "word":
-                    transcript = replace(transcript, chunks=at_pauses(transcript.chunks or (), wave, RATE))
+                    transcript = replace(
+                        transcript, chunks=at_pauses(transcript.chunks or (), wave, SAMPLE_RATE)
+                    )
                 transcripts[row] = transcript
         return [transcripts[row] for row in range(len(samples))]
 
@@ -239,8 +241,8 @@ def load_recogniser(model: str, device: torch.device, dtype: str) -> AutomaticSp
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"recogniser {model} cannot be read ({reason}); {accepted}") from error
     rate = processor.feature_extractor.sampling_rate
-    if rate != RATE:
-        raise ValueError(f"{model} takes audio of {rate} Hz; accepted: recognisers of {RATE} Hz")
+    if rate != SAMPLE_RATE:
+        raise ValueError(f"{model} takes audio of {rate} Hz; accepted: recognisers of {SAMPLE_RATE} Hz")
     return AutomaticSpeechRecognitionPipeline(
         model=network,
         tokenizer=processor.tokenizer,

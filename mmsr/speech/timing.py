@@ -19,9 +19,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from mmsr.data.audio.segments import SAMPLE_RATE, Segmentation, speech_segments
+from mmsr.data.audio.segments import Segmentation, speech_segments
 from mmsr.quotations import Folded, Word
-from mmsr.records import Chunk, Span
+from mmsr.records import SAMPLE_RATE, Chunk, Span
 
 TimedBy = Literal["recogniser", "interpolated", "proportional"]
 """Where seconds come from: a recogniser's times of these words; its times of the words around them, where it

@@ -27,9 +27,9 @@ from mmsr.data.manifest.manifest import Issue, ManifestError, examine_manifest
 from mmsr.data.manifest.tables import ENDINGS, check_table, check_table_output, read_table, write_table
 from mmsr.evaluation.error_rates import word_error_rate
 from mmsr.files import Journal, check_output, write_file
-from mmsr.records import Chunk, Progress, chunks_json
+from mmsr.records import SAMPLE_RATE, Chunk, Progress, chunks_json
 from mmsr.speech.cleaning import cleaned
-from mmsr.speech.decoder import RATE, Transcript
+from mmsr.speech.decoder import Transcript
 from mmsr.speech.recogniser import Transcriber
 
 logger = logging.getLogger(__name__)
@@ -196,7 +196,7 @@ def _check_audio(
 
     def examine(reference: str) -> tuple[float, str]:
         samples = audio(reference)
-        seconds = len(samples) / RATE
+        seconds = len(samples) / SAMPLE_RATE
         if seconds > transcriber.longest:
             most = f"at most {transcriber.longest:g} s by {transcriber.name}"
             raise AudioError(f"lasts {seconds:.1f} s; accepted: {most}", code="audio-long")

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
+from mmsr.records import SAMPLE_RATE
 from mmsr.speech.cleaning import has_words, is_annotation, is_loop
-from mmsr.speech.decoder import RATE, Seq2SeqDecoder, Transcript
+from mmsr.speech.decoder import Seq2SeqDecoder, Transcript
 
 # Whisper's own thresholds (Radford et al. 2022, section 4.5): a row whose probability of no speech is above
 # `_NO_SPEECH`, and whose mean log probability is below `_UNSURE`, is silence. So is one whose text is a loop.
@@ -130,7 +131,7 @@ class WhisperDecoder(Seq2SeqDecoder):
         for _, group in groupby(said, lambda pair: pair[1].strip().casefold()):
             turns = list(group)
             if len(turns) >= _TURNS:
-                start = round(RATE * float(turns[0][0]["start"]))
+                start = round(SAMPLE_RATE * float(turns[0][0]["start"]))
                 features = self._inputs([wave[start : start + self.window]])["input_features"]
                 _, (silence,) = self._first_step(self.model.get_encoder()(features), [code])
                 if silence > _NO_SPEECH:

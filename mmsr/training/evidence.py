@@ -11,7 +11,7 @@ the right words is measured otherwise, by leaving them out (`mmsr.evaluation.exp
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -144,21 +144,35 @@ def fit_text_evidence(
         ("emotions", heads.emotions, loss_of_emotions, len(named)),  # which come first
         ("languages", heads.languages, loss_of_languages, len(both)),
     ):
-        count = epochs * -(-number // batch_size)
-        optimizer = torch.optim.AdamW(linear.parameters(), learning_rate, weight_decay=0.05)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=count)
-        for _ in range(epochs):
-            total = 0.0
-            for rows in torch.randperm(number, generator=generator).split(batch_size):
-                optimizer.zero_grad()
-                loss = loss_of(rows)
-                loss.backward()
-                optimizer.step()
-                schedule.step()
-                total += float(loss.detach()) * len(rows)
-            losses[name] = total / number
+        orders = (torch.randperm(number, generator=generator).split(batch_size) for _ in range(epochs))
+        steps_in_all = epochs * -(-number // batch_size)
+        losses[name] = _fit_linear(linear, loss_of, orders, number_of_steps=steps_in_all, rate=learning_rate)
     heads.requires_grad_(False)
     return losses
+
+
+def _fit_linear(
+    linear: nn.Linear,
+    loss_of: Callable[[Tensor], Tensor],
+    passes: Iterable[Sequence[Tensor]],
+    *,
+    number_of_steps: int,
+    rate: float,
+) -> float:
+    """Fit a layer by batches of row numbers `[n]`, pass by pass; returns the mean loss of the last pass."""
+    optimizer = torch.optim.AdamW(linear.parameters(), rate, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=number_of_steps)
+    for batches in passes:
+        total, number = 0.0, 0
+        for rows in batches:
+            optimizer.zero_grad()
+            loss = loss_of(rows)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            total += float(loss.detach()) * len(rows)
+            number += len(rows)
+    return total / number
 
 
 def _targets(names: Sequence[Sequence[str]], classes: Sequence[str]) -> Tensor:

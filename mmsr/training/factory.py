@@ -31,7 +31,7 @@ from mmsr.model.processing import MmsrProcessor
 from mmsr.progress import log, show_progress
 from mmsr.training.objectives import LOSSES, OgmGe, check_objectives
 from mmsr.training.parameters import add_lora, check_shared_table, free_label_tokens, freeze_encoders
-from mmsr.training.settings import Computation, Freezing, Lora, ModelSource, TrainingSettings
+from mmsr.training.settings import PRETRAINED, Computation, Freezing, Lora, ModelSource, TrainingSettings
 
 _TOKENIZER_ROWS = 50_000  # for training a tokenizer: more rows hardly change its pieces
 _STANDARDIZED_ON = 128  # training files, spread evenly; some 20,000 frames
@@ -48,7 +48,7 @@ def check_sources(source: ModelSource) -> None:
     Raises:
         ValueError: Names the setting.
     """
-    for part in ("pretrained", "init_from", "audio", "text", "decoder"):
+    for part in PRETRAINED:
         name = getattr(source, part)
         if name is None or Path(name if part == "decoder" else find_checkpoint(name)).is_dir():
             continue

@@ -31,9 +31,8 @@ from torch.nn import functional as F
 from mmsr.model.configuration import check_choice
 from mmsr.model.joint_encoder import MmsrEncoder
 from mmsr.model.modeling import MmsrForSentimentReasoning
+from mmsr.model.outliers import MODALITIES
 from mmsr.model.pooling import MeanPooling
-
-MODALITIES = ("audio", "text")
 
 
 @dataclass

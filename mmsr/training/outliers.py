@@ -85,21 +85,8 @@ def fit_outlier_detectors(
             is not between 0 and 1.
     """
     least = {modality: least_thresholds.get(modality, 0.0) for modality in layers}
-    for name, value in (
-        ("refused", refused),
-        *((f"least_thresholds[{name!r}]", least[name]) for name in least),
-    ):
-        if not 0 <= value < 1:
-            raise ValueError(f"{name}={value:g}; accepted: 0 to below 1")
-    if regularization <= 0:
-        raise ValueError(f"regularization={regularization:g}; accepted: more than 0")
-    if not layers:
-        raise ValueError("layers names no modality; accepted: a layer of 'audio', 'text', or both")
     given = {"known": known, "held_out": held_out, "outliers": outliers}
-    for modality in layers:
-        for name, rows in given.items():
-            if modality in MODALITIES and not any(row.has(modality) for row in rows):
-                raise ValueError(f"{name} has no rows with {modality}; accepted: one or more")
+    _check_fit(given, layers, refused, least, regularization)
     fitted = {}
     for modality, layer in layers.items():
         model.encoder.add_outlier_detector(modality, layer)
@@ -126,6 +113,30 @@ def fit_outlier_detectors(
             refused={name: float(above.mean()) for name, above in shares.items()},
         )
     return fitted
+
+
+def _check_fit(
+    given: Mapping[str, Sequence[Utterance]],
+    layers: Mapping[str, int],
+    refused: float,
+    least: Mapping[str, float],
+    regularization: float,
+) -> None:
+    """Refuse numbers out of range, and rows without a modality that gets a detector."""
+    for name, value in (
+        ("refused", refused),
+        *((f"least_thresholds[{name!r}]", least[name]) for name in least),
+    ):
+        if not 0 <= value < 1:
+            raise ValueError(f"{name}={value:g}; accepted: 0 to below 1")
+    if regularization <= 0:
+        raise ValueError(f"regularization={regularization:g}; accepted: more than 0")
+    if not layers:
+        raise ValueError("layers names no modality; accepted: a layer of 'audio', 'text', or both")
+    for modality in layers:
+        for name, rows in given.items():
+            if modality in MODALITIES and not any(row.has(modality) for row in rows):
+                raise ValueError(f"{name} has no rows with {modality}; accepted: one or more")
 
 
 def _threshold(probabilities: np.ndarray, refused: float) -> float:

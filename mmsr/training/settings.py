@@ -29,6 +29,9 @@ PARTS = (*ENCODERS, "decoder")
 """What `freeze` and `lora` may name; `train_layers` and `gradual_unfreezing` are of the encoders."""
 
 # Settings of `MmsrConfig` that have a name of their own here.
+PRETRAINED = ("audio", "text", "pretrained", "init_from", "decoder")
+"""Settings of `ModelSource` that name a folder or a Hub id."""
+
 _OF_CONFIG = {name: name for name in ("fusion", "rationale_format", "decoder_type")} | {"id2label": "labels"}
 _FIXED_BY_A_CHECKPOINT = (
     "fusion",

@@ -14,14 +14,14 @@ from mmsr.data.manifest.manifest import fingerprint, load_manifest, utterances
 from mmsr.evaluation.compare import System
 from mmsr.evaluation.human.ratings import ratings_fingerprint, read_key, read_ratings
 from mmsr.evaluation.human.scores import Scores, score
-from mmsr.evaluation.human.sheet import RATE, Made, SheetDesign, make_sheets
+from mmsr.evaluation.human.sheet import Made, SheetDesign, make_sheets
 from mmsr.evaluation.provenance import Provenance, command_line
 from mmsr.evaluation.report.page import check_out
 from mmsr.evaluation.report.ratings import write_ratings
 from mmsr.evaluation.significance import RESAMPLES
 from mmsr.files import check_output, write_file
 from mmsr.messages import no_such_file
-from mmsr.records import Progress
+from mmsr.records import SAMPLE_RATE, Progress
 
 
 def make_rating_sheets(
@@ -65,7 +65,7 @@ def make_rating_sheets(
         systems,
         utterances(table),
         Path(out),
-        listen=Audio(RATE),
+        listen=Audio(SAMPLE_RATE),
         design=design or SheetDesign(),
         condition=condition,
         seed=seed,

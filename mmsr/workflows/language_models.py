@@ -12,7 +12,7 @@ from mmsr.evaluation.report.run import Example
 from mmsr.evaluation.run import CONDITIONS, condition_inputs
 from mmsr.files import check_output, folder_lock
 from mmsr.inference.language_models.answering import LanguageModelPredictor, open_language_model
-from mmsr.inference.language_models.settings import LanguageModelSettings
+from mmsr.inference.language_models.settings import SETTINGS_OF_THE_MACHINE, LanguageModelSettings
 from mmsr.inference.loading import playable
 from mmsr.progress import log
 from mmsr.records import Progress, Utterance
@@ -139,8 +139,7 @@ def _conditions(
 def _facts(settings: LanguageModelSettings, predict: LanguageModelPredictor) -> dict[str, Any]:
     """What metrics.json says of the model: its settings, and what they stand for."""
     known = asdict(settings) | {"read": settings.reads, "labels": list(settings.labels)}
-    unsaid = ("timeout", "device", "api_key_variable")
-    return {name: value for name, value in known.items() if name not in unsaid} | {
+    return {name: value for name, value in known.items() if name not in SETTINGS_OF_THE_MACHINE} | {
         "identity": dict(predict.model.identity),
         "prompt_digest": predict.prompt.digest,
         "fallback": predict.fallback,

@@ -26,14 +26,14 @@ from transformers import (
     WhisperTokenizer,
 )
 
-from mmsr.speech.decoder import RATE
+from mmsr.records import SAMPLE_RATE
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 def _waves(*seconds: float, seed: int = 0) -> list[np.ndarray]:
     generator = np.random.default_rng(seed)
-    return [generator.normal(0, 0.1, round(RATE * length)).astype(np.float32) for length in seconds]
+    return [generator.normal(0, 0.1, round(SAMPLE_RATE * length)).astype(np.float32) for length in seconds]
 
 
 def _save_whisper(folder: Path) -> Path:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mmsr.speech.decoder import RATE
+from mmsr.records import SAMPLE_RATE
 from mmsr.speech.recogniser import Transcriber
 
 
@@ -34,7 +34,7 @@ def test_what_is_no_recogniser_is_refused(tmp_path, ctc):
 @pytest.mark.parametrize("kind", ["whisper", "ctc"])
 def test_silence_has_no_words(kind, tmp_path, waves, built):
     transcriber = Transcriber(built(kind, tmp_path), timestamps="word", dtype="float32", device="cpu")
-    speech, silence = *waves(0.5), np.full(RATE, 5e-5, np.float32)
+    speech, silence = *waves(0.5), np.full(SAMPLE_RATE, 5e-5, np.float32)
     before, nothing, after = transcriber.transcribe([speech, silence, speech])
     assert before == after and before.text
     assert nothing.text == "" and nothing.chunks == ()

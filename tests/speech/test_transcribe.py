@@ -18,7 +18,7 @@ import soundfile
 from mmsr.cli.main import main
 from mmsr.data.manifest.manifest import ManifestError, load_manifest
 from mmsr.data.manifest.tables import read_table
-from mmsr.speech.decoder import RATE
+from mmsr.records import SAMPLE_RATE
 from mmsr.speech.recogniser import Transcriber
 from mmsr.speech.transcribe import transcribe_manifest
 
@@ -32,7 +32,7 @@ def folder(tmp_path_factory, waves):
     (root / "audio").mkdir()
     lines = ["id,audio,text,note,language,speaker,split"]
     for place, wave in enumerate(waves(*np.linspace(0.3, 1.5, 8))):
-        soundfile.write(root / "audio" / f"{place}.wav", wave, RATE)
+        soundfile.write(root / "audio" / f"{place}.wav", wave, SAMPLE_RATE)
         split = "test" if place % 2 else "train"
         lines.append(f'r{place},audio/{place}.wav,"Hello, no. {place}",007,en,s{place % 3},{split}')
     lines.append("again,audio/3.wav,hello,008,en,s1,test")
@@ -218,7 +218,7 @@ main(sys.argv[1:])
 
 def test_faulty_audio_stops_a_run_before_it_hears_anything(folder, ctc, tmp_path, monkeypatch, capsys, waves):
     for name, wave in zip(("good", "bad"), waves(0.5, 0.5), strict=True):
-        soundfile.write(tmp_path / f"{name}.wav", wave, RATE)
+        soundfile.write(tmp_path / f"{name}.wav", wave, SAMPLE_RATE)
     cut = (tmp_path / "bad.wav").read_bytes()
     (tmp_path / "bad.wav").write_bytes(cut[:20])
     manifest = tmp_path / "m.csv"

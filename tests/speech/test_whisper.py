@@ -8,7 +8,7 @@ import torch
 
 import mmsr
 from mmsr.data.manifest.manifest import load_manifest
-from mmsr.speech.decoder import RATE
+from mmsr.records import SAMPLE_RATE
 from mmsr.speech.recogniser import Transcriber
 
 pytest.importorskip("jiwer", reason="error rates need jiwer: pip install 'mmsr[asr]'")
@@ -38,9 +38,9 @@ def test_a_real_whisper_hears_five_languages_and_silence(shared_models, demo_cor
     from mmsr.data.audio.decoding import Audio
 
     transcriber = Transcriber(shared_models / "whisper-base")
-    hum = (0.2 * np.sin(0.05 * np.arange(2 * RATE))).astype(np.float32)
+    hum = (0.2 * np.sin(0.05 * np.arange(2 * SAMPLE_RATE))).astype(np.float32)
     heard = transcriber.transcribe(
-        [*(Audio()(row["audio"]) for row in chosen), np.zeros(RATE, np.float32), *waves(2), hum],
+        [*(Audio()(row["audio"]) for row in chosen), np.zeros(SAMPLE_RATE, np.float32), *waves(2), hum],
         languages=[*(row["language"] for row in chosen), None, None, None],
     )
     assert [row.language for row in heard[:5]] == ["en", "de", "fr", "vi", "zh"]
@@ -77,7 +77,7 @@ def test_words_of_scripts_without_spaces_are_letters(shared_models):
     ):
         tokens = torch.tensor(decoder.pipe.tokenizer(text, add_special_tokens=False)["input_ids"])
         times = torch.arange(len(tokens)) * 0.1
-        chunks = decoder._transcript(tokens, code, RATE * 9, times=times).chunks
+        chunks = decoder._transcript(tokens, code, SAMPLE_RATE * 9, times=times).chunks
         assert [letter for chunk in chunks for letter in chunk.text] == [
             letter for word in words for letter in word
         ]
@@ -99,15 +99,15 @@ def test_a_real_whisper_tells_when_words_were_said(shared_models):
 
     people = Path(mmsr.__file__).parent / "examples" / "people"
     one, two = (Audio()(path) for path in (people / "happiness.mp3", people / "sadness.mp3"))
-    wave = np.concatenate([np.zeros(RATE, np.float32), one, np.zeros(RATE, np.float32), two])
+    wave = np.concatenate([np.zeros(SAMPLE_RATE, np.float32), one, np.zeros(SAMPLE_RATE, np.float32), two])
     transcriber = Transcriber(
         shared_models / "whisper-base", timestamps="word", dtype="float32", device="cpu"
     )
     (heard,) = transcriber.transcribe([wave], languages=["en"])
     (first,) = transcriber.transcribe([one], languages=["en"])
-    times = WordTimes(heard.text, sounding(wave, RATE), heard.chunks)
+    times = WordTimes(heard.text, sounding(wave, SAMPLE_RATE), heard.chunks)
     assert heard.text.startswith(first.text), "the sentences are heard as alone"
     begin, end, timed_by = times.of((0, len(first.text)))
-    assert timed_by == "recogniser" and 1 <= begin < 2 < end <= 1 + len(one) / RATE
+    assert timed_by == "recogniser" and 1 <= begin < 2 < end <= 1 + len(one) / SAMPLE_RATE
     begin, _, _ = times.of((len(first.text) + 1, len(heard.text)))
-    assert begin >= 2 + len(one) / RATE
+    assert begin >= 2 + len(one) / SAMPLE_RATE

@@ -33,10 +33,10 @@ from torch import Tensor
 
 from mmsr.data.audio.decoding import Audio, AudioError
 from mmsr.extras import check_installed
+from mmsr.records import SAMPLE_RATE
 
 _T = TypeVar("_T")
 
-_RATE = 16000
 _ENDINGS = {f".{form.lower()}" for form in soundfile.available_formats() if form != "RAW"}
 _ENDINGS |= {".opus", ".oga", ".m4a", ".mp4", ".webm"}
 
@@ -190,7 +190,7 @@ class Reverb(Augmentation):
             room = self._recordings.draw(generator)
             return room[int(room.abs().argmax()) :]
         rt60, ratio = _uniform(*self.rt60, generator), _uniform(*self.drr_db, generator)
-        time = torch.arange(1, int(rt60 * _RATE)) / _RATE
+        time = torch.arange(1, int(rt60 * SAMPLE_RATE)) / SAMPLE_RATE
         echo = torch.randn(len(time), generator=generator) * 10 ** (-3 * time / rt60)
         return torch.cat([torch.ones(1), echo / echo.norm() * 10 ** (-ratio / 20)])
 
@@ -253,7 +253,7 @@ class Pitch(Augmentation):
         stretch = TimeStretch(hop_length=_WINDOW // 4, n_freq=len(spectra)).to(row.device)
         slow = torch.istft(stretch(spectra, 1 / factor), **layout)  # type: ignore[arg-type]
         # torchaudio's pitch_shift resamples between rates without a common divisor: up to 25 s a clip.
-        shifted = soxr.resample(slow.cpu().numpy(), _RATE * factor, _RATE)
+        shifted = soxr.resample(slow.cpu().numpy(), SAMPLE_RATE * factor, SAMPLE_RATE)
         return _to_length(shifted, len(row)).to(row.device)
 
 
@@ -301,13 +301,15 @@ class Codec(Augmentation):
         """Send a row `[s]` through a codec."""
         form, subtype, rate = _CODECS[_choice(self.kinds, generator)]
         file = io.BytesIO()
-        sent = soxr.resample(row.cpu().numpy(), _RATE, rate)
+        sent = soxr.resample(row.cpu().numpy(), SAMPLE_RATE, rate)
         if not len(sent):  # one sample at half the rate
             return row
         soundfile.write(file, sent, rate, format=form, subtype=subtype)
         file.seek(0)
         received, rate = soundfile.read(file, dtype="float32")
-        return _to_length(soxr.resample(received, rate, _RATE), len(row)).to(row.device)  # gsm has blocks
+        return _to_length(soxr.resample(received, rate, SAMPLE_RATE), len(row)).to(
+            row.device
+        )  # gsm has blocks
 
 
 class Equalizer(Augmentation):
@@ -335,7 +337,7 @@ class Equalizer(Augmentation):
 
     def change(self, row: Tensor, generator: torch.Generator | None) -> Tensor:
         """Filter a row `[s]` by a random curve."""
-        places = np.linspace(np.log(100), np.log(_RATE / 2), self.points)
+        places = np.linspace(np.log(100), np.log(SAMPLE_RATE / 2), self.points)
         drawn = [_uniform(*self.db, generator) for _ in places]
         return _filtered(row, lambda hertz: 10 ** (np.interp(np.log(hertz.clip(1)), places, drawn) / 20))
 
@@ -365,8 +367,8 @@ class BandLimit(Augmentation):
         p: float = 0.5,
     ):
         super().__init__(p=p)
-        self.low_hz = _range("low_hz", low_hz, least=0, most=_RATE / 2)
-        self.high_hz = _range("high_hz", high_hz, least=0, most=_RATE / 2)
+        self.low_hz = _range("low_hz", low_hz, least=0, most=SAMPLE_RATE / 2)
+        self.high_hz = _range("high_hz", high_hz, least=0, most=SAMPLE_RATE / 2)
         apart = self.low_hz[1] < self.high_hz[0]
         _check("high_hz", list(high_hz), apart, f"cuts above those of low_hz, {self.low_hz[1]:g}")
 
@@ -403,7 +405,7 @@ class TimeMask(Augmentation):
 
         with _torch_draws_from(generator):
             for _ in range(self.count):
-                row = mask_along_axis(row[None], round(self.seconds * _RATE), 0.0, 1, p=self.share)[0]
+                row = mask_along_axis(row[None], round(self.seconds * SAMPLE_RATE), 0.0, 1, p=self.share)[0]
         return row
 
 
@@ -473,7 +475,7 @@ class Silence(Augmentation):
 
     def change(self, row: Tensor, generator: torch.Generator | None) -> Tensor:
         """Pad a row `[s]` to `[before + s + after]`."""
-        before, after = (round(_uniform(*self.seconds, generator) * _RATE) for _ in range(2))
+        before, after = (round(_uniform(*self.seconds, generator) * SAMPLE_RATE) for _ in range(2))
         return torch.nn.functional.pad(row, (before, after))
 
 
@@ -506,7 +508,7 @@ class NoiseGate(Augmentation):
     def change(self, row: Tensor, generator: torch.Generator | None) -> Tensor:
         """Attenuate the quiet parts of a row `[s]`."""
         threshold, ratio = _uniform(*self.threshold_db, generator), _uniform(*self.ratio, generator)
-        frame = round(0.02 * _RATE)
+        frame = round(0.02 * SAMPLE_RATE)
         padded = torch.nn.functional.pad(row, (0, -len(row) % frame))
         power = padded.reshape(-1, frame).square().mean(1)
         if not power.any():
@@ -594,9 +596,9 @@ def row_generator(seed: int, *, epoch: int, row_id: str, draw: int = 0) -> torch
 
 def _filtered(row: Tensor, gain: Callable[[np.ndarray], np.ndarray]) -> Tensor:
     """Multiply the spectrum of a row `[s]` by `gain` of its frequencies in Hz, and keep the row's energy."""
-    length = len(row) + _RATE // 5  # .2 s of silence, for what rings at either end
+    length = len(row) + SAMPLE_RATE // 5  # .2 s of silence, for what rings at either end
     length += -length % 1024  # so that it has small factors
-    factors = torch.from_numpy(gain(np.fft.rfftfreq(length, 1 / _RATE))).to(row)
+    factors = torch.from_numpy(gain(np.fft.rfftfreq(length, 1 / SAMPLE_RATE))).to(row)
     changed = torch.fft.irfft(torch.fft.rfft(row, n=length) * factors, n=length)[: len(row)]
     energy = changed.norm()
     return changed * (row.norm() / energy) if energy else row
@@ -657,7 +659,7 @@ class _Recordings:
             state = "holds no audio file" if Path(folder).is_dir() else "is not a folder"
             accepted = "a folder of recordings (wav, flac, ogg, mp3 ...)"
             raise ValueError(f"folder {folder} {state}; accepted: {accepted}")
-        self._what, self._audio = what, Audio(_RATE)
+        self._what, self._audio = what, Audio(SAMPLE_RATE)
 
     def draw(self, generator: torch.Generator | None) -> Tensor:
         """Samples `[s]` of a file."""

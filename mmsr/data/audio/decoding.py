@@ -31,6 +31,7 @@ from mmsr.data.audio.flac import ends_within_frame
 from mmsr.data.audio.headers import Header, Part
 from mmsr.data.storage import StorageError, is_url, read_bytes, shown
 from mmsr.extras import install
+from mmsr.records import SAMPLE_RATE
 
 __all__ = ["Audio", "AudioError", "AudioNote", "AudioSource", "Decoded", "source_name"]
 
@@ -88,7 +89,7 @@ class Audio:
         sampling_rate: Output rate in Hz; None keeps the source's own.
     """
 
-    def __init__(self, sampling_rate: int | None = 16000):
+    def __init__(self, sampling_rate: int | None = SAMPLE_RATE):
         if sampling_rate is not None and sampling_rate < 1:
             raise AudioError(f"sampling_rate is {sampling_rate}; accepted: a positive number of Hz")
         self.sampling_rate = sampling_rate
@@ -241,7 +242,11 @@ def _log(name: str, note: AudioNote) -> None:
 
 
 def source_name(source: AudioSource) -> str:
-    """The source's name in messages."""
+    """The source's name in messages.
+
+    Raises:
+        AudioError: It is of no type that `Audio` reads.
+    """
     if isinstance(source, tuple):
         return "samples"
     if isinstance(source, bytes):

@@ -12,7 +12,7 @@ import tempfile
 import numpy as np
 
 from mmsr.data.audio.decoding import Audio
-from mmsr.records import Progress
+from mmsr.records import SAMPLE_RATE, Progress
 
 _BYTES = 4  # of a sample
 
@@ -30,7 +30,7 @@ class Recording:
         AudioError: The file cannot be read, or is empty.
     """
 
-    rate = 16_000  # Hz
+    rate = SAMPLE_RATE
 
     def __init__(self, source: str | os.PathLike[str], *, progress: Progress | None = None):
         self.source = os.fspath(source)

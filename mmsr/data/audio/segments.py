@@ -17,9 +17,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from mmsr.extras import needed_for
-from mmsr.records import Progress
+from mmsr.records import SAMPLE_RATE, Progress
 
-SAMPLE_RATE = 16000
 _QUIET = 0.05  # seconds over which loudness is measured
 _FRAME = 512  # samples in a frame of silero-vad
 # Recordings over ten minutes are read as a batch of stripes of this many frames, four times as fast. Each

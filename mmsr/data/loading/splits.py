@@ -8,7 +8,6 @@ A group is a speaker, a block of consecutive rows (one recording), or a single r
 sentence can be merged. The same rows, settings and seed give the same splits.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -30,6 +29,7 @@ from mmsr.data.manifest.manifest import (
 )
 from mmsr.data.manifest.sentences import codes, telling_sentences
 from mmsr.data.manifest.tables import check_table_output, is_blank, read_table, write_table
+from mmsr.data.storage import digest
 from mmsr.extras import needed_for
 from mmsr.files import check_output, write_file
 from mmsr.languages import unified
@@ -313,7 +313,7 @@ def split_manifest(
         raise ManifestError([Issue(source.name, None, name, problem)])
     if not np.array_equal(table.numbers, examined.numbers):
         raise ValueError(f"{source}: its blank rows cannot be distinguished; accepted: a file without them")
-    before = _digest(source)  # the copy may replace it
+    before = digest(str(source)).hex()  # the copy may replace it
     copy = table.filled(name, dict(zip(table.numbers, values, strict=True)))
     if source.parent.resolve() != out.parent.resolve():
         copy = copy.moved((columns or {}).get("audio", "audio"), source.parent, out.parent)
@@ -328,7 +328,7 @@ def split_manifest(
         **({"folds": int(numbers.max()) + 1, "fold": fold} if making_folds else {}),
         **{name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()},
         "counts": _counts(examined.rows, values),
-        "sha256": _digest(out),
+        "sha256": digest(str(out)).hex(),
         "source": {"manifest": os.path.relpath(source, out.parent), "sha256": before},
         "command": command,
     }
@@ -451,8 +451,3 @@ def _counts(rows: datasets.Dataset, values: Sequence[str]) -> dict[str, Any]:
                 entry[column] = {name: int(count) for name, count in sorted(zip(names, here, strict=True))}
         counts[split] = entry
     return counts
-
-
-def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -23,7 +23,15 @@ from mmsr.data.audio.decoding import Audio, AudioError
 from mmsr.data.manifest.manifest import SOFT_LABEL, Row
 from mmsr.data.storage import StorageError
 from mmsr.model.processing import MmsrProcessor, given_columns
-from mmsr.records import ATTENTION_MASK, IDS, SENTIMENT_LABELS, SOFT_TARGETS, TEXT_FEATURES, read_soft_label
+from mmsr.records import (
+    ATTENTION_MASK,
+    IDS,
+    SAMPLE_RATE,
+    SENTIMENT_LABELS,
+    SOFT_TARGETS,
+    TEXT_FEATURES,
+    read_soft_label,
+)
 
 AudioFeatures = Callable[[str], torch.Tensor]
 """Path of an audio file to a frozen encoder's states `[f, l, d]`."""
@@ -174,7 +182,9 @@ class Collator:
         columns = {name: [getattr(utterance, name) for utterance in utterances] for name in self.inputs}
         sentiment = [utterance.sentiment for utterance in utterances]
         given = given_columns(columns)
-        batch = dict(self.processor(**given, sentiment=sentiment, sampling_rate=16000, return_tensors="pt"))
+        batch = dict(
+            self.processor(**given, sentiment=sentiment, sampling_rate=SAMPLE_RATE, return_tensors="pt")
+        )
         if any(utterance.soft_label is not None for utterance in utterances):
             batch[SOFT_TARGETS] = self._soft_targets(utterances, batch[SENTIMENT_LABELS])
         features = [utterance.text_features for utterance in utterances]

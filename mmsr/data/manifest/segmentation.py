@@ -15,7 +15,7 @@ import soundfile
 
 from mmsr.data.audio.decoding import Audio, AudioError
 from mmsr.data.audio.reading import read_each, seconds_of
-from mmsr.data.audio.segments import SAMPLE_RATE, Segmentation, SegmentError, silero, speech_segments
+from mmsr.data.audio.segments import Segmentation, SegmentError, silero, speech_segments
 from mmsr.data.manifest.manifest import (
     ASR_WORDS,
     COLUMNS,
@@ -28,7 +28,7 @@ from mmsr.data.manifest.manifest import (
 from mmsr.data.manifest.tables import Table, holds_bytes, read_table, write_table
 from mmsr.data.storage import is_url, relative_to
 from mmsr.files import atomic_write, check_output
-from mmsr.records import Progress
+from mmsr.records import SAMPLE_RATE, Progress
 
 
 @dataclass(frozen=True)

@@ -118,7 +118,12 @@ def eager_attention(model: PreTrainedModel) -> Iterator[None]:
 
 @torch.inference_mode()
 def last_layer(model: MmsrForSentimentReasoning, inputs: Mapping[str, Any]) -> tuple[Tensor, ...]:
-    """Returns attention weights of the fusion's last layer, in the order of its `attention_map`."""
+    """Returns attention weights `[b, h, q, k]` of the fusion's last layer, ordered as its `attention_map`.
+
+    Args:
+        model: A model whose fusion attends.
+        inputs: Of the processor, for a batch.
+    """
     with eager_attention(model):
         found = model.classify(**inputs, head_only=True, output_attentions=True)
     assert found.memory.fusion_attentions is not None
@@ -219,7 +224,17 @@ def gradients(
 def saliency(
     model: MmsrForSentimentReasoning, processor: MmsrProcessor, *, audio: Waveform | None, text: str | None
 ) -> Saliency:
-    """Returns the `gradients` of an utterance, for the report's picture."""
+    """Returns the `gradients` of an utterance, for the report's picture.
+
+    Args:
+        model: The model.
+        processor: Its processor.
+        audio: Waveform `[s]` at the model's rate; None without.
+        text: Transcript; None without.
+
+    Raises:
+        ValueError: As of `gradients`.
+    """
     found = gradients(model, processor, audio=audio, text=text, words=word_spans(text or ""))
     assert found.label is not None
     return {

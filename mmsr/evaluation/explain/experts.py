@@ -5,22 +5,20 @@ utterances ─► with both modalities, with each alone ─► gates [rows, laye
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from mmsr.data.audio.decoding import Audio
+from mmsr.evaluation.run import condition_inputs
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor, given_columns
 from mmsr.records import Progress, Utterance
 
-_CONDITIONS: Mapping[str, tuple[str, ...]] = {
-    "audio+text": ("audio", "text"),
-    "audio": ("audio",),
-    "text": ("text",),
-}
+_CONDITIONS = ("audio+text", "audio", "text")
 
 
 def expert_use(
@@ -57,25 +55,23 @@ def expert_use(
     found: dict[str, list[tuple[str | None, np.ndarray]]] = {name: [] for name in _CONDITIONS}
     model.eval()
     for start in range(0, len(utterances), batch_size):
-        part = utterances[start : start + batch_size]
-        columns: dict[str, list[Any]] = {
-            "audio": [load(row.audio) if isinstance(row.audio, str | bytes) else row.audio for row in part],
-            "text": [row.text for row in part],
-        }
-        for name, modalities in _CONDITIONS.items():
-            kept = [
-                place
-                for place in range(len(part))
-                if all(columns[modality][place] is not None for modality in modalities)
-            ]
+        part = [
+            replace(row, audio=load(row.audio)) if isinstance(row.audio, str | bytes) else row
+            for row in utterances[start : start + batch_size]
+        ]
+        for name in _CONDITIONS:
+            kept, given = condition_inputs(part, name)
             if not kept:
                 continue
-            given = {modality: [columns[modality][place] for place in kept] for modality in modalities}
-            inputs = processor(**given_columns(given), return_tensors="pt").to(model.device)
+            columns: dict[str, list[Any]] = {
+                "audio": [row.audio for row in given],
+                "text": [row.text for row in given],
+            }
+            inputs = processor(**given_columns(columns), return_tensors="pt").to(model.device)
             with torch.inference_mode():
                 gates = model.classify(**inputs, head_only=True).memory.fusion_gates
             assert gates is not None
-            found[name] += zip([part[place].label for place in kept], gates.cpu().numpy(), strict=True)
+            found[name] += zip([row.label for row in kept], gates.cpu().numpy(), strict=True)
         if progress is not None:
             progress("experts", start + len(part), len(utterances))
     return {name: _by_label(rows, model.config.labels) for name, rows in found.items() if rows}

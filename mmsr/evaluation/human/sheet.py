@@ -26,10 +26,9 @@ from mmsr.evaluation.compare import System, read_runs
 from mmsr.evaluation.metrics import has_text
 from mmsr.files import atomic_write
 from mmsr.languages import language_code
-from mmsr.records import Prediction, Progress, Utterance
+from mmsr.records import SAMPLE_RATE, Prediction, Progress, Utterance
 
 KEY_FORMAT = "mmsr-human-key-1"
-RATE = 16_000  # Hz of the audio in a sheet
 PREFERENCE = "preference"  # the question beside the criteria
 CRITERIA = {
     "correctness": "The label and the reason are right for this utterance.",
@@ -38,7 +37,7 @@ CRITERIA = {
 }
 
 Listen = Callable[[Any], NDArray[Any]]
-"""Reads a manifest's audio as samples `[s]` in [-1, 1] at `RATE`."""
+"""Reads a manifest's audio as samples `[s]` in [-1, 1] at `SAMPLE_RATE`."""
 
 
 class SheetError(ValueError):
@@ -317,7 +316,7 @@ def _contents(
 def _sound(samples: NDArray[Any]) -> str:
     """Samples `[s]` as FLAC in a data URI, without the tags of the source file."""
     file = io.BytesIO()
-    soundfile.write(file, samples, RATE, format="FLAC", subtype="PCM_16")
+    soundfile.write(file, samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     return f"data:audio/flac;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 

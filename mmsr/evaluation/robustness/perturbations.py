@@ -26,9 +26,7 @@ from mmsr.evaluation.robustness.confusions import Confusions
 from mmsr.evaluation.robustness.curves import Change, Curve, Point
 from mmsr.evaluation.robustness.registry import PERTURBATIONS
 from mmsr.extras import check_installed
-from mmsr.records import Utterance
-
-_RATE = 16000
+from mmsr.records import SAMPLE_RATE, Utterance
 
 
 @dataclass(frozen=True)
@@ -126,7 +124,11 @@ def word_errors(material: Material, values: Sequence[float]) -> list[Curve]:
 
 
 def missing(material: Material, values: Sequence[float]) -> list[Curve]:
-    """A share of the rows without audio, or without text."""
+    """A share of the rows without audio, or without text.
+
+    Raises:
+        ValueError: A share is not above 0, to 1.
+    """
     curves = []
     for column in ("audio", "text"):
         # one order, so that a higher share includes a lower one
@@ -143,7 +145,11 @@ def missing(material: Material, values: Sequence[float]) -> list[Curve]:
 
 
 def clip(material: Material, values: Sequence[float]) -> list[Curve]:
-    """Audio cut to some seconds, from its start or its middle."""
+    """Audio cut to some seconds, from its start or its middle.
+
+    Raises:
+        ValueError: It is cut to less than 0.1 s.
+    """
     axis = "audio kept (s), transcript whole" if material.rows[0].text else "audio kept (s)"
     curves = []
     for series, place in (("start", 0.0), ("middle", 0.5)):
@@ -163,7 +169,7 @@ class _Cut(Augmentation):
 
     def __init__(self, seconds: float, place: float):
         super().__init__(p=1.0)
-        self.samples, self.place = round(seconds * _RATE), place
+        self.samples, self.place = round(seconds * SAMPLE_RATE), place
 
     def change(self, row: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
         """Cut a row `[s]`."""
@@ -173,14 +179,14 @@ class _Cut(Augmentation):
 
 def _edited_audio(augmentation: Augmentation, seed: int) -> Change:
     """A change that applies an augmentation to the audio, with a random generator of the row."""
-    load: Callable[[Any], Any] = Audio(_RATE)
+    load: Callable[[Any], Any] = Audio(SAMPLE_RATE)
 
     def change(row: Utterance) -> Utterance:
         generator = row_generator(seed, epoch=0, row_id=str(row.id))
         worse = augmentation(torch.from_numpy(load(row.audio)), generator=generator)
         file = io.BytesIO()
         # au: a wav file of floats holds the time of writing
-        soundfile.write(file, worse.numpy(), _RATE, format="AU", subtype="FLOAT")
+        soundfile.write(file, worse.numpy(), SAMPLE_RATE, format="AU", subtype="FLOAT")
         return replace(row, audio=file.getvalue())
 
     return change

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from mmsr.data.audio.decoding import Audio
-from mmsr.data.audio.segments import SAMPLE_RATE
 from mmsr.inference.language_models.prompt import Layout, Message
 from mmsr.inference.language_models.settings import Read
+from mmsr.records import SAMPLE_RATE
 
 
 class Task(NamedTuple):

@@ -14,10 +14,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from typing import TYPE_CHECKING, Any
 
-from mmsr.data.audio.segments import SAMPLE_RATE
 from mmsr.inference.language_models.prompt import Parsed
 from mmsr.inference.language_models.requests import Reply, Request, Task
 from mmsr.inference.language_models.settings import MOST_LOGPROBS, LanguageModelSettings
+from mmsr.records import SAMPLE_RATE
 
 if TYPE_CHECKING:
     import httpx

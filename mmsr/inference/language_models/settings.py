@@ -19,6 +19,9 @@ Choose = Literal["none", "random", "nearest"]
 Format = Literal["none", "post_thinking", "pre_thinking"]
 Read = Literal["likelihood", "constrained", "parsed", "logprobs"]
 
+SETTINGS_OF_THE_MACHINE = ("timeout", "device", "api_key_variable")
+"""Settings of `LanguageModelSettings` that change no answer, and are no part of a model's identity."""
+
 MOST_LOGPROBS = 20  # that chat completions give for a token
 
 

@@ -25,7 +25,7 @@ from mmsr.inference.answer import flattened, timed_in_words
 from mmsr.inference.prosody import in_words
 from mmsr.inference.timeline.cues import TimelineError
 from mmsr.quotations import Folded, quoted_parts
-from mmsr.records import Progress, read_chunks
+from mmsr.records import SAMPLE_RATE, Progress, read_chunks
 from mmsr.speech.timing import WordTimes
 
 if TYPE_CHECKING:
@@ -272,7 +272,7 @@ class _Peaks:
     """The loudest samples of a recording's equal parts, which a page draws its waveform from."""
 
     def __init__(self, seconds: float) -> None:
-        self.samples = max(1, round(16_000 * seconds))
+        self.samples = max(1, round(SAMPLE_RATE * seconds))
         parts = min(max(_FEWEST_PEAKS, round(_PEAKS_A_SECOND * seconds)), _MOST_PEAKS, self.samples)
         self.loud, self.seen = np.zeros(parts, dtype=np.float32), 0
 
@@ -302,7 +302,7 @@ def _sound(
     if player == "link" and is_url(timeline.audio):
         return timeline.audio, peaks
     if player == "link":
-        for block in Audio(16_000).blocks(timeline.audio):
+        for block in Audio().blocks(timeline.audio):
             peaks.add(block)
         linked = os.path.relpath(timeline.audio, page.parent).replace(os.sep, "/")
         return quote(os.fsencode(linked)), peaks
@@ -322,14 +322,14 @@ def _encode(timeline: Timeline, to: Path | io.BytesIO, peaks: _Peaks, progress: 
     """The recording as MP3, which has the same bytes each time (libsndfile's Ogg has a random number)."""
     done, total = 0, round(timeline.seconds)
     with soundfile.SoundFile(
-        to, "w", 16_000, 1, format="MP3", subtype="MPEG_LAYER_III", compression_level=0.5
+        to, "w", SAMPLE_RATE, 1, format="MP3", subtype="MPEG_LAYER_III", compression_level=0.5
     ) as file:
-        for block in Audio(16_000).blocks(timeline.audio):
+        for block in Audio().blocks(timeline.audio):
             file.write(block)
             peaks.add(block)
             done += len(block)
             if progress:
-                progress("encoding", min(done // 16_000, total), total)
+                progress("encoding", min(done // SAMPLE_RATE, total), total)
     if progress:
         progress("encoding", total, total)
 

@@ -12,8 +12,6 @@ A killed run resumes after its last whole batch, with the same result, byte for 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +26,7 @@ from mmsr.data.audio.recording import Recording
 from mmsr.data.audio.segments import Segment, Segmentation, cut_at_quietest, speech_segments
 from mmsr.data.features.store import encoder_fingerprint, file_digest
 from mmsr.data.storage import is_url, missing, shown
-from mmsr.files import Journal
+from mmsr.files import Journal, settings_fingerprint
 from mmsr.inference.pipeline import SentimentReasoningPipeline
 from mmsr.inference.prosody import differences, prosody, usual
 from mmsr.inference.timeline.cues import Cue, TimelineError, Turn
@@ -269,7 +267,7 @@ def make_timeline(
         # 5 transcribes neighbours together
         "version": 5,
     }
-    fingerprint = hashlib.sha256(json.dumps(made_from, sort_keys=True, default=str).encode()).hexdigest()
+    fingerprint = settings_fingerprint(made_from)
     with _Known(journal, fingerprint, other_journals) as known:
         if known.turns is None or len(known.answers) < len(known.turns):
             with Recording(audio, progress=progress) as recording:

@@ -21,7 +21,6 @@ import soundfile
 
 from mmsr.data.audio.decoding import Audio, AudioError
 from mmsr.data.audio.reading import decode_to_end, read_each, seconds_of
-from mmsr.data.audio.segments import SAMPLE_RATE
 from mmsr.data.manifest.manifest import load_manifest, utterances
 from mmsr.inference.loading import load_pipeline, predictor
 from mmsr.inference.pipeline import SentimentReasoningPipeline
@@ -29,7 +28,7 @@ from mmsr.inference.predict import answer_utterances, find_recordings
 from mmsr.inference.timeline.formats import write_timeline
 from mmsr.inference.timeline.make import make_timeline
 from mmsr.model.packaged import DEFAULT
-from mmsr.records import Utterance
+from mmsr.records import SAMPLE_RATE, Utterance
 from mmsr.workflows.estimates.costs import (
     Clock,
     Estimate,

@@ -25,12 +25,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mmsr.data.audio.reading import read_each, seconds_of
-from mmsr.data.audio.segments import SAMPLE_RATE
 from mmsr.data.features.store import StoredFeatures
 from mmsr.data.loading.batching import SeededLoader
 from mmsr.data.loading.datamodule import MmsrDataModule
 from mmsr.data.loading.splits import Split
 from mmsr.data.manifest.manifest import column_of
+from mmsr.records import SAMPLE_RATE
 from mmsr.training.arguments import with_packaged_configs
 from mmsr.training.callbacks import calibrate_model
 from mmsr.training.factory import open_feature_store

@@ -76,6 +76,17 @@ def test_batches_change_nothing_and_progress_counts_rows(
             assert single[name][group]["load"] == one["load"]
 
 
+def test_a_blank_transcript_is_none_as_in_an_evaluation(
+    model: MmsrForSentimentReasoning, processor: MmsrProcessor, rows: list[Utterance]
+):
+    found = expert_use(model, processor, [rows[0], Utterance(audio=rows[1].audio, text=" ")])
+    assert {name: groups["all"]["n"] for name, groups in found.items()} == {
+        "audio+text": 1,
+        "audio": 2,
+        "text": 1,
+    }
+
+
 def test_what_has_no_experts_is_refused(
     model: MmsrForSentimentReasoning, make_model: MakeModel, processor: MmsrProcessor, rows: list[Utterance]
 ):
