@@ -7,9 +7,10 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import packages_distributions
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,12 @@ def demo_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from mmsr.data.corpora.demo.corpus import make_demo
 
     return make_demo(tmp_path_factory.mktemp("corpus") / "demo", utterances=60, progress=False)
+
+
+@pytest.fixture(scope="session")
+def distributions() -> Mapping[str, list[str]]:
+    """The installed distributions of each package; to find them takes a second."""
+    return packages_distributions()
 
 
 @pytest.fixture(scope="module")
