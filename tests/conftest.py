@@ -5,6 +5,8 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -103,6 +105,36 @@ def demo_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def distributions() -> Mapping[str, list[str]]:
     """The installed distributions of each package; to find them takes a second."""
     return packages_distributions()
+
+
+@pytest.fixture(scope="session")
+def run_afresh(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
+    """`run(code, *arguments, cwd=".")`: a program in a process of its own, which has imported torch alone."""
+    places = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    with subprocess.Popen(
+        [sys.executable, "-P", Path(__file__).with_name("fresh_process.py")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(places)},
+    ) as server:
+        assert server.stdin is not None and server.stdout is not None
+        requests, codes = server.stdin, server.stdout
+
+        def run(code: str, *arguments: object, cwd: Path | str = ".") -> subprocess.CompletedProcess[str]:
+            folder = tmp_path_factory.mktemp("afresh")
+            output, errors = (folder / name for name in ("output", "errors"))
+            asked = {"code": code, "arguments": [str(argument) for argument in arguments]}
+            paths = {"folder": os.path.abspath(cwd), "output": str(output), "errors": str(errors)}
+            print(json.dumps(asked | paths), file=requests, flush=True)
+            status = int(codes.readline())
+            told = [path.read_text(encoding="utf-8") for path in (output, errors)]
+            return subprocess.CompletedProcess([code], status, *told)
+
+        yield run
+        requests.close()
 
 
 @pytest.fixture(scope="module")

@@ -175,11 +175,6 @@ def test_every_imported_package_is_a_declared_dependency(
             assert providers & declared, f"{name} is imported, yet no declared dependency provides it"
 
 
-def test_import_leaves_torch_alone() -> None:
-    done = run_python("import sys, mmsr; assert 'torch' not in sys.modules, 'import mmsr brought torch'")
-    assert done.returncode == 0, done.stderr
-
-
 def test_help_leaves_torch_alone() -> None:
     code = """
 import atexit, sys
