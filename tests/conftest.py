@@ -1,5 +1,6 @@
 """What every test gets: no network, one thread, fixed seeds, and shared material only where it is there."""
 
+import gc
 import json
 import os
 import random
@@ -46,6 +47,12 @@ def pytest_configure() -> None:
     """
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """Keep what was imported out of garbage collection, which some libraries ask for in each call."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_unconfigure() -> None:
