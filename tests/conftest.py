@@ -1,15 +1,19 @@
 """What every test gets: no network, one thread, fixed seeds, and shared material only where it is there."""
 
+import gc
 import json
 import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import packages_distributions
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -43,6 +47,12 @@ def pytest_configure() -> None:
     """
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """Keep what was imported out of garbage collection, which some libraries ask for in each call."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_unconfigure() -> None:
@@ -96,6 +106,42 @@ def demo_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from mmsr.data.corpora.demo.corpus import make_demo
 
     return make_demo(tmp_path_factory.mktemp("corpus") / "demo", utterances=60, progress=False)
+
+
+@pytest.fixture(scope="session")
+def distributions() -> Mapping[str, list[str]]:
+    """The installed distributions of each package; to find them takes a second."""
+    return packages_distributions()
+
+
+@pytest.fixture(scope="session")
+def run_afresh(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
+    """`run(code, *arguments, cwd=".")`: a program in a process of its own, which has imported torch alone."""
+    places = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    with subprocess.Popen(
+        [sys.executable, "-P", Path(__file__).with_name("fresh_process.py")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(places)},
+    ) as server:
+        assert server.stdin is not None and server.stdout is not None
+        requests, codes = server.stdin, server.stdout
+
+        def run(code: str, *arguments: object, cwd: Path | str = ".") -> subprocess.CompletedProcess[str]:
+            folder = tmp_path_factory.mktemp("afresh")
+            output, errors = (folder / name for name in ("output", "errors"))
+            asked = {"code": code, "arguments": [str(argument) for argument in arguments]}
+            paths = {"folder": os.path.abspath(cwd), "output": str(output), "errors": str(errors)}
+            print(json.dumps(asked | paths), file=requests, flush=True)
+            status = int(codes.readline())
+            told = [path.read_text(encoding="utf-8") for path in (output, errors)]
+            return subprocess.CompletedProcess([code], status, *told)
+
+        yield run
+        requests.close()
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 import ast
 import re
 import sys
-from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -79,15 +78,14 @@ def imports(path: Path) -> set[str]:
     return {name.partition(".")[0] for name in names} - {"mmsr", *sys.stdlib_module_names}
 
 
-def test_what_is_named_for_each_import_is_an_extra_that_has_it():
+def test_what_is_named_for_each_import_is_an_extra_that_has_it(distributions):
     declared = {
         extra: {canonicalize_name(one.name) for one in needed}
         for extra, needed in extras.requirements().items()
     }
-    brought = packages_distributions()
     optional = set()
     for name in set().union(*map(imports, PACKAGE.rglob("*.py"))):
-        providers = {canonicalize_name(provider) for provider in brought.get(name, [name])}
+        providers = {canonicalize_name(provider) for provider in distributions.get(name, [name])}
         if not providers & declared[""]:
             optional.add(name)
             found = re.fullmatch(r"pip install 'mmsr\[(\w+)\]'", extras.install(name))

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -76,15 +77,26 @@ assert not slow, f"an answer to a text brought {slow}"
 """
 
 
-def run(code: str) -> None:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+@pytest.fixture
+def run(run_afresh: Callable[..., subprocess.CompletedProcess[str]]) -> Callable[[str], None]:
+    """Runs a program that must end well, in a process that has imported torch alone."""
+
+    def run(code: str) -> None:
+        done = run_afresh(code)
+        assert done.returncode == 0, done.stderr
+
+    return run
+
+
+def test_the_import_is_light():
+    done = subprocess.run([sys.executable, "-c", LIGHT], capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(
     "code",
     [
-        LIGHT + MODEL_IS_KNOWN + PIPELINE_IS_KNOWN,
+        "import mmsr" + MODEL_IS_KNOWN + PIPELINE_IS_KNOWN,
         "import transformers.pipelines" + MODEL_IS_KNOWN + PIPELINE_IS_KNOWN,
         "import mmsr.model.presets" + MODEL_IS_KNOWN,
         "import mmsr.model.encoders.registry" + MODEL_IS_KNOWN,
@@ -94,11 +106,11 @@ def run(code: str) -> None:
     ],
     ids=["mmsr", "transformers", "presets", "encoders", "decoders", "processing", "checkpoint"],
 )
-def test_transformers_knows_the_model_whatever_is_imported_first(code: str):
+def test_transformers_knows_the_model_whatever_is_imported_first(run: Callable[[str], None], code: str):
     run(code)
 
 
-def test_another_model_loads_without_ours(tmp_path: Path):
+def test_another_model_loads_without_ours(run: Callable[[str], None], tmp_path: Path):
     config = BertConfig(
         vocab_size=8, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8
     )
@@ -106,7 +118,7 @@ def test_another_model_loads_without_ours(tmp_path: Path):
     run(ANOTHER_MODEL.format(folder=str(tmp_path)))
 
 
-def test_a_text_is_answered_without_what_reads_tables():
+def test_a_text_is_answered_without_what_reads_tables(run: Callable[[str], None]):
     run(AN_ANSWER)
 
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import yaml
 
@@ -446,10 +446,19 @@ def _of_section(key: str, accepted: Sequence[str]) -> str:
 class ParsedSettings(MmsrCLI):
     """Settings parsed and checked as `mmsr fit` does, but for the data."""
 
+    _made: ClassVar[Any] = None  # the parser of all: making it takes longer than parsing
+
     def __init__(self, settings: Settings) -> None:
         quieten()
         self._given = settings
         super().__init__([])
+
+    def setup_parser(self, *args: Any, **kwargs: Any) -> None:
+        """Set up the parser, once."""
+        if ParsedSettings._made is None:
+            super().setup_parser(*args, **kwargs)
+            ParsedSettings._made = self.parser
+        self.parser = ParsedSettings._made
 
     def parse_arguments(self, parser: Any, args: Any) -> None:
         """Parse the settings instead of arguments."""

@@ -50,8 +50,6 @@ from mmsr.training.monitor import LAST_EPOCH, checked_mode
 from mmsr.training.progress import progress_of_training
 from mmsr.training.settings import TrainingSettings
 
-set_parsing_settings(docstring_parse_attribute_docstrings=True)  # the help of each setting
-
 # Settings of the trainer that do not change what is learned. The number of processes does, and stands under
 # `begun_with`.
 _NOT_IN_IDENTITY = ("default_root_dir", "enable_progress_bar", "logger", "accelerator", "devices")
@@ -93,6 +91,9 @@ class MmsrCLI(LightningCLI):
     data_class: type[MmsrDataModule] = MmsrDataModule
 
     def __init__(self, args: Sequence[str], **kwargs: Any) -> None:
+        # what help says of each setting is slow to read
+        told = any(word == "-h" or "help" in word or word.startswith("--print_") for word in args)
+        set_parsing_settings(docstring_parse_attribute_docstrings=told)
         super().__init__(
             self.module_factory,
             self.data_class,

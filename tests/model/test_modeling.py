@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -399,13 +397,15 @@ torch.save((type(model).__name__, output.sentiment_logits, output.logits, sequen
 """
 
 
-def test_saved_equals_loaded_in_a_fresh_process(make_model: MakeModel, ragged: Batch, tmp_path: Path):
+def test_saved_equals_loaded_in_a_fresh_process(
+    make_model: MakeModel, ragged: Batch, tmp_path: Path, run_afresh: Callable[..., Any]
+):
     model = make_model(audio_layer_mix=True, hidden_size=24)
     model.save_pretrained(tmp_path)
     assert (tmp_path / "model.safetensors").is_file()
     torch.save(ragged, tmp_path / "batch.pt")
     code = f"import torch; torch.set_num_threads(1)\n{FRESH_PROCESS}"
-    subprocess.run([sys.executable, "-c", code, tmp_path], check=True, timeout=100)
+    run_afresh(code, tmp_path).check_returncode()
     name, sentiment_logits, logits, sequences = torch.load(tmp_path / "answer.pt")
     with torch.no_grad():
         expected = model(**ragged)

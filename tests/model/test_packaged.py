@@ -1,11 +1,9 @@
 """The checkpoints in the box: whole, described, and one line answers with them, offline, from anywhere."""
 
 import json
-import os
 import re
 import shlex
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -120,18 +118,9 @@ def test_a_checkpoint_in_a_folder_of_that_name_comes_first(tmp_path, monkeypatch
         mmsr.load_pipeline("demo")
 
 
-def test_one_line_answers_from_anywhere_without_network(tmp_path):
-    answer_offline(DEFAULT_MODEL, tmp_path)
-
-
-def test_demo_answers_from_anywhere_without_network(tmp_path):
-    answer_offline(CALLED_DEMO, tmp_path)
-
-
-def answer_offline(code: str, tmp_path: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", OFFLINE + code]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=110)
+@pytest.mark.parametrize("code", [DEFAULT_MODEL, CALLED_DEMO], ids=["base", "demo"])
+def test_one_line_answers_from_anywhere_without_network(code, tmp_path, run_afresh):
+    done = run_afresh(OFFLINE + code, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
 

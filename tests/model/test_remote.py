@@ -1,8 +1,6 @@
 """Checkpoints are found by transformers where mmsr was not imported, and by nobody's code where it was."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -26,11 +24,6 @@ def folder(processor, tmp_path):
     return tmp_path / "checkpoint"
 
 
-def run(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    words = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(words, capture_output=True, text=True, timeout=100, stdin=subprocess.DEVNULL)
-
-
 def test_a_checkpoint_has_the_file_and_is_without_copied_code(folder):
     assert {path.name for path in folder.iterdir()} >= FILES
     assert [path.name for path in folder.glob("*.py")] == ["mmsr_auto.py"]
@@ -40,7 +33,7 @@ def test_a_checkpoint_has_the_file_and_is_without_copied_code(folder):
     assert {name.rpartition(".")[2] for name in AUTO_MAP.values()} <= set(source.replace(",", " ").split())
 
 
-def test_a_process_without_mmsr_finds_it_by_the_file_and_saves_it_again(folder, tmp_path):
+def test_a_process_without_mmsr_finds_it_by_the_file_and_saves_it_again(folder, tmp_path, run_afresh):
     code = """
 import sys
 from transformers import AutoConfig, AutoModel, AutoProcessor, pipeline
@@ -55,7 +48,7 @@ assert type(pipe.model) is type(parts[2]) and pipe({"text": "so kind"})["label"]
 print(*(f"{type(part).__module__}.{type(part).__name__}" for part in (*parts, pipe)))
 """
     again = tmp_path / "again"
-    done = run(code, folder, again)
+    done = run_afresh(code, folder, again)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [
         "mmsr.model.configuration.MmsrConfig",
@@ -67,7 +60,7 @@ print(*(f"{type(part).__module__}.{type(part).__name__}" for part in (*parts, pi
     assert json.loads((again / "config.json").read_text())["auto_map"] == AUTO_MAP
 
 
-def test_where_mmsr_is_missing_its_installation_is_named(folder):
+def test_where_mmsr_is_missing_its_installation_is_named(folder, run_afresh):
     code = """
 import sys
 from transformers import AutoConfig
@@ -78,7 +71,7 @@ class Absent:
 sys.meta_path.insert(0, Absent())
 AutoConfig.from_pretrained(sys.argv[1], trust_remote_code=True)
 """
-    done = run(code, folder)
+    done = run_afresh(code, folder)
     assert "ImportError: This modeling file requires" in done.stderr
     assert done.stderr.strip().endswith("mmsr. Run `pip install mmsr`")
 

