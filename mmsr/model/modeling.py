@@ -707,8 +707,10 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
     ) -> Any:
         """Start every row by `rationale_prompt`, unless `decoder_input_ids` are given."""
         if self.decoder is None:
+            retrieved = "; the pipeline retrieves one" if self.config.retrieves else ""
             raise ValueError(
                 "this model gives a label only (decoder_type='none'): there is no rationale to generate"
+                + retrieved
             )
         forced, given = (model_kwargs.get(name) for name in ("forced_sentiment", "decoder_input_ids"))
         layout = self.config.format
