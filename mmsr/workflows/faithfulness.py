@@ -77,7 +77,8 @@ def examine_faithfulness(
     test_rows = inputs.utterances("test")
     if pipe.model.decoder is None and pipe.model.memory is None:
         raise ValueError(
-            f"--model {model} writes no rationales; accepted: a model with a decoder or a memory of rationales"
+            f"--model {model} writes no rationales; accepted: a model with a decoder, or with a memory of "
+            "rationales"
         )
     folder = Path(respoken or Path(out) / "respoken")
     load_audio: Callable[[Any], Any] = Audio(pipe.processor.feature_extractor.sampling_rate)
