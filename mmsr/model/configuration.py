@@ -48,10 +48,10 @@ class RationaleFormat:
 RETRIEVAL = "retrieval"
 RATIONALE_FORMATS: dict[str, RationaleFormat | None] = {
     "none": None,
-    RETRIEVAL: None,
     "multitask": RationaleFormat(label_first=True, label_learned=False),
     "post_thinking": RationaleFormat(label_first=True, label_learned=True),
     "pre_thinking": RationaleFormat(label_first=False, label_learned=True),
+    RETRIEVAL: None,
 }
 
 
