@@ -121,7 +121,7 @@ def test_a_rationale_format(monkeypatch: pytest.MonkeyPatch, help_of: Callable[.
     labels = torch.tensor([[5, 40, 41, 2]])
     output = MmsrForSentimentReasoning(config)(input_ids=torch.tensor([[10, 11]]), labels=labels)
     assert output.decoder_sentiment_logits.shape == (1, 3)
-    assert "post_thinking, pre_thinking, toy" in help_of("fit", "--help_all")
+    assert "post_thinking, pre_thinking, retrieval, toy" in help_of("fit", "--help_all")
 
 
 def read_toy(source: Source) -> Iterator[Utterance]:

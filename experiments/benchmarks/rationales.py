@@ -33,12 +33,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from mmsr.data.manifest.manifest import load_manifest, utterances
-from mmsr.evaluation.baselines import NEIGHBOURS, constant_rationales
+from mmsr.evaluation.baselines import constant_rationales
 from mmsr.evaluation.entries import mean_with_interval
 from mmsr.evaluation.matching import matches
 from mmsr.evaluation.report.names import number
 from mmsr.evaluation.significance import paired_bootstrap
-from mmsr.evaluation.similarity import Encode, Neighbours, consensus, rouge_l, tfidf_encoder
+from mmsr.evaluation.similarity import NEIGHBOURS, Encode, Neighbours, consensus, rouge_l, tfidf_encoder
 from mmsr.files import write_file
 from mmsr.inference.language_models.examples import TextEncoder
 from mmsr.records import Prediction, Utterance

@@ -381,7 +381,13 @@ def _export_folder(
     if checkpoint is not None:
         from mmsr.training.module import load_lightning_checkpoint
 
-        save_model(*load_lightning_checkpoint(checkpoint), out, weights=weights)
+        loaded, processor = load_lightning_checkpoint(checkpoint)
+        save_model(loaded, processor, out, weights=weights)
+        if loaded.config.retrieves:
+            log(
+                f"{checkpoint} has no memory of rationales, which a run fills at its end: {out} gives labels "
+                "alone; accepted, for rationales: the folder model of the finished run"
+            )
     else:
         assert model is not None
         pipe = load_pipeline(model, device="cpu")

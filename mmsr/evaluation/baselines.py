@@ -1,18 +1,23 @@
 """Trivial baselines, as in every table of results (DESIGN.md §6)."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from mmsr.evaluation.entries import differences, evaluate_rows
 from mmsr.evaluation.metrics import RationaleMetrics, check_labels, rationale_metrics
-from mmsr.evaluation.similarity import Encode, Neighbours, consensus, tfidf_encoder, tfidf_features, words_of
-from mmsr.languages import language_code
+from mmsr.evaluation.similarity import (
+    NEIGHBOURS,
+    Encode,
+    ExplainedLabels,
+    Neighbours,
+    consensus,
+    tfidf_encoder,
+    tfidf_features,
+    words_of,
+)
 from mmsr.records import Prediction, Utterance
-
-NEIGHBOURS = 32
-"""Training rows whose rationales `consensus_rationale` chooses from."""
 
 
 def baselines(
@@ -74,13 +79,17 @@ def constant_rationales(
     train_rows: Sequence[Utterance], predictions: Sequence[Prediction]
 ) -> list[Prediction]:
     """Returns predictions with the constant rationale of their label; none without training rationales."""
-    groups = _explained(train_rows)
-    constants = {key: _most_frequent([str(row.rationale) for row in rows]) for key, rows in groups.items()}
-    return [
-        replace(row, predicted_rationale=constants.get(_key(row, groups), ""))
-        for row in predictions
-        if constants and row.predicted_label is not None
-    ]
+    known, groups = _explained(train_rows)
+    constants: dict[tuple[str | None, ...] | None, str] = {None: ""}
+    found = []
+    for row in predictions:
+        if not known or row.predicted_label is None:
+            continue
+        group = groups.group(row.predicted_label, row.language)
+        if group is not None and group not in constants:
+            constants[group] = _most_frequent([str(known[place].rationale) for place in groups.places(group)])
+        found.append(replace(row, predicted_rationale=constants[group]))
+    return found
 
 
 def retrieved_rationales(
@@ -103,37 +112,29 @@ def retrieved_rationales(
     Returns:
         `nearest_rationale` and `consensus_rationale` (see `baselines`).
     """
-    groups = _explained([row for row in train_rows if words_of(row.text)])
+    known, groups = _explained([row for row in train_rows if words_of(row.text)])
     texts = {str(row.id): row.words for row in test_rows}
     asked: dict[tuple[str | None, ...], list[Prediction]] = {}
     for row in predictions:
-        if (key := _key(row, groups)) in groups and words_of(texts[row.id]):
-            asked.setdefault(key, []).append(row)
+        group = groups.group(row.predicted_label, row.language)
+        if group is not None and words_of(texts[row.id]):
+            asked.setdefault(group, []).append(row)
     found: dict[str, dict[str, Prediction]] = {"nearest_rationale": {}, "consensus_rationale": {}}
-    for key, rows in asked.items():
-        known = [str(row.text) for row in groups[key]]
-        ranks = Neighbours(known, encode or tfidf_encoder(known)).ranked([str(texts[row.id]) for row in rows])
+    for group, rows in asked.items():
+        explained = [known[place] for place in groups.places(group)]
+        said = [str(row.text) for row in explained]
+        ranks = Neighbours(said, encode or tfidf_encoder(said)).ranked([str(texts[row.id]) for row in rows])
         for row, order in zip(rows, ranks, strict=True):
-            near = [str(groups[key][place].rationale) for place in order[:number]]
+            near = [str(explained[place].rationale) for place in order[:number]]
             for name, place in (("nearest_rationale", 0), ("consensus_rationale", consensus(near))):
                 found[name][row.id] = replace(row, predicted_rationale=near[place])
     return {name: [rows[row.id] for row in predictions if row.id in rows] for name, rows in found.items()}
 
 
-def _explained(rows: Iterable[Utterance]) -> dict[tuple[str | None, ...], list[Utterance]]:
-    """Rows with label and rationale by label and language, and by label in any language."""
-    groups: dict[tuple[str | None, ...], list[Utterance]] = {}
-    for row in rows:
-        if row.label is not None and row.has("rationale"):
-            groups.setdefault((row.label, language_code(row.language)), []).append(row)
-            groups.setdefault((row.label,), []).append(row)
-    return groups
-
-
-def _key(row: Prediction, groups: Mapping[tuple[str | None, ...], Any]) -> tuple[str | None, ...]:
-    """The group of the predicted label in the row's language, or in any where there is none."""
-    key = (row.predicted_label, language_code(row.language))
-    return key if key in groups else key[:1]
+def _explained(rows: Iterable[Utterance]) -> tuple[list[Utterance], ExplainedLabels]:
+    """The rows with label and rationale, and their groups."""
+    kept = [row for row in rows if row.label is not None and row.has("rationale")]
+    return kept, ExplainedLabels([str(row.label) for row in kept], [row.language for row in kept])
 
 
 def tfidf_classifier(fields: int = 1) -> Any:

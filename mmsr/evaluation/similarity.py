@@ -2,6 +2,8 @@
 
 texts, others    ─► `rouge_l` [n, m] ─► `consensus`, the text that is most like all others
 texts ─► encoder ─► `Neighbours` ─► ranks of the known texts for each other text
+vectors          ─► `nearest`    ─► the same, of vectors
+labels, languages of rows with rationales ─► `ExplainedLabels` ─► the rows that explain a label in a language
 """
 
 from collections.abc import Callable, Sequence
@@ -11,6 +13,10 @@ from typing import Any
 import numpy as np
 
 from mmsr.evaluation.rationales import UnicodeTokenizer
+from mmsr.languages import language_code
+
+NEIGHBOURS = 32
+"""Training rows from whose rationales a consensus is chosen, where nothing else is asked for."""
 
 Encode = Callable[[Sequence[str]], Any]
 """Returns the unit vectors of texts `[n, d]`: an array, a tensor on the CPU or a sparse matrix."""
@@ -67,9 +73,41 @@ class Neighbours:
 
         Equally near ones keep their order.
         """
-        similar = self._encode(texts) @ self._known.T
-        dense = similar.toarray() if hasattr(similar, "toarray") else np.asarray(similar)
-        return np.argsort(-dense, axis=1, kind="stable")
+        return nearest(self._encode(texts), self._known)
+
+
+def nearest(vectors: Any, known: Any) -> np.ndarray:
+    """Returns the places of known unit vectors for each vector `[n, known]`, the nearest first.
+
+    Equally near ones keep their order. Both are arrays, tensors on the CPU, or sparse matrices.
+    """
+    similar = vectors @ known.T
+    dense = similar.toarray() if hasattr(similar, "toarray") else np.asarray(similar)
+    return np.argsort(-dense, axis=1, kind="stable")
+
+
+class ExplainedLabels:
+    """Places of rows with a rationale, by the label that it explains and by language.
+
+    Args:
+        labels: Of the rows `[n]`.
+        languages: Codes or names `[n]`; None where unknown.
+    """
+
+    def __init__(self, labels: Sequence[str], languages: Sequence[str | None]) -> None:
+        self._places: dict[tuple[str | None, ...], list[int]] = {}
+        for place, (label, language) in enumerate(zip(labels, languages, strict=True)):
+            for group in ((label, language_code(language)), (label,)):
+                self._places.setdefault(group, []).append(place)
+
+    def group(self, label: str | None, language: str | None) -> tuple[str | None, ...] | None:
+        """Returns the group of a label in a language, or in any where that has none; None without any."""
+        group = (label, language_code(language))
+        return next((found for found in (group, group[:1]) if found in self._places), None)
+
+    def places(self, group: tuple[str | None, ...]) -> list[int]:
+        """Returns the places of a group's rows, in their order."""
+        return self._places[group]
 
 
 def tfidf_encoder(texts: Sequence[str]) -> Encode:

@@ -185,6 +185,11 @@ def export_onnx(
 
 def _check_exportable(model: MmsrForSentimentReasoning) -> None:
     config = model.config
+    if config.retrieves:
+        raise OnnxError(
+            "rationale_format='retrieval' has no ONNX graph: its rationales come from a memory of training "
+            "rows; accepted: another format"
+        )
     if config.decoder_type not in ("cross_attention", "none"):
         raise OnnxError(
             f"decoder_type={config.decoder_type!r} has no ONNX graph; accepted: cross_attention or none"

@@ -24,12 +24,14 @@ from mmsr.data.audio.segments import speech_seconds
 from mmsr.evaluation.explain.attribution import attention as attend
 from mmsr.evaluation.similarity import consensus
 from mmsr.inference.answer import Answer
+from mmsr.inference.retrieval import Retriever
 from mmsr.inference.template import Evidence, Weighted, phrase_language
 from mmsr.messages import nearest
 from mmsr.model.decoders import SampledCandidates
 from mmsr.model.fusion import FUSION_CLASSES, attention_map
 from mmsr.model.joint_encoder import MmsrEncoderOutput
-from mmsr.model.modeling import MmsrForSentimentReasoning
+from mmsr.model.memory import TEXTS, VECTORS
+from mmsr.model.modeling import Classification, MmsrForSentimentReasoning
 from mmsr.model.outliers import MODALITIES, OUTLIER_REASONS, outliers
 from mmsr.model.packaged import DEFAULT, FOLDER
 from mmsr.model.processing import MmsrProcessor, given_columns
@@ -93,7 +95,8 @@ class SentimentReasoningPipeline(Pipeline):
         alternatives: Also write the rationale of each label that was not predicted.
         attention: Also return the fusion's attention to words and seconds; needs a second pass.
         abstain_below: Mark answers whose label is less probable than this.
-        rationale: Whether to write one (default: if the model has a decoder, or names its evidence).
+        rationale: Whether to write one (default: if the model has a decoder, a memory of rationales, which
+            needs the extra `report`, or names its evidence).
         speech: Whether to tell how much of a recording of more than 10 s is speech (default: yes, with the
             extra `segments`).
         num_beams, max_new_tokens: Of the rationale's generation.
@@ -133,6 +136,10 @@ class SentimentReasoningPipeline(Pipeline):
         A model without a decoder that names its evidence (`mmsr.model.evidence`) writes rationales by a
         template, and adds `voice`, the probabilities of the voice's emotions; None where none was heard.
 
+        A model with a memory (`mmsr.model.memory`) answers with the rationale of a training row: of the rows
+        that are nearest to the utterance, of the label that is explained and, where there are any, in the
+        utterance's `language`, the rationale most like all of theirs. It is None where no row has the label.
+
         A model that detects outliers (see `mmsr.model.outliers`) adds `outliers`, a list of "audio" and
         "text", and `abstained`, true where all that was given is an outlier; `abstained_because` then says
         why. Where one of audio and text is an outlier, the answer is from the other alone.
@@ -146,6 +153,7 @@ class SentimentReasoningPipeline(Pipeline):
 
     model: MmsrForSentimentReasoning
     processor: MmsrProcessor
+    _kept_retriever: Retriever | None = None
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Answer one utterance, or many; see the class."""
@@ -346,11 +354,8 @@ class SentimentReasoningPipeline(Pipeline):
                 _shares(attend(self.model, self.processor, audio=audio, text=text, queries="words"))
                 for audio, text in self._used(rows, answers)
             ]
-        if self.model.config.has_evidence and rationale is not False:
-            answers |= {
-                "evidence": self._read_evidence(rows, answers, found.memory),
-                "explain_others": alternatives,
-            }
+        if rationale is not False:
+            answers |= self._without_decoder(rows, answers, found, alternatives=alternatives)
         if layout is None or rationale is False:
             return answers
 
@@ -437,6 +442,53 @@ class SentimentReasoningPipeline(Pipeline):
             found.append(read)
         return found
 
+    @property
+    def _retriever(self) -> Retriever:
+        """Of the model's memory, which another one may have replaced."""
+        memory, number = self.model.memory, self.model.config.memory_neighbours
+        assert memory is not None
+        kept = self._kept_retriever
+        if kept is None or kept.memory is not memory or kept.number != number:
+            kept = self._kept_retriever = Retriever(memory, number=number)
+        return kept
+
+    def _without_decoder(
+        self,
+        rows: Sequence[dict[str, Any]],
+        answers: dict[str, Any],
+        found: Classification,
+        *,
+        alternatives: bool,
+    ) -> dict[str, Any]:
+        """What rationales are made of where no decoder writes them: a memory's, or evidence."""
+        if self.model.memory is not None:
+            return self._retrieved(rows, found, answers["forced_label"], alternatives=alternatives)
+        if self.model.config.has_evidence:
+            read = self._read_evidence(rows, answers, found.memory)
+            return {"evidence": read, "explain_others": alternatives}
+        return {}
+
+    def _retrieved(
+        self,
+        rows: Sequence[dict[str, Any]],
+        found: Classification,
+        forced_label: str | None,
+        *,
+        alternatives: bool,
+    ) -> dict[str, Any]:
+        """Rationales of each row's label, or of the forced one, and of the labels that were not predicted."""
+        retriever, names = self._retriever, self.model.config.labels
+        embeddings = found.memory.embedding
+        assert embeddings is not None
+        told: list[str | None] = []
+        others: list[dict[str, str]] = []
+        for row, embedding, place in zip(rows, embeddings.cpu(), found.labels.tolist(), strict=True):
+            explain = partial(retriever.rationale, embedding, language=row["language"])
+            told.append(explain(label=forced_label or names[place]))
+            other = {name: explain(label=name) for name in names if alternatives and name != names[place]}
+            others.append({name: text for name, text in other.items() if text is not None})
+        return {"retrieved": told, **({"other_rationales": others} if alternatives else {})}
+
     def _weighted_words(self, text: str, logits: torch.Tensor) -> dict[str, list[Weighted]]:
         """A transcript's words with their share of the weight for each label, of logits `[t, c]`."""
         words = self.processor.word_tokens(text)
@@ -480,10 +532,16 @@ class SentimentReasoningPipeline(Pipeline):
             "alternatives=True": alternatives,
         }
         for argument, given in asked.items():
+            if given and self.model.config.retrieves and self.model.memory is None:
+                raise ValueError(
+                    f"{argument}, but this model has no memory of rationales to answer from; accepted: a "
+                    f"checkpoint with {VECTORS} and {TEXTS}, as mmsr fit writes it"
+                )
             if given and not self.model.writes_rationales:
                 raise ValueError(
                     f"{argument}, but this model gives a label only (decoder_type='none');"
-                    " accepted: a model with a decoder, or one that names its evidence, as those packaged"
+                    " accepted: a model with a decoder or a memory of rationales, or one that names its "
+                    "evidence, as those packaged"
                 )
             if given and rationale is False:
                 raise ValueError(f"{argument} contradicts rationale=False: it changes nothing else")
@@ -519,6 +577,7 @@ class SentimentReasoningPipeline(Pipeline):
                 for read, label in zip(model_outputs["evidence"], labels, strict=True)
             ]
             rationales = [template.text for template in templates]
+        rationales = model_outputs.get("retrieved", rationales)
         if "sequences" in model_outputs:
             rationales = list(self._decoded(model_outputs["sequences"], _texts(model_outputs)))
         answers = []
@@ -529,7 +588,7 @@ class SentimentReasoningPipeline(Pipeline):
             transcript = model_outputs["utterances"][row]["text"]
             words = model_outputs["utterances"][row]["asr_words"]
             spans: list[Span | None] | None = None
-            if rationale is not None and "sequences" in model_outputs:
+            if rationale is not None and "evidence" not in model_outputs:
                 spans = evidence(rationale, transcript)
             elif rationale is not None:  # the template knows which of equal words it quotes
                 spans = [span for span in [templates[row].span] if span is not None]
@@ -628,6 +687,8 @@ class SentimentReasoningPipeline(Pipeline):
                 texts = self._decoded(sequences, _texts(model_outputs))
                 for answer, label, text in zip(answers, labels.tolist(), texts, strict=True):
                     answer["alternatives"][self.model.config.labels[label]] = text
+        for answer, others in zip(answers, model_outputs.get("other_rationales", ()), strict=False):
+            answer["alternatives"] = others
         for answer, attention in zip(answers, model_outputs.get("attention", ()), strict=False):
             answer["attention"] = attention
 

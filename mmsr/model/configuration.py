@@ -26,6 +26,7 @@ FORMAT_VERSION = 2
 
 POOLINGS = ("mean", "attention", "statistics")
 QUOTES = ("free", "transcript")
+MEMORY_EMBEDDINGS = ("text", "fused")
 DECODERS = ("cross_attention", "prefix", "none")
 
 DEFAULT_LABELS = {0: "negative", 1: "neutral", 2: "positive"}
@@ -33,7 +34,7 @@ DEFAULT_LABELS = {0: "negative", 1: "neutral", 2: "positive"}
 
 @dataclass(frozen=True)
 class RationaleFormat:
-    """Layout of the decoder's text.
+    """Layout of the decoder's text; without a decoder there is none.
 
     Attributes:
         label_first: Label, then rationale; else rationale, then label.
@@ -44,12 +45,19 @@ class RationaleFormat:
     label_learned: bool
 
 
+RETRIEVAL = "retrieval"
 RATIONALE_FORMATS: dict[str, RationaleFormat | None] = {
     "none": None,
     "multitask": RationaleFormat(label_first=True, label_learned=False),
     "post_thinking": RationaleFormat(label_first=True, label_learned=True),
     "pre_thinking": RationaleFormat(label_first=False, label_learned=True),
+    RETRIEVAL: None,
 }
+
+
+def without_decoder(rationale_format: str) -> bool:
+    """Whether a rationale format is one of a model without a decoder."""
+    return rationale_format in RATIONALE_FORMATS and RATIONALE_FORMATS[rationale_format] is None
 
 
 # Settings of any transformers model that a configuration may be given.
@@ -84,6 +92,8 @@ _LEAST = {
     "audio_stride": 1,
     "audio_convolutions": 0,
     "rationale_loss_weight": 0,
+    "memory_neighbours": 1,
+    "memory_size": 1,
 }
 
 
@@ -217,8 +227,13 @@ class MmsrConfig(FoundByAutoFile, PreTrainedConfig):
             audio alone, as in audio-language models. Needs `decoder_type="prefix"`, `fusion="audio_only"` and
             a `rationale_format` in which the decoder gives the label.
         rationale_format: `multitask` (the head gives the label, the decoder explains it), `post_thinking`
-            (the decoder writes label, then rationale), `pre_thinking` (rationale, then label), or `none`,
-            with `decoder_type="none"`. The head is trained in every format.
+            (the decoder writes label, then rationale), `pre_thinking` (rationale, then label), or, with
+            `decoder_type="none"`, `retrieval` (rationales of training rows, from a memory of them: see
+            `mmsr.model.memory`) or `none`. The head is trained in every format.
+        memory_embedding: What is compared with `retrieval`: `text`, the mean of the text encoder's last
+            states, or `fused`, the mean of the memory's positions, as always with `fusion="audio_only"`.
+        memory_neighbours: Number of nearest training rows from whose rationales one is chosen.
+        memory_size: Most training rows in that memory.
         quotes: What the decoder may write between quotation marks: with `transcript`, generation allows
             nothing but whole words of the transcript, and rationales without one quote nothing; `generate`
             itself needs `processor.quote_grammar` for that (see `mmsr.model.quotes`). With `free`, anything.
@@ -281,6 +296,9 @@ class MmsrConfig(FoundByAutoFile, PreTrainedConfig):
     prompt_transcript: bool = False
     rationale_format: str = "multitask"
     quotes: str = "free"
+    memory_embedding: str = "text"
+    memory_neighbours: int = 32
+    memory_size: int = 10_000
     shared_vocabulary: bool = True
     tie_word_embeddings: bool = False
     initializer_range: float = 0.02
@@ -408,6 +426,7 @@ class MmsrConfig(FoundByAutoFile, PreTrainedConfig):
         check_choice("decoder_type", self.decoder_type, DECODERS)
         check_choice("rationale_format", self.rationale_format, tuple(RATIONALE_FORMATS))
         check_choice("quotes", self.quotes, QUOTES)
+        check_choice("memory_embedding", self.memory_embedding, MEMORY_EMBEDDINGS)
         self._check_ranges()
         if self.uses_audio:
             self._check_audio()
@@ -422,10 +441,10 @@ class MmsrConfig(FoundByAutoFile, PreTrainedConfig):
                 )
         self.check_outlier_layers()
         self.check_evidence()
-        if (self.decoder_type == "none") != (self.rationale_format == "none"):
+        if (self.decoder_type == "none") != (self.format is None):
             raise ValueError(
                 f"decoder_type={self.decoder_type!r} contradicts rationale_format={self.rationale_format!r}: "
-                "set both to 'none' for a label only, or neither"
+                "set both to 'none' for a label only, or neither; 'retrieval' needs decoder_type='none'"
             )
         fits = (self.decoder_type, self.fusion, self.shared_vocabulary) == ("prefix", "audio_only", True)
         if self.prompt_transcript and not fits:
@@ -561,8 +580,13 @@ class MmsrConfig(FoundByAutoFile, PreTrainedConfig):
 
     @property
     def format(self) -> RationaleFormat | None:
-        """The layout of the decoder's text; None for a label only."""
+        """The layout of the decoder's text; None without a decoder."""
         return RATIONALE_FORMATS[self.rationale_format]
+
+    @property
+    def retrieves(self) -> bool:
+        """Whether rationales come from a memory of training rows."""
+        return self.rationale_format == RETRIEVAL
 
     @property
     def label_temperature(self) -> float:
@@ -631,7 +655,7 @@ class MmsrConfig(FoundByAutoFile, PreTrainedConfig):
         check_choice("fusion", fusion, _fusions())
         rationale_format = overrides.get("rationale_format", "multitask")
         decoder_type = overrides.get(
-            "decoder_type", "none" if rationale_format == "none" else "cross_attention"
+            "decoder_type", "none" if without_decoder(rationale_format) else "cross_attention"
         )
         num_labels = len(overrides.get("id2label") or DEFAULT_LABELS)
         parts: dict[str, Any] = {}

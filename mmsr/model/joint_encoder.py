@@ -32,7 +32,7 @@ from mmsr.model.evidence import TextEvidence, VoiceEmotions
 from mmsr.model.fusion import FUSION_CLASSES
 from mmsr.model.layers import Gate, ResidualLinear
 from mmsr.model.outliers import MODALITIES, OutlierDetector, outliers
-from mmsr.model.pooling import AttentionPooling
+from mmsr.model.pooling import AttentionPooling, masked_mean
 from mmsr.model.remote import FoundByAutoFile
 from mmsr.model.stream import Stream
 
@@ -80,6 +80,8 @@ class MmsrEncoderOutput(ModelOutput):
         text_emotion_logits: `[b, k]`.
         text_language_logits: `[b, l]`.
         token_logits: Of each token of the transcript for each label `[b, t, c]`.
+        embedding: By which rationales are retrieved `[b, e]`, of a model that does so, in evaluation; zero
+            where `memory_embedding="text"` and there is no transcript.
         sentiment_logits: The head's `[b, c]`, within `generate`, so that a step need not pool the memory.
     """
 
@@ -98,6 +100,7 @@ class MmsrEncoderOutput(ModelOutput):
     text_emotion_logits: Tensor | None = None
     text_language_logits: Tensor | None = None
     token_logits: Tensor | None = None
+    embedding: Tensor | None = None
     sentiment_logits: Tensor | None = None
 
     def repeat_rows(self, times: int) -> Self:
@@ -457,8 +460,25 @@ class MmsrEncoder(MmsrPreTrainedModel):
             **self._prompt(input_ids, attention_mask),
             fusion_gates=gates[0] if gates else None,
             outlier_logits=outlier_logits,
+            embedding=self._embedding(text_encoded, memory, memory_mask),
             **evidence,
         )
+
+    @property
+    def embedding_width(self) -> int:
+        """Width e of `embedding`."""
+        fused = self.config.memory_embedding == "fused" or not self.config.uses_text
+        return self.config.hidden_size if fused else self.text_encoder.width
+
+    def _embedding(self, text: Encoded | None, memory: Tensor, memory_mask: Tensor) -> Tensor | None:
+        """What a memory of rationales is asked by, of the text encoder's output and the fused memory."""
+        if self.training or not self.config.retrieves:
+            return None
+        if self.config.memory_embedding == "fused" or not self.config.uses_text:
+            return masked_mean(memory, memory_mask).float()
+        if text is None:
+            return memory.new_zeros(len(memory), self.text_encoder.width, dtype=torch.float32)
+        return masked_mean(text.states[:, :, -1], text.mask).float()
 
     def _used(self, outlier_logits: Tensor, audio_mask: Tensor, text_mask: Tensor) -> Tensor:
         """Which of audio and text are used, bool `[b, 2]`: not an outlier beside a modality that is none."""

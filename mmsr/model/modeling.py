@@ -39,12 +39,19 @@ from transformers.utils import can_return_tuple, logging
 
 from mmsr.files import atomic_write
 from mmsr.model.card import Origin, card_name, is_generated, model_card, replace_blank
-from mmsr.model.configuration import MmsrConfig, check_choice, check_names, fusion_modalities
+from mmsr.model.configuration import (
+    MmsrConfig,
+    check_choice,
+    check_names,
+    fusion_modalities,
+    without_decoder,
+)
 from mmsr.model.decoders import DECODER_CLASSES, LabelGrammar, RationaleDecoder
 from mmsr.model.encoders.registry import load_audio_encoder
 from mmsr.model.encoders.text import TextEncoder
 from mmsr.model.fusion import FUSION_CLASSES
 from mmsr.model.joint_encoder import NO_UTTERANCE, MmsrEncoder, MmsrEncoderOutput, MmsrPreTrainedModel
+from mmsr.model.memory import TEXTS, VECTORS, RationaleMemory
 from mmsr.model.pooling import SentimentHead
 from mmsr.model.presets import PRESETS
 from mmsr.model.quotes import QuoteGrammar, UncheckedQuotes
@@ -128,6 +135,8 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
     one count of targets, and this loss has two kinds of targets: see `mmsr.training.trainer`."""
     weight_storage: str | None = None
     """The method by which the weights were stored when they were loaded; None for floats."""
+    memory: RationaleMemory | None = None
+    """Training rows whose rationales are the answers, with `rationale_format="retrieval"`."""
     _written_card: bytes | None = None
     """The user's README.md in the folder that is being saved, which an upload must keep."""
 
@@ -194,7 +203,9 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
             parts["text_encoder"] = _load_encoder(_given("text", text, fusion), "text")
         known = {} if processor is None else processor.config_kwargs()
         if decoder is None:
-            known |= {"decoder_type": "none", "rationale_format": "none"}
+            known["decoder_type"] = "none"
+            if not without_decoder(known.get("rationale_format", "")):
+                known["rationale_format"] = "none"
         overrides = known | overrides
         if decoder is not None:
             if processor is None:
@@ -225,8 +236,43 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
                 _embed_labels(owner.model, processor)
         return model
 
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], *model_args: Any, **kwargs: Any
+    ) -> Any:
+        """As `MmsrPreTrainedModel.from_pretrained`, with the memory of rationales where one is used.
+
+        Raises:
+            ValueError: See the base class; or the memory's files cannot be read or fit another model.
+        """
+        loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        if model.config.retrieves:
+            model.memory = RationaleMemory.load(pretrained_model_name_or_path, **kwargs)
+            if model.memory is None:
+                logger.warning(
+                    "%s lacks %s and %s, so that its model gives labels without rationales",
+                    pretrained_model_name_or_path, VECTORS, TEXTS,
+                )  # fmt: skip
+            else:
+                model.check_memory()
+        return loaded
+
+    def check_memory(self) -> None:
+        """Raise `ValueError` where the memory of rationales fits another model."""
+        assert self.memory is not None
+        found, width = self.memory.vectors.shape[1], self.encoder.embedding_width
+        labels = {row.label for row in self.memory.rows}
+        if found != width or not labels <= set(self.config.labels):
+            raise ValueError(
+                f"the memory has vectors of width {found} and the labels {', '.join(sorted(labels))}"
+                f"; accepted: width {width}, and labels of {', '.join(self.config.labels)}"
+            )
+
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:  # type: ignore[override]
         """As `PreTrainedModel.save_pretrained`, with a model card (README.md) unless the user wrote one.
+
+        A memory of rationales is saved too. Without one, that of another model is removed from the folder.
 
         Weights that came from 8 or 4 bits, and were not changed since, are stored so again. They are loaded
         with the same bits.
@@ -237,13 +283,22 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
             card.parent.mkdir(parents=True, exist_ok=True)
             self._card(kwargs.get("repo_id") or card_name(card.parent)).save(card)
         self._written_card = card.read_bytes() if written else None
+        if kwargs.get("is_main_process", True):
+            self._save_memory(card.parent)
         if self.weight_storage is not None and not kwargs.keys() & {"state_dict", "save_original_format"}:
             save_int8(self, save_directory, only_exact=True, **kwargs)  # which calls this with a state_dict
         else:
             super().save_pretrained(save_directory, **kwargs)
 
     def _card(self, name: str) -> ModelCard:
-        return model_card(self.config, name=name, parameters=self.num_parameters())
+        return model_card(self.config, name=name, parameters=self.num_parameters(), memory=self.memory)
+
+    def _save_memory(self, folder: Path) -> None:
+        if self.memory is None:
+            RationaleMemory.remove(folder)
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.memory.save(folder)
 
     def _upload_modified_files(
         self, working_dir: str | os.PathLike[str], repo_id: str, *args: Any, **kwargs: Any
@@ -254,6 +309,7 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
             path.write_bytes(self._written_card)
         else:
             replace_blank(path, self._card(repo_id))
+        self._save_memory(path.parent)  # again, since only files that are newer than the folder are uploaded
         return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
 
     # ------------------------------------------------------------------ parts, under short names
@@ -265,8 +321,8 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
 
     @property
     def writes_rationales(self) -> bool:
-        """Whether a rationale is written: by a decoder, or by a template of the evidence that is named."""
-        return self.decoder is not None or self.config.has_evidence
+        """Whether there are rationales: of a decoder, of a template of evidence, or from a memory."""
+        return self.decoder is not None or self.config.has_evidence or self.memory is not None
 
     @property
     def head(self) -> SentimentHead:
@@ -654,8 +710,10 @@ class MmsrForSentimentReasoning(MmsrPreTrainedModel, GenerationMixin):
     ) -> Any:
         """Start every row by `rationale_prompt`, unless `decoder_input_ids` are given."""
         if self.decoder is None:
+            retrieved = "; the pipeline retrieves one" if self.config.retrieves else ""
             raise ValueError(
                 "this model gives a label only (decoder_type='none'): there is no rationale to generate"
+                + retrieved
             )
         forced, given = (model_kwargs.get(name) for name in ("forced_sentiment", "decoder_input_ids"))
         layout = self.config.format
@@ -741,7 +799,13 @@ def save_model(
             model.save_pretrained(half)
         processor.save_pretrained(half)
         config = MmsrConfig.from_pretrained(half)
-        card = model_card(config, name=card_name(folder), parameters=model.num_parameters(), origin=origin)
+        card = model_card(
+            config,
+            name=card_name(folder),
+            parameters=model.num_parameters(),
+            memory=model.memory,
+            origin=origin,
+        )
         card.save(half / "README.md")  # save_pretrained's bears the name of the half-written folder
 
 

@@ -21,6 +21,12 @@ class HeadConfig(FusionConfig, Protocol):
         """Names of the labels."""
 
 
+def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
+    """Mean of the real positions, `[b, n, d]` with mask `[b, n]` -> `[b, d]`; zero where there is none."""
+    weights = mask.to(states.dtype)[:, :, None]
+    return (states * weights).sum(1) / weights.sum(1).clamp(min=1)
+
+
 class MeanPooling(nn.Module):
     """Mean of the real memory positions, `[b, m, d] -> [b, d]`."""
 
@@ -31,8 +37,7 @@ class MeanPooling(nn.Module):
 
     def forward(self, memory: Tensor, memory_mask: Tensor) -> Tensor:
         """Average."""
-        weights = memory_mask.to(memory.dtype)[:, :, None]
-        return (memory * weights).sum(1) / weights.sum(1).clamp(min=1)
+        return masked_mean(memory, memory_mask)
 
 
 class StatisticsPooling(MeanPooling):

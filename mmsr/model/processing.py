@@ -37,6 +37,7 @@ from mmsr.model.configuration import (
     MmsrConfig,
     check_choice,
     check_label_names,
+    without_decoder,
 )
 from mmsr.model.presets import PRESETS
 from mmsr.model.quotes import QuoteGrammar, QuoteVocabulary
@@ -269,7 +270,9 @@ class MmsrProcessor(FoundByAutoFile, ProcessorMixin):
         """Targets `[b, r]` in the order of the format, padded with -100."""
         tokenizer, layout = self.rationale_tokenizer, RATIONALE_FORMATS[self.rationale_format]
         if layout is None:
-            raise ValueError("rationale was given to a processor with rationale_format='none'")
+            raise ValueError(
+                f"rationale was given to a processor with rationale_format={self.rationale_format!r}"
+            )
         texts = without_special_tokens([rationale or "" for rationale in rationales], tokenizer)
         rows: list[list[int]] = []
         cut = 0
@@ -529,7 +532,7 @@ class MmsrProcessor(FoundByAutoFile, ProcessorMixin):
                 encoder's; None or a preset's name for a decoder that shares the text encoder's.
             labels: See the class.
             text_prefix: See the class.
-            rationale_format: See the class; unless it is `none`, each label's token is added.
+            rationale_format: See the class; if it has a decoder, each label's token is added.
             target_level: See the class.
 
         Raises:
@@ -563,7 +566,7 @@ class MmsrProcessor(FoundByAutoFile, ProcessorMixin):
             rationale_format=rationale_format,
             target_level=target_level,
         )
-        if rationale_format != "none":
+        if not without_decoder(rationale_format):
             processor.add_label_tokens()
         return processor
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +28,7 @@ from mmsr.model.quotes import QuoteGrammar
 from mmsr.records import IDS, Answer, Utterance
 from mmsr.training.checkpoints import BestCheckpoint, LastCheckpoint
 from mmsr.training.factory import check_sources
+from mmsr.training.memory import fill_memory
 from mmsr.training.module import MmsrModule
 from mmsr.training.monitor import check_logged
 from mmsr.training.parameters import merge_lora
@@ -166,7 +166,10 @@ class LastValidation(Callback):
 
 
 class SaveModel(Callback):
-    """Calibrates the best model and writes it to `model/`; without a best epoch it is the last one's."""
+    """Calibrates the best model and writes it to `model/`; without a best epoch it is the last one's.
+
+    With `rationale_format="retrieval"` its memory is filled from the training rows.
+    """
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Load the best weights and save model and processor."""
@@ -189,6 +192,8 @@ class SaveModel(Callback):
         merge_lora(model)
         print(calibrate_model(model, processor, trainer.datamodule), file=sys.stderr)  # type: ignore[attr-defined]
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        if model.config.retrieves:
+            print(fill_memory(model, data), file=sys.stderr)
         origin = None if data.streaming else _origin(data, seed=pl_module.settings.seed, row=row)
         save_model(model, processor, Path(trainer.default_root_dir) / "model", origin=origin)
 
@@ -196,10 +201,9 @@ class SaveModel(Callback):
 def _origin(data: MmsrDataModule, *, seed: int, row: Mapping[str, float]) -> Origin:
     """What the card tells of a training, with the best epoch's row of the history."""
     figures = {name: row[f"dev_{name}"] for name in ("accuracy", "macro_f1", "uar") if f"dev_{name}" in row}
-    on_hub = not os.path.exists(data.manifest) and not Path(data.manifest).suffix
     return Origin(
-        data=data.manifest if on_hub else Path(data.manifest).name,
-        on_hub=on_hub,
+        data=data.source,
+        on_hub=data.on_hub,
         rows=len(data.train_rows),
         dev_rows=len(data.dev_rows),
         languages=distinct(data.train_rows, "language"),

@@ -24,7 +24,7 @@ from mmsr.data.features.encoders import stored_audio, stored_text
 from mmsr.data.features.store import StoredFeatures
 from mmsr.data.loading.datamodule import MmsrDataModule
 from mmsr.data.manifest.manifest import column_of
-from mmsr.model.configuration import DEFAULT_LABELS, MmsrConfig
+from mmsr.model.configuration import DEFAULT_LABELS, MmsrConfig, without_decoder
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.packaged import find_checkpoint
 from mmsr.model.processing import MmsrProcessor
@@ -123,7 +123,7 @@ def _from_preset(source: ModelSource, data: MmsrDataModule) -> Parts:
         target_level=source.target_level,
     )
     config = {**processor.config_kwargs(), "fusion": source.fusion, **(source.config or {})}
-    if source.rationale_format != "none":
+    if not without_decoder(source.rationale_format):
         config |= {"label_token_ids": processor.label_token_ids, "decoder_type": source.decoder_type}
     vocab_size = len(processor.tokenizer)
     made = MmsrConfig.from_preset(source.preset, vocab_size=vocab_size, **config)
@@ -149,7 +149,7 @@ def _from_encoders(source: ModelSource) -> Parts:
         target_level=source.target_level,
         rationale_format=source.rationale_format,
     )
-    writes = source.rationale_format != "none"
+    writes = not without_decoder(source.rationale_format)
     decoder_type = {"decoder_type": source.decoder_type} if writes else {}
     model = MmsrForSentimentReasoning.from_encoders(
         **encoders,

@@ -99,8 +99,13 @@ class MmsrModule(L.LightningModule):
                 self._prepare(processes=self.trainer.world_size)
         model, processor = self.parts()
         data.attach(processor, rationales=model.decoder is not None)
-        if model.decoder is not None:
+        if model.decoder is not None or model.config.retrieves:
             data.check_rationales()
+        if model.config.retrieves and data.streaming:
+            raise ValueError(
+                "streaming keeps no row, and rationale_format='retrieval' remembers rows; accepted: one or "
+                "the other"
+            )
         data.check_augment(stored=bool(settings.feature_store))  # before hours of encoding
         if settings.feature_store:
             if data.audio_features is None and data.text_features is None:

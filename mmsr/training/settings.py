@@ -20,6 +20,7 @@ from mmsr.model.configuration import (
     check_class_weights,
     check_names,
     fusion_modalities,
+    without_decoder,
 )
 from mmsr.model.fusion import FUSION_CLASSES
 from mmsr.training.objectives import check_objectives
@@ -113,7 +114,9 @@ class ModelSource(Checked):
     """How audio and transcript are fused."""
     rationale_format: str = "multitask"
     """What the decoder writes: a rationale for the head's label (`multitask`), label and then rationale
-    (`post_thinking`), rationale and then label (`pre_thinking`), or `none`. In `mmsr fit` also `auto`:
+    (`post_thinking`), rationale and then label (`pre_thinking`), or `none`. With `retrieval` there is no
+    decoder: the saved model holds rationales of training rows, and answers with one of those nearest to the
+    utterance (`config`: memory_embedding, memory_neighbours, memory_size). In `mmsr fit` also `auto`:
     `multitask` if training rows have rationales, `none` otherwise."""
     labels: list[str] | None = None
     """Label names in the order of their ids; negative, neutral, positive by default."""
@@ -144,12 +147,12 @@ class ModelSource(Checked):
             self._check_pretrained()
         if self.decoder and not (self.audio or self.text):
             raise ValueError("decoder= (pretrained) needs a pretrained encoder: give audio=, text=, or both")
-        if self.rationale_format == "none":
+        if without_decoder(self.rationale_format):
+            wanted = f"rationale_format={self.rationale_format!r} wants none"
             if self.decoder:
-                raise ValueError("decoder= writes rationales, and rationale_format='none' wants none")
+                raise ValueError(f"decoder= writes rationales, and {wanted}")
             if self.changed("decoder_type"):
-                given = f"decoder_type={self.decoder_type!r}"
-                raise ValueError(f"{given} is of a decoder, and rationale_format='none' wants none")
+                raise ValueError(f"decoder_type={self.decoder_type!r} is of a decoder, and {wanted}")
 
     @property
     def checkpoint(self) -> str | None:
@@ -355,9 +358,10 @@ class TrainingSettings(
         for name in ("class_weights", "label_smoothing"):
             if getattr(self, name) is not None and name in config:
                 raise ValueError(f"{name}= and config {name} contradict each other: give one or the other")
-        if self.uncertainty_weighting and self.rationale_format == "none":
+        if self.uncertainty_weighting and without_decoder(self.rationale_format):
             raise ValueError(
-                "uncertainty_weighting= weighs two losses, and rationale_format='none' leaves one"
+                "uncertainty_weighting= weighs two losses, and "
+                f"rationale_format={self.rationale_format!r} leaves one"
             )
         if self.uncertainty_weighting and "rationale_loss_weight" in config:
             raise ValueError(

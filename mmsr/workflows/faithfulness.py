@@ -75,8 +75,11 @@ def examine_faithfulness(
             raise ValueError(f"--{flag} {count}; accepted: 0 or more")
     pipe, inputs = open_checkpoint(model, rows)
     test_rows = inputs.utterances("test")
-    if pipe.model.decoder is None:
-        raise ValueError(f"--model {model} writes no rationales; accepted: a model with a decoder")
+    if pipe.model.decoder is None and pipe.model.memory is None:
+        raise ValueError(
+            f"--model {model} writes no rationales; accepted: a model with a decoder, or with a memory of "
+            "rationales"
+        )
     folder = Path(respoken or Path(out) / "respoken")
     load_audio: Callable[[Any], Any] = Audio(pipe.processor.feature_extractor.sampling_rate)
     methods = attributions(pipe.model, pipe.processor)

@@ -318,8 +318,10 @@ def test_the_formats_of_thinking_are_one_table(shrunk: Callable[..., Ablation]) 
     results = run(shrunk("thinking_official.yaml", lambda name: True))
     check(results)
     assert list(results["variants"]) == [
-        *("label only", "multitask", "post-thinking", "pre-thinking", "retrieval-augmented")
+        *("label only", "multitask", "post-thinking", "pre-thinking"),
+        *("retrieval memory", "retrieval-augmented"),
     ]
+    assert results["variants"]["retrieval memory"]["test"]["text"]["rougeL"] > 0
     assert results["variants"]["retrieval-augmented"]["difference"] is not None
 
 

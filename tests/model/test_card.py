@@ -6,6 +6,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
+import torch
 import transformers.modeling_utils
 import transformers.utils.hub
 from huggingface_hub import ModelCard, ModelCardData
@@ -14,6 +15,7 @@ from transformers import pipeline
 
 from mmsr.inference.pipeline import TASK
 from mmsr.model.card import Origin, model_card
+from mmsr.model.memory import TEXTS, VECTORS, RationaleMemory, RememberedRow
 from mmsr.model.modeling import MmsrForSentimentReasoning
 from mmsr.model.processing import MmsrProcessor
 
@@ -146,3 +148,26 @@ def test_a_card_tells_of_the_training_in_data_that_the_hub_reads(make_model: Mak
     assert data.datasets == ["owner/corpus"] and data.eval_results is None
     unknown = model_card(make_model().config, name="mine", parameters=7)
     assert "Not stated by whoever saved this checkpoint. Before" in " ".join(unknown.text.split())
+
+
+def test_a_memory_goes_to_the_hub(
+    make_model: MakeModel, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Only files that are newer than the folder's list are uploaded."""
+    model = make_model(rationale_format="retrieval")
+    rows = [RememberedRow("neutral", "en", "nothing of note")]
+    vectors = torch.ones(1, model.encoder.embedding_width).half()
+    model.memory = RationaleMemory(vectors, rows, source="clinic.csv")
+    times: dict[str, float] = {}
+
+    def upload(model: Any, folder: str, repo_id: str, files_timestamps: dict[str, float], **_: Any) -> None:
+        newer = [
+            path
+            for path in Path(folder).iterdir()
+            if path.stat().st_mtime > files_timestamps.get(path.name, 0)
+        ]
+        times.update({path.name: path.stat().st_mtime for path in newer})
+
+    monkeypatch.setattr(transformers.utils.hub.PushToHubMixin, "_upload_modified_files", upload)
+    model.save_pretrained(tmp_path / "memory", push_to_hub=True, repo_id="me/memory")
+    assert {"model.safetensors", VECTORS, TEXTS} <= times.keys()

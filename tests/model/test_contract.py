@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from mmsr.model.configuration import DECODERS, RATIONALE_FORMATS, MmsrConfig
+from mmsr.model.configuration import DECODERS, RATIONALE_FORMATS, MmsrConfig, without_decoder
 from mmsr.model.fusion import FUSION_CLASSES
 from mmsr.model.modeling import MmsrForSentimentReasoning
 
@@ -22,7 +22,7 @@ COMBINATIONS = [
     for fusion in tuple(FUSION_CLASSES)
     for decoder in DECODERS
     for layout in RATIONALE_FORMATS
-    if (decoder == "none") == (layout == "none")
+    if (decoder == "none") == without_decoder(layout)
 ]
 COMBINATION = pytest.mark.parametrize(
     ("fusion", "decoder", "layout"), [pytest.param(*names, id="-".join(names)) for names in COMBINATIONS]
@@ -49,17 +49,18 @@ def targets(labels: Tensor, layout: str) -> Batch:
             kept = target[target >= 0]
             last[index, : len(kept)] = torch.cat([kept[1:-1], kept[:1], kept[-1:]])
         labels = last
-    return given if layout == "none" else {**given, "labels": labels}
+    return given if without_decoder(layout) else {**given, "labels": labels}
 
 
 def test_the_combinations_are_all_of_them():
-    assert len(COMBINATIONS) == 12 * (2 * 3 + 1)
+    assert len(COMBINATIONS) == 12 * (2 * 3 + 2)
 
 
 @pytest.mark.parametrize(
     ("decoder", "layout"),
-    [("none", name) for name in RATIONALE_FORMATS if name != "none"]
-    + [(name, "none") for name in DECODERS if name != "none"],
+    [("none", name) for name in RATIONALE_FORMATS if not without_decoder(name)]
+    + [(name, "none") for name in DECODERS if name != "none"]
+    + [(name, "retrieval") for name in DECODERS if name != "none"],
 )
 def test_an_invalid_combination_says_why(decoder: str, layout: str):
     with pytest.raises(ValueError, match=f"decoder_type='{decoder}' contradicts rationale_format='{layout}'"):
@@ -165,7 +166,7 @@ def test_a_forced_label_is_the_one_explained(
     make: Make, batch: Batch, fusion: str, decoder: str, layout: str
 ):
     model = make(fusion, decoder, layout)
-    if layout == "none":
+    if without_decoder(layout):
         with pytest.raises(ValueError, match="a label only .* there is no rationale to generate"):
             model.generate(**batch)
         return
@@ -195,7 +196,7 @@ def test_an_evaluated_model_is_one_graph(
     """`torch.compile` without graph breaks; what is tested is the capture, so no compiler is needed."""
     torch.compiler.reset()
     model = make_model(fusion=fusion, decoder_type=decoder, rationale_format=layout)
-    given = {} if layout == "none" else {"decoder_input_ids": labels.clamp(min=0)}
+    given = {} if without_decoder(layout) else {"decoder_input_ids": labels.clamp(min=0)}
     compiled = torch.compile(model, fullgraph=True, backend="eager")
     expected, output = model(**ragged, **given), compiled(**ragged, **given)
     assert_close(output.sentiment_logits, expected.sentiment_logits)

@@ -6,6 +6,7 @@ or, streaming: rows of a split one by one ─► windows of rows ─► batches
 
 import itertools
 import logging
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -44,7 +45,7 @@ from mmsr.data.manifest.manifest import (
     stream_manifest,
 )
 from mmsr.languages import unified
-from mmsr.records import INPUT_IDS
+from mmsr.records import INPUT_IDS, SENTIMENT_LABELS, SOFT_TARGETS
 
 if TYPE_CHECKING:
     from mmsr.model.processing import MmsrProcessor
@@ -266,6 +267,16 @@ class MmsrDataModule(LightningDataModule):
             self._split_rows(split)
 
     @property
+    def on_hub(self) -> bool:
+        """Whether the manifest is a dataset on the Hub."""
+        return not os.path.exists(self.manifest) and not Path(self.manifest).suffix
+
+    @property
+    def source(self) -> str:
+        """Id of a dataset on the Hub, or the manifest's name without its folders."""
+        return self.manifest if self.on_hub else Path(self.manifest).name
+
+    @property
     def balance(self) -> Literal["label", "language", "label,language"] | None:
         """What is sampled equally; `auto` is decided by the training rows."""
         if self._given_balance != "auto":
@@ -318,6 +329,25 @@ class MmsrDataModule(LightningDataModule):
     def test_dataloader(self) -> DataLoader[Any]:
         """Batches of the test split, short rows first."""
         return self._loader("test")
+
+    def batches_of(self, split: Split, rows: np.ndarray) -> Iterator[tuple[list[int], dict[str, Any]]]:
+        """Some rows of a split without augmentation, all in this process, short ones first.
+
+        Args:
+            split: The split.
+            rows: Numbers of its rows `[n]`.
+
+        Yields:
+            Places in `rows`, and the batch of inputs of these rows.
+        """
+        dataset = self._dataset(split)
+        alone = {**self._batching, "rank": 0, "world_size": 1}
+        sampler = BudgetBatchSampler(dataset.seconds[rows], dataset.tokens[rows], shuffle=False, **alone)
+        collate = Collator(self._attached(), rationales=False)
+        for places in sampler:
+            batch = collate([dataset[int(rows[place])] for place in places])
+            targets = (SENTIMENT_LABELS, SOFT_TARGETS)
+            yield places, {name: value for name, value in batch.items() if name not in targets}
 
     # ------------------------------------------------------------------ rows
 

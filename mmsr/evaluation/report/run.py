@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mmsr.evaluation.baselines import NEIGHBOURS
 from mmsr.evaluation.calibration import confidence_and_correct, conformal_text
 from mmsr.evaluation.metrics import METRICS, Metric, metrics_of
 from mmsr.evaluation.report.findings import headline
@@ -41,6 +40,7 @@ from mmsr.evaluation.report.pictures import (
     draw_training,
     training_panels,
 )
+from mmsr.evaluation.similarity import NEIGHBOURS
 from mmsr.evaluation.slices import LEAST, are_numbers, worst_slice_line
 from mmsr.languages import language_code
 from mmsr.quotations import quoted_parts
