@@ -6,15 +6,21 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from typing import Any
 
+_SHOWN_PLACES = 20  # of issues that no command lists
 _SAME_FILE = 0.8  # of a name's characters; endings alone make many files alike
 
 
 def one_line(error: BaseException) -> str:
-    """An error in one line: of several issues the first, and how many follow."""
-    issues: Sequence[object] = getattr(error, "issues", ())  # of a manifest
+    """An error in one line: of several issues the first, how many follow, and how to see them."""
+    issues: Sequence[Any] = getattr(error, "issues", ())  # of a manifest
     if len(issues) > 1:
-        return f"{issues[0]} ({len(issues) - 1:,} more; for all: mmsr data check MANIFEST)"
+        listed_by = getattr(error, "listed_by", None)
+        places = dict.fromkeys(issue.place for issue in issues[1:])
+        told = ", ".join([*places][:_SHOWN_PLACES]) + (", ..." if len(places) > _SHOWN_PLACES else "")
+        rest = f"; for all: {listed_by}" if listed_by else f": {told}"
+        return f"{issues[0]} ({len(issues) - 1:,} more{rest})"
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror[0].lower()}{error.strerror[1:]}"
     return " ".join(str(error).splitlines()) or type(error).__name__

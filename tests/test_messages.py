@@ -57,6 +57,9 @@ def test_errors_become_one_line(tmp_path):
     line = "m.csv, row 2, column label: 'x' is unknown"
     assert one_line(ManifestError(issues)) == f"{line} (1,497 more; for all: mmsr data check MANIFEST)"
     assert one_line(ManifestError(issues[:1])) == line
+    unlisted = one_line(ManifestError(issues[:3], listed_by=None))
+    assert unlisted == f"{line} (2 more: m.csv, row 3, m.csv, row 4)"
+    assert one_line(ManifestError(issues, listed_by=None)).endswith("m.csv, row 22, ...)")
 
 
 def test_a_setting_s_end_is_found_in_its_own_section():
