@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from typing import Any
 
 _SHOWN_PLACES = 20  # of issues that no command lists
+_DEMO_CORPUS = os.path.join("runs", "demo", "corpus", "manifest.csv")  # as in the packaged configurations
 _SAME_FILE = 0.8  # of a name's characters; endings alone make many files alike
 
 
@@ -62,7 +63,9 @@ def no_such_file(path: str | os.PathLike[str], *, what: str = "file") -> str:
     given = os.fspath(path)
     folder, name = os.path.split(given.rstrip("/"))
     hint = ""
-    if given.startswith("~"):
+    if os.path.normpath(given).endswith(_DEMO_CORPUS):
+        hint = f"; mmsr data make-demo --out {folder} makes it, or mmsr demo with all that follows"
+    elif given.startswith("~"):
         hint = "; the shell has not replaced ~, write $HOME"
     elif os.sep == "/" and re.match(r"[A-Za-z]:[\\/]|[^/]*\\", given):
         hint = "; it is written as on Windows, where here folders are separated by /"

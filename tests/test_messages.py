@@ -35,6 +35,11 @@ def test_the_nearest_name_is_offered(typed, hint):
         ("no/where/a.wav", "no/where/a.wav: no such file, nor the folder no/where"),
         ("~/a.wav", "~/a.wav: no such file; the shell has not replaced ~, write $HOME"),
         ("C:\\clips\\a.wav", "C:\\clips\\a.wav: no such file; it is written as on Windows"),
+        (
+            "runs/demo/corpus/manifest.csv",
+            "runs/demo/corpus/manifest.csv: no such file; mmsr data make-demo --out runs/demo/corpus makes "
+            "it, or mmsr demo with all that follows",
+        ),
         ("clips\\a.wav", "clips\\a.wav: no such file; it is written as on Windows"),
     ],
 )
