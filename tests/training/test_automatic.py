@@ -107,9 +107,12 @@ def test_a_run_is_named_by_what_was_chosen_and_found_again(write, tmp_path, caps
     words += ["--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false"]
     read = []
     load = datamodule.load_manifest
-    monkeypatch.setattr(
-        datamodule, "load_manifest", lambda *a, **b: read.append((a, b["labels"])) or load(*a, **b)
-    )
+
+    def counted(source, **reading):
+        read.append((source, reading["labels"]))
+        return load(source, **reading)
+
+    monkeypatch.setattr(datamodule, "load_manifest", counted)
     fit([*words, "--model.rationale_format", "auto", "--data.balance", "auto"])
     assert read == [(str(manifest), None)]  # for the choice, the run's name and its rows
     run = yaml.safe_load((tmp_path / "run" / "run.yaml").read_text())
