@@ -6,15 +6,22 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from typing import Any
 
+_SHOWN_PLACES = 20  # of issues that no command lists
+_DEMO_CORPUS = os.path.join("runs", "demo", "corpus", "manifest.csv")  # as in the packaged configurations
 _SAME_FILE = 0.8  # of a name's characters; endings alone make many files alike
 
 
 def one_line(error: BaseException) -> str:
-    """An error in one line: of several issues the first, and how many follow."""
-    issues: Sequence[object] = getattr(error, "issues", ())  # of a manifest
+    """An error in one line: of several issues the first, how many follow, and how to see them."""
+    issues: Sequence[Any] = getattr(error, "issues", ())  # of a manifest
     if len(issues) > 1:
-        return f"{issues[0]} ({len(issues) - 1:,} more; for all: mmsr data check MANIFEST)"
+        listed_by = getattr(error, "listed_by", None)
+        places = dict.fromkeys(issue.place for issue in issues[1:])
+        told = ", ".join([*places][:_SHOWN_PLACES]) + (", ..." if len(places) > _SHOWN_PLACES else "")
+        rest = f"; for all: {listed_by}" if listed_by else f": {told}"
+        return f"{issues[0]} ({len(issues) - 1:,} more{rest})"
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror[0].lower()}{error.strerror[1:]}"
     return " ".join(str(error).splitlines()) or type(error).__name__
@@ -56,7 +63,9 @@ def no_such_file(path: str | os.PathLike[str], *, what: str = "file") -> str:
     given = os.fspath(path)
     folder, name = os.path.split(given.rstrip("/"))
     hint = ""
-    if given.startswith("~"):
+    if os.path.normpath(given).endswith(_DEMO_CORPUS):
+        hint = f"; mmsr data make-demo --out {folder} makes it, or mmsr demo with all that follows"
+    elif given.startswith("~"):
         hint = "; the shell has not replaced ~, write $HOME"
     elif os.sep == "/" and re.match(r"[A-Za-z]:[\\/]|[^/]*\\", given):
         hint = "; it is written as on Windows, where here folders are separated by /"

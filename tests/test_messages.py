@@ -35,6 +35,11 @@ def test_the_nearest_name_is_offered(typed, hint):
         ("no/where/a.wav", "no/where/a.wav: no such file, nor the folder no/where"),
         ("~/a.wav", "~/a.wav: no such file; the shell has not replaced ~, write $HOME"),
         ("C:\\clips\\a.wav", "C:\\clips\\a.wav: no such file; it is written as on Windows"),
+        (
+            "runs/demo/corpus/manifest.csv",
+            "runs/demo/corpus/manifest.csv: no such file; mmsr data make-demo --out runs/demo/corpus makes "
+            "it, or mmsr demo with all that follows",
+        ),
         ("clips\\a.wav", "clips\\a.wav: no such file; it is written as on Windows"),
     ],
 )
@@ -57,6 +62,9 @@ def test_errors_become_one_line(tmp_path):
     line = "m.csv, row 2, column label: 'x' is unknown"
     assert one_line(ManifestError(issues)) == f"{line} (1,497 more; for all: mmsr data check MANIFEST)"
     assert one_line(ManifestError(issues[:1])) == line
+    unlisted = one_line(ManifestError(issues[:3], listed_by=None))
+    assert unlisted == f"{line} (2 more: m.csv, row 3, m.csv, row 4)"
+    assert one_line(ManifestError(issues, listed_by=None)).endswith("m.csv, row 22, ...)")
 
 
 def test_a_setting_s_end_is_found_in_its_own_section():

@@ -179,6 +179,9 @@ def convert(
 ) -> None:
     """Turn a published corpus on disk into a manifest; writes OUT/manifest.csv, corpus.json and left_out.csv.
 
+    A recording that cannot be read is left out, named, and written to left_out.csv with the reason; the
+    others are converted. MELD, CMU-MOSI, CMU-MOSEI and Sentiment Reasoning keep such a row with its text.
+
     Example: mmsr data convert ~/emodb --from emodb --out corpora/emodb
     Example: mmsr data convert recordings --from folder --out corpora/mine --speaker-from "^([0-9]+)_"
 
@@ -196,6 +199,7 @@ def convert(
         encoding: Encoding of the transcripts of a `folder`, such as gb18030, where it is not found.
         speaker_from: Regular expression that finds the speaker in the name of each recording of a `folder`,
             or in its path below SOURCE if it has a /: its first group, or the one named `speaker`.
+            Recordings with other names have no speaker, and are counted.
     """
     from mmsr.data.corpora import CORPORA
     from mmsr.data.corpora.conversion import convert as convert_corpus
@@ -225,6 +229,8 @@ def convert(
     print(f"{sum(counts['read'].values()):,} rows read, {counts['rows']:,} written, {left_out:,} left out")
     if protocol["folds"] == len(counts["fold"]):  # otherwise speakers share a fold
         log(f"folds by {protocol['fold_by']}: mmsr fit --data.fold 0 --data.folds {protocol['folds']} ...")
+    if done.left_out:
+        log(f"left out, with reasons: {done.manifest.with_name('left_out.csv')}")
     log(f"manifest: {done.manifest}")
 
 

@@ -143,7 +143,8 @@ def evaluate(
     )
     print(evaluation.table(format, table_columns))
     found = [f"finding: {message}" for message in evaluation.findings()]
-    log("\n".join([*evaluation.notes(), *found, f"report: {evaluation.report}"]))
+    left = [f"not checked: {'; '.join(checks)}" for checks in [evaluation.not_checked()] if checks]
+    log("\n".join([*evaluation.notes(), *found, *left, f"report: {evaluation.report}"]))
 
 
 def calibrate(

@@ -107,8 +107,8 @@ def fit(*settings: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> None
 
     The model: --model.preset, .audio, .text, .pretrained, .init_from, .decoder, .decoder_type, .fusion,
     .rationale_format, .labels, .text_prefix, .target_level, .vocab_size, .config. How its parts are
-    trained: --model.freeze, .train_layers, .gradual_unfreezing, .lora, .attention,
-    .gradient_checkpointing, .feature_store, .feature_dtype.
+    trained: --model.freeze, .train_layers, .gradual_unfreezing, .lora, .attention, .gradient_checkpointing,
+    .feature_store, .feature_dtype.
     The optimiser: --model.learning_rate, .encoder_learning_rate, .layer_decay, .weight_decay, .schedule,
     .warmup_ratio, .warmup_steps, .ema_decay. The losses: --model.class_weights, .label_smoothing,
     .uncertainty_weighting, .r_drop, .audio_dropout, .text_dropout, .objectives (contrastive,
@@ -145,10 +145,9 @@ def ablate(
     """Train variants of a configuration with several seeds, and compare them on the test rows.
 
     Writes results.json; table.md, table.csv and table.tex (booktabs, siunitx); report.html and report.md;
-    plot.png and plot.pdf. Runs are named by their settings and
-    data: finished ones are used again, and after an interruption the same command continues. With
-    `unavailable: skip` in the file, variants whose weights or rows are not on this machine are left out, and
-    named. Exit code 1 if a run failed.
+    plot.png and plot.pdf. Runs are named by their settings and data: finished ones are used again, and after
+    an interruption the same command continues. With `unavailable: skip` in the file, variants whose weights
+    or rows are not on this machine are left out, and named. The exit code is 1 if a run failed.
 
     Example: mmsr ablate -c experiments/ablations/fusions.yaml --jobs 2
     Example: mmsr ablate -c experiments/ablations/fusions.yaml --ray auto --gpus 0.25

@@ -14,7 +14,7 @@ from mmsr.extras import check_installed
 from mmsr.files import check_output
 from mmsr.messages import no_such_file
 from mmsr.model.packaged import DEFAULT
-from mmsr.progress import log, show_progress
+from mmsr.progress import ProgressLines, log, show_progress
 from mmsr.records import Prediction
 
 if TYPE_CHECKING:
@@ -46,7 +46,9 @@ def predict(
 ) -> None:
     """Predict label and probabilities of recordings, a transcript, or the rows of a manifest.
 
-    A model with a decoder, or one that names its evidence as base does, writes a rationale too.
+    A model with a decoder, or one that names its evidence as base does, writes a rationale too. Of several
+    recordings or rows, those that cannot be read are named at the end, the others are answered, and the exit
+    code is 1. A single recording that cannot be read is an error, with exit code 2.
 
     Example: mmsr predict speech.wav --text "thank you so much doctor" --model runs/demo/model
     Example: mmsr predict recordings/ --asr openai/whisper-base --out answers.csv
@@ -105,6 +107,7 @@ def predict(
     recordings = find_recordings(recordings)
     if len(recordings) > 1:
         _refuse_with(f"{len(recordings)} recordings", text=text, html=html)
+        log(f"loading {model}, to answer {len(recordings):,} recordings, {batch_size} at a time ...")
     pipe = load_pipeline(model)
     if force_label is not None:
         pipe.processor.label_id(force_label)
@@ -469,7 +472,9 @@ def _print_answers(
     from mmsr.data.audio.decoding import AudioError
 
     unanswered: list[AudioError] = []
-    for utterance, answer in zip(utterances, answers, strict=True):
+    progress = ProgressLines()  # a bar would be drawn over the answers
+    for done, (utterance, answer) in enumerate(zip(utterances, answers, strict=True), start=1):
+        progress("answering", done, len(utterances))
         if not isinstance(answer, AudioError):
             _print_answer(answer, utterance["audio"], named=len(utterances) > 1, json=json)
         elif len(utterances) == 1:

@@ -20,6 +20,8 @@ _FLAGS = (
     "--batch-size --calibrate --out --json"
 ).split()
 
+_BEGUN = "loading, and timing parts of the job for {:.0f} s, or until the fewest batches are timed ..."
+
 
 def plan(
     *inputs: Annotated[str, Parameter(allow_leading_hyphen=True)],
@@ -66,7 +68,10 @@ def plan(
         columns: Names that columns have in this manifest, such as text=transcript.
         num_beams: Beams of the rationale's generation.
         batch_size: Utterances in a batch; by default 32, or 16 segments of a timeline.
-        calibrate: Seconds for timing, beyond those for loading. More make it surer.
+        calibrate: Seconds for timing, beyond those for loading: more make it surer. What is timed in any case
+            may take longer: the largest batch and two quarters of one, three pieces of timelines, or a
+            training's five batches and three of development rows, of each variant of an ablation, and again
+            with a feature store.
         out: JSON file to write too.
         json: Print JSON instead of a table; seconds and bytes.
     """
@@ -82,7 +87,7 @@ def plan(
                 raise ValueError(f"--{name} with -c {config}; accepted: settings of `mmsr fit`, and --hours")
         from mmsr.ablation.estimate import estimate_config
 
-        log(f"timing parts of the job for about {calibrate:.0f} s, after loading ...")
+        log(_BEGUN.format(calibrate))
         estimate = estimate_config(config, inputs, hours=hours, calibrate=calibrate)
     else:
         manifest, recordings = _answered(inputs, more=asr is not None or timeline or alternatives)
@@ -90,7 +95,7 @@ def plan(
             raise ValueError("give recordings, a manifest, --hours H, or -c FILE (mmsr plan --help)")
         from mmsr.workflows.estimates.inference import Answers, estimate_inference
 
-        log(f"timing parts of the job for about {calibrate:.0f} s, after loading ...")
+        log(_BEGUN.format(calibrate))
         estimate = estimate_inference(
             recordings,
             Answers(

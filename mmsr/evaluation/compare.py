@@ -123,6 +123,10 @@ class Comparison:
         detectable: Smallest true difference found with 80 % power, with as many rows and seeds.
         mcnemar: `only_a`, `only_b`, `p_value`, `method`, over rows; only for labels and single seeds.
         seeds: None where each system has one.
+        resamples: Of the bootstrap and of the permutation test.
+        resampling_seed: Of both.
+        data_fingerprints: Of the data that was answered, from the metrics.json beside the predictions, where
+            there is one.
     """
 
     metric: str
@@ -146,6 +150,9 @@ class Comparison:
     detectable: float
     mcnemar: dict[str, Any] | None
     seeds: Seeds | None
+    resamples: int
+    resampling_seed: int
+    data_fingerprints: tuple[str, ...]
 
     @property
     def seeds_vary(self) -> bool:
@@ -246,11 +253,23 @@ def compare(
             b=systems[j].name,
             condition=" - ".join(dict.fromkeys((conditions[i], conditions[j]))),
             over=paired.over,
+            resamples=resamples,
+            resampling_seed=seed,
+            data_fingerprints=_fingerprints(*systems[i].files, *systems[j].files),
             **pair,
         )
         for (i, j), pair, p_holm in zip(pairs, found, adjusted, strict=True)
     ]
     return comparisons, paired
+
+
+def _fingerprints(*files: Path) -> tuple[str, ...]:
+    """The distinct data fingerprints in the metrics.json beside predictions."""
+    found: dict[str | None, None] = {}
+    for file in files:
+        if (beside := file.with_name("metrics.json")).is_file():
+            found[json.loads(beside.read_text(encoding="utf-8")).get("data_fingerprint")] = None
+    return tuple(name for name in found if name is not None)
 
 
 def _compared(paired: Paired, i: int, j: int, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -315,13 +334,24 @@ def table_of(comparisons: Sequence[Comparison]) -> tuple[list[str], list[list[st
 
 
 def caption_of(comparisons: Sequence[Comparison]) -> str:
-    """Returns what a table of comparisons shows: metric, condition, rows, and what its intervals are over."""
+    """Returns what a table of comparisons shows, and on which data, seeds and resamples it rests."""
     first = comparisons[0]
+    trained: dict[str, int] = {}
+    for pair in comparisons:
+        sides = (pair.seeds.a, pair.seeds.b) if pair.seeds else ([0.0], [0.0])
+        trained |= {pair.a: len(sides[0]), pair.b: len(sides[1])}
+    seeds = ", ".join(f"{count} of {name}" for name, count in trained.items())
+    if len({*trained.values()}) == 1:
+        seeds = f"{trained[first.a]} of each system"
+    data = dict.fromkeys(name for pair in comparisons for name in pair.data_fingerprints)
+    basis = [f"Data {', '.join(data)}"] if data else []
+    basis += [f"training seeds: {seeds}", f"{first.resamples:,} resamples with seed {first.resampling_seed}"]
+    basis[0] = basis[0][0].upper() + basis[0][1:]
     conditions = ", ".join(dict.fromkeys(pair.condition for pair in comparisons))
     holm = "; p (Holm): corrected for all of them" if len(comparisons) > 1 else ""
     return (
         f"Differences in {METRICS[first.metric].title} ({conditions}) on the same {first.rows:,} rows, with "
-        f"95 % intervals{holm}. {_what_varies(comparisons)}"
+        f"95 % intervals{holm}. {_what_varies(comparisons)} {'; '.join(basis)}."
     )
 
 

@@ -34,7 +34,7 @@ from mmsr.model.memory import TEXTS, VECTORS
 from mmsr.model.modeling import Classification, MmsrForSentimentReasoning
 from mmsr.model.outliers import MODALITIES, OUTLIER_REASONS, outliers
 from mmsr.model.packaged import DEFAULT, FOLDER
-from mmsr.model.processing import MmsrProcessor, given_columns
+from mmsr.model.processing import MmsrProcessor, given_columns, input_problem
 from mmsr.model.quotes import QuoteGrammar
 from mmsr.quotations import evidence
 from mmsr.records import SAMPLE_RATE, Attribution, Chunk, Span, Utterance, read_chunks
@@ -107,8 +107,9 @@ class SentimentReasoningPipeline(Pipeline):
         seed: Of the samples, which do not depend on the batch.
         sampling_rate: Of waveforms given without theirs, in Hz.
         load_audio: Callable that turns a path or bytes into a mono 16 kHz waveform (default: `mmsr.Audio`).
-        errors: What a recording that cannot be read does: `raise` (default) ends the call with its error,
-            `return` gives it an answer without a label, and goes on.
+        errors: What an input that cannot be answered does, such as a broken recording or an empty transcript:
+            `raise` (default) ends the call with its error, `return` gives it an answer without a label, and
+            goes on.
         progress: Show a progress bar over many inputs.
 
     Returns:
@@ -119,8 +120,9 @@ class SentimentReasoningPipeline(Pipeline):
         said, and `timed_by`: `recogniser`; `interpolated` between its words, where it heard others; or
         `proportional`, without a recogniser: as if each letter took the same time between the silent edges.
 
-        With `errors="return"`, a recording that cannot be read has None in place of all these (`scores` and
-        `evidence` are empty), and `error`: one line that names it.
+        With `errors="return"`, every answer has `error`: None, or why an input cannot be answered, in one
+        line that names its file, or its place among the inputs, from 0. Such an answer has the same keys as
+        the others, with None, and empty lists and mappings.
 
         If the decoder writes the label (`post_thinking`, `pre_thinking`), label and scores are the decoder's,
         and the head's are added as `head_label` and `head_scores`. Also added, on request: `forced_label`,
@@ -194,10 +196,11 @@ class SentimentReasoningPipeline(Pipeline):
         """
         options = dict(preprocess_params)
         progress = options.pop("progress", False)
+        returns_errors = options.get("errors") == "return"
         total = len(inputs) if isinstance(inputs, Sized) else None
         batches: Iterable[Sequence[dict[str, Any]]]
         if total is not None and num_workers:
-            dataset: Any = PipelineDataset(inputs, self.preprocess, options)
+            dataset: Any = PipelineDataset(_Numbered(inputs), self._preprocess_numbered, options)
             batches = DataLoader(dataset, num_workers=num_workers, batch_size=batch_size, collate_fn=list)
         else:
             batches = self._prepared(inputs, batch_size, options)
@@ -209,27 +212,34 @@ class SentimentReasoningPipeline(Pipeline):
                     outputs = self.forward({"utterances": readable}, **forward_params)
                     answers = iter(self.postprocess(outputs, **postprocess_params))
                 for utterance in batch:
-                    yield next(answers) if utterance["error"] is None else _unanswered(utterance)
+                    if utterance["error"] is not None:
+                        yield self._unanswered(utterance, **forward_params, **postprocess_params)
+                        continue
+                    answer = next(answers)
+                    if returns_errors:
+                        answer["error"] = None
+                    yield answer
                 bar.update(len(batch))
 
     def _prepared(
         self, inputs: Iterable[Any], batch_size: int, options: dict[str, Any]
     ) -> Iterator[list[dict[str, Any]]]:
         """Batches of `preprocess`ed inputs; of an iterator none is taken before its batch is asked for."""
-        prepare = partial(self.preprocess, **options)
+        prepare = partial(self._preprocess_numbered, **options)
         prepared: Iterator[dict[str, Any]]
         # a caller's own `load_audio` need not be safe in threads
         if "load_audio" in options or batch_size == 1 and not isinstance(inputs, Sized):
-            prepared = map(prepare, inputs)
+            prepared = map(prepare, enumerate(inputs))
         elif isinstance(inputs, Sized):
-            rows = (inputs[row] for row in range(len(inputs)))  # type: ignore[index]  # lists and datasets
+            numbered = _Numbered(inputs)
+            rows = (numbered[place] for place in range(len(inputs)))
             prepared = (
                 map_ahead(prepare, rows, ahead=2 * batch_size) if len(inputs) > 1 else map(prepare, rows)
             )
         else:
-            taken = iter(inputs)
-            while batch := list(islice(taken, batch_size)):
-                yield list(map_ahead(prepare, batch, ahead=batch_size))
+            taken = enumerate(inputs)
+            while some := list(islice(taken, batch_size)):
+                yield list(map_ahead(prepare, some, ahead=batch_size))
             return
         while batch := list(islice(prepared, batch_size)):
             yield batch
@@ -242,7 +252,7 @@ class SentimentReasoningPipeline(Pipeline):
         postprocess_params: dict[str, Any],
     ) -> dict[str, Any]:
         """Answer one utterance."""
-        alone = {**preprocess_params, "progress": False}
+        alone = {**preprocess_params, "progress": False, "alone": True}
         return next(self.get_iterator([inputs], 0, 1, alone, forward_params, postprocess_params))
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
@@ -256,6 +266,29 @@ class SentimentReasoningPipeline(Pipeline):
         """As of a model, with its card."""
         return self.model._upload_modified_files(working_dir, repo_id, *args, **kwargs)
 
+    def _preprocess_numbered(
+        self, numbered: tuple[int, Any], *, alone: bool = False, **options: Any
+    ) -> dict[str, Any]:
+        """As `preprocess`, of an input with its place; an error names the file, or else the place.
+
+        With `errors="return"`, any `ValueError` of the input is its `error`.
+        """
+        place, input_ = numbered
+        where = "" if alone else f"input {place}: "
+        try:
+            utterance = self.preprocess(input_, **options)
+        except AudioError as error:
+            if not where or _names_itself(input_):
+                raise
+            raise AudioError(f"{where}{error}", code=error.code) from error
+        except ValueError as error:
+            if options.get("errors") != "return":
+                raise ValueError(f"{where}{error}") from error
+            return {**dict.fromkeys((*_INPUTS, "asr_words", "source")), "error": f"{where}{error}"}
+        if utterance["error"] is not None and not _names_itself(input_):
+            utterance["error"] = where + utterance["error"]
+        return utterance
+
     def preprocess(  # type: ignore[override]
         self,
         input_: Any,
@@ -268,7 +301,7 @@ class SentimentReasoningPipeline(Pipeline):
         `source` is the audio as it was given, and `error` why it cannot be read. What is not there is None.
 
         Raises:
-            ValueError: No audio and no text, audio and its features, or an input of another kind.
+            ValueError: No audio and no text, audio and its features, empty text, or an input of another kind.
             AudioError: The audio cannot be read, and `errors` is `raise`.
         """
         names = (*_INPUTS, "asr_words")
@@ -281,8 +314,9 @@ class SentimentReasoningPipeline(Pipeline):
         utterance |= {"source": None, "error": None}
         audio = utterance["audio"]
         if all(utterance[name] is None for name in names[:3]):
+            got = sorted(map(str, record)) if isinstance(input_, dict) else input_
             raise ValueError(
-                f"an utterance needs audio or text, got {sorted(record)}; accepted: a path, bytes, a "
+                f"an utterance needs audio or text, got {got}; accepted: a path, bytes, a "
                 "waveform, or a mapping with 'audio' and / or 'text'"
             )
         if audio is not None:
@@ -294,7 +328,9 @@ class SentimentReasoningPipeline(Pipeline):
             if isinstance(found, AudioError):
                 utterance |= {"audio": None, "error": str(found)}
             else:
-                utterance["audio"] = found
+                utterance["audio"] = np.asarray(found, dtype=np.float32)
+        if (problem := input_problem(utterance["text"], utterance["audio"])) is not None:
+            raise ValueError(problem)
         utterance["asr_words"] = read_chunks(utterance["asr_words"])
         return utterance
 
@@ -613,6 +649,41 @@ class SentimentReasoningPipeline(Pipeline):
         self._add_outliers(answers, model_outputs)
         return [Answer(*pair) for pair in zip(answers, model_outputs["utterances"], strict=True)]
 
+    def _unanswered(
+        self,
+        utterance: Mapping[str, Any],
+        *,
+        asr: Transcribe | None = None,
+        forced_label: str | None = None,
+        alternatives: bool = False,
+        attention: bool = False,
+        rationale: bool | None = None,
+        abstain_below: float | None = None,
+        **_: Any,
+    ) -> Answer:
+        """The answer to an input that cannot be answered: the keys of an answer with these arguments."""
+        config, layout = self.model.config, self.model.config.format
+        empty: dict[str, Any] = {"label": None, "score": None, "scores": {}, "rationale": None}
+        empty |= {"grounded": None, "evidence": []}
+        if config.has_evidence and rationale is not False:
+            empty["voice"] = None
+        if layout is not None and layout.label_learned:
+            empty |= {"head_label": None, "head_scores": {}}
+        if forced_label is not None:
+            empty["forced_label"] = self.processor.labels[self.processor.label_id(forced_label)]
+        if asr is not None:
+            empty["transcript"] = None
+        if alternatives:
+            empty["alternatives"] = {}
+        if attention:
+            empty["attention"] = {"words": None, "audio": None}
+        if config.detects_outliers:
+            empty["outliers"] = []
+        if abstain_below is not None or config.detects_outliers:
+            empty["abstained"] = None
+        given = {name: utterance[name] for name in ("text", "language", "asr_words")}
+        return Answer({**empty, "error": utterance["error"]}, {"audio": None, **given})
+
     def _decoded(self, sequences: torch.Tensor, texts: Sequence[str | None]) -> list[str]:
         """The rationales of rows, whose quotations are the transcript's where the model keeps to it."""
         if self.model.config.quotes == "free":
@@ -715,6 +786,19 @@ def _recogniser(model: str) -> Transcribe:
     return Transcriber(model, timestamps="auto")
 
 
+class _Numbered(Dataset[Any]):
+    """Inputs with their places, from 0."""
+
+    def __init__(self, inputs: Any) -> None:
+        self.inputs = inputs
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitem__(self, index: int) -> tuple[int, Any]:
+        return index, self.inputs[index]
+
+
 class _Rows(Dataset[Any]):
     """Rows, or a column under a name, as a torch dataset, which transformers streams."""
 
@@ -765,23 +849,30 @@ def _check_keys(record: dict[str, Any]) -> None:
             raise ValueError(f"an utterance has the unknown key {key!r}; did you mean {near}?")
 
 
+def _names_itself(input_: Any) -> bool:
+    """Whether an input's audio is a path, which messages about it name."""
+    audio = input_.get("audio", input_.get("path")) if isinstance(input_, dict) else input_
+    if isinstance(audio, dict):
+        audio = None if audio.get("bytes") is not None else audio.get("path")
+    return isinstance(audio, str | os.PathLike)
+
+
 def _audio_source(audio: Any, rate: int) -> Any:
-    """Audio in any accepted shape -> a path, bytes or `(samples, rate)`."""
+    """Audio in any accepted shape -> a path, bytes or `(samples, rate)`.
+
+    Raises:
+        ValueError: A mapping has none of them.
+    """
     if isinstance(audio, dict):  # the audio column of a dataset
+        if all(audio.get(name) is None for name in ("array", "bytes", "path")):
+            accepted = "array and sampling_rate, or bytes, or path"
+            raise ValueError(f"audio is a mapping with {sorted(map(str, audio))}; accepted: {accepted}")
         if "array" in audio:
             return audio["array"], audio["sampling_rate"]
         return audio["path"] if audio.get("bytes") is None else audio["bytes"]
     if isinstance(audio, str | bytes | os.PathLike | tuple):
         return audio
     return audio.read() if hasattr(audio, "read") else (np.asarray(audio), rate)
-
-
-def _unanswered(utterance: Mapping[str, Any]) -> Answer:
-    """The answer to a recording that could not be read."""
-    empty: dict[str, Any] = {"label": None, "score": None, "scores": {}, "rationale": None}
-    empty |= {"grounded": None, "evidence": []}
-    given = {name: utterance[name] for name in ("text", "language", "asr_words")}
-    return Answer({**empty, "error": utterance["error"]}, {"audio": None, **given})
 
 
 def _transcribed(

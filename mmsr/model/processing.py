@@ -628,16 +628,25 @@ def _check_rows(**columns: list[Any] | None) -> None:
         if all(value is None for value in values):
             raise ValueError(f"row {row} has neither audio nor text; accepted: at least one of them")
         text, audio = (given[name][row] if name in given else None for name in ("text", "audio"))
-        if text is not None and not text.strip():
-            raise ValueError(f"row {row}: text is empty; accepted: words, or None")
-        if audio is None:
-            continue
-        if audio.ndim != 1:
-            raise ValueError(f"row {row}: audio has shape {audio.shape}; accepted: one channel, [samples]")
-        if not len(audio):
-            raise ValueError(f"row {row}: audio has no samples; accepted: a waveform, or None")
-        if not np.isfinite(audio).all():
-            raise ValueError(f"row {row}: audio holds NaN or infinite samples; accepted: finite numbers")
+        if (problem := input_problem(text, audio)) is not None:
+            raise ValueError(f"row {row}: {problem}")
+
+
+def input_problem(text: Any, audio: np.ndarray | None) -> str | None:
+    """What is wrong with an utterance's transcript or waveform, and what is accepted; None if nothing is."""
+    if text is not None and not isinstance(text, str):
+        return f"text is {text!r}; accepted: words, or None"
+    if text is not None and not text.strip():
+        return "text is empty; accepted: words, or None"
+    if audio is None:
+        return None
+    if audio.ndim != 1:
+        return f"audio has shape {audio.shape}; accepted: one channel, [samples]"
+    if not len(audio):
+        return "audio has no samples; accepted: a waveform, or None"
+    if not np.isfinite(audio).all():
+        return "audio holds NaN or infinite samples; accepted: finite numbers"
+    return None
 
 
 AutoProcessor.register(MmsrConfig, MmsrProcessor)

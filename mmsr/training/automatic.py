@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import numpy as np
 from jsonargparse import Namespace
@@ -23,25 +23,29 @@ AUTO = "auto"
 _COVERED = 0.95  # share of the recordings that fit into one window
 
 
-def choose_settings(config: Namespace) -> Iterator[str]:
-    """Replace each `auto` in the settings of `mmsr fit`, and yield a line about each choice.
+def choose_settings(config: Namespace, tell: Callable[[str], object]) -> MmsrDataModule | None:
+    """Replace each `auto` in the settings of `mmsr fit`.
 
     Args:
         config: All settings, changed in place.
+        tell: Gets a line about each choice.
+
+    Returns:
+        The data by which they were chosen; None where no setting is `auto`.
 
     Raises:
         ValueError: The training rows cannot be read.
     """
     window = (config["model.config"] or {}).get("audio_window_seconds")
     if AUTO not in (config["model.rationale_format"], config["data.balance"], window):
-        return
+        return None
     data = MmsrDataModule(**config["data"].as_dict())
     if config["model.rationale_format"] == AUTO:
         config["model.rationale_format"], why = _rationale_format(config, data)
-        yield f"rationale_format {config['model.rationale_format']}: {why}"
+        tell(f"rationale_format {config['model.rationale_format']}: {why}")
     if config["data.balance"] == AUTO:
         config["data.balance"], why = _balance(config, data)
-        yield f"balance {config['data.balance'] or 'null'}: {why}"
+        tell(f"balance {config['data.balance'] or 'null'}: {why}")
     if window == AUTO:
         settings = dict(config["model.config"])
         seconds, why = _window(config, data)
@@ -50,7 +54,8 @@ def choose_settings(config: Namespace) -> Iterator[str]:
         else:
             settings["audio_window_seconds"] = seconds
         config["model.config"] = settings
-        yield f"audio_window_seconds {'null' if seconds is None else f'{seconds:g}'}: {why}"
+        tell(f"audio_window_seconds {'null' if seconds is None else f'{seconds:g}'}: {why}")
+    return data
 
 
 def _rationale_format(config: Namespace, data: MmsrDataModule) -> tuple[str, str]:

@@ -27,7 +27,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from mmsr.data.loading.datamodule import MmsrDataModule
-from mmsr.data.manifest.manifest import fingerprint, load_manifest
+from mmsr.data.manifest.manifest import fingerprint
 from mmsr.files import folder_lock, write_file
 from mmsr.model.configuration import RATIONALE_FORMATS
 from mmsr.model.fusion import FUSION_CLASSES
@@ -163,8 +163,7 @@ class MmsrCLI(LightningCLI):
             if self.config[monitor] == LAST_EPOCH and monitor != "monitor":
                 raise ValueError(f"--{monitor} {LAST_EPOCH} is no value; accepted: one, such as dev_loss")
             self.config[mode] = checked_mode(self.config[monitor], self.config[mode], flag=f"--{mode}")
-        for line in choose_settings(self.config):
-            rank_zero_only(log)(line)
+        self._chosen_by = choose_settings(self.config, rank_zero_only(log))
 
     def instantiate_classes(self) -> None:
         """Make model, data and trainer.
@@ -174,6 +173,8 @@ class MmsrCLI(LightningCLI):
         """
         try:
             super().instantiate_classes()
+            if self._chosen_by is not None:
+                self.datamodule.take_tables(self._chosen_by)
         except (MisconfigurationException, ImportError, RuntimeError, TypeError) as error:
             raise ValueError(one_line(error)) from error
         except ValueError as error:
@@ -313,12 +314,7 @@ def _identity(cli: MmsrCLI) -> dict[str, Any]:
     settings = settings_that_matter(cli)
     if cli.datamodule.streaming:  # a stream has no fingerprint
         return settings
-    rows = load_manifest(
-        cli.datamodule.manifest,
-        labels=cli.model.settings.labels,
-        columns=cli.datamodule.columns,
-        label_map=cli.datamodule.label_map,
-    )
+    rows = cli.datamodule.table(cli.model.settings.labels)
     return {**settings, "data_fingerprint": fingerprint(rows)}
 
 

@@ -19,7 +19,7 @@ from mmsr.data.manifest.tables import read_column
 from mmsr.evaluation.bertscore import BertScorer
 from mmsr.evaluation.calibration import conformal_text
 from mmsr.evaluation.rationales import UnicodeTokenizer
-from mmsr.evaluation.report.findings import Examined, examine
+from mmsr.evaluation.report.findings import Examined, examine, not_checked
 from mmsr.evaluation.report.names import TableFormat
 from mmsr.evaluation.report.page import check_out
 from mmsr.evaluation.report.run import COSTS, Example, conditions_table, entries, write_report
@@ -97,9 +97,13 @@ class Evaluation:
         """What the checks found, in sentences (see `mmsr.evaluation.report.findings.CHECKS`)."""
         return [finding["message"] for finding in self.metrics["findings"]]
 
+    def not_checked(self) -> list[str]:
+        """The checks that were not made, with the reason."""
+        return not_checked(self.metrics["checks"])
+
     def notes(self) -> list[str]:
         """What a packaged checkpoint knows; worst slice, label sets and cost of each condition, in words."""
-        lines = []
+        lines, without_worst = [], dict[str, list[str]]()
         if (facts := self.metrics.get("model", {})).get("packaged"):
             lines.append(
                 f"{facts['name']} is in the package: rows that it was trained on, which its card names, are "
@@ -112,12 +116,16 @@ class Evaluation:
                 )
                 unparsable = entry.get("unparsable")
                 lines.append(f"{name}: {counts}" + (f", {unparsable:,} unparsable" if unparsable else ""))
-            lines.append(f"{name}: {worst_slice_line(entry['worst_slice'], least=entry['slice_rows'])}")
+            slices = worst_slice_line(entry["worst_slice"], least=entry["slice_rows"])
+            if entry["worst_slice"] is None:
+                without_worst.setdefault(slices, []).append(name)
+            else:
+                lines.append(f"{name}: {slices}")
             if "conformal" in entry:
                 lines.append(f"{name}: {conformal_text(entry['conformal'])}")
             elif self.conformal:
                 lines.append(f"{name}: no label sets, since no labelled development row has these inputs")
-        return lines
+        return [*lines, *(f"{', '.join(names)}: {slices}" for slices, names in without_worst.items())]
 
 
 def evaluate_checkpoint(

@@ -329,6 +329,7 @@ def test_predict_answers_the_others_and_names_what_it_cannot_read(tmp_path, caps
     told = capsys.readouterr()
     answered = [json.loads(line)["audio"] for line in told.out.splitlines()]
     assert answered == [str(folder / name) for name in names if name != "c.wav"]
+    assert told.err.startswith("loading demo, to answer 4 recordings, 32 at a time ...\n")
     (line,) = [line for line in told.err.splitlines() if "left without an answer" in line]
     assert f"{folder}/c.wav: holds no audio" in line
     with pytest.raises(SystemExit) as stop:

@@ -127,6 +127,19 @@ def test_several_runs_are_corrected_and_drawn(write, tmp_path, capsys) -> None:
     assert ".png" in refused(capsys, a, b, "--plot", "p.pdf")
 
 
+def test_a_caption_names_data_seeds_and_resamples(write, capsys) -> None:
+    runs = [write("a", wrong=9), write("b", wrong=4), write("c", wrong=5)]
+    for run in runs:
+        (run / "metrics.json").write_text(json.dumps({"data_fingerprint": "f00d"}), encoding="utf-8")
+    asked = ["--resamples", "200", "--seed", "3", "--format", "latex"]
+    main(["compare", *map(str, runs), *asked])
+    latex = capsys.readouterr().out
+    assert "Data f00d; training seeds: 1 of each system; 200 resamples with seed 3.}" in latex
+    label = next(line for line in latex.splitlines() if line.startswith(r"\label"))
+    main(["compare", *map(str, runs[:2]), *asked])
+    assert label not in capsys.readouterr().out  # two tables of one metric in one paper
+
+
 def test_a_report_says_where_it_comes_from(write, tmp_path, capsys) -> None:
     a, b, _ = write("a", wrong=10), write("b", wrong=3, first=1), write("c", wrong=4, first=1)
     (a / "metrics.json").write_text(

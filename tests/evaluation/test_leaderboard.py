@@ -195,6 +195,6 @@ def test_formats(root: Path) -> None:
     assert (
         latex.count(r"\begin{table}") == 2 and r"\textbf{deep/good}" in latex and r"\textbf{bad}" not in latex
     )
-    assert r"\label{tab:leaderboard-f00d-test}" in latex
+    assert r"\label{tab:leaderboard-macro-f1-f00d-test}" in latex
     assert "\n\n| system | rank | macro-F1 |" in leaderboard_table(found, "md")
     assert leaderboard_table(found, "csv", ["data", "rank"]).startswith("system,data,rank,baseline\n")

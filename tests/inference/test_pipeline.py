@@ -440,7 +440,14 @@ def test_a_model_of_labels_only(
             r"an utterance needs audio or text, got \['words'\]; accepted: a path, bytes, a wav",
         ),
         ({"audio": None, "text": None}, {}, "an utterance needs audio or text"),
-        ({"text": " "}, {}, "row 0: text is empty"),
+        ({"text": " "}, {}, "^text is empty; accepted: words, or None"),
+        ({"text": 5}, {}, "^text is 5; accepted: words, or None"),
+        (None, {}, "an utterance needs audio or text, got None; accepted: a path"),
+        (
+            {"audio": {"path": None}},
+            {},
+            r"audio is a mapping with \['path'\]; accepted: array and sampling_rate",
+        ),
         ({"audio": "no/such/file.wav"}, {}, "no/such/file.wav"),
         ({"audio": np.array([0.0, np.nan])}, {}, "NaN"),
     ],
@@ -462,24 +469,78 @@ def test_a_recording_that_cannot_be_read_ends_the_list_or_is_its_own_answer(
     rows = [bad, good, {"audio": cut, "text": "kind"}, {"text": "kind"}, (np.array([0.0, np.nan]), 16_000)]
     with pytest.raises(ValueError, match=r"bad\.wav: holds no audio"):
         pipe(rows)
+    alone = [pipe(row, errors="return") for row in rows]
     for answers in (
         pipe(rows, errors="return", batch_size=2),
         list(pipe(iter(rows), errors="return", batch_size=5)),
-        [pipe(row, errors="return") for row in rows],
+        alone,
     ):
         told = [answer.get("error") for answer in answers]
         assert [text is None for text in told] == [False, True, False, True, False]
         assert told[0].startswith(f"{bad}: holds no audio") and told[2].startswith(f"{cut}: ")
-        assert told[4].startswith("samples: ") and all("\n" not in text for text in told if text)
-        assert_same(answers[1], pipe(good))
-        assert_same(answers[3], pipe({"text": "kind"}))
+        place = "" if answers[4] is alone[4] else "input 4: "
+        assert told[4].startswith(f"{place}samples: ") and all("\n" not in text for text in told if text)
+        assert_same(answers[1], pipe(good) | {"error": None})
+        assert_same(answers[3], pipe({"text": "kind"}) | {"error": None})
         failed = {"label": None, "score": None, "scores": {}, "rationale": None}
         assert answers[0] == failed | {"grounded": None, "evidence": [], "error": told[0]}
-    assert pipe([bad], errors="return")[0]["error"] == told[0]
+    assert pipe([bad], errors="return")[0]["error"] == alone[0]["error"]
     with pytest.raises(ValueError, match="errors='ignore'; accepted: raise, return"):
         pipe(rows, errors="ignore")
-    with pytest.raises(ValueError, match="an utterance needs audio or text"):
-        pipe([good, {"words": "kind"}], errors="return")  # a mistake of the caller, not of a file
+
+
+@pytest.mark.parametrize("options", [{}, {"batch_size": 2}, {"num_workers": 1}], ids=["one", "two", "worker"])
+def test_an_input_that_is_none_is_named_by_its_place_in_the_list(
+    pipe: SentimentReasoningPipeline, options: dict[str, Any]
+):
+    rows = [{"text": "kind"}, {"text": " "}, None, {}, {"txt": "kind"}, {"text": "so kind"}]
+    answers = pipe(rows, errors="return", **options)
+    told = [answer["error"] for answer in answers]
+    assert told[0] is told[5] is None and [answer["label"] for answer in answers[1:5]] == [None] * 4
+    assert told[1] == "input 1: text is empty; accepted: words, or None"
+    assert told[2].startswith("input 2: an utterance needs audio or text, got None; accepted: ")
+    assert told[3].startswith("input 3: an utterance needs audio or text, got []; accepted: ")
+    assert told[4] == "input 4: an utterance has the unknown key 'txt'; did you mean text?"
+    for bad in range(1, 5):
+        with pytest.raises(ValueError, match=f"input 1: {told[bad][9:20]}"):
+            pipe([rows[0], rows[bad]], **options)
+    with pytest.raises(ValueError, match="^input 1: text is empty"):
+        list(pipe(iter(rows)))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"alternatives": True, "attention": True, "abstain_below": 0.5},
+        {"forced_label": "negative", "asr": lambda waves, languages: ["words"] * len(waves)},
+        {"rationale": False},
+    ],
+    ids=["plain", "all", "forced", "label"],
+)
+@pytest.mark.parametrize("kind", ["multitask", "post_thinking", "base"])
+def test_an_answer_without_a_label_has_the_keys_of_the_others(
+    kind: str,
+    options: dict[str, Any],
+    make_model: Callable[..., MmsrForSentimentReasoning],
+    processor: MmsrProcessor,
+    fitting: dict[str, Any],
+):
+    if kind == "base":  # which names evidence, and detects outliers
+        pipe = mmsr.load_pipeline("base")
+    else:
+        model = make_model(**{**fitting, "rationale_format": kind})
+        pipe = pipeline(TASK, model=model, processor=processor, max_new_tokens=4)
+    if options.get("attention") and not attention_map(pipe.model.config.fusion):
+        options = options | {"attention": False}
+    good, bad = pipe([{"text": "so kind"}, {"text": ""}], errors="return", **options)
+    assert bad.keys() == good.keys()
+    assert bad["error"] and good["error"] is None
+    for name, value in good.items():
+        if isinstance(value, list | dict):
+            assert type(bad[name]) is type(value), name
+        elif name not in ("error", "forced_label"):
+            assert bad[name] is None, name
 
 
 def test_transformers_makes_it_from_a_folder(

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from transformers import WhisperConfig, WhisperModel
 
+from mmsr.data.loading import datamodule
 from mmsr.data.loading.datamodule import MmsrDataModule
 from mmsr.training.run import MmsrCLI, fit
 
@@ -99,12 +100,21 @@ def test_lengths_decide_whispers_window(demo_corpus, whisper, text_encoder, tmp_
     assert "audio_window_seconds null: only Whisper's encoder" in capsys.readouterr().err
 
 
-def test_a_run_is_named_by_what_was_chosen_and_found_again(write, tmp_path, capsys):
+def test_a_run_is_named_by_what_was_chosen_and_found_again(write, tmp_path, capsys, monkeypatch):
     manifest = write(lambda row: {**row, "rationale": ""})
     words = ["--data.manifest", str(manifest), "--trainer.default_root_dir", str(tmp_path / "run")]
     words += ["--model.preset", "tiny", "--model.fusion", "text_only", "--model.vocab_size", "600"]
     words += ["--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false"]
+    read = []
+    load = datamodule.load_manifest
+
+    def counted(source, **reading):
+        read.append((source, reading["labels"]))
+        return load(source, **reading)
+
+    monkeypatch.setattr(datamodule, "load_manifest", counted)
     fit([*words, "--model.rationale_format", "auto", "--data.balance", "auto"])
+    assert read == [(str(manifest), None)]  # for the choice, the run's name and its rows
     run = yaml.safe_load((tmp_path / "run" / "run.yaml").read_text())
     assert run["model"]["rationale_format"] == "none" and "auto" not in str(run["data"])
     capsys.readouterr()

@@ -9,7 +9,7 @@ import pytest
 
 from mmsr.cli.main import main
 from mmsr.data.manifest.tables import read_table, write_table
-from mmsr.workflows.evaluation import evaluate_checkpoint
+from mmsr.workflows.evaluation import Evaluation, evaluate_checkpoint
 from mmsr.workflows.settings import Measures, Rows
 
 
@@ -49,8 +49,17 @@ def test_the_function_returns_what_it_writes_and_the_command_writes_the_same(
     printed = capsys.readouterr()
     assert "\n| condition | n |" in printed.out
     assert "finding: Few rows: 12 have a label" in printed.err
+    assert f"\nnot checked: {'; '.join(evaluation.not_checked())}\n" in printed.err
     assert "text: worst of " in printed.err and "text: Label sets asked to hold" in printed.err
     assert f"report: {tmp_path / 'command' / 'report.html'}" in printed.err
+
+
+def test_what_no_condition_has_is_told_once(tmp_path):
+    entry = {"n": 12, "worst_slice": None, "slice_rows": 30}
+    metrics = {"test": {"text": entry, "audio": entry, "baselines": {}}}
+    assert Evaluation(metrics, [], "test", tmp_path / "report.html").notes() == [
+        "text, audio: no worst slice: fewer than two slices have 30 rows"
+    ]
 
 
 def test_rows_with_both_transcripts_are_evaluated_on_each_in_one_call(demo_corpus, tmp_path):

@@ -91,7 +91,9 @@ def seconds_of(source: AudioSource) -> float:
     """
     if length := Audio.duration(source):
         return length
-    raise AudioError(f"{source!s}: has length zero; accepted: at least one sample", code="audio-zero-length")
+    raise AudioError(
+        f"{source_name(source)}: has length zero; accepted: at least one sample", code="audio-zero-length"
+    )
 
 
 def decode_to_end(source: AudioSource) -> None:

@@ -5,7 +5,8 @@
                                                                               DIR/left_out.csv, DIR/audio/
 
 `corpus.json` describes the manifest (protocol, counts, terms, command); evaluations copy it beside their
-metrics. Every row of the source is in the manifest, or in `left_out.csv` with a reason.
+metrics. Every row of the source is in the manifest, or in `left_out.csv` with a reason: a recording that
+cannot be read costs its own row, or only its audio where the corpus has use for the text alone.
 """
 
 import dataclasses
@@ -30,6 +31,7 @@ import soundfile
 
 from mmsr.data.audio.containers import read_headers
 from mmsr.data.audio.decoding import Audio, AudioError, Decoded
+from mmsr.data.audio.reading import seconds_of
 from mmsr.data.corpora.source import (
     VIDEO,
     Corpus,
@@ -49,6 +51,8 @@ from mmsr.records import Progress
 logger = logging.getLogger(__name__)
 
 _AT_ONCE = 64  # rows whose audio is in memory at a time
+_UNREADABLE = "its recording is missing or broken"
+_SHOWN_PLACES = 3
 _LONGER = 0.1  # seconds by which a file may be longer than a segment and still be that segment
 # Where the name of a container is not the usual ending.
 _ENDING = {"RF64": "wav", "BW64": "wav", "Matroska": "mkv", "ASF": "wma", "SPHERE": "sph", "unknown": "audio"}
@@ -105,7 +109,8 @@ def convert(
     Raises:
         CorpusError: The source has another layout, `out` exists, the protocol is unknown, or a published
             corpus is given a language, an encoding or `speaker_from`.
-        ManifestError: Rows of the source have issues; nothing is written.
+        ManifestError: The layout or a table has issues; nothing is written. Recordings that cannot be read
+            are no issue: they are left out.
     """
     root, out = Path(os.path.abspath(source)), Path(os.path.abspath(out))
     labels = next(iter(corpus.protocols)) if labels is None else labels
@@ -153,10 +158,13 @@ def _rows(source: Source, files: "_AudioFiles", progress: Progress | None) -> It
         while part := list(itertools.islice(kept, _AT_ONCE)):
             for utterance, (audio, seconds, error) in zip(part, pool.map(files.place, part), strict=True):
                 where = shown(utterance.where)
+                if error is not None:  # by the recording's name in the source, if it is not the row's
+                    error = error.replace(f"{source.root}{os.sep}", "", 1).removeprefix(f"{where}: ")
                 if error is not None and source.corpus.text_alone and utterance.text:
-                    source.left_out.append(LeftOut("audio", where, error))
+                    source.left_out.append(LeftOut("audio", where, _UNREADABLE, error))
                 elif error is not None:
-                    source.issue(where, error, column="audio")
+                    source.leave_out(where, _UNREADABLE, error)
+                    continue
                 values = {column: getattr(utterance, column) for column in COLUMNS} | {"audio": audio}
                 values |= {"duration": seconds if seconds is None else f"{seconds:.3f}"} | dict(
                     utterance.more
@@ -191,9 +199,11 @@ def _kept(source: Source) -> Iterator[Utterance]:
 def _check_account(source: Source, rows: list[dict[str, str]]) -> None:
     """Raise an error for rows with issues, and if a row is neither written nor left out with a reason."""
     if source.issues:
-        raise ManifestError(source.issues)
+        raise ManifestError(source.issues, listed_by=None)
     if not rows:
-        reasons = "; ".join(sorted({gap.reason for gap in source.left_out})) or "it has none"
+        first = {gap.reason: gap for gap in reversed(source.left_out)}  # of each reason
+        told = (f"{gap.where}: {gap.detail}" if gap.detail else gap.reason for gap in first.values())
+        reasons = "; ".join(sorted(told)) or "it has none"
         raise source.wrong_layout(f"no row to write ({reasons})")
     left_out = sum(gap.what == "row" for gap in source.left_out)
     if source.read.total() != len(rows) + left_out:
@@ -225,9 +235,7 @@ class _AudioFiles:
             path = self._file(utterance)
             if path is None:
                 return None, None, None
-            seconds = Audio.duration(path)
-            if not seconds:
-                return None, None, f"{path}: has length zero; accepted: at least one sample"
+            seconds = seconds_of(path)
         except AudioError as error:
             return None, None, str(error)
         except (OSError, RuntimeError) as error:  # of reading and writing; a disk that is full ends all
@@ -244,7 +252,7 @@ class _AudioFiles:
         audio = utterance.audio
         if isinstance(audio, bytes):
             try:
-                Audio.duration(audio)
+                seconds_of(audio)
             except AudioError as error:  # in place of "1234 bytes of audio"
                 reason = str(error).partition(": ")[2]
                 raise AudioError(f"{utterance.where}: {reason}", code=error.code) from error
@@ -264,7 +272,7 @@ class _AudioFiles:
             soundfile.write(path, Audio()(audio), 16000)
             return path
         if self.copy or shown(audio) != str(audio):  # a manifest is UTF-8, and cannot name it
-            Audio.duration(audio)  # a broken file is not copied
+            seconds_of(audio)  # a broken file is not copied
             return Path(shutil.copyfile(audio, self._new(utterance, audio.suffix.lower())))
         return audio
 
@@ -333,7 +341,7 @@ def _record(
 def _write(folder: Path, rows: list[dict[str, str]], left_out: list[LeftOut], record: dict[str, Any]) -> None:
     more = dict.fromkeys(column for row in rows for column in row if column not in COLUMNS)
     write_table(folder / "manifest.csv", Table([*COLUMNS, *more], rows, []))
-    gaps = [dataclasses.asdict(gap) for gap in left_out]
+    gaps = [{"what": gap.what, "where": gap.where, "reason": gap.told} for gap in left_out]
     write_table(folder / "left_out.csv", Table(["what", "where", "reason"], gaps, []))
     text = json.dumps(record, ensure_ascii=False, indent=2) + "\n"
     (folder / "corpus.json").write_text(text, encoding="utf-8")
@@ -344,14 +352,16 @@ def _log_left_out(source: Source, record: dict[str, Any]) -> None:
     name = source.corpus.name
     for note in source.notes:
         logger.warning("%s: %s", name, note)
-    by_reason: dict[tuple[str, str], list[str]] = {}
+    by_reason: dict[tuple[str, str], list[LeftOut]] = {}
     for gap in source.left_out:
-        # the reasons of unreadable recordings name their files: they share a line
-        reason = gap.reason if gap.what == "row" else "missing or broken; the rows stay with their text"
-        by_reason.setdefault((gap.what, reason), []).append(gap.where)
-    for (what, reason), places in by_reason.items():
-        shown = ", ".join(places[:3]) + (", ..." if len(places) > 3 else "")
-        logger.warning("%s: %d without %s (%s): %s", name, len(places), what, shown, reason)
+        by_reason.setdefault((gap.what, gap.reason), []).append(gap)
+    for (what, reason), gaps in by_reason.items():
+        places = ", ".join(gap.where for gap in gaps[:_SHOWN_PLACES])
+        places += ", ..." if len(gaps) > _SHOWN_PLACES else ""
+        rows = "1 row" if len(gaps) == 1 else f"{len(gaps):,} rows"
+        done = "left out" if what == "row" else "without audio, with their text alone"
+        told = gaps[0].told if len(gaps) == 1 else reason
+        logger.warning("%s: %s %s (%s): %s", name, rows, done, places, told)
     published, rows = source.protocol.rows, record["counts"]["rows"]
     if published not in (None, rows):
         logger.warning("%s: %d rows, but %d in the published corpus", name, rows, published)

@@ -39,6 +39,7 @@ def _read_folders(source: Source) -> Iterator[Utterance]:
             speaker=source.speaker(path),
             split=SPLIT_OF[splits[0].lower()] if splits else None,
         )
+    source.check_speakers()
     named = {path.with_suffix("") for path in source.paths(SOUND | VIDEO)}
     for stem, transcript in beside.items():
         if stem not in named:

@@ -19,6 +19,7 @@ from typing import Literal
 from mmsr.data.encodings import DecodedText, EncodingError, decode_text, known_encoding
 from mmsr.data.manifest.delimited import LONGEST_CELL
 from mmsr.data.manifest.manifest import Issue
+from mmsr.data.storage import shown
 
 SENTIMENTS = ("negative", "neutral", "positive")
 
@@ -136,11 +137,23 @@ class Corpus:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A row of the source that the manifest lacks (`what` is `row`), or whose audio it lacks (`audio`)."""
+    """A row of the source that the manifest lacks (`what` is `row`), or whose audio it lacks (`audio`).
+
+    Attributes:
+        where: Its place in the source.
+        reason: Why, in the same words for all rows of a kind.
+        detail: What is wrong with this one, if that is not said yet.
+    """
 
     what: Literal["row", "audio"]
     where: str
     reason: str
+    detail: str = ""
+
+    @property
+    def told(self) -> str:
+        """Reason and detail."""
+        return f"{self.reason}: {self.detail}" if self.detail else self.reason
 
 
 def _compiled(expression: str) -> re.Pattern[str]:
@@ -171,7 +184,7 @@ class Source:
     Attributes:
         read: Number of rows or recordings read so far, by file or folder.
         left_out: Rows that the adapter left out, with reasons.
-        issues: Issues of single rows; with any of them nothing is written.
+        issues: Issues of the layout and of tables; with any of them nothing is written.
         notes: Remarks on the source, for the user.
     """
 
@@ -187,6 +200,8 @@ class Source:
     ):
         self.root = root
         self._speaker_from = None if speaker_from is None else _compiled(speaker_from)
+        self._unmatched: list[str] = []  # names in which no speaker is found
+        self._matched = 0
         self.corpus = corpus
         self.labels = labels
         self.language = language
@@ -208,8 +223,8 @@ class Source:
     def speaker(self, path: Path) -> str | None:
         """The speaker in a recording's name, or in its path below the root if the expression has a `/`.
 
-        It is the group `speaker`, else the first group, else the whole match. A recording without a match is
-        an issue; one whose group has no part in the match has no speaker.
+        It is the group `speaker`, else the first group, else the whole match. A recording whose name does not
+        match has no speaker (see `check_speakers`), nor has one whose group has no part in the match.
         """
         if self._speaker_from is None:
             return None
@@ -217,20 +232,39 @@ class Source:
         name = place if "/" in self._speaker_from.pattern else path.name
         match = self._speaker_from.search(name)
         if match is None:
-            problem = f"{name!r} does not match --speaker-from {self._speaker_from.pattern!r}"
-            accepted = "accepted: an expression that finds the speaker in each name"
-            self.issue(place, f"{problem}; {accepted}", column="speaker")
+            self._unmatched.append(name)
             return None
+        self._matched += 1
         group = "speaker" if "speaker" in self._speaker_from.groupindex else min(1, self._speaker_from.groups)
         return match[group] or None
+
+    def check_speakers(self) -> None:
+        """Note recordings whose names the expression for speakers does not match.
+
+        Raises:
+            CorpusError: It matches none.
+        """
+        if self._speaker_from is None or not self._unmatched:
+            return
+        count, given = len(self._unmatched), f"--speaker-from {self._speaker_from.pattern!r}"
+        examples = ", ".join(map(shown, self._unmatched[:3])) + (", ..." if count > 3 else "")
+        if not self._matched:
+            raise CorpusError(
+                f"{given} matches none of the {count:,} names ({examples}); accepted: an expression that"
+                " finds the speaker in them, such as '^([^_]+)_'"
+            )
+        self.notes.append(
+            f"recordings without a speaker: {count:,} of {count + self._matched:,}, whose names do not match"
+            f" {given} ({examples}); rows without a speaker cannot be split by speaker"
+        )
 
     def issue(self, place: str, problem: str, *, row: int | None = None, column: str | None = None) -> None:
         """Add an issue of a row or file, so that the conversion fails."""
         self.issues.append(Issue(place, row, column, problem))
 
-    def leave_out(self, where: str, reason: str) -> None:
-        """Leave a row out of the manifest."""
-        self.left_out.append(LeftOut("row", where, reason))
+    def leave_out(self, where: str, reason: str, detail: str = "") -> None:
+        """Leave a row out of the manifest; see `LeftOut`."""
+        self.left_out.append(LeftOut("row", where, reason, detail))
 
     def wrong_layout(self, missing: str) -> CorpusError:
         """The error of a source that lacks expected files."""

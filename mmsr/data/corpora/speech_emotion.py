@@ -34,7 +34,7 @@ def _read_emodb(source: Source) -> Iterator[Utterance]:
     for path in source.recordings():
         code = _EMODB_NAME.fullmatch(path.stem)
         if code is None:
-            source.issue(
+            source.leave_out(
                 source.name(path),
                 "is no EmoDB name; accepted: speaker, text, emotion and version, as 03a01Fa,"
                 f" the emotion one of {', '.join(_EMODB_EMOTIONS)}",
@@ -103,7 +103,7 @@ def _read_ravdess(source: Source) -> Iterator[Utterance]:
         place = source.name(path)
         code = _RAVDESS_NAME.fullmatch(path.stem)
         if code is None:
-            source.issue(
+            source.leave_out(
                 place, "is no RAVDESS name; accepted: seven two-digit codes, as 03-01-06-01-02-01-12"
             )
         elif code["channel"] == "02":

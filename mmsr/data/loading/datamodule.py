@@ -195,6 +195,7 @@ class MmsrDataModule(LightningDataModule):
 
         self.processor: MmsrProcessor | None = None
         self._rationales = True
+        self._tables: dict[tuple[str, ...] | None, datasets.Dataset] = {}  # the manifest, by its labels
         self._rows: dict[Split, datasets.Dataset] = {}
         self._datasets: dict[Split, UtteranceDataset] = {}
         self._cached_seconds = 0.0
@@ -313,6 +314,26 @@ class MmsrDataModule(LightningDataModule):
         rows = self.train_rows
         return self._seconds(rows.select(np.flatnonzero(column_of(rows, "audio").is_valid().to_numpy())))
 
+    def table(self, labels: Sequence[str] | None = None) -> datasets.Dataset:
+        """All rows of the manifest, which is read once.
+
+        Args:
+            labels: See `load_manifest`.
+
+        Raises:
+            ManifestError: The manifest has issues.
+        """
+        key = None if labels is None else tuple(labels)
+        if key not in self._tables:
+            self._tables[key] = load_manifest(
+                self.manifest, labels=labels, columns=self.columns, label_map=self.label_map
+            )
+        return self._tables[key]
+
+    def take_tables(self, other: "MmsrDataModule") -> None:
+        """Take what another module has read of the same manifest."""
+        self._tables |= other._tables
+
     def keep(self, split: Split, rows: Sequence[int]) -> None:
         """Leave out all rows of a split but these, for the loaders that are made from now on."""
         self._rows[split] = self._split_rows(split).select(rows)
@@ -375,7 +396,7 @@ class MmsrDataModule(LightningDataModule):
                 self._rows[split] = datasets.Dataset.from_list(rows)
         if not self._rows and not self.streaming:
             labels = None if self.processor is None else self.processor.labels
-            rows = load_manifest(self.manifest, labels=labels, columns=self.columns, label_map=self.label_map)
+            rows = self.table(labels)
             if self.languages is not None:
                 rows = self._in_languages(rows, self.languages, setting="languages")
             self._check_utterances(rows)

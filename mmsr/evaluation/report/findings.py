@@ -106,6 +106,11 @@ def examine(examined: Examined) -> dict[str, list[dict[str, Any]]]:
     return {"findings": findings, "checks": checks}
 
 
+def not_checked(checks: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Returns the titles of checks that were not made, each with the reason in brackets."""
+    return [f"{check['title']} ({check['not_checked']})" for check in checks if check["not_checked"]]
+
+
 def headline(conditions: Mapping[str, Entry]) -> str:
     """Returns macro-F1 of the first condition beside the best trivial baseline, in a sentence."""
     name, entry = next((name, entry) for name, entry in conditions.items() if name != "baselines")

@@ -15,10 +15,11 @@ _PREAMBLE = r"""% \usepackage{booktabs, siunitx}
 """
 _DAGGER = r"$^\dagger$"
 _BOLD = r"\bfseries "
-_NUMBER = re.compile(r"([+-]?)(\d+)(?:\.(\d+))?")
+_NUMBER = re.compile(r"(?P<below><?) ?(?P<sign>[+-]?)(?P<whole>\d*)(?:\.(?P<after>\d+))?(?<=\d)")
+_MINUS = re.compile(r"(?<![\w-])-(?=\.?\d)|(?<= )-(?= )")  # of a number, or of a difference
 _SPECIAL = {character: "\\" + character for character in "&%$#_{}"}
 _SPECIAL |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-_SPECIAL |= {"–": "--", "†": _DAGGER}
+_SPECIAL |= {"<": "$<$", ">": "$>$", "–": "--", "†": _DAGGER}
 
 
 def render(
@@ -68,7 +69,10 @@ def comparison_table(
     head, rows = table_of(comparisons)
     first = comparisons[0]
     table = Table(head, [Row(name, cells) for name, *cells in rows], caption_of(comparisons))
-    text = render(table, form, columns=columns, label=f"comparison-{first.metric}")
+    names = dict.fromkeys(name for pair in comparisons for name in (pair.a, pair.b))
+    conditions = dict.fromkeys(pair.condition for pair in comparisons)
+    label = "-".join(["comparison", first.metric, *conditions, *names])  # of other runs too in one paper
+    text = render(table, form, columns=columns, label=label)
     return "\n".join([text, *notes_of(comparisons)]) if form == "md" else text
 
 
@@ -127,10 +131,11 @@ def _column(cells: list[str]) -> str:
     known = [cell for cell in cells if cell != MISSING]
     numbers = [match for cell in known if (match := _NUMBER.fullmatch(cell.rstrip("†"))) is not None]
     if known and len(numbers) == len(known):
-        sign = "+" if any(match[1] for match in numbers) else ""
-        whole = max(len(match[2]) for match in numbers)
-        after = max(len(match[3] or "") for match in numbers)
-        return f"S[table-format={sign}{whole}.{after}]"
+        below = "<" if any(match["below"] for match in numbers) else ""
+        sign = "+" if any(match["sign"] for match in numbers) else ""
+        whole = max(1, *(len(match["whole"]) for match in numbers))
+        after = max(len(match["after"] or "") for match in numbers)
+        return f"S[table-format={below}{sign}{whole}.{after}]"
     return "r" if any(re.search(r"\d", cell) for cell in known) else "l"
 
 
@@ -144,8 +149,11 @@ def _cell(kind: str, text: str, bold: bool) -> str:
         return rf"\textbf{{{shown}}}" if bold and shown else shown
     if text == MISSING:
         return "{--}"
-    number = (_BOLD if bold else "") + text.rstrip("†")
-    return number + (_DAGGER if text.endswith("†") else "")
+    found = _NUMBER.fullmatch(text.rstrip("†"))
+    assert found is not None  # by which the column is one of numbers
+    after = "" if found["after"] is None else f".{found['after']}"
+    number = f"{found['below']}{found['sign']}{found['whole'] or '0'}{after}"
+    return (_BOLD if bold else "") + number + (_DAGGER if text.endswith("†") else "")
 
 
 def _label(name: str) -> str:
@@ -154,4 +162,5 @@ def _label(name: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    return "".join(_SPECIAL.get(character, character) for character in text)
+    parts = ("".join(_SPECIAL.get(character, character) for character in part) for part in _MINUS.split(text))
+    return "$-$".join(parts)

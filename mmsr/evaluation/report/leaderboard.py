@@ -63,7 +63,7 @@ def leaderboard_table(
         for board in boards:
             table = _table(board)
             table = replace(table, caption=table.caption + bold)
-            label = f"leaderboard-{board.fingerprint}-{board.split}"
+            label = f"leaderboard-{board.metric}-{board.fingerprint}-{board.split}"
             shown.append(render(table, form, columns=columns, bold=_leading(board), label=label))
         return "\n".join(shown)
     rows: list[tuple[Row, dict[str, str | Quote]]] = []

@@ -12,7 +12,7 @@ from typing import Any
 
 from mmsr.evaluation.calibration import confidence_and_correct, conformal_text
 from mmsr.evaluation.metrics import METRICS, Metric, metrics_of
-from mmsr.evaluation.report.findings import headline
+from mmsr.evaluation.report.findings import headline, not_checked
 from mmsr.evaluation.report.formats import render
 from mmsr.evaluation.report.names import MISSING, NAMES, RATIONALE_BASELINES, TableFormat, number
 from mmsr.evaluation.report.page import (
@@ -211,7 +211,7 @@ def findings(run: Run) -> list[Block]:
     blocks: list[Block] = [Findings(found)] if found else []
     if not found and made:
         blocks.append(f"None of the checks found anything: {'; '.join(check['title'] for check in made)}.")
-    if left := [f"{check['title']} ({check['not_checked']})" for check in checks if check["not_checked"]]:
+    if left := not_checked(checks):
         blocks.append(f"Not checked: {'; '.join(left)}.")
     rules = {check["title"]: f"{check['rule']}." for check in checks}
     return [*blocks, Folded(f"The {len(checks)} checks, and when each is a finding", rules)]

@@ -7,9 +7,11 @@ or pieces of a whole recording, each a timeline ─► seconds of all
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -20,7 +22,7 @@ import numpy as np
 import soundfile
 
 from mmsr.data.audio.decoding import Audio, AudioError
-from mmsr.data.audio.reading import decode_to_end, read_each, seconds_of
+from mmsr.data.audio.reading import decode_to_end, read_each, read_or_error, seconds_of
 from mmsr.data.manifest.manifest import load_manifest, utterances
 from mmsr.inference.loading import load_pipeline, predictor
 from mmsr.inference.pipeline import SentimentReasoningPipeline
@@ -45,10 +47,13 @@ from mmsr.workflows.estimates.costs import (
 MEAN_SECONDS = 5.0  # of utterances where nothing tells it
 _LOOKED_AT = 4096  # recordings whose lengths are read
 _IMPORTED = "mmsr.inference.predict, mmsr.speech.recogniser, mmsr.data.manifest.tables"
-_LEAST = 6  # batches that are timed
+_LEAST = 6  # batches that are timed, if there is time for them
+_FEWEST = 3  # that are timed in any case: a whole one, and parts of it
 _CHUNK = 128  # rows of a manifest that are sorted by length at a time, as in `predict_rows`
-_CHECKED = 64  # files of a manifest that are decoded to time its check
+_CHECKED, _CHECKED_AT_ONCE = 128, 16  # files of a manifest that are decoded to time its check
+_CHECK_SHARE = 0.1  # of the time, for that
 _FIRST_PIECE, _LONGEST_PIECE = 20.0, 1200.0  # seconds of a recording for a timeline
+_TIMELINES = 2  # pieces that are timed in any case, after the first, which is slow
 _SCRATCH = 4 * SAMPLE_RATE  # bytes of a second in a timeline's scratch file
 
 
@@ -87,13 +92,19 @@ class _Job(NamedTuple):
         batches: The utterances of each batch.
         seconds: Their lengths.
         factor: How many times the job is as much as these.
-        manifest: Whether they are rows of a manifest, whose audio is checked before.
+        checked: The files that are decoded before, and their seconds: those of a manifest.
+        checked_factor: How many times the job has as many files.
+        manifest: Whether the batches are of a manifest.
+        notes: What was left out.
     """
 
     batches: list[list[Utterance]]
     seconds: list[list[float]]
     factor: float
+    checked: dict[str, float]
+    checked_factor: float
     manifest: bool
+    notes: list[str]
 
     def sizes(self, place: int, rows: int | None = None) -> tuple[float, ...]:
         """What the seconds of a batch, or its first rows, depend on.
@@ -131,7 +142,8 @@ def estimate_inference(
             such lengths. By default that of the recordings, and without them 5 s, or the whole job as one
             recording.
         columns: Names that columns have in the manifest.
-        calibrate: Seconds for timing, beyond those for loading; at least six batches are timed.
+        calibrate: Seconds for timing, beyond those for loading. The largest batch and two quarters of one are
+            timed in any case, and of timelines three pieces.
 
     Raises:
         ValueError: There is no such file or checkpoint, or neither recordings nor hours are given.
@@ -185,23 +197,26 @@ def _batches(
     """Time some of the batches, the most costly first."""
     answer = _answering(job, answers, pipe, recogniser)
     order = spread_order([job.sizes(place)[0] for place in range(len(job.batches))])
-    answer(job.batches[order[0]])  # the first is slow, and has the most memory
+    check = [_check(job, (ends - time.perf_counter()) * _CHECK_SHARE)] if job.manifest else []
+    answer(job.batches[order[0]][:1])  # the first is slow
     clock, measured = Clock(), list[Measured]()
+    longest = 0.0
     for turn, place in enumerate(itertools.cycle(order)):
-        # a part of a batch tells what a batch costs and what its rows
-        rows = max(1, answers.rows // 4) if turn % 4 == 1 else None
-        clock.restart()
-        answer(job.batches[place][:rows])
-        wall, processor = clock.lap()
-        measured.append(Measured(sizes=job.sizes(place, rows), seconds=wall, processor_seconds=processor))
-        if len(measured) >= _LEAST and time.perf_counter() + wall > ends:
+        left = ends - time.perf_counter()
+        if len(measured) >= _FEWEST and left < longest / 4 or len(measured) >= _LEAST and left < longest:
             break
         if len(measured) >= 4 * len(order) + 8:  # a small job is known by now
             break
+        # a part of a batch tells what a batch costs and what its rows; the first, whole one has most memory
+        rows = max(1, answers.rows // 4) if turn % 4 == 1 or turn and left < longest else None
+        clock.restart()
+        answer(job.batches[place][:rows])
+        wall, processor = clock.lap()
+        longest = max(longest, wall)
+        measured.append(Measured(sizes=job.sizes(place, rows), seconds=wall, processor_seconds=processor))
     whole = np.sum([job.sizes(place) for place in range(len(job.batches))], axis=0) * job.factor
     count = whole[1]
-    parts = [_check(job)] if job.manifest else []
-    parts.append(linear("answering", measured, whole, amount=f"{count:,.0f} batches"))
+    parts = [*check, linear("answering", measured, whole, amount=f"{count:,.0f} batches")]
     total = sum(map(sum, job.seconds)) * job.factor
     utterances = sum(map(len, job.batches)) * job.factor
     return parts, {
@@ -209,7 +224,7 @@ def _batches(
         "amount": f"{utterances:,.0f} utterances of {total / utterances:.1f} s",
         "utterances": round(utterances),
         "batches": round(count),
-        "notes": [],
+        "notes": job.notes,
     }
 
 
@@ -229,24 +244,21 @@ def _answering(
     return answer
 
 
-def _check(job: _Job) -> Part:
-    """Time the check of a manifest's audio, which decodes all of it."""
-    known = {
-        row.audio: length
-        for batch, lengths in zip(job.batches, job.seconds, strict=True)
-        for row, length in zip(batch, lengths, strict=True)
-        if row.audio is not None
-    }
-    names = [str(name) for name in known]
+def _check(job: _Job, seconds: float) -> Part:
+    """Time the check of a manifest's audio, which decodes all of it, for some seconds."""
+    names = list(job.checked)
     clock, measured = Clock(), list[Measured]()
-    for start in range(0, min(len(names), 2 * _CHECKED), _CHECKED):
-        some = names[start : start + _CHECKED]
+    ends = time.perf_counter() + seconds
+    for start in range(0, min(len(names), _CHECKED), _CHECKED_AT_ONCE):
+        some = names[start : start + _CHECKED_AT_ONCE]
         clock.restart()
         list(read_each(some, decode_to_end))
         wall, processor = clock.lap()
-        sizes = (sum(known[name] for name in some), float(len(some)))
+        sizes = (sum(job.checked[name] for name in some), float(len(some)))
         measured.append(Measured(sizes=sizes, seconds=wall, processor_seconds=processor))
-    whole = np.array([sum(known.values()), len(known)]) * job.factor
+        if time.perf_counter() + wall > ends:
+            break
+    whole = np.array([sum(job.checked.values()), len(names)]) * job.checked_factor
     if not measured:
         return constant("checking audio", (0.0, 0.0))
     return linear("checking audio", measured, whole, amount=f"{whole[1]:,.0f} files")
@@ -269,12 +281,19 @@ def _job(
     if count > _LOOKED_AT:  # whole runs of rows, since batches follow the files' order
         starts = np.linspace(0, count - _CHUNK, _LOOKED_AT // _CHUNK).astype(int)
         rows = [row for start in starts for row in rows[start : start + _CHUNK]]
-    lengths = _durations(rows)
-    if hours is not None and not sum(lengths):
+    looked_at = len(rows)
+    rows, lengths = _readable(rows)
+    left_out, seen = looked_at - len(rows), sum(lengths)
+    if hours is not None and not seen:
         raise ValueError(f"--hours {hours:g}: the rows have no audio; accepted: a manifest with audio")
+    checked = {str(row.audio): length for row, length in zip(rows, lengths, strict=True) if row.audio}
+    chunk = _CHUNK if manifest else answers.rows
+    if hours is not None and len(rows) < chunk:  # the job has more of them, and full batches
+        copies = math.ceil(chunk / len(rows))
+        rows, lengths = rows * copies, lengths * copies
     groups = []
-    for start in range(0, len(rows), _CHUNK if manifest else answers.rows):
-        places = list(range(start, min(start + (_CHUNK if manifest else answers.rows), len(rows))))
+    for start in range(0, len(rows), chunk):
+        places = list(range(start, min(start + chunk, len(rows))))
         if manifest:
             places.sort(key=lengths.__getitem__)
         groups += [places[first : first + answers.rows] for first in range(0, len(places), answers.rows)]
@@ -284,8 +303,11 @@ def _job(
     return _Job(
         batches=[[rows[place] for place in group] for group in groups],
         seconds=[[lengths[place] for place in group] for group in groups],
-        factor=count / len(rows) if hours is None else hours * 3600 / known,
+        factor=count / looked_at if hours is None else hours * 3600 / known,
+        checked=checked if manifest else {},
+        checked_factor=count / looked_at if hours is None else hours * 3600 / seen,
         manifest=manifest,
+        notes=_unreadable_note(left_out, looked_at),
     )
 
 
@@ -301,16 +323,25 @@ def _rows(
     return utterances(load_manifest(manifest, labels=pipe.model.config.labels, columns=columns))
 
 
-def _durations(rows: Sequence[Utterance]) -> list[float]:
-    """Seconds of each row's audio; 0 where there is none, or none that can be read."""
+def _readable(rows: Sequence[Utterance]) -> tuple[list[Utterance], list[float]]:
+    """The rows that would be answered, and the seconds of their audio; 0 where there is none.
+
+    Raises:
+        ValueError: There is audio, and none can be read.
+    """
     paths = list(dict.fromkeys(str(row.audio) for row in rows if row.audio is not None))
-    found = {
-        path: 0.0 if isinstance(length, AudioError) else length
-        for path, length in zip(paths, read_each(paths, seconds_of), strict=True)
-    }
-    if found and not any(found.values()):
+    lengths = dict(zip(paths, read_each(paths, seconds_of), strict=True))
+    found = {path: length for path, length in lengths.items() if not isinstance(length, AudioError)}
+    if paths and not found:
         raise ValueError(f"{paths[0]}: none of the recordings can be read; accepted: audio files")
-    return [0.0 if row.audio is None else found[str(row.audio)] for row in rows]
+    kept = [row for row in rows if row.audio is None or str(row.audio) in found]
+    return kept, [0.0 if row.audio is None else found[str(row.audio)] for row in kept]
+
+
+def _unreadable_note(count: int, looked_at: int) -> list[str]:
+    if not count:
+        return []
+    return [f"without {count:,} of {looked_at:,} recordings, which cannot be read and get no answer"]
 
 
 # ---------------------------------------------------------------------- timelines
@@ -327,8 +358,9 @@ def _timelines(
     ends: float,
 ) -> tuple[list[Part], dict[str, Any]]:
     """Time timelines of ever longer pieces."""
-    sources = find_recordings(recordings) or _packaged()
-    lengths = _durations([Utterance(audio=path) for path in sources])
+    given = [Utterance(audio=path) for path in find_recordings(recordings) or _packaged()]
+    rows, lengths = _readable(given)
+    sources = [str(row.audio) for row in rows]
     total = sum(lengths) if hours is None else hours * 3600
     mean = seconds or (sum(lengths) / len(lengths) if recordings else total)
     clock, measured = Clock(), list[Measured]()
@@ -351,13 +383,13 @@ def _timelines(
         if turn:  # the first is slow
             measured.append(Measured(sizes=(length, 1.0), seconds=wall, processor_seconds=processor))
         left = ends - time.perf_counter()
-        if len(measured) >= 2 and (left < wall or turn >= 12):
+        if len(measured) >= _TIMELINES and (left < wall or turn >= 12):
             break
         grows = turn > 0 and left > 3 * wall
         length = min(2 * length, mean, _LONGEST_PIECE) if grows else length * (1 if turn != 1 else 0.5)
     count = total / mean
     part = linear("timelines", measured, (total, count), amount=f"{count:,.0f} recordings")
-    notes = []
+    notes = _unreadable_note(len(given) - len(rows), len(given))
     if (longest := max(piece.sizes[0] for piece in measured)) < mean:
         notes.append(f"timed on pieces of up to {longest:.0f} s: longer --calibrate times longer ones")
     return [part], {
@@ -385,14 +417,25 @@ def _lengths(mean: float, count: int) -> list[float]:
 
 
 def _made(sources: Sequence[str], lengths: Sequence[float], folder: Path) -> Iterator[str]:
-    """Files with the samples of the sources one after another, of the given lengths in seconds."""
+    """Files with the samples of the sources one after another, of the given lengths in seconds.
+
+    Raises:
+        ValueError: None of the sources can be read; others are left out.
+    """
     load = Audio(SAMPLE_RATE)
-    waves = itertools.cycle(sources)
+    left = deque(sources)
     rest = np.zeros(0, np.float32)
     for place, seconds in enumerate(lengths):
         wanted = round(seconds * SAMPLE_RATE)
         while len(rest) < wanted:
-            rest = np.concatenate([rest, load(next(waves))])
+            if not left:
+                raise ValueError(f"{sources[0]}: none of the recordings can be read; accepted: audio files")
+            wave = read_or_error(left[0], load)
+            if isinstance(wave, AudioError):
+                left.popleft()
+                continue
+            left.rotate(-1)
+            rest = np.concatenate([rest, wave])
         path = folder / f"{place}.wav"
         soundfile.write(path, rest[:wanted], SAMPLE_RATE)
         rest = rest[wanted:]

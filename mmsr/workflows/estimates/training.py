@@ -52,8 +52,8 @@ from mmsr.workflows.estimates.costs import (
 
 ENCODING = "encoding "  # and the modality, the name of a part
 _ENCODING_SHARE = 0.3  # share of the time for encoders with a feature store
-_DEV_BATCHES = 4
-_WARM_UP, _LEAST = 2, 9  # batches that are not timed, and that are
+_DEV_BATCHES = 3
+_WARM_UP, _FEWEST = 2, 3  # batches that are not timed, and that are in any case
 _LENGTHS_READ = 2000  # files and texts of the store whose lengths tell those of all
 _SAMPLES = 2 * SAMPLE_RATE  # bytes of a second in the data module's cache
 _ENOUGH = 2000  # batches
@@ -238,7 +238,7 @@ class Watch(Callback):
     ) -> None:
         """Time a training batch, with its step of the optimiser."""
         self.training.append(self._computed())
-        enough = len(self.training) >= _WARM_UP + _LEAST
+        enough = len(self.training) >= _WARM_UP + _FEWEST
         if enough and time.perf_counter() + self.training[-1].seconds > self.ends:
             trainer.should_stop = True
 
@@ -374,7 +374,7 @@ def _encode(
         encoded += sizes[place][0]
         if turn or len(batches) == 1:  # the first is slow
             measured.append(Measured(sizes=sizes[place], seconds=wall, processor_seconds=processor))
-        if len(measured) >= _LEAST and time.perf_counter() + wall > ends:
+        if len(measured) >= _FEWEST and time.perf_counter() + wall > ends:
             break
     whole = np.sum(sizes, axis=0) * (len(inputs) / len(lengths))
     entries = list(features.store.entries())
@@ -422,7 +422,8 @@ def estimate_training(
         args: The arguments of `mmsr fit`.
         hours: Hours of audio of the training rows, of which the manifest's are a sample; the development rows
             grow with them. By default what the manifest has.
-        calibrate: Seconds for timing, beyond those for loading; at least nine batches are timed.
+        calibrate: Seconds for timing, beyond those for loading. Five training batches, three of development
+            rows, and four of each frozen encoder with a feature store are worked on in any case.
         compare: Time it with a feature store too, where encoders are frozen and there is none.
 
     Raises:

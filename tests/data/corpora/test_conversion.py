@@ -1,5 +1,6 @@
 """A conversion writes everything or nothing, and accounts for every row."""
 
+import csv
 import io
 import logging
 import os
@@ -17,7 +18,6 @@ from mmsr.data.audio.decoding import Audio
 from mmsr.data.corpora import CORPORA
 from mmsr.data.corpora.conversion import convert
 from mmsr.data.corpora.source import Corpus, CorpusError, Protocol, Segment, Source, Utterance
-from mmsr.data.manifest.issues import ManifestError
 from mmsr.data.manifest.manifest import load_manifest
 
 RATE = 16_000
@@ -35,16 +35,31 @@ def test_recordings_stay_where_they_are_unless_copied(emodb: Path, converted: An
     ).read_bytes()
 
 
-def test_broken_recordings_are_all_named_and_nothing_is_written(
-    emodb: Path, tone: Any, write: Any, refused: Any
+def test_broken_recordings_are_left_out_with_their_reasons(
+    emodb: Path, tone: Any, write: Any, converted: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     write(emodb / "wav" / "03a01Fa.wav", "broken")
     soundfile.write(emodb / "wav" / "03a01Wa.wav", np.zeros(0), RATE)
     tone(emodb / "wav" / "03x99Fa.wav")
-    message = refused("emodb", emodb, copy=True)
-    assert "wav/03a01Fa.wav, column audio" in message and "holds no audio" in message
-    assert "wav/03a01Wa.wav, column audio" in message and "length zero" in message
-    assert "wav/03x99Fa.wav: is no EmoDB name; accepted: " in message
+    done = converted("emodb", emodb, copy=True)
+    assert len(done.rows) == 14 == len(os.listdir(done.folder / "audio"))  # no broken file is copied
+    assert not {"03a01Fa", "03a01Wa", "03x99Fa"} & set(done.rows)
+    assert sum(done.record["counts"]["left_out"].values()) == 3
+    assert done.record["counts"]["left_out"]["its recording is missing or broken"] == 2
+    with open(done.folder / "left_out.csv", encoding="utf-8", newline="") as file:
+        told = {row["where"]: row["reason"] for row in csv.DictReader(file)}
+    unreadable = "its recording is missing or broken: "
+    assert told["wav/03a01Fa.wav"].startswith(unreadable + "holds no audio that can be read; accepted: ")
+    assert told["wav/03a01Wa.wav"] == unreadable + "has length zero; accepted: at least one sample"
+    assert told["wav/03x99Fa.wav"].startswith("is no EmoDB name; accepted: ")
+    assert "2 rows left out (wav/03a01Fa.wav, wav/03a01Wa.wav): its recording is missing" in caplog.text
+    assert "emodb: 14 rows, but 535 in the published corpus" in caplog.text
+
+
+def test_a_corpus_of_broken_recordings_alone_is_refused(root: Path, write: Any, refused: Any) -> None:
+    write(root / "wav" / "03a01Fa.wav", "broken")
+    message = refused("emodb", root)
+    assert "no row to write (wav/03a01Fa.wav: holds no audio that can be read; accepted: " in message
 
 
 def test_a_folder_that_is_taken_stays_as_it_is(emodb: Path, tmp_path: Path, write: Any) -> None:
@@ -136,10 +151,8 @@ def test_a_recording_whose_name_is_not_utf_8_is_copied_under_another(tmp_path: P
         copy = Path(rows[identity]["audio"])
         assert copy.parent == tmp_path / "out" / "audio" and copy.read_bytes() == (happy / name).read_bytes()
     (happy / names[0]).write_text("no sound")
-    with pytest.raises(
-        ManifestError, match=r"^happy/caf\\xe9\.wav, column audio: .*caf\\xe9\.wav: holds no a"
-    ):
-        convert(CORPORA["folder"], tmp_path / "source", tmp_path / "again")
+    (gap,) = convert(CORPORA["folder"], tmp_path / "source", tmp_path / "again").left_out
+    assert gap.where == "happy/caf\\xe9.wav" and gap.detail.startswith("holds no audio")
 
 
 def test_audio_of_any_kind_inside_a_corpus_goes_through_the_door(root: Path, tone: Any) -> None:
@@ -174,5 +187,5 @@ def test_audio_of_any_kind_inside_a_corpus_goes_through_the_door(root: Path, ton
         yield Utterance(id="a", where="row 1", audio=file.getvalue()[:5000], label="sad")
 
     corpus = Corpus(name="mine", read=broken, layout="x", home="us", protocols=MINE)
-    with pytest.raises(ManifestError, match=r"row 1: is cut off: .*; accepted: a whole audio file"):
+    with pytest.raises(CorpusError, match=r"row 1: is cut off: .*; accepted: a whole audio file"):
         convert(corpus, root, root.parent / "none")

@@ -122,6 +122,29 @@ def test_the_language_and_the_encoding_may_be_told(
     )
 
 
+def test_a_broken_recording_is_left_out(root: Path, tone: Any, write: Any, converted: Any) -> None:
+    tone(root / "sad" / "a.wav")
+    write(root / "sad" / "b.wav", "broken")
+    write(root / "sad" / "b.txt", "with words")
+    done = converted("folder", root)
+    assert list(done.rows) == ["sad-a"]
+    assert 'row,sad/b.wav,"its recording is missing or broken: holds no audio' in (
+        done.folder / "left_out.csv"
+    ).read_text(encoding="utf-8")
+
+
+def test_several_faults_are_told_without_a_manifest(
+    root: Path, tone: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for place in ("sad/a.wav", "b.wav", "anna/happy/c.wav"):
+        tone(root / place)
+    with pytest.raises(SystemExit):
+        main(["data", "convert", str(root), "--from", "folder", "--out", str(root.parent / "out")])
+    error = capsys.readouterr().err
+    assert "anna/happy/c.wav: is in no label's folder" in error
+    assert "(1 more: b.wav)" in error and "data check" not in error  # there is no manifest to check
+
+
 def test_two_transcripts_of_a_recording_are_refused(root: Path, tone: Any, write: Any, refused: Any) -> None:
     tone(root / "sad" / "a.wav")
     write(root / "sad" / "a.TXT", "one")
@@ -162,12 +185,20 @@ def test_speakers_are_found_in_names(
     assert done.record["counts"]["speakers"] == len({name for name in speakers if name})
 
 
-def test_a_name_without_a_speaker_is_named(root: Path, tone: Any, refused: Any) -> None:
+def test_a_name_without_a_speaker_costs_its_speaker_alone(
+    root: Path, tone: Any, converted: Any, refused: Any
+) -> None:
     tone(root / "angry" / "1001_DFA_ANG_XX.wav")
     tone(root / "angry" / "noise.wav")
-    assert refused("folder", root, speaker_from="^([0-9]+)_") == (
-        "angry/noise.wav, column speaker: 'noise.wav' does not match --speaker-from '^([0-9]+)_';"
-        " accepted: an expression that finds the speaker in each name"
+    done = converted("folder", root, speaker_from="^([0-9]+)_")
+    assert done.column("speaker") == ["1001", ""]
+    assert done.record["notes"] == [
+        "recordings without a speaker: 1 of 2, whose names do not match --speaker-from '^([0-9]+)_'"
+        " (noise.wav); rows without a speaker cannot be split by speaker"
+    ]
+    assert refused("folder", root, speaker_from="^([a-z]+)_") == (
+        "--speaker-from '^([a-z]+)_' matches none of the 2 names (1001_DFA_ANG_XX.wav, noise.wav);"
+        " accepted: an expression that finds the speaker in them, such as '^([^_]+)_'"
     )
     message = refused("folder", root, speaker_from="(")
     assert "speaker-from '(' is no regular expression (missing )," in message

@@ -66,7 +66,7 @@ def test_meld_keeps_the_rows_of_broken_and_missing_clips(
     ]
     left_out = (done.folder / "left_out.csv").read_text(encoding="utf-8")
     assert "train_sent_emo.csv, row 2" in left_out and "dia0_utt1" in left_out
-    assert "meld: 2 without audio" in caplog.text
+    assert "meld: 2 rows without audio, with their text alone (train_sent_emo.csv, row 2, " in caplog.text
 
 
 def test_meld_faults_name_file_row_and_column(meld: Path, write: Any, refused: Any) -> None:
@@ -184,11 +184,10 @@ def test_slue_cuts_what_was_annotated(slue: Path, converted: Any) -> None:
     assert done.record["protocol"]["metrics"][0] == "macro_f1"
 
 
-def test_slue_names_a_part_that_is_not_in_the_recording(slue: Path, write: Any, refused: Any) -> None:
+def test_slue_leaves_out_a_part_that_is_not_in_the_recording(slue: Path, write: Any, converted: Any) -> None:
     table = slue / "slue-voxceleb_dev.tsv"
     write(table, table.read_text(encoding="utf-8").replace("0.2\t0.5", "0.9\t1.4", 1))
-    message = refused("slue-voxceleb", slue)
-    assert (
-        "slue-voxceleb_dev.tsv, row 2, column audio" in message
-        and "no part 0.9 to 1.4 s in 1.00 s" in message
-    )
+    done = converted("slue-voxceleb", slue)
+    assert "id1_dev_0" not in done.rows and len(done.rows) == 6
+    left_out = (done.folder / "left_out.csv").read_text(encoding="utf-8")
+    assert '"slue-voxceleb_dev.tsv, row 2",' in left_out and "no part 0.9 to 1.4 s in 1.00 s" in left_out

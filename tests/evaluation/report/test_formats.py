@@ -69,7 +69,17 @@ def test_latex_aligns_numbers_and_escapes_text():
     assert rf"{second} & 87 k \\" in lines and r"\label{tab:one}" in lines
     baseline = lines.index(r"majority label & 0.222 & -- & -0.690 & words\_of & -- \\")
     assert lines[baseline - 1] == r"\midrule" and lines[baseline + 1] == r"\bottomrule"
-    assert r"\caption{Macro-F1 \& what it costs, $^\dagger$: p < .05}" in lines
+    assert r"\caption{Macro-F1 \& what it costs, $^\dagger$: p $<$ .05}" in lines
+
+
+def test_p_values_are_aligned_and_minus_signs_are_no_hyphens():
+    cells = [[".034", "-0.69 [-0.72, -.6]", "< .001"], ["1.000", "0.1 [0.0, 0.2]", MISSING]]
+    rows = [Row("a-1 - b", cells[0]), Row("c", cells[1])]
+    lines = render(Table(["a - b", "p", "difference", "McNemar p"], rows, "-1 is < 0"), "latex", label="one")
+    assert r"\begin{tabular}{l S[table-format=1.3] r S[table-format=<1.3]}" in lines
+    assert r"a-1 $-$ b & 0.034 & $-$0.69 [$-$0.72, $-$.6] & <0.001 \\" in lines
+    assert r"a $-$ b & {p} & difference & {McNemar p} \\" in lines
+    assert r"c & 1.000 & 0.1 [0.0, 0.2] & {--} \\" in lines and r"\caption{$-$1 is $<$ 0}" in lines
 
 
 @pytest.mark.slow

@@ -53,6 +53,15 @@ def test_the_batches_are_those_of_the_loader(words, demo_corpus, tmp_path, capsy
     assert amounts(more)["validation"] == f"3 × {10 * dev} batches"
 
 
+def test_few_batches_are_timed_where_there_is_no_time(words, monkeypatch):
+    watches = []
+    made = training.Watch.__init__
+    monkeypatch.setattr(training.Watch, "__init__", lambda self: watches.append(self) or made(self))
+    estimate_training(words, calibrate=0)
+    (watch,) = (watch for watch in watches if watch.training)
+    assert len(watch.training) == 5 and 0 < len(watch.development) <= 3
+
+
 def test_states_of_frozen_encoders_are_counted_once(words, demo_corpus, tmp_path):
     frozen = [*words, "--model.freeze", "[audio_encoder, text_encoder]"]
     store = tmp_path / "store"

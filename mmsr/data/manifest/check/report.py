@@ -19,17 +19,19 @@ from mmsr.data.manifest.check.table import SPLITS, CheckedManifest
 from mmsr.data.manifest.issues import Issue
 from mmsr.data.manifest.sentences import codes
 from mmsr.files import write_file
+from mmsr.progress import duration
 
 _BINS = 24
 
 
 def counts(checked: CheckedManifest) -> dict[str, Any]:
-    """Rows, hours, speakers, and rows by split, label, language and kind."""
+    """Rows, hours and seconds, speakers, and rows by split, label, language and kind."""
     seconds = checked.seconds[~np.isnan(checked.seconds)]
     entry: dict[str, Any] = {
         "rows": len(checked.table),
         "audio": len(checked.table) - checked.table["audio"].null_count,
         "hours": round(float(seconds.sum()) / 3600, 4) if len(seconds) else None,
+        "seconds": round(float(seconds.sum()), 3) if len(seconds) else None,
         "speakers": pc.count_distinct(checked.table["speaker"]).as_py(),
     }
     for column in ("split", "label", "language", "kind"):
@@ -46,7 +48,7 @@ def summary(checked: CheckedManifest, *, shown: int = 3) -> str:
         there = ", ".join(f"{name} {count:,}" for name, count in entry[column].items())
         lines.append(f"{column}: {there or 'not given'}")
     sound = f", {entry['audio']:,} with audio" if entry["audio"] else ""
-    hours = f" ({entry['hours']:.2f} hours)" if entry["hours"] is not None else ""
+    hours = f" ({duration(entry['seconds'])})" if entry["seconds"] is not None else ""
     speakers = f", {entry['speakers']:,} speakers" if entry["speakers"] else ""
     lines.append(f"{entry['rows']:,} rows{sound}{hours}{speakers}")
     for code, issues in by_code(checked.issues).items():
@@ -125,7 +127,8 @@ def write_page(checked: CheckedManifest, path: str | os.PathLike[str], *, shown:
     html = template.render(
         checked=checked,
         verdict=verdict(checked),
-        counts=counts(checked),
+        counts=(entry := counts(checked)),
+        length=None if entry["seconds"] is None else duration(entry["seconds"]),
         cells=_cells(checked),
         speakers=_speakers(checked),
         histograms=list(filter(None, histograms)),

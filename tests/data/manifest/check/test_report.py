@@ -1,6 +1,6 @@
 import json
 
-from mmsr.data.manifest.check.report import as_json, summary, write_page
+from mmsr.data.manifest.check.report import as_json, counts, summary, write_page
 from mmsr.data.manifest.check.table import check_manifest
 
 
@@ -13,6 +13,12 @@ def test_json_has_every_fault_and_the_terminal_the_first(faulty):
     assert "error label-unknown (2): a label is not in the label set -> correct it, or give --labels" in text
     assert "... and 1 more (all with --json)" in text
     assert all(code in text for code in {fault.code for fault in faulty.issues})
+
+
+def test_a_short_corpus_has_seconds(faulty):
+    seconds = counts(faulty)["seconds"]
+    assert 0 < seconds < 100 and f" with audio ({seconds:.0f} s)" in summary(faulty)
+    assert "0.00 hours" not in summary(faulty)
 
 
 def test_the_page_shows_counts_and_faults_and_loads_nothing(faulty, tmp_path):
