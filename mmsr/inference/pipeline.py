@@ -405,27 +405,42 @@ class SentimentReasoningPipeline(Pipeline):
             max_new_tokens=longest,
             seed=seed,
         )
-        own, sequences = found.labels, found.sequences
-        if num_candidates > 1:  # which explain the same label, and not one that each writes for itself
-            sequences = None
+        # Candidates explain one label, and not the one that each writes for itself.
+        explained = found.labels if num_candidates > 1 else None
         if forced_label is not None:
-            own, sequences = torch.full_like(own, self.processor.label_id(forced_label)), None
-        if not alternatives:
-            if sequences is None:
-                explained = None if forced_label is None and num_candidates == 1 else own[:, None]
-                sequences = write(explained)[:, 0]
-            return answers | {"sequences": sequences}
+            explained = torch.full_like(found.labels, self.processor.label_id(forced_label))
+        if alternatives:
+            return answers | self._with_alternatives(found, explained, write)
+        sequences = found.sequences if explained is None else None
+        if sequences is None:
+            sequences = write(None if explained is None else explained[:, None])[:, 0]
+        return answers | {"sequences": sequences}
+
+    def _with_alternatives(
+        self,
+        found: Classification,
+        explained: torch.Tensor | None,
+        write: Callable[[torch.Tensor], torch.Tensor],
+    ) -> dict[str, Any]:
+        """What the decoder writes of the answer's label, and of every label that was not found.
+
+        Args:
+            found: Labels, and the sequences of a decoder that wrote them itself.
+            explained: Labels `[b]` that are to be explained in place of those that were found.
+            write: Sequences `[b, n, t]` of labels `[b, n]`.
+        """
         labels = range(len(self.model.config.labels))
         others = torch.tensor(
             [[label for label in labels if label != predicted] for predicted in found.labels.tolist()],
             device=self.device,
         )
+        sequences = found.sequences if explained is None else None
         if sequences is None:
+            own = found.labels if explained is None else explained
             sequences, *written = write(torch.cat([own[:, None], others], dim=1)).unbind(1)
         else:
             written = list(write(others).unbind(1))
-        answers["alternatives"] = list(zip(others.T, written, strict=True))
-        return answers | {"sequences": sequences}
+        return {"sequences": sequences, "alternatives": list(zip(others.T, written, strict=True))}
 
     def _speech(self, wave: np.ndarray | None) -> dict[str, float]:
         """An answer's seconds of audio and of speech; none of short recordings, and without silero-vad."""
