@@ -576,8 +576,8 @@ _NO_LIMIT = 10**6  # transformers' number for no limit is far larger
 
 def _lender(name: str | os.PathLike[str]) -> MmsrProcessor | None:
     """The processor of an mmsr checkpoint; None for any other model."""
-    is_ours = AutoConfig.from_pretrained(name).model_type == MmsrConfig.model_type
-    return MmsrProcessor.from_pretrained(name) if is_ours else None
+    config, _ = MmsrConfig.get_config_dict(name)
+    return MmsrProcessor.from_pretrained(name) if config.get("model_type") == MmsrConfig.model_type else None
 
 
 def _positions(config: PreTrainedConfig) -> int:
