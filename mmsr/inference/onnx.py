@@ -443,6 +443,7 @@ class OnnxModel:
 
     device = torch.device("cpu")
     hf_device_map = None
+    memory = None  # of rationales: a model that has one is not exported
     # these read the configuration alone
     label_scores: Any = MmsrForSentimentReasoning.label_scores
     label_tokens: Any = MmsrForSentimentReasoning.label_tokens
