@@ -225,6 +225,9 @@ def convert(
             print(f"{column}: {', '.join(f'{value} {count:,}' for value, count in counts[column].items())}")
     if counts["speakers"]:
         print(f"speakers: {counts['speakers']:,}")
+    print(f"with recording {counts['audio']:,}, with transcript {counts['text']:,}")
+    if not counts["text"]:
+        log(f"no row has a transcript: mmsr transcribe {Path(out) / 'manifest.csv'} --asr MODEL adds them")
     left_out = sum(counts["left_out"].values())
     print(f"{sum(counts['read'].values()):,} rows read, {counts['rows']:,} written, {left_out:,} left out")
     if protocol["folds"] == len(counts["fold"]):  # otherwise speakers share a fold

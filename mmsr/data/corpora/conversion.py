@@ -319,6 +319,7 @@ def _record(
         "left_out": dict(Counter(gap.reason for gap in gaps["row"])),
         "audio_missing": len(gaps["audio"]),
         "audio": sum(bool(row["audio"]) for row in rows),
+        "text": sum(bool(row["text"]) for row in rows),
     }
     for column in ("label", "split", "language", "kind", "fold"):
         found = Counter(row[column] for row in rows if row.get(column))

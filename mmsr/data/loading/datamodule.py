@@ -7,6 +7,7 @@ or, streaming: rows of a split one by one ─► windows of rows ─► batches
 import itertools
 import logging
 import os
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -411,7 +412,8 @@ class MmsrDataModule(LightningDataModule):
             found = ", ".join(self.split_names[name] for name in self._rows) or "none of the three"
             problem = (
                 f"no row is in {self.split_names[split]!r}; found: {found};"
-                f" accepted: a column `split` with this value, another {split}_split, or a fold (by speaker)"
+                f" accepted: a column `split` with this value (mmsr data split {shlex.quote(self.manifest)}"
+                f" --out FILE makes it), its name in --data.{split}_split, or --data.fold 0 to fold speakers"
             )
             raise self._error("split", problem)
         return self._rows[split]
@@ -439,7 +441,7 @@ class MmsrDataModule(LightningDataModule):
             dev_speakers=self.dev_speakers,
             source=self.manifest,
         )
-        if unused := len(rows) - sum(map(len, groups.values())):
+        if (unused := len(rows) - sum(map(len, groups.values()))) and unused < len(rows):
             used = ", ".join(self.split_names.values())
             others = [repr(name) for name in distinct(rows, "split") if name not in self.split_names.values()]
             found = ", ".join(others) or "none"

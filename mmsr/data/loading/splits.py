@@ -117,7 +117,7 @@ def speaker_fold(
     if not 0 <= fold < folds:
         raise ValueError(f"fold is {fold}; accepted: 0 to {folds - 1}, since folds is {folds}")
     if nameless := column_of(rows, "speaker").null_count:
-        problem = f"is missing in {nameless} rows; accepted: a speaker in each, for folds"
+        problem = f"is missing in {nameless:,} of {len(rows):,} rows; accepted: a speaker in each, for folds"
         raise ManifestError([Issue(source, None, "speaker", problem)])
     speakers = distinct(rows, "speaker")
     start, stop = (len(speakers) * part // folds for part in (fold, fold + 1))
@@ -340,6 +340,9 @@ def split_manifest(
 # ---------------------------------------------------------------------- groups and strata
 
 
+_NEEDS_SPEAKERS = "accepted: a speaker in each; or, where a voice may be in two splits, --by block"
+
+
 def _groups(rows: datasets.Dataset, *, by: By, block_rows: int, keep_texts: bool, source: str) -> np.ndarray:
     """Number `[n]` of each row's group."""
     if block_rows < 1:
@@ -347,7 +350,9 @@ def _groups(rows: datasets.Dataset, *, by: By, block_rows: int, keep_texts: bool
     if by == "speaker":
         groups, _ = codes(column_of(rows, "speaker"))
         if nameless := int((groups < 0).sum()):
-            problem = f"is missing in {nameless:,} rows; accepted: a speaker in each, or --by block"
+            first = int(np.flatnonzero(groups < 0)[0]) + 1
+            missing = f"is missing in {nameless:,} of {len(rows):,} rows, first in row {first:,}"
+            problem = f"{missing}; {_NEEDS_SPEAKERS}"
             raise ManifestError([Issue(source, None, "speaker", problem, code="value-missing")])
     else:
         groups = np.arange(len(rows)) // (block_rows if by == "block" else 1)

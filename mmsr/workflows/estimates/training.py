@@ -316,7 +316,8 @@ class CalibratedModule(MmsrModule):
         folder = str(Path(self.trainer.default_root_dir) / "features")
         settings, watch = dataclasses.replace(self.settings, feature_store=folder), self.watch
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        stores = list(open_feature_store(settings, *self.parts(), self.trainer))
+        opened = open_feature_store(settings, *self.parts(), self.trainer)
+        stores = [(modality, features, inputs) for modality, features, inputs in opened if inputs]
         own = Path(str(self.settings.feature_store))
         for modality, features, inputs in stores:
             began = watch.clock.now()

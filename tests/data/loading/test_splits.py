@@ -340,7 +340,8 @@ def test_rows_without_a_speaker_and_faulty_manifests_are_refused(tmp_path):
     path = tmp_path / "m.csv"
     path.write_text("text,speaker\na,s\nb,\n")
     with pytest.raises(
-        ValueError, match="m.csv, column speaker: is missing in 1 rows; accepted: a speaker in each"
+        ValueError,
+        match="m.csv, column speaker: is missing in 1 of 2 rows, first in row 2; accepted: a speaker",
     ):
         split_manifest(path, tmp_path / "n.csv", by="speaker")
     path.write_text("id,text\n1,a\n1,b\n")

@@ -1,6 +1,7 @@
 """Estimates of a training: its own batches are counted, its parts are timed, and nothing is left behind."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from mmsr.data.loading.datamodule import MmsrDataModule
@@ -98,3 +99,16 @@ def test_what_cannot_be_estimated_is_told(words, tmp_path):
         estimate_training(stream, calibrate=1)
     with pytest.raises(ValueError, match="none.csv"):
         estimate_training([*words, "--data.manifest", str(tmp_path / "none.csv")], calibrate=1)
+
+
+def test_recordings_without_transcripts_leave_no_text_to_encode(words, demo_corpus, tmp_path):
+    rows = pd.read_csv(demo_corpus, dtype=str, keep_default_na=False)
+    rows["audio"] = [str(demo_corpus.parent / audio) if audio else "" for audio in rows["audio"]]
+    silent = tmp_path / "silent.csv"
+    rows[rows["audio"] != ""].assign(text="").to_csv(silent, index=False)
+    store = ["--model.feature_store", str(tmp_path / "store")]
+    frozen = ["--model.freeze+", "audio_encoder", "--model.freeze+", "text_encoder"]
+    tied = ["--model.config", "{tie_word_embeddings: false}"]
+    found = estimate_training([*words, "--data.manifest", str(silent), *frozen, *tied, *store], calibrate=0)
+    encoded = [name for name in amounts(found) if "encod" in name]
+    assert encoded and not [name for name in encoded if "text" in name]
