@@ -62,6 +62,8 @@ def no_such_file(path: str | os.PathLike[str], *, what: str = "file") -> str:
     """
     given = os.fspath(path)
     folder, name = os.path.split(given.rstrip("/"))
+    if given.endswith("/"):
+        what = "folder"
     hint = ""
     if os.path.normpath(given).endswith(_DEMO_CORPUS):
         hint = f"; mmsr data make-demo --out {folder} makes it, or mmsr demo with all that follows"

@@ -31,6 +31,7 @@ def test_the_nearest_name_is_offered(typed, hint):
     [
         ("speach.wav", "speach.wav: no such file; did you mean speech.wav?"),
         ("other.wav", "other.wav: no such file"),
+        ("clip/", "clip/: no such folder; did you mean clips?"),
         ("clips/spech.wav", "clips/spech.wav: no such file; did you mean clips/speech.wav?"),
         ("no/where/a.wav", "no/where/a.wav: no such file, nor the folder no/where"),
         ("~/a.wav", "~/a.wav: no such file; the shell has not replaced ~, write $HOME"),
