@@ -267,6 +267,16 @@ def test_every_variant_is_what_fit_accepts(file: str) -> None:
     assert ablation.skips_unavailable
 
 
+def test_the_recipe_differs_from_its_reference_in_the_text_encoder_alone() -> None:
+    ablation = read_ablation(FOLDER / "best_ablation.yaml")
+    first, second = (resolved(settings) for settings in ablation.variants.values())
+    models = [settings.pop("model") for settings in (first, second)]
+    e5 = {"text": "../shared/models/multilingual-e5-small-30k", "text_prefix": "query: "}
+    assert first == second
+    assert models[0] == {**models[1], **e5} and models[1]["text"] == "base"
+    assert first["monitor"] == "last_epoch" and len(ablation.folds) == 5
+
+
 SYSTEMS = list(yaml.safe_load((FOLDER / "table.yaml").read_text(encoding="utf-8"))["variants"])
 QUICK = ("BARTpho, label + rationale", "e5-small + Whisper's decoder, label + rationale")
 
