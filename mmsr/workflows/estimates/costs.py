@@ -311,7 +311,7 @@ class Estimate:
         """Under what it was timed, and what it does not know, in sentences."""
         machine = self.machine
         told = (
-            f"timed for {self.calibration_seconds:.0f} s with {machine['threads']:g} threads on "
+            f"timed for {self.calibration_seconds:.0f} s (threads: {machine['threads']:g}) on "
             f"{machine['cores']:g} cores under a load of {machine['load']:.1f}"
         )
         if machine["load"] > machine["cores"]:
