@@ -75,6 +75,25 @@ def finished(demo_corpus, tmp_path_factory):
     return folder
 
 
+@pytest.mark.parametrize("own", [None, "1024"])
+def test_few_shapes_are_kept_prepared_unless_the_user_says_otherwise(own, monkeypatch):
+    names = ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY")
+    for name in names:
+        monkeypatch.setenv(name, own or "")  # so that what `fit` sets is taken back
+        if own is None:
+            monkeypatch.delenv(name)
+
+    class Parsed(Exception):
+        pass
+
+    def parse(words):
+        raise Parsed([os.environ[name] for name in names])
+
+    with pytest.raises(Parsed) as found:
+        fit([], parse=parse)
+    assert found.value.args == ([own or "256"] * 2,)
+
+
 def test_a_limit_of_steps_inside_an_epoch_still_chooses_by_the_development_split(demo_corpus, tmp_path):
     folder = fit(arguments(demo_corpus, tmp_path / "run", "--trainer.max_steps", "2"))
     (row,) = json.loads((tmp_path / "run" / "history.json").read_text())
