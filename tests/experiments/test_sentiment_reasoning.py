@@ -204,7 +204,9 @@ def shrunk(
         }
         content |= {"seeds": [0], "out": str(folder / "out")}
         if "base" in content:
-            content["base"] = str(FOLDER / content["base"])
+            base = replaced(yaml.safe_load((FOLDER / content["base"]).read_text(encoding="utf-8")), stand_ins)
+            (folder / "base.yaml").write_text(yaml.safe_dump(base, allow_unicode=True), encoding="utf-8")
+            content["base"] = str(folder / "base.yaml")
             content["settings"]["data.languages"] = ["vi"]
         content["reference"] = next(iter(content["variants"]))
         if "grid" in content:
