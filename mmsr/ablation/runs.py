@@ -231,9 +231,11 @@ def kept_epoch(run: Run) -> dict[str, float]:
     """The finite metrics of the epoch that the model is of; empty if the run diverged."""
     history = json.loads((run.folder / "history.json").read_text(encoding="utf-8"))
     monitor = run.settings.get("monitor", "dev_loss")
+    kept: dict[str, float]
     if monitor == LAST_EPOCH:
-        return {name: value for name, value in history[-1].items() if math.isfinite(value)}
-    best = max if mode_of(monitor) == "max" else min
-    rows = [row for row in history if math.isfinite(row.get(monitor, math.nan))]
-    kept: dict[str, float] = best(rows, key=lambda row: row[monitor], default={})
+        kept = history[-1] if history else {}
+    else:
+        best = max if mode_of(monitor) == "max" else min
+        rows = [row for row in history if math.isfinite(row.get(monitor, math.nan))]
+        kept = best(rows, key=lambda row: row[monitor], default={})
     return {name: value for name, value in kept.items() if math.isfinite(value)}

@@ -137,10 +137,8 @@ def _from_encoders(source: ModelSource) -> Parts:
             "audio= without text=: the tokenizer comes from the text encoder or from a pretrained "
             "decoder; give text= or decoder= as well"
         )
-    encoders = {
-        "audio": None if source.audio is None else find_checkpoint(source.audio),
-        "text": None if source.text is None else find_checkpoint(source.text),
-    }
+    given = {"audio": source.audio, "text": source.text}
+    encoders = {name: None if part is None else find_checkpoint(part) for name, part in given.items()}
     processor = MmsrProcessor.from_encoders(
         **encoders,
         decoder=source.decoder,

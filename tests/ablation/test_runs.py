@@ -2,13 +2,14 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
 from mmsr.ablation.ablate import ablate
 from mmsr.ablation.plan import plan
-from mmsr.ablation.runs import train_and_evaluate
+from mmsr.ablation.runs import kept_epoch, train_and_evaluate
 from mmsr.ablation.spec import read_ablation
 from mmsr.data.features.store import FeatureStore
 from mmsr.data.manifest.manifest import load_manifest
@@ -116,3 +117,18 @@ def test_a_language_model_answers_without_training_and_is_asked_once(
     again = ablate(read_ablation(path), open_model=open_predictor, runner=make_runner())
     assert again["variants"]["asked, asr"]["values"] == asr["values"]
     assert (folder / "answers.jsonl").read_text(encoding="utf-8").splitlines() == answers
+
+
+@pytest.mark.parametrize(
+    ("monitor", "history", "kept"),
+    [
+        ("last_epoch", [{"dev_loss": 1.0}, {"dev_loss": 2.0, "train_loss": float("nan")}], {"dev_loss": 2.0}),
+        ("dev_loss", [{"dev_loss": 1.0}, {"dev_loss": 2.0}], {"dev_loss": 1.0}),
+        ("last_epoch", [], {}),
+        ("dev_loss", [{"dev_loss": float("nan")}], {}),
+    ],
+)
+def test_the_metrics_are_those_of_the_epoch_that_the_model_is_of(tmp_path, monitor, history, kept):
+    (tmp_path / "history.json").write_text(json.dumps(history))
+    run = SimpleNamespace(folder=tmp_path, settings={"monitor": monitor})
+    assert kept_epoch(run) == kept

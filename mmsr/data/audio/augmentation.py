@@ -307,9 +307,8 @@ class Codec(Augmentation):
         soundfile.write(file, sent, rate, format=form, subtype=subtype)
         file.seek(0)
         received, rate = soundfile.read(file, dtype="float32")
-        return _to_length(soxr.resample(received, rate, SAMPLE_RATE), len(row)).to(
-            row.device
-        )  # gsm has blocks
+        back = soxr.resample(received, rate, SAMPLE_RATE)
+        return _to_length(back, len(row)).to(row.device)  # gsm has blocks
 
 
 class Equalizer(Augmentation):
